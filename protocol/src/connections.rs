@@ -1,0 +1,113 @@
+//! Handles and connection requests (draft-kohbrok-mimi-metadata-minimalization §connections): consent first.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use crate::codec::WireSecret;
+use crate::ids::GroupId;
+
+/// Longest handle in bytes (UTF-8).
+pub const MAX_HANDLE_BYTES: usize = 64;
+
+/// Body of `RegisterHandle`, signed by the handle's owner key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RegisterHandleRequest {
+    /// UTF-8: letters, digits, `.`, `_`, `-`; see [`is_valid_handle`].
+    pub handle: VLBytes,
+    /// [`HandleRecord`].
+    pub record: VLBytes,
+    /// Sealed queue reference of the queue that takes connection requests, bound to the owner key.
+    pub queue_reference: VLBytes,
+}
+
+/// Whether the bytes are a handle: 1 to [`MAX_HANDLE_BYTES`] of `a-z 0-9 . _ -`.
+#[must_use]
+pub fn is_valid_handle(handle: &[u8]) -> bool {
+    (1..=MAX_HANDLE_BYTES).contains(&handle.len())
+        && handle
+            .iter()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+}
+
+/// Body of `LookupHandle`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LookupHandleRequest {
+    /// As registered.
+    pub handle: VLBytes,
+}
+
+/// The record behind a handle.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LookupHandleResponse {
+    /// [`HandleRecord`].
+    pub record: VLBytes,
+}
+
+/// What a user publishes under a handle.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct HandleRecord {
+    /// The user's real credential.
+    pub credential: ClientCredential,
+    /// HPKE key (X25519) that connection requests are encrypted to.
+    pub connection_establishment_key: VLBytes,
+    /// `SignWithLabel(credential key, "HandleRecordTBS", handle || connection_establishment_key)`, see `docs/protocol.md`.
+    pub signature: VLBytes,
+}
+
+/// A real credential: the name that its holder chose and the key that contacts compare as a safety number.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ClientCredential {
+    /// UTF-8.
+    pub name: VLBytes,
+    /// Ed25519.
+    pub signature_public_key: VLBytes,
+}
+
+/// Body of `RequestConnection`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RequestConnectionRequest {
+    /// Whom.
+    pub handle: VLBytes,
+    /// [`ConnectionRequest`], HPKE-encrypted to the connection establishment key.
+    pub encrypted_request: VLBytes,
+}
+
+/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ConnectionRequest {
+    /// Who asks.
+    pub requester_client_credential: ClientCredential,
+    /// The connection group.
+    pub connection_room_id: GroupId,
+    /// Opens the identity links of that group.
+    pub connection_room_identity_link_wrapper_key: WireSecret,
+    /// Derives the identity link keys of the requester's credentials.
+    pub requester_connection_key: WireSecret,
+    /// HPKE key (X25519) for the [`ConnectionResponse`].
+    pub connection_response_key: VLBytes,
+    /// Version 1: our additions.
+    pub extensions: ConnectionRequestExtensions,
+    /// `SignWithLabel(requester's credential key, "ConnectionRequestTBS", …)` over all above and the recipient's key.
+    pub signature: VLBytes,
+}
+
+/// What the draft's struct lacks.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ConnectionRequestExtensions {
+    /// 1.
+    pub version: u16,
+    /// State key of the connection group.
+    pub state_key: WireSecret,
+    /// The requester's connection token: claims KeyPackages of the requester.
+    pub connection_token: WireSecret,
+}
+
+/// The draft's `ConnectionResponse`, with the responder's token.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ConnectionResponse {
+    /// Derives the identity link keys of the responder's credentials.
+    pub responder_connection_key: WireSecret,
+    /// 1: version of what follows.
+    pub version: u16,
+    /// Claims KeyPackages of the responder.
+    pub connection_token: WireSecret,
+}

@@ -1,0 +1,214 @@
+//! Bodies of the group operations. MLS objects travel as the bytes that the MLS library made.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use crate::codec::WireSecret;
+use crate::ids::{GroupId, LookupId};
+
+/// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the id.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReserveGroupIdRequest {}
+
+/// The reserved id; good until the end of the day after the reservation (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReserveGroupIdResponse {
+    /// Fresh and unused.
+    pub group_id: GroupId,
+}
+
+/// What kind of group it is; decides which operations are possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum GroupKind {
+    /// Any number of users; joined by Welcome.
+    Group = 1,
+    /// Two users: made by one to ask the other for a connection, joined by external commit.
+    Connection = 2,
+}
+
+/// Body of `CreateGroup`, signed by the creator's leaf key as [`crate::envelope::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CreateGroupRequest {
+    /// A reserved id.
+    pub group_id: GroupId,
+    /// Seals the group's state; forgotten after the request.
+    pub state_key: WireSecret,
+    /// Fixed for the life of the group.
+    pub kind: GroupKind,
+    /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) with exactly one leaf.
+    pub ratchet_tree: VLBytes,
+    /// `MLSMessage` with a GroupInfo of epoch 0.
+    pub group_info: VLBytes,
+    /// The creator's identity link key, encrypted under the wrapper key.
+    pub encrypted_identity_link_key: VLBytes,
+    /// Recovery secret of the creator's leaf.
+    pub recovery_secret: WireSecret,
+}
+
+/// What a committer sends of the new epoch's GroupInfo: the service knows the rest.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct PartialGroupInfo {
+    /// MLS `Extension extensions<V>` of the GroupInfo, encoded.
+    pub extensions: VLBytes,
+    /// GroupInfo signature of the committer.
+    pub signature: VLBytes,
+}
+
+/// Body of every commit by a member. The group's AAD is a [`CommitAad`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// The key to seal the state under from this commit on: the new epoch's exporter with label
+    /// `"state key"`. Must be there when the commit removes anyone.
+    pub next_state_key: Option<WireSecret>,
+    /// `MLSMessage` with a PublicMessage of content type commit.
+    pub commit: VLBytes,
+    /// GroupInfo of the new epoch.
+    pub group_info: PartialGroupInfo,
+    /// Only in `AddUsers`.
+    pub welcome: Option<WelcomeUpload>,
+}
+
+/// What the added clients need, with the commit that adds them.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WelcomeUpload {
+    /// `MLSMessage` with the Welcome, without a ratchet tree.
+    pub welcome: VLBytes,
+    /// The new epoch's exporter with label `"join record"`.
+    pub join_key: WireSecret,
+    /// Sealed under the exporter with label `"join info"`; opaque to the service.
+    pub sealed_join_info: VLBytes,
+}
+
+/// Authenticated data of every commit (RFC 9420 §6.1), readable by the service.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitAad {
+    /// One for each Add by value, in their order; for an external join the joiner's own one.
+    pub encrypted_identity_link_keys: Vec<VLBytes>,
+    /// 1 if the request carries a next state key, else 0. Members rotate when they see it.
+    pub rotates_state_key: u8,
+    /// `ConnectionResponse`, HPKE-encrypted to the requester; only in an external join of a connection group.
+    pub encrypted_connection_response: VLBytes,
+}
+
+/// Body of `JoinConnection`, signed by the joiner's new leaf key as [`crate::envelope::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinConnectionRequest {
+    /// The connection group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// `MLSMessage` with an external commit.
+    pub commit: VLBytes,
+    /// GroupInfo of the new epoch.
+    pub group_info: PartialGroupInfo,
+    /// Recovery secret of the joiner's leaf.
+    pub recovery_secret: WireSecret,
+}
+
+/// Answer to every accepted commit and to `CreateGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct EpochAccepted {
+    /// The group's epoch from now on.
+    pub epoch: u64,
+    /// When the service accepted it, milliseconds since the Unix epoch.
+    pub accepted_timestamp_ms: u64,
+}
+
+/// Body of `SendMessage`, signed by the sender's leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SendMessageRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// `MLSMessage` with a PrivateMessage of content type application.
+    pub message: VLBytes,
+}
+
+/// The message stands in every other member's queue.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct MessageAccepted {
+    /// When, milliseconds since the Unix epoch.
+    pub accepted_timestamp_ms: u64,
+}
+
+/// Body of `JoinRecord`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinRecordRequest {
+    /// `HKDF(join key, "lookup")`.
+    pub lookup: LookupId,
+}
+
+/// Body of `RecoveryRecord`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryRecordRequest {
+    /// `HKDF(recovery secret, "lookup")`.
+    pub lookup: LookupId,
+}
+
+/// A record that only the asker can open.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SealedRecord {
+    /// Sealed under the secret that the lookup id was derived from.
+    pub sealed: VLBytes,
+}
+
+/// Content of a join record: what a joiner needs beside the Welcome, as of the epoch of the Welcome.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinRecordContent {
+    /// MLS `ratchet_tree`.
+    pub ratchet_tree: VLBytes,
+    /// The state key of that epoch.
+    pub state_key: WireSecret,
+    /// Encrypted identity link keys by leaf.
+    pub leaves: Vec<LeafLinkKey>,
+}
+
+/// The encrypted identity link key of one leaf.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafLinkKey {
+    /// The leaf.
+    pub leaf_index: u32,
+    /// Encrypted under the group's wrapper key.
+    pub encrypted_identity_link_key: VLBytes,
+}
+
+/// Body of `ExternalCommitInfo`; signed by the key of the leaf that will join.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalCommitInfoRequest {
+    /// The connection group.
+    pub group_id: GroupId,
+    /// Opens the state.
+    pub state_key: WireSecret,
+}
+
+/// What an external committer needs (RFC 9420 §12.4.3.2).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalCommitInfoResponse {
+    /// `MLSMessage` with the GroupInfo of the current epoch.
+    pub group_info: VLBytes,
+    /// MLS `ratchet_tree`.
+    pub ratchet_tree: VLBytes,
+    /// Encrypted identity link keys by leaf.
+    pub leaves: Vec<LeafLinkKey>,
+}
+
+/// Body of `SetRecoverySecret`, signed by the leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SetRecoverySecretRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// Recovery records for this leaf are written under it from the next rotation on; one that is
+    /// already due is written at once.
+    pub recovery_secret: WireSecret,
+}
+
+/// An answer that says nothing but yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Accepted {}

@@ -1,0 +1,109 @@
+//! Problem types (RFC 9457) that the delivery service answers with.
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident, $slug:literal, $status:literal, $title:literal;)+) => {
+        /// A typed refusal. The `type` member of the problem document is [`ProblemType::uri`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ProblemType {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl ProblemType {
+            /// Every type.
+            pub const ALL: &'static [ProblemType] = &[$(ProblemType::$name,)+];
+
+            /// The `type` URI: a name, not an address.
+            #[must_use]
+            pub const fn uri(self) -> &'static str {
+                match self { $(ProblemType::$name => concat!("urn:mimi-ds:problem:", $slug),)+ }
+            }
+
+            /// The last part of the URI.
+            #[must_use]
+            pub const fn slug(self) -> &'static str {
+                match self { $(ProblemType::$name => $slug,)+ }
+            }
+
+            /// HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(ProblemType::$name => $status,)+ }
+            }
+
+            /// The `title` member.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(ProblemType::$name => $title,)+ }
+            }
+
+            /// The type with this URI.
+            #[must_use]
+            pub fn from_uri(uri: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|p| p.uri() == uri)
+            }
+        }
+    };
+}
+
+problems! {
+    /// Truncated, trailing or otherwise wrong bytes.
+    Malformed, "malformed", 400, "The request is malformed";
+    /// `version` is not one we speak; member `supported` lists those.
+    UnsupportedVersion, "unsupported-version", 400, "The wire version is not supported";
+    /// Not `application/mimi-ds-request`.
+    UnsupportedMediaType, "unsupported-media-type", 415, "The media type is not supported";
+    /// The timestamp is too far from the service's clock; member `now_ms` is that clock.
+    StaleTimestamp, "stale-timestamp", 400, "The timestamp is outside the accepted window";
+    /// Absent or wrong signature, or the key is not the one that the operation names.
+    BadSignature, "bad-signature", 403, "The signature is not valid for this request";
+    /// Unknown group, deleted group and wrong state key are one and the same.
+    UnknownGroup, "unknown-group", 404, "The group is unknown";
+    /// The group id is not reserved for this key, or in use.
+    InvalidGroupId, "invalid-group-id", 409, "The group id is not reserved for this key";
+    /// Member `epoch` is the group's current epoch.
+    WrongEpoch, "wrong-epoch", 409, "The epoch is not the group's current one";
+    /// Not an MLS message that this operation takes.
+    InvalidMessage, "invalid-message", 400, "The message is not of the kind that this operation takes";
+    /// The commit, its proposals, path or AAD are not valid for the group.
+    InvalidCommit, "invalid-commit", 400, "The commit is not valid";
+    /// GroupInfo or tree do not verify.
+    InvalidGroupInfo, "invalid-group-info", 400, "The GroupInfo is not valid";
+    /// A leaf lacks what every leaf here has: a pseudonymous credential and a queue reference that opens.
+    InvalidLeaf, "invalid-leaf", 400, "A leaf is not valid here";
+    /// The operation is not possible in a group of this kind, or not for this sender.
+    NotAllowed, "not-allowed", 403, "The operation is not allowed";
+    /// A commit that removes somebody must bring the next state key.
+    RotationRequired, "rotation-required", 400, "A removal must rotate the state key";
+    /// Ciphersuite that the service does not support.
+    UnsupportedCiphersuite, "unsupported-ciphersuite", 400, "The ciphersuite is not supported";
+    /// More of something than the documented bound.
+    LimitExceeded, "limit-exceeded", 400, "A documented limit is exceeded";
+    /// A token is needed: the `WWW-Authenticate` header has the challenge (RFC 9577 §2.1).
+    TokenRequired, "token-required", 401, "A Privacy Pass token is required";
+    /// A token was presented that is not valid, or already spent.
+    TokenRejected, "token-rejected", 401, "The Privacy Pass token was not accepted";
+    /// The allowance is used up; `Retry-After` says when, or bring a token.
+    TooManyRequests, "too-many-requests", 429, "The allowance is used up";
+    /// The join record or recovery record is not there, or has expired.
+    UnknownRecord, "unknown-record", 404, "There is no such record";
+    /// No KeyPackage set is left for one of the claims; nothing was claimed.
+    NoKeyPackages, "no-key-packages", 404, "There is no KeyPackage set to claim";
+    /// The pool belongs to another owner key.
+    NotOwner, "not-owner", 403, "The key is not the owner's";
+    /// No such handle.
+    UnknownHandle, "unknown-handle", 404, "The handle is unknown";
+    /// Somebody else has it.
+    HandleTaken, "handle-taken", 409, "The handle is taken";
+    /// Not a possible handle.
+    InvalidHandle, "invalid-handle", 400, "The handle is not valid";
+    /// No such queue, or not owned by the signing key: one and the same.
+    UnknownQueue, "unknown-queue", 404, "The queue is unknown";
+    /// Something else changed the same thing at the same time; try again.
+    Conflict, "conflict", 409, "A concurrent request was first";
+    /// Not the gateway.
+    GatewayOnly, "gateway-only", 401, "Requests are taken from the gateway only";
+    /// Our fault.
+    Internal, "internal", 500, "The service failed";
+    /// We cannot answer now.
+    Unavailable, "unavailable", 503, "The service is not available now";
+}
