@@ -1,0 +1,131 @@
+//! The gateway's configuration file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use service::config::{ServiceConfig, ServiceSettings};
+use service::http::Limits;
+
+/// See `sample.toml` for what each field means.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub gateway_secret_file: PathBuf,
+    #[serde(default = "default_forward_seconds")]
+    pub forward_seconds: u64,
+    #[serde(default = "default_connect_seconds")]
+    pub connect_seconds: u64,
+    #[serde(default = "default_max_response_bytes")]
+    pub max_response_bytes: usize,
+    #[serde(default = "default_idle_connections")]
+    pub idle_connections: usize,
+    #[serde(default = "default_key_max_age_seconds")]
+    pub key_max_age_seconds: u64,
+    pub keys: Vec<KeySettings>,
+    pub targets: Vec<TargetSettings>,
+    #[serde(default)]
+    pub replay: ReplaySettings,
+    pub service: ServiceSettings,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A key pair and the id that requests name it by.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    pub id: u8,
+    pub seed_file: PathBuf,
+}
+
+/// An entry of the allow-list.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSettings {
+    pub scheme: String,
+    pub authority: String,
+    pub methods: Vec<String>,
+    pub path_prefix: String,
+    pub forward_to: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplaySettings {
+    pub window_seconds: u64,
+    pub max_entries: usize,
+    pub require_date: bool,
+    pub date_seconds: u64,
+}
+
+impl Default for ReplaySettings {
+    fn default() -> Self {
+        Self {
+            window_seconds: 600,
+            max_entries: 500_000,
+            require_date: true,
+            date_seconds: 300,
+        }
+    }
+}
+
+impl ServiceConfig for Config {
+    fn service(&self) -> &ServiceSettings {
+        &self.service
+    }
+}
+
+impl Config {
+    /// How long an exchange may go on after the shutdown was requested.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.service.drain_seconds) / 2
+    }
+}
+
+fn default_forward_seconds() -> u64 {
+    70
+}
+
+fn default_connect_seconds() -> u64 {
+    5
+}
+
+fn default_max_response_bytes() -> usize {
+    2 * 1024 * 1024
+}
+
+fn default_idle_connections() -> usize {
+    64
+}
+
+fn default_key_max_age_seconds() -> u64 {
+    3600
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_file_is_valid_and_shows_the_defaults() {
+        let config: Config = service::config::parse(include_str!("../sample.toml")).unwrap();
+        let defaults = ReplaySettings::default();
+        assert_eq!(config.replay.window_seconds, defaults.window_seconds);
+        assert_eq!(config.replay.max_entries, defaults.max_entries);
+        assert_eq!(config.forward_seconds, default_forward_seconds());
+        assert_eq!(
+            config.limits.max_body_bytes,
+            Limits::default().max_body_bytes
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let text = include_str!("../sample.toml").replace("require_date", "requires_date");
+        assert!(service::config::parse::<Config>(&text).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! The RFC 9458 gateway in front of the delivery service.
+//!
+//! It opens requests and learns what is asked, but from the relay only: it never sees a client's
+//! address. It holds no key of a group.
+//!
+//! | route | does |
+//! |---|---|
+//! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
+//! | `GET /ohttp-keys`, `GET /.well-known/ohttp-gateway` (RFC 9540) | the key configurations |
+//!
+//! The order of checks is: media type and size, decapsulation, replay, form of the binary HTTP
+//! request, `Date`, allow-list. What fails up to the replay check is answered in the clear, what
+//! fails later under the encapsulation ([`problems`]).
+
+mod binary_http;
+mod config;
+mod date;
+mod keys;
+pub mod problems;
+mod replay;
+mod targets;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use service::gateway_auth::GatewaySecret;
+use service::http::RequestBody;
+use service::secret_file::SecretFileError;
+use service::start::Process;
+use service::{Problem, SharedClock, Shutdown};
+
+use binary_http::{InnerRequest, InnerResponse};
+pub use config::{Config, KeySettings, ReplaySettings, TargetSettings};
+use keys::KeyRing;
+use problems::{Failure, Refusal};
+use targets::Targets;
+use upstream::Upstream;
+
+const OHTTP_REQ: &str = "message/ohttp-req";
+const OHTTP_RES: &str = "message/ohttp-res";
+const OHTTP_KEYS: &str = "application/ohttp-keys";
+
+/// Why a gateway could not be made or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("no key is configured")]
+    NoKey,
+    #[error("two keys have the same id")]
+    RepeatedKeyId,
+    #[error("a key configuration cannot be derived from its seed")]
+    Key,
+    #[error(
+        "a target needs known methods, a `path_prefix` that begins with a slash, and an http or \
+         https `forward_to` without a path"
+    )]
+    Target,
+    #[error("`window_seconds` must be at least twice `date_seconds`, or replays would get through")]
+    ReplayWindow,
+    #[error("the HTTP client cannot be set up")]
+    Client,
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    #[error(transparent)]
+    Bind(#[from] service::http::BindError),
+}
+
+struct Gateway {
+    keys: KeyRing,
+    key_cache_control: HeaderValue,
+    targets: Targets,
+    upstream: Upstream,
+    replay: ReplaySettings,
+    clock: SharedClock,
+    shutdown: Shutdown,
+    grace: Duration,
+}
+
+/// The gateway's routes, for any server. Makes the key and secret files that are missing.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub fn router(
+    config: &Config,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> Result<Router, GatewayError> {
+    // A request is acceptable from `date_seconds` before its date until `date_seconds` after.
+    if config.replay.require_date
+        && config.replay.window_seconds < config.replay.date_seconds.saturating_mul(2)
+    {
+        return Err(GatewayError::ReplayWindow);
+    }
+    let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    let cache_control = format!("public, max-age={}", config.key_max_age_seconds);
+    let gateway = Arc::new(Gateway {
+        keys: KeyRing::load(&config.keys, &config.replay)?,
+        key_cache_control: HeaderValue::from_str(&cache_control)
+            .unwrap_or_else(|_| HeaderValue::from_static("no-store")),
+        targets: Targets::new(&config.targets)?,
+        upstream: Upstream::new(config, secret.header_value())?,
+        replay: config.replay.clone(),
+        clock,
+        shutdown,
+        grace: config.grace(),
+    });
+    Ok(service::http::router()
+        .route("/", post(encapsulated_request))
+        .route("/ohttp-keys", get(key_configs))
+        .route("/.well-known/ohttp-gateway", get(key_configs))
+        .with_state(gateway))
+}
+
+/// Runs the gateway until the process is told to end.
+///
+/// # Errors
+/// The configuration is wrong or the address cannot be bound.
+pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
+    let router = router(&config, process.clock, process.shutdown.clone())?;
+    let listener = service::http::bind(config.listen).await?;
+    process.readiness.ready();
+    service::http::serve(listener, router, config.limits, process.shutdown).await;
+    Ok(())
+}
+
+async fn key_configs(State(gateway): State<Arc<Gateway>>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS)),
+        (CACHE_CONTROL, gateway.key_cache_control.clone()),
+    ];
+    (headers, gateway.keys.published()).into_response()
+}
+
+async fn encapsulated_request(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    body: Result<RequestBody, Problem>,
+) -> Response {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
+        return refuse(Refusal::MediaType);
+    }
+    let request = match body {
+        Ok(RequestBody(request)) => request,
+        Err(problem) => return problem.into_response(),
+    };
+    metrics::histogram!("ohttp_gateway_request_bytes").record(request.len() as f64);
+    let opened = match gateway
+        .keys
+        .decapsulate(&request, gateway.clock.now_unix_ms())
+    {
+        Ok(opened) => opened,
+        Err(refusal) => return refuse(refusal),
+    };
+    drop(request);
+    let answered = tokio::select! {
+        answered = gateway.answer(&opened.request) => answered,
+        () = gateway.shutdown.requested_before(gateway.grace) => Err(Failure::Ending),
+    };
+    let (outcome, response) = match answered {
+        Ok(response) => ("answered", response),
+        Err(failure) => (failure.outcome(), failure.problem().into()),
+    };
+    count(outcome);
+    match response
+        .encode()
+        .ok()
+        .and_then(|inner| opened.response.encapsulate(&inner).ok())
+    {
+        Some(encapsulated) => {
+            metrics::histogram!("ohttp_gateway_response_bytes").record(encapsulated.len() as f64);
+            let headers = [
+                (CONTENT_TYPE, HeaderValue::from_static(OHTTP_RES)),
+                (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ];
+            (headers, encapsulated).into_response()
+        }
+        None => {
+            tracing::error!("a response could not be encapsulated");
+            Problem::plain(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+    }
+}
+
+impl Gateway {
+    async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
+        let request = InnerRequest::decode(opened).map_err(|_| Failure::Malformed)?;
+        self.check_date(&request)?;
+        let url = self.targets.locate(&request)?;
+        self.upstream.forward(request, url).await
+    }
+
+    fn check_date(&self, request: &InnerRequest) -> Result<(), Failure> {
+        if !self.replay.require_date {
+            return Ok(());
+        }
+        let now_unix_ms = self.clock.now_unix_ms();
+        let tolerance_ms = self.replay.date_seconds.saturating_mul(1000);
+        match request.fields.get(DATE).and_then(date::parse) {
+            Some(date) if date::is_acceptable(date, now_unix_ms, tolerance_ms) => Ok(()),
+            _ => Err(Failure::Date { now_unix_ms }),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    count(refusal.outcome());
+    refusal.problem().into_response()
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("ohttp_gateway_requests_total", "outcome" => outcome).increment(1);
+}

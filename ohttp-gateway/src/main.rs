@@ -1,0 +1,13 @@
+//! The gateway as a process: `ohttp-gateway --config FILE`.
+
+use std::process::ExitCode;
+
+use service::alloc::ZeroOnFree;
+
+/// Opened requests pass through buffers of libraries that do not wipe them.
+#[global_allocator]
+static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
+
+fn main() -> ExitCode {
+    service::start::run("ohttp-gateway", ohttp_gateway::run)
+}

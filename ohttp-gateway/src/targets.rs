@@ -1,0 +1,152 @@
+//! The allow-list: what may be asked for, and where it really goes.
+
+use http::Method;
+use reqwest::Url;
+
+use crate::GatewayError;
+use crate::binary_http::InnerRequest;
+use crate::config::TargetSettings;
+use crate::problems::Failure;
+
+pub(crate) struct Targets(Vec<Target>);
+
+struct Target {
+    scheme: String,
+    authority: String,
+    methods: Vec<Method>,
+    path_prefix: String,
+    forward_to: Url,
+}
+
+impl Targets {
+    pub(crate) fn new(settings: &[TargetSettings]) -> Result<Self, GatewayError> {
+        settings
+            .iter()
+            .map(Target::new)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Where `request` goes, if it may go anywhere.
+    pub(crate) fn locate(&self, request: &InnerRequest) -> Result<Url, Failure> {
+        for target in self.0.iter().filter(|target| target.matches(request)) {
+            let mut url = target.forward_to.clone();
+            url.set_path(&request.path);
+            // Whatever a URL parser makes of a path, only the one that was checked is sent.
+            if url.path() == request.path {
+                return Ok(url);
+            }
+        }
+        Err(Failure::TargetNotAllowed)
+    }
+}
+
+impl Target {
+    fn new(settings: &TargetSettings) -> Result<Self, GatewayError> {
+        let forward_to = Url::parse(&settings.forward_to).map_err(|_| GatewayError::Target)?;
+        let methods: Result<Vec<_>, _> = settings
+            .methods
+            .iter()
+            .map(|name| Method::from_bytes(name.as_bytes()))
+            .collect();
+        let is_base = matches!(forward_to.scheme(), "http" | "https")
+            && forward_to.path() == "/"
+            && forward_to.query().is_none()
+            && forward_to.fragment().is_none();
+        if !is_base || !settings.path_prefix.starts_with('/') {
+            return Err(GatewayError::Target);
+        }
+        Ok(Self {
+            scheme: settings.scheme.clone(),
+            authority: settings.authority.clone(),
+            methods: methods.map_err(|_| GatewayError::Target)?,
+            path_prefix: settings.path_prefix.clone(),
+            forward_to,
+        })
+    }
+
+    fn matches(&self, request: &InnerRequest) -> bool {
+        request.scheme.eq_ignore_ascii_case(&self.scheme)
+            && request.authority.eq_ignore_ascii_case(&self.authority)
+            && self.methods.contains(&request.method)
+            && self.covers(&request.path)
+    }
+
+    /// A prefix ends where a segment ends: `/v1` covers `/v1` and `/v1/x`, not `/v10`.
+    fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(&self.path_prefix).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with('/') || self.path_prefix.ends_with('/')
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn targets(path_prefix: &str) -> Targets {
+        Targets::new(&[TargetSettings {
+            scheme: "https".into(),
+            authority: "ds.example".into(),
+            methods: vec!["POST".into()],
+            path_prefix: path_prefix.into(),
+            forward_to: "http://127.0.0.1:9".into(),
+        }])
+        .unwrap()
+    }
+
+    fn request(method: Method, scheme: &str, authority: &str, path: &str) -> InnerRequest {
+        InnerRequest {
+            method,
+            scheme: scheme.into(),
+            authority: authority.into(),
+            path: path.into(),
+            fields: HeaderMap::new(),
+            content: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn a_listed_target_goes_where_the_operator_says() {
+        let url = targets("/v1").locate(&request(Method::POST, "https", "DS.example", "/v1/x"));
+        assert_eq!(url.unwrap().as_str(), "http://127.0.0.1:9/v1/x");
+    }
+
+    #[test]
+    fn anything_else_is_not_allowed() {
+        for (scheme, authority, path) in [
+            ("http", "ds.example", "/v1/x"),
+            ("https", "other.example", "/v1/x"),
+            ("https", "ds.example:444", "/v1/x"),
+            ("https", "user@ds.example", "/v1/x"),
+            ("https", "ds.example", "/v10"),
+            ("https", "ds.example", "/metrics"),
+        ] {
+            let located = targets("/v1").locate(&request(Method::POST, scheme, authority, path));
+            assert_eq!(
+                located.unwrap_err(),
+                Failure::TargetNotAllowed,
+                "{authority}{path}"
+            );
+        }
+        let located =
+            targets("/v1").locate(&request(Method::DELETE, "https", "ds.example", "/v1/x"));
+        assert_eq!(located.unwrap_err(), Failure::TargetNotAllowed);
+    }
+
+    #[test]
+    fn a_base_url_with_a_path_is_refused_at_start() {
+        let settings = TargetSettings {
+            scheme: "https".into(),
+            authority: "ds.example".into(),
+            methods: vec!["POST".into()],
+            path_prefix: "/".into(),
+            forward_to: "http://127.0.0.1:9/base".into(),
+        };
+        assert!(Targets::new(&[settings]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! The gateway's side towards the delivery service.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use reqwest::{Client, Response, Url};
+use service::gateway_auth::{GATEWAY_AUTHORIZATION, GATEWAY_CHALLENGE};
+
+use crate::GatewayError;
+use crate::binary_http::{InnerRequest, InnerResponse};
+use crate::config::Config;
+use crate::problems::Failure;
+
+/// What of a request reaches the delivery service; a field may occur several times.
+const REQUEST_FIELDS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, ACCEPT];
+/// What of a response reaches the client.
+const RESPONSE_FIELDS: [HeaderName; 4] =
+    [CONTENT_TYPE, WWW_AUTHENTICATE, RETRY_AFTER, CACHE_CONTROL];
+/// Less than the idle time of the delivery service's listener, so that no request meets a closing
+/// connection.
+const IDLE: Duration = Duration::from_secs(15);
+
+pub(crate) struct Upstream {
+    client: Client,
+    gateway_authorization: HeaderValue,
+    exchange: Duration,
+    max_response_bytes: usize,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        config: &Config,
+        gateway_authorization: HeaderValue,
+    ) -> Result<Self, GatewayError> {
+        let client = Client::builder()
+            .http1_only()
+            .no_proxy()
+            .referer(false)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(config.connect_seconds))
+            .pool_max_idle_per_host(config.idle_connections)
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|_| GatewayError::Client)?;
+        Ok(Self {
+            client,
+            gateway_authorization,
+            exchange: Duration::from_secs(config.forward_seconds),
+            max_response_bytes: config.max_response_bytes,
+        })
+    }
+
+    /// Asks the delivery service at `url`, in the gateway's name.
+    pub(crate) async fn forward(
+        &self,
+        request: InnerRequest,
+        url: Url,
+    ) -> Result<InnerResponse, Failure> {
+        let mut fields = pick(&request.fields, &REQUEST_FIELDS);
+        fields.insert(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone());
+        let exchange = async {
+            let response = self
+                .client
+                .request(request.method, url)
+                .headers(fields)
+                .body(request.content)
+                .send()
+                .await
+                .map_err(|error| failure(&error))?;
+            self.read_response(response).await
+        };
+        tokio::time::timeout(self.exchange, exchange)
+            .await
+            .unwrap_or(Err(Failure::Timeout))
+    }
+
+    async fn read_response(&self, response: Response) -> Result<InnerResponse, Failure> {
+        let status = response.status();
+        if status.is_redirection() || status.is_informational() || status.as_u16() > 599 {
+            tracing::warn!("the delivery service gave an answer that is not passed on");
+            return Err(Failure::BadAnswer);
+        }
+        if status == StatusCode::UNAUTHORIZED && is_meant_for_us(&response) {
+            tracing::error!("the delivery service does not accept the gateway secret");
+            return Err(Failure::BadAnswer);
+        }
+        let fields = pick(response.headers(), &RESPONSE_FIELDS);
+        let content = read_at_most(response, self.max_response_bytes).await?;
+        Ok(InnerResponse {
+            status,
+            fields,
+            content,
+        })
+    }
+}
+
+fn is_meant_for_us(response: &Response) -> bool {
+    response
+        .headers()
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .any(|challenge| challenge.as_bytes() == GATEWAY_CHALLENGE.as_bytes())
+}
+
+fn pick(from: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut picked = HeaderMap::new();
+    for name in names {
+        for value in from.get_all(name) {
+            picked.append(name.clone(), value.clone());
+        }
+    }
+    picked
+}
+
+/// The error's own text holds the URL and is not used.
+fn failure(error: &reqwest::Error) -> Failure {
+    if error.is_timeout() && !error.is_connect() {
+        Failure::Timeout
+    } else {
+        Failure::Unreachable
+    }
+}
+
+async fn read_at_most(mut response: Response, limit: usize) -> Result<Bytes, Failure> {
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit as u64)
+    {
+        return Err(Failure::BadAnswer);
+    }
+    let mut content = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
+        if content.len() + chunk.len() > limit {
+            return Err(Failure::BadAnswer);
+        }
+        content.extend_from_slice(&chunk);
+    }
+    Ok(content.freeze())
+}

@@ -1,0 +1,112 @@
+//! The mirror of the gateway's key configurations.
+//!
+//! Every client of the relay gets the same bytes, fetched once for all of them: the gateway cannot
+//! hand different keys to different clients by who asks.
+
+use bytes::Bytes;
+use service::SharedClock;
+use tokio::sync::Mutex;
+
+use crate::upstream::Upstream;
+
+pub(crate) const OHTTP_KEYS: &str = "application/ohttp-keys";
+
+/// Seconds that configurations are kept for when the gateway does not say.
+pub(crate) const DEFAULT_MAX_AGE: u64 = 300;
+/// Kept for no longer than a day, whatever the gateway says.
+const LONGEST_MAX_AGE: u64 = 86_400;
+
+/// `max-age` of a `Cache-Control` value (RFC 9111 §5.2.2.1), bounded; 0 if it forbids caching.
+pub(crate) fn max_age(cache_control: &str) -> u64 {
+    let mut seconds = DEFAULT_MAX_AGE;
+    for directive in cache_control.split(',').map(str::trim) {
+        if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache")
+        {
+            return 0;
+        }
+        if let Some((name, value)) = directive.split_once('=')
+            && name.trim().eq_ignore_ascii_case("max-age")
+        {
+            seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
+        }
+    }
+    seconds.min(LONGEST_MAX_AGE)
+}
+
+/// For how long nobody asks a gateway again that did not answer.
+const RETRY_MS: u64 = 1_000;
+
+#[derive(Default)]
+struct Mirror {
+    entry: Option<Entry>,
+    retry_unix_ms: u64,
+}
+
+struct Entry {
+    configs: Bytes,
+    expires_unix_ms: u64,
+}
+
+/// The configurations as they are handed out.
+pub(crate) struct Mirrored {
+    pub(crate) configs: Bytes,
+    pub(crate) remaining_seconds: u64,
+}
+
+pub(crate) struct KeyMirror {
+    clock: SharedClock,
+    /// Locked during a fetch, so that many clients cause one.
+    mirror: Mutex<Mirror>,
+}
+
+impl KeyMirror {
+    pub(crate) fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            mirror: Mutex::default(),
+        }
+    }
+
+    /// What the gateway publishes, at most as old as it allows. `None`: nothing valid is to be had.
+    pub(crate) async fn current(&self, upstream: &Upstream) -> Option<Mirrored> {
+        let mut mirror = self.mirror.lock().await;
+        let now = self.clock.now_unix_ms();
+        if mirror
+            .entry
+            .as_ref()
+            .is_none_or(|entry| entry.expires_unix_ms <= now)
+        {
+            if now < mirror.retry_unix_ms {
+                return None;
+            }
+            let Some((configs, max_age)) = upstream.key_configs().await else {
+                // Everybody who waited for the lock gets this answer too, without a fetch.
+                mirror.retry_unix_ms = self.clock.now_unix_ms().saturating_add(RETRY_MS);
+                return None;
+            };
+            mirror.entry = Some(Entry {
+                configs,
+                expires_unix_ms: now.saturating_add(max_age * 1000),
+            });
+        }
+        mirror.entry.as_ref().map(|entry| Mirrored {
+            configs: entry.configs.clone(),
+            remaining_seconds: entry.expires_unix_ms.saturating_sub(now) / 1000,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_age_is_read_and_bounded() {
+        assert_eq!(max_age("public, max-age=600"), 600);
+        assert_eq!(max_age("Max-Age=\"60\""), 60);
+        assert_eq!(max_age("max-age=99999999"), LONGEST_MAX_AGE);
+        assert_eq!(max_age("public"), DEFAULT_MAX_AGE);
+        assert_eq!(max_age("no-store, max-age=600"), 0);
+        assert_eq!(max_age("max-age=x"), 0);
+    }
+}

@@ -1,0 +1,201 @@
+//! The real binary: start, readiness, metrics, graceful end, and what it logs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use support::{encapsulated, free_port, stub_gateway};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+struct Process {
+    child: Child,
+    url: String,
+    port: u16,
+    admin: String,
+    http: reqwest::Client,
+    _directory: tempfile::TempDir,
+}
+
+async fn start(gateway: &str, drain_seconds: u64) -> Process {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, admin_port) = (free_port(), free_port());
+    let config = format!(
+        "listen = '127.0.0.1:{port}'\ngateway = '{gateway}'\n\
+         [service]\nadmin_listen = '127.0.0.1:{admin_port}'\ndrain_seconds = {drain_seconds}\n"
+    );
+    let path = directory.path().join("relay.toml");
+    std::fs::write(&path, config).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_ohttp-relay"))
+        .arg("--config")
+        .arg(&path)
+        .env("MIMIMI_LOG", "trace")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let process = Process {
+        child,
+        url: format!("http://127.0.0.1:{port}/"),
+        port,
+        admin: format!("http://127.0.0.1:{admin_port}"),
+        http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        _directory: directory,
+    };
+    for _ in 0..200 {
+        let ready = process
+            .http
+            .get(format!("{}/readyz", process.admin))
+            .send()
+            .await;
+        if ready.is_ok_and(|answer| answer.status() == 200) {
+            return process;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the relay did not become ready");
+}
+
+impl Process {
+    fn post(&self) -> reqwest::RequestBuilder {
+        self.http
+            .post(&self.url)
+            .header(CONTENT_TYPE, "message/ohttp-req")
+            .header("cookie", "SECRETCOOKIE")
+            .header("user-agent", "SECRETAGENT")
+            .body("SECRETBODY")
+    }
+
+    async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap();
+        let kill = format!("kill -{name} {pid}");
+        let sent = Command::new("sh")
+            .arg("-c")
+            .arg(kill)
+            .status()
+            .await
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Exit status and everything logged.
+    async fn ended(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        let ended = async {
+            stderr.read_to_string(&mut log).await.unwrap();
+            self.child.wait().await.unwrap()
+        };
+        let status = tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .unwrap();
+        (status.code(), log)
+    }
+}
+
+#[tokio::test]
+async fn a_running_request_is_answered_after_sigterm_and_the_process_ends_cleanly() {
+    let stub = stub_gateway(Duration::from_millis(700), || encapsulated("late answer")).await;
+    for signal in ["TERM", "INT"] {
+        let process = start(&stub.served.url("/"), 10).await;
+        let running = tokio::spawn(process.post().send());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        process.signal(signal).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let refused = reqwest::Client::builder().no_proxy().build().unwrap();
+        assert!(
+            refused.get(&process.url).send().await.is_err(),
+            "no new connection is taken"
+        );
+        let ready = refused
+            .get(format!("{}/readyz", process.admin))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(ready.status(), 503);
+        let answer = running.await.unwrap().unwrap();
+        assert_eq!(answer.bytes().await.unwrap(), "late answer");
+        assert_eq!(process.ended().await.0, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_too_long_is_told_to_retry_within_the_drain_time() {
+    let stub = stub_gateway(Duration::from_secs(60), || encapsulated("never")).await;
+    let process = start(&stub.served.url("/"), 2).await;
+    let running = tokio::spawn(process.post().send());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    process.signal("TERM").await;
+    assert_eq!(running.await.unwrap().unwrap().status(), 502);
+    assert_eq!(process.ended().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_is_cut_at_the_drain_deadline() {
+    let stub = stub_gateway(Duration::ZERO, || encapsulated("never")).await;
+    let process = start(&stub.served.url("/"), 1).await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", process.port))
+        .await
+        .unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
+                content-length: 10\r\n\r\nhalf";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    process.signal("TERM").await;
+    assert_eq!(process.ended().await.0, Some(1));
+}
+
+#[tokio::test]
+async fn the_log_at_its_most_verbose_and_the_metrics_identify_nothing() {
+    let stub = stub_gateway(Duration::ZERO, || encapsulated("SECRETANSWER")).await;
+    let process = start(&stub.served.url("/"), 5).await;
+    assert_eq!(process.post().send().await.unwrap().status(), 200);
+    let unknown = format!("{}SECRETPATH?SECRETQUERY", process.url);
+    assert_eq!(
+        process.http.get(unknown).send().await.unwrap().status(),
+        404
+    );
+    let metrics = process
+        .http
+        .get(format!("{}/metrics", process.admin))
+        .send()
+        .await
+        .unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("ohttp_relay_requests_total{outcome=\"encapsulated\"} 1"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("ohttp_relay_request_bytes_bucket"));
+    assert!(
+        metrics
+            .contains("http_requests_total{route=\"unmatched\",method=\"GET\",status=\"4xx\"} 1")
+    );
+    process.signal("TERM").await;
+    let (code, log) = process.ended().await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("request"), "requests are logged at all: {log}");
+    for text in [&log, &metrics] {
+        for secret in ["SECRET", "127.0.0.1", "[::1]", "localhost"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_with_an_unknown_field_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("relay.toml");
+    std::fs::write(&path, "gatewey = 'http://127.0.0.1:1/'").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ohttp-relay"))
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("gatewey"));
+}

@@ -1,0 +1,25 @@
+//! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
+//! graceful shutdown, the HTTP server, problem documents, secret files, and the clock.
+//!
+//! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
+//!
+//! Two rules are enforced here rather than asked for: only our own crates can log
+//! ([`logging`]), and what is observed of a request is its route template, its method and its
+//! status class ([`http`]), never its URI or its peer.
+
+mod admin;
+pub mod alloc;
+pub mod clock;
+pub mod config;
+pub mod gateway_auth;
+pub mod http;
+pub mod logging;
+mod observe;
+pub mod problem;
+pub mod secret_file;
+pub mod shutdown;
+pub mod start;
+
+pub use clock::{Clock, MovedClock, SharedClock, SystemClock};
+pub use problem::Problem;
+pub use shutdown::{Shutdown, ShutdownTrigger};

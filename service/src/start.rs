@@ -1,0 +1,167 @@
+//! Starting and ending a process.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use crate::admin::Readiness;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{self, CommandLine, ServiceConfig};
+use crate::logging::{self, Chain};
+use crate::shutdown::{Shutdown, ShutdownTrigger};
+use crate::{admin, http};
+
+/// What the start-up kit hands to a service.
+pub struct Process {
+    pub clock: SharedClock,
+    /// Long-running responses await this and end early.
+    pub shutdown: Shutdown,
+    /// Call [`Readiness::ready`] once requests are taken.
+    pub readiness: Readiness,
+}
+
+/// Why a process could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the metrics recorder cannot be installed")]
+    Metrics(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] std::io::Error),
+    #[error("the admin listener cannot be started")]
+    Admin(#[source] http::BindError),
+    #[error("signals cannot be received")]
+    Signals(#[source] std::io::Error),
+    #[error("the service ended with an error")]
+    Service(#[source] Box<dyn Error + Send + Sync>),
+    #[error("requests were still running at the end of the drain time and were cut")]
+    Drain,
+}
+
+/// The whole life of a binary: reads `--config FILE`, sets up tracing, metrics, the runtime and the
+/// admin listener, and runs `work` until it ends by itself or, after SIGTERM or SIGINT, within
+/// the drain time.
+///
+/// `work` binds its listeners, calls [`Readiness::ready`], and returns when
+/// [`Process::shutdown`] was requested and its requests are done; [`http::serve`] does just that.
+/// The exit status is 0 after a clean end, 1 otherwise.
+pub fn run<C, W, F, E>(name: &'static str, work: W) -> ExitCode
+where
+    C: ServiceConfig,
+    W: FnOnce(C, Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let matches = CommandLine::command()
+        .name(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .get_matches();
+    let command_line = match CommandLine::from_arg_matches(&matches) {
+        Ok(command_line) => command_line,
+        Err(error) => error.exit(),
+    };
+    let config: C = match config::load(&command_line.config) {
+        Ok(config) => config,
+        Err(error) => {
+            // Tracing is not set up before the configuration is known.
+            let _ = writeln!(std::io::stderr(), "{name}: {}", Chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let settings = config.service().clone();
+    logging::init(settings.log_level, settings.log_format);
+    match run_with_runtime(config, work, &settings) {
+        Ok(()) => {
+            tracing::info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_with_runtime<C, W, F, E>(
+    config: C,
+    work: W,
+    settings: &config::ServiceSettings,
+) -> Result<(), StartError>
+where
+    W: FnOnce(C, Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.worker_threads {
+        builder.worker_threads(threads.get());
+    }
+    let runtime = builder.enable_all().build().map_err(StartError::Runtime)?;
+    let outcome = runtime.block_on(supervise(config, work, settings));
+    // Blocking tasks that are still in a write get a moment to finish it.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn supervise<C, W, F, E>(
+    config: C,
+    work: W,
+    settings: &config::ServiceSettings,
+) -> Result<(), StartError>
+where
+    W: FnOnce(C, Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let metrics = admin::metrics_handle()?;
+    tokio::spawn(admin::upkeep(metrics.clone()));
+    let readiness = Readiness::default();
+    let admin_listener = http::bind(settings.admin_listen)
+        .await
+        .map_err(StartError::Admin)?;
+    // The admin listener outlives the drain, so that it can be watched.
+    let (_admin_ends, admin_shutdown) = Shutdown::channel();
+    tokio::spawn(http::serve(
+        admin_listener,
+        admin::router(metrics, readiness.clone()),
+        http::Limits::default(),
+        admin_shutdown,
+    ));
+
+    let (trigger, shutdown) = Shutdown::channel();
+    let signalled = shutdown.clone();
+    watch_signals(trigger, readiness.clone())?;
+    let process = Process {
+        clock: SystemClock::shared(),
+        shutdown,
+        readiness,
+    };
+    let drain = async {
+        signalled.requested().await;
+        tokio::time::sleep(settings.drain()).await;
+    };
+    tracing::info!("starting");
+    tokio::select! {
+        ended = work(config, process) => ended.map_err(|error| StartError::Service(error.into())),
+        () = drain => Err(StartError::Drain),
+    }
+}
+
+fn watch_signals(trigger: ShutdownTrigger, readiness: Readiness) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        readiness.not_ready();
+        tracing::info!("ending");
+        trigger.request();
+    });
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The limits of the server, on the wire.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::routing::post;
+use service::http::{Limits, RequestBody};
+use service::{Shutdown, ShutdownTrigger};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn serve(limits: Limits) -> (SocketAddr, ShutdownTrigger) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = Shutdown::channel();
+    let router =
+        service::http::router().route("/", post(|RequestBody(body): RequestBody| async { body }));
+    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+    (address, trigger)
+}
+
+/// Sends `request` and reads until the server closes the connection, for at most five seconds.
+async fn answer(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(5), read)
+        .await
+        .expect("the server closes");
+    String::from_utf8(answer).unwrap()
+}
+
+fn echo(body: &str) -> String {
+    let len = body.len();
+    format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_413() {
+    let (address, _trigger) = serve(Limits {
+        max_body_bytes: 4,
+        ..Limits::default()
+    })
+    .await;
+    assert!(answer(address, &echo("four")).await.ends_with("four"));
+    let refused = answer(address, &echo("five5")).await;
+    assert!(refused.starts_with("HTTP/1.1 413") && refused.contains("application/problem+json"));
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_431() {
+    let limits = Limits {
+        max_header_bytes: 1000,
+        max_headers: 8,
+        ..Limits::default()
+    };
+    let (address, _trigger) = serve(limits).await;
+    let long = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n",
+        "x".repeat(2000)
+    );
+    assert!(answer(address, &long).await.starts_with("HTTP/1.1 431"));
+    let many = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        "a: b\r\n".repeat(20)
+    );
+    assert!(answer(address, &many).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn slow_heads_idle_connections_and_slow_bodies_end() {
+    let limits = Limits {
+        header_read_seconds: 1,
+        body_read_seconds: 1,
+        ..Limits::default()
+    };
+    let (address, _trigger) = serve(limits).await;
+    answer(address, "POST / HT").await;
+    answer(address, "").await;
+    let kept = answer(address, &echo("x").replace("connection: close\r\n", "")).await;
+    assert!(kept.starts_with("HTTP/1.1 200"));
+    let slow = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nfo";
+    assert!(answer(address, slow).await.starts_with("HTTP/1.1 408"));
+}
+
+#[tokio::test]
+async fn a_connection_over_the_limit_waits_for_its_turn() {
+    let (address, _trigger) = serve(Limits {
+        max_connections: 1,
+        ..Limits::default()
+    })
+    .await;
+    let first = TcpStream::connect(address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = tokio::spawn(async move { answer(address, &echo("second")).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!second.is_finished());
+    drop(first);
+    assert!(second.await.unwrap().ends_with("second"));
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problem_documents() {
+    let (address, _trigger) = serve(Limits::default()).await;
+    for (line, status) in [("GET /x", "404"), ("DELETE /", "405")] {
+        let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = answer(address, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+}
