@@ -1,0 +1,159 @@
+//! One suite that judges every engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::thread;
+
+use super::ChargeOutcome::{AlreadyIssued, Charged, LimitReached};
+use super::{
+    AccountOfDay, Charge, ChargeOutcome, Day, IssuerStore, MemoryStore, RequestDigest, RocksStore,
+};
+
+const TODAY: Day = Day(20_000);
+
+fn every_engine(check: impl Fn(&dyn IssuerStore)) {
+    check(&MemoryStore::default());
+    let directory = tempfile::tempdir().unwrap();
+    check(&RocksStore::open(directory.path()).unwrap());
+}
+
+fn charge(
+    store: &dyn IssuerStore,
+    account: u8,
+    day: Day,
+    request: u32,
+    limit: u32,
+) -> ChargeOutcome {
+    let mut digest = [account; 32];
+    digest[..4].copy_from_slice(&request.to_be_bytes());
+    store
+        .charge(&Charge {
+            account: AccountOfDay([account; 32]),
+            day,
+            request: RequestDigest(digest),
+            limit,
+        })
+        .unwrap()
+}
+
+#[test]
+fn an_account_gets_its_limit_and_no_more() {
+    every_engine(|store| {
+        for request in 0..3 {
+            assert_eq!(charge(store, 1, TODAY, request, 3), Charged);
+        }
+        assert_eq!(charge(store, 1, TODAY, 3, 3), LimitReached);
+        assert_eq!(
+            charge(store, 2, TODAY, 3, 3),
+            Charged,
+            "another account has its own limit"
+        );
+    });
+}
+
+#[test]
+fn the_same_request_is_counted_once_even_at_the_limit() {
+    every_engine(|store| {
+        assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
+        assert_eq!(charge(store, 1, TODAY, 0, 1), AlreadyIssued);
+        assert_eq!(charge(store, 1, TODAY, 1, 1), LimitReached);
+        assert_eq!(
+            charge(store, 1, TODAY, 1, 2),
+            Charged,
+            "a refused request left no record"
+        );
+    });
+}
+
+#[test]
+fn a_new_day_brings_a_new_limit_and_remembers_the_requests_of_the_day_before() {
+    every_engine(|store| {
+        let (tomorrow, later) = (Day(TODAY.0 + 1), Day(TODAY.0 + 2));
+        assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
+        assert_eq!(charge(store, 1, tomorrow, 0, 1), AlreadyIssued);
+        assert_eq!(charge(store, 1, tomorrow, 1, 1), Charged);
+        assert_eq!(charge(store, 1, tomorrow, 2, 1), LimitReached);
+        assert_eq!(
+            charge(store, 1, later, 0, 1),
+            Charged,
+            "two days on it is a new request"
+        );
+    });
+}
+
+#[test]
+fn a_clock_that_goes_back_finds_the_counts_of_that_day() {
+    every_engine(|store| {
+        assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
+        assert_eq!(charge(store, 1, Day(TODAY.0 + 1), 1, 1), Charged);
+        assert_eq!(charge(store, 1, TODAY, 2, 1), LimitReached);
+    });
+}
+
+#[test]
+fn forgetting_drops_the_days_before_and_nothing_else() {
+    every_engine(|store| {
+        let days = [TODAY.yesterday(), TODAY, Day(TODAY.0 + 1)];
+        for (request, day) in (0..).zip(days) {
+            assert_eq!(charge(store, 1, day, request, 1), Charged);
+        }
+        store.forget_days_before(TODAY).unwrap();
+        store.forget_days_before(Day(0)).unwrap();
+        assert_eq!(
+            charge(store, 1, days[0], 9, 1),
+            Charged,
+            "this day was dropped"
+        );
+        assert_eq!(charge(store, 1, days[1], 8, 1), LimitReached);
+        assert_eq!(charge(store, 1, days[2], 7, 1), LimitReached);
+    });
+}
+
+#[test]
+fn threads_together_never_pass_the_limit() {
+    every_engine(|store| {
+        let charged: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| {
+                    scope.spawn(move || {
+                        (0..20)
+                            .filter(|i| charge(store, 1, TODAY, thread * 20 + i, 50) == Charged)
+                            .count()
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(charged, 50);
+    });
+}
+
+#[test]
+fn threads_with_the_same_request_are_charged_once() {
+    every_engine(|store| {
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| charge(store, 1, TODAY, 0, 5)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(
+            outcomes
+                .iter()
+                .filter(|outcome| **outcome == Charged)
+                .count(),
+            1
+        );
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| matches!(outcome, Charged | AlreadyIssued))
+        );
+    });
+}

@@ -1,0 +1,104 @@
+//! What the issuer must not forget: how many tokens an account got today, and for which requests.
+
+#[cfg(test)]
+mod conformance;
+mod memory;
+mod rocks;
+
+pub use memory::MemoryStore;
+pub use rocks::RocksStore;
+
+/// Days since 1970-01-01 (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub u32);
+
+impl Day {
+    const SECONDS: u64 = 86_400;
+
+    #[must_use]
+    pub fn of_unix_s(unix_s: u64) -> Self {
+        Self(u32::try_from(unix_s / Self::SECONDS).unwrap_or(u32::MAX))
+    }
+
+    /// Seconds until the next day begins: 1 to 86,400.
+    #[must_use]
+    pub fn seconds_left(unix_s: u64) -> u64 {
+        Self::SECONDS - unix_s % Self::SECONDS
+    }
+
+    #[must_use]
+    pub fn yesterday(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+/// Keyed hash of an account, for one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccountOfDay(pub(crate) [u8; 32]);
+
+/// Keyed digest of one account's token request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestDigest(pub(crate) [u8; 32]);
+
+/// One token request, as the quota sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge {
+    pub account: AccountOfDay,
+    pub day: Day,
+    pub request: RequestDigest,
+    /// Requests that the account may make on this day.
+    pub limit: u32,
+}
+
+/// What a charge came to. Only [`ChargeOutcome::LimitReached`] forbids an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChargeOutcome {
+    /// Counted now, durably.
+    Charged,
+    /// Counted before, today or yesterday: its answer was lost, or is asked for again.
+    AlreadyIssued,
+    /// Not counted; the account has used up its day.
+    LimitReached,
+}
+
+/// The engine failed; nothing is known to be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the quota database cannot be opened")]
+    Open(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// With the engine's word for the kind of failure only: its text can quote rows.
+    #[error("the quota database failed: {0}")]
+    Engine(String),
+    #[error("the quota database was written by another version of this program")]
+    Format,
+}
+
+/// The quota database. Every engine passes the same conformance suite.
+pub trait IssuerStore: Send + Sync + 'static {
+    /// Counts a request against its account's day, once: no account is ever charged twice for one
+    /// request, nor answered for more than `limit` requests of one day, however many threads ask.
+    ///
+    /// One transition, durable when it returns. After a crash either both the count and the request
+    /// are there or neither is; a repeated request then finds its record and costs nothing more.
+    /// Requests of the day before are still known, so midnight does not charge a retry.
+    fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError>;
+
+    /// Drops every day before `day`, and nothing else. After a crash some of them may be left, which
+    /// the next call drops.
+    fn forget_days_before(&self, day: Day) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_utc() {
+        assert_eq!(Day::of_unix_s(86_399), Day(0));
+        assert_eq!(Day::of_unix_s(86_400), Day(1));
+        assert_eq!(Day::seconds_left(86_399), 1);
+        assert_eq!(Day::seconds_left(86_400), 86_400);
+        assert_eq!(Day(0).yesterday(), Day(0));
+        assert_eq!(Day::of_unix_s(u64::MAX), Day(u32::MAX));
+    }
+}

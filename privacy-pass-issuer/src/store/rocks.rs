@@ -1,0 +1,202 @@
+//! RocksDB. Row keys begin with the day, so that a day is dropped as one range:
+//!
+//! | key | value |
+//! |---|---|
+//! | `00000000` ‖ "format" | version of this layout, one byte |
+//! | day (4) ‖ `01` ‖ account of day (32) | requests counted, u32 |
+//! | day (4) ‖ `02` ‖ request digest (32) | empty |
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+
+use super::{Charge, ChargeOutcome, Day, IssuerStore, StoreError};
+
+const FORMAT_KEY: &[u8] = b"\0\0\0\0format";
+const FORMAT: &[u8] = &[1];
+const COUNT: u8 = 1;
+const REQUEST: u8 = 2;
+const STRIPES: usize = 256;
+
+pub struct RocksStore {
+    db: DB,
+    /// One account's charges follow each other; those of others proceed and share an fsync.
+    stripes: [Mutex<()>; STRIPES],
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        Self::Engine(format!("{:?}", error.kind()))
+    }
+}
+
+impl RocksStore {
+    /// Opens or makes the database in `directory`. Fails while another process has it open.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(directory).map_err(|error| StoreError::Open(error.into()))?;
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        // Rows are hashes: there is nothing to compress.
+        options.set_compression_type(DBCompressionType::None);
+        options.set_write_buffer_size(16 << 20);
+        options.set_keep_log_file_num(4);
+        let db = DB::open(&options, directory).map_err(|error| StoreError::Open(error.into()))?;
+        match db.get(FORMAT_KEY)?.as_deref() {
+            Some(FORMAT) => {}
+            Some(_) => return Err(StoreError::Format),
+            None => db.put_opt(FORMAT_KEY, FORMAT, &durably())?,
+        }
+        Ok(Self {
+            db,
+            stripes: [const { Mutex::new(()) }; STRIPES],
+        })
+    }
+
+    fn count(&self, key: &[u8]) -> Result<u32, StoreError> {
+        match self.db.get_pinned(key)? {
+            None => Ok(0),
+            Some(value) => value
+                .as_ref()
+                .try_into()
+                .map(u32::from_be_bytes)
+                .map_err(|_| StoreError::Format),
+        }
+    }
+}
+
+impl IssuerStore for RocksStore {
+    fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError> {
+        let Charge {
+            account,
+            day,
+            request,
+            limit,
+        } = *charge;
+        let _of_this_account = self.stripes[usize::from(account.0[0])]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for day in [day, day.yesterday()] {
+            if self
+                .db
+                .get_pinned(row_key(day, REQUEST, &request.0))?
+                .is_some()
+            {
+                return Ok(ChargeOutcome::AlreadyIssued);
+            }
+        }
+        let count_key = row_key(day, COUNT, &account.0);
+        let count = self.count(&count_key)?;
+        if count >= limit {
+            return Ok(ChargeOutcome::LimitReached);
+        }
+        let mut batch = WriteBatch::default();
+        batch.put(count_key, (count + 1).to_be_bytes());
+        batch.put(row_key(day, REQUEST, &request.0), []);
+        self.db.write_opt(batch, &durably())?;
+        Ok(ChargeOutcome::Charged)
+    }
+
+    fn forget_days_before(&self, day: Day) -> Result<(), StoreError> {
+        // Day 0 holds the format row; nobody was charged in January 1970.
+        let (begin, end) = (1_u32.to_be_bytes(), day.0.to_be_bytes());
+        if begin >= end {
+            return Ok(());
+        }
+        let oldest = IteratorMode::From(&begin, Direction::Forward);
+        match self.db.iterator(oldest).next().transpose()? {
+            Some((key, _)) if key[..] < end[..] => {}
+            _ => return Ok(()),
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete_range(begin, end);
+        self.db.write_opt(batch, &durably())?;
+        // Deleted is not gone until it is compacted away.
+        self.db.compact_range(Some(begin), Some(end));
+        Ok(())
+    }
+}
+
+fn row_key(day: Day, kind: u8, hash: &[u8; 32]) -> [u8; 37] {
+    let mut key = [0; 37];
+    key[..4].copy_from_slice(&day.0.to_be_bytes());
+    key[4] = kind;
+    key[5..].copy_from_slice(hash);
+    key
+}
+
+fn durably() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::store::{AccountOfDay, RequestDigest};
+
+    #[test]
+    fn what_was_counted_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let charge = |request| Charge {
+            account: AccountOfDay([1; 32]),
+            day: Day(20_000),
+            request: RequestDigest([request; 32]),
+            limit: 1,
+        };
+        let store = RocksStore::open(directory.path()).unwrap();
+        assert_eq!(store.charge(&charge(1)).unwrap(), ChargeOutcome::Charged);
+        drop(store);
+        let store = RocksStore::open(directory.path()).unwrap();
+        assert_eq!(
+            store.charge(&charge(1)).unwrap(),
+            ChargeOutcome::AlreadyIssued
+        );
+        assert_eq!(
+            store.charge(&charge(2)).unwrap(),
+            ChargeOutcome::LimitReached
+        );
+    }
+
+    #[test]
+    fn forgetting_leaves_no_row_of_the_days_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path()).unwrap();
+        for day in 100..110 {
+            let charge = Charge {
+                account: AccountOfDay([1; 32]),
+                day: Day(day),
+                request: RequestDigest([u8::try_from(day).unwrap(); 32]),
+                limit: 1,
+            };
+            assert_eq!(store.charge(&charge).unwrap(), ChargeOutcome::Charged);
+        }
+        store.forget_days_before(Day(109)).unwrap();
+        let rows = store.db.iterator(IteratorMode::Start).count();
+        assert_eq!(rows, 3, "format, count and request of the last day");
+    }
+
+    #[test]
+    fn a_database_of_another_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path()).unwrap();
+        store.db.put(FORMAT_KEY, [2]).unwrap();
+        drop(store);
+        assert!(matches!(
+            RocksStore::open(directory.path()),
+            Err(StoreError::Format)
+        ));
+    }
+
+    #[test]
+    fn a_second_process_cannot_open_the_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let _open = RocksStore::open(directory.path()).unwrap();
+        assert!(matches!(
+            RocksStore::open(directory.path()),
+            Err(StoreError::Open(_))
+        ));
+    }
+}

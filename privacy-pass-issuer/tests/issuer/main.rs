@@ -1,0 +1,7 @@
+//! The issuer from outside: its routes over the memory store, and the real binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod issuance;
+mod process;
+mod support;

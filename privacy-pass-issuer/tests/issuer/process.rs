@@ -1,0 +1,205 @@
+//! The real binary: starts from a configuration file, keeps keys and quota over kill and restart,
+//! ends cleanly on SIGTERM, and logs nothing about anybody.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use privacypass::{Deserialize as _, public_tokens::TokenResponse};
+
+use crate::support::{AccountService, Wallet, issuer_public_key};
+
+const FAR_FUTURE: u64 = 4_000_000_000;
+
+struct Stack<'a> {
+    directory: &'a Path,
+    accounts: AccountService,
+    port: u16,
+    admin_port: u16,
+}
+
+struct Running {
+    child: Child,
+    base: String,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+impl Stack<'_> {
+    fn write_config(&self) {
+        let settings = self.accounts.settings();
+        let config = format!(
+            "listen = '127.0.0.1:{}'\ndata_directory = '{data}'\nkey_directory = '{keys}'\n\
+             tokens_per_account_per_day = 2\n\
+             [accounts]\nissuer = '{}'\naudience = '{}'\nkeys = ['{}']\n\
+             [service]\nadmin_listen = '127.0.0.1:{}'\nlog_level = 'trace'\ndrain_seconds = 5\n",
+            self.port,
+            settings.issuer,
+            settings.audience,
+            settings.keys[0],
+            self.admin_port,
+            data = self.directory.join("data").display(),
+            keys = self.directory.join("keys").display(),
+        );
+        std::fs::write(self.directory.join("issuer.toml"), config).unwrap();
+    }
+
+    async fn start(&self) -> Running {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_privacy-pass-issuer"))
+            .arg("--config")
+            .arg(self.directory.join("issuer.toml"))
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap();
+        let running = Running {
+            child,
+            base: format!("http://127.0.0.1:{}", self.port),
+        };
+        let ready = format!("http://127.0.0.1:{}/readyz", self.admin_port);
+        for _ in 0..200 {
+            if reqwest::get(&ready)
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+            {
+                return running;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!(
+            "not ready: {}",
+            std::fs::read_to_string(self.directory.join("log")).unwrap()
+        );
+    }
+}
+
+impl Running {
+    async fn directory(&self) -> Vec<u8> {
+        let url = format!("{}/.well-known/private-token-issuer-directory", self.base);
+        reqwest::get(url)
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap()
+            .to_vec()
+    }
+
+    async fn request(&self, account_token: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let response = reqwest::Client::new()
+            .post(format!("{}/token-request", self.base))
+            .header("content-type", "application/private-token-request")
+            .header("authorization", format!("Bearer {account_token}"))
+            .body(body.to_vec())
+            .send()
+            .await
+            .unwrap();
+        (
+            response.status().as_u16(),
+            response.bytes().await.unwrap().to_vec(),
+        )
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+#[tokio::test]
+async fn keys_and_quota_survive_a_kill_and_the_log_names_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = Stack {
+        directory: directory.path(),
+        accounts: AccountService::new(),
+        port: free_port(),
+        admin_port: free_port(),
+    };
+    stack.write_config();
+    let account = "alice-of-the-log-test";
+    let token = stack.accounts.token(account, FAR_FUTURE);
+
+    let issuer = stack.start().await;
+    let keys = issuer.directory().await;
+    let wallet = Wallet::new(&issuer_public_key(&keys));
+    let (status, first) = issuer.request(&token, &wallet.request).await;
+    assert_eq!(status, 200);
+    issuer.kill();
+
+    let issuer = stack.start().await;
+    assert_eq!(issuer.directory().await, keys);
+    assert_eq!(
+        issuer.request(&token, &wallet.request).await,
+        (200, first.clone())
+    );
+    let response = TokenResponse::tls_deserialize_exact(&first).unwrap();
+    assert!(response.issue_token(&wallet.state).is_ok());
+    let second = Wallet::new(&issuer_public_key(&keys));
+    assert_eq!(issuer.request(&token, &second.request).await.0, 200);
+    issuer.kill();
+
+    let issuer = stack.start().await;
+    let third = Wallet::new(&issuer_public_key(&keys));
+    assert_eq!(issuer.request(&token, &third.request).await.0, 429);
+    assert_eq!(issuer.request("not a token", &third.request).await.0, 401);
+    assert!(issuer.terminate(), "SIGTERM is a clean end");
+
+    let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
+    assert!(
+        log.contains("request"),
+        "the most verbose log has lines about requests"
+    );
+    let body = &wallet.request[..48];
+    for secret in [
+        account.to_owned(),
+        token.clone(),
+        token.rsplit('.').next().unwrap().to_owned(),
+        STANDARD.encode(body),
+        URL_SAFE_NO_PAD.encode(body),
+        body.iter().map(|byte| format!("{byte:02x}")).collect(),
+        "127.0.0.1".to_owned(),
+        "not a token".to_owned(),
+    ] {
+        assert!(!log.contains(&secret), "the log names {secret}");
+    }
+    for file in files_below(&directory.path().join("data")) {
+        let content = std::fs::read(&file).unwrap();
+        let named = content
+            .windows(account.len())
+            .any(|window| window == account.as_bytes());
+        assert!(!named, "{} names the account", file.display());
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
