@@ -42,6 +42,9 @@ impl std::fmt::Debug for ServiceKeys {
 }
 
 impl ServiceKeys {
+    /// Lengths that a key file can have.
+    pub const FILE_LENGTHS: std::ops::RangeInclusive<usize> = FIXED + GENERATION..=FIXED + 255 * GENERATION;
+
     /// Content of a new key file.
     ///
     /// # Errors

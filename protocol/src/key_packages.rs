@@ -41,7 +41,7 @@ pub struct ClaimKeyPackagesRequest {
 }
 
 /// Most claims in one request.
-pub const MAX_CLAIMS: usize = 64;
+pub const MAX_CLAIMS: usize = 16;
 /// Most sets in one publication.
 pub const MAX_SETS: usize = 256;
 

@@ -1,0 +1,71 @@
+//! What can go wrong, and whose fault it is. The public text of each is its [`ProblemType`]; the
+//! internal one goes to the trace only.
+
+use protocol::problem::ProblemType;
+
+use crate::store::StoreError;
+
+/// Why a request was not carried out. It changed nothing, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum DsError {
+    /// The client's fault, or its view is out of date.
+    #[error("refused: {}", .0.slug())]
+    Refused(ProblemType),
+    /// The client is at another epoch.
+    #[error("wrong epoch")]
+    WrongEpoch {
+        /// The group's epoch.
+        current: u64,
+    },
+    /// The client's clock, or a replay of something old.
+    #[error("stale timestamp")]
+    StaleTimestamp {
+        /// Our clock.
+        now_ms: u64,
+    },
+    /// The allowance of a leaf is used up.
+    #[error("allowance used up")]
+    TooManyRequests {
+        /// When something flows back, if it does.
+        retry_after_ms: Option<u64>,
+    },
+    /// Not a refusal: the request was carried out before; this is its recorded response.
+    #[error("carried out before")]
+    AlreadyDone(Vec<u8>),
+    /// The state moved between reading and writing; the domain tries again before it gives up.
+    #[error("a concurrent request was first")]
+    Conflict,
+    /// Our fault: storage.
+    #[error("storage: {0}")]
+    Storage(String),
+    /// Our fault: something that was sealed by us does not open, or a library refused its own output.
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+impl From<ProblemType> for DsError {
+    fn from(problem: ProblemType) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<StoreError> for DsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyDone(sealed) => Self::AlreadyDone(sealed),
+            StoreError::TokenSpent => Self::Refused(ProblemType::TokenRejected),
+            StoreError::Conflict => Self::Conflict,
+            // Every domain call that can meet these says what they mean there.
+            StoreError::Taken => Self::Refused(ProblemType::Conflict),
+            StoreError::Absent => Self::Refused(ProblemType::Conflict),
+            StoreError::Engine(text) => Self::Storage(text),
+        }
+    }
+}
+
+impl From<crypto::CryptoError> for DsError {
+    fn from(_: crypto::CryptoError) -> Self {
+        // Refusals of what clients sent are mapped where they happen; what is left is ours.
+        Self::Internal("cryptography")
+    }
+}

@@ -1,0 +1,131 @@
+//! What joiners and returning members ask for: join records, GroupInfo for external commits, recovery.
+
+use std::borrow::Cow;
+
+use crypto::keys::StateKey;
+use protocol::Wire;
+use protocol::codec::opaque;
+use protocol::groups::{
+    Accepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind, JoinRecordRequest, LeafLinkKey,
+    RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest,
+};
+use protocol::problem::ProblemType;
+use protocol::time::day_of;
+
+use super::roster::Roster;
+use super::tree::Tree;
+use super::{ATTEMPTS, authenticate, charge_allowance, open_roster};
+use crate::error::DsError;
+use crate::request::Request;
+use crate::service_state::DeliveryService;
+use crate::store::{Advance, DayRow, Deliveries};
+
+/// Hands out the join record of an epoch; only who has the join key can open it.
+///
+/// # Errors
+/// [`ProblemType::UnknownRecord`].
+pub async fn join_record(
+    service: &DeliveryService,
+    request: Request<JoinRecordRequest>,
+) -> Result<SealedRecord, DsError> {
+    request.authenticate_key()?;
+    let row = service.rows().join_record(&request.body.lookup);
+    let today = day_of(request.now_ms);
+    // The record stands under the day it was written on, which the joiner need not know.
+    let days = (0..=service.settings.retention_days).map(|back| DayRow { day: today.saturating_sub(back), row });
+    let sealed = service.store.join_record(days.collect()).await?.ok_or(ProblemType::UnknownRecord)?;
+    Ok(SealedRecord { sealed: opaque(sealed) })
+}
+
+/// Hands out the recovery record that the last rotation wrote for a leaf.
+///
+/// # Errors
+/// [`ProblemType::UnknownRecord`].
+pub async fn recovery_record(
+    service: &DeliveryService,
+    request: Request<RecoveryRecordRequest>,
+) -> Result<SealedRecord, DsError> {
+    request.authenticate_key()?;
+    let row = service.rows().recovery_record(&request.body.lookup);
+    let sealed = service.store.recovery_record(row).await?.ok_or(ProblemType::UnknownRecord)?;
+    Ok(SealedRecord { sealed: opaque(sealed) })
+}
+
+/// Encrypted identity link keys by leaf.
+#[must_use]
+pub fn link_keys(roster: &Roster<'_>) -> Vec<LeafLinkKey> {
+    roster
+        .leaves()
+        .iter()
+        .map(|leaf| LeafLinkKey {
+            leaf_index: leaf.index,
+            encrypted_identity_link_key: opaque(leaf.encrypted_identity_link_key.as_ref()),
+        })
+        .collect()
+}
+
+/// What an external commit into a connection group needs. Who has its state key was invited.
+///
+/// # Errors
+/// [`ProblemType::UnknownGroup`], [`ProblemType::NotAllowed`] for other groups and once both are in.
+pub async fn external_commit_info(
+    service: &DeliveryService,
+    request: Request<ExternalCommitInfoRequest>,
+) -> Result<ExternalCommitInfoResponse, DsError> {
+    request.authenticate_key()?;
+    let group_id = request.body.group_id;
+    let key = StateKey::from(&request.body.state_key);
+    let stored = service.store.group(service.rows().group(&group_id), true).await?;
+    let opened = open_roster(&group_id, &key, stored.as_ref())?;
+    let roster = Roster::read(&opened)?;
+    if roster.kind() != GroupKind::Connection || roster.leaves().len() != 1 {
+        return Err(ProblemType::NotAllowed.into());
+    }
+    let sealed = stored.and_then(|stored| stored.tree).ok_or(DsError::Internal("tree"))?;
+    let tree = Tree::open(&group_id, &key, &sealed)?;
+    Ok(ExternalCommitInfoResponse {
+        group_info: opaque(tree.group_info_message()?),
+        ratchet_tree: opaque(tree.ratchet_tree()?),
+        leaves: link_keys(&roster),
+    })
+}
+
+/// Takes a leaf's recovery secret into the sealed roster.
+///
+/// # Errors
+/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::TooManyRequests`].
+pub async fn set_recovery_secret(
+    service: &DeliveryService,
+    request: Request<SetRecoverySecretRequest>,
+) -> Result<Accepted, DsError> {
+    let group_id = request.body.group_id;
+    let row = service.rows().group(&group_id);
+    let key = StateKey::from(&request.body.state_key);
+    for _ in 0..ATTEMPTS {
+        let stored = service.store.group(row, false).await?;
+        let opened = open_roster(&group_id, &key, stored.as_ref())?;
+        let mut roster = Roster::read(&opened)?;
+        let index = authenticate(&request, &roster)?.index;
+        let price = charge_allowance(service, &request, &group_id, index)?;
+        let leaf = roster.leaf_mut(index).ok_or(ProblemType::BadSignature)?;
+        leaf.recovery_secret = Cow::Owned(request.body.recovery_secret.expose().to_vec());
+        let advance = Advance {
+            group: row,
+            expected: stored.map(|stored| stored.version).ok_or(ProblemType::UnknownGroup)?,
+            next: crypto::random()?,
+            roster: roster.seal(&group_id, &key)?,
+            tree: None,
+            join_record: None,
+            recovery_records: Vec::new(),
+            dropped_recovery_records: Vec::new(),
+            deliveries: Deliveries::default(),
+        };
+        let receipt = request.receipt(service, price, &Accepted {}.encode())?;
+        match service.store.advance_group(advance, receipt).await.map_err(DsError::from) {
+            Ok(()) => return Ok(Accepted {}),
+            Err(DsError::Conflict) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Err(ProblemType::Conflict.into())
+}

@@ -1,0 +1,82 @@
+//! Groups: decides from (sealed state, request, now) what the next state is. Nothing decrypted
+//! outlives the request.
+
+pub mod commit;
+pub mod create;
+pub mod join;
+pub mod message;
+pub mod rules;
+pub mod roster;
+pub mod tree;
+
+use crypto::keys::StateKey;
+use crypto::sealing::{self, Place};
+use protocol::ids::{GroupId, QueueId};
+use protocol::problem::ProblemType;
+use zeroize::Zeroizing;
+
+use crate::error::DsError;
+use crate::request::Request;
+use crate::service_state::DeliveryService;
+use crate::store::StoredGroup;
+use roster::{Leaf, Roster};
+
+/// MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (RFC 9420 §17.1).
+pub const SUPPORTED_CIPHERSUITES: &[u16] = &[1];
+
+/// How often a decision that met a concurrent one is made again.
+const ATTEMPTS: usize = 8;
+
+/// Epochs that a message may lag behind, as long as the state key has not rotated since.
+const MESSAGE_LAG_EPOCHS: u64 = 4;
+
+fn place<'a>(group: &'a GroupId, part: &'static str) -> Place<'a> {
+    Place { table: "groups", row: &group.0, part }
+}
+
+/// Opens the roster. Unknown group, deleted group and wrong key are one answer after the same work.
+fn open_roster(
+    group: &GroupId,
+    key: &StateKey,
+    stored: Option<&StoredGroup>,
+) -> Result<Zeroizing<Vec<u8>>, DsError> {
+    match stored {
+        Some(stored) => sealing::open(key.expose(), place(group, "roster"), &stored.roster)
+            .map_err(|_| ProblemType::UnknownGroup.into()),
+        None => {
+            sealing::open_absent(key.expose(), place(group, "roster"));
+            Err(ProblemType::UnknownGroup.into())
+        }
+    }
+}
+
+/// Authenticates the leaf that a request claims, against the roster.
+fn authenticate<'r, 'a, T>(request: &Request<T>, roster: &'r Roster<'a>) -> Result<&'r Leaf<'a>, DsError> {
+    let leaf = roster.leaf(request.claimed_leaf()?).ok_or(ProblemType::BadSignature)?;
+    request.authenticate_leaf(&leaf.signature_key)?;
+    Ok(leaf)
+}
+
+/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more: returns how many
+/// tokens the request must spend.
+fn charge_allowance<T>(
+    service: &DeliveryService,
+    request: &Request<T>,
+    group: &GroupId,
+    leaf: u32,
+) -> Result<usize, DsError> {
+    let bucket = service.rows().allowance(group, leaf);
+    match service.leaf_allowances.take(bucket, request.now_ms) {
+        Ok(()) => Ok(0),
+        Err(_) if request.tokens() > 0 => Ok(1),
+        Err(empty) => Err(DsError::TooManyRequests { retry_after_ms: empty.retry_after_ms }),
+    }
+}
+
+/// Queue ids behind the handles of these leaves.
+fn queues<'l, 'a: 'l>(
+    service: &DeliveryService,
+    leaves: impl Iterator<Item = &'l Leaf<'a>>,
+) -> Result<Vec<QueueId>, DsError> {
+    leaves.map(|leaf| leaf.queue(service)).collect()
+}

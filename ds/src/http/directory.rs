@@ -1,0 +1,45 @@
+//! `GET /v1/directory`: the same for everybody.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use http::{HeaderValue, header};
+use protocol::WIRE_VERSION;
+use protocol::directory::{AcceptedIssuer, Directory, QueueServiceKey};
+use protocol::time::CLOCK_WINDOW_MS;
+
+use super::{Service, problem};
+use crate::error::DsError;
+use crate::groups::SUPPORTED_CIPHERSUITES;
+use crate::service_state::DeliveryService;
+
+pub(super) async fn directory(State(service): State<Service>) -> Response {
+    match describe(&service) {
+        Ok(directory) => {
+            ([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=600"))], Json(directory)).into_response()
+        }
+        Err(error) => problem::respond(&service, error),
+    }
+}
+
+fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
+    let (key_id, public_key) = service.keys.queue_service_key()?;
+    let settings = &service.settings;
+    Ok(Directory {
+        domain: settings.domain.clone(),
+        wire_versions: vec![WIRE_VERSION],
+        ciphersuites: SUPPORTED_CIPHERSUITES.to_vec(),
+        queue_service_key: QueueServiceKey { key_id, public_key: URL_SAFE.encode(public_key) },
+        external_sender_key: URL_SAFE.encode(service.keys.external_sender().public()),
+        issuer: AcceptedIssuer {
+            name: settings.issuer_name.clone(),
+            challenge: URL_SAFE.encode(settings.challenge.as_bytes()),
+            token_key_ids: service.issuer_keys().ids().map(|id| URL_SAFE.encode(id)).collect(),
+        },
+        prices: settings.prices,
+        clock_window_ms: CLOCK_WINDOW_MS,
+        max_request_bytes: settings.max_request_bytes,
+    })
+}

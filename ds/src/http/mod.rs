@@ -1,0 +1,163 @@
+//! HTTP: extract, call, encode. Knows no store.
+
+mod directory;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use protocol::{Operation, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
+use protocol::operation::DIRECTORY_PATH;
+use protocol::problem::ProblemType;
+use service::gateway_auth::{GatewaySecret, require_gateway};
+use service::http::RequestBody;
+
+use crate::error::DsError;
+use crate::request::{Envelope, Request};
+use crate::results::RequestDigest;
+use crate::service_state::DeliveryService;
+use crate::tokens::{VerifiedToken, authorization};
+use crate::{connections, groups, key_packages, queues};
+
+type Service = Arc<DeliveryService>;
+
+/// One POST route: the operation's number, its body and response types, and the domain call.
+macro_rules! operation {
+    ($router:expr, $operation:expr, |$service:ident, $request:ident| $call:block) => {
+        $router.route(
+            $operation.path(),
+            post(|State($service): State<Service>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
+                answer(&$service.clone(), $operation, &headers, &body, |$request| async move { let $service = &$service; $call }).await
+            }),
+        )
+    };
+}
+
+/// All routes, for the gateway only.
+pub fn router(service: Service, gateway: GatewaySecret) -> Router {
+    let mut router = service::http::router::<Service>().route(DIRECTORY_PATH, get(directory::directory));
+    router = operation!(router, Operation::ReserveGroupId, |service, request| {
+        groups::create::reserve_group_id(service, request).await
+    });
+    router = operation!(router, Operation::CreateGroup, |service, request| {
+        groups::create::create_group(service, request).await
+    });
+    router = operation!(router, Operation::AddUsers, |service, request| {
+        groups::commit::commit(service, Operation::AddUsers, request).await
+    });
+    router = operation!(router, Operation::RemoveUsers, |service, request| {
+        groups::commit::commit(service, Operation::RemoveUsers, request).await
+    });
+    router = operation!(router, Operation::UpdateClient, |service, request| {
+        groups::commit::commit(service, Operation::UpdateClient, request).await
+    });
+    router = operation!(router, Operation::JoinConnection, |service, request| {
+        groups::commit::join_connection(service, request).await
+    });
+    router = operation!(router, Operation::SendMessage, |service, request| {
+        groups::message::send_message(service, request).await
+    });
+    router = operation!(router, Operation::JoinRecord, |service, request| {
+        groups::join::join_record(service, request).await
+    });
+    router = operation!(router, Operation::ExternalCommitInfo, |service, request| {
+        groups::join::external_commit_info(service, request).await
+    });
+    router = operation!(router, Operation::SetRecoverySecret, |service, request| {
+        groups::join::set_recovery_secret(service, request).await
+    });
+    router = operation!(router, Operation::RecoveryRecord, |service, request| {
+        groups::join::recovery_record(service, request).await
+    });
+    router = operation!(router, Operation::PublishKeyPackages, |service, request| {
+        key_packages::publish_key_packages(service, request).await
+    });
+    router = operation!(router, Operation::ClaimKeyPackages, |service, request| {
+        key_packages::claim_key_packages(service, request).await
+    });
+    router = operation!(router, Operation::RegisterHandle, |service, request| {
+        connections::register_handle(service, request).await
+    });
+    router = operation!(router, Operation::LookupHandle, |service, request| {
+        connections::lookup_handle(service, request).await
+    });
+    router = operation!(router, Operation::RequestConnection, |service, request| {
+        connections::request_connection(service, request).await
+    });
+    router = operation!(router, Operation::CreateQueue, |service, request| {
+        queues::create::create_queue(service, request).await
+    });
+    router = operation!(router, Operation::FetchQueue, |service, request| {
+        queues::fetch::fetch_queue(service, request).await
+    });
+    router = operation!(router, Operation::AcknowledgeQueue, |service, request| {
+        queues::fetch::acknowledge_queue(service, request).await
+    });
+    require_gateway(router.with_state(service), gateway)
+}
+
+async fn answer<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
+    service: &Service,
+    operation: Operation,
+    headers: &HeaderMap,
+    body: &Bytes,
+    call: impl FnOnce(Request<T>) -> F,
+) -> Response {
+    match carry_out(service, operation, headers, body, call).await {
+        Ok(response) => {
+            metrics::counter!("ds_requests_total", "operation" => operation_label(operation), "outcome" => "ok").increment(1);
+            ([(header::CONTENT_TYPE, HeaderValue::from_static(RESPONSE_MEDIA_TYPE))], response).into_response()
+        }
+        Err(error) => {
+            metrics::counter!("ds_requests_total", "operation" => operation_label(operation), "outcome" => problem::slug(&error)).increment(1);
+            problem::respond(service, error)
+        }
+    }
+}
+
+fn operation_label(operation: Operation) -> &'static str {
+    operation.path()
+}
+
+async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
+    service: &Service,
+    operation: Operation,
+    headers: &HeaderMap,
+    body: &Bytes,
+    call: impl FnOnce(Request<T>) -> F,
+) -> Result<Vec<u8>, DsError> {
+    if headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) != Some(REQUEST_MEDIA_TYPE.as_bytes()) {
+        return Err(ProblemType::UnsupportedMediaType.into());
+    }
+    let envelope = Envelope::decode(body, operation, service.clock.now_unix_ms())?;
+    if let Some(sealed) = service.store.result(envelope.result_row(service)).await? {
+        return Ok(envelope.digest().open(&sealed)?);
+    }
+    let tokens = verified_tokens(service, headers)?;
+    let request = envelope.into_request::<T>(tokens)?;
+    match call(request).await {
+        Ok(response) => Ok(response.encode()),
+        // The same request came twice at once, and the other was first.
+        Err(DsError::AlreadyDone(sealed)) => Ok(RequestDigest::of(body).open(&sealed)?),
+        Err(error) => Err(error),
+    }
+}
+
+fn verified_tokens(service: &Service, headers: &HeaderMap) -> Result<Vec<VerifiedToken>, DsError> {
+    let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
+        .map_err(|_| ProblemType::TokenRejected)?;
+    service
+        .issuer_keys()
+        .verify_all(&presented, &service.settings.challenge)
+        .map_err(|_| ProblemType::TokenRejected.into())
+}
+
+/// The status of a problem type; the numbers in `protocol` are statuses.
+fn status(problem: ProblemType) -> StatusCode {
+    StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,68 @@
+//! Every [`DsError`] as a problem document (RFC 9457), in one place.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use protocol::WIRE_VERSION;
+use protocol::problem::ProblemType;
+use service::problem::Problem;
+
+use super::{Service, status};
+use crate::error::DsError;
+
+fn document(problem: ProblemType) -> Problem {
+    Problem::new(status(problem), problem.uri(), problem.title())
+}
+
+/// The bounded label of an error.
+pub(super) fn slug(error: &DsError) -> &'static str {
+    match error {
+        DsError::Refused(problem) => problem.slug(),
+        DsError::WrongEpoch { .. } => ProblemType::WrongEpoch.slug(),
+        DsError::StaleTimestamp { .. } => ProblemType::StaleTimestamp.slug(),
+        DsError::TooManyRequests { .. } => ProblemType::TooManyRequests.slug(),
+        DsError::Conflict => ProblemType::Conflict.slug(),
+        DsError::AlreadyDone(_) | DsError::Internal(_) => ProblemType::Internal.slug(),
+        DsError::Storage(_) => ProblemType::Unavailable.slug(),
+    }
+}
+
+pub(super) fn respond(service: &Service, error: DsError) -> Response {
+    let problem = match error {
+        DsError::Refused(problem @ (ProblemType::TokenRequired | ProblemType::TokenRejected)) => {
+            with_challenge(service, document(problem))
+        }
+        DsError::Refused(problem @ ProblemType::UnsupportedVersion) => {
+            document(problem).with("supported", vec![WIRE_VERSION])
+        }
+        DsError::Refused(problem) => document(problem),
+        DsError::WrongEpoch { current } => document(ProblemType::WrongEpoch).with("epoch", current),
+        DsError::StaleTimestamp { now_ms } => document(ProblemType::StaleTimestamp).with("now_ms", now_ms),
+        DsError::TooManyRequests { retry_after_ms } => {
+            let problem = with_challenge(service, document(ProblemType::TooManyRequests));
+            match retry_after_ms {
+                Some(ms) => problem.with_header(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000))),
+                None => problem,
+            }
+        }
+        DsError::Conflict => document(ProblemType::Conflict),
+        DsError::AlreadyDone(_) => document(ProblemType::Internal),
+        DsError::Storage(text) => {
+            tracing::error!(error = %text, "the store failed");
+            document(ProblemType::Unavailable)
+        }
+        DsError::Internal(what) => {
+            tracing::error!(what, "an invariant of ours does not hold");
+            document(ProblemType::Internal)
+        }
+    };
+    problem.into_response()
+}
+
+/// RFC 9577 §2.1: what token to get.
+fn with_challenge(service: &Service, problem: Problem) -> Problem {
+    let challenge = service.settings.challenge.www_authenticate(service.issuer_keys().challenge_key());
+    match HeaderValue::from_str(&challenge) {
+        Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
+        Err(_) => problem,
+    }
+}

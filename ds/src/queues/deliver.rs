@@ -1,0 +1,132 @@
+//! Fan-out: one payload, one small entry of uniform size for each recipient, all pure inserts.
+
+use std::sync::Arc;
+
+use crypto::queue::seal_payload;
+use protocol::codec::WireSecret;
+use protocol::delivery::{EntryContent, Payload};
+use protocol::ids::QueueId;
+use protocol::time::day_of;
+
+use super::streams::{BLOCK, Generation, Stream};
+use crate::error::DsError;
+use crate::service_state::DeliveryService;
+use crate::store::{DayRow, Deliveries, NewPayload};
+
+/// Deliveries that wait for their transition.
+#[derive(Default)]
+pub struct Prepared {
+    /// For the store.
+    pub deliveries: Deliveries,
+    delivered: Vec<(Arc<Stream>, u32)>,
+    queues: Vec<QueueId>,
+}
+
+impl Prepared {
+    /// After the transition is durable: remembers the markers and wakes the recipients.
+    pub fn done(self, service: &DeliveryService) {
+        for (stream, index) in &self.delivered {
+            stream.mark(*index);
+        }
+        service.wakeups.wake(&self.queues);
+    }
+}
+
+/// Adds `payload` for `recipients` to what is prepared. Queues that do not exist are passed over:
+/// a member whose queue is gone cannot keep the others from talking.
+///
+/// # Errors
+/// [`DsError::Storage`].
+pub async fn prepare(
+    service: &DeliveryService,
+    prepared: &mut Prepared,
+    recipients: &[QueueId],
+    payload: &Payload,
+    now_ms: u64,
+) -> Result<(), DsError> {
+    if recipients.is_empty() {
+        return Ok(());
+    }
+    let day = day_of(now_ms);
+    let generation = service.streams.generation(service, day).await?;
+    let (payload_key, sealed) = seal_payload(payload)?;
+    let at = DayRow { day, row: crypto::random()? };
+    let sequence = now_ms.saturating_mul(1000);
+    let mut references: u32 = 0;
+    for queue in recipients {
+        let Some(stream) = generation.stream(service, queue).await? else {
+            continue;
+        };
+        let content = EntryContent {
+            kind: payload.kind(),
+            payload_key: WireSecret::new(*payload_key.expose()),
+            sequence,
+        };
+        push_entry(service, prepared, (&generation, &stream), queue, at, &content)?;
+        prepared.queues.push(*queue);
+        references = references.saturating_add(1);
+    }
+    prepared.deliveries.payloads.push(NewPayload { at, sealed, references });
+    Ok(())
+}
+
+fn push_entry(
+    service: &DeliveryService,
+    prepared: &mut Prepared,
+    (generation, stream): (&Generation, &Arc<Stream>),
+    queue: &QueueId,
+    payload: DayRow,
+    content: &EntryContent,
+) -> Result<(), DsError> {
+    let index = stream.take_index();
+    let id = generation.entry_id(index);
+    let row = service.rows().entry(queue, &id);
+    let sealed = stream.key.seal(&id, content)?;
+    let mut value = Vec::with_capacity(EntryValue::LEN);
+    EntryValue { payload, encapsulated_key: stream.encapsulated_key, sealed: &sealed }.write(&mut value);
+    generation.cipher.seal(&row, &mut value)?;
+    prepared.deliveries.entries.push((DayRow { day: generation.day, row }, value));
+    for block in stream.unmarked_blocks(index) {
+        prepared.deliveries.blocks.push(DayRow {
+            day: generation.day,
+            row: service.rows().block(queue, &generation.entry_id(block.saturating_mul(BLOCK)), block),
+        });
+    }
+    prepared.delivered.push((Arc::clone(stream), index));
+    Ok(())
+}
+
+/// The value of an entry row, before it is sealed under the row cipher:
+/// `payload day(4) || payload row(16) || enc(32) || sealed content`.
+pub struct EntryValue<'a> {
+    /// Where the payload is.
+    pub payload: DayRow,
+    /// The stream's encapsulation.
+    pub encapsulated_key: [u8; 32],
+    /// Sealed in the stream.
+    pub sealed: &'a [u8],
+}
+
+impl<'a> EntryValue<'a> {
+    const LEN: usize = 4 + 16 + 32 + 41 + 16 + 16;
+
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.payload.day.to_be_bytes());
+        to.extend_from_slice(&self.payload.row);
+        to.extend_from_slice(&self.encapsulated_key);
+        to.extend_from_slice(self.sealed);
+    }
+
+    /// Reads an opened value.
+    #[must_use]
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (day, rest) = bytes.split_first_chunk::<4>()?;
+        let (row, rest) = rest.split_first_chunk::<16>()?;
+        let (encapsulated_key, sealed) = rest.split_first_chunk::<32>()?;
+        Some(Self {
+            payload: DayRow { day: u32::from_be_bytes(*day), row: *row },
+            encapsulated_key: *encapsulated_key,
+            sealed,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! Fetching and acknowledging.
+
+use std::time::Duration;
+
+use protocol::codec::opaque;
+use protocol::groups::Accepted;
+use protocol::ids::{EntryId, Incarnation, QueueId};
+use protocol::problem::ProblemType;
+use protocol::queues::{
+    AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH, MAX_WAIT_MS,
+    QueueEntry,
+};
+use protocol::time::day_of;
+
+use super::QueueRecord;
+use super::deliver::EntryValue;
+use super::streams::BLOCK;
+use crate::error::DsError;
+use crate::request::Request;
+use crate::service_state::DeliveryService;
+use crate::store::DayRow;
+
+/// Payload bytes after which an answer is full (it holds at least one entry).
+const RESPONSE_BYTES: usize = 768 * 1024;
+
+/// A long poll looks again after this time even when nothing woke it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Entries that are not acknowledged yet; waits for one if the request says so.
+///
+/// # Errors
+/// [`ProblemType::UnknownQueue`], also for a queue of another owner; [`ProblemType::LimitExceeded`].
+pub async fn fetch_queue(
+    service: &DeliveryService,
+    request: Request<FetchQueueRequest>,
+) -> Result<FetchQueueResponse, DsError> {
+    let FetchQueueRequest { queue_id, limit, wait_ms } = request.body;
+    if limit == 0 || limit > MAX_FETCH || wait_ms > MAX_WAIT_MS {
+        return Err(ProblemType::LimitExceeded.into());
+    }
+    check_owner(service, &request, &queue_id).await?;
+    let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
+    loop {
+        // Taken before looking: what arrives in between wakes us.
+        let notify = service.wakeups.subscribe(queue_id);
+        let mut woken = std::pin::pin!(notify.notified());
+        woken.as_mut().enable();
+        let response = collect(service, &queue_id, usize::from(limit)).await?;
+        let left = deadline.saturating_sub(service.clock.now_unix_ms());
+        if !response.entries.is_empty() || left == 0 || service.shutdown.is_requested() {
+            return Ok(response);
+        }
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(LOOK_AGAIN.min(Duration::from_millis(left))) => {}
+            () = service.shutdown.requested() => {}
+        }
+    }
+}
+
+async fn check_owner<T>(service: &DeliveryService, request: &Request<T>, queue: &QueueId) -> Result<(), DsError> {
+    let key = request.authenticate_key()?;
+    let record = QueueRecord::load(service, queue).await?;
+    if record.is_some_and(|record| record.owner_key == key.0) {
+        Ok(())
+    } else {
+        Err(ProblemType::UnknownQueue.into())
+    }
+}
+
+async fn collect(service: &DeliveryService, queue: &QueueId, limit: usize) -> Result<FetchQueueResponse, DsError> {
+    let mut response = FetchQueueResponse { entries: Vec::new(), more: 0 };
+    let mut bytes: usize = 0;
+    let streams = present_streams(service, queue).await?;
+    for (day, incarnation) in streams {
+        let cipher = service.rows().entry_cipher(day, &incarnation);
+        for block in 0u32.. {
+            let id = |index| EntryId { day, incarnation, index };
+            let first = block.saturating_mul(BLOCK);
+            let marker = DayRow { day, row: service.rows().block(queue, &id(first), block) };
+            // Markers have no gaps: no marker, no entry in this block or a later one.
+            if block > 0 && !service.store.blocks(vec![marker]).await?.first().copied().unwrap_or(false) {
+                break;
+            }
+            let ids: Vec<EntryId> = (first..first.saturating_add(BLOCK)).map(id).collect();
+            let rows: Vec<DayRow> =
+                ids.iter().map(|id| DayRow { day, row: service.rows().entry(queue, id) }).collect();
+            let values = service.store.entries(rows.clone()).await?;
+            for ((id, at), value) in ids.into_iter().zip(rows).zip(values) {
+                let Some(mut value) = value else { continue };
+                if response.entries.len() >= limit || bytes >= RESPONSE_BYTES {
+                    response.more = 1;
+                    return Ok(response);
+                }
+                cipher.open(&at.row, &mut value)?;
+                let entry = EntryValue::read(&value).ok_or(DsError::Internal("entry value"))?;
+                // The payload expires with its day, as the entry does: gone is not lost.
+                let Some(sealed_payload) = service.store.payloads(vec![entry.payload]).await?.pop().flatten() else {
+                    continue;
+                };
+                bytes = bytes.saturating_add(sealed_payload.len());
+                response.entries.push(QueueEntry {
+                    id,
+                    encapsulated_key: entry.encapsulated_key,
+                    sealed: opaque(entry.sealed),
+                    sealed_payload: opaque(sealed_payload),
+                });
+            }
+        }
+    }
+    Ok(response)
+}
+
+/// Streams of this queue that have ever had an entry: those with a marker for their first block.
+async fn present_streams(service: &DeliveryService, queue: &QueueId) -> Result<Vec<(u32, Incarnation)>, DsError> {
+    let all = service.store.incarnations().await?;
+    let markers = all
+        .iter()
+        .map(|(day, incarnation)| DayRow {
+            day: *day,
+            row: service.rows().block(queue, &EntryId { day: *day, incarnation: *incarnation, index: 0 }, 0),
+        })
+        .collect();
+    let present = service.store.blocks(markers).await?;
+    Ok(all.into_iter().zip(present).filter_map(|(stream, present)| present.then_some(stream)).collect())
+}
+
+/// Deletes entries that the client has stored.
+///
+/// # Errors
+/// As [`fetch_queue`].
+pub async fn acknowledge_queue(
+    service: &DeliveryService,
+    request: Request<AcknowledgeQueueRequest>,
+) -> Result<Accepted, DsError> {
+    if request.body.entries.len() > MAX_ACKNOWLEDGE {
+        return Err(ProblemType::LimitExceeded.into());
+    }
+    let queue = request.body.queue_id;
+    check_owner(service, &request, &queue).await?;
+    let today = day_of(request.now_ms);
+    let mut ids: Vec<EntryId> = request.body.entries.iter().copied().filter(|id| id.day <= today).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let rows: Vec<DayRow> =
+        ids.iter().map(|id| DayRow { day: id.day, row: service.rows().entry(&queue, id) }).collect();
+    let values = service.store.entries(rows.clone()).await?;
+    let mut entries = Vec::with_capacity(ids.len());
+    for ((id, at), value) in ids.iter().zip(rows).zip(values) {
+        let Some(mut value) = value else { continue };
+        service.rows().entry_cipher(id.day, &id.incarnation).open(&at.row, &mut value)?;
+        let entry = EntryValue::read(&value).ok_or(DsError::Internal("entry value"))?;
+        entries.push((at, entry.payload));
+    }
+    if !entries.is_empty() {
+        service.store.acknowledge(entries).await?;
+    }
+    Ok(Accepted {})
+}

@@ -1,0 +1,197 @@
+//! From bytes to a request that may be acted on: version, operation, clock, signature, tokens.
+
+use axum::body::Bytes;
+use crypto::rows::Row;
+use crypto::sign;
+use protocol::envelope::{REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest};
+use protocol::problem::ProblemType;
+use protocol::time::{CLOCK_WINDOW_MS, day_of};
+use protocol::{Operation, WIRE_VERSION, Wire};
+use sha2::{Digest, Sha256};
+
+use crate::error::DsError;
+use crate::results::RequestDigest;
+use crate::service_state::DeliveryService;
+use crate::store::{DayRow, Receipt, ResultRecord, Spend};
+use crate::tokens::VerifiedToken;
+
+/// A request of which the bytes are decoded and the envelope is in order. A leaf's signature is
+/// still to be checked against the roster: [`Request::authenticate_leaf`].
+pub struct Request<T> {
+    /// The operation's body.
+    pub body: T,
+    /// When it is, milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    envelope: SignedRequest,
+    /// What was signed: the received bytes, never re-encoded ones.
+    signed_bytes: Bytes,
+    digest: RequestDigest,
+    tokens: Vec<VerifiedToken>,
+}
+
+/// An Ed25519 public key whose signature over this request was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthenticatedKey(pub [u8; 32]);
+
+impl AuthenticatedKey {
+    /// What the store keeps to know this owner again.
+    #[must_use]
+    pub fn tag(&self, purpose: &str) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(purpose.as_bytes())
+            .chain_update([0])
+            .chain_update(self.0)
+            .finalize()
+            .into()
+    }
+}
+
+/// An envelope in order, before its body is decoded and its tokens are verified.
+pub struct Envelope {
+    request: SignedRequest,
+    signed_bytes: Bytes,
+    digest: RequestDigest,
+    now_ms: u64,
+}
+
+impl Envelope {
+    /// Decodes the envelope and checks version, operation and timestamp.
+    ///
+    /// # Errors
+    /// [`ProblemType::UnsupportedVersion`], [`ProblemType::Malformed`], [`DsError::StaleTimestamp`].
+    pub fn decode(bytes: &Bytes, operation: Operation, now_ms: u64) -> Result<Self, DsError> {
+        match ReceivedRequest::version_of(bytes) {
+            Some(WIRE_VERSION) => {}
+            Some(_) => return Err(ProblemType::UnsupportedVersion.into()),
+            None => return Err(ProblemType::Malformed.into()),
+        }
+        let received = ReceivedRequest::decode(bytes).map_err(|_| ProblemType::Malformed)?;
+        if received.request.operation != operation {
+            return Err(ProblemType::Malformed.into());
+        }
+        if received.request.timestamp_ms.abs_diff(now_ms) > CLOCK_WINDOW_MS {
+            return Err(DsError::StaleTimestamp { now_ms });
+        }
+        let signed_bytes = bytes.slice_ref(received.signed_bytes);
+        Ok(Self { request: received.request, signed_bytes, digest: RequestDigest::of(bytes), now_ms })
+    }
+
+    /// Digest of the whole request.
+    #[must_use]
+    pub fn digest(&self) -> &RequestDigest {
+        &self.digest
+    }
+
+    /// Where the result of this request is recorded.
+    #[must_use]
+    pub fn result_row(&self, service: &DeliveryService) -> DayRow {
+        DayRow {
+            day: day_of(self.request.timestamp_ms),
+            row: service.rows().result(self.digest.as_bytes()),
+        }
+    }
+
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// [`ProblemType::Malformed`].
+    pub fn into_request<T: Wire>(self, tokens: Vec<VerifiedToken>) -> Result<Request<T>, DsError> {
+        let body = T::decode(self.request.body.as_slice()).map_err(|_| ProblemType::Malformed)?;
+        Ok(Request {
+            body,
+            now_ms: self.now_ms,
+            envelope: self.request,
+            signed_bytes: self.signed_bytes,
+            digest: self.digest,
+            tokens,
+        })
+    }
+}
+
+impl<T> Request<T> {
+    /// The signing key of an operation that a key signs; its signature is verified.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`], also when the sender is a leaf.
+    pub fn authenticate_key(&self) -> Result<AuthenticatedKey, DsError> {
+        let Sender::Key(key) = &self.envelope.sender else {
+            return Err(ProblemType::BadSignature.into());
+        };
+        self.verify(key.as_slice())?;
+        key.as_slice()
+            .try_into()
+            .map(AuthenticatedKey)
+            .map_err(|_| ProblemType::BadSignature.into())
+    }
+
+    /// The leaf index that the sender claims, for looking its key up.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`] when the sender is a key.
+    pub fn claimed_leaf(&self) -> Result<u32, DsError> {
+        match self.envelope.sender {
+            Sender::Leaf(index) => Ok(index),
+            Sender::Key(_) => Err(ProblemType::BadSignature.into()),
+        }
+    }
+
+    /// Verifies the request under the signature key that the roster has for the claimed leaf.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`].
+    pub fn authenticate_leaf(&self, signature_key: &[u8]) -> Result<(), DsError> {
+        self.verify(signature_key)
+    }
+
+    fn verify(&self, key: &[u8]) -> Result<(), DsError> {
+        sign::verify(
+            key,
+            REQUEST_LABEL,
+            &self.signed_bytes,
+            self.envelope.signature.as_slice(),
+        )
+        .map_err(|_| ProblemType::BadSignature.into())
+    }
+
+    /// How many verified tokens came with the request.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The receipt of this request: `price` tokens to spend and the response to record.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`] if fewer tokens came.
+    pub fn receipt(&self, service: &DeliveryService, price: usize, response: &[u8]) -> Result<Receipt, DsError> {
+        let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
+        Ok(Receipt {
+            spends: paid
+                .iter()
+                .map(|token| Spend {
+                    issuer_key_id: *token.issuer_key_id(),
+                    row: spent_row(service, token),
+                })
+                .collect(),
+            result: Some(ResultRecord {
+                at: DayRow {
+                    day: day_of(self.envelope.timestamp_ms),
+                    row: service.rows().result(self.digest.as_bytes()),
+                },
+                sealed: self.digest.seal(response)?,
+            }),
+        })
+    }
+
+    /// Refuses early, before any work, a request that does not bring what it costs.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`].
+    pub fn require_tokens(&self, price: usize) -> Result<(), DsError> {
+        if self.tokens.len() < price { Err(ProblemType::TokenRequired.into()) } else { Ok(()) }
+    }
+}
+
+fn spent_row(service: &DeliveryService, token: &VerifiedToken) -> Row {
+    service.rows().spent(token.nonce_digest())
+}

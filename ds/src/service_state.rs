@@ -1,0 +1,91 @@
+//! The running service: keys, store, streams, allowances. No group state: that lives for one request.
+
+use std::sync::{Arc, RwLock};
+
+use crypto::rows::RowKeys;
+use crypto::service_keys::ServiceKeys;
+use protocol::directory::Prices;
+use service::clock::SharedClock;
+use service::shutdown::Shutdown;
+
+use crate::error::DsError;
+use crate::queues::streams::Streams;
+use crate::queues::wakeups::Wakeups;
+use crate::store::Store;
+use crate::tokens::{AllowanceLimits, Allowances, Challenge, IssuerKeys};
+
+/// Everything that a request needs.
+pub struct DeliveryService {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: ServiceKeys,
+    pub(crate) clock: SharedClock,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) streams: Streams,
+    pub(crate) wakeups: Wakeups,
+    pub(crate) leaf_allowances: Allowances,
+    pub(crate) settings: Settings,
+    issuer_keys: RwLock<Arc<IssuerKeys>>,
+}
+
+/// What configuration decides.
+#[derive(Debug)]
+pub struct Settings {
+    /// Qualifies pseudonyms.
+    pub domain: String,
+    /// RFC 9577 issuer name.
+    pub issuer_name: String,
+    /// What tokens must answer.
+    pub challenge: Challenge,
+    /// Tokens an operation costs.
+    pub prices: Prices,
+    /// Per leaf and group.
+    pub leaf_allowance: AllowanceLimits,
+    /// Days that queue entries and join records are kept.
+    pub retention_days: u32,
+    /// Largest request body.
+    pub max_request_bytes: usize,
+}
+
+impl DeliveryService {
+    /// Puts a service together.
+    ///
+    /// # Errors
+    /// [`DsError::Internal`] without randomness.
+    pub fn new(
+        store: Arc<dyn Store>,
+        keys: ServiceKeys,
+        clock: SharedClock,
+        shutdown: Shutdown,
+        issuer_keys: IssuerKeys,
+        settings: Settings,
+    ) -> Result<Self, DsError> {
+        Ok(Self {
+            streams: Streams::new(),
+            wakeups: Wakeups::default(),
+            leaf_allowances: Allowances::new(settings.leaf_allowance),
+            issuer_keys: RwLock::new(Arc::new(issuer_keys)),
+            store,
+            keys,
+            clock,
+            shutdown,
+            settings,
+        })
+    }
+
+    /// Names rows.
+    #[must_use]
+    pub fn rows(&self) -> &RowKeys {
+        self.keys.rows()
+    }
+
+    /// The issuer keys that are accepted now.
+    #[must_use]
+    pub fn issuer_keys(&self) -> Arc<IssuerKeys> {
+        Arc::clone(&self.issuer_keys.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Accepts these issuer keys from now on.
+    pub fn accept_issuer_keys(&self, keys: IssuerKeys) {
+        *self.issuer_keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+    }
+}

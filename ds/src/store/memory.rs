@@ -1,0 +1,369 @@
+//! The engine of the tests: maps in memory, one lock around them. Same answers as every other engine,
+//! nothing survives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use crypto::rows::Row;
+use protocol::ids::Incarnation;
+
+use super::{
+    Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup,
+    NewKeyPackageSet, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+};
+
+/// Maps in memory as a [`Store`].
+#[derive(Default)]
+pub struct Memory {
+    tables: Mutex<Tables>,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tables: _ } = self;
+        f.write_str("Memory(..)")
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    groups: BTreeMap<Row, (Version, Vec<u8>)>,
+    trees: BTreeMap<Row, Vec<u8>>,
+    reservations: BTreeMap<DayRow, [u8; 32]>,
+    join_records: BTreeMap<DayRow, Vec<u8>>,
+    recovery: BTreeMap<Row, Vec<u8>>,
+    entries: BTreeMap<DayRow, Vec<u8>>,
+    payloads: BTreeMap<DayRow, Vec<u8>>,
+    payload_refs: BTreeMap<DayRow, i64>,
+    blocks: BTreeSet<DayRow>,
+    incarnations: BTreeSet<(u32, [u8; 16])>,
+    queues: BTreeMap<Row, Vec<u8>>,
+    pools: BTreeMap<Row, [u8; 32]>,
+    key_packages: BTreeMap<ConsumedSet, Vec<u8>>,
+    last_resort: BTreeMap<(Row, u16), (u32, Vec<u8>)>,
+    handles: BTreeMap<Row, ([u8; 32], Vec<u8>)>,
+    results: BTreeMap<DayRow, Vec<u8>>,
+    spent: BTreeSet<([u8; 32], Row)>,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Transitions check everything before they change anything, so a panic in between (which would
+    /// poison the lock) leaves the tables whole.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    /// The checks of a receipt, in their order.
+    fn admit(&self, receipt: &Receipt) -> Result<(), StoreError> {
+        if let Some(done) = receipt.result.as_ref().and_then(|result| self.results.get(&result.at)) {
+            return Err(StoreError::AlreadyDone(done.clone()));
+        }
+        let mut seen = BTreeSet::new();
+        for Spend { issuer_key_id, row } in &receipt.spends {
+            let token = (*issuer_key_id, *row);
+            if self.spent.contains(&token) || !seen.insert(token) {
+                return Err(StoreError::TokenSpent);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, receipt: Receipt) {
+        self.spent.extend(receipt.spends.into_iter().map(|spend| (spend.issuer_key_id, spend.row)));
+        if let Some(result) = receipt.result {
+            self.results.insert(result.at, result.sealed);
+        }
+    }
+
+    fn expect_version(&self, group: &Row, expected: &Version) -> Result<(), StoreError> {
+        match self.groups.get(group) {
+            Some((version, _)) if version == expected => Ok(()),
+            _ => Err(StoreError::Conflict),
+        }
+    }
+
+    fn insert(&mut self, deliveries: Deliveries) {
+        let Deliveries { payloads, entries, blocks } = deliveries;
+        for payload in payloads {
+            self.payloads.insert(payload.at, payload.sealed);
+            self.payload_refs.insert(payload.at, i64::from(payload.references));
+        }
+        self.entries.extend(entries);
+        self.blocks.extend(blocks);
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().results.get(&at).cloned())
+    }
+
+    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let reserved = reservation.near().any(|at| tables.reservations.contains_key(&at));
+        if reserved || tables.groups.contains_key(&reservation.at.row) {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.reservations.insert(reservation.at, reservation.owner_tag);
+        Ok(())
+    }
+
+    async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let mut days = group.reservation_days.iter().map(|day| DayRow { day: *day, row: group.group });
+        let reservation = days
+            .find(|at| tables.reservations.get(at) == Some(&group.owner_tag))
+            .ok_or(StoreError::Absent)?;
+        if tables.groups.contains_key(&group.group) {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.reservations.remove(&reservation);
+        tables.groups.insert(group.group, (group.version, group.roster));
+        tables.trees.insert(group.group, group.tree);
+        Ok(())
+    }
+
+    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.groups.get(&group).map(|(version, roster)| StoredGroup {
+            version: *version,
+            roster: roster.clone(),
+            tree: tables.trees.get(&group).filter(|_| with_tree).cloned(),
+        }))
+    }
+
+    async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        tables.expect_version(&advance.group, &advance.expected)?;
+        tables.record(receipt);
+        tables.groups.insert(advance.group, (advance.next, advance.roster));
+        if let Some(tree) = advance.tree {
+            tables.trees.insert(advance.group, tree);
+        }
+        tables.join_records.extend(advance.join_record);
+        for row in advance.dropped_recovery_records {
+            tables.recovery.remove(&row);
+        }
+        tables.recovery.extend(advance.recovery_records);
+        tables.insert(advance.deliveries);
+        Ok(())
+    }
+
+    async fn deliver_to_group(
+        &self,
+        group: Row,
+        expected: Version,
+        deliveries: Deliveries,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        tables.expect_version(&group, &expected)?;
+        tables.record(receipt);
+        tables.insert(deliveries);
+        Ok(())
+    }
+
+    async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        tables.record(receipt);
+        tables.insert(deliveries);
+        Ok(())
+    }
+
+    async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
+        let tables = self.tables();
+        Ok(at.iter().find_map(|at| tables.join_records.get(at)).cloned())
+    }
+
+    async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().recovery.get(&row).cloned())
+    }
+
+    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        if tables.queues.contains_key(&row) {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.queues.insert(row, sealed);
+        Ok(())
+    }
+
+    async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().queues.get(&row).cloned())
+    }
+
+    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.tables().incarnations.insert((day, incarnation.0));
+        Ok(())
+    }
+
+    async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.incarnations.iter().map(|(day, incarnation)| (*day, Incarnation(*incarnation))).collect())
+    }
+
+    async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {
+        let tables = self.tables();
+        Ok(at.iter().map(|at| tables.blocks.contains(at)).collect())
+    }
+
+    async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let tables = self.tables();
+        Ok(at.iter().map(|at| tables.entries.get(at).cloned()).collect())
+    }
+
+    async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let tables = self.tables();
+        Ok(at.iter().map(|at| tables.payloads.get(at).cloned()).collect())
+    }
+
+    async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let tables = &mut *tables;
+        let given_up: BTreeMap<DayRow, DayRow> = entries.into_iter().collect();
+        for (entry, payload) in given_up {
+            if tables.entries.remove(&entry).is_none() {
+                continue;
+            }
+            let references = tables.payload_refs.entry(payload).or_default();
+            *references = references.saturating_sub(1);
+            if *references <= 0 {
+                tables.payload_refs.remove(&payload);
+                tables.payloads.remove(&payload);
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        sets: Vec<NewKeyPackageSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        if tables.pools.get(&pool).is_some_and(|owner| *owner != owner_tag) {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.pools.insert(pool, owner_tag);
+        for set in sets {
+            let NewKeyPackageSet { id, ciphersuite, expiry_day, last_resort, sealed } = set;
+            if last_resort {
+                tables.last_resort.insert((pool, ciphersuite), (expiry_day, sealed));
+            } else {
+                tables.key_packages.insert(ConsumedSet { pool, ciphersuite, expiry_day, id }, sealed);
+            }
+        }
+        Ok(())
+    }
+
+    async fn claimable_set(
+        &self,
+        pool: Row,
+        ciphersuite: u16,
+        today: u32,
+        pick: u64,
+    ) -> Result<Option<ClaimableSet>, StoreError> {
+        let tables = self.tables();
+        let at = |expiry_day, id| ConsumedSet { pool, ciphersuite, expiry_day, id };
+        let unexpired = tables.key_packages.range(at(today, [0; 16])..=at(u32::MAX, [0xff; 16]));
+        let candidates: Vec<_> = unexpired.take(CLAIM_CANDIDATES).collect();
+        let start = pick.checked_rem(candidates.len() as u64).and_then(|start| usize::try_from(start).ok());
+        if let Some((set, sealed)) = start.and_then(|start| candidates.get(start)) {
+            return Ok(Some(ClaimableSet { consume: Some(**set), sealed: (*sealed).clone() }));
+        }
+        let last_resort = tables.last_resort.get(&(pool, ciphersuite));
+        Ok(last_resort
+            .filter(|(expiry_day, _)| *expiry_day >= today)
+            .map(|(_, sealed)| ClaimableSet { consume: None, sealed: sealed.clone() }))
+    }
+
+    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let mut seen = BTreeSet::new();
+        if !sets.iter().all(|set| tables.key_packages.contains_key(set) && seen.insert(*set)) {
+            return Err(StoreError::Conflict);
+        }
+        tables.record(receipt);
+        for set in sets {
+            tables.key_packages.remove(&set);
+        }
+        Ok(())
+    }
+
+    async fn register_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        if tables.handles.get(&row).is_some_and(|(owner, _)| *owner != owner_tag) {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.handles.insert(row, (owner_tag, sealed));
+        Ok(())
+    }
+
+    async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().handles.get(&row).map(|(_, sealed)| sealed.clone()))
+    }
+
+    async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        tables.record(receipt);
+        Ok(())
+    }
+
+    async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let ExpiryDays { queues, results, join_records, reservations, key_packages } = before;
+        tables.entries.retain(|at, _| at.day >= queues);
+        tables.blocks.retain(|at| at.day >= queues);
+        tables.payloads.retain(|at, _| at.day >= queues);
+        tables.payload_refs.retain(|at, _| at.day >= queues);
+        tables.incarnations.retain(|(day, _)| *day >= queues);
+        tables.results.retain(|at, _| at.day >= results);
+        tables.join_records.retain(|at, _| at.day >= join_records);
+        tables.reservations.retain(|at, _| at.day >= reservations);
+        tables.key_packages.retain(|set, _| set.expiry_day >= key_packages);
+        tables.last_resort.retain(|_, (expiry_day, _)| *expiry_day >= key_packages);
+        Ok(())
+    }
+
+    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.tables().spent.retain(|(issuer, _)| *issuer != issuer_key_id);
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

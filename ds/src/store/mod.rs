@@ -1,0 +1,344 @@
+//! The storage port: what the domain may ask of an engine. Each writing method is one atomic, durable
+//! transition: when it returns `Ok`, all of it survives a crash; when it returns `Err`, none of it happened.
+//!
+//! Engines see row names that are outputs of a keyed PRF ([`crypto::rows`]) and values that are
+//! sealed: a store knows days, counts and sizes, nothing else.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod memory;
+pub mod rocks;
+
+use async_trait::async_trait;
+use crypto::rows::Row;
+use protocol::ids::Incarnation;
+
+/// Identifies one state of a group's rows: random, so that it counts nothing.
+pub type Version = [u8; 16];
+
+/// Random name of a payload.
+pub type PayloadId = [u8; 16];
+
+/// How many sets of a pool, those that expire first, a claim chooses from.
+pub(crate) const CLAIM_CANDIDATES: usize = 64;
+
+/// A row that expires with its day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DayRow {
+    /// Days since the Unix epoch; stands first in the row's key, so that expiry drops whole ranges.
+    pub day: u32,
+    /// PRF output or random.
+    pub row: Row,
+}
+
+/// Why a transition did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A result is recorded for this very request: here it is; nothing was done again.
+    #[error("the request was carried out before")]
+    AlreadyDone(Vec<u8>),
+    /// One of the tokens was spent before.
+    #[error("a token was spent before")]
+    TokenSpent,
+    /// What the caller read has changed since: another version, a set that was claimed.
+    #[error("a concurrent transition was first")]
+    Conflict,
+    /// The row is there already (group id, queue), or belongs to another owner (handle, pool).
+    #[error("the row is taken")]
+    Taken,
+    /// The row that the transition needs is not there (reservation).
+    #[error("the row is absent")]
+    Absent,
+    /// The engine failed; the text is for the operator's trace only.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+}
+
+/// What stands beside every effect in the same transition: what it cost and what to answer if the
+/// request comes again.
+#[derive(Debug, Clone, Default)]
+pub struct Receipt {
+    /// Tokens to spend; if any is spent already nothing happens ([`StoreError::TokenSpent`]).
+    pub spends: Vec<Spend>,
+    /// The result record. If one is there already nothing happens ([`StoreError::AlreadyDone`]),
+    /// whatever else would stand in the way: this check comes first.
+    pub result: Option<ResultRecord>,
+}
+
+/// A verified token on its way to the spent-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spend {
+    /// Partition: dropped whole when the issuer key has expired.
+    pub issuer_key_id: [u8; 32],
+    /// PRF of the token's nonce.
+    pub row: Row,
+}
+
+/// The sealed result of a request, found by the PRF of its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultRecord {
+    /// Day of the request's timestamp.
+    pub at: DayRow,
+    /// Sealed under a key that only who has the request can derive.
+    pub sealed: Vec<u8>,
+}
+
+/// A reserved group id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Row of the group id.
+    pub at: DayRow,
+    /// Keyed digest of the key that reserved it.
+    pub owner_tag: [u8; 32],
+}
+
+impl Reservation {
+    /// Where an earlier reservation of the same id would stand that is still good: its own day and
+    /// those beside it (midnight in between, another node's clock).
+    pub(crate) fn near(&self) -> impl Iterator<Item = DayRow> + use<> {
+        let DayRow { day, row } = self.at;
+        (day.saturating_sub(1)..=day.saturating_add(1)).map(move |day| DayRow { day, row })
+    }
+}
+
+/// A group as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// Of both parts.
+    pub version: Version,
+    /// Sealed roster.
+    pub roster: Vec<u8>,
+    /// Sealed tree, if it was asked for.
+    pub tree: Option<Vec<u8>>,
+}
+
+/// The creation of a group.
+#[derive(Debug, Clone)]
+pub struct NewGroup {
+    /// Row of the group id.
+    pub group: Row,
+    /// Days on which the reservation may stand, in the order to look.
+    pub reservation_days: Vec<u32>,
+    /// Must be the reservation's.
+    pub owner_tag: [u8; 32],
+    /// First version.
+    pub version: Version,
+    /// Sealed roster.
+    pub roster: Vec<u8>,
+    /// Sealed tree.
+    pub tree: Vec<u8>,
+}
+
+/// The next state of a group with everything that must happen with it.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// Row of the group id.
+    pub group: Row,
+    /// The version that the decision was made on.
+    pub expected: Version,
+    /// Version from now on.
+    pub next: Version,
+    /// Sealed roster.
+    pub roster: Vec<u8>,
+    /// Sealed tree; `None` leaves it as it is.
+    pub tree: Option<Vec<u8>>,
+    /// Join record of the new epoch.
+    pub join_record: Option<(DayRow, Vec<u8>)>,
+    /// Recovery records to write (over earlier ones).
+    pub recovery_records: Vec<(Row, Vec<u8>)>,
+    /// Recovery records of removed leaves, to delete.
+    pub dropped_recovery_records: Vec<Row>,
+    /// What goes into queues.
+    pub deliveries: Deliveries,
+}
+
+/// Inserts into queues. Never reads or overwrites a row.
+#[derive(Debug, Clone, Default)]
+pub struct Deliveries {
+    /// Payloads, each once.
+    pub payloads: Vec<NewPayload>,
+    /// One entry for each recipient.
+    pub entries: Vec<(DayRow, Vec<u8>)>,
+    /// Markers of stream blocks that get their first entry; inserting one twice is no error.
+    pub blocks: Vec<DayRow>,
+}
+
+/// A payload with the number of entries that point to it.
+#[derive(Debug, Clone)]
+pub struct NewPayload {
+    /// Random.
+    pub at: DayRow,
+    /// Sealed under its one-time key.
+    pub sealed: Vec<u8>,
+    /// Entries in the same transition that point to it.
+    pub references: u32,
+}
+
+/// One KeyPackage set for a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKeyPackageSet {
+    /// Random.
+    pub id: [u8; 16],
+    /// MLS ciphersuite.
+    pub ciphersuite: u16,
+    /// Last day on which it may be handed out.
+    pub expiry_day: u32,
+    /// Replaces the pool's last-resort set of this ciphersuite; not consumed by claims.
+    pub last_resort: bool,
+    /// Sealed by its owner.
+    pub sealed: Vec<u8>,
+}
+
+/// A set that can be claimed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimableSet {
+    /// What to consume; `None` for the last-resort set.
+    pub consume: Option<ConsumedSet>,
+    /// Sealed by its owner.
+    pub sealed: Vec<u8>,
+}
+
+/// Names one set of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumedSet {
+    /// Pool.
+    pub pool: Row,
+    /// MLS ciphersuite.
+    pub ciphersuite: u16,
+    /// Expiry day.
+    pub expiry_day: u32,
+    /// Set.
+    pub id: [u8; 16],
+}
+
+/// Days before which rows are dropped.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpiryDays {
+    /// Entries, payloads, block markers, incarnations.
+    pub queues: u32,
+    /// Result records.
+    pub results: u32,
+    /// Join records.
+    pub join_records: u32,
+    /// Reservations.
+    pub reservations: u32,
+    /// KeyPackage sets whose expiry day is before this one.
+    pub key_packages: u32,
+}
+
+/// An engine. Order of the checks in every transition with a [`Receipt`]: recorded result, tokens,
+/// then the condition of the method.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The recorded result of a request.
+    async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Invariant: a group id is reserved once. [`StoreError::Taken`] if the id is reserved or in use. An
+    /// earlier reservation counts from the day before on, so none may be good for longer than that.
+    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// Invariant: a group is created once, by who reserved its id; the reservation is consumed.
+    /// [`StoreError::Absent`] without a reservation of this owner, [`StoreError::Taken`] if the id is in use.
+    async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// A consistent view of a group's parts.
+    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError>;
+
+    /// Invariant: one successor for each version; state, records and every queue entry, or nothing.
+    /// [`StoreError::Conflict`] if the version is not the expected one (or the group is gone).
+    async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// Invariant: a message reaches all queues or none, and only while the group has this version.
+    /// Messages to one group don't exclude each other. [`StoreError::Conflict`] otherwise.
+    async fn deliver_to_group(
+        &self,
+        group: Row,
+        expected: Version,
+        deliveries: Deliveries,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
+    /// Delivers outside of groups (connection requests).
+    async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// The join record at the first of these rows that has one.
+    async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The recovery record.
+    async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Invariant: a queue is created once. [`StoreError::Taken`] otherwise.
+    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// A queue's row.
+    async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Makes an incarnation known for a day, before its first entry of that day.
+    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError>;
+
+    /// Every incarnation with the days that it wrote on, oldest day first.
+    async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError>;
+
+    /// Which of these block markers are there.
+    async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError>;
+
+    /// The entries at these rows.
+    async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// The payloads with these names.
+    async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Invariant: each entry gives up its payload once. Deletes the entries that are still there and
+    /// lowers the reference count of the payload named beside each of those; a payload goes with its
+    /// last reference. Entries that are gone are passed over.
+    async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError>;
+
+    /// Invariant: a pool has one owner. Creates the pool for this owner or adds to it;
+    /// [`StoreError::Taken`] if it belongs to another.
+    async fn publish_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        sets: Vec<NewKeyPackageSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
+    /// A set of the pool that can be claimed now, the last-resort set only if no other is there. `today` excludes expired ones. `pick` is random and chooses where to
+    /// start among the sets, so that concurrent claimers seldom meet.
+    async fn claimable_set(
+        &self,
+        pool: Row,
+        ciphersuite: u16,
+        today: u32,
+        pick: u64,
+    ) -> Result<Option<ClaimableSet>, StoreError>;
+
+    /// Invariant: a set is handed out once. All of these sets are consumed, or none:
+    /// [`StoreError::Conflict`] if any is gone.
+    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// Invariant: a handle has one owner, who may replace its record. [`StoreError::Taken`] for another.
+    async fn register_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
+    /// A handle's sealed record.
+    async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Records results and spends that have no other effect (e.g. a look-up that costs a token, an
+    /// allowance bought with one).
+    async fn settle(&self, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// Drops expired days whole.
+    async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError>;
+
+    /// Drops the spent-set of an expired issuer key.
+    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError>;
+
+    /// Whether the engine answers: a cheap read.
+    async fn check(&self) -> Result<(), StoreError>;
+}

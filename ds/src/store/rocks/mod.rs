@@ -1,0 +1,349 @@
+//! The embedded engine: RocksDB in one directory.
+//!
+//! Every transition is one `WriteBatch`, synced before the call returns; concurrent ones share an
+//! fsync by themselves. Conditions are guarded by [`stripes`]: RocksDB gives a directory to one
+//! process, so locks in this process are enough.
+//!
+//! * **Crash**: a batch is in the log as a whole or not at all. One exception, without harm: a payload
+//!   whose last reference was given up right before the crash stays until its day expires.
+//! * **Cancellation**: a call runs on a blocking thread; if its future is dropped, the transition is
+//!   carried out all the same. The result record tells the retry.
+//! * **[`StoreError::Engine`] from a write**: the disk failed, RocksDB takes no more writes until it is
+//!   opened again, and then the transition is there as a whole or not at all. The result record tells.
+
+#[cfg(test)]
+mod crash_tests;
+mod queues;
+mod reads;
+mod stripes;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod transitions;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use crypto::rows::Row;
+use protocol::ids::Incarnation;
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, WriteBatch, WriteOptions};
+
+use self::stripes::Stripes;
+use self::tables::Table;
+use super::{
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet, Receipt,
+    Reservation, Store, StoreError, StoredGroup, Version,
+};
+
+/// Version of tables, keys and values. Another one is refused at open.
+const FORMAT: u32 = 1;
+const FORMAT_KEY: &[u8] = b"format";
+
+/// RocksDB as a [`Store`].
+#[derive(Clone)]
+pub struct Rocks {
+    engine: Arc<Engine>,
+}
+
+impl std::fmt::Debug for Rocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { engine: _ } = self;
+        f.write_str("Rocks(..)")
+    }
+}
+
+/// The blocking side.
+struct Engine {
+    db: DB,
+    /// For conditions: versions, owners, results, tokens.
+    conditions: Stripes,
+    /// For acknowledgements, which hold hundreds of rows: apart, so that nobody else waits for them.
+    entries: Stripes,
+}
+
+impl Rocks {
+    /// Opens the database in this directory; creates both if they are not there. Blocks while the log
+    /// of the last run is replayed.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`]: the directory is in use by another process, damaged, not writable, or
+    /// was written in a format that this version doesn't know.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let db = tables::open(path.as_ref()).map_err(StoreError::Engine)?;
+        let engine = Engine { db, conditions: Stripes::new(), entries: Stripes::new() };
+        engine.check_format()?;
+        Ok(Self { engine: Arc::new(engine) })
+    }
+
+    /// Writes all that is in memory to table files. Nothing depends on it (the log has everything);
+    /// it makes the next start quick, and a scan of the files complete.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.blocking(Engine::flush).await
+    }
+
+    /// Estimated number of rows of each table, by its name: cheap, for metrics.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    pub fn estimated_rows(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        Table::ALL.iter().map(|table| Ok((table.name(), self.engine.estimated_rows(*table)?))).collect()
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let engine = Arc::clone(&self.engine);
+        match tokio::task::spawn_blocking(move || call(&engine)).await {
+            Ok(answer) => answer,
+            // Not its text: a panic message may quote data.
+            Err(error) if error.is_panic() => Err(StoreError::Engine("a storage call panicked".to_owned())),
+            Err(_) => Err(StoreError::Engine("the runtime is shutting down".to_owned())),
+        }
+    }
+}
+
+/// What RocksDB says, for the trace.
+fn failed(error: rocksdb::Error) -> StoreError {
+    StoreError::Engine(error.to_string())
+}
+
+fn malformed(table: Table) -> StoreError {
+    StoreError::Engine(format!("a row of table {} is malformed", table.name()))
+}
+
+impl Engine {
+    fn check_format(&self) -> Result<(), StoreError> {
+        match self.read(Table::Meta, FORMAT_KEY)? {
+            Some(format) if *format == FORMAT.to_be_bytes() => Ok(()),
+            Some(_) => Err(StoreError::Engine("the database was written in another format".to_owned())),
+            None => {
+                for table in Table::ALL {
+                    let mut rows = self.db.raw_iterator_cf(self.table(table)?);
+                    rows.seek_to_first();
+                    if rows.valid() {
+                        return Err(StoreError::Engine("the database does not say its format".to_owned()));
+                    }
+                    rows.status().map_err(failed)?;
+                }
+                let mut batch = self.batch();
+                batch.put(Table::Meta, FORMAT_KEY, &FORMAT.to_be_bytes())?;
+                batch.write()
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        for table in Table::ALL {
+            self.db.flush_cf(self.table(table)?).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn estimated_rows(&self, table: Table) -> Result<u64, StoreError> {
+        let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
+        let rows = self.db.property_int_value_cf(self.table(table)?, property).map_err(failed)?;
+        Ok(rows.unwrap_or(0))
+    }
+
+    fn table(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
+        let missing = || StoreError::Engine(format!("table {} is not open", table.name()));
+        self.db.cf_handle(table.name()).ok_or_else(missing)
+    }
+
+    fn read(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        self.db.get_pinned_cf(self.table(table)?, key).map_err(failed)
+    }
+
+    fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.read(table, key)?.is_some())
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch { engine: self, rows: WriteBatch::default() }
+    }
+}
+
+/// The writes of one transition.
+struct Batch<'a> {
+    engine: &'a Engine,
+    rows: WriteBatch,
+}
+
+impl Batch<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.rows.put_cf(self.engine.table(table)?, key, value);
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.rows.delete_cf(self.engine.table(table)?, key);
+        Ok(())
+    }
+
+    /// From the first key up to the second, which stays.
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.rows.delete_range_cf(self.engine.table(table)?, from, to);
+        Ok(())
+    }
+
+    /// Adds to a reference count without reading it.
+    fn add(&mut self, table: Table, key: &[u8], change: i64) -> Result<(), StoreError> {
+        self.rows.merge_cf(self.engine.table(table)?, key, change.to_be_bytes());
+        Ok(())
+    }
+
+    /// All of it, durably.
+    fn write(self) -> Result<(), StoreError> {
+        self.write_with(true)
+    }
+
+    /// All of it or nothing, durable with the next synced write: for what may be lost in a crash.
+    fn write_soon(self) -> Result<(), StoreError> {
+        self.write_with(false)
+    }
+
+    fn write_with(self, sync: bool) -> Result<(), StoreError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.engine.db.write_opt(self.rows, &options).map_err(failed)
+    }
+}
+
+#[async_trait]
+impl Store for Rocks {
+    async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::Results, &tables::day_key(&at))).await
+    }
+
+    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.reserve_group(&reservation, &receipt)).await
+    }
+
+    async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.create_group(&group, &receipt)).await
+    }
+
+    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+        self.blocking(move |engine| engine.group(&group, with_tree)).await
+    }
+
+    async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.advance_group(&advance, &receipt)).await
+    }
+
+    async fn deliver_to_group(
+        &self,
+        group: Row,
+        expected: Version,
+        deliveries: Deliveries,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.deliver_to_group(&group, &expected, &deliveries, &receipt)).await
+    }
+
+    async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.deliver(&deliveries, &receipt)).await
+    }
+
+    async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.join_record(&at)).await
+    }
+
+    async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::Recovery, &row)).await
+    }
+
+    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.create_queue(&row, &sealed, &receipt)).await
+    }
+
+    async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::Queues, &row)).await
+    }
+
+    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.register_incarnation(day, &incarnation)).await
+    }
+
+    async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
+        self.blocking(Engine::incarnations).await
+    }
+
+    async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {
+        self.blocking(move |engine| engine.present(Table::Blocks, &at)).await
+    }
+
+    async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.blocking(move |engine| engine.values(Table::Entries, &at)).await
+    }
+
+    async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.blocking(move |engine| engine.values(Table::Payloads, &at)).await
+    }
+
+    async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.acknowledge(entries)).await
+    }
+
+    async fn publish_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        sets: Vec<NewKeyPackageSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.publish_key_packages(&pool, &owner_tag, &sets, &receipt)).await
+    }
+
+    async fn claimable_set(
+        &self,
+        pool: Row,
+        ciphersuite: u16,
+        today: u32,
+        pick: u64,
+    ) -> Result<Option<ClaimableSet>, StoreError> {
+        self.blocking(move |engine| engine.claimable_set(&pool, ciphersuite, today, pick)).await
+    }
+
+    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.claim_key_packages(&sets, &receipt)).await
+    }
+
+    async fn register_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.register_handle(&row, &owner_tag, &sealed, &receipt)).await
+    }
+
+    async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.handle(&row)).await
+    }
+
+    async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.settle(&receipt)).await
+    }
+
+    async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.expire(before)).await
+    }
+
+    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.drop_spent(&issuer_key_id)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.blocking(|engine| engine.has(Table::Meta, FORMAT_KEY).map(|_| ())).await
+    }
+}

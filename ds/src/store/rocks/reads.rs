@@ -1,0 +1,131 @@
+//! Reads: none of them waits for a writer.
+
+use protocol::ids::Incarnation;
+use rocksdb::ReadOptions;
+
+use super::tables::{SET_KEY_LEN, Table, day_key, set_of, suite_key};
+use super::{Engine, failed, malformed};
+use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, StoreError, StoredGroup};
+
+/// Behind an owner's tag in pools and handles.
+pub(super) const OWNER_TAG_LEN: usize = 32;
+
+impl Engine {
+    pub(super) fn value(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.read(table, key)?.map(|value| value.to_vec()))
+    }
+
+    pub(super) fn values(&self, table: Table, at: &[DayRow]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.each(table, at, |value| value.map(<[u8]>::to_vec))
+    }
+
+    pub(super) fn present(&self, table: Table, at: &[DayRow]) -> Result<Vec<bool>, StoreError> {
+        self.each(table, at, |value| value.is_some())
+    }
+
+    /// Looks all keys up in one go, which shares the work on filters and blocks.
+    fn each<T>(
+        &self,
+        table: Table,
+        at: &[DayRow],
+        take: impl Fn(Option<&[u8]>) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let keys: Vec<[u8; 20]> = at.iter().map(day_key).collect();
+        self.db
+            .batched_multi_get_cf(self.table(table)?, &keys, false)
+            .into_iter()
+            .map(|value| Ok(take(value.map_err(failed)?.as_deref())))
+            .collect()
+    }
+
+    pub(super) fn group(&self, group: &[u8; 16], with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+        // One point in time, so that the roster of one epoch never comes with the tree of another.
+        let now = self.db.snapshot();
+        let Some(value) = now.get_pinned_cf(self.table(Table::Groups)?, group).map_err(failed)? else {
+            return Ok(None);
+        };
+        let (version, roster) = value.split_first_chunk().ok_or_else(|| malformed(Table::Groups))?;
+        let tree = if with_tree {
+            let tree = now.get_cf(self.table(Table::Trees)?, group).map_err(failed)?;
+            Some(tree.ok_or_else(|| malformed(Table::Trees))?)
+        } else {
+            None
+        };
+        Ok(Some(StoredGroup { version: *version, roster: roster.to_vec(), tree }))
+    }
+
+    pub(super) fn join_record(&self, at: &[DayRow]) -> Result<Option<Vec<u8>>, StoreError> {
+        for at in at {
+            if let Some(record) = self.value(Table::JoinRecords, &day_key(at))? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
+        let mut rows = self.db.raw_iterator_cf(self.table(Table::Incarnations)?);
+        rows.seek_to_first();
+        let mut incarnations = Vec::new();
+        while let Some(key) = rows.key() {
+            let (day, incarnation) = key.split_first_chunk().ok_or_else(|| malformed(Table::Incarnations))?;
+            let incarnation = incarnation.try_into().map_err(|_| malformed(Table::Incarnations))?;
+            incarnations.push((u32::from_be_bytes(*day), Incarnation(incarnation)));
+            rows.next();
+        }
+        rows.status().map_err(failed)?;
+        Ok(incarnations)
+    }
+
+    pub(super) fn claimable_set(
+        &self,
+        pool: &[u8; 16],
+        ciphersuite: u16,
+        today: u32,
+        pick: u64,
+    ) -> Result<Option<ClaimableSet>, StoreError> {
+        let prefix = suite_key(pool, ciphersuite);
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(behind(&prefix));
+        let mut rows = self.db.raw_iterator_cf_opt(self.table(Table::KeyPackages)?, options);
+        let mut candidates: Vec<Vec<u8>> = Vec::new();
+        rows.seek([&prefix[..], &today.to_be_bytes()].concat());
+        while let Some(key) = rows.key() {
+            candidates.push(key.to_vec());
+            if candidates.len() == CLAIM_CANDIDATES {
+                break;
+            }
+            rows.next();
+        }
+        rows.status().map_err(failed)?;
+        let start = pick.checked_rem(candidates.len() as u64).and_then(|start| usize::try_from(start).ok());
+        if let Some(key) = start.and_then(|start| candidates.get(start)) {
+            // The iterator stays at its point in time: the set is there even if it is claimed meanwhile.
+            rows.seek(key);
+            let sealed = rows.value().ok_or_else(|| malformed(Table::KeyPackages))?.to_vec();
+            let set = set_of(key).ok_or_else(|| malformed(Table::KeyPackages))?;
+            return Ok(Some(ClaimableSet { consume: Some(set), sealed }));
+        }
+
+        let Some(value) = self.read(Table::LastResort, &prefix)? else { return Ok(None) };
+        let (expiry_day, sealed) = value.split_first_chunk().ok_or_else(|| malformed(Table::LastResort))?;
+        if u32::from_be_bytes(*expiry_day) < today {
+            return Ok(None);
+        }
+        Ok(Some(ClaimableSet { consume: None, sealed: sealed.to_vec() }))
+    }
+
+    pub(super) fn handle(&self, row: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(value) = self.read(Table::Handles, row)? else { return Ok(None) };
+        let (_, sealed) =
+            value.split_first_chunk::<OWNER_TAG_LEN>().ok_or_else(|| malformed(Table::Handles))?;
+        Ok(Some(sealed.to_vec()))
+    }
+}
+
+/// Greater than every set key with this prefix.
+pub(super) fn behind(prefix: &[u8; 18]) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    key.resize(SET_KEY_LEN + 1, 0xff);
+    key
+}
