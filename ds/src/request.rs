@@ -7,7 +7,6 @@ use protocol::envelope::{REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest};
 use protocol::problem::ProblemType;
 use protocol::time::{CLOCK_WINDOW_MS, day_of};
 use protocol::{Operation, WIRE_VERSION, Wire};
-use sha2::{Digest, Sha256};
 
 use crate::error::DsError;
 use crate::results::RequestDigest;
@@ -34,15 +33,11 @@ pub struct Request<T> {
 pub struct AuthenticatedKey(pub [u8; 32]);
 
 impl AuthenticatedKey {
-    /// What the store keeps to know this owner again.
+    /// What the store keeps to know this owner again: a PRF of the key, so that a copy of the
+    /// database cannot be searched for a known key.
     #[must_use]
-    pub fn tag(&self, purpose: &str) -> [u8; 32] {
-        Sha256::new()
-            .chain_update(purpose.as_bytes())
-            .chain_update([0])
-            .chain_update(self.0)
-            .finalize()
-            .into()
+    pub fn tag(&self, service: &DeliveryService, purpose: &str) -> [u8; 32] {
+        crypto::kdf::derive(service.rows().storage_key().expose(), purpose, &self.0)
     }
 }
 

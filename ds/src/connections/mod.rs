@@ -70,7 +70,7 @@ pub async fn register_handle(
     let receipt = request.receipt(service, price, &Accepted {}.encode())?;
     service
         .store
-        .register_handle(service.rows().handle(handle), owner.tag("handle"), sealed, receipt)
+        .register_handle(service.rows().handle(handle), owner.tag(service, "handle owner"), sealed, receipt)
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::HandleTaken.into(),

@@ -39,7 +39,7 @@ pub async fn reserve_group_id(
     let response = ReserveGroupIdResponse { group_id };
     let reservation = Reservation {
         at: DayRow { day: day_of(request.now_ms), row: service.rows().group(&group_id) },
-        owner_tag: owner.tag(OWNER),
+        owner_tag: owner.tag(service, OWNER),
     };
     service.store.reserve_group(reservation, request.receipt(service, price, &response.encode())?).await?;
     Ok(response)
@@ -90,7 +90,7 @@ pub async fn create_group(
     let group = NewGroup {
         group: service.rows().group(&group_id),
         reservation_days: vec![today, today.saturating_sub(1)],
-        owner_tag: creator.tag(OWNER),
+        owner_tag: creator.tag(service, OWNER),
         version: crypto::random()?,
         roster: Roster::new(body.kind, ciphersuite, leaf).seal(&group_id, &key)?,
         tree: tree.seal(&group_id, &key, fields)?,

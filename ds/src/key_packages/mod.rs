@@ -61,7 +61,7 @@ pub async fn publish_key_packages(
     let pool = service.rows().key_package_pool(&request.body.lookup);
     service
         .store
-        .publish_key_packages(pool, owner.tag("key package pool"), sets, receipt)
+        .publish_key_packages(pool, owner.tag(service, "key package pool owner"), sets, receipt)
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::NotOwner.into(),

@@ -69,11 +69,8 @@ async fn check_owner<T>(service: &DeliveryService, request: &Request<T>, queue: 
 }
 
 async fn collect(service: &DeliveryService, queue: &QueueId, limit: usize) -> Result<FetchQueueResponse, DsError> {
-    let mut response = FetchQueueResponse { entries: Vec::new(), more: 0 };
-    let mut bytes: usize = 0;
-    let streams = present_streams(service, queue).await?;
-    for (day, incarnation) in streams {
-        let cipher = service.rows().entry_cipher(day, &incarnation);
+    let mut answer = Answer { limit, bytes: 0, response: FetchQueueResponse { entries: Vec::new(), more: 0 } };
+    for (day, incarnation) in present_streams(service, queue).await? {
         for block in 0u32.. {
             let id = |index| EntryId { day, incarnation, index };
             let first = block.saturating_mul(BLOCK);
@@ -82,33 +79,80 @@ async fn collect(service: &DeliveryService, queue: &QueueId, limit: usize) -> Re
             if block > 0 && !service.store.blocks(vec![marker]).await?.first().copied().unwrap_or(false) {
                 break;
             }
-            let ids: Vec<EntryId> = (first..first.saturating_add(BLOCK)).map(id).collect();
-            let rows: Vec<DayRow> =
-                ids.iter().map(|id| DayRow { day, row: service.rows().entry(queue, id) }).collect();
-            let values = service.store.entries(rows.clone()).await?;
-            for ((id, at), value) in ids.into_iter().zip(rows).zip(values) {
-                let Some(mut value) = value else { continue };
-                if response.entries.len() >= limit || bytes >= RESPONSE_BYTES {
-                    response.more = 1;
-                    return Ok(response);
+            let found = block_entries(service, queue, (first..first.saturating_add(BLOCK)).map(id)).await?;
+            if !answer.add(service, found).await? {
+                return Ok(answer.response);
+            }
+        }
+    }
+    Ok(answer.response)
+}
+
+/// An entry as stored, opened with the storage key.
+struct Found {
+    id: EntryId,
+    at: DayRow,
+    value: Vec<u8>,
+}
+
+impl Found {
+    fn entry(&self) -> Result<EntryValue<'_>, DsError> {
+        EntryValue::read(&self.value).ok_or(DsError::Internal("entry value"))
+    }
+}
+
+/// Those of these entries that are there.
+async fn block_entries(
+    service: &DeliveryService,
+    queue: &QueueId,
+    ids: impl Iterator<Item = EntryId>,
+) -> Result<Vec<Found>, DsError> {
+    let named: Vec<(EntryId, DayRow)> = ids
+        .map(|id| (id, DayRow { day: id.day, row: service.rows().entry(queue, &id) }))
+        .collect();
+    let values = service.store.entries(named.iter().map(|(_, at)| *at).collect()).await?;
+    let mut found = Vec::new();
+    for ((id, at), value) in named.into_iter().zip(values) {
+        let Some(mut value) = value else { continue };
+        service.rows().entry_cipher(id.day, &id.incarnation).open(&at.row, &mut value)?;
+        found.push(Found { id, at, value });
+    }
+    Ok(found)
+}
+
+/// Payloads that are read at once: bounds the memory of an answer by this many requests' bodies.
+const PAYLOADS_AT_ONCE: usize = 16;
+
+struct Answer {
+    limit: usize,
+    bytes: usize,
+    response: FetchQueueResponse,
+}
+
+impl Answer {
+    /// Adds entries with their payloads; `false` once the answer is full.
+    async fn add(&mut self, service: &DeliveryService, found: Vec<Found>) -> Result<bool, DsError> {
+        for found in found.chunks(PAYLOADS_AT_ONCE) {
+            let entries = found.iter().map(Found::entry).collect::<Result<Vec<_>, _>>()?;
+            let payloads = service.store.payloads(entries.iter().map(|entry| entry.payload).collect()).await?;
+            for ((found, entry), payload) in found.iter().zip(entries).zip(payloads) {
+                // The payload expires with its day, as the entry does.
+                let Some(sealed_payload) = payload else { continue };
+                if self.response.entries.len() >= self.limit || self.bytes >= RESPONSE_BYTES {
+                    self.response.more = 1;
+                    return Ok(false);
                 }
-                cipher.open(&at.row, &mut value)?;
-                let entry = EntryValue::read(&value).ok_or(DsError::Internal("entry value"))?;
-                // The payload expires with its day, as the entry does: gone is not lost.
-                let Some(sealed_payload) = service.store.payloads(vec![entry.payload]).await?.pop().flatten() else {
-                    continue;
-                };
-                bytes = bytes.saturating_add(sealed_payload.len());
-                response.entries.push(QueueEntry {
-                    id,
+                self.bytes = self.bytes.saturating_add(sealed_payload.len());
+                self.response.entries.push(QueueEntry {
+                    id: found.id,
                     encapsulated_key: entry.encapsulated_key,
                     sealed: opaque(entry.sealed),
                     sealed_payload: opaque(sealed_payload),
                 });
             }
         }
+        Ok(true)
     }
-    Ok(response)
 }
 
 /// Streams of this queue that have ever had an entry: those with a marker for their first block.
@@ -142,15 +186,9 @@ pub async fn acknowledge_queue(
     let mut ids: Vec<EntryId> = request.body.entries.iter().copied().filter(|id| id.day <= today).collect();
     ids.sort_unstable();
     ids.dedup();
-    let rows: Vec<DayRow> =
-        ids.iter().map(|id| DayRow { day: id.day, row: service.rows().entry(&queue, id) }).collect();
-    let values = service.store.entries(rows.clone()).await?;
     let mut entries = Vec::with_capacity(ids.len());
-    for ((id, at), value) in ids.iter().zip(rows).zip(values) {
-        let Some(mut value) = value else { continue };
-        service.rows().entry_cipher(id.day, &id.incarnation).open(&at.row, &mut value)?;
-        let entry = EntryValue::read(&value).ok_or(DsError::Internal("entry value"))?;
-        entries.push((at, entry.payload));
+    for found in block_entries(service, &queue, ids.into_iter()).await? {
+        entries.push((found.at, found.entry()?.payload));
     }
     if !entries.is_empty() {
         service.store.acknowledge(entries).await?;
