@@ -64,7 +64,11 @@ impl Memory {
 impl Tables {
     /// The checks of a receipt, in their order.
     fn admit(&self, receipt: &Receipt) -> Result<(), StoreError> {
-        if let Some(done) = receipt.result.as_ref().and_then(|result| self.results.get(&result.at)) {
+        if let Some(done) = receipt
+            .result
+            .as_ref()
+            .and_then(|result| self.results.get(&result.at))
+        {
             return Err(StoreError::AlreadyDone(done.clone()));
         }
         let mut seen = BTreeSet::new();
@@ -78,7 +82,12 @@ impl Tables {
     }
 
     fn record(&mut self, receipt: Receipt) {
-        self.spent.extend(receipt.spends.into_iter().map(|spend| (spend.issuer_key_id, spend.row)));
+        self.spent.extend(
+            receipt
+                .spends
+                .into_iter()
+                .map(|spend| (spend.issuer_key_id, spend.row)),
+        );
         if let Some(result) = receipt.result {
             self.results.insert(result.at, result.sealed);
         }
@@ -92,10 +101,15 @@ impl Tables {
     }
 
     fn insert(&mut self, deliveries: Deliveries) {
-        let Deliveries { payloads, entries, blocks } = deliveries;
+        let Deliveries {
+            payloads,
+            entries,
+            blocks,
+        } = deliveries;
         for payload in payloads {
             self.payloads.insert(payload.at, payload.sealed);
-            self.payload_refs.insert(payload.at, i64::from(payload.references));
+            self.payload_refs
+                .insert(payload.at, i64::from(payload.references));
         }
         self.entries.extend(entries);
         self.blocks.extend(blocks);
@@ -108,22 +122,33 @@ impl Store for Memory {
         Ok(self.tables().results.get(&at).cloned())
     }
 
-    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
+    async fn reserve_group(
+        &self,
+        reservation: Reservation,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
-        let reserved = reservation.near().any(|at| tables.reservations.contains_key(&at));
+        let reserved = reservation
+            .near()
+            .any(|at| tables.reservations.contains_key(&at));
         if reserved || tables.groups.contains_key(&reservation.at.row) {
             return Err(StoreError::Taken);
         }
         tables.record(receipt);
-        tables.reservations.insert(reservation.at, reservation.owner_tag);
+        tables
+            .reservations
+            .insert(reservation.at, reservation.owner_tag);
         Ok(())
     }
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
-        let mut days = group.reservation_days.iter().map(|day| DayRow { day: *day, row: group.group });
+        let mut days = group.reservation_days.iter().map(|day| DayRow {
+            day: *day,
+            row: group.group,
+        });
         let reservation = days
             .find(|at| tables.reservations.get(at) == Some(&group.owner_tag))
             .ok_or(StoreError::Absent)?;
@@ -132,18 +157,23 @@ impl Store for Memory {
         }
         tables.record(receipt);
         tables.reservations.remove(&reservation);
-        tables.groups.insert(group.group, (group.version, group.roster));
+        tables
+            .groups
+            .insert(group.group, (group.version, group.roster));
         tables.trees.insert(group.group, group.tree);
         Ok(())
     }
 
     async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
         let tables = self.tables();
-        Ok(tables.groups.get(&group).map(|(version, roster)| StoredGroup {
-            version: *version,
-            roster: roster.clone(),
-            tree: tables.trees.get(&group).filter(|_| with_tree).cloned(),
-        }))
+        Ok(tables
+            .groups
+            .get(&group)
+            .map(|(version, roster)| StoredGroup {
+                version: *version,
+                roster: roster.clone(),
+                tree: tables.trees.get(&group).filter(|_| with_tree).cloned(),
+            }))
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
@@ -151,7 +181,9 @@ impl Store for Memory {
         tables.admit(&receipt)?;
         tables.expect_version(&advance.group, &advance.expected)?;
         tables.record(receipt);
-        tables.groups.insert(advance.group, (advance.next, advance.roster));
+        tables
+            .groups
+            .insert(advance.group, (advance.next, advance.roster));
         if let Some(tree) = advance.tree {
             tables.trees.insert(advance.group, tree);
         }
@@ -189,14 +221,22 @@ impl Store for Memory {
 
     async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
         let tables = self.tables();
-        Ok(at.iter().find_map(|at| tables.join_records.get(at)).cloned())
+        Ok(at
+            .iter()
+            .find_map(|at| tables.join_records.get(at))
+            .cloned())
     }
 
     async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables().recovery.get(&row).cloned())
     }
 
-    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
+    async fn create_queue(
+        &self,
+        row: Row,
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
         if tables.queues.contains_key(&row) {
@@ -211,14 +251,22 @@ impl Store for Memory {
         Ok(self.tables().queues.get(&row).cloned())
     }
 
-    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
+    async fn register_incarnation(
+        &self,
+        day: u32,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError> {
         self.tables().incarnations.insert((day, incarnation.0));
         Ok(())
     }
 
     async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
         let tables = self.tables();
-        Ok(tables.incarnations.iter().map(|(day, incarnation)| (*day, Incarnation(*incarnation))).collect())
+        Ok(tables
+            .incarnations
+            .iter()
+            .map(|(day, incarnation)| (*day, Incarnation(*incarnation)))
+            .collect())
     }
 
     async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {
@@ -228,12 +276,18 @@ impl Store for Memory {
 
     async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let tables = self.tables();
-        Ok(at.iter().map(|at| tables.entries.get(at).cloned()).collect())
+        Ok(at
+            .iter()
+            .map(|at| tables.entries.get(at).cloned())
+            .collect())
     }
 
     async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let tables = self.tables();
-        Ok(at.iter().map(|at| tables.payloads.get(at).cloned()).collect())
+        Ok(at
+            .iter()
+            .map(|at| tables.payloads.get(at).cloned())
+            .collect())
     }
 
     async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError> {
@@ -263,17 +317,37 @@ impl Store for Memory {
     ) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
-        if tables.pools.get(&pool).is_some_and(|owner| *owner != owner_tag) {
+        if tables
+            .pools
+            .get(&pool)
+            .is_some_and(|owner| *owner != owner_tag)
+        {
             return Err(StoreError::Taken);
         }
         tables.record(receipt);
         tables.pools.insert(pool, owner_tag);
         for set in sets {
-            let NewKeyPackageSet { id, ciphersuite, expiry_day, last_resort, sealed } = set;
+            let NewKeyPackageSet {
+                id,
+                ciphersuite,
+                expiry_day,
+                last_resort,
+                sealed,
+            } = set;
             if last_resort {
-                tables.last_resort.insert((pool, ciphersuite), (expiry_day, sealed));
+                tables
+                    .last_resort
+                    .insert((pool, ciphersuite), (expiry_day, sealed));
             } else {
-                tables.key_packages.insert(ConsumedSet { pool, ciphersuite, expiry_day, id }, sealed);
+                tables.key_packages.insert(
+                    ConsumedSet {
+                        pool,
+                        ciphersuite,
+                        expiry_day,
+                        id,
+                    },
+                    sealed,
+                );
             }
         }
         Ok(())
@@ -287,24 +361,46 @@ impl Store for Memory {
         pick: u64,
     ) -> Result<Option<ClaimableSet>, StoreError> {
         let tables = self.tables();
-        let at = |expiry_day, id| ConsumedSet { pool, ciphersuite, expiry_day, id };
-        let unexpired = tables.key_packages.range(at(today, [0; 16])..=at(u32::MAX, [0xff; 16]));
+        let at = |expiry_day, id| ConsumedSet {
+            pool,
+            ciphersuite,
+            expiry_day,
+            id,
+        };
+        let unexpired = tables
+            .key_packages
+            .range(at(today, [0; 16])..=at(u32::MAX, [0xff; 16]));
         let candidates: Vec<_> = unexpired.take(CLAIM_CANDIDATES).collect();
-        let start = pick.checked_rem(candidates.len() as u64).and_then(|start| usize::try_from(start).ok());
+        let start = pick
+            .checked_rem(candidates.len() as u64)
+            .and_then(|start| usize::try_from(start).ok());
         if let Some((set, sealed)) = start.and_then(|start| candidates.get(start)) {
-            return Ok(Some(ClaimableSet { consume: Some(**set), sealed: (*sealed).clone() }));
+            return Ok(Some(ClaimableSet {
+                consume: Some(**set),
+                sealed: (*sealed).clone(),
+            }));
         }
         let last_resort = tables.last_resort.get(&(pool, ciphersuite));
         Ok(last_resort
             .filter(|(expiry_day, _)| *expiry_day >= today)
-            .map(|(_, sealed)| ClaimableSet { consume: None, sealed: sealed.clone() }))
+            .map(|(_, sealed)| ClaimableSet {
+                consume: None,
+                sealed: sealed.clone(),
+            }))
     }
 
-    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
+    async fn claim_key_packages(
+        &self,
+        sets: Vec<ConsumedSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
         let mut seen = BTreeSet::new();
-        if !sets.iter().all(|set| tables.key_packages.contains_key(set) && seen.insert(*set)) {
+        if !sets
+            .iter()
+            .all(|set| tables.key_packages.contains_key(set) && seen.insert(*set))
+        {
             return Err(StoreError::Conflict);
         }
         tables.record(receipt);
@@ -323,7 +419,11 @@ impl Store for Memory {
     ) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
-        if tables.handles.get(&row).is_some_and(|(owner, _)| *owner != owner_tag) {
+        if tables
+            .handles
+            .get(&row)
+            .is_some_and(|(owner, _)| *owner != owner_tag)
+        {
             return Err(StoreError::Taken);
         }
         tables.record(receipt);
@@ -332,7 +432,11 @@ impl Store for Memory {
     }
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables().handles.get(&row).map(|(_, sealed)| sealed.clone()))
+        Ok(self
+            .tables()
+            .handles
+            .get(&row)
+            .map(|(_, sealed)| sealed.clone()))
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
@@ -344,7 +448,13 @@ impl Store for Memory {
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
         let mut tables = self.tables();
-        let ExpiryDays { queues, results, join_records, reservations, key_packages } = before;
+        let ExpiryDays {
+            queues,
+            results,
+            join_records,
+            reservations,
+            key_packages,
+        } = before;
         tables.entries.retain(|at, _| at.day >= queues);
         tables.blocks.retain(|at| at.day >= queues);
         tables.payloads.retain(|at, _| at.day >= queues);
@@ -353,13 +463,19 @@ impl Store for Memory {
         tables.results.retain(|at, _| at.day >= results);
         tables.join_records.retain(|at, _| at.day >= join_records);
         tables.reservations.retain(|at, _| at.day >= reservations);
-        tables.key_packages.retain(|set, _| set.expiry_day >= key_packages);
-        tables.last_resort.retain(|_, (expiry_day, _)| *expiry_day >= key_packages);
+        tables
+            .key_packages
+            .retain(|set, _| set.expiry_day >= key_packages);
+        tables
+            .last_resort
+            .retain(|_, (expiry_day, _)| *expiry_day >= key_packages);
         Ok(())
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
-        self.tables().spent.retain(|(issuer, _)| *issuer != issuer_key_id);
+        self.tables()
+            .spent
+            .retain(|(issuer, _)| *issuer != issuer_key_id);
         Ok(())
     }
 

@@ -16,12 +16,19 @@ pub async fn of_racing_epoch_changes_one_is_first(store: Engine) {
         let base = 1_000 * (group + 1);
         let answers = race(MANY, |number| {
             let (store, next) = (Arc::clone(&store), base + number);
-            async move { store.advance_group(advance(group, 0, next), receipt(next)).await }
+            async move {
+                store
+                    .advance_group(advance(group, 0, next), receipt(next))
+                    .await
+            }
         })
         .await;
         let winner = base + only_winner(&answers, |error| matches!(error, StoreError::Conflict));
         let stored = store.group(row(group), true).await.unwrap().unwrap();
-        assert_eq!((stored.version, stored.roster), (version(winner), value(winner)));
+        assert_eq!(
+            (stored.version, stored.roster),
+            (version(winner), value(winner))
+        );
         for next in base..base + MANY {
             assert_eq!(is_delivered(&store, next).await, next == winner);
             if next != winner {
@@ -42,7 +49,10 @@ pub async fn no_epoch_change_is_lost(store: Engine) {
                 // The roster counts epoch changes; the version is that number.
                 let roster = store.group(row(1), false).await.unwrap().unwrap().roster;
                 let epoch = u64::from_be_bytes(roster[..8].try_into().unwrap());
-                match store.advance_group(advance(1, epoch, epoch + 1), free()).await {
+                match store
+                    .advance_group(advance(1, epoch, epoch + 1), free())
+                    .await
+                {
                     Ok(()) => done += 1,
                     Err(StoreError::Conflict) => {}
                     Err(error) => panic!("{error:?}"),
@@ -52,7 +62,10 @@ pub async fn no_epoch_change_is_lost(store: Engine) {
     })
     .await;
     let changes = MANY / 3 * EACH;
-    assert_eq!(store.group(row(1), true).await.unwrap().unwrap().tree, Some(value(changes)));
+    assert_eq!(
+        store.group(row(1), true).await.unwrap().unwrap().tree,
+        Some(value(changes))
+    );
     for epoch in 1..=changes {
         assert!(is_delivered(&store, epoch).await);
     }
@@ -70,7 +83,10 @@ pub async fn no_message_lands_behind_an_epoch_change(store: Engine) {
             async move {
                 let mut landed = Vec::new();
                 if number == MANY - 1 {
-                    store.advance_group(advance(group, 0, base), free()).await.unwrap();
+                    store
+                        .advance_group(advance(group, 0, base), free())
+                        .await
+                        .unwrap();
                     changed.store(true, Ordering::SeqCst);
                     for message in base + 1..=base + MANY * MESSAGES {
                         if is_delivered(&store, message).await {
@@ -82,7 +98,15 @@ pub async fn no_message_lands_behind_an_epoch_change(store: Engine) {
                 for step in 0..MESSAGES {
                     let message = base + 1 + number * MESSAGES + step;
                     let late = changed.load(Ordering::SeqCst);
-                    match store.deliver_to_group(row(group), version(0), delivery(message), receipt(message)).await {
+                    match store
+                        .deliver_to_group(
+                            row(group),
+                            version(0),
+                            delivery(message),
+                            receipt(message),
+                        )
+                        .await
+                    {
                         Ok(()) => {
                             assert!(!late, "a message was accepted behind the epoch change");
                             landed.push(message);
@@ -106,7 +130,10 @@ pub async fn messages_to_one_group_all_arrive(store: Engine) {
         let store = Arc::clone(&store);
         async move {
             for message in (1..=8).map(|step| 100 * (number + 1) + step) {
-                store.deliver_to_group(row(1), version(0), delivery(message), receipt(message)).await.unwrap();
+                store
+                    .deliver_to_group(row(1), version(0), delivery(message), receipt(message))
+                    .await
+                    .unwrap();
                 assert!(is_delivered(&store, message).await);
             }
         }
@@ -122,7 +149,10 @@ pub async fn roster_and_tree_are_of_one_version(store: Engine) {
         async move {
             if number == 0 {
                 for epoch in 0..40 {
-                    store.advance_group(advance(1, epoch, epoch + 1), free()).await.unwrap();
+                    store
+                        .advance_group(advance(1, epoch, epoch + 1), free())
+                        .await
+                        .unwrap();
                 }
                 done.store(true, Ordering::SeqCst);
                 return;
@@ -132,6 +162,8 @@ pub async fn roster_and_tree_are_of_one_version(store: Engine) {
                 assert_eq!(stored.tree.as_ref(), Some(&stored.roster));
                 let epoch = u64::from_be_bytes(stored.roster[..8].try_into().unwrap());
                 assert_eq!(stored.version, version(epoch));
+                // An engine that never waits would keep the writer off the runtime's threads.
+                tokio::task::yield_now().await;
             }
         }
     })
@@ -166,13 +198,20 @@ pub async fn a_repeated_request_has_one_effect(store: Engine) {
         let answers = race(MANY, |number| {
             let store = Arc::clone(&store);
             // Every attempt would deliver something else; the request is the same.
-            async move { store.deliver(delivery(1_000 * (round + 1) + number), receipt(round)).await }
+            async move {
+                store
+                    .deliver(delivery(1_000 * (round + 1) + number), receipt(round))
+                    .await
+            }
         })
         .await;
         let done = |error: &StoreError| matches!(error, StoreError::AlreadyDone(done) if *done == value(round));
         let winner = only_winner(&answers, done);
         for number in 0..MANY {
-            assert_eq!(is_delivered(&store, 1_000 * (round + 1) + number).await, number == winner);
+            assert_eq!(
+                is_delivered(&store, 1_000 * (round + 1) + number).await,
+                number == winner
+            );
         }
     }
 }
@@ -183,13 +222,22 @@ pub async fn a_group_id_is_reserved_once_by_racing_requests(store: Engine) {
             let store = Arc::clone(&store);
             // On both sides of midnight.
             let day = TODAY - u32::from(number % 2 == 0);
-            let asked = Reservation { at: on(day, group), owner_tag: owner(number as u8) };
-            async move { store.reserve_group(asked, receipt(1_000 * (group + 1) + number)).await }
+            let asked = Reservation {
+                at: on(day, group),
+                owner_tag: owner(number as u8),
+            };
+            async move {
+                store
+                    .reserve_group(asked, receipt(1_000 * (group + 1) + number))
+                    .await
+            }
         })
         .await;
         let winner = only_winner(&answers, |error| matches!(error, StoreError::Taken));
         for number in 0..MANY {
-            let created = store.create_group(new_group(group, number as u8), free()).await;
+            let created = store
+                .create_group(new_group(group, number as u8), free())
+                .await;
             assert_eq!(created.is_ok(), number == winner);
         }
     }
@@ -197,18 +245,30 @@ pub async fn a_group_id_is_reserved_once_by_racing_requests(store: Engine) {
 
 pub async fn a_group_is_created_once_by_racing_requests(store: Engine) {
     for group in 0..8 {
-        store.reserve_group(reservation(group, 1), free()).await.unwrap();
+        store
+            .reserve_group(reservation(group, 1), free())
+            .await
+            .unwrap();
         let answers = race(MANY, |number| {
             let store = Arc::clone(&store);
             let mut asked = new_group(group, 1);
             asked.roster = value(number);
             asked.tree = value(number);
-            async move { store.create_group(asked, receipt(1_000 * (group + 1) + number)).await }
+            async move {
+                store
+                    .create_group(asked, receipt(1_000 * (group + 1) + number))
+                    .await
+            }
         })
         .await;
-        let winner = only_winner(&answers, |error| matches!(error, StoreError::Absent | StoreError::Taken));
+        let winner = only_winner(&answers, |error| {
+            matches!(error, StoreError::Absent | StoreError::Taken)
+        });
         let stored = store.group(row(group), true).await.unwrap().unwrap();
-        assert_eq!((stored.roster, stored.tree), (value(winner), Some(value(winner))));
+        assert_eq!(
+            (stored.roster, stored.tree),
+            (value(winner), Some(value(winner)))
+        );
     }
 }
 
@@ -217,16 +277,28 @@ pub async fn a_pool_and_a_handle_have_one_owner_after_a_race(store: Engine) {
         let answers = race(MANY, |number| {
             let store = Arc::clone(&store);
             let sets = vec![last_resort(number, TODAY)];
-            async move { store.publish_key_packages(row(round), owner(number as u8), sets, free()).await }
+            async move {
+                store
+                    .publish_key_packages(row(round), owner(number as u8), sets, free())
+                    .await
+            }
         })
         .await;
         let winner = only_winner(&answers, |error| matches!(error, StoreError::Taken));
-        let found = store.claimable_set(row(round), SUITE, TODAY, 0).await.unwrap().unwrap();
+        let found = store
+            .claimable_set(row(round), SUITE, TODAY, 0)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(found.sealed, value(winner));
 
         let answers = race(MANY, |number| {
             let store = Arc::clone(&store);
-            async move { store.register_handle(row(round), owner(number as u8), value(number), free()).await }
+            async move {
+                store
+                    .register_handle(row(round), owner(number as u8), value(number), free())
+                    .await
+            }
         })
         .await;
         let winner = only_winner(&answers, |error| matches!(error, StoreError::Taken));
@@ -252,9 +324,16 @@ pub async fn each_set_goes_to_one_of_many_claimers(store: Engine) {
         async move {
             for attempt in 0_u64.. {
                 let pick = (number * 1_000 + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
-                let found = store.claimable_set(row(1), SUITE, TODAY, pick).await.unwrap().unwrap();
+                let found = store
+                    .claimable_set(row(1), SUITE, TODAY, pick)
+                    .await
+                    .unwrap()
+                    .unwrap();
                 let sets = found.consume.into_iter().collect();
-                match store.claim_key_packages(sets, receipt(1_000 + number)).await {
+                match store
+                    .claim_key_packages(sets, receipt(1_000 + number))
+                    .await
+                {
                     Ok(()) => return found.sealed,
                     Err(StoreError::Conflict) => {}
                     Err(error) => panic!("{error:?}"),
@@ -277,10 +356,18 @@ pub async fn each_set_goes_to_one_of_many_claimers(store: Engine) {
 pub async fn claims_that_overlap_crosswise_do_not_block_each_other(store: Engine) {
     for round in 0..20 {
         let numbers = 10 * round..10 * round + 6;
-        publish(&store, 1, numbers.clone().map(|number| set(number, TODAY)).collect()).await;
+        publish(
+            &store,
+            1,
+            numbers.clone().map(|number| set(number, TODAY)).collect(),
+        )
+        .await;
         let answers = race(MANY, |number| {
             let store = Arc::clone(&store);
-            let mut sets: Vec<_> = numbers.clone().map(|number| consumed(1, number, TODAY)).collect();
+            let mut sets: Vec<_> = numbers
+                .clone()
+                .map(|number| consumed(1, number, TODAY))
+                .collect();
             let turn = number as usize % sets.len();
             sets.rotate_left(turn);
             async move { store.claim_key_packages(sets, free()).await }
@@ -295,11 +382,22 @@ pub async fn an_entry_acknowledged_by_many_gives_up_one_reference(store: Engine)
         share(&store, payload, &[payload + 1, payload + 2]).await;
         race(MANY / 3, |_| {
             let store = Arc::clone(&store);
-            async move { store.acknowledge(vec![(today(payload + 1), today(payload))]).await.unwrap() }
+            async move {
+                store
+                    .acknowledge(vec![(today(payload + 1), today(payload))])
+                    .await
+                    .unwrap()
+            }
         })
         .await;
-        assert!(has_payload(&store, payload).await, "one entry still points to the payload");
-        store.acknowledge(vec![(today(payload + 2), today(payload))]).await.unwrap();
+        assert!(
+            has_payload(&store, payload).await,
+            "one entry still points to the payload"
+        );
+        store
+            .acknowledge(vec![(today(payload + 2), today(payload))])
+            .await
+            .unwrap();
         assert!(!has_payload(&store, payload).await);
     }
 }
@@ -315,8 +413,9 @@ pub async fn recipients_who_acknowledge_at_once_leave_no_payload(store: Engine) 
         }
         race(MANY, |number| {
             let store = Arc::clone(&store);
-            let mine: Vec<(DayRow, DayRow)> =
-                payloads.map(|payload| (today(entry(payload, number)), today(payload))).to_vec();
+            let mine: Vec<(DayRow, DayRow)> = payloads
+                .map(|payload| (today(entry(payload, number)), today(payload)))
+                .to_vec();
             async move { store.acknowledge(mine).await.unwrap() }
         })
         .await;

@@ -4,42 +4,91 @@ use super::fixtures::*;
 use crate::store::{NewGroup, Reservation, StoreError, StoredGroup};
 
 pub async fn a_group_id_is_reserved_once(store: Engine) {
-    store.reserve_group(reservation(1, 1), free()).await.unwrap();
+    store
+        .reserve_group(reservation(1, 1), free())
+        .await
+        .unwrap();
     for (day, owner_number) in [(TODAY, 2), (TODAY, 1), (TODAY + 1, 2), (TODAY - 1, 2)] {
-        let again = Reservation { at: on(day, 1), owner_tag: owner(owner_number) };
-        assert!(matches!(store.reserve_group(again, free()).await, Err(StoreError::Taken)), "day {day}");
+        let again = Reservation {
+            at: on(day, 1),
+            owner_tag: owner(owner_number),
+        };
+        assert!(
+            matches!(
+                store.reserve_group(again, free()).await,
+                Err(StoreError::Taken)
+            ),
+            "day {day}"
+        );
     }
-    store.reserve_group(reservation(2, 2), free()).await.unwrap();
+    store
+        .reserve_group(reservation(2, 2), free())
+        .await
+        .unwrap();
 }
 
 pub async fn a_group_id_in_use_cannot_be_reserved(store: Engine) {
     found(&store, 1).await;
-    assert!(matches!(store.reserve_group(reservation(1, 1), free()).await, Err(StoreError::Taken)));
+    assert!(matches!(
+        store.reserve_group(reservation(1, 1), free()).await,
+        Err(StoreError::Taken)
+    ));
 }
 
 pub async fn only_who_reserved_a_group_id_creates_the_group_and_once(store: Engine) {
-    store.reserve_group(reservation(1, 1), free()).await.unwrap();
-    assert!(matches!(store.create_group(new_group(1, 2), free()).await, Err(StoreError::Absent)));
-    assert!(matches!(store.create_group(new_group(2, 1), free()).await, Err(StoreError::Absent)));
+    store
+        .reserve_group(reservation(1, 1), free())
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.create_group(new_group(1, 2), free()).await,
+        Err(StoreError::Absent)
+    ));
+    assert!(matches!(
+        store.create_group(new_group(2, 1), free()).await,
+        Err(StoreError::Absent)
+    ));
     assert_eq!(store.group(row(1), false).await.unwrap(), None);
     store.create_group(new_group(1, 1), free()).await.unwrap();
     // The reservation is consumed.
-    assert!(matches!(store.create_group(new_group(1, 1), free()).await, Err(StoreError::Absent)));
+    assert!(matches!(
+        store.create_group(new_group(1, 1), free()).await,
+        Err(StoreError::Absent)
+    ));
 }
 
 pub async fn a_reservation_is_found_on_any_of_the_days_asked_for(store: Engine) {
-    let yesterday = Reservation { at: on(TODAY - 1, 1), owner_tag: owner(1) };
+    let yesterday = Reservation {
+        at: on(TODAY - 1, 1),
+        owner_tag: owner(1),
+    };
     store.reserve_group(yesterday, free()).await.unwrap();
-    let today_only = NewGroup { reservation_days: vec![TODAY], ..new_group(1, 1) };
-    assert!(matches!(store.create_group(today_only, free()).await, Err(StoreError::Absent)));
+    let today_only = NewGroup {
+        reservation_days: vec![TODAY],
+        ..new_group(1, 1)
+    };
+    assert!(matches!(
+        store.create_group(today_only, free()).await,
+        Err(StoreError::Absent)
+    ));
     store.create_group(new_group(1, 1), free()).await.unwrap();
 }
 
 pub async fn a_group_is_read_with_its_tree_only_if_asked(store: Engine) {
     found(&store, 1).await;
-    let stored = |tree| StoredGroup { version: version(0), roster: value(0), tree };
-    assert_eq!(store.group(row(1), false).await.unwrap(), Some(stored(None)));
-    assert_eq!(store.group(row(1), true).await.unwrap(), Some(stored(Some(value(0)))));
+    let stored = |tree| StoredGroup {
+        version: version(0),
+        roster: value(0),
+        tree,
+    };
+    assert_eq!(
+        store.group(row(1), false).await.unwrap(),
+        Some(stored(None))
+    );
+    assert_eq!(
+        store.group(row(1), true).await.unwrap(),
+        Some(stored(Some(value(0))))
+    );
     assert_eq!(store.group(row(2), true).await.unwrap(), None);
 }
 
@@ -49,10 +98,20 @@ pub async fn an_epoch_change_writes_state_records_and_entries_together(store: En
     first.join_record = Some((today(10), value(11)));
     first.recovery_records = vec![(row(20), value(20)), (row(21), value(21))];
     store.advance_group(first, free()).await.unwrap();
-    let stored = StoredGroup { version: version(10), roster: value(10), tree: Some(value(10)) };
+    let stored = StoredGroup {
+        version: version(10),
+        roster: value(10),
+        tree: Some(value(10)),
+    };
     assert_eq!(store.group(row(1), true).await.unwrap(), Some(stored));
-    assert_eq!(store.join_record(vec![today(10)]).await.unwrap(), Some(value(11)));
-    assert_eq!(store.recovery_record(row(20)).await.unwrap(), Some(value(20)));
+    assert_eq!(
+        store.join_record(vec![today(10)]).await.unwrap(),
+        Some(value(11))
+    );
+    assert_eq!(
+        store.recovery_record(row(20)).await.unwrap(),
+        Some(value(20))
+    );
     assert!(is_delivered(&store, 10).await);
 
     let mut second = advance(1, 10, 12);
@@ -60,20 +119,33 @@ pub async fn an_epoch_change_writes_state_records_and_entries_together(store: En
     second.dropped_recovery_records = vec![row(20)];
     store.advance_group(second, free()).await.unwrap();
     assert_eq!(store.recovery_record(row(20)).await.unwrap(), None);
-    assert_eq!(store.recovery_record(row(21)).await.unwrap(), Some(value(99)));
+    assert_eq!(
+        store.recovery_record(row(21)).await.unwrap(),
+        Some(value(99))
+    );
     assert!(is_delivered(&store, 12).await);
 }
 
 pub async fn an_epoch_change_from_another_version_changes_nothing(store: Engine) {
     found(&store, 1).await;
-    store.advance_group(advance(1, 0, 10), free()).await.unwrap();
+    store
+        .advance_group(advance(1, 0, 10), free())
+        .await
+        .unwrap();
     for expected in [0, 7] {
         let mut stale = advance(1, expected, 11);
         stale.join_record = Some((today(11), value(11)));
         stale.recovery_records = vec![(row(11), value(11))];
-        assert!(matches!(store.advance_group(stale, receipt(11)).await, Err(StoreError::Conflict)));
+        assert!(matches!(
+            store.advance_group(stale, receipt(11)).await,
+            Err(StoreError::Conflict)
+        ));
     }
-    let stored = StoredGroup { version: version(10), roster: value(10), tree: Some(value(10)) };
+    let stored = StoredGroup {
+        version: version(10),
+        roster: value(10),
+        tree: Some(value(10)),
+    };
     assert_eq!(store.group(row(1), true).await.unwrap(), Some(stored));
     assert_eq!(store.join_record(vec![today(11)]).await.unwrap(), None);
     assert_eq!(store.recovery_record(row(11)).await.unwrap(), None);
@@ -86,15 +158,27 @@ pub async fn a_tree_stays_if_an_epoch_change_brings_none(store: Engine) {
     let mut without = advance(1, 0, 10);
     without.tree = None;
     store.advance_group(without, free()).await.unwrap();
-    let stored = StoredGroup { version: version(10), roster: value(10), tree: Some(value(0)) };
+    let stored = StoredGroup {
+        version: version(10),
+        roster: value(10),
+        tree: Some(value(0)),
+    };
     assert_eq!(store.group(row(1), true).await.unwrap(), Some(stored));
 }
 
 pub async fn a_message_needs_the_version_that_was_read(store: Engine) {
     found(&store, 1).await;
-    store.deliver_to_group(row(1), version(0), delivery(10), receipt(10)).await.unwrap();
-    store.advance_group(advance(1, 0, 11), free()).await.unwrap();
-    let late = store.deliver_to_group(row(1), version(0), delivery(12), receipt(12)).await;
+    store
+        .deliver_to_group(row(1), version(0), delivery(10), receipt(10))
+        .await
+        .unwrap();
+    store
+        .advance_group(advance(1, 0, 11), free())
+        .await
+        .unwrap();
+    let late = store
+        .deliver_to_group(row(1), version(0), delivery(12), receipt(12))
+        .await;
     assert!(matches!(late, Err(StoreError::Conflict)));
     assert!(is_delivered(&store, 10).await);
     assert!(!is_delivered(&store, 12).await);
@@ -109,8 +193,14 @@ pub async fn the_first_join_record_of_the_rows_asked_for_is_found(store: Engine)
         store.advance_group(change, free()).await.unwrap();
     }
     let ask = async |rows| store.join_record(rows).await.unwrap();
-    assert_eq!(ask(vec![on(TODAY, 5), on(TODAY - 1, 5)]).await, Some(value(11)));
-    assert_eq!(ask(vec![on(TODAY - 2, 5), on(TODAY - 1, 5), on(TODAY, 5)]).await, Some(value(10)));
+    assert_eq!(
+        ask(vec![on(TODAY, 5), on(TODAY - 1, 5)]).await,
+        Some(value(11))
+    );
+    assert_eq!(
+        ask(vec![on(TODAY - 2, 5), on(TODAY - 1, 5), on(TODAY, 5)]).await,
+        Some(value(10))
+    );
     assert_eq!(ask(vec![on(TODAY, 6)]).await, None);
     assert_eq!(ask(Vec::new()).await, None);
 }

@@ -90,6 +90,7 @@ macro_rules! each_invariant {
         }
     };
 }
+#[cfg(test)]
 pub(crate) use each_invariant;
 
 macro_rules! judge_each {

@@ -9,26 +9,71 @@ use crate::store::{Receipt, StoreError};
 type Attempt = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// Transitions whose condition does not hold on [`obstructed`], with what they answer.
-type Refused = (&'static str, fn(Engine, Receipt) -> Attempt, fn(&StoreError) -> bool);
+type Refused = (
+    &'static str,
+    fn(Engine, Receipt) -> Attempt,
+    fn(&StoreError) -> bool,
+);
+
+/// A transition without a condition.
+type Unconditional = (&'static str, fn(Engine, Receipt) -> Attempt);
 
 const REFUSED: &[Refused] = &[
-    ("reserve, reserved", |s, r| Box::pin(async move { s.reserve_group(reservation(2, 1), r).await }), is_taken),
-    ("reserve, in use", |s, r| Box::pin(async move { s.reserve_group(reservation(1, 1), r).await }), is_taken),
-    ("create, another's", |s, r| Box::pin(async move { s.create_group(new_group(2, 9), r).await }), is_absent),
-    ("create, unreserved", |s, r| Box::pin(async move { s.create_group(new_group(3, 1), r).await }), is_absent),
-    ("advance", |s, r| Box::pin(async move { s.advance_group(advance(1, 7, 800), r).await }), is_conflict),
-    ("advance, no group", |s, r| Box::pin(async move { s.advance_group(advance(3, 0, 800), r).await }), is_conflict),
+    (
+        "reserve, reserved",
+        |s, r| Box::pin(async move { s.reserve_group(reservation(2, 1), r).await }),
+        is_taken,
+    ),
+    (
+        "reserve, in use",
+        |s, r| Box::pin(async move { s.reserve_group(reservation(1, 1), r).await }),
+        is_taken,
+    ),
+    (
+        "create, another's",
+        |s, r| Box::pin(async move { s.create_group(new_group(2, 9), r).await }),
+        is_absent,
+    ),
+    (
+        "create, unreserved",
+        |s, r| Box::pin(async move { s.create_group(new_group(3, 1), r).await }),
+        is_absent,
+    ),
+    (
+        "advance",
+        |s, r| Box::pin(async move { s.advance_group(advance(1, 7, 800), r).await }),
+        is_conflict,
+    ),
+    (
+        "advance, no group",
+        |s, r| Box::pin(async move { s.advance_group(advance(3, 0, 800), r).await }),
+        is_conflict,
+    ),
     (
         "message",
-        |s, r| Box::pin(async move { s.deliver_to_group(row(1), version(7), delivery(800), r).await }),
+        |s, r| {
+            Box::pin(async move {
+                s.deliver_to_group(row(1), version(7), delivery(800), r)
+                    .await
+            })
+        },
         is_conflict,
     ),
     (
         "message, no group",
-        |s, r| Box::pin(async move { s.deliver_to_group(row(3), version(0), delivery(800), r).await }),
+        |s, r| {
+            Box::pin(async move {
+                s.deliver_to_group(row(3), version(0), delivery(800), r)
+                    .await
+            })
+        },
         is_conflict,
     ),
-    ("queue", |s, r| Box::pin(async move { s.create_queue(row(1), value(800), r).await }), is_taken),
+    (
+        "queue",
+        |s, r| Box::pin(async move { s.create_queue(row(1), value(800), r).await }),
+        is_taken,
+    ),
     (
         "publish",
         |s, r| {
@@ -43,17 +88,23 @@ const REFUSED: &[Refused] = &[
         "claim",
         |s, r| {
             Box::pin(async move {
-                s.claim_key_packages(vec![consumed(1, 1, TODAY), consumed(1, 7, TODAY)], r).await
+                s.claim_key_packages(vec![consumed(1, 1, TODAY), consumed(1, 7, TODAY)], r)
+                    .await
             })
         },
         is_conflict,
     ),
-    ("handle", |s, r| Box::pin(async move { s.register_handle(row(1), owner(9), value(800), r).await }), is_taken),
+    (
+        "handle",
+        |s, r| Box::pin(async move { s.register_handle(row(1), owner(9), value(800), r).await }),
+        is_taken,
+    ),
 ];
 
-/// Those without a condition.
-const UNCONDITIONAL: &[(&str, fn(Engine, Receipt) -> Attempt)] = &[
-    ("deliver", |s, r| Box::pin(async move { s.deliver(delivery(800), r).await })),
+const UNCONDITIONAL: &[Unconditional] = &[
+    ("deliver", |s, r| {
+        Box::pin(async move { s.deliver(delivery(800), r).await })
+    }),
     ("settle", |s, r| Box::pin(async move { s.settle(r).await })),
 ];
 
@@ -72,24 +123,40 @@ fn is_conflict(error: &StoreError) -> bool {
 /// Group 1 at version 0, id 2 reserved, queue 1, pool 1 with set 1, handle 1: all of owner 1.
 async fn obstructed(store: &Engine) {
     found(store, 1).await;
-    store.reserve_group(reservation(2, 1), free()).await.unwrap();
+    store
+        .reserve_group(reservation(2, 1), free())
+        .await
+        .unwrap();
     store.create_queue(row(1), value(1), free()).await.unwrap();
     publish(store, 1, vec![set(1, TODAY)]).await;
-    store.register_handle(row(1), owner(1), value(1), free()).await.unwrap();
+    store
+        .register_handle(row(1), owner(1), value(1), free())
+        .await
+        .unwrap();
 }
 
 /// [`obstructed`] is as it was, and nothing of what was refused is there.
 async fn assert_unchanged(store: &Engine) {
     let group = store.group(row(1), true).await.unwrap().unwrap();
-    assert_eq!((group.version, group.roster, group.tree), (version(0), value(0), Some(value(0))));
+    assert_eq!(
+        (group.version, group.roster, group.tree),
+        (version(0), value(0), Some(value(0)))
+    );
     assert!(store.group(row(2), false).await.unwrap().is_none());
     assert!(store.group(row(3), false).await.unwrap().is_none());
     assert!(!is_delivered(store, 800).await);
     assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(1)));
     assert_eq!(store.handle(row(1)).await.unwrap(), Some(value(1)));
     for pick in 0..3 {
-        let set = store.claimable_set(row(1), SUITE, TODAY, pick).await.unwrap().unwrap();
-        assert_eq!((set.consume, set.sealed), (Some(consumed(1, 1, TODAY)), value(1)));
+        let set = store
+            .claimable_set(row(1), SUITE, TODAY, pick)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (set.consume, set.sealed),
+            (Some(consumed(1, 1, TODAY)), value(1))
+        );
     }
 }
 
@@ -99,11 +166,17 @@ pub async fn a_recorded_result_comes_before_every_other_refusal(store: Engine) {
     // The token is spent too, and no condition holds.
     for (name, attempt, _) in REFUSED {
         let answer = attempt(Arc::clone(&store), receipt(500)).await;
-        assert!(matches!(&answer, Err(StoreError::AlreadyDone(done)) if *done == value(500)), "{name}: {answer:?}");
+        assert!(
+            matches!(&answer, Err(StoreError::AlreadyDone(done)) if *done == value(500)),
+            "{name}: {answer:?}"
+        );
     }
     for (name, attempt) in UNCONDITIONAL {
         let answer = attempt(Arc::clone(&store), receipt(500)).await;
-        assert!(matches!(&answer, Err(StoreError::AlreadyDone(done)) if *done == value(500)), "{name}: {answer:?}");
+        assert!(
+            matches!(&answer, Err(StoreError::AlreadyDone(done)) if *done == value(500)),
+            "{name}: {answer:?}"
+        );
     }
     assert_unchanged(&store).await;
 }
@@ -112,10 +185,18 @@ pub async fn a_spent_token_comes_before_the_condition(store: Engine) {
     obstructed(&store).await;
     store.settle(paying(vec![token(1, 500)])).await.unwrap();
     let attempts = REFUSED.iter().map(|(name, attempt, _)| (name, attempt));
-    for (name, attempt) in attempts.chain(UNCONDITIONAL.iter().map(|(name, attempt)| (name, attempt))) {
-        let asked = Receipt { spends: vec![token(1, 501), token(1, 500)], result: Some(result(501)) };
+    for (name, attempt) in
+        attempts.chain(UNCONDITIONAL.iter().map(|(name, attempt)| (name, attempt)))
+    {
+        let asked = Receipt {
+            spends: vec![token(1, 501), token(1, 500)],
+            result: Some(result(501)),
+        };
         let answer = attempt(Arc::clone(&store), asked).await;
-        assert!(matches!(answer, Err(StoreError::TokenSpent)), "{name}: {answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::TokenSpent)),
+            "{name}: {answer:?}"
+        );
     }
     assert_unchanged(&store).await;
     assert_not_charged(&store, receipt(501)).await;
@@ -133,35 +214,78 @@ pub async fn a_refusal_writes_nothing(store: Engine) {
 
 pub async fn a_token_pays_once_also_within_one_request(store: Engine) {
     let twice = paying(vec![token(1, 1), token(1, 1)]);
-    assert!(matches!(store.settle(twice).await, Err(StoreError::TokenSpent)));
-    store.settle(paying(vec![token(1, 1), token(1, 2)])).await.unwrap();
+    assert!(matches!(
+        store.settle(twice).await,
+        Err(StoreError::TokenSpent)
+    ));
+    store
+        .settle(paying(vec![token(1, 1), token(1, 2)]))
+        .await
+        .unwrap();
     for number in [1, 2] {
         let again = paying(vec![token(1, number)]);
-        assert!(matches!(store.settle(again).await, Err(StoreError::TokenSpent)));
+        assert!(matches!(
+            store.settle(again).await,
+            Err(StoreError::TokenSpent)
+        ));
     }
 }
 
 pub async fn a_token_is_spent_for_its_issuer_key_only(store: Engine) {
     store.settle(paying(vec![token(1, 1)])).await.unwrap();
     store.settle(paying(vec![token(2, 1)])).await.unwrap();
-    assert!(matches!(store.settle(paying(vec![token(2, 1)])).await, Err(StoreError::TokenSpent)));
+    assert!(matches!(
+        store.settle(paying(vec![token(2, 1)])).await,
+        Err(StoreError::TokenSpent)
+    ));
 }
 
 pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
-    store.reserve_group(reservation(1, 1), receipt(1)).await.unwrap();
-    store.create_group(new_group(1, 1), receipt(2)).await.unwrap();
-    store.advance_group(advance(1, 0, 900), receipt(3)).await.unwrap();
-    store.deliver_to_group(row(1), version(900), delivery(901), receipt(4)).await.unwrap();
+    store
+        .reserve_group(reservation(1, 1), receipt(1))
+        .await
+        .unwrap();
+    store
+        .create_group(new_group(1, 1), receipt(2))
+        .await
+        .unwrap();
+    store
+        .advance_group(advance(1, 0, 900), receipt(3))
+        .await
+        .unwrap();
+    store
+        .deliver_to_group(row(1), version(900), delivery(901), receipt(4))
+        .await
+        .unwrap();
     store.deliver(delivery(902), receipt(5)).await.unwrap();
-    store.create_queue(row(1), value(1), receipt(6)).await.unwrap();
-    store.publish_key_packages(row(1), owner(1), vec![set(1, TODAY)], receipt(7)).await.unwrap();
-    store.claim_key_packages(vec![consumed(1, 1, TODAY)], receipt(8)).await.unwrap();
-    store.register_handle(row(1), owner(1), value(1), receipt(9)).await.unwrap();
+    store
+        .create_queue(row(1), value(1), receipt(6))
+        .await
+        .unwrap();
+    store
+        .publish_key_packages(row(1), owner(1), vec![set(1, TODAY)], receipt(7))
+        .await
+        .unwrap();
+    store
+        .claim_key_packages(vec![consumed(1, 1, TODAY)], receipt(8))
+        .await
+        .unwrap();
+    store
+        .register_handle(row(1), owner(1), value(1), receipt(9))
+        .await
+        .unwrap();
     store.settle(receipt(10)).await.unwrap();
     for number in 1..=10 {
-        assert_eq!(store.result(today(number)).await.unwrap(), Some(value(number)), "result {number}");
+        assert_eq!(
+            store.result(today(number)).await.unwrap(),
+            Some(value(number)),
+            "result {number}"
+        );
         let again = paying(vec![token(1, number)]);
-        assert!(matches!(store.settle(again).await, Err(StoreError::TokenSpent)), "token {number}");
+        assert!(
+            matches!(store.settle(again).await, Err(StoreError::TokenSpent)),
+            "token {number}"
+        );
     }
     for number in 900..=902 {
         assert!(is_delivered(&store, number).await);
@@ -170,14 +294,22 @@ pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
 
 pub async fn a_dropped_issuer_key_takes_its_spent_set_along_and_no_other(store: Engine) {
     for issuer in [0, 1, 2, 0xff] {
-        store.settle(paying((0..20).map(|number| token(issuer, number)).collect())).await.unwrap();
+        store
+            .settle(paying(
+                (0..20).map(|number| token(issuer, number)).collect(),
+            ))
+            .await
+            .unwrap();
     }
     for dropped in [1, 0xff, 7] {
         store.drop_spent([dropped; 32]).await.unwrap();
     }
     for number in 0..20 {
         for dropped in [1, 0xff] {
-            store.settle(paying(vec![token(dropped, number)])).await.unwrap();
+            store
+                .settle(paying(vec![token(dropped, number)]))
+                .await
+                .unwrap();
         }
         for kept in [0, 2] {
             let again = store.settle(paying(vec![token(kept, number)])).await;

@@ -32,8 +32,8 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, WriteBatch, WriteOptions};
 use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet, Receipt,
-    Reservation, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
+    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
 };
 
 /// Version of tables, keys and values. Another one is refused at open.
@@ -71,9 +71,15 @@ impl Rocks {
     /// was written in a format that this version doesn't know.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let db = tables::open(path.as_ref()).map_err(StoreError::Engine)?;
-        let engine = Engine { db, conditions: Stripes::new(), entries: Stripes::new() };
+        let engine = Engine {
+            db,
+            conditions: Stripes::new(),
+            entries: Stripes::new(),
+        };
         engine.check_format()?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self {
+            engine: Arc::new(engine),
+        })
     }
 
     /// Writes all that is in memory to table files. Nothing depends on it (the log has everything);
@@ -90,7 +96,10 @@ impl Rocks {
     /// # Errors
     /// [`StoreError::Engine`].
     pub fn estimated_rows(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
-        Table::ALL.iter().map(|table| Ok((table.name(), self.engine.estimated_rows(*table)?))).collect()
+        Table::ALL
+            .iter()
+            .map(|table| Ok((table.name(), self.engine.estimated_rows(*table)?)))
+            .collect()
     }
 
     async fn blocking<T: Send + 'static>(
@@ -101,8 +110,12 @@ impl Rocks {
         match tokio::task::spawn_blocking(move || call(&engine)).await {
             Ok(answer) => answer,
             // Not its text: a panic message may quote data.
-            Err(error) if error.is_panic() => Err(StoreError::Engine("a storage call panicked".to_owned())),
-            Err(_) => Err(StoreError::Engine("the runtime is shutting down".to_owned())),
+            Err(error) if error.is_panic() => {
+                Err(StoreError::Engine("a storage call panicked".to_owned()))
+            }
+            Err(_) => Err(StoreError::Engine(
+                "the runtime is shutting down".to_owned(),
+            )),
         }
     }
 }
@@ -120,13 +133,17 @@ impl Engine {
     fn check_format(&self) -> Result<(), StoreError> {
         match self.read(Table::Meta, FORMAT_KEY)? {
             Some(format) if *format == FORMAT.to_be_bytes() => Ok(()),
-            Some(_) => Err(StoreError::Engine("the database was written in another format".to_owned())),
+            Some(_) => Err(StoreError::Engine(
+                "the database was written in another format".to_owned(),
+            )),
             None => {
                 for table in Table::ALL {
                     let mut rows = self.db.raw_iterator_cf(self.table(table)?);
                     rows.seek_to_first();
                     if rows.valid() {
-                        return Err(StoreError::Engine("the database does not say its format".to_owned()));
+                        return Err(StoreError::Engine(
+                            "the database does not say its format".to_owned(),
+                        ));
                     }
                     rows.status().map_err(failed)?;
                 }
@@ -146,7 +163,10 @@ impl Engine {
 
     fn estimated_rows(&self, table: Table) -> Result<u64, StoreError> {
         let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
-        let rows = self.db.property_int_value_cf(self.table(table)?, property).map_err(failed)?;
+        let rows = self
+            .db
+            .property_int_value_cf(self.table(table)?, property)
+            .map_err(failed)?;
         Ok(rows.unwrap_or(0))
     }
 
@@ -156,7 +176,9 @@ impl Engine {
     }
 
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
-        self.db.get_pinned_cf(self.table(table)?, key).map_err(failed)
+        self.db
+            .get_pinned_cf(self.table(table)?, key)
+            .map_err(failed)
     }
 
     fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
@@ -164,7 +186,10 @@ impl Engine {
     }
 
     fn batch(&self) -> Batch<'_> {
-        Batch { engine: self, rows: WriteBatch::default() }
+        Batch {
+            engine: self,
+            rows: WriteBatch::default(),
+        }
     }
 }
 
@@ -187,13 +212,15 @@ impl Batch<'_> {
 
     /// From the first key up to the second, which stays.
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.rows.delete_range_cf(self.engine.table(table)?, from, to);
+        self.rows
+            .delete_range_cf(self.engine.table(table)?, from, to);
         Ok(())
     }
 
     /// Adds to a reference count without reading it.
     fn add(&mut self, table: Table, key: &[u8], change: i64) -> Result<(), StoreError> {
-        self.rows.merge_cf(self.engine.table(table)?, key, change.to_be_bytes());
+        self.rows
+            .merge_cf(self.engine.table(table)?, key, change.to_be_bytes());
         Ok(())
     }
 
@@ -213,30 +240,42 @@ impl Batch<'_> {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.engine.db.write_opt(self.rows, &options).map_err(failed)
+        self.engine
+            .db
+            .write_opt(self.rows, &options)
+            .map_err(failed)
     }
 }
 
 #[async_trait]
 impl Store for Rocks {
     async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
-        self.blocking(move |engine| engine.value(Table::Results, &tables::day_key(&at))).await
+        self.blocking(move |engine| engine.value(Table::Results, &tables::day_key(&at)))
+            .await
     }
 
-    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.reserve_group(&reservation, &receipt)).await
+    async fn reserve_group(
+        &self,
+        reservation: Reservation,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.reserve_group(&reservation, &receipt))
+            .await
     }
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.create_group(&group, &receipt)).await
+        self.blocking(move |engine| engine.create_group(&group, &receipt))
+            .await
     }
 
     async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        self.blocking(move |engine| engine.group(&group, with_tree)).await
+        self.blocking(move |engine| engine.group(&group, with_tree))
+            .await
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.advance_group(&advance, &receipt)).await
+        self.blocking(move |engine| engine.advance_group(&advance, &receipt))
+            .await
     }
 
     async fn deliver_to_group(
@@ -246,11 +285,15 @@ impl Store for Rocks {
         deliveries: Deliveries,
         receipt: Receipt,
     ) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.deliver_to_group(&group, &expected, &deliveries, &receipt)).await
+        self.blocking(move |engine| {
+            engine.deliver_to_group(&group, &expected, &deliveries, &receipt)
+        })
+        .await
     }
 
     async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.deliver(&deliveries, &receipt)).await
+        self.blocking(move |engine| engine.deliver(&deliveries, &receipt))
+            .await
     }
 
     async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
@@ -258,19 +301,32 @@ impl Store for Rocks {
     }
 
     async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
-        self.blocking(move |engine| engine.value(Table::Recovery, &row)).await
+        self.blocking(move |engine| engine.value(Table::Recovery, &row))
+            .await
     }
 
-    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.create_queue(&row, &sealed, &receipt)).await
+    async fn create_queue(
+        &self,
+        row: Row,
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.create_queue(&row, &sealed, &receipt))
+            .await
     }
 
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
-        self.blocking(move |engine| engine.value(Table::Queues, &row)).await
+        self.blocking(move |engine| engine.value(Table::Queues, &row))
+            .await
     }
 
-    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.register_incarnation(day, &incarnation)).await
+    async fn register_incarnation(
+        &self,
+        day: u32,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.register_incarnation(day, &incarnation))
+            .await
     }
 
     async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
@@ -278,19 +334,23 @@ impl Store for Rocks {
     }
 
     async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {
-        self.blocking(move |engine| engine.present(Table::Blocks, &at)).await
+        self.blocking(move |engine| engine.present(Table::Blocks, &at))
+            .await
     }
 
     async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.blocking(move |engine| engine.values(Table::Entries, &at)).await
+        self.blocking(move |engine| engine.values(Table::Entries, &at))
+            .await
     }
 
     async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.blocking(move |engine| engine.values(Table::Payloads, &at)).await
+        self.blocking(move |engine| engine.values(Table::Payloads, &at))
+            .await
     }
 
     async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.acknowledge(entries)).await
+        self.blocking(move |engine| engine.acknowledge(entries))
+            .await
     }
 
     async fn publish_key_packages(
@@ -300,7 +360,8 @@ impl Store for Rocks {
         sets: Vec<NewKeyPackageSet>,
         receipt: Receipt,
     ) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.publish_key_packages(&pool, &owner_tag, &sets, &receipt)).await
+        self.blocking(move |engine| engine.publish_key_packages(&pool, &owner_tag, &sets, &receipt))
+            .await
     }
 
     async fn claimable_set(
@@ -310,11 +371,17 @@ impl Store for Rocks {
         today: u32,
         pick: u64,
     ) -> Result<Option<ClaimableSet>, StoreError> {
-        self.blocking(move |engine| engine.claimable_set(&pool, ciphersuite, today, pick)).await
+        self.blocking(move |engine| engine.claimable_set(&pool, ciphersuite, today, pick))
+            .await
     }
 
-    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.claim_key_packages(&sets, &receipt)).await
+    async fn claim_key_packages(
+        &self,
+        sets: Vec<ConsumedSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.claim_key_packages(&sets, &receipt))
+            .await
     }
 
     async fn register_handle(
@@ -324,7 +391,8 @@ impl Store for Rocks {
         sealed: Vec<u8>,
         receipt: Receipt,
     ) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.register_handle(&row, &owner_tag, &sealed, &receipt)).await
+        self.blocking(move |engine| engine.register_handle(&row, &owner_tag, &sealed, &receipt))
+            .await
     }
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
@@ -340,10 +408,12 @@ impl Store for Rocks {
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
-        self.blocking(move |engine| engine.drop_spent(&issuer_key_id)).await
+        self.blocking(move |engine| engine.drop_spent(&issuer_key_id))
+            .await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.blocking(|engine| engine.has(Table::Meta, FORMAT_KEY).map(|_| ())).await
+        self.blocking(|engine| engine.has(Table::Meta, FORMAT_KEY).map(|_| ()))
+            .await
     }
 }

@@ -25,13 +25,22 @@ impl Engine {
     ) -> Result<(), StoreError> {
         // Shared: messages go on side by side, up to the fsync that they share; a change of the
         // version waits until those that saw the old one are written.
-        let _held = self.conditions.claims().shared(Table::Groups, group).receipt(receipt).hold();
+        let _held = self
+            .conditions
+            .claims()
+            .shared(Table::Groups, group)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
         self.expect_version(group, expected)?;
         self.insert(deliveries, receipt)
     }
 
-    pub(super) fn deliver(&self, deliveries: &Deliveries, receipt: &Receipt) -> Result<(), StoreError> {
+    pub(super) fn deliver(
+        &self,
+        deliveries: &Deliveries,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
         let _held = self.conditions.claims().receipt(receipt).hold();
         self.admit(receipt)?;
         self.insert(deliveries, receipt)
@@ -50,7 +59,12 @@ impl Engine {
         sealed: &[u8],
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        let _held = self.conditions.claims().exclusive(Table::Queues, row).receipt(receipt).hold();
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Queues, row)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
         if self.has(Table::Queues, row)? {
             return Err(StoreError::Taken);
@@ -61,9 +75,20 @@ impl Engine {
         batch.write()
     }
 
-    pub(super) fn register_incarnation(&self, day: u32, incarnation: &Incarnation) -> Result<(), StoreError> {
+    pub(super) fn register_incarnation(
+        &self,
+        day: u32,
+        incarnation: &Incarnation,
+    ) -> Result<(), StoreError> {
         let mut batch = self.batch();
-        batch.put(Table::Incarnations, &day_key(&DayRow { day, row: incarnation.0 }), &[])?;
+        batch.put(
+            Table::Incarnations,
+            &day_key(&DayRow {
+                day,
+                row: incarnation.0,
+            }),
+            &[],
+        )?;
         batch.write()
     }
 
@@ -76,7 +101,9 @@ impl Engine {
         let mut lowered: BTreeMap<DayRow, i64> = BTreeMap::new();
         {
             let claims = self.entries.claims();
-            let claims = entries.iter().fold(claims, |c, at| c.exclusive(Table::Entries, &day_key(at)));
+            let claims = entries
+                .iter()
+                .fold(claims, |c, at| c.exclusive(Table::Entries, &day_key(at)));
             let _held = claims.hold();
             let present = self.present(Table::Entries, &entries)?;
             let mut batch = self.batch();
@@ -99,7 +126,9 @@ impl Engine {
         let mut batch = self.batch();
         for payload in lowered.keys() {
             let key = day_key(payload);
-            let Some(count) = self.read(Table::PayloadRefs, &key)? else { continue };
+            let Some(count) = self.read(Table::PayloadRefs, &key)? else {
+                continue;
+            };
             if count_of(&count).ok_or_else(|| malformed(Table::PayloadRefs))? <= 0 {
                 batch.delete(Table::Payloads, &key)?;
                 batch.delete(Table::PayloadRefs, &key)?;
@@ -110,7 +139,13 @@ impl Engine {
 
     /// Not one transition: each range and each batch for itself. What a crash leaves goes next time.
     pub(super) fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
-        let ExpiryDays { queues, results, join_records, reservations, key_packages } = before;
+        let ExpiryDays {
+            queues,
+            results,
+            join_records,
+            reservations,
+            key_packages,
+        } = before;
         for (table, day) in [
             // Entries before what they point to.
             (Table::Entries, queues),
@@ -152,7 +187,9 @@ impl Engine {
         let mut batch = self.batch();
         batch.delete_range(table, from, to)?;
         batch.write()?;
-        self.db.delete_file_in_range_cf(self.table(table)?, from, to).map_err(failed)
+        self.db
+            .delete_file_in_range_cf(self.table(table)?, from, to)
+            .map_err(failed)
     }
 
     /// Sets are sorted by pool, so their days are found pool by pool; live sets are stepped over.
@@ -178,14 +215,27 @@ impl Engine {
 
     /// A replacement that is published meanwhile must not go: the row is held and read again.
     fn expire_last_resort(&self, before: u32) -> Result<(), StoreError> {
-        let expired = |value: &[u8]| value.first_chunk().is_some_and(|day| u32::from_be_bytes(*day) < before);
+        let expired = |value: &[u8]| {
+            value
+                .first_chunk()
+                .is_some_and(|day| u32::from_be_bytes(*day) < before)
+        };
         let mut rows = self.db.raw_iterator_cf(self.table(Table::LastResort)?);
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
             if expired(value) {
-                let (pool, _) = key.split_first_chunk::<16>().ok_or_else(|| malformed(Table::LastResort))?;
-                let _held = self.conditions.claims().exclusive(Table::Pools, pool).hold();
-                if self.read(Table::LastResort, key)?.is_some_and(|value| expired(&value)) {
+                let (pool, _) = key
+                    .split_first_chunk::<16>()
+                    .ok_or_else(|| malformed(Table::LastResort))?;
+                let _held = self
+                    .conditions
+                    .claims()
+                    .exclusive(Table::Pools, pool)
+                    .hold();
+                if self
+                    .read(Table::LastResort, key)?
+                    .is_some_and(|value| expired(&value))
+                {
                     let mut batch = self.batch();
                     batch.delete(Table::LastResort, key)?;
                     // What comes back after a crash is expired still.
@@ -201,11 +251,19 @@ impl Engine {
 impl Batch<'_> {
     /// Inserts only: no row is read, none is there before but block markers, whose value is empty.
     pub(super) fn deliveries(&mut self, deliveries: &Deliveries) -> Result<(), StoreError> {
-        let Deliveries { payloads, entries, blocks } = deliveries;
+        let Deliveries {
+            payloads,
+            entries,
+            blocks,
+        } = deliveries;
         for payload in payloads {
             let key = day_key(&payload.at);
             self.put(Table::Payloads, &key, &payload.sealed)?;
-            self.put(Table::PayloadRefs, &key, &i64::from(payload.references).to_be_bytes())?;
+            self.put(
+                Table::PayloadRefs,
+                &key,
+                &i64::from(payload.references).to_be_bytes(),
+            )?;
         }
         for (at, sealed) in entries {
             self.put(Table::Entries, &day_key(at), sealed)?;

@@ -15,7 +15,11 @@ impl Engine {
         Ok(self.read(table, key)?.map(|value| value.to_vec()))
     }
 
-    pub(super) fn values(&self, table: Table, at: &[DayRow]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    pub(super) fn values(
+        &self,
+        table: Table,
+        at: &[DayRow],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.each(table, at, |value| value.map(<[u8]>::to_vec))
     }
 
@@ -38,20 +42,35 @@ impl Engine {
             .collect()
     }
 
-    pub(super) fn group(&self, group: &[u8; 16], with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+    pub(super) fn group(
+        &self,
+        group: &[u8; 16],
+        with_tree: bool,
+    ) -> Result<Option<StoredGroup>, StoreError> {
         // One point in time, so that the roster of one epoch never comes with the tree of another.
         let now = self.db.snapshot();
-        let Some(value) = now.get_pinned_cf(self.table(Table::Groups)?, group).map_err(failed)? else {
+        let Some(value) = now
+            .get_pinned_cf(self.table(Table::Groups)?, group)
+            .map_err(failed)?
+        else {
             return Ok(None);
         };
-        let (version, roster) = value.split_first_chunk().ok_or_else(|| malformed(Table::Groups))?;
+        let (version, roster) = value
+            .split_first_chunk()
+            .ok_or_else(|| malformed(Table::Groups))?;
         let tree = if with_tree {
-            let tree = now.get_cf(self.table(Table::Trees)?, group).map_err(failed)?;
+            let tree = now
+                .get_cf(self.table(Table::Trees)?, group)
+                .map_err(failed)?;
             Some(tree.ok_or_else(|| malformed(Table::Trees))?)
         } else {
             None
         };
-        Ok(Some(StoredGroup { version: *version, roster: roster.to_vec(), tree }))
+        Ok(Some(StoredGroup {
+            version: *version,
+            roster: roster.to_vec(),
+            tree,
+        }))
     }
 
     pub(super) fn join_record(&self, at: &[DayRow]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -68,8 +87,12 @@ impl Engine {
         rows.seek_to_first();
         let mut incarnations = Vec::new();
         while let Some(key) = rows.key() {
-            let (day, incarnation) = key.split_first_chunk().ok_or_else(|| malformed(Table::Incarnations))?;
-            let incarnation = incarnation.try_into().map_err(|_| malformed(Table::Incarnations))?;
+            let (day, incarnation) = key
+                .split_first_chunk()
+                .ok_or_else(|| malformed(Table::Incarnations))?;
+            let incarnation = incarnation
+                .try_into()
+                .map_err(|_| malformed(Table::Incarnations))?;
             incarnations.push((u32::from_be_bytes(*day), Incarnation(incarnation)));
             rows.next();
         }
@@ -87,7 +110,9 @@ impl Engine {
         let prefix = suite_key(pool, ciphersuite);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(behind(&prefix));
-        let mut rows = self.db.raw_iterator_cf_opt(self.table(Table::KeyPackages)?, options);
+        let mut rows = self
+            .db
+            .raw_iterator_cf_opt(self.table(Table::KeyPackages)?, options);
         let mut candidates: Vec<Vec<u8>> = Vec::new();
         rows.seek([&prefix[..], &today.to_be_bytes()].concat());
         while let Some(key) = rows.key() {
@@ -98,27 +123,45 @@ impl Engine {
             rows.next();
         }
         rows.status().map_err(failed)?;
-        let start = pick.checked_rem(candidates.len() as u64).and_then(|start| usize::try_from(start).ok());
+        let start = pick
+            .checked_rem(candidates.len() as u64)
+            .and_then(|start| usize::try_from(start).ok());
         if let Some(key) = start.and_then(|start| candidates.get(start)) {
             // The iterator stays at its point in time: the set is there even if it is claimed meanwhile.
             rows.seek(key);
-            let sealed = rows.value().ok_or_else(|| malformed(Table::KeyPackages))?.to_vec();
+            let sealed = rows
+                .value()
+                .ok_or_else(|| malformed(Table::KeyPackages))?
+                .to_vec();
             let set = set_of(key).ok_or_else(|| malformed(Table::KeyPackages))?;
-            return Ok(Some(ClaimableSet { consume: Some(set), sealed }));
+            return Ok(Some(ClaimableSet {
+                consume: Some(set),
+                sealed,
+            }));
         }
 
-        let Some(value) = self.read(Table::LastResort, &prefix)? else { return Ok(None) };
-        let (expiry_day, sealed) = value.split_first_chunk().ok_or_else(|| malformed(Table::LastResort))?;
+        let Some(value) = self.read(Table::LastResort, &prefix)? else {
+            return Ok(None);
+        };
+        let (expiry_day, sealed) = value
+            .split_first_chunk()
+            .ok_or_else(|| malformed(Table::LastResort))?;
         if u32::from_be_bytes(*expiry_day) < today {
             return Ok(None);
         }
-        Ok(Some(ClaimableSet { consume: None, sealed: sealed.to_vec() }))
+        Ok(Some(ClaimableSet {
+            consume: None,
+            sealed: sealed.to_vec(),
+        }))
     }
 
     pub(super) fn handle(&self, row: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(value) = self.read(Table::Handles, row)? else { return Ok(None) };
-        let (_, sealed) =
-            value.split_first_chunk::<OWNER_TAG_LEN>().ok_or_else(|| malformed(Table::Handles))?;
+        let Some(value) = self.read(Table::Handles, row)? else {
+            return Ok(None);
+        };
+        let (_, sealed) = value
+            .split_first_chunk::<OWNER_TAG_LEN>()
+            .ok_or_else(|| malformed(Table::Handles))?;
         Ok(Some(sealed.to_vec()))
     }
 }

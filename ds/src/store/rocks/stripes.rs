@@ -42,11 +42,17 @@ pub(super) struct Held<'a> {
 
 impl Stripes {
     pub(super) fn new() -> Self {
-        Self { locks: (0..STRIPES).map(|_| RwLock::new(())).collect(), hasher: RandomState::new() }
+        Self {
+            locks: (0..STRIPES).map(|_| RwLock::new(())).collect(),
+            hasher: RandomState::new(),
+        }
     }
 
     pub(super) fn claims(&self) -> Claims<'_> {
-        Claims { stripes: self, modes: BTreeMap::new() }
+        Claims {
+            stripes: self,
+            modes: BTreeMap::new(),
+        }
     }
 }
 
@@ -85,13 +91,20 @@ impl<'a> Claims<'a> {
     pub(super) fn hold(self) -> Held<'a> {
         let (mut shared, mut exclusive) = (Vec::new(), Vec::new());
         for (stripe, mode) in self.modes {
-            let Some(lock) = self.stripes.locks.get(stripe) else { continue };
+            let Some(lock) = self.stripes.locks.get(stripe) else {
+                continue;
+            };
             // The lock guards no memory that a panic could have left half written.
             match mode {
                 Mode::Shared => shared.push(lock.read().unwrap_or_else(PoisonError::into_inner)),
-                Mode::Exclusive => exclusive.push(lock.write().unwrap_or_else(PoisonError::into_inner)),
+                Mode::Exclusive => {
+                    exclusive.push(lock.write().unwrap_or_else(PoisonError::into_inner))
+                }
             }
         }
-        Held { _shared: shared, _exclusive: exclusive }
+        Held {
+            _shared: shared,
+            _exclusive: exclusive,
+        }
     }
 }

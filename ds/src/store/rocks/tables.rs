@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, DataBlockIndexType,
-    LogLevel, MergeOperands, Options,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DataBlockIndexType, LogLevel, MergeOperands, Options,
 };
 
 use crate::store::{ConsumedSet, DayRow, Spend};
@@ -106,7 +106,9 @@ impl Table {
     fn load(self) -> Load {
         match self {
             Self::Groups | Self::Trees | Self::Payloads | Self::PayloadRefs => Load::Heavy,
-            Self::Entries | Self::Blocks | Self::Results | Self::Spent => Load::HeavyAndMostlyAbsent,
+            Self::Entries | Self::Blocks | Self::Results | Self::Spent => {
+                Load::HeavyAndMostlyAbsent
+            }
             Self::Meta
             | Self::Reservations
             | Self::JoinRecords
@@ -158,7 +160,9 @@ pub(super) fn open(path: &Path) -> Result<DB, String> {
     let mut options = Options::default();
     if path.join("CURRENT").exists() {
         let tables = DB::list_cf(&options, path).map_err(|error| error.to_string())?;
-        let known = |name: &String| name == "default" || Table::ALL.iter().any(|table| table.name() == name);
+        let known = |name: &String| {
+            name == "default" || Table::ALL.iter().any(|table| table.name() == name)
+        };
         if !tables.iter().all(known) {
             return Err("the database has tables that this version doesn't know".to_owned());
         }
@@ -169,7 +173,9 @@ pub(super) fn open(path: &Path) -> Result<DB, String> {
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
     options.set_max_total_wal_size(LOG_BYTES);
     options.set_bytes_per_sync(SYNC_STEP_BYTES);
-    let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let cores = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 8);
     options.set_max_background_jobs(i32::try_from(cores).unwrap_or(2));
     // After a crash the log is good up to its last sync; what comes behind was never acknowledged and
     // may be torn. Stop there.
@@ -181,7 +187,8 @@ pub(super) fn open(path: &Path) -> Result<DB, String> {
     options.set_max_log_file_size(4 << 20);
 
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
+    let tables =
+        Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
     DB::open_cf_descriptors(&options, path, tables).map_err(|error| error.to_string())
 }
 

@@ -50,7 +50,10 @@ async fn everything_is_there_after_a_flush_and_a_reopen() {
 #[tokio::test]
 async fn a_directory_belongs_to_one_engine() {
     let (store, directory) = fresh();
-    assert!(matches!(Rocks::open(directory.path()), Err(StoreError::Engine(_))));
+    assert!(matches!(
+        Rocks::open(directory.path()),
+        Err(StoreError::Engine(_))
+    ));
     drop(store);
     Rocks::open(directory.path()).unwrap();
 }
@@ -59,7 +62,9 @@ async fn a_directory_belongs_to_one_engine() {
 async fn another_format_is_refused() {
     let (store, directory) = fresh();
     let mut batch = store.engine.batch();
-    batch.put(Table::Meta, FORMAT_KEY, &(FORMAT + 1).to_be_bytes()).unwrap();
+    batch
+        .put(Table::Meta, FORMAT_KEY, &(FORMAT + 1).to_be_bytes())
+        .unwrap();
     batch.write().unwrap();
     drop(store);
     let refused = Rocks::open(directory.path()).unwrap_err().to_string();
@@ -99,12 +104,19 @@ async fn a_panic_in_a_storage_call_is_an_engine_error_and_blocks_nobody() {
     let (store, _directory) = fresh();
     let answer = store
         .blocking::<()>(|engine| {
-            let _held = engine.conditions.claims().exclusive(Table::Queues, &[1; 16]).hold();
+            let _held = engine
+                .conditions
+                .claims()
+                .exclusive(Table::Queues, &[1; 16])
+                .hold();
             panic!("a fault");
         })
         .await;
     assert!(matches!(answer, Err(StoreError::Engine(text)) if !text.contains("a fault")));
-    store.create_queue([1; 16], Vec::new(), Receipt::default()).await.unwrap();
+    store
+        .create_queue([1; 16], Vec::new(), Receipt::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -113,20 +125,52 @@ async fn expired_days_leave_the_disk_with_their_files() {
     let sealed = |day: u8| vec![day; 4_000];
     for day in 1..=4 {
         for number in 0..250_u8 {
-            let at = DayRow { day: u32::from(day), row: [number; 16] };
+            let at = DayRow {
+                day: u32::from(day),
+                row: [number; 16],
+            };
             let entries = vec![(at, sealed(day))];
-            store.deliver(Deliveries { entries, ..Deliveries::default() }, Receipt::default()).await.unwrap();
+            store
+                .deliver(
+                    Deliveries {
+                        entries,
+                        ..Deliveries::default()
+                    },
+                    Receipt::default(),
+                )
+                .await
+                .unwrap();
         }
     }
     store.flush().await.unwrap();
-    store.expire(ExpiryDays { queues: 4, results: 0, join_records: 0, reservations: 0, key_packages: 0 }).await.unwrap();
+    store
+        .expire(ExpiryDays {
+            queues: 4,
+            results: 0,
+            join_records: 0,
+            reservations: 0,
+            key_packages: 0,
+        })
+        .await
+        .unwrap();
     store.flush().await.unwrap();
     let entries = store.engine.table(Table::Entries).unwrap();
-    store.engine.db.compact_range_cf(entries, None::<&[u8]>, None::<&[u8]>);
+    store
+        .engine
+        .db
+        .compact_range_cf(entries, None::<&[u8]>, None::<&[u8]>);
     let left = |day: u8| {
-        let files = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
-        let mut tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
-        tables.any(|table| std::fs::read(table).unwrap().windows(4_000).any(|bytes| bytes == sealed(day)))
+        let files = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let mut tables =
+            files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
+        tables.any(|table| {
+            std::fs::read(table)
+                .unwrap()
+                .windows(4_000)
+                .any(|bytes| bytes == sealed(day))
+        })
     };
     assert!(!left(1) && !left(3) && left(4));
 }
@@ -134,10 +178,23 @@ async fn expired_days_leave_the_disk_with_their_files() {
 #[tokio::test]
 async fn reference_counts_survive_their_merges_in_files() {
     let (store, directory) = fresh();
-    let at = |number: u8| DayRow { day: 1, row: [number; 16] };
-    let payload = crate::store::NewPayload { at: at(0), sealed: b"payload".to_vec(), references: 4 };
-    let entries = (1..=4).map(|number| (at(number), b"entry".to_vec())).collect();
-    let deliveries = Deliveries { payloads: vec![payload], entries, blocks: Vec::new() };
+    let at = |number: u8| DayRow {
+        day: 1,
+        row: [number; 16],
+    };
+    let payload = crate::store::NewPayload {
+        at: at(0),
+        sealed: b"payload".to_vec(),
+        references: 4,
+    };
+    let entries = (1..=4)
+        .map(|number| (at(number), b"entry".to_vec()))
+        .collect();
+    let deliveries = Deliveries {
+        payloads: vec![payload],
+        entries,
+        blocks: Vec::new(),
+    };
     store.deliver(deliveries, Receipt::default()).await.unwrap();
     for number in 1..=3 {
         // Each decrement in a file of its own, so that they meet in compaction only.
@@ -146,10 +203,16 @@ async fn reference_counts_survive_their_merges_in_files() {
     }
     store.flush().await.unwrap();
     let references = store.engine.table(Table::PayloadRefs).unwrap();
-    store.engine.db.compact_range_cf(references, None::<&[u8]>, None::<&[u8]>);
+    store
+        .engine
+        .db
+        .compact_range_cf(references, None::<&[u8]>, None::<&[u8]>);
     drop(store);
     let store = Rocks::open(directory.path()).unwrap();
-    assert_eq!(store.payloads(vec![at(0)]).await.unwrap(), [Some(b"payload".to_vec())]);
+    assert_eq!(
+        store.payloads(vec![at(0)]).await.unwrap(),
+        [Some(b"payload".to_vec())]
+    );
     store.acknowledge(vec![(at(4), at(0))]).await.unwrap();
     assert_eq!(store.payloads(vec![at(0)]).await.unwrap(), [None]);
     let rows = store.estimated_rows().unwrap();

@@ -5,7 +5,8 @@ use super::reads::OWNER_TAG_LEN;
 use super::tables::{Table, day_key, set_key, spent_key, suite_key};
 use super::{Batch, Engine, malformed};
 use crate::store::{
-    Advance, ConsumedSet, DayRow, NewGroup, NewKeyPackageSet, Receipt, Reservation, StoreError, Version,
+    Advance, ConsumedSet, DayRow, NewGroup, NewKeyPackageSet, Receipt, Reservation, StoreError,
+    Version,
 };
 
 impl Engine {
@@ -17,7 +18,11 @@ impl Engine {
             return Err(StoreError::AlreadyDone(done));
         }
         for (position, spend) in receipt.spends.iter().enumerate() {
-            let twice = receipt.spends.iter().take(position).any(|earlier| earlier == spend);
+            let twice = receipt
+                .spends
+                .iter()
+                .take(position)
+                .any(|earlier| earlier == spend);
             if twice || self.has(Table::Spent, &spent_key(spend))? {
                 return Err(StoreError::TokenSpent);
             }
@@ -25,16 +30,29 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn reserve_group(&self, reservation: &Reservation, receipt: &Receipt) -> Result<(), StoreError> {
+    pub(super) fn reserve_group(
+        &self,
+        reservation: &Reservation,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
         let group = &reservation.at.row;
-        let _held = self.conditions.claims().exclusive(Table::Groups, group).receipt(receipt).hold();
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Groups, group)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
         if self.has(Table::Groups, group)? || self.is_reserved(reservation)? {
             return Err(StoreError::Taken);
         }
         let mut batch = self.batch();
         batch.receipt(receipt)?;
-        batch.put(Table::Reservations, &day_key(&reservation.at), &reservation.owner_tag)?;
+        batch.put(
+            Table::Reservations,
+            &day_key(&reservation.at),
+            &reservation.owner_tag,
+        )?;
         batch.write()
     }
 
@@ -47,13 +65,28 @@ impl Engine {
         Ok(false)
     }
 
-    pub(super) fn create_group(&self, group: &NewGroup, receipt: &Receipt) -> Result<(), StoreError> {
-        let _held = self.conditions.claims().exclusive(Table::Groups, &group.group).receipt(receipt).hold();
+    pub(super) fn create_group(
+        &self,
+        group: &NewGroup,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Groups, &group.group)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
         let mut reservation = None;
         for day in &group.reservation_days {
-            let key = day_key(&DayRow { day: *day, row: group.group });
-            if self.read(Table::Reservations, &key)?.is_some_and(|owner| *owner == group.owner_tag) {
+            let key = day_key(&DayRow {
+                day: *day,
+                row: group.group,
+            });
+            if self
+                .read(Table::Reservations, &key)?
+                .is_some_and(|owner| *owner == group.owner_tag)
+            {
                 reservation = Some(key);
                 break;
             }
@@ -71,14 +104,35 @@ impl Engine {
     }
 
     /// The caller holds the group.
-    pub(super) fn expect_version(&self, group: &[u8; 16], expected: &Version) -> Result<(), StoreError> {
-        let Some(value) = self.read(Table::Groups, group)? else { return Err(StoreError::Conflict) };
-        let (version, _) = value.split_first_chunk().ok_or_else(|| malformed(Table::Groups))?;
-        if version == expected { Ok(()) } else { Err(StoreError::Conflict) }
+    pub(super) fn expect_version(
+        &self,
+        group: &[u8; 16],
+        expected: &Version,
+    ) -> Result<(), StoreError> {
+        let Some(value) = self.read(Table::Groups, group)? else {
+            return Err(StoreError::Conflict);
+        };
+        let (version, _) = value
+            .split_first_chunk()
+            .ok_or_else(|| malformed(Table::Groups))?;
+        if version == expected {
+            Ok(())
+        } else {
+            Err(StoreError::Conflict)
+        }
     }
 
-    pub(super) fn advance_group(&self, advance: &Advance, receipt: &Receipt) -> Result<(), StoreError> {
-        let _held = self.conditions.claims().exclusive(Table::Groups, &advance.group).receipt(receipt).hold();
+    pub(super) fn advance_group(
+        &self,
+        advance: &Advance,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Groups, &advance.group)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
         self.expect_version(&advance.group, &advance.expected)?;
         let mut batch = self.batch();
@@ -107,32 +161,60 @@ impl Engine {
         sets: &[NewKeyPackageSet],
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        let _held = self.conditions.claims().exclusive(Table::Pools, pool).receipt(receipt).hold();
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Pools, pool)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
-        if self.read(Table::Pools, pool)?.is_some_and(|owner| *owner != *owner_tag) {
+        if self
+            .read(Table::Pools, pool)?
+            .is_some_and(|owner| *owner != *owner_tag)
+        {
             return Err(StoreError::Taken);
         }
         let mut batch = self.batch();
         batch.receipt(receipt)?;
         batch.put(Table::Pools, pool, owner_tag)?;
         for set in sets {
-            let NewKeyPackageSet { id, ciphersuite, expiry_day, last_resort, sealed } = set;
+            let NewKeyPackageSet {
+                id,
+                ciphersuite,
+                expiry_day,
+                last_resort,
+                sealed,
+            } = set;
             if *last_resort {
                 let value = [&expiry_day.to_be_bytes()[..], sealed].concat();
                 batch.put(Table::LastResort, &suite_key(pool, *ciphersuite), &value)?;
             } else {
                 let (ciphersuite, expiry_day) = (*ciphersuite, *expiry_day);
-                let key = set_key(&ConsumedSet { pool: *pool, ciphersuite, expiry_day, id: *id });
+                let key = set_key(&ConsumedSet {
+                    pool: *pool,
+                    ciphersuite,
+                    expiry_day,
+                    id: *id,
+                });
                 batch.put(Table::KeyPackages, &key, sealed)?;
             }
         }
         batch.write()
     }
 
-    pub(super) fn claim_key_packages(&self, sets: &[ConsumedSet], receipt: &Receipt) -> Result<(), StoreError> {
+    pub(super) fn claim_key_packages(
+        &self,
+        sets: &[ConsumedSet],
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
         let keys: Vec<_> = sets.iter().map(set_key).collect();
         let claims = self.conditions.claims().receipt(receipt);
-        let _held = keys.iter().fold(claims, |claims, key| claims.exclusive(Table::KeyPackages, key)).hold();
+        let _held = keys
+            .iter()
+            .fold(claims, |claims, key| {
+                claims.exclusive(Table::KeyPackages, key)
+            })
+            .hold();
         self.admit(receipt)?;
         let mut batch = self.batch();
         batch.receipt(receipt)?;
@@ -153,9 +235,17 @@ impl Engine {
         sealed: &[u8],
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        let _held = self.conditions.claims().exclusive(Table::Handles, row).receipt(receipt).hold();
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Handles, row)
+            .receipt(receipt)
+            .hold();
         self.admit(receipt)?;
-        if self.read(Table::Handles, row)?.is_some_and(|value| !value.starts_with(owner_tag)) {
+        if self
+            .read(Table::Handles, row)?
+            .is_some_and(|value| !value.starts_with(owner_tag))
+        {
             return Err(StoreError::Taken);
         }
         let mut batch = self.batch();
@@ -184,7 +274,12 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn roster(&mut self, group: &[u8; 16], version: &Version, roster: &[u8]) -> Result<(), StoreError> {
+    fn roster(
+        &mut self,
+        group: &[u8; 16],
+        version: &Version,
+        roster: &[u8],
+    ) -> Result<(), StoreError> {
         self.put(Table::Groups, group, &[&version[..], roster].concat())
     }
 }

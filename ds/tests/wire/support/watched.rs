@@ -1,0 +1,186 @@
+//! A store that counts the transitions which happened, and lets a test act in between a domain
+//! decision and its transition: races happen when the test says so.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use crypto::rows::Row;
+use ds::store::{
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet, Receipt,
+    Reservation, Store, StoreError, StoredGroup, Version,
+};
+use protocol::ids::Incarnation;
+
+type Interlude = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub struct Watched {
+    engine: Arc<dyn Store>,
+    transitions: AtomicU64,
+    interlude: Mutex<Option<Interlude>>,
+}
+
+impl Watched {
+    pub fn new(engine: Arc<dyn Store>) -> Self {
+        Self { engine, transitions: AtomicU64::new(0), interlude: Mutex::new(None) }
+    }
+
+    /// How many transitions have succeeded.
+    pub fn transitions(&self) -> u64 {
+        self.transitions.load(Ordering::SeqCst)
+    }
+
+    /// Runs `interlude` right before the next transition of a group.
+    pub fn before_next_group_transition(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+        *self.interlude.lock().unwrap() = Some(Box::pin(interlude));
+    }
+
+    async fn play_interlude(&self) {
+        let interlude = self.interlude.lock().unwrap().take();
+        if let Some(interlude) = interlude {
+            interlude.await;
+        }
+    }
+
+    fn count<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if outcome.is_ok() {
+            self.transitions.fetch_add(1, Ordering::SeqCst);
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Store for Watched {
+    async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.result(at).await
+    }
+
+    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.reserve_group(reservation, receipt).await)
+    }
+
+    async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.create_group(group, receipt).await)
+    }
+
+    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+        self.engine.group(group, with_tree).await
+    }
+
+    async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
+        self.play_interlude().await;
+        self.count(self.engine.advance_group(advance, receipt).await)
+    }
+
+    async fn deliver_to_group(
+        &self,
+        group: Row,
+        expected: Version,
+        deliveries: Deliveries,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.play_interlude().await;
+        self.count(self.engine.deliver_to_group(group, expected, deliveries, receipt).await)
+    }
+
+    async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.deliver(deliveries, receipt).await)
+    }
+
+    async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.join_record(at).await
+    }
+
+    async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.recovery_record(row).await
+    }
+
+    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.create_queue(row, sealed, receipt).await)
+    }
+
+    async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.queue(row).await
+    }
+
+    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
+        // Not counted: a name that a process made up for itself, no effect of a request.
+        self.engine.register_incarnation(day, incarnation).await
+    }
+
+    async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
+        self.engine.incarnations().await
+    }
+
+    async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {
+        self.engine.blocks(at).await
+    }
+
+    async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.engine.entries(at).await
+    }
+
+    async fn payloads(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.engine.payloads(at).await
+    }
+
+    async fn acknowledge(&self, entries: Vec<(DayRow, DayRow)>) -> Result<(), StoreError> {
+        self.count(self.engine.acknowledge(entries).await)
+    }
+
+    async fn publish_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        sets: Vec<NewKeyPackageSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(self.engine.publish_key_packages(pool, owner_tag, sets, receipt).await)
+    }
+
+    async fn claimable_set(
+        &self,
+        pool: Row,
+        ciphersuite: u16,
+        today: u32,
+        pick: u64,
+    ) -> Result<Option<ClaimableSet>, StoreError> {
+        self.engine.claimable_set(pool, ciphersuite, today, pick).await
+    }
+
+    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.claim_key_packages(sets, receipt).await)
+    }
+
+    async fn register_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(self.engine.register_handle(row, owner_tag, sealed, receipt).await)
+    }
+
+    async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.handle(row).await
+    }
+
+    async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
+        self.count(self.engine.settle(receipt).await)
+    }
+
+    async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
+        self.count(self.engine.expire(before).await)
+    }
+
+    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.count(self.engine.drop_spent(issuer_key_id).await)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.engine.check().await
+    }
+}
