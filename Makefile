@@ -1,0 +1,56 @@
+# Everything is built once, in one profile, outside the clone: a second clone builds next to nothing.
+export CARGO_TARGET_DIR ?= $(or $(HOME),$(CURDIR))/.cache/mimimi/target
+
+# What `make setup` found out: where libclang is, when that is not obvious.
+EXPORTS := $(CARGO_TARGET_DIR)/setup/exports
+CARGO = . "$(EXPORTS)" && cargo
+XTASK = "$(CARGO_TARGET_DIR)/release/xtask"
+
+# How many inputs each property is tried with by `make fuzz`.
+FUZZ_CASES ?= 200000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build stack demo test bench lint fuzz clean
+
+help:
+	@echo 'make demo    the system at work: three users, a crash, a removal, what each operator saw'
+	@echo 'make test    set-up, build and every test'
+	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C'
+	@echo 'make bench   what a message and a commit cost'
+	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
+	@echo 'make fuzz    decoders and parsers against random input'
+	@echo 'make build   all binaries;  make setup   what a build needs;  make clean'
+
+setup:
+	@sh scripts/setup.sh "$(EXPORTS)"
+
+build: setup
+	$(CARGO) build --release --workspace --bins
+
+stack: build
+	@$(XTASK) stack
+
+demo: build
+	@$(XTASK) demo
+
+# The binaries first: end-to-end tests run them.
+test: build
+	$(CARGO) test --release --workspace
+
+bench: setup
+	$(CARGO) bench --workspace --bench delivery
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) xtask check-deps
+	$(CARGO) xtask check-claims
+	sh scripts/deny.sh
+
+# Properties over random input, many more of it than `make test` takes.
+fuzz: setup
+	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --package protocol --package crypto --package ohttp-gateway'
+
+clean:
+	rm -rf target
+	cargo clean

@@ -1,0 +1,113 @@
+//! The configuration file of each service. What is not said here has the service's own default.
+
+use std::path::Path;
+
+use anyhow::Result;
+use toml::{Table, Value, toml};
+
+use super::accounts::{AUDIENCE, Accounts, ISSUER};
+use super::{Layout, LogLevel, Ports, Service, write_whole};
+
+/// How long a service may take to end.
+pub(super) const DRAIN_SECONDS: i64 = 4;
+
+/// The issuer's name in token challenges: it stays when the stack moves to other ports.
+const ISSUER_NAME: &str = "issuer.localhost";
+/// The delivery service's domain: pseudonyms are qualified with it.
+const DOMAIN: &str = "ds.localhost";
+
+pub(super) fn write(
+    layout: &Layout,
+    ports: Ports,
+    log: LogLevel,
+    accounts: &Accounts,
+) -> Result<()> {
+    for service in Service::ALL {
+        let mut config = match service {
+            Service::Relay => relay(ports),
+            Service::Gateway => gateway(layout, ports),
+            Service::Ds => ds(layout, ports),
+            Service::Issuer => issuer(layout, accounts),
+        };
+        config.insert("listen".into(), ports.of(service).to_string().into());
+        let mut kit = Table::new();
+        kit.insert(
+            "admin_listen".into(),
+            ports.admin_of(service).to_string().into(),
+        );
+        kit.insert("log_level".into(), log.to_string().into());
+        kit.insert("drain_seconds".into(), DRAIN_SECONDS.into());
+        config.insert("service".into(), kit.into());
+        write_whole(&layout.config(service), &toml::to_string(&config)?)?;
+    }
+    Ok(())
+}
+
+fn url(ports: Ports, service: Service) -> Value {
+    format!("http://{}", ports.of(service)).into()
+}
+
+fn path(path: &Path) -> Value {
+    path.to_string_lossy().into_owned().into()
+}
+
+fn gateway_secret(layout: &Layout) -> Value {
+    path(&layout.keys(Service::Gateway).join("gateway-secret"))
+}
+
+fn relay(ports: Ports) -> Table {
+    let mut config = Table::new();
+    config.insert("gateway".into(), url(ports, Service::Gateway));
+    config
+}
+
+fn gateway(layout: &Layout, ports: Ports) -> Table {
+    let mut key = toml! { id = 1 };
+    let seed = layout.keys(Service::Gateway).join("ohttp-seed-1");
+    key.insert("seed_file".into(), path(&seed));
+    let mut target = toml! {
+        scheme = "http"
+        methods = ["GET", "POST"]
+        path_prefix = "/v1/"
+    };
+    target.insert("authority".into(), ports.of(Service::Ds).to_string().into());
+    target.insert("forward_to".into(), url(ports, Service::Ds));
+    let mut config = Table::new();
+    config.insert("gateway_secret_file".into(), gateway_secret(layout));
+    config.insert("keys".into(), vec![key].into());
+    config.insert("targets".into(), vec![target].into());
+    config
+}
+
+fn ds(layout: &Layout, ports: Ports) -> Table {
+    let keys = layout.keys(Service::Ds);
+    let mut issuer = Table::new();
+    issuer.insert("name".into(), ISSUER_NAME.into());
+    issuer.insert("origin".into(), DOMAIN.into());
+    let directory = format!(
+        "http://{}/.well-known/private-token-issuer-directory",
+        ports.of(Service::Issuer)
+    );
+    issuer.insert("directory".into(), directory.into());
+    let mut config = Table::new();
+    config.insert("domain".into(), DOMAIN.into());
+    let mut store = toml! { engine = "rocksdb" };
+    store.insert("directory".into(), path(&layout.data(Service::Ds)));
+    config.insert("store".into(), store.into());
+    config.insert("service_key_file".into(), path(&keys.join("service-keys")));
+    config.insert("gateway_secret_file".into(), gateway_secret(layout));
+    config.insert("issuer".into(), issuer.into());
+    config
+}
+
+fn issuer(layout: &Layout, known: &Accounts) -> Table {
+    let mut accounts = Table::new();
+    accounts.insert("issuer".into(), ISSUER.into());
+    accounts.insert("audience".into(), AUDIENCE.into());
+    accounts.insert("keys".into(), vec![known.public_key.clone()].into());
+    let mut config = toml! { tokens_per_account_per_day = 2000 };
+    config.insert("data_directory".into(), path(&layout.data(Service::Issuer)));
+    config.insert("key_directory".into(), path(&layout.keys(Service::Issuer)));
+    config.insert("accounts".into(), accounts.into());
+    config
+}

@@ -1,0 +1,389 @@
+//! The four services as separate processes on loopback.
+//!
+//! ```text
+//! DIR/stack.json    where everything is; there while all four are up
+//! DIR/data/SERVICE  what the service stores
+//! DIR/keys/SERVICE  what it must keep apart from that: key files
+//! DIR/accounts/     ten account tokens
+//! DIR/config/, DIR/logs/
+//! ```
+//!
+//! All but configuration and stack.json is made once and kept, so that a stack started again on the
+//! same directory goes on with it.
+
+mod accounts;
+mod config;
+mod supervisor;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+pub use supervisor::Stack;
+pub(crate) use supervisor::beside;
+
+/// What `cargo xtask stack` was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub dir: PathBuf,
+    /// See [`Ports`].
+    pub port: u16,
+    pub log: LogLevel,
+}
+
+/// The most verbose level that the services log.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// The four services, in the order of their ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    Relay,
+    Gateway,
+    Ds,
+    Issuer,
+}
+
+impl Service {
+    pub const ALL: [Self; 4] = [Self::Relay, Self::Gateway, Self::Ds, Self::Issuer];
+
+    /// Its key in stack.json, and the name of its directories.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Gateway => "gateway",
+            Self::Ds => "ds",
+            Self::Issuer => "issuer",
+        }
+    }
+
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Relay => "ohttp-relay",
+            Self::Gateway => "ohttp-gateway",
+            Self::Ds => "ds",
+            Self::Issuer => "privacy-pass-issuer",
+        }
+    }
+
+    fn offset(self) -> u16 {
+        match self {
+            Self::Relay => 0,
+            Self::Gateway => 1,
+            Self::Ds => 2,
+            Self::Issuer => 3,
+        }
+    }
+}
+
+/// `first` to `first + 3` are the services' ports, `first + 10` to `first + 13` their admin ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    first: u16,
+}
+
+const ADMIN_OFFSET: u16 = 10;
+
+impl Ports {
+    /// # Errors
+    /// The last port would be beyond 65535, or the first is 0.
+    pub fn from(first: u16) -> Result<Self> {
+        if first == 0 || first.checked_add(ADMIN_OFFSET + 3).is_none() {
+            bail!("{first} is no first port of a stack: choose another with STACK_PORT");
+        }
+        Ok(Self { first })
+    }
+
+    /// Ports of which none is in use now.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn free() -> Result<Self> {
+        for _ in 0..100 {
+            // The system knows what is free; the neighbours of that mostly are, too.
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let first = listener.local_addr()?.port();
+            drop(listener);
+            if let Ok(ports) = Self::from(first)
+                && ports.in_use().is_none()
+            {
+                return Ok(ports);
+            }
+        }
+        bail!("no eight free ports were found on loopback");
+    }
+
+    #[must_use]
+    pub fn of(self, service: Service) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.first + service.offset()).into()
+    }
+
+    #[must_use]
+    pub fn admin_of(self, service: Service) -> SocketAddr {
+        let port = self.first + ADMIN_OFFSET + service.offset();
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    fn in_use(self) -> Option<SocketAddr> {
+        Service::ALL
+            .into_iter()
+            .flat_map(|service| [self.of(service), self.admin_of(service)])
+            .find(|address| TcpListener::bind(address).is_err())
+    }
+}
+
+/// The directory of a stack.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Makes what is missing under `dir`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn prepare(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        let layout = Self {
+            root: dir.canonicalize()?,
+        };
+        for service in Service::ALL {
+            fs::create_dir_all(layout.data(service))?;
+            private_directory(&layout.keys(service))?;
+        }
+        for directory in ["config", "logs"] {
+            fs::create_dir_all(layout.root.join(directory))?;
+        }
+        private_directory(&layout.root.join("accounts"))?;
+        Ok(layout)
+    }
+
+    #[must_use]
+    pub fn stack_json(&self) -> PathBuf {
+        self.root.join("stack.json")
+    }
+
+    #[must_use]
+    pub fn data(&self, service: Service) -> PathBuf {
+        self.root.join("data").join(service.name())
+    }
+
+    #[must_use]
+    pub fn keys(&self, service: Service) -> PathBuf {
+        self.root.join("keys").join(service.name())
+    }
+
+    #[must_use]
+    pub fn log(&self, service: Service) -> PathBuf {
+        self.root
+            .join("logs")
+            .join(format!("{}.log", service.name()))
+    }
+
+    /// Holds the data of all services.
+    #[must_use]
+    pub fn all_data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// Holds the logs of all services.
+    #[must_use]
+    pub fn all_logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    fn config(&self, service: Service) -> PathBuf {
+        self.root
+            .join("config")
+            .join(format!("{}.toml", service.name()))
+    }
+
+    /// # Errors
+    /// Another stack runs on this directory.
+    fn lock(&self) -> Result<File> {
+        let lock = File::create(self.root.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another stack runs on {}", self.root.display());
+        }
+        Ok(lock)
+    }
+}
+
+fn private_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("{} cannot be made", path.display()))
+}
+
+/// Replaces the file at `path` at once: a reader sees the old text or the new one.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, text).with_context(|| format!("{} cannot be written", beside.display()))?;
+    Ok(fs::rename(&beside, path)?)
+}
+
+/// What stack.json says; `pids` in the order of [`Service::ALL`].
+fn description(layout: &Layout, ports: Ports, tokens: &[PathBuf], pids: [u32; 4]) -> Value {
+    let url = |service| format!("http://{}", ports.of(service));
+    let data: serde_json::Map<_, _> = Service::ALL
+        .into_iter()
+        .map(|service| (service.name().to_owned(), json!(layout.data(service))))
+        .collect();
+    let pids: serde_json::Map<_, _> = Service::ALL
+        .into_iter()
+        .zip(pids)
+        .map(|(service, pid)| (service.name().to_owned(), json!(pid)))
+        .collect();
+    json!({
+        "relay": format!("{}/", url(Service::Relay)),
+        "gateway": url(Service::Gateway),
+        "ohttp_keys": format!("{}/ohttp-keys", url(Service::Relay)),
+        "ds": url(Service::Ds),
+        "issuer": url(Service::Issuer),
+        "data": data,
+        "pids": pids,
+        "account_tokens": tokens,
+    })
+}
+
+/// `cargo xtask stack`: runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// The stack cannot be started.
+pub async fn run(settings: &Settings) -> Result<()> {
+    let mut interrupts = Interrupts::watch()?;
+    let layout = Layout::prepare(&settings.dir)?;
+    println!("starting the stack in {}", layout.root.display());
+    let ports = Ports::from(settings.port)?;
+    let starting = Stack::start(layout.clone(), ports, settings.log);
+    let stack = tokio::select! {
+        started = starting => started?,
+        () = interrupts.next() => return Ok(()),
+    };
+    for service in Service::ALL {
+        println!(
+            "  {:<8} http://{}  (admin http://{})",
+            service.name(),
+            ports.of(service),
+            ports.admin_of(service)
+        );
+    }
+    println!("ready: {}", layout.stack_json().display());
+    println!("Ctrl-C stops it");
+    interrupts.next().await;
+    println!("stopping");
+    stack.stop().await;
+    println!("stopped");
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+pub struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    /// From now on the signals do not end this process by themselves.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn watch() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stack_json_has_exactly_the_documented_keys() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(directory.path()).unwrap();
+        let ports = Ports::from(4200).unwrap();
+        let document = description(&layout, ports, &["token".into()], [1, 2, 3, 4]);
+        let keys: Vec<_> = document.as_object().unwrap().keys().cloned().collect();
+        let mut expected = [
+            "relay",
+            "gateway",
+            "ohttp_keys",
+            "ds",
+            "issuer",
+            "data",
+            "pids",
+            "account_tokens",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        assert_eq!(document["relay"], "http://127.0.0.1:4200/");
+        assert_eq!(
+            document["pids"],
+            json!({"relay": 1, "gateway": 2, "ds": 3, "issuer": 4})
+        );
+    }
+
+    #[test]
+    fn two_stacks_do_not_share_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(directory.path()).unwrap();
+        let first = layout.lock().unwrap();
+        assert!(layout.lock().is_err());
+        drop(first);
+        assert!(layout.lock().is_ok());
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let ports = Ports::free().unwrap();
+        assert_eq!(ports.in_use(), None);
+        let _taken = TcpListener::bind(ports.admin_of(Service::Ds)).unwrap();
+        assert_eq!(ports.in_use(), Some(ports.admin_of(Service::Ds)));
+    }
+
+    #[test]
+    fn ports_beyond_the_last_one_are_refused() {
+        assert!(Ports::from(65_530).is_err() && Ports::from(0).is_err());
+        assert!(Ports::from(65_522).is_ok());
+    }
+}
