@@ -1,0 +1,150 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Private group messaging: talks to the delivery service through relay and gateway only.
+#[derive(Debug, Parser)]
+#[command(name = "mimimi", version)]
+pub(crate) struct Arguments {
+    /// Directory that holds everything of this user [default: $MIMIMI_HOME or ~/.mimimi]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print one JSON document; errors are {"error", "detail"} with exit status 1
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make keys, a wallet and a queue; again to change the addresses or the account token
+    Init {
+        /// File with the addresses of relay, gateway, delivery service and issuer
+        #[arg(long, value_name = "FILE")]
+        stack: PathBuf,
+        /// File with the account token of the issuer
+        #[arg(long, value_name = "FILE")]
+        account_token: PathBuf,
+    },
+    /// The handle that others find this user by
+    Handle {
+        #[command(subcommand)]
+        command: HandleCommand,
+    },
+    /// Ask the owner of a handle for a connection
+    Connect {
+        /// Their handle
+        name: String,
+    },
+    /// Connection requests that wait for an answer
+    Requests {
+        /// Accept this request
+        #[arg(long, value_name = "ID", conflicts_with = "decline")]
+        accept: Option<String>,
+        /// Forget this request
+        #[arg(long, value_name = "ID")]
+        decline: Option<String>,
+    },
+    /// Users that can be added to groups
+    Contacts,
+    /// Safety number with a contact: compare it over another channel
+    Verify {
+        /// Their handle
+        contact: String,
+    },
+    /// Groups
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Send a message to a group
+    Send {
+        /// Name of the group
+        group: String,
+        /// What to say
+        text: String,
+    },
+    /// What happened since the last time
+    Receive {
+        /// Wait this long for something to happen
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u32,
+    },
+    /// The wallet of Privacy Pass tokens
+    Tokens,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HandleCommand {
+    /// Register a handle, once: it is also the name that members of groups see
+    Register {
+        /// 1 to 64 of the characters a-z 0-9 . _ -
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Make a group with this user as its only member
+    Create {
+        /// Its name, as everybody will see it
+        name: String,
+    },
+    /// Add contacts
+    Add {
+        /// Name of the group
+        group: String,
+        /// Whom
+        #[arg(required = true)]
+        contacts: Vec<String>,
+    },
+    /// Remove members
+    Remove {
+        /// Name of the group
+        group: String,
+        /// Whom
+        #[arg(required = true)]
+        contacts: Vec<String>,
+    },
+    /// Groups that this user is or was in
+    List,
+    /// Who is in a group
+    Members {
+        /// Name of the group
+        group: String,
+    },
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn home_and_json_may_stand_anywhere() {
+        for line in [
+            "mimimi --home h --json group add g a b",
+            "mimimi group --json add g a b --home h",
+            "mimimi group add g a b --json --home h",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.json && arguments.home.is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_not_accepted_and_declined_at_once() {
+        let line = "mimimi requests --accept 1 --decline 1";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! One function that does what a command says and prints what came of it.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use client::{Client, Endpoints, Error, Event, LocalError, Options, StoredEvent, UsageError};
+use serde_json::{Value, json};
+
+use crate::arguments::{Arguments, Command, GroupCommand, HandleCommand};
+
+/// What a command says: a document for programs, lines for people.
+struct Output {
+    document: Value,
+    lines: Vec<String>,
+}
+
+impl Output {
+    fn new(document: Value, lines: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            document,
+            lines: lines.into_iter().collect(),
+        }
+    }
+
+    /// Prints all of it and makes sure that it is out.
+    fn print(&self, json: bool) -> Result<(), Error> {
+        let text = if json {
+            format!("{}\n", self.document)
+        } else {
+            self.lines.iter().map(|line| format!("{line}\n")).collect()
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|error| LocalError::File(error).into())
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    let home = home(arguments.home)?;
+    let json = arguments.json;
+    if let Command::Init {
+        stack,
+        account_token,
+    } = &arguments.command
+    {
+        return init(&home, stack, account_token).await?.print(json);
+    }
+    let mut client = Client::open(&home, Options::default()).await?;
+    if let Command::Receive { wait } = arguments.command {
+        let events = client.receive(wait.saturating_mul(1000)).await?;
+        received(&events).print(json)?;
+        // After printing: a crash shows them twice rather than never.
+        return client.acknowledge(&events);
+    }
+    execute(&mut client, arguments.command).await?.print(json)
+}
+
+fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    given
+        .or_else(|| set("MIMIMI_HOME"))
+        .or_else(|| set("HOME").map(|home| home.join(".mimimi")))
+        .ok_or_else(|| UsageError::NotInitialised.into())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| LocalError::File(error).into())
+}
+
+async fn init(home: &Path, stack: &Path, account_token: &Path) -> Result<Output, Error> {
+    let endpoints = Endpoints::from_json(&read(stack)?)?;
+    let token =
+        String::from_utf8(read(account_token)?).map_err(|_| UsageError::InvalidAccountToken)?;
+    let client = Client::init(home, &endpoints, &token, Options::default()).await?;
+    let tokens = client.tokens()?;
+    Ok(Output::new(
+        json!({ "home": home.display().to_string(), "tokens": tokens }),
+        [format!(
+            "ready, with {tokens} tokens; next: mimimi handle register NAME"
+        )],
+    ))
+}
+
+async fn execute(client: &mut Client, command: Command) -> Result<Output, Error> {
+    Ok(match command {
+        Command::Init { .. } | Command::Receive { .. } => Output::new(Value::Null, []),
+        Command::Handle {
+            command: HandleCommand::Register { name },
+        } => {
+            client.register_handle(&name).await?;
+            Output::new(json!({ "handle": name }), [format!("you are {name}")])
+        }
+        Command::Connect { name } => {
+            client.connect(&name).await?;
+            Output::new(
+                json!({ "requested": name }),
+                [format!("asked {name} for a connection")],
+            )
+        }
+        Command::Requests {
+            accept: Some(id), ..
+        } => {
+            let name = client.accept_request(&id).await?;
+            Output::new(
+                json!({ "accepted": id, "name": name }),
+                [format!("{name} is a contact now")],
+            )
+        }
+        Command::Requests {
+            decline: Some(id), ..
+        } => {
+            client.sync(0).await?;
+            client.decline_request(&id)?;
+            Output::new(
+                json!({ "declined": id }),
+                [format!("request {id} is forgotten")],
+            )
+        }
+        Command::Requests { .. } => {
+            client.sync(0).await?;
+            let requests = client.incoming_requests()?;
+            let lines = requests
+                .iter()
+                .map(|request| format!("{}\t{}", request.id, request.name));
+            Output::new(json!(requests), lines)
+        }
+        Command::Contacts => {
+            client.sync(0).await?;
+            let names: Vec<String> = client
+                .contacts()?
+                .into_iter()
+                .map(|contact| contact.name)
+                .collect();
+            let document = names.iter().map(|name| json!({ "name": name })).collect();
+            Output::new(document, names)
+        }
+        Command::Verify { contact } => {
+            let number = client.safety_number(&contact)?;
+            Output::new(
+                json!({ "contact": contact, "safety_number": number }),
+                [number.clone()],
+            )
+        }
+        Command::Group { command } => group(client, command).await?,
+        Command::Send { group, text } => {
+            client.send_message(&group, &text).await?;
+            Output::new(json!({ "group": group, "sent": true }), [])
+        }
+        Command::Tokens => {
+            let available = client.tokens()?;
+            Output::new(
+                json!({ "available": available }),
+                [format!("{available} tokens")],
+            )
+        }
+    })
+}
+
+async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Error> {
+    let epoch = |client: &Client, group: &str| -> Result<u64, Error> {
+        Ok(client.group_access(group)?.epoch)
+    };
+    Ok(match command {
+        GroupCommand::Create { name } => {
+            client.create_group(&name).await?;
+            Output::new(
+                json!({ "group": name, "epoch": 0 }),
+                [format!("made {name}")],
+            )
+        }
+        GroupCommand::Add { group, contacts } => {
+            client.add_to_group(&group, &as_strs(&contacts)).await?;
+            Output::new(
+                json!({ "group": group, "added": contacts, "epoch": epoch(client, &group)? }),
+                [format!("added {} to {group}", contacts.join(", "))],
+            )
+        }
+        GroupCommand::Remove { group, contacts } => {
+            client
+                .remove_from_group(&group, &as_strs(&contacts))
+                .await?;
+            Output::new(
+                json!({ "group": group, "removed": contacts, "epoch": epoch(client, &group)? }),
+                [format!("removed {} from {group}", contacts.join(", "))],
+            )
+        }
+        GroupCommand::List => {
+            client.sync(0).await?;
+            let groups = client.groups()?;
+            let lines = groups.iter().map(|group| {
+                let left = if group.active {
+                    ""
+                } else {
+                    " (no longer a member)"
+                };
+                format!(
+                    "{}\t{} members, epoch {}{left}",
+                    group.name, group.members, group.epoch
+                )
+            });
+            Output::new(json!(groups), lines)
+        }
+        GroupCommand::Members { group } => {
+            client.sync(0).await?;
+            let members = client.members(&group)?;
+            let lines = members.iter().map(|member| {
+                if member.own {
+                    format!("{} (you)", member.name)
+                } else {
+                    member.name.clone()
+                }
+            });
+            Output::new(json!(members), lines)
+        }
+    })
+}
+
+fn as_strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn received(events: &[StoredEvent]) -> Output {
+    let document = events.iter().map(|stored| json!(stored.event)).collect();
+    Output::new(document, events.iter().map(|stored| line(&stored.event)))
+}
+
+fn line(event: &Event) -> String {
+    match event {
+        Event::Message {
+            group,
+            sender,
+            text,
+        } => format!("[{group}] {sender}: {text}"),
+        Event::Joined { group, by } => format!("{by} added you to {group}"),
+        Event::Removed { group } => format!("you were removed from {group}"),
+        Event::MemberAdded { group, name, by } => format!("[{group}] {by} added {name}"),
+        Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
+        Event::ConnectionRequest { id, name } => {
+            format!("{name} asks for a connection: mimimi requests --accept {id}")
+        }
+        Event::Connected { name } => format!("{name} is a contact now"),
+        Event::GroupLost { group } => {
+            format!("{group} cannot be followed any more: ask to be added again")
+        }
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,289 @@
+//! Connections: nobody is added to a group before they consented to know each other.
+
+mod accept;
+
+use crypto::connection::{
+    ConnectionOffer, open_connection_request, open_connection_response, seal_connection_request,
+    seal_connection_response,
+};
+use crypto::hpke::HpkeKeyPair;
+use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::{
+    LeafNode, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
+};
+use protocol::codec::opaque;
+use protocol::connections::{
+    ClientCredential, ConnectionRequest, ConnectionResponse, RequestConnectionRequest,
+    is_valid_handle,
+};
+use protocol::groups::{
+    Accepted, CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
+    GroupKind, JoinConnectionRequest,
+};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::{DeserializeBytes as _, Serialize as _};
+use zeroize::Zeroizing;
+
+use crate::Client;
+use crate::contacts::{self, NewContact, handle_of};
+use crate::database::key32;
+use crate::directory::price;
+use crate::error::{Error, LocalError, PeerError, UsageError, mls};
+use crate::events::{self, Event};
+use crate::groups::commit::{CommitOutcome, ROUNDS, partial};
+use crate::groups::create::own_identity;
+use crate::groups::identities::{self, Identity};
+use crate::groups::{Group, Status, group_id, join_config};
+use crate::leaf::{self, NewLeaf};
+use crate::profile::Profile;
+use crate::provider::Provider;
+use crate::request::{Envelope, Pending};
+
+/// Somebody who asks for a connection.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct IncomingRequest {
+    /// For accepting or declining it.
+    pub id: String,
+    /// The handle that they claim. Compare safety numbers before trusting it.
+    pub name: String,
+}
+
+/// Keeps a connection request that arrived, in the caller's transaction.
+pub(crate) fn receive_request(
+    db: &Connection,
+    profile: &Profile,
+    sealed: &[u8],
+) -> Result<(), Error> {
+    let request = open_connection_request(&profile.establishment, sealed)
+        .map_err(|_| PeerError::ConnectionGroup)?;
+    let credential = &request.requester_client_credential;
+    let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
+    let key = credential.signature_public_key.as_slice();
+    if key == profile.identity.public() {
+        return Err(PeerError::ConnectionGroup.into());
+    }
+    // Whoever asks again replaces what they asked before.
+    db.execute(
+        "DELETE FROM incoming_requests WHERE signature_key = ?",
+        [key],
+    )?;
+    db.execute(
+        "INSERT INTO incoming_requests (signature_key, name, request) VALUES (?, ?, ?)",
+        (key, &name, &*Zeroizing::new(request.encode())),
+    )?;
+    let id = db.last_insert_rowid().to_string();
+    events::store(db, &Event::ConnectionRequest { id, name })
+}
+
+/// The recipient of our request has joined the connection group: checks that it is him and keeps the
+/// contact, in the caller's transaction.
+pub(crate) fn accept_joiner(
+    db: &Connection,
+    group: &Group,
+    identity: &Identity,
+    leaf: &LeafNode,
+    aad: &CommitAad,
+) -> Result<(), Error> {
+    if group.kind != GroupKind::Connection {
+        return Err(PeerError::Commit.into());
+    }
+    let (credential, seed) = db
+        .query_row(
+            "SELECT credential, response_seed FROM outgoing_requests WHERE group_id = ?",
+            [group.id.0],
+            |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>(0)?,
+                    Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
+                ))
+            },
+        )
+        .optional()?
+        .ok_or(PeerError::ConnectionGroup)?;
+    let credential = ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?;
+    let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
+    let response = open_connection_response(
+        &response_key,
+        &group.id,
+        aad.encrypted_connection_response.as_slice(),
+    )
+    .map_err(|_| PeerError::ConnectionGroup)?;
+    if identity.real.as_ref() != Some(&credential) {
+        return Err(PeerError::IdentityLink.into());
+    }
+    is_derived(
+        leaf,
+        &ConnectionKey::from(&response.responder_connection_key),
+        &credential,
+    )?;
+    let contact = NewContact {
+        credential,
+        connection_key: response.responder_connection_key,
+        connection_token: response.connection_token,
+    };
+    let name = contact.store(db)?;
+    db.execute(
+        "DELETE FROM outgoing_requests WHERE group_id = ?",
+        [group.id.0],
+    )?;
+    events::store(db, &Event::Connected { name })
+}
+
+/// The connection key must be the one that the leaf's identity link key comes from, else KeyPackages
+/// claimed later would not open.
+fn is_derived(
+    leaf: &LeafNode,
+    key: &ConnectionKey,
+    credential: &ClientCredential,
+) -> Result<(), Error> {
+    let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
+        .ok_or(PeerError::IdentityLink)?;
+    match pseudonymous.open_identity_link(&pseudonymous.link_key(key)) {
+        Ok(opened) if opened == *credential => Ok(()),
+        _ => Err(PeerError::IdentityLink.into()),
+    }
+}
+
+struct Outgoing {
+    group: GroupId,
+    establishment_key: Vec<u8>,
+    response_key: HpkeKeyPair,
+}
+
+fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
+    let row = db
+        .query_row(
+            "SELECT group_id, establishment_key, response_seed FROM outgoing_requests WHERE handle = ?",
+            [handle],
+            |row| Ok((GroupId(row.get(0)?), row.get(1)?, Zeroizing::new(row.get::<_, Vec<u8>>(2)?))),
+        )
+        .optional()?;
+    row.map(|(group, establishment_key, seed)| {
+        let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
+        Ok(Outgoing {
+            group,
+            establishment_key,
+            response_key,
+        })
+    })
+    .transpose()
+}
+
+impl Client {
+    /// Asks the owner of a handle for a connection; again, if it was asked before.
+    ///
+    /// # Errors
+    /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`.
+    pub async fn connect(&mut self, handle: &str) -> Result<(), Error> {
+        if !is_valid_handle(handle.as_bytes()) {
+            return Err(UsageError::InvalidHandle.into());
+        }
+        let credential = self.profile.credential()?;
+        if self.profile.handle.as_deref() == Some(handle) {
+            return Err(UsageError::OwnHandle.into());
+        }
+        self.sync(0).await?;
+        if contacts::by_name(&self.db, handle).is_ok() {
+            return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
+        }
+        let outgoing = match outgoing(&self.db, handle)? {
+            Some(outgoing) if Group::read(&self.db, &outgoing.group)?.status == Status::Active => {
+                outgoing
+            }
+            _ => self.prepare_connection(handle).await?,
+        };
+        let group = Group::read(&self.db, &outgoing.group)?;
+        let offer = ConnectionOffer {
+            credential: &credential,
+            group_id: group.id,
+            wrapper_key: &group.wrapper_key,
+            connection_key: &self.profile.connection_key,
+            response_key: outgoing.response_key.public(),
+            state_key: &group.state_key,
+            connection_token: &self.profile.connection_token,
+        };
+        let encrypted =
+            seal_connection_request(&offer, &self.profile.identity, &outgoing.establishment_key)
+                .map_err(|_| PeerError::HandleRecord)?;
+        let request = RequestConnectionRequest {
+            handle: opaque(handle.as_bytes()),
+            encrypted_request: opaque(encrypted),
+        };
+        let _: Accepted = self
+            .call(
+                Operation::RequestConnection,
+                SignatureKeyPair::random()?,
+                &request,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Looks the handle up and makes the connection group.
+    async fn prepare_connection(&mut self, handle: &str) -> Result<Outgoing, Error> {
+        let record = self.look_up(handle).await?;
+        let group = self.new_group(GroupKind::Connection, None).await?;
+        let seed = Secret::<32>::random()?;
+        let establishment_key = record.connection_establishment_key.as_slice().to_vec();
+        self.db.execute(
+            "INSERT OR REPLACE INTO outgoing_requests
+                (handle, group_id, credential, establishment_key, response_seed) VALUES (?, ?, ?, ?, ?)",
+            (handle, group.0, record.credential.encode(), &establishment_key, seed.expose()),
+        )?;
+        Ok(Outgoing {
+            group,
+            establishment_key,
+            response_key: HpkeKeyPair::from_seed(&seed)?,
+        })
+    }
+
+    /// Requests that wait for an answer.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn incoming_requests(&self) -> Result<Vec<IncomingRequest>, Error> {
+        let mut statement = self
+            .db
+            .prepare("SELECT id, name FROM incoming_requests ORDER BY id")?;
+        let rows = statement.query_map((), |row| {
+            Ok(IncomingRequest {
+                id: row.get::<_, i64>(0)?.to_string(),
+                name: row.get(1)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn incoming(&self, id: &str) -> Result<ConnectionRequest, Error> {
+        let row: Option<Vec<u8>> = self
+            .db
+            .query_row(
+                "SELECT request FROM incoming_requests WHERE id = ?",
+                [id],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let request = Zeroizing::new(row.ok_or_else(|| UsageError::UnknownRequest(id.to_owned()))?);
+        ConnectionRequest::decode(&request).map_err(|_| LocalError::Damaged.into())
+    }
+
+    /// Declines a request: it is forgotten, and the requester is told nothing.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownRequest`].
+    pub fn decline_request(&mut self, id: &str) -> Result<(), Error> {
+        let gone = self
+            .db
+            .execute("DELETE FROM incoming_requests WHERE id = ?", [id])?;
+        if gone == 0 {
+            Err(UsageError::UnknownRequest(id.to_owned()).into())
+        } else {
+            Ok(())
+        }
+    }
+}

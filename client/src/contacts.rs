@@ -1,0 +1,203 @@
+//! Contacts: whose connection key and token this client has, and the names that members go by.
+
+use crypto::keys::{ConnectionKey, ConnectionToken};
+use crypto::safety_number::safety_number;
+use protocol::codec::WireSecret;
+use protocol::connections::{ClientCredential, is_valid_handle};
+use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::Client;
+use crate::database::key32;
+use crate::error::{Error, PeerError, UsageError};
+
+/// How a member is shown whose identity link does not open. No handle looks like this.
+pub(crate) const UNVERIFIED: &str = "(unverified)";
+
+/// A contact, as it is kept with a join that makes it.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct NewContact {
+    pub(crate) credential: ClientCredential,
+    pub(crate) connection_key: WireSecret,
+    pub(crate) connection_token: WireSecret,
+}
+
+/// Somebody to share groups with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The handle that they registered.
+    pub name: String,
+}
+
+pub(crate) struct ContactKeys {
+    pub(crate) name: String,
+    pub(crate) signature_key: Vec<u8>,
+    pub(crate) connection_key: ConnectionKey,
+    pub(crate) connection_token: ConnectionToken,
+}
+
+/// The handle in a credential.
+pub(crate) fn handle_of(credential: &ClientCredential) -> Option<String> {
+    let name = credential.name.as_slice();
+    if !is_valid_handle(name) {
+        return None;
+    }
+    String::from_utf8(name.to_vec()).ok()
+}
+
+impl NewContact {
+    /// Keeps the contact. A handle names one key: another user under the same handle is refused.
+    pub(crate) fn store(&self, db: &Connection) -> Result<String, Error> {
+        let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
+        let key = self.credential.signature_public_key.as_slice();
+        let taken: Option<Vec<u8>> = db
+            .query_row(
+                "SELECT signature_key FROM contacts WHERE handle = ?",
+                [&handle],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if taken.is_some_and(|taken| taken != key) {
+            return Err(UsageError::AlreadyConnected(handle).into());
+        }
+        db.execute(
+            "INSERT OR REPLACE INTO contacts (signature_key, handle, connection_key, connection_token)
+             VALUES (?, ?, ?, ?)",
+            (key, &handle, self.connection_key.expose(), self.connection_token.expose()),
+        )?;
+        Ok(handle)
+    }
+}
+
+pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error> {
+    let row = db
+        .query_row(
+            "SELECT signature_key, connection_key, connection_token FROM contacts WHERE handle = ?",
+            [name],
+            |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>(0)?,
+                    row.get::<_, Vec<u8>>(1)?,
+                    row.get::<_, Vec<u8>>(2)?,
+                ))
+            },
+        )
+        .optional()?;
+    let (signature_key, connection_key, connection_token) =
+        row.ok_or_else(|| UsageError::UnknownContact(name.to_owned()))?;
+    Ok(ContactKeys {
+        name: name.to_owned(),
+        signature_key,
+        connection_key: ConnectionKey::new(key32(&connection_key)?),
+        connection_token: ConnectionToken::new(key32(&connection_token)?),
+    })
+}
+
+pub(crate) fn name_of_key(db: &Connection, signature_key: &[u8]) -> Result<Option<String>, Error> {
+    Ok(db
+        .query_row(
+            "SELECT handle FROM contacts WHERE signature_key = ?",
+            [signature_key],
+            |row| row.get(0),
+        )
+        .optional()?)
+}
+
+/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name that
+/// they chose, marked when that is the name of a contact or of this user.
+pub(crate) fn display_name(
+    db: &Connection,
+    own: &ClientCredential,
+    credential: &ClientCredential,
+) -> Result<String, Error> {
+    let key = credential.signature_public_key.as_slice();
+    if let Some(name) = name_of_key(db, key)? {
+        return Ok(name);
+    }
+    let Some(name) = handle_of(credential) else {
+        return Ok(UNVERIFIED.to_owned());
+    };
+    let is_own = own.signature_public_key.as_slice() == key;
+    let claimed = own.name.as_slice() == name.as_bytes() || by_name(db, &name).is_ok();
+    Ok(if claimed && !is_own {
+        format!("{name} {UNVERIFIED}")
+    } else {
+        name
+    })
+}
+
+impl Client {
+    /// All contacts by name.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn contacts(&self) -> Result<Vec<Contact>, Error> {
+        let mut statement = self
+            .db
+            .prepare("SELECT handle FROM contacts ORDER BY handle")?;
+        let names = statement.query_map((), |row| Ok(Contact { name: row.get(0)? }))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    /// The safety number with a contact: the same on both sides if and only if neither service gave
+    /// them wrong keys. To be compared over another channel.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownContact`].
+    pub fn safety_number(&self, contact: &str) -> Result<String, Error> {
+        let contact = by_name(&self.db, contact)?;
+        Ok(safety_number(
+            &self.profile.identity.public(),
+            &contact.signature_key,
+        ))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn credential(name: &str, key: u8) -> ClientCredential {
+        ClientCredential {
+            name: protocol::codec::opaque(name.as_bytes()),
+            signature_public_key: protocol::codec::opaque(vec![key; 32]),
+        }
+    }
+
+    fn contact(name: &str, key: u8) -> NewContact {
+        NewContact {
+            credential: credential(name, key),
+            connection_key: WireSecret::new([1; 32]),
+            connection_token: WireSecret::new([2; 32]),
+        }
+    }
+
+    #[test]
+    fn a_handle_stays_with_the_key_that_had_it_first() {
+        let db = crate::database::in_memory().unwrap();
+        contact("alice", 1).store(&db).unwrap();
+        contact("alice", 1).store(&db).unwrap();
+        let impostor = contact("alice", 2).store(&db);
+        assert!(matches!(
+            impostor,
+            Err(Error::Usage(UsageError::AlreadyConnected(_)))
+        ));
+        assert_eq!(by_name(&db, "alice").unwrap().signature_key, [1; 32]);
+        assert!(by_name(&db, "bob").is_err());
+    }
+
+    #[test]
+    fn nobody_is_shown_under_the_name_of_a_contact_or_of_oneself() {
+        let db = crate::database::in_memory().unwrap();
+        contact("alice", 1).store(&db).unwrap();
+        let own = credential("bob", 9);
+        let shown = |name, key| display_name(&db, &own, &credential(name, key)).unwrap();
+        assert_eq!(shown("alice", 1), "alice");
+        assert_eq!(shown("alice", 2), "alice (unverified)");
+        assert_eq!(shown("carol", 3), "carol");
+        assert_eq!(shown("bob", 9), "bob");
+        assert_eq!(shown("bob", 8), "bob (unverified)");
+        assert_eq!(shown("Not A Handle", 4), "(unverified)");
+    }
+}

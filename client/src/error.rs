@@ -1,0 +1,322 @@
+//! What can go wrong, and whose fault it is.
+
+use protocol::problem::ProblemType;
+
+/// Who has to act for the same call to succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Whoever called: a name that is not there, a group that one is no member of.
+    Caller,
+    /// Another user: what they sent does not verify.
+    Peer,
+    /// The delivery service, the gateway or the relay.
+    Service,
+    /// The token issuer, or the account with it.
+    Issuer,
+    /// Nobody that can be told apart: no answer came.
+    Network,
+    /// This machine: its disk, its files, another process.
+    Local,
+}
+
+/// Why a call failed. [`Error::code`] is stable, the text is for people.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// See [`UsageError`].
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// See [`PeerError`].
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The delivery service refused the request.
+    #[error("the delivery service refused: {}", .0.problem.title())]
+    Refused(Refusal),
+    /// The delivery service, gateway or relay answered something that the protocol does not have.
+    #[error("the answer of the service is not of this protocol: {0}")]
+    Protocol(&'static str),
+    /// See [`IssuerError`].
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    /// No usable answer within the time that was given. Whether the request had an effect is not known.
+    #[error("no answer from the service: {0}")]
+    Unreachable(&'static str),
+    /// See [`LocalError`].
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+/// A typed refusal of the delivery service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which one.
+    pub problem: ProblemType,
+    /// With [`ProblemType::WrongEpoch`]: the group's epoch.
+    pub epoch: Option<u64>,
+    /// With [`ProblemType::StaleTimestamp`]: the service's clock, milliseconds since 1970.
+    pub now_ms: Option<u64>,
+    /// With [`ProblemType::TooManyRequests`]: when to come back, in seconds.
+    pub retry_after_s: Option<u64>,
+}
+
+/// The call cannot be done as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// The home directory has no profile yet.
+    #[error("this home directory has not been initialised: run `init` first")]
+    NotInitialised,
+    /// A handle must be registered before.
+    #[error("register a handle first: contacts know each other by their handles")]
+    NoHandle,
+    /// There is one handle a user.
+    #[error("the handle {0} is registered already")]
+    HandleRegistered(String),
+    /// Not a possible handle.
+    #[error("a handle has 1 to 64 of the characters a-z 0-9 . _ -")]
+    InvalidHandle,
+    /// Oneself.
+    #[error("that is your own handle")]
+    OwnHandle,
+    /// Connected already.
+    #[error("{0} is a contact already")]
+    AlreadyConnected(String),
+    /// Nobody of that name.
+    #[error("there is no contact {0}")]
+    UnknownContact(String),
+    /// No such request.
+    #[error("there is no connection request {0}")]
+    UnknownRequest(String),
+    /// No such group.
+    #[error("there is no group {0}")]
+    UnknownGroup(String),
+    /// The name is in use.
+    #[error("there is a group {0} already")]
+    GroupExists(String),
+    /// The empty name, or one of more than 256 bytes.
+    #[error("a group name has 1 to 256 bytes")]
+    InvalidGroupName,
+    /// One is no member any more.
+    #[error("you are no longer a member of {0}")]
+    NotAMember(String),
+    /// Already there.
+    #[error("{0} is a member already")]
+    AlreadyAMember(String),
+    /// Not there.
+    #[error("{0} is no member of the group")]
+    NotInGroup(String),
+    /// Nothing to do.
+    #[error("no contact was named")]
+    NobodyNamed,
+    /// More than one request can hold.
+    #[error("at most {0} contacts at a time")]
+    TooMany(usize),
+    /// The connection request is too old: its group is gone or its state key has changed.
+    #[error("the connection request has expired; ask for a new one")]
+    RequestExpired,
+    /// The file with the addresses of the services is not readable as such.
+    #[error("the stack file is not valid: {0}")]
+    InvalidStack(&'static str),
+    /// The account token file is empty or no token.
+    #[error("the account token file holds no token")]
+    InvalidAccountToken,
+    /// This client cannot follow the group any more and must be added again.
+    #[error("this client has lost the group {0} and must be added again by a member")]
+    GroupLost(String),
+    /// Others were faster every time.
+    #[error("the group changed too often meanwhile; try again")]
+    Contention,
+}
+
+/// What another user (or a service in their name) sent does not verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// The record behind a handle is not signed by its credential.
+    #[error("the record of the handle is not its owner's")]
+    HandleRecord,
+    /// A KeyPackage is not valid or not of the contact it was claimed for.
+    #[error("a KeyPackage of a contact does not verify")]
+    KeyPackage,
+    /// A leaf's identity link does not open or is not of whom it should be.
+    #[error("an identity link does not verify")]
+    IdentityLink,
+    /// An invitation is not attributed to a contact.
+    #[error("an invitation is not from a contact")]
+    Attribution,
+    /// A connection group is not as its request says.
+    #[error("a connection group does not match its request")]
+    ConnectionGroup,
+    /// A message does not decrypt or decode.
+    #[error("a message of the group is not valid")]
+    Message,
+    /// A commit is not valid.
+    #[error("a commit of the group is not valid")]
+    Commit,
+    /// A commit removes members and keeps the state key, so that they could go on reading the state.
+    #[error("a commit removes members without changing the state key")]
+    RemovalWithoutRotation,
+}
+
+/// No token could be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerError {
+    /// The issuer shows this account other keys than the delivery service accepts: tokens might be traceable.
+    #[error(
+        "the issuer's keys are not those that the delivery service announces; no token was spent"
+    )]
+    KeyMismatch,
+    /// No key that can be used now.
+    #[error("the issuer has no token key for now")]
+    NoKey,
+    /// The issuer refused; the text names its problem type.
+    #[error("the issuer refused: {0}")]
+    Refused(String),
+    /// The answer is not of RFC 9578.
+    #[error("the issuer's answer is not valid")]
+    Answer,
+}
+
+/// This machine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// The home directory or a file in it.
+    #[error("the home directory cannot be used")]
+    Home(#[source] std::io::Error),
+    /// A file named by the caller.
+    #[error("a file cannot be read")]
+    File(#[source] std::io::Error),
+    /// Another process works with this home directory.
+    #[error("another process is using this home directory")]
+    Busy,
+    /// The database.
+    #[error("the database failed")]
+    Database(#[source] rusqlite::Error),
+    /// The database was written by a later release.
+    #[error("the database is of a later release")]
+    NewerDatabase,
+    /// A stored row does not decode.
+    #[error("the database is damaged")]
+    Damaged,
+    /// A cryptographic primitive.
+    #[error("cryptography failed")]
+    Crypto(#[from] crypto::CryptoError),
+    /// The MLS library refused something of our own making.
+    #[error("the MLS library failed: {0}")]
+    Mls(String),
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client cannot be set up")]
+    Http,
+}
+
+impl Error {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Usage(_) => Fault::Caller,
+            Self::Peer(_) => Fault::Peer,
+            Self::Refused(refusal) => match refusal.problem {
+                ProblemType::Internal | ProblemType::Unavailable => Fault::Service,
+                _ => Fault::Caller,
+            },
+            Self::Protocol(_) => Fault::Service,
+            Self::Issuer(_) => Fault::Issuer,
+            Self::Unreachable(_) => Fault::Network,
+            Self::Local(_) => Fault::Local,
+        }
+    }
+
+    /// A stable name of the error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Usage(usage) => usage.code(),
+            Self::Peer(_) => "peer",
+            Self::Refused(refusal) => refusal.problem.slug(),
+            Self::Protocol(_) => "protocol",
+            Self::Issuer(IssuerError::KeyMismatch) => "issuer-key-mismatch",
+            Self::Issuer(_) => "issuer",
+            Self::Unreachable(_) => "unreachable",
+            Self::Local(LocalError::Busy) => "busy",
+            Self::Local(_) => "local",
+        }
+    }
+
+    /// The problem type, if the delivery service refused.
+    #[must_use]
+    pub fn problem(&self) -> Option<ProblemType> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.problem),
+            _ => None,
+        }
+    }
+}
+
+impl UsageError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotInitialised => "not-initialised",
+            Self::NoHandle => "no-handle",
+            Self::HandleRegistered(_) => "handle-registered",
+            Self::InvalidHandle => "invalid-handle",
+            Self::OwnHandle => "own-handle",
+            Self::AlreadyConnected(_) => "already-connected",
+            Self::UnknownContact(_) => "unknown-contact",
+            Self::UnknownRequest(_) => "unknown-request",
+            Self::UnknownGroup(_) => "unknown-group",
+            Self::GroupExists(_) => "group-exists",
+            Self::InvalidGroupName => "invalid-group-name",
+            Self::NotAMember(_) => "not-a-member",
+            Self::AlreadyAMember(_) => "already-a-member",
+            Self::NotInGroup(_) => "not-in-group",
+            Self::NobodyNamed => "nobody-named",
+            Self::TooMany(_) => "too-many",
+            Self::RequestExpired => "request-expired",
+            Self::InvalidStack(_) => "invalid-stack",
+            Self::InvalidAccountToken => "invalid-account-token",
+            Self::GroupLost(_) => "group-lost",
+            Self::Contention => "contention",
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Local(LocalError::Database(error))
+    }
+}
+
+impl From<crypto::CryptoError> for Error {
+    fn from(error: crypto::CryptoError) -> Self {
+        Self::Local(LocalError::Crypto(error))
+    }
+}
+
+/// The MLS library's errors are many types; what matters is that it refused our own doing.
+pub(crate) fn mls(error: impl std::fmt::Display) -> Error {
+    Error::Local(LocalError::Mls(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_names_its_problem_and_who_is_at_fault() {
+        for problem in ProblemType::ALL {
+            let error = Error::Refused(Refusal {
+                problem: *problem,
+                epoch: None,
+                now_ms: None,
+                retry_after_s: None,
+            });
+            assert_eq!(error.code(), problem.slug());
+            assert_eq!(error.problem(), Some(*problem));
+            let service = matches!(problem, ProblemType::Internal | ProblemType::Unavailable);
+            assert_eq!(error.fault() == Fault::Service, service);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a commit changes for the people in a group: identities learned, events for the user.
+
+use openmls::prelude::{LeafNodeIndex, MlsGroup, StagedCommit};
+use protocol::groups::CommitAad;
+use rusqlite::Connection;
+
+use crate::error::{Error, PeerError};
+use crate::events::{self, Event};
+use crate::groups::Group;
+use crate::groups::identities::{self, Identity};
+use crate::profile::Profile;
+
+/// Who made a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Committer {
+    /// This client: the user knows.
+    Own,
+    /// Another member.
+    Member(LeafNodeIndex),
+    /// Somebody who joins by it.
+    Joiner,
+}
+
+/// Judges a commit before it is merged and keeps what it says about members. Returns the identity of
+/// the joiner, if it is an external commit.
+pub(crate) fn record(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    mls_group: &MlsGroup,
+    staged: &StagedCommit,
+    aad: &CommitAad,
+    committer: Committer,
+) -> Result<Option<Identity>, Error> {
+    let removed: Vec<LeafNodeIndex> = staged
+        .remove_proposals()
+        .map(|proposal| proposal.remove_proposal().removed())
+        .collect();
+    // Whoever is removed must not be able to read the state that is written from now on.
+    if !removed.is_empty() && aad.rotates_state_key != 1 {
+        return Err(PeerError::RemovalWithoutRotation.into());
+    }
+    let by = match committer {
+        Committer::Member(leaf) => match mls_group.member(leaf) {
+            Some(credential) => identities::name_of(db, profile, &group.id, credential)?,
+            None => return Err(PeerError::Commit.into()),
+        },
+        Committer::Own | Committer::Joiner => String::new(),
+    };
+    let tell = group.name.is_some() && committer != Committer::Own;
+    let mut link_keys = aad.encrypted_identity_link_keys.iter();
+
+    for added in staged.add_proposals() {
+        let leaf = added.add_proposal().key_package().leaf_node();
+        let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
+        let key = leaf.signature_key().as_slice();
+        let identity =
+            identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
+        identities::store(db, &group.id, leaf.credential(), &identity)?;
+        if tell {
+            let name = identities::name(db, profile, Some(&identity))?;
+            events::store(
+                db,
+                &Event::MemberAdded {
+                    group: group.display_name(),
+                    name,
+                    by: by.clone(),
+                },
+            )?;
+        }
+    }
+
+    let mut joiner = None;
+    if let (Some(leaf), false) = (staged.update_path_leaf_node(), committer == Committer::Own) {
+        let known = identities::of(db, &group.id, leaf.credential())?;
+        if known.is_none() || committer == Committer::Joiner {
+            let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
+            let key = leaf.signature_key().as_slice();
+            let identity =
+                identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
+            // A member that changes its credential stays who it was, or is shown as nobody.
+            let identity = match committer {
+                Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,
+                _ => identity,
+            };
+            identities::store(db, &group.id, leaf.credential(), &identity)?;
+            joiner = (committer == Committer::Joiner).then_some(identity);
+        }
+    }
+
+    let mut told = Vec::new();
+    for leaf in removed {
+        if leaf == mls_group.own_leaf_index() {
+            events::store(
+                db,
+                &Event::Removed {
+                    group: group.display_name(),
+                },
+            )?;
+            continue;
+        }
+        let Some(credential) = mls_group.member(leaf) else {
+            continue;
+        };
+        let identity = identities::of(db, &group.id, credential)?;
+        let user = identity
+            .as_ref()
+            .map(|identity| identity.user_pseudonym.clone());
+        if tell && !(user.is_some() && told.contains(&user)) {
+            let name = identities::name(db, profile, identity.as_ref())?;
+            events::store(
+                db,
+                &Event::MemberRemoved {
+                    group: group.display_name(),
+                    name,
+                    by: by.clone(),
+                },
+            )?;
+        }
+        told.push(user);
+    }
+    Ok(joiner)
+}
+
+fn same_user(
+    db: &Connection,
+    group: &Group,
+    mls_group: &MlsGroup,
+    index: LeafNodeIndex,
+    mut identity: Identity,
+) -> Result<Identity, Error> {
+    let before = match mls_group.member(index) {
+        Some(credential) => identities::of(db, &group.id, credential)?,
+        None => None,
+    };
+    let key = |identity: &Identity| {
+        identity
+            .real
+            .as_ref()
+            .map(|real| real.signature_public_key.clone())
+    };
+    if before.as_ref().and_then(key) != key(&identity) {
+        identity.real = None;
+    }
+    Ok(identity)
+}

@@ -1,0 +1,325 @@
+//! Own commits: staged and kept before they are sent, merged when they are known to be accepted.
+
+use crypto::connection::sign_attribution;
+use crypto::keys::{JoinInfoKey, JoinKey, StateKey};
+use crypto::sealing::{self, Place};
+use openmls::messages::group_info::GroupInfo;
+use openmls::prelude::{
+    KeyPackage, LeafNodeIndex, NewSignerBundle, OpenMlsProvider as _, StagedCommit,
+};
+use protocol::codec::{WireSecret, opaque};
+use protocol::delivery::JoinInfo;
+use protocol::envelope::Sender;
+use protocol::groups::{CommitAad, CommitRequest, EpochAccepted, PartialGroupInfo, WelcomeUpload};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+use tls_codec::{Serialize as _, VLBytes};
+
+use crate::Client;
+use crate::error::{Error, LocalError, mls};
+use crate::groups::changes::{self, Committer};
+use crate::groups::create::own_identity;
+use crate::groups::{
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, identities, load_mls,
+};
+use crate::leaf::{self, NewLeaf};
+use crate::profile::Profile;
+use crate::provider::Provider;
+use crate::request::{Envelope, Pending};
+
+/// How often an operation is redone when others were faster.
+pub(crate) const ROUNDS: u32 = 12;
+/// How often the queue is asked for the commit that a refusal tells of.
+const LOOKS: u32 = 10;
+
+/// What a commit is to do. One of the three.
+pub(crate) enum Plan {
+    Add {
+        key_packages: Vec<KeyPackage>,
+        wrapped_link_keys: Vec<Vec<u8>>,
+    },
+    Remove(Vec<LeafNodeIndex>),
+    Update(Box<NewLeaf>),
+}
+
+/// What became of a commit that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// It is part of the group's history and merged.
+    Accepted,
+    /// Another commit was first, and has been merged; this one is gone.
+    Superseded,
+}
+
+fn export<const N: usize>(
+    staged: &StagedCommit,
+    provider: &Provider<'_>,
+    label: &str,
+) -> Result<zeroize::Zeroizing<[u8; N]>, Error> {
+    let secret = zeroize::Zeroizing::new(
+        staged
+            .export_secret(provider.crypto(), label, &[], N)
+            .map_err(mls)?,
+    );
+    secret
+        .as_slice()
+        .try_into()
+        .map(zeroize::Zeroizing::new)
+        .map_err(|_| LocalError::Damaged.into())
+}
+
+/// The parts of a GroupInfo that the service cannot make itself.
+pub(crate) fn partial(group_info: &GroupInfo) -> Result<PartialGroupInfo, Error> {
+    let signature = group_info
+        .signature()
+        .tls_serialize_detached()
+        .map_err(mls)?;
+    let signature = VLBytes::decode(&signature).map_err(|_| LocalError::Damaged)?;
+    Ok(PartialGroupInfo {
+        extensions: opaque(
+            group_info
+                .extensions()
+                .tls_serialize_detached()
+                .map_err(mls)?,
+        ),
+        signature,
+    })
+}
+
+/// Stages a commit and keeps its request, in the caller's transaction.
+fn stage(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    plan: Plan,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let group = Group::read(db, id)?;
+    let mut mls_group = load_mls(db, id)?;
+    let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+    let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
+
+    let (operation, rotates, link_keys) = match &plan {
+        Plan::Add {
+            wrapped_link_keys, ..
+        } => (Operation::AddUsers, 0, wrapped_link_keys.clone()),
+        Plan::Remove(_) => (Operation::RemoveUsers, 1, Vec::new()),
+        Plan::Update(leaf) => (
+            Operation::UpdateClient,
+            0,
+            vec![leaf.wrapped_link_key(&group.wrapper_key)?],
+        ),
+    };
+    let aad = CommitAad {
+        encrypted_identity_link_keys: link_keys.into_iter().map(VLBytes::new).collect(),
+        rotates_state_key: rotates,
+        encrypted_connection_response: opaque(*b""),
+    }
+    .encode();
+    mls_group.set_aad(aad.clone());
+
+    let builder = mls_group.commit_builder();
+    let (builder, new_leaf) = match plan {
+        Plan::Add { key_packages, .. } => (builder.propose_adds(key_packages), None),
+        Plan::Remove(leaves) => (builder.propose_removals(leaves), None),
+        Plan::Update(leaf) => (builder.leaf_node_parameters(leaf.parameters()), Some(leaf)),
+    };
+    let builder = builder
+        .load_psks(provider.storage())
+        .map_err(mls)?
+        .create_group_info(true);
+    let built = match &new_leaf {
+        None => builder.build(provider.rand(), provider.crypto(), &signer, |_| true),
+        Some(leaf) => builder.build_with_new_signer(
+            provider.rand(),
+            provider.crypto(),
+            &signer,
+            NewSignerBundle {
+                signer: &leaf.signer,
+                credential_with_key: leaf.credential.clone(),
+            },
+            |_| true,
+        ),
+    };
+    let bundle = built.map_err(mls)?.stage_commit(&provider).map_err(mls)?;
+    if let Some(leaf) = &new_leaf {
+        leaf.store_key(db)?;
+        identities::store(
+            db,
+            id,
+            &leaf.credential.credential,
+            &own_identity(profile, leaf)?,
+        )?;
+    }
+
+    let staged = mls_group.pending_commit().ok_or(LocalError::Damaged)?;
+    let next_state_key = (rotates == 1)
+        .then(|| export::<32>(staged, &provider, STATE_KEY_LABEL).map(|key| WireSecret::new(*key)))
+        .transpose()?;
+    let welcome = bundle
+        .to_welcome_msg()
+        .map(|welcome| {
+            let welcome = welcome.tls_serialize_detached().map_err(mls)?;
+            welcome_upload(profile, &group, staged, &provider, welcome)
+        })
+        .transpose()?;
+    let group_info = bundle.group_info().ok_or(LocalError::Damaged)?;
+    let request = CommitRequest {
+        group_id: *id,
+        state_key: group.state_key.to_wire(),
+        next_state_key,
+        commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
+        group_info: partial(group_info)?,
+        welcome,
+    };
+    let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
+    let envelope = Envelope::new(operation, sender, signer.0, request.encode(), now_ms);
+    Pending {
+        envelope,
+        aad,
+        contact: None,
+    }
+    .write(db, id)
+}
+
+fn welcome_upload(
+    profile: &Profile,
+    group: &Group,
+    staged: &StagedCommit,
+    provider: &Provider<'_>,
+    welcome: Vec<u8>,
+) -> Result<WelcomeUpload, Error> {
+    let name = group.display_name();
+    let epoch = staged.group_context().epoch().as_u64();
+    let attribution = sign_attribution(
+        &profile.identity,
+        &group.id,
+        epoch,
+        &group.wrapper_key,
+        name.as_bytes(),
+    );
+    let info = JoinInfo {
+        identity_link_wrapper_key: group.wrapper_key.to_wire(),
+        group_name: opaque(name.as_bytes()),
+        attribution,
+    };
+    let info_key = JoinInfoKey::new(*export::<32>(staged, provider, JOIN_INFO_LABEL)?);
+    let place = Place {
+        table: "join_info",
+        row: &group.id.0,
+        part: "info",
+    };
+    let encoded = zeroize::Zeroizing::new(info.encode());
+    Ok(WelcomeUpload {
+        welcome: opaque(welcome),
+        join_key: JoinKey::new(*export::<32>(staged, provider, JOIN_RECORD_LABEL)?).to_wire(),
+        sealed_join_info: opaque(sealing::seal(info_key.expose(), place, &encoded)?),
+    })
+}
+
+/// Merges the pending commit, in the caller's transaction: it is known to be accepted.
+pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
+    let group = Group::read(db, id)?;
+    let aad = CommitAad::decode(&pending.aad).map_err(|_| LocalError::Damaged)?;
+    let mut mls_group = load_mls(db, id)?;
+    let staged = mls_group.pending_commit().ok_or(LocalError::Damaged)?;
+    changes::record(
+        db,
+        profile,
+        &group,
+        &mls_group,
+        staged,
+        &aad,
+        Committer::Own,
+    )?;
+    mls_group.merge_pending_commit(&provider).map_err(mls)?;
+    if aad.rotates_state_key == 1 {
+        let key = mls_group
+            .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
+            .map_err(mls)
+            .and_then(|key| Ok(StateKey::try_from(key.as_slice())?))?;
+        Group::set_state_key(db, id, &key)?;
+    }
+    if pending.envelope.operation == Operation::UpdateClient {
+        db.execute(
+            "UPDATE groups SET update_due = 0 WHERE group_id = ?",
+            [id.0],
+        )?;
+    }
+    Pending::delete(db, id)
+}
+
+impl Client {
+    /// Stages a commit and keeps it with its request; nothing is sent.
+    pub(crate) fn stage_plan(&mut self, id: &GroupId, plan: Plan) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        self.transact(|db, profile| stage(db, profile, id, plan, now_ms))
+    }
+
+    /// Sends the kept commit and brings it to an end.
+    pub(crate) async fn submit_commit(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
+        let refusal = match self.send_pending(id).await {
+            Ok(answer) => {
+                EpochAccepted::decode(&answer)
+                    .map_err(|_| Error::Protocol("an answer is malformed"))?;
+                self.transact(|db, profile| merge_own(db, profile, id))?;
+                return Ok(CommitOutcome::Accepted);
+            }
+            Err(Error::Refused(refusal)) => refusal,
+            Err(error) => return Err(error),
+        };
+        match refusal.problem {
+            ProblemType::WrongEpoch | ProblemType::UnknownGroup => {}
+            _ => {
+                self.drop_pending_commit(id)?;
+                return Err(Error::Refused(refusal));
+            }
+        }
+        // Whichever commit was accepted, perhaps this very one, stands in the queue: the service puts
+        // it there in the same transition.
+        let epoch = self.epoch(id)?;
+        for look in 0..LOOKS {
+            self.outcomes.remove(id);
+            self.pull(0).await?;
+            self.process().await?;
+            if let Some(outcome) = self.outcomes.remove(id) {
+                return Ok(outcome);
+            }
+            if Pending::read(&self.db, id)?.is_none() || self.epoch(id)? != epoch {
+                self.drop_pending_commit(id)?;
+                return Ok(CommitOutcome::Superseded);
+            }
+            if refusal.problem == ProblemType::UnknownGroup {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(
+                100u64.saturating_mul(u64::from(look)),
+            ))
+            .await;
+        }
+        if refusal.problem == ProblemType::WrongEpoch {
+            // The queue has lost what moved the group on: without it this client cannot follow.
+            self.lose(id)?;
+            return Ok(CommitOutcome::Superseded);
+        }
+        self.recover_state_key(id).await?;
+        self.drop_pending_commit(id)?;
+        Ok(CommitOutcome::Superseded)
+    }
+
+    pub(crate) fn epoch(&self, id: &GroupId) -> Result<u64, Error> {
+        Ok(load_mls(&self.db, id)?.epoch().as_u64())
+    }
+
+    fn drop_pending_commit(&mut self, id: &GroupId) -> Result<(), Error> {
+        self.transact(|db, _| {
+            load_mls(db, id)?.clear_pending_commit(Provider::new(db).storage())?;
+            Pending::delete(db, id)
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! Joining by Welcome.
+
+use crypto::connection::verify_attribution;
+use crypto::keys::{
+    IdentityLinkWrapperKey, JoinInfoKey, JoinKey, Lookup as _, RecoverySecret, StateKey,
+};
+use crypto::sealing::{self, Place};
+use crypto::sign::SignatureKeyPair;
+use openmls::group::ProcessedWelcome;
+use openmls::prelude::{
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome, Welcome,
+};
+use protocol::delivery::{JoinInfo, WelcomeDelivery};
+use protocol::groups::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+use tls_codec::DeserializeBytes as _;
+
+use crate::Client;
+use crate::contacts::name_of_key;
+use crate::database::begin;
+use crate::error::{Error, LocalError, PeerError, mls};
+use crate::events::{self, Event};
+use crate::groups::identities::{self, Identity};
+use crate::groups::{
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, delete_mls, free_name, group_id,
+    join_config, load_mls,
+};
+use crate::inbox;
+use crate::leaf;
+use crate::profile::Profile;
+use crate::provider::Provider;
+
+/// What a Welcome says before the tree is known.
+struct Invitation {
+    id: GroupId,
+    epoch: u64,
+    join_key: JoinKey,
+    info: JoinInfo,
+    last_resort: bool,
+    /// The contact whose invitation it is.
+    by: String,
+}
+
+fn parse(bytes: &[u8]) -> Result<Welcome, Error> {
+    match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(welcome)) => Ok(welcome),
+        _ => Err(PeerError::Message.into()),
+    }
+}
+
+/// Opens a Welcome. It consumes the KeyPackage, so the caller's transaction is rolled back: the
+/// KeyPackage is needed again once the join record is there.
+fn invitation(db: &Connection, delivery: &WelcomeDelivery) -> Result<Invitation, Error> {
+    let provider = Provider::new(db);
+    let welcome = parse(delivery.welcome.as_slice())?;
+    let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
+        .map_err(|_| PeerError::Message)?;
+    let export = |label: &str| -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+        processed
+            .export_secret(provider.crypto(), label, &[], 32)
+            .map(zeroize::Zeroizing::new)
+            .map_err(mls)
+    };
+    let unverified = processed.unverified_group_info();
+    let id = group_id(unverified.group_id()).ok_or(PeerError::Message)?;
+    let epoch = unverified.epoch().as_u64();
+    let info_key = JoinInfoKey::try_from(export(JOIN_INFO_LABEL)?.as_slice())?;
+    let place = Place {
+        table: "join_info",
+        row: &id.0,
+        part: "info",
+    };
+    let info = sealing::open(
+        info_key.expose(),
+        place,
+        delivery.sealed_join_info.as_slice(),
+    )
+    .ok()
+    .and_then(|info| JoinInfo::decode(&info).ok())
+    .ok_or(PeerError::Attribution)?;
+    let wrapper = IdentityLinkWrapperKey::from(&info.identity_link_wrapper_key);
+    verify_attribution(
+        &info.attribution,
+        &id,
+        epoch,
+        &wrapper,
+        info.group_name.as_slice(),
+    )
+    .map_err(|_| PeerError::Attribution)?;
+    // Consent: only contacts can add us.
+    let by = name_of_key(db, info.attribution.signature_public_key.as_slice())?
+        .ok_or(PeerError::Attribution)?;
+    Ok(Invitation {
+        id,
+        epoch,
+        join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
+        last_resort: processed
+            .own_key_package()
+            .is_some_and(openmls::key_packages::KeyPackage::last_resort),
+        info,
+        by,
+    })
+}
+
+/// Joins, in the caller's transaction.
+fn join(
+    db: &Connection,
+    profile: &Profile,
+    delivery: &WelcomeDelivery,
+    invitation: &Invitation,
+    record: &JoinRecordContent,
+) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let id = &invitation.id;
+    let known = Group::find(db, id)?;
+    if let Some(group) = &known {
+        let stale = group.status == Status::Active
+            && load_mls(db, id)?.epoch().as_u64() >= invitation.epoch;
+        if stale || group.status == Status::Joining {
+            return Ok(());
+        }
+        delete_mls(db, id)?;
+    }
+    let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
+        .map_err(|_| Error::Protocol("a join record holds no tree"))?;
+    let welcome = parse(delivery.welcome.as_slice())?;
+    // Lifetimes were judged when the leaves were added; a member of long standing is no reason not to join.
+    let staged = StagedWelcome::build_from_welcome(&provider, &join_config(), welcome)
+        .map_err(|_| PeerError::Message)?
+        .with_ratchet_tree(tree)
+        .skip_lifetime_validation()
+        .build()
+        .map_err(|_| PeerError::Message)?;
+
+    let name = match &known {
+        Some(Group {
+            name: Some(name), ..
+        }) => name.clone(),
+        _ => free_name(
+            db,
+            &String::from_utf8_lossy(invitation.info.group_name.as_slice()),
+        )?,
+    };
+    let group = Group {
+        id: *id,
+        kind: GroupKind::Group,
+        name: Some(name.clone()),
+        state_key: StateKey::from(&record.state_key),
+        wrapper_key: IdentityLinkWrapperKey::from(&invitation.info.identity_link_wrapper_key),
+        recovery_secret: RecoverySecret::random()?,
+        recovery_set: false,
+        update_due: invitation.last_resort,
+        status: Status::Active,
+    };
+    if known.is_some() {
+        db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+    }
+    group.insert(db)?;
+    store_identities(db, profile, &group, &staged, record, invitation)?;
+    staged.into_group(&provider).map_err(mls)?;
+    if !invitation.last_resort {
+        db.execute(
+            "UPDATE profile SET key_packages_left = max(key_packages_left - 1, 0)",
+            (),
+        )?;
+    }
+    events::store(
+        db,
+        &Event::Joined {
+            group: name,
+            by: invitation.by.clone(),
+        },
+    )
+}
+
+/// Opens every member's identity link. Who added us must be whom the invitation is attributed to.
+fn store_identities(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    staged: &StagedWelcome,
+    record: &JoinRecordContent,
+    invitation: &Invitation,
+) -> Result<(), Error> {
+    let adder = staged.welcome_sender_index();
+    let own = staged.own_leaf_index();
+    for member in staged.members() {
+        let wrapped = record
+            .leaves
+            .iter()
+            .find(|leaf| leaf.leaf_index == member.index.u32())
+            .map(|leaf| leaf.encrypted_identity_link_key.as_slice());
+        let mut identity = identities::open_or_unverified(
+            &member.credential,
+            &member.signature_key,
+            &group.wrapper_key,
+            wrapped,
+        );
+        if member.index == own {
+            let user_pseudonym = leaf::pseudonymous(&member.credential, &member.signature_key)
+                .ok_or(LocalError::Damaged)?
+                .user_pseudonym;
+            identity = Identity {
+                user_pseudonym: user_pseudonym.as_slice().to_vec(),
+                real: Some(profile.credential()?),
+            };
+        }
+        if member.index == adder {
+            let attributed = invitation.info.attribution.signature_public_key.as_slice();
+            identity
+                .real
+                .as_ref()
+                .filter(|real| real.signature_public_key.as_slice() == attributed)
+                .ok_or(PeerError::Attribution)?;
+        }
+        identities::store(db, &group.id, &member.credential, &identity)?;
+    }
+    Ok(())
+}
+
+impl Client {
+    /// Processes a Welcome. One that is not for us, not from a contact or too late is dropped.
+    pub(crate) async fn process_welcome(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+    ) -> Result<(), Error> {
+        let joined = match self.invitation(delivery) {
+            Ok(invitation) => self.join_invited(entry, delivery, &invitation).await,
+            Err(error) => Err(error),
+        };
+        match joined {
+            Err(Error::Peer(_) | Error::Protocol(_)) => inbox::finish(&self.db, entry),
+            other => other,
+        }
+    }
+
+    fn invitation(&mut self, delivery: &WelcomeDelivery) -> Result<Invitation, Error> {
+        let transaction = begin(&mut self.db)?;
+        let invitation = invitation(&transaction, delivery);
+        transaction.rollback()?;
+        invitation
+    }
+
+    async fn join_invited(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+        invitation: &Invitation,
+    ) -> Result<(), Error> {
+        let lookup = invitation.join_key.lookup();
+        let signer = SignatureKeyPair::random()?;
+        let record: Result<SealedRecord, Error> = self
+            .call(Operation::JoinRecord, signer, &JoinRecordRequest { lookup })
+            .await;
+        let record = match record {
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
+                return Err(PeerError::Message.into());
+            }
+            other => other?,
+        };
+        let place = Place {
+            table: "join_records",
+            row: &lookup.0,
+            part: "record",
+        };
+        let content = sealing::open(
+            invitation.join_key.expose(),
+            place,
+            record.sealed.as_slice(),
+        )
+        .ok()
+        .and_then(|content| JoinRecordContent::decode(&content).ok())
+        .ok_or(Error::Protocol("a join record does not open"))?;
+        self.transact(|db, profile| {
+            join(db, profile, delivery, invitation, &content)?;
+            inbox::finish(db, entry)
+        })
+    }
+}

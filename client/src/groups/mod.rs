@@ -1,0 +1,377 @@
+//! Groups: what is kept of them beside the MLS library's state, and what callers see.
+
+pub(crate) mod changes;
+pub(crate) mod commit;
+pub(crate) mod create;
+pub(crate) mod identities;
+mod join;
+mod membership;
+mod message;
+pub(crate) mod process;
+pub(crate) mod recovery;
+
+use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use openmls::group::MlsGroupJoinConfig;
+use openmls::prelude::{
+    MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, SenderRatchetConfiguration,
+};
+use protocol::groups::GroupKind;
+use protocol::ids::GroupId;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use crate::Client;
+use crate::database::key32;
+use crate::error::{Error, LocalError, UsageError};
+use crate::provider::Provider;
+
+/// Messages of so many past epochs can still be read when they come late.
+pub(crate) const PAST_EPOCHS: usize = 5;
+/// Application messages are padded to multiples of this.
+pub(crate) const PADDING: usize = 128;
+/// Exporter label of the key that seals the group's state at the service.
+pub(crate) const STATE_KEY_LABEL: &str = "state key";
+/// Exporter label of the key that seals an epoch's join record.
+pub(crate) const JOIN_RECORD_LABEL: &str = "join record";
+/// Exporter label of the key that seals what joiners learn and the service does not.
+pub(crate) const JOIN_INFO_LABEL: &str = "join info";
+
+/// How far this client is in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// The service has not accepted the creation or the join yet.
+    Joining,
+    Active,
+    /// Removed by a member.
+    Removed,
+    /// Cannot follow any more.
+    Lost,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Active => "active",
+            Self::Removed => "removed",
+            Self::Lost => "lost",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Error> {
+        [Self::Joining, Self::Active, Self::Removed, Self::Lost]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| LocalError::Damaged.into())
+    }
+}
+
+/// A row of `groups`.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) kind: GroupKind,
+    pub(crate) name: Option<String>,
+    pub(crate) state_key: StateKey,
+    pub(crate) wrapper_key: IdentityLinkWrapperKey,
+    pub(crate) recovery_secret: RecoverySecret,
+    pub(crate) recovery_set: bool,
+    pub(crate) update_due: bool,
+    pub(crate) status: Status,
+}
+
+const COLUMNS: &str = "group_id, kind, name, state_key, wrapper_key, recovery_secret, recovery_set, update_due, status";
+
+impl Group {
+    fn from_row(row: &Row<'_>) -> Result<Self, Error> {
+        let key =
+            |column: usize| -> Result<[u8; 32], Error> { key32(&row.get::<_, Vec<u8>>(column)?) };
+        Ok(Self {
+            id: GroupId(row.get(0)?),
+            kind: match row.get::<_, u8>(1)? {
+                1 => GroupKind::Group,
+                2 => GroupKind::Connection,
+                _ => return Err(LocalError::Damaged.into()),
+            },
+            name: row.get(2)?,
+            state_key: StateKey::new(key(3)?),
+            wrapper_key: IdentityLinkWrapperKey::new(key(4)?),
+            recovery_secret: RecoverySecret::new(key(5)?),
+            recovery_set: row.get(6)?,
+            update_due: row.get(7)?,
+            status: Status::parse(&row.get::<_, String>(8)?)?,
+        })
+    }
+
+    fn select(
+        db: &Connection,
+        condition: &str,
+        value: impl rusqlite::ToSql,
+    ) -> Result<Option<Self>, Error> {
+        db.prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE {condition}"))?
+            .query_row([value], |row| Ok(Self::from_row(row)))
+            .optional()?
+            .transpose()
+    }
+
+    pub(crate) fn find(db: &Connection, id: &GroupId) -> Result<Option<Self>, Error> {
+        Self::select(db, "group_id = ?", id.0)
+    }
+
+    pub(crate) fn read(db: &Connection, id: &GroupId) -> Result<Self, Error> {
+        Self::find(db, id)?.ok_or_else(|| LocalError::Damaged.into())
+    }
+
+    pub(crate) fn by_name(db: &Connection, name: &str) -> Result<Self, Error> {
+        Self::select(db, "name = ? AND status != 'joining'", name)?
+            .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()).into())
+    }
+
+    /// The group if this client can act in it.
+    pub(crate) fn usable(db: &Connection, name: &str) -> Result<Self, Error> {
+        let group = Self::by_name(db, name)?;
+        match group.status {
+            Status::Active => Ok(group),
+            Status::Lost => Err(UsageError::GroupLost(name.to_owned()).into()),
+            Status::Removed | Status::Joining => {
+                Err(UsageError::NotAMember(name.to_owned()).into())
+            }
+        }
+    }
+
+    pub(crate) fn all(db: &Connection) -> Result<Vec<Self>, Error> {
+        let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM groups ORDER BY name"))?;
+        let rows = statement.query_map((), |row| Ok(Self::from_row(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    pub(crate) fn insert(&self, db: &Connection) -> Result<(), Error> {
+        db.execute(
+            "INSERT INTO groups (group_id, kind, name, state_key, wrapper_key, recovery_secret, recovery_set,
+                update_due, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.id.0,
+                self.kind as u8,
+                &self.name,
+                self.state_key.expose(),
+                self.wrapper_key.expose(),
+                self.recovery_secret.expose(),
+                self.recovery_set,
+                self.update_due,
+                self.status.as_str(),
+            ),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn set_status(db: &Connection, id: &GroupId, status: Status) -> Result<(), Error> {
+        db.execute(
+            "UPDATE groups SET status = ? WHERE group_id = ?",
+            (status.as_str(), id.0),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn set_state_key(
+        db: &Connection,
+        id: &GroupId,
+        key: &StateKey,
+    ) -> Result<(), Error> {
+        db.execute(
+            "UPDATE groups SET state_key = ? WHERE group_id = ?",
+            (key.expose(), id.0),
+        )?;
+        Ok(())
+    }
+
+    /// The name for events; connection groups have none and make none.
+    pub(crate) fn display_name(&self) -> String {
+        self.name.clone().unwrap_or_default()
+    }
+
+    /// Forgets the group and the MLS library's state of it.
+    pub(crate) fn delete(db: &Connection, id: &GroupId) -> Result<(), Error> {
+        delete_mls(db, id)?;
+        db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+        Ok(())
+    }
+}
+
+pub(crate) fn mls_id(id: &GroupId) -> openmls::group::GroupId {
+    openmls::group::GroupId::from_slice(&id.0)
+}
+
+pub(crate) fn group_id(id: &openmls::group::GroupId) -> Option<GroupId> {
+    id.as_slice().try_into().ok().map(GroupId)
+}
+
+pub(crate) fn load_mls(db: &Connection, id: &GroupId) -> Result<MlsGroup, Error> {
+    MlsGroup::load(Provider::new(db).storage(), &mls_id(id))?
+        .ok_or_else(|| LocalError::Damaged.into())
+}
+
+pub(crate) fn delete_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    if let Some(mut mls) = MlsGroup::load(provider.storage(), &mls_id(id))? {
+        mls.delete(provider.storage())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn sender_ratchet() -> SenderRatchetConfiguration {
+    // The service keeps the order within a group but expiry and limits may leave holes.
+    SenderRatchetConfiguration::new(200, 5000)
+}
+
+pub(crate) fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .max_past_epochs(PAST_EPOCHS)
+        .padding_size(PADDING)
+        .sender_ratchet_configuration(sender_ratchet())
+        .build()
+}
+
+/// A name that no group has yet.
+pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> {
+    let wanted = if wanted.is_empty() { "group" } else { wanted };
+    let taken = |name: &str| -> Result<bool, Error> {
+        Ok(db
+            .query_row("SELECT 1 FROM groups WHERE name = ?", [name], |_| Ok(()))
+            .optional()?
+            .is_some())
+    };
+    let mut name = wanted.to_owned();
+    let mut number = 2u32;
+    while taken(&name)? {
+        name = format!("{wanted} ({number})");
+        number = number.saturating_add(1);
+    }
+    Ok(name)
+}
+
+/// A group as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct GroupSummary {
+    /// The name given at its creation.
+    pub name: String,
+    /// How many clients are in it.
+    pub members: usize,
+    /// Its epoch, as far as this client has followed.
+    pub epoch: u64,
+    /// Whether this client is still a member that can follow.
+    pub active: bool,
+}
+
+/// A member as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Member {
+    /// Handle, or the name that they chose.
+    pub name: String,
+    /// This user.
+    pub own: bool,
+}
+
+/// What tests and tools need for requests of their own making; see [`Client::transport`].
+#[derive(Debug)]
+pub struct GroupAccess {
+    /// The group's id.
+    pub id: GroupId,
+    /// The key that seals its state, as far as this client knows.
+    pub state_key: StateKey,
+    /// Its epoch, as far as this client has followed.
+    pub epoch: u64,
+    /// The own leaf.
+    pub leaf_index: u32,
+}
+
+impl Client {
+    /// Groups by name, without connection groups.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        let mut summaries = Vec::new();
+        for group in Group::all(&self.db)? {
+            let (Some(name), true) = (group.name, group.status != Status::Joining) else {
+                continue;
+            };
+            let mls = load_mls(&self.db, &group.id)?;
+            summaries.push(GroupSummary {
+                name,
+                members: mls.members().count(),
+                epoch: mls.epoch().as_u64(),
+                active: group.status == Status::Active,
+            });
+        }
+        Ok(summaries)
+    }
+
+    /// The members of a group, as far as this client has followed.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn members(&self, group: &str) -> Result<Vec<Member>, Error> {
+        let group = Group::by_name(&self.db, group)?;
+        let mls = load_mls(&self.db, &group.id)?;
+        let own = mls.own_leaf_index();
+        mls.members()
+            .map(|member| {
+                let identity = identities::of(&self.db, &group.id, &member.credential)?;
+                let name = identities::name(&self.db, &self.profile, identity.as_ref())?;
+                Ok(Member {
+                    name,
+                    own: member.index == own,
+                })
+            })
+            .collect()
+    }
+
+    /// Id, keys and position in a group, for requests that are made by hand.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn group_access(&self, group: &str) -> Result<GroupAccess, Error> {
+        let group = Group::by_name(&self.db, group)?;
+        let mls = load_mls(&self.db, &group.id)?;
+        Ok(GroupAccess {
+            id: group.id,
+            state_key: group.state_key,
+            epoch: mls.epoch().as_u64(),
+            leaf_index: mls.own_leaf_index().u32(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn group(id: u8, name: &str) -> Group {
+        Group {
+            id: GroupId([id; 16]),
+            kind: GroupKind::Group,
+            name: Some(name.to_owned()),
+            state_key: StateKey::new([1; 32]),
+            wrapper_key: IdentityLinkWrapperKey::new([2; 32]),
+            recovery_secret: RecoverySecret::new([3; 32]),
+            recovery_set: false,
+            update_due: false,
+            status: Status::Active,
+        }
+    }
+
+    #[test]
+    fn a_group_is_read_as_it_was_written_and_names_stay_apart() {
+        let db = crate::database::in_memory().unwrap();
+        group(1, "team").insert(&db).unwrap();
+        let read = Group::usable(&db, "team").unwrap();
+        assert_eq!(read.id, GroupId([1; 16]));
+        assert_eq!(read.wrapper_key.expose(), &[2; 32]);
+        assert_eq!(free_name(&db, "team").unwrap(), "team (2)");
+        group(2, "team (2)").insert(&db).unwrap();
+        assert_eq!(free_name(&db, "team").unwrap(), "team (3)");
+        Group::set_status(&db, &read.id, Status::Lost).unwrap();
+        let lost = Group::usable(&db, "team");
+        assert!(matches!(lost, Err(Error::Usage(UsageError::GroupLost(_)))));
+    }
+}

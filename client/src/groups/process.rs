@@ -1,0 +1,113 @@
+//! Messages and commits of groups that this client is in.
+
+use crypto::keys::StateKey;
+use openmls::prelude::{
+    MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProtocolMessage, Sender,
+    StagedCommit,
+};
+use protocol::Wire as _;
+use protocol::groups::CommitAad;
+use rusqlite::Connection;
+use tls_codec::DeserializeBytes as _;
+
+use crate::connections;
+use crate::error::{Error, LocalError, PeerError, mls};
+use crate::events::{self, Event};
+use crate::groups::changes::{self, Committer};
+use crate::groups::commit::{CommitOutcome, merge_own};
+use crate::groups::message::decode_text;
+use crate::groups::{Group, STATE_KEY_LABEL, Status, identities, load_mls};
+use crate::profile::Profile;
+use crate::provider::Provider;
+use crate::request::Pending;
+
+fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
+    MlsMessageIn::tls_deserialize_exact_bytes(bytes)
+        .ok()
+        .and_then(|message| message.try_into_protocol_message().ok())
+        .ok_or_else(|| PeerError::Message.into())
+}
+
+/// Decrypts an application message and keeps its event, in the caller's transaction.
+pub(crate) fn message(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let mut mls_group = load_mls(db, &group.id)?;
+    let processed = mls_group
+        .process_message(&provider, parse(bytes)?)
+        .map_err(|_| PeerError::Message)?;
+    let sender = identities::name_of(db, profile, &group.id, processed.credential())?;
+    let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
+        return Err(PeerError::Message.into());
+    };
+    let Some(name) = group.name.clone() else {
+        return Ok(());
+    };
+    match decode_text(&message.into_bytes())? {
+        Some(text) => events::store(
+            db,
+            &Event::Message {
+                group: name,
+                sender,
+                text,
+            },
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Merges a commit, in the caller's transaction. Says what became of a commit of our own that was
+/// waiting, if there was one.
+pub(crate) fn commit(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    bytes: &[u8],
+) -> Result<Option<CommitOutcome>, Error> {
+    let provider = Provider::new(db);
+    let mut mls_group = load_mls(db, &group.id)?;
+    let processed = mls_group
+        .process_message(&provider, parse(bytes)?)
+        .map_err(|_| PeerError::Commit)?;
+    let sender = processed.sender().clone();
+    let aad = CommitAad::decode(processed.aad()).map_err(|_| PeerError::Commit)?;
+    let staged: StagedCommit = match processed.into_content() {
+        ProcessedMessageContent::OwnPendingCommit => {
+            merge_own(db, profile, &group.id)?;
+            return Ok(Some(CommitOutcome::Accepted));
+        }
+        ProcessedMessageContent::StagedCommitMessage(staged) => *staged,
+        _ => return Err(PeerError::Commit.into()),
+    };
+    let committer = match sender {
+        Sender::Member(leaf) => Committer::Member(leaf),
+        Sender::NewMemberCommit => Committer::Joiner,
+        _ => return Err(PeerError::Commit.into()),
+    };
+    let joiner = changes::record(db, profile, group, &mls_group, &staged, &aad, committer)?;
+    if let (Some(identity), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
+        connections::accept_joiner(db, group, &identity, leaf, &aad)?;
+    }
+    let removed = staged.self_removed();
+    mls_group
+        .merge_staged_commit(&provider, staged)
+        .map_err(mls)?;
+    if removed {
+        Group::set_status(db, &group.id, Status::Removed)?;
+    } else if aad.rotates_state_key == 1 {
+        let key = mls_group
+            .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
+            .map_err(mls)
+            .and_then(|key| {
+                StateKey::try_from(key.as_slice()).map_err(|_| LocalError::Damaged.into())
+            })?;
+        Group::set_state_key(db, &group.id, &key)?;
+    }
+    let superseded = Pending::read(db, &group.id)?.is_some();
+    Pending::delete(db, &group.id)?;
+    Ok(superseded.then_some(CommitOutcome::Superseded))
+}

@@ -1,0 +1,142 @@
+//! Finding the way back to a group's state key, and giving the service what makes that possible.
+
+use std::time::Duration;
+
+use crypto::keys::{Lookup as _, StateKey};
+use crypto::sealing::{self, Place};
+use crypto::sign::SignatureKeyPair;
+use protocol::envelope::Sender;
+use protocol::groups::{Accepted, RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+
+use crate::Client;
+use crate::error::{Error, LocalError, UsageError};
+use crate::events::{self, Event};
+use crate::groups::{Group, Status, load_mls};
+use crate::leaf;
+
+const LOOKS: u32 = 10;
+
+impl Client {
+    /// The service says that the group is at another epoch: the commits that led there stand in the queue.
+    pub(crate) async fn follow(&mut self, id: &GroupId, epoch: u64) -> Result<(), Error> {
+        for look in 0..LOOKS {
+            self.pull(0).await?;
+            self.process().await?;
+            if self.epoch(id)? != epoch || Group::read(&self.db, id)?.status != Status::Active {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(
+                100u64.saturating_mul(u64::from(look)),
+            ))
+            .await;
+        }
+        self.lose(id)
+    }
+
+    /// The service knows no group that opens with the key that we have. It may have rotated: then the
+    /// commit is in the queue, or, if that is gone, the key in a recovery record.
+    pub(crate) async fn recover_state_key(&mut self, id: &GroupId) -> Result<(), Error> {
+        let before = Group::read(&self.db, id)?;
+        let epoch = self.epoch(id)?;
+        self.pull(0).await?;
+        self.process().await?;
+        let now = Group::read(&self.db, id)?;
+        if now.state_key != before.state_key
+            || self.epoch(id)? != epoch
+            || now.status != Status::Active
+        {
+            return Ok(());
+        }
+        let lookup = now.recovery_secret.lookup();
+        let signer = SignatureKeyPair::random()?;
+        let record: Result<SealedRecord, Error> = self
+            .call(
+                Operation::RecoveryRecord,
+                signer,
+                &RecoveryRecordRequest { lookup },
+            )
+            .await;
+        let key = match record {
+            Ok(record) => {
+                let place = Place {
+                    table: "recovery_records",
+                    row: &lookup.0,
+                    part: "record",
+                };
+                sealing::open(
+                    now.recovery_secret.expose(),
+                    place,
+                    record.sealed.as_slice(),
+                )
+                .ok()
+                .and_then(|key| StateKey::try_from(key.as_slice()).ok())
+            }
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => None,
+            Err(error) => return Err(error),
+        };
+        match key.filter(|key| *key != now.state_key) {
+            Some(key) => Group::set_state_key(&self.db, id, &key),
+            None => {
+                self.lose(id)?;
+                Err(UsageError::GroupLost(now.display_name()).into())
+            }
+        }
+    }
+
+    /// This client cannot follow the group any more; the user is told.
+    pub(crate) fn lose(&mut self, id: &GroupId) -> Result<(), Error> {
+        self.transact(|db, _| lose(db, id))
+    }
+
+    /// After a join: the secret under which the service will write recovery records for the new leaf.
+    pub(crate) async fn set_recovery_secret(&mut self, id: &GroupId) -> Result<(), Error> {
+        let group = Group::read(&self.db, id)?;
+        let mls_group = load_mls(&self.db, id)?;
+        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
+        let request = SetRecoverySecretRequest {
+            group_id: *id,
+            state_key: group.state_key.to_wire(),
+            recovery_secret: group.recovery_secret.to_wire(),
+        };
+        let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
+        let set: Result<Accepted, Error> = self
+            .call_as(
+                Operation::SetRecoverySecret,
+                sender,
+                signer.0,
+                request.encode(),
+                0,
+            )
+            .await;
+        match set {
+            Ok(_) => {
+                self.db.execute(
+                    "UPDATE groups SET recovery_set = 1 WHERE group_id = ?",
+                    [id.0],
+                )?;
+                Ok(())
+            }
+            // The key has rotated since; the commit is on its way, and we try again after it.
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// As [`Client::lose`], in a transaction.
+pub(crate) fn lose(db: &rusqlite::Connection, id: &GroupId) -> Result<(), Error> {
+    let group = Group::read(db, id)?;
+    if group.status != Status::Active {
+        return Ok(());
+    }
+    Group::set_status(db, id, Status::Lost)?;
+    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
+    match group.name {
+        Some(name) => events::store(db, &Event::GroupLost { group: name }),
+        None => Ok(()),
+    }
+}

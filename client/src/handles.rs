@@ -1,0 +1,77 @@
+//! Handles: registering the own one, looking up others'.
+
+use crypto::connection::{sign_handle_record, verify_handle_record};
+use crypto::sign::SignatureKeyPair;
+use protocol::codec::opaque;
+use protocol::connections::{
+    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest, is_valid_handle,
+};
+use protocol::groups::Accepted;
+use protocol::{Operation, Wire as _};
+
+use crate::Client;
+use crate::error::{Error, PeerError, UsageError};
+use crate::leaf::queue_reference;
+
+impl Client {
+    /// Registers this user's handle, which is also the name that members see, and publishes
+    /// KeyPackages. Again with the same handle: renews the record.
+    ///
+    /// # Errors
+    /// [`UsageError::HandleRegistered`], [`UsageError::InvalidHandle`]; the problem `handle-taken`.
+    pub async fn register_handle(&mut self, handle: &str) -> Result<(), Error> {
+        if !is_valid_handle(handle.as_bytes()) {
+            return Err(UsageError::InvalidHandle.into());
+        }
+        if let Some(own) = self.profile.handle.as_ref().filter(|own| *own != handle) {
+            return Err(UsageError::HandleRegistered(own.clone()).into());
+        }
+        let directory = self.directory().await?;
+        let profile = &self.profile;
+        let record = sign_handle_record(
+            handle.as_bytes(),
+            &profile.credential_for(handle),
+            &profile.identity,
+            &profile.establishment.public(),
+        );
+        let request = RegisterHandleRequest {
+            handle: opaque(handle.as_bytes()),
+            record: opaque(record.encode()),
+            queue_reference: opaque(queue_reference(
+                profile,
+                &directory,
+                &profile.handle_owner.public(),
+            )?),
+        };
+        let owner = SignatureKeyPair::from_seed(&profile.handle_owner.seed());
+        let _: Accepted = self
+            .call(Operation::RegisterHandle, owner, &request)
+            .await?;
+        self.db.execute("UPDATE profile SET handle = ?", [handle])?;
+        self.profile.handle = Some(handle.to_owned());
+        self.replenish_key_packages().await
+    }
+
+    /// The own handle.
+    #[must_use]
+    pub fn handle(&self) -> Option<&str> {
+        self.profile.handle.as_deref()
+    }
+
+    /// The record behind a handle, verified to be its credential's own word.
+    pub(crate) async fn look_up(&mut self, handle: &str) -> Result<HandleRecord, Error> {
+        let signer = SignatureKeyPair::random()?;
+        let request = LookupHandleRequest {
+            handle: opaque(handle.as_bytes()),
+        };
+        let found: LookupHandleResponse =
+            self.call(Operation::LookupHandle, signer, &request).await?;
+        let record =
+            HandleRecord::decode(found.record.as_slice()).map_err(|_| PeerError::HandleRecord)?;
+        verify_handle_record(handle.as_bytes(), &record).map_err(|_| PeerError::HandleRecord)?;
+        if record.credential.name.as_slice() != handle.as_bytes() {
+            return Err(PeerError::HandleRecord.into());
+        }
+        Ok(record)
+    }
+}

@@ -1,0 +1,278 @@
+//! Stored queue entries, in the order in which they make sense.
+//!
+//! Entries come in no order. Within a group, epochs follow each other; the messages of an epoch go
+//! before the commit that ends it; the sequence number orders the rest. What belongs to a later epoch,
+//! or to a group that this client is not in yet, waits. Each item, its effect on the MLS library's
+//! state and the event it gives are one transaction.
+
+use protocol::Wire as _;
+use protocol::delivery::{Payload, PayloadKind};
+use protocol::ids::GroupId;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::Client;
+use crate::connections;
+use crate::database::begin;
+use crate::error::{Error, LocalError};
+use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, process, recovery};
+
+/// What waits for a group that never comes is dropped after so long.
+const KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+struct Item {
+    entry: Vec<u8>,
+    payload: Payload,
+    epoch: u64,
+}
+
+/// Marks an item as done: its id stays, its content goes.
+pub(crate) fn finish(db: &Connection, entry: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "UPDATE inbox SET payload = NULL WHERE entry_id = ?",
+        [entry],
+    )?;
+    Ok(())
+}
+
+fn item(
+    db: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Option<Item>, Error> {
+    let row = db
+        .prepare_cached(sql)?
+        .query_row(parameters, |row| {
+            Ok((
+                row.get(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, Option<i64>>(2)?,
+            ))
+        })
+        .optional()?;
+    row.map(|(entry, payload, epoch)| {
+        Ok(Item {
+            entry,
+            payload: Payload::decode(&payload).map_err(|_| LocalError::Damaged)?,
+            epoch: u64::try_from(epoch.unwrap_or(0)).map_err(|_| LocalError::Damaged)?,
+        })
+    })
+    .transpose()
+}
+
+/// The item of a group that is next, if it is not one of a later epoch.
+fn next_of_group(db: &Connection, group: &GroupId, epoch: u64) -> Result<Option<Item>, Error> {
+    // Messages (1) sort before commits (2).
+    let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
+    item(
+        db,
+        "SELECT entry_id, payload, epoch FROM inbox
+         WHERE payload IS NOT NULL AND group_id = ? AND epoch <= ? ORDER BY epoch, kind, sequence LIMIT 1",
+        (group.0, epoch),
+    )
+}
+
+fn next_of_kind(
+    db: &Connection,
+    kind: PayloadKind,
+    after: i64,
+) -> Result<Option<(i64, Item)>, Error> {
+    let sequence: Option<i64> = db
+        .query_row(
+            "SELECT min(sequence) FROM inbox WHERE payload IS NOT NULL AND kind = ? AND sequence > ?",
+            (kind as u8, after),
+            |row| row.get(0),
+        )
+        .optional()?
+        .flatten();
+    let Some(sequence) = sequence else {
+        return Ok(None);
+    };
+    let sql = "SELECT entry_id, payload, epoch FROM inbox
+               WHERE payload IS NOT NULL AND kind = ? AND sequence = ? LIMIT 1";
+    Ok(item(db, sql, (kind as u8, sequence))?.map(|item| (sequence, item)))
+}
+
+/// Groups that have stored items.
+fn groups_with_items(db: &Connection) -> Result<Vec<GroupId>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT DISTINCT group_id FROM inbox WHERE payload IS NOT NULL AND length(group_id) = 16",
+    )?;
+    let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+impl Client {
+    /// Processes what is stored, as far as it can be.
+    pub(crate) async fn process(&mut self) -> Result<(), Error> {
+        self.process_connection_requests()?;
+        loop {
+            for group in groups_with_items(&self.db)? {
+                self.process_group(&group)?;
+            }
+            // A Welcome after the commits of the groups that we know: it may be the second one into a
+            // group that we were removed from.
+            let Some((_, item)) = next_of_kind(&self.db, PayloadKind::Welcome, i64::MIN)? else {
+                break;
+            };
+            let Payload::Welcome(delivery) = &item.payload else {
+                return Err(LocalError::Damaged.into());
+            };
+            match self.process_welcome(&item.entry, delivery).await {
+                // Refused for now: it waits for the next time.
+                Err(Error::Refused(_)) => break,
+                other => other?,
+            }
+        }
+        let now = i64::try_from(self.transport.time.now_unix_ms()).unwrap_or(i64::MAX);
+        self.db.execute(
+            "UPDATE inbox SET payload = NULL WHERE payload IS NOT NULL AND received_ms < ?",
+            [now.saturating_sub(KEEP_MS)],
+        )?;
+        Ok(())
+    }
+
+    fn process_connection_requests(&mut self) -> Result<(), Error> {
+        while let Some((_, item)) =
+            next_of_kind(&self.db, PayloadKind::ConnectionRequest, i64::MIN)?
+        {
+            let Payload::ConnectionRequest(sealed) = &item.payload else {
+                return Err(LocalError::Damaged.into());
+            };
+            let transaction = begin(&mut self.db)?;
+            match connections::receive_request(&transaction, &self.profile, sealed.as_slice()) {
+                Ok(()) | Err(Error::Peer(_)) => {}
+                Err(error) => return Err(error),
+            }
+            finish(&transaction, &item.entry)?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Processes the items of one group up to its newest epoch that is here.
+    fn process_group(&mut self, id: &GroupId) -> Result<(), Error> {
+        loop {
+            let Some(group) = Group::find(&self.db, id)? else {
+                return Ok(());
+            };
+            // While a join waits for its answer, what follows it waits too.
+            if group.status == Status::Joining {
+                return Ok(());
+            }
+            let epoch = load_mls(&self.db, id)?.epoch().as_u64();
+            let Some(item) = next_of_group(&self.db, id, epoch)? else {
+                return Ok(());
+            };
+            self.process_item(&group, epoch, &item)?;
+        }
+    }
+
+    fn process_item(&mut self, group: &Group, epoch: u64, item: &Item) -> Result<(), Error> {
+        let transaction = begin(&mut self.db)?;
+        let age = epoch.saturating_sub(item.epoch);
+        let readable = u64::try_from(PAST_EPOCHS).unwrap_or(0);
+        let outcome = match &item.payload {
+            _ if group.status != Status::Active => Ok(None),
+            Payload::Message(bytes) if age <= readable => {
+                process::message(&transaction, &self.profile, group, bytes.as_slice())
+                    .map(|()| None)
+            }
+            Payload::Commit(bytes) if age == 0 => {
+                process::commit(&transaction, &self.profile, group, bytes.as_slice())
+            }
+            // A commit that was merged with its answer already, or a message that is too old.
+            _ => Ok(None),
+        };
+        let transaction = match outcome {
+            Ok(outcome) => {
+                if let Some(outcome) = outcome {
+                    self.outcomes.insert(group.id, outcome);
+                }
+                transaction
+            }
+            Err(Error::Peer(_)) => {
+                // Nothing of it stays, but the item is done: it would fail again.
+                transaction.rollback()?;
+                let transaction = begin(&mut self.db)?;
+                if matches!(item.payload, Payload::Commit(_)) {
+                    // The service accepted a commit that we cannot: from here on we cannot follow.
+                    recovery::lose(&transaction, &group.id)?;
+                }
+                transaction
+            }
+            Err(error) => return Err(error),
+        };
+        finish(&transaction, &item.entry)?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn insert(
+        db: &Connection,
+        entry: u8,
+        kind: PayloadKind,
+        group: Option<u8>,
+        epoch: i64,
+        sequence: i64,
+    ) {
+        let payload = Payload::Message(protocol::codec::opaque(vec![entry])).encode();
+        db.execute(
+            "INSERT INTO inbox (entry_id, day, sequence, kind, group_id, epoch, payload, received_ms)
+             VALUES (?, 1, ?, ?, ?, ?, ?, 0)",
+            ([entry], sequence, kind as u8, group.map(|g| [g; 16]), epoch, payload),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn messages_of_an_epoch_go_before_its_commit_and_later_epochs_wait() {
+        use PayloadKind::{Commit, Message};
+        let db = crate::database::in_memory().unwrap();
+        for (entry, kind, epoch, sequence) in [
+            (1, Commit, 4, 10),
+            (2, Message, 4, 30),
+            (3, Message, 5, 1),
+            (4, Message, 4, 20),
+            (5, Commit, 5, 2),
+            (6, Message, 3, 99),
+        ] {
+            insert(&db, entry, kind, Some(7), epoch, sequence);
+        }
+        insert(&db, 9, Message, Some(8), 1, 0);
+        let mut order = Vec::new();
+        let mut epoch = 4;
+        while let Some(item) = next_of_group(&db, &GroupId([7; 16]), epoch).unwrap() {
+            order.push(*item.entry.first().unwrap());
+            if order.last() == Some(&1) {
+                assert!(next_of_group(&db, &GroupId([7; 16]), 3).unwrap().is_none());
+                epoch = 5;
+            }
+            finish(&db, &item.entry).unwrap();
+        }
+        assert_eq!(order, [6, 4, 2, 1, 3, 5]);
+        assert_eq!(groups_with_items(&db).unwrap(), [GroupId([8; 16])]);
+    }
+
+    #[test]
+    fn items_of_no_group_come_by_sequence() {
+        let db = crate::database::in_memory().unwrap();
+        insert(&db, 1, PayloadKind::Welcome, None, 0, 20);
+        insert(&db, 2, PayloadKind::Welcome, None, 0, 10);
+        insert(&db, 3, PayloadKind::ConnectionRequest, None, 0, 5);
+        let (_, first) = next_of_kind(&db, PayloadKind::Welcome, i64::MIN)
+            .unwrap()
+            .unwrap();
+        assert_eq!(first.entry, [2]);
+        finish(&db, &first.entry).unwrap();
+        let (sequence, second) = next_of_kind(&db, PayloadKind::Welcome, i64::MIN)
+            .unwrap()
+            .unwrap();
+        assert_eq!((sequence, second.entry.as_slice()), (20, &[1u8][..]));
+    }
+}

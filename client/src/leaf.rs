@@ -1,0 +1,157 @@
+//! Leaves: a key, pseudonyms and a queue reference of its own for every one.
+
+use crypto::credential::{
+    CREDENTIAL_TYPE, PseudonymousCredential, QUEUE_REFERENCE_EXTENSION, random_pseudonym,
+    wrap_link_key,
+};
+use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
+use crypto::queue::seal_reference;
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::{
+    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
+    ExtensionType, Extensions, LeafNode, LeafNodeParameters, Lifetime, UnknownExtension,
+};
+use protocol::Wire as _;
+use protocol::directory::Directory;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::database::key32;
+use crate::directory::decode_base64url;
+use crate::error::{Error, LocalError, mls};
+use crate::profile::Profile;
+use crate::provider::LeafSigner;
+
+/// The one ciphersuite of this release: MLS 1, X25519, AES-128-GCM, SHA-256, Ed25519.
+pub(crate) const CIPHERSUITE: Ciphersuite =
+    Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+
+/// KeyPackages and fresh leaves are valid for twelve weeks, and from an hour ago for clocks that are late.
+pub(crate) const LIFETIME_S: u64 = 84 * 24 * 60 * 60;
+const MARGIN_S: u64 = 60 * 60;
+
+/// A leaf that is about to be published.
+pub(crate) struct NewLeaf {
+    pub(crate) signer: LeafSigner,
+    pub(crate) credential: CredentialWithKey,
+    pub(crate) extensions: Extensions<LeafNode>,
+    pub(crate) pseudonymous: PseudonymousCredential,
+    link_key: IdentityLinkKey,
+}
+
+impl NewLeaf {
+    pub(crate) fn make(profile: &Profile, directory: &Directory) -> Result<Self, Error> {
+        let key = SignatureKeyPair::random()?;
+        let real = profile.credential()?;
+        let (pseudonymous, link_key) = PseudonymousCredential::issue(
+            &directory.domain,
+            random_pseudonym(&directory.domain)?,
+            &key.public(),
+            (&real, &profile.identity),
+            &profile.connection_key,
+        )?;
+        let reference = queue_reference(profile, directory, &key.public())?;
+        Ok(Self {
+            credential: CredentialWithKey {
+                credential: Credential::new(
+                    CredentialType::Other(CREDENTIAL_TYPE),
+                    pseudonymous.encode(),
+                ),
+                signature_key: key.public().to_vec().into(),
+            },
+            extensions: Extensions::single(Extension::Unknown(
+                QUEUE_REFERENCE_EXTENSION,
+                UnknownExtension(reference),
+            ))
+            .map_err(mls)?,
+            signer: LeafSigner(key),
+            pseudonymous,
+            link_key,
+        })
+    }
+
+    /// The link key for the members of one group.
+    pub(crate) fn wrapped_link_key(
+        &self,
+        wrapper: &IdentityLinkWrapperKey,
+    ) -> Result<Vec<u8>, Error> {
+        Ok(wrap_link_key(wrapper, &self.link_key)?)
+    }
+
+    pub(crate) fn parameters(&self) -> LeafNodeParameters {
+        LeafNodeParameters::builder()
+            .with_capabilities(capabilities())
+            .with_extensions(self.extensions.clone())
+            .build()
+    }
+
+    /// Keeps the private key under its public key, which the leaf shows.
+    pub(crate) fn store_key(&self, db: &Connection) -> Result<(), Error> {
+        db.execute(
+            "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
+            (self.signer.0.public(), self.signer.0.seed().expose()),
+        )?;
+        Ok(())
+    }
+}
+
+/// The private key of an own leaf.
+pub(crate) fn signer(db: &Connection, public_key: &[u8]) -> Result<LeafSigner, Error> {
+    let seed = db
+        .query_row(
+            "SELECT seed FROM leaf_keys WHERE public_key = ?",
+            [public_key],
+            |row| row.get::<_, Vec<u8>>(0),
+        )
+        .optional()?
+        .ok_or(LocalError::Damaged)?;
+    Ok(LeafSigner(SignatureKeyPair::from_seed(&Secret::new(
+        key32(&seed)?,
+    ))))
+}
+
+/// A sealed reference to our queue that only the holder of `bound_to` can use.
+pub(crate) fn queue_reference(
+    profile: &Profile,
+    directory: &Directory,
+    bound_to: &[u8],
+) -> Result<Vec<u8>, Error> {
+    let key = &directory.queue_service_key;
+    Ok(seal_reference(
+        key.key_id,
+        &decode_base64url(&key.public_key)?,
+        bound_to,
+        &profile.queue()?,
+    )?)
+}
+
+pub(crate) fn capabilities() -> Capabilities {
+    Capabilities::new(
+        None,
+        Some(&[CIPHERSUITE]),
+        Some(&[
+            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
+            ExtensionType::LastResort,
+        ]),
+        None,
+        Some(&[CredentialType::Other(CREDENTIAL_TYPE)]),
+    )
+}
+
+pub(crate) fn lifetime(now_ms: u64) -> Lifetime {
+    let now = now_ms / 1000;
+    Lifetime::init(now.saturating_sub(MARGIN_S), now.saturating_add(LIFETIME_S))
+}
+
+/// The pseudonymous credential of a leaf; it must be for the leaf's own key.
+pub(crate) fn pseudonymous(
+    credential: &Credential,
+    signature_key: &[u8],
+) -> Option<PseudonymousCredential> {
+    if credential.credential_type() != CredentialType::Other(CREDENTIAL_TYPE) {
+        return None;
+    }
+    PseudonymousCredential::decode(credential.serialized_content())
+        .ok()
+        .filter(|pseudonymous| pseudonymous.signature_public_key.as_slice() == signature_key)
+}

@@ -1,0 +1,386 @@
+//! The client's side of the delivery service: a library that hides tokens, encapsulation, state keys
+//! and their rotation, identity links, the queue and its order, retries and recovery.
+//!
+//! A [`Client`] is one device of one user, kept in a home directory. Every request to the delivery
+//! service goes through the relay and the gateway; the token issuer is asked directly. What a call
+//! returns is durable.
+//!
+//! ```no_run
+//! use client::{Client, Endpoints, Event, Options};
+//!
+//! # async fn example() -> Result<(), client::Error> {
+//! let home = std::path::Path::new("/home/alice/.mimimi");
+//! let endpoints = Endpoints::from_json(br#"{
+//!     "relay": "https://relay.example/", "gateway": "https://gateway.example",
+//!     "ohttp_keys": "https://relay.example/ohttp-keys",
+//!     "ds": "https://ds.example", "issuer": "https://issuer.example"
+//! }"#)?;
+//! let mut alice = Client::init(home, &endpoints, "the account token", Options::default()).await?;
+//! alice.register_handle("alice").await?;
+//! alice.connect("bob").await?;
+//!
+//! // Once Bob has accepted:
+//! alice.sync(20_000).await?;
+//! println!("read this to Bob: {}", alice.safety_number("bob")?);
+//! alice.create_group("climbing").await?;
+//! alice.add_to_group("climbing", &["bob"]).await?;
+//! alice.send_message("climbing", "Saturday?").await?;
+//!
+//! let events = alice.receive(20_000).await?;
+//! for stored in &events {
+//!     if let Event::Message { group, sender, text } = &stored.event {
+//!         println!("[{group}] {sender}: {text}");
+//!     }
+//! }
+//! alice.acknowledge(&events)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Who is at fault
+//!
+//! Every call returns [`Error`]; [`Error::fault`] says who has to act, [`Error::code`] is stable.
+//! After [`Error::Unreachable`] it is not known whether the request had an effect. A commit that was
+//! under way is kept with its exact bytes and brought to its end by the next [`Client::sync`].
+//!
+//! # What is kept where
+//!
+//! `client.sqlite` in the home directory (mode 0600 in a directory of mode 0700) holds everything,
+//! private keys and unread messages too: protect it like a key. One process at a time can use it.
+//!
+//! # For tests of the service
+//!
+//! [`Client::transport`] posts any bytes as a request, [`sign`] makes signed ones,
+//! [`Client::group_access`] gives the id and state key of a group, [`Client::stage_remove`] and
+//! [`Client::stage_add`] keep a commit without sending it, [`Client::pending_request`] shows the
+//! bytes that would be sent, so that an answer can be dropped, and [`Client::submit`] sends them.
+
+mod clock;
+mod connections;
+mod contacts;
+mod database;
+mod directory;
+mod error;
+mod events;
+mod groups;
+mod handles;
+mod home;
+mod inbox;
+mod key_config;
+mod key_packages;
+mod leaf;
+mod profile;
+mod provider;
+mod queue;
+mod request;
+mod transport;
+mod wallet;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::Operation;
+use protocol::ids::GroupId;
+use rusqlite::Connection;
+
+pub use clock::{Clock, SharedClock, SystemClock};
+pub use connections::IncomingRequest;
+pub use contacts::Contact;
+pub use error::{Error, Fault, IssuerError, LocalError, PeerError, Refusal, UsageError};
+pub use events::{Event, StoredEvent};
+pub use groups::commit::CommitOutcome;
+pub use groups::{GroupAccess, GroupSummary, Member};
+pub use profile::Endpoints;
+pub use request::sign;
+pub use transport::{Patience, Transport};
+
+use clock::ServiceTime;
+use groups::{Group, Status};
+use home::Home;
+use profile::Profile;
+use request::Pending;
+
+/// How a client behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the time comes from.
+    pub clock: SharedClock,
+    /// How long requests are tried.
+    pub patience: Patience,
+    /// How long to wait for another process to leave the home directory.
+    pub lock_patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: SystemClock::shared(),
+            patience: Patience::default(),
+            lock_patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// One device of one user.
+pub struct Client {
+    pub(crate) db: Connection,
+    pub(crate) profile: Profile,
+    pub(crate) transport: Transport,
+    /// What the queue said about commits of ours whose answer was not positive.
+    pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
+    // Last, so that the lock is given up after the database is closed.
+    _home: Home,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client(..)")
+    }
+}
+
+/// A kept request, as it would be sent.
+#[derive(Debug)]
+pub struct PendingRequest {
+    /// What it asks for.
+    pub operation: Operation,
+    /// The signed request.
+    pub request: Vec<u8>,
+    /// The tokens beside it.
+    pub tokens: Vec<Vec<u8>>,
+}
+
+impl Client {
+    /// Makes a client in a home directory: keys, tokens, a queue. On a home that has one: changes the
+    /// addresses and the account token, and finishes what was cut off.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidAccountToken`]; [`Error::Issuer`]; [`Error::Local`].
+    pub async fn init(
+        home: &Path,
+        endpoints: &Endpoints,
+        account_token: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let account_token = account_token.trim();
+        if account_token.is_empty() || !account_token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UsageError::InvalidAccountToken.into());
+        }
+        let home = Home::open(home, options.lock_patience).await?;
+        let db = database::open(&home.database()?)?;
+        Profile::write(&db, endpoints, account_token)?;
+        let mut client = Self::assemble(home, db, options)?;
+        client.fill_wallet(wallet::FULL).await?;
+        client.create_queue().await?;
+        Ok(client)
+    }
+
+    /// Opens the client in a home directory.
+    ///
+    /// # Errors
+    /// [`UsageError::NotInitialised`], [`LocalError::Busy`], [`Error::Local`].
+    pub async fn open(home: &Path, options: Options) -> Result<Self, Error> {
+        if !home.is_dir() {
+            return Err(UsageError::NotInitialised.into());
+        }
+        let home = Home::open(home, options.lock_patience).await?;
+        let db = database::open(&home.database()?)?;
+        Self::assemble(home, db, options)
+    }
+
+    fn assemble(home: Home, db: Connection, options: Options) -> Result<Self, Error> {
+        let profile = Profile::read(&db)?;
+        wallet::discard_doubtful(&db)?;
+        let transport = Transport::new(
+            profile.endpoints.clone(),
+            profile.ohttp_key_config.clone(),
+            ServiceTime::new(options.clock, profile.clock_offset_ms),
+            options.patience,
+        )?;
+        Ok(Self {
+            db,
+            profile,
+            transport,
+            outcomes: HashMap::new(),
+            _home: home,
+        })
+    }
+
+    /// Catches up: finishes what was under way, takes in what the queue has (waiting up to `wait_ms`
+    /// for something if there is nothing, 20 seconds at most), and does what follows from it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and whatever the requests meet.
+    pub async fn sync(&mut self, wait_ms: u32) -> Result<(), Error> {
+        self.resume().await?;
+        self.pull(wait_ms).await?;
+        self.process().await?;
+        self.settle().await
+    }
+
+    /// Takes in what the queue has and nothing else: kept requests stay kept. For tests.
+    ///
+    /// # Errors
+    /// As [`Client::sync`].
+    pub async fn take_in(&mut self) -> Result<(), Error> {
+        self.pull(0).await?;
+        self.process().await
+    }
+
+    /// Catches up until there is an event or `wait_ms` have passed, and returns the events that have
+    /// not been acknowledged.
+    ///
+    /// # Errors
+    /// As [`Client::sync`].
+    pub async fn receive(&mut self, wait_ms: u32) -> Result<Vec<StoredEvent>, Error> {
+        self.sync(0).await?;
+        let mut left = wait_ms;
+        while left > 0 && self.events()?.is_empty() {
+            let wait = left.min(20_000);
+            self.sync(wait).await?;
+            left = left.saturating_sub(wait);
+        }
+        self.events()
+    }
+
+    /// Runs `work` in one transaction: all of its effects or none.
+    pub(crate) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &Profile) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let transaction = database::begin(&mut self.db)?;
+        let done = work(&transaction, &self.profile)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Brings requests to their end whose answer this client does not know.
+    async fn resume(&mut self) -> Result<(), Error> {
+        let waiting = {
+            let mut statement = self
+                .db
+                .prepare("SELECT group_id, operation FROM pending_requests")?;
+            let rows =
+                statement.query_map((), |row| Ok((GroupId(row.get(0)?), row.get::<_, u16>(1)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for (group, operation) in waiting {
+            let finished = if operation == Operation::CreateGroup.number() {
+                self.submit_creation(&group).await
+            } else if operation == Operation::JoinConnection.number() {
+                self.submit_join(&group).await.map(|_| ())
+            } else {
+                self.submit_commit(&group).await.map(|_| ())
+            };
+            match finished {
+                // Refused after all: there is nobody left to tell, and the state is as before.
+                Ok(()) | Err(Error::Refused(_) | Error::Usage(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows from what was taken in: recovery secrets, leaves that came from a last-resort
+    /// KeyPackage, new KeyPackages. What is refused is tried again next time.
+    async fn settle(&mut self) -> Result<(), Error> {
+        for group in Group::all(&self.db)? {
+            if group.status != Status::Active {
+                continue;
+            }
+            if !group.recovery_set {
+                refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
+            }
+            if group.update_due {
+                refusals_can_wait(self.update_leaf(&group.id).await)?;
+            }
+        }
+        refusals_can_wait(self.replenish_key_packages().await)
+    }
+
+    /// Tokens that can be spent.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn tokens(&self) -> Result<usize, Error> {
+        wallet::available(&self.db)
+    }
+
+    /// Takes tokens out of the wallet, for requests that are made by hand.
+    ///
+    /// # Errors
+    /// [`Error::Issuer`].
+    pub async fn withdraw_tokens(&mut self, count: usize) -> Result<Vec<Vec<u8>>, Error> {
+        self.take_tokens(count).await
+    }
+
+    /// The way to the delivery service, for requests that are made by hand.
+    pub fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
+    /// Signs a request by hand as the own leaf of a group, at the service's time.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn sign_as_member(
+        &self,
+        group: &str,
+        operation: Operation,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let group = Group::by_name(&self.db, group)?;
+        let mls_group = groups::load_mls(&self.db, &group.id)?;
+        let leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+        let signer = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
+        let sender = protocol::envelope::Sender::Leaf(mls_group.own_leaf_index().u32());
+        let now = self.transport.time.now_unix_ms();
+        Ok(protocol::Wire::encode(&sign(
+            operation, now, &sender, body, &signer.0,
+        )))
+    }
+
+    /// The kept request of a group, if one waits for its answer.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn pending_request(&self, group: &str) -> Result<Option<PendingRequest>, Error> {
+        let group = Group::by_name(&self.db, group)?;
+        Ok(
+            Pending::read(&self.db, &group.id)?.map(|pending| PendingRequest {
+                operation: pending.envelope.operation,
+                request: pending.envelope.request.to_vec(),
+                tokens: pending.envelope.tokens,
+            }),
+        )
+    }
+}
+
+fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_send<T: Send>(_: T) {}
+
+    /// Never called: that it compiles is the test.
+    #[allow(dead_code)]
+    fn calls_can_be_spawned(client: &'static mut Client) {
+        assert_send(async move {
+            client.sync(0).await?;
+            client.create_group("a").await?;
+            client.connect("a").await?;
+            client.accept_request("1").await?;
+            client.add_to_group("a", &["b"]).await?;
+            client.remove_from_group("a", &["b"]).await?;
+            client.send_message("a", "b").await?;
+            client.receive(0).await.map(|_| ())
+        });
+    }
+}

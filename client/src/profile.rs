@@ -1,0 +1,242 @@
+//! Who this client is: its long-lived keys and the addresses of its services.
+
+use crypto::hpke::HpkeKeyPair;
+use crypto::keys::{ConnectionKey, ConnectionToken};
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use protocol::codec::opaque;
+use protocol::connections::ClientCredential;
+use protocol::ids::QueueId;
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
+
+use crate::database::key32;
+use crate::error::{Error, LocalError, UsageError};
+
+/// The addresses of the services, as `stack.json` has them. Members that are not listed are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Where `message/ohttp-req` is posted.
+    pub relay: String,
+    /// The gateway; never contacted by a client.
+    pub gateway: String,
+    /// Where the gateway's key configurations are fetched from.
+    pub ohttp_keys: String,
+    /// The delivery service, as the gateway knows it; reached through relay and gateway only.
+    pub ds: String,
+    /// The token issuer; reached directly, since it knows the account anyway.
+    pub issuer: String,
+}
+
+impl Endpoints {
+    /// Reads the content of a `stack.json`.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidStack`].
+    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        let endpoints: Self = serde_json::from_slice(json).map_err(|_| {
+            UsageError::InvalidStack("relay, gateway, ohttp_keys, ds and issuer are needed")
+        })?;
+        endpoints.ds_origin()?;
+        for url in [&endpoints.relay, &endpoints.ohttp_keys, &endpoints.issuer] {
+            url.parse::<http::Uri>()
+                .ok()
+                .filter(|uri| uri.authority().is_some())
+                .ok_or(UsageError::InvalidStack("an address is not a URL"))?;
+        }
+        Ok(endpoints)
+    }
+
+    /// Scheme and authority of the delivery service, for the inner requests.
+    pub(crate) fn ds_origin(&self) -> Result<(String, String), Error> {
+        let uri: http::Uri = self
+            .ds
+            .parse()
+            .map_err(|_| UsageError::InvalidStack("ds is not a URL"))?;
+        match (uri.scheme_str(), uri.authority()) {
+            (Some(scheme), Some(authority)) => Ok((scheme.to_owned(), authority.to_string())),
+            _ => Err(UsageError::InvalidStack("ds is not a URL").into()),
+        }
+    }
+}
+
+/// The profile row.
+pub(crate) struct Profile {
+    pub(crate) endpoints: Endpoints,
+    pub(crate) account_token: zeroize::Zeroizing<String>,
+    /// The user's real key: what contacts compare.
+    pub(crate) identity: SignatureKeyPair,
+    pub(crate) establishment: HpkeKeyPair,
+    pub(crate) connection_key: ConnectionKey,
+    pub(crate) connection_token: ConnectionToken,
+    pub(crate) pool_owner: SignatureKeyPair,
+    pub(crate) handle_owner: SignatureKeyPair,
+    pub(crate) queue_owner: SignatureKeyPair,
+    pub(crate) queue_hpke: HpkeKeyPair,
+    pub(crate) queue: Option<QueueId>,
+    pub(crate) handle: Option<String>,
+    pub(crate) clock_offset_ms: i64,
+    pub(crate) ohttp_key_config: Option<Vec<u8>>,
+}
+
+impl Profile {
+    /// Makes the row with fresh keys; or, when it is there, changes what may change: the addresses
+    /// and the account token.
+    pub(crate) fn write(
+        db: &Connection,
+        endpoints: &Endpoints,
+        account_token: &str,
+    ) -> Result<(), Error> {
+        let endpoints = serde_json::to_string(endpoints).map_err(|_| LocalError::Damaged)?;
+        let seed = Secret::<32>::random;
+        db.execute(
+            "INSERT INTO profile (id, endpoints, account_token, identity_seed, establishment_seed,
+                connection_key, connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
+                queue_hpke_seed)
+             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET endpoints = excluded.endpoints,
+                account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL",
+            (
+                endpoints,
+                account_token,
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+                seed()?.expose(),
+            ),
+        )?;
+        Ok(())
+    }
+
+    /// The row.
+    pub(crate) fn read(db: &Connection) -> Result<Self, Error> {
+        let row = db
+            .query_row(
+                "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
+                    connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
+                    queue_hpke_seed, queue_id, handle, clock_offset_ms, ohttp_key_config FROM profile",
+                (),
+                |row| {
+                    let mut keys = Vec::with_capacity(8);
+                    for column in 2..10 {
+                        keys.push(zeroize::Zeroizing::new(row.get::<_, Vec<u8>>(column)?));
+                    }
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        keys,
+                        row.get::<_, Option<Vec<u8>>>(10)?,
+                        row.get(11)?,
+                        row.get(12)?,
+                        row.get(13)?,
+                    ))
+                },
+            )
+            .optional()?
+            .ok_or(UsageError::NotInitialised)?;
+        let (endpoints, account_token, keys, queue, handle, clock_offset_ms, ohttp_key_config) =
+            row;
+        let key = |index: usize| {
+            key32(
+                keys.get(index)
+                    .map(|key| key.as_slice())
+                    .unwrap_or_default(),
+            )
+        };
+        let signature =
+            |index| Ok::<_, Error>(SignatureKeyPair::from_seed(&Secret::new(key(index)?)));
+        let hpke = |index| Ok::<_, Error>(HpkeKeyPair::from_seed(&Secret::new(key(index)?))?);
+        Ok(Self {
+            endpoints: serde_json::from_str(&endpoints).map_err(|_| LocalError::Damaged)?,
+            account_token: zeroize::Zeroizing::new(account_token),
+            identity: signature(0)?,
+            establishment: hpke(1)?,
+            connection_key: ConnectionKey::new(key(2)?),
+            connection_token: ConnectionToken::new(key(3)?),
+            pool_owner: signature(4)?,
+            handle_owner: signature(5)?,
+            queue_owner: signature(6)?,
+            queue_hpke: hpke(7)?,
+            queue: queue
+                .map(|id| {
+                    id.as_slice()
+                        .try_into()
+                        .map(QueueId)
+                        .map_err(|_| LocalError::Damaged)
+                })
+                .transpose()?,
+            handle,
+            clock_offset_ms,
+            ohttp_key_config,
+        })
+    }
+
+    /// The real credential. Its name is the handle, so there is none before.
+    pub(crate) fn credential(&self) -> Result<ClientCredential, Error> {
+        let handle = self.handle.as_ref().ok_or(UsageError::NoHandle)?;
+        Ok(self.credential_for(handle))
+    }
+
+    /// The real credential under a handle that is about to be registered.
+    pub(crate) fn credential_for(&self, handle: &str) -> ClientCredential {
+        ClientCredential {
+            name: opaque(handle.as_bytes()),
+            signature_public_key: opaque(self.identity.public()),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> Result<QueueId, Error> {
+        self.queue.ok_or_else(|| UsageError::NotInitialised.into())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn endpoints(ds: &str) -> Endpoints {
+        Endpoints {
+            relay: "http://127.0.0.1:1/".into(),
+            gateway: "http://127.0.0.1:2".into(),
+            ohttp_keys: "http://127.0.0.1:1/ohttp-keys".into(),
+            ds: ds.into(),
+            issuer: "http://127.0.0.1:4".into(),
+        }
+    }
+
+    #[test]
+    fn keys_are_made_once_and_a_second_init_changes_addresses_and_account_only() {
+        let db = crate::database::in_memory().unwrap();
+        assert!(matches!(
+            Profile::read(&db),
+            Err(Error::Usage(UsageError::NotInitialised))
+        ));
+        Profile::write(&db, &endpoints("http://ds:3"), "one").unwrap();
+        let first = Profile::read(&db).unwrap();
+        Profile::write(&db, &endpoints("http://ds:4"), "two").unwrap();
+        let second = Profile::read(&db).unwrap();
+        assert_eq!(first.identity.public(), second.identity.public());
+        assert_eq!(first.queue_hpke.public(), second.queue_hpke.public());
+        assert_ne!(first.identity.public(), first.pool_owner.public());
+        assert_eq!(second.account_token.as_str(), "two");
+        assert_eq!(
+            second.endpoints.ds_origin().unwrap(),
+            ("http".into(), "ds:4".into())
+        );
+    }
+
+    #[test]
+    fn a_stack_file_may_say_more_but_not_less() {
+        let mut json = serde_json::to_value(endpoints("http://ds:3")).unwrap();
+        json["pids"] = serde_json::json!({});
+        assert!(Endpoints::from_json(json.to_string().as_bytes()).is_ok());
+        json["ds"] = "nowhere".into();
+        assert!(Endpoints::from_json(json.to_string().as_bytes()).is_err());
+        assert!(Endpoints::from_json(b"{}").is_err());
+    }
+}

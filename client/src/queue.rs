@@ -1,0 +1,271 @@
+//! The own queue: create, fetch, store, acknowledge. What the entries mean is the inbox's matter.
+
+use std::collections::HashMap;
+
+use crypto::keys::PayloadKey;
+use crypto::queue::{StreamKey, open_payload};
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::MlsMessageIn;
+use protocol::codec::opaque;
+use protocol::delivery::{EntryContent, Payload};
+use protocol::groups::Accepted;
+use protocol::ids::{EntryId, QueueId};
+use protocol::queues::{
+    AcknowledgeQueueRequest, CreateQueueRequest, CreateQueueResponse, FetchQueueRequest,
+    FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH, QueueEntry,
+};
+use protocol::time::day_of;
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+use tls_codec::DeserializeBytes as _;
+
+use crate::Client;
+use crate::database::begin;
+use crate::error::{Error, LocalError};
+use crate::profile::Profile;
+
+/// Ids of finished entries are kept this long: entries themselves do not live longer at the service.
+const REMEMBER_DAYS: u32 = 60;
+/// One long poll; below what relays and gateways cut.
+const LONGEST_POLL_MS: u32 = 20_000;
+
+impl Client {
+    fn queue_owner(&self) -> SignatureKeyPair {
+        SignatureKeyPair::from_seed(&self.profile.queue_owner.seed())
+    }
+
+    /// Makes the queue, once.
+    pub(crate) async fn create_queue(&mut self) -> Result<(), Error> {
+        if self.profile.queue.is_some() {
+            return Ok(());
+        }
+        let request = CreateQueueRequest {
+            hpke_public_key: opaque(self.profile.queue_hpke.public()),
+        };
+        let created: CreateQueueResponse = self
+            .call(Operation::CreateQueue, self.queue_owner(), &request)
+            .await?;
+        self.db
+            .execute("UPDATE profile SET queue_id = ?", [created.queue_id.0])?;
+        self.profile.queue = Some(created.queue_id);
+        Ok(())
+    }
+
+    /// Takes everything out of the queue into the inbox; waits for something to come, if told to.
+    pub(crate) async fn pull(&mut self, wait_ms: u32) -> Result<(), Error> {
+        let queue_id = self.profile.queue()?;
+        let mut wait_ms = wait_ms.min(LONGEST_POLL_MS);
+        loop {
+            let request = FetchQueueRequest {
+                queue_id,
+                limit: MAX_FETCH,
+                wait_ms,
+            };
+            let answer: FetchQueueResponse = self
+                .call(Operation::FetchQueue, self.queue_owner(), &request)
+                .await?;
+            let now = self.transport.time.now_unix_ms();
+            store(&mut self.db, &self.profile, &queue_id, &answer.entries, now)?;
+            // Only now: what is acknowledged is gone at the service.
+            let ids: Vec<EntryId> = answer.entries.iter().map(|entry| entry.id).collect();
+            for entries in ids.chunks(MAX_ACKNOWLEDGE) {
+                let request = AcknowledgeQueueRequest {
+                    queue_id,
+                    entries: entries.to_vec(),
+                };
+                let _: Accepted = self
+                    .call(Operation::AcknowledgeQueue, self.queue_owner(), &request)
+                    .await?;
+            }
+            if answer.more == 0 {
+                return Ok(());
+            }
+            wait_ms = 0;
+        }
+    }
+}
+
+/// Opens entries and keeps them, in one transaction. One that does not open is remembered only: it
+/// would not open next time either.
+fn store(
+    db: &mut Connection,
+    profile: &Profile,
+    queue: &QueueId,
+    entries: &[QueueEntry],
+    now_ms: u64,
+) -> Result<(), Error> {
+    let mut streams = HashMap::new();
+    let transaction = begin(db)?;
+    let oldest = day_of(now_ms).saturating_sub(REMEMBER_DAYS);
+    transaction.execute(
+        "DELETE FROM inbox WHERE payload IS NULL AND day < ?",
+        [oldest],
+    )?;
+    for entry in entries {
+        let stream = (entry.id.incarnation, entry.id.day, entry.encapsulated_key);
+        let key = streams.entry(stream).or_insert_with(|| {
+            let (incarnation, day, enc) = &stream;
+            StreamKey::receive(&profile.queue_hpke, enc, queue, incarnation, *day).ok()
+        });
+        let opened = key.as_ref().and_then(|key| open(key, entry));
+        insert(&transaction, &entry.id, opened.as_ref(), now_ms)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn open(key: &StreamKey, entry: &QueueEntry) -> Option<(EntryContent, Payload)> {
+    let content = key.open(&entry.id, entry.sealed.as_slice()).ok()?;
+    let payload_key = PayloadKey::from(&content.payload_key);
+    let payload = open_payload(&payload_key, entry.sealed_payload.as_slice()).ok()?;
+    (payload.kind() == content.kind).then_some((content, payload))
+}
+
+/// Which group and epoch a payload is for, as far as it shows.
+fn address(payload: &Payload) -> Option<(Vec<u8>, u64)> {
+    let (Payload::Message(bytes) | Payload::Commit(bytes)) = payload else {
+        return None;
+    };
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).ok()?;
+    let message = message.try_into_protocol_message().ok()?;
+    Some((
+        message.group_id().as_slice().to_vec(),
+        message.epoch().as_u64(),
+    ))
+}
+
+pub(crate) fn insert(
+    db: &Connection,
+    id: &EntryId,
+    opened: Option<&(EntryContent, Payload)>,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let address = opened.and_then(|(_, payload)| address(payload));
+    // A message that shows no group cannot be processed at all.
+    let readable = opened.filter(|(_, payload)| {
+        address.is_some() || matches!(payload, Payload::Welcome(_) | Payload::ConnectionRequest(_))
+    });
+    let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
+    db.execute(
+        "INSERT OR IGNORE INTO inbox (entry_id, day, sequence, kind, group_id, epoch, payload, received_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            id.encode(),
+            id.day,
+            readable.map_or(Ok(0), |(content, _)| number(content.sequence))?,
+            readable.map_or(0, |(_, payload)| payload.kind() as u8),
+            address.as_ref().map(|(group, _)| group),
+            address.as_ref().map(|(_, epoch)| number(*epoch)).transpose()?,
+            readable.map(|(_, payload)| payload.encode()),
+            number(now_ms)?,
+        ),
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crypto::hpke::HpkeKeyPair;
+    use crypto::queue::seal_payload;
+    use crypto::secret::Secret;
+    use protocol::ids::Incarnation;
+
+    use super::*;
+    use crate::profile::Endpoints;
+
+    fn profile(db: &Connection) -> Profile {
+        let endpoints = Endpoints {
+            relay: "http://r/".into(),
+            gateway: "http://g".into(),
+            ohttp_keys: "http://r/k".into(),
+            ds: "http://d".into(),
+            issuer: "http://i".into(),
+        };
+        Profile::write(db, &endpoints, "token").unwrap();
+        Profile::read(db).unwrap()
+    }
+
+    fn entry(queue_key: &HpkeKeyPair, queue: &QueueId, index: u32) -> QueueEntry {
+        let id = EntryId {
+            day: 20_000,
+            incarnation: Incarnation([1; 16]),
+            index,
+        };
+        let (enc, stream) =
+            StreamKey::start(&queue_key.public(), queue, &id.incarnation, id.day).unwrap();
+        let payload = Payload::ConnectionRequest(opaque(vec![7]));
+        let (key, sealed_payload) = seal_payload(&payload).unwrap();
+        let content = EntryContent {
+            kind: payload.kind(),
+            payload_key: key.to_wire(),
+            sequence: u64::from(index),
+        };
+        QueueEntry {
+            id,
+            encapsulated_key: enc,
+            sealed: opaque(stream.seal(&id, &content).unwrap()),
+            sealed_payload: opaque(sealed_payload),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_stored_once_and_one_that_does_not_open_is_skipped() {
+        let mut db = crate::database::in_memory().unwrap();
+        let profile = profile(&db);
+        let queue = QueueId([3; 16]);
+        let good = entry(&profile.queue_hpke, &queue, 1);
+        let stranger = HpkeKeyPair::from_seed(&Secret::new([9; 32])).unwrap();
+        let bad = entry(&stranger, &queue, 2);
+        let now_ms = 20_000 * protocol::time::DAY_MS;
+        for _ in 0..2 {
+            store(
+                &mut db,
+                &profile,
+                &queue,
+                &[good.clone(), bad.clone()],
+                now_ms,
+            )
+            .unwrap();
+        }
+        let count = |sql: &str| db.query_row(sql, (), |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM inbox"), 2);
+        assert_eq!(
+            count("SELECT count(*) FROM inbox WHERE payload IS NOT NULL"),
+            1
+        );
+    }
+
+    #[test]
+    fn ids_of_finished_entries_are_forgotten_in_the_end() {
+        let mut db = crate::database::in_memory().unwrap();
+        let profile = profile(&db);
+        let queue = QueueId([3; 16]);
+        let bad = entry(
+            &HpkeKeyPair::from_seed(&Secret::new([9; 32])).unwrap(),
+            &queue,
+            2,
+        );
+        store(
+            &mut db,
+            &profile,
+            &queue,
+            &[bad],
+            20_000 * protocol::time::DAY_MS,
+        )
+        .unwrap();
+        store(
+            &mut db,
+            &profile,
+            &queue,
+            &[],
+            20_061 * protocol::time::DAY_MS,
+        )
+        .unwrap();
+        assert_eq!(
+            db.query_row("SELECT count(*) FROM inbox", (), |row| row.get::<_, i64>(0))
+                .unwrap(),
+            0
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! Signed requests and what it takes to get them through: the right time, tokens, retries.
+
+use crypto::secret::Secret;
+use crypto::sign::{SignatureKeyPair, sign_content};
+use protocol::codec::opaque;
+use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, WIRE_VERSION, Wire};
+use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::Serialize as _;
+use zeroize::Zeroizing;
+
+use crate::Client;
+use crate::database::key32;
+use crate::directory::price;
+use crate::error::{Error, LocalError, Refusal};
+use crate::wallet::{self, Token};
+
+/// Bytes of a token of type 0x0002.
+const TOKEN_LENGTH: usize = 354;
+
+/// A request with everything that is needed to send it, and to send it again.
+pub(crate) struct Envelope {
+    pub(crate) operation: Operation,
+    pub(crate) sender: Sender,
+    pub(crate) signer: SignatureKeyPair,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+    pub(crate) request: Zeroizing<Vec<u8>>,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) tokens: Vec<Token>,
+}
+
+impl Envelope {
+    pub(crate) fn new(
+        operation: Operation,
+        sender: Sender,
+        signer: SignatureKeyPair,
+        body: Vec<u8>,
+        now_ms: u64,
+    ) -> Self {
+        let mut envelope = Self {
+            operation,
+            sender,
+            signer,
+            body: Zeroizing::new(body),
+            request: Zeroizing::default(),
+            timestamp_ms: now_ms,
+            tokens: Vec::new(),
+        };
+        envelope.sign(now_ms);
+        envelope
+    }
+
+    /// With the signer's public key as sender.
+    pub(crate) fn by_key(
+        operation: Operation,
+        signer: SignatureKeyPair,
+        body: Vec<u8>,
+        now_ms: u64,
+    ) -> Self {
+        let sender = Sender::Key(opaque(signer.public()));
+        Self::new(operation, sender, signer, body, now_ms)
+    }
+
+    fn sign(&mut self, now_ms: u64) {
+        self.timestamp_ms = now_ms;
+        self.request = Zeroizing::new(
+            sign(
+                self.operation,
+                now_ms,
+                &self.sender,
+                &self.body,
+                &self.signer,
+            )
+            .encode(),
+        );
+    }
+}
+
+/// Signs a request.
+#[must_use]
+pub fn sign(
+    operation: Operation,
+    timestamp_ms: u64,
+    sender: &Sender,
+    body: &[u8],
+    signer: &SignatureKeyPair,
+) -> SignedRequest {
+    let body = opaque(body);
+    let tbs = RequestTbs {
+        version: WIRE_VERSION,
+        operation,
+        timestamp_ms,
+        sender,
+        body: &body,
+    }
+    .tls_serialize_detached()
+    .unwrap_or_default();
+    SignedRequest {
+        version: WIRE_VERSION,
+        operation,
+        timestamp_ms,
+        sender: sender.clone(),
+        signature: opaque(signer.sign_bytes(&sign_content(REQUEST_LABEL, &tbs))),
+        body,
+    }
+}
+
+/// A request that a group waits for an answer to.
+pub(crate) struct Pending {
+    pub(crate) envelope: Envelope,
+    /// Encoded [`protocol::groups::CommitAad`]; empty for a creation.
+    pub(crate) aad: Vec<u8>,
+    /// An accepted connection join makes this contact.
+    pub(crate) contact: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Pending {
+    pub(crate) fn write(&self, db: &Connection, group: &GroupId) -> Result<(), Error> {
+        let envelope = &self.envelope;
+        db.execute(
+            "INSERT OR REPLACE INTO pending_requests
+                (group_id, operation, body, sender, signer_seed, request, timestamp_ms, tokens, aad, contact)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                group.0,
+                envelope.operation.number(),
+                &*envelope.body,
+                envelope.sender.encode(),
+                envelope.signer.seed().expose(),
+                &*envelope.request,
+                i64::try_from(envelope.timestamp_ms).unwrap_or(i64::MAX),
+                envelope.tokens.concat(),
+                &self.aad,
+                self.contact.as_ref().map(|contact| contact.as_slice()),
+            ),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn read(db: &Connection, group: &GroupId) -> Result<Option<Self>, Error> {
+        let row = db
+            .query_row(
+                "SELECT operation, body, sender, signer_seed, request, timestamp_ms, tokens, aad, contact
+                 FROM pending_requests WHERE group_id = ?",
+                [group.0],
+                |row| {
+                    Ok((
+                        row.get::<_, u16>(0)?,
+                        row.get::<_, Vec<u8>>(1)?,
+                        row.get::<_, Vec<u8>>(2)?,
+                        row.get::<_, Vec<u8>>(3)?,
+                        row.get::<_, Vec<u8>>(4)?,
+                        row.get::<_, i64>(5)?,
+                        row.get::<_, Vec<u8>>(6)?,
+                        row.get(7)?,
+                        row.get::<_, Option<Vec<u8>>>(8)?,
+                    ))
+                },
+            )
+            .optional()?;
+        let Some((operation, body, sender, seed, request, timestamp_ms, tokens, aad, contact)) =
+            row
+        else {
+            return Ok(None);
+        };
+        let operation = Operation::ALL
+            .iter()
+            .copied()
+            .find(|known| known.number() == operation)
+            .ok_or(LocalError::Damaged)?;
+        Ok(Some(Self {
+            envelope: Envelope {
+                operation,
+                sender: Sender::decode(&sender).map_err(|_| LocalError::Damaged)?,
+                signer: SignatureKeyPair::from_seed(&Secret::new(key32(&seed)?)),
+                body: Zeroizing::new(body),
+                request: Zeroizing::new(request),
+                timestamp_ms: u64::try_from(timestamp_ms).unwrap_or(0),
+                tokens: tokens.chunks(TOKEN_LENGTH).map(<[u8]>::to_vec).collect(),
+            },
+            aad,
+            contact: contact.map(Zeroizing::new),
+        }))
+    }
+
+    pub(crate) fn delete(db: &Connection, group: &GroupId) -> Result<(), Error> {
+        db.execute("DELETE FROM pending_requests WHERE group_id = ?", [group.0])?;
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Sends a request that is not kept: if the process ends, it is forgotten.
+    pub(crate) async fn call<R: Wire>(
+        &mut self,
+        operation: Operation,
+        signer: SignatureKeyPair,
+        body: &impl Wire,
+    ) -> Result<R, Error> {
+        let sender = Sender::Key(opaque(signer.public()));
+        self.call_as(operation, sender, signer, body.encode(), 0)
+            .await
+    }
+
+    /// As [`Client::call`], as any sender; `claims` goes into the price.
+    pub(crate) async fn call_as<R: Wire>(
+        &mut self,
+        operation: Operation,
+        sender: Sender,
+        signer: SignatureKeyPair,
+        body: Vec<u8>,
+        claims: usize,
+    ) -> Result<R, Error> {
+        let now = self.transport.time.now_unix_ms();
+        let mut envelope = Envelope::new(operation, sender, signer, body, now);
+        let price = price(&self.directory().await?.prices, operation, claims);
+        envelope.tokens = self.take_tokens(price).await?;
+        let sent = self.send(&mut envelope, None).await;
+        wallet::discard(&self.db, &envelope.tokens)?;
+        R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
+    }
+
+    /// Sends the kept request of a group. It stays kept until its outcome has been stored.
+    pub(crate) async fn send_pending(&mut self, group: &GroupId) -> Result<Vec<u8>, Error> {
+        let Some(mut pending) = Pending::read(&self.db, group)? else {
+            return Err(LocalError::Damaged.into());
+        };
+        let sent = self.send(&mut pending.envelope, Some(group)).await;
+        if !matches!(sent, Err(Error::Unreachable(_))) {
+            wallet::discard(&self.db, &pending.envelope.tokens)?;
+        }
+        sent
+    }
+
+    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was refused or
+    /// the allowance is used up: once each.
+    async fn send(
+        &mut self,
+        envelope: &mut Envelope,
+        kept: Option<&GroupId>,
+    ) -> Result<Vec<u8>, Error> {
+        let (mut signed_again, mut paid_again) = (false, false);
+        loop {
+            let answer = self
+                .transport
+                .post(envelope.operation, &envelope.request, &envelope.tokens)
+                .await;
+            self.keep_transport_state()?;
+            let Err(Error::Refused(refusal)) = answer else {
+                return answer;
+            };
+            match refusal {
+                Refusal {
+                    problem: ProblemType::StaleTimestamp,
+                    now_ms: Some(now),
+                    ..
+                } if !signed_again => {
+                    signed_again = true;
+                    self.transport.time.learn(now);
+                    self.keep_transport_state()?;
+                    envelope.sign(now);
+                }
+                Refusal {
+                    problem: ProblemType::TokenRejected | ProblemType::TokenRequired,
+                    ..
+                } if !paid_again => {
+                    paid_again = true;
+                    wallet::discard(&self.db, &envelope.tokens)?;
+                    // Keys or prices may have changed since the directory was fetched.
+                    let prices = self.fetch_directory().await?.prices;
+                    let price = price(&prices, envelope.operation, envelope.tokens.len().max(1));
+                    envelope.tokens = self.take_tokens(price.max(1)).await?;
+                }
+                Refusal {
+                    problem: ProblemType::TooManyRequests,
+                    ..
+                } if !paid_again && envelope.tokens.is_empty() => {
+                    paid_again = true;
+                    envelope.tokens = self.take_tokens(1).await?;
+                }
+                refusal => return Err(Error::Refused(refusal)),
+            }
+            if let Some(group) = kept {
+                self.db.execute(
+                    "UPDATE pending_requests SET request = ?, timestamp_ms = ?, tokens = ? WHERE group_id = ?",
+                    (
+                        &*envelope.request,
+                        i64::try_from(envelope.timestamp_ms).unwrap_or(i64::MAX),
+                        envelope.tokens.concat(),
+                        group.0,
+                    ),
+                )?;
+            }
+        }
+    }
+
+    /// What the transport has learned is worth keeping for the next process.
+    pub(crate) fn keep_transport_state(&mut self) -> Result<(), Error> {
+        let (config, offset) = (self.transport.key_config(), self.transport.time.offset_ms());
+        if config != self.profile.ohttp_key_config.as_deref()
+            || offset != self.profile.clock_offset_ms
+        {
+            self.db.execute(
+                "UPDATE profile SET ohttp_key_config = ?, clock_offset_ms = ?",
+                (config, offset),
+            )?;
+            self.profile.ohttp_key_config = config.map(<[u8]>::to_vec);
+            self.profile.clock_offset_ms = offset;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::envelope::ReceivedRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_signed_request_verifies_over_the_bytes_that_were_sent() {
+        let signer = SignatureKeyPair::random().unwrap();
+        let sender = Sender::Key(opaque(signer.public()));
+        let bytes = sign(Operation::SendMessage, 5, &sender, b"body", &signer).encode();
+        let received = ReceivedRequest::decode(&bytes).unwrap();
+        let signature = received.request.signature.as_slice();
+        let verify = |content: &[u8]| {
+            crypto::sign::verify(&signer.public(), REQUEST_LABEL, content, signature)
+        };
+        assert!(verify(received.signed_bytes).is_ok());
+        assert!(verify(b"other").is_err());
+    }
+
+    #[test]
+    fn a_kept_request_is_the_same_bytes_after_a_restart() {
+        let db = crate::database::in_memory().unwrap();
+        db.execute(
+            "INSERT INTO groups (group_id, kind, state_key, wrapper_key, recovery_secret, recovery_set, status)
+             VALUES (?, 1, x'', x'', x'', 0, 'active')",
+            [[7u8; 16]],
+        )
+        .unwrap();
+        let group = GroupId([7; 16]);
+        let signer = SignatureKeyPair::random().unwrap();
+        let mut envelope =
+            Envelope::new(Operation::AddUsers, Sender::Leaf(3), signer, vec![1, 2], 9);
+        envelope.tokens = vec![vec![1; TOKEN_LENGTH], vec![2; TOKEN_LENGTH]];
+        let request = envelope.request.clone();
+        let pending = Pending {
+            envelope,
+            aad: vec![4],
+            contact: None,
+        };
+        pending.write(&db, &group).unwrap();
+        let read = Pending::read(&db, &group).unwrap().unwrap();
+        assert_eq!(read.envelope.request, request);
+        assert_eq!(read.envelope.operation, Operation::AddUsers);
+        assert_eq!(read.envelope.sender, Sender::Leaf(3));
+        assert_eq!(read.envelope.tokens, pending.envelope.tokens);
+        Pending::delete(&db, &group).unwrap();
+        assert!(Pending::read(&db, &group).unwrap().is_none());
+    }
+}
