@@ -38,7 +38,7 @@ test: build
 	$(CARGO) test --release --workspace
 
 bench: setup
-	$(CARGO) bench --workspace --bench delivery
+	$(CARGO) bench --workspace --bench delivery --bench aead
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -4,45 +4,31 @@ mod accept;
 
 use crypto::connection::{
     ConnectionOffer, open_connection_request, open_connection_response, seal_connection_request,
-    seal_connection_response,
 };
 use crypto::hpke::HpkeKeyPair;
-use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
-use openmls::prelude::{
-    LeafNode, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
-};
+use openmls::prelude::LeafNode;
 use protocol::codec::opaque;
 use protocol::connections::{
-    ClientCredential, ConnectionRequest, ConnectionResponse, RequestConnectionRequest,
-    is_valid_handle,
+    ClientCredential, ConnectionRequest, RequestConnectionRequest, is_valid_handle,
 };
-use protocol::groups::{
-    Accepted, CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    GroupKind, JoinConnectionRequest,
-};
+use protocol::groups::{Accepted, CommitAad, GroupKind};
 use protocol::ids::GroupId;
-use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
-use tls_codec::{DeserializeBytes as _, Serialize as _};
 use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::contacts::{self, NewContact, handle_of};
 use crate::database::key32;
-use crate::directory::price;
-use crate::error::{Error, LocalError, PeerError, UsageError, mls};
+use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
-use crate::groups::commit::{CommitOutcome, ROUNDS, partial};
-use crate::groups::create::own_identity;
-use crate::groups::identities::{self, Identity};
-use crate::groups::{Group, Status, group_id, join_config};
-use crate::leaf::{self, NewLeaf};
+use crate::groups::identities::Identity;
+use crate::groups::{Group, Status};
+use crate::leaf;
 use crate::profile::Profile;
-use crate::provider::Provider;
-use crate::request::{Envelope, Pending};
 
 /// Somebody who asks for a connection.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

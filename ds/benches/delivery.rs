@@ -1,0 +1,152 @@
+//! What a message and a commit cost at n = 2, 10, 100 members: the whole service in process on RocksDB with
+//! fsync, beside the bare library calls that nobody can do without, in the same run.
+//!
+//! `make bench`; figures are in `docs/performance.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and prints"
+)]
+#![allow(dead_code, unused_imports, unused_macros, unreachable_pub, reason = "shares the kit of the wire tests")]
+
+#[path = "../tests/wire/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use crypto::aead;
+use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProposalStore, PublicGroup, RatchetTreeIn};
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::OpenMlsProvider as _;
+use protocol::Operation;
+use protocol::groups::GroupKind;
+use protocol::ids::GroupId;
+
+use support::client::{Client, protocol_message};
+use support::commits::{Plan, group_info_of};
+use support::{Engine, Service, Setup};
+
+const SIZES: [usize; 3] = [2, 10, 100];
+const MESSAGE: usize = 300;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    println!("{:<10} {:>5} {:>12} {:>12} {:>8}   bare", "", "n", "service us", "bare us", "ratio");
+    for n in SIZES {
+        runtime.block_on(messages(n));
+        runtime.block_on(commits(n));
+    }
+}
+
+async fn group_of(service: &Service, n: usize) -> (Client, GroupId) {
+    let mut owner = Client::new(service).await;
+    let id = owner.create_group(service, GroupKind::Group).await;
+    let mut invitees = Vec::new();
+    for _ in 1..n {
+        invitees.push(Client::new(service).await.invitee(service));
+    }
+    owner.commit(service, &id, Plan::add(invitees)).await;
+    (owner, id)
+}
+
+fn service() -> Service {
+    Service::with(Setup::on(Engine::Rocks))
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64) * 1e6
+}
+
+fn row(what: &str, n: usize, service: f64, bare: f64, meaning: &str) {
+    println!("{what:<10} {n:>5} {service:>12.0} {bare:>12.0} {:>8.2}   {meaning}", service / bare);
+}
+
+async fn messages(n: usize) {
+    let service = service();
+    let (mut owner, id) = group_of(&service, n).await;
+    let rounds = 200;
+    let mut times = Vec::new();
+    for round in 0..rounds + 20 {
+        let request = owner.text_request(&service, &id, &[7; MESSAGE]);
+        let start = Instant::now();
+        let reply = service.post(Operation::SendMessage, &request).await;
+        let took = start.elapsed();
+        assert_eq!(reply.status, 200);
+        // The first ones begin the streams: one encapsulation a queue and day.
+        if round >= 20 {
+            times.push(took);
+        }
+    }
+    row("message", n, median(times), bare_message(n - 1, rounds), "verify, seal n entries, one synced batch");
+}
+
+/// One signature, one AEAD call for each entry, one synced write of them all.
+fn bare_message(recipients: usize, rounds: usize) -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = rocksdb::Options::default();
+    settings.create_if_missing(true);
+    settings.set_compression_type(rocksdb::DBCompressionType::None);
+    let db = rocksdb::DB::open(&settings, directory.path()).unwrap();
+    let mut options = rocksdb::WriteOptions::default();
+    options.set_sync(true);
+    let key = crypto::sign::SignatureKeyPair::random().unwrap();
+    let content = [7; 600];
+    let signature = key.sign("bench", &content);
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let start = Instant::now();
+        crypto::sign::verify(&key.public(), "bench", &content, &signature).unwrap();
+        let mut batch = rocksdb::WriteBatch::default();
+        let mut payload = vec![7; MESSAGE + 150];
+        aead::seal(&[1; 32], [0; 12], &[], &mut payload).unwrap();
+        batch.put(crypto::random::<20>().unwrap(), &payload);
+        for recipient in 0..recipients {
+            let mut entry = vec![u8::try_from((round + recipient) % 251).unwrap(); 41];
+            aead::seal(&[1; 32], [0; 12], &[], &mut entry).unwrap();
+            entry.resize(125, 0);
+            batch.put(crypto::random::<20>().unwrap(), &entry);
+        }
+        db.write_opt(batch, &options).unwrap();
+        times.push(start.elapsed());
+    }
+    median(times)
+}
+
+async fn commits(n: usize) {
+    let service = service();
+    let (mut owner, id) = group_of(&service, n).await;
+    let (mut times, mut bare) = (Vec::new(), Vec::new());
+    let provider = OpenMlsRustCrypto::default();
+    for round in 0..60 {
+        let (info, tree) = group_info_of(&owner, &id);
+        let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact(&info).unwrap().extract() else {
+            panic!("not a GroupInfo");
+        };
+        let tree = RatchetTreeIn::tls_deserialize_exact(&tree).unwrap();
+        let (public, _) =
+            PublicGroup::from_external(provider.crypto(), provider.storage(), tree, info, ProposalStore::new()).unwrap();
+
+        let commit = owner.stage(&id, Plan::update());
+        let request = owner.commit_request(&service, &commit);
+        let start = Instant::now();
+        let reply = service.post(Operation::UpdateClient, &request).await;
+        let took = start.elapsed();
+        assert_eq!(reply.status, 200);
+        let message = protocol_message(&commit.commit);
+        let start = Instant::now();
+        public.process_message(provider.crypto(), message).unwrap();
+        let alone = start.elapsed();
+        owner.merge(&commit);
+        if round >= 10 {
+            times.push(took);
+            bare.push(alone);
+        }
+    }
+    row("commit", n, median(times), median(bare), "process_message of a loaded PublicGroup");
+}
