@@ -38,11 +38,11 @@ impl<T: Serialize + DeserializeBytes> Wire for T {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (value, rest) =
             T::tls_deserialize_bytes(bytes).map_err(|_| DecodeError::Malformed)?;
-        if rest.is_empty() {
-            Ok(value)
-        } else {
-            Err(DecodeError::TrailingBytes)
+        if !rest.is_empty() {
+            return Err(DecodeError::TrailingBytes);
         }
+        // The codec library takes lengths in more bytes than they need, which RFC 9420 §2.1.2 forbids.
+        if *Zeroizing::new(value.encode()) == bytes { Ok(value) } else { Err(DecodeError::Malformed) }
     }
 }
 

@@ -204,8 +204,8 @@ pub struct SetRecoverySecretRequest {
     pub group_id: GroupId,
     /// The key that seals the state now.
     pub state_key: WireSecret,
-    /// Recovery records for this leaf are written under it from the next rotation on; one that is
-    /// already due is written at once.
+    /// A recovery record with the current state key is written under it at once, and one at every
+    /// rotation; the record under the secret before goes.
     pub recovery_secret: WireSecret,
 }
 

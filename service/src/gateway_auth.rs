@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::secret_file::{self, SecretFileError};
 
 /// The request header: `Gateway-Authorization: Bearer <base64url of the secret>`.
@@ -78,10 +78,13 @@ impl fmt::Debug for GatewaySecret {
 /// Lets only requests that carry `secret` reach `router`, its fallback included. An absent and a
 /// wrong secret get the same answer.
 pub fn require_gateway(router: Router, secret: GatewaySecret) -> Router {
-    router.layer(axum::middleware::from_fn_with_state(
-        std::sync::Arc::new(secret),
-        check,
-    ))
+    router
+        // Before the layer: one that is set later would answer without asking who is there.
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(
+            std::sync::Arc::new(secret),
+            check,
+        ))
 }
 
 async fn check(
@@ -110,15 +113,19 @@ async fn check(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use axum::body::Body;
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
     use super::*;
 
     async fn answer(header: Option<HeaderValue>, path: &str) -> (StatusCode, Vec<u8>) {
-        let router = crate::http::router().route("/", get(|| async { "in" }));
-        let router = require_gateway(router, GatewaySecret::new(&[7; 32]));
+        let router = crate::http::router()
+            .route("/", get(|| async { "in" }))
+            .route("/other-method", post(|| async { "in" }));
+        let router = require_gateway(router, GatewaySecret::new(&[7; 32]))
+            // As `http::serve` does.
+            .method_not_allowed_fallback(problem::method_not_allowed);
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         if let Some(value) = header {
             request.headers_mut().insert(GATEWAY_AUTHORIZATION, value);
@@ -147,6 +154,7 @@ mod tests {
         let short = HeaderValue::from_static("Bearer");
         assert_eq!(answer(Some(short), "/").await, absent);
         assert_eq!(answer(None, "/unknown").await, absent);
+        assert_eq!(answer(None, "/other-method").await, absent);
     }
 
     #[test]

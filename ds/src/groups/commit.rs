@@ -83,7 +83,10 @@ pub async fn commit(
         let stored = service.store.group(row, true).await?;
         let opened = open_roster_with_either(&attempt, stored.as_ref())?;
         let roster = Roster::read(&opened.bytes)?;
-        let sender = authenticate(&request, &roster)?.index;
+        let sender = match authenticate(&request, &roster) {
+            Ok(leaf) => leaf.index,
+            Err(refusal) => return attempt.answered_under_former_key(&request, &roster).ok_or(refusal),
+        };
         if let Some(answer) = attempt.answered(&roster) {
             return Ok(answer);
         }
@@ -200,6 +203,13 @@ impl Attempt<'_> {
         })
     }
 
+    /// As [`Attempt::answered`], for a winner whose commit changed the key that it still signs with.
+    fn answered_under_former_key<T>(&self, request: &Request<T>, roster: &Roster<'_>) -> Option<EpochAccepted> {
+        let former = roster.accepted(&self.digest())?.former_key?;
+        request.authenticate_leaf(&former).ok()?;
+        self.answered(roster)
+    }
+
     /// A PublicMessage of content type commit for this group and epoch.
     fn parse(&self, roster: &Roster<'_>) -> Result<PublicMessageIn, DsError> {
         let (message, rest) =
@@ -263,19 +273,20 @@ impl Attempt<'_> {
         let (leaves, added) = self.next_leaves(service, roster, tree, effect, signer)?;
         let key = self.next_key.as_ref().unwrap_or(&self.key);
         let epoch = tree.group.group_context().epoch().as_u64();
-        let commit = RecentCommit { epoch, digest: self.digest(), accepted_timestamp_ms: self.now_ms };
+        let former_key = roster
+            .leaf(signer.u32())
+            .map(|leaf| leaf.signature_key.as_ref())
+            .filter(|former| tree.group.leaf(signer).is_some_and(|leaf| leaf.signature_key().as_slice() != *former))
+            .and_then(|former| former.try_into().ok());
+        let commit =
+            RecentCommit { epoch, digest: self.digest(), accepted_timestamp_ms: self.now_ms, former_key };
         let next = roster.next(leaves, commit, self.next_key.is_some());
 
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
             for leaf in next.leaves() {
                 let Ok(secret) = RecoverySecret::try_from(leaf.recovery_secret.as_ref()) else { continue };
-                let lookup = secret.lookup();
-                let at = Place { table: "recovery_records", row: &lookup.0, part: "record" };
-                recovery_records.push((
-                    service.rows().recovery_record(&lookup),
-                    sealing::seal(secret.expose(), at, next_key.expose())?,
-                ));
+                recovery_records.push(join::sealed_recovery_record(service, &secret, next_key)?);
             }
         }
         let dropped_recovery_records = removed

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::StateKey;
+use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
+use crypto::rows::Row;
+use crypto::sealing::{self, Place};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{
@@ -51,6 +53,20 @@ pub async fn recovery_record(
     Ok(SealedRecord { sealed: opaque(sealed) })
 }
 
+/// The recovery record that gives `key` to whoever has `secret`, and its row.
+///
+/// # Errors
+/// [`DsError::Internal`].
+pub fn sealed_recovery_record(
+    service: &DeliveryService,
+    secret: &RecoverySecret,
+    key: &StateKey,
+) -> Result<(Row, Vec<u8>), DsError> {
+    let lookup = secret.lookup();
+    let at = Place { table: "recovery_records", row: &lookup.0, part: "record" };
+    Ok((service.rows().recovery_record(&lookup), sealing::seal(secret.expose(), at, key.expose())?))
+}
+
 /// Encrypted identity link keys by leaf.
 #[must_use]
 pub fn link_keys(roster: &Roster<'_>) -> Vec<LeafLinkKey> {
@@ -90,7 +106,8 @@ pub async fn external_commit_info(
     })
 }
 
-/// Takes a leaf's recovery secret into the sealed roster.
+/// Takes a leaf's recovery secret into the sealed roster and writes its record; the record under the
+/// secret before goes, since that one may be in other hands.
 ///
 /// # Errors
 /// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::TooManyRequests`].
@@ -101,14 +118,20 @@ pub async fn set_recovery_secret(
     let group_id = request.body.group_id;
     let row = service.rows().group(&group_id);
     let key = StateKey::from(&request.body.state_key);
+    let secret = RecoverySecret::from(&request.body.recovery_secret);
+    let mut charged = None;
     for _ in 0..ATTEMPTS {
         let stored = service.store.group(row, false).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
         let mut roster = Roster::read(&opened)?;
         let index = authenticate(&request, &roster)?.index;
-        let price = charge_allowance(service, &request, &group_id, index)?;
+        let price = match charged {
+            Some(price) => price,
+            None => *charged.insert(charge_allowance(service, &request, &group_id, index)?),
+        };
         let leaf = roster.leaf_mut(index).ok_or(ProblemType::BadSignature)?;
-        leaf.recovery_secret = Cow::Owned(request.body.recovery_secret.expose().to_vec());
+        let former = RecoverySecret::try_from(leaf.recovery_secret.as_ref()).ok();
+        leaf.recovery_secret = Cow::Owned(secret.expose().to_vec());
         let advance = Advance {
             group: row,
             expected: stored.map(|stored| stored.version).ok_or(ProblemType::UnknownGroup)?,
@@ -116,13 +139,22 @@ pub async fn set_recovery_secret(
             roster: roster.seal(&group_id, &key)?,
             tree: None,
             join_record: None,
-            recovery_records: Vec::new(),
-            dropped_recovery_records: Vec::new(),
+            recovery_records: vec![sealed_recovery_record(service, &secret, &key)?],
+            dropped_recovery_records: former
+                .filter(|former| *former != secret)
+                .map(|former| service.rows().recovery_record(&former.lookup()))
+                .into_iter()
+                .collect(),
             deliveries: Deliveries::default(),
         };
         let receipt = request.receipt(service, price, &Accepted {}.encode())?;
         match service.store.advance_group(advance, receipt).await.map_err(DsError::from) {
-            Ok(()) => return Ok(Accepted {}),
+            Ok(()) => {
+                if price > 0 {
+                    service.leaf_allowances.refill(service.rows().allowance(&group_id, index));
+                }
+                return Ok(Accepted {});
+            }
             Err(DsError::Conflict) => {}
             Err(other) => return Err(other),
         }

@@ -45,6 +45,9 @@ pub struct RecentCommit {
     pub digest: [u8; 32],
     /// When it was accepted.
     pub accepted_timestamp_ms: u64,
+    /// The committer's signature key before, if the commit changed it: a winner that lost the answer
+    /// signs again with that one.
+    pub former_key: Option<[u8; 32]>,
 }
 
 /// One leaf.

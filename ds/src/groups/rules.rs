@@ -115,9 +115,9 @@ pub fn judge(
     with_committer(service, operation, roster, sender, staged, aad, effect)
 }
 
-fn only<'s>(staged: &'s StagedCommit, allowed: fn(&Proposal) -> bool) -> Result<&'s StagedCommit, DsError> {
+fn only(staged: &StagedCommit, allowed: fn(&Proposal) -> bool) -> Result<(), DsError> {
     if staged.queued_proposals().all(|queued| allowed(queued.proposal())) {
-        Ok(staged)
+        Ok(())
     } else {
         Err(ProblemType::InvalidCommit.into())
     }

@@ -135,16 +135,21 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
         return Err(ProblemType::UnsupportedMediaType.into());
     }
     let envelope = Envelope::decode(body, operation, service.clock.now_unix_ms())?;
-    if let Some(sealed) = service.store.result(envelope.result_row(service)).await? {
+    let row = envelope.result_row(service);
+    if let Some(sealed) = service.store.result(row).await? {
         return Ok(envelope.digest().open(&sealed)?);
     }
     let tokens = verified_tokens(service, headers)?;
     let request = envelope.into_request::<T>(tokens)?;
     match call(request).await {
         Ok(response) => Ok(response.encode()),
-        // The same request came twice at once, and the other was first.
+        // The same request came twice at once, and the other was first: its transition says so, or what it
+        // left behind looked like a reason to refuse.
         Err(DsError::AlreadyDone(sealed)) => Ok(RequestDigest::of(body).open(&sealed)?),
-        Err(error) => Err(error),
+        Err(error) => match service.store.result(row).await? {
+            Some(sealed) => Ok(RequestDigest::of(body).open(&sealed)?),
+            None => Err(error),
+        },
     }
 }
 

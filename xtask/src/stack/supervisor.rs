@@ -34,8 +34,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(25);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// Who ran as long as this did not die of how it was started.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Who was ready for as long as this did not die of how it was started.
+const HEALTHY_AFTER: Duration = Duration::from_millis(500);
 const STOP_WITHIN: Duration = Duration::from_secs(config::DRAIN_SECONDS.unsigned_abs() + 2);
 
 /// A running stack. Dropped without [`Stack::stop`], it kills its services.

@@ -4,11 +4,11 @@ use crypto::credential::wrap_link_key;
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
 use crypto::sealing::{self, Place};
 use openmls::group::GroupContext;
-use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, NewSignerBundle,
-    OpenMlsProvider as _, RatchetTreeIn,
+    Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn,
+    NewSignerBundle, OpenMlsProvider as _, RatchetTreeIn,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
@@ -50,19 +50,32 @@ impl Plan {
     }
 
     pub fn add(adds: impl IntoIterator<Item = Invitee>) -> Self {
-        Self { adds: adds.into_iter().collect(), ..Self::of(Operation::AddUsers) }
+        Self {
+            adds: adds.into_iter().collect(),
+            ..Self::of(Operation::AddUsers)
+        }
     }
 
     pub fn remove(removals: impl IntoIterator<Item = u32>) -> Self {
-        Self { removals: removals.into_iter().collect(), rotates: true, ..Self::of(Operation::RemoveUsers) }
+        Self {
+            removals: removals.into_iter().collect(),
+            rotates: true,
+            ..Self::of(Operation::RemoveUsers)
+        }
     }
 
     pub fn update() -> Self {
-        Self { self_update: true, ..Self::of(Operation::UpdateClient) }
+        Self {
+            self_update: true,
+            ..Self::of(Operation::UpdateClient)
+        }
     }
 
     pub fn update_credential(leaf: Leaf) -> Self {
-        Self { new_leaf: Some(leaf), ..Self::of(Operation::UpdateClient) }
+        Self {
+            new_leaf: Some(leaf),
+            ..Self::of(Operation::UpdateClient)
+        }
     }
 
     pub fn rotating(mut self, rotates: bool) -> Self {
@@ -75,7 +88,7 @@ impl Plan {
         self
     }
 
-    pub fn as_operation(mut self, operation: Operation) -> Self {
+    pub fn sent_as(mut self, operation: Operation) -> Self {
         self.operation = operation;
         self
     }
@@ -128,7 +141,9 @@ impl Commit {
 }
 
 fn signature(info: &GroupInfo) -> Vec<u8> {
-    VLBytes::tls_deserialize_exact_bytes(&info.signature().tls_serialize_detached().unwrap()).unwrap().into()
+    VLBytes::tls_deserialize_exact_bytes(&info.signature().tls_serialize_detached().unwrap())
+        .unwrap()
+        .into()
 }
 
 pub fn honest_aad(link_keys: Vec<Vec<u8>>, rotates: bool) -> CommitAad {
@@ -142,10 +157,17 @@ pub fn honest_aad(link_keys: Vec<Vec<u8>>, rotates: bool) -> CommitAad {
 /// The GroupInfo of a member, for an external commit that nobody asked for.
 pub fn group_info_of(client: &Client, id: &GroupId) -> (Vec<u8>, Vec<u8>) {
     let group = client.group(id);
-    let info = group.mls.export_group_info(client.provider.crypto(), &group.signer, false).unwrap();
+    let info = group
+        .mls
+        .export_group_info(client.provider.crypto(), &group.signer, false)
+        .unwrap();
     (
         info.tls_serialize_detached().unwrap(),
-        group.mls.export_ratchet_tree().tls_serialize_detached().unwrap(),
+        group
+            .mls
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .unwrap(),
     )
 }
 
@@ -157,7 +179,8 @@ pub struct ExternalJoin {
 
 impl ExternalJoin {
     pub fn signed(&self, service: &Service) -> Vec<u8> {
-        Draft::by_key(service, Operation::JoinConnection, &self.key, &self.request).signed(&self.key)
+        Draft::by_key(service, Operation::JoinConnection, &self.key, &self.request)
+            .signed(&self.key)
     }
 }
 
@@ -180,9 +203,13 @@ impl Client {
         let keys = plan.adds.iter().map(|invitee| invitee.link_key);
         let keys = keys.chain(plan.new_leaf.iter().map(|leaf| *leaf.link_key.expose()));
         let wrapped = keys.map(|key| self.wrapped(id, &key)).collect();
-        let aad = plan.aad.unwrap_or_else(|| honest_aad(wrapped, plan.rotates).encode());
+        let aad = plan
+            .aad
+            .unwrap_or_else(|| honest_aad(wrapped, plan.rotates).encode());
 
-        let Self { groups, provider, .. } = self;
+        let Self {
+            groups, provider, ..
+        } = self;
         let group = groups.get_mut(id).unwrap();
         group.mls.set_aad(aad);
         let mut builder = group
@@ -201,14 +228,20 @@ impl Client {
                 .build();
             builder = builder.leaf_node_parameters(parameters);
         }
-        let builder = builder.load_psks(provider.storage()).unwrap().create_group_info(true);
+        let builder = builder
+            .load_psks(provider.storage())
+            .unwrap()
+            .create_group_info(true);
         let built = match &plan.new_leaf {
             None => builder.build(provider.rand(), provider.crypto(), &group.signer, |_| true),
             Some(leaf) => builder.build_with_new_signer(
                 provider.rand(),
                 provider.crypto(),
                 &group.signer,
-                NewSignerBundle { signer: &leaf.signer, credential_with_key: leaf.credential.clone() },
+                NewSignerBundle {
+                    signer: &leaf.signer,
+                    credential_with_key: leaf.credential.clone(),
+                },
                 |_| true,
             ),
         };
@@ -216,10 +249,18 @@ impl Client {
         group.next_signer = plan.new_leaf.map(|leaf| leaf.signer);
         let staged = group.mls.pending_commit().unwrap();
         let export = |label| -> [u8; 32] {
-            staged.export_secret(provider.crypto(), label, &[], 32).unwrap().try_into().unwrap()
+            staged
+                .export_secret(provider.crypto(), label, &[], 32)
+                .unwrap()
+                .try_into()
+                .unwrap()
         };
         let info = bundle.group_info().unwrap();
-        let join_info = Place { table: "join_info", row: b"", part: "info" };
+        let join_info = Place {
+            table: "join_info",
+            row: b"",
+            part: "info",
+        };
         Commit {
             operation: plan.operation,
             group: *id,
@@ -231,7 +272,8 @@ impl Client {
             welcome: bundle.to_welcome_msg().map(|welcome| Welcome {
                 welcome: welcome.tls_serialize_detached().unwrap(),
                 join_key: export("join record"),
-                sealed_join_info: sealing::seal(&export("join info"), join_info, &group.wrapper).unwrap(),
+                sealed_join_info: sealing::seal(&export("join info"), join_info, &group.wrapper)
+                    .unwrap(),
             }),
         }
     }
@@ -241,7 +283,9 @@ impl Client {
     }
 
     pub fn abandon(&mut self, id: &GroupId) {
-        let Self { groups, provider, .. } = self;
+        let Self {
+            groups, provider, ..
+        } = self;
         let group = groups.get_mut(id).unwrap();
         group.mls.clear_pending_commit(provider.storage()).unwrap();
         group.next_signer = None;
@@ -249,11 +293,16 @@ impl Client {
 
     /// The service has accepted: merges and takes the new state key over.
     pub fn merge(&mut self, commit: &Commit) {
-        let Self { groups, provider, .. } = self;
+        let Self {
+            groups, provider, ..
+        } = self;
         let group = groups.get_mut(&commit.group).unwrap();
         group.merge_own(provider);
         if let Some(next) = commit.next_state_key {
-            assert_eq!(next, super::client::export(&group.mls, provider, "state key"));
+            assert_eq!(
+                next,
+                super::client::export(&group.mls, provider, "state key")
+            );
             group.state_key = next;
         }
     }
@@ -274,14 +323,25 @@ impl Client {
         id: &GroupId,
         state_key: [u8; 32],
     ) -> ExternalCommitInfoResponse {
-        let request = ExternalCommitInfoRequest { group_id: *id, state_key: WireSecret::new(state_key) };
-        service.call(Operation::ExternalCommitInfo, &fresh_key(), &request).await
+        let request = ExternalCommitInfoRequest {
+            group_id: *id,
+            state_key: WireSecret::new(state_key),
+        };
+        service
+            .call(Operation::ExternalCommitInfo, &fresh_key(), &request)
+            .await
     }
 
     /// Builds an external commit from a GroupInfo message and a tree.
-    pub fn external_join(&self, (info, tree): (&[u8], &[u8]), leaf: Leaf, plan: JoinPlan) -> ExternalJoin {
-        let MlsMessageBodyIn::GroupInfo(info) =
-            MlsMessageIn::tls_deserialize_exact_bytes(info).unwrap().extract()
+    pub fn external_join(
+        &self,
+        (info, tree): (&[u8], &[u8]),
+        leaf: Leaf,
+        plan: JoinPlan,
+    ) -> ExternalJoin {
+        let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact_bytes(info)
+            .unwrap()
+            .extract()
         else {
             panic!("not a GroupInfo");
         };
@@ -293,9 +353,16 @@ impl Client {
             encrypted_connection_response: opaque(plan.response),
             ..honest_aad(vec![wrapped; plan.link_keys], false)
         };
-        let Leaf { signer, credential, extensions, .. } = leaf;
-        let parameters =
-            LeafNodeParameters::builder().with_capabilities(capabilities()).with_extensions(extensions).build();
+        let Leaf {
+            signer,
+            credential,
+            extensions,
+            ..
+        } = leaf;
+        let parameters = LeafNodeParameters::builder()
+            .with_capabilities(capabilities())
+            .with_extensions(extensions)
+            .build();
         let (mls, bundle) = MlsGroup::external_commit_builder()
             .with_ratchet_tree(RatchetTreeIn::tls_deserialize_exact_bytes(tree).unwrap())
             .with_config(join_config())
@@ -306,7 +373,12 @@ impl Client {
             .load_psks(self.provider.storage())
             .unwrap()
             .create_group_info(true)
-            .build(self.provider.rand(), self.provider.crypto(), &signer, |_| true)
+            .build(
+                self.provider.rand(),
+                self.provider.crypto(),
+                &signer,
+                |_| true,
+            )
             .unwrap()
             .finalize(&self.provider)
             .unwrap();
@@ -331,6 +403,10 @@ impl Client {
             recovery,
             next_signer: None,
         };
-        ExternalJoin { request, key, membership }
+        ExternalJoin {
+            request,
+            key,
+            membership,
+        }
     }
 }

@@ -3,8 +3,11 @@
 
 pub mod client;
 pub mod commits;
+pub mod inbox;
 pub mod meter;
 pub mod request;
+pub mod samples;
+pub mod scenes;
 pub mod tokens;
 pub mod watched;
 
@@ -88,7 +91,11 @@ impl Setup {
         Self {
             engine,
             prices: prices(1),
-            allowance: AllowanceLimits { capacity: 10_000, refill_per_minute: 60, max_buckets: 10_000 },
+            allowance: AllowanceLimits {
+                capacity: 10_000,
+                refill_per_minute: 60,
+                max_buckets: 10_000,
+            },
         }
     }
 }
@@ -186,7 +193,9 @@ impl Service {
             .body(Body::from(body))
             .unwrap();
         for token in tokens {
-            request.headers_mut().append(header::AUTHORIZATION, token.clone());
+            request
+                .headers_mut()
+                .append(header::AUTHORIZATION, token.clone());
         }
         request
     }
@@ -200,8 +209,14 @@ impl Service {
         self.post_with(operation, request, &[]).await
     }
 
-    pub async fn post_with(&self, operation: Operation, request: &[u8], tokens: &[HeaderValue]) -> Reply {
-        self.http(self.http_request(operation.path(), request.to_vec(), tokens)).await
+    pub async fn post_with(
+        &self,
+        operation: Operation,
+        request: &[u8],
+        tokens: &[HeaderValue],
+    ) -> Reply {
+        self.http(self.http_request(operation.path(), request.to_vec(), tokens))
+            .await
     }
 
     /// What an operation costs, for one claim.
@@ -226,17 +241,31 @@ impl Service {
     }
 
     /// Signs a body with a key and pays for it.
-    pub async fn call<T: Wire>(&self, operation: Operation, key: &SignatureKeyPair, body: &impl Wire) -> T {
+    pub async fn call<T: Wire>(
+        &self,
+        operation: Operation,
+        key: &SignatureKeyPair,
+        body: &impl Wire,
+    ) -> T {
         let request = Draft::by_key(self, operation, key, body).signed(key);
         self.pay(operation, &request).await.accepted()
     }
 
     /// As [`Service::call`], where a refusal is expected; it must have changed nothing.
-    pub async fn refusal(&self, operation: Operation, key: &SignatureKeyPair, body: &impl Wire) -> ProblemType {
+    pub async fn refusal(
+        &self,
+        operation: Operation,
+        key: &SignatureKeyPair,
+        body: &impl Wire,
+    ) -> ProblemType {
         let request = Draft::by_key(self, operation, key, body).signed(key);
         let before = self.store.transitions();
         let problem = self.pay(operation, &request).await.problem();
-        assert_eq!(self.store.transitions(), before, "a refusal must change nothing");
+        assert_eq!(
+            self.store.transitions(),
+            before,
+            "a refusal must change nothing"
+        );
         problem
     }
 
@@ -244,7 +273,11 @@ impl Service {
     pub async fn refused(&self, operation: Operation, request: &[u8]) -> ProblemType {
         let before = self.store.transitions();
         let problem = self.pay(operation, request).await.problem();
-        assert_eq!(self.store.transitions(), before, "a refusal must change nothing");
+        assert_eq!(
+            self.store.transitions(),
+            before,
+            "a refusal must change nothing"
+        );
         problem
     }
 }
@@ -261,13 +294,25 @@ impl Reply {
     pub async fn read(response: http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        Self { status: parts.status, headers: parts.headers, body: body.to_vec() }
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.to_vec(),
+        }
     }
 
     /// The response of a request that must have been carried out.
     pub fn accepted<T: Wire>(self) -> T {
-        assert_eq!(self.status, StatusCode::OK, "refused: {}", String::from_utf8_lossy(&self.body));
-        assert_eq!(self.headers.get(header::CONTENT_TYPE).unwrap(), RESPONSE_MEDIA_TYPE);
+        assert_eq!(
+            self.status,
+            StatusCode::OK,
+            "refused: {}",
+            String::from_utf8_lossy(&self.body)
+        );
+        assert_eq!(
+            self.headers.get(header::CONTENT_TYPE).unwrap(),
+            RESPONSE_MEDIA_TYPE
+        );
         T::decode(&self.body).unwrap()
     }
 
@@ -275,7 +320,10 @@ impl Reply {
     pub fn problem(&self) -> ProblemType {
         let document = self.document();
         let problem = ProblemType::from_uri(document["type"].as_str().unwrap()).unwrap();
-        assert_eq!(self.headers.get(header::CONTENT_TYPE).unwrap(), "application/problem+json");
+        assert_eq!(
+            self.headers.get(header::CONTENT_TYPE).unwrap(),
+            "application/problem+json"
+        );
         assert_eq!(self.status.as_u16(), problem.status());
         assert_eq!(document["status"], problem.status());
         assert_eq!(document["title"], problem.title());

@@ -20,11 +20,27 @@ pub struct Draft {
 
 impl Draft {
     pub fn new(service: &Service, operation: Operation, sender: Sender, body: Vec<u8>) -> Self {
-        Self { version: WIRE_VERSION, operation, timestamp_ms: service.now(), sender, body }
+        Self {
+            version: WIRE_VERSION,
+            operation,
+            timestamp_ms: service.now(),
+            sender,
+            body,
+        }
     }
 
-    pub fn by_key(service: &Service, operation: Operation, key: &SignatureKeyPair, body: &impl Wire) -> Self {
-        Self::new(service, operation, Sender::Key(opaque(key.public())), body.encode())
+    pub fn by_key(
+        service: &Service,
+        operation: Operation,
+        key: &SignatureKeyPair,
+        body: &impl Wire,
+    ) -> Self {
+        Self::new(
+            service,
+            operation,
+            Sender::Key(opaque(key.public())),
+            body.encode(),
+        )
     }
 
     pub fn signed(&self, key: &SignatureKeyPair) -> Vec<u8> {

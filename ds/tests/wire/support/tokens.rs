@@ -14,8 +14,10 @@ use super::{DOMAIN, ISSUER};
 
 type IssuerKeyPair = KeyPair<Sha384, PSS, Deterministic>;
 
-static KEY: LazyLock<IssuerKeyPair> = LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
-static STRANGER: LazyLock<IssuerKeyPair> = LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
+static KEY: LazyLock<IssuerKeyPair> =
+    LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
+static STRANGER: LazyLock<IssuerKeyPair> =
+    LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
 
 pub fn accepted_keys() -> IssuerKeys {
     IssuerKeys::from_directory_keys([KEY.pk.to_spki().unwrap()]).unwrap()
@@ -26,7 +28,10 @@ fn issue(key: &IssuerKeyPair, origin: &str) -> HeaderValue {
     let (request, state) = TokenRequest::new(&mut rand::rng(), key.pk.clone(), &challenge).unwrap();
     let request = request.tls_serialize_detached().unwrap();
     let signature = key.sk.blind_sign(&request[3..]).unwrap();
-    let token = TokenResponse::tls_deserialize_exact(&signature.0).unwrap().issue_token(&state).unwrap();
+    let token = TokenResponse::tls_deserialize_exact(&signature.0)
+        .unwrap()
+        .issue_token(&state)
+        .unwrap();
     let (_, value) = build_authorization_header(&token).unwrap();
     HeaderValue::from_bytes(value.as_bytes()).unwrap()
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet, Receipt,
-    Reservation, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
+    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -23,7 +23,11 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(engine: Arc<dyn Store>) -> Self {
-        Self { engine, transitions: AtomicU64::new(0), interlude: Mutex::new(None) }
+        Self {
+            engine,
+            transitions: AtomicU64::new(0),
+            interlude: Mutex::new(None),
+        }
     }
 
     /// How many transitions have succeeded.
@@ -32,7 +36,10 @@ impl Watched {
     }
 
     /// Runs `interlude` right before the next transition of a group.
-    pub fn before_next_group_transition(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+    pub fn before_next_group_transition(
+        &self,
+        interlude: impl Future<Output = ()> + Send + 'static,
+    ) {
         *self.interlude.lock().unwrap() = Some(Box::pin(interlude));
     }
 
@@ -57,7 +64,11 @@ impl Store for Watched {
         self.engine.result(at).await
     }
 
-    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError> {
+    async fn reserve_group(
+        &self,
+        reservation: Reservation,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         self.count(self.engine.reserve_group(reservation, receipt).await)
     }
 
@@ -82,7 +93,11 @@ impl Store for Watched {
         receipt: Receipt,
     ) -> Result<(), StoreError> {
         self.play_interlude().await;
-        self.count(self.engine.deliver_to_group(group, expected, deliveries, receipt).await)
+        self.count(
+            self.engine
+                .deliver_to_group(group, expected, deliveries, receipt)
+                .await,
+        )
     }
 
     async fn deliver(&self, deliveries: Deliveries, receipt: Receipt) -> Result<(), StoreError> {
@@ -97,7 +112,12 @@ impl Store for Watched {
         self.engine.recovery_record(row).await
     }
 
-    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError> {
+    async fn create_queue(
+        &self,
+        row: Row,
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         self.count(self.engine.create_queue(row, sealed, receipt).await)
     }
 
@@ -105,7 +125,11 @@ impl Store for Watched {
         self.engine.queue(row).await
     }
 
-    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError> {
+    async fn register_incarnation(
+        &self,
+        day: u32,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError> {
         // Not counted: a name that a process made up for itself, no effect of a request.
         self.engine.register_incarnation(day, incarnation).await
     }
@@ -137,7 +161,11 @@ impl Store for Watched {
         sets: Vec<NewKeyPackageSet>,
         receipt: Receipt,
     ) -> Result<(), StoreError> {
-        self.count(self.engine.publish_key_packages(pool, owner_tag, sets, receipt).await)
+        self.count(
+            self.engine
+                .publish_key_packages(pool, owner_tag, sets, receipt)
+                .await,
+        )
     }
 
     async fn claimable_set(
@@ -147,10 +175,16 @@ impl Store for Watched {
         today: u32,
         pick: u64,
     ) -> Result<Option<ClaimableSet>, StoreError> {
-        self.engine.claimable_set(pool, ciphersuite, today, pick).await
+        self.engine
+            .claimable_set(pool, ciphersuite, today, pick)
+            .await
     }
 
-    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError> {
+    async fn claim_key_packages(
+        &self,
+        sets: Vec<ConsumedSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
         self.count(self.engine.claim_key_packages(sets, receipt).await)
     }
 
@@ -161,7 +195,11 @@ impl Store for Watched {
         sealed: Vec<u8>,
         receipt: Receipt,
     ) -> Result<(), StoreError> {
-        self.count(self.engine.register_handle(row, owner_tag, sealed, receipt).await)
+        self.count(
+            self.engine
+                .register_handle(row, owner_tag, sealed, receipt)
+                .await,
+        )
     }
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {

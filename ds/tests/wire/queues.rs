@@ -1,0 +1,209 @@
+//! Queues: fetched, waited on, acknowledged, by their owner.
+
+use protocol::Operation;
+use protocol::codec::opaque;
+use protocol::problem::ProblemType;
+use protocol::queues::{
+    AcknowledgeQueueRequest, CreateQueueRequest, FetchQueueRequest, FetchQueueResponse,
+    MAX_ACKNOWLEDGE, MAX_FETCH, MAX_WAIT_MS,
+};
+
+use crate::support::client::Client;
+use crate::support::inbox::Event;
+use crate::support::request::fresh_key;
+use crate::support::scenes::pair;
+use crate::support::{Engine, Service, on_every_engine};
+
+on_every_engine! {
+    an_acknowledgement_deletes_exactly_what_it_names
+    a_fetch_says_when_there_is_more
+    a_long_poll_is_woken_by_a_message
+    a_long_poll_ends_with_the_service
+    many_entries_for_one_queue_all_arrive
+}
+
+async fn an_acknowledgement_deletes_exactly_what_it_names(service: Service) {
+    let (mut alice, bob, id) = pair(&service).await;
+    for text in [b"1", b"2", b"3"] {
+        alice.send(&service, &id, text).await;
+    }
+    let entries = bob.fetch(&service).await;
+    assert_eq!(entries.len(), 3);
+    let named = entries.get(1).unwrap().id;
+
+    // Neither another queue's owner nor a name that is not there deletes anything.
+    let body = AcknowledgeQueueRequest {
+        queue_id: bob.queue,
+        entries: vec![named],
+    };
+    assert_eq!(
+        service
+            .refusal(Operation::AcknowledgeQueue, &alice.queue_owner, &body)
+            .await,
+        ProblemType::UnknownQueue
+    );
+    alice.acknowledge(&service, vec![named]).await;
+    bob.acknowledge(
+        &service,
+        vec![protocol::ids::EntryId {
+            index: 9_999,
+            ..named
+        }],
+    )
+    .await;
+    assert_eq!(bob.fetch(&service).await.len(), 3);
+
+    bob.acknowledge(&service, vec![named, named]).await;
+    bob.acknowledge(&service, vec![named]).await;
+    let left: Vec<_> = bob
+        .fetch(&service)
+        .await
+        .iter()
+        .map(|entry| entry.id)
+        .collect();
+    let expected: Vec<_> = entries
+        .iter()
+        .map(|entry| entry.id)
+        .filter(|id| *id != named)
+        .collect();
+    assert_eq!(left, expected);
+}
+
+async fn a_fetch_says_when_there_is_more(service: Service) {
+    let (mut alice, bob, id) = pair(&service).await;
+    for _ in 0..3 {
+        alice.send(&service, &id, b"x").await;
+    }
+    let answer: FetchQueueResponse = service
+        .post(Operation::FetchQueue, &bob.fetch_request(&service, 2, 0))
+        .await
+        .accepted();
+    assert_eq!((answer.entries.len(), answer.more), (2, 1));
+    bob.acknowledge(
+        &service,
+        answer.entries.iter().map(|entry| entry.id).collect(),
+    )
+    .await;
+    let answer: FetchQueueResponse = service
+        .post(Operation::FetchQueue, &bob.fetch_request(&service, 2, 0))
+        .await
+        .accepted();
+    assert_eq!((answer.entries.len(), answer.more), (1, 0));
+}
+
+async fn a_long_poll_is_woken_by_a_message(service: Service) {
+    let (mut alice, bob, id) = pair(&service).await;
+    let poll = bob.fetch_request(&service, 10, 30_000);
+    let poll = service.post(Operation::FetchQueue, &poll);
+    let talk = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        alice.send(&service, &id, b"wake up").await;
+    };
+    // The poll looks again by itself after five seconds; woken it is much faster.
+    let both = async { tokio::join!(poll, talk) };
+    let (reply, ()) = tokio::time::timeout(std::time::Duration::from_secs(3), both)
+        .await
+        .unwrap();
+    assert_eq!(reply.accepted::<FetchQueueResponse>().entries.len(), 1);
+}
+
+async fn a_long_poll_ends_with_the_service(service: Service) {
+    let (_, bob, _) = pair(&service).await;
+    let poll = bob.fetch_request(&service, 10, 30_000);
+    let poll = service.post(Operation::FetchQueue, &poll);
+    let end = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        service.trigger.request();
+    };
+    let both = async { tokio::join!(poll, end) };
+    let (reply, ()) = tokio::time::timeout(std::time::Duration::from_secs(3), both)
+        .await
+        .unwrap();
+    assert_eq!(reply.accepted::<FetchQueueResponse>().entries.len(), 0);
+}
+
+async fn many_entries_for_one_queue_all_arrive(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    // More than two blocks of a stream.
+    for i in 0..150u8 {
+        alice.send(&service, &id, &[i]).await;
+    }
+    let mut texts: Vec<_> = bob
+        .receive(&service)
+        .await
+        .into_iter()
+        .map(|event| match event {
+            Event::Message { text, .. } => *text.first().unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    texts.sort_unstable();
+    assert_eq!(texts, (0..150).collect::<Vec<_>>());
+    assert!(bob.fetch(&service).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_queue_answers_its_owner_only_and_within_its_limits() {
+    let service = Service::start(Engine::Memory);
+    let client = Client::new(&service).await;
+    let owner = &client.queue_owner;
+    let fetch = |queue_id, limit, wait_ms| FetchQueueRequest {
+        queue_id,
+        limit,
+        wait_ms,
+    };
+    let unknown = protocol::ids::QueueId([3; 16]);
+    // An unknown queue and somebody else's are one and the same.
+    for (key, queue) in [(owner, unknown), (&fresh_key(), client.queue)] {
+        let problem = service
+            .refusal(Operation::FetchQueue, key, &fetch(queue, 1, 0))
+            .await;
+        assert_eq!(problem, ProblemType::UnknownQueue);
+        let body = AcknowledgeQueueRequest {
+            queue_id: queue,
+            entries: Vec::new(),
+        };
+        assert_eq!(
+            service
+                .refusal(Operation::AcknowledgeQueue, key, &body)
+                .await,
+            ProblemType::UnknownQueue
+        );
+    }
+    for (limit, wait_ms) in [(0, 0), (MAX_FETCH + 1, 0), (1, MAX_WAIT_MS + 1)] {
+        let problem = service
+            .refusal(
+                Operation::FetchQueue,
+                owner,
+                &fetch(client.queue, limit, wait_ms),
+            )
+            .await;
+        assert_eq!(problem, ProblemType::LimitExceeded);
+    }
+    let id = protocol::ids::EntryId {
+        day: 0,
+        incarnation: protocol::ids::Incarnation([0; 16]),
+        index: 0,
+    };
+    let body = AcknowledgeQueueRequest {
+        queue_id: client.queue,
+        entries: vec![id; MAX_ACKNOWLEDGE + 1],
+    };
+    assert_eq!(
+        service
+            .refusal(Operation::AcknowledgeQueue, owner, &body)
+            .await,
+        ProblemType::LimitExceeded
+    );
+
+    // A key that nothing can be sealed to: of the wrong length, and of small order.
+    for key in [vec![9; 31], vec![9; 33], Vec::new(), vec![0; 32]] {
+        let body = CreateQueueRequest {
+            hpke_public_key: opaque(key),
+        };
+        assert_eq!(
+            service.refusal(Operation::CreateQueue, owner, &body).await,
+            ProblemType::Malformed
+        );
+    }
+}

@@ -1,0 +1,180 @@
+//! Tokens: what they pay for, and what is no token.
+
+use crate::support::client::Client;
+use crate::support::request::{Draft, fresh_key};
+use crate::support::samples::{registration, samples};
+use crate::support::{Engine, Service, on_every_engine, tokens};
+use http::{HeaderValue, StatusCode, header};
+use protocol::Operation;
+use protocol::codec::opaque;
+use protocol::connections::LookupHandleRequest;
+use protocol::groups::{Accepted, ReserveGroupIdRequest};
+use protocol::problem::ProblemType;
+
+on_every_engine! {
+    a_token_pays_once
+    a_refused_request_spends_no_token
+}
+
+/// A request that costs a token and has no other condition.
+fn reservation(service: &Service) -> Vec<u8> {
+    let key = fresh_key();
+    Draft::by_key(
+        service,
+        Operation::ReserveGroupId,
+        &key,
+        &ReserveGroupIdRequest {},
+    )
+    .signed(&key)
+}
+
+#[tokio::test]
+async fn what_costs_a_token_is_answered_with_a_challenge_until_one_comes() {
+    let service = Service::start(Engine::Memory);
+    for sample in samples(&service).await {
+        let before = service.store.transitions();
+        if service.price(sample.operation()) == 0 {
+            continue;
+        }
+        let reply = service.post(sample.operation(), &sample.signed()).await;
+        assert_eq!(
+            reply.problem(),
+            ProblemType::TokenRequired,
+            "{:?}",
+            sample.operation()
+        );
+        let challenge = reply
+            .headers
+            .get(header::WWW_AUTHENTICATE)
+            .unwrap()
+            .to_str()
+            .unwrap();
+        assert!(challenge.starts_with("PrivateToken challenge=\""));
+        assert!(challenge.contains("\", token-key=\""));
+        assert_eq!(service.store.transitions(), before);
+        let reply = service.pay(sample.operation(), &sample.signed()).await;
+        assert_eq!(reply.status, StatusCode::OK);
+    }
+}
+
+async fn a_token_pays_once(service: Service) {
+    let token = tokens::mint();
+    let pay = async |request: Vec<u8>| {
+        service
+            .post_with(
+                Operation::ReserveGroupId,
+                &request,
+                std::slice::from_ref(&token),
+            )
+            .await
+    };
+    assert_eq!(pay(reservation(&service)).await.status, StatusCode::OK);
+    let before = service.store.transitions();
+    let reply = pay(reservation(&service)).await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+    assert!(reply.headers.contains_key(header::WWW_AUTHENTICATE));
+    assert_eq!(service.store.transitions(), before);
+
+    // Twelve different requests with one token at once: one is carried out.
+    let token = tokens::mint();
+    let attempts = (0..12).map(|_| {
+        let request = service.http_request(
+            Operation::ReserveGroupId.path(),
+            reservation(&service),
+            std::slice::from_ref(&token),
+        );
+        let router = service.router();
+        tokio::spawn(async move {
+            tower::ServiceExt::oneshot(router, request)
+                .await
+                .unwrap()
+                .status()
+        })
+    });
+    let mut accepted = 0;
+    for attempt in attempts.collect::<Vec<_>>() {
+        accepted += usize::from(attempt.await.unwrap() == StatusCode::OK);
+    }
+    assert_eq!(accepted, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_for_us_is_rejected() {
+    let service = Service::start(Engine::Memory);
+    let good = tokens::mint();
+    let mut cut = good.to_str().unwrap().to_owned();
+    cut.truncate(cut.len() - 8);
+    for token in [
+        tokens::of_a_stranger(),
+        tokens::for_another_origin(),
+        HeaderValue::from_str(&cut).unwrap(),
+        HeaderValue::from_static("PrivateToken"),
+        HeaderValue::from_static("PrivateToken token="),
+        HeaderValue::from_static("PrivateToken token=\"AAAA\""),
+    ] {
+        let before = service.store.transitions();
+        let reply = service
+            .post_with(Operation::ReserveGroupId, &reservation(&service), &[token])
+            .await;
+        assert_eq!(reply.problem(), ProblemType::TokenRejected);
+        assert!(reply.headers.contains_key(header::WWW_AUTHENTICATE));
+        assert_eq!(service.store.transitions(), before);
+    }
+    // Another scheme is not ours to judge: no token came.
+    let bearer = HeaderValue::from_static("Bearer abc");
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &[bearer])
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRequired);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &[good])
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+}
+
+async fn a_refused_request_spends_no_token(service: Service) {
+    let client = Client::new(&service).await;
+    let (owner, other) = (fresh_key(), fresh_key());
+    let _: Accepted = service
+        .call(
+            Operation::RegisterHandle,
+            &owner,
+            &registration(&service, &client, &owner, b"taken"),
+        )
+        .await;
+    let token = [tokens::mint()];
+    let theft = registration(&service, &client, &other, b"taken");
+    let theft = Draft::by_key(&service, Operation::RegisterHandle, &other, &theft).signed(&other);
+    let reply = service
+        .post_with(Operation::RegisterHandle, &theft, &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::HandleTaken);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn looking_an_unknown_handle_up_costs_its_token() {
+    let service = Service::start(Engine::Memory);
+    let key = fresh_key();
+    let token = [tokens::mint()];
+    let request = Draft::by_key(
+        &service,
+        Operation::LookupHandle,
+        &key,
+        &LookupHandleRequest {
+            handle: opaque(*b"nobody"),
+        },
+    )
+    .signed(&key);
+    let reply = service
+        .post_with(Operation::LookupHandle, &request, &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::UnknownHandle);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+}
