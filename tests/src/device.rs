@@ -1,0 +1,127 @@
+//! Clients in this process, by the SDK.
+
+use std::fs;
+use std::time::Duration;
+
+use client::{Client, Endpoints, Event, Options, Patience};
+
+use crate::stack::Stack;
+
+/// Sender and text.
+pub type Said = (String, String);
+
+/// Options of a client that goes on trying longer than a service takes to start.
+#[must_use]
+pub fn patient() -> Options {
+    Options {
+        patience: Patience {
+            attempt: Duration::from_secs(30),
+            pauses: Duration::from_secs(60),
+        },
+        ..Options::default()
+    }
+}
+
+/// A new client with account `number` and a handle.
+pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
+    let description = stack.description().to_string();
+    let endpoints = Endpoints::from_json(description.as_bytes()).expect("stack.json");
+    let token = fs::read_to_string(stack.account_token(number)).expect("an account token");
+    let mut client = Client::init(&stack.home(handle), &endpoints, &token, patient())
+        .await
+        .unwrap_or_else(|error| panic!("{handle}: {error:?}"));
+    client
+        .register_handle(handle)
+        .await
+        .unwrap_or_else(|error| panic!("{handle}: {error:?}"));
+    client
+}
+
+fn handle(client: &Client) -> String {
+    client.handle().expect("a handle").to_owned()
+}
+
+/// `asker` asks for a connection, `other` accepts.
+pub async fn befriend(asker: &mut Client, other: &mut Client) {
+    asker.connect(&handle(other)).await.expect("asked");
+    other.sync(0).await.expect("in step");
+    let requests = other.incoming_requests().expect("requests");
+    let request = requests
+        .iter()
+        .find(|request| request.name == handle(asker));
+    let id = request.expect("the request").id.clone();
+    other.accept_request(&id).await.expect("accepted");
+    asker.sync(0).await.expect("in step");
+    for client in [asker, other] {
+        let events = client.events().expect("events");
+        client.acknowledge(&events).expect("acknowledged");
+    }
+}
+
+/// A group of `founder` and `others`, all of whom have joined.
+pub async fn group_with(name: &str, founder: &mut Client, others: &mut [&mut Client]) {
+    for other in others.iter_mut() {
+        befriend(founder, other).await;
+    }
+    founder.create_group(name).await.expect("created");
+    let handles: Vec<_> = others.iter().map(|other| handle(other)).collect();
+    let handles: Vec<_> = handles.iter().map(String::as_str).collect();
+    founder.add_to_group(name, &handles).await.expect("added");
+    for other in others {
+        other.sync(0).await.expect("joined");
+        let events = other.events().expect("events");
+        other.acknowledge(&events).expect("acknowledged");
+    }
+}
+
+/// The messages that have arrived since the last call.
+pub async fn messages(client: &mut Client) -> Vec<Said> {
+    let events = client.receive(0).await.expect("events");
+    client.acknowledge(&events).expect("acknowledged");
+    events
+        .into_iter()
+        .filter_map(|stored| match stored.event {
+            Event::Message { sender, text, .. } => Some((sender, text)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The messages that have arrived must be these, in order.
+pub async fn reads(client: &mut Client, expected: &[(&str, &str)]) {
+    let read = messages(client).await;
+    let read: Vec<_> = read
+        .iter()
+        .map(|(sender, text)| (sender.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(read, expected, "{}", handle(client));
+}
+
+/// Each of them says something and all others read it; all are in one epoch at the end. What
+/// arrived before is passed over.
+pub async fn talks(group: &str, members: &mut [&mut Client]) {
+    for member in members.iter_mut() {
+        messages(member).await;
+    }
+    for speaker in 0..members.len() {
+        let name = handle(members[speaker]);
+        let text = format!("is everybody there? asks {name}");
+        members[speaker]
+            .send_message(group, &text)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        for (index, member) in members.iter_mut().enumerate() {
+            if index != speaker {
+                reads(member, &[(&name, &text)]).await;
+            }
+        }
+    }
+    let epochs: Vec<_> = members
+        .iter()
+        .map(|member| member.group_access(group).expect("the group").epoch)
+        .collect();
+    assert!(
+        epochs.windows(2).all(|pair| pair[0] == pair[1]),
+        "{epochs:?}"
+    );
+}

@@ -1,0 +1,28 @@
+//! What the end-to-end tests stand on: a stack of real processes and real clients.
+//!
+//! [`Stack`] runs `xtask stack` in a temporary directory, on ports of its own. Clients are either
+//! `mimimi` processes ([`User`]) or the SDK in this process ([`device`]), where faults are to be
+//! injected. Programs are looked for beside the test executable, where `cargo build --release
+//! --workspace --bins` puts them, or in `MIMIMI_BIN_DIR`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "part of the tests: whatever is not as it must be ends the test, in real time"
+)]
+
+mod device;
+mod raw;
+mod secrets;
+mod stack;
+mod user;
+
+pub use device::{Said, befriend, device, group_with, messages, patient, reads, talks};
+pub use raw::{Answer, Envelope, Outer};
+pub use secrets::{account_of, secrets_of};
+pub use stack::{Stack, program};
+pub use user::{Failure, User};
+pub use xtask::stack::{LogLevel, Service};

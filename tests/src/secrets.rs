@@ -1,0 +1,60 @@
+//! Everything in a client's home that nobody else may have.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+/// Columns of the client's database by table, with what they hold.
+const COLUMNS: &[&str] = &[
+    "SELECT account_token FROM profile",
+    "SELECT identity_seed, establishment_seed, pool_owner_seed, handle_owner_seed FROM profile",
+    "SELECT connection_key, connection_token FROM profile",
+    "SELECT queue_owner_seed, queue_hpke_seed, queue_id FROM profile",
+    "SELECT token, substr(token, 3, 32) FROM tokens",
+    "SELECT signature_key, connection_key, connection_token FROM contacts",
+    "SELECT group_id, state_key, wrapper_key, recovery_secret FROM groups",
+    "SELECT credential, user_pseudonym, signature_key FROM identities",
+    // The public halves stand in every KeyPackage and leaf.
+    "SELECT public_key, seed FROM leaf_keys",
+    "SELECT request, tokens FROM pending_requests WHERE length(tokens) > 0",
+];
+
+/// Reads them all; the client may be running.
+#[must_use]
+pub fn secrets_of(home: &Path) -> Vec<Vec<u8>> {
+    let path = home.join("client.sqlite");
+    let database =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
+    let mut secrets = Vec::new();
+    for query in COLUMNS {
+        let mut statement = database.prepare(query).expect("a query");
+        let columns = statement.column_count();
+        let mut rows = statement.query(()).expect("rows");
+        while let Some(row) = rows.next().expect("a row") {
+            for column in 0..columns {
+                match row.get_ref(column).expect("a column") {
+                    ValueRef::Blob(bytes) | ValueRef::Text(bytes) => secrets.push(bytes.to_vec()),
+                    _ => {}
+                }
+            }
+        }
+    }
+    // What chance would find is no needle; a pseudonym or key never is as short.
+    secrets.retain(|secret| secret.len() >= 16);
+    secrets.sort_unstable();
+    secrets.dedup();
+    secrets
+}
+
+/// The account that a token is for: the `sub` of its payload.
+#[must_use]
+pub fn account_of(token: &Path) -> String {
+    let token = std::fs::read_to_string(token).expect("an account token");
+    let payload = token.split('.').nth(1).expect("a JWT");
+    let payload = URL_SAFE_NO_PAD.decode(payload).expect("a JWT");
+    let claims: serde_json::Value = serde_json::from_slice(&payload).expect("a JWT");
+    claims["sub"].as_str().expect("an account").to_owned()
+}

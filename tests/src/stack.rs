@@ -1,0 +1,219 @@
+//! The four services, as `xtask stack` runs them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::sleep;
+use xtask::stack::{Layout, LogLevel, Ports, Service};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+/// The program `name` of this workspace.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let executable = std::env::current_exe().expect("the path of the test executable");
+    let given = std::env::var_os("MIMIMI_BIN_DIR").map(PathBuf::from);
+    // target/release/deps/TEST
+    let built = executable.ancestors().nth(2).map(Path::to_owned);
+    let directory = given.or(built).expect("the directory of the programs");
+    let path = directory.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: `make test` builds it, or `cargo build --release --workspace --bins`; \
+         MIMIMI_BIN_DIR names another directory",
+        path.display()
+    );
+    path
+}
+
+/// A running stack, ended when dropped.
+pub struct Stack {
+    directory: TempDir,
+    layout: Layout,
+    ports: Ports,
+    log: LogLevel,
+    supervisor: Option<Child>,
+}
+
+impl Stack {
+    /// A fresh one.
+    pub async fn start(log: LogLevel) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("end-to-end-")
+            .tempdir()
+            .expect("a directory");
+        fs::create_dir(directory.path().join("homes")).expect("a directory");
+        let layout = Layout::prepare(&directory.path().join("stack")).expect("the directories");
+        let ports = Ports::free().expect("free ports");
+        let mut stack = Self {
+            directory,
+            layout,
+            ports,
+            log,
+            supervisor: None,
+        };
+        // Somebody else may take a port between the search and the start.
+        for _ in 0..2 {
+            if stack.run().await.is_ok() {
+                return stack;
+            }
+            stack.stop().await;
+            stack.ports = Ports::free().expect("free ports");
+        }
+        stack.restart().await;
+        stack
+    }
+
+    /// Starts it again after [`Stack::stop`], on the same directory and ports.
+    pub async fn restart(&mut self) {
+        if let Err(output) = self.run().await {
+            panic!("the stack does not start:\n{output}");
+        }
+    }
+
+    /// # Errors
+    /// What it printed before it ended.
+    async fn run(&mut self) -> Result<(), String> {
+        let printed = self.directory.path().join("stack.out");
+        let output = fs::File::create(&printed).expect("a file");
+        let xtask = program("xtask");
+        // Through `launch`, so that it ends with us, whatever ends us.
+        let supervisor = Command::new(&xtask)
+            .args(["launch", &std::process::id().to_string()])
+            .arg(&xtask)
+            .args(["--", "stack", "--dir"])
+            .arg(self.directory.path().join("stack"))
+            .args(["--port", &self.ports.of(Service::Relay).port().to_string()])
+            .args(["--log", &self.log.to_string()])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file"))
+            .stderr(output)
+            .spawn()
+            .expect("xtask runs");
+        let supervisor = self.supervisor.insert(supervisor);
+        let began = Instant::now();
+        while !self.layout.stack_json().exists() {
+            let ended = supervisor.try_wait().expect("the state of a child");
+            if ended.is_some() || began.elapsed() > READY_WITHIN {
+                return Err(fs::read_to_string(printed).unwrap_or_default());
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Ends it as Ctrl-C does; the data stays.
+    pub async fn stop(&mut self) {
+        let Some(mut supervisor) = self.supervisor.take() else {
+            return;
+        };
+        signal(supervisor.id(), Signal::TERM);
+        let began = Instant::now();
+        while supervisor
+            .try_wait()
+            .expect("the state of a child")
+            .is_none()
+        {
+            if began.elapsed() > STOPPED_WITHIN {
+                supervisor.kill().expect("a child");
+                supervisor.wait().expect("a child");
+                panic!("the stack did not end within {STOPPED_WITHIN:?}");
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends one service as a crash does, and returns its process id.
+    pub fn kill(&self, service: Service) -> u32 {
+        let pid = self.pid(service);
+        signal(pid, Signal::KILL);
+        pid
+    }
+
+    /// Waits until another process than `before` is ready as this service.
+    pub async fn restarted(&self, service: Service, before: u32) {
+        let began = Instant::now();
+        while self.pid(service) == before {
+            assert!(
+                began.elapsed() < READY_WITHIN,
+                "{} was not restarted",
+                service.name()
+            );
+            sleep(POLL).await;
+        }
+    }
+
+    fn pid(&self, service: Service) -> u32 {
+        let pid = &self.description()["pids"][service.name()];
+        u32::try_from(pid.as_u64().expect("a process id")).expect("a process id")
+    }
+
+    /// The contents of stack.json.
+    #[must_use]
+    pub fn description(&self) -> Value {
+        let text = fs::read(self.layout.stack_json()).expect("stack.json");
+        serde_json::from_slice(&text).expect("stack.json")
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Where everything listens.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// The home directory of a user.
+    #[must_use]
+    pub fn home(&self, handle: &str) -> PathBuf {
+        self.directory.path().join("homes").join(handle)
+    }
+
+    /// The file with the token of account `number`, from 0.
+    #[must_use]
+    pub fn account_token(&self, number: usize) -> PathBuf {
+        let path = &self.description()["account_tokens"][number];
+        path.as_str().expect("ten accounts").into()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let Some(supervisor) = &mut self.supervisor else {
+            return;
+        };
+        signal(supervisor.id(), Signal::TERM);
+        let began = Instant::now();
+        while matches!(supervisor.try_wait(), Ok(None)) && began.elapsed() < STOPPED_WITHIN {
+            std::thread::sleep(POLL);
+        }
+        // If it is still there: the services end with it (`xtask launch`).
+        let _ = supervisor.kill();
+        let _ = supervisor.wait();
+        if std::thread::panicking() {
+            // What the services said, for whoever looks into the failure.
+            for service in Service::ALL {
+                let log = fs::read_to_string(self.layout.log(service)).unwrap_or_default();
+                let lines: Vec<_> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(5)..];
+                eprintln!("{}:\n{}", service.name(), last.join("\n"));
+            }
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let _ = kill_process(pid.expect("a process id"), signal);
+}
