@@ -14,13 +14,20 @@ use aes_gcm::{Aes256Gcm, Key, Nonce};
 use crypto::aead;
 
 fn main() {
-    println!("{:>8} {:>12} {:>14} {:>8}", "bytes", "ours us", "RustCrypto us", "ratio");
+    println!(
+        "{:>8} {:>12} {:>14} {:>8}",
+        "bytes", "ours us", "RustCrypto us", "ratio"
+    );
     for len in [41, 160, 1024, 27 * 1024, 268 * 1024] {
-        let ours = median(len, |buffer| aead::seal(&[1; 32], [0; 12], b"aad", buffer).unwrap());
+        let ours = median(len, |buffer| {
+            aead::seal(&[1; 32], [0; 12], b"aad", buffer).unwrap()
+        });
         let other = median(len, |buffer| {
             let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from([1; 32]));
             let nonce = Nonce::from([0; 12]);
-            let tag = cipher.encrypt_inout_detached(&nonce, b"aad", buffer.as_mut_slice().into()).unwrap();
+            let tag = cipher
+                .encrypt_inout_detached(&nonce, b"aad", buffer.as_mut_slice().into())
+                .unwrap();
             buffer.extend_from_slice(&tag);
         });
         println!("{len:>8} {ours:>12.2} {other:>14.2} {:>8.2}", ours / other);
@@ -38,5 +45,8 @@ fn median(len: usize, seal: impl Fn(&mut Vec<u8>)) -> f64 {
         })
         .collect();
     times.sort_unstable();
-    times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64) * 1e6
+    times
+        .get(times.len() / 2)
+        .map_or(0.0, Duration::as_secs_f64)
+        * 1e6
 }

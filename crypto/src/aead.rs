@@ -12,7 +12,12 @@ pub const TAG_LEN: usize = 16;
 ///
 /// # Errors
 /// [`CryptoError::Backend`] beyond AES-GCM's length limit.
-pub fn seal(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], buffer: &mut Vec<u8>) -> Result<(), CryptoError> {
+pub fn seal(
+    key: &[u8; 32],
+    nonce: [u8; 12],
+    aad: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), CryptoError> {
     keyed(key)?
         .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer)
         .map_err(|_| CryptoError::Backend)
@@ -22,7 +27,12 @@ pub fn seal(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], buffer: &mut Vec<u8>) -
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`] for a wrong key, nonce, AAD or changed bytes.
-pub fn open(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], buffer: &mut Vec<u8>) -> Result<(), CryptoError> {
+pub fn open(
+    key: &[u8; 32],
+    nonce: [u8; 12],
+    aad: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), CryptoError> {
     let len = keyed(key)?
         .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer)
         .map_err(|_| CryptoError::CannotOpen)?
@@ -32,7 +42,9 @@ pub fn open(key: &[u8; 32], nonce: [u8; 12], aad: &[u8], buffer: &mut Vec<u8>) -
 }
 
 fn keyed(key: &[u8; 32]) -> Result<LessSafeKey, CryptoError> {
-    UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| CryptoError::Backend)
+    UnboundKey::new(&AES_256_GCM, key)
+        .map(LessSafeKey::new)
+        .map_err(|_| CryptoError::Backend)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::connections::{
-    ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse, HandleRecord,
+    ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse,
+    HandleRecord,
 };
 use protocol::delivery::Attribution;
 use protocol::ids::GroupId;
@@ -94,8 +95,13 @@ pub fn seal_connection_request(
         signature: opaque(*b""),
     };
     let unsigned = zeroize::Zeroizing::new(request.encode());
-    let signed_len = unsigned.len().saturating_sub(request.signature.tls_serialized_len());
-    let tbs = request_tbs(unsigned.get(..signed_len).unwrap_or_default(), recipient_key);
+    let signed_len = unsigned
+        .len()
+        .saturating_sub(request.signature.tls_serialized_len());
+    let tbs = request_tbs(
+        unsigned.get(..signed_len).unwrap_or_default(),
+        recipient_key,
+    );
     request.signature = opaque(signer.sign(REQUEST_LABEL, &tbs));
     let encoded = zeroize::Zeroizing::new(request.encode());
     hpke::seal(recipient_key, REQUEST_INFO, &[], &encoded)
@@ -110,16 +116,24 @@ fn request_tbs(signed_bytes: &[u8], recipient_key: &[u8]) -> zeroize::Zeroizing<
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`], [`CryptoError::UnknownVersion`] or [`CryptoError::InvalidSignature`].
-pub fn open_connection_request(key: &HpkeKeyPair, sealed: &[u8]) -> Result<ConnectionRequest, CryptoError> {
+pub fn open_connection_request(
+    key: &HpkeKeyPair,
+    sealed: &[u8],
+) -> Result<ConnectionRequest, CryptoError> {
     let bytes = hpke::open(key, REQUEST_INFO, &[], sealed)?;
     let request = ConnectionRequest::decode(&bytes).map_err(|_| CryptoError::CannotOpen)?;
     if request.extensions.version != 1 {
         return Err(CryptoError::UnknownVersion);
     }
-    let signed_len = bytes.len().saturating_sub(request.signature.tls_serialized_len());
+    let signed_len = bytes
+        .len()
+        .saturating_sub(request.signature.tls_serialized_len());
     let tbs = request_tbs(bytes.get(..signed_len).unwrap_or_default(), &key.public());
     sign::verify(
-        request.requester_client_credential.signature_public_key.as_slice(),
+        request
+            .requester_client_credential
+            .signature_public_key
+            .as_slice(),
         REQUEST_LABEL,
         &tbs,
         request.signature.as_slice(),
@@ -136,7 +150,12 @@ pub fn seal_connection_response(
     response_key: &[u8],
     group: &GroupId,
 ) -> Result<Vec<u8>, CryptoError> {
-    hpke::seal(response_key, RESPONSE_INFO, &group.0, &zeroize::Zeroizing::new(response.encode()))
+    hpke::seal(
+        response_key,
+        RESPONSE_INFO,
+        &group.0,
+        &zeroize::Zeroizing::new(response.encode()),
+    )
 }
 
 /// Opens a connection response.
@@ -150,12 +169,27 @@ pub fn open_connection_response(
 ) -> Result<ConnectionResponse, CryptoError> {
     let bytes = hpke::open(key, RESPONSE_INFO, &group.0, sealed)?;
     let response = ConnectionResponse::decode(&bytes).map_err(|_| CryptoError::CannotOpen)?;
-    if response.version == 1 { Ok(response) } else { Err(CryptoError::UnknownVersion) }
+    if response.version == 1 {
+        Ok(response)
+    } else {
+        Err(CryptoError::UnknownVersion)
+    }
 }
 
-fn attribution_tbs(group: &GroupId, epoch: u64, wrapper: &IdentityLinkWrapperKey, name: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
+fn attribution_tbs(
+    group: &GroupId,
+    epoch: u64,
+    wrapper: &IdentityLinkWrapperKey,
+    name: &[u8],
+) -> zeroize::Zeroizing<Vec<u8>> {
     zeroize::Zeroizing::new(
-        [&group.0[..], &epoch.to_be_bytes(), wrapper.expose(), &opaque(name).encode()].concat(),
+        [
+            &group.0[..],
+            &epoch.to_be_bytes(),
+            wrapper.expose(),
+            &opaque(name).encode(),
+        ]
+        .concat(),
     )
 }
 
@@ -170,7 +204,10 @@ pub fn sign_attribution(
 ) -> Attribution {
     Attribution {
         signature_public_key: opaque(signer.public()),
-        signature: opaque(signer.sign(ATTRIBUTION_LABEL, &attribution_tbs(group, epoch, wrapper, name))),
+        signature: opaque(signer.sign(
+            ATTRIBUTION_LABEL,
+            &attribution_tbs(group, epoch, wrapper, name),
+        )),
     }
 }
 
@@ -206,7 +243,10 @@ mod tests {
             name: opaque(*b"alice"),
             signature_public_key: opaque(signer.public()),
         };
-        let (wrapper, key) = (IdentityLinkWrapperKey::new([1; 32]), ConnectionKey::new([2; 32]));
+        let (wrapper, key) = (
+            IdentityLinkWrapperKey::new([1; 32]),
+            ConnectionKey::new([2; 32]),
+        );
         let (state, token) = (StateKey::new([3; 32]), ConnectionToken::new([4; 32]));
         let offer = ConnectionOffer {
             credential: &credential,
@@ -227,18 +267,27 @@ mod tests {
 
         let impostor = SignatureKeyPair::random().unwrap();
         let forged = seal_connection_request(&offer, &impostor, &bob.public()).unwrap();
-        assert_eq!(open_connection_request(&bob, &forged).unwrap_err(), CryptoError::InvalidSignature);
+        assert_eq!(
+            open_connection_request(&bob, &forged).unwrap_err(),
+            CryptoError::InvalidSignature
+        );
 
         // Bob encrypts what he got to Carol: the signature names his key, not hers.
         let inner = hpke::open(&bob, REQUEST_INFO, &[], &sealed).unwrap();
         let passed_on = hpke::seal(&carol.public(), REQUEST_INFO, &[], &inner).unwrap();
-        assert_eq!(open_connection_request(&carol, &passed_on).unwrap_err(), CryptoError::InvalidSignature);
+        assert_eq!(
+            open_connection_request(&carol, &passed_on).unwrap_err(),
+            CryptoError::InvalidSignature
+        );
     }
 
     #[test]
     fn a_handle_record_is_bound_to_its_handle_and_key() {
         let signer = SignatureKeyPair::random().unwrap();
-        let credential = ClientCredential { name: opaque(*b"a"), signature_public_key: opaque(signer.public()) };
+        let credential = ClientCredential {
+            name: opaque(*b"a"),
+            signature_public_key: opaque(signer.public()),
+        };
         let mut record = sign_handle_record(b"alice", &credential, &signer, &[1; 32]);
         assert!(verify_handle_record(b"alice", &record).is_ok());
         assert!(verify_handle_record(b"mallory", &record).is_err());

@@ -52,7 +52,8 @@ const SIGNATURE_LABEL: &str = "PseudonymousCredentialTBS";
 /// # Errors
 /// [`CryptoError::Backend`] without randomness.
 pub fn random_pseudonym(domain: &str) -> Result<VLBytes, CryptoError> {
-    let uuid = (u128::from_be_bytes(random()?) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let uuid =
+        (u128::from_be_bytes(random()?) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{uuid:032x}");
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
     Ok(opaque(
@@ -121,7 +122,10 @@ impl PseudonymousCredential {
     ///
     /// # Errors
     /// [`CryptoError::CannotOpen`] or [`CryptoError::InvalidSignature`].
-    pub fn open_identity_link(&self, key: &IdentityLinkKey) -> Result<ClientCredential, CryptoError> {
+    pub fn open_identity_link(
+        &self,
+        key: &IdentityLinkKey,
+    ) -> Result<ClientCredential, CryptoError> {
         let tbs = self.tbs().encode();
         let mut link = self.identity_link_ciphertext.as_slice().to_vec();
         aead::open(key.expose(), [0; 12], &tbs, &mut link)?;
@@ -137,14 +141,21 @@ impl PseudonymousCredential {
 }
 
 fn identity_link_key(connection_key: &ConnectionKey, tbs: &[u8]) -> IdentityLinkKey {
-    IdentityLinkKey::new(kdf::expand_with_label(connection_key.expose(), "IdentityLinkKey", tbs))
+    IdentityLinkKey::new(kdf::expand_with_label(
+        connection_key.expose(),
+        "IdentityLinkKey",
+        tbs,
+    ))
 }
 
 /// Encrypts a credential's identity link key for a group: `nonce(12) || ciphertext(32 + 16)`.
 ///
 /// # Errors
 /// [`CryptoError::Backend`] without randomness.
-pub fn wrap_link_key(wrapper: &IdentityLinkWrapperKey, key: &IdentityLinkKey) -> Result<Vec<u8>, CryptoError> {
+pub fn wrap_link_key(
+    wrapper: &IdentityLinkWrapperKey,
+    key: &IdentityLinkKey,
+) -> Result<Vec<u8>, CryptoError> {
     let nonce = random::<12>()?;
     let mut body = Vec::with_capacity(48);
     body.extend_from_slice(key.expose());
@@ -159,8 +170,13 @@ pub const WRAPPED_LINK_KEY_LEN: usize = 12 + 32 + aead::TAG_LEN;
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`].
-pub fn unwrap_link_key(wrapper: &IdentityLinkWrapperKey, wrapped: &[u8]) -> Result<IdentityLinkKey, CryptoError> {
-    let (nonce, body) = wrapped.split_first_chunk::<12>().ok_or(CryptoError::CannotOpen)?;
+pub fn unwrap_link_key(
+    wrapper: &IdentityLinkWrapperKey,
+    wrapped: &[u8],
+) -> Result<IdentityLinkKey, CryptoError> {
+    let (nonce, body) = wrapped
+        .split_first_chunk::<12>()
+        .ok_or(CryptoError::CannotOpen)?;
     let mut body = Zeroizing::new(body.to_vec());
     aead::open(wrapper.expose(), *nonce, b"identity link key", &mut body)?;
     IdentityLinkKey::try_from(body.as_slice())
@@ -171,7 +187,12 @@ pub fn unwrap_link_key(wrapper: &IdentityLinkWrapperKey, wrapped: &[u8]) -> Resu
 mod tests {
     use super::*;
 
-    fn issue() -> (PseudonymousCredential, IdentityLinkKey, ClientCredential, ConnectionKey) {
+    fn issue() -> (
+        PseudonymousCredential,
+        IdentityLinkKey,
+        ClientCredential,
+        ConnectionKey,
+    ) {
         let signer = SignatureKeyPair::random().unwrap();
         let real = ClientCredential {
             name: opaque(*b"alice"),
@@ -201,7 +222,11 @@ mod tests {
         let (mut credential, key, _, connection_key) = issue();
         credential.signature_public_key = opaque([2; 32]);
         assert!(credential.open_identity_link(&key).is_err());
-        assert!(credential.open_identity_link(&credential.link_key(&connection_key)).is_err());
+        assert!(
+            credential
+                .open_identity_link(&credential.link_key(&connection_key))
+                .is_err()
+        );
     }
 
     #[test]
@@ -226,7 +251,9 @@ mod tests {
     #[test]
     fn pseudonyms_are_uuids_of_version_4() {
         let pseudonym = random_pseudonym("d").unwrap();
-        let text = std::str::from_utf8(pseudonym.as_slice()).unwrap().to_owned();
+        let text = std::str::from_utf8(pseudonym.as_slice())
+            .unwrap()
+            .to_owned();
         let uuid = text.strip_prefix("mimi://d/p/").unwrap();
         assert_eq!(uuid.len(), 36);
         assert_eq!(uuid.chars().nth(14), Some('4'));

@@ -29,7 +29,10 @@ pub struct HpkeKeyPair {
 
 impl std::fmt::Debug for HpkeKeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { private: _, public: _ } = self;
+        let Self {
+            private: _,
+            public: _,
+        } = self;
         f.write_str("HpkeKeyPair(..)")
     }
 }
@@ -44,7 +47,10 @@ impl HpkeKeyPair {
             .derive_key_pair(seed.expose())
             .map_err(|_| CryptoError::Backend)?
             .into_keys();
-        let public = public.as_slice().try_into().map_err(|_| CryptoError::Backend)?;
+        let public = public
+            .as_slice()
+            .try_into()
+            .map_err(|_| CryptoError::Backend)?;
         Ok(Self { private, public })
     }
 
@@ -59,9 +65,22 @@ impl HpkeKeyPair {
 ///
 /// # Errors
 /// [`CryptoError::InvalidKey`] if the key is none.
-pub fn seal(public_key: &[u8], info: &str, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
+pub fn seal(
+    public_key: &[u8],
+    info: &str,
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
     let (enc, ciphertext) = suite()?
-        .seal(&HpkePublicKey::new(public_key.to_vec()), info.as_bytes(), aad, plaintext, None, None, None)
+        .seal(
+            &HpkePublicKey::new(public_key.to_vec()),
+            info.as_bytes(),
+            aad,
+            plaintext,
+            None,
+            None,
+            None,
+        )
         .map_err(|_| CryptoError::InvalidKey)?;
     Ok([enc, ciphertext].concat())
 }
@@ -70,11 +89,26 @@ pub fn seal(public_key: &[u8], info: &str, aad: &[u8], plaintext: &[u8]) -> Resu
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`].
-pub fn open(key: &HpkeKeyPair, info: &str, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-    let (enc, ciphertext) =
-        sealed.split_first_chunk::<PUBLIC_KEY_LEN>().ok_or(CryptoError::CannotOpen)?;
+pub fn open(
+    key: &HpkeKeyPair,
+    info: &str,
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let (enc, ciphertext) = sealed
+        .split_first_chunk::<PUBLIC_KEY_LEN>()
+        .ok_or(CryptoError::CannotOpen)?;
     suite()?
-        .open(enc, &key.private, info.as_bytes(), aad, ciphertext, None, None, None)
+        .open(
+            enc,
+            &key.private,
+            info.as_bytes(),
+            aad,
+            ciphertext,
+            None,
+            None,
+            None,
+        )
         .map(Zeroizing::new)
         .map_err(|_| CryptoError::CannotOpen)
 }
@@ -89,12 +123,27 @@ pub fn send_export(
     exporter_context: &str,
 ) -> Result<([u8; PUBLIC_KEY_LEN], Secret<32>), CryptoError> {
     let (enc, secret) = suite()?
-        .send_export(&HpkePublicKey::new(public_key.to_vec()), info, None, None, None, exporter_context.as_bytes(), 32)
+        .send_export(
+            &HpkePublicKey::new(public_key.to_vec()),
+            info,
+            None,
+            None,
+            None,
+            exporter_context.as_bytes(),
+            32,
+        )
         .map_err(|_| CryptoError::InvalidKey)?;
     let secret = Zeroizing::new(secret);
     Ok((
-        enc.as_slice().try_into().map_err(|_| CryptoError::Backend)?,
-        Secret::new(secret.as_slice().try_into().map_err(|_| CryptoError::Backend)?),
+        enc.as_slice()
+            .try_into()
+            .map_err(|_| CryptoError::Backend)?,
+        Secret::new(
+            secret
+                .as_slice()
+                .try_into()
+                .map_err(|_| CryptoError::Backend)?,
+        ),
     ))
 }
 
@@ -109,10 +158,23 @@ pub fn receive_export(
     exporter_context: &str,
 ) -> Result<Secret<32>, CryptoError> {
     let secret = suite()?
-        .receiver_export(enc, &key.private, info, None, None, None, exporter_context.as_bytes(), 32)
+        .receiver_export(
+            enc,
+            &key.private,
+            info,
+            None,
+            None,
+            None,
+            exporter_context.as_bytes(),
+            32,
+        )
         .map(Zeroizing::new)
         .map_err(|_| CryptoError::CannotOpen)?;
-    secret.as_slice().try_into().map(Secret::new).map_err(|_| CryptoError::Backend)
+    secret
+        .as_slice()
+        .try_into()
+        .map(Secret::new)
+        .map_err(|_| CryptoError::Backend)
 }
 
 #[cfg(test)]
@@ -135,7 +197,13 @@ mod tests {
     fn both_sides_export_the_same_secret() {
         let key = HpkeKeyPair::from_seed(&Secret::new([3; 32])).unwrap();
         let (enc, secret) = send_export(&key.public(), b"info", "context").unwrap();
-        assert_eq!(receive_export(&key, &enc, b"info", "context").unwrap(), secret);
-        assert_ne!(receive_export(&key, &enc, b"other", "context").unwrap(), secret);
+        assert_eq!(
+            receive_export(&key, &enc, b"info", "context").unwrap(),
+            secret
+        );
+        assert_ne!(
+            receive_export(&key, &enc, b"other", "context").unwrap(),
+            secret
+        );
     }
 }

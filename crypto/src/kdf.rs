@@ -42,7 +42,11 @@ pub fn expand_with_label(secret: &[u8; 32], label: &str, context: &[u8]) -> [u8;
     let mut info = 32u16.to_be_bytes().to_vec();
     // Serialization into a Vec fails only beyond 2^30 bytes.
     info.extend(label.tls_serialize_detached().unwrap_or_default());
-    info.extend(tls_codec::VLBytes::new(context.to_vec()).tls_serialize_detached().unwrap_or_default());
+    info.extend(
+        tls_codec::VLBytes::new(context.to_vec())
+            .tls_serialize_detached()
+            .unwrap_or_default(),
+    );
     let mut output = [0; 32];
     if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(secret) {
         let _ = hkdf.expand(&info, &mut output);

@@ -109,12 +109,21 @@ mod tests {
 
     #[test]
     fn roles_with_the_same_bytes_have_different_lookups() {
-        assert_ne!(JoinKey::new([1; 32]).lookup(), RecoverySecret::new([1; 32]).lookup());
-        assert_ne!(JoinKey::new([1; 32]).lookup(), ConnectionToken::new([1; 32]).lookup());
+        assert_ne!(
+            JoinKey::new([1; 32]).lookup(),
+            RecoverySecret::new([1; 32]).lookup()
+        );
+        assert_ne!(
+            JoinKey::new([1; 32]).lookup(),
+            ConnectionToken::new([1; 32]).lookup()
+        );
     }
 
     #[test]
     fn debug_of_every_role_shows_no_bytes() {
-        assert_eq!(format!("{:?}", StateKey::new([0x41; 32])), "StateKey(Secret<32>(..))");
+        assert_eq!(
+            format!("{:?}", StateKey::new([0x41; 32])),
+            "StateKey(Secret<32>(..))"
+        );
     }
 }

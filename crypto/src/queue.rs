@@ -33,9 +33,16 @@ pub fn seal_reference(
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`], also if it is bound to another key.
-pub fn open_reference(key: &HpkeKeyPair, bound_to: &[u8], sealed: &[u8]) -> Result<QueueId, CryptoError> {
+pub fn open_reference(
+    key: &HpkeKeyPair,
+    bound_to: &[u8],
+    sealed: &[u8],
+) -> Result<QueueId, CryptoError> {
     let id = hpke::open(key, REFERENCE_INFO, bound_to, sealed)?;
-    id.as_slice().try_into().map(QueueId).map_err(|_| CryptoError::CannotOpen)
+    id.as_slice()
+        .try_into()
+        .map(QueueId)
+        .map_err(|_| CryptoError::CannotOpen)
 }
 
 /// Length of a [`QueueHandle`].
@@ -66,14 +73,25 @@ pub fn seal_handle(key: &Secret<32>, queue: &QueueId) -> Result<QueueHandle, Cry
 /// # Errors
 /// [`CryptoError::CannotOpen`].
 pub fn open_handle(key: &Secret<32>, handle: &QueueHandle) -> Result<QueueId, CryptoError> {
-    let (nonce, body) = handle.split_first_chunk::<12>().ok_or(CryptoError::CannotOpen)?;
+    let (nonce, body) = handle
+        .split_first_chunk::<12>()
+        .ok_or(CryptoError::CannotOpen)?;
     let mut body = body.to_vec();
     aead::open(key.expose(), *nonce, b"queue handle", &mut body)?;
-    body.as_slice().try_into().map(QueueId).map_err(|_| CryptoError::CannotOpen)
+    body.as_slice()
+        .try_into()
+        .map(QueueId)
+        .map_err(|_| CryptoError::CannotOpen)
 }
 
 fn stream_info(queue: &QueueId, incarnation: &Incarnation, day: u32) -> Vec<u8> {
-    [&b"MIMIMI 1.0 stream"[..], &queue.0, &incarnation.0, &day.to_be_bytes()].concat()
+    [
+        &b"MIMIMI 1.0 stream"[..],
+        &queue.0,
+        &incarnation.0,
+        &day.to_be_bytes(),
+    ]
+    .concat()
 }
 
 /// The key of one stream (queue, incarnation, day). The index of an entry is its nonce, so a client
@@ -100,8 +118,11 @@ impl StreamKey {
         incarnation: &Incarnation,
         day: u32,
     ) -> Result<([u8; 32], Self), CryptoError> {
-        let (enc, key) =
-            hpke::send_export(queue_key, &stream_info(queue, incarnation, day), STREAM_CONTEXT)?;
+        let (enc, key) = hpke::send_export(
+            queue_key,
+            &stream_info(queue, incarnation, day),
+            STREAM_CONTEXT,
+        )?;
         Ok((enc, Self { key }))
     }
 
@@ -116,8 +137,13 @@ impl StreamKey {
         incarnation: &Incarnation,
         day: u32,
     ) -> Result<Self, CryptoError> {
-        hpke::receive_export(queue_key, enc, &stream_info(queue, incarnation, day), STREAM_CONTEXT)
-            .map(|key| Self { key })
+        hpke::receive_export(
+            queue_key,
+            enc,
+            &stream_info(queue, incarnation, day),
+            STREAM_CONTEXT,
+        )
+        .map(|key| Self { key })
     }
 
     /// Seals the content of an entry. Each index must be used once.
@@ -128,7 +154,12 @@ impl StreamKey {
         let encoded = Zeroizing::new(content.encode());
         let mut sealed = Vec::with_capacity(encoded.len().saturating_add(aead::TAG_LEN));
         sealed.extend_from_slice(&encoded);
-        aead::seal(self.key.expose(), entry_nonce(id), b"queue entry", &mut sealed)?;
+        aead::seal(
+            self.key.expose(),
+            entry_nonce(id),
+            b"queue entry",
+            &mut sealed,
+        )?;
         Ok(sealed)
     }
 
@@ -138,7 +169,12 @@ impl StreamKey {
     /// [`CryptoError::CannotOpen`], also for content that does not decode.
     pub fn open(&self, id: &EntryId, sealed: &[u8]) -> Result<EntryContent, CryptoError> {
         let mut content = Zeroizing::new(sealed.to_vec());
-        aead::open(self.key.expose(), entry_nonce(id), b"queue entry", &mut content)?;
+        aead::open(
+            self.key.expose(),
+            entry_nonce(id),
+            b"queue entry",
+            &mut content,
+        )?;
         EntryContent::decode(&content).map_err(|_| CryptoError::CannotOpen)
     }
 }
@@ -175,8 +211,11 @@ pub fn seal_payload(payload: &Payload) -> Result<(PayloadKey, Vec<u8>), CryptoEr
 pub fn open_payload(key: &PayloadKey, sealed: &[u8]) -> Result<Payload, CryptoError> {
     let mut padded = sealed.to_vec();
     aead::open(&payload_aead_key(key), [0; 12], b"payload", &mut padded)?;
-    let (length, body) = padded.split_first_chunk::<4>().ok_or(CryptoError::CannotOpen)?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| CryptoError::CannotOpen)?;
+    let (length, body) = padded
+        .split_first_chunk::<4>()
+        .ok_or(CryptoError::CannotOpen)?;
+    let length =
+        usize::try_from(u32::from_be_bytes(*length)).map_err(|_| CryptoError::CannotOpen)?;
     body.get(..length)
         .and_then(|payload| Payload::decode(payload).ok())
         .ok_or(CryptoError::CannotOpen)
@@ -199,7 +238,11 @@ mod tests {
     const INCARNATION: Incarnation = Incarnation([8; 16]);
 
     fn content(sequence: u64) -> EntryContent {
-        EntryContent { kind: PayloadKind::Message, payload_key: WireSecret::new([1; 32]), sequence }
+        EntryContent {
+            kind: PayloadKind::Message,
+            payload_key: WireSecret::new([1; 32]),
+            sequence,
+        }
     }
 
     #[test]
@@ -215,7 +258,10 @@ mod tests {
     #[test]
     fn handles_of_one_queue_differ_and_open_to_it() {
         let key = Secret::new([1; 32]);
-        let (a, b) = (seal_handle(&key, &QUEUE).unwrap(), seal_handle(&key, &QUEUE).unwrap());
+        let (a, b) = (
+            seal_handle(&key, &QUEUE).unwrap(),
+            seal_handle(&key, &QUEUE).unwrap(),
+        );
         assert_ne!(a, b);
         assert_eq!(open_handle(&key, &a).unwrap(), QUEUE);
         assert!(open_handle(&Secret::new([2; 32]), &a).is_err());
@@ -225,11 +271,23 @@ mod tests {
     fn any_entry_opens_without_the_ones_before_and_at_its_index_only() {
         let client = HpkeKeyPair::from_seed(&Secret::new([1; 32])).unwrap();
         let (enc, service) = StreamKey::start(&client.public(), &QUEUE, &INCARNATION, 3).unwrap();
-        let id = |index| EntryId { day: 3, incarnation: INCARNATION, index };
-        let sealed: Vec<_> = (0..3).map(|i| service.seal(&id(i), &content(u64::from(i))).unwrap()).collect();
+        let id = |index| EntryId {
+            day: 3,
+            incarnation: INCARNATION,
+            index,
+        };
+        let sealed: Vec<_> = (0..3)
+            .map(|i| service.seal(&id(i), &content(u64::from(i))).unwrap())
+            .collect();
         let key = StreamKey::receive(&client, &enc, &QUEUE, &INCARNATION, 3).unwrap();
-        assert_eq!(key.open(&id(2), sealed.get(2).unwrap()).unwrap().sequence, 2);
-        assert_eq!(key.open(&id(0), sealed.first().unwrap()).unwrap().sequence, 0);
+        assert_eq!(
+            key.open(&id(2), sealed.get(2).unwrap()).unwrap().sequence,
+            2
+        );
+        assert_eq!(
+            key.open(&id(0), sealed.first().unwrap()).unwrap().sequence,
+            0
+        );
         assert!(key.open(&id(1), sealed.get(2).unwrap()).is_err());
         let other = StreamKey::receive(&client, &enc, &QueueId([0; 16]), &INCARNATION, 3).unwrap();
         assert!(other.open(&id(0), sealed.first().unwrap()).is_err());

@@ -38,8 +38,10 @@ impl RowKeys {
     /// # Errors
     /// [`CryptoError::Backend`] never in practice: HMAC takes keys of any length.
     pub fn new(storage: StorageKey) -> Result<Self, CryptoError> {
-        let prf_key = zeroize::Zeroizing::new(kdf::derive::<32>(storage.expose(), "row names", &[]));
-        let prf = Hmac::<Sha256>::new_from_slice(prf_key.as_slice()).map_err(|_| CryptoError::Backend)?;
+        let prf_key =
+            zeroize::Zeroizing::new(kdf::derive::<32>(storage.expose(), "row names", &[]));
+        let prf =
+            Hmac::<Sha256>::new_from_slice(prf_key.as_slice()).map_err(|_| CryptoError::Backend)?;
         Ok(Self { prf, storage })
     }
 
@@ -82,14 +84,27 @@ impl RowKeys {
     pub fn entry(&self, queue: &QueueId, id: &EntryId) -> Row {
         self.row(
             3,
-            &[&queue.0, &id.incarnation.0, &id.day.to_be_bytes(), &id.index.to_be_bytes()],
+            &[
+                &queue.0,
+                &id.incarnation.0,
+                &id.day.to_be_bytes(),
+                &id.index.to_be_bytes(),
+            ],
         )
     }
 
     /// Row of the marker that a stream has entries in its block of this number.
     #[must_use]
     pub fn block(&self, queue: &QueueId, id: &EntryId, block: u32) -> Row {
-        self.row(4, &[&queue.0, &id.incarnation.0, &id.day.to_be_bytes(), &block.to_be_bytes()])
+        self.row(
+            4,
+            &[
+                &queue.0,
+                &id.incarnation.0,
+                &id.day.to_be_bytes(),
+                &block.to_be_bytes(),
+            ],
+        )
     }
 
     /// Row of a join record.
@@ -136,7 +151,11 @@ impl RowKeys {
 
     /// The cipher for entry rows of one day and incarnation.
     #[must_use]
-    pub fn entry_cipher(&self, day: u32, incarnation: &protocol::ids::Incarnation) -> EntryRowCipher {
+    pub fn entry_cipher(
+        &self,
+        day: u32,
+        incarnation: &protocol::ids::Incarnation,
+    ) -> EntryRowCipher {
         EntryRowCipher {
             key: zeroize::Zeroizing::new(kdf::derive(
                 self.storage.expose(),
@@ -192,8 +211,15 @@ mod tests {
     #[test]
     fn neighbouring_entries_of_a_queue_have_unrelated_rows() {
         let rows = RowKeys::new(StorageKey::new([1; 32])).unwrap();
-        let id = |index| EntryId { day: 1, incarnation: Incarnation([2; 16]), index };
-        let (a, b) = (rows.entry(&QueueId([3; 16]), &id(0)), rows.entry(&QueueId([3; 16]), &id(1)));
+        let id = |index| EntryId {
+            day: 1,
+            incarnation: Incarnation([2; 16]),
+            index,
+        };
+        let (a, b) = (
+            rows.entry(&QueueId([3; 16]), &id(0)),
+            rows.entry(&QueueId([3; 16]), &id(1)),
+        );
         let same = a.iter().zip(b).filter(|(a, b)| **a == *b).count();
         assert!(same < 6, "{same} of 16 bytes are the same");
     }

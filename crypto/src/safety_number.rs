@@ -22,7 +22,10 @@ pub fn safety_number(one: &[u8], other: &[u8]) -> String {
 fn fingerprint(key: &[u8]) -> String {
     let mut hash = Sha512::digest([b"MIMIMI 1.0 safety number", key].concat());
     for _ in 1..ROUNDS {
-        hash = Sha512::new().chain_update(hash).chain_update(key).finalize();
+        hash = Sha512::new()
+            .chain_update(hash)
+            .chain_update(key)
+            .finalize();
     }
     hash.chunks_exact(5)
         .take(6)

@@ -81,13 +81,21 @@ pub fn seal(secret: &[u8; 32], place: Place<'_>, plaintext: &[u8]) -> Result<Vec
 /// # Errors
 /// [`CryptoError::CannotOpen`] for a wrong key, another place or changed bytes;
 /// [`CryptoError::UnknownVersion`] for a format of a later release.
-pub fn open(secret: &[u8; 32], place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+pub fn open(
+    secret: &[u8; 32],
+    place: Place<'_>,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
     let (&version, rest) = sealed.split_first().ok_or(CryptoError::CannotOpen)?;
     if version != FORMAT_VERSION {
         return Err(CryptoError::UnknownVersion);
     }
-    let (salt, rest) = rest.split_first_chunk::<SALT>().ok_or(CryptoError::CannotOpen)?;
-    let (commitment, body) = rest.split_first_chunk::<COMMITMENT>().ok_or(CryptoError::CannotOpen)?;
+    let (salt, rest) = rest
+        .split_first_chunk::<SALT>()
+        .ok_or(CryptoError::CannotOpen)?;
+    let (commitment, body) = rest
+        .split_first_chunk::<COMMITMENT>()
+        .ok_or(CryptoError::CannotOpen)?;
     let aad = place.aad(version);
     let (key, expected) = write_keys(secret, salt, &aad);
     if !bool::from(expected.ct_eq(commitment)) {
@@ -95,8 +103,11 @@ pub fn open(secret: &[u8; 32], place: Place<'_>, sealed: &[u8]) -> Result<Zeroiz
     }
     let mut plaintext = Zeroizing::new(body.to_vec());
     aead::open(&key, [0; 12], &aad, &mut plaintext)?;
-    let length = plaintext.first_chunk::<LENGTH>().ok_or(CryptoError::CannotOpen)?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| CryptoError::CannotOpen)?;
+    let length = plaintext
+        .first_chunk::<LENGTH>()
+        .ok_or(CryptoError::CannotOpen)?;
+    let length =
+        usize::try_from(u32::from_be_bytes(*length)).map_err(|_| CryptoError::CannotOpen)?;
     if length > plaintext.len().saturating_sub(LENGTH) {
         return Err(CryptoError::CannotOpen);
     }
@@ -113,7 +124,11 @@ pub fn open_absent(secret: &[u8; 32], place: Place<'_>) {
     let _ = std::hint::black_box(bool::from(expected.ct_eq(&salt)));
 }
 
-fn write_keys(secret: &[u8; 32], salt: &[u8; SALT], aad: &[u8]) -> (Zeroizing<[u8; 32]>, [u8; COMMITMENT]) {
+fn write_keys(
+    secret: &[u8; 32],
+    salt: &[u8; SALT],
+    aad: &[u8],
+) -> (Zeroizing<[u8; 32]>, [u8; COMMITMENT]) {
     let mut both: [u8; 64] = kdf::derive_salted(secret, salt, "sealed part", aad);
     let (mut key, mut commitment) = ([0; 32], [0; COMMITMENT]);
     let (key_half, commitment_half) = both.split_at(32);
@@ -130,7 +145,11 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place<'static> = Place { table: "groups", row: b"group", part: "roster" };
+    const PLACE: Place<'static> = Place {
+        table: "groups",
+        row: b"group",
+        part: "roster",
+    };
 
     proptest! {
         #[test]
@@ -168,7 +187,10 @@ mod tests {
 
     #[test]
     fn two_seals_of_the_same_share_nothing() {
-        let (a, b) = (seal(&[1; 32], PLACE, b"x").unwrap(), seal(&[1; 32], PLACE, b"x").unwrap());
+        let (a, b) = (
+            seal(&[1; 32], PLACE, b"x").unwrap(),
+            seal(&[1; 32], PLACE, b"x").unwrap(),
+        );
         assert_ne!(a[1..33], b[1..33]);
         assert_ne!(a[33..65], b[33..65]);
         assert_ne!(a[65..], b[65..]);

@@ -24,7 +24,9 @@ impl<const N: usize> Secret<N> {
     /// # Errors
     /// [`crate::CryptoError::Backend`] if the operating system has none.
     pub fn random() -> Result<Self, crate::CryptoError> {
-        let mut secret = Self { bytes: Box::new([0; N]) };
+        let mut secret = Self {
+            bytes: Box::new([0; N]),
+        };
         getrandom::fill(secret.bytes.as_mut_slice()).map_err(|_| crate::CryptoError::Backend)?;
         Ok(secret)
     }

@@ -36,14 +36,19 @@ pub struct ServiceKeys {
 
 impl std::fmt::Debug for ServiceKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows: _, external_sender: _, queue_service: _ } = self;
+        let Self {
+            rows: _,
+            external_sender: _,
+            queue_service: _,
+        } = self;
         f.write_str("ServiceKeys(..)")
     }
 }
 
 impl ServiceKeys {
     /// Lengths that a key file can have.
-    pub const FILE_LENGTHS: std::ops::RangeInclusive<usize> = FIXED + GENERATION..=FIXED + 255 * GENERATION;
+    pub const FILE_LENGTHS: std::ops::RangeInclusive<usize> =
+        FIXED + GENERATION..=FIXED + 255 * GENERATION;
 
     /// Content of a new key file.
     ///
@@ -67,23 +72,37 @@ impl ServiceKeys {
         if version != VERSION {
             return Err(CryptoError::UnknownVersion);
         }
-        let (storage, rest) = rest.split_first_chunk::<32>().ok_or(CryptoError::InvalidKey)?;
-        let (sender, rest) = rest.split_first_chunk::<32>().ok_or(CryptoError::InvalidKey)?;
+        let (storage, rest) = rest
+            .split_first_chunk::<32>()
+            .ok_or(CryptoError::InvalidKey)?;
+        let (sender, rest) = rest
+            .split_first_chunk::<32>()
+            .ok_or(CryptoError::InvalidKey)?;
         let (&count, rest) = rest.split_first().ok_or(CryptoError::InvalidKey)?;
         let generations = rest.chunks_exact(GENERATION);
-        if count == 0 || !generations.remainder().is_empty() || generations.len() != usize::from(count) {
+        if count == 0
+            || !generations.remainder().is_empty()
+            || generations.len() != usize::from(count)
+        {
             return Err(CryptoError::InvalidKey);
         }
         let mut queue_service = Vec::with_capacity(usize::from(count));
         for generation in generations {
             let (&id, seed) = generation.split_first().ok_or(CryptoError::InvalidKey)?;
             let seed: &[u8; 32] = seed.try_into().map_err(|_| CryptoError::InvalidKey)?;
-            if queue_service.iter().any(|key: &QueueServiceKey| key.id == id) {
+            if queue_service
+                .iter()
+                .any(|key: &QueueServiceKey| key.id == id)
+            {
                 return Err(CryptoError::InvalidKey);
             }
             queue_service.push(QueueServiceKey {
                 id,
-                hpke: HpkeKeyPair::from_seed(&Secret::new(kdf::derive(seed, "queue service", &[])))?,
+                hpke: HpkeKeyPair::from_seed(&Secret::new(kdf::derive(
+                    seed,
+                    "queue service",
+                    &[],
+                )))?,
                 handle: Secret::new(kdf::derive(seed, "queue handle", &[])),
             });
         }
@@ -146,7 +165,10 @@ impl ServiceKeys {
     }
 
     fn by_id(&self, id: u8) -> Result<&QueueServiceKey, CryptoError> {
-        self.queue_service.iter().find(|key| key.id == id).ok_or(CryptoError::CannotOpen)
+        self.queue_service
+            .iter()
+            .find(|key| key.id == id)
+            .ok_or(CryptoError::CannotOpen)
     }
 }
 
@@ -161,8 +183,14 @@ mod tests {
     #[test]
     fn a_generated_file_is_read_back_and_its_keys_are_stable() {
         let file = ServiceKeys::generate_file().unwrap();
-        let (a, b) = (ServiceKeys::from_file(&file).unwrap(), ServiceKeys::from_file(&file).unwrap());
-        assert_eq!(a.queue_service_key().unwrap(), b.queue_service_key().unwrap());
+        let (a, b) = (
+            ServiceKeys::from_file(&file).unwrap(),
+            ServiceKeys::from_file(&file).unwrap(),
+        );
+        assert_eq!(
+            a.queue_service_key().unwrap(),
+            b.queue_service_key().unwrap()
+        );
         let (id, handle) = a.seal_handle(&QueueId([1; 16])).unwrap();
         assert_eq!(b.open_handle(id, &handle).unwrap(), QueueId([1; 16]));
     }
@@ -172,7 +200,9 @@ mod tests {
         let mut file = ServiceKeys::generate_file().unwrap();
         let old = ServiceKeys::from_file(&file).unwrap();
         let (id, handle) = old.seal_handle(&QueueId([1; 16])).unwrap();
-        if let Some(count) = file.get_mut(65) { *count = 2; }
+        if let Some(count) = file.get_mut(65) {
+            *count = 2;
+        }
         file.push(2);
         file.extend_from_slice(&[7; 32]);
         let new = ServiceKeys::from_file(&file).unwrap();

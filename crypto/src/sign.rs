@@ -19,9 +19,12 @@ struct SignContent {
 /// The bytes that are signed: `label<V> || content<V>`, the label with our prefix.
 #[must_use]
 pub fn sign_content(label: &str, content: &[u8]) -> Vec<u8> {
-    SignContent { label: opaque([b"MIMIMI 1.0 ", label.as_bytes()].concat()), content: opaque(content) }
-        .tls_serialize_detached()
-        .unwrap_or_default()
+    SignContent {
+        label: opaque([b"MIMIMI 1.0 ", label.as_bytes()].concat()),
+        content: opaque(content),
+    }
+    .tls_serialize_detached()
+    .unwrap_or_default()
 }
 
 /// An Ed25519 key pair; the private half is wiped on drop.
@@ -79,7 +82,12 @@ impl std::fmt::Debug for SignatureKeyPair {
 ///
 /// # Errors
 /// [`CryptoError::InvalidSignature`], also for a public key that is none.
-pub fn verify(public_key: &[u8], label: &str, content: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+pub fn verify(
+    public_key: &[u8],
+    label: &str,
+    content: &[u8],
+    signature: &[u8],
+) -> Result<(), CryptoError> {
     if public_key.len() != PUBLIC_KEY_LEN {
         return Err(CryptoError::InvalidSignature);
     }

@@ -11,7 +11,13 @@
     clippy::disallowed_methods,
     reason = "a benchmark reads the clock and prints"
 )]
-#![allow(dead_code, unused_imports, unused_macros, unreachable_pub, reason = "shares the kit of the wire tests")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    unreachable_pub,
+    reason = "shares the kit of the wire tests"
+)]
 
 #[path = "../tests/wire/support/mod.rs"]
 mod support;
@@ -35,8 +41,15 @@ const SIZES: [usize; 3] = [2, 10, 100];
 const MESSAGE: usize = 300;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    println!("{:<10} {:>5} {:>12} {:>12} {:>8}   bare", "", "n", "service us", "bare us", "ratio");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    println!(
+        "{:<10} {:>5} {:>12} {:>12} {:>8}   bare",
+        "", "n", "service us", "bare us", "ratio"
+    );
     for n in SIZES {
         runtime.block_on(messages(n));
         runtime.block_on(commits(n));
@@ -60,11 +73,17 @@ fn service() -> Service {
 
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
-    times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64) * 1e6
+    times
+        .get(times.len() / 2)
+        .map_or(0.0, Duration::as_secs_f64)
+        * 1e6
 }
 
 fn row(what: &str, n: usize, service: f64, bare: f64, meaning: &str) {
-    println!("{what:<10} {n:>5} {service:>12.0} {bare:>12.0} {:>8.2}   {meaning}", service / bare);
+    println!(
+        "{what:<10} {n:>5} {service:>12.0} {bare:>12.0} {:>8.2}   {meaning}",
+        service / bare
+    );
 }
 
 async fn messages(n: usize) {
@@ -83,7 +102,13 @@ async fn messages(n: usize) {
             times.push(took);
         }
     }
-    row("message", n, median(times), bare_message(n - 1, rounds), "verify, seal n entries, one synced batch");
+    row(
+        "message",
+        n,
+        median(times),
+        bare_message(n - 1, rounds),
+        "verify, seal n entries, one synced batch",
+    );
 }
 
 /// One signature, one AEAD call for each entry, one synced write of them all.
@@ -125,12 +150,21 @@ async fn commits(n: usize) {
     let provider = OpenMlsRustCrypto::default();
     for round in 0..60 {
         let (info, tree) = group_info_of(&owner, &id);
-        let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact(&info).unwrap().extract() else {
+        let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact(&info)
+            .unwrap()
+            .extract()
+        else {
             panic!("not a GroupInfo");
         };
         let tree = RatchetTreeIn::tls_deserialize_exact(&tree).unwrap();
-        let (public, _) =
-            PublicGroup::from_external(provider.crypto(), provider.storage(), tree, info, ProposalStore::new()).unwrap();
+        let (public, _) = PublicGroup::from_external(
+            provider.crypto(),
+            provider.storage(),
+            tree,
+            info,
+            ProposalStore::new(),
+        )
+        .unwrap();
 
         let commit = owner.stage(&id, Plan::update());
         let request = owner.commit_request(&service, &commit);
@@ -148,5 +182,11 @@ async fn commits(n: usize) {
             bare.push(alone);
         }
     }
-    row("commit", n, median(times), median(bare), "process_message of a loaded PublicGroup");
+    row(
+        "commit",
+        n,
+        median(times),
+        median(bare),
+        "process_message of a loaded PublicGroup",
+    );
 }

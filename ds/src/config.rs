@@ -59,7 +59,11 @@ pub struct AllowanceSettings {
 
 impl Default for AllowanceSettings {
     fn default() -> Self {
-        Self { capacity: 300, refill_per_minute: 60, max_buckets: 1_000_000 }
+        Self {
+            capacity: 300,
+            refill_per_minute: 60,
+            max_buckets: 1_000_000,
+        }
     }
 }
 

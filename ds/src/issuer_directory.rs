@@ -43,8 +43,12 @@ const MAX_BYTES: usize = 256 * 1024;
 ///
 /// # Errors
 /// [`IssuerDirectoryError`].
-pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<IssuerKeys, IssuerDirectoryError> {
-    let unreachable = |error: reqwest::Error| IssuerDirectoryError::Unreachable(error.without_url());
+pub async fn fetch(
+    client: &reqwest::Client,
+    url: &str,
+) -> Result<IssuerKeys, IssuerDirectoryError> {
+    let unreachable =
+        |error: reqwest::Error| IssuerDirectoryError::Unreachable(error.without_url());
     let response = client
         .get(url)
         .timeout(Duration::from_secs(10))
@@ -60,7 +64,8 @@ pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<IssuerKeys, Is
 }
 
 fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {
-    let directory: IssuerDirectory = serde_json::from_slice(body).map_err(|_| IssuerDirectoryError::Malformed)?;
+    let directory: IssuerDirectory =
+        serde_json::from_slice(body).map_err(|_| IssuerDirectoryError::Malformed)?;
     let keys = directory
         .token_keys
         .iter()

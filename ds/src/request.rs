@@ -68,7 +68,12 @@ impl Envelope {
             return Err(DsError::StaleTimestamp { now_ms });
         }
         let signed_bytes = bytes.slice_ref(received.signed_bytes);
-        Ok(Self { request: received.request, signed_bytes, digest: RequestDigest::of(bytes), now_ms })
+        Ok(Self {
+            request: received.request,
+            signed_bytes,
+            digest: RequestDigest::of(bytes),
+            now_ms,
+        })
     }
 
     /// Digest of the whole request.
@@ -158,7 +163,12 @@ impl<T> Request<T> {
     ///
     /// # Errors
     /// [`ProblemType::TokenRequired`] if fewer tokens came.
-    pub fn receipt(&self, service: &DeliveryService, price: usize, response: &[u8]) -> Result<Receipt, DsError> {
+    pub fn receipt(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+        response: &[u8],
+    ) -> Result<Receipt, DsError> {
         let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
         Ok(Receipt {
             spends: paid
@@ -183,7 +193,11 @@ impl<T> Request<T> {
     /// # Errors
     /// [`ProblemType::TokenRequired`].
     pub fn require_tokens(&self, price: usize) -> Result<(), DsError> {
-        if self.tokens.len() < price { Err(ProblemType::TokenRequired.into()) } else { Ok(()) }
+        if self.tokens.len() < price {
+            Err(ProblemType::TokenRequired.into())
+        } else {
+            Ok(())
+        }
     }
 }
 

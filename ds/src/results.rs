@@ -40,7 +40,11 @@ impl RequestDigest {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { table: "results", row: &self.name, part: "response" }
+        Place {
+            table: "results",
+            row: &self.name,
+            part: "response",
+        }
     }
 
     /// Seals a response.

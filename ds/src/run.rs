@@ -107,7 +107,9 @@ async fn first_issuer_keys(
     loop {
         match issuer_directory::fetch(client, &config.issuer.directory).await {
             Ok(keys) => return Ok(keys),
-            Err(error) if attempt >= ISSUER_ATTEMPTS || process.shutdown.is_requested() => return Err(error),
+            Err(error) if attempt >= ISSUER_ATTEMPTS || process.shutdown.is_requested() => {
+                return Err(error);
+            }
             Err(_) => {
                 attempt = attempt.saturating_add(1);
                 tracing::warn!("the issuer's directory is not available yet");
@@ -121,7 +123,8 @@ async fn first_issuer_keys(
 const EXPIRY_PERIOD: Duration = Duration::from_secs(3600);
 
 async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: Config) {
-    let mut refresh = tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
+    let mut refresh =
+        tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
     refresh.tick().await;
     loop {

@@ -81,11 +81,19 @@ impl DeliveryService {
     /// The issuer keys that are accepted now.
     #[must_use]
     pub fn issuer_keys(&self) -> Arc<IssuerKeys> {
-        Arc::clone(&self.issuer_keys.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .issuer_keys
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     /// Accepts these issuer keys from now on.
     pub fn accept_issuer_keys(&self, keys: IssuerKeys) {
-        *self.issuer_keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+        *self
+            .issuer_keys
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
     }
 }

@@ -36,13 +36,16 @@ impl<T: Serialize + DeserializeBytes> Wire for T {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (value, rest) =
-            T::tls_deserialize_bytes(bytes).map_err(|_| DecodeError::Malformed)?;
+        let (value, rest) = T::tls_deserialize_bytes(bytes).map_err(|_| DecodeError::Malformed)?;
         if !rest.is_empty() {
             return Err(DecodeError::TrailingBytes);
         }
         // The codec library takes lengths in more bytes than they need, which RFC 9420 §2.1.2 forbids.
-        if *Zeroizing::new(value.encode()) == bytes { Ok(value) } else { Err(DecodeError::Malformed) }
+        if *Zeroizing::new(value.encode()) == bytes {
+            Ok(value)
+        } else {
+            Err(DecodeError::Malformed)
+        }
     }
 }
 
@@ -111,7 +114,10 @@ mod tests {
     fn trailing_bytes_are_refused() {
         let mut bytes = opaque(vec![1, 2]).encode();
         bytes.push(0);
-        assert_eq!(VLBytes::decode(&bytes).unwrap_err(), DecodeError::TrailingBytes);
+        assert_eq!(
+            VLBytes::decode(&bytes).unwrap_err(),
+            DecodeError::TrailingBytes
+        );
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl<'a> ReceivedRequest<'a> {
             .checked_sub(signature_len)
             .and_then(|end| bytes.get(..end))
             .ok_or(crate::DecodeError::Malformed)?;
-        Ok(Self { request, signed_bytes })
+        Ok(Self {
+            request,
+            signed_bytes,
+        })
     }
 
     /// The wire version of an envelope of any version, so that an unknown one can be refused as such.

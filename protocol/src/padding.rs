@@ -14,7 +14,8 @@ pub const fn bucket(len: usize) -> usize {
     } else if len <= LARGEST_DOUBLING_BUCKET {
         len.next_power_of_two()
     } else {
-        len.div_ceil(LARGEST_DOUBLING_BUCKET).saturating_mul(LARGEST_DOUBLING_BUCKET)
+        len.div_ceil(LARGEST_DOUBLING_BUCKET)
+            .saturating_mul(LARGEST_DOUBLING_BUCKET)
     }
 }
 

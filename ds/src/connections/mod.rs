@@ -4,8 +4,8 @@ use crypto::sealing::{self, Place};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::connections::{
-    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest,
-    is_valid_handle,
+    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest,
+    RequestConnectionRequest, is_valid_handle,
 };
 use protocol::delivery::Payload;
 use protocol::groups::Accepted;
@@ -34,7 +34,11 @@ struct StoredHandle {
 const FORMAT: u8 = 1;
 
 fn place(handle: &[u8]) -> Place<'_> {
-    Place { table: "handles", row: handle, part: "record" }
+    Place {
+        table: "handles",
+        row: handle,
+        part: "record",
+    }
 }
 
 /// Registers a handle for the signing key, or replaces its own record.
@@ -59,18 +63,28 @@ pub async fn register_handle(
         return Err(ProblemType::LimitExceeded.into());
     }
     let decoded = HandleRecord::decode(record).map_err(|_| ProblemType::Malformed)?;
-    crypto::connection::verify_handle_record(handle, &decoded).map_err(|_| ProblemType::BadSignature)?;
+    crypto::connection::verify_handle_record(handle, &decoded)
+        .map_err(|_| ProblemType::BadSignature)?;
     let queue = service
         .keys
         .open_reference(&owner.0, body.queue_reference.as_slice())
         .map_err(|_| ProblemType::InvalidLeaf)?;
-    let stored = StoredHandle { format: FORMAT, record: record.to_vec(), request_queue: queue.0 };
+    let stored = StoredHandle {
+        format: FORMAT,
+        record: record.to_vec(),
+        request_queue: queue.0,
+    };
     let bytes = postcard::to_stdvec(&stored).map_err(|_| DsError::Internal("handle record"))?;
     let sealed = sealing::seal(service.rows().storage_key().expose(), place(handle), &bytes)?;
     let receipt = request.receipt(service, price, &Accepted {}.encode())?;
     service
         .store
-        .register_handle(service.rows().handle(handle), owner.tag(service, "handle owner"), sealed, receipt)
+        .register_handle(
+            service.rows().handle(handle),
+            owner.tag(service, "handle owner"),
+            sealed,
+            receipt,
+        )
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::HandleTaken.into(),
@@ -88,9 +102,18 @@ async fn load(service: &DeliveryService, handle: &[u8]) -> Result<StoredHandle, 
         .handle(service.rows().handle(handle))
         .await?
         .ok_or(ProblemType::UnknownHandle)?;
-    let bytes = sealing::open(service.rows().storage_key().expose(), place(handle), &sealed)?;
-    let stored: StoredHandle = postcard::from_bytes(&bytes).map_err(|_| DsError::Internal("handle record"))?;
-    if stored.format == FORMAT { Ok(stored) } else { Err(DsError::Internal("handle record format")) }
+    let bytes = sealing::open(
+        service.rows().storage_key().expose(),
+        place(handle),
+        &sealed,
+    )?;
+    let stored: StoredHandle =
+        postcard::from_bytes(&bytes).map_err(|_| DsError::Internal("handle record"))?;
+    if stored.format == FORMAT {
+        Ok(stored)
+    } else {
+        Err(DsError::Internal("handle record format"))
+    }
 }
 
 /// The record behind a handle.
@@ -106,8 +129,13 @@ pub async fn lookup_handle(
     request.authenticate_key()?;
     match load(service, request.body.handle.as_slice()).await {
         Ok(stored) => {
-            let response = LookupHandleResponse { record: opaque(stored.record) };
-            service.store.settle(request.receipt(service, price, &response.encode())?).await?;
+            let response = LookupHandleResponse {
+                record: opaque(stored.record),
+            };
+            service
+                .store
+                .settle(request.receipt(service, price, &response.encode())?)
+                .await?;
             Ok(response)
         }
         Err(DsError::Refused(ProblemType::UnknownHandle)) => {
@@ -146,7 +174,10 @@ pub async fn request_connection(
     )
     .await?;
     let receipt = request.receipt(service, price, &Accepted {}.encode())?;
-    service.store.deliver(std::mem::take(&mut prepared.deliveries), receipt).await?;
+    service
+        .store
+        .deliver(std::mem::take(&mut prepared.deliveries), receipt)
+        .await?;
     prepared.done(service);
     Ok(Accepted {})
 }

@@ -4,14 +4,15 @@ use crypto::keys::{JoinKey, Lookup, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    ContentType, LeafNodeIndex, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, PublicMessageIn, Sender,
-    StagedCommit,
+    ContentType, LeafNodeIndex, MlsMessageIn, ProcessedMessageContent, ProtocolMessage,
+    PublicMessageIn, Sender, StagedCommit,
 };
 use openmls_rust_crypto::RustCrypto;
 use protocol::codec::{WireSecret, opaque};
 use protocol::delivery::{Payload, WelcomeDelivery};
 use protocol::groups::{
-    CommitAad, CommitRequest, EpochAccepted, JoinConnectionRequest, JoinRecordContent, PartialGroupInfo, WelcomeUpload,
+    CommitAad, CommitRequest, EpochAccepted, JoinConnectionRequest, JoinRecordContent,
+    PartialGroupInfo, WelcomeUpload,
 };
 use protocol::ids::{GroupId, QueueId};
 use protocol::problem::ProblemType;
@@ -85,14 +86,20 @@ pub async fn commit(
         let roster = Roster::read(&opened.bytes)?;
         let sender = match authenticate(&request, &roster) {
             Ok(leaf) => leaf.index,
-            Err(refusal) => return attempt.answered_under_former_key(&request, &roster).ok_or(refusal),
+            Err(refusal) => {
+                return attempt
+                    .answered_under_former_key(&request, &roster)
+                    .ok_or(refusal);
+            }
         };
         if let Some(answer) = attempt.answered(&roster) {
             return Ok(answer);
         }
         if opened.with_next_key {
             // The state moved on under this very key, but not by this commit.
-            return Err(DsError::WrongEpoch { current: roster.epoch });
+            return Err(DsError::WrongEpoch {
+                current: roster.epoch,
+            });
         }
         let message = attempt.parse(&roster)?;
         if !matches!(message.sender(), Sender::Member(index) if index.u32() == sender) {
@@ -100,15 +107,26 @@ pub async fn commit(
         }
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &attempt.group_id, sender)?),
+            None => *charged.insert(charge_allowance(
+                service,
+                &request,
+                &attempt.group_id,
+                sender,
+            )?),
         };
         let stored = stored.ok_or(ProblemType::UnknownGroup)?;
-        let decision = without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
-        match attempt.carry_out(service, &request, price, decision.0).await {
+        let decision =
+            without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
+        match attempt
+            .carry_out(service, &request, price, decision.0)
+            .await
+        {
             Err(DsError::Conflict) => {}
             answer => {
                 if price > 0 && answer.is_ok() {
-                    service.leaf_allowances.refill(service.rows().allowance(&attempt.group_id, sender));
+                    service
+                        .leaf_allowances
+                        .refill(service.rows().allowance(&attempt.group_id, sender));
                 }
                 return answer;
             }
@@ -153,12 +171,16 @@ pub async fn join_connection(
             return Err(ProblemType::InvalidCommit.into());
         }
         let stored = stored.ok_or(ProblemType::UnknownGroup)?;
-        let decision = without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
+        let decision =
+            without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
         // The request is the joiner's own: signed by the key of the leaf that it brings.
         if !decision.joined_as(&joiner.0) {
             return Err(ProblemType::BadSignature.into());
         }
-        match attempt.carry_out(service, &request, price, decision.0).await {
+        match attempt
+            .carry_out(service, &request, price, decision.0)
+            .await
+        {
             Err(DsError::Conflict) => {}
             answer => return answer,
         }
@@ -173,11 +195,23 @@ struct OpenedRoster {
 
 /// A committer that won but lost the answer comes again with the old key: the state then opens with
 /// the next one, and the roster remembers the commit.
-fn open_roster_with_either(attempt: &Attempt<'_>, stored: Option<&StoredGroup>) -> Result<OpenedRoster, DsError> {
-    match (open_roster(&attempt.group_id, &attempt.key, stored), &attempt.next_key) {
-        (Ok(bytes), _) => Ok(OpenedRoster { bytes, with_next_key: false }),
+fn open_roster_with_either(
+    attempt: &Attempt<'_>,
+    stored: Option<&StoredGroup>,
+) -> Result<OpenedRoster, DsError> {
+    match (
+        open_roster(&attempt.group_id, &attempt.key, stored),
+        &attempt.next_key,
+    ) {
+        (Ok(bytes), _) => Ok(OpenedRoster {
+            bytes,
+            with_next_key: false,
+        }),
         (Err(DsError::Refused(ProblemType::UnknownGroup)), Some(next)) => {
-            open_roster(&attempt.group_id, next, stored).map(|bytes| OpenedRoster { bytes, with_next_key: true })
+            open_roster(&attempt.group_id, next, stored).map(|bytes| OpenedRoster {
+                bytes,
+                with_next_key: true,
+            })
         }
         (Err(error), _) => Err(error),
     }
@@ -204,7 +238,11 @@ impl Attempt<'_> {
     }
 
     /// As [`Attempt::answered`], for a winner whose commit changed the key that it still signs with.
-    fn answered_under_former_key<T>(&self, request: &Request<T>, roster: &Roster<'_>) -> Option<EpochAccepted> {
+    fn answered_under_former_key<T>(
+        &self,
+        request: &Request<T>,
+        roster: &Roster<'_>,
+    ) -> Option<EpochAccepted> {
         let former = roster.accepted(&self.digest())?.former_key?;
         request.authenticate_leaf(&former).ok()?;
         self.answered(roster)
@@ -212,8 +250,8 @@ impl Attempt<'_> {
 
     /// A PublicMessage of content type commit for this group and epoch.
     fn parse(&self, roster: &Roster<'_>) -> Result<PublicMessageIn, DsError> {
-        let (message, rest) =
-            MlsMessageIn::tls_deserialize_bytes(self.commit).map_err(|_| ProblemType::InvalidMessage)?;
+        let (message, rest) = MlsMessageIn::tls_deserialize_bytes(self.commit)
+            .map_err(|_| ProblemType::InvalidMessage)?;
         let Ok(message) = message.try_into_protocol_message() else {
             return Err(ProblemType::InvalidMessage.into());
         };
@@ -226,7 +264,9 @@ impl Attempt<'_> {
         let epoch = message.epoch().as_u64();
         match message {
             ProtocolMessage::PublicMessage(_) if epoch != roster.epoch => {
-                Err(DsError::WrongEpoch { current: roster.epoch })
+                Err(DsError::WrongEpoch {
+                    current: roster.epoch,
+                })
             }
             ProtocolMessage::PublicMessage(message) => Ok(*message),
             ProtocolMessage::PrivateMessage(_) => Err(ProblemType::InvalidMessage.into()),
@@ -244,20 +284,40 @@ impl Attempt<'_> {
         let sealed_tree = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;
         let mut tree = Tree::open(&self.group_id, &self.key, sealed_tree)?;
         let sender = message.sender().clone();
-        let processed = tree.group.process_message(&crypto, message).map_err(|_| ProblemType::InvalidCommit)?;
+        let processed = tree
+            .group
+            .process_message(&crypto, message)
+            .map_err(|_| ProblemType::InvalidCommit)?;
         let aad = CommitAad::decode(processed.aad()).map_err(|_| ProblemType::InvalidCommit)?;
         let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
             return Err(ProblemType::InvalidCommit.into());
         };
         let rotates = self.next_key.is_some();
-        let effect = rules::judge(service, self.operation, roster, &sender, &staged, &aad, rotates)?;
+        let effect = rules::judge(
+            service,
+            self.operation,
+            roster,
+            &sender,
+            &staged,
+            &aad,
+            rotates,
+        )?;
         let signer = signer(&tree, &sender, &staged)?;
         let fields = tree.advance(&crypto, *staged, signer, self.partial)?;
         let joined_key = match sender {
-            Sender::NewMemberCommit => tree.group.leaf(signer).map(|leaf| leaf.signature_key().as_slice().to_vec()),
+            Sender::NewMemberCommit => tree
+                .group
+                .leaf(signer)
+                .map(|leaf| leaf.signature_key().as_slice().to_vec()),
             _ => None,
         };
-        let decision = self.write(service, roster, stored.version, (&tree, fields), (effect, signer))?;
+        let decision = self.write(
+            service,
+            roster,
+            stored.version,
+            (&tree, fields),
+            (effect, signer),
+        )?;
         Ok(Decided(decision, joined_key))
     }
 
@@ -276,16 +336,26 @@ impl Attempt<'_> {
         let former_key = roster
             .leaf(signer.u32())
             .map(|leaf| leaf.signature_key.as_ref())
-            .filter(|former| tree.group.leaf(signer).is_some_and(|leaf| leaf.signature_key().as_slice() != *former))
+            .filter(|former| {
+                tree.group
+                    .leaf(signer)
+                    .is_some_and(|leaf| leaf.signature_key().as_slice() != *former)
+            })
             .and_then(|former| former.try_into().ok());
-        let commit =
-            RecentCommit { epoch, digest: self.digest(), accepted_timestamp_ms: self.now_ms, former_key };
+        let commit = RecentCommit {
+            epoch,
+            digest: self.digest(),
+            accepted_timestamp_ms: self.now_ms,
+            former_key,
+        };
         let next = roster.next(leaves, commit, self.next_key.is_some());
 
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
             for leaf in next.leaves() {
-                let Ok(secret) = RecoverySecret::try_from(leaf.recovery_secret.as_ref()) else { continue };
+                let Ok(secret) = RecoverySecret::try_from(leaf.recovery_secret.as_ref()) else {
+                    continue;
+                };
                 recovery_records.push(join::sealed_recovery_record(service, &secret, next_key)?);
             }
         }
@@ -295,7 +365,10 @@ impl Attempt<'_> {
             .filter_map(|leaf| RecoverySecret::try_from(leaf.recovery_secret.as_ref()).ok())
             .map(|secret| service.rows().recovery_record(&secret.lookup()))
             .collect();
-        let join_record = self.welcome.map(|welcome| self.join_record(service, &next, tree, key, welcome)).transpose()?;
+        let join_record = self
+            .welcome
+            .map(|welcome| self.join_record(service, &next, tree, key, welcome))
+            .transpose()?;
         Ok(Decision {
             advance: Advance {
                 group: service.rows().group(&self.group_id),
@@ -314,7 +387,9 @@ impl Attempt<'_> {
             commit_recipients: queues(service, roster.leaves().iter())?,
             welcome_recipients: queues(
                 service,
-                next.leaves().iter().filter(|leaf| self.welcome.is_some() && added.contains(&leaf.index)),
+                next.leaves()
+                    .iter()
+                    .filter(|leaf| self.welcome.is_some() && added.contains(&leaf.index)),
             )?,
         })
     }
@@ -328,7 +403,11 @@ impl Attempt<'_> {
         effect: Effect,
         signer: LeafNodeIndex,
     ) -> Result<(Vec<Leaf<'r>>, Vec<u32>), DsError> {
-        let Effect { added, removed, committer } = effect;
+        let Effect {
+            added,
+            removed,
+            committer,
+        } = effect;
         let mut arrivals = added.into_iter();
         let mut committer = committer;
         let mut leaves = Vec::with_capacity(roster.leaves().len().saturating_add(arrivals.len()));
@@ -340,14 +419,19 @@ impl Attempt<'_> {
             let leaf = match roster.leaf(index).filter(|_| !removed.contains(&index)) {
                 Some(old) if index == signer.u32() => match committer.take() {
                     Some((claims, new_link_key)) => {
-                        let link_key = new_link_key.unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
-                        claims.into_leaf(service, index, &link_key)?.with_content_of(old)
+                        let link_key = new_link_key
+                            .unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
+                        claims
+                            .into_leaf(service, index, &link_key)?
+                            .with_content_of(old)
                     }
                     None => old.clone(),
                 },
                 Some(old) => old.clone(),
                 None => {
-                    let (claims, link_key) = arrivals.next().ok_or(DsError::Internal("roster is not the tree's"))?;
+                    let (claims, link_key) = arrivals
+                        .next()
+                        .ok_or(DsError::Internal("roster is not the tree's"))?;
                     added_indices.push(index);
                     let mut leaf = claims.into_leaf(service, index, &link_key)?;
                     if let Some(secret) = self.joiner_recovery_secret {
@@ -383,9 +467,19 @@ impl Attempt<'_> {
             leaves: join::link_keys(next),
         };
         let bytes = Zeroizing::new(content.encode());
-        let at = Place { table: "join_records", row: &lookup.0, part: "record" };
+        let at = Place {
+            table: "join_records",
+            row: &lookup.0,
+            part: "record",
+        };
         let sealed = sealing::seal(join_key.expose(), at, &bytes)?;
-        Ok((DayRow { day: day_of(self.now_ms), row: service.rows().join_record(&lookup) }, sealed))
+        Ok((
+            DayRow {
+                day: day_of(self.now_ms),
+                row: service.rows().join_record(&lookup),
+            },
+            sealed,
+        ))
     }
 
     async fn carry_out<T>(
@@ -397,15 +491,32 @@ impl Attempt<'_> {
     ) -> Result<EpochAccepted, DsError> {
         let mut prepared = Prepared::default();
         let payload = Payload::Commit(opaque(self.commit));
-        deliver::prepare(service, &mut prepared, &decision.commit_recipients, &payload, self.now_ms).await?;
+        deliver::prepare(
+            service,
+            &mut prepared,
+            &decision.commit_recipients,
+            &payload,
+            self.now_ms,
+        )
+        .await?;
         if let Some(welcome) = self.welcome {
             let payload = Payload::Welcome(WelcomeDelivery {
                 welcome: welcome.welcome.clone(),
                 sealed_join_info: welcome.sealed_join_info.clone(),
             });
-            deliver::prepare(service, &mut prepared, &decision.welcome_recipients, &payload, self.now_ms).await?;
+            deliver::prepare(
+                service,
+                &mut prepared,
+                &decision.welcome_recipients,
+                &payload,
+                self.now_ms,
+            )
+            .await?;
         }
-        let response = EpochAccepted { epoch: decision.epoch, accepted_timestamp_ms: self.now_ms };
+        let response = EpochAccepted {
+            epoch: decision.epoch,
+            accepted_timestamp_ms: self.now_ms,
+        };
         let receipt = request.receipt(service, price, &response.encode())?;
         let mut advance = decision.advance;
         advance.deliveries = std::mem::take(&mut prepared.deliveries);
@@ -427,9 +538,10 @@ impl Decided {
 fn signer(tree: &Tree, sender: &Sender, staged: &StagedCommit) -> Result<LeafNodeIndex, DsError> {
     match sender {
         Sender::Member(index) => Ok(*index),
-        Sender::NewMemberCommit => {
-            tree.group.ext_commit_sender_index(staged).map_err(|_| ProblemType::InvalidCommit.into())
-        }
+        Sender::NewMemberCommit => tree
+            .group
+            .ext_commit_sender_index(staged)
+            .map_err(|_| ProblemType::InvalidCommit.into()),
         Sender::External(_) | Sender::NewMemberProposal => Err(ProblemType::InvalidCommit.into()),
     }
 }

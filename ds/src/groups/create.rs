@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crypto::credential::WRAPPED_LINK_KEY_LEN;
 use crypto::keys::StateKey;
-use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn};
 use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire;
-use protocol::groups::{CreateGroupRequest, EpochAccepted, ReserveGroupIdRequest, ReserveGroupIdResponse};
+use protocol::groups::{
+    CreateGroupRequest, EpochAccepted, ReserveGroupIdRequest, ReserveGroupIdResponse,
+};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -38,10 +40,19 @@ pub async fn reserve_group_id(
     let group_id = GroupId(crypto::random()?);
     let response = ReserveGroupIdResponse { group_id };
     let reservation = Reservation {
-        at: DayRow { day: day_of(request.now_ms), row: service.rows().group(&group_id) },
+        at: DayRow {
+            day: day_of(request.now_ms),
+            row: service.rows().group(&group_id),
+        },
         owner_tag: owner.tag(service, OWNER),
     };
-    service.store.reserve_group(reservation, request.receipt(service, price, &response.encode())?).await?;
+    service
+        .store
+        .reserve_group(
+            reservation,
+            request.receipt(service, price, &response.encode())?,
+        )
+        .await?;
     Ok(response)
 }
 
@@ -85,7 +96,10 @@ pub async fn create_group(
         .into_leaf(service, 0, body.encrypted_identity_link_key.as_slice())?
         .as_creator(body.recovery_secret.expose());
     let key = StateKey::from(&body.state_key);
-    let response = EpochAccepted { epoch: 0, accepted_timestamp_ms: request.now_ms };
+    let response = EpochAccepted {
+        epoch: 0,
+        accepted_timestamp_ms: request.now_ms,
+    };
     let today = day_of(request.now_ms);
     let group = NewGroup {
         group: service.rows().group(&group_id),

@@ -8,8 +8,8 @@ use crypto::sealing::{self, Place};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{
-    Accepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind, JoinRecordRequest, LeafLinkKey,
-    RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest,
+    Accepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind, JoinRecordRequest,
+    LeafLinkKey, RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -34,9 +34,18 @@ pub async fn join_record(
     let row = service.rows().join_record(&request.body.lookup);
     let today = day_of(request.now_ms);
     // The record stands under the day it was written on, which the joiner need not know.
-    let days = (0..=service.settings.retention_days).map(|back| DayRow { day: today.saturating_sub(back), row });
-    let sealed = service.store.join_record(days.collect()).await?.ok_or(ProblemType::UnknownRecord)?;
-    Ok(SealedRecord { sealed: opaque(sealed) })
+    let days = (0..=service.settings.retention_days).map(|back| DayRow {
+        day: today.saturating_sub(back),
+        row,
+    });
+    let sealed = service
+        .store
+        .join_record(days.collect())
+        .await?
+        .ok_or(ProblemType::UnknownRecord)?;
+    Ok(SealedRecord {
+        sealed: opaque(sealed),
+    })
 }
 
 /// Hands out the recovery record that the last rotation wrote for a leaf.
@@ -49,8 +58,14 @@ pub async fn recovery_record(
 ) -> Result<SealedRecord, DsError> {
     request.authenticate_key()?;
     let row = service.rows().recovery_record(&request.body.lookup);
-    let sealed = service.store.recovery_record(row).await?.ok_or(ProblemType::UnknownRecord)?;
-    Ok(SealedRecord { sealed: opaque(sealed) })
+    let sealed = service
+        .store
+        .recovery_record(row)
+        .await?
+        .ok_or(ProblemType::UnknownRecord)?;
+    Ok(SealedRecord {
+        sealed: opaque(sealed),
+    })
 }
 
 /// The recovery record that gives `key` to whoever has `secret`, and its row.
@@ -63,8 +78,15 @@ pub fn sealed_recovery_record(
     key: &StateKey,
 ) -> Result<(Row, Vec<u8>), DsError> {
     let lookup = secret.lookup();
-    let at = Place { table: "recovery_records", row: &lookup.0, part: "record" };
-    Ok((service.rows().recovery_record(&lookup), sealing::seal(secret.expose(), at, key.expose())?))
+    let at = Place {
+        table: "recovery_records",
+        row: &lookup.0,
+        part: "record",
+    };
+    Ok((
+        service.rows().recovery_record(&lookup),
+        sealing::seal(secret.expose(), at, key.expose())?,
+    ))
 }
 
 /// Encrypted identity link keys by leaf.
@@ -91,13 +113,18 @@ pub async fn external_commit_info(
     request.authenticate_key()?;
     let group_id = request.body.group_id;
     let key = StateKey::from(&request.body.state_key);
-    let stored = service.store.group(service.rows().group(&group_id), true).await?;
+    let stored = service
+        .store
+        .group(service.rows().group(&group_id), true)
+        .await?;
     let opened = open_roster(&group_id, &key, stored.as_ref())?;
     let roster = Roster::read(&opened)?;
     if roster.kind() != GroupKind::Connection || roster.leaves().len() != 1 {
         return Err(ProblemType::NotAllowed.into());
     }
-    let sealed = stored.and_then(|stored| stored.tree).ok_or(DsError::Internal("tree"))?;
+    let sealed = stored
+        .and_then(|stored| stored.tree)
+        .ok_or(DsError::Internal("tree"))?;
     let tree = Tree::open(&group_id, &key, &sealed)?;
     Ok(ExternalCommitInfoResponse {
         group_info: opaque(tree.group_info_message()?),
@@ -134,7 +161,9 @@ pub async fn set_recovery_secret(
         leaf.recovery_secret = Cow::Owned(secret.expose().to_vec());
         let advance = Advance {
             group: row,
-            expected: stored.map(|stored| stored.version).ok_or(ProblemType::UnknownGroup)?,
+            expected: stored
+                .map(|stored| stored.version)
+                .ok_or(ProblemType::UnknownGroup)?,
             next: crypto::random()?,
             roster: roster.seal(&group_id, &key)?,
             tree: None,
@@ -148,10 +177,17 @@ pub async fn set_recovery_secret(
             deliveries: Deliveries::default(),
         };
         let receipt = request.receipt(service, price, &Accepted {}.encode())?;
-        match service.store.advance_group(advance, receipt).await.map_err(DsError::from) {
+        match service
+            .store
+            .advance_group(advance, receipt)
+            .await
+            .map_err(DsError::from)
+        {
             Ok(()) => {
                 if price > 0 {
-                    service.leaf_allowances.refill(service.rows().allowance(&group_id, index));
+                    service
+                        .leaf_allowances
+                        .refill(service.rows().allowance(&group_id, index));
                 }
                 return Ok(Accepted {});
             }

@@ -42,19 +42,40 @@ pub async fn send_message(
             Some(price) => price,
             None => *charged.insert(charge_allowance(service, &request, &group_id, sender)?),
         };
-        let recipients = queues(service, roster.leaves().iter().filter(|leaf| leaf.index != sender))?;
+        let recipients = queues(
+            service,
+            roster.leaves().iter().filter(|leaf| leaf.index != sender),
+        )?;
         let mut prepared = Prepared::default();
         let payload = Payload::Message(opaque(message));
-        deliver::prepare(service, &mut prepared, &recipients, &payload, request.now_ms).await?;
-        let response = MessageAccepted { accepted_timestamp_ms: request.now_ms };
+        deliver::prepare(
+            service,
+            &mut prepared,
+            &recipients,
+            &payload,
+            request.now_ms,
+        )
+        .await?;
+        let response = MessageAccepted {
+            accepted_timestamp_ms: request.now_ms,
+        };
         let receipt = request.receipt(service, price, &response.encode())?;
-        let expected = stored.map(|stored| stored.version).ok_or(ProblemType::UnknownGroup)?;
+        let expected = stored
+            .map(|stored| stored.version)
+            .ok_or(ProblemType::UnknownGroup)?;
         let deliveries = std::mem::take(&mut prepared.deliveries);
-        match service.store.deliver_to_group(row, expected, deliveries, receipt).await.map_err(DsError::from) {
+        match service
+            .store
+            .deliver_to_group(row, expected, deliveries, receipt)
+            .await
+            .map_err(DsError::from)
+        {
             Ok(()) => {
                 prepared.done(service);
                 if price > 0 {
-                    service.leaf_allowances.refill(service.rows().allowance(&group_id, sender));
+                    service
+                        .leaf_allowances
+                        .refill(service.rows().allowance(&group_id, sender));
                 }
                 return Ok(response);
             }
@@ -68,7 +89,8 @@ pub async fn send_message(
 /// The endpoint takes a PrivateMessage of content type application, of the current epoch or an allowed
 /// earlier one, and nothing else (RFC 9420 §6.3).
 fn check_message(message: &[u8], group: &GroupId, roster: &Roster<'_>) -> Result<(), DsError> {
-    let (message, rest) = MlsMessageIn::tls_deserialize_bytes(message).map_err(|_| ProblemType::InvalidMessage)?;
+    let (message, rest) =
+        MlsMessageIn::tls_deserialize_bytes(message).map_err(|_| ProblemType::InvalidMessage)?;
     if !rest.is_empty() {
         return Err(ProblemType::InvalidMessage.into());
     }
@@ -76,12 +98,16 @@ fn check_message(message: &[u8], group: &GroupId, roster: &Roster<'_>) -> Result
         return Err(ProblemType::InvalidMessage.into());
     };
     let message = ProtocolMessage::PrivateMessage(message);
-    if message.content_type() != ContentType::Application || message.group_id().as_slice() != group.0 {
+    if message.content_type() != ContentType::Application
+        || message.group_id().as_slice() != group.0
+    {
         return Err(ProblemType::InvalidMessage.into());
     }
     let epoch = message.epoch().as_u64();
     if epoch < roster.oldest_message_epoch || epoch > roster.epoch {
-        return Err(DsError::WrongEpoch { current: roster.epoch });
+        return Err(DsError::WrongEpoch {
+            current: roster.epoch,
+        });
     }
     Ok(())
 }

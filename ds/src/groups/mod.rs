@@ -5,8 +5,8 @@ pub mod commit;
 pub mod create;
 pub mod join;
 pub mod message;
-pub mod rules;
 pub mod roster;
+pub mod rules;
 pub mod tree;
 
 use crypto::keys::StateKey;
@@ -31,7 +31,11 @@ const ATTEMPTS: usize = 8;
 const MESSAGE_LAG_EPOCHS: u64 = 4;
 
 fn place<'a>(group: &'a GroupId, part: &'static str) -> Place<'a> {
-    Place { table: "groups", row: &group.0, part }
+    Place {
+        table: "groups",
+        row: &group.0,
+        part,
+    }
 }
 
 /// Opens the roster. Unknown group, deleted group and wrong key are one answer after the same work.
@@ -51,8 +55,13 @@ fn open_roster(
 }
 
 /// Authenticates the leaf that a request claims, against the roster.
-fn authenticate<'r, 'a, T>(request: &Request<T>, roster: &'r Roster<'a>) -> Result<&'r Leaf<'a>, DsError> {
-    let leaf = roster.leaf(request.claimed_leaf()?).ok_or(ProblemType::BadSignature)?;
+fn authenticate<'r, 'a, T>(
+    request: &Request<T>,
+    roster: &'r Roster<'a>,
+) -> Result<&'r Leaf<'a>, DsError> {
+    let leaf = roster
+        .leaf(request.claimed_leaf()?)
+        .ok_or(ProblemType::BadSignature)?;
     request.authenticate_leaf(&leaf.signature_key)?;
     Ok(leaf)
 }
@@ -69,7 +78,9 @@ fn charge_allowance<T>(
     match service.leaf_allowances.take(bucket, request.now_ms) {
         Ok(()) => Ok(0),
         Err(_) if request.tokens() > 0 => Ok(1),
-        Err(empty) => Err(DsError::TooManyRequests { retry_after_ms: empty.retry_after_ms }),
+        Err(empty) => Err(DsError::TooManyRequests {
+            retry_after_ms: empty.retry_after_ms,
+        }),
     }
 }
 

@@ -156,7 +156,11 @@ impl<'a> Roster<'a> {
     /// [`DsError::Internal`] if it is not one.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DsError> {
         let roster: Self = postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster"))?;
-        if roster.format == FORMAT { Ok(roster) } else { Err(DsError::Internal("roster format")) }
+        if roster.format == FORMAT {
+            Ok(roster)
+        } else {
+            Err(DsError::Internal("roster format"))
+        }
     }
 
     /// Seals the part.
@@ -164,26 +168,41 @@ impl<'a> Roster<'a> {
     /// # Errors
     /// [`DsError::Internal`].
     pub fn seal(&self, group: &GroupId, key: &StateKey) -> Result<Vec<u8>, DsError> {
-        let bytes = Zeroizing::new(postcard::to_stdvec(self).map_err(|_| DsError::Internal("roster"))?);
-        Ok(sealing::seal(key.expose(), super::place(group, "roster"), &bytes)?)
+        let bytes =
+            Zeroizing::new(postcard::to_stdvec(self).map_err(|_| DsError::Internal("roster"))?);
+        Ok(sealing::seal(
+            key.expose(),
+            super::place(group, "roster"),
+            &bytes,
+        )?)
     }
 
     /// What kind of group it is.
     #[must_use]
     pub fn kind(&self) -> GroupKind {
-        if self.kind == GroupKind::Connection as u8 { GroupKind::Connection } else { GroupKind::Group }
+        if self.kind == GroupKind::Connection as u8 {
+            GroupKind::Connection
+        } else {
+            GroupKind::Group
+        }
     }
 
     /// A leaf by its index.
     #[must_use]
     pub fn leaf(&self, index: u32) -> Option<&Leaf<'a>> {
-        let at = self.leaves.binary_search_by_key(&index, |leaf| leaf.index).ok()?;
+        let at = self
+            .leaves
+            .binary_search_by_key(&index, |leaf| leaf.index)
+            .ok()?;
         self.leaves.get(at)
     }
 
     /// As [`Roster::leaf`], to change it.
     pub fn leaf_mut(&mut self, index: u32) -> Option<&mut Leaf<'a>> {
-        let at = self.leaves.binary_search_by_key(&index, |leaf| leaf.index).ok()?;
+        let at = self
+            .leaves
+            .binary_search_by_key(&index, |leaf| leaf.index)
+            .ok()?;
         self.leaves.get_mut(at)
     }
 
@@ -196,13 +215,17 @@ impl<'a> Roster<'a> {
     /// Whether a user has a leaf here.
     #[must_use]
     pub fn has_user(&self, pseudonym: &[u8]) -> bool {
-        self.leaves.iter().any(|leaf| leaf.user_pseudonym.as_ref() == pseudonym)
+        self.leaves
+            .iter()
+            .any(|leaf| leaf.user_pseudonym.as_ref() == pseudonym)
     }
 
     /// The acceptance of a commit with this digest, if it is remembered.
     #[must_use]
     pub fn accepted(&self, digest: &[u8; 32]) -> Option<&RecentCommit> {
-        self.recent_commits.iter().find(|commit| commit.digest == *digest)
+        self.recent_commits
+            .iter()
+            .find(|commit| commit.digest == *digest)
     }
 
     /// The roster after a commit.
@@ -221,7 +244,8 @@ impl<'a> Roster<'a> {
             oldest_message_epoch: if rotates {
                 commit.epoch
             } else {
-                self.oldest_message_epoch.max(commit.epoch.saturating_sub(super::MESSAGE_LAG_EPOCHS))
+                self.oldest_message_epoch
+                    .max(commit.epoch.saturating_sub(super::MESSAGE_LAG_EPOCHS))
             },
             recent_commits,
             leaves,

@@ -4,7 +4,9 @@
 use crypto::credential::{
     CREDENTIAL_TYPE, PseudonymousCredential, QUEUE_REFERENCE_EXTENSION, WRAPPED_LINK_KEY_LEN,
 };
-use openmls::prelude::{CredentialType, LeafNode, Proposal, ProposalOrRefType, Sender, StagedCommit};
+use openmls::prelude::{
+    CredentialType, LeafNode, Proposal, ProposalOrRefType, Sender, StagedCommit,
+};
 use protocol::groups::{CommitAad, GroupKind};
 use protocol::ids::QueueId;
 use protocol::problem::ProblemType;
@@ -45,15 +47,31 @@ impl LeafClaims {
             .keys
             .open_reference(&signature_key, &reference.0)
             .map_err(|_| ProblemType::InvalidLeaf)?;
-        Ok(Self { signature_key, user_pseudonym: credential.user_pseudonym.as_slice().to_vec(), queue })
+        Ok(Self {
+            signature_key,
+            user_pseudonym: credential.user_pseudonym.as_slice().to_vec(),
+            queue,
+        })
     }
 
     /// The roster's record of this leaf.
     ///
     /// # Errors
     /// [`DsError::Internal`].
-    pub fn into_leaf<'a>(self, service: &DeliveryService, index: u32, link_key: &[u8]) -> Result<Leaf<'a>, DsError> {
-        Leaf::new(service, index, self.signature_key, self.user_pseudonym, &self.queue, link_key.to_vec())
+    pub fn into_leaf<'a>(
+        self,
+        service: &DeliveryService,
+        index: u32,
+        link_key: &[u8],
+    ) -> Result<Leaf<'a>, DsError> {
+        Leaf::new(
+            service,
+            index,
+            self.signature_key,
+            self.user_pseudonym,
+            &self.queue,
+            link_key.to_vec(),
+        )
     }
 }
 
@@ -85,11 +103,18 @@ pub fn judge(
     if aad.rotates_state_key != u8::from(rotates) {
         return Err(ProblemType::InvalidCommit.into());
     }
-    if aad.encrypted_identity_link_keys.iter().any(|key| key.as_slice().len() != WRAPPED_LINK_KEY_LEN) {
+    if aad
+        .encrypted_identity_link_keys
+        .iter()
+        .any(|key| key.as_slice().len() != WRAPPED_LINK_KEY_LEN)
+    {
         return Err(ProblemType::InvalidCommit.into());
     }
     // No operation takes proposals by reference: none can be pending.
-    if staged.queued_proposals().any(|queued| queued.proposal_or_ref_type() != ProposalOrRefType::Proposal) {
+    if staged
+        .queued_proposals()
+        .any(|queued| queued.proposal_or_ref_type() != ProposalOrRefType::Proposal)
+    {
         return Err(ProblemType::InvalidCommit.into());
     }
     let effect = match (operation, roster.kind()) {
@@ -101,22 +126,31 @@ pub fn judge(
             remove_users(roster, sender, staged, aad)?
         }
         (Operation::UpdateClient, _) => {
-            if staged.queued_proposals().next().is_some() || staged.update_path_leaf_node().is_none() {
+            if staged.queued_proposals().next().is_some()
+                || staged.update_path_leaf_node().is_none()
+            {
                 return Err(ProblemType::InvalidCommit.into());
             }
             Effect::default()
         }
-        (Operation::JoinConnection, GroupKind::Connection) => join_connection(service, roster, staged, aad)?,
+        (Operation::JoinConnection, GroupKind::Connection) => {
+            join_connection(service, roster, staged, aad)?
+        }
         _ => return Err(ProblemType::NotAllowed.into()),
     };
-    if operation != Operation::JoinConnection && !aad.encrypted_connection_response.as_slice().is_empty() {
+    if operation != Operation::JoinConnection
+        && !aad.encrypted_connection_response.as_slice().is_empty()
+    {
         return Err(ProblemType::InvalidCommit.into());
     }
     with_committer(service, operation, roster, sender, staged, aad, effect)
 }
 
 fn only(staged: &StagedCommit, allowed: fn(&Proposal) -> bool) -> Result<(), DsError> {
-    if staged.queued_proposals().all(|queued| allowed(queued.proposal())) {
+    if staged
+        .queued_proposals()
+        .all(|queued| allowed(queued.proposal()))
+    {
         Ok(())
     } else {
         Err(ProblemType::InvalidCommit.into())
@@ -137,13 +171,19 @@ fn add_users(
         if roster.has_user(&claims.user_pseudonym) {
             return Err(ProblemType::NotAllowed.into());
         }
-        let link_key = aad.encrypted_identity_link_keys.get(added.len()).ok_or(ProblemType::InvalidCommit)?;
+        let link_key = aad
+            .encrypted_identity_link_keys
+            .get(added.len())
+            .ok_or(ProblemType::InvalidCommit)?;
         added.push((claims, link_key.as_slice().to_vec()));
     }
     if added.is_empty() || added.len() != aad.encrypted_identity_link_keys.len() {
         return Err(ProblemType::InvalidCommit.into());
     }
-    Ok(Effect { added, ..Effect::default() })
+    Ok(Effect {
+        added,
+        ..Effect::default()
+    })
 }
 
 fn remove_users(
@@ -156,8 +196,10 @@ fn remove_users(
     if !aad.encrypted_identity_link_keys.is_empty() {
         return Err(ProblemType::InvalidCommit.into());
     }
-    let removed: Vec<u32> =
-        staged.remove_proposals().map(|remove| remove.remove_proposal().removed().u32()).collect();
+    let removed: Vec<u32> = staged
+        .remove_proposals()
+        .map(|remove| remove.remove_proposal().removed().u32())
+        .collect();
     if removed.is_empty() {
         return Err(ProblemType::InvalidCommit.into());
     }
@@ -171,15 +213,17 @@ fn remove_users(
         })
         .collect::<Result<_, _>>()?;
     // All clients of each removed user; the committer leaves by other means.
-    let incomplete = roster
-        .leaves()
-        .iter()
-        .any(|leaf| pseudonyms.contains(&leaf.user_pseudonym.as_ref()) && !removed.contains(&leaf.index));
+    let incomplete = roster.leaves().iter().any(|leaf| {
+        pseudonyms.contains(&leaf.user_pseudonym.as_ref()) && !removed.contains(&leaf.index)
+    });
     let own = matches!(sender, Sender::Member(index) if removed.contains(&index.u32()));
     if incomplete || own {
         return Err(ProblemType::InvalidCommit.into());
     }
-    Ok(Effect { removed, ..Effect::default() })
+    Ok(Effect {
+        removed,
+        ..Effect::default()
+    })
 }
 
 fn join_connection(
@@ -188,12 +232,16 @@ fn join_connection(
     staged: &StagedCommit,
     aad: &CommitAad,
 ) -> Result<Effect, DsError> {
-    only(staged, |proposal| matches!(proposal, Proposal::ExternalInit(_)))?;
+    only(staged, |proposal| {
+        matches!(proposal, Proposal::ExternalInit(_))
+    })?;
     // Two users: whoever asked, and whoever accepts.
     if roster.leaves().len() != 1 {
         return Err(ProblemType::NotAllowed.into());
     }
-    let leaf = staged.update_path_leaf_node().ok_or(ProblemType::InvalidCommit)?;
+    let leaf = staged
+        .update_path_leaf_node()
+        .ok_or(ProblemType::InvalidCommit)?;
     let claims = LeafClaims::of(service, leaf)?;
     if roster.has_user(&claims.user_pseudonym) {
         return Err(ProblemType::NotAllowed.into());
@@ -204,7 +252,10 @@ fn join_connection(
     if aad.encrypted_connection_response.as_slice().is_empty() {
         return Err(ProblemType::InvalidCommit.into());
     }
-    Ok(Effect { added: vec![(claims, link_key.as_slice().to_vec())], ..Effect::default() })
+    Ok(Effect {
+        added: vec![(claims, link_key.as_slice().to_vec())],
+        ..Effect::default()
+    })
 }
 
 /// Judges the committer's own new leaf, which a path brings.
@@ -223,19 +274,29 @@ fn with_committer(
     let Some(leaf) = staged.update_path_leaf_node() else {
         return Ok(effect);
     };
-    let old = roster.leaf(index.u32()).ok_or(DsError::Internal("roster is not the tree's"))?;
+    let old = roster
+        .leaf(index.u32())
+        .ok_or(DsError::Internal("roster is not the tree's"))?;
     let claims = LeafClaims::of(service, leaf)?;
     let credential_changed = leaf.signature_key().as_slice() != old.signature_key.as_ref()
         || claims.user_pseudonym != old.user_pseudonym.as_ref();
     if operation == Operation::UpdateClient {
-        let link_key = match (credential_changed, aad.encrypted_identity_link_keys.as_slice()) {
+        let link_key = match (
+            credential_changed,
+            aad.encrypted_identity_link_keys.as_slice(),
+        ) {
             (true, [key]) => Some(key.as_slice().to_vec()),
             (false, []) => None,
             _ => return Err(ProblemType::InvalidCommit.into()),
         };
         // A new user pseudonym must be nobody else's, and leave no other client behind under the old one.
         let pseudonym_changed = claims.user_pseudonym != old.user_pseudonym.as_ref();
-        let shared = roster.leaves().iter().filter(|leaf| leaf.user_pseudonym == old.user_pseudonym).count() > 1;
+        let shared = roster
+            .leaves()
+            .iter()
+            .filter(|leaf| leaf.user_pseudonym == old.user_pseudonym)
+            .count()
+            > 1;
         if pseudonym_changed && (shared || roster.has_user(&claims.user_pseudonym)) {
             return Err(ProblemType::NotAllowed.into());
         }

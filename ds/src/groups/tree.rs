@@ -8,11 +8,12 @@ use std::cell::RefCell;
 
 use crypto::keys::StateKey;
 use crypto::sealing;
-use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup, RatchetTreeIn, Signature, StagedCommit, Verifiable,
-};
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use openmls::prelude::{
+    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
+    RatchetTreeIn, Signature, StagedCommit, Verifiable,
+};
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::public_storage::PublicStorageProvider;
 use openmls_traits::storage::{CURRENT_VERSION, traits};
@@ -62,14 +63,22 @@ impl Tree {
             .ok()
             .flatten()
             .ok_or(DsError::Internal("tree"))?;
-        Ok(Self { group: public_group, group_info: blob.group_info })
+        Ok(Self {
+            group: public_group,
+            group_info: blob.group_info,
+        })
     }
 
     /// Seals the part.
     ///
     /// # Errors
     /// [`DsError::Internal`].
-    pub fn seal(&self, group: &GroupId, key: &StateKey, fields: Fields) -> Result<Vec<u8>, DsError> {
+    pub fn seal(
+        &self,
+        group: &GroupId,
+        key: &StateKey,
+        fields: Fields,
+    ) -> Result<Vec<u8>, DsError> {
         let blob = Blob {
             format: FORMAT,
             fields,
@@ -80,7 +89,11 @@ impl Tree {
             },
         };
         let bytes = postcard::to_stdvec(&blob).map_err(|_| DsError::Internal("tree"))?;
-        Ok(sealing::seal(key.expose(), super::place(group, "tree"), &bytes)?)
+        Ok(sealing::seal(
+            key.expose(),
+            super::place(group, "tree"),
+            &bytes,
+        )?)
     }
 
     /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent what
@@ -97,7 +110,9 @@ impl Tree {
         partial: &PartialGroupInfo,
     ) -> Result<Fields, DsError> {
         let storage = Storage::default();
-        self.group.merge_commit(&storage, staged).map_err(|_| ProblemType::InvalidCommit)?;
+        self.group
+            .merge_commit(&storage, staged)
+            .map_err(|_| ProblemType::InvalidCommit)?;
         let info = verifiable_group_info(
             &self.group,
             self.group.confirmation_tag().clone(),
@@ -112,7 +127,9 @@ impl Tree {
             .signature_key()
             .clone()
             .into_signature_public_key_enriched(self.group.ciphersuite().signature_algorithm());
-        let _: GroupInfo = info.verify(crypto, &key).map_err(|_| ProblemType::InvalidGroupInfo)?;
+        let _: GroupInfo = info
+            .verify(crypto, &key)
+            .map_err(|_| ProblemType::InvalidGroupInfo)?;
         self.group_info = StoredGroupInfo {
             signer: signer.u32(),
             extensions: partial.extensions.as_slice().to_vec(),
@@ -125,17 +142,26 @@ impl Tree {
     ///
     /// # Errors
     /// [`ProblemType::InvalidGroupInfo`].
-    pub fn create(crypto: &RustCrypto, tree: &[u8], info: VerifiableGroupInfo) -> Result<(Self, Fields), DsError> {
-        let (tree, rest) = RatchetTreeIn::tls_deserialize_bytes(tree).map_err(|_| ProblemType::InvalidGroupInfo)?;
+    pub fn create(
+        crypto: &RustCrypto,
+        tree: &[u8],
+        info: VerifiableGroupInfo,
+    ) -> Result<(Self, Fields), DsError> {
+        let (tree, rest) = RatchetTreeIn::tls_deserialize_bytes(tree)
+            .map_err(|_| ProblemType::InvalidGroupInfo)?;
         if !rest.is_empty() {
             return Err(ProblemType::InvalidGroupInfo.into());
         }
         let storage = Storage::default();
-        let (group, info) = PublicGroup::from_external(crypto, &storage, tree, info, ProposalStore::new())
-            .map_err(|_| ProblemType::InvalidGroupInfo)?;
+        let (group, info) =
+            PublicGroup::from_external(crypto, &storage, tree, info, ProposalStore::new())
+                .map_err(|_| ProblemType::InvalidGroupInfo)?;
         let group_info = StoredGroupInfo {
             signer: 0,
-            extensions: info.extensions().tls_serialize_detached().map_err(|_| DsError::Internal("GroupInfo"))?,
+            extensions: info
+                .extensions()
+                .tls_serialize_detached()
+                .map_err(|_| DsError::Internal("GroupInfo"))?,
             signature: signature_bytes(info.signature())?,
         };
         Ok((Self { group, group_info }, storage.0.into_inner()))
@@ -149,12 +175,24 @@ impl Tree {
         // version(2) || wire_format(2) || GroupInfo: context, extensions, confirmation tag, signer, signature.
         let internal = |_| DsError::Internal("GroupInfo");
         let mut bytes = vec![0, 1, 0, 4];
-        bytes.extend(self.group.group_context().tls_serialize_detached().map_err(internal)?);
+        bytes.extend(
+            self.group
+                .group_context()
+                .tls_serialize_detached()
+                .map_err(internal)?,
+        );
         bytes.extend(&self.group_info.extensions);
-        bytes.extend(self.group.confirmation_tag().tls_serialize_detached().map_err(internal)?);
+        bytes.extend(
+            self.group
+                .confirmation_tag()
+                .tls_serialize_detached()
+                .map_err(internal)?,
+        );
         bytes.extend(self.group_info.signer.to_be_bytes());
         bytes.extend(
-            Signature::from(self.group_info.signature.clone()).tls_serialize_detached().map_err(internal)?,
+            Signature::from(self.group_info.signature.clone())
+                .tls_serialize_detached()
+                .map_err(internal)?,
         );
         Ok(bytes)
     }
@@ -164,14 +202,20 @@ impl Tree {
     /// # Errors
     /// [`DsError::Internal`].
     pub fn ratchet_tree(&self) -> Result<Vec<u8>, DsError> {
-        self.group.export_ratchet_tree().tls_serialize_detached().map_err(|_| DsError::Internal("tree"))
+        self.group
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .map_err(|_| DsError::Internal("tree"))
     }
 }
 
 /// The content of openmls' signature type, which shows it with its length header only.
 fn signature_bytes(signature: &Signature) -> Result<Vec<u8>, DsError> {
-    let encoded = signature.tls_serialize_detached().map_err(|_| DsError::Internal("signature"))?;
-    let (bytes, _) = VLBytes::tls_deserialize_bytes(&encoded).map_err(|_| DsError::Internal("signature"))?;
+    let encoded = signature
+        .tls_serialize_detached()
+        .map_err(|_| DsError::Internal("signature"))?;
+    let (bytes, _) =
+        VLBytes::tls_deserialize_bytes(&encoded).map_err(|_| DsError::Internal("signature"))?;
     Ok(bytes.into())
 }
 
@@ -213,7 +257,9 @@ fn write<T: Serialize>(to: &mut Option<Vec<u8>>, value: &T) -> Result<(), postca
     Ok(())
 }
 
-fn read<T: serde::de::DeserializeOwned>(from: Option<&Vec<u8>>) -> Result<Option<T>, postcard::Error> {
+fn read<T: serde::de::DeserializeOwned>(
+    from: Option<&Vec<u8>>,
+) -> Result<Option<T>, postcard::Error> {
     from.map(|bytes| postcard::from_bytes(bytes)).transpose()
 }
 
@@ -222,7 +268,11 @@ const V: u16 = CURRENT_VERSION;
 impl PublicStorageProvider<V> for Storage {
     type PublicError = postcard::Error;
 
-    fn write_tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(&self, _: &G, tree: &T) -> Result<(), postcard::Error> {
+    fn write_tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        _: &G,
+        tree: &T,
+    ) -> Result<(), postcard::Error> {
         write(&mut self.0.borrow_mut().tree, tree)
     }
 
@@ -234,7 +284,11 @@ impl PublicStorageProvider<V> for Storage {
         write(&mut self.0.borrow_mut().interim_transcript_hash, hash)
     }
 
-    fn write_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(&self, _: &G, context: &T) -> Result<(), postcard::Error> {
+    fn write_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
+        &self,
+        _: &G,
+        context: &T,
+    ) -> Result<(), postcard::Error> {
         write(&mut self.0.borrow_mut().context, context)
     }
 
@@ -247,7 +301,11 @@ impl PublicStorageProvider<V> for Storage {
     }
 
     // Pending proposals are a part of their own; no operation takes any yet.
-    fn queue_proposal<G: traits::GroupId<V>, R: traits::ProposalRef<V>, P: traits::QueuedProposal<V>>(
+    fn queue_proposal<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        P: traits::QueuedProposal<V>,
+    >(
         &self,
         _: &G,
         _: &R,
@@ -256,18 +314,28 @@ impl PublicStorageProvider<V> for Storage {
         Ok(())
     }
 
-    fn queued_proposals<G: traits::GroupId<V>, R: traits::ProposalRef<V>, P: traits::QueuedProposal<V>>(
+    fn queued_proposals<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        P: traits::QueuedProposal<V>,
+    >(
         &self,
         _: &G,
     ) -> Result<Vec<(R, P)>, postcard::Error> {
         Ok(Vec::new())
     }
 
-    fn tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(&self, _: &G) -> Result<Option<T>, postcard::Error> {
+    fn tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
         read(self.0.borrow().tree.as_ref())
     }
 
-    fn group_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(&self, _: &G) -> Result<Option<T>, postcard::Error> {
+    fn group_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
         read(self.0.borrow().context.as_ref())
     }
 
@@ -278,7 +346,10 @@ impl PublicStorageProvider<V> for Storage {
         read(self.0.borrow().interim_transcript_hash.as_ref())
     }
 
-    fn confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(&self, _: &G) -> Result<Option<T>, postcard::Error> {
+    fn confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
         read(self.0.borrow().confirmation_tag.as_ref())
     }
 
@@ -297,16 +368,26 @@ impl PublicStorageProvider<V> for Storage {
         Ok(())
     }
 
-    fn delete_interim_transcript_hash<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
+    fn delete_interim_transcript_hash<G: traits::GroupId<V>>(
+        &self,
+        _: &G,
+    ) -> Result<(), postcard::Error> {
         self.0.borrow_mut().interim_transcript_hash = None;
         Ok(())
     }
 
-    fn remove_proposal<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(&self, _: &G, _: &R) -> Result<(), postcard::Error> {
+    fn remove_proposal<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(
+        &self,
+        _: &G,
+        _: &R,
+    ) -> Result<(), postcard::Error> {
         Ok(())
     }
 
-    fn clear_proposal_queue<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(&self, _: &G) -> Result<(), postcard::Error> {
+    fn clear_proposal_queue<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(
+        &self,
+        _: &G,
+    ) -> Result<(), postcard::Error> {
         Ok(())
     }
 }

@@ -17,9 +17,14 @@ use crate::service_state::DeliveryService;
 
 pub(super) async fn directory(State(service): State<Service>) -> Response {
     match describe(&service) {
-        Ok(directory) => {
-            ([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=600"))], Json(directory)).into_response()
-        }
+        Ok(directory) => (
+            [(
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("max-age=600"),
+            )],
+            Json(directory),
+        )
+            .into_response(),
         Err(error) => problem::respond(&service, error),
     }
 }
@@ -31,12 +36,19 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
         domain: settings.domain.clone(),
         wire_versions: vec![WIRE_VERSION],
         ciphersuites: SUPPORTED_CIPHERSUITES.to_vec(),
-        queue_service_key: QueueServiceKey { key_id, public_key: URL_SAFE.encode(public_key) },
+        queue_service_key: QueueServiceKey {
+            key_id,
+            public_key: URL_SAFE.encode(public_key),
+        },
         external_sender_key: URL_SAFE.encode(service.keys.external_sender().public()),
         issuer: AcceptedIssuer {
             name: settings.issuer_name.clone(),
             challenge: URL_SAFE.encode(settings.challenge.as_bytes()),
-            token_key_ids: service.issuer_keys().ids().map(|id| URL_SAFE.encode(id)).collect(),
+            token_key_ids: service
+                .issuer_keys()
+                .ids()
+                .map(|id| URL_SAFE.encode(id))
+                .collect(),
         },
         prices: settings.prices,
         clock_window_ms: CLOCK_WINDOW_MS,

@@ -11,9 +11,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use protocol::{Operation, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
 use protocol::operation::DIRECTORY_PATH;
 use protocol::problem::ProblemType;
+use protocol::{Operation, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
 use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
 
@@ -31,16 +31,31 @@ macro_rules! operation {
     ($router:expr, $operation:expr, |$service:ident, $request:ident| $call:block) => {
         $router.route(
             $operation.path(),
-            post(|State($service): State<Service>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
-                answer(&$service.clone(), $operation, &headers, &body, |$request| async move { let $service = &$service; $call }).await
-            }),
+            post(
+                |State($service): State<Service>,
+                 headers: HeaderMap,
+                 RequestBody(body): RequestBody| async move {
+                    answer(
+                        &$service.clone(),
+                        $operation,
+                        &headers,
+                        &body,
+                        |$request| async move {
+                            let $service = &$service;
+                            $call
+                        },
+                    )
+                    .await
+                },
+            ),
         )
     };
 }
 
 /// All routes, for the gateway only.
 pub fn router(service: Service, gateway: GatewaySecret) -> Router {
-    let mut router = service::http::router::<Service>().route(DIRECTORY_PATH, get(directory::directory));
+    let mut router =
+        service::http::router::<Service>().route(DIRECTORY_PATH, get(directory::directory));
     router = operation!(router, Operation::ReserveGroupId, |service, request| {
         groups::create::reserve_group_id(service, request).await
     });
@@ -111,7 +126,14 @@ async fn answer<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     match carry_out(service, operation, headers, body, call).await {
         Ok(response) => {
             metrics::counter!("ds_requests_total", "operation" => operation_label(operation), "outcome" => "ok").increment(1);
-            ([(header::CONTENT_TYPE, HeaderValue::from_static(RESPONSE_MEDIA_TYPE))], response).into_response()
+            (
+                [(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static(RESPONSE_MEDIA_TYPE),
+                )],
+                response,
+            )
+                .into_response()
         }
         Err(error) => {
             metrics::counter!("ds_requests_total", "operation" => operation_label(operation), "outcome" => problem::slug(&error)).increment(1);
@@ -131,7 +153,9 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     body: &Bytes,
     call: impl FnOnce(Request<T>) -> F,
 ) -> Result<Vec<u8>, DsError> {
-    if headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) != Some(REQUEST_MEDIA_TYPE.as_bytes()) {
+    if headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)
+        != Some(REQUEST_MEDIA_TYPE.as_bytes())
+    {
         return Err(ProblemType::UnsupportedMediaType.into());
     }
     let envelope = Envelope::decode(body, operation, service.clock.now_unix_ms())?;

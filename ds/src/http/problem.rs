@@ -36,11 +36,15 @@ pub(super) fn respond(service: &Service, error: DsError) -> Response {
         }
         DsError::Refused(problem) => document(problem),
         DsError::WrongEpoch { current } => document(ProblemType::WrongEpoch).with("epoch", current),
-        DsError::StaleTimestamp { now_ms } => document(ProblemType::StaleTimestamp).with("now_ms", now_ms),
+        DsError::StaleTimestamp { now_ms } => {
+            document(ProblemType::StaleTimestamp).with("now_ms", now_ms)
+        }
         DsError::TooManyRequests { retry_after_ms } => {
             let problem = with_challenge(service, document(ProblemType::TooManyRequests));
             match retry_after_ms {
-                Some(ms) => problem.with_header(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000))),
+                Some(ms) => {
+                    problem.with_header(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)))
+                }
                 None => problem,
             }
         }
@@ -60,7 +64,10 @@ pub(super) fn respond(service: &Service, error: DsError) -> Response {
 
 /// RFC 9577 §2.1: what token to get.
 fn with_challenge(service: &Service, problem: Problem) -> Problem {
-    let challenge = service.settings.challenge.www_authenticate(service.issuer_keys().challenge_key());
+    let challenge = service
+        .settings
+        .challenge
+        .www_authenticate(service.issuer_keys().challenge_key());
     match HeaderValue::from_str(&challenge) {
         Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
         Err(_) => problem,

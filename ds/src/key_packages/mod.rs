@@ -5,7 +5,8 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, MAX_CLAIMS, MAX_SETS, PublishKeyPackagesRequest,
+    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, MAX_CLAIMS, MAX_SETS,
+    PublishKeyPackagesRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -61,7 +62,12 @@ pub async fn publish_key_packages(
     let pool = service.rows().key_package_pool(&request.body.lookup);
     service
         .store
-        .publish_key_packages(pool, owner.tag(service, "key package pool owner"), sets, receipt)
+        .publish_key_packages(
+            pool,
+            owner.tag(service, "key package pool owner"),
+            sets,
+            receipt,
+        )
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::NotOwner.into(),
@@ -88,14 +94,25 @@ pub async fn claim_key_packages(
     let today = day_of(request.now_ms);
     let pools: Vec<(Row, u16)> = claims
         .iter()
-        .map(|claim| (service.rows().key_package_pool(&claim.lookup), claim.ciphersuite))
+        .map(|claim| {
+            (
+                service.rows().key_package_pool(&claim.lookup),
+                claim.ciphersuite,
+            )
+        })
         .collect();
     // The same pool twice would be promised the same set twice.
-    if pools.iter().enumerate().any(|(at, pool)| pools.iter().take(at).any(|other| other == pool)) {
+    if pools
+        .iter()
+        .enumerate()
+        .any(|(at, pool)| pools.iter().take(at).any(|other| other == pool))
+    {
         return Err(ProblemType::Malformed.into());
     }
     for _ in 0..ATTEMPTS {
-        let mut response = ClaimKeyPackagesResponse { sets: Vec::with_capacity(pools.len()) };
+        let mut response = ClaimKeyPackagesResponse {
+            sets: Vec::with_capacity(pools.len()),
+        };
         let mut consumed = Vec::with_capacity(pools.len());
         for (pool, ciphersuite) in &pools {
             let pick = u64::from_be_bytes(crypto::random()?);

@@ -28,7 +28,8 @@ pub async fn create_queue(
         .try_into()
         .map_err(|_| ProblemType::Malformed)?;
     // A key that nothing can be sealed to (a point of small order) would make every delivery fail.
-    crypto::hpke::send_export(&hpke_public_key, b"check", "check").map_err(|_| ProblemType::Malformed)?;
+    crypto::hpke::send_export(&hpke_public_key, b"check", "check")
+        .map_err(|_| ProblemType::Malformed)?;
     let queue_id = QueueId(crypto::random()?);
     let response = CreateQueueResponse { queue_id };
     let sealed = QueueRecord::new(owner.0, hpke_public_key).seal(service, &queue_id)?;

@@ -50,7 +50,10 @@ pub async fn prepare(
     let day = day_of(now_ms);
     let generation = service.streams.generation(service, day).await?;
     let (payload_key, sealed) = seal_payload(payload)?;
-    let at = DayRow { day, row: crypto::random()? };
+    let at = DayRow {
+        day,
+        row: crypto::random()?,
+    };
     let sequence = now_ms.saturating_mul(1000);
     let mut references: u32 = 0;
     for queue in recipients {
@@ -62,11 +65,22 @@ pub async fn prepare(
             payload_key: WireSecret::new(*payload_key.expose()),
             sequence,
         };
-        push_entry(service, prepared, (&generation, &stream), queue, at, &content)?;
+        push_entry(
+            service,
+            prepared,
+            (&generation, &stream),
+            queue,
+            at,
+            &content,
+        )?;
         prepared.queues.push(*queue);
         references = references.saturating_add(1);
     }
-    prepared.deliveries.payloads.push(NewPayload { at, sealed, references });
+    prepared.deliveries.payloads.push(NewPayload {
+        at,
+        sealed,
+        references,
+    });
     Ok(())
 }
 
@@ -83,13 +97,28 @@ fn push_entry(
     let row = service.rows().entry(queue, &id);
     let sealed = stream.key.seal(&id, content)?;
     let mut value = Vec::with_capacity(EntryValue::LEN);
-    EntryValue { payload, encapsulated_key: stream.encapsulated_key, sealed: &sealed }.write(&mut value);
+    EntryValue {
+        payload,
+        encapsulated_key: stream.encapsulated_key,
+        sealed: &sealed,
+    }
+    .write(&mut value);
     generation.cipher.seal(&row, &mut value)?;
-    prepared.deliveries.entries.push((DayRow { day: generation.day, row }, value));
+    prepared.deliveries.entries.push((
+        DayRow {
+            day: generation.day,
+            row,
+        },
+        value,
+    ));
     for block in stream.unmarked_blocks(index) {
         prepared.deliveries.blocks.push(DayRow {
             day: generation.day,
-            row: service.rows().block(queue, &generation.entry_id(block.saturating_mul(BLOCK)), block),
+            row: service.rows().block(
+                queue,
+                &generation.entry_id(block.saturating_mul(BLOCK)),
+                block,
+            ),
         });
     }
     prepared.delivered.push((Arc::clone(stream), index));
@@ -124,7 +153,10 @@ impl<'a> EntryValue<'a> {
         let (row, rest) = rest.split_first_chunk::<16>()?;
         let (encapsulated_key, sealed) = rest.split_first_chunk::<32>()?;
         Some(Self {
-            payload: DayRow { day: u32::from_be_bytes(*day), row: *row },
+            payload: DayRow {
+                day: u32::from_be_bytes(*day),
+                row: *row,
+            },
             encapsulated_key: *encapsulated_key,
             sealed,
         })

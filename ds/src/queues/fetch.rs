@@ -7,8 +7,8 @@ use protocol::groups::Accepted;
 use protocol::ids::{EntryId, Incarnation, QueueId};
 use protocol::problem::ProblemType;
 use protocol::queues::{
-    AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH, MAX_WAIT_MS,
-    QueueEntry,
+    AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH,
+    MAX_WAIT_MS, QueueEntry,
 };
 use protocol::time::day_of;
 
@@ -34,7 +34,11 @@ pub async fn fetch_queue(
     service: &DeliveryService,
     request: Request<FetchQueueRequest>,
 ) -> Result<FetchQueueResponse, DsError> {
-    let FetchQueueRequest { queue_id, limit, wait_ms } = request.body;
+    let FetchQueueRequest {
+        queue_id,
+        limit,
+        wait_ms,
+    } = request.body;
     if limit == 0 || limit > MAX_FETCH || wait_ms > MAX_WAIT_MS {
         return Err(ProblemType::LimitExceeded.into());
     }
@@ -58,7 +62,11 @@ pub async fn fetch_queue(
     }
 }
 
-async fn check_owner<T>(service: &DeliveryService, request: &Request<T>, queue: &QueueId) -> Result<(), DsError> {
+async fn check_owner<T>(
+    service: &DeliveryService,
+    request: &Request<T>,
+    queue: &QueueId,
+) -> Result<(), DsError> {
     let key = request.authenticate_key()?;
     let record = QueueRecord::load(service, queue).await?;
     if record.is_some_and(|record| record.owner_key == key.0) {
@@ -68,18 +76,45 @@ async fn check_owner<T>(service: &DeliveryService, request: &Request<T>, queue: 
     }
 }
 
-async fn collect(service: &DeliveryService, queue: &QueueId, limit: usize) -> Result<FetchQueueResponse, DsError> {
-    let mut answer = Answer { limit, bytes: 0, response: FetchQueueResponse { entries: Vec::new(), more: 0 } };
+async fn collect(
+    service: &DeliveryService,
+    queue: &QueueId,
+    limit: usize,
+) -> Result<FetchQueueResponse, DsError> {
+    let mut answer = Answer {
+        limit,
+        bytes: 0,
+        response: FetchQueueResponse {
+            entries: Vec::new(),
+            more: 0,
+        },
+    };
     for (day, incarnation) in present_streams(service, queue).await? {
         for block in 0u32.. {
-            let id = |index| EntryId { day, incarnation, index };
+            let id = |index| EntryId {
+                day,
+                incarnation,
+                index,
+            };
             let first = block.saturating_mul(BLOCK);
-            let marker = DayRow { day, row: service.rows().block(queue, &id(first), block) };
+            let marker = DayRow {
+                day,
+                row: service.rows().block(queue, &id(first), block),
+            };
             // Markers have no gaps: no marker, no entry in this block or a later one.
-            if block > 0 && !service.store.blocks(vec![marker]).await?.first().copied().unwrap_or(false) {
+            if block > 0
+                && !service
+                    .store
+                    .blocks(vec![marker])
+                    .await?
+                    .first()
+                    .copied()
+                    .unwrap_or(false)
+            {
                 break;
             }
-            let found = block_entries(service, queue, (first..first.saturating_add(BLOCK)).map(id)).await?;
+            let found =
+                block_entries(service, queue, (first..first.saturating_add(BLOCK)).map(id)).await?;
             if !answer.add(service, found).await? {
                 return Ok(answer.response);
             }
@@ -108,13 +143,27 @@ async fn block_entries(
     ids: impl Iterator<Item = EntryId>,
 ) -> Result<Vec<Found>, DsError> {
     let named: Vec<(EntryId, DayRow)> = ids
-        .map(|id| (id, DayRow { day: id.day, row: service.rows().entry(queue, &id) }))
+        .map(|id| {
+            (
+                id,
+                DayRow {
+                    day: id.day,
+                    row: service.rows().entry(queue, &id),
+                },
+            )
+        })
         .collect();
-    let values = service.store.entries(named.iter().map(|(_, at)| *at).collect()).await?;
+    let values = service
+        .store
+        .entries(named.iter().map(|(_, at)| *at).collect())
+        .await?;
     let mut found = Vec::new();
     for ((id, at), value) in named.into_iter().zip(values) {
         let Some(mut value) = value else { continue };
-        service.rows().entry_cipher(id.day, &id.incarnation).open(&at.row, &mut value)?;
+        service
+            .rows()
+            .entry_cipher(id.day, &id.incarnation)
+            .open(&at.row, &mut value)?;
         found.push(Found { id, at, value });
     }
     Ok(found)
@@ -133,11 +182,19 @@ impl Answer {
     /// Adds entries with their payloads; `false` once the answer is full.
     async fn add(&mut self, service: &DeliveryService, found: Vec<Found>) -> Result<bool, DsError> {
         for found in found.chunks(PAYLOADS_AT_ONCE) {
-            let entries = found.iter().map(Found::entry).collect::<Result<Vec<_>, _>>()?;
-            let payloads = service.store.payloads(entries.iter().map(|entry| entry.payload).collect()).await?;
+            let entries = found
+                .iter()
+                .map(Found::entry)
+                .collect::<Result<Vec<_>, _>>()?;
+            let payloads = service
+                .store
+                .payloads(entries.iter().map(|entry| entry.payload).collect())
+                .await?;
             for ((found, entry), payload) in found.iter().zip(entries).zip(payloads) {
                 // The payload expires with its day, as the entry does.
-                let Some(sealed_payload) = payload else { continue };
+                let Some(sealed_payload) = payload else {
+                    continue;
+                };
                 if self.response.entries.len() >= self.limit || self.bytes >= RESPONSE_BYTES {
                     self.response.more = 1;
                     return Ok(false);
@@ -156,17 +213,32 @@ impl Answer {
 }
 
 /// Streams of this queue that have ever had an entry: those with a marker for their first block.
-async fn present_streams(service: &DeliveryService, queue: &QueueId) -> Result<Vec<(u32, Incarnation)>, DsError> {
+async fn present_streams(
+    service: &DeliveryService,
+    queue: &QueueId,
+) -> Result<Vec<(u32, Incarnation)>, DsError> {
     let all = service.store.incarnations().await?;
     let markers = all
         .iter()
         .map(|(day, incarnation)| DayRow {
             day: *day,
-            row: service.rows().block(queue, &EntryId { day: *day, incarnation: *incarnation, index: 0 }, 0),
+            row: service.rows().block(
+                queue,
+                &EntryId {
+                    day: *day,
+                    incarnation: *incarnation,
+                    index: 0,
+                },
+                0,
+            ),
         })
         .collect();
     let present = service.store.blocks(markers).await?;
-    Ok(all.into_iter().zip(present).filter_map(|(stream, present)| present.then_some(stream)).collect())
+    Ok(all
+        .into_iter()
+        .zip(present)
+        .filter_map(|(stream, present)| present.then_some(stream))
+        .collect())
 }
 
 /// Deletes entries that the client has stored.
@@ -183,7 +255,13 @@ pub async fn acknowledge_queue(
     let queue = request.body.queue_id;
     check_owner(service, &request, &queue).await?;
     let today = day_of(request.now_ms);
-    let mut ids: Vec<EntryId> = request.body.entries.iter().copied().filter(|id| id.day <= today).collect();
+    let mut ids: Vec<EntryId> = request
+        .body
+        .entries
+        .iter()
+        .copied()
+        .filter(|id| id.day <= today)
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     let mut entries = Vec::with_capacity(ids.len());

@@ -75,7 +75,10 @@ impl Streams {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { current: RwLock::new(None), starting: tokio::sync::Mutex::new(()) }
+        Self {
+            current: RwLock::new(None),
+            starting: tokio::sync::Mutex::new(()),
+        }
     }
 
     fn usable(&self, day: u32) -> Option<Arc<Generation>> {
@@ -85,7 +88,9 @@ impl Streams {
             .as_ref()
             .filter(|generation| {
                 generation.day == day
-                    && usize::try_from(generation.count.load(Ordering::Relaxed)).unwrap_or(usize::MAX) < MAX_STREAMS
+                    && usize::try_from(generation.count.load(Ordering::Relaxed))
+                        .unwrap_or(usize::MAX)
+                        < MAX_STREAMS
             })
             .map(Arc::clone)
     }
@@ -94,7 +99,11 @@ impl Streams {
     ///
     /// # Errors
     /// [`DsError::Storage`].
-    pub async fn generation(&self, service: &DeliveryService, day: u32) -> Result<Arc<Generation>, DsError> {
+    pub async fn generation(
+        &self,
+        service: &DeliveryService,
+        day: u32,
+    ) -> Result<Arc<Generation>, DsError> {
         if let Some(generation) = self.usable(day) {
             return Ok(generation);
         }
@@ -112,7 +121,8 @@ impl Streams {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             count: AtomicU32::new(0),
         });
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&generation));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::clone(&generation));
         Ok(generation)
     }
 }
@@ -131,7 +141,11 @@ impl Generation {
     }
 
     fn warm(&self, queue: &QueueId) -> Option<Arc<Stream>> {
-        self.shard(queue)?.lock().unwrap_or_else(PoisonError::into_inner).get(queue).map(Arc::clone)
+        self.shard(queue)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(queue)
+            .map(Arc::clone)
     }
 
     /// The stream of a queue: from memory, or begun with an encapsulation to the queue's key. `None`
@@ -139,7 +153,11 @@ impl Generation {
     ///
     /// # Errors
     /// [`DsError::Storage`].
-    pub async fn stream(&self, service: &DeliveryService, queue: &QueueId) -> Result<Option<Arc<Stream>>, DsError> {
+    pub async fn stream(
+        &self,
+        service: &DeliveryService,
+        queue: &QueueId,
+    ) -> Result<Option<Arc<Stream>>, DsError> {
         if let Some(stream) = self.warm(queue) {
             return Ok(Some(stream));
         }
@@ -170,6 +188,10 @@ impl Generation {
     /// Names an entry of this generation.
     #[must_use]
     pub fn entry_id(&self, index: u32) -> EntryId {
-        EntryId { day: self.day, incarnation: self.incarnation, index }
+        EntryId {
+            day: self.day,
+            incarnation: self.incarnation,
+            index,
+        }
     }
 }

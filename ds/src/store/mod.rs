@@ -235,7 +235,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Invariant: a group id is reserved once. [`StoreError::Taken`] if the id is reserved or in use. An
     /// earlier reservation counts from the day before on, so none may be good for longer than that.
-    async fn reserve_group(&self, reservation: Reservation, receipt: Receipt) -> Result<(), StoreError>;
+    async fn reserve_group(
+        &self,
+        reservation: Reservation,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
 
     /// Invariant: a group is created once, by who reserved its id; the reservation is consumed.
     /// [`StoreError::Absent`] without a reservation of this owner, [`StoreError::Taken`] if the id is in use.
@@ -268,13 +272,22 @@ pub trait Store: Send + Sync + 'static {
     async fn recovery_record(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Invariant: a queue is created once. [`StoreError::Taken`] otherwise.
-    async fn create_queue(&self, row: Row, sealed: Vec<u8>, receipt: Receipt) -> Result<(), StoreError>;
+    async fn create_queue(
+        &self,
+        row: Row,
+        sealed: Vec<u8>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
 
     /// A queue's row.
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Makes an incarnation known for a day, before its first entry of that day.
-    async fn register_incarnation(&self, day: u32, incarnation: Incarnation) -> Result<(), StoreError>;
+    async fn register_incarnation(
+        &self,
+        day: u32,
+        incarnation: Incarnation,
+    ) -> Result<(), StoreError>;
 
     /// Every incarnation with the days that it wrote on, oldest day first.
     async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError>;
@@ -315,7 +328,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Invariant: a set is handed out once. All of these sets are consumed, or none:
     /// [`StoreError::Conflict`] if any is gone.
-    async fn claim_key_packages(&self, sets: Vec<ConsumedSet>, receipt: Receipt) -> Result<(), StoreError>;
+    async fn claim_key_packages(
+        &self,
+        sets: Vec<ConsumedSet>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
 
     /// Invariant: a handle has one owner, who may replace its record. [`StoreError::Taken`] for another.
     async fn register_handle(

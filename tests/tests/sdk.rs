@@ -1,8 +1,4 @@
-//! Histories that a client has to get through, against a stack that is already running:
-//!
-//! ```text
-//! MIMIMI_STACK=target/stack cargo test --release -p client --test histories -- --ignored
-//! ```
+//! What the SDK makes of histories that a client has to get through, on real processes.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,12 +8,10 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use client::{Client, CommitOutcome, Endpoints, Error, Event, Options, UsageError};
+use client::{Client, CommitOutcome, Error, Event, Options, UsageError};
+use end_to_end::{LogLevel, Stack, device};
 use protocol::problem::ProblemType;
-
-static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 struct User {
     client: Client,
@@ -27,29 +21,21 @@ struct User {
 
 /// Users with handles of their own, the first one connected to all others.
 struct Scene {
-    directory: tempfile::TempDir,
+    stack: Stack,
     users: Vec<User>,
 }
 
 async fn scene(names: &[&str]) -> Scene {
-    let stack =
-        PathBuf::from(std::env::var("MIMIMI_STACK").expect("MIMIMI_STACK names a stack directory"));
-    let endpoints =
-        Endpoints::from_json(&std::fs::read(stack.join("stack.json")).unwrap()).unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let stack = Stack::start(LogLevel::Info).await;
     let mut users = Vec::new();
-    for name in names {
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let account = stack.join(format!("accounts/account-{:02}.jwt", number % 10 + 1));
-        let token = std::fs::read_to_string(account).unwrap();
-        let home = directory.path().join(name);
-        let mut client = Client::init(&home, &endpoints, &token, Options::default())
-            .await
-            .unwrap();
-        let suffix = u32::from_be_bytes(crypto::random().unwrap());
-        let name = format!("{name}-{suffix:08x}");
-        client.register_handle(&name).await.unwrap();
-        users.push(User { client, name, home });
+    for (number, name) in names.iter().enumerate() {
+        let home = stack.home(name);
+        let client = device(&stack, number, name).await;
+        users.push(User {
+            client,
+            name: (*name).to_owned(),
+            home,
+        });
     }
     let (first, others) = users.split_first_mut().unwrap();
     for other in others {
@@ -63,7 +49,7 @@ async fn scene(names: &[&str]) -> Scene {
     }
     first.client.sync(0).await.unwrap();
     assert_eq!(first.client.contacts().unwrap().len(), names.len() - 1);
-    Scene { directory, users }
+    Scene { stack, users }
 }
 
 impl Scene {
@@ -110,7 +96,6 @@ impl Scene {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn an_offline_member_crosses_several_rotations() {
     let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
     scene.group("g", &[1, 2, 3]).await;
@@ -132,7 +117,6 @@ async fn an_offline_member_crosses_several_rotations() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn the_loser_of_a_race_goes_on() {
     let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
     scene.group("g", &[1, 2, 3]).await;
@@ -164,7 +148,6 @@ async fn the_loser_of_a_race_goes_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn a_winner_who_lost_the_answer_finds_that_it_won() {
     for from_queue in [false, true] {
         let mut scene = scene(&["alice", "bob", "carol"]).await;
@@ -191,7 +174,6 @@ async fn a_winner_who_lost_the_answer_finds_that_it_won() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn a_client_that_died_with_a_commit_under_way_finishes_it() {
     let mut scene = scene(&["alice", "bob", "carol"]).await;
     scene.group("g", &[1, 2]).await;
@@ -208,7 +190,6 @@ async fn a_client_that_died_with_a_commit_under_way_finishes_it() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn join_information_is_fetched_two_rotations_late() {
     let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
     scene.group("g", &[1, 2]).await;
@@ -230,7 +211,6 @@ async fn join_information_is_fetched_two_rotations_late() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn somebody_is_removed_and_added_again() {
     let mut scene = scene(&["alice", "bob"]).await;
     scene.group("g", &[1]).await;
@@ -249,7 +229,6 @@ async fn somebody_is_removed_and_added_again() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn a_leaf_from_the_last_resort_key_package_is_replaced_at_once() {
     let mut scene = scene(&["alice", "bob"]).await;
     let bob = scene.name(1);
@@ -306,12 +285,11 @@ async fn restore(scene: &mut Scene, user: usize, copy_of_home: &Path) {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn a_member_whose_queue_lost_a_rotation_is_told_and_can_be_added_again() {
     let mut scene = scene(&["alice", "bob", "carol"]).await;
     scene.group("g", &[1, 2]).await;
     scene.client(1).sync(0).await.unwrap();
-    let saved = scene.directory.path().join("saved");
+    let saved = scene.stack.home("saved");
     copy(&scene.users[1].home, &saved);
     scene.remove("g", 2).await;
     scene.client(1).sync(0).await.unwrap();
@@ -332,7 +310,6 @@ async fn a_member_whose_queue_lost_a_rotation_is_told_and_can_be_added_again() {
 }
 
 #[tokio::test]
-#[ignore = "needs a running stack"]
 async fn refusals_are_typed() {
     let mut scene = scene(&["alice", "bob"]).await;
     let taken = scene.name(1);
