@@ -33,7 +33,7 @@ use protocol::Operation;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
 
-use support::client::{Client, protocol_message};
+use support::client::Client;
 use support::commits::{Plan, group_info_of};
 use support::{Engine, Service, Setup};
 
@@ -172,7 +172,10 @@ async fn commits(n: usize) {
         let reply = service.post(Operation::UpdateClient, &request).await;
         let took = start.elapsed();
         assert_eq!(reply.status, 200);
-        let message = protocol_message(&commit.commit);
+        let message = MlsMessageIn::tls_deserialize_exact(&commit.commit)
+            .unwrap()
+            .try_into_protocol_message()
+            .unwrap();
         let start = Instant::now();
         public.process_message(provider.crypto(), message).unwrap();
         let alone = start.elapsed();
