@@ -73,3 +73,24 @@ fn with_challenge(service: &Service, problem: Problem) -> Problem {
         Err(_) => problem,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_up_kit_refuses_strangers_with_the_type_that_the_protocol_names() {
+        assert_eq!(
+            service::gateway_auth::GATEWAY_ONLY_PROBLEM,
+            ProblemType::GatewayOnly.uri()
+        );
+    }
+
+    #[test]
+    fn every_problem_type_becomes_a_document_with_its_name_and_status() {
+        for problem in ProblemType::ALL {
+            assert_eq!(ProblemType::from_uri(problem.uri()), Some(*problem));
+            assert_eq!(document(*problem).status().as_u16(), problem.status());
+        }
+    }
+}
