@@ -26,6 +26,7 @@ use super::rules::{self, Effect};
 use super::tree::{Fields, Tree};
 use super::{ATTEMPTS, authenticate, charge_allowance, join, open_roster, queues};
 use crate::error::DsError;
+use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
@@ -55,7 +56,7 @@ struct Decision {
 /// A commit by a member.
 ///
 /// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::WrongEpoch`],
+/// [`ProblemType::LimitExceeded`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::WrongEpoch`],
 /// [`ProblemType::InvalidMessage`], [`ProblemType::InvalidCommit`] and the others of
 /// [`rules::judge`], [`ProblemType::InvalidGroupInfo`], [`DsError::TooManyRequests`].
 pub async fn commit(
@@ -78,6 +79,7 @@ pub async fn commit(
         joiner_recovery_secret: None,
         now_ms: request.now_ms,
     };
+    attempt.check_sizes(service)?;
     let row = service.rows().group(&attempt.group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
@@ -158,6 +160,7 @@ pub async fn join_connection(
         joiner_recovery_secret: Some(&body.recovery_secret),
         now_ms: request.now_ms,
     };
+    attempt.check_sizes(service)?;
     let row = service.rows().group(&attempt.group_id);
     for _ in 0..ATTEMPTS {
         let stored = service.store.group(row, true).await?;
@@ -226,6 +229,38 @@ fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl Attempt<'_> {
+    /// Before anything is read: what is too long to be delivered or kept.
+    fn check_sizes(&self, service: &DeliveryService) -> Result<(), DsError> {
+        let limits = &service.settings.limits;
+        within(self.commit.len(), limits.commit_bytes)?;
+        let PartialGroupInfo {
+            extensions,
+            signature,
+        } = self.partial;
+        within(
+            extensions
+                .as_slice()
+                .len()
+                .saturating_add(signature.as_slice().len()),
+            limits.group_info_bytes,
+        )?;
+        if let Some(WelcomeUpload {
+            welcome,
+            sealed_join_info,
+            ..
+        }) = self.welcome
+        {
+            within(
+                welcome
+                    .as_slice()
+                    .len()
+                    .saturating_add(sealed_join_info.as_slice().len()),
+                limits.welcome_bytes,
+            )?;
+        }
+        Ok(())
+    }
+
     fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.commit).into()
     }

@@ -20,6 +20,7 @@ use super::roster::Roster;
 use super::rules::LeafClaims;
 use super::tree::Tree;
 use crate::error::DsError;
+use crate::limits::within;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, NewGroup, Reservation, StoreError};
@@ -60,7 +61,7 @@ pub async fn reserve_group_id(
 ///
 /// # Errors
 /// [`ProblemType::InvalidGroupId`], [`ProblemType::InvalidGroupInfo`], [`ProblemType::InvalidLeaf`],
-/// [`ProblemType::UnsupportedCiphersuite`].
+/// [`ProblemType::UnsupportedCiphersuite`], [`ProblemType::LimitExceeded`].
 pub async fn create_group(
     service: &Arc<DeliveryService>,
     request: Request<CreateGroupRequest>,
@@ -68,6 +69,9 @@ pub async fn create_group(
     let creator = request.authenticate_key()?;
     let body = &request.body;
     let group_id = body.group_id;
+    let limits = &service.settings.limits;
+    within(body.group_info.as_slice().len(), limits.group_info_bytes)?;
+    within(body.ratchet_tree.as_slice().len(), limits.new_tree_bytes)?;
     if body.encrypted_identity_link_key.as_slice().len() != WRAPPED_LINK_KEY_LEN {
         return Err(ProblemType::InvalidGroupInfo.into());
     }

@@ -18,6 +18,7 @@ use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::SignatureKeyPair;
 use ds::DeliveryService;
+use ds::limits::RequestLimits;
 use ds::service_state::Settings;
 use ds::store::Store;
 use ds::store::memory::Memory;
@@ -138,6 +139,7 @@ impl Service {
             leaf_allowance: setup.allowance,
             retention_days: RETENTION_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
+            limits: RequestLimits::default(),
         };
         let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
