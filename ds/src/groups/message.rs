@@ -45,7 +45,7 @@ pub async fn send_message(
         check_message(message, &group_id, &roster)?;
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &group_id, sender)?),
+            None => *charged.insert(charge_allowance(service, &request, &group_id, sender).await?),
         };
         let recipients = queues(
             service,

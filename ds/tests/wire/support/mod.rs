@@ -282,6 +282,20 @@ impl Service {
         );
         problem
     }
+
+    /// Posts something that must be refused after work that its token paid for: the token is spent and
+    /// the refusal recorded, nothing else; the same request again is answered alike and costs nothing.
+    pub async fn refused_at_cost(&self, operation: Operation, request: &[u8]) -> ProblemType {
+        let token = [tokens::mint()];
+        let before = self.store.transitions();
+        let problem = self.post_with(operation, request, &token).await.problem();
+        assert_eq!(self.store.transitions(), before + 1);
+        assert_eq!(self.store.settled(), Some(before + 1));
+        let again = self.post_with(operation, request, &[]).await;
+        assert_eq!(again.problem(), problem);
+        assert_eq!(self.store.transitions(), before + 1);
+        problem
+    }
 }
 
 /// An answer as it came over the wire.
