@@ -169,23 +169,89 @@ impl<T> Request<T> {
         price: usize,
         response: &[u8],
     ) -> Result<Receipt, DsError> {
+        Ok(self.receipt_with(
+            service,
+            self.spends(service, price)?,
+            self.digest.seal(response)?,
+        ))
+    }
+
+    fn spends(&self, service: &DeliveryService, price: usize) -> Result<Vec<Spend>, DsError> {
         let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
-        Ok(Receipt {
-            spends: paid
-                .iter()
-                .map(|token| Spend {
-                    issuer_key_id: *token.issuer_key_id(),
-                    row: spent_row(service, token),
-                })
-                .collect(),
+        Ok(paid
+            .iter()
+            .map(|token| Spend {
+                issuer_key_id: *token.issuer_key_id(),
+                row: spent_row(service, token),
+            })
+            .collect())
+    }
+
+    fn receipt_with(
+        &self,
+        service: &DeliveryService,
+        spends: Vec<Spend>,
+        sealed: Vec<u8>,
+    ) -> Receipt {
+        Receipt {
+            spends,
             result: Some(ResultRecord {
                 at: DayRow {
                     day: day_of(self.envelope.timestamp_ms),
                     row: service.rows().result(self.digest.as_bytes()),
                 },
-                sealed: self.digest.seal(response)?,
+                sealed,
             }),
-        })
+        }
+    }
+
+    /// A refusal after work that `price` tokens pay for: spends them and records the refusal, so that
+    /// the same request is answered alike and costs nothing more. Returns what to answer. Failures of
+    /// ours cost nothing.
+    pub async fn refuse_at_cost(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+        refusal: DsError,
+    ) -> DsError {
+        let DsError::Refused(problem) = refusal else {
+            return refusal;
+        };
+        if price == 0 {
+            return refusal;
+        }
+        match self.settle_refusal(service, price, problem).await {
+            Ok(()) => refusal,
+            Err(error) => error,
+        }
+    }
+
+    async fn settle_refusal(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+        problem: ProblemType,
+    ) -> Result<(), DsError> {
+        let spends = self.spends(service, price)?;
+        let receipt = self.receipt_with(service, spends, self.digest.seal_refusal(problem)?);
+        Ok(service.store.settle(receipt).await?)
+    }
+
+    /// As [`Request::require_tokens`], before work that costs more than to look whether the tokens are
+    /// spent.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`], [`ProblemType::TokenRejected`].
+    pub async fn require_unspent_tokens(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+    ) -> Result<(), DsError> {
+        let spends = self.spends(service, price)?;
+        if !spends.is_empty() && service.store.is_spent(spends).await? {
+            return Err(ProblemType::TokenRejected.into());
+        }
+        Ok(())
     }
 
     /// Refuses early, before any work, a request that does not bring what it costs.

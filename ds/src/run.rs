@@ -71,6 +71,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         },
         retention_days: config.retention_days,
         max_request_bytes: config.limits.max_body_bytes,
+        limits: config.limits.request(),
     };
     let service = Arc::new(DeliveryService::new(
         store,
@@ -84,7 +85,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let upkeep = tokio::spawn(upkeep(Arc::clone(&service), client, config.clone()));
     process.readiness.ready();
     let router = crate::http::router(Arc::clone(&service), gateway);
-    service::http::serve(listener, router, config.limits, process.shutdown).await;
+    service::http::serve(listener, router, config.limits.listener(), process.shutdown).await;
     upkeep.abort();
     Ok(())
 }

@@ -9,6 +9,7 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::error::DsError;
+use crate::limits::RequestLimits;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
 use crate::store::Store;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub retention_days: u32,
     /// Largest request body.
     pub max_request_bytes: usize,
+    /// Of the parts of a request.
+    pub limits: RequestLimits,
 }
 
 impl DeliveryService {

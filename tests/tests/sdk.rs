@@ -345,3 +345,36 @@ async fn refusals_are_typed() {
         .await;
     assert_eq!(problem(garbage.unwrap_err()), ProblemType::Malformed);
 }
+
+#[tokio::test]
+async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    let mut bob = device(&stack, 1, "bob").await;
+    let mallory = device(&stack, 2, "mallory").await;
+    // Nobody checks what a requester calls itself.
+    drop(mallory);
+    let home = stack.home("mallory");
+    rusqlite::Connection::open(home.join("client.sqlite"))
+        .unwrap()
+        .execute("UPDATE profile SET handle = 'bob'", ())
+        .unwrap();
+    let mut mallory = Client::open(&home, Options::default()).await.unwrap();
+
+    alice.connect("bob").await.unwrap();
+    mallory.connect("alice").await.unwrap();
+    alice.sync(0).await.unwrap();
+    let request = alice.incoming_requests().unwrap().remove(0);
+    assert_eq!(alice.accept_request(&request.id).await.unwrap(), "bob");
+    bob.sync(0).await.unwrap();
+    let request = bob.incoming_requests().unwrap().remove(0);
+    bob.accept_request(&request.id).await.unwrap();
+
+    let number = alice.safety_number("bob").unwrap();
+    for _ in 0..2 {
+        alice.sync(0).await.unwrap();
+    }
+    assert_eq!(alice.safety_number("bob").unwrap(), number);
+    alice.create_group("g").await.unwrap();
+    alice.send_message("g", "still here").await.unwrap();
+}

@@ -24,8 +24,11 @@ use zeroize::Zeroizing;
 use super::roster::{Leaf, RecentCommit, Roster};
 use super::rules::{self, Effect};
 use super::tree::{Fields, Tree};
-use super::{ATTEMPTS, authenticate, charge_allowance, join, open_roster, queues};
+use super::{
+    ATTEMPTS, authenticate, charge_allowance, join, open_roster, queues, without_starving_others,
+};
 use crate::error::DsError;
+use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
@@ -55,9 +58,10 @@ struct Decision {
 /// A commit by a member.
 ///
 /// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::WrongEpoch`],
+/// [`ProblemType::LimitExceeded`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::WrongEpoch`],
 /// [`ProblemType::InvalidMessage`], [`ProblemType::InvalidCommit`] and the others of
-/// [`rules::judge`], [`ProblemType::InvalidGroupInfo`], [`DsError::TooManyRequests`].
+/// [`rules::judge`], [`ProblemType::InvalidGroupInfo`], [`DsError::TooManyRequests`]. A token that came with
+/// it is spent as soon as the tree was worked on.
 pub async fn commit(
     service: &DeliveryService,
     operation: Operation,
@@ -78,6 +82,7 @@ pub async fn commit(
         joiner_recovery_secret: None,
         now_ms: request.now_ms,
     };
+    attempt.check_sizes(service)?;
     let row = service.rows().group(&attempt.group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
@@ -107,16 +112,16 @@ pub async fn commit(
         }
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(
-                service,
-                &request,
-                &attempt.group_id,
-                sender,
-            )?),
+            None => *charged
+                .insert(charge_allowance(service, &request, &attempt.group_id, sender).await?),
         };
         let stored = stored.ok_or(ProblemType::UnknownGroup)?;
-        let decision =
-            without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
+        let decided = without_starving_others(|| attempt.decide(service, &roster, stored, message));
+        let decision = match decided {
+            Ok(decision) => decision,
+            // The work was done.
+            Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
+        };
         match attempt
             .carry_out(service, &request, price, decision.0)
             .await
@@ -146,6 +151,7 @@ pub async fn join_connection(
     let price = usize::from(service.settings.prices.external_join);
     request.require_tokens(price)?;
     let joiner = request.authenticate_key()?;
+    request.require_unspent_tokens(service, price).await?;
     let body = &request.body;
     let attempt = Attempt {
         operation: Operation::JoinConnection,
@@ -158,6 +164,7 @@ pub async fn join_connection(
         joiner_recovery_secret: Some(&body.recovery_secret),
         now_ms: request.now_ms,
     };
+    attempt.check_sizes(service)?;
     let row = service.rows().group(&attempt.group_id);
     for _ in 0..ATTEMPTS {
         let stored = service.store.group(row, true).await?;
@@ -171,12 +178,19 @@ pub async fn join_connection(
             return Err(ProblemType::InvalidCommit.into());
         }
         let stored = stored.ok_or(ProblemType::UnknownGroup)?;
-        let decision =
-            without_starving_others(|| attempt.decide(service, &roster, stored, message))?;
+        let decided = without_starving_others(|| attempt.decide(service, &roster, stored, message));
         // The request is the joiner's own: signed by the key of the leaf that it brings.
-        if !decision.joined_as(&joiner.0) {
-            return Err(ProblemType::BadSignature.into());
-        }
+        let decided = decided.and_then(|decision| {
+            if decision.joined_as(&joiner.0) {
+                Ok(decision)
+            } else {
+                Err(ProblemType::BadSignature.into())
+            }
+        });
+        let decision = match decided {
+            Ok(decision) => decision,
+            Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
+        };
         match attempt
             .carry_out(service, &request, price, decision.0)
             .await
@@ -217,15 +231,39 @@ fn open_roster_with_either(
     }
 }
 
-/// Tree work takes milliseconds in a large group: other requests of this thread go on meanwhile.
-fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
-}
-
 impl Attempt<'_> {
+    /// Before anything is read: what is too long to be delivered or kept.
+    fn check_sizes(&self, service: &DeliveryService) -> Result<(), DsError> {
+        let limits = &service.settings.limits;
+        within(self.commit.len(), limits.commit_bytes)?;
+        let PartialGroupInfo {
+            extensions,
+            signature,
+        } = self.partial;
+        within(
+            extensions
+                .as_slice()
+                .len()
+                .saturating_add(signature.as_slice().len()),
+            limits.group_info_bytes,
+        )?;
+        if let Some(WelcomeUpload {
+            welcome,
+            sealed_join_info,
+            ..
+        }) = self.welcome
+        {
+            within(
+                welcome
+                    .as_slice()
+                    .len()
+                    .saturating_add(sealed_join_info.as_slice().len()),
+                limits.welcome_bytes,
+            )?;
+        }
+        Ok(())
+    }
+
     fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.commit).into()
     }

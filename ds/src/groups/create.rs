@@ -15,11 +15,12 @@ use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
-use super::SUPPORTED_CIPHERSUITES;
 use super::roster::Roster;
 use super::rules::LeafClaims;
 use super::tree::Tree;
+use super::{SUPPORTED_CIPHERSUITES, without_starving_others};
 use crate::error::DsError;
+use crate::limits::within;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, NewGroup, Reservation, StoreError};
@@ -60,7 +61,7 @@ pub async fn reserve_group_id(
 ///
 /// # Errors
 /// [`ProblemType::InvalidGroupId`], [`ProblemType::InvalidGroupInfo`], [`ProblemType::InvalidLeaf`],
-/// [`ProblemType::UnsupportedCiphersuite`].
+/// [`ProblemType::UnsupportedCiphersuite`], [`ProblemType::LimitExceeded`].
 pub async fn create_group(
     service: &Arc<DeliveryService>,
     request: Request<CreateGroupRequest>,
@@ -68,6 +69,22 @@ pub async fn create_group(
     let creator = request.authenticate_key()?;
     let body = &request.body;
     let group_id = body.group_id;
+    let limits = &service.settings.limits;
+    within(body.group_info.as_slice().len(), limits.group_info_bytes)?;
+    within(body.ratchet_tree.as_slice().len(), limits.new_tree_bytes)?;
+    let today = day_of(request.now_ms);
+    let reservation_days = vec![today, today.saturating_sub(1)];
+    let owner_tag = creator.tag(service, OWNER);
+    let row = service.rows().group(&group_id);
+    // Before the tree: a reservation has cost a token.
+    let reservations = reservation_days.iter().map(|day| DayRow { day: *day, row });
+    if !service
+        .store
+        .is_reserved(reservations.collect(), owner_tag)
+        .await?
+    {
+        return Err(ProblemType::InvalidGroupId.into());
+    }
     if body.encrypted_identity_link_key.as_slice().len() != WRAPPED_LINK_KEY_LEN {
         return Err(ProblemType::InvalidGroupInfo.into());
     }
@@ -84,7 +101,8 @@ pub async fn create_group(
         return Err(ProblemType::UnsupportedCiphersuite.into());
     }
     let crypto = RustCrypto::default();
-    let (tree, fields) = Tree::create(&crypto, body.ratchet_tree.as_slice(), info)?;
+    let (tree, fields) =
+        without_starving_others(|| Tree::create(&crypto, body.ratchet_tree.as_slice(), info))?;
     let mut leaves = tree.group.treesync().full_leaves();
     let (Some((index, leaf)), None) = (leaves.next(), leaves.next()) else {
         return Err(ProblemType::InvalidGroupInfo.into());
@@ -100,11 +118,10 @@ pub async fn create_group(
         epoch: 0,
         accepted_timestamp_ms: request.now_ms,
     };
-    let today = day_of(request.now_ms);
     let group = NewGroup {
-        group: service.rows().group(&group_id),
-        reservation_days: vec![today, today.saturating_sub(1)],
-        owner_tag: creator.tag(service, OWNER),
+        group: row,
+        reservation_days,
+        owner_tag,
         version: crypto::random()?,
         roster: Roster::new(body.kind, ciphersuite, leaf).seal(&group_id, &key)?,
         tree: tree.seal(&group_id, &key, fields)?,

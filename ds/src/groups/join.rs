@@ -154,7 +154,7 @@ pub async fn set_recovery_secret(
         let index = authenticate(&request, &roster)?.index;
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &group_id, index)?),
+            None => *charged.insert(charge_allowance(service, &request, &group_id, index).await?),
         };
         let leaf = roster.leaf_mut(index).ok_or(ProblemType::BadSignature)?;
         let former = RecoverySecret::try_from(leaf.recovery_secret.as_ref()).ok();

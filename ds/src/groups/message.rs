@@ -13,6 +13,7 @@ use protocol::problem::ProblemType;
 use super::roster::Roster;
 use super::{ATTEMPTS, authenticate, charge_allowance, open_roster, queues};
 use crate::error::DsError;
+use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
@@ -20,12 +21,16 @@ use crate::service_state::DeliveryService;
 /// Puts a message into every other member's queue.
 ///
 /// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`ProblemType::InvalidMessage`],
-/// [`DsError::WrongEpoch`], [`DsError::TooManyRequests`].
+/// [`ProblemType::LimitExceeded`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`],
+/// [`ProblemType::InvalidMessage`], [`DsError::WrongEpoch`], [`DsError::TooManyRequests`].
 pub async fn send_message(
     service: &DeliveryService,
     request: Request<SendMessageRequest>,
 ) -> Result<MessageAccepted, DsError> {
+    within(
+        request.body.message.as_slice().len(),
+        service.settings.limits.message_bytes,
+    )?;
     let group_id = request.body.group_id;
     let row = service.rows().group(&group_id);
     let key = StateKey::from(&request.body.state_key);
@@ -40,7 +45,7 @@ pub async fn send_message(
         check_message(message, &group_id, &roster)?;
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &group_id, sender)?),
+            None => *charged.insert(charge_allowance(service, &request, &group_id, sender).await?),
         };
         let recipients = queues(
             service,

@@ -66,9 +66,9 @@ fn authenticate<'r, 'a, T>(
     Ok(leaf)
 }
 
-/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more: returns how many
-/// tokens the request must spend.
-fn charge_allowance<T>(
+/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more, one that is
+/// not spent: returns how many tokens the request must spend.
+async fn charge_allowance<T>(
     service: &DeliveryService,
     request: &Request<T>,
     group: &GroupId,
@@ -77,10 +77,21 @@ fn charge_allowance<T>(
     let bucket = service.rows().allowance(group, leaf);
     match service.leaf_allowances.take(bucket, request.now_ms) {
         Ok(()) => Ok(0),
-        Err(_) if request.tokens() > 0 => Ok(1),
+        Err(_) if request.tokens() > 0 => {
+            request.require_unspent_tokens(service, 1).await?;
+            Ok(1)
+        }
         Err(empty) => Err(DsError::TooManyRequests {
             retry_after_ms: empty.retry_after_ms,
         }),
+    }
+}
+
+/// Tree work takes milliseconds in a large group: other requests of this thread go on meanwhile.
+fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

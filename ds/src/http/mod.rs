@@ -161,7 +161,7 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     let envelope = Envelope::decode(body, operation, service.clock.now_unix_ms())?;
     let row = envelope.result_row(service);
     if let Some(sealed) = service.store.result(row).await? {
-        return Ok(envelope.digest().open(&sealed)?);
+        return envelope.digest().open(&sealed);
     }
     let tokens = verified_tokens(service, headers)?;
     let request = envelope.into_request::<T>(tokens)?;
@@ -169,9 +169,9 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
         Ok(response) => Ok(response.encode()),
         // The same request came twice at once, and the other was first: its transition says so, or what it
         // left behind looked like a reason to refuse.
-        Err(DsError::AlreadyDone(sealed)) => Ok(RequestDigest::of(body).open(&sealed)?),
+        Err(DsError::AlreadyDone(sealed)) => RequestDigest::of(body).open(&sealed),
         Err(error) => match service.store.result(row).await? {
-            Some(sealed) => Ok(RequestDigest::of(body).open(&sealed)?),
+            Some(sealed) => RequestDigest::of(body).open(&sealed),
             None => Err(error),
         },
     }

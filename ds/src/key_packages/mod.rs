@@ -13,6 +13,7 @@ use protocol::time::day_of;
 
 use crate::error::DsError;
 use crate::groups::SUPPORTED_CIPHERSUITES;
+use crate::limits::within;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{NewKeyPackageSet, StoreError};
@@ -46,6 +47,10 @@ pub async fn publish_key_packages(
         if set.expiry_day < today || set.expiry_day.saturating_sub(today) > MAX_LIFETIME_DAYS {
             return Err(ProblemType::LimitExceeded.into());
         }
+        within(
+            set.sealed.as_slice().len(),
+            service.settings.limits.key_package_set_bytes,
+        )?;
         sets.push(NewKeyPackageSet {
             id: crypto::random()?,
             ciphersuite: set.ciphersuite,

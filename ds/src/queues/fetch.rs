@@ -20,8 +20,12 @@ use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::DayRow;
 
-/// Payload bytes after which an answer is full (it holds at least one entry).
+/// Bytes of an answer, unless its first entry alone is longer. A gateway passes 2 MiB; no payload is so
+/// long that it would not fit into an answer of its own (`limits`).
 const RESPONSE_BYTES: usize = 768 * 1024;
+
+/// Of an entry beside its payload: id, encapsulation, sealed content, lengths.
+const ENTRY_BYTES: usize = 192;
 
 /// A long poll looks again after this time even when nothing woke it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -195,11 +199,16 @@ impl Answer {
                 let Some(sealed_payload) = payload else {
                     continue;
                 };
-                if self.response.entries.len() >= self.limit || self.bytes >= RESPONSE_BYTES {
+                let bytes = self
+                    .bytes
+                    .saturating_add(sealed_payload.len())
+                    .saturating_add(ENTRY_BYTES);
+                let entries = self.response.entries.len();
+                if entries >= self.limit || (entries > 0 && bytes > RESPONSE_BYTES) {
                     self.response.more = 1;
                     return Ok(false);
                 }
-                self.bytes = self.bytes.saturating_add(sealed_payload.len());
+                self.bytes = bytes;
                 self.response.entries.push(QueueEntry {
                     id: found.id,
                     encapsulated_key: entry.encapsulated_key,

@@ -142,6 +142,13 @@ impl Store for Memory {
         Ok(())
     }
 
+    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError> {
+        let tables = self.tables();
+        Ok(at
+            .iter()
+            .any(|at| tables.reservations.get(at) == Some(&owner_tag)))
+    }
+
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
@@ -437,6 +444,13 @@ impl Store for Memory {
             .handles
             .get(&row)
             .map(|(_, sealed)| sealed.clone()))
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        let tables = self.tables();
+        Ok(spends
+            .iter()
+            .any(|spend| tables.spent.contains(&(spend.issuer_key_id, spend.row))))
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {

@@ -241,6 +241,10 @@ pub trait Store: Send + Sync + 'static {
         receipt: Receipt,
     ) -> Result<(), StoreError>;
 
+    /// Whether this owner has reserved the group id on one of these days: a cheap read, before the work
+    /// that a creation costs. [`Store::create_group`] decides.
+    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError>;
+
     /// Invariant: a group is created once, by who reserved its id; the reservation is consumed.
     /// [`StoreError::Absent`] without a reservation of this owner, [`StoreError::Taken`] if the id is in use.
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError>;
@@ -345,6 +349,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// A handle's sealed record.
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Whether any of these tokens is spent: a cheap read, before the work that they pay for. The
+    /// transition that spends them decides.
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError>;
 
     /// Records results and spends that have no other effect (e.g. a look-up that costs a token, an
     /// allowance bought with one).

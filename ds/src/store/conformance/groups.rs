@@ -1,7 +1,7 @@
 //! Reservations, groups and their versions.
 
 use super::fixtures::*;
-use crate::store::{NewGroup, Reservation, StoreError, StoredGroup};
+use crate::store::{DayRow, NewGroup, Reservation, StoreError, StoredGroup};
 
 pub async fn a_group_id_is_reserved_once(store: Engine) {
     store
@@ -55,6 +55,30 @@ pub async fn only_who_reserved_a_group_id_creates_the_group_and_once(store: Engi
         store.create_group(new_group(1, 1), free()).await,
         Err(StoreError::Absent)
     ));
+}
+
+pub async fn a_reservation_is_its_owners_until_it_is_used(store: Engine) {
+    let days = |number: u64| {
+        let at = today(number);
+        vec![
+            at,
+            DayRow {
+                day: at.day - 1,
+                ..at
+            },
+        ]
+    };
+    let reserved = async |number, by| store.is_reserved(days(number), owner(by)).await.unwrap();
+    store
+        .reserve_group(reservation(1, 1), free())
+        .await
+        .unwrap();
+    assert!(reserved(1, 1).await);
+    assert!(!reserved(1, 2).await);
+    assert!(!reserved(2, 1).await);
+    assert!(!store.is_reserved(vec![], owner(1)).await.unwrap());
+    store.create_group(new_group(1, 1), free()).await.unwrap();
+    assert!(!reserved(1, 1).await);
 }
 
 pub async fn a_reservation_is_found_on_any_of_the_days_asked_for(store: Engine) {

@@ -240,6 +240,21 @@ pub async fn a_token_is_spent_for_its_issuer_key_only(store: Engine) {
     ));
 }
 
+pub async fn one_spent_token_among_several_is_seen(store: Engine) {
+    store.settle(paying(vec![token(1, 1)])).await.unwrap();
+    for (asked, spent) in [
+        (vec![], false),
+        (vec![token(1, 2)], false),
+        (vec![token(2, 1)], false),
+        (vec![token(1, 1)], true),
+        (vec![token(1, 2), token(1, 1)], true),
+    ] {
+        assert_eq!(store.is_spent(asked).await.unwrap(), spent);
+    }
+    // To look is not to spend.
+    store.settle(paying(vec![token(1, 2)])).await.unwrap();
+}
+
 pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
     store
         .reserve_group(reservation(1, 1), receipt(1))

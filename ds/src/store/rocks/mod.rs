@@ -33,7 +33,7 @@ use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
+    Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Version of tables, keys and values. Another one is refused at open.
@@ -263,6 +263,11 @@ impl Store for Rocks {
             .await
     }
 
+    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError> {
+        self.blocking(move |engine| engine.is_reserved_by(&at, &owner_tag))
+            .await
+    }
+
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.create_group(&group, &receipt))
             .await
@@ -397,6 +402,10 @@ impl Store for Rocks {
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.blocking(move |engine| engine.handle(&row)).await
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        self.blocking(move |engine| engine.is_spent(&spends)).await
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {

@@ -3,9 +3,9 @@
 use protocol::ids::Incarnation;
 use rocksdb::ReadOptions;
 
-use super::tables::{SET_KEY_LEN, Table, day_key, set_of, suite_key};
+use super::tables::{SET_KEY_LEN, Table, day_key, set_of, spent_key, suite_key};
 use super::{Engine, failed, malformed};
-use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, StoreError, StoredGroup};
+use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, Spend, StoreError, StoredGroup};
 
 /// Behind an owner's tag in pools and handles.
 pub(super) const OWNER_TAG_LEN: usize = 32;
@@ -71,6 +71,29 @@ impl Engine {
             roster: roster.to_vec(),
             tree,
         }))
+    }
+
+    pub(super) fn is_reserved_by(
+        &self,
+        at: &[DayRow],
+        owner_tag: &[u8; 32],
+    ) -> Result<bool, StoreError> {
+        for at in at {
+            let owner = self.read(Table::Reservations, &day_key(at))?;
+            if owner.is_some_and(|owner| *owner == owner_tag[..]) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn is_spent(&self, spends: &[Spend]) -> Result<bool, StoreError> {
+        for spend in spends {
+            if self.has(Table::Spent, &spent_key(spend))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn join_record(&self, at: &[DayRow]) -> Result<Option<Vec<u8>>, StoreError> {

@@ -18,6 +18,7 @@ use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::SignatureKeyPair;
 use ds::DeliveryService;
+use ds::limits::RequestLimits;
 use ds::service_state::Settings;
 use ds::store::Store;
 use ds::store::memory::Memory;
@@ -138,6 +139,7 @@ impl Service {
             leaf_allowance: setup.allowance,
             retention_days: RETENTION_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
+            limits: RequestLimits::default(),
         };
         let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
@@ -278,6 +280,20 @@ impl Service {
             before,
             "a refusal must change nothing"
         );
+        problem
+    }
+
+    /// Posts something that must be refused after work that its token paid for: the token is spent and
+    /// the refusal recorded, nothing else; the same request again is answered alike and costs nothing.
+    pub async fn refused_at_cost(&self, operation: Operation, request: &[u8]) -> ProblemType {
+        let token = [tokens::mint()];
+        let before = self.store.transitions();
+        let problem = self.post_with(operation, request, &token).await.problem();
+        assert_eq!(self.store.transitions(), before + 1);
+        assert_eq!(self.store.settled(), Some(before + 1));
+        let again = self.post_with(operation, request, &[]).await;
+        assert_eq!(again.problem(), problem);
+        assert_eq!(self.store.transitions(), before + 1);
         problem
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
+    Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -18,6 +18,8 @@ type Interlude = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Watched {
     engine: Arc<dyn Store>,
     transitions: AtomicU64,
+    /// The number of the last transition that only settled a receipt; 0 for none.
+    settled: AtomicU64,
     interlude: Mutex<Option<Interlude>>,
 }
 
@@ -26,6 +28,7 @@ impl Watched {
         Self {
             engine,
             transitions: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             interlude: Mutex::new(None),
         }
     }
@@ -33,6 +36,11 @@ impl Watched {
     /// How many transitions have succeeded.
     pub fn transitions(&self) -> u64 {
         self.transitions.load(Ordering::SeqCst)
+    }
+
+    /// The number of the last transition that spent and recorded, and did nothing else.
+    pub fn settled(&self) -> Option<u64> {
+        Some(self.settled.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
     /// Runs `interlude` right before the next transition of a group.
@@ -70,6 +78,10 @@ impl Store for Watched {
         receipt: Receipt,
     ) -> Result<(), StoreError> {
         self.count(self.engine.reserve_group(reservation, receipt).await)
+    }
+
+    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError> {
+        self.engine.is_reserved(at, owner_tag).await
     }
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
@@ -206,8 +218,16 @@ impl Store for Watched {
         self.engine.handle(row).await
     }
 
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        self.engine.is_spent(spends).await
+    }
+
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
-        self.count(self.engine.settle(receipt).await)
+        let outcome = self.count(self.engine.settle(receipt).await);
+        if outcome.is_ok() {
+            self.settled.store(self.transitions(), Ordering::SeqCst);
+        }
+        outcome
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
