@@ -25,7 +25,8 @@ use super::roster::{Leaf, RecentCommit, Roster};
 use super::rules::{self, Effect};
 use super::tree::{Fields, Tree};
 use super::{
-    ATTEMPTS, authenticate, charge_allowance, join, open_roster, queues, without_starving_others,
+    ATTEMPTS, authenticate, charge_allowance, join, open_roster, queues, with_tree,
+    without_starving_others,
 };
 use crate::error::DsError;
 use crate::limits::within;
@@ -86,7 +87,7 @@ pub async fn commit(
     let row = service.rows().group(&attempt.group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, true).await?;
+        let stored = service.store.group(row, false).await?;
         let opened = open_roster_with_either(&attempt, stored.as_ref())?;
         let roster = Roster::read(&opened.bytes)?;
         let sender = match authenticate(&request, &roster) {
@@ -115,7 +116,9 @@ pub async fn commit(
             None => *charged
                 .insert(charge_allowance(service, &request, &attempt.group_id, sender).await?),
         };
-        let stored = stored.ok_or(ProblemType::UnknownGroup)?;
+        let Some(stored) = with_tree(service, row, stored).await? else {
+            continue;
+        };
         let decided = without_starving_others(|| attempt.decide(service, &roster, stored, message));
         let decision = match decided {
             Ok(decision) => decision,
@@ -167,7 +170,7 @@ pub async fn join_connection(
     attempt.check_sizes(service)?;
     let row = service.rows().group(&attempt.group_id);
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, true).await?;
+        let stored = service.store.group(row, false).await?;
         let opened = open_roster(&attempt.group_id, &attempt.key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
         if let Some(answer) = attempt.answered(&roster) {
@@ -177,7 +180,9 @@ pub async fn join_connection(
         if *message.sender() != Sender::NewMemberCommit {
             return Err(ProblemType::InvalidCommit.into());
         }
-        let stored = stored.ok_or(ProblemType::UnknownGroup)?;
+        let Some(stored) = with_tree(service, row, stored).await? else {
+            continue;
+        };
         let decided = without_starving_others(|| attempt.decide(service, &roster, stored, message));
         // The request is the joiner's own: signed by the key of the leaf that it brings.
         let decided = decided.and_then(|decision| {

@@ -16,7 +16,7 @@ use protocol::time::day_of;
 
 use super::roster::Roster;
 use super::tree::Tree;
-use super::{ATTEMPTS, authenticate, charge_allowance, open_roster};
+use super::{ATTEMPTS, authenticate, charge_allowance, open_roster, with_tree};
 use crate::error::DsError;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
@@ -113,24 +113,26 @@ pub async fn external_commit_info(
     request.authenticate_key()?;
     let group_id = request.body.group_id;
     let key = StateKey::from(&request.body.state_key);
-    let stored = service
-        .store
-        .group(service.rows().group(&group_id), true)
-        .await?;
-    let opened = open_roster(&group_id, &key, stored.as_ref())?;
-    let roster = Roster::read(&opened)?;
-    if roster.kind() != GroupKind::Connection || roster.leaves().len() != 1 {
-        return Err(ProblemType::NotAllowed.into());
+    let row = service.rows().group(&group_id);
+    for _ in 0..ATTEMPTS {
+        let stored = service.store.group(row, false).await?;
+        let opened = open_roster(&group_id, &key, stored.as_ref())?;
+        let roster = Roster::read(&opened)?;
+        if roster.kind() != GroupKind::Connection || roster.leaves().len() != 1 {
+            return Err(ProblemType::NotAllowed.into());
+        }
+        let Some(stored) = with_tree(service, row, stored).await? else {
+            continue;
+        };
+        let sealed = stored.tree.ok_or(DsError::Internal("tree"))?;
+        let tree = Tree::open(&group_id, &key, &sealed)?;
+        return Ok(ExternalCommitInfoResponse {
+            group_info: opaque(tree.group_info_message()?),
+            ratchet_tree: opaque(tree.ratchet_tree()?),
+            leaves: link_keys(&roster),
+        });
     }
-    let sealed = stored
-        .and_then(|stored| stored.tree)
-        .ok_or(DsError::Internal("tree"))?;
-    let tree = Tree::open(&group_id, &key, &sealed)?;
-    Ok(ExternalCommitInfoResponse {
-        group_info: opaque(tree.group_info_message()?),
-        ratchet_tree: opaque(tree.ratchet_tree()?),
-        leaves: link_keys(&roster),
-    })
+    Err(ProblemType::Conflict.into())
 }
 
 /// Takes a leaf's recovery secret into the sealed roster and writes its record; the record under the

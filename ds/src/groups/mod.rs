@@ -10,6 +10,7 @@ pub mod rules;
 pub mod tree;
 
 use crypto::keys::StateKey;
+use crypto::rows::Row;
 use crypto::sealing::{self, Place};
 use protocol::ids::{GroupId, QueueId};
 use protocol::problem::ProblemType;
@@ -52,6 +53,19 @@ fn open_roster(
             Err(ProblemType::UnknownGroup.into())
         }
     }
+}
+
+/// The opened version with its tree, which is read only once a key has opened the roster: an unknown
+/// group and a wrong key cost the same reads, whatever the size of the group. `None` if the group has
+/// moved on in between.
+async fn with_tree(
+    service: &DeliveryService,
+    row: Row,
+    opened: Option<StoredGroup>,
+) -> Result<Option<StoredGroup>, DsError> {
+    let opened = opened.ok_or(ProblemType::UnknownGroup)?;
+    let stored = service.store.group(row, true).await?;
+    Ok(stored.filter(|stored| stored.version == opened.version))
 }
 
 /// Authenticates the leaf that a request claims, against the roster.

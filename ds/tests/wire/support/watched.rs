@@ -20,7 +20,9 @@ pub struct Watched {
     transitions: AtomicU64,
     /// The number of the last transition that only settled a receipt; 0 for none.
     settled: AtomicU64,
+    trees_read: AtomicU64,
     interlude: Mutex<Option<Interlude>>,
+    tree_interlude: Mutex<Option<Interlude>>,
 }
 
 impl Watched {
@@ -29,7 +31,9 @@ impl Watched {
             engine,
             transitions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            trees_read: AtomicU64::new(0),
             interlude: Mutex::new(None),
+            tree_interlude: Mutex::new(None),
         }
     }
 
@@ -41,6 +45,16 @@ impl Watched {
     /// The number of the last transition that spent and recorded, and did nothing else.
     pub fn settled(&self) -> Option<u64> {
         Some(self.settled.load(Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+
+    /// How often a tree was asked for.
+    pub fn trees_read(&self) -> u64 {
+        self.trees_read.load(Ordering::SeqCst)
+    }
+
+    /// Runs `interlude` right before the next tree is read: between roster and tree.
+    pub fn before_next_tree(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+        *self.tree_interlude.lock().unwrap() = Some(Box::pin(interlude));
     }
 
     /// Runs `interlude` right before the next transition of a group.
@@ -89,6 +103,13 @@ impl Store for Watched {
     }
 
     async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+        if with_tree {
+            let interlude = self.tree_interlude.lock().unwrap().take();
+            if let Some(interlude) = interlude {
+                interlude.await;
+            }
+            self.trees_read.fetch_add(1, Ordering::SeqCst);
+        }
         self.engine.group(group, with_tree).await
     }
 
