@@ -107,6 +107,10 @@ pub async fn commit(
                 current: roster.epoch,
             });
         }
+        // A rotation to the same key would leave the removed with a key that opens.
+        if attempt.next_key.as_ref() == Some(&attempt.key) {
+            return Err(ProblemType::RotationRequired.into());
+        }
         let message = attempt.parse(&roster)?;
         if !matches!(message.sender(), Sender::Member(index) if index.u32() == sender) {
             return Err(ProblemType::InvalidCommit.into());

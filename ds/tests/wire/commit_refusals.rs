@@ -126,6 +126,25 @@ async fn a_removal_without_rotation_is_rejected_and_changes_nothing(service: Ser
 }
 
 #[tokio::test]
+async fn a_rotation_brings_another_key() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let Trio { alice, id, .. } = &mut trio;
+    let commit = alice.stage(id, Plan::remove([2]));
+    alice.abandon(id);
+    let same_key = Commit {
+        next_state_key: Some(commit.state_key),
+        ..commit
+    };
+    let request = alice.commit_request(&service, &same_key);
+    assert_eq!(
+        service.refused(Operation::RemoveUsers, &request).await,
+        ProblemType::RotationRequired
+    );
+    trio.still_works(&service).await;
+}
+
+#[tokio::test]
 async fn the_announced_rotation_is_the_one_that_happens() {
     let service = Service::start(Engine::Memory);
     let mut trio = trio(&service).await;
