@@ -343,7 +343,7 @@ impl Attempt<'_> {
         let effect = rules::judge(
             service,
             self.operation,
-            roster,
+            (roster, &tree),
             &sender,
             &staged,
             &aad,

@@ -13,6 +13,7 @@ use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
 
 use super::roster::{Leaf, Roster};
+use super::tree::Tree;
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
 
@@ -86,7 +87,7 @@ pub struct Effect {
     pub committer: Option<(LeafClaims, Option<Vec<u8>>)>,
 }
 
-/// Judges a commit.
+/// Judges a commit against the roster and tree that it was made on.
 ///
 /// # Errors
 /// [`ProblemType::InvalidCommit`], [`ProblemType::InvalidLeaf`], [`ProblemType::NotAllowed`],
@@ -94,7 +95,7 @@ pub struct Effect {
 pub fn judge(
     service: &DeliveryService,
     operation: Operation,
-    roster: &Roster<'_>,
+    (roster, tree): (&Roster<'_>, &Tree),
     sender: &Sender,
     staged: &StagedCommit,
     aad: &CommitAad,
@@ -143,7 +144,15 @@ pub fn judge(
     {
         return Err(ProblemType::InvalidCommit.into());
     }
-    with_committer(service, operation, roster, sender, staged, aad, effect)
+    with_committer(
+        service,
+        operation,
+        (roster, tree),
+        sender,
+        staged,
+        aad,
+        effect,
+    )
 }
 
 fn only(staged: &StagedCommit, allowed: fn(&Proposal) -> bool) -> Result<(), DsError> {
@@ -262,7 +271,7 @@ fn join_connection(
 fn with_committer(
     service: &DeliveryService,
     operation: Operation,
-    roster: &Roster<'_>,
+    (roster, tree): (&Roster<'_>, &Tree),
     sender: &Sender,
     staged: &StagedCommit,
     aad: &CommitAad,
@@ -278,8 +287,14 @@ fn with_committer(
         .leaf(index.u32())
         .ok_or(DsError::Internal("roster is not the tree's"))?;
     let claims = LeafClaims::of(service, leaf)?;
-    let credential_changed = leaf.signature_key().as_slice() != old.signature_key.as_ref()
-        || claims.user_pseudonym != old.user_pseudonym.as_ref();
+    // Before the merge: the leaf that members know. All of its credential, the ciphertext of the identity
+    // link too: another one takes another link key, which comes with an update only.
+    let known = tree
+        .group
+        .leaf(*index)
+        .ok_or(DsError::Internal("roster is not the tree's"))?;
+    let credential_changed =
+        leaf.signature_key() != known.signature_key() || leaf.credential() != known.credential();
     if operation == Operation::UpdateClient {
         let link_key = match (
             credential_changed,
