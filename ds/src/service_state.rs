@@ -10,6 +10,7 @@ use service::shutdown::Shutdown;
 
 use crate::error::DsError;
 use crate::limits::RequestLimits;
+use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
 use crate::store::Store;
@@ -23,6 +24,7 @@ pub struct DeliveryService {
     pub(crate) shutdown: Shutdown,
     pub(crate) streams: Streams,
     pub(crate) wakeups: Wakeups,
+    pub(crate) sequence: Sequence,
     pub(crate) leaf_allowances: Allowances,
     pub(crate) settings: Settings,
     issuer_keys: RwLock<Arc<IssuerKeys>>,
@@ -65,6 +67,7 @@ impl DeliveryService {
         Ok(Self {
             streams: Streams::new(),
             wakeups: Wakeups::default(),
+            sequence: Sequence::default(),
             leaf_allowances: Allowances::new(settings.leaf_allowance),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
             store,

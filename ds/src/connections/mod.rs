@@ -138,11 +138,8 @@ pub async fn lookup_handle(
                 .await?;
             Ok(response)
         }
-        Err(DsError::Refused(ProblemType::UnknownHandle)) => {
-            let mut receipt = request.receipt(service, price, &[])?;
-            receipt.result = None;
-            service.store.settle(receipt).await?;
-            Err(ProblemType::UnknownHandle.into())
+        Err(unknown @ DsError::Refused(ProblemType::UnknownHandle)) => {
+            Err(request.refuse_at_cost(service, price, unknown).await)
         }
         Err(other) => Err(other),
     }

@@ -54,7 +54,7 @@ pub async fn prepare(
         day,
         row: crypto::random()?,
     };
-    let sequence = now_ms.saturating_mul(1000);
+    let sequence = service.sequence.next(now_ms);
     let mut references: u32 = 0;
     for queue in recipients {
         let Some(stream) = generation.stream(service, queue).await? else {

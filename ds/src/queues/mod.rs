@@ -3,6 +3,7 @@
 pub mod create;
 pub mod deliver;
 pub mod fetch;
+pub mod sequence;
 pub mod streams;
 pub mod wakeups;
 

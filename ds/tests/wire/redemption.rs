@@ -175,6 +175,18 @@ async fn looking_an_unknown_handle_up_costs_its_token() {
         .post_with(Operation::LookupHandle, &request, &token)
         .await;
     assert_eq!(reply.problem(), ProblemType::UnknownHandle);
+    // The answer was lost: the same request costs no second token.
+    let before = service.store.transitions();
+    let fresh = [tokens::mint()];
+    let reply = service
+        .post_with(Operation::LookupHandle, &request, &fresh)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::UnknownHandle);
+    assert_eq!(service.store.transitions(), before);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &fresh)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
     let reply = service
         .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
         .await;
