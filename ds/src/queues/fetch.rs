@@ -12,8 +12,8 @@ use protocol::queues::{
 };
 use protocol::time::day_of;
 
-use super::QueueRecord;
 use super::deliver::EntryValue;
+use super::owner::owned;
 use super::streams::BLOCK;
 use crate::error::DsError;
 use crate::request::Request;
@@ -46,7 +46,10 @@ pub async fn fetch_queue(
     if limit == 0 || limit > MAX_FETCH || wait_ms > MAX_WAIT_MS {
         return Err(ProblemType::LimitExceeded.into());
     }
-    check_owner(service, &request, &queue_id).await?;
+    owned(service, &request, &queue_id)
+        .await?
+        .note_presence(service, &queue_id, request.now_ms)
+        .await?;
     let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
     loop {
         // Taken before looking: what arrives in between wakes us.
@@ -63,20 +66,6 @@ pub async fn fetch_queue(
             () = tokio::time::sleep(LOOK_AGAIN.min(Duration::from_millis(left))) => {}
             () = service.shutdown.requested() => {}
         }
-    }
-}
-
-async fn check_owner<T>(
-    service: &DeliveryService,
-    request: &Request<T>,
-    queue: &QueueId,
-) -> Result<(), DsError> {
-    let key = request.authenticate_key()?;
-    let record = QueueRecord::load(service, queue).await?;
-    if record.is_some_and(|record| record.owner_key == key.0) {
-        Ok(())
-    } else {
-        Err(ProblemType::UnknownQueue.into())
     }
 }
 
@@ -262,7 +251,7 @@ pub async fn acknowledge_queue(
         return Err(ProblemType::LimitExceeded.into());
     }
     let queue = request.body.queue_id;
-    check_owner(service, &request, &queue).await?;
+    owned(service, &request, &queue).await?;
     let today = day_of(request.now_ms);
     let mut ids: Vec<EntryId> = request
         .body
