@@ -11,7 +11,7 @@ use openmls_rust_crypto::RustCrypto;
 use protocol::codec::{WireSecret, opaque};
 use protocol::delivery::{Payload, WelcomeDelivery};
 use protocol::groups::{
-    CommitAad, CommitRequest, EpochAccepted, JoinConnectionRequest, JoinRecordContent,
+    CommitAad, CommitRequest, EpochAccepted, ExternalJoinRequest, JoinRecordContent,
     PartialGroupInfo, WelcomeUpload,
 };
 use protocol::ids::{GroupId, QueueId};
@@ -29,7 +29,7 @@ use crate::error::DsError;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Advance, DayRow, StoredGroup};
+use crate::store::{Advance, DayRow, Parts, ProposalsChange, StoredGroup};
 
 /// A commit on its way through the checks, whoever sent it.
 struct Attempt<'b> {
@@ -81,7 +81,7 @@ pub async fn commit(
     let row = service.rows().group(&attempt.group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, true).await?;
+        let stored = service.store.group(row, Parts::WITH_TREE).await?;
         let opened = open_roster_with_either(&attempt, stored.as_ref())?;
         let roster = Roster::read(&opened.bytes)?;
         let sender = match authenticate(&request, &roster) {
@@ -141,14 +141,14 @@ pub async fn commit(
 /// As [`commit`]; [`ProblemType::NotAllowed`] in other groups and once both are in.
 pub async fn join_connection(
     service: &DeliveryService,
-    request: Request<JoinConnectionRequest>,
+    request: Request<ExternalJoinRequest>,
 ) -> Result<EpochAccepted, DsError> {
     let price = usize::from(service.settings.prices.external_join);
     request.require_tokens(price)?;
     let joiner = request.authenticate_key()?;
     let body = &request.body;
     let attempt = Attempt {
-        operation: Operation::JoinConnection,
+        operation: Operation::ExternalJoin,
         group_id: body.group_id,
         commit: body.commit.as_slice(),
         partial: &body.group_info,
@@ -160,7 +160,7 @@ pub async fn join_connection(
     };
     let row = service.rows().group(&attempt.group_id);
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, true).await?;
+        let stored = service.store.group(row, Parts::WITH_TREE).await?;
         let opened = open_roster(&attempt.group_id, &attempt.key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
         if let Some(answer) = attempt.answered(&roster) {
@@ -376,7 +376,9 @@ impl Attempt<'_> {
                 next: crypto::random()?,
                 roster: next.seal(&self.group_id, key)?,
                 tree: Some(tree.seal(&self.group_id, key, fields)?),
+                proposals: ProposalsChange::Keep,
                 join_record,
+                dropped_join_records: Vec::new(),
                 recovery_records,
                 dropped_recovery_records,
                 deliveries: crate::store::Deliveries::default(),

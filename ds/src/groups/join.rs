@@ -20,7 +20,7 @@ use super::{ATTEMPTS, authenticate, charge_allowance, open_roster};
 use crate::error::DsError;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Advance, DayRow, Deliveries};
+use crate::store::{Advance, DayRow, Deliveries, Parts, ProposalsChange};
 
 /// Hands out the join record of an epoch; only who has the join key can open it.
 ///
@@ -115,7 +115,7 @@ pub async fn external_commit_info(
     let key = StateKey::from(&request.body.state_key);
     let stored = service
         .store
-        .group(service.rows().group(&group_id), true)
+        .group(service.rows().group(&group_id), Parts::WITH_TREE)
         .await?;
     let opened = open_roster(&group_id, &key, stored.as_ref())?;
     let roster = Roster::read(&opened)?;
@@ -130,6 +130,7 @@ pub async fn external_commit_info(
         group_info: opaque(tree.group_info_message()?),
         ratchet_tree: opaque(tree.ratchet_tree()?),
         leaves: link_keys(&roster),
+        self_removes: Vec::new(),
     })
 }
 
@@ -148,7 +149,7 @@ pub async fn set_recovery_secret(
     let secret = RecoverySecret::from(&request.body.recovery_secret);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, false).await?;
+        let stored = service.store.group(row, Parts::ROSTER).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
         let mut roster = Roster::read(&opened)?;
         let index = authenticate(&request, &roster)?.index;
@@ -167,7 +168,9 @@ pub async fn set_recovery_secret(
             next: crypto::random()?,
             roster: roster.seal(&group_id, &key)?,
             tree: None,
+            proposals: ProposalsChange::Keep,
             join_record: None,
+            dropped_join_records: Vec::new(),
             recovery_records: vec![sealed_recovery_record(service, &secret, &key)?],
             dropped_recovery_records: former
                 .filter(|former| *former != secret)

@@ -133,12 +133,12 @@ pub fn judge(
             }
             Effect::default()
         }
-        (Operation::JoinConnection, GroupKind::Connection) => {
+        (Operation::ExternalJoin, GroupKind::Connection) => {
             join_connection(service, roster, staged, aad)?
         }
         _ => return Err(ProblemType::NotAllowed.into()),
     };
-    if operation != Operation::JoinConnection
+    if operation != Operation::ExternalJoin
         && !aad.encrypted_connection_response.as_slice().is_empty()
     {
         return Err(ProblemType::InvalidCommit.into());
