@@ -78,11 +78,7 @@ pub async fn create_group(
     let row = service.rows().group(&group_id);
     // Before the tree: a reservation has cost a token.
     let reservations = reservation_days.iter().map(|day| DayRow { day: *day, row });
-    if !service
-        .store
-        .is_reserved(reservations.collect(), owner_tag)
-        .await?
-    {
+    if service.store.reservation(reservations.collect()).await? != Some(owner_tag) {
         return Err(ProblemType::InvalidGroupId.into());
     }
     if body.encrypted_identity_link_key.as_slice().len() != WRAPPED_LINK_KEY_LEN {

@@ -17,6 +17,7 @@ use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
+use crate::store::Parts;
 
 /// Puts a message into every other member's queue.
 ///
@@ -37,7 +38,7 @@ pub async fn send_message(
     let mut charged = None;
     // A commit between our reading and writing makes us look again: the roster has changed.
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, false).await?;
+        let stored = service.store.group(row, Parts::ROSTER).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
         let sender = authenticate(&request, &roster)?.index;

@@ -40,7 +40,11 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
             key_id,
             public_key: URL_SAFE.encode(public_key),
         },
-        external_sender_key: URL_SAFE.encode(service.keys.external_sender().public()),
+        external_sender_key: URL_SAFE.encode(
+            service
+                .keys
+                .external_sender_public(crypto::sign::Scheme::Ed25519)?,
+        ),
         issuer: AcceptedIssuer {
             name: settings.issuer_name.clone(),
             challenge: URL_SAFE.encode(settings.challenge.as_bytes()),

@@ -71,7 +71,7 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     router = operation!(router, Operation::UpdateClient, |service, request| {
         groups::commit::commit(service, Operation::UpdateClient, request).await
     });
-    router = operation!(router, Operation::JoinConnection, |service, request| {
+    router = operation!(router, Operation::ExternalJoin, |service, request| {
         groups::commit::join_connection(service, request).await
     });
     router = operation!(router, Operation::SendMessage, |service, request| {

@@ -13,6 +13,7 @@
 
 #[cfg(test)]
 mod crash_tests;
+mod pools;
 mod queues;
 mod reads;
 mod stripes;
@@ -32,8 +33,8 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, WriteBatch, WriteOptions};
 use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
+    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Version of tables, keys and values. Another one is refused at open.
@@ -263,23 +264,31 @@ impl Store for Rocks {
             .await
     }
 
-    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError> {
-        self.blocking(move |engine| engine.is_reserved_by(&at, &owner_tag))
-            .await
-    }
-
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.create_group(&group, &receipt))
             .await
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        self.blocking(move |engine| engine.group(&group, with_tree))
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.blocking(move |engine| engine.reservation(&at)).await
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        self.blocking(move |engine| engine.group(&group, parts))
             .await
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.advance_group(&advance, &receipt))
+            .await
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_group(&deletion, &receipt))
             .await
     }
 
@@ -323,6 +332,23 @@ impl Store for Rocks {
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.blocking(move |engine| engine.value(Table::Queues, &row))
             .await
+    }
+
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.blocking(move |engine| engine.queues(&rows)).await
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| {
+            engine.replace_queue(&row, &expected, sealed.as_deref(), &receipt)
+        })
+        .await
     }
 
     async fn register_incarnation(
@@ -369,6 +395,16 @@ impl Store for Rocks {
             .await
     }
 
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_key_packages(&pool, &owner_tag, &receipt))
+            .await
+    }
+
     async fn claimable_set(
         &self,
         pool: Row,
@@ -402,6 +438,16 @@ impl Store for Rocks {
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.blocking(move |engine| engine.handle(&row)).await
+    }
+
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_handle(&row, &owner_tag, &receipt))
+            .await
     }
 
     async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {

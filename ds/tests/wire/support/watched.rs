@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
+    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -94,28 +94,37 @@ impl Store for Watched {
         self.count(self.engine.reserve_group(reservation, receipt).await)
     }
 
-    async fn is_reserved(&self, at: Vec<DayRow>, owner_tag: [u8; 32]) -> Result<bool, StoreError> {
-        self.engine.is_reserved(at, owner_tag).await
-    }
-
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.count(self.engine.create_group(group, receipt).await)
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        if with_tree {
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.engine.reservation(at).await
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        if parts.tree {
             let interlude = self.tree_interlude.lock().unwrap().take();
             if let Some(interlude) = interlude {
                 interlude.await;
             }
             self.trees_read.fetch_add(1, Ordering::SeqCst);
         }
-        self.engine.group(group, with_tree).await
+        self.engine.group(group, parts).await
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
         self.play_interlude().await;
         self.count(self.engine.advance_group(advance, receipt).await)
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.play_interlude().await;
+        self.count(self.engine.delete_group(deletion, receipt).await)
     }
 
     async fn deliver_to_group(
@@ -156,6 +165,24 @@ impl Store for Watched {
 
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.engine.queue(row).await
+    }
+
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.engine.queues(rows).await
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(
+            self.engine
+                .replace_queue(row, expected, sealed, receipt)
+                .await,
+        )
     }
 
     async fn register_incarnation(
@@ -201,6 +228,19 @@ impl Store for Watched {
         )
     }
 
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(
+            self.engine
+                .delete_key_packages(pool, owner_tag, receipt)
+                .await,
+        )
+    }
+
     async fn claimable_set(
         &self,
         pool: Row,
@@ -237,6 +277,15 @@ impl Store for Watched {
 
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.engine.handle(row).await
+    }
+
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(self.engine.delete_handle(row, owner_tag, receipt).await)
     }
 
     async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
