@@ -20,6 +20,8 @@ pub struct Config {
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_retention_days")]
     pub retention_days: u32,
+    #[serde(default = "default_inactivity_days")]
+    pub inactivity_days: u32,
     pub store: StoreSettings,
     pub issuer: IssuerSettings,
     #[serde(default = "default_prices")]
@@ -88,6 +90,10 @@ pub struct LimitSettings {
     pub max_group_info_bytes: usize,
     pub max_new_tree_bytes: usize,
     pub max_key_package_set_bytes: usize,
+    pub max_proposal_bytes: usize,
+    pub max_members: usize,
+    pub max_proposals: usize,
+    pub max_pending_proposals: usize,
 }
 
 impl Default for LimitSettings {
@@ -106,6 +112,10 @@ impl Default for LimitSettings {
             group_info_bytes,
             new_tree_bytes,
             key_package_set_bytes,
+            proposal_bytes,
+            members,
+            proposals,
+            pending_proposals,
         } = RequestLimits::default();
         Self {
             // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
@@ -122,6 +132,10 @@ impl Default for LimitSettings {
             max_group_info_bytes: group_info_bytes,
             max_new_tree_bytes: new_tree_bytes,
             max_key_package_set_bytes: key_package_set_bytes,
+            max_proposal_bytes: proposal_bytes,
+            max_members: members,
+            max_proposals: proposals,
+            max_pending_proposals: pending_proposals,
         }
     }
 }
@@ -150,6 +164,10 @@ impl LimitSettings {
             group_info_bytes: self.max_group_info_bytes,
             new_tree_bytes: self.max_new_tree_bytes,
             key_package_set_bytes: self.max_key_package_set_bytes,
+            proposal_bytes: self.max_proposal_bytes,
+            members: self.max_members,
+            proposals: self.max_proposals,
+            pending_proposals: self.max_pending_proposals,
         }
     }
 }
@@ -174,6 +192,10 @@ impl ServiceConfig for Config {
 
 fn default_retention_days() -> u32 {
     30
+}
+
+fn default_inactivity_days() -> u32 {
+    90
 }
 
 fn default_refresh_seconds() -> u64 {

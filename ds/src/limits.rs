@@ -22,6 +22,14 @@ pub struct RequestLimits {
     pub new_tree_bytes: usize,
     /// A sealed KeyPackage set.
     pub key_package_set_bytes: usize,
+    /// A proposal that stands alone.
+    pub proposal_bytes: usize,
+    /// Leaves of a group.
+    pub members: usize,
+    /// Proposals that a commit covers.
+    pub proposals: usize,
+    /// Proposals that are pending in a group.
+    pub pending_proposals: usize,
 }
 
 impl Default for RequestLimits {
@@ -33,6 +41,10 @@ impl Default for RequestLimits {
             group_info_bytes: 16 * 1024,
             new_tree_bytes: 16 * 1024,
             key_package_set_bytes: 64 * 1024,
+            proposal_bytes: 16 * 1024,
+            members: 5000,
+            proposals: 5000,
+            pending_proposals: 256,
         }
     }
 }

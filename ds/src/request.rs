@@ -37,8 +37,14 @@ impl AuthenticatedKey {
     /// database cannot be searched for a known key.
     #[must_use]
     pub fn tag(&self, service: &DeliveryService, purpose: &str) -> [u8; 32] {
-        crypto::kdf::derive(service.rows().storage_key().expose(), purpose, &self.0)
+        key_tag(service, purpose, &self.0)
     }
+}
+
+/// As [`AuthenticatedKey::tag`], for a key of any scheme.
+#[must_use]
+pub fn key_tag(service: &DeliveryService, purpose: &str, key: &[u8]) -> [u8; 32] {
+    crypto::kdf::derive(service.rows().storage_key().expose(), purpose, key)
 }
 
 /// An envelope in order, before its body is decoded and its tokens are verified.
@@ -122,6 +128,19 @@ impl<T> Request<T> {
             .try_into()
             .map(AuthenticatedKey)
             .map_err(|_| ProblemType::BadSignature.into())
+    }
+
+    /// As [`Request::authenticate_key`], for a key that is a leaf's, now or later: of any scheme that
+    /// leaves have.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`].
+    pub fn authenticate_leaf_key(&self) -> Result<&[u8], DsError> {
+        let Sender::Key(key) = &self.envelope.sender else {
+            return Err(ProblemType::BadSignature.into());
+        };
+        self.verify(key.as_slice())?;
+        Ok(key.as_slice())
     }
 
     /// The leaf index that the sender claims, for looking its key up.

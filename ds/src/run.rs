@@ -70,6 +70,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
             max_buckets: config.leaf_allowance.max_buckets,
         },
         retention_days: config.retention_days,
+        inactivity_days: config.inactivity_days,
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
     };

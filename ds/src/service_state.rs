@@ -45,6 +45,8 @@ pub struct Settings {
     pub leaf_allowance: AllowanceLimits,
     /// Days that queue entries and join records are kept.
     pub retention_days: u32,
+    /// Days after which a client that has not read its queue is removed from its groups.
+    pub inactivity_days: u32,
     /// Largest request body.
     pub max_request_bytes: usize,
     /// Of the parts of a request.

@@ -1,11 +1,8 @@
 //! Commits: one successor for each epoch; state and every queue, or nothing.
 
 use crypto::keys::StateKey;
-use crypto::sign;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
-use openmls::prelude::{
-    ContentType, MlsMessageIn, ProtocolMessage, PublicMessageIn, Sender,
-};
+use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage, PublicMessageIn, Sender};
 use protocol::Operation;
 use protocol::codec::WireSecret;
 use protocol::groups::{
@@ -103,9 +100,8 @@ pub async fn commit(
         let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
             continue;
         };
-        let decided = without_starving_others(|| {
-            attempt.decide(service, &roster, &stored, message, None)
-        });
+        let decided =
+            without_starving_others(|| attempt.decide(service, &roster, &stored, message, None));
         let decision = match decided {
             Ok(decision) => decision,
             // The work was done.
@@ -182,7 +178,13 @@ pub async fn external_join(
             continue;
         };
         let decided = without_starving_others(|| {
-            attempt.decide(service, &roster, &stored, message, Some((&permission, joiner)))
+            attempt.decide(
+                service,
+                &roster,
+                &stored,
+                message,
+                Some((&permission, joiner)),
+            )
         });
         let decision = match decided {
             Ok(decision) => decision,
@@ -242,11 +244,11 @@ impl Attempt<'_> {
 
     /// A committer that won but lost the answer comes again with the old key: the state then opens with
     /// the next one, and the roster remembers the commit.
-    fn open_with_either_key(
-        &self,
-        stored: Option<&StoredGroup>,
-    ) -> Result<OpenedRoster, DsError> {
-        match (open_roster(&self.group_id, &self.key, stored), &self.next_key) {
+    fn open_with_either_key(&self, stored: Option<&StoredGroup>) -> Result<OpenedRoster, DsError> {
+        match (
+            open_roster(&self.group_id, &self.key, stored),
+            &self.next_key,
+        ) {
             (Ok(bytes), _) => Ok(OpenedRoster {
                 bytes,
                 with_next_key: false,
@@ -276,7 +278,9 @@ impl Attempt<'_> {
         roster: &Roster<'_>,
     ) -> Option<EpochAccepted> {
         let commit = roster.accepted(&self.digest())?;
-        request.authenticate_leaf(commit.former_key.as_ref()?).ok()?;
+        request
+            .authenticate_leaf(commit.former_key.as_ref()?)
+            .ok()?;
         Some(answer(commit))
     }
 
@@ -316,6 +320,3 @@ fn answer(commit: &RecentCommit<'_>) -> EpochAccepted {
         accepted_timestamp_ms: commit.accepted_timestamp_ms,
     }
 }
-
-/// Longest public key of a leaf.
-pub(super) const LONGEST_LEAF_KEY: usize = sign::P256_PUBLIC_KEY_LEN;

@@ -4,69 +4,44 @@
 pub mod commit;
 pub mod create;
 pub mod join;
+pub mod members;
 pub mod message;
+pub mod parts;
+pub mod permits;
+pub mod proposals;
+pub mod propose;
+pub mod removals;
 pub mod roster;
 pub mod rules;
+pub mod transition;
 pub mod tree;
 
-use crypto::keys::StateKey;
-use crypto::rows::Row;
-use crypto::sealing::{self, Place};
-use protocol::ids::{GroupId, QueueId};
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
-use zeroize::Zeroizing;
 
 use crate::error::DsError;
+use crate::queues::deliver::Recipient;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::StoredGroup;
 use roster::{Leaf, Roster};
 
-/// MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (RFC 9420 §17.1).
-pub const SUPPORTED_CIPHERSUITES: &[u16] = &[1];
+/// The ciphersuites of openmls' RustCrypto provider with a signature scheme that requests here are signed
+/// with: Ed25519 and ECDSA over P-256 (RFC 9420 §17.1, draft-ietf-mls-pq-ciphersuites).
+pub const SUPPORTED_CIPHERSUITES: &[u16] = &[
+    // MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+    0x0001, // MLS_128_DHKEMP256_AES128GCM_SHA256_P256
+    0x0002, // MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
+    0x0003,
+    // MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519: X-Wing, the post-quantum hybrid
+    0x004e, // MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519: X-Wing
+    0x004f,
+];
 
 /// How often a decision that met a concurrent one is made again.
 const ATTEMPTS: usize = 8;
 
 /// Epochs that a message may lag behind, as long as the state key has not rotated since.
 const MESSAGE_LAG_EPOCHS: u64 = 4;
-
-fn place<'a>(group: &'a GroupId, part: &'static str) -> Place<'a> {
-    Place {
-        table: "groups",
-        row: &group.0,
-        part,
-    }
-}
-
-/// Opens the roster. Unknown group, deleted group and wrong key are one answer after the same work.
-fn open_roster(
-    group: &GroupId,
-    key: &StateKey,
-    stored: Option<&StoredGroup>,
-) -> Result<Zeroizing<Vec<u8>>, DsError> {
-    match stored {
-        Some(stored) => sealing::open(key.expose(), place(group, "roster"), &stored.roster)
-            .map_err(|_| ProblemType::UnknownGroup.into()),
-        None => {
-            sealing::open_absent(key.expose(), place(group, "roster"));
-            Err(ProblemType::UnknownGroup.into())
-        }
-    }
-}
-
-/// The opened version with its tree, which is read only once a key has opened the roster: an unknown
-/// group and a wrong key cost the same reads, whatever the size of the group. `None` if the group has
-/// moved on in between.
-async fn with_tree(
-    service: &DeliveryService,
-    row: Row,
-    opened: Option<StoredGroup>,
-) -> Result<Option<StoredGroup>, DsError> {
-    let opened = opened.ok_or(ProblemType::UnknownGroup)?;
-    let stored = service.store.group(row, true).await?;
-    Ok(stored.filter(|stored| stored.version == opened.version))
-}
 
 /// Authenticates the leaf that a request claims, against the roster.
 fn authenticate<'r, 'a, T>(
@@ -101,6 +76,15 @@ async fn charge_allowance<T>(
     }
 }
 
+/// What a token bought.
+fn refill(service: &DeliveryService, group: &GroupId, leaf: u32, price: usize) {
+    if price > 0 {
+        service
+            .leaf_allowances
+            .refill(service.rows().allowance(group, leaf));
+    }
+}
+
 /// Tree work takes milliseconds in a large group: other requests of this thread go on meanwhile.
 fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
     match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
@@ -109,10 +93,17 @@ fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Queue ids behind the handles of these leaves.
-fn queues<'l, 'a: 'l>(
+/// The queues behind the handles of these leaves.
+fn recipients<'l, 'a: 'l>(
     service: &DeliveryService,
     leaves: impl Iterator<Item = &'l Leaf<'a>>,
-) -> Result<Vec<QueueId>, DsError> {
-    leaves.map(|leaf| leaf.queue(service)).collect()
+) -> Result<Vec<Recipient>, DsError> {
+    leaves
+        .map(|leaf| {
+            Ok(Recipient {
+                leaf: leaf.index,
+                queue: leaf.queue(service)?,
+            })
+        })
+        .collect()
 }

@@ -68,9 +68,8 @@ pub fn open_roster(
     match stored {
         Some(stored) => {
             let now = place(group, Part::Roster, Some(&stored.version));
-            sealing::open(key.expose(), now.as_place(), &stored.roster).or_else(|_| {
-                sealing::open(key.expose(), of_release_0_1.as_place(), &stored.roster)
-            })
+            sealing::open(key.expose(), now.as_place(), &stored.roster)
+                .or_else(|_| sealing::open(key.expose(), of_release_0_1.as_place(), &stored.roster))
         }
         None => {
             let now = place(group, Part::Roster, Some(&[0; 16]));

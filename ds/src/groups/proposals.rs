@@ -14,9 +14,10 @@ use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{self, Part};
+use super::roster::Roster;
 use super::tree::Tree;
 use crate::error::DsError;
-use crate::store::Version;
+use crate::store::{StoredGroup, Version};
 
 const FORMAT: u8 = 1;
 
@@ -62,11 +63,37 @@ pub enum Origin {
 }
 
 impl PendingProposals {
+    /// These.
+    #[must_use]
+    pub fn of(proposals: Vec<PendingProposal>) -> Self {
+        Self {
+            format: FORMAT,
+            proposals,
+        }
+    }
+
+    /// What is pending in a group whose roster is open.
+    ///
+    /// # Errors
+    /// As [`PendingProposals::open`].
+    pub fn of_group(
+        group: &GroupId,
+        key: &StateKey,
+        roster: &Roster<'_>,
+        stored: &StoredGroup,
+    ) -> Result<Self, DsError> {
+        match (&roster.proposals_version, &stored.proposals) {
+            (Some(version), Some(sealed)) => Self::open(group, key, version, sealed),
+            (None, _) => Ok(Self::default()),
+            (Some(_), None) => Err(DsError::Internal("proposals")),
+        }
+    }
+
     /// Opens the part.
     ///
     /// # Errors
     /// [`DsError::Internal`]: a key that opened the roster opens the proposals.
-    pub fn open(
+    fn open(
         group: &GroupId,
         key: &StateKey,
         version: &Version,

@@ -2,15 +2,15 @@
 //! external sender, the removal of leaves whose queue is gone or has not been read for too long. It can read a
 //! group only inside a request that brings the state key, so that is where they are found: by whoever delivers.
 
+use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    Extensions, ExternalProposal, GroupContext, GroupEpoch, GroupId as MlsGroupId, LeafNodeIndex, SenderExtensionIndex,
-    SignatureScheme,
+    Extensions, ExternalProposal, GroupContext, GroupEpoch, GroupId as MlsGroupId, LeafNodeIndex,
+    SenderExtensionIndex, SignatureScheme,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme as TraitScheme;
-use crypto::sign::{LeafKeyPair, Scheme};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
@@ -71,14 +71,19 @@ fn keys_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
 pub fn service_sender(service: &DeliveryService, tree: &Tree) -> Option<ServiceSender<'static>> {
     let scheme = scheme(tree)?;
     let listed = external_sender_keys(tree);
-    service.keys.external_senders().iter().rev().find_map(|key| {
-        let public = key.of(scheme).public();
-        let index = listed.iter().position(|key| *key == public)?;
-        Some(ServiceSender {
-            index: u32::try_from(index).ok()?,
-            public_key: public.into(),
+    service
+        .keys
+        .external_senders()
+        .iter()
+        .rev()
+        .find_map(|key| {
+            let public = key.of(scheme).public();
+            let index = listed.iter().position(|key| *key == public)?;
+            Some(ServiceSender {
+                index: u32::try_from(index).ok()?,
+                public_key: public.into(),
+            })
         })
-    })
 }
 
 /// Proposals to remove these leaves in the roster's epoch. None for a group that does not list the service.

@@ -435,9 +435,9 @@ impl<'a> Roster<'a> {
     #[must_use]
     pub fn join_code(&self, secret: &[u8; 32], today: u32) -> Option<&JoinCode<'a>> {
         use subtle::ConstantTimeEq as _;
-        self.join_codes.iter().find(|code| {
-            code.expiry_day >= today && bool::from(code.secret.as_ref().ct_eq(secret))
-        })
+        self.join_codes
+            .iter()
+            .find(|code| code.expiry_day >= today && bool::from(code.secret.as_ref().ct_eq(secret)))
     }
 
     /// A leaf has been here: whoever authenticates has joined. Returns the join records that nobody waits for

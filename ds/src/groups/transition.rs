@@ -69,13 +69,7 @@ impl Attempt<'_> {
             sealed_tree,
         )?;
         debug_assert_eq!(roster_is_tree(roster, &tree), Ok(()));
-        let pending = match (&roster.proposals_version, &stored.proposals) {
-            (Some(version), Some(sealed)) => {
-                PendingProposals::open(&self.group_id, &self.key, version, sealed)?
-            }
-            (None, _) => PendingProposals::default(),
-            (Some(_), None) => return Err(DsError::Internal("proposals")),
-        };
+        let pending = PendingProposals::of_group(&self.group_id, &self.key, roster, stored)?;
         pending.hand_to(&mut tree, &crypto)?;
         let sender = message.sender().clone();
         let processed = tree
@@ -103,11 +97,22 @@ impl Attempt<'_> {
         let fields = tree.advance(&crypto, *staged, signer, self.partial)?;
         // The request is the joiner's own: signed by the key of the leaf that it brings.
         if let Some((_, key)) = joiner
-            && tree.group.leaf(signer).map(|leaf| leaf.signature_key().as_slice()) != Some(key)
+            && tree
+                .group
+                .leaf(signer)
+                .map(|leaf| leaf.signature_key().as_slice())
+                != Some(key)
         {
             return Err(ProblemType::BadSignature.into());
         }
-        self.conclude(service, roster, stored.version, (&tree, fields), effect, (signer, &sender))
+        self.conclude(
+            service,
+            roster,
+            stored.version,
+            (&tree, fields),
+            effect,
+            (signer, &sender),
+        )
     }
 
     fn conclude<'r>(

@@ -11,8 +11,8 @@ use crypto::sealing;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupContext, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
-    QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
+    ConfirmationTag, Extensions, GroupContext, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
+    PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::public_storage::PublicStorageProvider;

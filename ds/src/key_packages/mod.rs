@@ -5,8 +5,8 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, MAX_CLAIMS, MAX_SETS,
-    PublishKeyPackagesRequest,
+    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, DeleteKeyPackagesRequest,
+    MAX_CLAIMS, MAX_SETS, PublishKeyPackagesRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -20,6 +20,8 @@ use crate::store::{NewKeyPackageSet, StoreError};
 
 /// Longest life of a set in days.
 const MAX_LIFETIME_DAYS: u32 = 366;
+
+const POOL_OWNER: &str = "key package pool owner";
 
 /// How often a claim that met a concurrent one tries again.
 const ATTEMPTS: usize = 16;
@@ -67,15 +69,32 @@ pub async fn publish_key_packages(
     let pool = service.rows().key_package_pool(&request.body.lookup);
     service
         .store
-        .publish_key_packages(
-            pool,
-            owner.tag(service, "key package pool owner"),
-            sets,
-            receipt,
-        )
+        .publish_key_packages(pool, owner.tag(service, POOL_OWNER), sets, receipt)
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::NotOwner.into(),
+            other => DsError::from(other),
+        })?;
+    Ok(Accepted {})
+}
+
+/// Deletes the signing key's pool: whoever has its connection token finds nothing any more.
+///
+/// # Errors
+/// [`ProblemType::NotOwner`], also for a pool that is not there: one and the same.
+pub async fn delete_key_packages(
+    service: &DeliveryService,
+    request: Request<DeleteKeyPackagesRequest>,
+) -> Result<Accepted, DsError> {
+    let owner = request.authenticate_key()?;
+    let receipt = request.receipt(service, 0, &Accepted {}.encode())?;
+    let pool = service.rows().key_package_pool(&request.body.lookup);
+    service
+        .store
+        .delete_key_packages(pool, owner.tag(service, POOL_OWNER), receipt)
+        .await
+        .map_err(|error| match error {
+            StoreError::Taken | StoreError::Absent => ProblemType::NotOwner.into(),
             other => DsError::from(other),
         })?;
     Ok(Accepted {})

@@ -1,11 +1,11 @@
 //! What only a queue's owner may do: show that it is his, delete it, block groups.
 
+use protocol::Wire;
 use protocol::groups::Accepted;
 use protocol::ids::QueueId;
 use protocol::problem::ProblemType;
 use protocol::queues::{BlockGroupRequest, DeleteQueueRequest, MAX_BLOCKED_GROUPS};
 use protocol::time::day_of;
-use protocol::Wire;
 
 use super::{QueueRecord, coarse};
 use crate::error::DsError;
@@ -128,7 +128,10 @@ async fn change<T>(
             .transpose()?;
         let receipt = request.receipt(service, 0, &Accepted {}.encode())?;
         let row = service.rows().queue(&queue);
-        let replaced = service.store.replace_queue(row, stored, sealed, receipt).await;
+        let replaced = service
+            .store
+            .replace_queue(row, stored, sealed, receipt)
+            .await;
         match replaced.map_err(DsError::from) {
             Ok(()) => {
                 service.streams.record_changed(&queue);

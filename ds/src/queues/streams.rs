@@ -200,8 +200,10 @@ impl Generation {
         queues: &[QueueId],
         now_ms: u64,
     ) -> Result<Vec<Option<OpenStream>>, DsError> {
-        let mut found: Vec<Option<OpenStream>> =
-            queues.iter().map(|queue| self.warm(queue, now_ms)).collect();
+        let mut found: Vec<Option<OpenStream>> = queues
+            .iter()
+            .map(|queue| self.warm(queue, now_ms))
+            .collect();
         let cold: Vec<(usize, QueueId)> = found
             .iter()
             .zip(queues)

@@ -1,8 +1,8 @@
 //! Commits by members.
 
-use openmls::prelude::{Extensions, GroupContext, Proposal};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{ExtensionType, ProposalType, Sender};
+use openmls::prelude::{Extensions, GroupContext, Proposal};
 use protocol::Operation;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
@@ -42,7 +42,11 @@ pub(super) fn judge(
     };
     effect.removed = case.removed();
     let adds = effect.added.len();
-    let spare_link_keys = case.aad.encrypted_identity_link_keys.len().checked_sub(adds);
+    let spare_link_keys = case
+        .aad
+        .encrypted_identity_link_keys
+        .len()
+        .checked_sub(adds);
     let own_link_key = match spare_link_keys {
         Some(0) => None,
         Some(1) if case.operation == Operation::UpdateClient => {
@@ -74,10 +78,7 @@ fn check_references(case: &Case<'_>, committer: &Leaf<'_>) -> Result<(), DsError
         return Err(ProblemType::InvalidCommit.into());
     }
     // Adds need a Welcome, which only two operations bring.
-    let adds = matches!(
-        case.operation,
-        Operation::AddUsers | Operation::AddClients
-    );
+    let adds = matches!(case.operation, Operation::AddUsers | Operation::AddClients);
     if !adds
         && case
             .by_reference()
@@ -86,9 +87,9 @@ fn check_references(case: &Case<'_>, committer: &Leaf<'_>) -> Result<(), DsError
         return Err(ProblemType::InvalidCommit.into());
     }
     // Whom an outsider wants to have removed goes only if the committer could remove him.
-    let by_outsider = case.by_reference().any(|queued| {
-        leaving(queued).is_some_and(|leaf| !case.roster.is_leaving(leaf))
-    });
+    let by_outsider = case
+        .by_reference()
+        .any(|queued| leaving(queued).is_some_and(|leaf| !case.roster.is_leaving(leaf)));
     if by_outsider && !committer.capabilities().contain(Capabilities::REMOVE) {
         return Err(ProblemType::NotAllowed.into());
     }
@@ -124,7 +125,12 @@ fn added(service: &DeliveryService, case: &Case<'_>) -> Result<Effect, DsError> 
         } else {
             link_key
         };
-        let until = day_of(add.key_package().life_time().not_after().saturating_mul(1000));
+        let until = day_of(
+            add.key_package()
+                .life_time()
+                .not_after()
+                .saturating_mul(1000),
+        );
         effect.key_packages_until = effect.key_packages_until.max(until);
         effect.added.push((claims, link_key.to_vec()));
     }
@@ -234,7 +240,9 @@ fn set_role(
     case: &Case<'_>,
     committer: &Leaf<'_>,
 ) -> Result<Effect, DsError> {
-    let mut by_value = case.by_value().map(openmls::prelude::QueuedProposal::proposal);
+    let mut by_value = case
+        .by_value()
+        .map(openmls::prelude::QueuedProposal::proposal);
     let (Some(Proposal::GroupContextExtensions(proposal)), None) =
         (by_value.next(), by_value.next())
     else {
@@ -285,6 +293,9 @@ fn check_other_extensions(
     }
 }
 
+/// The only version there is (RFC 9420 §6); a ReInit must not go below the group's.
+const MLS_1_0: u16 = 1;
+
 /// RFC 9420 §12.1.5; openmls does not show the fields.
 #[derive(TlsSize, TlsDeserializeBytes)]
 struct ReInit {
@@ -297,7 +308,9 @@ struct ReInit {
 
 fn reinitialize(case: &Case<'_>, committer: &Leaf<'_>) -> Result<Effect, DsError> {
     require(committer, Capabilities::DELETE)?;
-    let mut by_value = case.by_value().map(openmls::prelude::QueuedProposal::proposal);
+    let mut by_value = case
+        .by_value()
+        .map(openmls::prelude::QueuedProposal::proposal);
     let (Some(proposal), None) = (by_value.next(), by_value.next()) else {
         return Err(ProblemType::InvalidCommit.into());
     };
@@ -317,7 +330,7 @@ fn reinitialize(case: &Case<'_>, committer: &Leaf<'_>) -> Result<Effect, DsError
         ciphersuite,
         extensions: _,
     } = reinit;
-    if !rest.is_empty() || version < case.tree.group.version() as u16 {
+    if !rest.is_empty() || version < MLS_1_0 {
         return Err(ProblemType::InvalidCommit.into());
     }
     if !SUPPORTED_CIPHERSUITES.contains(&ciphersuite) {
@@ -370,9 +383,7 @@ fn committers_leaf(
         policy.participant(&committer.user_pseudonym).is_some()
             || policy.participant(&claims.user_pseudonym).is_some()
     });
-    if pseudonym_changed
-        && (shared || listed || case.roster.has_user(&claims.user_pseudonym))
-    {
+    if pseudonym_changed && (shared || listed || case.roster.has_user(&claims.user_pseudonym)) {
         return Err(ProblemType::NotAllowed.into());
     }
     Ok(Some((claims, link_key.map(<[u8]>::to_vec))))
