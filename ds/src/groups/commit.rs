@@ -329,7 +329,7 @@ impl Attempt<'_> {
     ) -> Result<Decided, DsError> {
         let crypto = RustCrypto::default();
         let sealed_tree = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;
-        let mut tree = Tree::open(&self.group_id, &self.key, sealed_tree)?;
+        let mut tree = Tree::open(&self.group_id, &roster.tree_version, &self.key, sealed_tree)?;
         let sender = message.sender().clone();
         let processed = tree
             .group
@@ -395,7 +395,8 @@ impl Attempt<'_> {
             accepted_timestamp_ms: self.now_ms,
             former_key,
         };
-        let next = roster.next(leaves, commit, self.next_key.is_some());
+        let version = crypto::random()?;
+        let next = roster.next(version, leaves, commit, self.next_key.is_some());
 
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
@@ -420,9 +421,9 @@ impl Attempt<'_> {
             advance: Advance {
                 group: service.rows().group(&self.group_id),
                 expected,
-                next: crypto::random()?,
-                roster: next.seal(&self.group_id, key)?,
-                tree: Some(tree.seal(&self.group_id, key, fields)?),
+                next: version,
+                roster: next.seal(&self.group_id, &version, key)?,
+                tree: Some(tree.seal(&self.group_id, &version, key, fields)?),
                 join_record,
                 recovery_records,
                 dropped_recovery_records,

@@ -118,13 +118,15 @@ pub async fn create_group(
         epoch: 0,
         accepted_timestamp_ms: request.now_ms,
     };
+    let version = crypto::random()?;
     let group = NewGroup {
         group: row,
         reservation_days,
         owner_tag,
-        version: crypto::random()?,
-        roster: Roster::new(body.kind, ciphersuite, leaf).seal(&group_id, &key)?,
-        tree: tree.seal(&group_id, &key, fields)?,
+        version,
+        roster: Roster::new(body.kind, ciphersuite, version, leaf)
+            .seal(&group_id, &version, &key)?,
+        tree: tree.seal(&group_id, &version, &key, fields)?,
     };
     service
         .store

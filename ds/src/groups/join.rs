@@ -125,7 +125,7 @@ pub async fn external_commit_info(
             continue;
         };
         let sealed = stored.tree.ok_or(DsError::Internal("tree"))?;
-        let tree = Tree::open(&group_id, &key, &sealed)?;
+        let tree = Tree::open(&group_id, &roster.tree_version, &key, &sealed)?;
         return Ok(ExternalCommitInfoResponse {
             group_info: opaque(tree.group_info_message()?),
             ratchet_tree: opaque(tree.ratchet_tree()?),
@@ -161,13 +161,14 @@ pub async fn set_recovery_secret(
         let leaf = roster.leaf_mut(index).ok_or(ProblemType::BadSignature)?;
         let former = RecoverySecret::try_from(leaf.recovery_secret.as_ref()).ok();
         leaf.recovery_secret = Cow::Owned(secret.expose().to_vec());
+        let version = crypto::random()?;
         let advance = Advance {
             group: row,
             expected: stored
                 .map(|stored| stored.version)
                 .ok_or(ProblemType::UnknownGroup)?,
-            next: crypto::random()?,
-            roster: roster.seal(&group_id, &key)?,
+            next: version,
+            roster: roster.seal(&group_id, &version, &key)?,
             tree: None,
             join_record: None,
             recovery_records: vec![sealed_recovery_record(service, &secret, &key)?],

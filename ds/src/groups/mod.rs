@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::error::DsError;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::StoredGroup;
+use crate::store::{StoredGroup, Version};
 use roster::{Leaf, Roster};
 
 /// MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (RFC 9420 §17.1).
@@ -31,11 +31,25 @@ const ATTEMPTS: usize = 8;
 /// Epochs that a message may lag behind, as long as the state key has not rotated since.
 const MESSAGE_LAG_EPOCHS: u64 = 4;
 
-fn place<'a>(group: &'a GroupId, part: &'static str) -> Place<'a> {
-    Place {
-        table: "groups",
-        row: &group.0,
-        part,
+/// Where the parts of one version of a group belong: they open under their own version only, so that
+/// who can write to the database cannot put an earlier part beside a later one.
+struct PartRow([u8; 32]);
+
+impl PartRow {
+    fn new(group: &GroupId, version: &Version) -> Self {
+        let mut row = [0; 32];
+        let (id, of_version) = row.split_at_mut(16);
+        id.copy_from_slice(&group.0);
+        of_version.copy_from_slice(version);
+        Self(row)
+    }
+
+    fn place(&self, part: &'static str) -> Place<'_> {
+        Place {
+            table: "groups",
+            row: &self.0,
+            part,
+        }
     }
 }
 
@@ -46,10 +60,15 @@ fn open_roster(
     stored: Option<&StoredGroup>,
 ) -> Result<Zeroizing<Vec<u8>>, DsError> {
     match stored {
-        Some(stored) => sealing::open(key.expose(), place(group, "roster"), &stored.roster)
-            .map_err(|_| ProblemType::UnknownGroup.into()),
+        Some(stored) => sealing::open(
+            key.expose(),
+            PartRow::new(group, &stored.version).place("roster"),
+            &stored.roster,
+        )
+        .map_err(|_| ProblemType::UnknownGroup.into()),
         None => {
-            sealing::open_absent(key.expose(), place(group, "roster"));
+            let row = PartRow::new(group, &[0; 16]);
+            sealing::open_absent(key.expose(), row.place("roster"));
             Err(ProblemType::UnknownGroup.into())
         }
     }

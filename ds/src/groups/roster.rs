@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
+use crate::store::Version;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Commits whose acceptance is remembered, for a winner that lost the answer.
 const RECENT_COMMITS: usize = 32;
@@ -30,6 +31,9 @@ pub struct Roster<'a> {
     pub epoch: u64,
     /// Messages of this epoch and later ones are taken: never older than the last rotation.
     pub oldest_message_epoch: u64,
+    /// The version that the tree was sealed in: this one, or an earlier one if only the roster has changed
+    /// since.
+    pub tree_version: Version,
     recent_commits: Vec<RecentCommit>,
     /// Sorted by index.
     #[serde(borrow)]
@@ -138,13 +142,14 @@ impl<'a> Leaf<'a> {
 impl<'a> Roster<'a> {
     /// The roster of a new group.
     #[must_use]
-    pub fn new(kind: GroupKind, ciphersuite: u16, creator: Leaf<'a>) -> Self {
+    pub fn new(kind: GroupKind, ciphersuite: u16, version: Version, creator: Leaf<'a>) -> Self {
         Self {
             format: FORMAT,
             kind: kind as u8,
             ciphersuite,
             epoch: 0,
             oldest_message_epoch: 0,
+            tree_version: version,
             recent_commits: Vec::new(),
             leaves: vec![creator],
         }
@@ -163,16 +168,21 @@ impl<'a> Roster<'a> {
         }
     }
 
-    /// Seals the part.
+    /// Seals the part for a version of the group.
     ///
     /// # Errors
     /// [`DsError::Internal`].
-    pub fn seal(&self, group: &GroupId, key: &StateKey) -> Result<Vec<u8>, DsError> {
+    pub fn seal(
+        &self,
+        group: &GroupId,
+        version: &Version,
+        key: &StateKey,
+    ) -> Result<Vec<u8>, DsError> {
         let bytes =
             Zeroizing::new(postcard::to_stdvec(self).map_err(|_| DsError::Internal("roster"))?);
         Ok(sealing::seal(
             key.expose(),
-            super::place(group, "roster"),
+            super::PartRow::new(group, version).place("roster"),
             &bytes,
         )?)
     }
@@ -228,9 +238,15 @@ impl<'a> Roster<'a> {
             .find(|commit| commit.digest == *digest)
     }
 
-    /// The roster after a commit.
+    /// The roster after a commit, which has a version and a tree of its own.
     #[must_use]
-    pub fn next(&self, mut leaves: Vec<Leaf<'a>>, commit: RecentCommit, rotates: bool) -> Self {
+    pub fn next(
+        &self,
+        version: Version,
+        mut leaves: Vec<Leaf<'a>>,
+        commit: RecentCommit,
+        rotates: bool,
+    ) -> Self {
         leaves.sort_unstable_by_key(|leaf| leaf.index);
         let mut recent_commits = self.recent_commits.clone();
         recent_commits.push(commit);
@@ -247,6 +263,7 @@ impl<'a> Roster<'a> {
                 self.oldest_message_epoch
                     .max(commit.epoch.saturating_sub(super::MESSAGE_LAG_EPOCHS))
             },
+            tree_version: version,
             recent_commits,
             leaves,
         }

@@ -23,6 +23,7 @@ use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DsError;
+use crate::store::Version;
 
 const FORMAT: u8 = 1;
 
@@ -48,12 +49,18 @@ struct Blob {
 }
 
 impl Tree {
-    /// Opens the part.
+    /// Opens the part that was sealed in the version which the roster names.
     ///
     /// # Errors
-    /// [`DsError::Internal`]: a key that opened the roster opens the tree.
-    pub fn open(group: &GroupId, key: &StateKey, sealed: &[u8]) -> Result<Self, DsError> {
-        let bytes = sealing::open(key.expose(), super::place(group, "tree"), sealed)?;
+    /// [`DsError::Internal`]: a key that opened the roster opens its tree.
+    pub fn open(
+        group: &GroupId,
+        version: &Version,
+        key: &StateKey,
+        sealed: &[u8],
+    ) -> Result<Self, DsError> {
+        let row = super::PartRow::new(group, version);
+        let bytes = sealing::open(key.expose(), row.place("tree"), sealed)?;
         let blob: Blob = postcard::from_bytes(&bytes).map_err(|_| DsError::Internal("tree"))?;
         if blob.format != FORMAT {
             return Err(DsError::Internal("tree format"));
@@ -69,13 +76,14 @@ impl Tree {
         })
     }
 
-    /// Seals the part.
+    /// Seals the part in a version of the group.
     ///
     /// # Errors
     /// [`DsError::Internal`].
     pub fn seal(
         &self,
         group: &GroupId,
+        version: &Version,
         key: &StateKey,
         fields: Fields,
     ) -> Result<Vec<u8>, DsError> {
@@ -91,7 +99,7 @@ impl Tree {
         let bytes = postcard::to_stdvec(&blob).map_err(|_| DsError::Internal("tree"))?;
         Ok(sealing::seal(
             key.expose(),
-            super::place(group, "tree"),
+            super::PartRow::new(group, version).place("tree"),
             &bytes,
         )?)
     }

@@ -21,6 +21,8 @@ pub struct Watched {
     /// The number of the last transition that only settled a receipt; 0 for none.
     settled: AtomicU64,
     trees_read: AtomicU64,
+    last_tree: Mutex<Option<Vec<u8>>>,
+    put_back: Mutex<Option<Vec<u8>>>,
     interlude: Mutex<Option<Interlude>>,
     tree_interlude: Mutex<Option<Interlude>>,
 }
@@ -32,6 +34,8 @@ impl Watched {
             transitions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             trees_read: AtomicU64::new(0),
+            last_tree: Mutex::new(None),
+            put_back: Mutex::new(None),
             interlude: Mutex::new(None),
             tree_interlude: Mutex::new(None),
         }
@@ -50,6 +54,12 @@ impl Watched {
     /// How often a tree was asked for.
     pub fn trees_read(&self) -> u64 {
         self.trees_read.load(Ordering::SeqCst)
+    }
+
+    /// The next tree that is read is the one that was read last: somebody has put it back.
+    pub fn put_last_tree_back(&self) {
+        let tree = self.last_tree.lock().unwrap().clone();
+        *self.put_back.lock().unwrap() = Some(tree.unwrap());
     }
 
     /// Runs `interlude` right before the next tree is read: between roster and tree.
@@ -110,7 +120,17 @@ impl Store for Watched {
             }
             self.trees_read.fetch_add(1, Ordering::SeqCst);
         }
-        self.engine.group(group, with_tree).await
+        let mut stored = self.engine.group(group, with_tree).await?;
+        if let Some(StoredGroup {
+            tree: Some(tree), ..
+        }) = &mut stored
+        {
+            if let Some(earlier) = self.put_back.lock().unwrap().take() {
+                *tree = earlier;
+            }
+            *self.last_tree.lock().unwrap() = Some(tree.clone());
+        }
+        Ok(stored)
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
