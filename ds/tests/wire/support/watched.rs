@@ -20,6 +20,7 @@ pub struct Watched {
     transitions: AtomicU64,
     /// The number of the last transition that only settled a receipt; 0 for none.
     settled: AtomicU64,
+    entries_read: AtomicU64,
     trees_read: AtomicU64,
     last_tree: Mutex<Option<Vec<u8>>>,
     put_back: Mutex<Option<Vec<u8>>>,
@@ -33,6 +34,7 @@ impl Watched {
             engine,
             transitions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            entries_read: AtomicU64::new(0),
             trees_read: AtomicU64::new(0),
             last_tree: Mutex::new(None),
             put_back: Mutex::new(None),
@@ -49,6 +51,11 @@ impl Watched {
     /// The number of the last transition that spent and recorded, and did nothing else.
     pub fn settled(&self) -> Option<u64> {
         Some(self.settled.load(Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+
+    /// How many entry rows were looked up.
+    pub fn entries_read(&self) -> u64 {
+        self.entries_read.load(Ordering::SeqCst)
     }
 
     /// How often a tree was asked for.
@@ -196,6 +203,8 @@ impl Store for Watched {
     }
 
     async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let number = u64::try_from(at.len()).unwrap();
+        self.entries_read.fetch_add(number, Ordering::SeqCst);
         self.engine.entries(at).await
     }
 
