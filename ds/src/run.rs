@@ -14,7 +14,7 @@ use crate::config::{Config, StoreSettings};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::service_state::{DeliveryService, Settings};
 use crate::store::{ExpiryDays, Store, StoreError, memory::Memory, rocks::Rocks};
-use crate::tokens::{Challenge, IssuerKeys};
+use crate::tokens::{Challenge, IssuerKeys, RetiredKeys};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +124,7 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
+    let mut retired = RetiredKeys::default();
     refresh.tick().await;
     loop {
         tokio::select! {
@@ -134,6 +135,9 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
             _ = expiry.tick() => {
                 if let Err(error) = expire(&service).await {
                     tracing::error!(%error, "expiry failed");
+                }
+                if let Err(error) = retired.drop_expired(&service).await {
+                    tracing::error!(%error, "spent-sets of retired keys were not dropped");
                 }
             }
         }

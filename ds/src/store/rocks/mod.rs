@@ -417,6 +417,10 @@ impl Store for Rocks {
         self.blocking(move |engine| engine.expire(before)).await
     }
 
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.blocking(Engine::spent_issuer_keys).await
+    }
+
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.drop_spent(&issuer_key_id))
             .await

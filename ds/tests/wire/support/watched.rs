@@ -284,6 +284,10 @@ impl Store for Watched {
         self.count(self.engine.expire(before).await)
     }
 
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.engine.spent_issuer_keys().await
+    }
+
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
         self.count(self.engine.drop_spent(issuer_key_id).await)
     }
