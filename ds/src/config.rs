@@ -9,6 +9,7 @@ use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
 use crate::limits::{LARGEST_PAYLOAD, RequestLimits};
+use crate::tokens::AllowanceLimits;
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub prices: Prices,
     #[serde(default)]
     pub leaf_allowance: AllowanceSettings,
+    #[serde(default = "default_queue_allowance")]
+    pub queue_allowance: AllowanceSettings,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: LimitSettings,
@@ -52,13 +55,25 @@ pub struct IssuerSettings {
     pub refresh_seconds: u64,
 }
 
-/// A token bucket for each leaf in each group.
+/// Token buckets: for each leaf in each group, and for the fetches of each queue.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowanceSettings {
     pub capacity: u32,
     pub refill_per_minute: u32,
     pub max_buckets: usize,
+}
+
+impl AllowanceSettings {
+    /// For the buckets.
+    #[must_use]
+    pub fn limits(&self) -> AllowanceLimits {
+        AllowanceLimits {
+            capacity: self.capacity,
+            refill_per_minute: self.refill_per_minute,
+            max_buckets: self.max_buckets,
+        }
+    }
 }
 
 impl Default for AllowanceSettings {
@@ -187,6 +202,14 @@ fn payload_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<us
 impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
+    }
+}
+
+fn default_queue_allowance() -> AllowanceSettings {
+    AllowanceSettings {
+        capacity: 600,
+        refill_per_minute: 120,
+        max_buckets: 1_000_000,
     }
 }
 

@@ -195,6 +195,21 @@ impl<T> Request<T> {
         ))
     }
 
+    /// A receipt that spends `price` tokens and records nothing.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`] if fewer tokens came.
+    pub fn unrecorded_receipt(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+    ) -> Result<Receipt, DsError> {
+        Ok(Receipt {
+            spends: self.spends(service, price)?,
+            result: None,
+        })
+    }
+
     fn spends(&self, service: &DeliveryService, price: usize) -> Result<Vec<Spend>, DsError> {
         let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
         Ok(paid

@@ -14,7 +14,7 @@ use crate::config::{Config, StoreSettings};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::service_state::{DeliveryService, Settings};
 use crate::store::{ExpiryDays, Store, StoreError, memory::Memory, rocks::Rocks};
-use crate::tokens::{AllowanceLimits, Challenge, IssuerKeys};
+use crate::tokens::{Challenge, IssuerKeys, RetiredKeys};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +64,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         issuer_name: config.issuer.name.clone(),
         challenge: Challenge::new(&config.issuer.name, &config.issuer.origin)?,
         prices: config.prices,
-        leaf_allowance: AllowanceLimits {
-            capacity: config.leaf_allowance.capacity,
-            refill_per_minute: config.leaf_allowance.refill_per_minute,
-            max_buckets: config.leaf_allowance.max_buckets,
-        },
+        leaf_allowance: config.leaf_allowance.limits(),
+        queue_allowance: config.queue_allowance.limits(),
         retention_days: config.retention_days,
         inactivity_days: config.inactivity_days,
         max_request_bytes: config.limits.max_body_bytes,
@@ -128,6 +125,7 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
+    let mut retired = RetiredKeys::default();
     refresh.tick().await;
     loop {
         tokio::select! {
@@ -138,6 +136,9 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
             _ = expiry.tick() => {
                 if let Err(error) = expire(&service).await {
                     tracing::error!(%error, "expiry failed");
+                }
+                if let Err(error) = retired.drop_expired(&service).await {
+                    tracing::error!(%error, "spent-sets of retired keys were not dropped");
                 }
             }
         }

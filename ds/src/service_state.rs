@@ -10,6 +10,7 @@ use service::shutdown::Shutdown;
 
 use crate::error::DsError;
 use crate::limits::RequestLimits;
+use crate::queues::drained::Drained;
 use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
@@ -25,7 +26,9 @@ pub struct DeliveryService {
     pub(crate) streams: Streams,
     pub(crate) wakeups: Wakeups,
     pub(crate) sequence: Sequence,
+    pub(crate) drained: Drained,
     pub(crate) leaf_allowances: Allowances,
+    pub(crate) queue_allowances: Allowances,
     pub(crate) settings: Settings,
     issuer_keys: RwLock<Arc<IssuerKeys>>,
 }
@@ -43,6 +46,8 @@ pub struct Settings {
     pub prices: Prices,
     /// Per leaf and group.
     pub leaf_allowance: AllowanceLimits,
+    /// Of fetches, per queue.
+    pub queue_allowance: AllowanceLimits,
     /// Days that queue entries and join records are kept.
     pub retention_days: u32,
     /// Days after which a client that has not read its queue is removed from its groups.
@@ -70,6 +75,8 @@ impl DeliveryService {
             streams: Streams::new(),
             wakeups: Wakeups::default(),
             sequence: Sequence::default(),
+            drained: Drained::default(),
+            queue_allowances: Allowances::new(settings.queue_allowance),
             leaf_allowances: Allowances::new(settings.leaf_allowance),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
             store,

@@ -47,9 +47,8 @@ pub async fn inspect_group(
             let price = charge_allowance(service, &request, &group_id, leaf).await?;
             if price > 0 {
                 // It has no other effect: the token buys the leaf a full allowance.
-                let mut receipt = request.receipt(service, price, &[])?;
-                receipt.result = None;
-                service.store.settle(receipt).await?;
+                let paid = request.unrecorded_receipt(service, price)?;
+                service.store.settle(paid).await?;
                 refill(service, &group_id, leaf, price);
             }
             charged = true;

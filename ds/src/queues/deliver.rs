@@ -72,6 +72,7 @@ pub async fn prepare(
     if recipients.is_empty() {
         return Ok(());
     }
+    service.drained.observe(service.clock.now_unix_ms());
     let day = day_of(now_ms);
     let generation = service.streams.generation(service, day).await?;
     let (payload_key, sealed) = seal_payload(payload)?;

@@ -33,7 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Entries that are not acknowledged yet; waits for one if the request says so.
 ///
 /// # Errors
-/// [`ProblemType::UnknownQueue`], also for a queue of another owner; [`ProblemType::LimitExceeded`].
+/// [`ProblemType::UnknownQueue`], also for a queue of another owner; [`ProblemType::LimitExceeded`];
+/// [`DsError::TooManyRequests`].
 pub async fn fetch_queue(
     service: &DeliveryService,
     request: Request<FetchQueueRequest>,
@@ -50,6 +51,7 @@ pub async fn fetch_queue(
         .await?
         .note_presence(service, &queue_id, request.now_ms)
         .await?;
+    charge_allowance(service, &request, &queue_id).await?;
     let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
     loop {
         // Taken before looking: what arrives in between wakes us.
@@ -69,6 +71,28 @@ pub async fn fetch_queue(
     }
 }
 
+/// A walk through a queue is work. When the allowance is used up a token fills it; a fetch has no result
+/// that could be recorded, so a repeated one costs again.
+async fn charge_allowance<T>(
+    service: &DeliveryService,
+    request: &Request<T>,
+    queue: &QueueId,
+) -> Result<(), DsError> {
+    let bucket = service.rows().queue(queue);
+    let Err(empty) = service.queue_allowances.take(bucket, request.now_ms) else {
+        return Ok(());
+    };
+    if request.tokens() == 0 {
+        return Err(DsError::TooManyRequests {
+            retry_after_ms: empty.retry_after_ms,
+        });
+    }
+    let paid = request.unrecorded_receipt(service, 1)?;
+    service.store.settle(paid).await?;
+    service.queue_allowances.refill(bucket);
+    Ok(())
+}
+
 async fn collect(
     service: &DeliveryService,
     queue: &QueueId,
@@ -82,7 +106,11 @@ async fn collect(
             more: 0,
         },
     };
-    for (day, incarnation) in present_streams(service, queue).await? {
+    let row = service.rows().queue(queue);
+    let now_ms = service.clock.now_unix_ms();
+    let first_day = service.drained.first_day(&row, now_ms);
+    let mut first_entry: Option<u32> = None;
+    for (day, incarnation) in present_streams(service, queue, first_day).await? {
         for block in 0u32.. {
             let id = |index| EntryId {
                 day,
@@ -108,11 +136,15 @@ async fn collect(
             }
             let found =
                 block_entries(service, queue, (first..first.saturating_add(BLOCK)).map(id)).await?;
+            if !found.is_empty() {
+                first_entry = Some(first_entry.map_or(day, |first| first.min(day)));
+            }
             if !answer.add(service, found).await? {
                 return Ok(answer.response);
             }
         }
     }
+    service.drained.walked(row, first_entry, now_ms);
     Ok(answer.response)
 }
 
@@ -210,12 +242,15 @@ impl Answer {
     }
 }
 
-/// Streams of this queue that have ever had an entry: those with a marker for their first block.
+/// Streams of this queue that have ever had an entry, from a day on: those with a marker for their first
+/// block.
 async fn present_streams(
     service: &DeliveryService,
     queue: &QueueId,
+    first_day: u32,
 ) -> Result<Vec<(u32, Incarnation)>, DsError> {
-    let all = service.store.incarnations().await?;
+    let mut all = service.store.incarnations().await?;
+    all.retain(|(day, _)| *day >= first_day);
     let markers = all
         .iter()
         .map(|(day, incarnation)| DayRow {

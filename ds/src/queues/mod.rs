@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod deliver;
+pub mod drained;
 pub mod fetch;
 pub mod owner;
 pub mod sequence;

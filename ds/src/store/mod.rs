@@ -466,6 +466,9 @@ pub trait Store: Send + Sync + 'static {
     /// Drops expired days whole.
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError>;
 
+    /// The issuer keys that have a spent-set.
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError>;
+
     /// Drops the spent-set of an expired issuer key.
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError>;
 

@@ -5,6 +5,8 @@ use crate::support::commits::{JoinPlan, Plan, group_info_of};
 use crate::support::request::{Draft, fresh_key};
 use crate::support::samples::{registration, samples};
 use crate::support::{Engine, Service, Setup, on_every_engine, tokens};
+use ds::store::Store as _;
+use ds::tokens::RetiredKeys;
 use http::{HeaderValue, StatusCode, header};
 use protocol::Operation;
 use protocol::codec::opaque;
@@ -12,6 +14,7 @@ use protocol::connections::LookupHandleRequest;
 use protocol::groups::{Accepted, GroupKind, ReserveGroupIdRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::time::DAY_MS;
 
 on_every_engine! {
     a_token_pays_once
@@ -264,4 +267,41 @@ async fn a_spent_token_is_refused_before_the_tree_is_worked_on() {
         .await;
     assert_eq!(reply.problem(), ProblemType::TokenRejected);
     assert_eq!(service.store.transitions(), before);
+}
+
+#[tokio::test]
+async fn the_spent_set_of_a_key_goes_when_the_key_has_been_gone_for_two_days() {
+    let service = Service::start(Engine::Memory);
+    let token = [tokens::mint()];
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let mut retired = RetiredKeys::default();
+    let kept = async |retired: &mut RetiredKeys| {
+        retired.drop_expired(&service.domain).await.unwrap();
+        service.store.spent_issuer_keys().await.unwrap().len()
+    };
+    service.clock.advance(3 * DAY_MS);
+    assert_eq!(kept(&mut retired).await, 1, "accepted");
+    service
+        .domain
+        .accept_issuer_keys(tokens::keys_of_a_stranger());
+    for _ in 0..2 {
+        assert_eq!(kept(&mut retired).await, 1, "gone for less than two days");
+        service.clock.advance(DAY_MS);
+    }
+    // It was back in between: the two days begin anew.
+    service.domain.accept_issuer_keys(tokens::accepted_keys());
+    assert_eq!(kept(&mut retired).await, 1);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+    service
+        .domain
+        .accept_issuer_keys(tokens::keys_of_a_stranger());
+    assert_eq!(kept(&mut retired).await, 1);
+    service.clock.advance(2 * DAY_MS);
+    assert_eq!(kept(&mut retired).await, 0);
 }

@@ -422,9 +422,16 @@ pub async fn a_dropped_issuer_key_takes_its_spent_set_along_and_no_other(store: 
             .await
             .unwrap();
     }
+    let partitions = async || {
+        let mut keys = store.spent_issuer_keys().await.unwrap();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(partitions().await, [[0; 32], [1; 32], [2; 32], [0xff; 32]]);
     for dropped in [1, 0xff, 7] {
         store.drop_spent([dropped; 32]).await.unwrap();
     }
+    assert_eq!(partitions().await, [[0; 32], [2; 32]]);
     for number in 0..20 {
         for dropped in [1, 0xff] {
             store

@@ -526,6 +526,12 @@ impl Store for Memory {
         Ok(())
     }
 
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let tables = self.tables();
+        let keys: BTreeSet<[u8; 32]> = tables.spent.iter().map(|(key, _)| *key).collect();
+        Ok(keys.into_iter().collect())
+    }
+
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
         self.tables()
             .spent

@@ -105,6 +105,20 @@ impl Engine {
         Ok(false)
     }
 
+    /// Jumps from one issuer key to the next.
+    pub(super) fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut rows = self.db.raw_iterator_cf(self.table(Table::Spent)?);
+        let mut keys = Vec::new();
+        rows.seek_to_first();
+        while let Some(row) = rows.key() {
+            let key: [u8; 32] = *row.first_chunk().ok_or_else(|| malformed(Table::Spent))?;
+            keys.push(key);
+            rows.seek([&key[..], &[0xff; 17]].concat());
+        }
+        rows.status().map_err(failed)?;
+        Ok(keys)
+    }
+
     pub(super) fn join_record(&self, at: &[DayRow]) -> Result<Option<Vec<u8>>, StoreError> {
         for at in at {
             if let Some(record) = self.value(Table::JoinRecords, &day_key(at))? {

@@ -69,6 +69,7 @@ pub struct Setup {
     pub engine: Engine,
     pub prices: Prices,
     pub allowance: AllowanceLimits,
+    pub queue_allowance: AllowanceLimits,
 }
 
 pub const FREE: Prices = prices(0);
@@ -89,14 +90,16 @@ pub const fn prices(each: u8) -> Prices {
 impl Setup {
     /// Everything costs a token, as in the sample configuration; allowances are ample.
     pub fn on(engine: Engine) -> Self {
+        let ample = AllowanceLimits {
+            capacity: 10_000,
+            refill_per_minute: 60,
+            max_buckets: 10_000,
+        };
         Self {
             engine,
             prices: prices(1),
-            allowance: AllowanceLimits {
-                capacity: 10_000,
-                refill_per_minute: 60,
-                max_buckets: 10_000,
-            },
+            allowance: ample,
+            queue_allowance: ample,
         }
     }
 }
@@ -137,6 +140,7 @@ impl Service {
             challenge: Challenge::new(ISSUER, DOMAIN).unwrap(),
             prices: setup.prices,
             leaf_allowance: setup.allowance,
+            queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
             limits: RequestLimits::default(),

@@ -20,7 +20,10 @@ pub struct Watched {
     transitions: AtomicU64,
     /// The number of the last transition that only settled a receipt; 0 for none.
     settled: AtomicU64,
+    entries_read: AtomicU64,
     trees_read: AtomicU64,
+    last_tree: Mutex<Option<Vec<u8>>>,
+    put_back: Mutex<Option<Vec<u8>>>,
     interlude: Mutex<Option<Interlude>>,
     tree_interlude: Mutex<Option<Interlude>>,
 }
@@ -31,7 +34,10 @@ impl Watched {
             engine,
             transitions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            entries_read: AtomicU64::new(0),
             trees_read: AtomicU64::new(0),
+            last_tree: Mutex::new(None),
+            put_back: Mutex::new(None),
             interlude: Mutex::new(None),
             tree_interlude: Mutex::new(None),
         }
@@ -47,9 +53,20 @@ impl Watched {
         Some(self.settled.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
+    /// How many entry rows were looked up.
+    pub fn entries_read(&self) -> u64 {
+        self.entries_read.load(Ordering::SeqCst)
+    }
+
     /// How often a tree was asked for.
     pub fn trees_read(&self) -> u64 {
         self.trees_read.load(Ordering::SeqCst)
+    }
+
+    /// The next tree that is read is the one that was read last: somebody has put it back.
+    pub fn put_last_tree_back(&self) {
+        let tree = self.last_tree.lock().unwrap().clone();
+        *self.put_back.lock().unwrap() = Some(tree.unwrap());
     }
 
     /// Runs `interlude` right before the next tree is read: between roster and tree.
@@ -110,7 +127,17 @@ impl Store for Watched {
             }
             self.trees_read.fetch_add(1, Ordering::SeqCst);
         }
-        self.engine.group(group, parts).await
+        let mut stored = self.engine.group(group, parts).await?;
+        if let Some(StoredGroup {
+            tree: Some(tree), ..
+        }) = &mut stored
+        {
+            if let Some(earlier) = self.put_back.lock().unwrap().take() {
+                *tree = earlier;
+            }
+            *self.last_tree.lock().unwrap() = Some(tree.clone());
+        }
+        Ok(stored)
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
@@ -203,6 +230,8 @@ impl Store for Watched {
     }
 
     async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let number = u64::try_from(at.len()).unwrap();
+        self.entries_read.fetch_add(number, Ordering::SeqCst);
         self.engine.entries(at).await
     }
 
@@ -302,6 +331,10 @@ impl Store for Watched {
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
         self.count(self.engine.expire(before).await)
+    }
+
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.engine.spent_issuer_keys().await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
