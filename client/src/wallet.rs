@@ -299,6 +299,7 @@ mod tests {
                 public_key: String::new(),
             },
             external_sender_key: String::new(),
+            external_sender_key_p256: String::new(),
             issuer: AcceptedIssuer {
                 name: "i".into(),
                 challenge: String::new(),

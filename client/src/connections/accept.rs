@@ -9,8 +9,8 @@ use openmls::prelude::{
 use protocol::codec::opaque;
 use protocol::connections::{ConnectionRequest, ConnectionResponse};
 use protocol::groups::{
-    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind,
-    JoinConnectionRequest,
+    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
+    ExternalJoinRequest, GroupKind, JoinPermit,
 };
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -108,12 +108,14 @@ fn build_join(
         &leaf.credential.credential,
         &own_identity(profile, leaf)?,
     )?;
-    let body = JoinConnectionRequest {
+    let body = ExternalJoinRequest {
         group_id: id,
         state_key: group.state_key.to_wire(),
+        next_state_key: None,
         commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
         group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
         recovery_secret: group.recovery_secret.to_wire(),
+        permit: JoinPermit::Connection,
     };
     let contact = NewContact {
         credential: request.requester_client_credential.clone(),
@@ -124,7 +126,7 @@ fn build_join(
     };
     let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
     Ok(Pending {
-        envelope: Envelope::by_key(Operation::JoinConnection, signer, body.encode(), now_ms),
+        envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms),
         aad,
         contact: Some(Zeroizing::new(contact.encode())),
     })
@@ -225,6 +227,7 @@ impl Client {
             let information = ExternalCommitInfoRequest {
                 group_id: group,
                 state_key: StateKey::from(&request.extensions.state_key).to_wire(),
+                permit: JoinPermit::Connection,
             };
             let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
             let info: ExternalCommitInfoResponse = self
@@ -232,7 +235,7 @@ impl Client {
                 .await
                 .map_err(expired)?;
             let tokens = self
-                .take_tokens(price(&directory.prices, Operation::JoinConnection, 0))
+                .take_tokens(price(&directory.prices, Operation::ExternalJoin, 0))
                 .await?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| {
@@ -303,7 +306,7 @@ mod tests {
         group.insert(db).unwrap();
         let signer = SignatureKeyPair::random().unwrap();
         Pending {
-            envelope: Envelope::by_key(Operation::JoinConnection, signer, Vec::new(), 1),
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1),
             aad: Vec::new(),
             contact: Some(Zeroizing::new(contact.encode())),
         }
