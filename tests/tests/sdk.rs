@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use client::{Client, CommitOutcome, Error, Event, Options, UsageError};
+use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
 use crypto::sign::SignatureKeyPair;
 use end_to_end::{LogLevel, Stack, device};
 use protocol::codec::{WireSecret, opaque};
@@ -403,10 +403,7 @@ async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
         recovery_secret: WireSecret::new([1; 32]),
     }
     .encode();
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    let now = u64::try_from(now.as_millis()).unwrap();
+    let now = SystemClock.now_unix_ms();
     let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer).encode();
     let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
     db.execute(
