@@ -166,7 +166,10 @@ impl Attempt<'_> {
             },
         );
         debug_assert_eq!(roster_is_tree(&next, tree), Ok(()));
-        let mut dropped_join_records = next.take_finished_join_records(today);
+        let mut dropped_join_records = match committer {
+            Some(index) => next.has_joined(index, today),
+            None => next.take_finished_join_records(today),
+        };
         let mut dropped_recovery_records =
             roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
         dropped_recovery_records
