@@ -166,7 +166,10 @@ impl Attempt<'_> {
             },
         );
         self_check(service, &next, tree)?;
-        let mut dropped_join_records = next.take_finished_join_records(today);
+        let mut dropped_join_records = match committer {
+            Some(index) => next.has_joined(index, today),
+            None => next.take_finished_join_records(today),
+        };
         let mut dropped_recovery_records =
             roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
         dropped_recovery_records
