@@ -73,7 +73,8 @@ impl IdentityProvider for Pseudonymous {
         Ok(pseudonyms(predecessor)?.user_pseudonym == pseudonyms(successor)?.user_pseudonym)
     }
 
+    /// `mls-rs` wants every leaf to support the external senders' type too.
     fn supported_types(&self) -> Vec<CredentialType> {
-        vec![CredentialType::new(CREDENTIAL_TYPE)]
+        vec![CredentialType::new(CREDENTIAL_TYPE), CredentialType::BASIC]
     }
 }
