@@ -21,7 +21,7 @@ use protocol::{Operation, Wire};
 use super::{Sample, registration, set};
 use crate::support::Service;
 use crate::support::by_hand::reinit;
-use crate::support::client::{Client, Flaw};
+use crate::support::client::{Client, Flaw, Leaf};
 use crate::support::commits::Plan;
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{pair, with_second_client};
@@ -34,6 +34,16 @@ pub fn join_proposal(
     id: &GroupId,
 ) -> Sample {
     let leaf = newcomer.leaf(service);
+    join_proposal_of(service, member, newcomer, id, leaf)
+}
+
+pub fn join_proposal_of(
+    service: &Service,
+    member: &Client,
+    newcomer: &mut Client,
+    id: &GroupId,
+    leaf: Leaf,
+) -> Sample {
     let key = copy(&leaf.signer.0);
     let invitee = newcomer.invitee_with(leaf);
     let proposal = JoinProposal::new::<MemoryStorage>(
