@@ -10,6 +10,7 @@
 mod support;
 
 mod commit_refusals;
+mod crash_points;
 mod creation_refusals;
 mod endings;
 mod envelope;

@@ -4,6 +4,7 @@
 pub mod by_hand;
 pub mod client;
 pub mod commits;
+pub mod faulty;
 pub mod inbox;
 pub mod meter;
 pub mod request;
@@ -35,6 +36,7 @@ use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
 use service::shutdown::{Shutdown, ShutdownTrigger};
 use tower::ServiceExt as _;
 
+use faulty::{Crash, Faulty};
 use request::Draft;
 use watched::Watched;
 
@@ -73,6 +75,8 @@ pub struct Setup {
     pub allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
     pub limits: RequestLimits,
+    /// Where the store fails; clients then send the same request again.
+    pub crash: Option<Crash>,
 }
 
 pub const FREE: Prices = prices(0);
@@ -104,6 +108,7 @@ impl Setup {
             allowance: ample,
             queue_allowance: ample,
             limits: RequestLimits::default(),
+            crash: None,
         }
     }
 }
@@ -112,6 +117,7 @@ pub struct Service {
     pub domain: Arc<DeliveryService>,
     pub clock: Arc<MovedClock>,
     pub store: Arc<Watched>,
+    pub faulty: Arc<Faulty>,
     pub prices: Prices,
     pub shutdown: Shutdown,
     pub trigger: ShutdownTrigger,
@@ -136,7 +142,8 @@ impl Service {
             Engine::Memory => Arc::new(Memory::new()),
             Engine::Rocks => Arc::new(Rocks::open(directory.path().join("store")).unwrap()),
         };
-        let store = Arc::new(Watched::new(engine));
+        let faulty = Arc::new(Faulty::new(engine, setup.crash));
+        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
         let (trigger, shutdown) = Shutdown::channel();
@@ -176,6 +183,7 @@ impl Service {
             domain,
             clock,
             store,
+            faulty,
             prices: setup.prices,
             shutdown,
             trigger,
@@ -241,8 +249,13 @@ impl Service {
         request: &[u8],
         tokens: &[HeaderValue],
     ) -> Reply {
-        self.http(self.http_request(operation.path(), request.to_vec(), tokens))
-            .await
+        let send = || self.http(self.http_request(operation.path(), request.to_vec(), tokens));
+        let reply = send().await;
+        if reply.status == StatusCode::INTERNAL_SERVER_ERROR && self.faulty.has_failed() {
+            // What a client does that got no answer.
+            return send().await;
+        }
+        reply
     }
 
     /// What an operation costs, for one claim.
