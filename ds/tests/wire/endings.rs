@@ -245,7 +245,7 @@ async fn a_reinit_names_a_group_that_can_be_created_here() {
     let successor = reserved(&service).await;
     let unreserved = [3; 16];
     let good = reinit(&successor.0, 1, 1);
-    for (proposals, problem) in [
+    let cases = [
         (reinit(&unreserved, 1, 1), ProblemType::InvalidGroupId),
         (reinit(&id.0, 1, 1), ProblemType::InvalidGroupId),
         (
@@ -257,13 +257,14 @@ async fn a_reinit_names_a_group_that_can_be_created_here() {
             reinit(&successor.0, 1, 5),
             ProblemType::UnsupportedCiphersuite,
         ),
-        // Twice, and nothing at all (RFC 9420 §12.2).
+        // Two of them, and nothing at all (RFC 9420 §12.2).
         (
-            [good.as_slice(), &good].concat(),
+            [good.clone(), reinit(&successor.0, 1, 3)].concat(),
             ProblemType::InvalidCommit,
         ),
         (Vec::new(), ProblemType::InvalidCommit),
-    ] {
+    ];
+    for (proposals, problem) in cases {
         let commit = trio
             .alice
             .commit_by_hand(&id, Operation::ReInitializeGroup, &proposals);

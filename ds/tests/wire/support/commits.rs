@@ -10,7 +10,7 @@ use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes
 use openmls::prelude::{
     Extension, ExtensionType, Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup,
     MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, Proposal,
-    ProtocolMessage, RatchetTreeIn,
+    ProtocolMessage, RatchetTreeIn, Sender,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
@@ -472,12 +472,22 @@ impl Client {
             .mls
             .leave_group_via_self_remove(provider, &group.signer)
             .unwrap();
-        let proposal = message.tls_serialize_detached().unwrap();
-        group
+        // It counts when it comes out of the queue.
+        let own = Sender::Member(group.mls.own_leaf_index());
+        let unsent: Vec<_> = group
             .mls
-            .clear_pending_proposals(provider.storage())
-            .unwrap();
-        proposal
+            .pending_proposals()
+            .filter(|pending| *pending.sender() == own)
+            .map(|pending| pending.proposal_reference())
+            .collect();
+        for reference in unsent {
+            let storage = provider.storage();
+            group
+                .mls
+                .remove_pending_proposal(storage, &reference)
+                .unwrap();
+        }
+        message.tls_serialize_detached().unwrap()
     }
 
     pub fn proposal_body(&self, id: &GroupId, proposal: Vec<u8>) -> ProposalRequest {

@@ -121,6 +121,8 @@ pub struct Service {
     pub prices: Prices,
     pub shutdown: Shutdown,
     pub trigger: ShutdownTrigger,
+    /// As the service has them.
+    pub keys: ServiceKeys,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
@@ -160,7 +162,8 @@ impl Service {
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
         };
-        let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
+        let file = ServiceKeys::generate_file().unwrap();
+        let keys = ServiceKeys::from_file(&file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -187,6 +190,7 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
+            keys: ServiceKeys::from_file(&file).unwrap(),
             queue_service_key,
             external_sender,
             gateway: header,

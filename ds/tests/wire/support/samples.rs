@@ -2,7 +2,7 @@
 
 mod members;
 
-pub use members::{join_proposal, join_proposal_of};
+pub use members::{join_proposal, join_proposal_of, newcomer_proposal};
 
 use crypto::connection::sign_handle_record;
 use crypto::keys::{ConnectionToken, JoinKey, Lookup as _};
