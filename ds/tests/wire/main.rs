@@ -23,6 +23,7 @@ mod leaving;
 mod limits;
 mod listener;
 mod message_refusals;
+mod other_implementation;
 mod outsiders;
 mod queues;
 mod recovery;

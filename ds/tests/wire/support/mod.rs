@@ -6,6 +6,7 @@ pub mod client;
 pub mod commits;
 pub mod inbox;
 pub mod meter;
+pub mod other;
 pub mod request;
 pub mod samples;
 pub mod scenes;
