@@ -128,6 +128,8 @@ async fn the_loser_of_a_race_goes_on() {
     scene.client(1).sync(0).await.unwrap();
     let carol = scene.name(2);
     let dave = scene.name(3);
+    let bob = scene.name(1);
+    scene.client(0).set_role("g", &bob, "admin").await.unwrap();
     scene.client(0).stage_remove("g", &[&carol]).unwrap();
     scene
         .client(1)

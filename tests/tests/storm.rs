@@ -90,7 +90,14 @@ fn reservation(now_ms: u64) -> Vec<u8> {
     let key = SignatureKeyPair::random().unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let body = ReserveGroupIdRequest {}.encode();
-    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key).encode()
+    sign(
+        Operation::ReserveGroupId,
+        now_ms,
+        &sender,
+        &body,
+        &key.into(),
+    )
+    .encode()
 }
 
 #[allow(
@@ -130,6 +137,7 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
         clients.try_into().unwrap();
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut erin]).await;
     befriend(&mut carol, &mut dave).await;
+    alice.set_role(GROUP, CAROL, "admin").await.unwrap();
 
     let over = Over::default();
     let (from_alice, from_bob) = (sends(alice, &over), sends(bob, &over));

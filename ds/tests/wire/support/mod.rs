@@ -149,6 +149,7 @@ impl Service {
             leaf_allowance: setup.allowance,
             queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
+            self_check: true,
             inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
