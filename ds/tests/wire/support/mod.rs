@@ -7,6 +7,7 @@ pub mod commits;
 pub mod faulty;
 pub mod inbox;
 pub mod meter;
+pub mod other;
 pub mod request;
 pub mod samples;
 pub mod scenes;

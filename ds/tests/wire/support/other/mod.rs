@@ -241,7 +241,9 @@ impl OtherClient {
             .unwrap();
         context
             .set_from(RequiredCapabilitiesExt::new(
-                vec![ExtensionType::new(QUEUE_REFERENCE_EXTENSION)],
+                [QUEUE_REFERENCE_EXTENSION, POLICY_EXTENSION]
+                    .map(ExtensionType::new)
+                    .to_vec(),
                 Vec::new(),
                 vec![CredentialType::new(CREDENTIAL_TYPE)],
             ))
