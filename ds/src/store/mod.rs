@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod memory;
+pub mod postgres;
 pub mod rocks;
 
 use async_trait::async_trait;

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::Rocks;
 use crate::store::{
     Advance, ConsumedSet, DayRow, Deliveries, NewGroup, NewKeyPackageSet, NewPayload, Receipt,
@@ -23,17 +25,37 @@ const DIRECTORY: &str = "STORE_CRASH_TEST_DIRECTORY";
 /// Which child it is: rows of different children differ.
 const RUN: &str = "STORE_CRASH_TEST_RUN";
 const RUNS: u64 = 8;
-const WORKERS: u64 = 4;
+pub(in crate::store) const WORKERS: u64 = 4;
 const DAY: u32 = 20_000;
 /// Transitions that a worker does over and over, each round on rows of its own.
-const STEPS: u64 = 8;
+pub(in crate::store) const STEPS: u64 = 8;
 
 /// One transition: which child, which worker, how many before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    run: u64,
-    worker: u64,
-    number: u64,
+pub(in crate::store) struct Place {
+    pub(in crate::store) run: u64,
+    pub(in crate::store) worker: u64,
+    pub(in crate::store) number: u64,
+}
+
+/// What the port does not tell without a change.
+#[async_trait]
+pub(in crate::store) trait Inspected: Store {
+    async fn is_spent(&self, spend: &Spend) -> bool;
+    async fn is_reserved(&self, at: &DayRow) -> bool;
+}
+
+#[async_trait]
+impl Inspected for Rocks {
+    async fn is_spent(&self, spend: &Spend) -> bool {
+        let key = super::tables::spent_key(spend);
+        self.engine.has(super::Table::Spent, &key).unwrap()
+    }
+
+    async fn is_reserved(&self, at: &DayRow) -> bool {
+        let key = super::tables::day_key(at);
+        self.engine.has(super::Table::Reservations, &key).unwrap()
+    }
 }
 
 impl Place {
@@ -104,7 +126,7 @@ impl Place {
         }
     }
 
-    async fn carry_out(self, store: &Rocks) -> Result<(), StoreError> {
+    pub(in crate::store) async fn carry_out(self, store: &dyn Store) -> Result<(), StoreError> {
         let (group, owner_tag, receipt) = (self.row(0), [1; 32], self.receipt());
         match self.step() {
             0 => {
@@ -185,7 +207,7 @@ impl Place {
     }
 
     /// Whether the transition happened, by each of its traces: all of them must say the same.
-    async fn traces(self, store: &Rocks) -> Vec<bool> {
+    pub(in crate::store) async fn traces(self, store: &dyn Inspected) -> Vec<bool> {
         let mut traces = Vec::new();
         if self.step() != 4 {
             let Receipt { spends, result } = self.receipt();
@@ -197,17 +219,12 @@ impl Place {
                     .is_none_or(|recorded| *recorded == result.sealed)
             );
             traces.push(recorded.is_some());
-            let spent = store
-                .engine
-                .has(super::Table::Spent, &super::tables::spent_key(&spends[0]))
-                .unwrap();
-            traces.push(spent);
+            traces.push(store.is_spent(&spends[0]).await);
         }
         match self.step() {
             0 => {
                 // Consumed by the next step.
-                let key = super::tables::day_key(&self.at(0));
-                let reserved = store.engine.has(super::Table::Reservations, &key).unwrap();
+                let reserved = store.is_reserved(&self.at(0)).await;
                 traces.push(reserved || self.has_group(store, None).await);
             }
             1 => {
@@ -275,7 +292,7 @@ impl Place {
         traces
     }
 
-    async fn entries(self, store: &Rocks, kind: u8) -> [bool; 2] {
+    async fn entries(self, store: &dyn Inspected, kind: u8) -> [bool; 2] {
         let there = store
             .entries(vec![self.at(kind), self.at(kind + 1)])
             .await
@@ -292,7 +309,7 @@ impl Place {
     }
 
     /// Whether the group is there, with these version, roster and tree if they are given.
-    async fn has_group(self, store: &Rocks, parts: Option<(u8, u8, u8)>) -> bool {
+    async fn has_group(self, store: &dyn Inspected, parts: Option<(u8, u8, u8)>) -> bool {
         let stored = store.group(self.row(0), true).await.unwrap();
         let Some((version, roster, tree)) = parts else {
             return stored.is_some();
