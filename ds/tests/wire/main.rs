@@ -18,6 +18,7 @@ mod histories;
 mod key_packages;
 mod listener;
 mod message_refusals;
+mod nodes;
 mod queues;
 mod recovery;
 mod redemption;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod commits;
 pub mod inbox;
 pub mod meter;
+pub mod postgres;
 pub mod request;
 pub mod samples;
 pub mod scenes;
@@ -53,6 +54,13 @@ macro_rules! on_every_engine {
             async fn on_rocksdb() {
                 super::$name(Service::start(Engine::Rocks)).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgresql() {
+                if crate::support::postgres::is_available() {
+                    super::$name(Service::start(Engine::Postgres)).await;
+                }
+            }
         }
     )+ };
 }
@@ -62,6 +70,8 @@ pub(crate) use on_every_engine;
 pub enum Engine {
     Memory,
     Rocks,
+    /// Needs the multi-threaded runtime.
+    Postgres,
 }
 
 pub struct Setup {
@@ -125,10 +135,37 @@ impl Service {
         let engine: Arc<dyn Store> = match setup.engine {
             Engine::Memory => Arc::new(Memory::new()),
             Engine::Rocks => Arc::new(Rocks::open(directory.path().join("store")).unwrap()),
+            Engine::Postgres => postgres::fresh_nodes::<1>().remove(0),
         };
-        let store = Arc::new(Watched::new(engine));
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        Self::node(&setup, engine, clock, &keys, directory)
+    }
+
+    /// Nodes of one service: one database, one service key file.
+    pub fn nodes<const N: usize>() -> [Self; N] {
+        let setup = Setup::on(Engine::Postgres);
+        let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        let nodes: Vec<_> = postgres::fresh_nodes::<N>()
+            .into_iter()
+            .map(|engine| {
+                let directory = tempfile::tempdir().unwrap();
+                Self::node(&setup, engine, Arc::clone(&clock), &keys, directory)
+            })
+            .collect();
+        nodes.try_into().ok().unwrap()
+    }
+
+    fn node(
+        setup: &Setup,
+        engine: Arc<dyn Store>,
+        clock: Arc<MovedClock>,
+        keys: &[u8],
+        directory: tempfile::TempDir,
+    ) -> Self {
+        let store = Arc::new(Watched::new(engine));
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -139,7 +176,7 @@ impl Service {
             retention_days: RETENTION_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
         };
-        let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
+        let keys = ServiceKeys::from_file(keys).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let domain = Arc::new(
             DeliveryService::new(
