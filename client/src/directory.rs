@@ -79,7 +79,7 @@ pub(crate) fn price(prices: &Prices, operation: Operation, claims: usize) -> usi
         Operation::LookupHandle => prices.lookup_handle,
         Operation::RequestConnection => prices.request_connection,
         Operation::CreateQueue => prices.create_queue,
-        Operation::JoinConnection => prices.external_join,
+        Operation::ExternalJoin => prices.external_join,
         _ => 0,
     })
 }

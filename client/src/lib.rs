@@ -267,7 +267,7 @@ impl Client {
         for (group, operation) in waiting {
             let finished = if operation == Operation::CreateGroup.number() {
                 self.submit_creation(&group).await
-            } else if operation == Operation::JoinConnection.number() {
+            } else if operation == Operation::ExternalJoin.number() {
                 self.submit_join(&group).await.map(|_| ())
             } else {
                 self.submit_commit(&group).await.map(|_| ())

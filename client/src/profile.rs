@@ -196,8 +196,13 @@ impl Profile {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn profile(db: &Connection) -> Profile {
+        Profile::write(db, &endpoints("http://ds:3"), "token").unwrap();
+        Profile::read(db).unwrap()
+    }
 
     fn endpoints(ds: &str) -> Endpoints {
         Endpoints {

@@ -95,6 +95,12 @@ pub(crate) fn discard_doubtful(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
+/// Tokens that are there do for now, also while the issuer shows other keys than the service: they were
+/// issued under keys that everybody got, and a change of keys reaches the two at different times.
+fn enough(available: usize, count: usize, filled: Result<(), Error>) -> Result<(), Error> {
+    if available < count { filled } else { Ok(()) }
+}
+
 impl Client {
     /// Takes tokens out of the wallet, filling it first when it is low.
     pub(crate) async fn take_tokens(&mut self, count: usize) -> Result<Vec<Token>, Error> {
@@ -104,12 +110,7 @@ impl Client {
         let available = available(&self.db)?;
         if available < count.max(LOW) {
             let filled = self.fill_wallet(count.max(FULL)).await;
-            // Tokens that are there do for now, unless the issuer is not to be trusted.
-            match filled {
-                Err(Error::Issuer(IssuerError::KeyMismatch)) => return filled.map(|()| Vec::new()),
-                Err(error) if available < count => return Err(error),
-                _ => {}
-            }
+            enough(available, count, filled)?;
         }
         reserve(&mut self.db, count)
     }
@@ -298,6 +299,7 @@ mod tests {
                 public_key: String::new(),
             },
             external_sender_key: String::new(),
+            external_sender_key_p256: String::new(),
             issuer: AcceptedIssuer {
                 name: "i".into(),
                 challenge: String::new(),
@@ -352,6 +354,17 @@ mod tests {
                 Err(Error::Issuer(IssuerError::KeyMismatch))
             ));
         }
+    }
+
+    #[test]
+    fn an_issuer_in_the_midst_of_a_key_change_stops_only_who_has_no_tokens_left() {
+        let mismatch = || Err(IssuerError::KeyMismatch.into());
+        assert!(enough(2, 2, mismatch()).is_ok());
+        assert!(matches!(
+            enough(1, 2, mismatch()),
+            Err(Error::Issuer(IssuerError::KeyMismatch))
+        ));
+        assert!(enough(0, 2, Ok(())).is_ok());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod credential;
 pub mod hpke;
 pub mod kdf;
 pub mod keys;
+pub mod leaf_authorization;
 pub mod queue;
 pub mod rows;
 pub mod safety_number;

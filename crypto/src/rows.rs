@@ -149,6 +149,12 @@ impl RowKeys {
         self.row(11, &[&group.0, &leaf.to_be_bytes()])
     }
 
+    /// Names a group in the list of those that a queue blocks: to nobody who has not both ids.
+    #[must_use]
+    pub fn blocked_group(&self, queue: &QueueId, group: &GroupId) -> Row {
+        self.row(12, &[&queue.0, &group.0])
+    }
+
     /// The cipher for entry rows of one day and incarnation.
     #[must_use]
     pub fn entry_cipher(

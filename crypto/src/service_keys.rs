@@ -1,9 +1,11 @@
 //! The service key file: what must be outside the database so that a copy of it is worth nothing.
 //!
 //! ```text
-//! version(1) = 1 || storage key(32) || external sender seed(32) || count(1) || count x (key id(1) || seed(32))
+//! version(1) = 2 || storage key(32) || count(1) || count x external sender seed(32)
+//!                || count(1) || count x (key id(1) || seed(32))
 //! ```
-//! The queue service's HPKE key and the handle key come from the seeds; the last one is used for
+//! Version 1 had exactly one external sender seed and no count before it. Groups are told the last external
+//! sender key; those that were made under an earlier one are still served with it. The queue service's HPKE key and the handle key come from the seeds; the last one is used for
 //! sealing, the earlier ones still open (overlap at rotation). Losing the file loses every queue,
 //! handle and pool: back it up apart from the database.
 
@@ -15,10 +17,10 @@ use crate::keys::StorageKey;
 use crate::queue::{self, QueueHandle};
 use crate::rows::RowKeys;
 use crate::secret::Secret;
-use crate::sign::SignatureKeyPair;
+use crate::sign::{LeafKeyPair, Scheme};
 use crate::{CryptoError, kdf, random};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One generation of the queue service's keys.
 struct QueueServiceKey {
@@ -30,15 +32,41 @@ struct QueueServiceKey {
 /// Everything that the service key file holds.
 pub struct ServiceKeys {
     rows: RowKeys,
-    external_sender: SignatureKeyPair,
+    external_senders: Vec<ExternalSenderKey>,
     queue_service: Vec<QueueServiceKey>,
+}
+
+/// One generation of the service's MLS external sender key: one key for each signature scheme.
+pub struct ExternalSenderKey {
+    /// For groups with an Ed25519 ciphersuite.
+    pub ed25519: LeafKeyPair,
+    /// For groups with a P-256 ciphersuite.
+    pub p256: LeafKeyPair,
+}
+
+impl ExternalSenderKey {
+    fn from_seed(seed: &Secret<32>) -> Result<Self, CryptoError> {
+        Ok(Self {
+            ed25519: LeafKeyPair::from_seed(Scheme::Ed25519, seed)?,
+            p256: LeafKeyPair::from_seed(Scheme::EcdsaP256, seed)?,
+        })
+    }
+
+    /// The key of this generation for a scheme.
+    #[must_use]
+    pub fn of(&self, scheme: Scheme) -> &LeafKeyPair {
+        match scheme {
+            Scheme::Ed25519 => &self.ed25519,
+            Scheme::EcdsaP256 => &self.p256,
+        }
+    }
 }
 
 impl std::fmt::Debug for ServiceKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             rows: _,
-            external_sender: _,
+            external_senders: _,
             queue_service: _,
         } = self;
         f.write_str("ServiceKeys(..)")
@@ -48,17 +76,48 @@ impl std::fmt::Debug for ServiceKeys {
 impl ServiceKeys {
     /// Lengths that a key file can have.
     pub const FILE_LENGTHS: std::ops::RangeInclusive<usize> =
-        FIXED + GENERATION..=FIXED + 255 * GENERATION;
+        1 + 32 + 32 + 1 + GENERATION..=1 + 32 + 1 + 255 * 32 + 1 + 255 * GENERATION;
 
     /// Content of a new key file.
     ///
     /// # Errors
     /// [`CryptoError::Backend`] without randomness.
     pub fn generate_file() -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-        let mut file = Zeroizing::new(Vec::with_capacity(FIXED + GENERATION));
+        let mut file = Zeroizing::new(Vec::with_capacity(1 + 32 + 1 + 32 + 1 + GENERATION));
         file.push(VERSION);
-        file.extend_from_slice(&*Zeroizing::new(random::<64>()?));
+        file.extend_from_slice(&*Zeroizing::new(random::<32>()?));
+        file.push(1);
+        file.extend_from_slice(&*Zeroizing::new(random::<32>()?));
         file.extend_from_slice(&[1, 1]);
+        file.extend_from_slice(&*Zeroizing::new(random::<32>()?));
+        Ok(file)
+    }
+
+    /// The same file with a new external sender key and a new generation of the queue service's keys, in the
+    /// current version. What was in use before still opens, and signs for the groups that know it.
+    ///
+    /// # Errors
+    /// As [`ServiceKeys::from_file`]; [`CryptoError::TooLong`] after 255 rotations.
+    pub fn rotate_file(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        let parts = Parts::read(bytes)?;
+        let one_more = |count: usize| u8::try_from(count + 1).map_err(|_| CryptoError::TooLong);
+        let mut file = Zeroizing::new(Vec::with_capacity(bytes.len() + 1 + 32 + GENERATION));
+        file.push(VERSION);
+        file.extend_from_slice(parts.storage);
+        file.push(one_more(parts.senders.len() / 32)?);
+        file.extend_from_slice(parts.senders);
+        file.extend_from_slice(&*Zeroizing::new(random::<32>()?));
+        file.push(one_more(parts.generations.len() / GENERATION)?);
+        file.extend_from_slice(parts.generations);
+        let used: Vec<u8> = parts
+            .generations
+            .chunks_exact(GENERATION)
+            .filter_map(|generation| generation.first().copied())
+            .collect();
+        let id = (1..=u8::MAX)
+            .find(|id| !used.contains(id))
+            .ok_or(CryptoError::TooLong)?;
+        file.push(id);
         file.extend_from_slice(&*Zeroizing::new(random::<32>()?));
         Ok(file)
     }
@@ -68,25 +127,14 @@ impl ServiceKeys {
     /// # Errors
     /// [`CryptoError::UnknownVersion`] or [`CryptoError::InvalidKey`] when it is damaged.
     pub fn from_file(bytes: &[u8]) -> Result<Self, CryptoError> {
-        let (&version, rest) = bytes.split_first().ok_or(CryptoError::InvalidKey)?;
-        if version != VERSION {
-            return Err(CryptoError::UnknownVersion);
+        let parts = Parts::read(bytes)?;
+        let mut external_senders = Vec::with_capacity(parts.senders.len() / 32);
+        for seed in parts.senders.chunks_exact(32) {
+            let seed: &[u8; 32] = seed.try_into().map_err(|_| CryptoError::InvalidKey)?;
+            external_senders.push(ExternalSenderKey::from_seed(&Secret::new(*seed))?);
         }
-        let (storage, rest) = rest
-            .split_first_chunk::<32>()
-            .ok_or(CryptoError::InvalidKey)?;
-        let (sender, rest) = rest
-            .split_first_chunk::<32>()
-            .ok_or(CryptoError::InvalidKey)?;
-        let (&count, rest) = rest.split_first().ok_or(CryptoError::InvalidKey)?;
-        let generations = rest.chunks_exact(GENERATION);
-        if count == 0
-            || !generations.remainder().is_empty()
-            || generations.len() != usize::from(count)
-        {
-            return Err(CryptoError::InvalidKey);
-        }
-        let mut queue_service = Vec::with_capacity(usize::from(count));
+        let generations = parts.generations.chunks_exact(GENERATION);
+        let mut queue_service = Vec::with_capacity(generations.len());
         for generation in generations {
             let (&id, seed) = generation.split_first().ok_or(CryptoError::InvalidKey)?;
             let seed: &[u8; 32] = seed.try_into().map_err(|_| CryptoError::InvalidKey)?;
@@ -107,8 +155,8 @@ impl ServiceKeys {
             });
         }
         Ok(Self {
-            rows: RowKeys::new(StorageKey::new(*storage))?,
-            external_sender: SignatureKeyPair::from_seed(&Secret::new(*sender)),
+            rows: RowKeys::new(StorageKey::new(*parts.storage))?,
+            external_senders,
             queue_service,
         })
     }
@@ -119,10 +167,21 @@ impl ServiceKeys {
         &self.rows
     }
 
-    /// The service's MLS external sender key.
+    /// The service's MLS external sender keys, oldest first; groups are to list the last one.
     #[must_use]
-    pub fn external_sender(&self) -> &SignatureKeyPair {
-        &self.external_sender
+    pub fn external_senders(&self) -> &[ExternalSenderKey] {
+        &self.external_senders
+    }
+
+    /// The public half of the current external sender key.
+    ///
+    /// # Errors
+    /// Never after [`ServiceKeys::from_file`].
+    pub fn external_sender_public(&self, scheme: Scheme) -> Result<Vec<u8>, CryptoError> {
+        self.external_senders
+            .last()
+            .map(|key| key.of(scheme).public())
+            .ok_or(CryptoError::InvalidKey)
     }
 
     fn current(&self) -> Result<&QueueServiceKey, CryptoError> {
@@ -173,7 +232,43 @@ impl ServiceKeys {
 }
 
 const GENERATION: usize = 33;
-const FIXED: usize = 1 + 64 + 1;
+
+/// A key file, cut up.
+struct Parts<'a> {
+    storage: &'a [u8; 32],
+    senders: &'a [u8],
+    generations: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, CryptoError> {
+        let (&version, rest) = bytes.split_first().ok_or(CryptoError::InvalidKey)?;
+        let (storage, rest) = rest
+            .split_first_chunk::<32>()
+            .ok_or(CryptoError::InvalidKey)?;
+        let (senders, rest) = match version {
+            1 => (1, rest),
+            VERSION => rest
+                .split_first()
+                .map(|(count, rest)| (usize::from(*count), rest))
+                .ok_or(CryptoError::InvalidKey)?,
+            _ => return Err(CryptoError::UnknownVersion),
+        };
+        let (senders, rest) = rest
+            .split_at_checked(senders * 32)
+            .ok_or(CryptoError::InvalidKey)?;
+        let (&count, generations) = rest.split_first().ok_or(CryptoError::InvalidKey)?;
+        if senders.is_empty() || count == 0 || generations.len() != usize::from(count) * GENERATION
+        {
+            return Err(CryptoError::InvalidKey);
+        }
+        Ok(Self {
+            storage,
+            senders,
+            generations,
+        })
+    }
+}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -197,17 +292,35 @@ mod tests {
 
     #[test]
     fn after_a_rotation_the_new_key_seals_and_the_old_one_still_opens() {
-        let mut file = ServiceKeys::generate_file().unwrap();
+        let file = ServiceKeys::generate_file().unwrap();
         let old = ServiceKeys::from_file(&file).unwrap();
         let (id, handle) = old.seal_handle(&QueueId([1; 16])).unwrap();
-        if let Some(count) = file.get_mut(65) {
-            *count = 2;
-        }
-        file.push(2);
-        file.extend_from_slice(&[7; 32]);
-        let new = ServiceKeys::from_file(&file).unwrap();
-        assert_eq!(new.queue_service_key().unwrap().0, 2);
+        let new = ServiceKeys::from_file(&ServiceKeys::rotate_file(&file).unwrap()).unwrap();
+        assert_ne!(
+            new.queue_service_key().unwrap(),
+            old.queue_service_key().unwrap()
+        );
         assert_eq!(new.open_handle(id, &handle).unwrap(), QueueId([1; 16]));
+        let known: Vec<Vec<u8>> = new
+            .external_senders()
+            .iter()
+            .map(|key| key.ed25519.public())
+            .collect();
+        let before = old.external_sender_public(Scheme::Ed25519).unwrap();
+        assert_eq!(known.first(), Some(&before));
+        assert_eq!(known.len(), 2);
+        assert_ne!(new.external_sender_public(Scheme::Ed25519).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_still_read() {
+        let file = [&[1][..], &[3; 32], &[4; 32], &[1, 9], &[5; 32]].concat();
+        let keys = ServiceKeys::from_file(&file).unwrap();
+        assert_eq!(keys.queue_service_key().unwrap().0, 9);
+        assert_eq!(
+            keys.external_sender_public(Scheme::Ed25519).unwrap(),
+            crate::sign::SignatureKeyPair::from_seed(&Secret::new([4; 32])).public()
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use protocol::directory::Prices;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
-use service::http::Limits;
+use service::http::Limits as ListenerLimits;
+
+use crate::limits::{LARGEST_PAYLOAD, RequestLimits};
+use crate::tokens::AllowanceLimits;
 
 use crate::store::postgres::PostgresSettings;
 
@@ -20,15 +23,19 @@ pub struct Config {
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_retention_days")]
     pub retention_days: u32,
+    #[serde(default = "default_inactivity_days")]
+    pub inactivity_days: u32,
     pub store: StoreSettings,
     pub issuer: IssuerSettings,
     #[serde(default = "default_prices")]
     pub prices: Prices,
     #[serde(default)]
     pub leaf_allowance: AllowanceSettings,
+    #[serde(default = "default_queue_allowance")]
+    pub queue_allowance: AllowanceSettings,
     pub service: ServiceSettings,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitSettings,
 }
 
 /// Which engine keeps the data.
@@ -51,13 +58,25 @@ pub struct IssuerSettings {
     pub refresh_seconds: u64,
 }
 
-/// A token bucket for each leaf in each group.
+/// Token buckets: for each leaf in each group, and for the fetches of each queue.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowanceSettings {
     pub capacity: u32,
     pub refill_per_minute: u32,
     pub max_buckets: usize,
+}
+
+impl AllowanceSettings {
+    /// For the buckets.
+    #[must_use]
+    pub fn limits(&self) -> AllowanceLimits {
+        AllowanceLimits {
+            capacity: self.capacity,
+            refill_per_minute: self.refill_per_minute,
+            max_buckets: self.max_buckets,
+        }
+    }
 }
 
 impl Default for AllowanceSettings {
@@ -70,14 +89,139 @@ impl Default for AllowanceSettings {
     }
 }
 
+/// The table `[limits]`: what the listener accepts, and what a request may hold.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    pub max_body_bytes: usize,
+    pub body_read_seconds: u64,
+    pub header_read_seconds: u64,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_connections: usize,
+    #[serde(deserialize_with = "payload_bytes")]
+    pub max_message_bytes: usize,
+    #[serde(deserialize_with = "payload_bytes")]
+    pub max_commit_bytes: usize,
+    #[serde(deserialize_with = "payload_bytes")]
+    pub max_welcome_bytes: usize,
+    pub max_group_info_bytes: usize,
+    pub max_new_tree_bytes: usize,
+    pub max_key_package_set_bytes: usize,
+    pub max_proposal_bytes: usize,
+    pub max_members: usize,
+    pub max_proposals: usize,
+    pub max_pending_proposals: usize,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        let ListenerLimits {
+            body_read_seconds,
+            header_read_seconds,
+            max_headers,
+            max_connections,
+            ..
+        } = ListenerLimits::default();
+        let RequestLimits {
+            message_bytes,
+            commit_bytes,
+            welcome_bytes,
+            group_info_bytes,
+            new_tree_bytes,
+            key_package_set_bytes,
+            proposal_bytes,
+            members,
+            proposals,
+            pending_proposals,
+        } = RequestLimits::default();
+        Self {
+            // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
+            max_body_bytes: 2 * 1024 * 1024,
+            body_read_seconds,
+            header_read_seconds,
+            // Sixteen claims bring sixteen tokens.
+            max_header_bytes: 32 * 1024,
+            max_headers,
+            max_connections,
+            max_message_bytes: message_bytes,
+            max_commit_bytes: commit_bytes,
+            max_welcome_bytes: welcome_bytes,
+            max_group_info_bytes: group_info_bytes,
+            max_new_tree_bytes: new_tree_bytes,
+            max_key_package_set_bytes: key_package_set_bytes,
+            max_proposal_bytes: proposal_bytes,
+            max_members: members,
+            max_proposals: proposals,
+            max_pending_proposals: pending_proposals,
+        }
+    }
+}
+
+impl LimitSettings {
+    /// For the listener.
+    #[must_use]
+    pub fn listener(&self) -> ListenerLimits {
+        ListenerLimits {
+            max_body_bytes: self.max_body_bytes,
+            body_read_seconds: self.body_read_seconds,
+            header_read_seconds: self.header_read_seconds,
+            max_header_bytes: self.max_header_bytes,
+            max_headers: self.max_headers,
+            max_connections: self.max_connections,
+        }
+    }
+
+    /// For what a request holds.
+    #[must_use]
+    pub fn request(&self) -> RequestLimits {
+        RequestLimits {
+            message_bytes: self.max_message_bytes,
+            commit_bytes: self.max_commit_bytes,
+            welcome_bytes: self.max_welcome_bytes,
+            group_info_bytes: self.max_group_info_bytes,
+            new_tree_bytes: self.max_new_tree_bytes,
+            key_package_set_bytes: self.max_key_package_set_bytes,
+            proposal_bytes: self.max_proposal_bytes,
+            members: self.max_members,
+            proposals: self.max_proposals,
+            pending_proposals: self.max_pending_proposals,
+        }
+    }
+}
+
+/// What goes into a queue must come out of it: through the gateway, which passes 2 MiB.
+fn payload_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(deserializer)?;
+    if bytes <= LARGEST_PAYLOAD {
+        Ok(bytes)
+    } else {
+        Err(serde::de::Error::custom(format_args!(
+            "at most {LARGEST_PAYLOAD} bytes can be delivered through a gateway"
+        )))
+    }
+}
+
 impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
     }
 }
 
+fn default_queue_allowance() -> AllowanceSettings {
+    AllowanceSettings {
+        capacity: 600,
+        refill_per_minute: 120,
+        max_buckets: 1_000_000,
+    }
+}
+
 fn default_retention_days() -> u32 {
     30
+}
+
+fn default_inactivity_days() -> u32 {
+    90
 }
 
 fn default_refresh_seconds() -> u64 {
@@ -106,6 +250,25 @@ mod tests {
     fn the_sample_file_is_a_valid_configuration() {
         let config: Config = service::config::parse(include_str!("../sample.toml")).unwrap();
         assert_eq!(config.prices, default_prices());
+        assert_eq!(config.limits.request(), RequestLimits::default());
+        assert_eq!(
+            config.limits.max_body_bytes,
+            LimitSettings::default().max_body_bytes
+        );
+    }
+
+    #[test]
+    fn a_payload_limit_that_no_gateway_could_pass_is_refused() {
+        let sample = include_str!("../sample.toml");
+        for key in ["max_message_bytes", "max_commit_bytes", "max_welcome_bytes"] {
+            let with = |bytes: usize| {
+                let text = sample.replace(&format!("{key} = 1048576"), &format!("{key} = {bytes}"));
+                assert_ne!(text, sample);
+                service::config::parse::<Config>(&text)
+            };
+            assert!(with(LARGEST_PAYLOAD).is_ok());
+            assert!(with(LARGEST_PAYLOAD + 1).is_err());
+        }
     }
 
     #[test]

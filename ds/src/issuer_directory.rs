@@ -49,16 +49,20 @@ pub async fn fetch(
 ) -> Result<IssuerKeys, IssuerDirectoryError> {
     let unreachable =
         |error: reqwest::Error| IssuerDirectoryError::Unreachable(error.without_url());
-    let response = client
+    let mut response = client
         .get(url)
         .timeout(Duration::from_secs(10))
         .send()
         .await
         .and_then(reqwest::Response::error_for_status)
         .map_err(unreachable)?;
-    let body = response.bytes().await.map_err(unreachable)?;
-    if body.len() > MAX_BYTES {
-        return Err(IssuerDirectoryError::Malformed);
+    // Whatever length it announces: no more is kept than a directory has.
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len().saturating_add(chunk.len()) > MAX_BYTES {
+            return Err(IssuerDirectoryError::Malformed);
+        }
+        body.extend_from_slice(&chunk);
     }
     parse(&body)
 }
@@ -78,4 +82,32 @@ fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     IssuerKeys::from_directory_keys(keys).map_err(IssuerDirectoryError::Keys)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_that_never_ends_is_cut_off_at_its_bound() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let issuer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+        });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let fetched = fetch(&client, &url).await.map(|_| ());
+        assert!(
+            matches!(fetched, Err(IssuerDirectoryError::Malformed)),
+            "{fetched:?}"
+        );
+        issuer.await.unwrap();
+    }
 }

@@ -10,6 +10,7 @@ pub mod groups;
 pub mod http;
 pub mod issuer_directory;
 pub mod key_packages;
+pub mod limits;
 pub mod queues;
 pub mod request;
 pub mod results;

@@ -37,8 +37,14 @@ impl AuthenticatedKey {
     /// database cannot be searched for a known key.
     #[must_use]
     pub fn tag(&self, service: &DeliveryService, purpose: &str) -> [u8; 32] {
-        crypto::kdf::derive(service.rows().storage_key().expose(), purpose, &self.0)
+        key_tag(service, purpose, &self.0)
     }
+}
+
+/// As [`AuthenticatedKey::tag`], for a key of any scheme.
+#[must_use]
+pub fn key_tag(service: &DeliveryService, purpose: &str, key: &[u8]) -> [u8; 32] {
+    crypto::kdf::derive(service.rows().storage_key().expose(), purpose, key)
 }
 
 /// An envelope in order, before its body is decoded and its tokens are verified.
@@ -124,6 +130,19 @@ impl<T> Request<T> {
             .map_err(|_| ProblemType::BadSignature.into())
     }
 
+    /// As [`Request::authenticate_key`], for a key that is a leaf's, now or later: of any scheme that
+    /// leaves have.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`].
+    pub fn authenticate_leaf_key(&self) -> Result<&[u8], DsError> {
+        let Sender::Key(key) = &self.envelope.sender else {
+            return Err(ProblemType::BadSignature.into());
+        };
+        self.verify(key.as_slice())?;
+        Ok(key.as_slice())
+    }
+
     /// The leaf index that the sender claims, for looking its key up.
     ///
     /// # Errors
@@ -169,23 +188,104 @@ impl<T> Request<T> {
         price: usize,
         response: &[u8],
     ) -> Result<Receipt, DsError> {
-        let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
+        Ok(self.receipt_with(
+            service,
+            self.spends(service, price)?,
+            self.digest.seal(response)?,
+        ))
+    }
+
+    /// A receipt that spends `price` tokens and records nothing.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`] if fewer tokens came.
+    pub fn unrecorded_receipt(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+    ) -> Result<Receipt, DsError> {
         Ok(Receipt {
-            spends: paid
-                .iter()
-                .map(|token| Spend {
-                    issuer_key_id: *token.issuer_key_id(),
-                    row: spent_row(service, token),
-                })
-                .collect(),
+            spends: self.spends(service, price)?,
+            result: None,
+        })
+    }
+
+    fn spends(&self, service: &DeliveryService, price: usize) -> Result<Vec<Spend>, DsError> {
+        let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
+        Ok(paid
+            .iter()
+            .map(|token| Spend {
+                issuer_key_id: *token.issuer_key_id(),
+                row: spent_row(service, token),
+            })
+            .collect())
+    }
+
+    fn receipt_with(
+        &self,
+        service: &DeliveryService,
+        spends: Vec<Spend>,
+        sealed: Vec<u8>,
+    ) -> Receipt {
+        Receipt {
+            spends,
             result: Some(ResultRecord {
                 at: DayRow {
                     day: day_of(self.envelope.timestamp_ms),
                     row: service.rows().result(self.digest.as_bytes()),
                 },
-                sealed: self.digest.seal(response)?,
+                sealed,
             }),
-        })
+        }
+    }
+
+    /// A refusal after work that `price` tokens pay for: spends them and records the refusal, so that
+    /// the same request is answered alike and costs nothing more. Returns what to answer. Failures of
+    /// ours cost nothing.
+    pub async fn refuse_at_cost(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+        refusal: DsError,
+    ) -> DsError {
+        let DsError::Refused(problem) = refusal else {
+            return refusal;
+        };
+        if price == 0 {
+            return refusal;
+        }
+        match self.settle_refusal(service, price, problem).await {
+            Ok(()) => refusal,
+            Err(error) => error,
+        }
+    }
+
+    async fn settle_refusal(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+        problem: ProblemType,
+    ) -> Result<(), DsError> {
+        let spends = self.spends(service, price)?;
+        let receipt = self.receipt_with(service, spends, self.digest.seal_refusal(problem)?);
+        Ok(service.store.settle(receipt).await?)
+    }
+
+    /// As [`Request::require_tokens`], before work that costs more than to look whether the tokens are
+    /// spent.
+    ///
+    /// # Errors
+    /// [`ProblemType::TokenRequired`], [`ProblemType::TokenRejected`].
+    pub async fn require_unspent_tokens(
+        &self,
+        service: &DeliveryService,
+        price: usize,
+    ) -> Result<(), DsError> {
+        let spends = self.spends(service, price)?;
+        if !spends.is_empty() && service.store.is_spent(spends).await? {
+            return Err(ProblemType::TokenRejected.into());
+        }
+        Ok(())
     }
 
     /// Refuses early, before any work, a request that does not bring what it costs.

@@ -3,8 +3,14 @@
 
 use crypto::CryptoError;
 use crypto::sealing::{self, Place};
+use protocol::problem::ProblemType;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::error::DsError;
+
+const RESPONSE: &str = "response";
+const REFUSAL: &str = "refusal";
 
 /// Two digests of a request's bytes: one finds its record, the other opens it. Who has the request
 /// has both; who has the database has neither.
@@ -39,11 +45,11 @@ impl RequestDigest {
         &self.name
     }
 
-    fn place(&self) -> Place<'_> {
+    fn place(&self, part: &'static str) -> Place<'_> {
         Place {
             table: "results",
             row: &self.name,
-            part: "response",
+            part,
         }
     }
 
@@ -52,14 +58,33 @@ impl RequestDigest {
     /// # Errors
     /// As [`sealing::seal`].
     pub fn seal(&self, response: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        sealing::seal(&self.key, self.place(), response)
+        sealing::seal(&self.key, self.place(RESPONSE), response)
     }
 
-    /// Opens a recorded response.
+    /// Seals a refusal that has cost something, so that the same request costs it once.
     ///
     /// # Errors
-    /// As [`sealing::open`].
-    pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        sealing::open(&self.key, self.place(), sealed).map(|opened| opened.to_vec())
+    /// As [`sealing::seal`].
+    pub fn seal_refusal(&self, problem: ProblemType) -> Result<Vec<u8>, CryptoError> {
+        sealing::seal(&self.key, self.place(REFUSAL), problem.slug().as_bytes())
+    }
+
+    /// Opens a recorded result: the response, or what was refused.
+    ///
+    /// # Errors
+    /// [`DsError::Refused`] with the recorded refusal; [`DsError::Internal`].
+    pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, DsError> {
+        if let Ok(response) = sealing::open(&self.key, self.place(RESPONSE), sealed) {
+            return Ok(response.to_vec());
+        }
+        let slug = sealing::open(&self.key, self.place(REFUSAL), sealed)?;
+        let refusal = ProblemType::ALL
+            .iter()
+            .find(|problem| problem.slug().as_bytes() == slug.as_slice());
+        Err(
+            refusal.map_or(DsError::Internal("recorded refusal"), |problem| {
+                (*problem).into()
+            }),
+        )
     }
 }

@@ -9,6 +9,9 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::error::DsError;
+use crate::limits::RequestLimits;
+use crate::queues::drained::Drained;
+use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
 use crate::store::Store;
@@ -22,7 +25,10 @@ pub struct DeliveryService {
     pub(crate) shutdown: Shutdown,
     pub(crate) streams: Streams,
     pub(crate) wakeups: Wakeups,
+    pub(crate) sequence: Sequence,
+    pub(crate) drained: Drained,
     pub(crate) leaf_allowances: Allowances,
+    pub(crate) queue_allowances: Allowances,
     pub(crate) settings: Settings,
     issuer_keys: RwLock<Arc<IssuerKeys>>,
 }
@@ -40,10 +46,16 @@ pub struct Settings {
     pub prices: Prices,
     /// Per leaf and group.
     pub leaf_allowance: AllowanceLimits,
+    /// Of fetches, per queue.
+    pub queue_allowance: AllowanceLimits,
     /// Days that queue entries and join records are kept.
     pub retention_days: u32,
+    /// Days after which a client that has not read its queue is removed from its groups.
+    pub inactivity_days: u32,
     /// Largest request body.
     pub max_request_bytes: usize,
+    /// Of the parts of a request.
+    pub limits: RequestLimits,
 }
 
 impl DeliveryService {
@@ -62,6 +74,9 @@ impl DeliveryService {
         Ok(Self {
             streams: Streams::new(),
             wakeups: Wakeups::default(),
+            sequence: Sequence::default(),
+            drained: Drained::default(),
+            queue_allowances: Allowances::new(settings.queue_allowance),
             leaf_allowances: Allowances::new(settings.leaf_allowance),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
             store,

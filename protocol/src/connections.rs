@@ -62,6 +62,13 @@ pub struct ClientCredential {
     pub signature_public_key: VLBytes,
 }
 
+/// Body of `DeleteHandle`, signed by the handle's owner key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteHandleRequest {
+    /// As registered; free for others from now on.
+    pub handle: VLBytes,
+}
+
 /// Body of `RequestConnection`.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RequestConnectionRequest {

@@ -28,6 +28,8 @@ pub enum PayloadKind {
     Welcome = 3,
     /// [`Payload::ConnectionRequest`].
     ConnectionRequest = 4,
+    /// [`Payload::Proposal`].
+    Proposal = 5,
 }
 
 /// A payload: stored once, whatever the number of recipients.
@@ -46,6 +48,9 @@ pub enum Payload {
     /// HPKE ciphertext of a [`crate::connections::ConnectionRequest`].
     #[tls_codec(discriminant = 4)]
     ConnectionRequest(VLBytes),
+    /// `MLSMessage` with a PublicMessage of content type proposal; its sender gets it too.
+    #[tls_codec(discriminant = 5)]
+    Proposal(VLBytes),
 }
 
 impl Payload {
@@ -57,6 +62,7 @@ impl Payload {
             Payload::Commit(_) => PayloadKind::Commit,
             Payload::Welcome(_) => PayloadKind::Welcome,
             Payload::ConnectionRequest(_) => PayloadKind::ConnectionRequest,
+            Payload::Proposal(_) => PayloadKind::Proposal,
         }
     }
 }

@@ -15,6 +15,9 @@ pub struct Directory {
     pub queue_service_key: QueueServiceKey,
     /// base64url of the service's MLS external sender signature key (Ed25519).
     pub external_sender_key: String,
+    /// The same for groups whose ciphersuite signs with P-256 (an uncompressed point).
+    #[serde(default)]
+    pub external_sender_key_p256: String,
     /// Where tokens come from and which keys are accepted.
     pub issuer: AcceptedIssuer,
     /// Tokens that an operation costs.

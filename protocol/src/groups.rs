@@ -24,6 +24,8 @@ pub enum GroupKind {
     Group = 1,
     /// Two users: made by one to ask the other for a connection, joined by external commit.
     Connection = 2,
+    /// The clients of one user.
+    SingleUser = 3,
 }
 
 /// Body of `CreateGroup`, signed by the creator's leaf key as [`crate::envelope::Sender::Key`].
@@ -68,7 +70,7 @@ pub struct CommitRequest {
     pub commit: VLBytes,
     /// GroupInfo of the new epoch.
     pub group_info: PartialGroupInfo,
-    /// Only in `AddUsers`.
+    /// Only in `AddUsers` and `AddClients`.
     pub welcome: Option<WelcomeUpload>,
 }
 
@@ -94,19 +96,70 @@ pub struct CommitAad {
     pub encrypted_connection_response: VLBytes,
 }
 
-/// Body of `JoinConnection`, signed by the joiner's new leaf key as [`crate::envelope::Sender::Key`].
+/// Why somebody may come in by an external commit.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct JoinConnectionRequest {
-    /// The connection group.
+#[repr(u8)]
+pub enum JoinPermit {
+    /// To a connection group with one user in it: who has its state key was asked.
+    #[tls_codec(discriminant = 1)]
+    Connection,
+    /// As a further client of the user whose leaf says so.
+    #[tls_codec(discriminant = 2)]
+    Client(LeafAuthorization),
+    /// In the place of the leaf that says so, which lost its MLS state but not its signature key.
+    #[tls_codec(discriminant = 3)]
+    Rejoin(LeafAuthorization),
+    /// With the secret of a join code.
+    #[tls_codec(discriminant = 4)]
+    JoinCode(WireSecret),
+}
+
+/// A leaf's word for the signature key of another one.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafAuthorization {
+    /// Whose word it is.
+    pub leaf_index: u32,
+    /// Good until then, milliseconds since the Unix epoch.
+    pub not_after_ms: u64,
+    /// `SignWithLabel(key of that leaf, "LeafAuthorizationTBS", LeafAuthorizationTBS)`.
+    pub signature: VLBytes,
+}
+
+/// The label of a [`LeafAuthorization`].
+pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
+
+/// What a [`LeafAuthorization`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafAuthorizationTbs {
+    /// The group.
+    pub group_id: GroupId,
+    /// The number of the [`JoinPermit`]: 2 or 3.
+    pub permit: u8,
+    /// As in the authorization.
+    pub leaf_index: u32,
+    /// As in the authorization.
+    pub not_after_ms: u64,
+    /// The new leaf's signature key.
+    pub signature_key: VLBytes,
+}
+
+/// Body of `ExternalJoin`, signed by the joiner's new leaf key as [`crate::envelope::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalJoinRequest {
+    /// The group.
     pub group_id: GroupId,
     /// The key that seals the state now.
     pub state_key: WireSecret,
+    /// As in [`CommitRequest`]: must be there when a leaf goes, as in a rejoin.
+    pub next_state_key: Option<WireSecret>,
     /// `MLSMessage` with an external commit.
     pub commit: VLBytes,
     /// GroupInfo of the new epoch.
     pub group_info: PartialGroupInfo,
     /// Recovery secret of the joiner's leaf.
     pub recovery_secret: WireSecret,
+    /// Why the joiner may come in.
+    pub permit: JoinPermit,
 }
 
 /// Answer to every accepted commit and to `CreateGroup`.
@@ -180,10 +233,12 @@ pub struct LeafLinkKey {
 /// Body of `ExternalCommitInfo`; signed by the key of the leaf that will join.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ExternalCommitInfoRequest {
-    /// The connection group.
+    /// The group.
     pub group_id: GroupId,
     /// Opens the state.
     pub state_key: WireSecret,
+    /// As in the [`ExternalJoinRequest`] that will follow.
+    pub permit: JoinPermit,
 }
 
 /// What an external committer needs (RFC 9420 §12.4.3.2).
@@ -195,6 +250,8 @@ pub struct ExternalCommitInfoResponse {
     pub ratchet_tree: VLBytes,
     /// Encrypted identity link keys by leaf.
     pub leaves: Vec<LeafLinkKey>,
+    /// `MLSMessage`s with the pending SelfRemove proposals, which the external commit must cover.
+    pub self_removes: Vec<VLBytes>,
 }
 
 /// Body of `SetRecoverySecret`, signed by the leaf.
@@ -212,3 +269,111 @@ pub struct SetRecoverySecretRequest {
 /// An answer that says nothing but yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Accepted {}
+
+/// Body of `SelfRemove`, signed by the leaf, and of `Propose`, signed by the key that signed the proposal.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ProposalRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// `MLSMessage` with a PublicMessage of content type proposal, of the current epoch.
+    pub proposal: VLBytes,
+    /// In a new member's Add: its encrypted identity link key. Else empty.
+    pub encrypted_identity_link_key: VLBytes,
+}
+
+/// Body of `SendToMember`, signed by the sender's leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SendToMemberRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// Whose queue gets it; nobody else's does.
+    pub recipient: u32,
+    /// As in [`SendMessageRequest`].
+    pub message: VLBytes,
+}
+
+/// Most join codes of a group that are good at the same time.
+pub const MAX_JOIN_CODES: usize = 16;
+
+/// Longest life of a join code, days.
+pub const MAX_JOIN_CODE_DAYS: u32 = 366;
+
+/// Body of `SetJoinCode`, signed by a leaf whose user may add.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SetJoinCodeRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// Whoever has it comes in; its recovery record is kept up as those of the leaves are.
+    pub secret: WireSecret,
+    /// Last day (since the Unix epoch) on which it is good; 0 revokes it.
+    pub expiry_day: u32,
+}
+
+/// Body of `InspectGroup`, signed by a leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct InspectGroupRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+}
+
+/// What the service holds of a group, for its members.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct InspectGroupResponse {
+    /// The current epoch.
+    pub epoch: u64,
+    /// Every leaf, by index.
+    pub members: Vec<MemberRecord>,
+    /// `MLSMessage`s with the proposals that are pending in this epoch, in the order they came.
+    pub pending_proposals: Vec<VLBytes>,
+}
+
+/// One leaf as the service sees it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct MemberRecord {
+    /// The leaf.
+    pub leaf_index: u32,
+    /// As in its credential.
+    pub user_pseudonym: VLBytes,
+    /// What its user may do now.
+    pub capabilities: crate::policy::Capabilities,
+    /// Encrypted under the group's wrapper key.
+    pub encrypted_identity_link_key: VLBytes,
+}
+
+/// Body of `OwnLeaf`, signed by the leaf's signature key as [`crate::envelope::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct OwnLeafRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+}
+
+/// The leaf with the asker's signature key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct OwnLeafResponse {
+    /// The current epoch.
+    pub epoch: u64,
+    /// The leaf.
+    pub member: MemberRecord,
+}
+
+/// Body of `UpdateQueueReference`, signed by the leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct UpdateQueueReferenceRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// The key that seals the state now.
+    pub state_key: WireSecret,
+    /// Sealed queue reference, bound to the leaf's signature key. Stands until the leaf's next update,
+    /// which must bring it in the leaf.
+    pub queue_reference: VLBytes,
+}

@@ -33,6 +33,13 @@ pub struct KeyPackageSet {
     pub key_packages: Vec<VLBytes>,
 }
 
+/// Body of `DeleteKeyPackages`, signed by the pool's owner key: a connection token that is withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteKeyPackagesRequest {
+    /// As published.
+    pub lookup: LookupId,
+}
+
 /// Body of `ClaimKeyPackages`. Costs one token for each claim.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClaimKeyPackagesRequest {

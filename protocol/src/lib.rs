@@ -13,6 +13,7 @@ pub mod ids;
 pub mod key_packages;
 pub mod operation;
 pub mod padding;
+pub mod policy;
 pub mod problem;
 pub mod queues;
 pub mod time;

@@ -72,6 +72,10 @@ problems! {
     InvalidLeaf, "invalid-leaf", 400, "A leaf is not valid here";
     /// The operation is not possible in a group of this kind, or not for this sender.
     NotAllowed, "not-allowed", 403, "The operation is not allowed";
+    /// Proposals are pending that the commit must cover, or that must be committed before a message can be sent.
+    PendingProposals, "pending-proposals", 409, "Pending proposals must be committed first";
+    /// The group was re-initialised: nothing but reading is possible.
+    GroupReinitialized, "group-reinitialized", 409, "The group was re-initialised";
     /// A commit that removes somebody must bring the next state key.
     RotationRequired, "rotation-required", 400, "A removal must rotate the state key";
     /// Ciphersuite that the service does not support.

@@ -2,7 +2,7 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::ids::{EntryId, QueueId};
+use crate::ids::{EntryId, GroupId, QueueId};
 
 /// Body of `CreateQueue`; the signing key becomes the owner key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -65,4 +65,26 @@ pub struct AcknowledgeQueueRequest {
     pub queue_id: QueueId,
     /// At most [`MAX_ACKNOWLEDGE`]. Entries that are gone already are no error.
     pub entries: Vec<EntryId>,
+}
+
+/// Body of `DeleteQueue`: the queue takes nothing more, and what is in it is gone for good. Members whose
+/// leaf names it are removed from their groups by the service.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteQueueRequest {
+    /// The queue.
+    pub queue_id: QueueId,
+}
+
+/// Most groups that a queue can block.
+pub const MAX_BLOCKED_GROUPS: usize = 1024;
+
+/// Body of `BlockGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct BlockGroupRequest {
+    /// The queue.
+    pub queue_id: QueueId,
+    /// The group that nothing is taken from.
+    pub group_id: GroupId,
+    /// 1 to block, 0 to take again.
+    pub blocked: u8,
 }

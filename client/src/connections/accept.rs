@@ -9,8 +9,8 @@ use openmls::prelude::{
 use protocol::codec::opaque;
 use protocol::connections::{ConnectionRequest, ConnectionResponse};
 use protocol::groups::{
-    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind,
-    JoinConnectionRequest,
+    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
+    ExternalJoinRequest, GroupKind, JoinPermit,
 };
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -108,12 +108,14 @@ fn build_join(
         &leaf.credential.credential,
         &own_identity(profile, leaf)?,
     )?;
-    let body = JoinConnectionRequest {
+    let body = ExternalJoinRequest {
         group_id: id,
         state_key: group.state_key.to_wire(),
+        next_state_key: None,
         commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
         group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
         recovery_secret: group.recovery_secret.to_wire(),
+        permit: JoinPermit::Connection,
     };
     let contact = NewContact {
         credential: request.requester_client_credential.clone(),
@@ -124,7 +126,7 @@ fn build_join(
     };
     let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
     Ok(Pending {
-        envelope: Envelope::by_key(Operation::JoinConnection, signer, body.encode(), now_ms),
+        envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms),
         aad,
         contact: Some(Zeroizing::new(contact.encode())),
     })
@@ -170,11 +172,34 @@ fn check_requester(
     identities::store(db, &group.id, &requester.credential, &identity)
 }
 
+/// The service has accepted a join: keeps the contact, in the caller's transaction. If somebody else has
+/// become a contact under that handle since, the join is given up, and the inner error says so.
+fn complete_join(db: &Connection, id: &GroupId) -> Result<Result<(), UsageError>, Error> {
+    let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
+    let contact = pending.contact.ok_or(LocalError::Damaged)?;
+    let contact = NewContact::decode(&contact).map_err(|_| LocalError::Damaged)?;
+    match contact.store(db) {
+        Err(Error::Usage(taken @ UsageError::AlreadyConnected(_))) => {
+            Pending::delete(db, id)?;
+            Group::delete(db, id)?;
+            return Ok(Err(taken));
+        }
+        stored => stored?,
+    };
+    db.execute(
+        "DELETE FROM incoming_requests WHERE signature_key = ?",
+        [contact.credential.signature_public_key.as_slice()],
+    )?;
+    Pending::delete(db, id)?;
+    Group::set_status(db, id, Status::Active)?;
+    Ok(Ok(()))
+}
+
 impl Client {
     /// Accepts a request and returns the new contact's name.
     ///
     /// # Errors
-    /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`]; [`PeerError`] when the group is
+    /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`], [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is
     /// not the requester's.
     pub async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
         self.profile.credential()?;
@@ -202,6 +227,7 @@ impl Client {
             let information = ExternalCommitInfoRequest {
                 group_id: group,
                 state_key: StateKey::from(&request.extensions.state_key).to_wire(),
+                permit: JoinPermit::Connection,
             };
             let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
             let info: ExternalCommitInfoResponse = self
@@ -209,7 +235,7 @@ impl Client {
                 .await
                 .map_err(expired)?;
             let tokens = self
-                .take_tokens(price(&directory.prices, Operation::JoinConnection, 0))
+                .take_tokens(price(&directory.prices, Operation::ExternalJoin, 0))
                 .await?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| {
@@ -230,18 +256,7 @@ impl Client {
             Ok(answer) => {
                 EpochAccepted::decode(&answer)
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.transact(|db, _| {
-                    let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
-                    let contact = pending.contact.ok_or(LocalError::Damaged)?;
-                    let contact = NewContact::decode(&contact).map_err(|_| LocalError::Damaged)?;
-                    contact.store(db)?;
-                    db.execute(
-                        "DELETE FROM incoming_requests WHERE signature_key = ?",
-                        [contact.credential.signature_public_key.as_slice()],
-                    )?;
-                    Pending::delete(db, id)?;
-                    Group::set_status(db, id, Status::Active)
-                })?;
+                self.transact(|db, _| complete_join(db, id))??;
                 Ok(CommitOutcome::Accepted)
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
@@ -260,5 +275,70 @@ fn expired(error: Error) -> Error {
     match error.problem() {
         Some(ProblemType::UnknownGroup) => UsageError::RequestExpired.into(),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::codec::WireSecret;
+    use protocol::connections::ClientCredential;
+
+    use super::*;
+    use crate::groups::tests;
+
+    fn contact(key: u8) -> NewContact {
+        NewContact {
+            credential: ClientCredential {
+                name: opaque(*b"bob"),
+                signature_public_key: opaque(vec![key; 32]),
+            },
+            connection_key: WireSecret::new([1; 32]),
+            connection_token: WireSecret::new([2; 32]),
+        }
+    }
+
+    fn keep_join(db: &Connection, contact: &NewContact) -> GroupId {
+        let group = Group {
+            status: Status::Joining,
+            ..tests::group(7, "connection")
+        };
+        group.insert(db).unwrap();
+        let signer = SignatureKeyPair::random().unwrap();
+        Pending {
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1),
+            aad: Vec::new(),
+            contact: Some(Zeroizing::new(contact.encode())),
+        }
+        .write(db, &group.id)
+        .unwrap();
+        group.id
+    }
+
+    #[test]
+    fn an_accepted_join_makes_a_contact() {
+        let db = crate::database::in_memory().unwrap();
+        let id = keep_join(&db, &contact(1));
+        complete_join(&db, &id).unwrap().unwrap();
+        assert_eq!(Group::read(&db, &id).unwrap().status, Status::Active);
+        assert_eq!(
+            contacts::by_name(&db, "bob").unwrap().signature_key,
+            [1; 32]
+        );
+    }
+
+    #[test]
+    fn an_accepted_join_whose_handle_was_taken_meanwhile_is_given_up_for_good() {
+        let db = crate::database::in_memory().unwrap();
+        let id = keep_join(&db, &contact(1));
+        contact(2).store(&db).unwrap();
+        let outcome = complete_join(&db, &id).unwrap();
+        assert!(matches!(outcome, Err(UsageError::AlreadyConnected(_))));
+        assert!(Pending::read(&db, &id).unwrap().is_none());
+        assert!(Group::find(&db, &id).unwrap().is_none());
+        assert_eq!(
+            contacts::by_name(&db, "bob").unwrap().signature_key,
+            [2; 32]
+        );
     }
 }

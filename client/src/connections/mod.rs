@@ -112,7 +112,13 @@ pub(crate) fn accept_joiner(
         connection_key: response.responder_connection_key,
         connection_token: response.connection_token,
     };
-    let name = contact.store(db)?;
+    let name = match contact.store(db) {
+        // Somebody else has become a contact under this handle since: this join makes none.
+        Err(Error::Usage(UsageError::AlreadyConnected(_))) => {
+            return Err(PeerError::ConnectionGroup.into());
+        }
+        stored => stored?,
+    };
     db.execute(
         "DELETE FROM outgoing_requests WHERE group_id = ?",
         [group.id.0],

@@ -25,8 +25,7 @@ use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, delete_mls, free_name, group_id,
-    join_config, load_mls,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, delete_mls, free_name, group_id, join_config,
 };
 use crate::inbox;
 use crate::leaf;
@@ -36,7 +35,6 @@ use crate::provider::Provider;
 /// What a Welcome says before the tree is known.
 struct Invitation {
     id: GroupId,
-    epoch: u64,
     join_key: JoinKey,
     info: JoinInfo,
     last_resort: bool,
@@ -95,7 +93,6 @@ fn invitation(db: &Connection, delivery: &WelcomeDelivery) -> Result<Invitation,
         .ok_or(PeerError::Attribution)?;
     Ok(Invitation {
         id,
-        epoch,
         join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
         last_resort: processed
             .own_key_package()
@@ -116,13 +113,12 @@ fn join(
     let provider = Provider::new(db);
     let id = &invitation.id;
     let known = Group::find(db, id)?;
-    if let Some(group) = &known {
-        let stale = group.status == Status::Active
-            && load_mls(db, id)?.epoch().as_u64() >= invitation.epoch;
-        if stale || group.status == Status::Joining {
-            return Ok(());
-        }
-        delete_mls(db, id)?;
+    match known.as_ref().map(|group| group.status) {
+        None => {}
+        // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group id,
+        // and what this client is in would be replaced by it.
+        Some(Status::Active | Status::Joining) => return Ok(()),
+        Some(Status::Removed | Status::Lost) => delete_mls(db, id)?,
     }
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
         .map_err(|_| Error::Protocol("a join record holds no tree"))?;
@@ -279,5 +275,74 @@ impl Client {
             join(db, profile, delivery, invitation, &content)?;
             inbox::finish(db, entry)
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crypto::connection::sign_attribution;
+    use openmls::prelude::{BasicCredential, CredentialWithKey, MlsGroup};
+    use protocol::codec::opaque;
+
+    use super::*;
+    use crate::groups::{load_mls, mls_id, tests};
+    use crate::leaf::CIPHERSUITE;
+    use crate::provider::LeafSigner;
+
+    /// A group of one, as this client keeps it.
+    fn keep_group(db: &Connection, status: Status) -> GroupId {
+        let group = Group {
+            status,
+            ..tests::group(7, "team")
+        };
+        let signer = LeafSigner(SignatureKeyPair::random().unwrap());
+        let credential = CredentialWithKey {
+            credential: BasicCredential::new(b"x".to_vec()).into(),
+            signature_key: signer.0.public().to_vec().into(),
+        };
+        MlsGroup::builder()
+            .with_group_id(mls_id(&group.id))
+            .ciphersuite(CIPHERSUITE)
+            .build(&Provider::new(db), &signer, credential)
+            .unwrap();
+        group.insert(db).unwrap();
+        group.id
+    }
+
+    #[test]
+    fn a_welcome_into_a_group_that_this_client_is_in_has_no_effect() {
+        let identity = SignatureKeyPair::random().unwrap();
+        for status in [Status::Active, Status::Joining] {
+            let db = crate::database::in_memory().unwrap();
+            let profile = crate::profile::tests::profile(&db);
+            let id = keep_group(&db, status);
+            let wrapper = IdentityLinkWrapperKey::new([2; 32]);
+            let invitation = Invitation {
+                id,
+                join_key: JoinKey::new([1; 32]),
+                info: JoinInfo {
+                    identity_link_wrapper_key: wrapper.to_wire(),
+                    group_name: opaque(*b"team"),
+                    attribution: sign_attribution(&identity, &id, 100, &wrapper, b"team"),
+                },
+                last_resort: false,
+                by: "mallory".to_owned(),
+            };
+            let delivery = WelcomeDelivery {
+                welcome: opaque(*b"of a group with the same id"),
+                sealed_join_info: opaque(*b""),
+            };
+            let record = JoinRecordContent {
+                ratchet_tree: opaque(*b""),
+                state_key: StateKey::new([9; 32]).to_wire(),
+                leaves: Vec::new(),
+            };
+            join(&db, &profile, &delivery, &invitation, &record).unwrap();
+            assert_eq!(load_mls(&db, &id).unwrap().epoch().as_u64(), 0);
+            let kept = Group::read(&db, &id).unwrap();
+            assert_eq!(kept.status, status);
+            assert_eq!(kept.state_key, StateKey::new([1; 32]));
+        }
     }
 }

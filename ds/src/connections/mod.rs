@@ -4,8 +4,8 @@ use crypto::sealing::{self, Place};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::connections::{
-    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest,
-    RequestConnectionRequest, is_valid_handle,
+    DeleteHandleRequest, HandleRecord, LookupHandleRequest, LookupHandleResponse,
+    RegisterHandleRequest, RequestConnectionRequest, is_valid_handle,
 };
 use protocol::delivery::Payload;
 use protocol::groups::Accepted;
@@ -14,7 +14,7 @@ use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DsError;
-use crate::queues::deliver::{self, Prepared};
+use crate::queues::deliver::{self, Origin, Prepared, Recipient};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::StoreError;
@@ -23,6 +23,8 @@ use crate::store::StoreError;
 const MAX_RECORD: usize = 1024;
 /// Longest encrypted connection request, bytes.
 const MAX_CONNECTION_REQUEST: usize = 8 * 1024;
+
+const HANDLE_OWNER: &str = "handle owner";
 
 #[derive(Serialize, Deserialize)]
 struct StoredHandle {
@@ -81,13 +83,42 @@ pub async fn register_handle(
         .store
         .register_handle(
             service.rows().handle(handle),
-            owner.tag(service, "handle owner"),
+            owner.tag(service, HANDLE_OWNER),
             sealed,
             receipt,
         )
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::HandleTaken.into(),
+            other => DsError::from(other),
+        })?;
+    Ok(Accepted {})
+}
+
+/// Gives a handle up: anybody may register it then.
+///
+/// # Errors
+/// [`ProblemType::UnknownHandle`], also for another's: one and the same.
+pub async fn delete_handle(
+    service: &DeliveryService,
+    request: Request<DeleteHandleRequest>,
+) -> Result<Accepted, DsError> {
+    let owner = request.authenticate_key()?;
+    let handle = request.body.handle.as_slice();
+    if !is_valid_handle(handle) {
+        return Err(ProblemType::InvalidHandle.into());
+    }
+    let receipt = request.receipt(service, 0, &Accepted {}.encode())?;
+    service
+        .store
+        .delete_handle(
+            service.rows().handle(handle),
+            owner.tag(service, HANDLE_OWNER),
+            receipt,
+        )
+        .await
+        .map_err(|error| match error {
+            StoreError::Taken | StoreError::Absent => ProblemType::UnknownHandle.into(),
             other => DsError::from(other),
         })?;
     Ok(Accepted {})
@@ -138,11 +169,8 @@ pub async fn lookup_handle(
                 .await?;
             Ok(response)
         }
-        Err(DsError::Refused(ProblemType::UnknownHandle)) => {
-            let mut receipt = request.receipt(service, price, &[])?;
-            receipt.result = None;
-            service.store.settle(receipt).await?;
-            Err(ProblemType::UnknownHandle.into())
+        Err(unknown @ DsError::Refused(ProblemType::UnknownHandle)) => {
+            Err(request.refuse_at_cost(service, price, unknown).await)
         }
         Err(other) => Err(other),
     }
@@ -168,7 +196,11 @@ pub async fn request_connection(
     deliver::prepare(
         service,
         &mut prepared,
-        &[QueueId(stored.request_queue)],
+        Origin::ConnectionRequest,
+        &[Recipient {
+            leaf: 0,
+            queue: QueueId(stored.request_queue),
+        }],
         &Payload::ConnectionRequest(opaque(encrypted)),
         request.now_ms,
     )

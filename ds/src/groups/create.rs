@@ -9,18 +9,20 @@ use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire;
 use protocol::groups::{
-    CreateGroupRequest, EpochAccepted, ReserveGroupIdRequest, ReserveGroupIdResponse,
+    CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::ids::GroupId;
+use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
-use super::SUPPORTED_CIPHERSUITES;
-use super::roster::Roster;
+use super::roster::{Leaf, Roster};
 use super::rules::LeafClaims;
-use super::tree::Tree;
+use super::tree::{Tree, policy_in};
+use super::{SUPPORTED_CIPHERSUITES, removals, without_starving_others};
 use crate::error::DsError;
-use crate::request::Request;
+use crate::limits::within;
+use crate::request::{Request, key_tag};
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, NewGroup, Reservation, StoreError};
 
@@ -36,7 +38,7 @@ pub async fn reserve_group_id(
 ) -> Result<ReserveGroupIdResponse, DsError> {
     let price = usize::from(service.settings.prices.reserve_group_id);
     request.require_tokens(price)?;
-    let owner = request.authenticate_key()?;
+    let owner = request.authenticate_leaf_key()?;
     let group_id = GroupId(crypto::random()?);
     let response = ReserveGroupIdResponse { group_id };
     let reservation = Reservation {
@@ -44,7 +46,7 @@ pub async fn reserve_group_id(
             day: day_of(request.now_ms),
             row: service.rows().group(&group_id),
         },
-        owner_tag: owner.tag(service, OWNER),
+        owner_tag: key_tag(service, OWNER, owner),
     };
     service
         .store
@@ -60,14 +62,26 @@ pub async fn reserve_group_id(
 ///
 /// # Errors
 /// [`ProblemType::InvalidGroupId`], [`ProblemType::InvalidGroupInfo`], [`ProblemType::InvalidLeaf`],
-/// [`ProblemType::UnsupportedCiphersuite`].
+/// [`ProblemType::UnsupportedCiphersuite`], [`ProblemType::LimitExceeded`].
 pub async fn create_group(
     service: &Arc<DeliveryService>,
     request: Request<CreateGroupRequest>,
 ) -> Result<EpochAccepted, DsError> {
-    let creator = request.authenticate_key()?;
+    let creator = request.authenticate_leaf_key()?;
     let body = &request.body;
     let group_id = body.group_id;
+    let limits = &service.settings.limits;
+    within(body.group_info.as_slice().len(), limits.group_info_bytes)?;
+    within(body.ratchet_tree.as_slice().len(), limits.new_tree_bytes)?;
+    let today = day_of(request.now_ms);
+    let reservation_days = vec![today, today.saturating_sub(1)];
+    let owner_tag = key_tag(service, OWNER, creator);
+    let row = service.rows().group(&group_id);
+    // Before the tree: a reservation has cost a token.
+    let reservations = reservation_days.iter().map(|day| DayRow { day: *day, row });
+    if service.store.reservation(reservations.collect()).await? != Some(owner_tag) {
+        return Err(ProblemType::InvalidGroupId.into());
+    }
     if body.encrypted_identity_link_key.as_slice().len() != WRAPPED_LINK_KEY_LEN {
         return Err(ProblemType::InvalidGroupInfo.into());
     }
@@ -84,30 +98,36 @@ pub async fn create_group(
         return Err(ProblemType::UnsupportedCiphersuite.into());
     }
     let crypto = RustCrypto::default();
-    let (tree, fields) = Tree::create(&crypto, body.ratchet_tree.as_slice(), info)?;
+    let (tree, fields) =
+        without_starving_others(|| Tree::create(&crypto, body.ratchet_tree.as_slice(), info))?;
     let mut leaves = tree.group.treesync().full_leaves();
     let (Some((index, leaf)), None) = (leaves.next(), leaves.next()) else {
         return Err(ProblemType::InvalidGroupInfo.into());
     };
-    if index.u32() != 0 || leaf.signature_key().as_slice() != creator.0 {
+    if index.u32() != 0 || leaf.signature_key().as_slice() != creator {
         return Err(ProblemType::BadSignature.into());
     }
     let leaf = LeafClaims::of(service, leaf)?
         .into_leaf(service, 0, body.encrypted_identity_link_key.as_slice())?
-        .as_creator(body.recovery_secret.expose());
+        .with_recovery_secret(body.recovery_secret.expose());
+    // Groups that do not list the service would keep members that are gone.
+    let service_sender =
+        removals::service_sender(service, &tree).ok_or(ProblemType::InvalidGroupInfo)?;
+    check_policy(body.kind, &tree, &leaf)?;
     let key = StateKey::from(&body.state_key);
     let response = EpochAccepted {
         epoch: 0,
         accepted_timestamp_ms: request.now_ms,
     };
-    let today = day_of(request.now_ms);
+    let version = crypto::random()?;
     let group = NewGroup {
-        group: service.rows().group(&group_id),
-        reservation_days: vec![today, today.saturating_sub(1)],
-        owner_tag: creator.tag(service, OWNER),
-        version: crypto::random()?,
-        roster: Roster::new(body.kind, ciphersuite, leaf).seal(&group_id, &key)?,
-        tree: tree.seal(&group_id, &key, fields)?,
+        group: row,
+        reservation_days,
+        owner_tag,
+        version,
+        roster: Roster::new(body.kind, ciphersuite, leaf, version, service_sender)
+            .seal(&group_id, &key, &version)?,
+        tree: tree.seal(&group_id, &key, &version, fields)?,
     };
     service
         .store
@@ -118,4 +138,22 @@ pub async fn create_group(
             other => DsError::from(other),
         })?;
     Ok(response)
+}
+
+/// Groups may have a policy, in which the creator must be able to change it; connections and the groups of
+/// one user have none.
+fn check_policy(kind: GroupKind, tree: &Tree, creator: &Leaf<'_>) -> Result<(), DsError> {
+    let extensions = tree.group.group_context().extensions();
+    let policy = policy_in(extensions).map_err(|_| ProblemType::InvalidGroupInfo)?;
+    let sound = policy.is_none_or(|policy| {
+        kind == GroupKind::Group
+            && policy
+                .capabilities(&creator.user_pseudonym)
+                .contain(Capabilities::SET_ROLE)
+    });
+    if sound {
+        Ok(())
+    } else {
+        Err(ProblemType::InvalidGroupInfo.into())
+    }
 }

@@ -1,26 +1,26 @@
 //! What joiners and returning members ask for: join records, GroupInfo for external commits, recovery.
 
-use std::borrow::Cow;
-
 use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
 use crypto::rows::Row;
 use crypto::sealing::{self, Place};
-use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{
-    Accepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind, JoinRecordRequest,
-    LeafLinkKey, RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest,
+    ExternalCommitInfoRequest, ExternalCommitInfoResponse, JoinRecordRequest, LeafLinkKey,
+    RecoveryRecordRequest, SealedRecord,
 };
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
-use super::roster::Roster;
+use super::parts::{open_roster, with_parts};
+use super::proposals::{Origin, PendingProposals};
+use super::roster::{Leaf, Roster};
 use super::tree::Tree;
-use super::{ATTEMPTS, authenticate, charge_allowance, open_roster};
+use super::{ATTEMPTS, permits};
 use crate::error::DsError;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Advance, DayRow, Deliveries};
+use crate::store::{DayRow, Parts};
 
 /// Hands out the join record of an epoch; only who has the join key can open it.
 ///
@@ -102,98 +102,83 @@ pub fn link_keys(roster: &Roster<'_>) -> Vec<LeafLinkKey> {
         .collect()
 }
 
-/// What an external commit into a connection group needs. Who has its state key was invited.
+/// Recovery records under `key` for every leaf and join code that has a secret.
 ///
 /// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::NotAllowed`] for other groups and once both are in.
+/// [`DsError::Internal`].
+pub fn recovery_records(
+    service: &DeliveryService,
+    roster: &Roster<'_>,
+    key: &StateKey,
+) -> Result<Vec<(Row, Vec<u8>)>, DsError> {
+    let of_leaves = roster.leaves().iter().filter_map(Leaf::recovery_secret);
+    let of_codes = roster
+        .join_codes
+        .iter()
+        .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok());
+    of_leaves
+        .chain(of_codes)
+        .map(|secret| sealed_recovery_record(service, &secret, key))
+        .collect()
+}
+
+/// A group id that a ReInit names must be reserved here.
+///
+/// # Errors
+/// [`ProblemType::InvalidGroupId`].
+pub async fn require_reserved(
+    service: &DeliveryService,
+    group_id: &GroupId,
+    now_ms: u64,
+) -> Result<(), DsError> {
+    let row = service.rows().group(group_id);
+    let today = day_of(now_ms);
+    let days = [today, today.saturating_sub(1)];
+    let at = days.map(|day| DayRow { day, row }).to_vec();
+    match service.store.reservation(at).await? {
+        Some(_) => Ok(()),
+        None => Err(ProblemType::InvalidGroupId.into()),
+    }
+}
+
+/// What an external commit needs, for whoever has a permit.
+///
+/// # Errors
+/// [`ProblemType::UnknownGroup`], [`ProblemType::NotAllowed`], [`ProblemType::GroupReinitialized`].
 pub async fn external_commit_info(
     service: &DeliveryService,
     request: Request<ExternalCommitInfoRequest>,
 ) -> Result<ExternalCommitInfoResponse, DsError> {
-    request.authenticate_key()?;
-    let group_id = request.body.group_id;
-    let key = StateKey::from(&request.body.state_key);
-    let stored = service
-        .store
-        .group(service.rows().group(&group_id), true)
-        .await?;
-    let opened = open_roster(&group_id, &key, stored.as_ref())?;
-    let roster = Roster::read(&opened)?;
-    if roster.kind() != GroupKind::Connection || roster.leaves().len() != 1 {
-        return Err(ProblemType::NotAllowed.into());
-    }
-    let sealed = stored
-        .and_then(|stored| stored.tree)
-        .ok_or(DsError::Internal("tree"))?;
-    let tree = Tree::open(&group_id, &key, &sealed)?;
-    Ok(ExternalCommitInfoResponse {
-        group_info: opaque(tree.group_info_message()?),
-        ratchet_tree: opaque(tree.ratchet_tree()?),
-        leaves: link_keys(&roster),
-    })
-}
-
-/// Takes a leaf's recovery secret into the sealed roster and writes its record; the record under the
-/// secret before goes, since that one may be in other hands.
-///
-/// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`DsError::TooManyRequests`].
-pub async fn set_recovery_secret(
-    service: &DeliveryService,
-    request: Request<SetRecoverySecretRequest>,
-) -> Result<Accepted, DsError> {
-    let group_id = request.body.group_id;
+    let joiner = request.authenticate_leaf_key()?;
+    let body = &request.body;
+    let group_id = body.group_id;
+    let key = StateKey::from(&body.state_key);
     let row = service.rows().group(&group_id);
-    let key = StateKey::from(&request.body.state_key);
-    let secret = RecoverySecret::from(&request.body.recovery_secret);
-    let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, false).await?;
+        let stored = service.store.group(row, Parts::ROSTER).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
-        let mut roster = Roster::read(&opened)?;
-        let index = authenticate(&request, &roster)?.index;
-        let price = match charged {
-            Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &group_id, index)?),
-        };
-        let leaf = roster.leaf_mut(index).ok_or(ProblemType::BadSignature)?;
-        let former = RecoverySecret::try_from(leaf.recovery_secret.as_ref()).ok();
-        leaf.recovery_secret = Cow::Owned(secret.expose().to_vec());
-        let advance = Advance {
-            group: row,
-            expected: stored
-                .map(|stored| stored.version)
-                .ok_or(ProblemType::UnknownGroup)?,
-            next: crypto::random()?,
-            roster: roster.seal(&group_id, &key)?,
-            tree: None,
-            join_record: None,
-            recovery_records: vec![sealed_recovery_record(service, &secret, &key)?],
-            dropped_recovery_records: former
-                .filter(|former| *former != secret)
-                .map(|former| service.rows().recovery_record(&former.lookup()))
-                .into_iter()
-                .collect(),
-            deliveries: Deliveries::default(),
-        };
-        let receipt = request.receipt(service, price, &Accepted {}.encode())?;
-        match service
-            .store
-            .advance_group(advance, receipt)
-            .await
-            .map_err(DsError::from)
-        {
-            Ok(()) => {
-                if price > 0 {
-                    service
-                        .leaf_allowances
-                        .refill(service.rows().allowance(&group_id, index));
-                }
-                return Ok(Accepted {});
-            }
-            Err(DsError::Conflict) => {}
-            Err(other) => return Err(other),
+        let roster = Roster::read(&opened)?;
+        permits::verify(&roster, &group_id, &body.permit, joiner, request.now_ms)?;
+        if roster.reinitialized {
+            return Err(ProblemType::GroupReinitialized.into());
         }
+        let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
+            continue;
+        };
+        let sealed = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;
+        let tree = Tree::open(&group_id, &key, roster.tree_version.as_ref(), sealed)?;
+        let pending = PendingProposals::of_group(&group_id, &key, &roster, &stored)?;
+        return Ok(ExternalCommitInfoResponse {
+            group_info: opaque(tree.group_info_message()?),
+            ratchet_tree: opaque(tree.ratchet_tree()?),
+            leaves: link_keys(&roster),
+            self_removes: pending
+                .proposals
+                .into_iter()
+                .filter(|pending| matches!(pending.origin, Origin::SelfRemove(_)))
+                .map(|pending| opaque(pending.message))
+                .collect(),
+        });
     }
     Err(ProblemType::Conflict.into())
 }

@@ -6,61 +6,132 @@ use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::delivery::Payload;
-use protocol::groups::{MessageAccepted, SendMessageRequest};
+use protocol::groups::{MessageAccepted, SendMessageRequest, SendToMemberRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
-use super::roster::Roster;
-use super::{ATTEMPTS, authenticate, charge_allowance, open_roster, queues};
+use super::parts::open_roster;
+use super::propose::propose_removals;
+use super::roster::{Leaf, Roster};
+use super::{ATTEMPTS, authenticate, charge_allowance, recipients, refill};
 use crate::error::DsError;
-use crate::queues::deliver::{self, Prepared};
+use crate::limits::within;
+use crate::queues::deliver::{self, Origin, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
+use crate::store::Parts;
 
 /// Puts a message into every other member's queue.
 ///
 /// # Errors
-/// [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`], [`ProblemType::InvalidMessage`],
-/// [`DsError::WrongEpoch`], [`DsError::TooManyRequests`].
+/// [`ProblemType::LimitExceeded`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`],
+/// [`ProblemType::InvalidMessage`], [`DsError::WrongEpoch`], [`ProblemType::NotAllowed`] for whoever could not send
+/// in the epoch that the message names, [`ProblemType::PendingProposals`], [`ProblemType::GroupReinitialized`],
+/// [`DsError::TooManyRequests`].
 pub async fn send_message(
     service: &DeliveryService,
     request: Request<SendMessageRequest>,
 ) -> Result<MessageAccepted, DsError> {
-    let group_id = request.body.group_id;
+    let body = &request.body;
+    let key = StateKey::from(&body.state_key);
+    send(
+        service,
+        &request,
+        body.group_id,
+        &key,
+        body.message.as_slice(),
+        None,
+    )
+    .await
+}
+
+/// Puts a message into one member's queue.
+///
+/// # Errors
+/// As [`send_message`]; [`ProblemType::NotAllowed`] for a leaf that is not there.
+pub async fn send_to_member(
+    service: &DeliveryService,
+    request: Request<SendToMemberRequest>,
+) -> Result<MessageAccepted, DsError> {
+    let body = &request.body;
+    let key = StateKey::from(&body.state_key);
+    let to = Some(body.recipient);
+    send(
+        service,
+        &request,
+        body.group_id,
+        &key,
+        body.message.as_slice(),
+        to,
+    )
+    .await
+}
+
+async fn send<T>(
+    service: &DeliveryService,
+    request: &Request<T>,
+    group_id: GroupId,
+    key: &StateKey,
+    message: &[u8],
+    to: Option<u32>,
+) -> Result<MessageAccepted, DsError> {
+    within(message.len(), service.settings.limits.message_bytes)?;
     let row = service.rows().group(&group_id);
-    let key = StateKey::from(&request.body.state_key);
     let mut charged = None;
     // A commit between our reading and writing makes us look again: the roster has changed.
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, false).await?;
-        let opened = open_roster(&group_id, &key, stored.as_ref())?;
+        let stored = service.store.group(row, Parts::ROSTER).await?;
+        let opened = open_roster(&group_id, key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
-        let sender = authenticate(&request, &roster)?.index;
-        let message = request.body.message.as_slice();
-        check_message(message, &group_id, &roster)?;
+        let sender = authenticate(request, &roster)?;
+        check_message(message, &group_id, &roster, sender)?;
+        let is_recipient = |leaf: &&Leaf<'_>| match to {
+            Some(to) => leaf.index == to,
+            None => leaf.index != sender.index,
+        };
+        let to = recipients(service, roster.leaves().iter().filter(is_recipient))?;
+        if to.is_empty() && roster.leaves().len() > 1 {
+            return Err(ProblemType::NotAllowed.into());
+        }
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, &request, &group_id, sender)?),
+            None => {
+                *charged.insert(charge_allowance(service, request, &group_id, sender.index).await?)
+            }
         };
-        let recipients = queues(
-            service,
-            roster.leaves().iter().filter(|leaf| leaf.index != sender),
-        )?;
         let mut prepared = Prepared::default();
         let payload = Payload::Message(opaque(message));
+        let origin = Origin::Group(group_id);
         deliver::prepare(
             service,
             &mut prepared,
-            &recipients,
+            origin,
+            &to,
             &payload,
             request.now_ms,
         )
         .await?;
+        let mut gone = prepared.take_gone();
+        gone.retain(|leaf| *leaf != sender.index);
+        if !gone.is_empty()
+            && propose_removals(
+                service,
+                (&group_id, row, key),
+                stored.as_ref(),
+                &gone,
+                request.now_ms,
+            )
+            .await?
+        {
+            // Nothing is sent before they are gone: this message neither.
+            return Err(ProblemType::PendingProposals.into());
+        }
         let response = MessageAccepted {
             accepted_timestamp_ms: request.now_ms,
         };
         let receipt = request.receipt(service, price, &response.encode())?;
         let expected = stored
+            .as_ref()
             .map(|stored| stored.version)
             .ok_or(ProblemType::UnknownGroup)?;
         let deliveries = std::mem::take(&mut prepared.deliveries);
@@ -72,11 +143,7 @@ pub async fn send_message(
         {
             Ok(()) => {
                 prepared.done(service);
-                if price > 0 {
-                    service
-                        .leaf_allowances
-                        .refill(service.rows().allowance(&group_id, sender));
-                }
+                refill(service, &group_id, sender.index, price);
                 return Ok(response);
             }
             Err(DsError::Conflict) => {}
@@ -87,8 +154,13 @@ pub async fn send_message(
 }
 
 /// The endpoint takes a PrivateMessage of content type application, of the current epoch or an allowed
-/// earlier one, and nothing else (RFC 9420 §6.3).
-fn check_message(message: &[u8], group: &GroupId, roster: &Roster<'_>) -> Result<(), DsError> {
+/// earlier one, from who could send in that epoch, and nothing else (RFC 9420 §6.3).
+fn check_message(
+    message: &[u8],
+    group: &GroupId,
+    roster: &Roster<'_>,
+    sender: &Leaf<'_>,
+) -> Result<(), DsError> {
     let (message, rest) =
         MlsMessageIn::tls_deserialize_bytes(message).map_err(|_| ProblemType::InvalidMessage)?;
     if !rest.is_empty() {
@@ -103,11 +175,21 @@ fn check_message(message: &[u8], group: &GroupId, roster: &Roster<'_>) -> Result
     {
         return Err(ProblemType::InvalidMessage.into());
     }
+    if roster.reinitialized {
+        return Err(ProblemType::GroupReinitialized.into());
+    }
     let epoch = message.epoch().as_u64();
     if epoch < roster.oldest_message_epoch || epoch > roster.epoch {
         return Err(DsError::WrongEpoch {
             current: roster.epoch,
         });
     }
-    Ok(())
+    if !roster.could_send(sender, epoch) {
+        return Err(ProblemType::NotAllowed.into());
+    }
+    if roster.pending_removals.is_empty() {
+        Ok(())
+    } else {
+        Err(ProblemType::PendingProposals.into())
+    }
 }

@@ -4,55 +4,44 @@
 pub mod commit;
 pub mod create;
 pub mod join;
+pub mod members;
 pub mod message;
+pub mod parts;
+pub mod permits;
+pub mod proposals;
+pub mod propose;
+pub mod removals;
 pub mod roster;
 pub mod rules;
+pub mod transition;
 pub mod tree;
 
-use crypto::keys::StateKey;
-use crypto::sealing::{self, Place};
-use protocol::ids::{GroupId, QueueId};
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
-use zeroize::Zeroizing;
 
 use crate::error::DsError;
+use crate::queues::deliver::Recipient;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::StoredGroup;
 use roster::{Leaf, Roster};
 
-/// MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (RFC 9420 §17.1).
-pub const SUPPORTED_CIPHERSUITES: &[u16] = &[1];
+/// The ciphersuites of openmls' RustCrypto provider with a signature scheme that requests here are signed
+/// with: Ed25519 and ECDSA over P-256 (RFC 9420 §17.1, draft-ietf-mls-pq-ciphersuites).
+pub const SUPPORTED_CIPHERSUITES: &[u16] = &[
+    // MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+    0x0001, // MLS_128_DHKEMP256_AES128GCM_SHA256_P256
+    0x0002, // MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
+    0x0003,
+    // MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519: X-Wing, the post-quantum hybrid
+    0x004e, // MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519: X-Wing
+    0x004f,
+];
 
 /// How often a decision that met a concurrent one is made again.
 const ATTEMPTS: usize = 8;
 
 /// Epochs that a message may lag behind, as long as the state key has not rotated since.
 const MESSAGE_LAG_EPOCHS: u64 = 4;
-
-fn place<'a>(group: &'a GroupId, part: &'static str) -> Place<'a> {
-    Place {
-        table: "groups",
-        row: &group.0,
-        part,
-    }
-}
-
-/// Opens the roster. Unknown group, deleted group and wrong key are one answer after the same work.
-fn open_roster(
-    group: &GroupId,
-    key: &StateKey,
-    stored: Option<&StoredGroup>,
-) -> Result<Zeroizing<Vec<u8>>, DsError> {
-    match stored {
-        Some(stored) => sealing::open(key.expose(), place(group, "roster"), &stored.roster)
-            .map_err(|_| ProblemType::UnknownGroup.into()),
-        None => {
-            sealing::open_absent(key.expose(), place(group, "roster"));
-            Err(ProblemType::UnknownGroup.into())
-        }
-    }
-}
 
 /// Authenticates the leaf that a request claims, against the roster.
 fn authenticate<'r, 'a, T>(
@@ -66,9 +55,9 @@ fn authenticate<'r, 'a, T>(
     Ok(leaf)
 }
 
-/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more: returns how many
-/// tokens the request must spend.
-fn charge_allowance<T>(
+/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more, one that is
+/// not spent: returns how many tokens the request must spend.
+async fn charge_allowance<T>(
     service: &DeliveryService,
     request: &Request<T>,
     group: &GroupId,
@@ -77,17 +66,44 @@ fn charge_allowance<T>(
     let bucket = service.rows().allowance(group, leaf);
     match service.leaf_allowances.take(bucket, request.now_ms) {
         Ok(()) => Ok(0),
-        Err(_) if request.tokens() > 0 => Ok(1),
+        Err(_) if request.tokens() > 0 => {
+            request.require_unspent_tokens(service, 1).await?;
+            Ok(1)
+        }
         Err(empty) => Err(DsError::TooManyRequests {
             retry_after_ms: empty.retry_after_ms,
         }),
     }
 }
 
-/// Queue ids behind the handles of these leaves.
-fn queues<'l, 'a: 'l>(
+/// What a token bought.
+fn refill(service: &DeliveryService, group: &GroupId, leaf: u32, price: usize) {
+    if price > 0 {
+        service
+            .leaf_allowances
+            .refill(service.rows().allowance(group, leaf));
+    }
+}
+
+/// Tree work takes milliseconds in a large group: other requests of this thread go on meanwhile.
+fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// The queues behind the handles of these leaves.
+fn recipients<'l, 'a: 'l>(
     service: &DeliveryService,
     leaves: impl Iterator<Item = &'l Leaf<'a>>,
-) -> Result<Vec<QueueId>, DsError> {
-    leaves.map(|leaf| leaf.queue(service)).collect()
+) -> Result<Vec<Recipient>, DsError> {
+    leaves
+        .map(|leaf| {
+            Ok(Recipient {
+                leaf: leaf.index,
+                queue: leaf.queue(service)?,
+            })
+        })
+        .collect()
 }

@@ -1,20 +1,25 @@
 //! The roster: what the service needs of each leaf for the hot path. Borrowed from the opened part, so
-//! that reading it allocates one vector, whatever the number of leaves.
+//! that reading it allocates a few vectors, whatever the number of leaves.
+
+mod version1;
 
 use std::borrow::Cow;
 
-use crypto::keys::StateKey;
+use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
 use crypto::queue::{HANDLE_LEN, QueueHandle};
 use crypto::sealing;
-use protocol::groups::GroupKind;
+use protocol::groups::{GroupKind, MemberRecord};
 use protocol::ids::{GroupId, QueueId};
+use protocol::policy::Capabilities;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::parts::{self, Part};
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
+use crate::store::{DayRow, Version};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Commits whose acceptance is remembered, for a winner that lost the answer.
 const RECENT_COMMITS: usize = 32;
@@ -30,15 +35,52 @@ pub struct Roster<'a> {
     pub epoch: u64,
     /// Messages of this epoch and later ones are taken: never older than the last rotation.
     pub oldest_message_epoch: u64,
-    recent_commits: Vec<RecentCommit>,
+    /// Version that the tree part is sealed under; none in what release 0.1 wrote.
+    pub tree_version: Option<Version>,
+    /// Version that the part with the pending proposals is sealed under, if there is one.
+    pub proposals_version: Option<Version>,
+    /// After a ReInit nothing but reading and deletion is possible (RFC 9420 §11.2).
+    pub reinitialized: bool,
+    /// The service's place among the external senders.
+    #[serde(borrow)]
+    pub service_sender: Option<ServiceSender<'a>>,
+    /// What must be committed before anything else happens.
+    pub pending_removals: Vec<PendingRemoval>,
+    #[serde(borrow)]
+    recent_commits: Vec<RecentCommit<'a>>,
+    former_senders: Vec<FormerSender>,
+    /// Codes by which users may come in.
+    #[serde(borrow)]
+    pub join_codes: Vec<JoinCode<'a>>,
+    /// Join records whose joiners have not all been here.
+    pub join_records: Vec<OpenJoinRecord>,
     /// Sorted by index.
     #[serde(borrow)]
     leaves: Vec<Leaf<'a>>,
 }
 
+/// Which of the group's external senders the service is.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ServiceSender<'a> {
+    /// Index in the `external_senders` extension.
+    pub index: u32,
+    /// Which of the service's keys.
+    #[serde(borrow)]
+    pub public_key: Cow<'a, [u8]>,
+}
+
+/// A leaf whose removal is proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRemoval {
+    /// The leaf.
+    pub leaf: u32,
+    /// Proposed by the service, not by the leaf itself.
+    pub by_service: bool,
+}
+
 /// A commit that was accepted.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-pub struct RecentCommit {
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RecentCommit<'a> {
     /// The epoch it began.
     pub epoch: u64,
     /// SHA-256 of its bytes.
@@ -47,7 +89,57 @@ pub struct RecentCommit {
     pub accepted_timestamp_ms: u64,
     /// The committer's signature key before, if the commit changed it: a winner that lost the answer
     /// signs again with that one.
-    pub former_key: Option<[u8; 32]>,
+    #[serde(borrow)]
+    pub former_key: Option<Cow<'a, [u8]>>,
+}
+
+/// Whether a leaf could send before an epoch, if that has changed: messages are judged by the epoch that they name.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct FormerSender {
+    before_epoch: u64,
+    leaf: u32,
+    could_send: bool,
+}
+
+/// A code by which users may come in.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinCode<'a> {
+    /// 32 bytes; opens the code's recovery record too.
+    #[serde(borrow)]
+    pub secret: Cow<'a, [u8]>,
+    /// Last day on which it is good.
+    pub expiry_day: u32,
+}
+
+/// A join record that is stored.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct OpenJoinRecord {
+    day: u32,
+    row: [u8; 16],
+    /// Leaves that were added with it and have not been here since.
+    waiting: Vec<u32>,
+    /// Their KeyPackages' last day.
+    expiry_day: u32,
+}
+
+impl OpenJoinRecord {
+    /// A record that these leaves wait to read.
+    #[must_use]
+    pub fn new(at: DayRow, waiting: Vec<u32>, expiry_day: u32) -> Self {
+        Self {
+            day: at.day,
+            row: at.row,
+            waiting,
+            expiry_day,
+        }
+    }
+
+    fn at(&self) -> DayRow {
+        DayRow {
+            day: self.day,
+            row: self.row,
+        }
+    }
 }
 
 /// One leaf.
@@ -61,7 +153,10 @@ pub struct Leaf<'a> {
     /// As in the leaf's credential.
     #[serde(borrow)]
     pub user_pseudonym: Cow<'a, [u8]>,
-    role: u8,
+    /// What its user may do, by the group's policy.
+    capabilities: u16,
+    /// The epoch it came in with.
+    pub since_epoch: u64,
     handle_key_id: u8,
     #[serde(borrow)]
     handle: Cow<'a, [u8]>,
@@ -72,11 +167,6 @@ pub struct Leaf<'a> {
     #[serde(borrow)]
     pub recovery_secret: Cow<'a, [u8]>,
 }
-
-/// The role of the creator and of everybody else; operations by role come later, the place in the
-/// format is here.
-const ROLE_MEMBER: u8 = 0;
-const ROLE_ADMIN: u8 = 1;
 
 impl<'a> Leaf<'a> {
     /// A leaf that has just come in.
@@ -91,33 +181,51 @@ impl<'a> Leaf<'a> {
         queue: &QueueId,
         encrypted_identity_link_key: Vec<u8>,
     ) -> Result<Self, DsError> {
-        let (handle_key_id, handle) = service.keys.seal_handle(queue)?;
-        Ok(Self {
+        let mut leaf = Self {
             index,
             signature_key: signature_key.into(),
             user_pseudonym: user_pseudonym.into(),
-            role: ROLE_MEMBER,
-            handle_key_id,
-            handle: handle.to_vec().into(),
+            capabilities: Capabilities::ALL.0,
+            since_epoch: 0,
+            handle_key_id: 0,
+            handle: Cow::Borrowed(&[]),
             encrypted_identity_link_key: encrypted_identity_link_key.into(),
             recovery_secret: Cow::Borrowed(&[]),
-        })
+        };
+        leaf.set_queue(service, queue)?;
+        Ok(leaf)
     }
 
-    /// Makes it the creator's.
+    /// Has deliveries go to this queue.
+    ///
+    /// # Errors
+    /// [`DsError::Internal`].
+    pub fn set_queue(&mut self, service: &DeliveryService, queue: &QueueId) -> Result<(), DsError> {
+        let (handle_key_id, handle) = service.keys.seal_handle(queue)?;
+        self.handle_key_id = handle_key_id;
+        self.handle = handle.to_vec().into();
+        Ok(())
+    }
+
+    /// With a recovery secret.
     #[must_use]
-    pub fn as_creator(mut self, recovery_secret: &[u8; 32]) -> Self {
-        self.role = ROLE_ADMIN;
-        self.recovery_secret = recovery_secret.to_vec().into();
+    pub fn with_recovery_secret(mut self, secret: &[u8; 32]) -> Self {
+        self.recovery_secret = secret.to_vec().into();
         self
     }
 
-    /// The same leaf of a tree with new content: keeps role and recovery secret.
+    /// The same leaf of a tree with new content: keeps what is the roster's own.
     #[must_use]
     pub fn with_content_of(mut self, old: &Leaf<'a>) -> Self {
-        self.role = old.role;
+        self.since_epoch = old.since_epoch;
         self.recovery_secret = old.recovery_secret.clone();
         self
+    }
+
+    /// What its user may do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities(self.capabilities)
     }
 
     /// The queue behind the handle.
@@ -133,57 +241,107 @@ impl<'a> Leaf<'a> {
         const { assert!(HANDLE_LEN == 44) };
         Ok(service.keys.open_handle(self.handle_key_id, handle)?)
     }
+
+    /// Its recovery secret, if it has set one.
+    #[must_use]
+    pub fn recovery_secret(&self) -> Option<RecoverySecret> {
+        RecoverySecret::try_from(self.recovery_secret.as_ref()).ok()
+    }
+
+    /// For members.
+    #[must_use]
+    pub fn record(&self) -> MemberRecord {
+        MemberRecord {
+            leaf_index: self.index,
+            user_pseudonym: protocol::codec::opaque(self.user_pseudonym.as_ref()),
+            capabilities: self.capabilities(),
+            encrypted_identity_link_key: protocol::codec::opaque(
+                self.encrypted_identity_link_key.as_ref(),
+            ),
+        }
+    }
+}
+
+/// What a commit makes of a roster, beside the leaves.
+pub struct Succession<'a> {
+    /// The accepted commit.
+    pub commit: RecentCommit<'a>,
+    /// Whether the state key changes with it.
+    pub rotates: bool,
+    /// Of the tree part.
+    pub tree_version: Version,
+    /// As the new epoch's group context has it.
+    pub service_sender: Option<ServiceSender<'a>>,
+    /// Whether it was a ReInit.
+    pub reinitializes: bool,
+    /// Today, for what expires.
+    pub today: u32,
 }
 
 impl<'a> Roster<'a> {
     /// The roster of a new group.
     #[must_use]
-    pub fn new(kind: GroupKind, ciphersuite: u16, creator: Leaf<'a>) -> Self {
+    pub fn new(
+        kind: GroupKind,
+        ciphersuite: u16,
+        creator: Leaf<'a>,
+        tree_version: Version,
+        service_sender: ServiceSender<'a>,
+    ) -> Self {
         Self {
             format: FORMAT,
             kind: kind as u8,
             ciphersuite,
             epoch: 0,
             oldest_message_epoch: 0,
+            tree_version: Some(tree_version),
+            proposals_version: None,
+            reinitialized: false,
+            service_sender: Some(service_sender),
+            pending_removals: Vec::new(),
             recent_commits: Vec::new(),
+            former_senders: Vec::new(),
+            join_codes: Vec::new(),
+            join_records: Vec::new(),
             leaves: vec![creator],
         }
     }
 
-    /// Reads an opened part.
+    /// Reads an opened part, of this or an earlier format.
     ///
     /// # Errors
     /// [`DsError::Internal`] if it is not one.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DsError> {
-        let roster: Self = postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster"))?;
-        if roster.format == FORMAT {
-            Ok(roster)
-        } else {
-            Err(DsError::Internal("roster format"))
+        match bytes.first() {
+            Some(&FORMAT) => postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster")),
+            Some(&version1::FORMAT) => version1::read(bytes),
+            _ => Err(DsError::Internal("roster format")),
         }
     }
 
-    /// Seals the part.
+    /// Seals the part under a version of the group.
     ///
     /// # Errors
     /// [`DsError::Internal`].
-    pub fn seal(&self, group: &GroupId, key: &StateKey) -> Result<Vec<u8>, DsError> {
+    pub fn seal(
+        &self,
+        group: &GroupId,
+        key: &StateKey,
+        version: &Version,
+    ) -> Result<Vec<u8>, DsError> {
         let bytes =
             Zeroizing::new(postcard::to_stdvec(self).map_err(|_| DsError::Internal("roster"))?);
-        Ok(sealing::seal(
-            key.expose(),
-            super::place(group, "roster"),
-            &bytes,
-        )?)
+        let at = parts::place(group, Part::Roster, Some(version));
+        Ok(sealing::seal(key.expose(), at.as_place(), &bytes)?)
     }
 
     /// What kind of group it is.
     #[must_use]
     pub fn kind(&self) -> GroupKind {
-        if self.kind == GroupKind::Connection as u8 {
-            GroupKind::Connection
-        } else {
-            GroupKind::Group
+        match self.kind {
+            kind if kind == GroupKind::Connection as u8 => GroupKind::Connection,
+            kind if kind == GroupKind::SingleUser as u8 => GroupKind::SingleUser,
+            _ => GroupKind::Group,
         }
     }
 
@@ -206,48 +364,215 @@ impl<'a> Roster<'a> {
         self.leaves.get_mut(at)
     }
 
+    /// The leaf with this signature key.
+    #[must_use]
+    pub fn leaf_with_key(&self, signature_key: &[u8]) -> Option<&Leaf<'a>> {
+        self.leaves
+            .iter()
+            .find(|leaf| leaf.signature_key.as_ref() == signature_key)
+    }
+
     /// All leaves, by index.
     #[must_use]
     pub fn leaves(&self) -> &[Leaf<'a>] {
         &self.leaves
     }
 
+    /// The leaves of a user.
+    pub fn of_user(&self, pseudonym: &[u8]) -> impl Iterator<Item = &Leaf<'a>> {
+        self.leaves
+            .iter()
+            .filter(move |leaf| leaf.user_pseudonym.as_ref() == pseudonym)
+    }
+
     /// Whether a user has a leaf here.
     #[must_use]
     pub fn has_user(&self, pseudonym: &[u8]) -> bool {
-        self.leaves
+        self.of_user(pseudonym).next().is_some()
+    }
+
+    /// Whether all leaves are of one user.
+    #[must_use]
+    pub fn is_one_user(&self) -> bool {
+        let mut pseudonyms = self.leaves.iter().map(|leaf| &leaf.user_pseudonym);
+        let first = pseudonyms.next();
+        pseudonyms.all(|pseudonym| Some(pseudonym) == first)
+    }
+
+    /// Whether a removal of this leaf is pending.
+    #[must_use]
+    pub fn is_leaving(&self, index: u32) -> bool {
+        self.pending_removals
             .iter()
-            .any(|leaf| leaf.user_pseudonym.as_ref() == pseudonym)
+            .any(|pending| pending.leaf == index)
+    }
+
+    /// Whether a leaf may send a message of this epoch: it was in it, and its user could send then.
+    #[must_use]
+    pub fn could_send(&self, leaf: &Leaf<'_>, epoch: u64) -> bool {
+        // The first change after the epoch tells how it was before.
+        let former = self
+            .former_senders
+            .iter()
+            .filter(|former| former.leaf == leaf.index && epoch < former.before_epoch)
+            .min_by_key(|former| former.before_epoch);
+        leaf.since_epoch <= epoch
+            && former.map_or_else(
+                || leaf.capabilities().contain(Capabilities::SEND),
+                |former| former.could_send,
+            )
     }
 
     /// The acceptance of a commit with this digest, if it is remembered.
     #[must_use]
-    pub fn accepted(&self, digest: &[u8; 32]) -> Option<&RecentCommit> {
+    pub fn accepted(&self, digest: &[u8; 32]) -> Option<&RecentCommit<'a>> {
         self.recent_commits
             .iter()
             .find(|commit| commit.digest == *digest)
     }
 
+    /// The join code with this secret, if it is still good.
+    #[must_use]
+    pub fn join_code(&self, secret: &[u8; 32], today: u32) -> Option<&JoinCode<'a>> {
+        use subtle::ConstantTimeEq as _;
+        self.join_codes
+            .iter()
+            .find(|code| code.expiry_day >= today && bool::from(code.secret.as_ref().ct_eq(secret)))
+    }
+
+    /// A leaf has been here: whoever authenticates has joined. Returns the join records that nobody waits for
+    /// any more.
+    pub fn has_joined(&mut self, index: u32, today: u32) -> Vec<DayRow> {
+        for record in &mut self.join_records {
+            record.waiting.retain(|waiting| *waiting != index);
+        }
+        self.take_finished_join_records(today)
+    }
+
+    /// Join records whose joiners have come, gone, or can't come any more.
+    pub fn take_finished_join_records(&mut self, today: u32) -> Vec<DayRow> {
+        let (finished, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.join_records)
+            .into_iter()
+            .partition(|record| record.waiting.is_empty() || record.expiry_day < today);
+        self.join_records = open;
+        finished.iter().map(OpenJoinRecord::at).collect()
+    }
+
+    /// All join records that are stored.
+    pub fn join_record_rows(&self) -> impl Iterator<Item = DayRow> {
+        self.join_records.iter().map(OpenJoinRecord::at)
+    }
+
+    /// Rows of the recovery records of these leaves.
+    pub fn recovery_rows(
+        &self,
+        service: &DeliveryService,
+        leaves: impl Fn(&Leaf<'a>) -> bool,
+    ) -> Vec<crypto::rows::Row> {
+        self.leaves
+            .iter()
+            .filter(|leaf| leaves(leaf))
+            .filter_map(Leaf::recovery_secret)
+            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .collect()
+    }
+
+    /// Rows of the recovery records of join codes.
+    pub fn join_code_rows(
+        &self,
+        service: &DeliveryService,
+        codes: impl Fn(&JoinCode<'a>) -> bool,
+    ) -> Vec<crypto::rows::Row> {
+        self.join_codes
+            .iter()
+            .filter(|code| codes(code))
+            .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok())
+            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .collect()
+    }
+
     /// The roster after a commit.
     #[must_use]
-    pub fn next(&self, mut leaves: Vec<Leaf<'a>>, commit: RecentCommit, rotates: bool) -> Self {
+    pub fn next(
+        &self,
+        mut leaves: Vec<Leaf<'a>>,
+        capabilities: impl Fn(&[u8]) -> Capabilities,
+        succession: Succession<'a>,
+    ) -> Self {
+        let Succession {
+            commit,
+            rotates,
+            tree_version,
+            service_sender,
+            reinitializes,
+            today,
+        } = succession;
+        let epoch = commit.epoch;
+        let oldest_message_epoch = if rotates {
+            epoch
+        } else {
+            self.oldest_message_epoch
+                .max(epoch.saturating_sub(super::MESSAGE_LAG_EPOCHS))
+        };
         leaves.sort_unstable_by_key(|leaf| leaf.index);
+        let mut former_senders: Vec<FormerSender> = self
+            .former_senders
+            .iter()
+            .filter(|former| former.before_epoch > oldest_message_epoch)
+            .copied()
+            .collect();
+        for leaf in &mut leaves {
+            leaf.capabilities = capabilities(&leaf.user_pseudonym).0;
+            let Some(old) = self.leaf(leaf.index).filter(|old| {
+                old.user_pseudonym == leaf.user_pseudonym && leaf.since_epoch < epoch
+            }) else {
+                leaf.since_epoch = leaf.since_epoch.max(epoch);
+                continue;
+            };
+            let could_send = old.capabilities().contain(Capabilities::SEND);
+            if could_send != leaf.capabilities().contain(Capabilities::SEND)
+                && oldest_message_epoch < epoch
+            {
+                former_senders.push(FormerSender {
+                    before_epoch: epoch,
+                    leaf: leaf.index,
+                    could_send,
+                });
+            }
+        }
         let mut recent_commits = self.recent_commits.clone();
         recent_commits.push(commit);
         let surplus = recent_commits.len().saturating_sub(RECENT_COMMITS);
         recent_commits.drain(..surplus);
+        let mut join_records = self.join_records.clone();
+        for record in &mut join_records {
+            // A leaf that came in later at the same place waits for another record.
+            record.waiting.retain(|waiting| {
+                leaves
+                    .iter()
+                    .any(|leaf| leaf.index == *waiting && leaf.since_epoch < epoch)
+            });
+        }
         Self {
             format: FORMAT,
             kind: self.kind,
             ciphersuite: self.ciphersuite,
-            epoch: commit.epoch,
-            oldest_message_epoch: if rotates {
-                commit.epoch
-            } else {
-                self.oldest_message_epoch
-                    .max(commit.epoch.saturating_sub(super::MESSAGE_LAG_EPOCHS))
-            },
+            epoch,
+            oldest_message_epoch,
+            tree_version: Some(tree_version),
+            proposals_version: None,
+            reinitialized: self.reinitialized || reinitializes,
+            service_sender,
+            pending_removals: Vec::new(),
             recent_commits,
+            former_senders,
+            join_codes: self
+                .join_codes
+                .iter()
+                .filter(|code| code.expiry_day >= today)
+                .cloned()
+                .collect(),
+            join_records,
             leaves,
         }
     }

@@ -11,18 +11,22 @@ use crypto::sealing;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
-    RatchetTreeIn, Signature, StagedCommit, Verifiable,
+    ConfirmationTag, Extensions, GroupContext, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
+    PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::public_storage::PublicStorageProvider;
 use openmls_traits::storage::{CURRENT_VERSION, traits};
+use protocol::Wire as _;
 use protocol::groups::PartialGroupInfo;
 use protocol::ids::GroupId;
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};
 
+use super::parts::{self, Part};
 use crate::error::DsError;
+use crate::store::Version;
 
 const FORMAT: u8 = 1;
 
@@ -52,8 +56,14 @@ impl Tree {
     ///
     /// # Errors
     /// [`DsError::Internal`]: a key that opened the roster opens the tree.
-    pub fn open(group: &GroupId, key: &StateKey, sealed: &[u8]) -> Result<Self, DsError> {
-        let bytes = sealing::open(key.expose(), super::place(group, "tree"), sealed)?;
+    pub fn open(
+        group: &GroupId,
+        key: &StateKey,
+        version: Option<&Version>,
+        sealed: &[u8],
+    ) -> Result<Self, DsError> {
+        let at = parts::place(group, Part::Tree, version);
+        let bytes = sealing::open(key.expose(), at.as_place(), sealed)?;
         let blob: Blob = postcard::from_bytes(&bytes).map_err(|_| DsError::Internal("tree"))?;
         if blob.format != FORMAT {
             return Err(DsError::Internal("tree format"));
@@ -69,7 +79,7 @@ impl Tree {
         })
     }
 
-    /// Seals the part.
+    /// Seals the part under a version of its own.
     ///
     /// # Errors
     /// [`DsError::Internal`].
@@ -77,6 +87,7 @@ impl Tree {
         &self,
         group: &GroupId,
         key: &StateKey,
+        version: &Version,
         fields: Fields,
     ) -> Result<Vec<u8>, DsError> {
         let blob = Blob {
@@ -89,11 +100,27 @@ impl Tree {
             },
         };
         let bytes = postcard::to_stdvec(&blob).map_err(|_| DsError::Internal("tree"))?;
-        Ok(sealing::seal(
-            key.expose(),
-            super::place(group, "tree"),
-            &bytes,
-        )?)
+        let at = parts::place(group, Part::Tree, Some(version));
+        Ok(sealing::seal(key.expose(), at.as_place(), &bytes)?)
+    }
+
+    /// Makes a pending proposal known, so that a commit can refer to it.
+    ///
+    /// # Errors
+    /// [`DsError::Internal`].
+    pub fn add_proposal(&mut self, proposal: QueuedProposal) -> Result<(), DsError> {
+        self.group
+            .add_proposal(&Storage::default(), proposal)
+            .map_err(|_| DsError::Internal("pending proposal"))
+    }
+
+    /// The policy in the group context; none in groups that have no roles.
+    ///
+    /// # Errors
+    /// [`DsError::Internal`]: it was checked when it came.
+    pub fn policy(&self) -> Result<Option<GroupPolicy>, DsError> {
+        policy_in(self.group.group_context().extensions())
+            .map_err(|_| DsError::Internal("group policy"))
     }
 
     /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent what
@@ -209,6 +236,21 @@ impl Tree {
     }
 }
 
+/// The policy among a group context's extensions.
+///
+/// # Errors
+/// [`ProblemType::InvalidCommit`] for one that is malformed.
+pub fn policy_in(
+    extensions: &Extensions<GroupContext>,
+) -> Result<Option<GroupPolicy>, ProblemType> {
+    let Some(extension) = extensions.unknown(POLICY_EXTENSION) else {
+        return Ok(None);
+    };
+    let policy = GroupPolicy::decode(&extension.0).map_err(|_| ProblemType::InvalidCommit)?;
+    policy.check().map_err(|_| ProblemType::InvalidCommit)?;
+    Ok(Some(policy))
+}
+
 /// The content of openmls' signature type, which shows it with its length header only.
 fn signature_bytes(signature: &Signature) -> Result<Vec<u8>, DsError> {
     let encoded = signature
@@ -300,7 +342,7 @@ impl PublicStorageProvider<V> for Storage {
         write(&mut self.0.borrow_mut().confirmation_tag, tag)
     }
 
-    // Pending proposals are a part of their own; no operation takes any yet.
+    // Pending proposals are a part of their own.
     fn queue_proposal<
         G: traits::GroupId<V>,
         R: traits::ProposalRef<V>,

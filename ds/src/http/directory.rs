@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+use crypto::sign::Scheme;
 use http::{HeaderValue, header};
 use protocol::WIRE_VERSION;
 use protocol::directory::{AcceptedIssuer, Directory, QueueServiceKey};
@@ -40,7 +41,9 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
             key_id,
             public_key: URL_SAFE.encode(public_key),
         },
-        external_sender_key: URL_SAFE.encode(service.keys.external_sender().public()),
+        external_sender_key: URL_SAFE.encode(service.keys.external_sender_public(Scheme::Ed25519)?),
+        external_sender_key_p256: URL_SAFE
+            .encode(service.keys.external_sender_public(Scheme::EcdsaP256)?),
         issuer: AcceptedIssuer {
             name: settings.issuer_name.clone(),
             challenge: URL_SAFE.encode(settings.challenge.as_bytes()),

@@ -62,17 +62,32 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     router = operation!(router, Operation::CreateGroup, |service, request| {
         groups::create::create_group(service, request).await
     });
-    router = operation!(router, Operation::AddUsers, |service, request| {
-        groups::commit::commit(service, Operation::AddUsers, request).await
+    router = commits(router);
+    router = operation!(router, Operation::ExternalJoin, |service, request| {
+        groups::commit::external_join(service, request).await
     });
-    router = operation!(router, Operation::RemoveUsers, |service, request| {
-        groups::commit::commit(service, Operation::RemoveUsers, request).await
+    router = operation!(router, Operation::SelfRemove, |service, request| {
+        groups::propose::propose(service, Operation::SelfRemove, request).await
     });
-    router = operation!(router, Operation::UpdateClient, |service, request| {
-        groups::commit::commit(service, Operation::UpdateClient, request).await
+    router = operation!(router, Operation::Propose, |service, request| {
+        groups::propose::propose(service, Operation::Propose, request).await
     });
-    router = operation!(router, Operation::JoinConnection, |service, request| {
-        groups::commit::join_connection(service, request).await
+    router = operation!(router, Operation::InspectGroup, |service, request| {
+        groups::members::inspect_group(service, request).await
+    });
+    router = operation!(router, Operation::OwnLeaf, |service, request| {
+        groups::members::own_leaf(service, request).await
+    });
+    router = operation!(router, Operation::SetJoinCode, |service, request| {
+        groups::members::set_join_code(service, request).await
+    });
+    router = operation!(
+        router,
+        Operation::UpdateQueueReference,
+        |service, request| { groups::members::update_queue_reference(service, request).await }
+    );
+    router = operation!(router, Operation::SendToMember, |service, request| {
+        groups::message::send_to_member(service, request).await
     });
     router = operation!(router, Operation::SendMessage, |service, request| {
         groups::message::send_message(service, request).await
@@ -84,7 +99,7 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
         groups::join::external_commit_info(service, request).await
     });
     router = operation!(router, Operation::SetRecoverySecret, |service, request| {
-        groups::join::set_recovery_secret(service, request).await
+        groups::members::set_recovery_secret(service, request).await
     });
     router = operation!(router, Operation::RecoveryRecord, |service, request| {
         groups::join::recovery_record(service, request).await
@@ -95,6 +110,9 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     router = operation!(router, Operation::ClaimKeyPackages, |service, request| {
         key_packages::claim_key_packages(service, request).await
     });
+    router = operation!(router, Operation::DeleteKeyPackages, |service, request| {
+        key_packages::delete_key_packages(service, request).await
+    });
     router = operation!(router, Operation::RegisterHandle, |service, request| {
         connections::register_handle(service, request).await
     });
@@ -103,6 +121,9 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     });
     router = operation!(router, Operation::RequestConnection, |service, request| {
         connections::request_connection(service, request).await
+    });
+    router = operation!(router, Operation::DeleteHandle, |service, request| {
+        connections::delete_handle(service, request).await
     });
     router = operation!(router, Operation::CreateQueue, |service, request| {
         queues::create::create_queue(service, request).await
@@ -113,7 +134,35 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     router = operation!(router, Operation::AcknowledgeQueue, |service, request| {
         queues::fetch::acknowledge_queue(service, request).await
     });
+    router = operation!(router, Operation::DeleteQueue, |service, request| {
+        queues::owner::delete_queue(service, request).await
+    });
+    router = operation!(router, Operation::BlockGroup, |service, request| {
+        queues::owner::block_group(service, request).await
+    });
     require_gateway(router.with_state(service), gateway)
+}
+
+/// The commits of members: one body, one path, rules of their own.
+fn commits(mut router: Router<Service>) -> Router<Service> {
+    macro_rules! commits {
+        ($($operation:ident),+) => {
+            $(router = operation!(router, Operation::$operation, |service, request| {
+                groups::commit::commit(service, Operation::$operation, request).await
+            });)+
+        };
+    }
+    commits!(
+        AddUsers,
+        RemoveUsers,
+        AddClients,
+        RemoveClients,
+        UpdateClient,
+        SetRole,
+        DeleteGroup,
+        ReInitializeGroup
+    );
+    router
 }
 
 async fn answer<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
@@ -161,7 +210,7 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     let envelope = Envelope::decode(body, operation, service.clock.now_unix_ms())?;
     let row = envelope.result_row(service);
     if let Some(sealed) = service.store.result(row).await? {
-        return Ok(envelope.digest().open(&sealed)?);
+        return envelope.digest().open(&sealed);
     }
     let tokens = verified_tokens(service, headers)?;
     let request = envelope.into_request::<T>(tokens)?;
@@ -169,9 +218,9 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
         Ok(response) => Ok(response.encode()),
         // The same request came twice at once, and the other was first: its transition says so, or what it
         // left behind looked like a reason to refuse.
-        Err(DsError::AlreadyDone(sealed)) => Ok(RequestDigest::of(body).open(&sealed)?),
+        Err(DsError::AlreadyDone(sealed)) => RequestDigest::of(body).open(&sealed),
         Err(error) => match service.store.result(row).await? {
-            Some(sealed) => Ok(RequestDigest::of(body).open(&sealed)?),
+            Some(sealed) => RequestDigest::of(body).open(&sealed),
             None => Err(error),
         },
     }

@@ -5,20 +5,23 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, MAX_CLAIMS, MAX_SETS,
-    PublishKeyPackagesRequest,
+    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, DeleteKeyPackagesRequest,
+    MAX_CLAIMS, MAX_SETS, PublishKeyPackagesRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
 use crate::error::DsError;
 use crate::groups::SUPPORTED_CIPHERSUITES;
+use crate::limits::within;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{NewKeyPackageSet, StoreError};
 
 /// Longest life of a set in days.
 const MAX_LIFETIME_DAYS: u32 = 366;
+
+const POOL_OWNER: &str = "key package pool owner";
 
 /// How often a claim that met a concurrent one tries again.
 const ATTEMPTS: usize = 16;
@@ -46,6 +49,10 @@ pub async fn publish_key_packages(
         if set.expiry_day < today || set.expiry_day.saturating_sub(today) > MAX_LIFETIME_DAYS {
             return Err(ProblemType::LimitExceeded.into());
         }
+        within(
+            set.sealed.as_slice().len(),
+            service.settings.limits.key_package_set_bytes,
+        )?;
         sets.push(NewKeyPackageSet {
             id: crypto::random()?,
             ciphersuite: set.ciphersuite,
@@ -62,15 +69,32 @@ pub async fn publish_key_packages(
     let pool = service.rows().key_package_pool(&request.body.lookup);
     service
         .store
-        .publish_key_packages(
-            pool,
-            owner.tag(service, "key package pool owner"),
-            sets,
-            receipt,
-        )
+        .publish_key_packages(pool, owner.tag(service, POOL_OWNER), sets, receipt)
         .await
         .map_err(|error| match error {
             StoreError::Taken => ProblemType::NotOwner.into(),
+            other => DsError::from(other),
+        })?;
+    Ok(Accepted {})
+}
+
+/// Deletes the signing key's pool: whoever has its connection token finds nothing any more.
+///
+/// # Errors
+/// [`ProblemType::NotOwner`], also for a pool that is not there: one and the same.
+pub async fn delete_key_packages(
+    service: &DeliveryService,
+    request: Request<DeleteKeyPackagesRequest>,
+) -> Result<Accepted, DsError> {
+    let owner = request.authenticate_key()?;
+    let receipt = request.receipt(service, 0, &Accepted {}.encode())?;
+    let pool = service.rows().key_package_pool(&request.body.lookup);
+    service
+        .store
+        .delete_key_packages(pool, owner.tag(service, POOL_OWNER), receipt)
+        .await
+        .map_err(|error| match error {
+            StoreError::Taken | StoreError::Absent => ProblemType::NotOwner.into(),
             other => DsError::from(other),
         })?;
     Ok(Accepted {})

@@ -4,6 +4,7 @@ use protocol::Wire;
 use protocol::ids::QueueId;
 use protocol::problem::ProblemType;
 use protocol::queues::{CreateQueueRequest, CreateQueueResponse};
+use protocol::time::day_of;
 
 use super::QueueRecord;
 use crate::error::DsError;
@@ -32,7 +33,8 @@ pub async fn create_queue(
         .map_err(|_| ProblemType::Malformed)?;
     let queue_id = QueueId(crypto::random()?);
     let response = CreateQueueResponse { queue_id };
-    let sealed = QueueRecord::new(owner.0, hpke_public_key).seal(service, &queue_id)?;
+    let sealed = QueueRecord::new(owner.0, hpke_public_key, day_of(request.now_ms))
+        .seal(service, &queue_id)?;
     service
         .store
         .create_queue(

@@ -5,13 +5,31 @@ use std::sync::Arc;
 use crypto::queue::seal_payload;
 use protocol::codec::WireSecret;
 use protocol::delivery::{EntryContent, Payload};
-use protocol::ids::QueueId;
+use protocol::ids::{GroupId, QueueId};
 use protocol::time::day_of;
 
 use super::streams::{BLOCK, Generation, Stream};
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, Deliveries, NewPayload};
+
+/// Where a delivery comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin {
+    /// A group, which a queue can block.
+    Group(GroupId),
+    /// Whoever asks for a connection.
+    ConnectionRequest,
+}
+
+/// A queue with the leaf that it belongs to (0 outside of groups).
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient {
+    /// For [`Prepared::take_gone`].
+    pub leaf: u32,
+    /// Where to.
+    pub queue: QueueId,
+}
 
 /// Deliveries that wait for their transition.
 #[derive(Default)]
@@ -20,6 +38,7 @@ pub struct Prepared {
     pub deliveries: Deliveries,
     delivered: Vec<(Arc<Stream>, u32)>,
     queues: Vec<QueueId>,
+    gone: Vec<u32>,
 }
 
 impl Prepared {
@@ -29,6 +48,11 @@ impl Prepared {
             stream.mark(*index);
         }
         service.wakeups.wake(&self.queues);
+    }
+
+    /// Leaves whose queue is no longer there, or has not been read for too long, since the last call.
+    pub fn take_gone(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gone)
     }
 }
 
@@ -40,13 +64,15 @@ impl Prepared {
 pub async fn prepare(
     service: &DeliveryService,
     prepared: &mut Prepared,
-    recipients: &[QueueId],
+    origin: Origin,
+    recipients: &[Recipient],
     payload: &Payload,
     now_ms: u64,
 ) -> Result<(), DsError> {
     if recipients.is_empty() {
         return Ok(());
     }
+    service.drained.observe(service.clock.now_unix_ms());
     let day = day_of(now_ms);
     let generation = service.streams.generation(service, day).await?;
     let (payload_key, sealed) = seal_payload(payload)?;
@@ -54,21 +80,32 @@ pub async fn prepare(
         day,
         row: crypto::random()?,
     };
-    let sequence = now_ms.saturating_mul(1000);
+    let content = EntryContent {
+        kind: payload.kind(),
+        payload_key: WireSecret::new(*payload_key.expose()),
+        sequence: service.sequence.next(now_ms),
+    };
+    let queues: Vec<QueueId> = recipients.iter().map(|recipient| recipient.queue).collect();
+    let streams = generation.streams(service, &queues, now_ms).await?;
     let mut references: u32 = 0;
-    for queue in recipients {
-        let Some(stream) = generation.stream(service, queue).await? else {
+    for (recipient, found) in recipients.iter().zip(streams) {
+        let queue = &recipient.queue;
+        let Some(open) = found else {
+            prepared.gone.push(recipient.leaf);
             continue;
         };
-        let content = EntryContent {
-            kind: payload.kind(),
-            payload_key: WireSecret::new(*payload_key.expose()),
-            sequence,
-        };
+        if open.is_abandoned(service.settings.inactivity_days) {
+            prepared.gone.push(recipient.leaf);
+        }
+        if let Origin::Group(group) = origin
+            && open.blocks(service, queue, &group)
+        {
+            continue;
+        }
         push_entry(
             service,
             prepared,
-            (&generation, &stream),
+            (&generation, &open.stream),
             queue,
             at,
             &content,
@@ -76,11 +113,13 @@ pub async fn prepare(
         prepared.queues.push(*queue);
         references = references.saturating_add(1);
     }
-    prepared.deliveries.payloads.push(NewPayload {
-        at,
-        sealed,
-        references,
-    });
+    if references > 0 {
+        prepared.deliveries.payloads.push(NewPayload {
+            at,
+            sealed,
+            references,
+        });
+    }
     Ok(())
 }
 

@@ -12,16 +12,20 @@ use protocol::queues::{
 };
 use protocol::time::day_of;
 
-use super::QueueRecord;
 use super::deliver::EntryValue;
+use super::owner::owned;
 use super::streams::BLOCK;
 use crate::error::DsError;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::DayRow;
 
-/// Payload bytes after which an answer is full (it holds at least one entry).
+/// Bytes of an answer, unless its first entry alone is longer. A gateway passes 2 MiB; no payload is so
+/// long that it would not fit into an answer of its own (`limits`).
 const RESPONSE_BYTES: usize = 768 * 1024;
+
+/// Of an entry beside its payload: id, encapsulation, sealed content, lengths.
+const ENTRY_BYTES: usize = 192;
 
 /// A long poll looks again after this time even when nothing woke it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -29,7 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Entries that are not acknowledged yet; waits for one if the request says so.
 ///
 /// # Errors
-/// [`ProblemType::UnknownQueue`], also for a queue of another owner; [`ProblemType::LimitExceeded`].
+/// [`ProblemType::UnknownQueue`], also for a queue of another owner; [`ProblemType::LimitExceeded`];
+/// [`DsError::TooManyRequests`].
 pub async fn fetch_queue(
     service: &DeliveryService,
     request: Request<FetchQueueRequest>,
@@ -42,7 +47,11 @@ pub async fn fetch_queue(
     if limit == 0 || limit > MAX_FETCH || wait_ms > MAX_WAIT_MS {
         return Err(ProblemType::LimitExceeded.into());
     }
-    check_owner(service, &request, &queue_id).await?;
+    owned(service, &request, &queue_id)
+        .await?
+        .note_presence(service, &queue_id, request.now_ms)
+        .await?;
+    charge_allowance(service, &request, &queue_id).await?;
     let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
     loop {
         // Taken before looking: what arrives in between wakes us.
@@ -62,18 +71,26 @@ pub async fn fetch_queue(
     }
 }
 
-async fn check_owner<T>(
+/// A walk through a queue is work. When the allowance is used up a token fills it; a fetch has no result
+/// that could be recorded, so a repeated one costs again.
+async fn charge_allowance<T>(
     service: &DeliveryService,
     request: &Request<T>,
     queue: &QueueId,
 ) -> Result<(), DsError> {
-    let key = request.authenticate_key()?;
-    let record = QueueRecord::load(service, queue).await?;
-    if record.is_some_and(|record| record.owner_key == key.0) {
-        Ok(())
-    } else {
-        Err(ProblemType::UnknownQueue.into())
+    let bucket = service.rows().queue(queue);
+    let Err(empty) = service.queue_allowances.take(bucket, request.now_ms) else {
+        return Ok(());
+    };
+    if request.tokens() == 0 {
+        return Err(DsError::TooManyRequests {
+            retry_after_ms: empty.retry_after_ms,
+        });
     }
+    let paid = request.unrecorded_receipt(service, 1)?;
+    service.store.settle(paid).await?;
+    service.queue_allowances.refill(bucket);
+    Ok(())
 }
 
 async fn collect(
@@ -89,7 +106,11 @@ async fn collect(
             more: 0,
         },
     };
-    for (day, incarnation) in present_streams(service, queue).await? {
+    let row = service.rows().queue(queue);
+    let now_ms = service.clock.now_unix_ms();
+    let first_day = service.drained.first_day(&row, now_ms);
+    let mut first_entry: Option<u32> = None;
+    for (day, incarnation) in present_streams(service, queue, first_day).await? {
         for block in 0u32.. {
             let id = |index| EntryId {
                 day,
@@ -115,11 +136,15 @@ async fn collect(
             }
             let found =
                 block_entries(service, queue, (first..first.saturating_add(BLOCK)).map(id)).await?;
+            if !found.is_empty() {
+                first_entry = Some(first_entry.map_or(day, |first| first.min(day)));
+            }
             if !answer.add(service, found).await? {
                 return Ok(answer.response);
             }
         }
     }
+    service.drained.walked(row, first_entry, now_ms);
     Ok(answer.response)
 }
 
@@ -195,11 +220,16 @@ impl Answer {
                 let Some(sealed_payload) = payload else {
                     continue;
                 };
-                if self.response.entries.len() >= self.limit || self.bytes >= RESPONSE_BYTES {
+                let bytes = self
+                    .bytes
+                    .saturating_add(sealed_payload.len())
+                    .saturating_add(ENTRY_BYTES);
+                let entries = self.response.entries.len();
+                if entries >= self.limit || (entries > 0 && bytes > RESPONSE_BYTES) {
                     self.response.more = 1;
                     return Ok(false);
                 }
-                self.bytes = self.bytes.saturating_add(sealed_payload.len());
+                self.bytes = bytes;
                 self.response.entries.push(QueueEntry {
                     id: found.id,
                     encapsulated_key: entry.encapsulated_key,
@@ -212,12 +242,15 @@ impl Answer {
     }
 }
 
-/// Streams of this queue that have ever had an entry: those with a marker for their first block.
+/// Streams of this queue that have ever had an entry, from a day on: those with a marker for their first
+/// block.
 async fn present_streams(
     service: &DeliveryService,
     queue: &QueueId,
+    first_day: u32,
 ) -> Result<Vec<(u32, Incarnation)>, DsError> {
-    let all = service.store.incarnations().await?;
+    let mut all = service.store.incarnations().await?;
+    all.retain(|(day, _)| *day >= first_day);
     let markers = all
         .iter()
         .map(|(day, incarnation)| DayRow {
@@ -253,7 +286,7 @@ pub async fn acknowledge_queue(
         return Err(ProblemType::LimitExceeded.into());
     }
     let queue = request.body.queue_id;
-    check_owner(service, &request, &queue).await?;
+    owned(service, &request, &queue).await?;
     let today = day_of(request.now_ms);
     let mut ids: Vec<EntryId> = request
         .body

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crypto::queue::StreamKey;
-use crypto::rows::EntryRowCipher;
-use protocol::ids::{EntryId, Incarnation, QueueId};
+use crypto::rows::{EntryRowCipher, Row};
+use protocol::ids::{EntryId, GroupId, Incarnation, QueueId};
 
 use super::QueueRecord;
 use crate::error::DsError;
@@ -33,7 +33,7 @@ pub struct Generation {
     pub incarnation: Incarnation,
     /// Seals row values.
     pub cipher: EntryRowCipher,
-    shards: Vec<Mutex<HashMap<QueueId, Arc<Stream>>>>,
+    shards: Vec<Mutex<HashMap<QueueId, OpenStream>>>,
     count: AtomicU32,
 }
 
@@ -46,6 +46,38 @@ pub struct Stream {
     next: AtomicU32,
     /// Blocks below this one have their marker on disk.
     marked: AtomicU32,
+}
+
+/// How long what is known of a queue is good without looking again, milliseconds: what another node has
+/// changed (a deletion, a blocked group) counts here this much later at most.
+const RECORD_AGE_MS: u64 = 60_000;
+
+/// A stream with what its queue's record said.
+#[derive(Clone)]
+pub struct OpenStream {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    read_at_ms: u64,
+    /// Days since the owner was last here, if that is known.
+    idle_days: Option<u32>,
+    blocked: Arc<[Row]>,
+}
+
+impl OpenStream {
+    /// Whether its owner has been away for longer than this.
+    #[must_use]
+    pub fn is_abandoned(&self, inactivity_days: u32) -> bool {
+        self.idle_days.is_some_and(|days| days > inactivity_days)
+    }
+
+    /// Whether its owner takes nothing from a group.
+    #[must_use]
+    pub fn blocks(&self, service: &DeliveryService, queue: &QueueId, group: &GroupId) -> bool {
+        !self.blocked.is_empty()
+            && self
+                .blocked
+                .contains(&service.rows().blocked_group(queue, group))
+    }
 }
 
 impl Stream {
@@ -78,6 +110,14 @@ impl Streams {
         Self {
             current: RwLock::new(None),
             starting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The record of this queue has changed.
+    pub fn record_changed(&self, queue: &QueueId) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(generation) = current.as_ref() {
+            generation.look_again(queue);
         }
     }
 
@@ -134,55 +174,123 @@ impl Default for Streams {
 }
 
 impl Generation {
-    fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, Arc<Stream>>>> {
+    fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, OpenStream>>> {
         // Queue ids are random: their first byte spreads evenly.
         let [first, ..] = queue.0;
         self.shards.get(usize::from(first) % SHARDS)
     }
 
-    fn warm(&self, queue: &QueueId) -> Option<Arc<Stream>> {
+    fn warm(&self, queue: &QueueId, now_ms: u64) -> Option<OpenStream> {
         self.shard(queue)?
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(queue)
-            .map(Arc::clone)
+            .filter(|open| now_ms < open.read_at_ms.saturating_add(RECORD_AGE_MS))
+            .cloned()
     }
 
-    /// The stream of a queue: from memory, or begun with an encapsulation to the queue's key. `None`
-    /// if there is no such queue.
+    /// The streams of these queues: from memory, or begun with an encapsulation to the queue's key. `None`
+    /// for a queue that does not exist.
     ///
     /// # Errors
     /// [`DsError::Storage`].
-    pub async fn stream(
+    pub async fn streams(
         &self,
         service: &DeliveryService,
-        queue: &QueueId,
-    ) -> Result<Option<Arc<Stream>>, DsError> {
-        if let Some(stream) = self.warm(queue) {
-            return Ok(Some(stream));
+        queues: &[QueueId],
+        now_ms: u64,
+    ) -> Result<Vec<Option<OpenStream>>, DsError> {
+        let mut found: Vec<Option<OpenStream>> = queues
+            .iter()
+            .map(|queue| self.warm(queue, now_ms))
+            .collect();
+        let cold: Vec<(usize, QueueId)> = found
+            .iter()
+            .zip(queues)
+            .enumerate()
+            .filter(|(_, (open, _))| open.is_none())
+            .map(|(at, (_, queue))| (at, *queue))
+            .collect();
+        if cold.is_empty() {
+            return Ok(found);
         }
-        let Some(record) = QueueRecord::load(service, queue).await? else {
-            return Ok(None);
-        };
-        let (encapsulated_key, key) =
-            StreamKey::start(&record.hpke_public_key, queue, &self.incarnation, self.day)?;
-        let stream = Arc::new(Stream {
-            encapsulated_key,
-            key,
-            next: AtomicU32::new(0),
-            marked: AtomicU32::new(0),
+        let ids: Vec<QueueId> = cold.iter().map(|(_, queue)| *queue).collect();
+        let records = QueueRecord::load_many(service, &ids).await?;
+        for ((at, queue), record) in cold.into_iter().zip(records) {
+            let open = match record {
+                Some(record) => Some(self.open(&queue, &record, now_ms)?),
+                None => {
+                    self.forget(&queue);
+                    None
+                }
+            };
+            if let Some(place) = found.get_mut(at) {
+                *place = open;
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(
+        &self,
+        queue: &QueueId,
+        record: &QueueRecord,
+        now_ms: u64,
+    ) -> Result<OpenStream, DsError> {
+        let known = self.shard(queue).and_then(|shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.get(queue).map(|open| Arc::clone(&open.stream))
         });
+        let begun = match known {
+            Some(stream) => stream,
+            None => {
+                let (encapsulated_key, key) =
+                    StreamKey::start(&record.hpke_public_key, queue, &self.incarnation, self.day)?;
+                Arc::new(Stream {
+                    encapsulated_key,
+                    key,
+                    next: AtomicU32::new(0),
+                    marked: AtomicU32::new(0),
+                })
+            }
+        };
         let Some(shard) = self.shard(queue) else {
             return Err(DsError::Internal("stream table"));
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have begun it meanwhile: there is one stream for a queue, since its counter
         // names the rows.
-        let stream = shard.entry(*queue).or_insert_with(|| {
+        let entry = shard.entry(*queue).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
-            stream
+            OpenStream {
+                stream: begun,
+                read_at_ms: now_ms,
+                idle_days: None,
+                blocked: Arc::new([]),
+            }
         });
-        Ok(Some(Arc::clone(stream)))
+        entry.read_at_ms = now_ms;
+        entry.idle_days = record
+            .last_read_day
+            .map(|last| self.day.saturating_sub(last));
+        entry.blocked = Arc::from(record.blocked.as_slice());
+        Ok(entry.clone())
+    }
+
+    fn forget(&self, queue: &QueueId) {
+        if let Some(shard) = self.shard(queue) {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.remove(queue);
+        }
+    }
+
+    fn look_again(&self, queue: &QueueId) {
+        if let Some(shard) = self.shard(queue) {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(open) = shard.get_mut(queue) {
+                open.read_at_ms = 0;
+            }
+        }
     }
 
     /// Names an entry of this generation.

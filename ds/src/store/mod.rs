@@ -41,13 +41,13 @@ pub enum StoreError {
     /// One of the tokens was spent before.
     #[error("a token was spent before")]
     TokenSpent,
-    /// What the caller read has changed since: another version, a set that was claimed.
+    /// What the caller read has changed since: another version, a set that was claimed, a queue's record.
     #[error("a concurrent transition was first")]
     Conflict,
     /// The row is there already (group id, queue), or belongs to another owner (handle, pool).
     #[error("the row is taken")]
     Taken,
-    /// The row that the transition needs is not there (reservation).
+    /// The row that the transition needs is not there (reservation, handle, pool).
     #[error("the row is absent")]
     Absent,
     /// The engine failed; the text is for the operator's trace only.
@@ -102,15 +102,49 @@ impl Reservation {
     }
 }
 
+/// Which parts of a group to read beside its roster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The sealed tree: large, only commits and joins need it.
+    pub tree: bool,
+    /// The sealed pending proposals.
+    pub proposals: bool,
+}
+
+impl Parts {
+    /// The roster alone.
+    pub const ROSTER: Self = Self {
+        tree: false,
+        proposals: false,
+    };
+    /// Roster and tree.
+    pub const WITH_TREE: Self = Self {
+        tree: true,
+        proposals: false,
+    };
+    /// Roster and pending proposals.
+    pub const WITH_PROPOSALS: Self = Self {
+        tree: false,
+        proposals: true,
+    };
+    /// All there is.
+    pub const ALL: Self = Self {
+        tree: true,
+        proposals: true,
+    };
+}
+
 /// A group as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredGroup {
-    /// Of both parts.
+    /// Of all parts.
     pub version: Version,
     /// Sealed roster.
     pub roster: Vec<u8>,
     /// Sealed tree, if it was asked for.
     pub tree: Option<Vec<u8>>,
+    /// Sealed pending proposals, if they were asked for and there are any.
+    pub proposals: Option<Vec<u8>>,
 }
 
 /// The creation of a group.
@@ -143,13 +177,44 @@ pub struct Advance {
     pub roster: Vec<u8>,
     /// Sealed tree; `None` leaves it as it is.
     pub tree: Option<Vec<u8>>,
+    /// What becomes of the pending proposals.
+    pub proposals: ProposalsChange,
     /// Join record of the new epoch.
     pub join_record: Option<(DayRow, Vec<u8>)>,
+    /// Join records that nobody needs any more, to delete.
+    pub dropped_join_records: Vec<DayRow>,
     /// Recovery records to write (over earlier ones).
     pub recovery_records: Vec<(Row, Vec<u8>)>,
     /// Recovery records of removed leaves, to delete.
     pub dropped_recovery_records: Vec<Row>,
     /// What goes into queues.
+    pub deliveries: Deliveries,
+}
+
+/// What becomes of a group's pending proposals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ProposalsChange {
+    /// They stay as they are.
+    #[default]
+    Keep,
+    /// These, sealed, in place of all earlier ones.
+    Put(Vec<u8>),
+    /// None are left.
+    Clear,
+}
+
+/// The end of a group with everything that must happen with it.
+#[derive(Debug, Clone)]
+pub struct GroupDeletion {
+    /// Row of the group id.
+    pub group: Row,
+    /// The version that the decision was made on.
+    pub expected: Version,
+    /// Recovery records of all leaves, to delete.
+    pub dropped_recovery_records: Vec<Row>,
+    /// Join records that are still there, to delete.
+    pub dropped_join_records: Vec<DayRow>,
+    /// What tells the members.
     pub deliveries: Deliveries,
 }
 
@@ -235,7 +300,8 @@ pub trait Store: Send + Sync + 'static {
     async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Invariant: a group id is reserved once. [`StoreError::Taken`] if the id is reserved or in use. An
-    /// earlier reservation counts from the day before on, so none may be good for longer than that.
+    /// earlier reservation counts from the day before on, so none may be good for longer than that; one
+    /// that does not count any more may go.
     async fn reserve_group(
         &self,
         reservation: Reservation,
@@ -243,15 +309,28 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Invariant: a group is created once, by who reserved its id; the reservation is consumed.
-    /// [`StoreError::Absent`] without a reservation of this owner, [`StoreError::Taken`] if the id is in use.
+    /// [`StoreError::Absent`] without a reservation of this owner, [`StoreError::Taken`] if the id is in use
+    /// or the group was deleted.
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError>;
 
-    /// A consistent view of a group's parts.
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError>;
+    /// The owner tag of the first of these reservations that stands.
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError>;
+
+    /// A view of a group's parts, all of one version. `None` also for a deleted group.
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError>;
 
     /// Invariant: one successor for each version; state, records and every queue entry, or nothing.
     /// [`StoreError::Conflict`] if the version is not the expected one (or the group is gone).
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError>;
+
+    /// Invariant: afterwards nothing of the group is stored but a tombstone under its row, for which every
+    /// method answers as if the group never were, except that its id stays in use.
+    /// [`StoreError::Conflict`] if the version is not the expected one (or the group is gone).
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
 
     /// Invariant: a message reaches all queues or none, and only while the group has this version.
     /// Messages to one group don't exclude each other. [`StoreError::Conflict`] otherwise.
@@ -280,8 +359,21 @@ pub trait Store: Send + Sync + 'static {
         receipt: Receipt,
     ) -> Result<(), StoreError>;
 
-    /// A queue's row.
+    /// A queue's record.
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The records of many queues, in the order asked for.
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Invariant: one successor for each record of a queue. Replaces the record, or with `None` deletes the
+    /// queue, whose name is then free. [`StoreError::Conflict`] unless these very bytes are stored.
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
 
     /// Makes an incarnation known for a day, before its first entry of that day.
     async fn register_incarnation(
@@ -317,6 +409,15 @@ pub trait Store: Send + Sync + 'static {
         receipt: Receipt,
     ) -> Result<(), StoreError>;
 
+    /// Invariant: afterwards no set of the pool is handed out, a last-resort one neither, and its name is
+    /// free. [`StoreError::Taken`] if it belongs to another owner, [`StoreError::Absent`] if there is none.
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
     /// A set of the pool that can be claimed now, the last-resort set only if no other is there. `today` excludes expired ones. `pick` is random and chooses where to
     /// start among the sets, so that concurrent claimers seldom meet.
     async fn claimable_set(
@@ -347,12 +448,28 @@ pub trait Store: Send + Sync + 'static {
     /// A handle's sealed record.
     async fn handle(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// Invariant: only its owner frees a handle. [`StoreError::Taken`] for another, [`StoreError::Absent`] if
+    /// there is none.
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
+    /// Whether any of these tokens is spent: a cheap read, before the work that they pay for. The
+    /// transition that spends them decides.
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError>;
+
     /// Records results and spends that have no other effect (e.g. a look-up that costs a token, an
     /// allowance bought with one).
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError>;
 
     /// Drops expired days whole.
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError>;
+
+    /// The issuer keys that have a spent-set.
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError>;
 
     /// Drops the spent-set of an expired issuer key.
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError>;

@@ -12,11 +12,13 @@
 pub mod allowance;
 pub mod authorization;
 pub mod challenge;
+pub mod retired;
 pub mod verify;
 
 pub use allowance::{AllowanceLimits, Allowances, Empty};
 pub use authorization::{AuthorizationError, PresentedToken};
 pub use challenge::{Challenge, ChallengeError};
+pub use retired::RetiredKeys;
 pub use verify::{IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
 
 /// Blind RSA, 2048 bits: publicly verifiable (RFC 9578 §8.2.2).

@@ -1,14 +1,16 @@
 //! Commits that are refused: each a typed problem, nothing changed, everybody goes on.
 
 use crate::message_refusals::{CONTENT_TYPE, public_application_message};
-use crate::support::client::{Client, FLAWS, Flaw};
+use crate::support::client::{Client, FLAWS, Flaw, Leaf};
 use crate::support::commits::{Commit, Plan, honest_aad};
-use crate::support::request::fresh_key;
+use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Engine, Service, on_every_engine};
+use crypto::credential::PseudonymousCredential;
 use http::StatusCode;
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{Extension, Extensions, ExternalSender, OpenMlsProvider as _};
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
 
@@ -122,6 +124,25 @@ async fn a_removal_without_rotation_is_rejected_and_changes_nothing(service: Ser
     let mut trio = trio(&service).await;
     let problem = refused_plan(&service, &mut trio, Plan::remove([2]).rotating(false)).await;
     assert_eq!(problem, ProblemType::RotationRequired);
+    trio.still_works(&service).await;
+}
+
+#[tokio::test]
+async fn a_rotation_brings_another_key() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let Trio { alice, id, .. } = &mut trio;
+    let commit = alice.stage(id, Plan::remove([2]));
+    alice.abandon(id);
+    let same_key = Commit {
+        next_state_key: Some(commit.state_key),
+        ..commit
+    };
+    let request = alice.commit_request(&service, &same_key);
+    assert_eq!(
+        service.refused(Operation::RemoveUsers, &request).await,
+        ProblemType::RotationRequired
+    );
     trio.still_works(&service).await;
 }
 
@@ -493,4 +514,45 @@ async fn refusals_of_members_cost_no_token() {
         .post_with(Operation::ReserveGroupId, &reserve.signed(&key), &[token])
         .await;
     assert_eq!(reply.status, StatusCode::OK);
+}
+
+/// A leaf of the same key and user pseudonym with a new credential: another client pseudonym, another
+/// identity link, which opens with a link key that nobody has.
+fn relinked(service: &Service, client: &Client, id: &GroupId) -> Leaf {
+    let group = client.group(id);
+    let credential = group.mls.own_leaf_node().unwrap().credential();
+    let credential = PseudonymousCredential::decode(credential.serialized_content()).unwrap();
+    client.leaf_for_key(
+        service,
+        Flaw::None,
+        credential.user_pseudonym.as_slice(),
+        copy(&group.signer.0),
+    )
+}
+
+#[tokio::test]
+async fn a_credential_is_changed_by_an_update_with_its_link_key_only() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let plans: [fn(Leaf) -> Plan; 2] = [
+        |leaf| Plan::update_credential(leaf).with_aad(honest_aad(Vec::new(), false).encode()),
+        |leaf| {
+            let mut plan = Plan::remove([2]).with_aad(honest_aad(Vec::new(), true).encode());
+            plan.new_leaf = Some(leaf);
+            plan
+        },
+    ];
+    for plan in plans {
+        let leaf = relinked(&service, &trio.alice, &trio.id);
+        let problem = refused_plan(&service, &mut trio, plan(leaf)).await;
+        assert_eq!(problem, ProblemType::InvalidCommit);
+    }
+    let leaf = relinked(&service, &trio.alice, &trio.id);
+    trio.alice
+        .commit(&service, &trio.id, Plan::update_credential(leaf))
+        .await;
+    for client in [&mut trio.alice, &mut trio.bob, &mut trio.carol] {
+        client.receive(&service).await;
+    }
+    trio.still_works(&service).await;
 }

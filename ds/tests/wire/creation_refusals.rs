@@ -106,7 +106,7 @@ async fn a_creation_whose_group_info_or_tree_does_not_verify_is_refused() {
     };
     let append = |bytes: &[u8]| opaque([bytes, &[0]].concat());
     type Change<'a> = Box<dyn Fn(&mut CreateGroupRequest) + 'a>;
-    let changes: [Change<'_>; 9] = [
+    let changes: [Change<'_>; 8] = [
         // The signature is the end of the GroupInfo.
         Box::new(|request| request.group_info = flip(request.group_info.as_slice(), 1)),
         Box::new(|request| request.group_info = append(request.group_info.as_slice())),
@@ -114,7 +114,6 @@ async fn a_creation_whose_group_info_or_tree_does_not_verify_is_refused() {
         Box::new(|request| request.ratchet_tree = flip(request.ratchet_tree.as_slice(), 1)),
         Box::new(|request| request.ratchet_tree = append(request.ratchet_tree.as_slice())),
         Box::new(|request| request.ratchet_tree = opaque(Vec::new())),
-        Box::new(|request| request.group_id = GroupId([1; 16])),
         Box::new(|request| request.encrypted_identity_link_key = opaque(vec![0; 59])),
         Box::new(|request| request.encrypted_identity_link_key = opaque(vec![0; 61])),
     ];
@@ -122,6 +121,29 @@ async fn a_creation_whose_group_info_or_tree_does_not_verify_is_refused() {
         let problem = refused_creation(&service, |request, _, _| change(request)).await;
         assert_eq!(problem, ProblemType::InvalidGroupInfo);
     }
+    // In order, but of another group than the reserved one.
+    let client = Client::new(&service).await;
+    let leaf = client.leaf(&service);
+    let key = copy(&leaf.signer.0);
+    let id = reserve(&service, &key).await;
+    let mut creation = client.draft_group(GroupId([1; 16]), GroupKind::Group, leaf, true);
+    creation.request.group_id = id;
+    let problem = service
+        .refusal(Operation::CreateGroup, &key, &creation.request)
+        .await;
+    assert_eq!(problem, ProblemType::InvalidGroupInfo);
+}
+
+#[tokio::test]
+async fn a_tree_is_not_looked_at_before_the_reservation_was_found() {
+    let service = Service::start(Engine::Memory);
+    let problem = refused_creation(&service, |request, _, _| {
+        request.group_id = GroupId([7; 16]);
+        request.group_info = opaque(Vec::new());
+        request.ratchet_tree = opaque(Vec::new());
+    })
+    .await;
+    assert_eq!(problem, ProblemType::InvalidGroupId);
 }
 
 #[tokio::test]
@@ -236,9 +258,10 @@ fn join_of(
     joiner.external_join((&info, &tree), joiner.leaf_with(service, flaw), plan)
 }
 
+/// The work on the tree was done, and costs its token.
 async fn refused_join(service: &Service, join: &ExternalJoin) -> ProblemType {
     service
-        .refused(Operation::JoinConnection, &join.signed(service))
+        .refused_at_cost(Operation::JoinConnection, &join.signed(service))
         .await
 }
 
@@ -364,7 +387,9 @@ async fn a_members_commit_is_no_join_and_a_join_is_no_members_commit() {
     );
     join.request.commit = opaque(update.commit);
     assert_eq!(
-        refused_join(&service, &join).await,
+        service
+            .refused(Operation::JoinConnection, &join.signed(&service))
+            .await,
         ProblemType::InvalidCommit
     );
 }

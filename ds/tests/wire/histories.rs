@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 use proptest::prelude::*;
-use protocol::groups::GroupKind;
+use protocol::Operation;
+use protocol::codec::WireSecret;
+use protocol::groups::{ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
 use crate::support::client::Client;
 use crate::support::commits::{Commit, Plan};
 use crate::support::inbox::Event;
+use crate::support::request::{Draft, fresh_key};
 use crate::support::{Engine, FREE, Service, Setup};
 
 const CLIENTS: usize = 5;
@@ -264,4 +267,28 @@ proptest! {
     fn on_rocksdb_every_history_ends_in_agreement(steps in prop::collection::vec(step(), 1..40)) {
         play(Engine::Rocks, &steps);
     }
+}
+
+#[tokio::test]
+async fn an_earlier_tree_that_is_put_beside_a_later_roster_does_not_open() {
+    let service = Service::start(Engine::Memory);
+    let mut alice = Client::new(&service).await;
+    let id = alice.create_group(&service, GroupKind::Connection).await;
+    let info = ExternalCommitInfoRequest {
+        group_id: id,
+        state_key: WireSecret::new(alice.group(&id).state_key),
+    };
+    let ask = async || {
+        let key = fresh_key();
+        let request =
+            Draft::by_key(&service, Operation::ExternalCommitInfo, &key, &info).signed(&key);
+        service.post(Operation::ExternalCommitInfo, &request).await
+    };
+    let first: ExternalCommitInfoResponse = ask().await.accepted();
+    // The state key stays: it would open the earlier tree.
+    alice.commit(&service, &id, Plan::update()).await;
+    service.store.put_last_tree_back();
+    assert_eq!(ask().await.problem(), ProblemType::Internal);
+    let now: ExternalCommitInfoResponse = ask().await.accepted();
+    assert_ne!(now.ratchet_tree, first.ratchet_tree);
 }

@@ -16,6 +16,7 @@ mod good_path;
 mod handles;
 mod histories;
 mod key_packages;
+mod limits;
 mod listener;
 mod message_refusals;
 mod nodes;

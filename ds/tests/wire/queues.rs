@@ -7,12 +7,13 @@ use protocol::queues::{
     AcknowledgeQueueRequest, CreateQueueRequest, FetchQueueRequest, FetchQueueResponse,
     MAX_ACKNOWLEDGE, MAX_FETCH, MAX_WAIT_MS,
 };
+use protocol::time::DAY_MS;
 
 use crate::support::client::Client;
 use crate::support::inbox::Event;
 use crate::support::request::fresh_key;
 use crate::support::scenes::pair;
-use crate::support::{Engine, Service, on_every_engine};
+use crate::support::{Engine, Service, Setup, on_every_engine, tokens};
 
 on_every_engine! {
     an_acknowledgement_deletes_exactly_what_it_names
@@ -20,6 +21,7 @@ on_every_engine! {
     a_long_poll_is_woken_by_a_message
     a_long_poll_ends_with_the_service
     many_entries_for_one_queue_all_arrive
+    days_that_are_over_and_empty_are_not_walked_again
 }
 
 async fn an_acknowledgement_deletes_exactly_what_it_names(service: Service) {
@@ -206,4 +208,66 @@ async fn a_queue_answers_its_owner_only_and_within_its_limits() {
             ProblemType::Malformed
         );
     }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_fetched_too_often_waits_or_brings_a_token() {
+    let mut setup = Setup::on(Engine::Memory);
+    setup.queue_allowance.capacity = 3;
+    setup.queue_allowance.refill_per_minute = 6;
+    let service = Service::with(setup);
+    let (client, other) = (Client::new(&service).await, Client::new(&service).await);
+    let fetch = async |client: &Client, tokens: &[http::HeaderValue]| {
+        let request = client.fetch_request(&service, 1, 0);
+        service
+            .post_with(Operation::FetchQueue, &request, tokens)
+            .await
+    };
+    for _ in 0..3 {
+        client.fetch(&service).await;
+    }
+    let reply = fetch(&client, &[]).await;
+    assert_eq!(reply.problem(), ProblemType::TooManyRequests);
+    assert_eq!(reply.headers.get(http::header::RETRY_AFTER).unwrap(), "10");
+    // Others have their own, and strangers cannot use this one up.
+    other.fetch(&service).await;
+    let token = [tokens::mint()];
+    let _: FetchQueueResponse = fetch(&client, &token).await.accepted();
+    for _ in 0..3 {
+        client.fetch(&service).await;
+    }
+    let reply = fetch(&client, &token).await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+    service.clock.advance(10_000);
+    client.fetch(&service).await;
+}
+
+async fn days_that_are_over_and_empty_are_not_walked_again(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    for day in 0..5 {
+        alice.send(&service, &id, &[day]).await;
+        bob.receive(&service).await;
+        service.clock.advance(DAY_MS);
+    }
+    service.clock.advance(DAY_MS);
+    bob.fetch(&service).await;
+    let before = service.store.entries_read();
+    bob.fetch(&service).await;
+    assert_eq!(service.store.entries_read(), before);
+    // What comes now, and what waits on a day that is over, is there.
+    alice.send(&service, &id, b"waits").await;
+    service.clock.advance(2 * DAY_MS);
+    alice.send(&service, &id, b"new").await;
+    for _ in 0..2 {
+        assert_eq!(bob.fetch(&service).await.len(), 2);
+    }
+    // A clock that was ahead hides nothing of the days that it passed over.
+    bob.receive(&service).await;
+    let now = service.now();
+    service.clock.advance(10 * DAY_MS);
+    bob.fetch(&service).await;
+    service.clock.set(now);
+    alice.send(&service, &id, b"back").await;
+    service.clock.advance(2 * DAY_MS);
+    assert_eq!(bob.fetch(&service).await.len(), 1);
 }

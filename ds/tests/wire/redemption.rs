@@ -1,15 +1,20 @@
 //! Tokens: what they pay for, and what is no token.
 
 use crate::support::client::Client;
+use crate::support::commits::{JoinPlan, Plan, group_info_of};
 use crate::support::request::{Draft, fresh_key};
 use crate::support::samples::{registration, samples};
-use crate::support::{Engine, Service, on_every_engine, tokens};
+use crate::support::{Engine, Service, Setup, on_every_engine, tokens};
+use ds::store::Store as _;
+use ds::tokens::RetiredKeys;
 use http::{HeaderValue, StatusCode, header};
 use protocol::Operation;
 use protocol::codec::opaque;
 use protocol::connections::LookupHandleRequest;
-use protocol::groups::{Accepted, ReserveGroupIdRequest};
+use protocol::groups::{Accepted, GroupKind, ReserveGroupIdRequest};
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::time::DAY_MS;
 
 on_every_engine! {
     a_token_pays_once
@@ -173,8 +178,130 @@ async fn looking_an_unknown_handle_up_costs_its_token() {
         .post_with(Operation::LookupHandle, &request, &token)
         .await;
     assert_eq!(reply.problem(), ProblemType::UnknownHandle);
+    // The answer was lost: the same request costs no second token.
+    let before = service.store.transitions();
+    let fresh = [tokens::mint()];
+    let reply = service
+        .post_with(Operation::LookupHandle, &request, &fresh)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::UnknownHandle);
+    assert_eq!(service.store.transitions(), before);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &fresh)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
     let reply = service
         .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
         .await;
     assert_eq!(reply.problem(), ProblemType::TokenRejected);
+}
+
+/// A group whose members have no allowance, so that everything is paid for.
+async fn without_allowance(engine: Engine) -> (Service, Client, GroupId) {
+    let mut setup = Setup::on(engine);
+    setup.allowance.capacity = 0;
+    let service = Service::with(setup);
+    let mut alice = Client::new(&service).await;
+    let id = alice.create_group(&service, GroupKind::Group).await;
+    (service, alice, id)
+}
+
+/// An update whose GroupInfo does not verify: known only after the tree was worked on.
+fn invalid_update(service: &Service, client: &mut Client, id: &GroupId) -> Vec<u8> {
+    let mut commit = client.stage(id, Plan::update());
+    *commit.signature.first_mut().unwrap() ^= 1;
+    client.abandon(id);
+    client.commit_request(service, &commit)
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_after_the_work_costs_its_token_once() {
+    for engine in [Engine::Memory, Engine::Rocks] {
+        let (service, mut alice, id) = without_allowance(engine).await;
+        let request = invalid_update(&service, &mut alice, &id);
+        assert_eq!(
+            service
+                .refused_at_cost(Operation::UpdateClient, &request)
+                .await,
+            ProblemType::InvalidGroupInfo
+        );
+        let commit = alice.stage(&id, Plan::update());
+        let request = alice.commit_request(&service, &commit);
+        let reply = service
+            .post_with(Operation::UpdateClient, &request, &[tokens::mint()])
+            .await;
+        assert_eq!(reply.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_spent_token_is_refused_before_the_tree_is_worked_on() {
+    let (service, mut alice, id) = without_allowance(Engine::Memory).await;
+    let token = [tokens::mint()];
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let before = service.store.transitions();
+    let request = invalid_update(&service, &mut alice, &id);
+    let reply = service
+        .post_with(Operation::UpdateClient, &request, &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+
+    assert_eq!(service.store.transitions(), before);
+
+    let (mut alice, bob) = (Client::new(&service).await, Client::new(&service).await);
+    let id = alice.create_group(&service, GroupKind::Connection).await;
+    let plan = JoinPlan {
+        state_key: alice.group(&id).state_key,
+        wrapper: alice.group(&id).wrapper,
+        link_keys: 2,
+        response: b"response".to_vec(),
+    };
+    let (info, tree) = group_info_of(&alice, &id);
+    let join = bob.external_join((&info, &tree), bob.leaf(&service), plan);
+    let before = service.store.transitions();
+    let reply = service
+        .post_with(Operation::JoinConnection, &join.signed(&service), &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+    assert_eq!(service.store.transitions(), before);
+}
+
+#[tokio::test]
+async fn the_spent_set_of_a_key_goes_when_the_key_has_been_gone_for_two_days() {
+    let service = Service::start(Engine::Memory);
+    let token = [tokens::mint()];
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let mut retired = RetiredKeys::default();
+    let kept = async |retired: &mut RetiredKeys| {
+        retired.drop_expired(&service.domain).await.unwrap();
+        service.store.spent_issuer_keys().await.unwrap().len()
+    };
+    service.clock.advance(3 * DAY_MS);
+    assert_eq!(kept(&mut retired).await, 1, "accepted");
+    service
+        .domain
+        .accept_issuer_keys(tokens::keys_of_a_stranger());
+    for _ in 0..2 {
+        assert_eq!(kept(&mut retired).await, 1, "gone for less than two days");
+        service.clock.advance(DAY_MS);
+    }
+    // It was back in between: the two days begin anew.
+    service.domain.accept_issuer_keys(tokens::accepted_keys());
+    assert_eq!(kept(&mut retired).await, 1);
+    let reply = service
+        .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
+        .await;
+    assert_eq!(reply.problem(), ProblemType::TokenRejected);
+    service
+        .domain
+        .accept_issuer_keys(tokens::keys_of_a_stranger());
+    assert_eq!(kept(&mut retired).await, 1);
+    service.clock.advance(2 * DAY_MS);
+    assert_eq!(kept(&mut retired).await, 0);
 }

@@ -427,3 +427,30 @@ async fn days_expire_and_what_is_younger_stays(service: Service) {
     alice.send(&service, &id, b"today").await;
     assert_eq!(bob.fetch(&service).await.len(), 2);
 }
+
+#[tokio::test]
+async fn a_group_that_moves_on_between_roster_and_tree_is_judged_as_it_is_now() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, mut bob, id) = pair(&service).await;
+    let slow = alice.stage(&id, Plan::update());
+    let slow = alice.commit_request(&service, &slow);
+    let fast = bob.stage(&id, Plan::update());
+    let request = bob.commit_request(&service, &fast);
+    let (router, request) = (
+        service.router(),
+        service.http_request(fast.operation.path(), request, &[]),
+    );
+    service.store.before_next_tree(async move {
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    });
+    let reply = service.post(Operation::UpdateClient, &slow).await;
+    assert_eq!(reply.problem(), ProblemType::WrongEpoch);
+    assert_eq!(reply.document()["epoch"], 2);
+    bob.merge(&fast);
+    alice.abandon(&id);
+    alice.receive(&service).await;
+    bob.receive(&service).await;
+    bob.send(&service, &id, b"on").await;
+    assert_eq!(alice.receive(&service).await.len(), 1);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fixtures::*;
-use crate::store::{DayRow, Receipt, Reservation, StoreError};
+use crate::store::{DayRow, Parts, Receipt, Reservation, StoreError};
 
 /// Contenders of a race.
 const MANY: u64 = 24;
@@ -24,7 +24,11 @@ pub async fn of_racing_epoch_changes_one_is_first(store: Engine) {
         })
         .await;
         let winner = base + only_winner(&answers, |error| matches!(error, StoreError::Conflict));
-        let stored = store.group(row(group), true).await.unwrap().unwrap();
+        let stored = store
+            .group(row(group), Parts::WITH_TREE)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(
             (stored.version, stored.roster),
             (version(winner), value(winner))
@@ -47,7 +51,12 @@ pub async fn no_epoch_change_is_lost(store: Engine) {
             let mut done = 0;
             while done < EACH {
                 // The roster counts epoch changes; the version is that number.
-                let roster = store.group(row(1), false).await.unwrap().unwrap().roster;
+                let roster = store
+                    .group(row(1), Parts::ROSTER)
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .roster;
                 let epoch = u64::from_be_bytes(roster[..8].try_into().unwrap());
                 match store
                     .advance_group(advance(1, epoch, epoch + 1), free())
@@ -63,7 +72,12 @@ pub async fn no_epoch_change_is_lost(store: Engine) {
     .await;
     let changes = MANY / 3 * EACH;
     assert_eq!(
-        store.group(row(1), true).await.unwrap().unwrap().tree,
+        store
+            .group(row(1), Parts::WITH_TREE)
+            .await
+            .unwrap()
+            .unwrap()
+            .tree,
         Some(value(changes))
     );
     for epoch in 1..=changes {
@@ -141,7 +155,7 @@ pub async fn messages_to_one_group_all_arrive(store: Engine) {
     .await;
 }
 
-pub async fn roster_and_tree_are_of_one_version(store: Engine) {
+pub async fn all_parts_of_a_group_are_of_one_version(store: Engine) {
     found(&store, 1).await;
     let done = Arc::new(AtomicBool::new(false));
     race(6, |number| {
@@ -158,10 +172,11 @@ pub async fn roster_and_tree_are_of_one_version(store: Engine) {
                 return;
             }
             while !done.load(Ordering::SeqCst) {
-                let stored = store.group(row(1), true).await.unwrap().unwrap();
+                let stored = store.group(row(1), Parts::ALL).await.unwrap().unwrap();
                 assert_eq!(stored.tree.as_ref(), Some(&stored.roster));
                 let epoch = u64::from_be_bytes(stored.roster[..8].try_into().unwrap());
                 assert_eq!(stored.version, version(epoch));
+                assert_eq!(stored.proposals, (epoch > 0).then(|| value(epoch)));
                 // An engine that never waits would keep the writer off the runtime's threads.
                 tokio::task::yield_now().await;
             }
@@ -264,7 +279,11 @@ pub async fn a_group_is_created_once_by_racing_requests(store: Engine) {
         let winner = only_winner(&answers, |error| {
             matches!(error, StoreError::Absent | StoreError::Taken)
         });
-        let stored = store.group(row(group), true).await.unwrap().unwrap();
+        let stored = store
+            .group(row(group), Parts::WITH_TREE)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(
             (stored.roster, stored.tree),
             (value(winner), Some(value(winner)))

@@ -3,7 +3,7 @@
 use protocol::ids::Incarnation;
 
 use super::fixtures::*;
-use crate::store::{Receipt, StoreError, StoredGroup};
+use crate::store::{Parts, Receipt, StoreError};
 
 /// One row in every table, some replaced or deleted again.
 pub async fn write_one_of_everything(store: Engine) {
@@ -45,6 +45,35 @@ pub async fn write_one_of_everything(store: Engine) {
         .register_handle(row(1), owner(1), value(1), free())
         .await
         .unwrap();
+    delete_one_of_each(&store).await;
+}
+
+async fn delete_one_of_each(store: &Engine) {
+    found(store, 3).await;
+    store
+        .delete_group(deletion(3, 0, 12), free())
+        .await
+        .unwrap();
+    for (queue, sealed) in [(2, Some(value(3))), (3, None)] {
+        store
+            .create_queue(row(queue), value(2), free())
+            .await
+            .unwrap();
+        store
+            .replace_queue(row(queue), value(2), sealed, free())
+            .await
+            .unwrap();
+    }
+    publish(store, 2, vec![set(4, TODAY), last_resort(5, TODAY)]).await;
+    store
+        .delete_key_packages(row(2), owner(1), free())
+        .await
+        .unwrap();
+    store
+        .register_handle(row(2), owner(1), value(2), free())
+        .await
+        .unwrap();
+    store.delete_handle(row(2), owner(1), free()).await.unwrap();
 }
 
 /// All that [`write_one_of_everything`] left; may be called once, since it goes on from there.
@@ -63,12 +92,13 @@ pub async fn find_one_of_everything(store: Engine) {
             Err(StoreError::TokenSpent)
         ));
     }
-    let group = StoredGroup {
-        version: version(10),
-        roster: value(10),
-        tree: Some(value(10)),
-    };
-    assert_eq!(store.group(row(1), true).await.unwrap(), Some(group));
+    assert_eq!(
+        store.group(row(1), Parts::ALL).await.unwrap(),
+        Some(stored(10, Parts::ALL))
+    );
+    assert_eq!(store.group(row(3), Parts::ALL).await.unwrap(), None);
+    let again = store.reserve_group(reservation(3, 1), free()).await;
+    assert!(matches!(again, Err(StoreError::Taken)));
     assert_eq!(
         store.join_record(vec![today(10)]).await.unwrap(),
         Some(value(10))
@@ -84,7 +114,11 @@ pub async fn find_one_of_everything(store: Engine) {
         .unwrap();
     assert_eq!(entries, [None, Some(value(22)), None]);
     assert!(has_payload(&store, 20).await && !has_payload(&store, 30).await);
-    assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(1)));
+    let queues = store.queues(vec![row(1), row(2), row(3)]).await.unwrap();
+    assert_eq!(queues, [Some(value(1)), Some(value(3)), None]);
+    let deleted = store.claimable_set(row(2), SUITE, TODAY, 0).await.unwrap();
+    assert_eq!(deleted, None);
+    assert_eq!(store.handle(row(2)).await.unwrap(), None);
     assert_eq!(
         store.incarnations().await.unwrap(),
         [(TODAY, Incarnation([1; 16]))]

@@ -3,7 +3,9 @@
 use protocol::ids::Incarnation;
 
 use super::fixtures::*;
-use crate::store::{Deliveries, ExpiryDays, NewPayload, Reservation, ResultRecord, StoreError};
+use crate::store::{
+    Deliveries, ExpiryDays, NewPayload, Parts, Reservation, ResultRecord, StoreError,
+};
 
 /// Days of the rows that these tests write, oldest first.
 const DAYS: [u32; 4] = [TODAY - 300, TODAY - 1, TODAY, TODAY + 1];
@@ -209,6 +211,8 @@ pub async fn expiry_leaves_what_has_no_day(store: Engine) {
     let mut change = advance(1, 0, 1);
     change.recovery_records = vec![(row(1), value(1))];
     store.advance_group(change, free()).await.unwrap();
+    found(&store, 2).await;
+    store.delete_group(deletion(2, 0, 2), free()).await.unwrap();
     store.create_queue(row(1), value(1), free()).await.unwrap();
     store
         .register_handle(row(1), owner(1), value(1), free())
@@ -224,9 +228,11 @@ pub async fn expiry_leaves_what_has_no_day(store: Engine) {
     };
     store.expire(days).await.unwrap();
     assert_eq!(
-        store.group(row(1), true).await.unwrap().unwrap().version,
-        version(1)
+        store.group(row(1), Parts::ALL).await.unwrap(),
+        Some(stored(1, Parts::ALL))
     );
+    let deleted = store.reserve_group(reservation(2, 1), free()).await;
+    assert!(matches!(deleted, Err(StoreError::Taken)));
     assert_eq!(store.recovery_record(row(1)).await.unwrap(), Some(value(1)));
     assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(1)));
     assert_eq!(store.handle(row(1)).await.unwrap(), Some(value(1)));

@@ -6,8 +6,9 @@ use crypto::rows::Row;
 use tokio::sync::Barrier;
 
 use crate::store::{
-    Advance, ConsumedSet, DayRow, Deliveries, NewGroup, NewKeyPackageSet, NewPayload, Receipt,
-    Reservation, ResultRecord, Spend, Store, StoreError, Version,
+    Advance, ConsumedSet, DayRow, Deliveries, GroupDeletion, NewGroup, NewKeyPackageSet,
+    NewPayload, Parts, ProposalsChange, Receipt, Reservation, ResultRecord, Spend, Store,
+    StoreError, StoredGroup, Version,
 };
 
 pub(super) type Engine = Arc<dyn Store>;
@@ -117,7 +118,7 @@ pub(super) async fn found(store: &Engine, group: u64) {
         .unwrap();
 }
 
-/// From one version to the next, with roster and tree of the next one's number and one entry.
+/// From one version to the next, with roster, tree and proposals of the next one's number and one entry.
 pub(super) fn advance(group: u64, expected: u64, next: u64) -> Advance {
     Advance {
         group: row(group),
@@ -125,10 +126,33 @@ pub(super) fn advance(group: u64, expected: u64, next: u64) -> Advance {
         next: version(next),
         roster: value(next),
         tree: Some(value(next)),
+        proposals: ProposalsChange::Put(value(next)),
         join_record: None,
+        dropped_join_records: Vec::new(),
         recovery_records: Vec::new(),
         dropped_recovery_records: Vec::new(),
         deliveries: delivery(next),
+    }
+}
+
+/// The group at this version, as [`advance`] leaves it.
+pub(super) fn stored(number: u64, parts: Parts) -> StoredGroup {
+    StoredGroup {
+        version: version(number),
+        roster: value(number),
+        tree: parts.tree.then(|| value(number)),
+        proposals: parts.proposals.then(|| value(number)),
+    }
+}
+
+/// From this version to the end, with one entry of this number.
+pub(super) fn deletion(group: u64, expected: u64, number: u64) -> GroupDeletion {
+    GroupDeletion {
+        group: row(group),
+        expected: version(expected),
+        dropped_recovery_records: Vec::new(),
+        dropped_join_records: Vec::new(),
+        deliveries: delivery(number),
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod contention;
+pub mod deletions;
 pub mod durability;
 pub mod expiry;
 mod fixtures;
@@ -26,6 +27,7 @@ macro_rules! each_invariant {
                 a_refusal_writes_nothing,
                 a_token_pays_once_also_within_one_request,
                 a_token_is_spent_for_its_issuer_key_only,
+                one_spent_token_among_several_is_seen,
                 an_effect_its_result_and_its_spends_come_together,
                 a_dropped_issuer_key_takes_its_spent_set_along_and_no_other,
             ],
@@ -35,6 +37,10 @@ macro_rules! each_invariant {
                 only_who_reserved_a_group_id_creates_the_group_and_once,
                 a_reservation_is_found_on_any_of_the_days_asked_for,
                 a_group_is_read_with_its_tree_only_if_asked,
+                a_group_is_read_with_its_proposals_only_if_asked,
+                proposals_are_kept_replaced_or_cleared,
+                an_epoch_change_drops_the_join_records_that_it_names,
+                the_first_reservation_of_the_rows_asked_for_is_found,
                 an_epoch_change_writes_state_records_and_entries_together,
                 an_epoch_change_from_another_version_changes_nothing,
                 a_tree_stays_if_an_epoch_change_brings_none,
@@ -43,6 +49,8 @@ macro_rules! each_invariant {
             ],
             queues: [
                 a_queue_is_created_once,
+                queues_are_read_in_the_order_asked_for,
+                a_queue_is_replaced_only_by_who_knows_its_record,
                 deliveries_outside_of_groups_arrive,
                 a_block_marker_can_be_set_twice,
                 entries_and_payloads_are_read_in_the_order_asked_for,
@@ -63,12 +71,27 @@ macro_rules! each_invariant {
                 the_last_resort_set_comes_last_stays_and_is_replaced,
                 a_handle_has_one_owner_who_may_replace_its_record,
             ],
+            deletions: [
+                nothing_of_a_deleted_group_is_left,
+                a_deleted_group_leaves_its_id_in_use,
+                a_deletion_from_another_version_changes_nothing,
+                of_racing_epoch_changes_and_deletions_one_is_first,
+                no_message_lands_behind_a_deletion,
+                a_deleted_queue_is_gone_and_its_name_free,
+                of_racing_replacements_of_a_queue_one_is_first,
+                no_replacement_of_a_queue_is_lost,
+                only_its_owner_deletes_a_pool,
+                a_deleted_pool_takes_its_sets_along_and_no_others,
+                claims_that_race_the_deletion_of_a_pool_get_each_set_once_or_not,
+                a_publication_that_races_a_deletion_is_there_whole_or_not_at_all,
+                only_its_owner_deletes_a_handle_which_is_then_free,
+            ],
             contention: [
                 of_racing_epoch_changes_one_is_first,
                 no_epoch_change_is_lost,
                 no_message_lands_behind_an_epoch_change,
                 messages_to_one_group_all_arrive,
-                roster_and_tree_are_of_one_version,
+                all_parts_of_a_group_are_of_one_version,
                 a_token_is_spent_once_by_racing_requests,
                 a_repeated_request_has_one_effect,
                 a_group_id_is_reserved_once_by_racing_requests,

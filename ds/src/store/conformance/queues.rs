@@ -16,6 +16,52 @@ pub async fn a_queue_is_created_once(store: Engine) {
     assert_not_charged(&store, receipt(2)).await;
 }
 
+pub async fn queues_are_read_in_the_order_asked_for(store: Engine) {
+    for number in 0..20 {
+        store
+            .create_queue(row(number), value(number), free())
+            .await
+            .unwrap();
+    }
+    let asked: Vec<u64> = (0..30).rev().chain([3, 3]).collect();
+    let expected: Vec<_> = asked
+        .iter()
+        .map(|number| (*number < 20).then(|| value(*number)))
+        .collect();
+    let rows = asked.iter().map(|number| row(*number)).collect();
+    assert_eq!(store.queues(rows).await.unwrap(), expected);
+    assert!(store.queues(Vec::new()).await.unwrap().is_empty());
+}
+
+pub async fn a_queue_is_replaced_only_by_who_knows_its_record(store: Engine) {
+    store.create_queue(row(1), value(1), free()).await.unwrap();
+    store.create_queue(row(2), value(1), free()).await.unwrap();
+    let prefix = value(1)[..8].to_vec();
+    for (queue, expected) in [(1, value(9)), (1, Vec::new()), (1, prefix), (3, Vec::new())] {
+        for sealed in [Some(value(2)), None] {
+            let refused = store
+                .replace_queue(row(queue), expected.clone(), sealed, receipt(2))
+                .await;
+            assert!(matches!(refused, Err(StoreError::Conflict)));
+        }
+    }
+    assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(1)));
+    assert_eq!(store.queue(row(3)).await.unwrap(), None);
+    assert_not_charged(&store, receipt(2)).await;
+
+    store
+        .replace_queue(row(1), value(1), Some(value(2)), free())
+        .await
+        .unwrap();
+    assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(2)));
+    let stale = store
+        .replace_queue(row(1), value(1), Some(value(3)), free())
+        .await;
+    assert!(matches!(stale, Err(StoreError::Conflict)));
+    assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(2)));
+    assert_eq!(store.queue(row(2)).await.unwrap(), Some(value(1)));
+}
+
 pub async fn deliveries_outside_of_groups_arrive(store: Engine) {
     store.deliver(delivery(1), receipt(1)).await.unwrap();
     assert!(is_delivered(&store, 1).await);

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::fixtures::*;
-use crate::store::{Receipt, StoreError};
+use crate::store::{Parts, Receipt, StoreError};
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
@@ -70,6 +70,80 @@ const REFUSED: &[Refused] = &[
         is_conflict,
     ),
     (
+        "reserve, deleted",
+        |s, r| Box::pin(async move { s.reserve_group(reservation(4, 1), r).await }),
+        is_taken,
+    ),
+    (
+        "advance, deleted",
+        |s, r| Box::pin(async move { s.advance_group(advance(4, 0, 800), r).await }),
+        is_conflict,
+    ),
+    (
+        "message, deleted",
+        |s, r| {
+            Box::pin(async move {
+                s.deliver_to_group(row(4), version(0), delivery(800), r)
+                    .await
+            })
+        },
+        is_conflict,
+    ),
+    (
+        "delete",
+        |s, r| Box::pin(async move { s.delete_group(deletion(1, 7, 800), r).await }),
+        is_conflict,
+    ),
+    (
+        "delete, no group",
+        |s, r| Box::pin(async move { s.delete_group(deletion(3, 0, 800), r).await }),
+        is_conflict,
+    ),
+    (
+        "delete, deleted",
+        |s, r| Box::pin(async move { s.delete_group(deletion(4, 0, 800), r).await }),
+        is_conflict,
+    ),
+    (
+        "replace queue",
+        |s, r| {
+            Box::pin(async move { s.replace_queue(row(1), value(7), Some(value(800)), r).await })
+        },
+        is_conflict,
+    ),
+    (
+        "replace queue, none",
+        |s, r| {
+            Box::pin(async move { s.replace_queue(row(7), value(7), Some(value(800)), r).await })
+        },
+        is_conflict,
+    ),
+    (
+        "delete queue",
+        |s, r| Box::pin(async move { s.replace_queue(row(1), value(7), None, r).await }),
+        is_conflict,
+    ),
+    (
+        "delete pool, another's",
+        |s, r| Box::pin(async move { s.delete_key_packages(row(1), owner(9), r).await }),
+        is_taken,
+    ),
+    (
+        "delete pool, none",
+        |s, r| Box::pin(async move { s.delete_key_packages(row(7), owner(1), r).await }),
+        is_absent,
+    ),
+    (
+        "delete handle, another's",
+        |s, r| Box::pin(async move { s.delete_handle(row(1), owner(9), r).await }),
+        is_taken,
+    ),
+    (
+        "delete handle, none",
+        |s, r| Box::pin(async move { s.delete_handle(row(7), owner(1), r).await }),
+        is_absent,
+    ),
+    (
         "queue",
         |s, r| Box::pin(async move { s.create_queue(row(1), value(800), r).await }),
         is_taken,
@@ -120,11 +194,17 @@ fn is_conflict(error: &StoreError) -> bool {
     matches!(error, StoreError::Conflict)
 }
 
-/// Group 1 at version 0, id 2 reserved, queue 1, pool 1 with set 1, handle 1: all of owner 1.
+/// Group 1 at version 0, id 2 reserved, group 4 deleted, queue 1, pool 1 with set 1, handle 1: all of
+/// owner 1.
 async fn obstructed(store: &Engine) {
     found(store, 1).await;
     store
         .reserve_group(reservation(2, 1), free())
+        .await
+        .unwrap();
+    found(store, 4).await;
+    store
+        .delete_group(deletion(4, 0, 700), free())
         .await
         .unwrap();
     store.create_queue(row(1), value(1), free()).await.unwrap();
@@ -137,15 +217,21 @@ async fn obstructed(store: &Engine) {
 
 /// [`obstructed`] is as it was, and nothing of what was refused is there.
 async fn assert_unchanged(store: &Engine) {
-    let group = store.group(row(1), true).await.unwrap().unwrap();
+    let group = store
+        .group(row(1), Parts::WITH_TREE)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (group.version, group.roster, group.tree),
         (version(0), value(0), Some(value(0)))
     );
-    assert!(store.group(row(2), false).await.unwrap().is_none());
-    assert!(store.group(row(3), false).await.unwrap().is_none());
+    assert!(store.group(row(2), Parts::ROSTER).await.unwrap().is_none());
+    assert!(store.group(row(3), Parts::ROSTER).await.unwrap().is_none());
+    assert!(store.group(row(4), Parts::ROSTER).await.unwrap().is_none());
     assert!(!is_delivered(store, 800).await);
     assert_eq!(store.queue(row(1)).await.unwrap(), Some(value(1)));
+    assert_eq!(store.queue(row(7)).await.unwrap(), None);
     assert_eq!(store.handle(row(1)).await.unwrap(), Some(value(1)));
     for pick in 0..3 {
         let set = store
@@ -240,6 +326,21 @@ pub async fn a_token_is_spent_for_its_issuer_key_only(store: Engine) {
     ));
 }
 
+pub async fn one_spent_token_among_several_is_seen(store: Engine) {
+    store.settle(paying(vec![token(1, 1)])).await.unwrap();
+    for (asked, spent) in [
+        (vec![], false),
+        (vec![token(1, 2)], false),
+        (vec![token(2, 1)], false),
+        (vec![token(1, 1)], true),
+        (vec![token(1, 2), token(1, 1)], true),
+    ] {
+        assert_eq!(store.is_spent(asked).await.unwrap(), spent);
+    }
+    // To look is not to spend.
+    store.settle(paying(vec![token(1, 2)])).await.unwrap();
+}
+
 pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
     store
         .reserve_group(reservation(1, 1), receipt(1))
@@ -275,7 +376,27 @@ pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
         .await
         .unwrap();
     store.settle(receipt(10)).await.unwrap();
-    for number in 1..=10 {
+    store
+        .replace_queue(row(1), value(1), Some(value(2)), receipt(11))
+        .await
+        .unwrap();
+    store
+        .replace_queue(row(1), value(2), None, receipt(12))
+        .await
+        .unwrap();
+    store
+        .delete_key_packages(row(1), owner(1), receipt(13))
+        .await
+        .unwrap();
+    store
+        .delete_handle(row(1), owner(1), receipt(14))
+        .await
+        .unwrap();
+    store
+        .delete_group(deletion(1, 900, 903), receipt(15))
+        .await
+        .unwrap();
+    for number in 1..=15 {
         assert_eq!(
             store.result(today(number)).await.unwrap(),
             Some(value(number)),
@@ -287,7 +408,7 @@ pub async fn an_effect_its_result_and_its_spends_come_together(store: Engine) {
             "token {number}"
         );
     }
-    for number in 900..=902 {
+    for number in 900..=903 {
         assert!(is_delivered(&store, number).await);
     }
 }
@@ -301,9 +422,16 @@ pub async fn a_dropped_issuer_key_takes_its_spent_set_along_and_no_other(store: 
             .await
             .unwrap();
     }
+    let partitions = async || {
+        let mut keys = store.spent_issuer_keys().await.unwrap();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(partitions().await, [[0; 32], [1; 32], [2; 32], [0xff; 32]]);
     for dropped in [1, 0xff, 7] {
         store.drop_spent([dropped; 32]).await.unwrap();
     }
+    assert_eq!(partitions().await, [[0; 32], [2; 32]]);
     for number in 0..20 {
         for dropped in [1, 0xff] {
             store

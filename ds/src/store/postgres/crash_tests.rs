@@ -12,27 +12,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use crypto::rows::Row;
 
 use super::server::Server;
 use super::tests::settings;
-use super::{Postgres, session};
+use super::{Postgres, session, sql};
 use crate::store::rocks::crash_tests::{Inspected, Place, STEPS, WORKERS};
-use crate::store::{DayRow, Spend, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 const KILLS: u64 = 6;
 
 #[async_trait]
 impl Inspected for Postgres {
-    async fn is_spent(&self, spend: &Spend) -> bool {
-        let Spend { issuer_key_id, row } = spend;
-        let sql = "SELECT id FROM spent WHERE issuer_key_id = $1 AND id = $2";
-        let step = session::step!(sql; &issuer_key_id[..], &row[..]);
+    async fn has_group_row(&self, group: &Row) -> bool {
+        let step = session::step!(sql::GROUP_IS_THERE; &group[..]);
         self.value(step).await.unwrap().is_some()
     }
 
-    async fn is_reserved(&self, at: &DayRow) -> bool {
-        let sql = "SELECT id FROM reservations WHERE id = $1 AND day = $2";
-        let step = session::step!(sql; &at.row[..], i64::from(at.day));
+    async fn deletion_traces(&self, group: &Row) -> Vec<bool> {
+        let mut traces = Vec::new();
+        for sql in [
+            "SELECT id FROM groups WHERE id = $1 AND version IS NULL",
+            "SELECT id FROM groups WHERE id = $1 AND roster IS NULL",
+            "SELECT id FROM groups WHERE id = $1 AND tree IS NULL",
+            "SELECT id FROM groups WHERE id = $1 AND proposals IS NULL",
+        ] {
+            let step = session::step!(sql; &group[..]);
+            traces.push(self.value(step).await.unwrap().is_some());
+        }
+        traces
+    }
+
+    async fn has_pool(&self, pool: &Row) -> bool {
+        let step = session::step!(sql::HOLD_POOL; &pool[..]);
         self.value(step).await.unwrap().is_some()
     }
 }

@@ -1,6 +1,7 @@
-//! The end of expired days.
+//! The end of expired days and issuer keys.
 
-use super::session::{Sessions, Step, step};
+use super::groups::nth;
+use super::session::{Sessions, Step, malformed, step};
 use super::sql;
 use crate::store::{ExpiryDays, StoreError};
 
@@ -38,6 +39,18 @@ impl Sessions {
         let step = || step!(sql::DROP_SPENT; &issuer_key_id[..]);
         while self.delete_batch(step()).await? > 0 {}
         Ok(())
+    }
+
+    pub(super) async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut keys: Vec<[u8; 32]> = Vec::new();
+        loop {
+            let last = keys.last().map_or(&[][..], |key| &key[..]);
+            let found = self.run(&[step!(sql::NEXT_ISSUER_KEY; last)]).await?;
+            let Some(key) = nth(&found, 0)?.value()? else {
+                return Ok(keys);
+            };
+            keys.push(key.try_into().map_err(|_| malformed())?);
+        }
     }
 
     async fn delete_batch(&self, step: Step<'_>) -> Result<u64, StoreError> {

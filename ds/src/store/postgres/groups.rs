@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::queues::deliveries;
-use super::session::{Outcome, Sessions, Step, bytes, malformed, name, step};
+use crypto::rows::Row;
+
+use super::queues::{by_day, deliveries};
+use super::session::{Outcome, Sessions, Step, bytes, malformed, name, optional_bytes, step};
 use super::sql;
 use super::transition::Transition;
 use crate::store::{
-    Advance, DayRow, Deliveries, NewGroup, Reservation, StoreError, StoredGroup, Version,
+    Advance, DayRow, Deliveries, GroupDeletion, NewGroup, Parts, ProposalsChange, Reservation,
+    StoreError, StoredGroup, Version,
 };
 
 /// Which statement's outcome a decision looks at.
@@ -72,33 +75,25 @@ impl Transition for Advance {
     fn conditions(&self) -> Vec<Step<'_>> {
         let (group, expected) = (&self.group[..], &self.expected[..]);
         let (next, roster) = (&self.next[..], &self.roster[..]);
-        // A column that is not named is not written again.
-        vec![match &self.tree {
-            Some(tree) => {
-                step!(sql::ADVANCE_WITH_TREE; group, expected, next, roster, &tree[..])
-            }
-            None => step!(sql::ADVANCE; group, expected, next, roster),
-        }]
+        let (change, proposals) = match &self.proposals {
+            ProposalsChange::Keep => (false, None),
+            ProposalsChange::Put(sealed) => (true, Some(&sealed[..])),
+            ProposalsChange::Clear => (true, None),
+        };
+        let tree = self.tree.as_deref();
+        vec![step!(sql::ADVANCE; group, expected, next, roster, tree, change, proposals)]
     }
 
     fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
         if nth(found, 0)?.affected == 0 {
             return Err(StoreError::Conflict);
         }
-        let mut steps = Vec::new();
+        let mut steps = drop_join_records(&self.dropped_join_records);
         if let Some((at, sealed)) = &self.join_record {
             let day = i64::from(at.day);
             steps.push(step!(sql::PUT_JOIN_RECORD; day, &at.row[..], &sealed[..]));
         }
-        let dropped: BTreeSet<&[u8]> = self
-            .dropped_recovery_records
-            .iter()
-            .map(|row| &row[..])
-            .collect();
-        if !dropped.is_empty() {
-            let dropped: Vec<_> = dropped.into_iter().collect();
-            steps.push(step!(sql::DROP_RECOVERY_RECORDS; dropped));
-        }
+        steps.extend(drop_recovery_records(&self.dropped_recovery_records));
         let written: BTreeMap<&[u8], &[u8]> = self
             .recovery_records
             .iter()
@@ -113,8 +108,38 @@ impl Transition for Advance {
     }
 }
 
+impl Transition for GroupDeletion {
+    /// As a change of the version: nothing can hold it afterwards.
+    fn conditions(&self) -> Vec<Step<'_>> {
+        vec![step!(sql::DELETE_GROUP; &self.group[..], &self.expected[..])]
+    }
+
+    fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
+        if nth(found, 0)?.affected == 0 {
+            return Err(StoreError::Conflict);
+        }
+        let mut steps = drop_join_records(&self.dropped_join_records);
+        steps.extend(drop_recovery_records(&self.dropped_recovery_records));
+        steps.extend(deliveries(&self.deliveries)?);
+        Ok(steps)
+    }
+}
+
+fn drop_join_records(at: &[DayRow]) -> Vec<Step<'_>> {
+    by_day(at.iter().copied())
+        .into_iter()
+        .map(|(day, rows)| step!(sql::DROP_JOIN_RECORDS; i64::from(day), rows))
+        .collect()
+}
+
+fn drop_recovery_records(rows: &[Row]) -> Option<Step<'_>> {
+    let rows: BTreeSet<&[u8]> = rows.iter().map(|row| &row[..]).collect();
+    let rows: Vec<_> = rows.into_iter().collect();
+    (!rows.is_empty()).then(|| step!(sql::DROP_RECOVERY_RECORDS; rows))
+}
+
 pub(super) struct DeliverToGroup {
-    pub(super) group: [u8; 16],
+    pub(super) group: Row,
     pub(super) expected: Version,
     pub(super) deliveries: Deliveries,
 }
@@ -137,23 +162,36 @@ impl Sessions {
     /// another.
     pub(super) async fn group(
         &self,
-        group: [u8; 16],
-        with_tree: bool,
+        group: Row,
+        parts: Parts,
     ) -> Result<Option<StoredGroup>, StoreError> {
-        let sql = if with_tree {
-            sql::GROUP_WITH_TREE
-        } else {
-            sql::GROUP
-        };
-        let found = self.run(&[step!(sql; &group[..])]).await?;
+        let Parts { tree, proposals } = parts;
+        let found = self
+            .run(&[step!(sql::GROUP; &group[..], tree, proposals)])
+            .await?;
         let Some(row) = nth(&found, 0)?.rows.first() else {
             return Ok(None);
         };
         Ok(Some(StoredGroup {
             version: name(row, 0)?,
             roster: bytes(row, 1)?,
-            tree: with_tree.then(|| bytes(row, 2)).transpose()?,
+            tree: tree.then(|| bytes(row, 2)).transpose()?,
+            proposals: optional_bytes(row, 3)?,
         }))
+    }
+
+    pub(super) async fn reservation(
+        &self,
+        at: Vec<DayRow>,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let steps: Vec<_> = at
+            .iter()
+            .map(|at| step!(sql::RESERVATION; &at.row[..], i64::from(at.day)))
+            .collect();
+        self.first(&steps)
+            .await?
+            .map(|owner| owner.try_into().map_err(|_| malformed()))
+            .transpose()
     }
 
     pub(super) async fn join_record(&self, at: Vec<DayRow>) -> Result<Option<Vec<u8>>, StoreError> {
@@ -161,9 +199,14 @@ impl Sessions {
             .iter()
             .map(|at| step!(sql::JOIN_RECORD; i64::from(at.day), &at.row[..]))
             .collect();
-        for found in self.run(&steps).await? {
-            if let Some(record) = found.value()? {
-                return Ok(Some(record));
+        self.first(&steps).await
+    }
+
+    /// What the first of these that finds anything finds.
+    async fn first(&self, steps: &[Step<'_>]) -> Result<Option<Vec<u8>>, StoreError> {
+        for found in self.run(steps).await? {
+            if let Some(value) = found.value()? {
+                return Ok(Some(value));
             }
         }
         Ok(None)

@@ -16,14 +16,11 @@ pub(super) struct Publish {
 
 impl Transition for Publish {
     fn conditions(&self) -> Vec<Step<'_>> {
-        vec![
-            step!(sql::OWN_POOL; &self.pool[..], &self.owner_tag[..]),
-            step!(sql::HOLD_POOL; &self.pool[..]),
-        ]
+        vec![step!(sql::OWN_POOL; &self.pool[..], &self.owner_tag[..])]
     }
 
     fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
-        if nth(found, 1)?.value()?.as_deref() != Some(&self.owner_tag[..]) {
+        if nth(found, 0)?.affected == 0 {
             return Err(StoreError::Taken);
         }
         let mut steps = Vec::new();
@@ -47,6 +44,39 @@ impl Transition for Publish {
             steps.push(step!(sql::PUT_LAST_RESORT; &self.pool[..], suite, day, &set.sealed[..]));
         }
         Ok(steps)
+    }
+}
+
+/// Only the owner of a row may go on.
+fn expect_owner(found: &[Outcome], owner_tag: &[u8; 32]) -> Result<(), StoreError> {
+    match nth(found, 0)?.value()? {
+        None => Err(StoreError::Absent),
+        Some(owner) if owner != owner_tag => Err(StoreError::Taken),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) struct DeletePool {
+    pub(super) pool: [u8; 16],
+    pub(super) owner_tag: [u8; 32],
+}
+
+impl Transition for DeletePool {
+    /// The pool keeps publications out, its sets' rows the claims that would come crosswise.
+    fn conditions(&self) -> Vec<Step<'_>> {
+        vec![
+            step!(sql::HOLD_POOL; &self.pool[..]),
+            step!(sql::HOLD_SETS; &self.pool[..]),
+        ]
+    }
+
+    fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
+        expect_owner(found, &self.owner_tag)?;
+        Ok(
+            [sql::DELETE_POOL, sql::DELETE_SETS, sql::DELETE_LAST_RESORT]
+                .map(|sql| step!(sql; &self.pool[..]))
+                .into(),
+        )
     }
 }
 
@@ -108,6 +138,22 @@ impl Transition for RegisterHandle {
             return Err(StoreError::Taken);
         }
         Ok(Vec::new())
+    }
+}
+
+pub(super) struct DeleteHandle {
+    pub(super) row: [u8; 16],
+    pub(super) owner_tag: [u8; 32],
+}
+
+impl Transition for DeleteHandle {
+    fn conditions(&self) -> Vec<Step<'_>> {
+        vec![step!(sql::HOLD_HANDLE; &self.row[..])]
+    }
+
+    fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
+        expect_owner(found, &self.owner_tag)?;
+        Ok(vec![step!(sql::DELETE_HANDLE; &self.row[..])])
     }
 }
 

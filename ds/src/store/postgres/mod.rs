@@ -9,8 +9,8 @@
 //!   over rows that are not locked, so nothing stronger is needed, and nothing weaker than it exists;
 //!   aborts for serialization don't happen. A server that runs everything SERIALIZABLE gives the same
 //!   answers, with retries.
-//! * **Locks** are taken in one order: result, tokens (sorted), reservation or group or pool or sets
-//!   (sorted). Messages share the group's row, an epoch change takes it alone. Inserts into queues meet
+//! * **Locks** are taken in one order: result, tokens (sorted), reservation or group or queue or handle or
+//!   pool, then sets (sorted). Messages share the group's row, an epoch change takes it alone. Inserts into queues meet
 //!   no other row.
 //! * **Durability**: `synchronous_commit` is on in every session; a server without fsync is refused.
 //! * **Crash, lost connection**: until COMMIT is sent nothing has happened and the transaction is tried
@@ -48,13 +48,13 @@ use protocol::ids::Incarnation;
 pub use self::settings::PostgresSettings;
 
 use self::groups::{Create, DeliverToGroup, Reserve};
-use self::key_packages::{Claim, Publish, RegisterHandle};
-use self::queues::{CreateQueue, Deliver, RegisterIncarnation};
+use self::key_packages::{Claim, DeleteHandle, DeletePool, Publish, RegisterHandle};
+use self::queues::{CreateQueue, Deliver, RegisterIncarnation, ReplaceQueue};
 use self::session::{Sessions, Step, step};
 use self::transition::{Nothing, Transition};
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
+    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// PostgreSQL as a [`Store`].
@@ -136,12 +136,24 @@ impl Store for Postgres {
         self.carry_out(Create(group), receipt).await
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        self.sessions.group(group, with_tree).await
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.sessions.reservation(at).await
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        self.sessions.group(group, parts).await
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
         self.carry_out(advance, receipt).await
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.carry_out(deletion, receipt).await
     }
 
     async fn deliver_to_group(
@@ -182,6 +194,25 @@ impl Store for Postgres {
 
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.value(step!(sql::QUEUE; &row[..])).await
+    }
+
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.sessions.queues(rows).await
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let replace = ReplaceQueue {
+            row,
+            expected,
+            sealed,
+        };
+        self.carry_out(replace, receipt).await
     }
 
     async fn register_incarnation(
@@ -229,6 +260,16 @@ impl Store for Postgres {
         self.carry_out(publish, receipt).await
     }
 
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.carry_out(DeletePool { pool, owner_tag }, receipt)
+            .await
+    }
+
     async fn claimable_set(
         &self,
         pool: Row,
@@ -268,12 +309,30 @@ impl Store for Postgres {
         self.value(step!(sql::HANDLE; &row[..])).await
     }
 
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.carry_out(DeleteHandle { row, owner_tag }, receipt)
+            .await
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        self.sessions.is_spent(&spends).await
+    }
+
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
         self.carry_out(Nothing, receipt).await
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
         self.sessions.expire(before).await
+    }
+
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.sessions.spent_issuer_keys().await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

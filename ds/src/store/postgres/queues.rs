@@ -90,6 +90,30 @@ impl Transition for CreateQueue {
     }
 }
 
+pub(super) struct ReplaceQueue {
+    pub(super) row: [u8; 16],
+    pub(super) expected: Vec<u8>,
+    pub(super) sealed: Option<Vec<u8>>,
+}
+
+impl Transition for ReplaceQueue {
+    /// Who comes second waits, and then looks at the record again.
+    fn conditions(&self) -> Vec<Step<'_>> {
+        let (row, expected) = (&self.row[..], &self.expected[..]);
+        vec![match &self.sealed {
+            Some(sealed) => step!(sql::REPLACE_QUEUE; row, expected, &sealed[..]),
+            None => step!(sql::DELETE_QUEUE; row, expected),
+        }]
+    }
+
+    fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
+        if nth(found, 0)?.affected == 0 {
+            return Err(StoreError::Conflict);
+        }
+        Ok(Vec::new())
+    }
+}
+
 pub(super) struct RegisterIncarnation {
     pub(super) day: u32,
     pub(super) incarnation: Incarnation,
@@ -145,7 +169,7 @@ impl Transition for Acknowledge {
 }
 
 /// Rows of each day, sorted, each once.
-fn by_day(at: impl Iterator<Item = DayRow>) -> BTreeMap<u32, Vec<Vec<u8>>> {
+pub(super) fn by_day(at: impl Iterator<Item = DayRow>) -> BTreeMap<u32, Vec<Vec<u8>>> {
     let mut days: BTreeMap<u32, BTreeSet<[u8; 16]>> = BTreeMap::new();
     for DayRow { day, row } in at {
         days.entry(day).or_default().insert(row);
@@ -227,6 +251,23 @@ impl Sessions {
             }
         }
         Ok(at.iter().map(|at| values.get(at).cloned()).collect())
+    }
+
+    pub(super) async fn queues(
+        &self,
+        rows: Vec<[u8; 16]>,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let asked: BTreeSet<&[u8]> = rows.iter().map(|row| &row[..]).collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked: Vec<_> = asked.into_iter().collect();
+        let found = self.run(&[step!(sql::QUEUES; asked)]).await?;
+        let mut queues: HashMap<[u8; 16], Vec<u8>> = HashMap::new();
+        for row in &nth(&found, 0)?.rows {
+            queues.insert(name(row, 0)?, bytes(row, 1)?);
+        }
+        Ok(rows.iter().map(|row| queues.get(row).cloned()).collect())
     }
 
     pub(super) async fn blocks(&self, at: Vec<DayRow>) -> Result<Vec<bool>, StoreError> {

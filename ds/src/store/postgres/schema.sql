@@ -6,11 +6,14 @@
 CREATE TABLE schema_version (version bigint PRIMARY KEY);
 INSERT INTO schema_version (version) VALUES (1);
 
+-- Without a version it is the tombstone of a deleted group, and all else is null; `proposals` is null
+-- when none are pending.
 CREATE TABLE groups (
     id bytea PRIMARY KEY,
-    version bytea NOT NULL,
-    roster bytea NOT NULL,
-    tree bytea NOT NULL
+    version bytea,
+    roster bytea,
+    tree bytea,
+    proposals bytea
 );
 
 -- By id, not by day: that one id is reserved once, also around midnight, is then a unique key.

@@ -55,6 +55,11 @@ pub(super) fn bytes(row: &Row, column: usize) -> Result<Vec<u8>, StoreError> {
     row.try_get(column).map_err(|_| malformed())
 }
 
+/// A column of bytes that may be null.
+pub(super) fn optional_bytes(row: &Row, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
+    row.try_get(column).map_err(|_| malformed())
+}
+
 /// A column of 16 bytes.
 pub(super) fn name(row: &Row, column: usize) -> Result<[u8; 16], StoreError> {
     let bytes: &[u8] = row.try_get(column).map_err(|_| malformed())?;

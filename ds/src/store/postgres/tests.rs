@@ -9,8 +9,8 @@ use super::server::Server;
 use super::{Postgres, PostgresSettings};
 use crate::store::conformance::{durability, each_invariant};
 use crate::store::{
-    Advance, DayRow, Deliveries, NewGroup, Receipt, Reservation, ResultRecord, Spend, Store,
-    StoreError,
+    Advance, DayRow, Deliveries, NewGroup, Parts, ProposalsChange, Receipt, Reservation,
+    ResultRecord, Spend, Store, StoreError,
 };
 
 pub(super) fn settings(server: &Server, database: &str) -> PostgresSettings {
@@ -299,7 +299,9 @@ fn change(epoch: u8) -> Advance {
         next: [epoch + 1; 16],
         roster: Vec::new(),
         tree: None,
+        proposals: ProposalsChange::Keep,
         join_record: None,
+        dropped_join_records: Vec::new(),
         recovery_records: Vec::new(),
         dropped_recovery_records: Vec::new(),
         deliveries: Deliveries::default(),
@@ -324,7 +326,7 @@ async fn an_epoch_change_gets_through_a_flood_of_messages_from_two_nodes() {
             tokio::spawn(async move {
                 let mut accepted = 0_u32;
                 while !over.load(Ordering::Relaxed) {
-                    let Some(stored) = node.group(at(1).row, false).await.unwrap() else {
+                    let Some(stored) = node.group(at(1).row, Parts::ROSTER).await.unwrap() else {
                         panic!("the group is gone");
                     };
                     let delivered = node

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::session::{Failure, Outcome, Session, Sessions, Step, step};
 use super::sql;
-use crate::store::{Receipt, StoreError};
+use crate::store::{Receipt, Spend, StoreError};
 
 /// How often a transaction is tried that the server aborts in favour of another, or whose connection
 /// is lost before its end was asked for.
@@ -38,6 +38,18 @@ impl Sessions {
             }
         }
         Ok(())
+    }
+
+    pub(super) async fn is_spent(&self, spends: &[Spend]) -> Result<bool, StoreError> {
+        if spends.is_empty() {
+            return Ok(false);
+        }
+        let steps: Vec<_> = spends
+            .iter()
+            .map(|spend| step!(sql::IS_SPENT; &spend.issuer_key_id[..], &spend.row[..]))
+            .collect();
+        let found = self.run(&steps).await?;
+        Ok(found.iter().any(|found| !found.rows.is_empty()))
     }
 
     /// Statements that need no transaction around them, and that may be run twice.

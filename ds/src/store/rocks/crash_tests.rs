@@ -13,11 +13,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use crypto::rows::Row;
 
 use super::Rocks;
+use super::tables::Table;
 use crate::store::{
-    Advance, ConsumedSet, DayRow, Deliveries, NewGroup, NewKeyPackageSet, NewPayload, Receipt,
-    Reservation, ResultRecord, Spend, Store, StoreError, StoredGroup,
+    Advance, ConsumedSet, DayRow, Deliveries, GroupDeletion, NewGroup, NewKeyPackageSet,
+    NewPayload, Parts, ProposalsChange, Receipt, Reservation, ResultRecord, Spend, Store,
+    StoreError, StoredGroup,
 };
 
 /// Where the child writes; its presence makes this process the child.
@@ -28,7 +31,7 @@ const RUNS: u64 = 8;
 pub(in crate::store) const WORKERS: u64 = 4;
 const DAY: u32 = 20_000;
 /// Transitions that a worker does over and over, each round on rows of its own.
-pub(in crate::store) const STEPS: u64 = 8;
+pub(in crate::store) const STEPS: u64 = 13;
 
 /// One transition: which child, which worker, how many before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,20 +44,30 @@ pub(in crate::store) struct Place {
 /// What the port does not tell without a change.
 #[async_trait]
 pub(in crate::store) trait Inspected: Store {
-    async fn is_spent(&self, spend: &Spend) -> bool;
-    async fn is_reserved(&self, at: &DayRow) -> bool;
+    /// Whether the group's row is there, or the tombstone in its place.
+    async fn has_group_row(&self, group: &Row) -> bool;
+    /// Whether the group was deleted, by each part that it has left: all of them must say the same.
+    async fn deletion_traces(&self, group: &Row) -> Vec<bool>;
+    async fn has_pool(&self, pool: &Row) -> bool;
 }
 
 #[async_trait]
 impl Inspected for Rocks {
-    async fn is_spent(&self, spend: &Spend) -> bool {
-        let key = super::tables::spent_key(spend);
-        self.engine.has(super::Table::Spent, &key).unwrap()
+    async fn has_group_row(&self, group: &Row) -> bool {
+        self.engine.has(Table::Groups, group).unwrap()
     }
 
-    async fn is_reserved(&self, at: &DayRow) -> bool {
-        let key = super::tables::day_key(at);
-        self.engine.has(super::Table::Reservations, &key).unwrap()
+    async fn deletion_traces(&self, group: &Row) -> Vec<bool> {
+        let left = self.engine.value(Table::Groups, group).unwrap();
+        let mut traces = vec![left.unwrap() == super::tables::TOMBSTONE];
+        for table in [Table::Trees, Table::Proposals] {
+            traces.push(!self.engine.has(table, group).unwrap());
+        }
+        traces
+    }
+
+    async fn has_pool(&self, pool: &Row) -> bool {
+        self.engine.has(Table::Pools, pool).unwrap()
     }
 }
 
@@ -161,9 +174,11 @@ impl Place {
                     next: self.row(20),
                     roster: self.value(20),
                     tree: Some(self.value(21)),
+                    proposals: ProposalsChange::Put(self.value(27)),
                     join_record: Some((self.at(20), self.value(22))),
                     recovery_records: vec![(self.row(20), self.value(23))],
                     dropped_recovery_records: Vec::new(),
+                    dropped_join_records: Vec::new(),
                     deliveries: self.deliveries(24),
                 };
                 store.advance_group(advance, receipt).await
@@ -193,17 +208,60 @@ impl Place {
                     last_resort: false,
                     sealed,
                 };
+                let last_resort = NewKeyPackageSet {
+                    ciphersuite: 2,
+                    last_resort: true,
+                    sealed: self.value(51),
+                    ..set.clone()
+                };
                 store
-                    .publish_key_packages(pool, owner_tag, vec![set], receipt)
+                    .publish_key_packages(pool, owner_tag, vec![set, last_resort], receipt)
                     .await
             }
             6 => store.claim_key_packages(vec![self.set()], receipt).await,
-            _ => {
+            7 => {
                 store
                     .register_handle(self.row(0), owner_tag, self.value(70), receipt)
                     .await
             }
+            8 => {
+                store
+                    .create_queue(self.row(0), self.value(80), receipt)
+                    .await
+            }
+            9 => {
+                let next = Some(self.value(90));
+                store
+                    .replace_queue(self.row(0), self.value(80), next, receipt)
+                    .await
+            }
+            10 => {
+                store
+                    .delete_key_packages(self.row(1), owner_tag, receipt)
+                    .await
+            }
+            11 => store.delete_handle(self.row(0), owner_tag, receipt).await,
+            _ => {
+                let deletion = GroupDeletion {
+                    group,
+                    expected: self.row(20),
+                    dropped_recovery_records: vec![self.row(20)],
+                    dropped_join_records: vec![self.at(20)],
+                    deliveries: self.deliveries(60),
+                };
+                store.delete_group(deletion, receipt).await
+            }
         }
+    }
+
+    /// Whether this later step of the round, which takes the traces of others along, happened.
+    async fn went_on_to(self, step: u64, store: &dyn Inspected) -> bool {
+        let later = Place {
+            number: self.number - self.step() + step,
+            ..self
+        };
+        let result = later.receipt().result.unwrap();
+        store.result(result.at).await.unwrap().is_some()
     }
 
     /// Whether the transition happened, by each of its traces: all of them must say the same.
@@ -219,26 +277,27 @@ impl Place {
                     .is_none_or(|recorded| *recorded == result.sealed)
             );
             traces.push(recorded.is_some());
-            traces.push(store.is_spent(&spends[0]).await);
+            traces.push(store.is_spent(spends).await.unwrap());
         }
         match self.step() {
             0 => {
-                // Consumed by the next step.
-                let reserved = store.is_reserved(&self.at(0)).await;
-                traces.push(reserved || self.has_group(store, None).await);
+                // Consumed by the next step; the row of the group stays for ever.
+                let reserved = store.reservation(vec![self.at(0)]).await.unwrap();
+                traces.push(reserved.is_some() || store.has_group_row(&self.row(0)).await);
             }
             1 => {
-                let first = self.has_group(store, Some((10, 10, 11))).await;
-                traces.push(first || self.has_group(store, Some((20, 20, 21))).await);
+                let first = self.is_group(store, (10, 10, 11), None).await;
+                let second = self.is_group(store, (20, 20, 21), Some(27)).await;
+                traces.push(first || second || self.went_on_to(12, store).await);
             }
             2 => {
-                traces.push(self.has_group(store, Some((20, 20, 21))).await);
-                traces.push(
-                    store.join_record(vec![self.at(20)]).await.unwrap() == Some(self.value(22)),
-                );
-                traces.push(
-                    store.recovery_record(self.row(20)).await.unwrap() == Some(self.value(23)),
-                );
+                let deleted = self.went_on_to(12, store).await;
+                let group = self.is_group(store, (20, 20, 21), Some(27)).await;
+                traces.push(deleted || group);
+                let record = store.join_record(vec![self.at(20)]).await.unwrap();
+                traces.push(deleted || record == Some(self.value(22)));
+                let record = store.recovery_record(self.row(20)).await.unwrap();
+                traces.push(deleted || record == Some(self.value(23)));
                 traces.push(store.blocks(vec![self.at(24)]).await.unwrap()[0]);
                 let entries = self.entries(store, 24).await;
                 assert_eq!(
@@ -278,6 +337,9 @@ impl Place {
                     .is_some();
                 assert!(!(claimed && set.is_some()), "a claimed set is there again");
                 traces.push(claimed || set.is_some());
+                let last_resort = store.claimable_set(self.row(1), 2, DAY, 0).await.unwrap();
+                let last_resort = last_resort.is_some_and(|set| set.sealed == self.value(51));
+                traces.push(last_resort || self.went_on_to(10, store).await);
             }
             6 => traces.push(
                 traces[0]
@@ -287,7 +349,29 @@ impl Place {
                         .unwrap()
                         .is_none(),
             ),
-            _ => traces.push(store.handle(self.row(0)).await.unwrap() == Some(self.value(70))),
+            7 => {
+                let record = store.handle(self.row(0)).await.unwrap();
+                traces.push(record == Some(self.value(70)) || self.went_on_to(11, store).await);
+            }
+            8 => {
+                let record = store.queue(self.row(0)).await.unwrap();
+                traces.push(record == Some(self.value(80)) || self.went_on_to(9, store).await);
+            }
+            9 => traces.push(store.queue(self.row(0)).await.unwrap() == Some(self.value(90))),
+            10 => {
+                traces.push(!store.has_pool(&self.row(1)).await);
+                let last_resort = store.claimable_set(self.row(1), 2, DAY, 0).await.unwrap();
+                traces.push(last_resort.is_none());
+            }
+            11 => traces.push(store.handle(self.row(0)).await.unwrap().is_none()),
+            _ => {
+                traces.extend(store.deletion_traces(&self.row(0)).await);
+                let record = store.join_record(vec![self.at(20)]).await.unwrap();
+                traces.push(record.is_none());
+                let record = store.recovery_record(self.row(20)).await.unwrap();
+                traces.push(record.is_none());
+                traces.extend(self.entries(store, 60).await);
+            }
         }
         traces
     }
@@ -308,18 +392,22 @@ impl Place {
         })
     }
 
-    /// Whether the group is there, with these version, roster and tree if they are given.
-    async fn has_group(self, store: &dyn Inspected, parts: Option<(u8, u8, u8)>) -> bool {
-        let stored = store.group(self.row(0), true).await.unwrap();
-        let Some((version, roster, tree)) = parts else {
-            return stored.is_some();
-        };
+    /// Whether the group is there with this version, roster and tree, and these proposals.
+    async fn is_group(
+        self,
+        store: &dyn Inspected,
+        parts: (u8, u8, u8),
+        proposals: Option<u8>,
+    ) -> bool {
+        let (version, roster, tree) = parts;
         let (roster, tree) = (self.value(roster), Some(self.value(tree)));
-        stored
+        let proposals = proposals.map(|kind| self.value(kind));
+        store.group(self.row(0), Parts::ALL).await.unwrap()
             == Some(StoredGroup {
                 version: self.row(version),
                 roster,
                 tree,
+                proposals,
             })
     }
 }

@@ -13,6 +13,7 @@
 
 #[cfg(test)]
 pub(in crate::store) mod crash_tests;
+mod pools;
 mod queues;
 mod reads;
 mod stripes;
@@ -32,11 +33,12 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, WriteBatch, WriteOptions};
 use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
+    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 
-/// Version of tables, keys and values. Another one is refused at open.
+/// Version of tables, keys and values. Another one is refused at open. (1: parts of a group were not
+/// bound to its version; never released.)
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 
@@ -268,13 +270,26 @@ impl Store for Rocks {
             .await
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        self.blocking(move |engine| engine.group(&group, with_tree))
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.blocking(move |engine| engine.reservation(&at)).await
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        self.blocking(move |engine| engine.group(&group, parts))
             .await
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.advance_group(&advance, &receipt))
+            .await
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_group(&deletion, &receipt))
             .await
     }
 
@@ -318,6 +333,23 @@ impl Store for Rocks {
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         self.blocking(move |engine| engine.value(Table::Queues, &row))
             .await
+    }
+
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.blocking(move |engine| engine.queues(&rows)).await
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| {
+            engine.replace_queue(&row, &expected, sealed.as_deref(), &receipt)
+        })
+        .await
     }
 
     async fn register_incarnation(
@@ -364,6 +396,16 @@ impl Store for Rocks {
             .await
     }
 
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_key_packages(&pool, &owner_tag, &receipt))
+            .await
+    }
+
     async fn claimable_set(
         &self,
         pool: Row,
@@ -399,12 +441,30 @@ impl Store for Rocks {
         self.blocking(move |engine| engine.handle(&row)).await
     }
 
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.delete_handle(&row, &owner_tag, &receipt))
+            .await
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        self.blocking(move |engine| engine.is_spent(&spends)).await
+    }
+
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.settle(&receipt)).await
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.expire(before)).await
+    }
+
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.blocking(Engine::spent_issuer_keys).await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

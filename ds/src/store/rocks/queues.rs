@@ -75,6 +75,35 @@ impl Engine {
         batch.write()
     }
 
+    pub(super) fn replace_queue(
+        &self,
+        row: &[u8; 16],
+        expected: &[u8],
+        sealed: Option<&[u8]>,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Queues, row)
+            .receipt(receipt)
+            .hold();
+        self.admit(receipt)?;
+        if self
+            .read(Table::Queues, row)?
+            .is_none_or(|stored| *stored != *expected)
+        {
+            return Err(StoreError::Conflict);
+        }
+        let mut batch = self.batch();
+        batch.receipt(receipt)?;
+        match sealed {
+            Some(sealed) => batch.put(Table::Queues, row, sealed)?,
+            None => batch.delete(Table::Queues, row)?,
+        }
+        batch.write()
+    }
+
     pub(super) fn register_incarnation(
         &self,
         day: u32,

@@ -3,9 +3,9 @@
 use protocol::ids::Incarnation;
 use rocksdb::ReadOptions;
 
-use super::tables::{SET_KEY_LEN, Table, day_key, set_of, suite_key};
+use super::tables::{SET_KEY_LEN, TOMBSTONE, Table, day_key, set_of, spent_key, suite_key};
 use super::{Engine, failed, malformed};
-use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, StoreError, StoredGroup};
+use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, Parts, Spend, StoreError, StoredGroup};
 
 /// Behind an owner's tag in pools and handles.
 pub(super) const OWNER_TAG_LEN: usize = 32;
@@ -20,23 +20,28 @@ impl Engine {
         table: Table,
         at: &[DayRow],
     ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.each(table, at, |value| value.map(<[u8]>::to_vec))
+        let keys: Vec<_> = at.iter().map(day_key).collect();
+        self.each(table, &keys, |value| value.map(<[u8]>::to_vec))
     }
 
     pub(super) fn present(&self, table: Table, at: &[DayRow]) -> Result<Vec<bool>, StoreError> {
-        self.each(table, at, |value| value.is_some())
+        let keys: Vec<_> = at.iter().map(day_key).collect();
+        self.each(table, &keys, |value| value.is_some())
+    }
+
+    pub(super) fn queues(&self, rows: &[[u8; 16]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.each(Table::Queues, rows, |value| value.map(<[u8]>::to_vec))
     }
 
     /// Looks all keys up in one go, which shares the work on filters and blocks.
-    fn each<T>(
+    fn each<T, const N: usize>(
         &self,
         table: Table,
-        at: &[DayRow],
+        keys: &[[u8; N]],
         take: impl Fn(Option<&[u8]>) -> T,
     ) -> Result<Vec<T>, StoreError> {
-        let keys: Vec<[u8; 20]> = at.iter().map(day_key).collect();
         self.db
-            .batched_multi_get_cf(self.table(table)?, &keys, false)
+            .batched_multi_get_cf(self.table(table)?, keys, false)
             .into_iter()
             .map(|value| Ok(take(value.map_err(failed)?.as_deref())))
             .collect()
@@ -45,24 +50,31 @@ impl Engine {
     pub(super) fn group(
         &self,
         group: &[u8; 16],
-        with_tree: bool,
+        parts: Parts,
     ) -> Result<Option<StoredGroup>, StoreError> {
+        let Parts { tree, proposals } = parts;
         // One point in time, so that the roster of one epoch never comes with the tree of another.
         let now = self.db.snapshot();
+        let part = |table| -> Result<_, StoreError> {
+            now.get_cf(self.table(table)?, group).map_err(failed)
+        };
         let Some(value) = now
             .get_pinned_cf(self.table(Table::Groups)?, group)
             .map_err(failed)?
+            .filter(|value| **value != *TOMBSTONE)
         else {
             return Ok(None);
         };
         let (version, roster) = value
             .split_first_chunk()
             .ok_or_else(|| malformed(Table::Groups))?;
-        let tree = if with_tree {
-            let tree = now
-                .get_cf(self.table(Table::Trees)?, group)
-                .map_err(failed)?;
-            Some(tree.ok_or_else(|| malformed(Table::Trees))?)
+        let tree = if tree {
+            Some(part(Table::Trees)?.ok_or_else(|| malformed(Table::Trees))?)
+        } else {
+            None
+        };
+        let proposals = if proposals {
+            part(Table::Proposals)?
         } else {
             None
         };
@@ -70,7 +82,41 @@ impl Engine {
             version: *version,
             roster: roster.to_vec(),
             tree,
+            proposals,
         }))
+    }
+
+    pub(super) fn reservation(&self, at: &[DayRow]) -> Result<Option<[u8; 32]>, StoreError> {
+        for at in at {
+            if let Some(owner) = self.read(Table::Reservations, &day_key(at))? {
+                let owner = owner.as_ref().try_into();
+                return owner.map(Some).map_err(|_| malformed(Table::Reservations));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn is_spent(&self, spends: &[Spend]) -> Result<bool, StoreError> {
+        for spend in spends {
+            if self.has(Table::Spent, &spent_key(spend))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Jumps from one issuer key to the next.
+    pub(super) fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut rows = self.db.raw_iterator_cf(self.table(Table::Spent)?);
+        let mut keys = Vec::new();
+        rows.seek_to_first();
+        while let Some(row) = rows.key() {
+            let key: [u8; 32] = *row.first_chunk().ok_or_else(|| malformed(Table::Spent))?;
+            keys.push(key);
+            rows.seek([&key[..], &[0xff; 17]].concat());
+        }
+        rows.status().map_err(failed)?;
+        Ok(keys)
     }
 
     pub(super) fn join_record(&self, at: &[DayRow]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -166,8 +212,8 @@ impl Engine {
     }
 }
 
-/// Greater than every set key with this prefix.
-pub(super) fn behind(prefix: &[u8; 18]) -> Vec<u8> {
+/// Greater than every key of a set, or of a last-resort set, with this prefix.
+pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
     let mut key = prefix.to_vec();
     key.resize(SET_KEY_LEN + 1, 0xff);
     key

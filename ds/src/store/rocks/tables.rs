@@ -29,6 +29,7 @@ pub(super) enum Table {
     Meta,
     Groups,
     Trees,
+    Proposals,
     Reservations,
     JoinRecords,
     Recovery,
@@ -58,10 +59,11 @@ enum Load {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Meta,
         Self::Groups,
         Self::Trees,
+        Self::Proposals,
         Self::Reservations,
         Self::JoinRecords,
         Self::Recovery,
@@ -85,6 +87,7 @@ impl Table {
             Self::Meta => "meta",
             Self::Groups => "groups",
             Self::Trees => "trees",
+            Self::Proposals => "proposals",
             Self::Reservations => "reservations",
             Self::JoinRecords => "join_records",
             Self::Recovery => "recovery",
@@ -110,6 +113,7 @@ impl Table {
                 Load::HeavyAndMostlyAbsent
             }
             Self::Meta
+            | Self::Proposals
             | Self::Reservations
             | Self::JoinRecords
             | Self::Recovery
@@ -168,6 +172,7 @@ pub(super) fn open(path: &Path) -> Result<DB, String> {
         }
     }
     options.create_if_missing(true);
+    // Also those that came after the database was created: they start empty.
     options.create_missing_column_families(true);
     options.set_max_open_files(OPEN_FILES);
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
@@ -206,6 +211,9 @@ fn sum(_key: &[u8], count: Option<&[u8]>, operands: &MergeOperands) -> Option<Ve
 pub(super) fn count_of(value: &[u8]) -> Option<i64> {
     value.try_into().ok().map(i64::from_be_bytes)
 }
+
+/// What stands in place of version and roster in the row of a deleted group.
+pub(super) const TOMBSTONE: &[u8] = &[];
 
 /// `day ‖ row`.
 pub(super) fn day_key(at: &DayRow) -> [u8; 20] {

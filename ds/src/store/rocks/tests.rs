@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use super::tables::Table;
 use super::{FORMAT, FORMAT_KEY, Rocks};
 use crate::store::conformance::{durability, each_invariant};
-use crate::store::{DayRow, Deliveries, ExpiryDays, Receipt, Store, StoreError};
+use crate::store::{
+    Advance, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup, Parts, ProposalsChange,
+    Receipt, Reservation, Store, StoreError,
+};
 
 fn fresh() -> (Rocks, TempDir) {
     let directory = tempfile::tempdir().unwrap();
@@ -97,6 +100,134 @@ async fn tables_of_a_later_version_are_refused() {
     drop(rocksdb::DB::open_cf_with_opts(&options, directory.path(), tables).unwrap());
     let refused = Rocks::open(directory.path()).unwrap_err().to_string();
     assert!(refused.contains("this version doesn't know"), "{refused}");
+}
+
+/// What a database had before pending proposals came.
+const FIRST_TABLES: [&str; 18] = [
+    "meta",
+    "groups",
+    "trees",
+    "reservations",
+    "join_records",
+    "recovery",
+    "entries",
+    "payloads",
+    "payload_refs",
+    "blocks",
+    "incarnations",
+    "queues",
+    "pools",
+    "key_packages",
+    "last_resort",
+    "handles",
+    "results",
+    "spent",
+];
+
+#[tokio::test]
+async fn a_database_from_before_pending_proposals_opens_and_gets_their_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let group = [1; 16];
+    {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = rocksdb::DB::open_cf(&options, directory.path(), FIRST_TABLES).unwrap();
+        let put = |table, key: &[u8], value: &[u8]| {
+            db.put_cf(db.cf_handle(table).unwrap(), key, value).unwrap();
+        };
+        put("meta", b"format", &1_u32.to_be_bytes());
+        put("groups", &group, &[&[2; 16][..], b"roster"].concat());
+        put("trees", &group, b"tree");
+        put("queues", &[3; 16], b"queue");
+    }
+    let mut expected = crate::store::StoredGroup {
+        version: [2; 16],
+        roster: b"roster".to_vec(),
+        tree: Some(b"tree".to_vec()),
+        proposals: None,
+    };
+    let store = Rocks::open(directory.path()).unwrap();
+    let stored = store.group(group, Parts::ALL).await.unwrap();
+    assert_eq!(stored.as_ref(), Some(&expected));
+    assert_eq!(store.queue([3; 16]).await.unwrap(), Some(b"queue".to_vec()));
+    store
+        .advance_group(proposing(group), Receipt::default())
+        .await
+        .unwrap();
+    drop(store);
+    let store = Rocks::open(directory.path()).unwrap();
+    expected.proposals = Some(b"proposals".to_vec());
+    let stored = store.group(group, Parts::ALL).await.unwrap();
+    assert_eq!(stored, Some(expected));
+}
+
+/// A change of the version `[2; 16]` that keeps it, and brings proposals.
+fn proposing(group: [u8; 16]) -> Advance {
+    Advance {
+        group,
+        expected: [2; 16],
+        next: [2; 16],
+        roster: b"roster".to_vec(),
+        tree: None,
+        proposals: ProposalsChange::Put(b"proposals".to_vec()),
+        join_record: None,
+        dropped_join_records: Vec::new(),
+        recovery_records: Vec::new(),
+        dropped_recovery_records: Vec::new(),
+        deliveries: Deliveries::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_group_leaves_one_row_without_a_value() {
+    let (store, _directory) = fresh();
+    let (group, owner_tag) = ([1; 16], [1; 32]);
+    let at = DayRow { day: 1, row: group };
+    store
+        .reserve_group(Reservation { at, owner_tag }, Receipt::default())
+        .await
+        .unwrap();
+    let new = NewGroup {
+        group,
+        reservation_days: vec![1],
+        owner_tag,
+        version: [2; 16],
+        roster: b"roster".to_vec(),
+        tree: b"tree".to_vec(),
+    };
+    store.create_group(new, Receipt::default()).await.unwrap();
+    let mut change = proposing(group);
+    change.join_record = Some((at, b"join record".to_vec()));
+    change.recovery_records = vec![(group, b"recovery record".to_vec())];
+    store
+        .advance_group(change, Receipt::default())
+        .await
+        .unwrap();
+    let deletion = GroupDeletion {
+        group,
+        expected: [2; 16],
+        dropped_recovery_records: vec![group],
+        dropped_join_records: vec![at],
+        deliveries: Deliveries::default(),
+    };
+    store
+        .delete_group(deletion, Receipt::default())
+        .await
+        .unwrap();
+
+    let mut left = Vec::new();
+    for table in Table::ALL {
+        let handle = store.engine.table(table).unwrap();
+        let rows = store
+            .engine
+            .db
+            .iterator_cf(handle, rocksdb::IteratorMode::Start);
+        left.extend(rows.map(|row| (table, row.unwrap())));
+    }
+    left.retain(|(table, _)| *table != Table::Meta);
+    let tombstone = (Box::from(&group[..]), Box::from(&[][..]));
+    assert_eq!(left, [(Table::Groups, tombstone)]);
 }
 
 #[tokio::test]

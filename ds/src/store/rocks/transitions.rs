@@ -1,11 +1,10 @@
-//! Transitions of groups, pools and handles. Each: hold the rows, check the receipt, check the
-//! condition, write one batch.
+//! Transitions of groups, and what all transitions share. Each: hold the rows, check the receipt, check
+//! the condition, write one batch.
 
-use super::reads::OWNER_TAG_LEN;
-use super::tables::{Table, day_key, set_key, spent_key, suite_key};
+use super::tables::{TOMBSTONE, Table, day_key, spent_key};
 use super::{Batch, Engine, malformed};
 use crate::store::{
-    Advance, ConsumedSet, DayRow, NewGroup, NewKeyPackageSet, Receipt, Reservation, StoreError,
+    Advance, DayRow, GroupDeletion, NewGroup, ProposalsChange, Receipt, Reservation, StoreError,
     Version,
 };
 
@@ -109,7 +108,10 @@ impl Engine {
         group: &[u8; 16],
         expected: &Version,
     ) -> Result<(), StoreError> {
-        let Some(value) = self.read(Table::Groups, group)? else {
+        let Some(value) = self
+            .read(Table::Groups, group)?
+            .filter(|value| **value != *TOMBSTONE)
+        else {
             return Err(StoreError::Conflict);
         };
         let (version, _) = value
@@ -141,6 +143,16 @@ impl Engine {
         if let Some(tree) = &advance.tree {
             batch.put(Table::Trees, &advance.group, tree)?;
         }
+        match &advance.proposals {
+            ProposalsChange::Keep => {}
+            ProposalsChange::Put(sealed) => {
+                batch.put(Table::Proposals, &advance.group, sealed)?;
+            }
+            ProposalsChange::Clear => batch.delete(Table::Proposals, &advance.group)?,
+        }
+        for at in &advance.dropped_join_records {
+            batch.delete(Table::JoinRecords, &day_key(at))?;
+        }
         if let Some((at, sealed)) = &advance.join_record {
             batch.put(Table::JoinRecords, &day_key(at), sealed)?;
         }
@@ -154,103 +166,38 @@ impl Engine {
         batch.write()
     }
 
-    pub(super) fn publish_key_packages(
+    pub(super) fn delete_group(
         &self,
-        pool: &[u8; 16],
-        owner_tag: &[u8; OWNER_TAG_LEN],
-        sets: &[NewKeyPackageSet],
+        deletion: &GroupDeletion,
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
+        let GroupDeletion {
+            group,
+            expected,
+            dropped_recovery_records,
+            dropped_join_records,
+            deliveries,
+        } = deletion;
         let _held = self
             .conditions
             .claims()
-            .exclusive(Table::Pools, pool)
+            .exclusive(Table::Groups, group)
             .receipt(receipt)
             .hold();
         self.admit(receipt)?;
-        if self
-            .read(Table::Pools, pool)?
-            .is_some_and(|owner| *owner != *owner_tag)
-        {
-            return Err(StoreError::Taken);
-        }
+        self.expect_version(group, expected)?;
         let mut batch = self.batch();
         batch.receipt(receipt)?;
-        batch.put(Table::Pools, pool, owner_tag)?;
-        for set in sets {
-            let NewKeyPackageSet {
-                id,
-                ciphersuite,
-                expiry_day,
-                last_resort,
-                sealed,
-            } = set;
-            if *last_resort {
-                let value = [&expiry_day.to_be_bytes()[..], sealed].concat();
-                batch.put(Table::LastResort, &suite_key(pool, *ciphersuite), &value)?;
-            } else {
-                let (ciphersuite, expiry_day) = (*ciphersuite, *expiry_day);
-                let key = set_key(&ConsumedSet {
-                    pool: *pool,
-                    ciphersuite,
-                    expiry_day,
-                    id: *id,
-                });
-                batch.put(Table::KeyPackages, &key, sealed)?;
-            }
+        batch.put(Table::Groups, group, TOMBSTONE)?;
+        batch.delete(Table::Trees, group)?;
+        batch.delete(Table::Proposals, group)?;
+        for row in dropped_recovery_records {
+            batch.delete(Table::Recovery, row)?;
         }
-        batch.write()
-    }
-
-    pub(super) fn claim_key_packages(
-        &self,
-        sets: &[ConsumedSet],
-        receipt: &Receipt,
-    ) -> Result<(), StoreError> {
-        let keys: Vec<_> = sets.iter().map(set_key).collect();
-        let claims = self.conditions.claims().receipt(receipt);
-        let _held = keys
-            .iter()
-            .fold(claims, |claims, key| {
-                claims.exclusive(Table::KeyPackages, key)
-            })
-            .hold();
-        self.admit(receipt)?;
-        let mut batch = self.batch();
-        batch.receipt(receipt)?;
-        for (position, key) in keys.iter().enumerate() {
-            let twice = keys.iter().take(position).any(|earlier| earlier == key);
-            if twice || !self.has(Table::KeyPackages, key)? {
-                return Err(StoreError::Conflict);
-            }
-            batch.delete(Table::KeyPackages, key)?;
+        for at in dropped_join_records {
+            batch.delete(Table::JoinRecords, &day_key(at))?;
         }
-        batch.write()
-    }
-
-    pub(super) fn register_handle(
-        &self,
-        row: &[u8; 16],
-        owner_tag: &[u8; OWNER_TAG_LEN],
-        sealed: &[u8],
-        receipt: &Receipt,
-    ) -> Result<(), StoreError> {
-        let _held = self
-            .conditions
-            .claims()
-            .exclusive(Table::Handles, row)
-            .receipt(receipt)
-            .hold();
-        self.admit(receipt)?;
-        if self
-            .read(Table::Handles, row)?
-            .is_some_and(|value| !value.starts_with(owner_tag))
-        {
-            return Err(StoreError::Taken);
-        }
-        let mut batch = self.batch();
-        batch.receipt(receipt)?;
-        batch.put(Table::Handles, row, &[owner_tag, sealed].concat())?;
+        batch.deliveries(deliveries)?;
         batch.write()
     }
 

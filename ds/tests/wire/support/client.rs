@@ -190,7 +190,17 @@ impl Client {
     }
 
     pub fn leaf_of_user(&self, service: &Service, flaw: Flaw, user_pseudonym: &[u8]) -> Leaf {
-        let key = fresh_key();
+        self.leaf_for_key(service, flaw, user_pseudonym, fresh_key())
+    }
+
+    /// Everything but the key and the user pseudonym is new.
+    pub fn leaf_for_key(
+        &self,
+        service: &Service,
+        flaw: Flaw,
+        user_pseudonym: &[u8],
+        key: SignatureKeyPair,
+    ) -> Leaf {
         let other = fresh_key();
         let named = if flaw == Flaw::CredentialForAnotherKey {
             &other

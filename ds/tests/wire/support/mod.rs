@@ -19,6 +19,7 @@ use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::SignatureKeyPair;
 use ds::DeliveryService;
+use ds::limits::RequestLimits;
 use ds::service_state::Settings;
 use ds::store::Store;
 use ds::store::memory::Memory;
@@ -78,6 +79,7 @@ pub struct Setup {
     pub engine: Engine,
     pub prices: Prices,
     pub allowance: AllowanceLimits,
+    pub queue_allowance: AllowanceLimits,
 }
 
 pub const FREE: Prices = prices(0);
@@ -98,14 +100,16 @@ pub const fn prices(each: u8) -> Prices {
 impl Setup {
     /// Everything costs a token, as in the sample configuration; allowances are ample.
     pub fn on(engine: Engine) -> Self {
+        let ample = AllowanceLimits {
+            capacity: 10_000,
+            refill_per_minute: 60,
+            max_buckets: 10_000,
+        };
         Self {
             engine,
             prices: prices(1),
-            allowance: AllowanceLimits {
-                capacity: 10_000,
-                refill_per_minute: 60,
-                max_buckets: 10_000,
-            },
+            allowance: ample,
+            queue_allowance: ample,
         }
     }
 }
@@ -173,8 +177,10 @@ impl Service {
             challenge: Challenge::new(ISSUER, DOMAIN).unwrap(),
             prices: setup.prices,
             leaf_allowance: setup.allowance,
+            queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
+            limits: RequestLimits::default(),
         };
         let keys = ServiceKeys::from_file(keys).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
@@ -315,6 +321,20 @@ impl Service {
             before,
             "a refusal must change nothing"
         );
+        problem
+    }
+
+    /// Posts something that must be refused after work that its token paid for: the token is spent and
+    /// the refusal recorded, nothing else; the same request again is answered alike and costs nothing.
+    pub async fn refused_at_cost(&self, operation: Operation, request: &[u8]) -> ProblemType {
+        let token = [tokens::mint()];
+        let before = self.store.transitions();
+        let problem = self.post_with(operation, request, &token).await.problem();
+        assert_eq!(self.store.transitions(), before + 1);
+        assert_eq!(self.store.settled(), Some(before + 1));
+        let again = self.post_with(operation, request, &[]).await;
+        assert_eq!(again.problem(), problem);
+        assert_eq!(self.store.transitions(), before + 1);
         problem
     }
 }

@@ -23,6 +23,11 @@ pub fn accepted_keys() -> IssuerKeys {
     IssuerKeys::from_directory_keys([KEY.pk.to_spki().unwrap()]).unwrap()
 }
 
+/// Those of another issuer.
+pub fn keys_of_a_stranger() -> IssuerKeys {
+    IssuerKeys::from_directory_keys([STRANGER.pk.to_spki().unwrap()]).unwrap()
+}
+
 fn issue(key: &IssuerKeyPair, origin: &str) -> HeaderValue {
     let challenge = TokenChallenge::new(TokenType::Public, ISSUER, None, &[origin.to_owned()]);
     let (request, state) = TokenRequest::new(&mut rand::rng(), key.pk.clone(), &challenge).unwrap();

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup, NewKeyPackageSet,
-    Receipt, Reservation, Store, StoreError, StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
+    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -18,7 +18,14 @@ type Interlude = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Watched {
     engine: Arc<dyn Store>,
     transitions: AtomicU64,
+    /// The number of the last transition that only settled a receipt; 0 for none.
+    settled: AtomicU64,
+    entries_read: AtomicU64,
+    trees_read: AtomicU64,
+    last_tree: Mutex<Option<Vec<u8>>>,
+    put_back: Mutex<Option<Vec<u8>>>,
     interlude: Mutex<Option<Interlude>>,
+    tree_interlude: Mutex<Option<Interlude>>,
 }
 
 impl Watched {
@@ -26,13 +33,45 @@ impl Watched {
         Self {
             engine,
             transitions: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            entries_read: AtomicU64::new(0),
+            trees_read: AtomicU64::new(0),
+            last_tree: Mutex::new(None),
+            put_back: Mutex::new(None),
             interlude: Mutex::new(None),
+            tree_interlude: Mutex::new(None),
         }
     }
 
     /// How many transitions have succeeded.
     pub fn transitions(&self) -> u64 {
         self.transitions.load(Ordering::SeqCst)
+    }
+
+    /// The number of the last transition that spent and recorded, and did nothing else.
+    pub fn settled(&self) -> Option<u64> {
+        Some(self.settled.load(Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+
+    /// How many entry rows were looked up.
+    pub fn entries_read(&self) -> u64 {
+        self.entries_read.load(Ordering::SeqCst)
+    }
+
+    /// How often a tree was asked for.
+    pub fn trees_read(&self) -> u64 {
+        self.trees_read.load(Ordering::SeqCst)
+    }
+
+    /// The next tree that is read is the one that was read last: somebody has put it back.
+    pub fn put_last_tree_back(&self) {
+        let tree = self.last_tree.lock().unwrap().clone();
+        *self.put_back.lock().unwrap() = Some(tree.unwrap());
+    }
+
+    /// Runs `interlude` right before the next tree is read: between roster and tree.
+    pub fn before_next_tree(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+        *self.tree_interlude.lock().unwrap() = Some(Box::pin(interlude));
     }
 
     /// Runs `interlude` right before the next transition of a group.
@@ -76,13 +115,43 @@ impl Store for Watched {
         self.count(self.engine.create_group(group, receipt).await)
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
-        self.engine.group(group, with_tree).await
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.engine.reservation(at).await
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        if parts.tree {
+            let interlude = self.tree_interlude.lock().unwrap().take();
+            if let Some(interlude) = interlude {
+                interlude.await;
+            }
+            self.trees_read.fetch_add(1, Ordering::SeqCst);
+        }
+        let mut stored = self.engine.group(group, parts).await?;
+        if let Some(StoredGroup {
+            tree: Some(tree), ..
+        }) = &mut stored
+        {
+            if let Some(earlier) = self.put_back.lock().unwrap().take() {
+                *tree = earlier;
+            }
+            *self.last_tree.lock().unwrap() = Some(tree.clone());
+        }
+        Ok(stored)
     }
 
     async fn advance_group(&self, advance: Advance, receipt: Receipt) -> Result<(), StoreError> {
         self.play_interlude().await;
         self.count(self.engine.advance_group(advance, receipt).await)
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.play_interlude().await;
+        self.count(self.engine.delete_group(deletion, receipt).await)
     }
 
     async fn deliver_to_group(
@@ -125,6 +194,24 @@ impl Store for Watched {
         self.engine.queue(row).await
     }
 
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.engine.queues(rows).await
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(
+            self.engine
+                .replace_queue(row, expected, sealed, receipt)
+                .await,
+        )
+    }
+
     async fn register_incarnation(
         &self,
         day: u32,
@@ -143,6 +230,8 @@ impl Store for Watched {
     }
 
     async fn entries(&self, at: Vec<DayRow>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let number = u64::try_from(at.len()).unwrap();
+        self.entries_read.fetch_add(number, Ordering::SeqCst);
         self.engine.entries(at).await
     }
 
@@ -164,6 +253,19 @@ impl Store for Watched {
         self.count(
             self.engine
                 .publish_key_packages(pool, owner_tag, sets, receipt)
+                .await,
+        )
+    }
+
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(
+            self.engine
+                .delete_key_packages(pool, owner_tag, receipt)
                 .await,
         )
     }
@@ -206,12 +308,33 @@ impl Store for Watched {
         self.engine.handle(row).await
     }
 
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.count(self.engine.delete_handle(row, owner_tag, receipt).await)
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        self.engine.is_spent(spends).await
+    }
+
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
-        self.count(self.engine.settle(receipt).await)
+        let outcome = self.count(self.engine.settle(receipt).await);
+        if outcome.is_ok() {
+            self.settled.store(self.transitions(), Ordering::SeqCst);
+        }
+        outcome
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
         self.count(self.engine.expire(before).await)
+    }
+
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.engine.spent_issuer_keys().await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

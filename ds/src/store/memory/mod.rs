@@ -1,6 +1,8 @@
 //! The engine of the tests: maps in memory, one lock around them. Same answers as every other engine,
 //! nothing survives.
 
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,9 +10,11 @@ use async_trait::async_trait;
 use crypto::rows::Row;
 use protocol::ids::Incarnation;
 
+use self::tables::Tables;
 use super::{
-    Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, NewGroup,
-    NewKeyPackageSet, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays,
+    GroupDeletion, NewGroup, NewKeyPackageSet, Parts, ProposalsChange, Receipt, Reservation, Spend,
+    Store, StoreError, StoredGroup, Version,
 };
 
 /// Maps in memory as a [`Store`].
@@ -26,27 +30,6 @@ impl std::fmt::Debug for Memory {
     }
 }
 
-#[derive(Default)]
-struct Tables {
-    groups: BTreeMap<Row, (Version, Vec<u8>)>,
-    trees: BTreeMap<Row, Vec<u8>>,
-    reservations: BTreeMap<DayRow, [u8; 32]>,
-    join_records: BTreeMap<DayRow, Vec<u8>>,
-    recovery: BTreeMap<Row, Vec<u8>>,
-    entries: BTreeMap<DayRow, Vec<u8>>,
-    payloads: BTreeMap<DayRow, Vec<u8>>,
-    payload_refs: BTreeMap<DayRow, i64>,
-    blocks: BTreeSet<DayRow>,
-    incarnations: BTreeSet<(u32, [u8; 16])>,
-    queues: BTreeMap<Row, Vec<u8>>,
-    pools: BTreeMap<Row, [u8; 32]>,
-    key_packages: BTreeMap<ConsumedSet, Vec<u8>>,
-    last_resort: BTreeMap<(Row, u16), (u32, Vec<u8>)>,
-    handles: BTreeMap<Row, ([u8; 32], Vec<u8>)>,
-    results: BTreeMap<DayRow, Vec<u8>>,
-    spent: BTreeSet<([u8; 32], Row)>,
-}
-
 impl Memory {
     /// An empty store.
     #[must_use]
@@ -58,61 +41,6 @@ impl Memory {
     /// poison the lock) leaves the tables whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tables {
-    /// The checks of a receipt, in their order.
-    fn admit(&self, receipt: &Receipt) -> Result<(), StoreError> {
-        if let Some(done) = receipt
-            .result
-            .as_ref()
-            .and_then(|result| self.results.get(&result.at))
-        {
-            return Err(StoreError::AlreadyDone(done.clone()));
-        }
-        let mut seen = BTreeSet::new();
-        for Spend { issuer_key_id, row } in &receipt.spends {
-            let token = (*issuer_key_id, *row);
-            if self.spent.contains(&token) || !seen.insert(token) {
-                return Err(StoreError::TokenSpent);
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, receipt: Receipt) {
-        self.spent.extend(
-            receipt
-                .spends
-                .into_iter()
-                .map(|spend| (spend.issuer_key_id, spend.row)),
-        );
-        if let Some(result) = receipt.result {
-            self.results.insert(result.at, result.sealed);
-        }
-    }
-
-    fn expect_version(&self, group: &Row, expected: &Version) -> Result<(), StoreError> {
-        match self.groups.get(group) {
-            Some((version, _)) if version == expected => Ok(()),
-            _ => Err(StoreError::Conflict),
-        }
-    }
-
-    fn insert(&mut self, deliveries: Deliveries) {
-        let Deliveries {
-            payloads,
-            entries,
-            blocks,
-        } = deliveries;
-        for payload in payloads {
-            self.payloads.insert(payload.at, payload.sealed);
-            self.payload_refs
-                .insert(payload.at, i64::from(payload.references));
-        }
-        self.entries.extend(entries);
-        self.blocks.extend(blocks);
     }
 }
 
@@ -159,20 +87,34 @@ impl Store for Memory {
         tables.reservations.remove(&reservation);
         tables
             .groups
-            .insert(group.group, (group.version, group.roster));
+            .insert(group.group, Some((group.version, group.roster)));
         tables.trees.insert(group.group, group.tree);
         Ok(())
     }
 
-    async fn group(&self, group: Row, with_tree: bool) -> Result<Option<StoredGroup>, StoreError> {
+    async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         let tables = self.tables();
+        Ok(at
+            .iter()
+            .find_map(|at| tables.reservations.get(at))
+            .copied())
+    }
+
+    async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        let tables = self.tables();
+        let Parts { tree, proposals } = parts;
+        let part = |table: &BTreeMap<Row, Vec<u8>>, asked: bool| {
+            table.get(&group).filter(|_| asked).cloned()
+        };
         Ok(tables
             .groups
             .get(&group)
+            .and_then(Option::as_ref)
             .map(|(version, roster)| StoredGroup {
                 version: *version,
                 roster: roster.clone(),
-                tree: tables.trees.get(&group).filter(|_| with_tree).cloned(),
+                tree: part(&tables.trees, tree),
+                proposals: part(&tables.proposals, proposals),
             }))
     }
 
@@ -183,9 +125,21 @@ impl Store for Memory {
         tables.record(receipt);
         tables
             .groups
-            .insert(advance.group, (advance.next, advance.roster));
+            .insert(advance.group, Some((advance.next, advance.roster)));
         if let Some(tree) = advance.tree {
             tables.trees.insert(advance.group, tree);
+        }
+        match advance.proposals {
+            ProposalsChange::Keep => {}
+            ProposalsChange::Put(sealed) => {
+                tables.proposals.insert(advance.group, sealed);
+            }
+            ProposalsChange::Clear => {
+                tables.proposals.remove(&advance.group);
+            }
+        }
+        for at in advance.dropped_join_records {
+            tables.join_records.remove(&at);
         }
         tables.join_records.extend(advance.join_record);
         for row in advance.dropped_recovery_records {
@@ -193,6 +147,35 @@ impl Store for Memory {
         }
         tables.recovery.extend(advance.recovery_records);
         tables.insert(advance.deliveries);
+        Ok(())
+    }
+
+    async fn delete_group(
+        &self,
+        deletion: GroupDeletion,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let GroupDeletion {
+            group,
+            expected,
+            dropped_recovery_records,
+            dropped_join_records,
+            deliveries,
+        } = deletion;
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        tables.expect_version(&group, &expected)?;
+        tables.record(receipt);
+        tables.groups.insert(group, None);
+        tables.trees.remove(&group);
+        tables.proposals.remove(&group);
+        for row in dropped_recovery_records {
+            tables.recovery.remove(&row);
+        }
+        for at in dropped_join_records {
+            tables.join_records.remove(&at);
+        }
+        tables.insert(deliveries);
         Ok(())
     }
 
@@ -249,6 +232,34 @@ impl Store for Memory {
 
     async fn queue(&self, row: Row) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables().queues.get(&row).cloned())
+    }
+
+    async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let tables = self.tables();
+        Ok(rows
+            .iter()
+            .map(|row| tables.queues.get(row).cloned())
+            .collect())
+    }
+
+    async fn replace_queue(
+        &self,
+        row: Row,
+        expected: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        if tables.queues.get(&row) != Some(&expected) {
+            return Err(StoreError::Conflict);
+        }
+        tables.record(receipt);
+        match sealed {
+            Some(sealed) => tables.queues.insert(row, sealed),
+            None => tables.queues.remove(&row),
+        };
+        Ok(())
     }
 
     async fn register_incarnation(
@@ -353,6 +364,25 @@ impl Store for Memory {
         Ok(())
     }
 
+    async fn delete_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let owner = tables.pools.get(&pool).ok_or(StoreError::Absent)?;
+        if *owner != owner_tag {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.pools.remove(&pool);
+        tables.key_packages.retain(|set, _| set.pool != pool);
+        tables.last_resort.retain(|(of, _), _| *of != pool);
+        Ok(())
+    }
+
     async fn claimable_set(
         &self,
         pool: Row,
@@ -439,6 +469,30 @@ impl Store for Memory {
             .map(|(_, sealed)| sealed.clone()))
     }
 
+    async fn delete_handle(
+        &self,
+        row: Row,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let (owner, _) = tables.handles.get(&row).ok_or(StoreError::Absent)?;
+        if *owner != owner_tag {
+            return Err(StoreError::Taken);
+        }
+        tables.record(receipt);
+        tables.handles.remove(&row);
+        Ok(())
+    }
+
+    async fn is_spent(&self, spends: Vec<Spend>) -> Result<bool, StoreError> {
+        let tables = self.tables();
+        Ok(spends
+            .iter()
+            .any(|spend| tables.spent.contains(&(spend.issuer_key_id, spend.row))))
+    }
+
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
         let mut tables = self.tables();
         tables.admit(&receipt)?;
@@ -470,6 +524,12 @@ impl Store for Memory {
             .last_resort
             .retain(|_, (expiry_day, _)| *expiry_day >= key_packages);
         Ok(())
+    }
+
+    async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let tables = self.tables();
+        let keys: BTreeSet<[u8; 32]> = tables.spent.iter().map(|(key, _)| *key).collect();
+        Ok(keys.into_iter().collect())
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

@@ -1,0 +1,153 @@
+//! Removals by the service (draft-robert-mimi-delivery-service §DS-induced removals): it proposes, as an
+//! external sender, the removal of leaves whose queue is gone or has not been read for too long. It can read a
+//! group only inside a request that brings the state key, so that is where they are found: by whoever delivers.
+
+use crypto::sign::{LeafKeyPair, Scheme};
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use openmls::prelude::{
+    Extensions, ExternalProposal, GroupContext, GroupEpoch, GroupId as MlsGroupId, LeafNodeIndex,
+    SenderExtensionIndex, SignatureScheme,
+};
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::signatures::{Signer, SignerError};
+use openmls_traits::types::SignatureScheme as TraitScheme;
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+
+use super::proposals::{Origin, PendingProposal};
+use super::roster::{Roster, ServiceSender};
+use super::tree::Tree;
+use crate::error::DsError;
+use crate::service_state::DeliveryService;
+
+struct ServiceSigner<'k>(&'k LeafKeyPair);
+
+impl Signer for ServiceSigner<'_> {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        Ok(self.0.sign_bytes(payload))
+    }
+
+    fn signature_scheme(&self) -> TraitScheme {
+        match self.0.scheme() {
+            Scheme::Ed25519 => SignatureScheme::ED25519,
+            Scheme::EcdsaP256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
+    }
+}
+
+/// The scheme of a group's signatures, if the service has a key for it.
+#[must_use]
+pub fn scheme(tree: &Tree) -> Option<Scheme> {
+    match tree.group.ciphersuite().signature_algorithm() {
+        SignatureScheme::ED25519 => Some(Scheme::Ed25519),
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Some(Scheme::EcdsaP256),
+        _ => None,
+    }
+}
+
+/// Signature keys of the group's external senders, in their order. openmls shows them only encoded: the key is
+/// the first field (RFC 9420 §12.1.8.1).
+#[must_use]
+pub fn external_sender_keys(tree: &Tree) -> Vec<Vec<u8>> {
+    keys_in(tree.group.group_context().extensions())
+}
+
+fn keys_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
+    extensions
+        .external_senders()
+        .into_iter()
+        .flatten()
+        .map(|sender| {
+            let encoded = sender.tls_serialize_detached().unwrap_or_default();
+            VLBytes::tls_deserialize_bytes(&encoded)
+                .map(|(key, _)| key.into())
+                .unwrap_or_default()
+        })
+        .collect()
+}
+
+/// The service's place among the external senders of a group: under its newest key that the group knows.
+#[must_use]
+pub fn service_sender(service: &DeliveryService, tree: &Tree) -> Option<ServiceSender<'static>> {
+    let scheme = scheme(tree)?;
+    let listed = external_sender_keys(tree);
+    service
+        .keys
+        .external_senders()
+        .iter()
+        .rev()
+        .find_map(|key| {
+            let public = key.of(scheme).public();
+            let index = listed.iter().position(|key| *key == public)?;
+            Some(ServiceSender {
+                index: u32::try_from(index).ok()?,
+                public_key: public.into(),
+            })
+        })
+}
+
+/// Proposals to remove these leaves in the roster's epoch. None for a group that does not list the service.
+///
+/// # Errors
+/// [`DsError::Internal`].
+pub fn propose(
+    service: &DeliveryService,
+    group_id: &GroupId,
+    roster: &Roster<'_>,
+    leaves: &[u32],
+) -> Result<Vec<PendingProposal>, DsError> {
+    let Some(sender) = &roster.service_sender else {
+        return Ok(Vec::new());
+    };
+    let key = service.keys.external_senders().iter().find_map(|key| {
+        [&key.ed25519, &key.p256]
+            .into_iter()
+            .find(|key| key.public() == sender.public_key.as_ref())
+    });
+    let Some(key) = key else {
+        return Ok(Vec::new());
+    };
+    leaves
+        .iter()
+        .map(|leaf| {
+            let message = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
+                LeafNodeIndex::new(*leaf),
+                MlsGroupId::from_slice(&group_id.0),
+                GroupEpoch::from(roster.epoch),
+                &ServiceSigner(key),
+                SenderExtensionIndex::new(sender.index),
+            )
+            .map_err(|_| DsError::Internal("removal proposal"))?
+            .tls_serialize_detached()
+            .map_err(|_| DsError::Internal("removal proposal"))?;
+            Ok(PendingProposal {
+                message,
+                origin: Origin::Service(*leaf),
+                new_member: None,
+            })
+        })
+        .collect()
+}
+
+/// A change of the group context must not unlist the service.
+///
+/// # Errors
+/// [`ProblemType::InvalidCommit`].
+pub fn check_listed(
+    service: &DeliveryService,
+    tree: &Tree,
+    next: &Extensions<GroupContext>,
+) -> Result<(), DsError> {
+    let scheme = scheme(tree).ok_or(ProblemType::UnsupportedCiphersuite)?;
+    let listed = keys_in(next);
+    if service
+        .keys
+        .external_senders()
+        .iter()
+        .any(|key| listed.contains(&key.of(scheme).public()))
+    {
+        Ok(())
+    } else {
+        Err(ProblemType::InvalidCommit.into())
+    }
+}

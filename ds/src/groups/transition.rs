@@ -1,0 +1,474 @@
+//! What a commit leads to: decided on opened state, then written in one transition with every delivery.
+
+use std::borrow::Cow;
+
+use crypto::keys::{JoinKey, Lookup as _, StateKey};
+use crypto::sealing::{self, Place};
+use openmls::prelude::{
+    LeafNodeIndex, ProcessedMessageContent, PublicMessageIn, Sender, StagedCommit,
+};
+use openmls_rust_crypto::RustCrypto;
+use protocol::codec::opaque;
+use protocol::delivery::{Payload, WelcomeDelivery};
+use protocol::groups::{CommitAad, EpochAccepted, JoinRecordContent, WelcomeUpload};
+use protocol::ids::GroupId;
+use protocol::policy::Capabilities;
+use protocol::problem::ProblemType;
+use protocol::time::day_of;
+use protocol::{Operation, Wire};
+use zeroize::Zeroizing;
+
+use super::commit::{Attempt, Joiner};
+use super::proposals::PendingProposals;
+use super::roster::{Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession};
+use super::rules::{self, Case, Effect};
+use super::tree::{Fields, Tree};
+use super::{join, recipients, removals};
+use crate::error::DsError;
+use crate::queues::deliver::{self, Origin, Prepared, Recipient};
+use crate::request::Request;
+use crate::service_state::DeliveryService;
+use crate::store::{
+    Advance, DayRow, Deliveries, GroupDeletion, ProposalsChange, StoredGroup, Version,
+};
+
+/// A commit that is valid, and the state after it.
+pub(super) struct Decision<'r> {
+    expected: Version,
+    next: Roster<'r>,
+    tree: Vec<u8>,
+    join_record: Option<(DayRow, Vec<u8>)>,
+    /// Whoever was a member before, the committer and the removed included: all see how the epoch ended.
+    commit_recipients: Vec<Recipient>,
+    /// Whoever came in by this commit and has a Welcome.
+    welcome_recipients: Vec<Recipient>,
+    removed: Vec<u32>,
+    committer: Option<u32>,
+    reinitialized_as: Option<GroupId>,
+    /// The service's own proposals, which the commit could not cover and has invalidated.
+    to_propose_again: Vec<u32>,
+    dropped_recovery_records: Vec<crypto::rows::Row>,
+    dropped_join_records: Vec<DayRow>,
+}
+
+impl Attempt<'_> {
+    pub(super) fn decide<'r>(
+        &self,
+        service: &DeliveryService,
+        roster: &Roster<'r>,
+        stored: &StoredGroup,
+        message: PublicMessageIn,
+        joiner: Joiner<'_>,
+    ) -> Result<Decision<'r>, DsError> {
+        let crypto = RustCrypto::default();
+        let sealed_tree = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;
+        let mut tree = Tree::open(
+            &self.group_id,
+            &self.key,
+            roster.tree_version.as_ref(),
+            sealed_tree,
+        )?;
+        debug_assert_eq!(roster_is_tree(roster, &tree), Ok(()));
+        let pending = PendingProposals::of_group(&self.group_id, &self.key, roster, stored)?;
+        pending.hand_to(&mut tree, &crypto)?;
+        let sender = message.sender().clone();
+        let processed = tree
+            .group
+            .process_message(&crypto, message)
+            .map_err(|_| ProblemType::InvalidCommit)?;
+        let aad = CommitAad::decode(processed.aad()).map_err(|_| ProblemType::InvalidCommit)?;
+        let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
+            return Err(ProblemType::InvalidCommit.into());
+        };
+        let case = Case {
+            operation: self.operation,
+            sender: sender.clone(),
+            permission: joiner.map(|(permission, _)| permission),
+            staged: &staged,
+            aad: &aad,
+            rotates: self.next_key.is_some(),
+            roster,
+            tree: &tree,
+            policy: tree.policy()?,
+            pending: &pending,
+        };
+        let effect = rules::judge(service, &case)?;
+        let signer = signer(&tree, &sender, &staged)?;
+        let fields = tree.advance(&crypto, *staged, signer, self.partial)?;
+        // The request is the joiner's own: signed by the key of the leaf that it brings.
+        if let Some((_, key)) = joiner
+            && tree
+                .group
+                .leaf(signer)
+                .map(|leaf| leaf.signature_key().as_slice())
+                != Some(key)
+        {
+            return Err(ProblemType::BadSignature.into());
+        }
+        self.conclude(
+            service,
+            roster,
+            stored.version,
+            (&tree, fields),
+            effect,
+            (signer, &sender),
+        )
+    }
+
+    fn conclude<'r>(
+        &self,
+        service: &DeliveryService,
+        roster: &Roster<'r>,
+        expected: Version,
+        (tree, fields): (&Tree, Fields),
+        effect: Effect,
+        (signer, sender): (LeafNodeIndex, &Sender),
+    ) -> Result<Decision<'r>, DsError> {
+        let removed = effect.removed.clone();
+        let reinitialized_as = effect.reinitialized_as;
+        let key_packages_until = effect.key_packages_until;
+        let committer = match sender {
+            Sender::Member(index) => Some(index.u32()),
+            _ => None,
+        };
+        let (leaves, added) = self.next_leaves(service, roster, tree, effect, signer)?;
+        let today = day_of(self.now_ms);
+        let former_key = committer
+            .and_then(|index| roster.leaf(index))
+            .map(|leaf| leaf.signature_key.as_ref())
+            .filter(|former| {
+                tree.group
+                    .leaf(signer)
+                    .is_some_and(|leaf| leaf.signature_key().as_slice() != *former)
+            })
+            .map(|former| Cow::Owned(former.to_vec()));
+        let policy = tree.policy()?;
+        let tree_version = crypto::random()?;
+        let mut next = roster.next(
+            leaves,
+            |pseudonym| {
+                policy
+                    .as_ref()
+                    .map_or(Capabilities::ALL, |policy| policy.capabilities(pseudonym))
+            },
+            Succession {
+                commit: RecentCommit {
+                    epoch: tree.group.group_context().epoch().as_u64(),
+                    digest: self.digest(),
+                    accepted_timestamp_ms: self.now_ms,
+                    former_key,
+                },
+                rotates: self.next_key.is_some(),
+                tree_version,
+                service_sender: removals::service_sender(service, tree),
+                reinitializes: reinitialized_as.is_some(),
+                today,
+            },
+        );
+        debug_assert_eq!(roster_is_tree(&next, tree), Ok(()));
+        let mut dropped_join_records = next.take_finished_join_records(today);
+        let mut dropped_recovery_records =
+            roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
+        dropped_recovery_records
+            .extend(roster.join_code_rows(service, |code| code.expiry_day < today));
+        if self.operation == Operation::DeleteGroup {
+            dropped_recovery_records = roster.recovery_rows(service, |_| true);
+            dropped_recovery_records.extend(roster.join_code_rows(service, |_| true));
+            dropped_join_records = roster.join_record_rows().collect();
+        }
+        let key = self.next_key.as_ref().unwrap_or(&self.key);
+        let join_record = self
+            .welcome
+            .map(|welcome| self.join_record(service, &next, tree, key, welcome))
+            .transpose()?;
+        if let Some((at, _)) = &join_record {
+            next.join_records
+                .push(OpenJoinRecord::new(*at, added.clone(), key_packages_until));
+        }
+        let to_propose_again = roster
+            .pending_removals
+            .iter()
+            .filter(|pending| pending.by_service && !removed.contains(&pending.leaf))
+            .map(|pending| pending.leaf)
+            .collect();
+        Ok(Decision {
+            expected,
+            tree: tree.seal(&self.group_id, key, &tree_version, fields)?,
+            join_record,
+            commit_recipients: recipients(service, roster.leaves().iter())?,
+            welcome_recipients: recipients(
+                service,
+                next.leaves()
+                    .iter()
+                    .filter(|leaf| self.welcome.is_some() && added.contains(&leaf.index)),
+            )?,
+            removed,
+            committer,
+            reinitialized_as,
+            to_propose_again,
+            dropped_recovery_records,
+            dropped_join_records,
+            next,
+        })
+    }
+
+    /// The roster follows the tree: who is a member is read from the merged tree, in this one place.
+    fn next_leaves<'r>(
+        &self,
+        service: &DeliveryService,
+        roster: &Roster<'r>,
+        tree: &Tree,
+        effect: Effect,
+        signer: LeafNodeIndex,
+    ) -> Result<(Vec<Leaf<'r>>, Vec<u32>), DsError> {
+        let Effect {
+            added,
+            removed,
+            committer,
+            ..
+        } = effect;
+        let mut arrivals = added.into_iter();
+        let mut committer = committer;
+        let mut leaves = Vec::with_capacity(roster.leaves().len().saturating_add(arrivals.len()));
+        let mut added_indices = Vec::new();
+        // Adds fill the leftmost free leaves in their order (RFC 9420 §12.1.1), so new indices come in
+        // the order of the Adds.
+        for (index, node) in tree.group.treesync().full_leaves() {
+            let index = index.u32();
+            let leaf = match roster.leaf(index).filter(|_| !removed.contains(&index)) {
+                Some(old) if index == signer.u32() => match committer.take() {
+                    Some((claims, new_link_key)) => {
+                        let link_key = new_link_key
+                            .unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
+                        claims
+                            .into_leaf(service, index, &link_key)?
+                            .with_content_of(old)
+                    }
+                    None => old.clone(),
+                },
+                Some(old) => old.clone(),
+                None => {
+                    let (claims, link_key) = arrivals
+                        .next()
+                        .ok_or(DsError::Internal("roster is not the tree's"))?;
+                    added_indices.push(index);
+                    let mut leaf = claims.into_leaf(service, index, &link_key)?;
+                    leaf.since_epoch = tree.group.group_context().epoch().as_u64();
+                    match self.joiner_recovery_secret {
+                        Some(secret) => leaf.with_recovery_secret(secret.expose()),
+                        None => leaf,
+                    }
+                }
+            };
+            if node.signature_key().as_slice() != leaf.signature_key.as_ref() {
+                return Err(DsError::Internal("roster is not the tree's"));
+            }
+            leaves.push(leaf);
+        }
+        if arrivals.next().is_some() {
+            return Err(DsError::Internal("roster is not the tree's"));
+        }
+        Ok((leaves, added_indices))
+    }
+
+    fn join_record(
+        &self,
+        service: &DeliveryService,
+        next: &Roster<'_>,
+        tree: &Tree,
+        key: &StateKey,
+        welcome: &WelcomeUpload,
+    ) -> Result<(DayRow, Vec<u8>), DsError> {
+        let join_key = JoinKey::from(&welcome.join_key);
+        let lookup = join_key.lookup();
+        let content = JoinRecordContent {
+            ratchet_tree: opaque(tree.ratchet_tree()?),
+            state_key: key.to_wire(),
+            leaves: join::link_keys(next),
+        };
+        let bytes = Zeroizing::new(content.encode());
+        let at = Place {
+            table: "join_records",
+            row: &lookup.0,
+            part: "record",
+        };
+        let sealed = sealing::seal(join_key.expose(), at, &bytes)?;
+        Ok((
+            DayRow {
+                day: day_of(self.now_ms),
+                row: service.rows().join_record(&lookup),
+            },
+            sealed,
+        ))
+    }
+
+    pub(super) async fn carry_out<T>(
+        &self,
+        service: &DeliveryService,
+        request: &Request<T>,
+        price: usize,
+        decision: Decision<'_>,
+    ) -> Result<EpochAccepted, DsError> {
+        if let Some(successor) = &decision.reinitialized_as {
+            join::require_reserved(service, successor, self.now_ms).await?;
+        }
+        let mut prepared = Prepared::default();
+        let origin = Origin::Group(self.group_id);
+        deliver::prepare(
+            service,
+            &mut prepared,
+            origin,
+            &decision.commit_recipients,
+            &Payload::Commit(opaque(self.commit)),
+            self.now_ms,
+        )
+        .await?;
+        let mut gone: Vec<u32> = prepared
+            .take_gone()
+            .into_iter()
+            .filter(|leaf| !decision.removed.contains(leaf))
+            .collect();
+        if let Some(welcome) = self.welcome {
+            let payload = Payload::Welcome(WelcomeDelivery {
+                welcome: welcome.welcome.clone(),
+                sealed_join_info: welcome.sealed_join_info.clone(),
+            });
+            deliver::prepare(
+                service,
+                &mut prepared,
+                origin,
+                &decision.welcome_recipients,
+                &payload,
+                self.now_ms,
+            )
+            .await?;
+            gone.extend(prepared.take_gone());
+        }
+        let response = EpochAccepted {
+            epoch: decision.next.epoch,
+            accepted_timestamp_ms: self.now_ms,
+        };
+        let receipt = request.receipt(service, price, &response.encode())?;
+        if self.operation == Operation::DeleteGroup {
+            let deletion = GroupDeletion {
+                group: service.rows().group(&self.group_id),
+                expected: decision.expected,
+                dropped_recovery_records: decision.dropped_recovery_records,
+                dropped_join_records: decision.dropped_join_records,
+                deliveries: std::mem::take(&mut prepared.deliveries),
+            };
+            service.store.delete_group(deletion, receipt).await?;
+            prepared.done(service);
+            return Ok(response);
+        }
+        gone.extend(&decision.to_propose_again);
+        // Whoever asks is there.
+        gone.retain(|leaf| Some(*leaf) != decision.committer);
+        let mut advance = self.advance(service, decision, gone, &mut prepared).await?;
+        advance.deliveries = std::mem::take(&mut prepared.deliveries);
+        service.store.advance_group(advance, receipt).await?;
+        prepared.done(service);
+        Ok(response)
+    }
+
+    async fn advance(
+        &self,
+        service: &DeliveryService,
+        decision: Decision<'_>,
+        mut gone: Vec<u32>,
+        prepared: &mut Prepared,
+    ) -> Result<Advance, DsError> {
+        let Decision { mut next, .. } = decision;
+        let key = self.next_key.as_ref().unwrap_or(&self.key);
+        let version: Version = crypto::random()?;
+        gone.sort_unstable();
+        gone.dedup();
+        gone.retain(|leaf| next.leaf(*leaf).is_some());
+        let proposals = removals::propose(service, &self.group_id, &next, &gone)?;
+        let proposals = if proposals.is_empty() {
+            ProposalsChange::Clear
+        } else {
+            next.pending_removals = gone
+                .iter()
+                .map(|leaf| PendingRemoval {
+                    leaf: *leaf,
+                    by_service: true,
+                })
+                .collect();
+            next.proposals_version = Some(version);
+            let everybody = recipients(service, next.leaves().iter())?;
+            let origin = Origin::Group(self.group_id);
+            for proposal in &proposals {
+                let payload = Payload::Proposal(opaque(proposal.message.as_slice()));
+                deliver::prepare(service, prepared, origin, &everybody, &payload, self.now_ms)
+                    .await?;
+            }
+            let mut part = PendingProposals::of(proposals);
+            ProposalsChange::Put(part.seal(&self.group_id, key, &version)?)
+        };
+        let mut recovery_records = Vec::new();
+        if let Some(next_key) = &self.next_key {
+            recovery_records = join::recovery_records(service, &next, next_key)?;
+        }
+        Ok(Advance {
+            group: service.rows().group(&self.group_id),
+            expected: decision.expected,
+            next: version,
+            roster: next.seal(&self.group_id, key, &version)?,
+            tree: Some(decision.tree),
+            proposals,
+            join_record: decision.join_record,
+            dropped_join_records: decision.dropped_join_records,
+            recovery_records,
+            dropped_recovery_records: decision.dropped_recovery_records,
+            deliveries: Deliveries::default(),
+        })
+    }
+}
+
+fn signer(tree: &Tree, sender: &Sender, staged: &StagedCommit) -> Result<LeafNodeIndex, DsError> {
+    match sender {
+        Sender::Member(index) => Ok(*index),
+        Sender::NewMemberCommit => tree
+            .group
+            .ext_commit_sender_index(staged)
+            .map_err(|_| ProblemType::InvalidCommit.into()),
+        Sender::External(_) | Sender::NewMemberProposal => Err(ProblemType::InvalidCommit.into()),
+    }
+}
+
+/// Roster and tree have the same leaves, keys, pseudonyms and capabilities: checked in debug builds and by the
+/// tests after every transition.
+///
+/// # Errors
+/// What differs.
+pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
+    use crypto::credential::PseudonymousCredential;
+    if roster.epoch != tree.group.group_context().epoch().as_u64() {
+        return Err("epoch");
+    }
+    if roster.ciphersuite != u16::from(tree.group.ciphersuite()) {
+        return Err("ciphersuite");
+    }
+    let policy = tree.policy().map_err(|_| "policy")?;
+    let mut leaves = roster.leaves().iter();
+    for (index, node) in tree.group.treesync().full_leaves() {
+        let leaf = leaves.next().ok_or("a leaf is missing in the roster")?;
+        let credential = PseudonymousCredential::decode(node.credential().serialized_content())
+            .map_err(|_| "credential")?;
+        let capabilities = policy.as_ref().map_or(Capabilities::ALL, |policy| {
+            policy.capabilities(&leaf.user_pseudonym)
+        });
+        if leaf.index != index.u32()
+            || leaf.signature_key.as_ref() != node.signature_key().as_slice()
+            || leaf.user_pseudonym.as_ref() != credential.user_pseudonym.as_slice()
+            || leaf.capabilities() != capabilities
+        {
+            return Err("a leaf differs");
+        }
+    }
+    if leaves.next().is_some() {
+        return Err("a leaf is missing in the tree");
+    }
+    Ok(())
+}

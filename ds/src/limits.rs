@@ -1,0 +1,62 @@
+//! Bounds on what a request holds, each with a default, a configuration key (`max_…` in `[limits]`) and
+//! one problem: [`ProblemType::LimitExceeded`].
+
+use protocol::problem::ProblemType;
+
+/// Longest payload that can still be fetched: a gateway passes answers of 2 MiB, and padding to a
+/// Padmé size adds a few per cent.
+pub const LARGEST_PAYLOAD: usize = 3 * 512 * 1024;
+
+/// See `sample.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// An application message.
+    pub message_bytes: usize,
+    /// A commit.
+    pub commit_bytes: usize,
+    /// A Welcome with its sealed join information.
+    pub welcome_bytes: usize,
+    /// A GroupInfo, or the part of it that a committer sends.
+    pub group_info_bytes: usize,
+    /// The tree of a new group: one leaf.
+    pub new_tree_bytes: usize,
+    /// A sealed KeyPackage set.
+    pub key_package_set_bytes: usize,
+    /// A proposal that stands alone.
+    pub proposal_bytes: usize,
+    /// Leaves of a group.
+    pub members: usize,
+    /// Proposals that a commit covers.
+    pub proposals: usize,
+    /// Proposals that are pending in a group.
+    pub pending_proposals: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1024 * 1024,
+            commit_bytes: 1024 * 1024,
+            welcome_bytes: 1024 * 1024,
+            group_info_bytes: 16 * 1024,
+            new_tree_bytes: 16 * 1024,
+            key_package_set_bytes: 64 * 1024,
+            proposal_bytes: 16 * 1024,
+            members: 5000,
+            proposals: 5000,
+            pending_proposals: 256,
+        }
+    }
+}
+
+/// Checks a length against its bound.
+///
+/// # Errors
+/// [`ProblemType::LimitExceeded`].
+pub fn within(bytes: usize, limit: usize) -> Result<(), ProblemType> {
+    if bytes <= limit {
+        Ok(())
+    } else {
+        Err(ProblemType::LimitExceeded)
+    }
+}

@@ -1,0 +1,418 @@
+//! Roles and participants of a group, as group context data that its members agree on (after
+//! draft-ietf-mimi-room-policy). The service and every client judge by these same functions; a rule
+//! refuses only what is unambiguously against the policy of the epoch that a commit or message names.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+/// The MLS group context extension with a [`GroupPolicy`] (RFC 9420 §17.3, private use).
+pub const POLICY_EXTENSION: u16 = 0xf0c3;
+
+/// The version of [`GroupPolicy`] that this crate speaks.
+pub const POLICY_VERSION: u16 = 1;
+
+/// Most roles of a group.
+pub const MAX_ROLES: usize = 32;
+/// Most listed participants of a group.
+pub const MAX_PARTICIPANTS: usize = 4096;
+/// Longest name of a role, bytes.
+pub const MAX_ROLE_NAME: usize = 64;
+
+/// A set of capabilities: one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Capabilities(pub u16);
+
+impl Capabilities {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Add users, and make join codes.
+    pub const ADD: Self = Self(1);
+    /// Remove users.
+    pub const REMOVE: Self = Self(2);
+    /// Change the policy.
+    pub const SET_ROLE: Self = Self(4);
+    /// Send application messages.
+    pub const SEND: Self = Self(8);
+    /// Delete the group, or re-initialise it as another.
+    pub const DELETE: Self = Self(16);
+    /// Everything.
+    pub const ALL: Self = Self(31);
+
+    /// Whether all of `other` are in this set.
+    #[must_use]
+    pub const fn contain(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These but not `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Role {
+    /// Names it in this policy.
+    pub number: u8,
+    /// UTF-8, for people.
+    pub name: VLBytes,
+    /// What its holders may do.
+    pub capabilities: Capabilities,
+}
+
+/// How a participant stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Standing {
+    /// May do what the role allows.
+    Active = 1,
+    /// Has left or is away; keeps the role for its return, and may do nothing meanwhile.
+    Inactive = 2,
+    /// As active, but may not send.
+    Muted = 3,
+    /// May do nothing and may not come in.
+    Banned = 4,
+}
+
+/// A user whose role or standing is not the default.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Participant {
+    /// As in the user's leaves.
+    pub user_pseudonym: VLBytes,
+    /// [`Role::number`].
+    pub role: u8,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// The policy of a group. A user who is not listed is active in the default role, so that adding one
+/// changes nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct GroupPolicy {
+    /// [`POLICY_VERSION`].
+    pub version: u16,
+    /// By number, ascending.
+    pub roles: Vec<Role>,
+    /// The role of whoever is not listed.
+    pub default_role: u8,
+    /// By pseudonym, ascending.
+    pub participants: Vec<Participant>,
+}
+
+/// Why a policy, or a change of one, is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Unknown version, too much of something, out of order, or a role that is not there.
+    #[error("the policy is malformed")]
+    Malformed,
+    /// The committer may not change the policy, or not in this way.
+    #[error("the change is not the committer's to make")]
+    NotAllowed,
+    /// Nobody would be left who could change it again.
+    #[error("nobody could change the policy any more")]
+    NoAdmin,
+}
+
+impl GroupPolicy {
+    /// The number of the ready-made role with every capability.
+    pub const ADMIN: u8 = 0;
+    /// The number of the ready-made default role: add and send.
+    pub const MEMBER: u8 = 1;
+
+    /// The policy of a new group: its creator is an admin, everybody else a member.
+    #[must_use]
+    pub fn of_creator(user_pseudonym: VLBytes) -> Self {
+        Self {
+            version: POLICY_VERSION,
+            roles: vec![
+                Role {
+                    number: Self::ADMIN,
+                    name: VLBytes::new(b"admin".to_vec()),
+                    capabilities: Capabilities::ALL,
+                },
+                Role {
+                    number: Self::MEMBER,
+                    name: VLBytes::new(b"member".to_vec()),
+                    capabilities: Capabilities::ADD.and(Capabilities::SEND),
+                },
+            ],
+            default_role: Self::MEMBER,
+            participants: vec![Participant {
+                user_pseudonym,
+                role: Self::ADMIN,
+                standing: Standing::Active,
+            }],
+        }
+    }
+
+    /// Checks what must hold of every policy.
+    ///
+    /// # Errors
+    /// [`PolicyError::Malformed`].
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let ordered_roles = self.roles.is_sorted_by(|a, b| a.number < b.number);
+        let ordered_participants = self
+            .participants
+            .is_sorted_by(|a, b| a.user_pseudonym.as_slice() < b.user_pseudonym.as_slice());
+        let sound_roles = self.roles.iter().all(|role| {
+            Capabilities::ALL.contain(role.capabilities)
+                && role.name.as_slice().len() <= MAX_ROLE_NAME
+        });
+        let known_roles = self.role(self.default_role).is_some()
+            && self
+                .participants
+                .iter()
+                .all(|participant| self.role(participant.role).is_some());
+        if self.version == POLICY_VERSION
+            && self.roles.len() <= MAX_ROLES
+            && self.participants.len() <= MAX_PARTICIPANTS
+            && ordered_roles
+            && ordered_participants
+            && sound_roles
+            && known_roles
+        {
+            Ok(())
+        } else {
+            Err(PolicyError::Malformed)
+        }
+    }
+
+    fn role(&self, number: u8) -> Option<&Role> {
+        let at = self
+            .roles
+            .binary_search_by_key(&number, |role| role.number)
+            .ok()?;
+        self.roles.get(at)
+    }
+
+    /// The listing of a user, if there is one.
+    #[must_use]
+    pub fn participant(&self, user_pseudonym: &[u8]) -> Option<&Participant> {
+        let at = self
+            .participants
+            .binary_search_by(|participant| {
+                participant.user_pseudonym.as_slice().cmp(user_pseudonym)
+            })
+            .ok()?;
+        self.participants.get(at)
+    }
+
+    /// Role and standing of a user.
+    #[must_use]
+    pub fn standing(&self, user_pseudonym: &[u8]) -> (u8, Standing) {
+        self.participant(user_pseudonym)
+            .map_or((self.default_role, Standing::Active), |participant| {
+                (participant.role, participant.standing)
+            })
+    }
+
+    /// What a user may do.
+    #[must_use]
+    pub fn capabilities(&self, user_pseudonym: &[u8]) -> Capabilities {
+        let (role, standing) = self.standing(user_pseudonym);
+        let role = self
+            .role(role)
+            .map_or(Capabilities::NONE, |role| role.capabilities);
+        match standing {
+            Standing::Active => role,
+            Standing::Muted => role.without(Capabilities::SEND),
+            Standing::Inactive | Standing::Banned => Capabilities::NONE,
+        }
+    }
+
+    /// Whether a user is kept out.
+    #[must_use]
+    pub fn bans(&self, user_pseudonym: &[u8]) -> bool {
+        self.standing(user_pseudonym).1 == Standing::Banned
+    }
+
+    /// The same policy with a user's role and standing set.
+    #[must_use]
+    pub fn with(&self, user_pseudonym: &[u8], role: u8, standing: Standing) -> Self {
+        let mut next = self.clone();
+        next.participants
+            .retain(|participant| participant.user_pseudonym.as_slice() != user_pseudonym);
+        if (role, standing) != (self.default_role, Standing::Active) {
+            let at = next.participants.partition_point(|participant| {
+                participant.user_pseudonym.as_slice() < user_pseudonym
+            });
+            next.participants.insert(
+                at,
+                Participant {
+                    user_pseudonym: VLBytes::new(user_pseudonym.to_vec()),
+                    role,
+                    standing,
+                },
+            );
+        }
+        next
+    }
+
+    /// Judges a change by `actor` in a group of `members` (user pseudonyms): who may set roles cannot
+    /// give, or take from others, what he does not have himself, and somebody must remain who may.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn check_change<'m>(
+        &self,
+        next: &Self,
+        actor: &[u8],
+        members: impl Iterator<Item = &'m [u8]> + Clone,
+    ) -> Result<(), PolicyError> {
+        next.check()?;
+        let own = self.capabilities(actor);
+        if !own.contain(Capabilities::SET_ROLE) {
+            return Err(PolicyError::NotAllowed);
+        }
+        for role in next.roles.iter().filter(|role| !self.roles.contains(role)) {
+            let before = self
+                .role(role.number)
+                .map_or(Capabilities::NONE, |role| role.capabilities);
+            if !own.contain(role.capabilities.and(before)) {
+                return Err(PolicyError::NotAllowed);
+            }
+        }
+        let overreaches = |pseudonym: &[u8]| {
+            let (before, after) = (self.capabilities(pseudonym), next.capabilities(pseudonym));
+            pseudonym != actor && before != after && !own.contain(before.and(after))
+        };
+        let mut listed = self.participants.iter().chain(&next.participants);
+        if listed.any(|participant| overreaches(participant.user_pseudonym.as_slice()))
+            || members.clone().any(overreaches)
+        {
+            return Err(PolicyError::NotAllowed);
+        }
+        let mut members = members;
+        if members.any(|pseudonym| next.capabilities(pseudonym).contain(Capabilities::SET_ROLE)) {
+            Ok(())
+        } else {
+            Err(PolicyError::NoAdmin)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ALICE: &[u8] = b"alice";
+    const BOB: &[u8] = b"bob";
+    const CAROL: &[u8] = b"carol";
+
+    fn policy() -> GroupPolicy {
+        GroupPolicy::of_creator(VLBytes::new(ALICE.to_vec()))
+    }
+
+    fn members() -> impl Iterator<Item = &'static [u8]> + Clone {
+        [ALICE, BOB, CAROL].into_iter()
+    }
+
+    #[test]
+    fn the_creator_may_do_everything_and_others_add_and_send() {
+        let policy = policy();
+        policy.check().unwrap();
+        assert_eq!(policy.capabilities(ALICE), Capabilities::ALL);
+        assert_eq!(
+            policy.capabilities(BOB),
+            Capabilities::ADD.and(Capabilities::SEND)
+        );
+    }
+
+    #[test]
+    fn muted_banned_and_inactive_users_lose_what_their_standing_takes() {
+        let policy = policy()
+            .with(BOB, GroupPolicy::MEMBER, Standing::Muted)
+            .with(CAROL, GroupPolicy::ADMIN, Standing::Banned);
+        policy.check().unwrap();
+        assert_eq!(policy.capabilities(BOB), Capabilities::ADD);
+        assert_eq!(policy.capabilities(CAROL), Capabilities::NONE);
+        assert!(policy.bans(CAROL) && !policy.bans(BOB));
+    }
+
+    #[test]
+    fn a_member_cannot_change_the_policy() {
+        let next = policy().with(BOB, GroupPolicy::ADMIN, Standing::Active);
+        assert_eq!(
+            policy().check_change(&next, BOB, members()),
+            Err(PolicyError::NotAllowed)
+        );
+        assert_eq!(policy().check_change(&next, ALICE, members()), Ok(()));
+    }
+
+    #[test]
+    fn who_may_set_roles_cannot_give_or_take_what_he_does_not_have() {
+        let mut policy = policy();
+        policy.roles.push(Role {
+            number: 2,
+            name: VLBytes::new(b"moderator".to_vec()),
+            capabilities: Capabilities::SET_ROLE
+                .and(Capabilities::SEND)
+                .and(Capabilities::ADD),
+        });
+        let policy = policy.with(BOB, 2, Standing::Active);
+        policy.check().unwrap();
+        let raised = policy.with(CAROL, GroupPolicy::ADMIN, Standing::Active);
+        let deposed = policy.with(ALICE, GroupPolicy::MEMBER, Standing::Active);
+        let muted = policy.with(CAROL, GroupPolicy::MEMBER, Standing::Muted);
+        let mut widened = policy.clone();
+        if let Some(role) = widened.roles.get_mut(2) {
+            role.capabilities = Capabilities::ALL;
+        }
+        for refused in [&raised, &deposed, &widened] {
+            assert_eq!(
+                policy.check_change(refused, BOB, members()),
+                Err(PolicyError::NotAllowed)
+            );
+        }
+        assert_eq!(policy.check_change(&muted, BOB, members()), Ok(()));
+    }
+
+    #[test]
+    fn the_last_admin_cannot_step_down() {
+        let next = policy().with(ALICE, GroupPolicy::MEMBER, Standing::Active);
+        assert_eq!(
+            policy().check_change(&next, ALICE, members()),
+            Err(PolicyError::NoAdmin)
+        );
+    }
+
+    #[test]
+    fn a_change_of_the_default_role_is_a_change_for_every_member() {
+        let mut policy = policy();
+        policy.roles.push(Role {
+            number: 2,
+            name: VLBytes::new(b"usher".to_vec()),
+            capabilities: Capabilities::SET_ROLE,
+        });
+        let policy = policy.with(BOB, 2, Standing::Active);
+        let mut next = policy.clone();
+        next.default_role = GroupPolicy::ADMIN;
+        assert_eq!(
+            policy.check_change(&next, BOB, members()),
+            Err(PolicyError::NotAllowed)
+        );
+    }
+
+    #[test]
+    fn policies_that_say_two_things_are_malformed() {
+        let mut twice = policy();
+        twice.participants.extend(policy().participants);
+        let mut unknown_role = policy();
+        unknown_role.default_role = 9;
+        let mut unknown_capability = policy();
+        if let Some(role) = unknown_capability.roles.first_mut() {
+            role.capabilities = Capabilities(1 << 15);
+        }
+        for policy in [twice, unknown_role, unknown_capability] {
+            assert_eq!(policy.check(), Err(PolicyError::Malformed));
+        }
+    }
+}
