@@ -72,6 +72,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         queue_allowance: config.queue_allowance.limits(),
         retention_days: config.retention_days,
         inactivity_days: config.inactivity_days,
+        self_check: config.self_check,
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
     };

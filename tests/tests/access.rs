@@ -10,8 +10,8 @@ use end_to_end::{
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
 use protocol::groups::{
-    CommitRequest, ExternalCommitInfoRequest, RecoveryRecordRequest, SendMessageRequest,
-    SetRecoverySecretRequest,
+    CommitRequest, ExternalCommitInfoRequest, JoinPermit, RecoveryRecordRequest,
+    SendMessageRequest, SetRecoverySecretRequest,
 };
 use protocol::ids::GroupId;
 use protocol::key_packages::{Claim, ClaimKeyPackagesRequest};
@@ -88,6 +88,7 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let info = ExternalCommitInfoRequest {
         group_id: his.id,
         state_key: his.state_key.to_wire(),
+        permit: JoinPermit::Connection,
     };
 
     alice.remove_from_group(GROUP, &[BOB]).await.unwrap();

@@ -523,10 +523,8 @@ impl<'a> Roster<'a> {
             .collect();
         for leaf in &mut leaves {
             leaf.capabilities = capabilities(&leaf.user_pseudonym).0;
-            let Some(old) = self.leaf(leaf.index).filter(|old| {
-                old.user_pseudonym == leaf.user_pseudonym && leaf.since_epoch < epoch
-            }) else {
-                leaf.since_epoch = leaf.since_epoch.max(epoch);
+            // A leaf that has just come in has nothing to do with who was at its place before.
+            let Some(old) = self.leaf(leaf.index).filter(|_| leaf.since_epoch < epoch) else {
                 continue;
             };
             let could_send = old.capabilities().contain(Capabilities::SEND);

@@ -93,6 +93,7 @@ fn ds(layout: &Layout, ports: Ports, database: Option<&Database>) -> Table {
     issuer.insert("directory".into(), directory.into());
     let mut config = Table::new();
     config.insert("domain".into(), DOMAIN.into());
+    config.insert("self_check".into(), true.into());
     config.insert("store".into(), store(layout, database).into());
     config.insert("service_key_file".into(), path(&keys.join("service-keys")));
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
