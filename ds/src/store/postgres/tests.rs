@@ -308,6 +308,81 @@ fn change(epoch: u8) -> Advance {
     }
 }
 
+/// Large and of no pattern, so that the server stores it apart and cannot compress it.
+fn large() -> Vec<u8> {
+    let random = || super::transition::random::<64>().unwrap();
+    std::iter::repeat_with(random)
+        .take(4_000)
+        .flatten()
+        .collect()
+}
+
+/// An advance names the tree's column, brought along or not.
+#[tokio::test]
+async fn a_tree_that_an_epoch_change_does_not_bring_is_not_written_again() {
+    let Some((store, server, database)) = fresh().await else {
+        return;
+    };
+    found(&store).await;
+    let (tree, proposals) = (large(), large());
+    let first = Advance {
+        tree: Some(tree.clone()),
+        proposals: ProposalsChange::Put(proposals.clone()),
+        ..change(0)
+    };
+    store
+        .advance_group(first, Receipt::default())
+        .await
+        .unwrap();
+    let apart = "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE relname = 'groups'";
+    let before = server.number(&database, apart).await;
+    assert!(before >= 2 * 256_000, "{before} bytes");
+    for epoch in 1..10 {
+        store
+            .advance_group(change(epoch), Receipt::default())
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.number(&database, apart).await, before);
+    let stored = store.group(at(1).row, Parts::ALL).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.tree, stored.proposals),
+        (Some(tree), Some(proposals))
+    );
+}
+
+/// A pool that is there when the publication begins may be gone when it is held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_publication_that_waits_for_a_deletion_makes_the_pool_anew() {
+    let Some((store, server, database)) = fresh().await else {
+        return;
+    };
+    let publish = |owner: u8| {
+        let store = store.clone();
+        let sets = Vec::new();
+        async move {
+            store
+                .publish_key_packages([1; 16], [owner; 32], sets, Receipt::default())
+                .await
+        }
+    };
+    publish(1).await.unwrap();
+    let deleter = server.client(&database).await;
+    deleter
+        .batch_execute("BEGIN; SELECT id FROM pools FOR UPDATE")
+        .await
+        .unwrap();
+    let waiting = tokio::spawn(publish(2));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    deleter
+        .batch_execute("DELETE FROM pools; COMMIT")
+        .await
+        .unwrap();
+    waiting.await.unwrap().unwrap();
+    assert!(matches!(publish(1).await, Err(StoreError::Taken)));
+}
+
 /// Messages share the group's row: would an epoch change ever get it?
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_epoch_change_gets_through_a_flood_of_messages_from_two_nodes() {
