@@ -222,6 +222,13 @@ impl<'a> Leaf<'a> {
         self
     }
 
+    /// With what its user may do.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities.0;
+        self
+    }
+
     /// What its user may do.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {

@@ -166,7 +166,10 @@ impl Attempt<'_> {
             },
         );
         self_check(service, &next, tree)?;
-        let mut dropped_join_records = next.take_finished_join_records(today);
+        let mut dropped_join_records = match committer {
+            Some(index) => next.has_joined(index, today),
+            None => next.take_finished_join_records(today),
+        };
         let mut dropped_recovery_records =
             roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
         dropped_recovery_records
@@ -446,7 +449,10 @@ fn self_check(service: &DeliveryService, roster: &Roster<'_>, tree: &Tree) -> Re
 }
 
 /// Roster and tree have the same leaves, keys, pseudonyms and capabilities.
-fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What differs.
+pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
     use crypto::credential::PseudonymousCredential;
     if roster.epoch != tree.group.group_context().epoch().as_u64() {
         return Err("self-check: epoch");

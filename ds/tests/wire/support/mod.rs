@@ -1,6 +1,7 @@
 //! A delivery service in this process, on a clock that the test moves, with an issuer of its own; real
 //! bytes go in and come out.
 
+pub mod by_hand;
 pub mod client;
 pub mod commits;
 pub mod inbox;
@@ -9,6 +10,7 @@ pub mod postgres;
 pub mod request;
 pub mod samples;
 pub mod scenes;
+pub mod state;
 pub mod tokens;
 pub mod watched;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use ds::DeliveryService;
 use ds::limits::RequestLimits;
 use ds::service_state::Settings;
@@ -80,6 +82,7 @@ pub struct Setup {
     pub prices: Prices,
     pub allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
+    pub limits: RequestLimits,
 }
 
 pub const FREE: Prices = prices(0);
@@ -110,6 +113,7 @@ impl Setup {
             prices: prices(1),
             allowance: ample,
             queue_allowance: ample,
+            limits: RequestLimits::default(),
         }
     }
 }
@@ -122,12 +126,14 @@ pub struct Service {
     pub shutdown: Shutdown,
     pub trigger: ShutdownTrigger,
     queue_service_key: (u8, [u8; 32]),
+    external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
     _directory: tempfile::TempDir,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
+pub const INACTIVITY_DAYS: u32 = 90;
 
 impl Service {
     pub fn start(engine: Engine) -> Self {
@@ -179,11 +185,15 @@ impl Service {
             leaf_allowance: setup.allowance,
             queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
+            inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
-            limits: RequestLimits::default(),
+            limits: setup.limits,
+            self_check: true,
         };
         let keys = ServiceKeys::from_file(keys).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
+        let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
+            .map(|scheme| keys.external_sender_public(scheme).unwrap());
         let domain = Arc::new(
             DeliveryService::new(
                 Arc::clone(&store) as Arc<dyn Store>,
@@ -207,6 +217,7 @@ impl Service {
             shutdown,
             trigger,
             queue_service_key,
+            external_sender,
             gateway: header,
             _directory: directory,
         }
@@ -218,6 +229,15 @@ impl Service {
 
     pub fn queue_service_key(&self) -> (u8, [u8; 32]) {
         self.queue_service_key
+    }
+
+    /// The key that the service signs its own proposals with.
+    pub fn external_sender(&self, scheme: Scheme) -> Vec<u8> {
+        let [ed25519, p256] = &self.external_sender;
+        match scheme {
+            Scheme::Ed25519 => ed25519.clone(),
+            Scheme::EcdsaP256 => p256.clone(),
+        }
     }
 
     pub fn router(&self) -> Router {
@@ -272,7 +292,7 @@ impl Service {
             Operation::LookupHandle => self.prices.lookup_handle,
             Operation::RequestConnection => self.prices.request_connection,
             Operation::CreateQueue => self.prices.create_queue,
-            Operation::JoinConnection => self.prices.external_join,
+            Operation::ExternalJoin | Operation::Propose => self.prices.external_join,
             _ => 0,
         }
     }
@@ -287,7 +307,7 @@ impl Service {
     pub async fn call<T: Wire>(
         &self,
         operation: Operation,
-        key: &SignatureKeyPair,
+        key: &LeafKeyPair,
         body: &impl Wire,
     ) -> T {
         let request = Draft::by_key(self, operation, key, body).signed(key);
@@ -298,7 +318,7 @@ impl Service {
     pub async fn refusal(
         &self,
         operation: Operation,
-        key: &SignatureKeyPair,
+        key: &LeafKeyPair,
         body: &impl Wire,
     ) -> ProblemType {
         let request = Draft::by_key(self, operation, key, body).signed(key);
