@@ -530,7 +530,7 @@ impl<'a> Roster<'a> {
             .collect();
         for leaf in &mut leaves {
             leaf.capabilities = capabilities(&leaf.user_pseudonym).0;
-            // A leaf that has just come in has nothing to do with who was at its place before.
+            // Whoever came in with this commit is since this epoch, also in a place that was somebody's.
             let Some(old) = self.leaf(leaf.index).filter(|_| leaf.since_epoch < epoch) else {
                 continue;
             };
