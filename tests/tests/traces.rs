@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use client::{Client, sign};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use ds::store::rocks::Rocks;
 use ds::store::{Receipt, Store as _};
 use end_to_end::{
@@ -230,7 +230,7 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
         body: marker.as_bytes(),
     };
     outer.exchange(&stranger).await;
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let request = sign(Operation::CreateQueue, 1, &sender, marker.as_bytes(), &key).encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
