@@ -18,7 +18,8 @@ HISTORY_STEPS ?= 100000
 help:
 	@echo 'make demo    the system at work: three users, a crash, a removal, what each operator saw'
 	@echo 'make test    set-up, build and every test'
-	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C'
+	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
+	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what a message and a commit cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
@@ -32,14 +33,17 @@ build: setup
 	$(CARGO) build --release --workspace --bins
 
 stack: build
-	@$(XTASK) stack
+	@$(XTASK) stack$(if $(STORE), --store $(STORE))
 
 demo: build
 	@$(XTASK) demo
 
-# The binaries first: end-to-end tests run them.
+# The binaries first: end-to-end tests run them, on each engine.
 test: build
 	$(CARGO) test --release --workspace
+ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
+	STACK_STORE=postgres sh -c '$(CARGO) test --release --package end-to-end'
+endif
 
 bench: setup
 	$(CARGO) bench --workspace --bench delivery --bench aead

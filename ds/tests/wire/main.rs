@@ -26,6 +26,7 @@ mod limits;
 mod listener;
 mod members;
 mod message_refusals;
+mod nodes;
 mod other_implementation;
 mod outsiders;
 mod queues;

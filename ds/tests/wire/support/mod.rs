@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod inbox;
 pub mod meter;
 pub mod other;
+pub mod postgres;
 pub mod request;
 pub mod samples;
 pub mod scenes;
@@ -59,6 +60,13 @@ macro_rules! on_every_engine {
             async fn on_rocksdb() {
                 super::$name(Service::start(Engine::Rocks)).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgresql() {
+                if crate::support::postgres::is_available() {
+                    super::$name(Service::start(Engine::Postgres)).await;
+                }
+            }
         }
     )+ };
 }
@@ -68,6 +76,8 @@ pub(crate) use on_every_engine;
 pub enum Engine {
     Memory,
     Rocks,
+    /// Needs the multi-threaded runtime.
+    Postgres,
 }
 
 pub struct Setup {
@@ -144,11 +154,38 @@ impl Service {
         let engine: Arc<dyn Store> = match setup.engine {
             Engine::Memory => Arc::new(Memory::new()),
             Engine::Rocks => Arc::new(Rocks::open(directory.path().join("store")).unwrap()),
+            Engine::Postgres => postgres::fresh_nodes::<1>().remove(0),
         };
-        let faulty = Arc::new(Faulty::new(engine, setup.crash));
-        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        Self::node(&setup, engine, clock, &keys, directory)
+    }
+
+    /// Nodes of one service: one database, one service key file.
+    pub fn nodes<const N: usize>() -> [Self; N] {
+        let setup = Setup::on(Engine::Postgres);
+        let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        let nodes: Vec<_> = postgres::fresh_nodes::<N>()
+            .into_iter()
+            .map(|engine| {
+                let directory = tempfile::tempdir().unwrap();
+                Self::node(&setup, engine, Arc::clone(&clock), &keys, directory)
+            })
+            .collect();
+        nodes.try_into().ok().unwrap()
+    }
+
+    fn node(
+        setup: &Setup,
+        engine: Arc<dyn Store>,
+        clock: Arc<MovedClock>,
+        keys: &[u8],
+        directory: tempfile::TempDir,
+    ) -> Self {
+        let faulty = Arc::new(Faulty::new(engine, setup.crash));
+        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -158,13 +195,12 @@ impl Service {
             leaf_allowance: setup.allowance,
             queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
-            self_check: true,
             inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
+            self_check: true,
         };
-        let file = ServiceKeys::generate_file().unwrap();
-        let keys = ServiceKeys::from_file(&file).unwrap();
+        let keys = ServiceKeys::from_file(keys).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
