@@ -12,6 +12,9 @@ FUZZ_CASES ?= 200000
 # How many steps a history of `make soak` has.
 HISTORY_STEPS ?= 100000
 
+# The end-to-end tests by name: selecting their package instead would build everything again with its features.
+END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build stack demo test bench lint fuzz soak clean
 
@@ -42,7 +45,7 @@ demo: build
 test: build
 	$(CARGO) test --release --workspace
 ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
-	STACK_STORE=postgres sh -c '$(CARGO) test --release --package end-to-end'
+	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
 endif
 
 bench: setup
