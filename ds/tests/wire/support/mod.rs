@@ -117,11 +117,12 @@ pub struct Service {
     pub trigger: ShutdownTrigger,
     /// As the service has them.
     pub keys: ServiceKeys,
+    key_file: Vec<u8>,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
-    _directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
@@ -141,6 +142,23 @@ impl Service {
         let store = Arc::new(Watched::new(engine));
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let file = ServiceKeys::generate_file().unwrap();
+        Self::assemble(setup, (store, clock), &file, Arc::new(directory))
+    }
+
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: Setup) -> Self {
+        let file = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let kept = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        Self::assemble(setup, kept, &file, Arc::clone(&self.directory))
+    }
+
+    fn assemble(
+        setup: Setup,
+        (store, clock): (Arc<Watched>, Arc<MovedClock>),
+        file: &[u8],
+        directory: Arc<tempfile::TempDir>,
+    ) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -154,8 +172,7 @@ impl Service {
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
         };
-        let file = ServiceKeys::generate_file().unwrap();
-        let keys = ServiceKeys::from_file(&file).unwrap();
+        let keys = ServiceKeys::from_file(file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -181,11 +198,12 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(&file).unwrap(),
+            keys: ServiceKeys::from_file(file).unwrap(),
+            key_file: file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
-            _directory: directory,
+            directory,
         }
     }
 
