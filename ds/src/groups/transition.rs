@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::{JoinKey, Lookup as _, StateKey};
+use crypto::keys::{JoinKey, Lookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use openmls::prelude::{
     LeafNodeIndex, ProcessedMessageContent, PublicMessageIn, Sender, StagedCommit,
@@ -412,6 +412,9 @@ impl Attempt<'_> {
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
             recovery_records = join::recovery_records(service, &next, next_key)?;
+        } else if let Some(secret) = self.joiner_recovery_secret {
+            let secret = RecoverySecret::from(secret);
+            recovery_records.push(join::sealed_recovery_record(service, &secret, key)?);
         }
         Ok(Advance {
             group: service.rows().group(&self.group_id),

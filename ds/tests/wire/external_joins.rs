@@ -9,6 +9,7 @@ use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 
+use crate::recovery::recovered_key;
 use crate::support::client::{Client, Flaw, Leaf};
 use crate::support::commits::{ExternalJoin, HOUR_MS, JoinPlan, Plan, again, group_info_of};
 use crate::support::inbox::Event;
@@ -93,6 +94,11 @@ async fn a_users_new_client_joins_by_the_word_of_another_one(service: Service) {
         [Event::Committed { epoch: 2 }]
     );
     bob.receive(&service).await;
+    // What it needs after a loss is there at once.
+    assert_eq!(
+        recovered_key(&service, &tablet.recovery_secret(&id)).await,
+        Some(alice.group(&id).state_key)
+    );
     tablet.send(&service, &id, b"from the tablet").await;
     let heard = [Event::Message {
         from: 2,

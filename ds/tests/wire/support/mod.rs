@@ -134,11 +134,12 @@ pub struct Service {
     pub trigger: ShutdownTrigger,
     /// As the service has them.
     pub keys: ServiceKeys,
+    key_file: Vec<u8>,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
-    _directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
@@ -181,11 +182,32 @@ impl Service {
         setup: &Setup,
         engine: Arc<dyn Store>,
         clock: Arc<MovedClock>,
-        keys: &[u8],
+        key_file: &[u8],
         directory: tempfile::TempDir,
     ) -> Self {
         let faulty = Arc::new(Faulty::new(engine, setup.crash));
         let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
+        let kept = (store, faulty, clock);
+        Self::assemble(setup, kept, key_file, Arc::new(directory))
+    }
+
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: Setup) -> Self {
+        let file = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let kept = (
+            Arc::clone(&self.store),
+            Arc::clone(&self.faulty),
+            Arc::clone(&self.clock),
+        );
+        Self::assemble(&setup, kept, &file, Arc::clone(&self.directory))
+    }
+
+    fn assemble(
+        setup: &Setup,
+        (store, faulty, clock): (Arc<Watched>, Arc<Faulty>, Arc<MovedClock>),
+        file: &[u8],
+        directory: Arc<tempfile::TempDir>,
+    ) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -200,7 +222,7 @@ impl Service {
             limits: setup.limits,
             self_check: true,
         };
-        let keys = ServiceKeys::from_file(keys).unwrap();
+        let keys = ServiceKeys::from_file(file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -227,11 +249,12 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(keys).unwrap(),
+            keys: ServiceKeys::from_file(file).unwrap(),
+            key_file: file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
-            _directory: directory,
+            directory,
         }
     }
 
