@@ -12,13 +12,17 @@ FUZZ_CASES ?= 200000
 # How many steps a history of `make soak` has.
 HISTORY_STEPS ?= 100000
 
+# The end-to-end tests by name: selecting their package instead would build everything again with its features.
+END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build stack demo test bench lint fuzz soak clean
 
 help:
 	@echo 'make demo    the system at work: three users, a crash, a removal, what each operator saw'
 	@echo 'make test    set-up, build and every test'
-	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C'
+	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
+	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what a message and a commit cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
@@ -32,14 +36,17 @@ build: setup
 	$(CARGO) build --release --workspace --bins
 
 stack: build
-	@$(XTASK) stack
+	@$(XTASK) stack$(if $(STORE), --store $(STORE))
 
 demo: build
 	@$(XTASK) demo
 
-# The binaries first: end-to-end tests run them.
+# The binaries first: end-to-end tests run them, on each engine.
 test: build
 	$(CARGO) test --release --workspace
+ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
+	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
+endif
 
 bench: setup
 	$(CARGO) bench --workspace --bench delivery --bench aead

@@ -4,7 +4,9 @@ use crypto::kdf;
 use crypto::keys::{ConnectionToken, Lookup as _};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
-use openmls::prelude::{KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion};
+use openmls::prelude::{
+    Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
+};
 use protocol::codec::opaque;
 use protocol::directory::Directory;
 use protocol::envelope::Sender;
@@ -154,16 +156,17 @@ impl Client {
         Ok(())
     }
 
-    /// Claims one KeyPackage of each contact: all or none.
+    /// Claims one KeyPackage of each contact, in a ciphersuite: all or none.
     pub(crate) async fn claim(
         &mut self,
         contacts: &[ContactKeys],
+        suite: Ciphersuite,
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
         let claims = contacts
             .iter()
             .map(|contact| Claim {
                 lookup: contact.connection_token.lookup(),
-                ciphersuite: CIPHERSUITE as u16,
+                ciphersuite: u16::from(suite),
             })
             .collect();
         let request = ClaimKeyPackagesRequest { claims }.encode();
@@ -184,7 +187,7 @@ impl Client {
         contacts
             .iter()
             .zip(&claimed.sets)
-            .map(|(contact, set)| check(&self.db, contact, set.sealed.as_slice()))
+            .map(|(contact, set)| check(&self.db, contact, suite, set.sealed.as_slice()))
             .collect()
     }
 }
@@ -192,6 +195,7 @@ impl Client {
 fn check(
     db: &Connection,
     contact: &ContactKeys,
+    suite: Ciphersuite,
     sealed: &[u8],
 ) -> Result<ClaimedKeyPackage, Error> {
     let set = open_set(&contact.connection_token, sealed)?;
@@ -204,7 +208,7 @@ fn check(
             it.validate(Provider::new(db).crypto(), ProtocolVersion::Mls10)
                 .ok()
         })
-        .filter(|it| it.ciphersuite() == CIPHERSUITE)
+        .filter(|it| it.ciphersuite() == suite)
         .ok_or(PeerError::KeyPackage)?;
     let leaf = key_package.leaf_node();
     let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())

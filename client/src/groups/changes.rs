@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
-use crate::groups::Group;
 use crate::groups::identities::{self, Identity};
+use crate::groups::{Group, enforce};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -32,9 +32,10 @@ pub(crate) fn record(
     aad: &CommitAad,
     committer: Committer,
 ) -> Result<Option<Identity>, Error> {
+    enforce::judge(group, mls_group, staged, committer)?;
     let removed: Vec<LeafNodeIndex> = staged
-        .remove_proposals()
-        .map(|proposal| proposal.remove_proposal().removed())
+        .queued_proposals()
+        .filter_map(enforce::leaving)
         .collect();
     // Whoever is removed must not be able to read the state that is written from now on.
     if !removed.is_empty() && aad.rotates_state_key != 1 {
@@ -81,11 +82,30 @@ pub(crate) fn record(
             // A member that changes its credential stays who it was, or is shown as nobody.
             let identity = match committer {
                 Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,
-                _ => identity,
+                Committer::Own | Committer::Joiner => identity,
             };
+            if committer == Committer::Joiner {
+                joined(db, profile, group, mls_group, &identity)?;
+            }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
             joiner = (committer == Committer::Joiner).then_some(identity);
         }
+    }
+
+    let policy_changed = staged.queued_proposals().any(|queued| {
+        matches!(
+            queued.proposal(),
+            openmls::prelude::Proposal::GroupContextExtensions(_)
+        )
+    });
+    if tell && policy_changed {
+        events::store(
+            db,
+            &Event::PolicyChanged {
+                group: group.display_name(),
+                by: by.clone(),
+            },
+        )?;
     }
 
     let mut told = Vec::new();
@@ -120,6 +140,41 @@ pub(crate) fn record(
         told.push(user);
     }
     Ok(joiner)
+}
+
+/// Whoever joins under a pseudonym that is here already must be shown to be that user: nothing but its own links
+/// says so, since the service's word is not enough. Anybody else is somebody new.
+fn joined(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    mls_group: &MlsGroup,
+    identity: &Identity,
+) -> Result<(), Error> {
+    let mut known = false;
+    for member in mls_group.members() {
+        let Some(other) = identities::of(db, &group.id, &member.credential)? else {
+            continue;
+        };
+        if other.user_pseudonym == identity.user_pseudonym {
+            known = true;
+            if !other.is_same_user(identity) {
+                return Err(PeerError::NotPermitted.into());
+            }
+        }
+    }
+    if known || group.name.is_none() {
+        return Ok(());
+    }
+    let name = identities::name(db, profile, Some(identity))?;
+    events::store(
+        db,
+        &Event::MemberAdded {
+            group: group.display_name(),
+            by: name.clone(),
+            name,
+        },
+    )
 }
 
 fn same_user(

@@ -2,7 +2,6 @@
 
 use openmls::prelude::MlsGroup;
 use protocol::codec::opaque;
-use protocol::envelope::Sender;
 use protocol::groups::{MessageAccepted, SendMessageRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -13,9 +12,9 @@ use tls_codec::{Serialize as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBy
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::ROUNDS;
-use crate::groups::{Group, load_mls};
+use crate::groups::{Group, enforce, load_mls, pending};
 use crate::leaf;
-use crate::provider::{LeafSigner, Provider};
+use crate::provider::Provider;
 
 /// UTF-8 text.
 const TEXT: u8 = 1;
@@ -46,33 +45,17 @@ pub(crate) fn decode_text(bytes: &[u8]) -> Result<Option<String>, Error> {
     Ok(Some(text))
 }
 
-struct Encrypted {
-    body: Vec<u8>,
-    sender: Sender,
-    signer: LeafSigner,
-}
-
 /// Encrypts and keeps the ratchet's step before anything is sent: no key is used twice.
-fn encrypt(db: &Connection, id: &GroupId, text: &str) -> Result<Encrypted, Error> {
+pub(crate) fn encrypt(db: &Connection, id: &GroupId, text: &str) -> Result<Vec<u8>, Error> {
     let provider = Provider::new(db);
-    let group = Group::read(db, id)?;
     let mut mls_group: MlsGroup = load_mls(db, id)?;
+    enforce::permit_sending(&mls_group)?;
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
     let message = mls_group
         .create_message(&provider, &signer, &encode_text(text))
         .map_err(mls)?;
-    let request = SendMessageRequest {
-        group_id: *id,
-        state_key: group.state_key.to_wire(),
-        message: opaque(message.tls_serialize_detached().map_err(mls)?),
-    };
-    let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
-    Ok(Encrypted {
-        body: request.encode(),
-        sender,
-        signer,
-    })
+    message.tls_serialize_detached().map_err(mls)
 }
 
 impl Client {
@@ -84,16 +67,25 @@ impl Client {
     pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
         self.sync(0).await?;
         for _ in 0..ROUNDS {
-            let id = Group::usable(&self.db, group)?.id;
-            let encrypted = self.transact(|db, _| encrypt(db, &id, text))?;
+            let group = Group::usable(&self.db, group)?;
+            let id = group.id;
+            let message = match self.transact(|db, _| encrypt(db, &id, text)) {
+                // A removal that this client knows of: the library sends nothing before it is committed.
+                Err(_) if self.is_held_up(&id)? => {
+                    self.make_way(&id).await?;
+                    continue;
+                }
+                other => other?,
+            };
             let epoch = self.epoch(&id)?;
-            let Encrypted {
-                body,
-                sender,
-                signer,
-            } = encrypted;
+            let request = SendMessageRequest {
+                group_id: id,
+                state_key: group.state_key.to_wire(),
+                message: opaque(message),
+            };
+            let (sender, signer) = self.own_sender(&id)?;
             let sent: Result<MessageAccepted, Error> = self
-                .call_as(Operation::SendMessage, sender, signer.0, body, 0)
+                .call_as(Operation::SendMessage, sender, signer, request.encode(), 0)
                 .await;
             match sent {
                 Ok(_) => return Ok(()),
@@ -104,10 +96,20 @@ impl Client {
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
                     self.recover_state_key(&id).await?;
                 }
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::PendingProposals =>
+                {
+                    self.make_way(&id).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(UsageError::Contention.into())
+    }
+
+    /// Whether a removal is pending, as far as this client knows.
+    pub(crate) fn is_held_up(&self, id: &GroupId) -> Result<bool, Error> {
+        Ok(!pending::removals(&load_mls(&self.db, id)?).is_empty())
     }
 }
 

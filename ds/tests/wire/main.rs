@@ -10,6 +10,7 @@
 mod support;
 
 mod commit_refusals;
+mod crash_points;
 mod creation_refusals;
 mod endings;
 mod envelope;
@@ -25,6 +26,8 @@ mod limits;
 mod listener;
 mod members;
 mod message_refusals;
+mod nodes;
+mod other_implementation;
 mod outsiders;
 mod queues;
 mod random_histories;

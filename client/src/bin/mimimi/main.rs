@@ -8,6 +8,7 @@
 
 mod arguments;
 mod commands;
+mod group_operations;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@
 //!   opened again, and then the transition is there as a whole or not at all. The result record tells.
 
 #[cfg(test)]
-mod crash_tests;
+pub(in crate::store) mod crash_tests;
 mod pools;
 mod queues;
 mod reads;
@@ -39,7 +39,7 @@ use super::{
 
 /// Version of tables, keys and values. Another one is refused at open. (1: parts of a group were not
 /// bound to its version; never released.)
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// RocksDB as a [`Store`].
