@@ -240,10 +240,12 @@ impl Attempt<'_> {
             let index = index.u32();
             let leaf = match roster.leaf(index).filter(|_| !removed.contains(&index)) {
                 Some(old) if index == signer.u32() => match committer.take() {
-                    Some((claims, new_link_key)) => {
-                        let link_key = new_link_key
+                    Some(renewed) => {
+                        let link_key = renewed
+                            .link_key
                             .unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
-                        claims
+                        renewed
+                            .claims
                             .into_leaf(service, index, &link_key)?
                             .with_content_of(old)
                     }

@@ -311,7 +311,7 @@ async fn the_service_proposes_under_the_key_that_a_group_knows_and_then_under_it
     let before = Service::start(Engine::Memory);
     let mut trio = trio(&before).await;
     let id = trio.id;
-    let service = before.with_rotated_keys(Setup::on(Engine::Memory));
+    let service = before.with_rotated_keys(&Setup::on(Engine::Memory));
     delete_queue(&service, &trio.carol).await;
     finds_out(&service, &mut trio.alice, &id).await;
     // Members verify: the library takes only what a listed sender has signed.

@@ -139,7 +139,7 @@ pub struct Service {
     external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
-    directory: Arc<tempfile::TempDir>,
+    _directory: tempfile::TempDir,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
@@ -178,6 +178,14 @@ impl Service {
         nodes.try_into().ok().unwrap()
     }
 
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: &Setup) -> Self {
+        let keys = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let engine = Arc::clone(&self.store) as Arc<dyn Store>;
+        let directory = tempfile::tempdir().unwrap();
+        Self::node(setup, engine, Arc::clone(&self.clock), &keys, directory)
+    }
+
     fn node(
         setup: &Setup,
         engine: Arc<dyn Store>,
@@ -187,27 +195,6 @@ impl Service {
     ) -> Self {
         let faulty = Arc::new(Faulty::new(engine, setup.crash));
         let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
-        let kept = (store, faulty, clock);
-        Self::assemble(setup, kept, key_file, Arc::new(directory))
-    }
-
-    /// The same service started again over the same store, after its keys were rotated.
-    pub fn with_rotated_keys(&self, setup: Setup) -> Self {
-        let file = ServiceKeys::rotate_file(&self.key_file).unwrap();
-        let kept = (
-            Arc::clone(&self.store),
-            Arc::clone(&self.faulty),
-            Arc::clone(&self.clock),
-        );
-        Self::assemble(&setup, kept, &file, Arc::clone(&self.directory))
-    }
-
-    fn assemble(
-        setup: &Setup,
-        (store, faulty, clock): (Arc<Watched>, Arc<Faulty>, Arc<MovedClock>),
-        file: &[u8],
-        directory: Arc<tempfile::TempDir>,
-    ) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -222,7 +209,7 @@ impl Service {
             limits: setup.limits,
             self_check: true,
         };
-        let keys = ServiceKeys::from_file(file).unwrap();
+        let keys = ServiceKeys::from_file(key_file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -249,12 +236,12 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(file).unwrap(),
-            key_file: file.to_vec(),
+            keys: ServiceKeys::from_file(key_file).unwrap(),
+            key_file: key_file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
-            directory,
+            _directory: directory,
         }
     }
 
