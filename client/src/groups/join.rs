@@ -159,7 +159,10 @@ fn join(
     }
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
-    staged.into_group(&provider).map_err(mls)?;
+    let mls_group = staged.into_group(&provider).map_err(mls)?;
+    if let Some(own_leaf) = mls_group.own_leaf_node() {
+        Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
+    }
     if !invitation.last_resort {
         db.execute(
             "UPDATE profile SET key_packages_left = max(key_packages_left - 1, 0)",
