@@ -227,7 +227,7 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(&file).unwrap(),
+            keys: ServiceKeys::from_file(keys).unwrap(),
             queue_service_key,
             external_sender,
             gateway: header,
