@@ -134,15 +134,23 @@ pub struct Service {
     pub trigger: ShutdownTrigger,
     /// As the service has them.
     pub keys: ServiceKeys,
+    key_file: Vec<u8>,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
-    _directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
 pub const INACTIVITY_DAYS: u32 = 90;
+
+/// What a restart of the service does not take.
+struct Kept {
+    faulty: Arc<Faulty>,
+    store: Arc<Watched>,
+    clock: Arc<MovedClock>,
+}
 
 impl Service {
     pub fn start(engine: Engine) -> Self {
@@ -158,34 +166,54 @@ impl Service {
         };
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
-        let keys = ServiceKeys::generate_file().unwrap();
-        Self::node(&setup, engine, clock, &keys, directory)
+        let file = ServiceKeys::generate_file().unwrap();
+        let kept = Self::over(&setup, engine, clock);
+        Self::assemble(&setup, kept, &file, Arc::new(directory))
     }
 
     /// Nodes of one service: one database, one service key file.
     pub fn nodes<const N: usize>() -> [Self; N] {
         let setup = Setup::on(Engine::Postgres);
         let clock = MovedClock::at(SystemClock.now_unix_ms());
-        let keys = ServiceKeys::generate_file().unwrap();
+        let file = ServiceKeys::generate_file().unwrap();
         let nodes: Vec<_> = postgres::fresh_nodes::<N>()
             .into_iter()
             .map(|engine| {
                 let directory = tempfile::tempdir().unwrap();
-                Self::node(&setup, engine, Arc::clone(&clock), &keys, directory)
+                let kept = Self::over(&setup, engine, Arc::clone(&clock));
+                Self::assemble(&setup, kept, &file, Arc::new(directory))
             })
             .collect();
         nodes.try_into().ok().unwrap()
     }
 
-    fn node(
-        setup: &Setup,
-        engine: Arc<dyn Store>,
-        clock: Arc<MovedClock>,
-        keys: &[u8],
-        directory: tempfile::TempDir,
-    ) -> Self {
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: Setup) -> Self {
+        let file = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let kept = Kept {
+            faulty: Arc::clone(&self.faulty),
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+        };
+        Self::assemble(&setup, kept, &file, Arc::clone(&self.directory))
+    }
+
+    fn over(setup: &Setup, engine: Arc<dyn Store>, clock: Arc<MovedClock>) -> Kept {
         let faulty = Arc::new(Faulty::new(engine, setup.crash));
         let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
+        Kept {
+            faulty,
+            store,
+            clock,
+        }
+    }
+
+    fn assemble(setup: &Setup, kept: Kept, file: &[u8], directory: Arc<tempfile::TempDir>) -> Self {
+        let Kept {
+            faulty,
+            store,
+            clock,
+        } = kept;
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -200,7 +228,7 @@ impl Service {
             limits: setup.limits,
             self_check: true,
         };
-        let keys = ServiceKeys::from_file(keys).unwrap();
+        let keys = ServiceKeys::from_file(file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -227,11 +255,12 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(keys).unwrap(),
+            keys: ServiceKeys::from_file(file).unwrap(),
+            key_file: file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
-            _directory: directory,
+            directory,
         }
     }
 
