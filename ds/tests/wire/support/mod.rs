@@ -145,13 +145,6 @@ pub struct Service {
 pub const RETENTION_DAYS: u32 = 30;
 pub const INACTIVITY_DAYS: u32 = 90;
 
-/// What a restart of the service does not take.
-struct Kept {
-    faulty: Arc<Faulty>,
-    store: Arc<Watched>,
-    clock: Arc<MovedClock>,
-}
-
 impl Service {
     pub fn start(engine: Engine) -> Self {
         Self::with(Setup::on(engine))
@@ -166,54 +159,55 @@ impl Service {
         };
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
-        let file = ServiceKeys::generate_file().unwrap();
-        let kept = Self::over(&setup, engine, clock);
-        Self::assemble(&setup, kept, &file, Arc::new(directory))
+        let keys = ServiceKeys::generate_file().unwrap();
+        Self::node(&setup, engine, clock, &keys, directory)
     }
 
     /// Nodes of one service: one database, one service key file.
     pub fn nodes<const N: usize>() -> [Self; N] {
         let setup = Setup::on(Engine::Postgres);
         let clock = MovedClock::at(SystemClock.now_unix_ms());
-        let file = ServiceKeys::generate_file().unwrap();
+        let keys = ServiceKeys::generate_file().unwrap();
         let nodes: Vec<_> = postgres::fresh_nodes::<N>()
             .into_iter()
             .map(|engine| {
                 let directory = tempfile::tempdir().unwrap();
-                let kept = Self::over(&setup, engine, Arc::clone(&clock));
-                Self::assemble(&setup, kept, &file, Arc::new(directory))
+                Self::node(&setup, engine, Arc::clone(&clock), &keys, directory)
             })
             .collect();
         nodes.try_into().ok().unwrap()
     }
 
+    fn node(
+        setup: &Setup,
+        engine: Arc<dyn Store>,
+        clock: Arc<MovedClock>,
+        key_file: &[u8],
+        directory: tempfile::TempDir,
+    ) -> Self {
+        let faulty = Arc::new(Faulty::new(engine, setup.crash));
+        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
+        let kept = (store, faulty, clock);
+        Self::assemble(setup, kept, key_file, Arc::new(directory))
+    }
+
     /// The same service started again over the same store, after its keys were rotated.
     pub fn with_rotated_keys(&self, setup: Setup) -> Self {
         let file = ServiceKeys::rotate_file(&self.key_file).unwrap();
-        let kept = Kept {
-            faulty: Arc::clone(&self.faulty),
-            store: Arc::clone(&self.store),
-            clock: Arc::clone(&self.clock),
-        };
+        let kept = (
+            Arc::clone(&self.store),
+            Arc::clone(&self.faulty),
+            Arc::clone(&self.clock),
+        );
         Self::assemble(&setup, kept, &file, Arc::clone(&self.directory))
     }
 
-    fn over(setup: &Setup, engine: Arc<dyn Store>, clock: Arc<MovedClock>) -> Kept {
-        let faulty = Arc::new(Faulty::new(engine, setup.crash));
-        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
-        Kept {
-            faulty,
-            store,
-            clock,
-        }
-    }
-
-    fn assemble(setup: &Setup, kept: Kept, file: &[u8], directory: Arc<tempfile::TempDir>) -> Self {
-        let Kept {
-            faulty,
-            store,
-            clock,
-        } = kept;
+    fn assemble(
+        setup: &Setup,
+        (store, faulty, clock): (Arc<Watched>, Arc<Faulty>, Arc<MovedClock>),
+        file: &[u8],
+        directory: Arc<tempfile::TempDir>,
+    ) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
