@@ -103,12 +103,13 @@ pub async fn propose(
         let judged = without_starving_others(|| {
             let tree = pending.tree()?;
             let queued = proposals::process(&tree, &RustCrypto::default(), message)?;
-            match leaf {
-                Some(leaf) => of_leaving_member(&tree, &queued, leaf, bytes),
-                None => of_outsider(service, &request, &pending, &tree, &queued),
-            }
+            let new = match leaf {
+                Some(leaf) => of_leaving_member(&tree, &queued, leaf, bytes)?,
+                None => of_outsider(service, &request, &pending, &tree, &queued)?,
+            };
+            Ok((new, queued.proposal().proposal_type()))
         });
-        let new = match judged {
+        let (new, kind) = match judged {
             Ok(new) => new,
             Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
         };
@@ -119,7 +120,7 @@ pub async fn propose(
         if let Origin::SelfRemove(leaf) = new.origin {
             roster.pending_removals.push(PendingRemoval {
                 leaf,
-                by_service: false,
+                renewed_by_service: kind != ProposalType::SelfRemove,
             });
         }
         part.proposals.push(new.clone());
@@ -185,7 +186,7 @@ pub async fn propose_removals(
         .pending_removals
         .extend(gone.into_iter().map(|leaf| PendingRemoval {
             leaf,
-            by_service: true,
+            renewed_by_service: true,
         }));
     let state = (roster, part, new);
     let receipt = Receipt::default();

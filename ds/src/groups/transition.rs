@@ -45,7 +45,7 @@ pub(super) struct Decision<'r> {
     removed: Vec<u32>,
     committer: Option<u32>,
     reinitialized_as: Option<GroupId>,
-    /// The service's own proposals, which the commit could not cover and has invalidated.
+    /// Removals that were proposed and that an external commit could not cover (RFC 9420 §12.4.3.2).
     to_propose_again: Vec<u32>,
     dropped_recovery_records: Vec<crypto::rows::Row>,
     dropped_join_records: Vec<DayRow>,
@@ -191,7 +191,7 @@ impl Attempt<'_> {
         let to_propose_again = roster
             .pending_removals
             .iter()
-            .filter(|pending| pending.by_service && !removed.contains(&pending.leaf))
+            .filter(|pending| pending.renewed_by_service && !removed.contains(&pending.leaf))
             .map(|pending| pending.leaf)
             .collect();
         Ok(Decision {
@@ -397,7 +397,7 @@ impl Attempt<'_> {
                 .iter()
                 .map(|leaf| PendingRemoval {
                     leaf: *leaf,
-                    by_service: true,
+                    renewed_by_service: true,
                 })
                 .collect();
             next.proposals_version = Some(version);

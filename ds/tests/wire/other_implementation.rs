@@ -3,8 +3,7 @@
 //! What the two have in common is tried here. They differ in this:
 //! * SelfRemove: `mls-rs` has it as 0xf003 and only as a build option, openmls as 0x000a. Whoever leaves a group with
 //!   both proposes a Remove of itself, which the service takes in its place; a SelfRemove is refused there (RFC 9420
-//!   §12.2: all members must support the type). An external commit covers no Remove by reference, so joiners wait for a
-//!   member's commit.
+//!   §12.2: all members must support the type).
 //! * The exporter of a Welcome's epoch: openmls has it before the tree is known, `mls-rs` after. The kit derives it
 //!   (`support/other/wire.rs`), from what RFC 9420 §8 says.
 //! * X-Wing suites: the RustCrypto provider of `mls-rs` has none.
@@ -36,6 +35,7 @@ on_every_engine! {
     whoever_is_removed_by_either_implementation_has_no_key_for_what_comes_after
     roles_that_one_implementation_sets_bind_the_other
     a_member_that_leaves_by_a_remove_of_itself_is_let_go_by_the_other_implementation
+    a_remove_of_itself_that_an_external_commit_cannot_cover_is_renewed_by_the_service
     a_self_remove_is_refused_where_a_member_does_not_support_it
     whoever_the_service_removes_goes_with_a_commit_of_either_implementation
     a_further_client_joins_by_an_external_commit_of_either_implementation
@@ -301,6 +301,35 @@ async fn a_member_that_leaves_by_a_remove_of_itself_is_let_go_by_the_other_imple
         assert_eq!(carol.receive(&service).await.last(), Some(&Event::Removed));
         room.everybody_talks().await;
         assert_ne!(room.state_key(), old_key);
+    }
+}
+
+async fn a_remove_of_itself_that_an_external_commit_cannot_cover_is_renewed_by_the_service(
+    service: Service,
+) {
+    for implementation in [OpenMls, MlsRs] {
+        for mut room in rooms(&service).await {
+            let id = room.id;
+            room.member(CAROL).leave(&service, &id).await;
+            room.receive().await;
+            let mut second = room.newcomer(implementation).await;
+            second
+                .join_as_client_of(&service, room.member(BOB), &id)
+                .await;
+            room.members.push(second);
+            for events in room.receive().await {
+                assert_eq!(events.last(), Some(&Event::Proposed));
+            }
+            // Nobody has committed it yet, and nobody who lost its state has to wait for that.
+            room.member(BOB).rejoin(&service, &id).await;
+            for events in room.receive().await {
+                assert_eq!(events.last(), Some(&Event::Proposed));
+            }
+            room.commit(ALICE, Plan::update().rotating(true)).await;
+            let mut carol = room.members.remove(CAROL);
+            assert_eq!(carol.receive(&service).await, [Event::Removed]);
+            room.everybody_talks().await;
+        }
     }
 }
 

@@ -33,8 +33,8 @@ use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use protocol::codec::{WireSecret, opaque};
 use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender};
 use protocol::groups::{
-    CreateGroupRequest, EpochAccepted, GroupKind, MessageAccepted, ReserveGroupIdRequest,
-    ReserveGroupIdResponse, SendMessageRequest,
+    CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
+    SendMessageRequest,
 };
 use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
@@ -336,14 +336,6 @@ impl OtherClient {
             message: opaque(message.to_bytes().unwrap()),
         };
         self.leaf_request(service, id, Operation::SendMessage, body.encode())
-    }
-
-    pub async fn send(&mut self, service: &Service, id: &GroupId, text: &[u8]) {
-        let request = self.text_request(service, id, text);
-        let _: MessageAccepted = service
-            .post(Operation::SendMessage, &request)
-            .await
-            .accepted();
     }
 
     pub fn policy(&self, id: &GroupId) -> GroupPolicy {
