@@ -10,7 +10,10 @@ use crate::error::{Error, LocalError};
 use crate::provider::JsonCodec;
 
 /// Each entry takes the schema one version further; none is ever changed after a release.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+];
 
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {

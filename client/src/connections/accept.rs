@@ -186,10 +186,7 @@ fn complete_join(db: &Connection, id: &GroupId) -> Result<Result<(), UsageError>
         }
         stored => stored?,
     };
-    db.execute(
-        "DELETE FROM incoming_requests WHERE signature_key = ?",
-        [contact.credential.signature_public_key.as_slice()],
-    )?;
+    super::forget_request(db, contact.credential.signature_public_key.as_slice())?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
     Ok(Ok(()))
