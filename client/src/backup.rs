@@ -144,8 +144,8 @@ fn open(key: &BackupKey, bytes: &[u8]) -> Result<Backup, Error> {
         .split_first_chunk::<SALT>()
         .ok_or(UsageError::NotABackup)?;
     let secret = key.derive(salt)?;
-    let opened = sealing::open(secret.expose(), place(), sealed)
-        .map_err(|_| UsageError::WrongBackupKey)?;
+    let opened =
+        sealing::open(secret.expose(), place(), sealed).map_err(|_| UsageError::WrongBackupKey)?;
     Backup::decode(&opened).map_err(|_| UsageError::NotABackup.into())
 }
 
@@ -193,8 +193,7 @@ impl Client {
     /// [`Error::Local`].
     pub fn backup(&self, key: &BackupKey) -> Result<Vec<u8>, Error> {
         let profile = &self.profile;
-        let endpoints =
-            serde_json::to_vec(&profile.endpoints).map_err(|_| LocalError::Damaged)?;
+        let endpoints = serde_json::to_vec(&profile.endpoints).map_err(|_| LocalError::Damaged)?;
         let backup = Backup {
             endpoints: opaque(endpoints),
             account_token: opaque(profile.account_token.as_bytes()),
@@ -247,20 +246,15 @@ impl Client {
             // Connection requests come to the new queue from now on.
             client.register_handle(&handle).await?;
         }
-        for group in Group::all(&client.db)? {
-            if group.status == Status::Lost {
-                // A group that lets nobody in any more stays lost; others are no reason to stop.
-                crate::refusals_can_wait(client.rejoin_group(&group.id).await)?;
-            }
-        }
+        // Groups are rejoined as after any loss of state.
         client.sync(0).await?;
         Ok(client)
     }
 }
 
 fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
-    let handle = String::from_utf8(backup.handle.as_slice().to_vec())
-        .map_err(|_| UsageError::NotABackup)?;
+    let handle =
+        String::from_utf8(backup.handle.as_slice().to_vec()).map_err(|_| UsageError::NotABackup)?;
     db.execute(
         "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
             connection_token = ?, pool_owner_seed = ?, handle_owner_seed = ?, pool_stale = 1, device_group = ?",

@@ -13,6 +13,7 @@ use crate::provider::JsonCodec;
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
+    include_str!("schema/groups.sql"),
 ];
 
 /// Opens a database and brings its schema up to date.

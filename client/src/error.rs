@@ -120,6 +120,30 @@ pub enum UsageError {
     /// The account token file is empty or no token.
     #[error("the account token file holds no token")]
     InvalidAccountToken,
+    /// The service took a commit that the group's policy forbids; this client does not follow it.
+    #[error("this client has left off following {0}: somebody did what the group's policy forbids")]
+    GroupRefused(String),
+    /// This client is about to leave: nothing can be changed before it has.
+    #[error("you are leaving {0}")]
+    Leaving(String),
+    /// The group's policy does not allow it to this user.
+    #[error("the group's policy does not allow you to do this")]
+    NotPermitted,
+    /// The change of the policy is not possible.
+    #[error("the policy cannot be changed so: {0}")]
+    Policy(protocol::policy::PolicyError),
+    /// There is no such role.
+    #[error("there is no role {0} in the group")]
+    UnknownRole(String),
+    /// Not a leaf of this user's other clients.
+    #[error("leaf {0} is no other device of yours")]
+    NotOwnDevice(u32),
+    /// Not a join code that this release reads.
+    #[error("that is no join code")]
+    InvalidJoinCode,
+    /// The code was revoked, has expired, or its group is gone.
+    #[error("the join code is not good any more")]
+    JoinCodeExpired,
     /// This client cannot follow the group any more and must be added again.
     #[error("this client has lost the group {0} and must be added again by a member")]
     GroupLost(String),
@@ -150,6 +174,9 @@ pub enum UsageError {
     /// The passphrase or recovery key does not open it.
     #[error("the backup does not open with this passphrase or recovery key")]
     WrongBackupKey,
+    /// Not one of the ciphersuites that groups may have.
+    #[error("{0:#06x} is not a ciphersuite of groups here")]
+    UnknownCiphersuite(u16),
     /// Others were faster every time.
     #[error("the group changed too often meanwhile; try again")]
     Contention,
@@ -180,6 +207,18 @@ pub enum PeerError {
     /// A commit is not valid.
     #[error("a commit of the group is not valid")]
     Commit,
+    /// A proposal is not valid.
+    #[error("a proposal in the group is not valid")]
+    Proposal,
+    /// The policy of a group is malformed.
+    #[error("the policy of a group is malformed")]
+    Policy,
+    /// A message or commit of somebody whom the group's policy does not allow it.
+    #[error("a member did what the group's policy forbids")]
+    NotPermitted,
+    /// The service's view of the group is not this client's.
+    #[error("the service and this client disagree about the group: {0}")]
+    Disagreement(&'static str),
     /// A commit removes members and keeps the state key, so that they could go on reading the state.
     #[error("a commit removes members without changing the state key")]
     RemovalWithoutRotation,
@@ -314,6 +353,15 @@ impl UsageError {
             Self::NotABackup => "not-a-backup",
             Self::NewerBackup => "newer-backup",
             Self::WrongBackupKey => "wrong-backup-key",
+            Self::GroupRefused(_) => "group-refused",
+            Self::Leaving(_) => "leaving",
+            Self::NotPermitted => "not-permitted",
+            Self::Policy(_) => "policy",
+            Self::UnknownRole(_) => "unknown-role",
+            Self::NotOwnDevice(_) => "not-own-device",
+            Self::InvalidJoinCode => "invalid-join-code",
+            Self::JoinCodeExpired => "join-code-expired",
+            Self::UnknownCiphersuite(_) => "unknown-ciphersuite",
             Self::Contention => "contention",
         }
     }

@@ -77,6 +77,30 @@ pub enum Event {
         /// What it was called.
         name: String,
     },
+    /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
+    Rejoined {
+        /// Name of the group.
+        group: String,
+    },
+    /// The service took a commit that the group's policy forbids; it was not applied.
+    CommitRefused {
+        /// Name of the group.
+        group: String,
+    },
+    /// The policy of a group has changed.
+    PolicyChanged {
+        /// Name of the group.
+        group: String,
+        /// By whom.
+        by: String,
+    },
+    /// A group was re-initialised: it goes on under the same name, and this is what is left of the old one.
+    ReInitialized {
+        /// New name of the old group.
+        group: String,
+        /// By whom.
+        by: String,
+    },
     /// A commit could not be followed; a member must add this client again.
     GroupLost {
         /// Name of the group.

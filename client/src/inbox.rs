@@ -14,7 +14,7 @@ use crate::Client;
 use crate::connections;
 use crate::database::begin;
 use crate::error::{Error, LocalError};
-use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, process, recovery};
+use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
 
 /// What waits for a group that never comes is dropped after so long.
 const KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -61,12 +61,13 @@ fn item(
 
 /// The item of a group that is next, if it is not one of a later epoch.
 fn next_of_group(db: &Connection, group: &GroupId, epoch: u64) -> Result<Option<Item>, Error> {
-    // Messages (1) sort before commits (2).
+    // Proposals (5) before messages (1), which cannot follow a removal's, and the commit (2) last.
     let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
     item(
         db,
         "SELECT entry_id, payload, epoch FROM inbox
-         WHERE payload IS NOT NULL AND group_id = ? AND epoch <= ? ORDER BY epoch, kind, sequence LIMIT 1",
+         WHERE payload IS NOT NULL AND group_id = ? AND epoch <= ?
+         ORDER BY epoch, CASE kind WHEN 5 THEN 0 ELSE kind END, sequence LIMIT 1",
         (group.0, epoch),
     )
 }
@@ -159,7 +160,15 @@ impl Client {
             if group.status == Status::Joining {
                 return Ok(());
             }
-            let epoch = load_mls(&self.db, id)?.epoch().as_u64();
+            let epoch = match load_mls(&self.db, id) {
+                Ok(mls_group) => mls_group.epoch().as_u64(),
+                // What cannot be read any more is found out about, and come back from, elsewhere.
+                Err(_) if group.status == Status::Active => {
+                    self.lose(id)?;
+                    continue;
+                }
+                Err(_) => u64::try_from(i64::MAX).unwrap_or(0),
+            };
             let Some(item) = next_of_group(&self.db, id, epoch)? else {
                 return Ok(());
             };
@@ -177,6 +186,9 @@ impl Client {
                 process::message(&transaction, &self.profile, group, bytes.as_slice())
                     .map(|()| None)
             }
+            Payload::Proposal(bytes) if age == 0 => {
+                pending::keep(&transaction, &group.id, bytes.as_slice()).map(|()| None)
+            }
             Payload::Commit(bytes) if age == 0 => {
                 process::commit(&transaction, &self.profile, group, bytes.as_slice())
             }
@@ -190,13 +202,13 @@ impl Client {
                 }
                 transaction
             }
-            Err(Error::Peer(_)) => {
+            Err(Error::Peer(fault)) => {
                 // Nothing of it stays, but the item is done: it would fail again.
                 transaction.rollback()?;
                 let transaction = begin(&mut self.db)?;
                 if matches!(item.payload, Payload::Commit(_)) {
                     // The service accepted a commit that we cannot: from here on we cannot follow.
-                    recovery::lose(&transaction, &group.id)?;
+                    recovery::lose_to(&transaction, &group.id, fault)?;
                 }
                 transaction
             }

@@ -7,14 +7,17 @@ use crypto::credential::{
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
 use crypto::queue::seal_reference;
 use crypto::secret::Secret;
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, LeafNode, LeafNodeParameters, Lifetime, UnknownExtension,
+    ExtensionType, Extensions, LeafNode, LeafNodeParameters, Lifetime, ProposalType,
+    SignatureScheme, UnknownExtension,
 };
 use protocol::Wire as _;
 use protocol::directory::Directory;
+use protocol::policy::POLICY_EXTENSION;
 use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::VLBytes;
 
 use crate::database::key32;
 use crate::directory::decode_base64url;
@@ -22,9 +25,34 @@ use crate::error::{Error, LocalError, mls};
 use crate::profile::Profile;
 use crate::provider::LeafSigner;
 
-/// The one ciphersuite of this release: MLS 1, X25519, AES-128-GCM, SHA-256, Ed25519.
+/// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM, SHA-256, Ed25519.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+
+/// The ciphersuites that groups may have; the last two with X-Wing, the post-quantum hybrid.
+pub(crate) const CIPHERSUITES: &[Ciphersuite] = &[
+    CIPHERSUITE,
+    Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+];
+
+/// The ciphersuite with this number, if groups may have it.
+pub(crate) fn ciphersuite(number: u16) -> Option<Ciphersuite> {
+    CIPHERSUITES
+        .iter()
+        .copied()
+        .find(|suite| u16::from(*suite) == number)
+}
+
+/// What the leaves of a ciphersuite sign with.
+pub(crate) fn scheme(suite: Ciphersuite) -> Scheme {
+    match suite.signature_algorithm() {
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Scheme::EcdsaP256,
+        _ => Scheme::Ed25519,
+    }
+}
 
 /// KeyPackages and fresh leaves are valid for twelve weeks, and from an hour ago for clocks that are late.
 pub(crate) const LIFETIME_S: u64 = 84 * 24 * 60 * 60;
@@ -40,12 +68,34 @@ pub(crate) struct NewLeaf {
 }
 
 impl NewLeaf {
+    /// Of a user who is new in the group, in the usual ciphersuite.
     pub(crate) fn make(profile: &Profile, directory: &Directory) -> Result<Self, Error> {
-        let key = SignatureKeyPair::random()?;
+        let pseudonym = random_pseudonym(&directory.domain)?;
+        Self::of_user(profile, directory, CIPHERSUITE, pseudonym)
+    }
+
+    /// With a fresh key, of the user who goes by `pseudonym` in the group.
+    pub(crate) fn of_user(
+        profile: &Profile,
+        directory: &Directory,
+        suite: Ciphersuite,
+        pseudonym: VLBytes,
+    ) -> Result<Self, Error> {
+        let key = LeafKeyPair::random(scheme(suite))?;
+        Self::with_key(profile, directory, key, pseudonym)
+    }
+
+    /// With this key, of the user who goes by `pseudonym` in the group.
+    pub(crate) fn with_key(
+        profile: &Profile,
+        directory: &Directory,
+        key: LeafKeyPair,
+        pseudonym: VLBytes,
+    ) -> Result<Self, Error> {
         let real = profile.credential()?;
         let (pseudonymous, link_key) = PseudonymousCredential::issue(
             &directory.domain,
-            random_pseudonym(&directory.domain)?,
+            pseudonym,
             &key.public(),
             (&real, &profile.identity),
             &profile.connection_key,
@@ -57,7 +107,7 @@ impl NewLeaf {
                     CredentialType::Other(CREDENTIAL_TYPE),
                     pseudonymous.encode(),
                 ),
-                signature_key: key.public().to_vec().into(),
+                signature_key: key.public().into(),
             },
             extensions: Extensions::single(Extension::Unknown(
                 QUEUE_REFERENCE_EXTENSION,
@@ -85,14 +135,18 @@ impl NewLeaf {
             .build()
     }
 
-    /// Keeps the private key under its public key, which the leaf shows.
     pub(crate) fn store_key(&self, db: &Connection) -> Result<(), Error> {
-        db.execute(
-            "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
-            (self.signer.0.public(), self.signer.0.seed().expose()),
-        )?;
-        Ok(())
+        store_key(db, &self.signer.0)
     }
+}
+
+/// Keeps a private key under its public key, which the leaf shows.
+pub(crate) fn store_key(db: &Connection, key: &LeafKeyPair) -> Result<(), Error> {
+    db.execute(
+        "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
+        (key.public(), key.seed().expose()),
+    )?;
+    Ok(())
 }
 
 /// The private key of an own leaf.
@@ -105,9 +159,13 @@ pub(crate) fn signer(db: &Connection, public_key: &[u8]) -> Result<LeafSigner, E
         )
         .optional()?
         .ok_or(LocalError::Damaged)?;
-    Ok(LeafSigner(SignatureKeyPair::from_seed(&Secret::new(
-        key32(&seed)?,
-    ))))
+    let scheme = if public_key.len() == P256_PUBLIC_KEY_LEN {
+        Scheme::EcdsaP256
+    } else {
+        Scheme::Ed25519
+    };
+    let seed = Secret::new(key32(&seed)?);
+    Ok(LeafSigner(LeafKeyPair::from_seed(scheme, &seed)?))
 }
 
 /// A sealed reference to our queue that only the holder of `bound_to` can use.
@@ -128,12 +186,13 @@ pub(crate) fn queue_reference(
 pub(crate) fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
-        Some(&[CIPHERSUITE]),
+        Some(CIPHERSUITES),
         Some(&[
             ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
+            ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,
         ]),
-        None,
+        Some(&[ProposalType::SelfRemove]),
         Some(&[CredentialType::Other(CREDENTIAL_TYPE)]),
     )
 }

@@ -5,7 +5,7 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::DeleteHandleRequest;
-use protocol::groups::{Accepted, GroupKind};
+use protocol::groups::Accepted;
 use protocol::key_packages::DeleteKeyPackagesRequest;
 use protocol::problem::ProblemType;
 use protocol::queues::DeleteQueueRequest;
@@ -16,6 +16,7 @@ use crate::database::key32;
 use crate::devices::enqueue;
 use crate::devices::sync::{HandleKeys, SyncMessage};
 use crate::error::{Error, UsageError};
+use crate::groups::commit::Plan;
 use crate::groups::{Group, Status};
 use crate::profile::Profile;
 
@@ -177,14 +178,9 @@ impl Client {
     }
 
     async fn leave_for_good(&mut self, group: &Group) -> Result<(), Error> {
-        let alone = crate::groups::load_mls(&self.db, &group.id)?
-            .members()
-            .count()
-            == 1;
-        if alone || group.kind != GroupKind::Group {
-            self.delete_for_all(&group.id, |_| Ok(())).await
-        } else {
-            self.propose_to_leave(&group.id).await
+        match &group.name {
+            Some(name) => self.leave_group(name).await,
+            None => self.commit(&group.id, |_| Ok(Plan::Delete)).await,
         }
     }
 }

@@ -206,14 +206,16 @@ impl Client {
             ServiceTime::new(options.clock, profile.clock_offset_ms),
             options.patience,
         )?;
-        Ok(Self {
+        let mut client = Self {
             db,
             profile,
             transport,
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             home,
-        })
+        };
+        client.find_lost_state()?;
+        Ok(client)
     }
 
     /// Catches up: finishes what was under way, takes in what the queue has (waiting up to `wait_ms`
@@ -277,8 +279,12 @@ impl Client {
         for (group, operation) in waiting {
             let finished = if operation == Operation::CreateGroup.number() {
                 self.submit_creation(&group).await
-            } else if operation == Operation::ExternalJoin.number() {
+            } else if operation == Operation::ExternalJoin.number()
+                && self.accepts_connection(&group)?
+            {
                 self.submit_join(&group).await.map(|_| ())
+            } else if operation == Operation::ExternalJoin.number() {
+                self.submit_entry(&group).await.map(|_| ())
             } else {
                 self.submit_commit(&group).await.map(|_| ())
             };
@@ -295,6 +301,15 @@ impl Client {
     /// KeyPackage, new KeyPackages. What is refused is tried again next time.
     async fn settle(&mut self) -> Result<(), Error> {
         for group in Group::all(&self.db)? {
+            if group.status == Status::Lost {
+                refusals_can_wait(self.try_rejoin(&group.id).await)?;
+            }
+            if group.status != Status::Active {
+                continue;
+            }
+            refusals_can_wait(self.go_on_leaving(&group.id).await)?;
+            refusals_can_wait(self.cover(&group.id).await)?;
+            let group = Group::read(&self.db, &group.id)?;
             if group.status != Status::Active {
                 continue;
             }
@@ -304,6 +319,9 @@ impl Client {
             if group.update_due {
                 refusals_can_wait(self.update_leaf(&group.id).await)?;
             }
+        }
+        for group in self.upgrading()? {
+            refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;

@@ -1,6 +1,7 @@
 //! What the MLS library needs: cryptography, storage in our database, and a signer.
 
-use crypto::sign::SignatureKeyPair;
+use crypto::CryptoError;
+use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::SignatureScheme;
 use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
@@ -58,7 +59,14 @@ impl<'a> OpenMlsProvider for Provider<'a> {
 }
 
 /// A leaf's signature key.
-pub(crate) struct LeafSigner(pub(crate) SignatureKeyPair);
+pub(crate) struct LeafSigner(pub(crate) LeafKeyPair);
+
+impl LeafSigner {
+    /// The same key, for a request that takes one over.
+    pub(crate) fn key(&self) -> Result<LeafKeyPair, CryptoError> {
+        LeafKeyPair::from_seed(self.0.scheme(), &self.0.seed())
+    }
+}
 
 impl Signer for LeafSigner {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
@@ -66,6 +74,9 @@ impl Signer for LeafSigner {
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
+        match self.0.scheme() {
+            Scheme::Ed25519 => SignatureScheme::ED25519,
+            Scheme::EcdsaP256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
     }
 }

@@ -123,7 +123,8 @@ fn open(key: &StreamKey, entry: &QueueEntry) -> Option<(EntryContent, Payload)> 
 
 /// Which group and epoch a payload is for, as far as it shows.
 fn address(payload: &Payload) -> Option<(Vec<u8>, u64)> {
-    let (Payload::Message(bytes) | Payload::Commit(bytes)) = payload else {
+    let (Payload::Message(bytes) | Payload::Commit(bytes) | Payload::Proposal(bytes)) = payload
+    else {
         return None;
     };
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).ok()?;

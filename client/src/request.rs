@@ -1,7 +1,7 @@
 //! Signed requests and what it takes to get them through: the right time, tokens, retries.
 
 use crypto::secret::Secret;
-use crypto::sign::{SignatureKeyPair, sign_content};
+use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
 use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::ids::GroupId;
@@ -24,7 +24,7 @@ const TOKEN_LENGTH: usize = 354;
 pub(crate) struct Envelope {
     pub(crate) operation: Operation,
     pub(crate) sender: Sender,
-    pub(crate) signer: SignatureKeyPair,
+    pub(crate) signer: LeafKeyPair,
     pub(crate) body: Zeroizing<Vec<u8>>,
     pub(crate) request: Zeroizing<Vec<u8>>,
     pub(crate) timestamp_ms: u64,
@@ -35,14 +35,14 @@ impl Envelope {
     pub(crate) fn new(
         operation: Operation,
         sender: Sender,
-        signer: SignatureKeyPair,
+        signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
         now_ms: u64,
     ) -> Self {
         let mut envelope = Self {
             operation,
             sender,
-            signer,
+            signer: signer.into(),
             body: Zeroizing::new(body),
             request: Zeroizing::default(),
             timestamp_ms: now_ms,
@@ -55,10 +55,11 @@ impl Envelope {
     /// With the signer's public key as sender.
     pub(crate) fn by_key(
         operation: Operation,
-        signer: SignatureKeyPair,
+        signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
         now_ms: u64,
     ) -> Self {
+        let signer = signer.into();
         let sender = Sender::Key(opaque(signer.public()));
         Self::new(operation, sender, signer, body, now_ms)
     }
@@ -85,7 +86,7 @@ pub fn sign(
     timestamp_ms: u64,
     sender: &Sender,
     body: &[u8],
-    signer: &SignatureKeyPair,
+    signer: &LeafKeyPair,
 ) -> SignedRequest {
     let body = opaque(body);
     let tbs = RequestTbs {
@@ -105,6 +106,27 @@ pub fn sign(
         signature: opaque(signer.sign_bytes(&sign_content(REQUEST_LABEL, &tbs))),
         body,
     }
+}
+
+/// First byte of a stored P-256 key; an Ed25519 key is its seed alone.
+const P256: u8 = 2;
+
+fn stored_key(key: &LeafKeyPair) -> Zeroizing<Vec<u8>> {
+    let seed = key.seed();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(33));
+    if key.scheme() == Scheme::EcdsaP256 {
+        bytes.push(P256);
+    }
+    bytes.extend_from_slice(seed.expose());
+    bytes
+}
+
+fn key_of(stored: &[u8]) -> Result<LeafKeyPair, Error> {
+    let (scheme, seed) = match stored {
+        [P256, seed @ ..] if seed.len() == 32 => (Scheme::EcdsaP256, seed),
+        seed => (Scheme::Ed25519, seed),
+    };
+    Ok(LeafKeyPair::from_seed(scheme, &Secret::new(key32(seed)?))?)
 }
 
 /// A request that a group waits for an answer to.
@@ -128,7 +150,7 @@ impl Pending {
                 envelope.operation.number(),
                 &*envelope.body,
                 envelope.sender.encode(),
-                envelope.signer.seed().expose(),
+                &*stored_key(&envelope.signer),
                 &*envelope.request,
                 i64::try_from(envelope.timestamp_ms).unwrap_or(i64::MAX),
                 envelope.tokens.concat(),
@@ -174,7 +196,7 @@ impl Pending {
             envelope: Envelope {
                 operation,
                 sender: Sender::decode(&sender).map_err(|_| LocalError::Damaged)?,
-                signer: SignatureKeyPair::from_seed(&Secret::new(key32(&seed)?)),
+                signer: key_of(&Zeroizing::new(seed))?,
                 body: Zeroizing::new(body),
                 request: Zeroizing::new(request),
                 timestamp_ms: u64::try_from(timestamp_ms).unwrap_or(0),
@@ -196,9 +218,10 @@ impl Client {
     pub(crate) async fn call<R: Wire>(
         &mut self,
         operation: Operation,
-        signer: SignatureKeyPair,
+        signer: impl Into<LeafKeyPair>,
         body: &impl Wire,
     ) -> Result<R, Error> {
+        let signer = signer.into();
         let sender = Sender::Key(opaque(signer.public()));
         self.call_as(operation, sender, signer, body.encode(), 0)
             .await
@@ -209,7 +232,7 @@ impl Client {
         &mut self,
         operation: Operation,
         sender: Sender,
-        signer: SignatureKeyPair,
+        signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
         claims: usize,
     ) -> Result<R, Error> {
@@ -322,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_signed_request_verifies_over_the_bytes_that_were_sent() {
-        let signer = SignatureKeyPair::random().unwrap();
+        let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
         let sender = Sender::Key(opaque(signer.public()));
         let bytes = sign(Operation::SendMessage, 5, &sender, b"body", &signer).encode();
         let received = ReceivedRequest::decode(&bytes).unwrap();
@@ -344,7 +367,8 @@ mod tests {
         )
         .unwrap();
         let group = GroupId([7; 16]);
-        let signer = SignatureKeyPair::random().unwrap();
+        let signer = LeafKeyPair::random(Scheme::EcdsaP256).unwrap();
+        let public_key = signer.public();
         let mut envelope =
             Envelope::new(Operation::AddUsers, Sender::Leaf(3), signer, vec![1, 2], 9);
         envelope.tokens = vec![vec![1; TOKEN_LENGTH], vec![2; TOKEN_LENGTH]];
@@ -357,6 +381,7 @@ mod tests {
         pending.write(&db, &group).unwrap();
         let read = Pending::read(&db, &group).unwrap().unwrap();
         assert_eq!(read.envelope.request, request);
+        assert_eq!(read.envelope.signer.public(), public_key);
         assert_eq!(read.envelope.operation, Operation::AddUsers);
         assert_eq!(read.envelope.sender, Sender::Leaf(3));
         assert_eq!(read.envelope.tokens, pending.envelope.tokens);

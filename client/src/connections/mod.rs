@@ -54,7 +54,10 @@ pub(crate) fn receive_request(
     }
     let request = open_connection_request(&profile.establishment, sealed)
         .map_err(|_| PeerError::ConnectionGroup)?;
-    let key = request.requester_client_credential.signature_public_key.as_slice();
+    let key = request
+        .requester_client_credential
+        .signature_public_key
+        .as_slice();
     if key == profile.identity.public() {
         return Err(PeerError::ConnectionGroup.into());
     }

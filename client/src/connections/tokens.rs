@@ -57,7 +57,10 @@ impl Client {
                 "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0",
                 (token.expose(), owner.expose()),
             )?;
-            db.execute("UPDATE key_packages SET sets_left = 0, last_resort_day = 0", ())?;
+            db.execute(
+                "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
+                (),
+            )?;
             db.execute("DELETE FROM key_package_batch", ())?;
             db.execute("UPDATE contacts SET token_due = 1", ())?;
             enqueue(

@@ -1,6 +1,5 @@
 //! Taking consent back: requests are cancelled or declined, connections end, groups are blocked.
 
-use openmls::prelude::LeafNodeIndex;
 use protocol::Operation;
 use protocol::codec::opaque;
 use protocol::groups::{Accepted, GroupKind};
@@ -12,9 +11,8 @@ use crate::Client;
 use crate::contacts;
 use crate::devices::{self, sync::SyncMessage};
 use crate::error::{Error, UsageError};
-use crate::groups::commit::{CommitOutcome, Plan, ROUNDS};
-use crate::groups::membership::pause;
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::commit::Plan;
+use crate::groups::{Group, Status};
 
 /// The connection group with a contact, if there is one that this client is in.
 pub(crate) fn group_with(db: &Connection, signature_key: &[u8]) -> Result<Option<GroupId>, Error> {
@@ -71,8 +69,11 @@ impl Client {
             });
         };
         if Group::find(&self.db, &group)?.is_some_and(|group| group.status == Status::Active) {
-            self.delete_for_all(&group, |db| still_asked_for(db, handle))
-                .await?;
+            self.commit(&group, |client| {
+                still_asked_for(&client.db, handle)?;
+                Ok(Plan::Delete)
+            })
+            .await?;
         }
         self.transact(|db, _| {
             db.execute(
@@ -92,7 +93,7 @@ impl Client {
         self.sync(0).await?;
         let key = contacts::by_name(&self.db, contact)?.signature_key;
         if let Some(group) = group_with(&self.db, &key)? {
-            self.delete_for_all(&group, |_| Ok(())).await?;
+            self.commit(&group, |_| Ok(Plan::Delete)).await?;
             self.transact(|db, _| Group::delete(db, &group))?;
         }
         self.transact(|db, _| {
@@ -101,34 +102,6 @@ impl Client {
         })?;
         self.rotate_connection_token().await?;
         self.sync(0).await
-    }
-
-    /// Commits that everybody else leaves, after which the group is gone at the service. `check` is asked
-    /// before every attempt.
-    pub(crate) async fn delete_for_all(
-        &mut self,
-        id: &GroupId,
-        check: impl Fn(&Connection) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        for round in 0..ROUNDS {
-            check(&self.db)?;
-            if Group::read(&self.db, id)?.status != Status::Active {
-                return Ok(());
-            }
-            let mls_group = load_mls(&self.db, id)?;
-            let own = mls_group.own_leaf_index();
-            let others: Vec<LeafNodeIndex> = mls_group
-                .members()
-                .map(|member| member.index)
-                .filter(|index| *index != own)
-                .collect();
-            self.stage_plan(id, Plan::Delete(others))?;
-            if self.submit_commit(id).await? == CommitOutcome::Accepted {
-                return Ok(());
-            }
-            pause(round).await?;
-        }
-        Err(UsageError::Contention.into())
     }
 
     /// Takes nothing more from a group, or from the connection with a contact, into this device's queue; or

@@ -124,7 +124,10 @@ pub(crate) fn receive(
                 "UPDATE profile SET connection_token = ?, pool_owner_seed = ?",
                 (connection_token.expose(), owner_seed.expose()),
             )?;
-            db.execute("UPDATE key_packages SET sets_left = 0, last_resort_day = 0", ())?;
+            db.execute(
+                "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
+                (),
+            )?;
             Ok(())
         }
         SyncMessage::Handle(HandleKeys {
@@ -165,7 +168,10 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     )?;
     // The sets that are published lack its packages.
     db.execute("UPDATE profile SET pool_stale = 1", ())?;
-    db.execute("UPDATE key_packages SET sets_left = 0, last_resort_day = 0", ())?;
+    db.execute(
+        "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
+        (),
+    )?;
     db.execute("DELETE FROM key_package_batch", ())?;
     db.execute("UPDATE groups SET announced = 0", ())?;
     enqueue(db, hello(profile))?;

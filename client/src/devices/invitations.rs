@@ -137,8 +137,10 @@ impl Client {
                 Err(Error::Peer(_) | Error::Protocol(_)) => {}
                 Err(error) => return Err(error),
             }
-            self.db
-                .execute("DELETE FROM ways_in WHERE group_id = ?", [way.link.group_id.0])?;
+            self.db.execute(
+                "DELETE FROM ways_in WHERE group_id = ?",
+                [way.link.group_id.0],
+            )?;
         }
         Ok(())
     }

@@ -124,14 +124,18 @@ struct Waiting {
 
 fn waiting(db: &Connection) -> Result<Option<Waiting>, Error> {
     let row = db
-        .query_row("SELECT code, seed, owner_seed, package FROM link", (), |row| {
-            Ok((
-                row.get::<_, Vec<u8>>(0)?,
-                Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
-                Zeroizing::new(row.get::<_, Vec<u8>>(2)?),
-                row.get(3)?,
-            ))
-        })
+        .query_row(
+            "SELECT code, seed, owner_seed, package FROM link",
+            (),
+            |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>(0)?,
+                    Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
+                    Zeroizing::new(row.get::<_, Vec<u8>>(2)?),
+                    row.get(3)?,
+                ))
+            },
+        )
         .optional()?;
     row.map(|(code, seed, owner, package)| {
         Ok(Waiting {

@@ -7,9 +7,8 @@ use rusqlite::Connection;
 
 use super::{OtherDevice, by_name, leaf_of, others, own_leaves};
 use crate::Client;
-use crate::error::{Error, UsageError};
-use crate::groups::commit::{CommitOutcome, Plan, ROUNDS};
-use crate::groups::membership::pause;
+use crate::error::Error;
+use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
 
 /// The leaves of a device in a group. Where it has not said which is its own, those that no other device
@@ -64,25 +63,19 @@ impl Client {
     }
 
     async fn remove_leaves_of(&mut self, id: &GroupId, device: &OtherDevice) -> Result<(), Error> {
-        for round in 0..ROUNDS {
-            let group = Group::read(&self.db, id)?;
-            if group.status != Status::Active {
-                return Ok(());
-            }
-            let leaves = leaves_of(&self.db, &group, device)?;
-            if leaves.is_empty() {
-                return Ok(());
-            }
-            self.stage_plan(id, Plan::RemoveClients(leaves))?;
-            if self.submit_commit(id).await? == CommitOutcome::Accepted {
-                self.db.execute(
-                    "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
-                    (device.id.0, id.0),
-                )?;
-                return Ok(());
-            }
-            pause(round).await?;
+        let group = Group::read(&self.db, id)?;
+        if leaves_of(&self.db, &group, device)?.is_empty() {
+            return Ok(());
         }
-        Err(UsageError::Contention.into())
+        self.commit(id, |client| {
+            let leaves = leaves_of(&client.db, &group, device)?;
+            Ok(Plan::RemoveClients(leaves))
+        })
+        .await?;
+        self.db.execute(
+            "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
+            (device.id.0, id.0),
+        )?;
+        Ok(())
     }
 }

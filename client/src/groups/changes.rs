@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
-use crate::groups::Group;
 use crate::groups::identities::{self, Identity};
+use crate::groups::{Group, enforce, pseudonym_of};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -32,9 +32,10 @@ pub(crate) fn record(
     aad: &CommitAad,
     committer: Committer,
 ) -> Result<Option<Identity>, Error> {
+    enforce::judge(group, mls_group, staged, committer)?;
     let removed: Vec<LeafNodeIndex> = staged
-        .remove_proposals()
-        .map(|proposal| proposal.remove_proposal().removed())
+        .queued_proposals()
+        .filter_map(enforce::leaving)
         .collect();
     // Whoever is removed must not be able to read the state that is written from now on.
     if !removed.is_empty() && aad.rotates_state_key != 1 {
@@ -50,6 +51,9 @@ pub(crate) fn record(
     let tell = group.name.is_some() && committer != Committer::Own;
     let mut link_keys = aad.encrypted_identity_link_keys.iter();
 
+    // Further clients of a user who is here make nobody new.
+    let mut here = pseudonyms(mls_group, &[]);
+
     for added in staged.add_proposals() {
         let leaf = added.add_proposal().key_package().leaf_node();
         let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
@@ -57,7 +61,7 @@ pub(crate) fn record(
         let identity =
             identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
         identities::store(db, &group.id, leaf.credential(), &identity)?;
-        if tell {
+        if tell && !here.contains(&identity.user_pseudonym) {
             let name = identities::name(db, profile, Some(&identity))?;
             events::store(
                 db,
@@ -68,6 +72,7 @@ pub(crate) fn record(
                 },
             )?;
         }
+        here.push(identity.user_pseudonym);
     }
 
     let mut joiner = None;
@@ -81,15 +86,38 @@ pub(crate) fn record(
             // A member that changes its credential stays who it was, or is shown as nobody.
             let identity = match committer {
                 Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,
-                _ => identity,
+                Committer::Own | Committer::Joiner => identity,
             };
+            if committer == Committer::Joiner {
+                joined(db, profile, group, mls_group, &identity)?;
+            }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
             joiner = (committer == Committer::Joiner).then_some(identity);
         }
     }
 
-    let mut told = Vec::new();
+    let policy_changed = staged.queued_proposals().any(|queued| {
+        matches!(
+            queued.proposal(),
+            openmls::prelude::Proposal::GroupContextExtensions(_)
+        )
+    });
+    if tell && policy_changed {
+        events::store(
+            db,
+            &Event::PolicyChanged {
+                group: group.display_name(),
+                by: by.clone(),
+            },
+        )?;
+    }
+
+    // Nobody has left of whom a client stays.
+    let mut told = pseudonyms(mls_group, &removed);
     for leaf in removed {
+        if leaf == mls_group.own_leaf_index() && group.name.is_none() {
+            continue;
+        }
         if leaf == mls_group.own_leaf_index() {
             events::store(
                 db,
@@ -106,7 +134,7 @@ pub(crate) fn record(
         let user = identity
             .as_ref()
             .map(|identity| identity.user_pseudonym.clone());
-        if tell && !(user.is_some() && told.contains(&user)) {
+        if tell && !user.as_ref().is_some_and(|user| told.contains(user)) {
             let name = identities::name(db, profile, identity.as_ref())?;
             events::store(
                 db,
@@ -117,9 +145,53 @@ pub(crate) fn record(
                 },
             )?;
         }
-        told.push(user);
+        told.extend(user);
     }
     Ok(joiner)
+}
+
+/// The user pseudonyms of the members, some leaves left out.
+fn pseudonyms(mls_group: &MlsGroup, without: &[LeafNodeIndex]) -> Vec<Vec<u8>> {
+    mls_group
+        .members()
+        .filter(|member| !without.contains(&member.index))
+        .filter_map(|member| pseudonym_of(&member.credential))
+        .collect()
+}
+
+/// Whoever joins under a pseudonym that is here already must be shown to be that user: nothing but its own links
+/// says so, since the service's word is not enough. Anybody else is somebody new.
+fn joined(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    mls_group: &MlsGroup,
+    identity: &Identity,
+) -> Result<(), Error> {
+    let mut known = false;
+    for member in mls_group.members() {
+        let Some(other) = identities::of(db, &group.id, &member.credential)? else {
+            continue;
+        };
+        if other.user_pseudonym == identity.user_pseudonym {
+            known = true;
+            if !other.is_same_user(identity) {
+                return Err(PeerError::NotPermitted.into());
+            }
+        }
+    }
+    if known || group.name.is_none() {
+        return Ok(());
+    }
+    let name = identities::name(db, profile, Some(identity))?;
+    events::store(
+        db,
+        &Event::MemberAdded {
+            group: group.display_name(),
+            by: name.clone(),
+            name,
+        },
+    )
 }
 
 fn same_user(

@@ -3,26 +3,32 @@
 use crypto::connection::sign_attribution;
 use crypto::keys::{JoinInfoKey, JoinKey, StateKey};
 use crypto::sealing::{self, Place};
+use openmls::group::GroupContext;
 use openmls::messages::group_info::GroupInfo;
 use openmls::prelude::{
-    KeyPackage, LeafNodeIndex, NewSignerBundle, OpenMlsProvider as _, StagedCommit,
+    Ciphersuite, ExtensionType, Extensions, KeyPackage, LeafNodeIndex, MlsGroup, NewSignerBundle,
+    OpenMlsProvider as _, Proposal, ReInitProposal, StagedCommit,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::delivery::JoinInfo;
 use protocol::envelope::Sender;
 use protocol::groups::{CommitAad, CommitRequest, EpochAccepted, PartialGroupInfo, WelcomeUpload};
 use protocol::ids::GroupId;
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
-use tls_codec::{Serialize as _, VLBytes};
+use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
 use crate::Client;
-use crate::error::{Error, LocalError, mls};
+use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::changes::{self, Committer};
-use crate::groups::create::own_identity;
+use crate::groups::create::{own_identity, policy_extension};
+use crate::groups::enforce;
+use crate::groups::pending::{self, is_covered};
+use crate::groups::upgrade;
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, identities, load_mls,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, load_mls,
 };
 use crate::leaf::{self, NewLeaf};
 use crate::profile::Profile;
@@ -34,14 +40,95 @@ pub(crate) const ROUNDS: u32 = 12;
 /// How often the queue is asked for the commit that a refusal tells of.
 const LOOKS: u32 = 10;
 
-/// What a commit is to do. One of the three.
+/// What a commit is to do, beside covering what is pending.
 pub(crate) enum Plan {
     Add {
         key_packages: Vec<KeyPackage>,
         wrapped_link_keys: Vec<Vec<u8>>,
     },
+    /// Further clients of this user.
+    AddClients {
+        key_packages: Vec<KeyPackage>,
+        wrapped_link_keys: Vec<Vec<u8>>,
+    },
     Remove(Vec<LeafNodeIndex>),
+    /// Other clients of this user.
+    RemoveClients(Vec<LeafNodeIndex>),
     Update(Box<NewLeaf>),
+    /// Nothing else.
+    Cover,
+    SetPolicy(Box<GroupPolicy>),
+    /// Everybody else goes, and the group with them.
+    Delete,
+    ReInit {
+        successor: GroupId,
+        suite: Ciphersuite,
+        extensions: Extensions<GroupContext>,
+    },
+}
+
+impl Plan {
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Add { .. } => Operation::AddUsers,
+            Self::AddClients { .. } => Operation::AddClients,
+            Self::Remove(_) => Operation::RemoveUsers,
+            Self::RemoveClients(_) => Operation::RemoveClients,
+            Self::Update(_) | Self::Cover => Operation::UpdateClient,
+            Self::SetPolicy(_) => Operation::SetRole,
+            Self::Delete => Operation::DeleteGroup,
+            Self::ReInit { .. } => Operation::ReInitializeGroup,
+        }
+    }
+
+    /// Who goes anyway need not be removed.
+    fn without(self, leaving: &[u32]) -> Self {
+        let staying = |leaves: Vec<LeafNodeIndex>| -> Vec<LeafNodeIndex> {
+            leaves
+                .into_iter()
+                .filter(|leaf| !leaving.contains(&leaf.u32()))
+                .collect()
+        };
+        match self {
+            Self::Remove(leaves) => match staying(leaves) {
+                none if none.is_empty() => Self::Cover,
+                some => Self::Remove(some),
+            },
+            Self::RemoveClients(leaves) => match staying(leaves) {
+                none if none.is_empty() => Self::Cover,
+                some => Self::RemoveClients(some),
+            },
+            other => other,
+        }
+    }
+}
+
+/// RFC 9420 §12.1.5. The library has no constructor but its decoder.
+fn reinit(
+    successor: &GroupId,
+    suite: Ciphersuite,
+    extensions: &Extensions<GroupContext>,
+) -> Result<Proposal, Error> {
+    let mut bytes = opaque(successor.0).tls_serialize_detached().map_err(mls)?;
+    bytes.extend(1u16.to_be_bytes());
+    bytes.extend(u16::from(suite).to_be_bytes());
+    bytes.extend(extensions.tls_serialize_detached().map_err(mls)?);
+    ReInitProposal::tls_deserialize_exact_bytes(&bytes)
+        .map(|proposal| Proposal::ReInit(Box::new(proposal)))
+        .map_err(mls)
+}
+
+/// The group context's extensions with another policy.
+fn with_policy(
+    mls_group: &MlsGroup,
+    policy: &GroupPolicy,
+) -> Result<Extensions<GroupContext>, Error> {
+    let kept = mls_group
+        .extensions()
+        .iter()
+        .filter(|extension| extension.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION))
+        .cloned();
+    Extensions::from_vec(kept.chain([policy_extension(policy)]).collect()).map_err(mls)
 }
 
 /// What became of a commit that was sent.
@@ -101,17 +188,34 @@ fn stage(
     let mut mls_group = load_mls(db, id)?;
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
-
-    let (operation, rotates, link_keys) = match &plan {
+    let own = mls_group.own_leaf_index();
+    let leaving = pending::removals(&mls_group);
+    if leaving.contains(&own.u32()) {
+        return Err(UsageError::Leaving(group.display_name()).into());
+    }
+    let plan = plan.without(&leaving);
+    enforce::permit(&group, &mls_group, &plan)?;
+    let operation = plan.operation();
+    let others: Vec<LeafNodeIndex> = mls_group
+        .members()
+        .map(|member| member.index)
+        .filter(|index| *index != own && !leaving.contains(&index.u32()))
+        .collect();
+    let removes = match &plan {
+        Plan::Remove(_) | Plan::RemoveClients(_) => true,
+        Plan::Delete => !others.is_empty(),
+        _ => false,
+    };
+    let rotates = u8::from(removes || !leaving.is_empty());
+    let link_keys = match &plan {
         Plan::Add {
             wrapped_link_keys, ..
-        } => (Operation::AddUsers, 0, wrapped_link_keys.clone()),
-        Plan::Remove(_) => (Operation::RemoveUsers, 1, Vec::new()),
-        Plan::Update(leaf) => (
-            Operation::UpdateClient,
-            0,
-            vec![leaf.wrapped_link_key(&group.wrapper_key)?],
-        ),
+        }
+        | Plan::AddClients {
+            wrapped_link_keys, ..
+        } => wrapped_link_keys.clone(),
+        Plan::Update(leaf) => vec![leaf.wrapped_link_key(&group.wrapper_key)?],
+        _ => Vec::new(),
     };
     let aad = CommitAad {
         encrypted_identity_link_keys: link_keys.into_iter().map(VLBytes::new).collect(),
@@ -121,18 +225,39 @@ fn stage(
     .encode();
     mls_group.set_aad(aad.clone());
 
+    let policy = match &plan {
+        Plan::SetPolicy(policy) => Some(with_policy(&mls_group, policy)?),
+        _ => None,
+    };
     let builder = mls_group.commit_builder();
-    let (builder, new_leaf) = match plan {
-        Plan::Add { key_packages, .. } => (builder.propose_adds(key_packages), None),
-        Plan::Remove(leaves) => (builder.propose_removals(leaves), None),
-        Plan::Update(leaf) => (builder.leaf_node_parameters(leaf.parameters()), Some(leaf)),
+    let mut new_leaf = None;
+    let builder = match plan {
+        Plan::Add { key_packages, .. } | Plan::AddClients { key_packages, .. } => {
+            builder.propose_adds(key_packages)
+        }
+        Plan::Remove(leaves) | Plan::RemoveClients(leaves) => builder.propose_removals(leaves),
+        Plan::Update(leaf) => {
+            let parameters = leaf.parameters();
+            new_leaf = Some(leaf);
+            builder.leaf_node_parameters(parameters)
+        }
+        Plan::Cover => builder.force_self_update(true),
+        Plan::SetPolicy(_) => builder
+            .propose_group_context_extensions(policy.ok_or(LocalError::Damaged)?)
+            .map_err(mls)?,
+        Plan::Delete => builder.propose_removals(others),
+        Plan::ReInit {
+            successor,
+            suite,
+            extensions,
+        } => builder.add_proposal(reinit(&successor, suite, &extensions)?),
     };
     let builder = builder
         .load_psks(provider.storage())
         .map_err(mls)?
         .create_group_info(true);
     let built = match &new_leaf {
-        None => builder.build(provider.rand(), provider.crypto(), &signer, |_| true),
+        None => builder.build(provider.rand(), provider.crypto(), &signer, is_covered),
         Some(leaf) => builder.build_with_new_signer(
             provider.rand(),
             provider.crypto(),
@@ -141,7 +266,7 @@ fn stage(
                 signer: &leaf.signer,
                 credential_with_key: leaf.credential.clone(),
             },
-            |_| true,
+            is_covered,
         ),
     };
     let bundle = built.map_err(mls)?.stage_commit(&provider).map_err(mls)?;
@@ -237,7 +362,11 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
         &aad,
         Committer::Own,
     )?;
+    enforce::remember_policy(db, id, &mls_group)?;
     mls_group.merge_pending_commit(&provider).map_err(mls)?;
+    if let Some(own_leaf) = mls_group.own_leaf_node() {
+        Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
+    }
     if aad.rotates_state_key == 1 {
         let key = mls_group
             .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
@@ -245,7 +374,14 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
             .and_then(|key| Ok(StateKey::try_from(key.as_slice())?))?;
         Group::set_state_key(db, id, &key)?;
     }
-    if pending.envelope.operation == Operation::UpdateClient {
+    match pending.envelope.operation {
+        Operation::DeleteGroup => Group::set_status(db, id, Status::Closed)?,
+        Operation::ReInitializeGroup => upgrade::agreed(db, &group)?,
+        _ => {}
+    }
+    // Covering what is pending is no update.
+    let updated = !aad.encrypted_identity_link_keys.is_empty();
+    if pending.envelope.operation == Operation::UpdateClient && updated {
         db.execute(
             "UPDATE groups SET update_due = 0 WHERE group_id = ?",
             [id.0],
@@ -312,6 +448,32 @@ impl Client {
         Ok(CommitOutcome::Superseded)
     }
 
+    /// Makes a commit by a plan, anew as often as others are faster or something must be covered with it.
+    pub(crate) async fn commit(
+        &mut self,
+        id: &GroupId,
+        plan: impl Fn(&Client) -> Result<Plan, Error>,
+    ) -> Result<(), Error> {
+        for round in 0..ROUNDS {
+            let group = Group::read(&self.db, id)?;
+            group.check_usable()?;
+            let plan = plan(self)?;
+            self.stage_plan(id, plan)?;
+            match self.submit_commit(id).await {
+                Ok(CommitOutcome::Accepted) => return Ok(()),
+                Ok(CommitOutcome::Superseded) => {}
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::PendingProposals =>
+                {
+                    self.learn_pending(id).await?;
+                }
+                Err(error) => return Err(error),
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+
     pub(crate) fn epoch(&self, id: &GroupId) -> Result<u64, Error> {
         Ok(load_mls(&self.db, id)?.epoch().as_u64())
     }
@@ -322,4 +484,15 @@ impl Client {
             Pending::delete(db, id)
         })
     }
+}
+
+/// Waits a little before the next round, longer each time and never the same for two clients.
+pub(crate) async fn pause(round: u32) -> Result<(), Error> {
+    let [jitter] = crypto::random::<1>()?;
+    let most = 20u64.saturating_mul(1 << round.min(6));
+    tokio::time::sleep(std::time::Duration::from_millis(
+        most.saturating_mul(u64::from(jitter)) / 255,
+    ))
+    .await;
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! Creating groups: ordinary ones, and the ones that connections are made in.
 
-use crypto::credential::{CREDENTIAL_TYPE, QUEUE_REFERENCE_EXTENSION};
+use crypto::credential::{CREDENTIAL_TYPE, QUEUE_REFERENCE_EXTENSION, random_pseudonym};
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::Scheme;
 use openmls::group::GroupContext;
 use openmls::prelude::{
-    BasicCredential, CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
-    MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
-    RequiredCapabilitiesExtension,
+    BasicCredential, Ciphersuite, CredentialType, Extension, ExtensionType, Extensions,
+    ExternalSender, MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+    ProposalType, RequiredCapabilitiesExtension, UnknownExtension,
 };
 use protocol::codec::opaque;
 use protocol::directory::Directory;
@@ -15,9 +15,10 @@ use protocol::groups::{
     CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::ids::GroupId;
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
-use tls_codec::Serialize as _;
+use tls_codec::{Serialize as _, VLBytes};
 
 use crate::Client;
 use crate::directory::decode_base64url;
@@ -33,21 +34,38 @@ use crate::request::{Envelope, Pending};
 const MAX_NAME: usize = 256;
 
 /// What every group here demands of its members, and who may propose removals from outside.
-fn context_extensions(directory: &Directory) -> Result<Extensions<GroupContext>, Error> {
+pub(crate) fn context_extensions(
+    directory: &Directory,
+    suite: Ciphersuite,
+    policy: Option<&GroupPolicy>,
+) -> Result<Extensions<GroupContext>, Error> {
     let required = RequiredCapabilitiesExtension::new(
-        &[ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION)],
-        &[],
+        &[
+            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
+            ExtensionType::Unknown(POLICY_EXTENSION),
+        ],
+        &[ProposalType::SelfRemove],
         &[CredentialType::Other(CREDENTIAL_TYPE)],
     );
+    let sender_key = match leaf::scheme(suite) {
+        Scheme::Ed25519 => &directory.external_sender_key,
+        Scheme::EcdsaP256 => &directory.external_sender_key_p256,
+    };
     let sender = ExternalSender::new(
-        decode_base64url(&directory.external_sender_key)?.into(),
+        decode_base64url(sender_key)?.into(),
         BasicCredential::new(b"delivery service".to_vec()).into(),
     );
-    Extensions::from_vec(vec![
+    let mut extensions = vec![
         Extension::RequiredCapabilities(required),
         Extension::ExternalSenders(vec![sender]),
-    ])
-    .map_err(mls)
+    ];
+    extensions.extend(policy.map(policy_extension));
+    Extensions::from_vec(extensions).map_err(mls)
+}
+
+/// The policy as it stands in the group context.
+pub(crate) fn policy_extension(policy: &GroupPolicy) -> Extension {
+    Extension::Unknown(POLICY_EXTENSION, UnknownExtension(policy.encode()))
 }
 
 /// The own identity, known without a link key.
@@ -62,6 +80,7 @@ struct Draft {
     id: GroupId,
     kind: GroupKind,
     name: Option<String>,
+    suite: Ciphersuite,
     now_ms: u64,
 }
 
@@ -75,14 +94,19 @@ fn build(
 ) -> Result<(), Error> {
     let provider = Provider::new(db);
     leaf.store_key(db)?;
+    // Two users need no roles, nor does one.
+    let policy = (draft.kind == GroupKind::Group).then(|| {
+        let creator: VLBytes = leaf.pseudonymous.user_pseudonym.clone();
+        GroupPolicy::of_creator(creator)
+    });
     let mls_group = MlsGroup::builder()
         .with_group_id(mls_id(&draft.id))
-        .ciphersuite(CIPHERSUITE)
+        .ciphersuite(draft.suite)
         .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .max_past_epochs(PAST_EPOCHS)
         .padding_size(PADDING)
         .sender_ratchet_configuration(sender_ratchet())
-        .with_group_context_extensions(context_extensions(directory)?)
+        .with_group_context_extensions(context_extensions(directory, draft.suite, policy.as_ref())?)
         // Capabilities first: the builder holds the extensions against them at once.
         .with_capabilities(leaf::capabilities())
         .with_leaf_node_extensions(leaf.extensions.clone())
@@ -152,6 +176,16 @@ impl Client {
     /// # Errors
     /// [`UsageError::GroupExists`], [`UsageError::InvalidGroupName`], [`UsageError::NoHandle`].
     pub async fn create_group(&mut self, name: &str) -> Result<(), Error> {
+        self.create_group_with(name, leaf::CIPHERSUITE as u16).await
+    }
+
+    /// As [`Client::create_group`], in another ciphersuite: 1, 2, 3, 0x4e or 0x4f (RFC 9420 §17.1 and
+    /// draft-ietf-mls-pq-ciphersuites).
+    ///
+    /// # Errors
+    /// As [`Client::create_group`]; [`UsageError::UnknownCiphersuite`].
+    pub async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
+        let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(UsageError::InvalidGroupName.into());
         }
@@ -165,33 +199,63 @@ impl Client {
         {
             return Err(UsageError::GroupExists(name.to_owned()).into());
         }
-        self.new_group(GroupKind::Group, Some(name.to_owned()))
+        let leaf = self.new_leaf(suite).await?;
+        let id = self.reserve(&leaf).await?;
+        let name = Some(name.to_owned());
+        self.create_reserved(id, GroupKind::Group, name, suite, leaf)
             .await
-            .map(|_| ())
     }
 
-    /// Reserves an id, makes the group, and has it accepted.
+    /// Reserves an id, makes the group in the usual ciphersuite, and has it accepted.
     pub(crate) async fn new_group(
         &mut self,
         kind: GroupKind,
         name: Option<String>,
     ) -> Result<GroupId, Error> {
-        let directory = self.directory().await?;
-        let leaf = NewLeaf::make(&self.profile, &directory)?;
-        let key = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
-        let reserved: ReserveGroupIdResponse = self
-            .call(Operation::ReserveGroupId, key, &ReserveGroupIdRequest {})
+        let leaf = self.new_leaf(CIPHERSUITE).await?;
+        let id = self.reserve(&leaf).await?;
+        self.create_reserved(id, kind, name, CIPHERSUITE, leaf)
             .await?;
-        let id = reserved.group_id;
+        Ok(id)
+    }
+
+    async fn new_leaf(&mut self, suite: Ciphersuite) -> Result<NewLeaf, Error> {
+        let directory = self.directory().await?;
+        let pseudonym = random_pseudonym(&directory.domain)?;
+        NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)
+    }
+
+    /// Reserves a group id for the one who will create the group with this leaf.
+    pub(crate) async fn reserve(&mut self, leaf: &NewLeaf) -> Result<GroupId, Error> {
+        let reserved: ReserveGroupIdResponse = self
+            .call(
+                Operation::ReserveGroupId,
+                leaf.signer.key()?,
+                &ReserveGroupIdRequest {},
+            )
+            .await?;
+        Ok(reserved.group_id)
+    }
+
+    /// Makes a group under a reserved id, and has it accepted.
+    pub(crate) async fn create_reserved(
+        &mut self,
+        id: GroupId,
+        kind: GroupKind,
+        name: Option<String>,
+        suite: Ciphersuite,
+        leaf: NewLeaf,
+    ) -> Result<(), Error> {
+        let directory = self.directory().await?;
         let draft = Draft {
             id,
             kind,
             name,
+            suite,
             now_ms: self.transport.time.now_unix_ms(),
         };
         self.transact(|db, profile| build(db, profile, &directory, leaf, draft))?;
-        self.submit_creation(&id).await?;
-        Ok(id)
+        self.submit_creation(&id).await
     }
 
     /// Sends a kept creation; forgets the group if it is refused.

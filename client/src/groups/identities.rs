@@ -23,6 +23,19 @@ pub(crate) struct Identity {
     pub(crate) real: Option<ClientCredential>,
 }
 
+impl Identity {
+    /// Whether both are known to be the same user.
+    pub(crate) fn is_same_user(&self, other: &Self) -> bool {
+        let key = |identity: &Self| {
+            identity
+                .real
+                .as_ref()
+                .map(|real| real.signature_public_key.as_slice().to_vec())
+        };
+        key(self).is_some() && key(self) == key(other)
+    }
+}
+
 /// The row of a credential: the whole of it, so that no part can be claimed by another leaf.
 fn row_key(credential: &Credential) -> Vec<u8> {
     Sha256::digest(credential.serialized_content()).to_vec()

@@ -25,7 +25,8 @@ use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, delete_mls, free_name, group_id, join_config,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, discard_mls, free_name, group_id,
+    join_config,
 };
 use crate::inbox;
 use crate::leaf;
@@ -118,7 +119,9 @@ fn join(
         // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group id,
         // and what this client is in would be replaced by it.
         Some(Status::Active | Status::Joining) => return Ok(()),
-        Some(Status::Removed | Status::Lost) => delete_mls(db, id)?,
+        Some(Status::Removed | Status::Lost | Status::Refused | Status::Closed) => {
+            discard_mls(db, id)?;
+        }
     }
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
         .map_err(|_| Error::Protocol("a join record holds no tree"))?;
@@ -156,12 +159,10 @@ fn join(
     }
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
+    let suite = staged.group_context().ciphersuite();
     staged.into_group(&provider).map_err(mls)?;
     if !invitation.last_resort {
-        db.execute(
-            "UPDATE profile SET key_packages_left = max(key_packages_left - 1, 0)",
-            (),
-        )?;
+        crate::key_packages::used(db, suite)?;
     }
     events::store(
         db,
@@ -296,7 +297,7 @@ mod tests {
             status,
             ..tests::group(7, "team")
         };
-        let signer = LeafSigner(SignatureKeyPair::random().unwrap());
+        let signer = LeafSigner(SignatureKeyPair::random().unwrap().into());
         let credential = CredentialWithKey {
             credential: BasicCredential::new(b"x".to_vec()).into(),
             signature_key: signer.0.public().to_vec().into(),

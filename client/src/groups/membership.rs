@@ -1,17 +1,18 @@
 //! Adding and removing users; replacing the own leaf.
 
-use std::time::Duration;
-
-use crypto::credential::wrap_link_key;
-use openmls::prelude::LeafNodeIndex;
+use crypto::credential::{random_pseudonym, wrap_link_key};
+use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use protocol::codec::opaque;
+use protocol::directory::Directory;
 use protocol::ids::GroupId;
 use protocol::key_packages::MAX_CLAIMS;
+use tls_codec::VLBytes;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, PeerError, UsageError};
-use crate::groups::commit::{CommitOutcome, Plan, ROUNDS};
-use crate::groups::{Group, Status, identities, load_mls};
+use crate::groups::commit::{CommitOutcome, Plan};
+use crate::groups::{Group, enforce, identities, load_mls, own_pseudonym};
 use crate::key_packages::ClaimedKeyPackage;
 use crate::leaf::NewLeaf;
 
@@ -22,15 +23,14 @@ impl Client {
     /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has none left.
     pub async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         self.sync(0).await?;
-        let mut claimed = None;
-        for round in 0..ROUNDS {
-            let id = self.prepare_add(group, names, &mut claimed).await?;
-            if self.submit_commit(&id).await? == CommitOutcome::Accepted {
-                return Ok(());
-            }
-            pause(round).await?;
-        }
-        Err(UsageError::Contention.into())
+        let id = Group::usable(&self.db, group)?.id;
+        self.add_contacts(&id, names).await
+    }
+
+    pub(crate) async fn add_contacts(&mut self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
+        let claimed = self.claim_for(id, names).await?;
+        self.commit(id, |client| client.plan_add(id, names, &claimed))
+            .await
     }
 
     /// Removes users from a group, with all their clients; the state key changes with it.
@@ -39,14 +39,12 @@ impl Client {
     /// [`UsageError`] for names that do not fit.
     pub async fn remove_from_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         self.sync(0).await?;
-        for round in 0..ROUNDS {
-            let id = self.prepare_remove(group, names)?;
-            if self.submit_commit(&id).await? == CommitOutcome::Accepted {
-                return Ok(());
-            }
-            pause(round).await?;
-        }
-        Err(UsageError::Contention.into())
+        let id = Group::usable(&self.db, group)?.id;
+        self.commit(&id, |client| {
+            let group = Group::read(&client.db, &id)?;
+            Ok(Plan::Remove(client.leaves_of(&group, names)?))
+        })
+        .await
     }
 
     /// Replaces the own leaf: new keys, new pseudonyms.
@@ -60,34 +58,57 @@ impl Client {
     }
 
     pub(crate) async fn update_leaf(&mut self, id: &GroupId) -> Result<(), Error> {
-        for round in 0..ROUNDS {
-            if Group::read(&self.db, id)?.status != Status::Active {
-                return Ok(());
-            }
-            let directory = self.directory().await?;
-            let leaf = NewLeaf::make(&self.profile, &directory)?;
-            self.stage_plan(id, Plan::Update(Box::new(leaf)))?;
-            if self.submit_commit(id).await? == CommitOutcome::Accepted {
-                return Ok(());
-            }
-            pause(round).await?;
-        }
-        Err(UsageError::Contention.into())
+        let directory = self.directory().await?;
+        self.commit(id, |client| {
+            let mls_group = load_mls(&client.db, id)?;
+            let pseudonym = client.next_pseudonym(id, &mls_group, &directory)?;
+            let suite = mls_group.ciphersuite();
+            let leaf = NewLeaf::of_user(&client.profile, &directory, suite, pseudonym)?;
+            Ok(Plan::Update(Box::new(leaf)))
+        })
+        .await
     }
 
-    /// Claims KeyPackages (once, however many rounds it takes) and stages the Add.
-    async fn prepare_add(
+    /// The user pseudonym of the next own leaf: a new one only if the present one came with a last-resort
+    /// KeyPackage, where it may stand in other groups too, and nobody knows this user by it here.
+    fn next_pseudonym(
+        &self,
+        id: &GroupId,
+        mls_group: &MlsGroup,
+        directory: &Directory,
+    ) -> Result<VLBytes, Error> {
+        let own = own_pseudonym(mls_group)?;
+        let listed = enforce::policy_in(mls_group.extensions())?
+            .is_some_and(|policy| policy.participant(&own).is_some());
+        let due = Group::read(&self.db, id)?.update_due;
+        if due && !listed && self.other_own_leaves(id)?.is_empty() {
+            Ok(random_pseudonym(&directory.domain)?)
+        } else {
+            Ok(opaque(own))
+        }
+    }
+
+    /// Claims KeyPackages of contacts who are not in the group yet.
+    async fn claim_for(
         &mut self,
-        group: &str,
+        id: &GroupId,
         names: &[&str],
-        claimed: &mut Option<Vec<ClaimedKeyPackage>>,
-    ) -> Result<GroupId, Error> {
-        let group = Group::usable(&self.db, group)?;
+    ) -> Result<Vec<ClaimedKeyPackage>, Error> {
+        let group = Group::read(&self.db, id)?;
+        let suite = load_mls(&self.db, id)?.ciphersuite();
         let contacts = self.addable(&group, names)?;
-        let claimed = match claimed {
-            Some(claimed) => claimed,
-            none => none.insert(self.claim(&contacts).await?),
-        };
+        self.claim(&contacts, suite).await
+    }
+
+    fn plan_add(
+        &self,
+        id: &GroupId,
+        names: &[&str],
+        claimed: &[ClaimedKeyPackage],
+    ) -> Result<Plan, Error> {
+        let group = Group::read(&self.db, id)?;
+        // Somebody else may have added them meanwhile.
+        self.addable(&group, names)?;
         let wrapped_link_keys = claimed
             .iter()
             .map(|claimed| Ok(wrap_link_key(&group.wrapper_key, &claimed.link_key)?))
@@ -96,14 +117,10 @@ impl Client {
             .iter()
             .map(|claimed| claimed.key_package.clone())
             .collect();
-        self.stage_plan(
-            &group.id,
-            Plan::Add {
-                key_packages,
-                wrapped_link_keys,
-            },
-        )?;
-        Ok(group.id)
+        Ok(Plan::Add {
+            key_packages,
+            wrapped_link_keys,
+        })
     }
 
     fn addable(&self, group: &Group, names: &[&str]) -> Result<Vec<ContactKeys>, Error> {
@@ -134,16 +151,32 @@ impl Client {
         Ok(contacts)
     }
 
-    fn prepare_remove(&mut self, group: &str, names: &[&str]) -> Result<GroupId, Error> {
-        let group = Group::usable(&self.db, group)?;
-        let leaves = self.leaves_of(&group, names)?;
-        self.stage_plan(&group.id, Plan::Remove(leaves))?;
-        Ok(group.id)
+    /// Whether the user of a pseudonym goes by a name.
+    pub(crate) fn is_called(
+        &self,
+        group: &Group,
+        mls_group: &MlsGroup,
+        pseudonym: &[u8],
+        name: &str,
+    ) -> Result<bool, Error> {
+        for member in mls_group.members() {
+            let identity = identities::of(&self.db, &group.id, &member.credential)?;
+            if identities::name(&self.db, &self.profile, identity.as_ref())? == name
+                && identity.is_some_and(|identity| identity.user_pseudonym == pseudonym)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// All leaves of the named users: by name, then by user pseudonym, so that a client whose link
     /// does not open goes with its user.
-    fn leaves_of(&self, group: &Group, names: &[&str]) -> Result<Vec<LeafNodeIndex>, Error> {
+    pub(crate) fn leaves_of(
+        &self,
+        group: &Group,
+        names: &[&str],
+    ) -> Result<Vec<LeafNodeIndex>, Error> {
         if names.is_empty() {
             return Err(UsageError::NobodyNamed.into());
         }
@@ -189,7 +222,10 @@ impl Client {
     /// # Errors
     /// As [`Client::add_to_group`].
     pub async fn stage_add(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
-        self.prepare_add(group, names, &mut None).await.map(|_| ())
+        let id = Group::usable(&self.db, group)?.id;
+        let claimed = self.claim_for(&id, names).await?;
+        let plan = self.plan_add(&id, names, &claimed)?;
+        self.stage_plan(&id, plan)
     }
 
     /// As [`Client::stage_add`], for a removal.
@@ -197,7 +233,9 @@ impl Client {
     /// # Errors
     /// As [`Client::remove_from_group`].
     pub fn stage_remove(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
-        self.prepare_remove(group, names).map(|_| ())
+        let group = Group::usable(&self.db, group)?;
+        let leaves = self.leaves_of(&group, names)?;
+        self.stage_plan(&group.id, Plan::Remove(leaves))
     }
 
     /// Sends what was staged in a group; does not stage it again if another commit was first.
@@ -208,15 +246,4 @@ impl Client {
         let id = Group::by_name(&self.db, group)?.id;
         self.submit_commit(&id).await
     }
-}
-
-/// Waits a little before the next round, longer each time and never the same for two clients.
-async fn pause(round: u32) -> Result<(), Error> {
-    let [jitter] = crypto::random::<1>()?;
-    let most = 20u64.saturating_mul(1 << round.min(6));
-    tokio::time::sleep(Duration::from_millis(
-        most.saturating_mul(u64::from(jitter)) / 255,
-    ))
-    .await;
-    Ok(())
 }

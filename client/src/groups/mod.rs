@@ -2,19 +2,36 @@
 
 pub(crate) mod changes;
 pub(crate) mod commit;
+pub(crate) mod content;
 pub(crate) mod create;
+pub(crate) mod devices;
+pub(crate) mod enforce;
+pub(crate) mod external;
 pub(crate) mod identities;
+mod inspect;
+pub(crate) mod invite;
 mod join;
+mod leave;
 mod membership;
 mod message;
+pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod recovery;
+mod rejoin;
+mod roles;
+mod upgrade;
 
+use crypto::credential::PseudonymousCredential;
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::sign::LeafKeyPair;
 use openmls::group::MlsGroupJoinConfig;
 use openmls::prelude::{
-    MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, SenderRatchetConfiguration,
+    Credential, MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+    SenderRatchetConfiguration,
 };
+use openmls_sqlite_storage::Codec as _;
+use protocol::Wire as _;
+use protocol::envelope::Sender;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _, Row};
@@ -22,7 +39,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use crate::Client;
 use crate::database::key32;
 use crate::error::{Error, LocalError, UsageError};
-use crate::provider::Provider;
+use crate::leaf;
+use crate::provider::{JsonCodec, LeafSigner, Provider};
 
 /// Messages of so many past epochs can still be read when they come late.
 pub(crate) const PAST_EPOCHS: usize = 5;
@@ -45,6 +63,10 @@ pub(crate) enum Status {
     Removed,
     /// Cannot follow any more.
     Lost,
+    /// Does not follow any more: the service took a commit that the group's policy forbids.
+    Refused,
+    /// Deleted, or re-initialised as another group.
+    Closed,
 }
 
 impl Status {
@@ -54,14 +76,23 @@ impl Status {
             Self::Active => "active",
             Self::Removed => "removed",
             Self::Lost => "lost",
+            Self::Refused => "refused",
+            Self::Closed => "closed",
         }
     }
 
     fn parse(text: &str) -> Result<Self, Error> {
-        [Self::Joining, Self::Active, Self::Removed, Self::Lost]
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| LocalError::Damaged.into())
+        [
+            Self::Joining,
+            Self::Active,
+            Self::Removed,
+            Self::Lost,
+            Self::Refused,
+            Self::Closed,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| LocalError::Damaged.into())
     }
 }
 
@@ -89,6 +120,7 @@ impl Group {
             kind: match row.get::<_, u8>(1)? {
                 1 => GroupKind::Group,
                 2 => GroupKind::Connection,
+                3 => GroupKind::SingleUser,
                 _ => return Err(LocalError::Damaged.into()),
             },
             name: row.get(2)?,
@@ -128,13 +160,76 @@ impl Group {
     /// The group if this client can act in it.
     pub(crate) fn usable(db: &Connection, name: &str) -> Result<Self, Error> {
         let group = Self::by_name(db, name)?;
-        match group.status {
-            Status::Active => Ok(group),
-            Status::Lost => Err(UsageError::GroupLost(name.to_owned()).into()),
-            Status::Removed | Status::Joining => {
-                Err(UsageError::NotAMember(name.to_owned()).into())
+        group.check_usable()?;
+        Ok(group)
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<(), Error> {
+        let name = self.display_name();
+        match self.status {
+            Status::Active => Ok(()),
+            Status::Lost => Err(UsageError::GroupLost(name).into()),
+            Status::Refused => Err(UsageError::GroupRefused(name).into()),
+            Status::Removed | Status::Joining | Status::Closed => {
+                Err(UsageError::NotAMember(name).into())
             }
         }
+    }
+
+    /// The own leaf's public key, which is enough to come back with.
+    pub(crate) fn leaf_key(db: &Connection, id: &GroupId) -> Result<Option<Vec<u8>>, Error> {
+        Ok(db
+            .query_row(
+                "SELECT leaf_key FROM groups WHERE group_id = ?",
+                [id.0],
+                |row| row.get(0),
+            )
+            .optional()?
+            .flatten())
+    }
+
+    pub(crate) fn set_leaf_key(db: &Connection, id: &GroupId, key: &[u8]) -> Result<(), Error> {
+        db.execute(
+            "UPDATE groups SET leaf_key = ? WHERE group_id = ?",
+            (key, id.0),
+        )?;
+        Ok(())
+    }
+
+    /// How often this client has tried by itself to come back.
+    pub(crate) fn rejoin_attempts(db: &Connection, id: &GroupId) -> Result<u32, Error> {
+        Ok(db
+            .query_row(
+                "SELECT rejoin_attempts FROM groups WHERE group_id = ?",
+                [id.0],
+                |row| row.get(0),
+            )
+            .optional()?
+            .unwrap_or(0))
+    }
+
+    pub(crate) fn set_rejoin_attempts(
+        db: &Connection,
+        id: &GroupId,
+        attempts: u32,
+    ) -> Result<(), Error> {
+        db.execute(
+            "UPDATE groups SET rejoin_attempts = ? WHERE group_id = ?",
+            (attempts, id.0),
+        )?;
+        Ok(())
+    }
+
+    /// Whether this client wants to leave.
+    pub(crate) fn is_leaving(db: &Connection, id: &GroupId) -> Result<bool, Error> {
+        Ok(db
+            .query_row(
+                "SELECT leaving FROM groups WHERE group_id = ?",
+                [id.0],
+                |row| row.get(0),
+            )
+            .optional()?
+            .unwrap_or(false))
     }
 
     pub(crate) fn all(db: &Connection) -> Result<Vec<Self>, Error> {
@@ -189,7 +284,7 @@ impl Group {
 
     /// Forgets the group and the MLS library's state of it.
     pub(crate) fn delete(db: &Connection, id: &GroupId) -> Result<(), Error> {
-        delete_mls(db, id)?;
+        discard_mls(db, id)?;
         db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
         Ok(())
     }
@@ -214,6 +309,36 @@ pub(crate) fn delete_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
         mls.delete(provider.storage())?;
     }
     Ok(())
+}
+
+/// As [`delete_mls`], whatever state that is in.
+pub(crate) fn discard_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    // The library cannot delete what it cannot load; what it leaves is deleted below.
+    let _ = delete_mls(db, id);
+    let key = JsonCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged)?;
+    for table in [
+        "openmls_group_data",
+        "openmls_own_leaf_nodes",
+        "openmls_proposals",
+        "openmls_epoch_keys_pairs",
+    ] {
+        db.execute(&format!("DELETE FROM {table} WHERE group_id = ?"), [&key])?;
+    }
+    Ok(())
+}
+
+/// The user pseudonym in a leaf's credential.
+pub(crate) fn pseudonym_of(credential: &Credential) -> Option<Vec<u8>> {
+    PseudonymousCredential::decode(credential.serialized_content())
+        .ok()
+        .map(|credential| credential.user_pseudonym.as_slice().to_vec())
+}
+
+pub(crate) fn own_pseudonym(mls_group: &MlsGroup) -> Result<Vec<u8>, Error> {
+    mls_group
+        .own_leaf_node()
+        .and_then(|leaf| pseudonym_of(leaf.credential()))
+        .ok_or_else(|| LocalError::Damaged.into())
 }
 
 pub(crate) fn sender_ratchet() -> SenderRatchetConfiguration {
@@ -266,8 +391,14 @@ pub struct GroupSummary {
 pub struct Member {
     /// Handle, or the name that they chose.
     pub name: String,
-    /// This user.
+    /// This client.
     pub own: bool,
+    /// Name of the role; empty in groups without roles.
+    pub role: String,
+    /// `active`, `inactive`, `muted` or `banned`.
+    pub standing: &'static str,
+    /// Names the client among all of the group's.
+    pub leaf_index: u32,
 }
 
 /// What tests and tools need for requests of their own making; see [`Client::transport`].
@@ -294,11 +425,11 @@ impl Client {
             let (Some(name), true) = (group.name, group.status != Status::Joining) else {
                 continue;
             };
-            let mls = load_mls(&self.db, &group.id)?;
+            let mls = load_mls(&self.db, &group.id).ok();
             summaries.push(GroupSummary {
                 name,
-                members: mls.members().count(),
-                epoch: mls.epoch().as_u64(),
+                members: mls.as_ref().map_or(0, |mls| mls.members().count()),
+                epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),
                 active: group.status == Status::Active,
             });
         }
@@ -313,16 +444,30 @@ impl Client {
         let group = Group::by_name(&self.db, group)?;
         let mls = load_mls(&self.db, &group.id)?;
         let own = mls.own_leaf_index();
+        let policy = enforce::policy_in(mls.extensions())?;
         mls.members()
             .map(|member| {
                 let identity = identities::of(&self.db, &group.id, &member.credential)?;
                 let name = identities::name(&self.db, &self.profile, identity.as_ref())?;
+                let pseudonym = pseudonym_of(&member.credential).unwrap_or_default();
+                let (role, standing) = roles::shown(policy.as_ref(), &pseudonym);
                 Ok(Member {
                     name,
                     own: member.index == own,
+                    role,
+                    standing,
+                    leaf_index: member.index.u32(),
                 })
             })
             .collect()
+    }
+
+    /// The own leaf as the sender of a request, and its key.
+    pub(crate) fn own_sender(&self, id: &GroupId) -> Result<(Sender, LeafKeyPair), Error> {
+        let mls = load_mls(&self.db, id)?;
+        let leaf = mls.own_leaf_node().ok_or(LocalError::Damaged)?;
+        let LeafSigner(key) = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
+        Ok((Sender::Leaf(mls.own_leaf_index().u32()), key))
     }
 
     /// Id, keys and position in a group, for requests that are made by hand.

@@ -2,26 +2,27 @@
 
 use crypto::keys::StateKey;
 use openmls::prelude::{
-    MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProtocolMessage, Sender,
+    MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
     StagedCommit,
 };
 use protocol::Wire as _;
-use protocol::groups::CommitAad;
+use protocol::groups::{CommitAad, GroupKind};
 use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 
-use crate::connections;
+use crate::connections::{self, tokens, withdraw};
+use crate::devices;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::changes::{self, Committer};
 use crate::groups::commit::{CommitOutcome, merge_own};
-use crate::groups::message::decode_text;
-use crate::groups::{Group, STATE_KEY_LABEL, Status, identities, load_mls};
+use crate::groups::content::Content;
+use crate::groups::{Group, STATE_KEY_LABEL, Status, enforce, identities, load_mls, upgrade};
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::Pending;
 
-fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
     MlsMessageIn::tls_deserialize_exact_bytes(bytes)
         .ok()
         .and_then(|message| message.try_into_protocol_message().ok())
@@ -40,23 +41,41 @@ pub(crate) fn message(
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
         .map_err(|_| PeerError::Message)?;
-    let sender = identities::name_of(db, profile, &group.id, processed.credential())?;
+    let epoch = processed.epoch().as_u64();
+    if !enforce::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
+        return Err(PeerError::NotPermitted.into());
+    }
+    let credential = processed.credential().clone();
+    let Sender::Member(leaf) = *processed.sender() else {
+        return Err(PeerError::Message.into());
+    };
     let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
         return Err(PeerError::Message.into());
     };
-    let Some(name) = group.name.clone() else {
-        return Ok(());
-    };
-    match decode_text(&message.into_bytes())? {
-        Some(text) => events::store(
+    let content = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
+    let identity = identities::of(db, &group.id, &credential)?;
+    let real = identity
+        .as_ref()
+        .and_then(|identity| identity.real.as_ref());
+    let own = profile.identity.public();
+    let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
+    match (group.kind, content) {
+        (GroupKind::Group, Content::Text(text)) => events::store(
             db,
             &Event::Message {
-                group: name,
-                sender,
+                group: group.display_name(),
+                sender: identities::name(db, profile, identity.as_ref())?,
                 text,
             },
         ),
-        None => Ok(()),
+        (GroupKind::Connection, Content::Connection(update)) if !is_own => match real {
+            Some(real) => tokens::receive_update(db, real.signature_public_key.as_slice(), &update),
+            None => Err(PeerError::IdentityLink.into()),
+        },
+        (GroupKind::SingleUser, Content::Sync(frame)) if is_own => {
+            devices::receive(db, profile, leaf, &frame)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -90,14 +109,36 @@ pub(crate) fn commit(
     };
     let joiner = changes::record(db, profile, group, &mls_group, &staged, &aad, committer)?;
     if let (Some(identity), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
-        connections::accept_joiner(db, group, &identity, leaf, &aad)?;
+        // Other external commits into a connection group are of clients whose users are in it already.
+        if group.kind == GroupKind::Connection
+            && !aad.encrypted_connection_response.as_slice().is_empty()
+        {
+            connections::accept_joiner(db, group, &identity, leaf, &aad)?;
+        }
     }
     let removed = staged.self_removed();
+    let reinitialized = staged
+        .queued_proposals()
+        .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_)));
+    enforce::remember_policy(db, &group.id, &mls_group)?;
     mls_group
         .merge_staged_commit(&provider, staged)
         .map_err(mls)?;
     if removed {
         Group::set_status(db, &group.id, Status::Removed)?;
+        if group.kind == GroupKind::Connection {
+            withdraw::ended(db, &group.id, &profile.identity.public())?;
+        }
+    } else if reinitialized {
+        let name = upgrade::retire(db, group)?;
+        let by = match committer {
+            Committer::Member(leaf) => match mls_group.member(leaf) {
+                Some(credential) => identities::name_of(db, profile, &group.id, credential)?,
+                None => String::new(),
+            },
+            Committer::Own | Committer::Joiner => String::new(),
+        };
+        events::store(db, &Event::ReInitialized { group: name, by })?;
     } else if aad.rotates_state_key == 1 {
         let key = mls_group
             .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crypto::keys::{Lookup as _, StateKey};
+use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
 use protocol::envelope::Sender;
@@ -12,7 +12,7 @@ use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 
 use crate::Client;
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::{Group, Status, load_mls};
 use crate::leaf;
@@ -50,7 +50,22 @@ impl Client {
         {
             return Ok(());
         }
-        let lookup = now.recovery_secret.lookup();
+        let key = self.recovered_key(&now.recovery_secret).await?;
+        match key.filter(|key| *key != now.state_key) {
+            Some(key) => Group::set_state_key(&self.db, id, &key),
+            None => {
+                self.lose(id)?;
+                Err(UsageError::GroupLost(now.display_name()).into())
+            }
+        }
+    }
+
+    /// The state key in a recovery record, if there is one.
+    pub(crate) async fn recovered_key(
+        &mut self,
+        secret: &RecoverySecret,
+    ) -> Result<Option<StateKey>, Error> {
+        let lookup = secret.lookup();
         let signer = SignatureKeyPair::random()?;
         let record: Result<SealedRecord, Error> = self
             .call(
@@ -59,30 +74,23 @@ impl Client {
                 &RecoveryRecordRequest { lookup },
             )
             .await;
-        let key = match record {
+        match record {
             Ok(record) => {
                 let place = Place {
                     table: "recovery_records",
                     row: &lookup.0,
                     part: "record",
                 };
-                sealing::open(
-                    now.recovery_secret.expose(),
-                    place,
-                    record.sealed.as_slice(),
+                Ok(
+                    sealing::open(secret.expose(), place, record.sealed.as_slice())
+                        .ok()
+                        .and_then(|key| StateKey::try_from(key.as_slice()).ok()),
                 )
-                .ok()
-                .and_then(|key| StateKey::try_from(key.as_slice()).ok())
             }
-            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => None,
-            Err(error) => return Err(error),
-        };
-        match key.filter(|key| *key != now.state_key) {
-            Some(key) => Group::set_state_key(&self.db, id, &key),
-            None => {
-                self.lose(id)?;
-                Err(UsageError::GroupLost(now.display_name()).into())
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -124,6 +132,29 @@ impl Client {
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// This client leaves off following because of a commit. One that the policy forbids is not made good by coming
+/// back to the state after it.
+pub(crate) fn lose_to(
+    db: &rusqlite::Connection,
+    id: &GroupId,
+    fault: PeerError,
+) -> Result<(), Error> {
+    let forbidden = matches!(
+        fault,
+        PeerError::NotPermitted | PeerError::Policy | PeerError::RemovalWithoutRotation
+    );
+    if !forbidden {
+        return lose(db, id);
+    }
+    let group = Group::read(db, id)?;
+    Group::set_status(db, id, Status::Refused)?;
+    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
+    match group.name {
+        Some(group) => events::store(db, &Event::CommitRefused { group }),
+        None => Ok(()),
     }
 }
 

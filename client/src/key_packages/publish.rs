@@ -172,8 +172,7 @@ fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, 
             })?
             .collect::<Result<Vec<_>, _>>()?;
         let begun_ms = u64::try_from(begun_ms).unwrap_or(0);
-        batch.complete &=
-            packages.len() >= devices || begun_ms.saturating_add(BATCH_MS) <= now_ms;
+        batch.complete &= packages.len() >= devices || begun_ms.saturating_add(BATCH_MS) <= now_ms;
         batch.sets.push((set, packages));
     }
     Ok((!batch.sets.is_empty()).then_some(batch))
@@ -267,9 +266,9 @@ impl Client {
         sets: &[(WantedSet, Vec<VLBytes>)],
         now_ms: u64,
     ) -> Result<(), Error> {
-        let stale: bool =
-            self.db
-                .query_row("SELECT pool_stale FROM profile", (), |row| row.get(0))?;
+        let stale: bool = self
+            .db
+            .query_row("SELECT pool_stale FROM profile", (), |row| row.get(0))?;
         if stale {
             self.empty_pool().await?;
         }

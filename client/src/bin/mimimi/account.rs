@@ -11,10 +11,7 @@ use zeroize::Zeroizing;
 use crate::arguments::AccountCommand;
 use crate::commands::{Output, read};
 
-pub(crate) async fn execute(
-    client: &mut Client,
-    command: AccountCommand,
-) -> Result<Output, Error> {
+pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Result<Output, Error> {
     Ok(match command {
         AccountCommand::Link { name } => {
             let link = client.link_code(&name).await?;

@@ -82,7 +82,11 @@ pub(crate) enum Command {
         /// The backup
         file: PathBuf,
         /// File with its passphrase
-        #[arg(long, value_name = "FILE", required_unless_present = "recovery_key_file")]
+        #[arg(
+            long,
+            value_name = "FILE",
+            required_unless_present = "recovery_key_file"
+        )]
         passphrase_file: Option<PathBuf>,
         /// File with its recovery key
         #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
@@ -239,10 +243,7 @@ mod tests {
             "mimimi link-complete 12345 67890 12345 67890 --wait 3",
             "mimimi delete-account --yes",
         ] {
-            assert!(
-                Arguments::try_parse_from(line.split(' ')).is_ok(),
-                "{line}"
-            );
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         assert!(Arguments::try_parse_from(["mimimi", "delete-account"]).is_err());
         assert!(Arguments::try_parse_from(["mimimi", "restore", "f"]).is_err());

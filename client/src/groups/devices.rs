@@ -1,0 +1,197 @@
+//! The clients of one user in a group: brought in by another one's word, removed by any of them.
+
+use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
+use crypto::sign::LeafKeyPair;
+use openmls::prelude::LeafNodeIndex;
+use protocol::codec::{WireSecret, opaque};
+use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
+use protocol::ids::GroupId;
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use crate::Client;
+use crate::error::{Error, LocalError, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::external::Entrance;
+use crate::groups::{Group, Status, free_name, load_mls, own_pseudonym, pseudonym_of};
+use crate::leaf::{self, NewLeaf};
+
+/// So long a new client has time to come in.
+const AUTHORIZATION_MS: u64 = 60 * 60 * 1000;
+
+/// What a client of a user tells another one of a group: with it and an authorization that one comes in.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct GroupLink {
+    pub(crate) group_id: GroupId,
+    pub(crate) kind: GroupKind,
+    pub(crate) ciphersuite: u16,
+    /// UTF-8; empty in connection groups.
+    pub(crate) name: VLBytes,
+    pub(crate) state_key: WireSecret,
+    pub(crate) wrapper_key: WireSecret,
+    /// The user's in this group.
+    pub(crate) user_pseudonym: VLBytes,
+}
+
+impl Client {
+    /// All groups that a further client of this user can come into now.
+    pub(crate) fn group_links(&self) -> Result<Vec<GroupLink>, Error> {
+        let mut links = Vec::new();
+        for group in Group::all(&self.db)? {
+            if group.status != Status::Active {
+                continue;
+            }
+            let mls_group = load_mls(&self.db, &group.id)?;
+            links.push(GroupLink {
+                group_id: group.id,
+                kind: group.kind,
+                ciphersuite: u16::from(mls_group.ciphersuite()),
+                name: opaque(group.display_name().as_bytes()),
+                state_key: group.state_key.to_wire(),
+                wrapper_key: group.wrapper_key.to_wire(),
+                user_pseudonym: opaque(own_pseudonym(&mls_group)?),
+            });
+        }
+        Ok(links)
+    }
+
+    /// Makes and keeps the signature key of the leaf that will join by a link; returns the public half, which
+    /// the other client authorizes.
+    pub(crate) fn client_key(&self, link: &GroupLink) -> Result<Vec<u8>, Error> {
+        let suite = leaf::ciphersuite(link.ciphersuite)
+            .ok_or(UsageError::UnknownCiphersuite(link.ciphersuite))?;
+        let key = LeafKeyPair::random(leaf::scheme(suite))?;
+        leaf::store_key(&self.db, &key)?;
+        Ok(key.public())
+    }
+
+    /// This client's word, as a member, that the holder of `new_key` is the same user.
+    pub(crate) fn authorize_client(
+        &self,
+        id: &GroupId,
+        new_key: &[u8],
+    ) -> Result<LeafAuthorization, Error> {
+        let mls_group = load_mls(&self.db, id)?;
+        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
+        let not_after_ms = self
+            .transport
+            .time
+            .now_unix_ms()
+            .saturating_add(AUTHORIZATION_MS);
+        let index = mls_group.own_leaf_index().u32();
+        Ok(authorize(
+            &signer.0,
+            id,
+            AuthorizedJoin::Client,
+            index,
+            not_after_ms,
+            new_key,
+        ))
+    }
+
+    /// Comes into a group of this user's other client, with the key that [`Client::client_key`] kept.
+    pub(crate) async fn join_as_client(
+        &mut self,
+        link: &GroupLink,
+        key: &[u8],
+        authorization: LeafAuthorization,
+    ) -> Result<(), Error> {
+        if Group::find(&self.db, &link.group_id)?
+            .is_some_and(|group| group.status == Status::Active)
+        {
+            return Ok(());
+        }
+        let directory = self.directory().await?;
+        let signer = leaf::signer(&self.db, key)?;
+        let pseudonym = link.user_pseudonym.clone();
+        let leaf = NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?;
+        let name = String::from_utf8_lossy(link.name.as_slice());
+        let name = (link.kind == GroupKind::Group)
+            .then(|| free_name(&self.db, &name))
+            .transpose()?;
+        let entrance = Entrance {
+            id: link.group_id,
+            kind: link.kind,
+            name,
+            state_key: StateKey::from(&link.state_key),
+            wrapper_key: IdentityLinkWrapperKey::from(&link.wrapper_key),
+            recovery_secret: RecoverySecret::random()?,
+            leaf,
+            permit: JoinPermit::Client(authorization),
+        };
+        self.enter(&entrance).await
+    }
+
+    /// Leaves of this user's other clients in a group.
+    pub(crate) fn other_own_leaves(&self, id: &GroupId) -> Result<Vec<LeafNodeIndex>, Error> {
+        let mls_group = load_mls(&self.db, id)?;
+        let own = own_pseudonym(&mls_group)?;
+        Ok(mls_group
+            .members()
+            .filter(|member| member.index != mls_group.own_leaf_index())
+            .filter(|member| pseudonym_of(&member.credential).as_deref() == Some(own.as_slice()))
+            .map(|member| member.index)
+            .collect())
+    }
+
+    /// Removes other clients of this user from a group: those with these leaf indices.
+    pub(crate) async fn remove_own_leaves(
+        &mut self,
+        id: &GroupId,
+        leaves: &[u32],
+    ) -> Result<(), Error> {
+        self.commit(id, |client| {
+            let others = client.other_own_leaves(id)?;
+            if let Some(stranger) = leaves
+                .iter()
+                .find(|leaf| !others.iter().any(|other| other.u32() == **leaf))
+            {
+                return Err(UsageError::NotOwnDevice(*stranger).into());
+            }
+            Ok(Plan::RemoveClients(
+                leaves.iter().copied().map(LeafNodeIndex::new).collect(),
+            ))
+        })
+        .await
+    }
+
+    /// The leaf indices of this user's other clients in a group.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn other_devices(&self, group: &str) -> Result<Vec<u32>, Error> {
+        let group = Group::usable(&self.db, group)?;
+        let leaves = self.other_own_leaves(&group.id)?;
+        Ok(leaves.into_iter().map(|leaf| leaf.u32()).collect())
+    }
+
+    /// Removes another client of this user from a group, by its leaf index; the state key changes with it.
+    ///
+    /// # Errors
+    /// [`UsageError::NotOwnDevice`].
+    pub async fn remove_device(&mut self, group: &str, leaf_index: u32) -> Result<(), Error> {
+        self.sync(0).await?;
+        let id = Group::usable(&self.db, group)?.id;
+        self.remove_own_leaves(&id, &[leaf_index]).await
+    }
+
+    /// Removes all other clients of this user from every group: they are lost or stolen.
+    ///
+    /// # Errors
+    /// As [`Client::remove_device`].
+    pub async fn remove_other_devices(&mut self) -> Result<(), Error> {
+        self.sync(0).await?;
+        for group in Group::all(&self.db)? {
+            if group.status != Status::Active {
+                continue;
+            }
+            let leaves = self.other_own_leaves(&group.id)?;
+            if !leaves.is_empty() {
+                let leaves: Vec<u32> = leaves.into_iter().map(|leaf| leaf.u32()).collect();
+                self.remove_own_leaves(&group.id, &leaves).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a user,
+//! or again after a loss of state. Connections have their own way in.
+
+use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use openmls::prelude::{
+    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProtocolMessage,
+    PublicMessageIn, RatchetTreeIn,
+};
+use protocol::codec::{WireSecret, opaque};
+use protocol::groups::{
+    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
+    ExternalJoinRequest, GroupKind, JoinPermit,
+};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+use tls_codec::{DeserializeBytes as _, Serialize as _};
+
+use crate::Client;
+use crate::directory::price;
+use crate::error::{Error, LocalError, PeerError, UsageError, mls};
+use crate::events::{self, Event};
+use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
+use crate::groups::create::own_identity;
+use crate::groups::{
+    Group, STATE_KEY_LABEL, Status, discard_mls, group_id, identities, join_config, load_mls,
+};
+use crate::leaf::NewLeaf;
+use crate::profile::Profile;
+use crate::provider::Provider;
+use crate::request::{Envelope, Pending};
+
+const NO_GROUP_INFO: Error = Error::Protocol("the information for an external commit is malformed");
+
+/// A group to come into.
+pub(crate) struct Entrance {
+    pub(crate) id: GroupId,
+    pub(crate) kind: GroupKind,
+    pub(crate) name: Option<String>,
+    pub(crate) state_key: StateKey,
+    pub(crate) wrapper_key: IdentityLinkWrapperKey,
+    /// That of the leaf to be replaced; a new one is made for the new leaf.
+    pub(crate) recovery_secret: RecoverySecret,
+    pub(crate) leaf: NewLeaf,
+    pub(crate) permit: JoinPermit,
+}
+
+impl Entrance {
+    fn rejoins(&self) -> bool {
+        matches!(self.permit, JoinPermit::Rejoin(_))
+    }
+}
+
+fn again(permit: &JoinPermit) -> JoinPermit {
+    match permit {
+        JoinPermit::Connection => JoinPermit::Connection,
+        JoinPermit::Client(authorization) => JoinPermit::Client(authorization.clone()),
+        JoinPermit::Rejoin(authorization) => JoinPermit::Rejoin(authorization.clone()),
+        JoinPermit::JoinCode(secret) => JoinPermit::JoinCode(WireSecret::new(*secret.expose())),
+    }
+}
+
+fn proposal(message: &[u8]) -> Result<PublicMessageIn, Error> {
+    match MlsMessageIn::tls_deserialize_exact_bytes(message)
+        .ok()
+        .and_then(|message| message.try_into_protocol_message().ok())
+    {
+        Some(ProtocolMessage::PublicMessage(message)) => Ok(*message),
+        _ => Err(NO_GROUP_INFO),
+    }
+}
+
+/// Builds the commit and keeps its request and the group that will be, in the caller's transaction.
+fn build(
+    db: &Connection,
+    profile: &Profile,
+    entrance: &Entrance,
+    info: &ExternalCommitInfoResponse,
+    (now_ms, tokens): (u64, Vec<Vec<u8>>),
+) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let Entrance { id, leaf, .. } = entrance;
+    let group_info = match MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice())
+        .map(MlsMessageIn::extract)
+    {
+        Ok(MlsMessageBodyIn::GroupInfo(group_info)) => group_info,
+        _ => return Err(NO_GROUP_INFO),
+    };
+    if group_id(group_info.group_id()) != Some(*id) {
+        return Err(NO_GROUP_INFO);
+    }
+    let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice())
+        .map_err(|_| NO_GROUP_INFO)?;
+    let self_removes = info
+        .self_removes
+        .iter()
+        .map(|message| proposal(message.as_slice()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rotates = entrance.rejoins() || !self_removes.is_empty();
+    let aad = CommitAad {
+        encrypted_identity_link_keys: vec![opaque(leaf.wrapped_link_key(&entrance.wrapper_key)?)],
+        rotates_state_key: u8::from(rotates),
+        encrypted_connection_response: opaque(*b""),
+    }
+    .encode();
+    leaf.store_key(db)?;
+    discard_mls(db, id)?;
+    // A leaf with the same signature key is removed by the same commit.
+    let (mls_group, bundle) = MlsGroup::external_commit_builder()
+        .with_ratchet_tree(tree)
+        .with_proposals(self_removes)
+        .with_config(join_config())
+        .with_aad(aad.clone())
+        .skip_lifetime_validation()
+        .build_group(&provider, group_info, leaf.credential.clone())
+        .map_err(|_| NO_GROUP_INFO)?
+        .leaf_node_parameters(leaf.parameters())
+        .load_psks(provider.storage())
+        .map_err(mls)?
+        .create_group_info(true)
+        .build(provider.rand(), provider.crypto(), &leaf.signer, |_| true)
+        .map_err(mls)?
+        .finalize(&provider)
+        .map_err(mls)?;
+    let group = Group {
+        id: *id,
+        kind: entrance.kind,
+        name: entrance.name.clone(),
+        state_key: StateKey::from(&entrance.state_key.to_wire()),
+        wrapper_key: IdentityLinkWrapperKey::from(&entrance.wrapper_key.to_wire()),
+        recovery_secret: RecoverySecret::from(&entrance.recovery_secret.to_wire()),
+        recovery_set: true,
+        update_due: false,
+        status: Status::Joining,
+    };
+    let attempts = Group::rejoin_attempts(db, id)?;
+    db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+    group.insert(db)?;
+    Group::set_rejoin_attempts(db, id, attempts)?;
+    Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
+    store_identities(db, profile, &mls_group, &group, leaf, info)?;
+    let body = ExternalJoinRequest {
+        group_id: *id,
+        state_key: group.state_key.to_wire(),
+        next_state_key: rotates
+            .then(|| state_key(&provider, &mls_group).map(|key| key.to_wire()))
+            .transpose()?,
+        commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
+        group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
+        recovery_secret: RecoverySecret::random()?.to_wire(),
+        permit: again(&entrance.permit),
+    };
+    let signer = leaf.signer.key()?;
+    let mut envelope = Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms);
+    envelope.tokens = tokens;
+    Pending {
+        envelope,
+        aad,
+        contact: None,
+    }
+    .write(db, id)
+}
+
+fn state_key(provider: &Provider<'_>, mls_group: &MlsGroup) -> Result<StateKey, Error> {
+    let key = mls_group
+        .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
+        .map(zeroize::Zeroizing::new)
+        .map_err(mls)?;
+    Ok(StateKey::try_from(key.as_slice())?)
+}
+
+/// Keeps who is who. Leaves under the own pseudonym must be this user's.
+fn store_identities(
+    db: &Connection,
+    profile: &Profile,
+    mls_group: &MlsGroup,
+    group: &Group,
+    leaf: &NewLeaf,
+    info: &ExternalCommitInfoResponse,
+) -> Result<(), Error> {
+    let own = own_identity(profile, leaf)?;
+    for member in mls_group.members() {
+        if member.index == mls_group.own_leaf_index() {
+            identities::store(db, &group.id, &member.credential, &own)?;
+            continue;
+        }
+        let wrapped = info
+            .leaves
+            .iter()
+            .find(|known| known.leaf_index == member.index.u32())
+            .map(|known| known.encrypted_identity_link_key.as_slice());
+        let identity = identities::open_or_unverified(
+            &member.credential,
+            &member.signature_key,
+            &group.wrapper_key,
+            wrapped,
+        );
+        if identity.user_pseudonym == own.user_pseudonym && !identity.is_same_user(&own) {
+            return Err(PeerError::IdentityLink.into());
+        }
+        identities::store(db, &group.id, &member.credential, &identity)?;
+    }
+    Ok(())
+}
+
+fn kept(db: &Connection, id: &GroupId) -> Result<ExternalJoinRequest, Error> {
+    let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
+    ExternalJoinRequest::decode(&pending.envelope.body).map_err(|_| LocalError::Damaged.into())
+}
+
+/// The service has accepted it, in the caller's transaction.
+fn complete(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    let body = kept(db, id)?;
+    if let Some(key) = &body.next_state_key {
+        Group::set_state_key(db, id, &StateKey::from(key))?;
+    }
+    let rejoined = matches!(body.permit, JoinPermit::Rejoin(_));
+    // The old signature key stands in the new leaf, since that is how the library replaces a leaf.
+    db.execute(
+        "UPDATE groups SET recovery_secret = ?, recovery_set = 1, update_due = ?, rejoin_attempts = 0
+         WHERE group_id = ?",
+        (body.recovery_secret.expose(), rejoined, id.0),
+    )?;
+    Pending::delete(db, id)?;
+    Group::set_status(db, id, Status::Active)?;
+    match Group::read(db, id)?.name {
+        Some(group) if rejoined => events::store(db, &Event::Rejoined { group }),
+        _ => Ok(()),
+    }
+}
+
+/// The service has refused it, in the caller's transaction: what was before is so again.
+fn refused(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    if !matches!(kept(db, id)?.permit, JoinPermit::Rejoin(_)) {
+        return Group::delete(db, id);
+    }
+    Pending::delete(db, id)?;
+    discard_mls(db, id)?;
+    Group::set_status(db, id, Status::Lost)
+}
+
+impl Client {
+    /// Comes in: as often as others are faster.
+    pub(crate) async fn enter(&mut self, entrance: &Entrance) -> Result<(), Error> {
+        let id = &entrance.id;
+        for round in 0..ROUNDS {
+            let request = ExternalCommitInfoRequest {
+                group_id: *id,
+                state_key: entrance.state_key.to_wire(),
+                permit: again(&entrance.permit),
+            };
+            let info: ExternalCommitInfoResponse = self
+                .call(
+                    Operation::ExternalCommitInfo,
+                    entrance.leaf.signer.key()?,
+                    &request,
+                )
+                .await?;
+            let prices = self.directory().await?.prices;
+            let tokens = self
+                .take_tokens(price(&prices, Operation::ExternalJoin, 0))
+                .await?;
+            let now_ms = self.transport.time.now_unix_ms();
+            self.transact(|db, profile| build(db, profile, entrance, &info, (now_ms, tokens)))?;
+            if self.submit_entry(id).await? == CommitOutcome::Accepted {
+                return Ok(());
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+
+    /// Sends a kept external commit and brings it to an end.
+    pub(crate) async fn submit_entry(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
+        match self.send_pending(id).await {
+            Ok(answer) => {
+                EpochAccepted::decode(&answer)
+                    .map_err(|_| Error::Protocol("an answer is malformed"))?;
+                self.transact(|db, _| complete(db, id))?;
+                Ok(CommitOutcome::Accepted)
+            }
+            Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+            Err(error) => {
+                self.transact(|db, _| refused(db, id))?;
+                match error.problem() {
+                    Some(ProblemType::WrongEpoch | ProblemType::PendingProposals) => {
+                        Ok(CommitOutcome::Superseded)
+                    }
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Whether the kept external commit of a group accepts a connection.
+    pub(crate) fn accepts_connection(&self, id: &GroupId) -> Result<bool, Error> {
+        Ok(Pending::read(&self.db, id)?.is_some_and(|pending| pending.contact.is_some()))
+    }
+}

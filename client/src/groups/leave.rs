@@ -1,0 +1,62 @@
+//! Leaving a group, and ending it.
+
+use protocol::ids::GroupId;
+use rusqlite::Connection;
+
+use crate::Client;
+use crate::error::{Error, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::{Group, load_mls};
+
+fn set_leaving(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    db.execute("UPDATE groups SET leaving = 1 WHERE group_id = ?", [id.0])?;
+    Ok(())
+}
+
+impl Client {
+    /// Leaves a group with all clients of this user. It is done when another member has committed it, which
+    /// happens as soon as one of them catches up; until then nobody can send. Whoever is alone deletes the group.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].
+    pub async fn leave_group(&mut self, group: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let id = Group::usable(&self.db, group)?.id;
+        let own: Vec<u32> = self
+            .other_own_leaves(&id)?
+            .into_iter()
+            .map(|leaf| leaf.u32())
+            .collect();
+        if load_mls(&self.db, &id)?.members().count() == own.len().saturating_add(1) {
+            return self.commit(&id, |_| Ok(Plan::Delete)).await;
+        }
+        if !own.is_empty() {
+            self.remove_own_leaves(&id, &own).await?;
+        }
+        set_leaving(&self.db, &id)?;
+        self.propose_leaving(&id).await
+    }
+
+    /// Deletes a group: everybody else is removed, and nothing of it stays at the service.
+    ///
+    /// # Errors
+    /// [`UsageError::NotPermitted`].
+    pub async fn delete_group(&mut self, group: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let group = Group::by_name(&self.db, group)?;
+        group.check_usable()?;
+        self.commit(&group.id, |_| Ok(Plan::Delete)).await
+    }
+
+    /// What is left to do of a wish to leave: the proposal lapses with its epoch.
+    pub(crate) async fn go_on_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
+        if Group::is_leaving(&self.db, id)? {
+            match self.propose_leaving(id).await {
+                Err(Error::Usage(UsageError::Contention)) => Ok(()),
+                other => other,
+            }
+        } else {
+            Ok(())
+        }
+    }
+}

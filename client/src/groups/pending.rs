@@ -1,0 +1,202 @@
+//! Proposals that stand until the next commit (RFC 9420 §12.1): of members who leave, and of the service for
+//! members that are gone. Whoever notices commits them; nobody can send before.
+
+use openmls::prelude::Sender as MlsSender;
+use openmls::prelude::{
+    MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, QueuedProposal,
+};
+use openmls_sqlite_storage::Codec as _;
+use protocol::codec::opaque;
+use protocol::groups::{
+    InspectGroupRequest, InspectGroupResponse, MessageAccepted, ProposalRequest,
+};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
+use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::Serialize as _;
+
+use crate::Client;
+use crate::database::begin;
+use crate::error::{Error, LocalError, PeerError, UsageError, mls};
+use crate::groups::commit::{Plan, ROUNDS, pause};
+use crate::groups::enforce::leaving;
+use crate::groups::process::parse;
+use crate::groups::{Group, Status, load_mls, mls_id};
+use crate::leaf;
+use crate::provider::{JsonCodec, Provider};
+
+/// Leaves whose removal is proposed.
+pub(crate) fn removals(mls_group: &MlsGroup) -> Vec<u32> {
+    mls_group
+        .pending_proposals()
+        .filter_map(leaving)
+        .map(|leaf| leaf.u32())
+        .collect()
+}
+
+/// Whether a commit of ours covers a proposal. Those of outsiders who want to be added lapse.
+pub(crate) fn is_covered(queued: &QueuedProposal) -> bool {
+    let by_reference =
+        queued.proposal_or_ref_type() == openmls::prelude::ProposalOrRefType::Reference;
+    !by_reference || leaving(queued).is_some()
+}
+
+/// Keeps a proposal, in the caller's transaction.
+pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Error> {
+    let provider = Provider::new(db);
+    let mut mls_group = load_mls(db, id)?;
+    let processed = mls_group
+        .process_message(&provider, parse(bytes)?)
+        .map_err(|_| PeerError::Proposal)?;
+    let queued = match processed.into_content() {
+        ProcessedMessageContent::ProposalMessage(queued)
+        | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => *queued,
+        _ => return Err(PeerError::Proposal.into()),
+    };
+    // A member can propose to leave, and nothing else by reference.
+    let sound = match queued.sender() {
+        MlsSender::Member(sender) => leaving(&queued) == Some(*sender),
+        MlsSender::External(_) | MlsSender::NewMemberProposal => {
+            matches!(queued.proposal(), Proposal::Add(_) | Proposal::Remove(_))
+        }
+        MlsSender::NewMemberCommit => false,
+    };
+    if !sound {
+        return Err(PeerError::Proposal.into());
+    }
+    // By its reference: the same one twice is one.
+    Ok(mls_group.store_pending_proposal(provider.storage(), queued)?)
+}
+
+fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
+    let key = JsonCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged)?;
+    Ok(db
+        .query_row(
+            "SELECT 1 FROM openmls_proposals WHERE group_id = ? LIMIT 1",
+            [key],
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_some())
+}
+
+/// The message that says that this client leaves; nothing is kept, it comes back through the queue.
+fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
+    let transaction = begin(db)?;
+    let mut mls_group = load_mls(&transaction, id)?;
+    let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+    let signer = leaf::signer(&transaction, own_leaf.signature_key().as_slice())?;
+    let message = mls_group
+        .leave_group_via_self_remove(&Provider::new(&transaction), &signer)
+        .map_err(mls)?
+        .tls_serialize_detached()
+        .map_err(mls)?;
+    transaction.rollback()?;
+    Ok(message)
+}
+
+impl Client {
+    /// The service says that something is pending: it is in the queue, or else the service shows it.
+    pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {
+        self.pull(0).await?;
+        self.process().await?;
+        if Group::read(&self.db, id)?.status != Status::Active {
+            return Ok(());
+        }
+        let inspected = self.inspect(id).await?;
+        if inspected.epoch != self.epoch(id)? {
+            return Ok(());
+        }
+        self.transact(|db, _| {
+            for proposal in &inspected.pending_proposals {
+                match keep(db, id, proposal.as_slice()) {
+                    Ok(()) | Err(Error::Peer(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {
+        let group = Group::read(&self.db, id)?;
+        let (sender, signer) = self.own_sender(id)?;
+        let request = InspectGroupRequest {
+            group_id: *id,
+            state_key: group.state_key.to_wire(),
+        };
+        self.call_as(Operation::InspectGroup, sender, signer, request.encode(), 0)
+            .await
+    }
+
+    /// Commits what is pending; does nothing if it is this client itself that is to go.
+    pub(crate) async fn cover(&mut self, id: &GroupId) -> Result<(), Error> {
+        if !has_pending(&self.db, id)? {
+            return Ok(());
+        }
+        for round in 0..ROUNDS {
+            if Group::read(&self.db, id)?.status != Status::Active {
+                return Ok(());
+            }
+            let mls_group = load_mls(&self.db, id)?;
+            let leaving = removals(&mls_group);
+            if leaving.is_empty() || leaving.contains(&mls_group.own_leaf_index().u32()) {
+                return Ok(());
+            }
+            self.stage_plan(id, Plan::Cover)?;
+            // Whoever was first has covered it as well.
+            match self.submit_commit(id).await {
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::PendingProposals =>
+                {
+                    self.learn_pending(id).await?;
+                }
+                other => {
+                    other?;
+                }
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+
+    /// Proposes that this client goes, unless that stands already; the next commit of another one carries it out.
+    pub(crate) async fn propose_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
+        for round in 0..ROUNDS {
+            let group = Group::read(&self.db, id)?;
+            let mls_group = load_mls(&self.db, id)?;
+            let own = mls_group.own_leaf_index().u32();
+            if group.status != Status::Active || removals(&mls_group).contains(&own) {
+                return Ok(());
+            }
+            let epoch = mls_group.epoch().as_u64();
+            let proposal = self_remove(&mut self.db, id)?;
+            let (sender, signer) = self.own_sender(id)?;
+            let request = ProposalRequest {
+                group_id: *id,
+                state_key: group.state_key.to_wire(),
+                proposal: opaque(proposal),
+                encrypted_identity_link_key: opaque(*b""),
+            };
+            let proposed: Result<MessageAccepted, Error> = self
+                .call_as(Operation::SelfRemove, sender, signer, request.encode(), 0)
+                .await;
+            match proposed {
+                Ok(_) => {
+                    self.pull(0).await?;
+                    return self.process().await;
+                }
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {
+                    self.follow(id, epoch).await?;
+                }
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
+                    self.recover_state_key(id).await?;
+                }
+                Err(error) => return Err(error),
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+}

@@ -1,0 +1,152 @@
+//! Coming back after a loss of state: by the signature key of the own leaf, which vouches for the new one.
+
+use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
+use protocol::Operation;
+use protocol::groups::{JoinPermit, OwnLeafRequest, OwnLeafResponse};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+
+use crate::Client;
+use crate::error::{Error, UsageError};
+use crate::groups::external::Entrance;
+use crate::groups::{Group, Status, load_mls};
+use crate::leaf::{self, NewLeaf};
+
+const AUTHORIZATION_MS: u64 = 10 * 60 * 1000;
+/// After so many attempts of its own the client waits to be told, or to be added again.
+const ATTEMPTS: u32 = 3;
+/// The state key may change between the look-up and the commit.
+const ROUNDS: u32 = 3;
+
+impl Client {
+    /// Comes back into a group that this client has lost. What was said meanwhile is lost.
+    ///
+    /// # Errors
+    /// [`UsageError::GroupLost`] if the service knows this client's leaf no more or the way back is lost,
+    /// [`UsageError::NotAMember`] after a removal.
+    pub async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let group = Group::by_name(&self.db, group)?;
+        match group.status {
+            Status::Active => Ok(()),
+            Status::Lost | Status::Refused => self.rejoin(&group.id).await,
+            Status::Joining | Status::Removed | Status::Closed => group.check_usable(),
+        }
+    }
+
+    /// Groups whose MLS state is gone or unreadable are known as lost from here on.
+    pub(crate) fn find_lost_state(&mut self) -> Result<(), Error> {
+        for group in Group::all(&self.db)? {
+            if group.status != Status::Active {
+                continue;
+            }
+            match load_mls(&self.db, &group.id) {
+                Ok(mls_group) if Group::leaf_key(&self.db, &group.id)?.is_none() => {
+                    if let Some(own_leaf) = mls_group.own_leaf_node() {
+                        let key = own_leaf.signature_key().as_slice();
+                        Group::set_leaf_key(&self.db, &group.id, key)?;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => self.lose(&group.id)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Client::rejoin_group`], by itself: a few times, and never an error for what cannot be.
+    pub(crate) async fn try_rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
+        let attempts = Group::rejoin_attempts(&self.db, id)?;
+        if attempts >= ATTEMPTS || Group::leaf_key(&self.db, id)?.is_none() {
+            return Ok(());
+        }
+        Group::set_rejoin_attempts(&self.db, id, attempts.saturating_add(1))?;
+        match self.rejoin(id).await {
+            Err(Error::Unreachable(reason)) => {
+                Group::set_rejoin_attempts(&self.db, id, attempts)?;
+                Err(Error::Unreachable(reason))
+            }
+            Err(Error::Peer(_) | Error::Protocol(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let group = Group::read(&self.db, id)?;
+            let lost = UsageError::GroupLost(group.display_name());
+            let key = Group::leaf_key(&self.db, id)?.ok_or_else(|| lost.clone())?;
+            let Some((state_key, own)) = self.own_leaf(&group, &key).await? else {
+                return Err(lost.into());
+            };
+            Group::set_state_key(&self.db, id, &state_key)?;
+            let signer = leaf::signer(&self.db, &key)?;
+            let not_after_ms = self
+                .transport
+                .time
+                .now_unix_ms()
+                .saturating_add(AUTHORIZATION_MS);
+            let authorization = authorize(
+                &signer.0,
+                id,
+                AuthorizedJoin::Rejoin,
+                own.member.leaf_index,
+                not_after_ms,
+                &key,
+            );
+            let directory = self.directory().await?;
+            let pseudonym = own.member.user_pseudonym;
+            let entrance = Entrance {
+                id: *id,
+                kind: group.kind,
+                name: group.name,
+                state_key,
+                wrapper_key: IdentityLinkWrapperKey::from(&group.wrapper_key.to_wire()),
+                recovery_secret: RecoverySecret::from(&group.recovery_secret.to_wire()),
+                leaf: NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?,
+                permit: JoinPermit::Rejoin(authorization),
+            };
+            match self.enter(&entrance).await {
+                // It has rotated meanwhile.
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {}
+                other => return other,
+            }
+        }
+        Err(UsageError::Contention.into())
+    }
+
+    /// Where the service sees the leaf with this key, and the key that the group opens with: the one that is
+    /// known, or the one in the recovery record.
+    async fn own_leaf(
+        &mut self,
+        group: &Group,
+        key: &[u8],
+    ) -> Result<Option<(StateKey, OwnLeafResponse)>, Error> {
+        let mut candidates = vec![StateKey::from(&group.state_key.to_wire())];
+        let mut looked_up = false;
+        while let Some(state_key) = candidates.pop() {
+            let request = OwnLeafRequest {
+                group_id: group.id,
+                state_key: state_key.to_wire(),
+            };
+            let signer = leaf::signer(&self.db, key)?;
+            match self.call(Operation::OwnLeaf, signer.0, &request).await {
+                Ok(own) => return Ok(Some((state_key, own))),
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
+                    // It opens, and this client is not in it.
+                    Group::set_status(&self.db, &group.id, Status::Removed)?;
+                    return Err(UsageError::NotAMember(group.display_name()).into());
+                }
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
+                    if !looked_up {
+                        looked_up = true;
+                        candidates.extend(self.recovered_key(&group.recovery_secret).await?);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}

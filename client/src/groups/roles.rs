@@ -1,0 +1,111 @@
+//! Roles and standing of a group's users (draft-ietf-mimi-room-policy).
+
+use protocol::policy::{GroupPolicy, Standing};
+
+use crate::Client;
+use crate::error::{Error, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::enforce::policy_in;
+use crate::groups::{Group, load_mls, pseudonym_of};
+
+/// Role and standing for people.
+pub(crate) fn shown(policy: Option<&GroupPolicy>, pseudonym: &[u8]) -> (String, &'static str) {
+    let Some(policy) = policy else {
+        return (String::new(), "active");
+    };
+    let (number, standing) = policy.standing(pseudonym);
+    let role = policy
+        .roles
+        .iter()
+        .find(|role| role.number == number)
+        .map(|role| String::from_utf8_lossy(role.name.as_slice()).into_owned())
+        .unwrap_or_default();
+    let standing = match standing {
+        Standing::Active => "active",
+        Standing::Inactive => "inactive",
+        Standing::Muted => "muted",
+        Standing::Banned => "banned",
+    };
+    (role, standing)
+}
+
+impl Client {
+    /// Gives a member a role, by its name: `admin` and `member` are there from the beginning.
+    ///
+    /// # Errors
+    /// [`UsageError::NotInGroup`], [`UsageError::UnknownRole`], [`UsageError::NotPermitted`],
+    /// [`UsageError::Policy`].
+    pub async fn set_role(&mut self, group: &str, member: &str, role: &str) -> Result<(), Error> {
+        self.change_policy(group, member, |policy, pseudonym| {
+            let number = policy
+                .roles
+                .iter()
+                .find(|known| known.name.as_slice() == role.as_bytes())
+                .map(|role| role.number)
+                .ok_or_else(|| UsageError::UnknownRole(role.to_owned()))?;
+            let (_, standing) = policy.standing(pseudonym);
+            Ok(policy.with(pseudonym, number, standing))
+        })
+        .await
+    }
+
+    /// Mutes a member, or lets it speak again.
+    ///
+    /// # Errors
+    /// As [`Client::set_role`].
+    pub async fn set_muted(&mut self, group: &str, member: &str, muted: bool) -> Result<(), Error> {
+        let standing = if muted {
+            Standing::Muted
+        } else {
+            Standing::Active
+        };
+        self.change_policy(group, member, |policy, pseudonym| {
+            let (role, _) = policy.standing(pseudonym);
+            Ok(policy.with(pseudonym, role, standing))
+        })
+        .await
+    }
+
+    /// Bans a member: nothing is left to it, and it is removed. Its pseudonym here cannot come in again.
+    ///
+    /// # Errors
+    /// As [`Client::set_role`] and [`Client::remove_from_group`].
+    pub async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
+        self.change_policy(group, member, |policy, pseudonym| {
+            Ok(policy.with(pseudonym, policy.default_role, Standing::Banned))
+        })
+        .await?;
+        let id = Group::usable(&self.db, group)?.id;
+        self.commit(&id, |client| {
+            let group = Group::read(&client.db, &id)?;
+            Ok(Plan::Remove(client.leaves_of(&group, &[member])?))
+        })
+        .await
+    }
+
+    async fn change_policy(
+        &mut self,
+        group: &str,
+        member: &str,
+        change: impl Fn(&GroupPolicy, &[u8]) -> Result<GroupPolicy, UsageError>,
+    ) -> Result<(), Error> {
+        self.sync(0).await?;
+        let id = Group::usable(&self.db, group)?.id;
+        self.commit(&id, |client| {
+            let group = Group::read(&client.db, &id)?;
+            let mls_group = load_mls(&client.db, &id)?;
+            let policy = policy_in(mls_group.extensions())?.ok_or(UsageError::NotPermitted)?;
+            let pseudonym = mls_group
+                .members()
+                .filter_map(|other| pseudonym_of(&other.credential))
+                .find(|pseudonym| {
+                    client
+                        .is_called(&group, &mls_group, pseudonym, member)
+                        .unwrap_or(false)
+                })
+                .ok_or_else(|| UsageError::NotInGroup(member.to_owned()))?;
+            Ok(Plan::SetPolicy(Box::new(change(&policy, &pseudonym)?)))
+        })
+        .await
+    }
+}
