@@ -1,4 +1,4 @@
-//! What a message and a commit cost at n = 2, 10, 100 members: the whole service in process on RocksDB with
+//! What a message and a commit cost at n = 2 to 5000 members: the whole service in process on RocksDB with
 //! fsync, beside the bare library calls that nobody can do without, in the same run.
 //!
 //! `make bench`; figures are in `docs/performance.md`.
@@ -25,8 +25,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use crypto::aead;
+use ds::groups::tree::{Fields, Storage};
 use openmls::prelude::tls_codec::Deserialize as _;
-use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProposalStore, PublicGroup, RatchetTreeIn};
+use openmls::prelude::{
+    MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProposalStore, PublicGroup,
+    RatchetTreeIn,
+};
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::OpenMlsProvider as _;
 use protocol::Operation;
@@ -37,7 +41,9 @@ use support::client::Client;
 use support::commits::{Plan, group_info_of};
 use support::{Engine, Service, Setup};
 
-const SIZES: [usize; 3] = [2, 10, 100];
+const SIZES: [usize; 5] = [2, 10, 100, 1000, 5000];
+/// As many Adds as fit into a commit of a megabyte.
+const ADDED_AT_ONCE: usize = 500;
 const MESSAGE: usize = 300;
 
 fn main() {
@@ -59,11 +65,16 @@ fn main() {
 async fn group_of(service: &Service, n: usize) -> (Client, GroupId) {
     let mut owner = Client::new(service).await;
     let id = owner.create_group(service, GroupKind::Group).await;
-    let mut invitees = Vec::new();
-    for _ in 1..n {
-        invitees.push(Client::new(service).await.invitee(service));
+    let mut left = n - 1;
+    while left > 0 {
+        let some = left.min(ADDED_AT_ONCE);
+        let mut invitees = Vec::new();
+        for _ in 0..some {
+            invitees.push(Client::new(service).await.invitee(service));
+        }
+        owner.commit(service, &id, Plan::add(invitees)).await;
+        left -= some;
     }
-    owner.commit(service, &id, Plan::add(invitees)).await;
     (owner, id)
 }
 
@@ -143,13 +154,16 @@ fn bare_message(recipients: usize, rounds: usize) -> f64 {
     median(times)
 }
 
-async fn commits(n: usize) {
-    let service = service();
-    let (mut owner, id) = group_of(&service, n).await;
-    let (mut times, mut bare) = (Vec::new(), Vec::new());
-    let provider = OpenMlsRustCrypto::default();
-    for round in 0..60 {
-        let (info, tree) = group_info_of(&owner, &id);
+/// A group as the bare library keeps it: five fields as postcard, one synced write after each commit.
+struct Bare {
+    db: rocksdb::DB,
+    _directory: tempfile::TempDir,
+    id: openmls::prelude::GroupId,
+}
+
+impl Bare {
+    fn new(owner: &Client, id: &GroupId) -> Self {
+        let (info, tree) = group_info_of(owner, id);
         let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact(&info)
             .unwrap()
             .extract()
@@ -157,30 +171,75 @@ async fn commits(n: usize) {
             panic!("not a GroupInfo");
         };
         let tree = RatchetTreeIn::tls_deserialize_exact(&tree).unwrap();
-        let (public, _) = PublicGroup::from_external(
+        let provider = OpenMlsRustCrypto::default();
+        let storage = Storage::default();
+        PublicGroup::from_external(
             provider.crypto(),
-            provider.storage(),
+            &storage,
             tree,
             info,
             ProposalStore::new(),
         )
         .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = rocksdb::Options::default();
+        settings.create_if_missing(true);
+        settings.set_compression_type(rocksdb::DBCompressionType::None);
+        let bare = Self {
+            db: rocksdb::DB::open(&settings, directory.path()).unwrap(),
+            _directory: directory,
+            id: openmls::prelude::GroupId::from_slice(&id.0),
+        };
+        bare.store(storage);
+        bare
+    }
 
+    fn store(&self, storage: Storage) {
+        let bytes = postcard::to_stdvec(&storage.into_fields()).unwrap();
+        let mut options = rocksdb::WriteOptions::default();
+        options.set_sync(true);
+        self.db.put_opt(b"group", bytes, &options).unwrap();
+    }
+
+    /// Load, process, merge, store.
+    fn commit(&self, commit: &[u8]) -> Duration {
+        let start = Instant::now();
+        let bytes = self.db.get(b"group").unwrap().unwrap();
+        let storage = Storage::new(postcard::from_bytes::<Fields>(&bytes).unwrap());
+        let mut group = PublicGroup::load(&storage, &self.id).unwrap().unwrap();
+        let message = MlsMessageIn::tls_deserialize_exact(commit)
+            .unwrap()
+            .try_into_protocol_message()
+            .unwrap();
+        let crypto = openmls_rust_crypto::RustCrypto::default();
+        let processed = group.process_message(&crypto, message).unwrap();
+        let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
+            panic!("not a commit");
+        };
+        group.merge_commit(&storage, *staged).unwrap();
+        self.store(storage);
+        start.elapsed()
+    }
+}
+
+async fn commits(n: usize) {
+    let service = service();
+    let (mut owner, id) = group_of(&service, n).await;
+    let bare_group = Bare::new(&owner, &id);
+    let (mut times, mut bare) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    let rounds = if n < 1000 { 60 } else { 20 };
+    for round in 0..rounds {
         let commit = owner.stage(&id, Plan::update());
+        bytes = commit.commit.len();
         let request = owner.commit_request(&service, &commit);
         let start = Instant::now();
         let reply = service.post(Operation::UpdateClient, &request).await;
         let took = start.elapsed();
         assert_eq!(reply.status, 200);
-        let message = MlsMessageIn::tls_deserialize_exact(&commit.commit)
-            .unwrap()
-            .try_into_protocol_message()
-            .unwrap();
-        let start = Instant::now();
-        public.process_message(provider.crypto(), message).unwrap();
-        let alone = start.elapsed();
+        let alone = bare_group.commit(&commit.commit);
         owner.merge(&commit);
-        if round >= 10 {
+        if round >= rounds / 5 {
             times.push(took);
             bare.push(alone);
         }
@@ -190,6 +249,6 @@ async fn commits(n: usize) {
         n,
         median(times),
         median(bare),
-        "process_message of a loaded PublicGroup",
+        &format!("load, process, merge, store durably; the commit has {bytes} bytes"),
     );
 }

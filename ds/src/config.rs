@@ -23,6 +23,8 @@ pub struct Config {
     pub retention_days: u32,
     #[serde(default = "default_inactivity_days")]
     pub inactivity_days: u32,
+    #[serde(default)]
+    pub self_check: bool,
     pub store: StoreSettings,
     pub issuer: IssuerSettings,
     #[serde(default = "default_prices")]

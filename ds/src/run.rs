@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::service_keys::ServiceKeys;
+use protocol::ids::QueueId;
 use protocol::time::day_of;
 use service::gateway_auth::GatewaySecret;
 use service::secret_file::SecretFileError;
@@ -68,6 +69,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         queue_allowance: config.queue_allowance.limits(),
         retention_days: config.retention_days,
         inactivity_days: config.inactivity_days,
+        self_check: config.self_check,
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
     };
@@ -81,6 +83,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     )?);
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&service), client, config.clone()));
+    offer_commands(&process, &service, &config);
     process.readiness.ready();
     let router = crate::http::router(Arc::clone(&service), gateway);
     service::http::serve(listener, router, config.limits.listener(), process.shutdown).await;
@@ -92,6 +95,43 @@ fn load_keys(path: &Path) -> Result<ServiceKeys, RunError> {
     let fresh = || ServiceKeys::generate_file().map_err(|_| SecretFileError::NoRandomness);
     let file = service::secret_file::load_or_create_with(path, fresh, ServiceKeys::FILE_LENGTHS)?;
     Ok(ServiceKeys::from_file(&file)?)
+}
+
+/// `delete-queue` takes a queue id in hexadecimal (a client that has to go: the service then proposes its
+/// removal from every group); `rotate-keys` adds a generation to the service key file, in use from the next start.
+fn offer_commands(process: &Process, service: &Arc<DeliveryService>, config: &Config) {
+    let service = Arc::clone(service);
+    process.commands.offer("delete-queue", move |argument| {
+        let service = Arc::clone(&service);
+        async move {
+            let id = queue_id(&argument).ok_or("not a queue id: 32 hexadecimal digits")?;
+            crate::queues::owner::delete_by_operator(&service, id)
+                .await
+                .map_err(|_| "there is no such queue")
+        }
+    });
+    let path = config.service_key_file.clone();
+    process.commands.offer("rotate-keys", move |_| {
+        let path = path.clone();
+        async move {
+            service::secret_file::replace(&path, ServiceKeys::FILE_LENGTHS, |file| {
+                ServiceKeys::rotate_file(file).map_err(|_| SecretFileError::NoRandomness)
+            })
+            .map_err(|_| "the service key file cannot be rewritten")
+        }
+    });
+}
+
+fn queue_id(text: &str) -> Option<QueueId> {
+    let mut id = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in id.iter_mut().enumerate() {
+        let digits = text.get(at * 2..at * 2 + 2)?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(QueueId(id))
 }
 
 /// Attempts to reach the issuer at start, one a second.

@@ -52,6 +52,8 @@ pub struct Settings {
     pub retention_days: u32,
     /// Days after which a client that has not read its queue is removed from its groups.
     pub inactivity_days: u32,
+    /// Compare roster and tree before and after every commit.
+    pub self_check: bool,
     /// Largest request body.
     pub max_request_bytes: usize,
     /// Of the parts of a request.

@@ -7,6 +7,7 @@ use protocol::connections::*;
 use protocol::delivery::*;
 use protocol::groups::*;
 use protocol::key_packages::*;
+use protocol::policy::GroupPolicy;
 use protocol::queues::*;
 
 fn decode<T: Wire>(bytes: &[u8]) {
@@ -25,7 +26,16 @@ const DECODERS: &[fn(&[u8])] = decoders![
     CreateGroupRequest,
     CommitRequest,
     CommitAad,
-    JoinConnectionRequest,
+    ExternalJoinRequest,
+    ProposalRequest,
+    SendToMemberRequest,
+    SetJoinCodeRequest,
+    InspectGroupRequest,
+    InspectGroupResponse,
+    OwnLeafRequest,
+    OwnLeafResponse,
+    UpdateQueueReferenceRequest,
+    GroupPolicy,
     EpochAccepted,
     SendMessageRequest,
     MessageAccepted,
@@ -53,6 +63,10 @@ const DECODERS: &[fn(&[u8])] = decoders![
     FetchQueueRequest,
     FetchQueueResponse,
     AcknowledgeQueueRequest,
+    DeleteQueueRequest,
+    BlockGroupRequest,
+    DeleteHandleRequest,
+    DeleteKeyPackagesRequest,
     EntryContent,
     Payload,
     WelcomeDelivery,

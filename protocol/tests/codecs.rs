@@ -8,8 +8,8 @@ use proptest::sample::{Index, select};
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{
     ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse,
-    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest,
-    RequestConnectionRequest,
+    DeleteHandleRequest, HandleRecord, LookupHandleRequest, LookupHandleResponse,
+    RegisterHandleRequest, RequestConnectionRequest,
 };
 use protocol::delivery::{
     Attribution, EntryContent, JoinInfo, Payload, PayloadKind, WelcomeDelivery,
@@ -18,12 +18,13 @@ use protocol::envelope::{ReceivedRequest, Sender, SignedRequest};
 use protocol::groups::*;
 use protocol::ids::{EntryId, GroupId, Incarnation, LookupId, QueueId};
 use protocol::key_packages::{
-    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, KeyPackageSet,
-    KeyPackageSetUpload, PublishKeyPackagesRequest,
+    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, DeleteKeyPackagesRequest,
+    KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest,
 };
+use protocol::policy::{Capabilities, GroupPolicy, Participant, Role, Standing};
 use protocol::queues::{
-    AcknowledgeQueueRequest, CreateQueueRequest, CreateQueueResponse, FetchQueueRequest,
-    FetchQueueResponse, QueueEntry,
+    AcknowledgeQueueRequest, BlockGroupRequest, CreateQueueRequest, CreateQueueResponse,
+    DeleteQueueRequest, FetchQueueRequest, FetchQueueResponse, QueueEntry,
 };
 use protocol::{DecodeError, Operation, Wire};
 use tls_codec::VLBytes;
@@ -86,7 +87,11 @@ fn envelope() -> impl Strategy<Value = SignedRequest> {
 }
 
 fn kind() -> impl Strategy<Value = GroupKind> {
-    select(&[GroupKind::Group, GroupKind::Connection])
+    select(&[
+        GroupKind::Group,
+        GroupKind::Connection,
+        GroupKind::SingleUser,
+    ])
 }
 
 fn partial() -> impl Strategy<Value = PartialGroupInfo> {
@@ -170,16 +175,101 @@ fn commit_aad() -> impl Strategy<Value = CommitAad> {
     )
 }
 
-fn join_connection() -> impl Strategy<Value = JoinConnectionRequest> {
-    (group_id(), secret(), bytes(), partial(), secret()).prop_map(
-        |(group_id, state_key, commit, group_info, recovery_secret)| JoinConnectionRequest {
-            group_id,
-            state_key,
-            commit,
-            group_info,
-            recovery_secret,
+fn authorization() -> impl Strategy<Value = LeafAuthorization> {
+    (any::<u32>(), any::<u64>(), bytes()).prop_map(|(leaf_index, not_after_ms, signature)| {
+        LeafAuthorization {
+            leaf_index,
+            not_after_ms,
+            signature,
+        }
+    })
+}
+
+fn permit() -> impl Strategy<Value = JoinPermit> {
+    prop_oneof![
+        Just(()).prop_map(|()| JoinPermit::Connection),
+        authorization().prop_map(JoinPermit::Client),
+        authorization().prop_map(JoinPermit::Rejoin),
+        secret().prop_map(JoinPermit::JoinCode),
+    ]
+}
+
+fn external_join() -> impl Strategy<Value = ExternalJoinRequest> {
+    (
+        group_id(),
+        secret(),
+        option::of(secret()),
+        bytes(),
+        partial(),
+        secret(),
+        permit(),
+    )
+        .prop_map(
+            |(group_id, state_key, next_state_key, commit, group_info, recovery_secret, permit)| {
+                ExternalJoinRequest {
+                    group_id,
+                    state_key,
+                    next_state_key,
+                    commit,
+                    group_info,
+                    recovery_secret,
+                    permit,
+                }
+            },
+        )
+}
+
+fn member() -> impl Strategy<Value = MemberRecord> {
+    (any::<u32>(), bytes(), any::<u16>(), bytes()).prop_map(
+        |(leaf_index, user_pseudonym, capabilities, encrypted_identity_link_key)| MemberRecord {
+            leaf_index,
+            user_pseudonym,
+            capabilities: Capabilities(capabilities),
+            encrypted_identity_link_key,
         },
     )
+}
+
+fn inspected() -> impl Strategy<Value = InspectGroupResponse> {
+    (any::<u64>(), vec(member(), 0..4), vec(bytes(), 0..4)).prop_map(
+        |(epoch, members, pending_proposals)| InspectGroupResponse {
+            epoch,
+            members,
+            pending_proposals,
+        },
+    )
+}
+
+fn policy() -> impl Strategy<Value = GroupPolicy> {
+    let role = (any::<u8>(), bytes(), any::<u16>()).prop_map(|(number, name, capabilities)| Role {
+        number,
+        name,
+        capabilities: Capabilities(capabilities),
+    });
+    let standing = select(vec![
+        Standing::Active,
+        Standing::Inactive,
+        Standing::Muted,
+        Standing::Banned,
+    ]);
+    let participant =
+        (bytes(), any::<u8>(), standing).prop_map(|(user_pseudonym, role, standing)| Participant {
+            user_pseudonym,
+            role,
+            standing,
+        });
+    (
+        any::<u16>(),
+        vec(role, 0..4),
+        any::<u8>(),
+        vec(participant, 0..4),
+    )
+        .prop_map(|(version, roles, default_role, participants)| GroupPolicy {
+            version,
+            roles,
+            default_role,
+            participants,
+        })
 }
 
 fn leaves() -> impl Strategy<Value = Vec<LeafLinkKey>> {
@@ -200,13 +290,14 @@ fn join_record() -> impl Strategy<Value = JoinRecordContent> {
 }
 
 fn external_commit_info() -> impl Strategy<Value = ExternalCommitInfoResponse> {
-    (bytes(), bytes(), leaves()).prop_map(|(group_info, ratchet_tree, leaves)| {
-        ExternalCommitInfoResponse {
+    (bytes(), bytes(), leaves(), vec(bytes(), 0..4)).prop_map(
+        |(group_info, ratchet_tree, leaves, self_removes)| ExternalCommitInfoResponse {
             group_info,
             ratchet_tree,
             leaves,
-        }
-    })
+            self_removes,
+        },
+    )
 }
 
 fn upload() -> impl Strategy<Value = KeyPackageSetUpload> {
@@ -320,6 +411,7 @@ fn payload() -> impl Strategy<Value = Payload> {
             })
         }),
         bytes().prop_map(Payload::ConnectionRequest),
+        bytes().prop_map(Payload::Proposal),
     ]
 }
 
@@ -329,6 +421,7 @@ fn entry_content() -> impl Strategy<Value = EntryContent> {
         PayloadKind::Commit,
         PayloadKind::Welcome,
         PayloadKind::ConnectionRequest,
+        PayloadKind::Proposal,
     ];
     (select(kinds.to_vec()), secret(), any::<u64>()).prop_map(|(kind, payload_key, sequence)| {
         EntryContent {
@@ -422,7 +515,30 @@ wire_types! {
     create_group_request: CreateGroupRequest = create_group();
     commit_request: CommitRequest = commit();
     commit_aad_of_a_group: CommitAad = commit_aad();
-    join_connection_request: JoinConnectionRequest = join_connection();
+    external_join_request: ExternalJoinRequest = external_join();
+    leaf_authorization_tbs: LeafAuthorizationTbs = (group_id(), any::<u8>(), any::<u32>(), any::<u64>(), bytes())
+        .prop_map(|(group_id, permit, leaf_index, not_after_ms, signature_key)| LeafAuthorizationTbs { group_id, permit, leaf_index, not_after_ms, signature_key });
+    proposal_request: ProposalRequest = (group_id(), secret(), bytes(), bytes())
+        .prop_map(|(group_id, state_key, proposal, link_key)| ProposalRequest { group_id, state_key, proposal, encrypted_identity_link_key: link_key });
+    send_to_member_request: SendToMemberRequest = (group_id(), secret(), any::<u32>(), bytes())
+        .prop_map(|(group_id, state_key, recipient, message)| SendToMemberRequest { group_id, state_key, recipient, message });
+    set_join_code_request: SetJoinCodeRequest = (group_id(), secret(), secret(), any::<u32>())
+        .prop_map(|(group_id, state_key, secret, expiry_day)| SetJoinCodeRequest { group_id, state_key, secret, expiry_day });
+    inspect_group_request: InspectGroupRequest = (group_id(), secret())
+        .prop_map(|(group_id, state_key)| InspectGroupRequest { group_id, state_key });
+    inspect_group_response: InspectGroupResponse = inspected();
+    own_leaf_request: OwnLeafRequest = (group_id(), secret())
+        .prop_map(|(group_id, state_key)| OwnLeafRequest { group_id, state_key });
+    own_leaf_response: OwnLeafResponse = (any::<u64>(), member())
+        .prop_map(|(epoch, member)| OwnLeafResponse { epoch, member });
+    update_queue_reference_request: UpdateQueueReferenceRequest = (group_id(), secret(), bytes())
+        .prop_map(|(group_id, state_key, queue_reference)| UpdateQueueReferenceRequest { group_id, state_key, queue_reference });
+    policy_of_a_group: GroupPolicy = policy();
+    delete_queue_request: DeleteQueueRequest = queue_id().prop_map(|queue_id| DeleteQueueRequest { queue_id });
+    block_group_request: BlockGroupRequest = (queue_id(), group_id(), any::<u8>())
+        .prop_map(|(queue_id, group_id, blocked)| BlockGroupRequest { queue_id, group_id, blocked });
+    delete_handle_request: DeleteHandleRequest = bytes().prop_map(|handle| DeleteHandleRequest { handle });
+    delete_key_packages_request: DeleteKeyPackagesRequest = lookup().prop_map(|lookup| DeleteKeyPackagesRequest { lookup });
     epoch_accepted: EpochAccepted = (any::<u64>(), any::<u64>())
         .prop_map(|(epoch, accepted_timestamp_ms)| EpochAccepted { epoch, accepted_timestamp_ms });
     send_message_request: SendMessageRequest = (group_id(), secret(), bytes())
@@ -433,8 +549,8 @@ wire_types! {
     recovery_record_request: RecoveryRecordRequest = lookup().prop_map(|lookup| RecoveryRecordRequest { lookup });
     sealed_record: SealedRecord = bytes().prop_map(|sealed| SealedRecord { sealed });
     join_record_content: JoinRecordContent = join_record();
-    external_commit_info_request: ExternalCommitInfoRequest = (group_id(), secret())
-        .prop_map(|(group_id, state_key)| ExternalCommitInfoRequest { group_id, state_key });
+    external_commit_info_request: ExternalCommitInfoRequest = (group_id(), secret(), permit())
+        .prop_map(|(group_id, state_key, permit)| ExternalCommitInfoRequest { group_id, state_key, permit });
     external_commit_info_response: ExternalCommitInfoResponse = external_commit_info();
     set_recovery_secret_request: SetRecoverySecretRequest = (group_id(), secret(), secret())
         .prop_map(|(group_id, state_key, recovery_secret)| SetRecoverySecretRequest { group_id, state_key, recovery_secret });

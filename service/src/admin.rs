@@ -1,15 +1,17 @@
-//! The admin listener: metrics and health, on an address of its own that is never public.
+//! The admin listener: metrics, health and the operator's commands, on an address of its own that is never public.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
-use http::StatusCode;
+use axum::extract::{Path as UrlPath, State};
+use axum::routing::{get, post};
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::start::StartError;
@@ -30,6 +32,54 @@ impl Readiness {
 
     fn is_ready(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The media type of a command's body: a web page can't send it to another origin unasked.
+pub(crate) const COMMAND_MEDIA_TYPE: &str = "application/x-mimimi-admin";
+
+type Answer = Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>>;
+type Handler = Arc<dyn Fn(String) -> Answer + Send + Sync>;
+
+/// What an operator can have a running process do: `POST /commands/NAME` on the admin listener, with the
+/// argument, if there is one, as the body.
+#[derive(Clone, Default)]
+pub struct Commands(Arc<RwLock<HashMap<&'static str, Handler>>>);
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Commands(..)")
+    }
+}
+
+impl Commands {
+    /// Offers a command from now on. Its error is for the operator, who sent the argument.
+    pub fn offer<F, A>(&self, name: &'static str, command: F)
+    where
+        F: Fn(String) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), &'static str>> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |argument| Box::pin(command(argument)));
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, handler);
+    }
+
+    async fn carry_out(&self, name: &str, argument: String) -> (StatusCode, String) {
+        let handler = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .map(Arc::clone);
+        let Some(handler) = handler else {
+            return (StatusCode::NOT_FOUND, "unknown command\n".to_owned());
+        };
+        match handler(argument.trim().to_owned()).await {
+            Ok(()) => (StatusCode::OK, "done\n".to_owned()),
+            Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
+        }
     }
 }
 
@@ -72,7 +122,18 @@ pub(crate) async fn upkeep(handle: PrometheusHandle) {
     }
 }
 
-pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness) -> Router {
+pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness, commands: Commands) -> Router {
+    let command = move |UrlPath(name): UrlPath<String>, headers: HeaderMap, argument: String| async move {
+        if headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)
+            != Some(COMMAND_MEDIA_TYPE.as_bytes())
+        {
+            return (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("Content-Type must be {COMMAND_MEDIA_TYPE}\n"),
+            );
+        }
+        commands.carry_out(&name, argument).await
+    };
     let healthy = || async { "ok\n" };
     let ready = |State(readiness): State<Readiness>| async move {
         if readiness.is_ready() {
@@ -91,5 +152,52 @@ pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness) -> Router {
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/commands/{name}", post(command))
         .with_state(readiness)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn post_command(commands: Commands, name: &str, media_type: &str) -> StatusCode {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let request = http::Request::post(format!("/commands/{name}"))
+            .header(CONTENT_TYPE, media_type)
+            .body(Body::from("argument\n"))
+            .unwrap();
+        let answer = router(handle, Readiness::default(), commands).oneshot(request);
+        answer.await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn a_command_is_carried_out_with_its_argument_for_the_operator_and_no_web_page() {
+        let commands = Commands::default();
+        let seen = Arc::new(RwLock::new(Vec::new()));
+        let kept = Arc::clone(&seen);
+        commands.offer("note", move |argument| {
+            kept.write().unwrap().push(argument);
+            async { Ok(()) }
+        });
+        commands.offer("fail", |_| async { Err("as always") });
+        let post = |name, media_type| post_command(commands.clone(), name, media_type);
+        assert_eq!(post("note", COMMAND_MEDIA_TYPE).await, StatusCode::OK);
+        assert_eq!(
+            post("note", "text/plain").await,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
+        assert_eq!(
+            post("fail", COMMAND_MEDIA_TYPE).await,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            post("other", COMMAND_MEDIA_TYPE).await,
+            StatusCode::NOT_FOUND
+        );
+        assert_eq!(*seen.read().unwrap(), ["argument"]);
+    }
 }

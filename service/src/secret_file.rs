@@ -64,6 +64,25 @@ pub fn load_or_create_with(
     }
 }
 
+/// Replaces the content of an existing secret file by what `next` makes of it: whole or not at all.
+///
+/// # Errors
+/// As [`load_or_create_with`] for a file that is there, and those of `next`.
+pub fn replace(
+    path: &Path,
+    lengths: RangeInclusive<usize>,
+    next: impl FnOnce(&[u8]) -> Result<Zeroizing<Vec<u8>>, SecretFileError>,
+) -> Result<(), SecretFileError> {
+    let secret = next(&load_bounded(path, &lengths)?)?;
+    let replaced = || {
+        let temporary = temporary_beside(path)?;
+        write_new(&temporary, &secret)?;
+        fs::rename(&temporary, path)?;
+        File::open(directory_of(path))?.sync_all()
+    };
+    replaced().map_err(SecretFileError::Unwritable)
+}
+
 /// The `len` bytes that the file at `path` holds.
 ///
 /// # Errors
@@ -97,16 +116,19 @@ fn load_bounded(
 /// Writes a new file that is there whole or not at all, and never replaces one: a hard link to a
 /// finished temporary file fails where `rename` would overwrite.
 fn create(path: &Path, secret: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let temporary = temporary_beside(path)?;
     let written = write_new(&temporary, secret).and_then(|()| fs::hard_link(&temporary, path));
     let removed = fs::remove_file(&temporary);
     written?;
     removed?;
-    File::open(directory)?.sync_all()
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
@@ -137,6 +159,21 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_replaced_secret_stays_readable_by_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seed");
+        load_or_create(&path, 4).unwrap();
+        replace(&path, 4..=8, |old| {
+            Ok(Zeroizing::new([old, b"next"].concat()))
+        })
+        .unwrap();
+        let now = load(&path, 8).unwrap();
+        assert!(now.ends_with(b"next"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_secret_is_made_once_and_then_read_again() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use crate::admin::Readiness;
+pub use crate::admin::{Commands, Readiness};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, CommandLine, ServiceConfig};
 use crate::logging::{self, Chain};
@@ -23,6 +23,8 @@ pub struct Process {
     pub shutdown: Shutdown,
     /// Call [`Readiness::ready`] once requests are taken.
     pub readiness: Readiness,
+    /// What the operator can have it do.
+    pub commands: Commands,
 }
 
 /// Why a process could not start, or had to end.
@@ -120,6 +122,7 @@ where
     let metrics = admin::metrics_handle()?;
     tokio::spawn(admin::upkeep(metrics.clone()));
     let readiness = Readiness::default();
+    let commands = Commands::default();
     let admin_listener = http::bind(settings.admin_listen)
         .await
         .map_err(StartError::Admin)?;
@@ -127,7 +130,7 @@ where
     let (_admin_ends, admin_shutdown) = Shutdown::channel();
     tokio::spawn(http::serve(
         admin_listener,
-        admin::router(metrics, readiness.clone()),
+        admin::router(metrics, readiness.clone(), commands.clone()),
         http::Limits::default(),
         admin_shutdown,
     ));
@@ -139,6 +142,7 @@ where
         clock: SystemClock::shared(),
         shutdown,
         readiness,
+        commands,
     };
     let drain = async {
         signalled.requested().await;

@@ -9,9 +9,14 @@
 
 use std::path::{Path, PathBuf};
 
-use client::{Client, CommitOutcome, Error, Event, Options, UsageError};
+use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
+use crypto::sign::SignatureKeyPair;
 use end_to_end::{LogLevel, Stack, device};
+use protocol::codec::{WireSecret, opaque};
+use protocol::envelope::Sender;
+use protocol::groups::{CreateGroupRequest, GroupKind};
 use protocol::problem::ProblemType;
+use protocol::{Operation, Wire as _};
 
 struct User {
     client: Client,
@@ -377,4 +382,71 @@ async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
     assert_eq!(alice.safety_number("bob").unwrap(), number);
     alice.create_group("g").await.unwrap();
     alice.send_message("g", "still here").await.unwrap();
+}
+
+/// A creation that was accepted, as its client sees it when the answer was lost and the time for which
+/// the service remembers it is over: signed again it is refused.
+async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
+    let home = stack.home("alice");
+    let alice = Client::open(&home, Options::default()).await.unwrap();
+    let id = alice.group_access(group).unwrap().id;
+    drop(alice);
+    let signer = SignatureKeyPair::random().unwrap();
+    let sender = Sender::Key(opaque(signer.public()));
+    let body = CreateGroupRequest {
+        group_id: id,
+        state_key: WireSecret::new([1; 32]),
+        kind: GroupKind::Group,
+        ratchet_tree: opaque(*b""),
+        group_info: opaque(*b""),
+        encrypted_identity_link_key: opaque(*b""),
+        recovery_secret: WireSecret::new([1; 32]),
+    }
+    .encode();
+    let now = SystemClock.now_unix_ms();
+    let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer).encode();
+    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    db.execute(
+        "INSERT INTO pending_requests
+            (group_id, operation, body, sender, signer_seed, request, timestamp_ms, tokens, aad)
+         VALUES (?, ?, ?, ?, ?, ?, ?, x'', x'')",
+        (
+            id.0,
+            Operation::CreateGroup.number(),
+            &body,
+            sender.encode(),
+            signer.seed().expose(),
+            &request,
+            i64::try_from(now).unwrap(),
+        ),
+    )
+    .unwrap();
+    db.execute(
+        "UPDATE groups SET status = 'joining' WHERE group_id = ?",
+        [id.0],
+    )
+    .unwrap();
+    drop(db);
+    Client::open(&home, Options::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not_is_forgotten() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    alice.create_group("g").await.unwrap();
+    drop(alice);
+    let mut alice = unanswered_creation(&stack, "g").await;
+    alice.sync(0).await.unwrap();
+    alice.send_message("g", "it is there").await.unwrap();
+    drop(alice);
+
+    // Another state key than the group's: the service knows no such group.
+    rusqlite::Connection::open(stack.home("alice").join("client.sqlite"))
+        .unwrap()
+        .execute("UPDATE groups SET state_key = ?", [[9u8; 32]])
+        .unwrap();
+    let mut alice = unanswered_creation(&stack, "g").await;
+    alice.sync(0).await.unwrap();
+    assert!(alice.groups().unwrap().is_empty());
 }

@@ -16,6 +16,7 @@ use protocol::groups::{
 };
 use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
@@ -270,10 +271,37 @@ impl Client {
                 })
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+            // Signed again after the time for which the service remembers: it may have been accepted.
+            Err(error)
+                if error.problem() == Some(ProblemType::InvalidGroupId)
+                    && self.is_created(id).await? =>
+            {
+                self.transact(|db, _| {
+                    Pending::delete(db, id)?;
+                    Group::set_status(db, id, Status::Active)
+                })
+            }
             Err(error) => {
                 self.transact(|db, _| Group::delete(db, id))?;
                 Err(error)
             }
+        }
+    }
+
+    /// Whether the service has this group with this client in it: only then it takes the recovery
+    /// secret, which is the one that the creation brought.
+    async fn is_created(&mut self, id: &GroupId) -> Result<bool, Error> {
+        match self.send_recovery_secret(id).await {
+            Ok(()) => Ok(true),
+            Err(Error::Refused(refusal))
+                if matches!(
+                    refusal.problem,
+                    ProblemType::UnknownGroup | ProblemType::BadSignature
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 }

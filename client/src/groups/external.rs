@@ -24,7 +24,7 @@ use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, discard_mls, group_id, identities, join_config, load_mls,
+    Group, STATE_KEY_LABEL, Status, discard_mls, group_id, identities, join_config,
 };
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;

@@ -436,6 +436,15 @@ impl Client {
         Ok(summaries)
     }
 
+    /// Whether there is a group of this name and no contact.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn has_group(&self, name: &str) -> Result<bool, Error> {
+        Ok(crate::contacts::by_name(&self.db, name).is_err()
+            && Group::by_name(&self.db, name).is_ok())
+    }
+
     /// The members of a group, as far as this client has followed.
     ///
     /// # Errors

@@ -101,27 +101,8 @@ impl Client {
 
     /// After a join: the secret under which the service will write recovery records for the new leaf.
     pub(crate) async fn set_recovery_secret(&mut self, id: &GroupId) -> Result<(), Error> {
-        let group = Group::read(&self.db, id)?;
-        let mls_group = load_mls(&self.db, id)?;
-        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
-        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
-        let request = SetRecoverySecretRequest {
-            group_id: *id,
-            state_key: group.state_key.to_wire(),
-            recovery_secret: group.recovery_secret.to_wire(),
-        };
-        let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
-        let set: Result<Accepted, Error> = self
-            .call_as(
-                Operation::SetRecoverySecret,
-                sender,
-                signer.0,
-                request.encode(),
-                0,
-            )
-            .await;
-        match set {
-            Ok(_) => {
+        match self.send_recovery_secret(id).await {
+            Ok(()) => {
                 self.db.execute(
                     "UPDATE groups SET recovery_set = 1 WHERE group_id = ?",
                     [id.0],
@@ -132,6 +113,29 @@ impl Client {
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    pub(crate) async fn send_recovery_secret(&mut self, id: &GroupId) -> Result<(), Error> {
+        let group = Group::read(&self.db, id)?;
+        let mls_group = load_mls(&self.db, id)?;
+        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
+        let request = SetRecoverySecretRequest {
+            group_id: *id,
+            state_key: group.state_key.to_wire(),
+            recovery_secret: group.recovery_secret.to_wire(),
+        };
+        let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
+        let _: Accepted = self
+            .call_as(
+                Operation::SetRecoverySecret,
+                sender,
+                signer.0,
+                request.encode(),
+                0,
+            )
+            .await?;
+        Ok(())
     }
 }
 

@@ -113,7 +113,8 @@ pub async fn create_group(
     // Groups that do not list the service would keep members that are gone.
     let service_sender =
         removals::service_sender(service, &tree).ok_or(ProblemType::InvalidGroupInfo)?;
-    check_policy(body.kind, &tree, &leaf)?;
+    let capabilities = creators_capabilities(body.kind, &tree, &leaf)?;
+    let leaf = leaf.with_capabilities(capabilities);
     let key = StateKey::from(&body.state_key);
     let response = EpochAccepted {
         epoch: 0,
@@ -142,17 +143,19 @@ pub async fn create_group(
 
 /// Groups may have a policy, in which the creator must be able to change it; connections and the groups of
 /// one user have none.
-fn check_policy(kind: GroupKind, tree: &Tree, creator: &Leaf<'_>) -> Result<(), DsError> {
+fn creators_capabilities(
+    kind: GroupKind,
+    tree: &Tree,
+    creator: &Leaf<'_>,
+) -> Result<Capabilities, DsError> {
     let extensions = tree.group.group_context().extensions();
     let policy = policy_in(extensions).map_err(|_| ProblemType::InvalidGroupInfo)?;
-    let sound = policy.is_none_or(|policy| {
-        kind == GroupKind::Group
-            && policy
-                .capabilities(&creator.user_pseudonym)
-                .contain(Capabilities::SET_ROLE)
-    });
-    if sound {
-        Ok(())
+    let Some(policy) = policy else {
+        return Ok(Capabilities::ALL);
+    };
+    let capabilities = policy.capabilities(&creator.user_pseudonym);
+    if kind == GroupKind::Group && capabilities.contain(Capabilities::SET_ROLE) {
+        Ok(capabilities)
     } else {
         Err(ProblemType::InvalidGroupInfo.into())
     }

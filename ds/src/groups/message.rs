@@ -123,8 +123,8 @@ async fn send<T>(
             )
             .await?
         {
-            // Nothing is sent before they are gone: this message neither.
-            return Err(ProblemType::PendingProposals.into());
+            // Nothing is sent before they are gone: the next look finds what is pending.
+            continue;
         }
         let response = MessageAccepted {
             accepted_timestamp_ms: request.now_ms,

@@ -126,17 +126,23 @@ impl PendingProposals {
         Ok(sealing::seal(key.expose(), at.as_place(), &bytes)?)
     }
 
-    /// Makes the tree know them, so that a commit can refer to them.
+    /// Makes the tree know them, so that a commit can refer to them. All were processed when they came, in
+    /// this epoch; but a KeyPackage may have expired since, and then no commit can refer to its Add any more.
     ///
     /// # Errors
-    /// [`DsError::Internal`]: they were processed when they came, in this epoch.
+    /// [`DsError::Internal`] for any other one.
     pub fn hand_to(&self, tree: &mut Tree, crypto: &RustCrypto) -> Result<(), DsError> {
         for pending in &self.proposals {
             let queued = parse(&pending.message)
                 .ok()
-                .and_then(|message| process(tree, crypto, message).ok())
-                .ok_or(DsError::Internal("pending proposal"))?;
-            tree.add_proposal(queued)?;
+                .and_then(|message| process(tree, crypto, message).ok());
+            match (queued, pending.origin) {
+                (Some(queued), _) => tree.add_proposal(queued)?,
+                (None, Origin::NewMember | Origin::External) => {}
+                (None, Origin::SelfRemove(_) | Origin::Service(_)) => {
+                    return Err(DsError::Internal("pending proposal"));
+                }
+            }
         }
         Ok(())
     }

@@ -331,6 +331,14 @@ fn of_outsider(
             if banned || group.roster.has_user(&claims.user_pseudonym) {
                 return Err(ProblemType::NotAllowed.into());
             }
+            // Committed together, two of them would fill one place.
+            if group
+                .proposals()?
+                .link_key_of_new_member(&claims.signature_key)
+                .is_some()
+            {
+                return Err(ProblemType::NotAllowed.into());
+            }
             (origin == Origin::NewMember).then(|| NewMember {
                 signature_key: claims.signature_key,
                 encrypted_identity_link_key: link_key.to_vec(),

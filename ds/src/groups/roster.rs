@@ -222,6 +222,13 @@ impl<'a> Leaf<'a> {
         self
     }
 
+    /// With what its user may do.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities.0;
+        self
+    }
+
     /// What its user may do.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
@@ -523,10 +530,8 @@ impl<'a> Roster<'a> {
             .collect();
         for leaf in &mut leaves {
             leaf.capabilities = capabilities(&leaf.user_pseudonym).0;
-            let Some(old) = self.leaf(leaf.index).filter(|old| {
-                old.user_pseudonym == leaf.user_pseudonym && leaf.since_epoch < epoch
-            }) else {
-                leaf.since_epoch = leaf.since_epoch.max(epoch);
+            // Whoever came in with this commit is since this epoch, also in a place that was somebody's.
+            let Some(old) = self.leaf(leaf.index).filter(|_| leaf.since_epoch < epoch) else {
                 continue;
             };
             let could_send = old.capabilities().contain(Capabilities::SEND);

@@ -183,6 +183,13 @@ impl Case<'_> {
         Ok(())
     }
 
+    /// Whether the group keeps a user out.
+    fn bans(&self, user_pseudonym: &[u8]) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| policy.bans(user_pseudonym))
+    }
+
     fn by_value(&self) -> impl Iterator<Item = &QueuedProposal> {
         self.staged
             .queued_proposals()

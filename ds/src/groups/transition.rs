@@ -68,7 +68,7 @@ impl Attempt<'_> {
             roster.tree_version.as_ref(),
             sealed_tree,
         )?;
-        debug_assert_eq!(roster_is_tree(roster, &tree), Ok(()));
+        self_check(service, roster, &tree)?;
         let pending = PendingProposals::of_group(&self.group_id, &self.key, roster, stored)?;
         pending.hand_to(&mut tree, &crypto)?;
         let sender = message.sender().clone();
@@ -165,8 +165,11 @@ impl Attempt<'_> {
                 today,
             },
         );
-        debug_assert_eq!(roster_is_tree(&next, tree), Ok(()));
-        let mut dropped_join_records = next.take_finished_join_records(today);
+        self_check(service, &next, tree)?;
+        let mut dropped_join_records = match committer {
+            Some(index) => next.has_joined(index, today),
+            None => next.take_finished_join_records(today),
+        };
         let mut dropped_recovery_records =
             roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
         dropped_recovery_records
@@ -437,25 +440,31 @@ fn signer(tree: &Tree, sender: &Sender, staged: &StagedCommit) -> Result<LeafNod
     }
 }
 
-/// Roster and tree have the same leaves, keys, pseudonyms and capabilities: checked in debug builds and by the
-/// tests after every transition.
-///
-/// # Errors
-/// What differs.
-pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
+/// With the setting `self_check`: a roster that is not the tree's stops the transition.
+fn self_check(service: &DeliveryService, roster: &Roster<'_>, tree: &Tree) -> Result<(), DsError> {
+    if service.settings.self_check {
+        roster_is_tree(roster, tree).map_err(DsError::Internal)?;
+    }
+    Ok(())
+}
+
+/// Roster and tree have the same leaves, keys, pseudonyms and capabilities.
+fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
     use crypto::credential::PseudonymousCredential;
     if roster.epoch != tree.group.group_context().epoch().as_u64() {
-        return Err("epoch");
+        return Err("self-check: epoch");
     }
     if roster.ciphersuite != u16::from(tree.group.ciphersuite()) {
-        return Err("ciphersuite");
+        return Err("self-check: ciphersuite");
     }
-    let policy = tree.policy().map_err(|_| "policy")?;
+    let policy = tree.policy().map_err(|_| "self-check: policy")?;
     let mut leaves = roster.leaves().iter();
     for (index, node) in tree.group.treesync().full_leaves() {
-        let leaf = leaves.next().ok_or("a leaf is missing in the roster")?;
+        let leaf = leaves
+            .next()
+            .ok_or("self-check: a leaf is missing in the roster")?;
         let credential = PseudonymousCredential::decode(node.credential().serialized_content())
-            .map_err(|_| "credential")?;
+            .map_err(|_| "self-check: credential")?;
         let capabilities = policy.as_ref().map_or(Capabilities::ALL, |policy| {
             policy.capabilities(&leaf.user_pseudonym)
         });
@@ -464,11 +473,11 @@ pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static s
             || leaf.user_pseudonym.as_ref() != credential.user_pseudonym.as_slice()
             || leaf.capabilities() != capabilities
         {
-            return Err("a leaf differs");
+            return Err("self-check: a leaf differs");
         }
     }
     if leaves.next().is_some() {
-        return Err("a leaf is missing in the tree");
+        return Err("self-check: a leaf is missing in the tree");
     }
     Ok(())
 }

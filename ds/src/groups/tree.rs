@@ -68,7 +68,7 @@ impl Tree {
         if blob.format != FORMAT {
             return Err(DsError::Internal("tree format"));
         }
-        let storage = Storage(RefCell::new(blob.fields));
+        let storage = Storage::new(blob.fields);
         let public_group = PublicGroup::load(&storage, &MlsGroupId::from_slice(&group.0))
             .ok()
             .flatten()
@@ -162,7 +162,7 @@ impl Tree {
             extensions: partial.extensions.as_slice().to_vec(),
             signature: partial.signature.as_slice().to_vec(),
         };
-        Ok(storage.0.into_inner())
+        Ok(storage.into_fields())
     }
 
     /// Verifies the GroupInfo and tree of a new group (RFC 9420 §12.4.3.3) and takes them over.
@@ -191,7 +191,7 @@ impl Tree {
                 .map_err(|_| DsError::Internal("GroupInfo"))?,
             signature: signature_bytes(info.signature())?,
         };
-        Ok((Self { group, group_info }, storage.0.into_inner()))
+        Ok((Self { group, group_info }, storage.into_fields()))
     }
 
     /// `MLSMessage` with the GroupInfo of this epoch.
@@ -291,8 +291,23 @@ pub struct Fields {
     confirmation_tag: Option<Vec<u8>>,
 }
 
+/// Where openmls reads and writes one public group.
 #[derive(Default)]
-struct Storage(RefCell<Fields>);
+pub struct Storage(RefCell<Fields>);
+
+impl Storage {
+    /// With what was stored.
+    #[must_use]
+    pub fn new(fields: Fields) -> Self {
+        Self(RefCell::new(fields))
+    }
+
+    /// What is stored.
+    #[must_use]
+    pub fn into_fields(self) -> Fields {
+        self.0.into_inner()
+    }
+}
 
 fn write<T: Serialize>(to: &mut Option<Vec<u8>>, value: &T) -> Result<(), postcard::Error> {
     *to = Some(postcard::to_stdvec(value)?);

@@ -84,6 +84,31 @@ pub async fn delete_queue(
     change(service, &request, request.body.queue_id, |_| Ok(None)).await
 }
 
+/// Deletes a queue on the operator's word.
+///
+/// # Errors
+/// [`ProblemType::UnknownQueue`].
+pub async fn delete_by_operator(service: &DeliveryService, queue: QueueId) -> Result<(), DsError> {
+    let row = service.rows().queue(&queue);
+    for _ in 0..ATTEMPTS {
+        let stored = service.store.queue(row).await?;
+        let stored = stored.ok_or(ProblemType::UnknownQueue)?;
+        let replaced = service
+            .store
+            .replace_queue(row, stored, None, Receipt::default())
+            .await;
+        match replaced.map_err(DsError::from) {
+            Ok(()) => {
+                service.streams.record_changed(&queue);
+                return Ok(());
+            }
+            Err(DsError::Conflict) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Err(ProblemType::Conflict.into())
+}
+
 /// Blocks a group at a queue, or takes from it again.
 ///
 /// # Errors

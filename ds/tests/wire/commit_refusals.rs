@@ -1,7 +1,7 @@
 //! Commits that are refused: each a typed problem, nothing changed, everybody goes on.
 
 use crate::message_refusals::{CONTENT_TYPE, public_application_message};
-use crate::support::client::{Client, FLAWS, Flaw, Leaf};
+use crate::support::client::{Client, FLAWS, Flaw, Leaf, external_sender};
 use crate::support::commits::{Commit, Plan, honest_aad};
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
@@ -9,7 +9,7 @@ use crate::support::{Engine, Service, on_every_engine};
 use crypto::credential::PseudonymousCredential;
 use http::StatusCode;
 use openmls::prelude::tls_codec::Serialize as _;
-use openmls::prelude::{Extension, Extensions, ExternalSender, OpenMlsProvider as _};
+use openmls::prelude::{Extension, ExtensionType, Extensions, OpenMlsProvider as _};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
@@ -245,19 +245,19 @@ async fn an_operation_takes_its_own_proposals_only() {
     let mut trio = trio(&service).await;
     let mut dave = Client::new(&service).await;
     let mut invitee = || dave.invitee(&service);
-    let sender = ExternalSender::new(
-        vec![3; 32].into(),
-        openmls::prelude::BasicCredential::new(b"x".to_vec()).into(),
-    );
     let mut context: Vec<Extension> = trio
         .alice
         .group(&trio.id)
         .mls
         .extensions()
         .iter()
+        .filter(|extension| extension.extension_type() != ExtensionType::ExternalSenders)
         .cloned()
         .collect();
-    context.push(Extension::ExternalSenders(vec![sender]));
+    context.push(Extension::ExternalSenders(vec![external_sender(vec![
+        3;
+        32
+    ])]));
     let mut changes_context = Plan::update();
     changes_context.context = Some(Extensions::from_vec(context).unwrap());
     for plan in [

@@ -5,8 +5,8 @@ use openmls::prelude::{Ciphersuite, OpenMlsProvider as _};
 use protocol::Operation;
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
-    CreateGroupRequest, EpochAccepted, ExternalCommitInfoRequest, GroupKind, ReserveGroupIdRequest,
-    ReserveGroupIdResponse,
+    CreateGroupRequest, EpochAccepted, ExternalCommitInfoRequest, GroupKind, JoinPermit,
+    ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -17,7 +17,7 @@ use crate::support::commits::{ExternalJoin, JoinPlan, Plan, group_info_of};
 use crate::support::request::{copy, fresh_key};
 use crate::support::{Engine, Service};
 
-async fn reserve(service: &Service, key: &crypto::sign::SignatureKeyPair) -> GroupId {
+async fn reserve(service: &Service, key: &crypto::sign::LeafKeyPair) -> GroupId {
     service
         .call::<ReserveGroupIdResponse>(Operation::ReserveGroupId, key, &ReserveGroupIdRequest {})
         .await
@@ -33,7 +33,7 @@ async fn refused_creation(
     let leaf = client.leaf(service);
     let key = copy(&leaf.signer.0);
     let id = reserve(service, &key).await;
-    let mut creation = client.draft_group(id, GroupKind::Group, leaf, true);
+    let mut creation = client.draft_group(service, id, GroupKind::Group, leaf, true);
     change(&mut creation.request, &client, &creation.membership.signer);
     service
         .refusal(Operation::CreateGroup, &key, &creation.request)
@@ -50,7 +50,7 @@ async fn a_group_id_is_used_once_by_whoever_reserved_it() {
     for id in [unreserved, foreign] {
         let leaf = client.leaf(&service);
         let key = copy(&leaf.signer.0);
-        let creation = client.draft_group(id, GroupKind::Group, leaf, true);
+        let creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
         let problem = service
             .refusal(Operation::CreateGroup, &key, &creation.request)
             .await;
@@ -60,7 +60,7 @@ async fn a_group_id_is_used_once_by_whoever_reserved_it() {
     let leaf = client.leaf(&service);
     let key = copy(&leaf.signer.0);
     let id = reserve(&service, &key).await;
-    let creation = client.draft_group(id, GroupKind::Group, leaf, true);
+    let creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
     let _: EpochAccepted = service
         .call(Operation::CreateGroup, &key, &creation.request)
         .await;
@@ -81,7 +81,7 @@ async fn a_reservation_is_good_until_the_end_of_the_next_day() {
         let id = reserve(&service, &key).await;
         service.clock.advance(days * DAY_MS);
         ds::run::expire(&service.domain).await.unwrap();
-        let creation = client.draft_group(id, GroupKind::Group, leaf, true);
+        let creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
         if good {
             let _: EpochAccepted = service
                 .call(Operation::CreateGroup, &key, &creation.request)
@@ -126,7 +126,7 @@ async fn a_creation_whose_group_info_or_tree_does_not_verify_is_refused() {
     let leaf = client.leaf(&service);
     let key = copy(&leaf.signer.0);
     let id = reserve(&service, &key).await;
-    let mut creation = client.draft_group(GroupId([1; 16]), GroupKind::Group, leaf, true);
+    let mut creation = client.draft_group(&service, GroupId([1; 16]), GroupKind::Group, leaf, true);
     creation.request.group_id = id;
     let problem = service
         .refusal(Operation::CreateGroup, &key, &creation.request)
@@ -154,7 +154,7 @@ async fn a_group_begins_with_its_creators_leaf_alone() {
     let leaf = client.leaf(&service);
     let stranger = fresh_key();
     let id = reserve(&service, &stranger).await;
-    let creation = client.draft_group(id, GroupKind::Group, leaf, true);
+    let creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
     let problem = service
         .refusal(Operation::CreateGroup, &stranger, &creation.request)
         .await;
@@ -166,7 +166,7 @@ async fn a_group_begins_with_its_creators_leaf_alone() {
     let leaf = client.leaf(&service);
     let key = copy(&leaf.signer.0);
     let id = reserve(&service, &key).await;
-    let mut creation = client.draft_group(id, GroupKind::Group, leaf, true);
+    let mut creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
     client.groups.insert(id, creation.membership);
     let invitee = other.invitee(&service);
     let add = client.stage(&id, Plan::add([invitee]));
@@ -188,7 +188,7 @@ async fn a_creators_leaf_is_as_every_leaf_here() {
         let leaf = client.leaf_with(&service, flaw);
         let key = copy(&leaf.signer.0);
         let id = reserve(&service, &key).await;
-        let creation = client.draft_group(id, GroupKind::Group, leaf, false);
+        let creation = client.draft_group(&service, id, GroupKind::Group, leaf, false);
         let problem = service
             .refusal(Operation::CreateGroup, &key, &creation.request)
             .await;
@@ -203,13 +203,13 @@ async fn another_ciphersuite_is_refused() {
         let provider = openmls_rust_crypto::OpenMlsRustCrypto::default();
         let mls = openmls::prelude::MlsGroup::builder()
             .with_group_id(openmls::prelude::GroupId::from_slice(&request.group_id.0))
-            .ciphersuite(Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519)
+            .ciphersuite(Ciphersuite::MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519)
             .build(
                 &provider,
                 signer,
                 openmls::prelude::CredentialWithKey {
                     credential: openmls::prelude::BasicCredential::new(b"x".to_vec()).into(),
-                    signature_key: signer.0.public().to_vec().into(),
+                    signature_key: signer.0.public().into(),
                 },
             )
             .unwrap();
@@ -247,12 +247,7 @@ fn join_of(
     change: impl FnOnce(&mut JoinPlan),
 ) -> ExternalJoin {
     let (state_key, wrapper) = (member.group(id).state_key, member.group(id).wrapper);
-    let mut plan = JoinPlan {
-        state_key,
-        wrapper,
-        link_keys: 1,
-        response: b"response".to_vec(),
-    };
+    let mut plan = JoinPlan::connection(state_key, wrapper);
     change(&mut plan);
     let (info, tree) = group_info_of(member, id);
     joiner.external_join((&info, &tree), joiner.leaf_with(service, flaw), plan)
@@ -261,7 +256,14 @@ fn join_of(
 /// The work on the tree was done, and costs its token.
 async fn refused_join(service: &Service, join: &ExternalJoin) -> ProblemType {
     service
-        .refused_at_cost(Operation::JoinConnection, &join.signed(service))
+        .refused_at_cost(Operation::ExternalJoin, &join.signed(service))
+        .await
+}
+
+/// No permit, no work: it costs nothing.
+async fn refused_early(service: &Service, join: &ExternalJoin) -> ProblemType {
+    service
+        .refused(Operation::ExternalJoin, &join.signed(service))
         .await
 }
 
@@ -281,7 +283,7 @@ async fn a_join_that_is_not_as_joins_are_is_refused_and_an_honest_one_still_work
         );
         let honest = join_of(&service, &alice, &bob, &id, Flaw::None, |_| {});
         let reply = service
-            .pay(Operation::JoinConnection, &honest.signed(&service))
+            .pay(Operation::ExternalJoin, &honest.signed(&service))
             .await;
         assert_eq!(reply.accepted::<EpochAccepted>().epoch, 1);
     }
@@ -315,7 +317,7 @@ async fn two_users_are_a_connection_and_no_third_comes_in() {
     let service = Service::start(Engine::Memory);
     let (mut alice, mut bob, id, join) = joining(&service, Flaw::None, |_| {}).await;
     let _: EpochAccepted = service
-        .pay(Operation::JoinConnection, &join.signed(&service))
+        .pay(Operation::ExternalJoin, &join.signed(&service))
         .await
         .accepted();
     bob.groups.insert(id, join.membership);
@@ -324,12 +326,13 @@ async fn two_users_are_a_connection_and_no_third_comes_in() {
     let mut carol = Client::new(&service).await;
     let third = join_of(&service, &alice, &carol, &id, Flaw::None, |_| {});
     assert_eq!(
-        refused_join(&service, &third).await,
+        refused_early(&service, &third).await,
         ProblemType::NotAllowed
     );
     let info = ExternalCommitInfoRequest {
         group_id: id,
         state_key: WireSecret::new(alice.group(&id).state_key),
+        permit: JoinPermit::Connection,
     };
     let problem = service
         .refusal(Operation::ExternalCommitInfo, &fresh_key(), &info)
@@ -358,10 +361,14 @@ async fn an_external_commit_into_an_ordinary_group_is_refused() {
     let (mut alice, mallory) = (Client::new(&service).await, Client::new(&service).await);
     let id = alice.create_group(&service, GroupKind::Group).await;
     let join = join_of(&service, &alice, &mallory, &id, Flaw::None, |_| {});
-    assert_eq!(refused_join(&service, &join).await, ProblemType::NotAllowed);
+    assert_eq!(
+        refused_early(&service, &join).await,
+        ProblemType::NotAllowed
+    );
     let info = ExternalCommitInfoRequest {
         group_id: id,
         state_key: WireSecret::new(alice.group(&id).state_key),
+        permit: JoinPermit::Connection,
     };
     let problem = service
         .refusal(Operation::ExternalCommitInfo, &fresh_key(), &info)
@@ -388,7 +395,7 @@ async fn a_members_commit_is_no_join_and_a_join_is_no_members_commit() {
     join.request.commit = opaque(update.commit);
     assert_eq!(
         service
-            .refused(Operation::JoinConnection, &join.signed(&service))
+            .refused(Operation::ExternalJoin, &join.signed(&service))
             .await,
         ProblemType::InvalidCommit
     );

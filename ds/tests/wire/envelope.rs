@@ -24,7 +24,13 @@ fn free_service() -> Service {
 async fn all_are_acceptable(service: &Service, samples: &[Sample]) {
     for sample in samples {
         let reply = service.pay(sample.operation(), &sample.signed()).await;
-        assert_eq!(reply.status, StatusCode::OK, "{:?}", sample.operation());
+        assert_eq!(
+            reply.status,
+            StatusCode::OK,
+            "{:?}: {}",
+            sample.operation(),
+            String::from_utf8_lossy(&reply.body)
+        );
     }
 }
 

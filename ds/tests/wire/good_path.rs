@@ -160,12 +160,7 @@ async fn a_connection_is_joined_by_external_commit(service: Service) {
     let info = bob.external_commit_info(&service, &id, state_key).await;
     assert_eq!(info.leaves.len(), 1);
     let leaf = bob.leaf(&service);
-    let plan = JoinPlan {
-        state_key,
-        wrapper,
-        link_keys: 1,
-        response: b"response".to_vec(),
-    };
+    let plan = JoinPlan::connection(state_key, wrapper);
     let join = bob.external_join(
         (info.group_info.as_slice(), info.ratchet_tree.as_slice()),
         leaf,
@@ -173,7 +168,7 @@ async fn a_connection_is_joined_by_external_commit(service: Service) {
     );
     let request = join.signed(&service);
     let accepted: EpochAccepted = service
-        .pay(Operation::JoinConnection, &request)
+        .pay(Operation::ExternalJoin, &request)
         .await
         .accepted();
     assert_eq!(accepted.epoch, 1);

@@ -6,7 +6,9 @@ use http::StatusCode;
 use proptest::prelude::*;
 use protocol::Operation;
 use protocol::codec::WireSecret;
-use protocol::groups::{ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind};
+use protocol::groups::{
+    ExternalCommitInfoRequest, ExternalCommitInfoResponse, GroupKind, JoinPermit,
+};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
@@ -91,7 +93,7 @@ impl World {
         for _ in 0..CLIENTS {
             clients.push(Client::new(&service).await);
         }
-        let id = clients[0].create_group(&service, GroupKind::Group).await;
+        let id = clients[0].create_group_without_policy(&service).await;
         let none = || (0..CLIENTS).map(|_| Vec::new()).collect();
         Self {
             service,
@@ -111,7 +113,7 @@ impl World {
                 Event::Removed => {
                     self.clients[who].groups.remove(&self.id);
                 }
-                Event::Joined | Event::Committed { .. } => {}
+                Event::Joined | Event::Committed { .. } | Event::Proposed => {}
                 Event::ConnectionRequest(_) => panic!("nobody asked"),
             }
         }
@@ -277,6 +279,7 @@ async fn an_earlier_tree_that_is_put_beside_a_later_roster_does_not_open() {
     let info = ExternalCommitInfoRequest {
         group_id: id,
         state_key: WireSecret::new(alice.group(&id).state_key),
+        permit: JoinPermit::Connection,
     };
     let ask = async || {
         let key = fresh_key();

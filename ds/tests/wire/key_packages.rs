@@ -22,7 +22,7 @@ on_every_engine! {
 
 async fn publish(
     service: &Service,
-    owner: &crypto::sign::SignatureKeyPair,
+    owner: &crypto::sign::LeafKeyPair,
     token: &ConnectionToken,
     sets: Vec<KeyPackageSetUpload>,
 ) {
@@ -205,7 +205,7 @@ async fn key_packages_that_are_not_in_order_are_refused() {
             vec![
                 good.clone(),
                 KeyPackageSetUpload {
-                    ciphersuite: 3,
+                    ciphersuite: 5,
                     ..good
                 },
             ],

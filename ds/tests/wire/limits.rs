@@ -127,7 +127,8 @@ async fn a_new_groups_tree_and_group_info_are_bounded() {
         let reserved: ReserveGroupIdResponse = service
             .call(Operation::ReserveGroupId, &key, &ReserveGroupIdRequest {})
             .await;
-        let mut creation = client.draft_group(reserved.group_id, GroupKind::Group, leaf, true);
+        let mut creation =
+            client.draft_group(&service, reserved.group_id, GroupKind::Group, leaf, true);
         for (part, length) in [
             (&mut creation.request.ratchet_tree, tree),
             (&mut creation.request.group_info, info),

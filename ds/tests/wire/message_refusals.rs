@@ -21,7 +21,19 @@ async fn an_unknown_group_and_a_wrong_state_key_get_the_same_answer_byte_for_byt
                 | Operation::SendMessage
                 | Operation::SetRecoverySecret
                 | Operation::ExternalCommitInfo
-                | Operation::JoinConnection
+                | Operation::ExternalJoin
+                | Operation::AddClients
+                | Operation::RemoveClients
+                | Operation::SetRole
+                | Operation::DeleteGroup
+                | Operation::ReInitializeGroup
+                | Operation::SelfRemove
+                | Operation::Propose
+                | Operation::SetJoinCode
+                | Operation::InspectGroup
+                | Operation::OwnLeaf
+                | Operation::UpdateQueueReference
+                | Operation::SendToMember
         ) {
             continue;
         }

@@ -253,17 +253,14 @@ async fn a_spent_token_is_refused_before_the_tree_is_worked_on() {
 
     let (mut alice, bob) = (Client::new(&service).await, Client::new(&service).await);
     let id = alice.create_group(&service, GroupKind::Connection).await;
-    let plan = JoinPlan {
-        state_key: alice.group(&id).state_key,
-        wrapper: alice.group(&id).wrapper,
-        link_keys: 2,
-        response: b"response".to_vec(),
-    };
+    let group = alice.group(&id);
+    let mut plan = JoinPlan::connection(group.state_key, group.wrapper);
+    plan.link_keys = 2;
     let (info, tree) = group_info_of(&alice, &id);
     let join = bob.external_join((&info, &tree), bob.leaf(&service), plan);
     let before = service.store.transitions();
     let reply = service
-        .post_with(Operation::JoinConnection, &join.signed(&service), &token)
+        .post_with(Operation::ExternalJoin, &join.signed(&service), &token)
         .await;
     assert_eq!(reply.problem(), ProblemType::TokenRejected);
     assert_eq!(service.store.transitions(), before);

@@ -91,6 +91,7 @@ fn ds(layout: &Layout, ports: Ports) -> Table {
     issuer.insert("directory".into(), directory.into());
     let mut config = Table::new();
     config.insert("domain".into(), DOMAIN.into());
+    config.insert("self_check".into(), true.into());
     let mut store = toml! { engine = "rocksdb" };
     store.insert("directory".into(), path(&layout.data(Service::Ds)));
     config.insert("store".into(), store.into());

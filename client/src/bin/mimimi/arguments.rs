@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::group_operations::GroupOperation;
+
 /// Private group messaging: talks to the delivery service through relay and gateway only.
 #[derive(Debug, Parser)]
 #[command(name = "mimimi", version)]
@@ -50,16 +52,19 @@ pub(crate) enum Command {
     },
     /// Users that can be added to groups
     Contacts,
-    /// Safety number with a contact: compare it over another channel
+    /// Safety number with a contact: compare it over another channel; or whether the service sees a group as
+    /// this client does
     Verify {
-        /// Their handle
-        contact: String,
+        /// Their handle, or the name of a group
+        name: String,
     },
     /// Groups
     Group {
         #[command(subcommand)]
         command: GroupCommand,
     },
+    #[command(flatten)]
+    Operation(GroupOperation),
     /// Send a message to a group
     Send {
         /// Name of the group
@@ -185,6 +190,9 @@ pub(crate) enum GroupCommand {
     Create {
         /// Its name, as everybody will see it
         name: String,
+        /// 1, 2 (P-256), 3 (ChaCha20), 78 or 79 (X-Wing, post-quantum hybrid)
+        #[arg(long, default_value_t = 1)]
+        suite: u16,
     },
     /// Add contacts
     Add {

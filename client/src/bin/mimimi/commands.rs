@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::account;
 use crate::arguments::{Arguments, Command, GroupCommand, HandleCommand};
+use crate::group_operations;
 
 /// What a command says: a document for programs, lines for people.
 pub(crate) struct Output {
@@ -168,7 +169,16 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             let document = names.iter().map(|name| json!({ "name": name })).collect();
             Output::new(document, names)
         }
-        Command::Verify { contact } => {
+        Command::Verify { name: group } if client.has_group(&group)? => {
+            let (clients, epoch) = client.verify_group(&group).await?;
+            Output::new(
+                json!({ "group": group, "clients": clients, "epoch": epoch }),
+                [format!(
+                    "the service sees {group} as you do: {clients} clients, epoch {epoch}"
+                )],
+            )
+        }
+        Command::Verify { name: contact } => {
             let number = client.safety_number(&contact)?;
             Output::new(
                 json!({ "contact": contact, "safety_number": number }),
@@ -176,6 +186,7 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             )
         }
         Command::Group { command } => group(client, command).await?,
+        Command::Operation(operation) => group_operations::execute(client, operation).await?,
         Command::Send { group, text } => {
             client.send_message(&group, &text).await?;
             Output::new(json!({ "group": group, "sent": true }), [])
@@ -195,8 +206,8 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
         Ok(client.group_access(group)?.epoch)
     };
     Ok(match command {
-        GroupCommand::Create { name } => {
-            client.create_group(&name).await?;
+        GroupCommand::Create { name, suite } => {
+            client.create_group_with(&name, suite).await?;
             Output::new(
                 json!({ "group": name, "epoch": 0 }),
                 [format!("made {name}")],
@@ -238,11 +249,12 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
             client.sync(0).await?;
             let members = client.members(&group)?;
             let lines = members.iter().map(|member| {
-                if member.own {
-                    format!("{} (you)", member.name)
-                } else {
-                    member.name.clone()
-                }
+                let you = if member.own { " (you)" } else { "" };
+                let standing = match member.standing {
+                    "active" => String::new(),
+                    other => format!(", {other}"),
+                };
+                format!("{}{you}\t{}{standing}", member.name, member.role)
             });
             Output::new(json!(members), lines)
         }
@@ -267,7 +279,11 @@ fn line(event: &Event) -> String {
         } => format!("[{group}] {sender}: {text}"),
         Event::Joined { group, by } => format!("{by} added you to {group}"),
         Event::Removed { group } => format!("you were removed from {group}"),
+        Event::MemberAdded { group, name, by } if name == by => format!("[{group}] {name} came in"),
         Event::MemberAdded { group, name, by } => format!("[{group}] {by} added {name}"),
+        Event::MemberRemoved { group, name, by } if by.is_empty() => {
+            format!("[{group}] {name} is gone")
+        }
         Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
         Event::ConnectionRequest { id, name } => {
             format!("{name} asks for a connection: mimimi requests --accept {id}")
@@ -278,6 +294,16 @@ fn line(event: &Event) -> String {
         Event::DeviceRemoved { name } => format!("{name} is no device of yours any more"),
         Event::GroupLost { group } => {
             format!("{group} cannot be followed any more: ask to be added again")
+        }
+        Event::Rejoined { group } => {
+            format!("you are back in {group}: what was said meanwhile is lost")
+        }
+        Event::CommitRefused { group } => {
+            format!("somebody did in {group} what its policy forbids: you follow it no more")
+        }
+        Event::PolicyChanged { group, by } => format!("[{group}] {by} changed the roles"),
+        Event::ReInitialized { group, by } => {
+            format!("[{group}] {by} put another group in its place")
         }
         _ => String::new(),
     }

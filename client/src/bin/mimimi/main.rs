@@ -9,6 +9,7 @@
 mod account;
 mod arguments;
 mod commands;
+mod group_operations;
 
 use std::process::ExitCode;
 

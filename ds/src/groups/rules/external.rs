@@ -51,16 +51,13 @@ pub(super) fn judge(
     let claims = LeafClaims::of(service, leaf)?;
     match permission {
         Permission::Client { user } | Permission::Rejoin { user, .. } => {
-            if claims.user_pseudonym != *user {
+            let further = matches!(permission, Permission::Client { .. });
+            if claims.user_pseudonym != *user || (further && case.bans(user)) {
                 return Err(ProblemType::NotAllowed.into());
             }
         }
         Permission::Connection | Permission::JoinCode => {
-            let banned = case
-                .policy
-                .as_ref()
-                .is_some_and(|policy| policy.bans(&claims.user_pseudonym));
-            if banned || case.roster.has_user(&claims.user_pseudonym) {
+            if case.bans(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
                 return Err(ProblemType::NotAllowed.into());
             }
         }

@@ -150,11 +150,7 @@ fn add_users(
     let effect = added(service, case)?;
     for (claims, _) in &effect.added {
         // A further client of a user who is here already comes in by another operation.
-        let banned = case
-            .policy
-            .as_ref()
-            .is_some_and(|policy| policy.bans(&claims.user_pseudonym));
-        if banned || case.roster.has_user(&claims.user_pseudonym) {
+        if case.bans(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
             return Err(ProblemType::NotAllowed.into());
         }
     }
@@ -168,10 +164,11 @@ fn add_clients(
 ) -> Result<Effect, DsError> {
     case.only(|proposal| matches!(proposal, Proposal::Add(_)))?;
     let effect = added(service, case)?;
-    if effect
-        .added
-        .iter()
-        .any(|(claims, _)| claims.user_pseudonym != committer.user_pseudonym.as_ref())
+    if case.bans(&committer.user_pseudonym)
+        || effect
+            .added
+            .iter()
+            .any(|(claims, _)| claims.user_pseudonym != committer.user_pseudonym.as_ref())
     {
         return Err(ProblemType::NotAllowed.into());
     }
@@ -251,7 +248,6 @@ fn set_role(
     let next = proposal.extensions();
     let now = case.tree.group.group_context().extensions();
     check_other_extensions(now, next)?;
-    let policy = case.policy.as_ref().ok_or(ProblemType::NotAllowed)?;
     let next_policy = policy_in(next)?.ok_or(ProblemType::InvalidCommit)?;
     let removed = case.removed();
     let staying = case
@@ -260,9 +256,16 @@ fn set_role(
         .iter()
         .filter(|leaf| !removed.contains(&leaf.index))
         .map(|leaf| leaf.user_pseudonym.as_ref());
-    policy
-        .check_change(&next_policy, &committer.user_pseudonym, staying)
-        .map_err(|_| ProblemType::NotAllowed)?;
+    match &case.policy {
+        Some(policy) => policy
+            .check_change(&next_policy, &committer.user_pseudonym, staying)
+            .map_err(|_| ProblemType::NotAllowed)?,
+        // Everybody may do everything, also give the group its first policy.
+        None if next_policy
+            .capabilities(&committer.user_pseudonym)
+            .contain(Capabilities::SET_ROLE) => {}
+        None => return Err(ProblemType::NotAllowed.into()),
+    }
     crate::groups::removals::check_listed(service, case.tree, next)?;
     Ok(Effect::default())
 }

@@ -39,7 +39,7 @@ use super::{
 
 /// Version of tables, keys and values. Another one is refused at open. (1: parts of a group were not
 /// bound to its version; never released.)
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// RocksDB as a [`Store`].

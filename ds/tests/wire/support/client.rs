@@ -10,14 +10,14 @@ use crypto::hpke::HpkeKeyPair;
 use crypto::keys::{ConnectionKey, IdentityLinkKey, IdentityLinkWrapperKey, RecoverySecret};
 use crypto::queue::seal_reference;
 use crypto::secret::Secret;
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
 use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
-    Extension, ExtensionType, Extensions, KeyPackage, LeafNode, MlsGroup, OpenMlsProvider as _,
-    PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RequiredCapabilitiesExtension, SignatureScheme,
-    UnknownExtension,
+    Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, LeafNode, MlsGroup,
+    OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProposalType,
+    RequiredCapabilitiesExtension, SignatureScheme, UnknownExtension,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
@@ -29,6 +29,7 @@ use protocol::groups::{
     SendMessageRequest,
 };
 use protocol::ids::{GroupId, QueueId};
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::queues::{CreateQueueRequest, CreateQueueResponse};
 use protocol::{Operation, Wire};
 
@@ -37,7 +38,16 @@ use super::{DOMAIN, Service};
 
 pub const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-pub struct LeafSigner(pub SignatureKeyPair);
+/// Every suite that the service takes.
+pub const CIPHERSUITES: [Ciphersuite; 5] = [
+    CIPHERSUITE,
+    Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+];
+
+pub struct LeafSigner(pub LeafKeyPair);
 
 impl Signer for LeafSigner {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
@@ -45,7 +55,10 @@ impl Signer for LeafSigner {
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
+        match self.0.scheme() {
+            Scheme::Ed25519 => SignatureScheme::ED25519,
+            Scheme::EcdsaP256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
     }
 }
 
@@ -72,6 +85,7 @@ pub struct Leaf {
     pub credential: CredentialWithKey,
     pub extensions: Extensions<LeafNode>,
     pub link_key: IdentityLinkKey,
+    pub user: Vec<u8>,
 }
 
 /// A KeyPackage as a contact claims it, with the link key that it can derive.
@@ -93,26 +107,29 @@ pub struct Membership {
 }
 
 pub struct Client {
+    /// Of the groups that it makes and the KeyPackages that it gives away.
+    pub suite: Ciphersuite,
     pub provider: OpenMlsRustCrypto,
     pub identity: SignatureKeyPair,
     pub connection_key: ConnectionKey,
-    pub queue_owner: SignatureKeyPair,
+    pub queue_owner: LeafKeyPair,
     pub queue_hpke: HpkeKeyPair,
     pub queue: QueueId,
     pub groups: BTreeMap<GroupId, Membership>,
     /// Of KeyPackages that nobody has used yet.
-    pub leaf_keys: Vec<SignatureKeyPair>,
+    pub leaf_keys: Vec<LeafKeyPair>,
 }
 
 pub fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
-        Some(&[CIPHERSUITE]),
+        Some(&CIPHERSUITES),
         Some(&[
             ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
+            ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,
         ]),
-        None,
+        Some(&[ProposalType::SelfRemove]),
         Some(&[
             CredentialType::Other(CREDENTIAL_TYPE),
             CredentialType::Basic,
@@ -127,15 +144,43 @@ pub fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
-fn required_capabilities() -> Extensions<GroupContext> {
-    Extensions::from_vec(vec![Extension::RequiredCapabilities(
-        RequiredCapabilitiesExtension::new(
-            &[ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION)],
-            &[],
-            &[CredentialType::Other(CREDENTIAL_TYPE)],
-        ),
+/// The RequiredCapabilities that honest clients put into every group.
+pub fn required_capabilities() -> Extension {
+    Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(
+        &[
+            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
+            // Or the library would not let the policy be changed (RFC 9420 §12.1.7).
+            ExtensionType::Unknown(POLICY_EXTENSION),
+        ],
+        &[],
+        &[CredentialType::Other(CREDENTIAL_TYPE)],
+    ))
+}
+
+/// An external sender with this key.
+pub fn external_sender(key: Vec<u8>) -> ExternalSender {
+    ExternalSender::new(
+        key.into(),
+        BasicCredential::new(b"external sender".to_vec()).into(),
+    )
+}
+
+/// Lists the service among the external senders, as every group must.
+pub fn service_listed(service: &Service, suite: Ciphersuite) -> Extension {
+    Extension::ExternalSenders(vec![external_sender(
+        service.external_sender(scheme_of(suite)),
     )])
-    .unwrap()
+}
+
+pub fn policy_extension(policy: &GroupPolicy) -> Extension {
+    Extension::Unknown(POLICY_EXTENSION, UnknownExtension(policy.encode()))
+}
+
+pub fn scheme_of(suite: Ciphersuite) -> Scheme {
+    match suite.signature_algorithm() {
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Scheme::EcdsaP256,
+        _ => Scheme::Ed25519,
+    }
 }
 
 pub fn export(group: &MlsGroup, provider: &OpenMlsRustCrypto, label: &str) -> [u8; 32] {
@@ -154,6 +199,10 @@ pub struct Creation {
 
 impl Client {
     pub async fn new(service: &Service) -> Self {
+        Self::of_suite(service, CIPHERSUITE).await
+    }
+
+    pub async fn of_suite(service: &Service, suite: Ciphersuite) -> Self {
         let queue_owner = fresh_key();
         let queue_hpke = HpkeKeyPair::from_seed(&Secret::random().unwrap()).unwrap();
         let request = CreateQueueRequest {
@@ -163,8 +212,9 @@ impl Client {
             .call(Operation::CreateQueue, &queue_owner, &request)
             .await;
         Self {
+            suite,
             provider: OpenMlsRustCrypto::default(),
-            identity: fresh_key(),
+            identity: SignatureKeyPair::random().unwrap(),
             connection_key: ConnectionKey::random().unwrap(),
             queue_owner,
             queue_hpke,
@@ -190,7 +240,13 @@ impl Client {
     }
 
     pub fn leaf_of_user(&self, service: &Service, flaw: Flaw, user_pseudonym: &[u8]) -> Leaf {
-        self.leaf_for_key(service, flaw, user_pseudonym, fresh_key())
+        let key = LeafKeyPair::random(scheme_of(self.suite)).unwrap();
+        self.leaf_for_key(service, flaw, user_pseudonym, key)
+    }
+
+    /// A leaf to take the place of the own one, for the same user.
+    pub fn renewed_leaf(&self, service: &Service, id: &GroupId) -> Leaf {
+        self.leaf_of_user(service, Flaw::None, &self.user(id))
     }
 
     /// Everything but the key and the user pseudonym is new.
@@ -199,7 +255,7 @@ impl Client {
         service: &Service,
         flaw: Flaw,
         user_pseudonym: &[u8],
-        key: SignatureKeyPair,
+        key: LeafKeyPair,
     ) -> Leaf {
         let other = fresh_key();
         let named = if flaw == Flaw::CredentialForAnotherKey {
@@ -241,11 +297,12 @@ impl Client {
         Leaf {
             credential: CredentialWithKey {
                 credential,
-                signature_key: key.public().to_vec().into(),
+                signature_key: key.public().into(),
             },
             signer: LeafSigner(key),
             extensions,
             link_key,
+            user: user_pseudonym.to_vec(),
         }
     }
 
@@ -258,7 +315,7 @@ impl Client {
         let bundle = KeyPackage::builder()
             .leaf_node_capabilities(capabilities())
             .leaf_node_extensions(leaf.extensions)
-            .build(CIPHERSUITE, &self.provider, &leaf.signer, leaf.credential)
+            .build(self.suite, &self.provider, &leaf.signer, leaf.credential)
             .unwrap();
         self.leaf_keys.push(leaf.signer.0);
         Invitee {
@@ -267,28 +324,56 @@ impl Client {
         }
     }
 
+    /// What honest clients put into the context of a new group.
+    pub fn context(
+        &self,
+        service: &Service,
+        kind: GroupKind,
+        leaf: &Leaf,
+        requires: bool,
+    ) -> Vec<Extension> {
+        let mut context = vec![service_listed(service, self.suite)];
+        if requires {
+            context.push(required_capabilities());
+        }
+        if kind == GroupKind::Group {
+            let policy = GroupPolicy::of_creator(opaque(leaf.user.as_slice()));
+            context.push(policy_extension(&policy));
+        }
+        context
+    }
+
     /// Makes a group of its own, without asking anybody.
     pub fn draft_group(
         &self,
+        service: &Service,
         id: GroupId,
         kind: GroupKind,
         leaf: Leaf,
         requires: bool,
+    ) -> Creation {
+        let context = self.context(service, kind, &leaf, requires);
+        self.draft_group_with(id, kind, leaf, context)
+    }
+
+    pub fn draft_group_with(
+        &self,
+        id: GroupId,
+        kind: GroupKind,
+        leaf: Leaf,
+        context: Vec<Extension>,
     ) -> Creation {
         let Leaf {
             signer,
             credential,
             extensions,
             link_key,
+            ..
         } = leaf;
-        let context = if requires {
-            required_capabilities()
-        } else {
-            Extensions::default()
-        };
+        let context: Extensions<GroupContext> = Extensions::from_vec(context).unwrap();
         let mls = MlsGroup::builder()
             .with_group_id(openmls::prelude::GroupId::from_slice(&id.0))
-            .ciphersuite(CIPHERSUITE)
+            .ciphersuite(self.suite)
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .max_past_epochs(5)
             .with_group_context_extensions(context)
@@ -345,11 +430,30 @@ impl Client {
         requires: bool,
     ) -> GroupId {
         let leaf = self.leaf(service);
+        let context = self.context(service, kind, &leaf, requires);
+        self.create_group_with(service, kind, leaf, context).await
+    }
+
+    /// A group without roles: everybody may do everything.
+    pub async fn create_group_without_policy(&mut self, service: &Service) -> GroupId {
+        let leaf = self.leaf(service);
+        let context = vec![service_listed(service, self.suite), required_capabilities()];
+        self.create_group_with(service, GroupKind::Group, leaf, context)
+            .await
+    }
+
+    pub async fn create_group_with(
+        &mut self,
+        service: &Service,
+        kind: GroupKind,
+        leaf: Leaf,
+        context: Vec<Extension>,
+    ) -> GroupId {
         let key = copy(&leaf.signer.0);
         let reserved: ReserveGroupIdResponse = service
             .call(Operation::ReserveGroupId, &key, &ReserveGroupIdRequest {})
             .await;
-        let creation = self.draft_group(reserved.group_id, kind, leaf, requires);
+        let creation = self.draft_group_with(reserved.group_id, kind, leaf, context);
         let accepted: EpochAccepted = service
             .call(Operation::CreateGroup, &key, &creation.request)
             .await;
@@ -433,6 +537,22 @@ impl Client {
         RecoverySecret::new(self.group(id).recovery)
     }
 
+    pub fn own_leaf(&self, id: &GroupId) -> u32 {
+        self.group(id).mls.own_leaf_index().u32()
+    }
+
+    /// Its user's pseudonym in a group.
+    pub fn user(&self, id: &GroupId) -> Vec<u8> {
+        user_of(self.group(id).mls.own_leaf_node().unwrap().credential())
+    }
+
+    /// The policy that the client sees.
+    pub fn policy(&self, id: &GroupId) -> Option<GroupPolicy> {
+        let extensions = self.group(id).mls.extensions();
+        let extension = extensions.unknown(POLICY_EXTENSION)?;
+        Some(GroupPolicy::decode(&extension.0).unwrap())
+    }
+
     /// The members of a group by the client's tree.
     pub fn members(&self, id: &GroupId) -> Vec<u32> {
         self.group(id)
@@ -441,6 +561,15 @@ impl Client {
             .map(|member| member.index.u32())
             .collect()
     }
+}
+
+/// The user pseudonym in a leaf's credential.
+pub fn user_of(credential: &Credential) -> Vec<u8> {
+    PseudonymousCredential::decode(credential.serialized_content())
+        .unwrap()
+        .user_pseudonym
+        .as_slice()
+        .to_vec()
 }
 
 impl Membership {

@@ -7,19 +7,26 @@ use openmls::group::GroupContext;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn,
-    NewSignerBundle, OpenMlsProvider as _, RatchetTreeIn,
+    Extension, ExtensionType, Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup,
+    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, Proposal,
+    ProtocolMessage, RatchetTreeIn,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
     CommitAad, CommitRequest, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    JoinConnectionRequest, PartialGroupInfo, WelcomeUpload,
+    ExternalJoinRequest, JoinPermit, MessageAccepted, PartialGroupInfo, ProposalRequest,
+    WelcomeUpload,
 };
 use protocol::ids::GroupId;
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::{Operation, Wire};
 
 use super::Service;
-use super::client::{Client, Invitee, Leaf, LeafSigner, Membership, capabilities, join_config};
+use super::client::{
+    Client, Invitee, Leaf, LeafSigner, Membership, capabilities, export, join_config,
+    policy_extension,
+};
+use super::inbox::protocol_message;
 use super::request::{Draft, copy, fresh_key};
 
 /// What a commit is to do.
@@ -31,6 +38,9 @@ pub struct Plan {
     pub self_update: bool,
     pub rotates: bool,
     pub context: Option<Extensions<GroupContext>>,
+    pub proposals: Vec<Proposal>,
+    /// Whether the pending proposals that the client knows are covered.
+    pub covers_pending: bool,
     /// In place of the honest one.
     pub aad: Option<Vec<u8>>,
 }
@@ -45,6 +55,8 @@ impl Plan {
             self_update: false,
             rotates: false,
             context: None,
+            proposals: Vec::new(),
+            covers_pending: true,
             aad: None,
         }
     }
@@ -76,6 +88,36 @@ impl Plan {
             new_leaf: Some(leaf),
             ..Self::of(Operation::UpdateClient)
         }
+    }
+
+    pub fn add_clients(adds: impl IntoIterator<Item = Invitee>) -> Self {
+        Self::add(adds).sent_as(Operation::AddClients)
+    }
+
+    pub fn remove_clients(removals: impl IntoIterator<Item = u32>) -> Self {
+        Self::remove(removals).sent_as(Operation::RemoveClients)
+    }
+
+    pub fn delete(removals: impl IntoIterator<Item = u32>) -> Self {
+        Self::remove(removals).sent_as(Operation::DeleteGroup)
+    }
+
+    pub fn set_context(context: Extensions<GroupContext>) -> Self {
+        Self {
+            context: Some(context),
+            ..Self::of(Operation::SetRole)
+        }
+    }
+
+    /// Covers nothing that is pending.
+    pub fn alone(mut self) -> Self {
+        self.covers_pending = false;
+        self
+    }
+
+    pub fn and_propose(mut self, proposal: Proposal) -> Self {
+        self.proposals.push(proposal);
+        self
     }
 
     pub fn rotating(mut self, rotates: bool) -> Self {
@@ -172,15 +214,14 @@ pub fn group_info_of(client: &Client, id: &GroupId) -> (Vec<u8>, Vec<u8>) {
 }
 
 pub struct ExternalJoin {
-    pub request: JoinConnectionRequest,
-    pub key: crypto::sign::SignatureKeyPair,
+    pub request: ExternalJoinRequest,
+    pub key: crypto::sign::LeafKeyPair,
     pub membership: Membership,
 }
 
 impl ExternalJoin {
     pub fn signed(&self, service: &Service) -> Vec<u8> {
-        Draft::by_key(service, Operation::JoinConnection, &self.key, &self.request)
-            .signed(&self.key)
+        Draft::by_key(service, Operation::ExternalJoin, &self.key, &self.request).signed(&self.key)
     }
 }
 
@@ -190,6 +231,51 @@ pub struct JoinPlan {
     pub wrapper: [u8; 32],
     pub link_keys: usize,
     pub response: Vec<u8>,
+    pub permit: JoinPermit,
+    pub rotates: bool,
+    /// `MLSMessage`s that the commit covers.
+    pub self_removes: Vec<Vec<u8>>,
+}
+
+impl JoinPlan {
+    pub fn connection(state_key: [u8; 32], wrapper: [u8; 32]) -> Self {
+        Self {
+            response: b"response".to_vec(),
+            ..Self::with(JoinPermit::Connection, state_key, wrapper)
+        }
+    }
+
+    pub fn with(permit: JoinPermit, state_key: [u8; 32], wrapper: [u8; 32]) -> Self {
+        Self {
+            state_key,
+            wrapper,
+            link_keys: 1,
+            response: Vec::new(),
+            permit,
+            rotates: false,
+            self_removes: Vec::new(),
+        }
+    }
+
+    pub fn rotating(mut self) -> Self {
+        self.rotates = true;
+        self
+    }
+
+    pub fn covering(mut self, self_removes: Vec<Vec<u8>>) -> Self {
+        self.self_removes = self_removes;
+        self
+    }
+}
+
+/// The same permit once more.
+pub fn again(permit: &JoinPermit) -> JoinPermit {
+    match permit {
+        JoinPermit::Connection => JoinPermit::Connection,
+        JoinPermit::Client(authorization) => JoinPermit::Client(authorization.clone()),
+        JoinPermit::Rejoin(authorization) => JoinPermit::Rejoin(authorization.clone()),
+        JoinPermit::JoinCode(secret) => JoinPermit::JoinCode(WireSecret::new(*secret.expose())),
+    }
 }
 
 impl Client {
@@ -216,6 +302,8 @@ impl Client {
             .mls
             .commit_builder()
             .force_self_update(plan.self_update)
+            .consume_proposal_store(plan.covers_pending)
+            .add_proposals(plan.proposals)
             .propose_adds(plan.adds.into_iter().map(|invitee| invitee.key_package))
             .propose_removals(plan.removals.into_iter().map(LeafNodeIndex::new));
         if let Some(context) = plan.context {
@@ -314,7 +402,78 @@ impl Client {
         let accepted: EpochAccepted = service.post(commit.operation, &request).await.accepted();
         self.merge(&commit);
         assert_eq!(accepted.epoch, self.group(id).mls.epoch().as_u64());
+        if commit.operation != Operation::DeleteGroup {
+            super::state::check(service, id, self.group(id).state_key).await;
+        }
         accepted
+    }
+
+    /// The group's context with another policy.
+    pub fn context_with(
+        &self,
+        id: &GroupId,
+        policy: Option<&GroupPolicy>,
+    ) -> Extensions<GroupContext> {
+        let now = self.group(id).mls.extensions().iter().cloned();
+        let others: Vec<Extension> = now
+            .filter(|extension| {
+                extension.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION)
+            })
+            .chain(policy.map(policy_extension))
+            .collect();
+        Extensions::from_vec(others).unwrap()
+    }
+
+    pub async fn set_policy(&mut self, service: &Service, id: &GroupId, policy: &GroupPolicy) {
+        let context = self.context_with(id, Some(policy));
+        self.commit(service, id, Plan::set_context(context)).await;
+    }
+
+    /// A SelfRemove that is not sent yet.
+    pub fn self_remove(&mut self, id: &GroupId) -> Vec<u8> {
+        let Self {
+            groups, provider, ..
+        } = self;
+        let group = groups.get_mut(id).unwrap();
+        let message = group
+            .mls
+            .leave_group_via_self_remove(provider, &group.signer)
+            .unwrap();
+        let proposal = message.tls_serialize_detached().unwrap();
+        group
+            .mls
+            .clear_pending_proposals(provider.storage())
+            .unwrap();
+        proposal
+    }
+
+    pub fn proposal_body(&self, id: &GroupId, proposal: Vec<u8>) -> ProposalRequest {
+        ProposalRequest {
+            group_id: *id,
+            state_key: WireSecret::new(self.group(id).state_key),
+            proposal: opaque(proposal),
+            encrypted_identity_link_key: opaque(Vec::new()),
+        }
+    }
+
+    pub fn self_remove_request(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        proposal: Vec<u8>,
+    ) -> Vec<u8> {
+        let body = self.proposal_body(id, proposal);
+        self.leaf_request(service, id, Operation::SelfRemove, body.encode())
+    }
+
+    /// Says that it leaves.
+    pub async fn leave(&mut self, service: &Service, id: &GroupId) {
+        let proposal = self.self_remove(id);
+        let request = self.self_remove_request(service, id, proposal);
+        let _: MessageAccepted = service
+            .post(Operation::SelfRemove, &request)
+            .await
+            .accepted();
     }
 
     pub async fn external_commit_info(
@@ -323,13 +482,50 @@ impl Client {
         id: &GroupId,
         state_key: [u8; 32],
     ) -> ExternalCommitInfoResponse {
+        let key = fresh_key();
+        self.external_commit_info_by(service, id, state_key, (&JoinPermit::Connection, &key))
+            .await
+    }
+
+    pub async fn external_commit_info_by(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        state_key: [u8; 32],
+        (permit, key): (&JoinPermit, &crypto::sign::LeafKeyPair),
+    ) -> ExternalCommitInfoResponse {
         let request = ExternalCommitInfoRequest {
             group_id: *id,
             state_key: WireSecret::new(state_key),
+            permit: again(permit),
         };
         service
-            .call(Operation::ExternalCommitInfo, &fresh_key(), &request)
+            .call(Operation::ExternalCommitInfo, key, &request)
             .await
+    }
+
+    /// Asks for what an external commit needs, and builds it.
+    pub async fn join_externally(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        leaf: Leaf,
+        plan: JoinPlan,
+    ) -> ExternalJoin {
+        let permit = (&plan.permit, &leaf.signer.0);
+        let info = self
+            .external_commit_info_by(service, id, plan.state_key, permit)
+            .await;
+        let self_removes = info
+            .self_removes
+            .iter()
+            .map(|message| message.as_slice().to_vec())
+            .collect();
+        self.external_join(
+            (info.group_info.as_slice(), info.ratchet_tree.as_slice()),
+            leaf,
+            plan.covering(self_removes),
+        )
     }
 
     /// Builds an external commit from a GroupInfo message and a tree.
@@ -351,14 +547,23 @@ impl Client {
         let wrapped = wrap_link_key(&wrapper, &leaf.link_key).unwrap();
         let aad = CommitAad {
             encrypted_connection_response: opaque(plan.response),
-            ..honest_aad(vec![wrapped; plan.link_keys], false)
+            ..honest_aad(vec![wrapped; plan.link_keys], plan.rotates)
         };
+        let self_removes =
+            plan.self_removes
+                .iter()
+                .filter_map(|message| match protocol_message(message) {
+                    ProtocolMessage::PublicMessage(message) => Some(*message),
+                    ProtocolMessage::PrivateMessage(_) => None,
+                });
         let Leaf {
             signer,
             credential,
             extensions,
             ..
         } = leaf;
+        let suite = info.ciphersuite();
+        assert_eq!(suite, self.suite);
         let parameters = LeafNodeParameters::builder()
             .with_capabilities(capabilities())
             .with_extensions(extensions)
@@ -367,6 +572,7 @@ impl Client {
             .with_ratchet_tree(RatchetTreeIn::tls_deserialize_exact_bytes(tree).unwrap())
             .with_config(join_config())
             .with_aad(aad.encode())
+            .with_proposals(self_removes.collect())
             .build_group(&self.provider, info, credential)
             .unwrap()
             .leaf_node_parameters(parameters)
@@ -384,21 +590,26 @@ impl Client {
             .unwrap();
         let recovery: [u8; 32] = crypto::random().unwrap();
         let info = bundle.group_info().unwrap();
-        let request = JoinConnectionRequest {
+        let next = plan
+            .rotates
+            .then(|| export(&mls, &self.provider, "state key"));
+        let request = ExternalJoinRequest {
             group_id: id,
             state_key: WireSecret::new(plan.state_key),
+            next_state_key: next.map(WireSecret::new),
             commit: opaque(bundle.commit().tls_serialize_detached().unwrap()),
             group_info: PartialGroupInfo {
                 extensions: opaque(info.extensions().tls_serialize_detached().unwrap()),
                 signature: opaque(signature(info)),
             },
             recovery_secret: WireSecret::new(recovery),
+            permit: plan.permit,
         };
         let key = copy(&signer.0);
         let membership = Membership {
             mls,
             signer: LeafSigner(signer.0),
-            state_key: plan.state_key,
+            state_key: next.unwrap_or(plan.state_key),
             wrapper: plan.wrapper,
             recovery,
             next_signer: None,

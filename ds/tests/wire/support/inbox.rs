@@ -6,8 +6,8 @@ use crypto::sealing::{self, Place};
 use openmls::group::ProcessedWelcome;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProtocolMessage,
-    RatchetTreeIn,
+    ContentType, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent,
+    ProtocolMessage, RatchetTreeIn,
 };
 use protocol::delivery::{Payload, PayloadKind, WelcomeDelivery};
 use protocol::groups::{Accepted, CommitAad, JoinRecordContent, JoinRecordRequest, SealedRecord};
@@ -31,10 +31,17 @@ pub struct Delivered {
 /// What a client makes of its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    Message { from: u32, text: Vec<u8> },
-    Committed { epoch: u64 },
+    Message {
+        from: u32,
+        text: Vec<u8>,
+    },
+    Committed {
+        epoch: u64,
+    },
     Removed,
     Joined,
+    /// A proposal is pending; by somebody else.
+    Proposed,
     ConnectionRequest(Vec<u8>),
 }
 
@@ -112,7 +119,7 @@ impl Client {
             .await;
         delivered.sort_by_key(|entry| match &entry.payload {
             Payload::Welcome(_) | Payload::ConnectionRequest(_) => (0, 0, entry.sequence),
-            Payload::Message(bytes) => (
+            Payload::Message(bytes) | Payload::Proposal(bytes) => (
                 protocol_message(bytes.as_slice()).epoch().as_u64(),
                 1,
                 entry.sequence,
@@ -133,7 +140,7 @@ impl Client {
                 Payload::ConnectionRequest(sealed) => {
                     events.push(Event::ConnectionRequest(sealed.as_slice().to_vec()));
                 }
-                Payload::Message(bytes) | Payload::Commit(bytes) => {
+                Payload::Message(bytes) | Payload::Commit(bytes) | Payload::Proposal(bytes) => {
                     events.extend(self.process(bytes.as_slice()))
                 }
             }
@@ -149,8 +156,8 @@ impl Client {
             groups, provider, ..
         } = self;
         let group = groups.get_mut(&id)?;
-        let is_commit = matches!(message, ProtocolMessage::PublicMessage(_));
-        if is_commit && message.epoch() < group.mls.epoch() {
+        let is_handshake = message.content_type() != ContentType::Application;
+        if is_handshake && message.epoch() < group.mls.epoch() {
             return None;
         }
         let processed = group.mls.process_message(provider, message).unwrap();
@@ -179,7 +186,19 @@ impl Client {
                     return Some(Event::Removed);
                 }
             }
-            other => panic!("not a message or commit: {other:?}"),
+            ProcessedMessageContent::ProposalMessage(proposal)
+            | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
+                let own = openmls::prelude::Sender::Member(group.mls.own_leaf_index());
+                if sender == own {
+                    return None;
+                }
+                group
+                    .mls
+                    .store_pending_proposal(provider.storage(), *proposal)
+                    .unwrap();
+                return Some(Event::Proposed);
+            }
+            other => panic!("not a message, proposal or commit: {other:?}"),
         }
         if CommitAad::decode(&aad).unwrap().rotates_state_key == 1 {
             group.state_key = export(&group.mls, provider, "state key");

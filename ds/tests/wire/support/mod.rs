@@ -1,6 +1,7 @@
 //! A delivery service in this process, on a clock that the test moves, with an issuer of its own; real
 //! bytes go in and come out.
 
+pub mod by_hand;
 pub mod client;
 pub mod commits;
 pub mod inbox;
@@ -8,6 +9,7 @@ pub mod meter;
 pub mod request;
 pub mod samples;
 pub mod scenes;
+pub mod state;
 pub mod tokens;
 pub mod watched;
 
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use ds::DeliveryService;
 use ds::limits::RequestLimits;
 use ds::service_state::Settings;
@@ -70,6 +72,7 @@ pub struct Setup {
     pub prices: Prices,
     pub allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
+    pub limits: RequestLimits,
 }
 
 pub const FREE: Prices = prices(0);
@@ -100,6 +103,7 @@ impl Setup {
             prices: prices(1),
             allowance: ample,
             queue_allowance: ample,
+            limits: RequestLimits::default(),
         }
     }
 }
@@ -112,12 +116,14 @@ pub struct Service {
     pub shutdown: Shutdown,
     pub trigger: ShutdownTrigger,
     queue_service_key: (u8, [u8; 32]),
+    external_sender: [Vec<u8>; 2],
     router: Router,
     gateway: HeaderValue,
     _directory: tempfile::TempDir,
 }
 
 pub const RETENTION_DAYS: u32 = 30;
+pub const INACTIVITY_DAYS: u32 = 90;
 
 impl Service {
     pub fn start(engine: Engine) -> Self {
@@ -142,11 +148,14 @@ impl Service {
             leaf_allowance: setup.allowance,
             queue_allowance: setup.queue_allowance,
             retention_days: RETENTION_DAYS,
+            inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
-            limits: RequestLimits::default(),
+            limits: setup.limits,
         };
         let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
+        let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
+            .map(|scheme| keys.external_sender_public(scheme).unwrap());
         let domain = Arc::new(
             DeliveryService::new(
                 Arc::clone(&store) as Arc<dyn Store>,
@@ -170,6 +179,7 @@ impl Service {
             shutdown,
             trigger,
             queue_service_key,
+            external_sender,
             gateway: header,
             _directory: directory,
         }
@@ -181,6 +191,15 @@ impl Service {
 
     pub fn queue_service_key(&self) -> (u8, [u8; 32]) {
         self.queue_service_key
+    }
+
+    /// The key that the service signs its own proposals with.
+    pub fn external_sender(&self, scheme: Scheme) -> Vec<u8> {
+        let [ed25519, p256] = &self.external_sender;
+        match scheme {
+            Scheme::Ed25519 => ed25519.clone(),
+            Scheme::EcdsaP256 => p256.clone(),
+        }
     }
 
     pub fn router(&self) -> Router {
@@ -235,7 +254,7 @@ impl Service {
             Operation::LookupHandle => self.prices.lookup_handle,
             Operation::RequestConnection => self.prices.request_connection,
             Operation::CreateQueue => self.prices.create_queue,
-            Operation::JoinConnection => self.prices.external_join,
+            Operation::ExternalJoin | Operation::Propose => self.prices.external_join,
             _ => 0,
         }
     }
@@ -250,7 +269,7 @@ impl Service {
     pub async fn call<T: Wire>(
         &self,
         operation: Operation,
-        key: &SignatureKeyPair,
+        key: &LeafKeyPair,
         body: &impl Wire,
     ) -> T {
         let request = Draft::by_key(self, operation, key, body).signed(key);
@@ -261,7 +280,7 @@ impl Service {
     pub async fn refusal(
         &self,
         operation: Operation,
-        key: &SignatureKeyPair,
+        key: &LeafKeyPair,
         body: &impl Wire,
     ) -> ProblemType {
         let request = Draft::by_key(self, operation, key, body).signed(key);

@@ -1,6 +1,6 @@
 //! Requests as a client signs them, and as an attacker changes them.
 
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use protocol::codec::opaque;
 use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{Operation, WIRE_VERSION, Wire};
@@ -32,7 +32,7 @@ impl Draft {
     pub fn by_key(
         service: &Service,
         operation: Operation,
-        key: &SignatureKeyPair,
+        key: &LeafKeyPair,
         body: &impl Wire,
     ) -> Self {
         Self::new(
@@ -43,7 +43,7 @@ impl Draft {
         )
     }
 
-    pub fn signed(&self, key: &SignatureKeyPair) -> Vec<u8> {
+    pub fn signed(&self, key: &LeafKeyPair) -> Vec<u8> {
         let body = VLBytes::new(self.body.clone());
         let tbs = RequestTbs {
             version: self.version,
@@ -68,10 +68,10 @@ impl Draft {
     }
 }
 
-pub fn copy(key: &SignatureKeyPair) -> SignatureKeyPair {
-    SignatureKeyPair::from_seed(&key.seed())
+pub fn copy(key: &LeafKeyPair) -> LeafKeyPair {
+    LeafKeyPair::from_seed(key.scheme(), &key.seed()).unwrap()
 }
 
-pub fn fresh_key() -> SignatureKeyPair {
-    SignatureKeyPair::random().unwrap()
+pub fn fresh_key() -> LeafKeyPair {
+    LeafKeyPair::random(Scheme::Ed25519).unwrap()
 }

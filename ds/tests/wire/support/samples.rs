@@ -1,14 +1,17 @@
 //! One acceptable request of every operation.
 
+mod members;
+
 use crypto::connection::sign_handle_record;
 use crypto::keys::{ConnectionToken, JoinKey, Lookup as _};
 use crypto::queue::seal_reference;
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::LeafKeyPair;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{LookupHandleRequest, RegisterHandleRequest, RequestConnectionRequest};
 use protocol::groups::{
-    Accepted, ExternalCommitInfoRequest, GroupKind, JoinRecordRequest, RecoveryRecordRequest,
-    ReserveGroupIdRequest, ReserveGroupIdResponse, SendMessageRequest, SetRecoverySecretRequest,
+    Accepted, ExternalCommitInfoRequest, GroupKind, JoinPermit, JoinRecordRequest,
+    RecoveryRecordRequest, ReserveGroupIdRequest, ReserveGroupIdResponse, SendMessageRequest,
+    SetRecoverySecretRequest,
 };
 use protocol::key_packages::{
     Claim, ClaimKeyPackagesRequest, KeyPackageSetUpload, PublishKeyPackagesRequest,
@@ -25,7 +28,7 @@ use super::scenes::{pair, trio};
 
 pub struct Sample {
     pub draft: Draft,
-    pub key: SignatureKeyPair,
+    pub key: LeafKeyPair,
 }
 
 impl Sample {
@@ -37,12 +40,7 @@ impl Sample {
         self.draft.signed(&self.key)
     }
 
-    fn by_key(
-        service: &Service,
-        operation: Operation,
-        key: SignatureKeyPair,
-        body: &impl Wire,
-    ) -> Self {
+    fn by_key(service: &Service, operation: Operation, key: LeafKeyPair, body: &impl Wire) -> Self {
         Self {
             draft: Draft::by_key(service, operation, &key, body),
             key,
@@ -86,7 +84,7 @@ pub fn set(service: &Service, content: &[u8]) -> KeyPackageSetUpload {
 pub fn registration(
     service: &Service,
     client: &Client,
-    owner: &SignatureKeyPair,
+    owner: &LeafKeyPair,
     handle: &[u8],
 ) -> RegisterHandleRequest {
     let (key_id, service_key) = service.queue_service_key();
@@ -105,6 +103,8 @@ pub async fn samples(service: &Service) -> Vec<Sample> {
     samples.extend(member_samples(service).await);
     samples.extend(connection_samples(service).await);
     samples.extend(other_samples(service).await);
+    samples.extend(members::samples(service).await);
+    samples.extend(members::endings(service).await);
     for operation in Operation::ALL {
         let count = samples
             .iter()
@@ -123,7 +123,7 @@ async fn group_samples(service: &Service) -> Vec<Sample> {
     let reserved: ReserveGroupIdResponse = service
         .call(Operation::ReserveGroupId, &key, &ReserveGroupIdRequest {})
         .await;
-    let creation = client.draft_group(reserved.group_id, GroupKind::Group, leaf, true);
+    let creation = client.draft_group(service, reserved.group_id, GroupKind::Group, leaf, true);
 
     let (mut adder, _, id) = pair(service).await;
     let invitee = Client::new(service).await.invitee(service);
@@ -214,17 +214,13 @@ async fn connection_samples(service: &Service) -> Vec<Sample> {
     let info = ExternalCommitInfoRequest {
         group_id: asked,
         state_key: WireSecret::new(state_key),
+        permit: JoinPermit::Connection,
     };
 
     let joined = alice.create_group(service, GroupKind::Connection).await;
     let (state_key, wrapper) = (alice.group(&joined).state_key, alice.group(&joined).wrapper);
     let answer = bob.external_commit_info(service, &joined, state_key).await;
-    let plan = JoinPlan {
-        state_key,
-        wrapper,
-        link_keys: 1,
-        response: b"response".to_vec(),
-    };
+    let plan = JoinPlan::connection(state_key, wrapper);
     let leaf = bob.leaf(service);
     let join = bob.external_join(
         (answer.group_info.as_slice(), answer.ratchet_tree.as_slice()),
@@ -233,7 +229,7 @@ async fn connection_samples(service: &Service) -> Vec<Sample> {
     );
     vec![
         Sample::by_key(service, Operation::ExternalCommitInfo, fresh_key(), &info),
-        Sample::by_key(service, Operation::JoinConnection, join.key, &join.request),
+        Sample::by_key(service, Operation::ExternalJoin, join.key, &join.request),
     ]
 }
 

@@ -4,7 +4,7 @@ use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
 
 use super::Service;
-use super::client::Client;
+use super::client::{Client, Flaw};
 use super::commits::Plan;
 use super::inbox::Event;
 
@@ -42,6 +42,27 @@ pub async fn trio(service: &Service) -> Trio {
         carol,
         id,
     }
+}
+
+/// A further client of a member's user, in the group, with everybody up to date.
+pub async fn with_second_client(
+    service: &Service,
+    first: &mut Client,
+    others: &mut [&mut Client],
+    id: &GroupId,
+) -> Client {
+    let mut second = Client::of_suite(service, first.suite).await;
+    let leaf = second.leaf_of_user(service, Flaw::None, &first.user(id));
+    let invitee = second.invitee_with(leaf);
+    first
+        .commit(service, id, Plan::add_clients([invitee]))
+        .await;
+    assert_eq!(second.receive(service).await, [Event::Joined]);
+    first.receive(service).await;
+    for other in others {
+        other.receive(service).await;
+    }
+    second
 }
 
 impl Trio {

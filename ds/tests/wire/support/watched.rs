@@ -43,6 +43,11 @@ impl Watched {
         }
     }
 
+    /// The engine itself.
+    pub fn quietly(&self) -> &dyn Store {
+        self.engine.as_ref()
+    }
+
     /// How many transitions have succeeded.
     pub fn transitions(&self) -> u64 {
         self.transitions.load(Ordering::SeqCst)

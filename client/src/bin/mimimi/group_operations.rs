@@ -1,0 +1,227 @@
+//! What members do in groups beside adding and removing one another.
+
+use clap::Subcommand;
+use client::{Client, Error};
+use serde_json::json;
+
+use crate::commands::Output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupOperation {
+    /// Leave a group; done when another member has seen it
+    Leave {
+        /// Name of the group
+        group: String,
+    },
+    /// Delete a group for everybody
+    DeleteGroup {
+        /// Name of the group
+        group: String,
+    },
+    /// Give a member a role
+    Role {
+        /// Name of the group
+        group: String,
+        /// Their name in the group
+        member: String,
+        /// `admin` or `member`
+        role: String,
+    },
+    /// Let a member read but not send
+    Mute {
+        /// Name of the group
+        group: String,
+        /// Their name in the group
+        member: String,
+    },
+    /// Let a member send again
+    Unmute {
+        /// Name of the group
+        group: String,
+        /// Their name in the group
+        member: String,
+    },
+    /// Remove a member and keep it out
+    Ban {
+        /// Name of the group
+        group: String,
+        /// Their name in the group
+        member: String,
+    },
+    /// Come back into a group that this client has lost
+    Rejoin {
+        /// Name of the group
+        group: String,
+    },
+    /// Make a join code: whoever has it can come in
+    Invite {
+        /// Name of the group
+        group: String,
+        /// Good for so many days
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+    },
+    /// Come into a group by a join code
+    Join {
+        /// As `invite` printed it
+        code: String,
+    },
+    /// Revoke a join code
+    Revoke {
+        /// As `invite` printed it
+        code: String,
+    },
+    /// Other devices of this user in a group; or remove one of them
+    RemoveDevice {
+        /// Name of the group
+        group: Option<String>,
+        /// Which one
+        device: Option<u32>,
+        /// All other devices, from every group: they are lost
+        #[arg(long, conflicts_with_all = ["group", "device"])]
+        all: bool,
+    },
+    /// Put another group in the place of one, in another ciphersuite
+    Upgrade {
+        /// Name of the group
+        group: String,
+        /// 1, 2 (P-256), 3 (ChaCha20), 78 or 79 (X-Wing, post-quantum hybrid)
+        suite: u16,
+    },
+    /// Send a message to one member of a group
+    Whisper {
+        /// Name of the group
+        group: String,
+        /// Their name in the group
+        member: String,
+        /// What to say
+        text: String,
+    },
+}
+
+pub(crate) async fn execute(
+    client: &mut Client,
+    operation: GroupOperation,
+) -> Result<Output, Error> {
+    Ok(match operation {
+        GroupOperation::Leave { group } => {
+            client.leave_group(&group).await?;
+            Output::new(json!({ "leaving": group }), [format!("leaving {group}")])
+        }
+        GroupOperation::DeleteGroup { group } => {
+            client.delete_group(&group).await?;
+            Output::new(json!({ "deleted": group }), [format!("deleted {group}")])
+        }
+        GroupOperation::Role {
+            group,
+            member,
+            role,
+        } => {
+            client.set_role(&group, &member, &role).await?;
+            Output::new(
+                json!({ "group": group, "member": member, "role": role }),
+                [format!("{member} is {role} of {group}")],
+            )
+        }
+        GroupOperation::Mute { group, member } => {
+            client.set_muted(&group, &member, true).await?;
+            Output::new(
+                json!({ "group": group, "muted": member }),
+                [format!("{member} cannot send to {group}")],
+            )
+        }
+        GroupOperation::Unmute { group, member } => {
+            client.set_muted(&group, &member, false).await?;
+            Output::new(
+                json!({ "group": group, "unmuted": member }),
+                [format!("{member} can send to {group}")],
+            )
+        }
+        GroupOperation::Ban { group, member } => {
+            client.ban(&group, &member).await?;
+            Output::new(
+                json!({ "group": group, "banned": member }),
+                [format!("{member} is banned from {group}")],
+            )
+        }
+        GroupOperation::Rejoin { group } => {
+            client.rejoin_group(&group).await?;
+            Output::new(json!({ "rejoined": group }), [format!("back in {group}")])
+        }
+        GroupOperation::Invite { group, days } => {
+            let code = client.invite(&group, days).await?;
+            Output::new(json!({ "group": group, "code": code }), [code.clone()])
+        }
+        GroupOperation::Join { code } => {
+            let group = client.join_by_code(&code).await?;
+            Output::new(json!({ "joined": group }), [format!("you are in {group}")])
+        }
+        GroupOperation::Revoke { code } => {
+            client.revoke_invitation(&code).await?;
+            Output::new(
+                json!({ "revoked": true }),
+                ["nobody comes in by it any more".to_owned()],
+            )
+        }
+        GroupOperation::RemoveDevice { all: true, .. } => {
+            client.remove_other_devices().await?;
+            Output::new(
+                json!({ "removed": "all" }),
+                ["this is your only device now".to_owned()],
+            )
+        }
+        GroupOperation::RemoveDevice {
+            group: Some(group),
+            device: Some(device),
+            ..
+        } => {
+            client.remove_device(&group, device).await?;
+            Output::new(
+                json!({ "group": group, "removed": device }),
+                [format!("removed device {device} from {group}")],
+            )
+        }
+        GroupOperation::RemoveDevice { group, .. } => {
+            client.sync(0).await?;
+            let groups = match group {
+                Some(group) => vec![group],
+                None => client
+                    .groups()?
+                    .into_iter()
+                    .filter(|group| group.active)
+                    .map(|group| group.name)
+                    .collect(),
+            };
+            let mut devices = Vec::new();
+            for group in groups {
+                for device in client.other_devices(&group)? {
+                    devices.push((group.clone(), device));
+                }
+            }
+            let document = devices
+                .iter()
+                .map(|(group, device)| json!({ "group": group, "device": device }))
+                .collect();
+            let lines: Vec<String> = devices
+                .iter()
+                .map(|(group, device)| format!("{group}\t{device}"))
+                .collect();
+            Output::new(document, lines)
+        }
+        GroupOperation::Upgrade { group, suite } => {
+            client.upgrade_group(&group, suite).await?;
+            Output::new(
+                json!({ "group": group, "ciphersuite": suite }),
+                [format!("{group} has ciphersuite {suite:#06x} now")],
+            )
+        }
+        GroupOperation::Whisper {
+            group,
+            member,
+            text,
+        } => {
+            client.send_to_member(&group, &member, &text).await?;
+            Output::new(json!({ "group": group, "sent": true }), [])
+        }
+    })
+}
