@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup = "mimimi backup" || version(1) || kdf(1) || salt(16) || sealed (crypto::sealing)
-//! kdf = 1: key = Argon2id(passphrase, salt, 64 MiB, 3 passes, 1 lane)    2: key = the recovery key
+//! kdf = 1: key = Argon2id(passphrase, salt, 64 MiB, 3 passes, 1 lane)    2: key = kdf::derive(recovery key, "backup", salt)
 //! ```
 //!
 //! A backup has what makes the user and what the groups let in again: no state of the MLS library, since two
@@ -11,6 +11,7 @@
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crypto::kdf;
 use crypto::sealing::{self, Place};
 use crypto::secret::Secret;
 use protocol::Wire as _;
@@ -71,11 +72,13 @@ impl BackupKey {
                     .decode(text.trim())
                     .map(Zeroizing::new)
                     .map_err(|_| UsageError::WrongBackupKey)?;
-                let bytes: [u8; 32] = bytes
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| UsageError::WrongBackupKey)?;
-                Ok(Secret::new(bytes))
+                let key: Secret<32> = Secret::new(
+                    bytes
+                        .as_slice()
+                        .try_into()
+                        .map_err(|_| UsageError::WrongBackupKey)?,
+                );
+                Ok(Secret::new(kdf::derive(key.expose(), "backup", salt)))
             }
         }
     }
@@ -299,4 +302,99 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::connections::ClientCredential;
+
+    use super::*;
+
+    fn secret(byte: u8) -> WireSecret {
+        WireSecret::new([byte; 32])
+    }
+
+    fn backup(names: Vec<String>) -> Backup {
+        Backup {
+            endpoints: opaque(*b"{}"),
+            account_token: opaque(*b"token"),
+            handle: opaque(*b"alice"),
+            identity_seed: secret(1),
+            establishment_seed: secret(2),
+            connection_key: secret(3),
+            connection_token: secret(4),
+            pool_owner_seed: secret(5),
+            handle_owner_seed: secret(6),
+            contacts: vec![NewContact {
+                credential: ClientCredential {
+                    name: opaque(*b"bob"),
+                    signature_public_key: opaque([7; 32]),
+                },
+                connection_key: secret(8),
+                connection_token: secret(9),
+            }],
+            groups: names
+                .into_iter()
+                .map(|name| BackedUpGroup {
+                    group_id: GroupId([1; 16]),
+                    kind: GroupKind::Group,
+                    name: opaque(name.into_bytes()),
+                    state_key: secret(10),
+                    wrapper_key: secret(11),
+                    recovery_secret: secret(12),
+                    ciphersuite: 1,
+                    leaf_index: 3,
+                    leaf_seed: secret(13),
+                    leaf_public_key: opaque([14; 32]),
+                    user_pseudonym: opaque(*b"p"),
+                })
+                .collect(),
+        }
+    }
+
+    fn recovery_key(byte: u8) -> BackupKey {
+        BackupKey::RecoveryKey(Zeroizing::new(URL_SAFE_NO_PAD.encode([byte; 32])))
+    }
+
+    proptest! {
+        #[test]
+        fn a_backup_opens_with_its_key_only_and_any_changed_byte_is_noticed(
+            names in prop::collection::vec("[a-z]{0,20}", 0..5),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let original = backup(names);
+            let sealed = seal(&recovery_key(1), &original).unwrap();
+            let opened = open(&recovery_key(1), &sealed).unwrap();
+            prop_assert_eq!(opened.encode(), original.encode());
+            prop_assert!(open(&recovery_key(2), &sealed).is_err());
+            let mut changed = sealed.clone();
+            let at = at.index(changed.len());
+            if let Some(byte) = changed.get_mut(at) {
+                *byte ^= 1;
+            }
+            prop_assert!(open(&recovery_key(1), &changed).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_backup(bytes: Vec<u8>) {
+            prop_assert!(open(&recovery_key(1), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_passphrase_opens_what_it_sealed_and_no_recovery_key_does() {
+        let passphrase = |text: &str| BackupKey::Passphrase(Zeroizing::new(text.to_owned()));
+        let sealed = seal(&passphrase("one"), &backup(Vec::new())).unwrap();
+        assert!(open(&passphrase("one"), &sealed).is_ok());
+        let wrong = |key| {
+            matches!(
+                open(&key, &sealed),
+                Err(Error::Usage(UsageError::WrongBackupKey))
+            )
+        };
+        assert!(wrong(passphrase("two")));
+        assert!(wrong(recovery_key(1)));
+    }
 }

@@ -13,7 +13,7 @@ pub(crate) mod invite;
 mod join;
 mod leave;
 mod membership;
-mod message;
+pub(crate) mod message;
 pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod recovery;
