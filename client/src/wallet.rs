@@ -282,14 +282,14 @@ fn token_key(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use base64::Engine as _;
     use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey};
 
     use super::*;
     use crate::directory::BASE64URL;
 
-    fn directory(keys: &[&[u8]]) -> Directory {
+    pub(crate) fn directory(keys: &[&[u8]]) -> Directory {
         Directory {
             domain: "d".into(),
             wire_versions: vec![1],

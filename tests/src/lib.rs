@@ -25,4 +25,4 @@ pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, secrets_of};
 pub use stack::{Stack, program};
 pub use user::{Failure, User};
-pub use xtask::stack::{LogLevel, Service};
+pub use xtask::stack::{LogLevel, Service, StoreEngine};

@@ -3,15 +3,15 @@
 
 use client::{Client, Error, Event, sign};
 use crypto::keys::{ConnectionToken, Lookup as _, RecoverySecret, StateKey};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{
     Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads, talks,
 };
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
 use protocol::groups::{
-    CommitRequest, ExternalCommitInfoRequest, RecoveryRecordRequest, SendMessageRequest,
-    SetRecoverySecretRequest,
+    CommitRequest, ExternalCommitInfoRequest, JoinPermit, RecoveryRecordRequest,
+    SendMessageRequest, SetRecoverySecretRequest,
 };
 use protocol::ids::GroupId;
 use protocol::key_packages::{Claim, ClaimKeyPackagesRequest};
@@ -82,12 +82,15 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let stack = Stack::start(LogLevel::Info).await;
     let [mut alice, mut bob, mut carol] = trio(&stack).await;
     // All that Bob has as a member: his commit is ready, his state key opens the state.
+    alice.set_role(GROUP, BOB, "admin").await.unwrap();
+    bob.sync(0).await.unwrap();
     bob.stage_remove(GROUP, &[CAROL]).unwrap();
     let his = bob.group_access(GROUP).unwrap();
     let secret = recovery_secret_of(&stack, BOB);
     let info = ExternalCommitInfoRequest {
         group_id: his.id,
         state_key: his.state_key.to_wire(),
+        permit: JoinPermit::Connection,
     };
 
     alice.remove_from_group(GROUP, &[BOB]).await.unwrap();
@@ -158,7 +161,7 @@ fn now_ms() -> u64 {
 }
 
 fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     sign(operation, now_ms(), &sender, body, &key).encode()
 }
@@ -199,6 +202,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     befriend(&mut alice, &mut dave).await;
     alice.add_to_group(GROUP, &["dave.dimitrov"]).await.unwrap();
 
+    alice.set_role(GROUP, BOB, "admin").await.unwrap();
     // A commit of an epoch that is over.
     alice.stage_remove(GROUP, &[CAROL]).unwrap();
     bob.remove_from_group(GROUP, &["dave.dimitrov"])
@@ -279,7 +283,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     let mut forged = whole.clone();
     *forged.last_mut().unwrap() ^= 1;
     bad.push((ProblemType::BadSignature, (Operation::SendMessage, forged)));
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let leaf = Sender::Leaf(access.leaf_index);
     let stranger = sign(
         Operation::SendMessage,

@@ -77,6 +77,8 @@ async fn the_loser_of_a_race_goes_on() {
         devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
 
+    alice.set_role(GROUP, BOB, "admin").await.unwrap();
+    bob.sync(0).await.unwrap();
     // Both have made their commit for the same epoch before either is sent.
     alice.stage_remove(GROUP, &[CAROL]).unwrap();
     bob.stage_remove(GROUP, &[DAVE]).unwrap();

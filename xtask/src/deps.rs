@@ -26,11 +26,18 @@ enum Ours {
 }
 
 const DECRYPTION_AND_STORES: &[&str] = &[
-    "ohttp", "bhttp", "hpke", "hpke-rs", "openmls", "rocksdb", "rusqlite",
+    "ohttp",
+    "bhttp",
+    "hpke",
+    "hpke-rs",
+    "openmls",
+    "rocksdb",
+    "rusqlite",
+    "tokio-postgres",
 ];
 const TOKEN_SIGNING_AND_SQLITE: &[&str] =
     &["blind-rsa-signatures", "privacypass", "rsa", "rusqlite"];
-const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rusqlite"];
+const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rusqlite", "tokio-postgres"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -66,7 +73,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "privacy-pass-issuer",
         ours: Ours::Only(&["service"]),
-        never: &["ohttp", "bhttp", "openmls", "rusqlite"],
+        never: &["ohttp", "bhttp", "openmls", "rusqlite", "tokio-postgres"],
         reason: "it knows accounts, so it must know nothing of what they do",
     },
     Rule {
@@ -78,7 +85,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "client",
         ours: Ours::Only(&["protocol", "crypto", "service"]),
-        never: &["rocksdb"],
+        never: &["rocksdb", "tokio-postgres"],
         reason: "it runs on the user's device and holds no service's code",
     },
     Rule {

@@ -5,7 +5,7 @@ use crypto::credential::WRAPPED_LINK_KEY_LEN;
 use crypto::keys::StateKey;
 use crypto::rows::Row;
 use openmls::prelude::tls_codec::Serialize as _;
-use openmls::prelude::{Proposal, QueuedProposal, Sender};
+use openmls::prelude::{Proposal, ProposalType, QueuedProposal, Sender};
 use openmls_rust_crypto::RustCrypto;
 use protocol::codec::opaque;
 use protocol::delivery::Payload;
@@ -104,7 +104,7 @@ pub async fn propose(
             let tree = pending.tree()?;
             let queued = proposals::process(&tree, &RustCrypto::default(), message)?;
             match leaf {
-                Some(leaf) => of_leaving_member(&queued, leaf, bytes),
+                Some(leaf) => of_leaving_member(&tree, &queued, leaf, bytes),
                 None => of_outsider(service, &request, &pending, &tree, &queued),
             }
         });
@@ -267,12 +267,24 @@ async fn write(
 
 /// A SelfRemove, or a Remove of the sender's own leaf by implementations that have no SelfRemove.
 fn of_leaving_member(
+    tree: &Tree,
     queued: &QueuedProposal,
     leaf: u32,
     message: &[u8],
 ) -> Result<PendingProposal, DsError> {
     let by_itself = matches!(queued.sender(), Sender::Member(index) if index.u32() == leaf);
     if !by_itself || leaving(queued) != Some(leaf) {
+        return Err(ProblemType::InvalidMessage.into());
+    }
+    // No commit could cover a type that a member does not support (RFC 9420 §12.2).
+    let kind = queued.proposal().proposal_type();
+    if kind == ProposalType::SelfRemove
+        && !tree
+            .group
+            .treesync()
+            .full_leaves()
+            .all(|(_, leaf)| leaf.capabilities().proposals().contains(&kind))
+    {
         return Err(ProblemType::InvalidMessage.into());
     }
     Ok(PendingProposal {

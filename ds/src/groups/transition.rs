@@ -449,7 +449,10 @@ fn self_check(service: &DeliveryService, roster: &Roster<'_>, tree: &Tree) -> Re
 }
 
 /// Roster and tree have the same leaves, keys, pseudonyms and capabilities.
-fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What differs.
+pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
     use crypto::credential::PseudonymousCredential;
     if roster.epoch != tree.group.group_context().epoch().as_u64() {
         return Err("self-check: epoch");

@@ -12,7 +12,7 @@
 //!   opened again, and then the transition is there as a whole or not at all. The result record tells.
 
 #[cfg(test)]
-mod crash_tests;
+pub(in crate::store) mod crash_tests;
 mod pools;
 mod queues;
 mod reads;

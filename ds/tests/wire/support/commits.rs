@@ -2,6 +2,7 @@
 
 use crypto::credential::wrap_link_key;
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
+use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::sealing::{self, Place};
 use openmls::group::GroupContext;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
@@ -9,16 +10,17 @@ use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes
 use openmls::prelude::{
     Extension, ExtensionType, Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup,
     MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, Proposal,
-    ProtocolMessage, RatchetTreeIn,
+    ProtocolMessage, RatchetTreeIn, Sender,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
     CommitAad, CommitRequest, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    ExternalJoinRequest, JoinPermit, MessageAccepted, PartialGroupInfo, ProposalRequest,
-    WelcomeUpload,
+    ExternalJoinRequest, JoinPermit, LeafAuthorization, MessageAccepted, PartialGroupInfo,
+    ProposalRequest, WelcomeUpload,
 };
 use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
 
 use super::Service;
@@ -28,6 +30,8 @@ use super::client::{
 };
 use super::inbox::protocol_message;
 use super::request::{Draft, copy, fresh_key};
+
+pub const HOUR_MS: u64 = 3_600_000;
 
 /// What a commit is to do.
 pub struct Plan {
@@ -226,6 +230,7 @@ impl ExternalJoin {
 }
 
 /// What an external commit into a group says beside MLS.
+#[derive(Debug)]
 pub struct JoinPlan {
     pub state_key: [u8; 32],
     pub wrapper: [u8; 32],
@@ -370,6 +375,34 @@ impl Client {
         self.leaf_request(service, &commit.group, commit.operation, commit.body())
     }
 
+    /// Posts a commit that must be refused and must change nothing, and gives it up.
+    pub async fn refused(&mut self, service: &Service, id: &GroupId, plan: Plan) -> ProblemType {
+        let commit = self.stage(id, plan);
+        let request = self.commit_request(service, &commit);
+        let problem = service.refused(commit.operation, &request).await;
+        self.abandon(id);
+        problem
+    }
+
+    /// Its leaf's word for another signature key, good for an hour.
+    pub fn authorize(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        join: AuthorizedJoin,
+        new_key: &crypto::sign::LeafKeyPair,
+    ) -> LeafAuthorization {
+        let group = self.group(id);
+        leaf_authorization::authorize(
+            &group.signer.0,
+            id,
+            join,
+            group.mls.own_leaf_index().u32(),
+            service.now() + HOUR_MS,
+            &new_key.public(),
+        )
+    }
+
     pub fn abandon(&mut self, id: &GroupId) {
         let Self {
             groups, provider, ..
@@ -439,12 +472,22 @@ impl Client {
             .mls
             .leave_group_via_self_remove(provider, &group.signer)
             .unwrap();
-        let proposal = message.tls_serialize_detached().unwrap();
-        group
+        // It counts when it comes out of the queue.
+        let own = Sender::Member(group.mls.own_leaf_index());
+        let unsent: Vec<_> = group
             .mls
-            .clear_pending_proposals(provider.storage())
-            .unwrap();
-        proposal
+            .pending_proposals()
+            .filter(|pending| *pending.sender() == own)
+            .map(|pending| pending.proposal_reference())
+            .collect();
+        for reference in unsent {
+            let storage = provider.storage();
+            group
+                .mls
+                .remove_pending_proposal(storage, &reference)
+                .unwrap();
+        }
+        message.tls_serialize_detached().unwrap()
     }
 
     pub fn proposal_body(&self, id: &GroupId, proposal: Vec<u8>) -> ProposalRequest {

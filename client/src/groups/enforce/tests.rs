@@ -1,0 +1,384 @@
+//! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
+
+use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use openmls::prelude::{KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome};
+use protocol::codec::opaque;
+use protocol::directory::Directory;
+use protocol::groups::CommitAad;
+use protocol::policy::Standing;
+use tls_codec::DeserializeBytes as _;
+
+use super::*;
+use crate::database;
+use crate::error::Fault;
+use crate::events::Event;
+use crate::groups::create::{context_extensions, own_identity, policy_extension};
+use crate::groups::{
+    PADDING, Status, identities, join_config, load_mls, mls_id, process, recovery, sender_ratchet,
+};
+use crate::leaf::{CIPHERSUITE, NewLeaf};
+use crate::profile::Profile;
+use crate::provider::{LeafSigner, Provider};
+use openmls::prelude::{OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY};
+
+const ID: GroupId = GroupId([7; 16]);
+
+/// A user with a database of its own, as it is after joining.
+struct User {
+    db: Connection,
+    profile: Profile,
+}
+
+fn directory() -> Directory {
+    use base64::Engine as _;
+    let key = crypto::hpke::HpkeKeyPair::from_seed(&crypto::secret::Secret::new([1; 32])).unwrap();
+    let mut directory = crate::wallet::tests::directory(&[]);
+    directory.domain = "d.example".into();
+    directory.queue_service_key.public_key = crate::directory::BASE64URL.encode(key.public());
+    directory.external_sender_key = crate::directory::BASE64URL.encode([2; 32]);
+    directory
+}
+
+impl User {
+    fn new(handle: &str) -> Self {
+        let db = database::in_memory().unwrap();
+        let mut profile = crate::profile::tests::profile(&db);
+        profile.handle = Some(handle.to_owned());
+        profile.queue = Some(protocol::ids::QueueId([1; 16]));
+        Self { db, profile }
+    }
+
+    fn leaf(&self) -> NewLeaf {
+        let leaf = NewLeaf::make(&self.profile, &directory()).unwrap();
+        leaf.store_key(&self.db).unwrap();
+        leaf
+    }
+
+    fn group(&self) -> Group {
+        Group::read(&self.db, &ID).unwrap()
+    }
+
+    fn keep_group(&self) {
+        Group {
+            id: ID,
+            kind: GroupKind::Group,
+            name: Some("team".into()),
+            state_key: StateKey::new([1; 32]),
+            wrapper_key: IdentityLinkWrapperKey::new([2; 32]),
+            recovery_secret: RecoverySecret::new([3; 32]),
+            recovery_set: true,
+            update_due: false,
+            status: Status::Active,
+        }
+        .insert(&self.db)
+        .unwrap();
+    }
+
+    fn signer(&self, mls_group: &MlsGroup) -> LeafSigner {
+        let leaf = mls_group.own_leaf_node().unwrap();
+        crate::leaf::signer(&self.db, leaf.signature_key().as_slice()).unwrap()
+    }
+
+    fn found(&self) {
+        let leaf = self.leaf();
+        let policy = GroupPolicy::of_creator(leaf.pseudonymous.user_pseudonym.clone());
+        MlsGroup::builder()
+            .with_group_id(mls_id(&ID))
+            .ciphersuite(CIPHERSUITE)
+            .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+            .max_past_epochs(PAST_EPOCHS)
+            .padding_size(PADDING)
+            .sender_ratchet_configuration(sender_ratchet())
+            .with_group_context_extensions(
+                context_extensions(&directory(), CIPHERSUITE, Some(&policy)).unwrap(),
+            )
+            .with_capabilities(leaf::capabilities())
+            .with_leaf_node_extensions(leaf.extensions.clone())
+            .unwrap()
+            .build(
+                &Provider::new(&self.db),
+                &leaf.signer,
+                leaf.credential.clone(),
+            )
+            .unwrap();
+        self.keep_group();
+        let own = own_identity(&self.profile, &leaf).unwrap();
+        identities::store(&self.db, &ID, &leaf.credential.credential, &own).unwrap();
+    }
+
+    fn key_package(&self) -> KeyPackage {
+        let leaf = self.leaf();
+        KeyPackage::builder()
+            .leaf_node_capabilities(leaf::capabilities())
+            .leaf_node_extensions(leaf.extensions.clone())
+            .build(
+                CIPHERSUITE,
+                &Provider::new(&self.db),
+                &leaf.signer,
+                leaf.credential.clone(),
+            )
+            .unwrap()
+            .key_package()
+            .clone()
+    }
+
+    /// Adds users without asking whether it may.
+    fn add(&self, others: &[&Self]) -> Vec<u8> {
+        let mut mls_group = load_mls(&self.db, &ID).unwrap();
+        mls_group.set_aad(aad(0, others.len()));
+        let provider = Provider::new(&self.db);
+        let signer = self.signer(&mls_group);
+        let packages: Vec<KeyPackage> = others.iter().map(|other| other.key_package()).collect();
+        let (commit, welcome, _) = mls_group
+            .add_members(&provider, &signer, &packages)
+            .unwrap();
+        mls_group.merge_pending_commit(&provider).unwrap();
+        let tree = mls_group.export_ratchet_tree();
+        let welcome = welcome.tls_serialize_detached().unwrap();
+        for other in others {
+            let provider = Provider::new(&other.db);
+            let message = MlsMessageIn::tls_deserialize_exact_bytes(&welcome).unwrap();
+            let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
+                panic!("no Welcome");
+            };
+            StagedWelcome::new_from_welcome(
+                &provider,
+                &join_config(),
+                welcome,
+                Some(tree.clone().into()),
+            )
+            .unwrap()
+            .into_group(&provider)
+            .unwrap();
+            other.keep_group();
+        }
+        commit.tls_serialize_detached().unwrap()
+    }
+
+    /// A commit that this user makes without asking whether it may.
+    fn commit(
+        &self,
+        rotates: u8,
+        plan: impl FnOnce(&MlsGroup) -> (Vec<LeafNodeIndex>, Option<Extensions<GroupContext>>),
+    ) -> Vec<u8> {
+        let mut mls_group = load_mls(&self.db, &ID).unwrap();
+        mls_group.set_aad(aad(rotates, 0));
+        let provider = Provider::new(&self.db);
+        let signer = self.signer(&mls_group);
+        let (removals, extensions) = plan(&mls_group);
+        let mut builder = mls_group.commit_builder().propose_removals(removals);
+        if let Some(extensions) = extensions {
+            builder = builder
+                .propose_group_context_extensions(extensions)
+                .unwrap();
+        }
+        let bundle = builder
+            .load_psks(provider.storage())
+            .unwrap()
+            .build(provider.rand(), provider.crypto(), &signer, |_| true)
+            .unwrap()
+            .stage_commit(&provider)
+            .unwrap();
+        mls_group.merge_pending_commit(&provider).unwrap();
+        bundle.commit().tls_serialize_detached().unwrap()
+    }
+
+    fn message(&self, text: &str) -> Vec<u8> {
+        let mut mls_group = load_mls(&self.db, &ID).unwrap();
+        let signer = self.signer(&mls_group);
+        let content = [&[1u8][..], &opaque(text.as_bytes()).encode()].concat();
+        mls_group
+            .create_message(&Provider::new(&self.db), &signer, &content)
+            .unwrap()
+            .tls_serialize_detached()
+            .unwrap()
+    }
+
+    fn takes_commit(&self, commit: &[u8]) -> Result<(), Error> {
+        process::commit(&self.db, &self.profile, &self.group(), commit).map(|_| ())
+    }
+
+    fn takes_message(&self, message: &[u8]) -> Result<(), Error> {
+        process::message(&self.db, &self.profile, &self.group(), message)
+    }
+
+    fn epoch(&self) -> u64 {
+        load_mls(&self.db, &ID).unwrap().epoch().as_u64()
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let mut statement = self.db.prepare("SELECT event FROM events").unwrap();
+        let events = statement
+            .query_map((), |row| row.get::<_, String>(0))
+            .unwrap();
+        events
+            .filter_map(
+                |event| match serde_json::from_str(&event.unwrap()).unwrap() {
+                    Event::Message { text, .. } => Some(text),
+                    _ => None,
+                },
+            )
+            .collect()
+    }
+}
+
+fn aad(rotates: u8, adds: usize) -> Vec<u8> {
+    CommitAad {
+        encrypted_identity_link_keys: vec![opaque(*b""); adds],
+        rotates_state_key: rotates,
+        encrypted_connection_response: opaque(*b""),
+    }
+    .encode()
+}
+
+/// The context's extensions with a user's role and standing set.
+fn with(
+    mls_group: &MlsGroup,
+    user: LeafNodeIndex,
+    role: u8,
+    standing: Standing,
+) -> Extensions<GroupContext> {
+    let policy = policy_in(mls_group.extensions()).unwrap().unwrap();
+    let user = mls_group.member(user).and_then(pseudonym_of).unwrap();
+    let policy = policy.with(&user, role, standing);
+    let others = mls_group
+        .extensions()
+        .iter()
+        .filter(|it| it.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION))
+        .cloned();
+    Extensions::from_vec(others.chain([policy_extension(&policy)]).collect()).unwrap()
+}
+
+/// Alice, who is the admin, Bob and Carol.
+fn trio() -> [User; 3] {
+    let users = ["alice", "bob", "carol"].map(User::new);
+    let [alice, bob, carol] = &users;
+    alice.found();
+    alice.add(&[bob, carol]);
+    users
+}
+
+const ALICE: LeafNodeIndex = LeafNodeIndex::new(0);
+const BOB: LeafNodeIndex = LeafNodeIndex::new(1);
+const CAROL: LeafNodeIndex = LeafNodeIndex::new(2);
+
+fn is_forbidden(outcome: &Result<(), Error>) -> bool {
+    matches!(outcome, Err(Error::Peer(PeerError::NotPermitted)))
+}
+
+#[test]
+fn a_removal_by_who_may_not_remove_is_not_followed() {
+    let [alice, bob, carol] = trio();
+    let before = alice.epoch();
+    let commit = bob.commit(1, |_| (vec![CAROL], None));
+    let outcome = alice.takes_commit(&commit);
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+    assert_eq!(outcome.unwrap_err().fault(), Fault::Peer);
+    assert!(carol.takes_commit(&commit).is_err());
+    assert_eq!(alice.epoch(), before);
+    recovery::lose_to(&alice.db, &ID, PeerError::NotPermitted).unwrap();
+    assert_eq!(alice.group().status, Status::Refused);
+    // The admin's is.
+    let [alice, bob, _] = trio();
+    let commit = alice.commit(1, |_| (vec![CAROL], None));
+    bob.takes_commit(&commit).unwrap();
+    assert_eq!(bob.epoch(), alice.epoch());
+}
+
+#[test]
+fn a_removal_that_keeps_the_state_key_is_not_followed() {
+    let [alice, bob, _] = trio();
+    let commit = alice.commit(0, |_| (vec![CAROL], None));
+    assert!(matches!(
+        bob.takes_commit(&commit),
+        Err(Error::Peer(PeerError::RemovalWithoutRotation))
+    ));
+}
+
+#[test]
+fn nobody_makes_himself_an_admin() {
+    let [alice, bob, carol] = trio();
+    let commit = bob.commit(0, |group| {
+        let roles = with(group, BOB, GroupPolicy::ADMIN, Standing::Active);
+        (Vec::new(), Some(roles))
+    });
+    assert!(is_forbidden(&alice.takes_commit(&commit)));
+    assert!(is_forbidden(&carol.takes_commit(&commit)));
+
+    let [alice, bob, _] = trio();
+    let commit = alice.commit(0, |group| {
+        let roles = with(group, BOB, GroupPolicy::ADMIN, Standing::Active);
+        (Vec::new(), Some(roles))
+    });
+    bob.takes_commit(&commit).unwrap();
+}
+
+#[test]
+fn a_policy_goes_with_no_other_change_of_the_context() {
+    let [alice, bob, _] = trio();
+    let commit = alice.commit(0, |group| {
+        let kept = group
+            .extensions()
+            .iter()
+            .filter(|it| it.extension_type() != ExtensionType::RequiredCapabilities)
+            .cloned();
+        (
+            Vec::new(),
+            Some(Extensions::from_vec(kept.collect()).unwrap()),
+        )
+    });
+    assert!(is_forbidden(&bob.takes_commit(&commit)));
+}
+
+#[test]
+fn a_message_of_a_muted_member_is_not_shown() {
+    let [alice, bob, carol] = trio();
+    carol.takes_message(&bob.message("before")).unwrap();
+    let mute = alice.commit(0, |group| {
+        let muted = with(group, BOB, GroupPolicy::MEMBER, Standing::Muted);
+        (Vec::new(), Some(muted))
+    });
+    // Made before Bob knew, and late: he could send in the epoch that it names.
+    let late = bob.message("late");
+    bob.takes_commit(&mute).unwrap();
+    carol.takes_commit(&mute).unwrap();
+    carol.takes_message(&late).unwrap();
+    assert!(is_forbidden(&carol.takes_message(&bob.message("muted"))));
+    carol.takes_message(&alice.message("quiet now")).unwrap();
+    assert_eq!(carol.texts(), ["before", "late", "quiet now"]);
+
+    // The other way round: what was muted when it was said stays so.
+    let then = bob.message("muted still");
+    let unmute = alice.commit(0, |group| {
+        let heard = with(group, BOB, GroupPolicy::MEMBER, Standing::Active);
+        (Vec::new(), Some(heard))
+    });
+    carol.takes_commit(&unmute).unwrap();
+    assert!(is_forbidden(&carol.takes_message(&then)));
+}
+
+#[test]
+fn who_is_muted_and_banned_cannot_add() {
+    let [alice, bob, carol] = trio();
+    let ban = alice.commit(0, |group| {
+        let banned = with(group, BOB, GroupPolicy::MEMBER, Standing::Banned);
+        (Vec::new(), Some(banned))
+    });
+    bob.takes_commit(&ban).unwrap();
+    carol.takes_commit(&ban).unwrap();
+    let dave = User::new("dave");
+    let add = bob.add(&[&dave]);
+    assert!(is_forbidden(&carol.takes_commit(&add)));
+    let [alice, bob, carol] = trio();
+    let add = bob.add(&[&User::new("dave")]);
+    carol.takes_commit(&add).unwrap();
+    alice.takes_commit(&add).unwrap();
+}
+
+#[test]
+fn a_second_admin_cannot_be_removed_by_a_member_nor_remove_half_a_user() {
+    let [alice, bob, carol] = trio();
+    let commit = bob.commit(1, |_| (vec![ALICE, CAROL], None));
+    assert!(is_forbidden(&alice.takes_commit(&commit)));
+    assert!(is_forbidden(&carol.takes_commit(&commit)));
+}

@@ -1,0 +1,502 @@
+//! What members can do in groups, on real processes: roles, leaving, coming back, join codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+use std::path::Path;
+
+use client::{Client, Error, Event, UsageError, sign};
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use end_to_end::{LogLevel, Stack, User, device, group_with, messages, patient, reads, talks};
+use protocol::codec::opaque;
+use protocol::envelope::Sender;
+use protocol::groups::{
+    ExternalCommitInfoRequest, InspectGroupRequest, JoinPermit, OwnLeafRequest,
+};
+use protocol::ids::QueueId;
+use protocol::problem::ProblemType;
+use protocol::queues::DeleteQueueRequest;
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+
+const GROUP: &str = "expedition";
+const ALICE: &str = "alice.adebayo";
+const BOB: &str = "bob.bergstrom";
+const CAROL: &str = "carol.castillo";
+const DAVE: &str = "dave.dimitrov";
+
+async fn devices<const N: usize>(stack: &Stack, handles: [&str; N]) -> [Client; N] {
+    let mut clients = Vec::new();
+    for (number, handle) in handles.into_iter().enumerate() {
+        clients.push(device(stack, number, handle).await);
+    }
+    clients.try_into().unwrap()
+}
+
+async fn events(client: &mut Client) -> Vec<Event> {
+    let events = client.receive(0).await.unwrap();
+    client.acknowledge(&events).unwrap();
+    events.into_iter().map(|stored| stored.event).collect()
+}
+
+fn names(client: &Client) -> Vec<String> {
+    let members = client.members(GROUP).unwrap();
+    let mut names: Vec<_> = members.into_iter().map(|member| member.name).collect();
+    names.sort_unstable();
+    names
+}
+
+fn role(client: &Client, name: &str) -> (String, &'static str) {
+    let members = client.members(GROUP).unwrap();
+    let member = members.into_iter().find(|member| member.name == name);
+    member
+        .map(|member| (member.role, member.standing))
+        .expect("a member")
+}
+
+fn is_not_a_member<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::Usage(UsageError::NotAMember(_))))
+}
+
+fn is_not_permitted<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::Usage(UsageError::NotPermitted)))
+}
+
+fn database(home: &Path) -> Connection {
+    Connection::open(home.join("client.sqlite")).unwrap()
+}
+
+/// The MLS library's state of every group is gone.
+fn lose_state(home: &Path) {
+    let database = database(home);
+    database
+        .execute_batch(
+            "DELETE FROM openmls_group_data; DELETE FROM openmls_own_leaf_nodes;
+             DELETE FROM openmls_epoch_keys_pairs; DELETE FROM openmls_encryption_keys;",
+        )
+        .unwrap();
+}
+
+/// The queue of a home directory is deleted by its owner.
+async fn delete_queue(home: &Path, by: &mut Client) {
+    let (seed, queue): (Vec<u8>, [u8; 16]) = database(home)
+        .query_row(
+            "SELECT queue_owner_seed, queue_id FROM profile",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    let owner = SignatureKeyPair::from_seed(&Secret::new(seed.try_into().unwrap()));
+    let body = DeleteQueueRequest {
+        queue_id: QueueId(queue),
+    }
+    .encode();
+    let sender = Sender::Key(opaque(owner.public()));
+    let now = now_ms();
+    let request = sign(Operation::DeleteQueue, now, &sender, &body, &owner.into()).encode();
+    by.transport()
+        .post(Operation::DeleteQueue, &request, &[])
+        .await
+        .unwrap();
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.unwrap().as_millis()).unwrap()
+}
+
+#[tokio::test]
+async fn who_leaves_is_gone_when_another_member_has_seen_it() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let before = alice.group_access(GROUP).unwrap().state_key;
+
+    bob.leave_group(GROUP).await.unwrap();
+    let held_up = bob.send_message(GROUP, "one more thing").await;
+    assert!(
+        matches!(held_up, Err(Error::Usage(UsageError::Leaving(_)))),
+        "{held_up:?}"
+    );
+    // Whoever sends finds the removal in the way and commits it first.
+    carol.send_message(GROUP, "farewell").await.unwrap();
+    assert_eq!(names(&carol), [ALICE, CAROL]);
+    let told = events(&mut bob).await;
+    assert!(
+        told.contains(&Event::Removed {
+            group: GROUP.into()
+        }),
+        "{told:?}"
+    );
+    assert!(is_not_a_member(bob.send_message(GROUP, "hello?").await));
+    reads(&mut alice, &[(CAROL, "farewell")]).await;
+    assert!(alice.group_access(GROUP).unwrap().state_key != before);
+    talks(GROUP, &mut [&mut alice, &mut carol]).await;
+
+    // Added again, as anybody.
+    alice.add_to_group(GROUP, &[BOB]).await.unwrap();
+    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+}
+
+#[tokio::test]
+async fn the_last_one_to_leave_ends_the_group() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    alice.leave_group(GROUP).await.unwrap();
+    bob.sync(0).await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert!(is_not_a_member(alice.send_message(GROUP, "x").await));
+    bob.leave_group(GROUP).await.unwrap();
+    assert!(is_not_a_member(bob.send_message(GROUP, "x").await));
+    assert!(!bob.groups().unwrap()[0].active);
+}
+
+#[tokio::test]
+async fn a_deleted_group_is_gone_for_everybody() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    assert!(is_not_permitted(bob.delete_group(GROUP).await));
+    let access = alice.group_access(GROUP).unwrap();
+    alice.delete_group(GROUP).await.unwrap();
+    for client in [&mut bob, &mut carol] {
+        let told = events(client).await;
+        assert!(told.contains(&Event::Removed {
+            group: GROUP.into()
+        }));
+    }
+    assert!(is_not_a_member(alice.send_message(GROUP, "x").await));
+    let inspect = InspectGroupRequest {
+        group_id: access.id,
+        state_key: access.state_key.to_wire(),
+    };
+    let request = bob
+        .sign_as_member(GROUP, Operation::InspectGroup, &inspect.encode())
+        .unwrap();
+    let refused = bob
+        .transport()
+        .post(Operation::InspectGroup, &request, &[])
+        .await;
+    assert_eq!(
+        refused.unwrap_err().problem(),
+        Some(ProblemType::UnknownGroup)
+    );
+}
+
+#[tokio::test]
+async fn roles_say_who_may_do_what() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
+    assert_eq!(role(&bob, BOB), ("member".into(), "active"));
+    assert!(is_not_permitted(
+        bob.remove_from_group(GROUP, &[CAROL]).await
+    ));
+    assert!(is_not_permitted(bob.set_role(GROUP, BOB, "admin").await));
+
+    alice.set_muted(GROUP, BOB, true).await.unwrap();
+    assert!(is_not_permitted(
+        bob.send_message(GROUP, "let me speak").await
+    ));
+    carol.sync(0).await.unwrap();
+    assert_eq!(role(&carol, BOB), ("member".into(), "muted"));
+    alice.set_muted(GROUP, BOB, false).await.unwrap();
+    bob.send_message(GROUP, "thank you").await.unwrap();
+    reads(&mut carol, &[(BOB, "thank you")]).await;
+
+    alice.set_role(GROUP, BOB, "admin").await.unwrap();
+    bob.sync(0).await.unwrap();
+    bob.ban(GROUP, CAROL).await.unwrap();
+    assert_eq!(names(&bob), [ALICE, BOB]);
+    let told = events(&mut carol).await;
+    assert!(told.contains(&Event::Removed {
+        group: GROUP.into()
+    }));
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    let unknown = alice.set_role(GROUP, BOB, "emperor").await;
+    assert!(matches!(
+        unknown,
+        Err(Error::Usage(UsageError::UnknownRole(_)))
+    ));
+    // Somebody must be able to change it back.
+    alice.set_role(GROUP, BOB, "member").await.unwrap();
+    let alone = alice.set_role(GROUP, ALICE, "member").await;
+    assert!(
+        matches!(alone, Err(Error::Usage(UsageError::Policy(_)))),
+        "{alone:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_admin_replaces_its_leaf_and_stays_admin() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    alice.update_own_leaf(GROUP).await.unwrap();
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
+}
+
+#[tokio::test]
+async fn a_member_without_a_queue_is_removed_before_anybody_can_send() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    delete_queue(&stack.home(CAROL), &mut bob).await;
+    // A plain member may commit what the service proposes.
+    bob.send_message(GROUP, "where is carol?").await.unwrap();
+    assert_eq!(names(&bob), [ALICE, BOB]);
+    reads(&mut alice, &[(BOB, "where is carol?")]).await;
+    assert_eq!(names(&alice), [ALICE, BOB]);
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+}
+
+#[tokio::test]
+async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+
+    drop(bob);
+    lose_state(&stack.home(BOB));
+    // Meanwhile the key rotates: Bob's is good for nothing, his recovery record is.
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    alice.send_message(GROUP, "lost to bob").await.unwrap();
+    let mut bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+    let told = events(&mut bob).await;
+    assert!(
+        told.contains(&Event::GroupLost {
+            group: GROUP.into()
+        }),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&Event::Rejoined {
+            group: GROUP.into()
+        }),
+        "{told:?}"
+    );
+    assert_eq!(messages(&mut alice).await, []);
+    assert_eq!(names(&alice), [ALICE, BOB]);
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    assert_eq!(role(&alice, BOB), ("member".into(), "active"));
+
+    // The founder too, who is an admin afterwards as before.
+    drop(alice);
+    lose_state(&stack.home(ALICE));
+    let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
+    alice.rejoin_group(GROUP).await.unwrap();
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
+}
+
+#[tokio::test]
+async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol, mut dave] =
+        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let code = alice.invite(GROUP, 7).await.unwrap();
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    bob.leave_group(GROUP).await.unwrap();
+    alice.sync(0).await.unwrap();
+
+    assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
+    let again = dave.join_by_code(&code).await;
+    assert!(matches!(
+        again,
+        Err(Error::Usage(UsageError::AlreadyAMember(_)))
+    ));
+    let came_in = Event::MemberAdded {
+        group: GROUP.into(),
+        name: DAVE.into(),
+        by: DAVE.into(),
+    };
+    assert!(events(&mut alice).await.contains(&came_in));
+    talks(GROUP, &mut [&mut alice, &mut dave]).await;
+    assert_eq!(names(&dave), [ALICE, DAVE]);
+
+    alice.revoke_invitation(&code).await.unwrap();
+    let late = bob.join_by_code(&code).await;
+    assert!(
+        matches!(late, Err(Error::Usage(UsageError::JoinCodeExpired))),
+        "{late:?}"
+    );
+    let nonsense = bob.join_by_code("nonsense").await;
+    assert!(matches!(
+        nonsense,
+        Err(Error::Usage(UsageError::InvalidJoinCode))
+    ));
+    talks(GROUP, &mut [&mut alice, &mut dave]).await;
+}
+
+#[tokio::test]
+async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut mallory] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut mallory]).await;
+    let access = mallory.group_access(GROUP).unwrap();
+    let secret: Vec<u8> = database(&stack.home(CAROL))
+        .query_row(
+            "SELECT recovery_secret FROM groups WHERE name = ?",
+            [GROUP],
+            |row| row.get(0),
+        )
+        .unwrap();
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    alice.send_message(GROUP, "not for carol").await.unwrap();
+
+    // Mallory knows nothing of the removal and asks with all that it has.
+    let key = SignatureKeyPair::random().unwrap();
+    let state_key = || access.state_key.to_wire();
+    let attempts = [
+        (
+            Operation::OwnLeaf,
+            OwnLeafRequest {
+                group_id: access.id,
+                state_key: state_key(),
+            }
+            .encode(),
+            ProblemType::UnknownGroup,
+        ),
+        (
+            Operation::ExternalCommitInfo,
+            ExternalCommitInfoRequest {
+                group_id: access.id,
+                state_key: state_key(),
+                permit: JoinPermit::Connection,
+            }
+            .encode(),
+            ProblemType::UnknownGroup,
+        ),
+        (
+            Operation::RecoveryRecord,
+            protocol::groups::RecoveryRecordRequest {
+                lookup: crypto::keys::Lookup::lookup(
+                    &crypto::keys::RecoverySecret::try_from(secret.as_slice()).unwrap(),
+                ),
+            }
+            .encode(),
+            ProblemType::UnknownRecord,
+        ),
+    ];
+    for (operation, body, expected) in attempts {
+        let sender = Sender::Key(opaque(key.public()));
+        let signer = SignatureKeyPair::from_seed(&key.seed());
+        let request = sign(operation, now_ms(), &sender, &body, &signer.into()).encode();
+        let refused = mallory.transport().post(operation, &request, &[]).await;
+        assert_eq!(
+            refused.unwrap_err().problem(),
+            Some(expected),
+            "{operation:?}"
+        );
+    }
+    assert!(is_not_a_member(
+        mallory.send_message(GROUP, "I am still here").await
+    ));
+    assert_eq!(messages(&mut mallory).await, []);
+    // Nor does it come back by itself.
+    drop(mallory);
+    lose_state(&stack.home(CAROL));
+    let mut mallory = Client::open(&stack.home(CAROL), patient()).await.unwrap();
+    assert!(is_not_a_member(mallory.rejoin_group(GROUP).await));
+    reads(&mut bob, &[(ALICE, "not for carol")]).await;
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+}
+
+#[tokio::test]
+async fn groups_of_every_ciphersuite_live_side_by_side() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
+    for suite in [2, 3, 0x4e, 0x4f] {
+        let name = format!("suite {suite}");
+        alice.create_group_with(&name, suite).await.unwrap();
+        let code = alice.invite(&name, 1).await.unwrap();
+        bob.join_by_code(&code).await.unwrap();
+        alice.send_message(&name, "hello").await.unwrap();
+        reads(&mut bob, &[(ALICE, "hello")]).await;
+        bob.update_own_leaf(&name).await.unwrap();
+        bob.send_message(&name, "hello back").await.unwrap();
+        reads(&mut alice, &[(BOB, "hello back")]).await;
+        assert_eq!(alice.verify_group(&name).await.unwrap().0, 2);
+    }
+    let unknown = alice.create_group_with("x", 0x4d).await;
+    assert!(matches!(
+        unknown,
+        Err(Error::Usage(UsageError::UnknownCiphersuite(0x4d)))
+    ));
+}
+
+#[tokio::test]
+async fn a_message_to_one_member_reaches_nobody_else() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    alice
+        .send_to_member(GROUP, BOB, "between us")
+        .await
+        .unwrap();
+    alice.send_message(GROUP, "to all").await.unwrap();
+    reads(&mut bob, &[(ALICE, "between us"), (ALICE, "to all")]).await;
+    reads(&mut carol, &[(ALICE, "to all")]).await;
+    assert_eq!(carol.verify_group(GROUP).await.unwrap().0, 3);
+}
+
+#[tokio::test]
+async fn a_group_is_re_initialised_in_another_ciphersuite() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    assert!(is_not_permitted(bob.upgrade_group(GROUP, 1).await));
+    alice.upgrade_group(GROUP, 1).await.unwrap();
+    for client in [&mut bob, &mut carol] {
+        client.sync(0).await.unwrap();
+    }
+    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    let former = bob.send_message(&format!("{GROUP} (former)"), "x").await;
+    assert!(is_not_a_member(former));
+}
+
+#[tokio::test]
+async fn the_commands_do_what_they_say() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let alice = User::register(&stack, 0, ALICE).await;
+    let bob = User::register(&stack, 1, BOB).await;
+    let carol = User::register(&stack, 2, CAROL).await;
+    alice.befriend(&bob).await;
+    alice.run(&["group", "create", GROUP]).await;
+    alice.run(&["group", "add", GROUP, BOB]).await;
+    bob.receive().await;
+    let code = alice.run(&["invite", GROUP]).await;
+    let code = code["code"].as_str().unwrap().to_owned();
+    carol.run(&["join", &code]).await;
+    assert_eq!(carol.members(GROUP).await, [ALICE, BOB, CAROL]);
+
+    alice.run(&["mute", GROUP, CAROL]).await;
+    let muted = carol.try_run(&["send", GROUP, "x"]).await.unwrap_err();
+    assert_eq!(muted.error, "not-permitted");
+    alice.run(&["unmute", GROUP, CAROL]).await;
+    alice.run(&["role", GROUP, BOB, "admin"]).await;
+    carol.run(&["send", GROUP, "here I am"]).await;
+    bob.reads(&[(&carol, "here I am")]).await;
+    let checked = bob.run(&["verify", GROUP]).await;
+    assert_eq!(checked["clients"], 3);
+    bob.run(&["revoke", &code]).await;
+    carol.run(&["leave", GROUP]).await;
+    alice.run(&["send", GROUP, "and then there were two"]).await;
+    bob.reads(&[(&alice, "and then there were two")]).await;
+    assert_eq!(bob.members(GROUP).await, [ALICE, BOB]);
+    let late = carol.try_run(&["join", &code]).await.unwrap_err();
+    assert_eq!(late.error, "join-code-expired");
+    bob.run(&["delete-group", GROUP]).await;
+    let gone = alice.try_run(&["send", GROUP, "x"]).await.unwrap_err();
+    assert_eq!(gone.error, "not-a-member");
+}
