@@ -171,6 +171,11 @@ async fn who_deletes_the_account_leaves_nothing_behind() {
     let link = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&link.code, &link.number).await.unwrap();
     laptop.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        alice.sync(0).await.unwrap();
+        laptop.sync(0).await.unwrap();
+    }
+    assert_eq!(laptop.groups().unwrap().len(), 2);
     laptop.delete_account().await.unwrap();
     drop(alice);
     assert!(!stack.home("laptop").join("client.sqlite").exists());

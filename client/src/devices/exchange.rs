@@ -60,11 +60,10 @@ pub(crate) fn receive(
             group_id,
             leaf_index,
         }) => {
-            // Of a group that is not known here yet: it will be said again.
             db.execute(
                 "INSERT OR REPLACE INTO device_leaves (device_id, group_id, leaf_index)
-                 SELECT device_id, group_id, ? FROM devices, groups WHERE leaf_index = ? AND group_id = ?",
-                (leaf_index, leaf.u32(), group_id.0),
+                 SELECT device_id, ?, ? FROM devices WHERE leaf_index = ?",
+                (group_id.0, leaf_index, leaf.u32()),
             )?;
             Ok(())
         }
@@ -264,7 +263,7 @@ impl Client {
 }
 
 /// Devices whose leaf is gone are no devices of this user any more.
-fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error> {
+pub(super) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error> {
     let mls_group = load_mls(db, &group.id)?;
     for device in others(db)? {
         if mls_group.member(LeafNodeIndex::new(device.leaf)).is_none() {

@@ -5,6 +5,7 @@ use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
 use rusqlite::Connection;
 
+use super::exchange::forget_removed;
 use super::{OtherDevice, by_name, leaf_of, others, own_leaves};
 use crate::Client;
 use crate::error::Error;
@@ -54,6 +55,9 @@ impl Client {
             if group.status == Status::Active {
                 self.remove_leaves_of(&group.id, &device).await?;
             }
+        }
+        if let Some(group) = self.devices_group()? {
+            self.transact(|db, _| forget_removed(db, &group))?;
         }
         self.rotate_connection_token().await?;
         if self.profile.handle.is_some() {

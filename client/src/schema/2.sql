@@ -18,7 +18,8 @@ CREATE TABLE devices (
 -- Which leaf of a group is which device, as the device itself says.
 CREATE TABLE device_leaves (
     device_id BLOB NOT NULL REFERENCES devices (device_id) ON DELETE CASCADE,
-    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    -- Perhaps one that this device is not in yet.
+    group_id BLOB NOT NULL,
     leaf_index INTEGER NOT NULL,
     PRIMARY KEY (device_id, group_id)
 ) STRICT;
