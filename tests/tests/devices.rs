@@ -116,6 +116,26 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
 }
 
 #[tokio::test]
+async fn a_device_whose_way_in_is_stale_is_added_by_a_commit() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut laptop = blank(&stack, 1, "laptop").await;
+    link(&mut alice, &mut laptop, "laptop").await;
+    alice.create_group("plans").await.unwrap();
+    alice.sync(0).await.unwrap();
+    // The key that vouches for the laptop is gone before the laptop has come.
+    alice.update_own_leaf("plans").await.unwrap();
+    laptop.sync(0).await.unwrap();
+    assert!(group_names(&laptop).is_empty());
+    settle(&mut [&mut alice, &mut laptop]).await;
+    assert_eq!(group_names(&laptop), ["plans"]);
+    assert_eq!(alice.members("plans").unwrap().len(), 2);
+    messages(&mut alice).await;
+    laptop.send_message("plans", "here").await.unwrap();
+    reads(&mut alice, &[(ALICE, "here")]).await;
+}
+
+#[tokio::test]
 async fn a_link_needs_both_numbers_to_be_compared() {
     let stack = Stack::start(LogLevel::Info).await;
     let mut alice = device(&stack, 0, ALICE).await;

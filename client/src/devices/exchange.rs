@@ -7,7 +7,9 @@ use protocol::connections::ConnectionRequest;
 use protocol::groups::GroupKind;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::sync::{HandleKeys, Hello, Invitation, PackagesMade, PoolKeys, Present, SyncMessage};
+use super::sync::{
+    AddMe, HandleKeys, Hello, Invitation, PackagesMade, PoolKeys, Present, SyncMessage,
+};
 use super::{DeviceId, MAX_DEVICE_NAME, invitations, others};
 use crate::Client;
 use crate::connections;
@@ -72,6 +74,16 @@ pub(crate) fn receive(
                 "DELETE FROM device_invitations WHERE group_id = ?
                  AND device_id = (SELECT device_id FROM devices WHERE leaf_index = ?)",
                 (group_id.0, leaf.u32()),
+            )?;
+            Ok(())
+        }
+        SyncMessage::AddMe(AddMe {
+            group_id,
+            key_package,
+        }) => {
+            db.execute(
+                "INSERT OR IGNORE INTO clients_to_add VALUES (?, ?)",
+                (group_id.0, key_package.as_slice()),
             )?;
             Ok(())
         }
@@ -221,6 +233,7 @@ impl Client {
             forget_removed(db, &group)?;
             announce(db, profile)
         })?;
+        self.add_clients().await?;
         self.invite_devices()?;
         self.make_wanted_packages().await?;
         self.send_outbox().await

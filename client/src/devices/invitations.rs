@@ -1,5 +1,6 @@
 //! Every device brings the others into the groups that it is in.
 
+use crypto::credential::wrap_link_key;
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
@@ -11,12 +12,14 @@ use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
-use super::sync::{Invitation, SyncMessage, WayIn};
+use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
 use super::{enqueue, exchange, leaf_of, others, own_leaves};
 use crate::Client;
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::groups::commit::Plan;
 use crate::groups::devices::GroupLink;
 use crate::groups::{Group, Status, load_mls};
+use crate::key_packages::{check_one, make_package};
 use crate::leaf;
 
 /// A way in is good for so long,
@@ -123,13 +126,20 @@ impl Client {
             let way = WayIn::decode(&way).map_err(|_| LocalError::Damaged)?;
             match self.come_in(&way).await {
                 Ok(()) => {}
+                // The key of the leaf that vouched for us has changed.
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::NotAllowed
+                        && way.link.kind == GroupKind::Group =>
+                {
+                    self.ask_to_be_added(&way).await?;
+                }
                 Err(Error::Refused(refusal))
                     if matches!(
                         refusal.problem,
                         ProblemType::UnknownGroup | ProblemType::NotAllowed
                     ) =>
                 {
-                    // The state key has changed, or who authorized us is gone: another device knows better.
+                    // The state key has changed: another device knows it.
                     self.transact(|db, _| enqueue(db, SyncMessage::Want(way.link.group_id)))?;
                 }
                 // Tried again next time.
@@ -143,6 +153,81 @@ impl Client {
             )?;
         }
         Ok(())
+    }
+
+    /// The other way in: a KeyPackage for a commit of another device.
+    async fn ask_to_be_added(&mut self, way: &WayIn) -> Result<(), Error> {
+        let directory = self.directory().await?;
+        let now_ms = self.transport.time.now_unix_ms();
+        let set = WantedSet {
+            user_pseudonym: way.link.user_pseudonym.clone(),
+            ciphersuite: way.link.ciphersuite,
+            last_resort: 0,
+        };
+        self.transact(|db, profile| {
+            let key_package = make_package(db, profile, &directory, &set, now_ms)?;
+            let group_id = way.link.group_id;
+            enqueue(
+                db,
+                SyncMessage::AddMe(AddMe {
+                    group_id,
+                    key_package,
+                }),
+            )
+        })
+    }
+
+    /// Adds devices of this user that have asked for it.
+    pub(super) async fn add_clients(&mut self) -> Result<(), Error> {
+        let asked = {
+            let mut statement = self
+                .db
+                .prepare("SELECT group_id, key_package FROM clients_to_add")?;
+            let rows = statement.query_map((), |row| {
+                Ok((GroupId(row.get(0)?), row.get::<_, Vec<u8>>(1)?))
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for (id, key_package) in asked {
+            match self.add_client(&id, &key_package).await {
+                // Refused: added by another device meanwhile.
+                Ok(()) | Err(Error::Refused(_) | Error::Usage(_)) => {}
+                // Made for what was: it is invited anew.
+                Err(Error::Peer(_)) => {
+                    self.db
+                        .execute("DELETE FROM device_invitations WHERE group_id = ?", [id.0])?;
+                }
+                Err(error) => return Err(error),
+            }
+            self.db.execute(
+                "DELETE FROM clients_to_add WHERE group_id = ? AND key_package = ?",
+                (id.0, key_package),
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn add_client(&mut self, id: &GroupId, key_package: &[u8]) -> Result<(), Error> {
+        let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
+        else {
+            return Ok(());
+        };
+        self.commit(id, |client| {
+            let mls_group = load_mls(&client.db, id)?;
+            let (own, leaves) = own_leaves(&client.db, id, &mls_group)?;
+            let profile = &client.profile;
+            let user = (&profile.identity.public()[..], &profile.connection_key);
+            let (claimed, pseudonym) =
+                check_one(&client.db, user, mls_group.ciphersuite(), key_package)?;
+            if pseudonym.as_slice() != own || leaves.len() > others(&client.db)?.len() {
+                return Err(PeerError::KeyPackage.into());
+            }
+            Ok(Plan::AddClients {
+                key_packages: vec![claimed.key_package],
+                wrapped_link_keys: vec![wrap_link_key(&group.wrapper_key, &claimed.link_key)?],
+            })
+        })
+        .await
     }
 
     async fn come_in(&mut self, way: &WayIn) -> Result<(), Error> {

@@ -63,6 +63,9 @@ pub(crate) enum SyncMessage {
     /// The keys of the handle have changed.
     #[tls_codec(discriminant = 12)]
     Handle(HandleKeys),
+    /// Whoever vouched for me in this group is not who it was: add me by a commit.
+    #[tls_codec(discriminant = 13)]
+    AddMe(AddMe),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -128,6 +131,13 @@ pub(crate) struct PoolKeys {
 pub(crate) struct HandleKeys {
     pub(crate) owner_seed: WireSecret,
     pub(crate) establishment_seed: WireSecret,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct AddMe {
+    pub(crate) group_id: GroupId,
+    /// An MLS KeyPackage under the user's pseudonym in that group.
+    pub(crate) key_package: VLBytes,
 }
 
 impl SyncMessage {
@@ -208,6 +218,12 @@ mod tests {
                 })
             }),
             group().prop_map(SyncMessage::Want),
+            (group(), bytes()).prop_map(|(group_id, key_package)| {
+                SyncMessage::AddMe(AddMe {
+                    group_id,
+                    key_package,
+                })
+            }),
             prop::collection::vec((bytes(), any::<u16>(), any::<u8>()), 0..5).prop_map(|sets| {
                 let sets = sets
                     .into_iter()

@@ -2,10 +2,10 @@
 
 mod publish;
 
-pub(crate) use publish::used;
+pub(crate) use publish::{make_package, used};
 
 use crypto::kdf;
-use crypto::keys::{ConnectionToken, Lookup as _};
+use crypto::keys::{ConnectionKey, ConnectionToken, Lookup as _};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{
@@ -112,7 +112,12 @@ fn check(
     let mut user_pseudonym = None;
     let mut claimed: Vec<ClaimedKeyPackage> = Vec::with_capacity(set.key_packages.len());
     for key_package in &set.key_packages {
-        let (package, user) = check_one(db, contact, suite, key_package.as_slice())?;
+        let (package, user) = check_one(
+            db,
+            (&contact.signature_key, &contact.connection_key),
+            suite,
+            key_package.as_slice(),
+        )?;
         let same_client = claimed.iter().any(|other| {
             other.key_package.leaf_node().signature_key()
                 == package.key_package.leaf_node().signature_key()
@@ -125,9 +130,10 @@ fn check(
     Ok(claimed)
 }
 
-fn check_one(
+/// A KeyPackage of one client of a contact, or of this user, with the user pseudonym in it.
+pub(crate) fn check_one(
     db: &Connection,
-    contact: &ContactKeys,
+    (signature_key, connection_key): (&[u8], &ConnectionKey),
     suite: Ciphersuite,
     key_package: &[u8],
 ) -> Result<(ClaimedKeyPackage, VLBytes), Error> {
@@ -142,11 +148,11 @@ fn check_one(
     let leaf = key_package.leaf_node();
     let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
         .ok_or(PeerError::KeyPackage)?;
-    let link_key = pseudonymous.link_key(&contact.connection_key);
+    let link_key = pseudonymous.link_key(connection_key);
     let credential = pseudonymous
         .open_identity_link(&link_key)
         .map_err(|_| PeerError::IdentityLink)?;
-    if credential.signature_public_key.as_slice() != contact.signature_key {
+    if credential.signature_public_key.as_slice() != signature_key {
         return Err(PeerError::IdentityLink.into());
     }
     let claimed = ClaimedKeyPackage {

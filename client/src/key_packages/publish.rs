@@ -72,7 +72,7 @@ fn due(db: &Connection, suites: &[Ciphersuite], today: u32) -> Result<Vec<Due>, 
 }
 
 /// Makes a KeyPackage of this device. Its private keys are kept in the caller's transaction.
-fn make_package(
+pub(crate) fn make_package(
     db: &Connection,
     profile: &Profile,
     directory: &Directory,

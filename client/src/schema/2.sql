@@ -38,6 +38,13 @@ CREATE TABLE ways_in (
     way BLOB NOT NULL
 ) STRICT;
 
+-- Devices that another one is asked to add by a commit.
+CREATE TABLE clients_to_add (
+    group_id BLOB NOT NULL,
+    key_package BLOB NOT NULL,
+    PRIMARY KEY (group_id, key_package)
+) STRICT;
+
 -- What the other devices are to be told, in order.
 CREATE TABLE sync_outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
