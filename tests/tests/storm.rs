@@ -90,14 +90,7 @@ fn reservation(now_ms: u64) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let body = ReserveGroupIdRequest {}.encode();
-    sign(
-        Operation::ReserveGroupId,
-        now_ms,
-        &sender,
-        &body,
-        &key.into(),
-    )
-    .encode()
+    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key).encode()
 }
 
 #[allow(

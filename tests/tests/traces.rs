@@ -232,14 +232,7 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
     outer.exchange(&stranger).await;
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let request = sign(
-        Operation::CreateQueue,
-        1,
-        &sender,
-        marker.as_bytes(),
-        &key.into(),
-    )
-    .encode();
+    let request = sign(Operation::CreateQueue, 1, &sender, marker.as_bytes(), &key).encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
     let refused = clients[0]
         .transport()

@@ -131,6 +131,7 @@ fn build(
         status: Status::Joining,
     };
     group.insert(db)?;
+    Group::set_leaf_key(db, &group.id, &leaf.signer.0.public())?;
     identities::store(
         db,
         &group.id,

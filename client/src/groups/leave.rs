@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
-use crate::groups::{Group, load_mls};
+use crate::groups::{Group, Status, load_mls, pending};
 
 fn set_leaving(db: &Connection, id: &GroupId) -> Result<(), Error> {
     db.execute("UPDATE groups SET leaving = 1 WHERE group_id = ?", [id.0])?;
@@ -51,6 +51,11 @@ impl Client {
     /// What is left to do of a wish to leave: the proposal lapses with its epoch.
     pub(crate) async fn go_on_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
         if Group::is_leaving(&self.db, id)? {
+            let mls_group = load_mls(&self.db, id)?;
+            if pending::removals(&mls_group).len() >= mls_group.members().count() {
+                // Everybody is leaving: nobody is left to commit it.
+                return Group::set_status(&self.db, id, Status::Closed);
+            }
             match self.propose_leaving(id).await {
                 Err(Error::Usage(UsageError::Contention)) => Ok(()),
                 other => other,

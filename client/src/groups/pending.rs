@@ -3,7 +3,8 @@
 
 use openmls::prelude::Sender as MlsSender;
 use openmls::prelude::{
-    MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProposalType, QueuedProposal,
+    LeafNodeIndex, MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProposalType,
+    ProtocolMessage, QueuedProposal,
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::codec::opaque;
@@ -22,7 +23,7 @@ use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
 use crate::groups::enforce::leaving;
 use crate::groups::process::parse;
-use crate::groups::{Group, Status, load_mls, mls_id};
+use crate::groups::{Group, Status, load_mls, mls_id, pseudonym_of};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
@@ -67,6 +68,30 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
     }
     // By its reference: the same one twice is one.
     Ok(mls_group.store_pending_proposal(provider.storage(), queued)?)
+}
+
+/// The member who sent a proposal.
+fn proposer(message: &[u8]) -> Option<LeafNodeIndex> {
+    match parse(message) {
+        Ok(ProtocolMessage::PublicMessage(message)) => match message.sender() {
+            MlsSender::Member(leaf) => Some(*leaf),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// These leaves and all others of the same users.
+fn with_their_users(mls_group: &MlsGroup, leaves: &[LeafNodeIndex]) -> Vec<LeafNodeIndex> {
+    let users: Vec<_> = leaves
+        .iter()
+        .filter_map(|leaf| mls_group.member(*leaf).and_then(pseudonym_of))
+        .collect();
+    mls_group
+        .members()
+        .filter(|member| pseudonym_of(&member.credential).is_some_and(|user| users.contains(&user)))
+        .map(|member| member.index)
+        .collect()
 }
 
 fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
@@ -122,15 +147,25 @@ impl Client {
         if inspected.epoch != self.epoch(id)? {
             return Ok(());
         }
-        self.transact(|db, _| {
+        let refused = self.transact(|db, _| {
+            let mut refused = Vec::new();
             for proposal in &inspected.pending_proposals {
                 match keep(db, id, proposal.as_slice()) {
-                    Ok(()) | Err(Error::Peer(_)) => {}
+                    Ok(()) => {}
+                    Err(Error::Peer(_)) => refused.extend(proposer(proposal.as_slice())),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(())
-        })
+            Ok(refused)
+        })?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        // The service cannot check membership tags and insists on what members refuse: whoever sent that goes by
+        // value, if this client may do that.
+        let leaves = with_their_users(&load_mls(&self.db, id)?, &refused);
+        self.stage_plan(id, Plan::Remove(leaves))?;
+        self.submit_commit(id).await.map(|_| ())
     }
 
     pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {

@@ -27,7 +27,7 @@ use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Advance, Deliveries, Parts, ProposalsChange, Receipt, StoredGroup};
+use crate::store::{Advance, Parts, ProposalsChange, Receipt, StoredGroup};
 
 /// Takes a proposal and hands it to every member: with [`Operation::SelfRemove`] that of a leaf that leaves, with
 /// [`Operation::Propose`] that of an external sender or of a new member.
@@ -259,7 +259,7 @@ async fn write(
         dropped_join_records: Vec::new(),
         recovery_records: Vec::new(),
         dropped_recovery_records: Vec::new(),
-        deliveries: std::mem::replace(&mut prepared.deliveries, Deliveries::default()),
+        deliveries: std::mem::take(&mut prepared.deliveries),
     };
     service.store.advance_group(advance, receipt).await?;
     prepared.done(service);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::{JoinKey, Lookup as _, StateKey};
+use crypto::keys::{JoinKey, Lookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use openmls::prelude::{
     LeafNodeIndex, ProcessedMessageContent, PublicMessageIn, Sender, StagedCommit,
@@ -240,10 +240,12 @@ impl Attempt<'_> {
             let index = index.u32();
             let leaf = match roster.leaf(index).filter(|_| !removed.contains(&index)) {
                 Some(old) if index == signer.u32() => match committer.take() {
-                    Some((claims, new_link_key)) => {
-                        let link_key = new_link_key
+                    Some(renewed) => {
+                        let link_key = renewed
+                            .link_key
                             .unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
-                        claims
+                        renewed
+                            .claims
                             .into_leaf(service, index, &link_key)?
                             .with_content_of(old)
                     }
@@ -412,6 +414,9 @@ impl Attempt<'_> {
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
             recovery_records = join::recovery_records(service, &next, next_key)?;
+        } else if let Some(secret) = self.joiner_recovery_secret {
+            let secret = RecoverySecret::from(secret);
+            recovery_records.push(join::sealed_recovery_record(service, &secret, key)?);
         }
         Ok(Advance {
             group: service.rows().group(&self.group_id),

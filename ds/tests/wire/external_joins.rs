@@ -9,6 +9,7 @@ use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 
+use crate::recovery::recovered_key;
 use crate::support::client::{Client, Flaw, Leaf};
 use crate::support::commits::{ExternalJoin, HOUR_MS, JoinPlan, Plan, again, group_info_of};
 use crate::support::inbox::Event;
@@ -51,7 +52,7 @@ async fn accepted(service: &Service, joiner: &mut Client, join: ExternalJoin) ->
 }
 
 /// Refused by the permit alone, before any work, as is the question for what a join needs.
-async fn not_permitted(service: &Service, join: &ExternalJoin) {
+async fn not_permitted(service: &Service, join: &ExternalJoin, why: &str) {
     let info = ExternalCommitInfoRequest {
         group_id: join.request.group_id,
         state_key: WireSecret::new(*join.request.state_key.expose()),
@@ -61,13 +62,15 @@ async fn not_permitted(service: &Service, join: &ExternalJoin) {
         service
             .refusal(Operation::ExternalCommitInfo, &join.key, &info)
             .await,
-        ProblemType::NotAllowed
+        ProblemType::NotAllowed,
+        "{why}"
     );
     assert_eq!(
         service
             .refused(Operation::ExternalJoin, &join.signed(service))
             .await,
-        ProblemType::NotAllowed
+        ProblemType::NotAllowed,
+        "{why}"
     );
 }
 
@@ -93,6 +96,11 @@ async fn a_users_new_client_joins_by_the_word_of_another_one(service: Service) {
         [Event::Committed { epoch: 2 }]
     );
     bob.receive(&service).await;
+    // What it needs after a loss is there at once.
+    assert_eq!(
+        recovered_key(&service, &tablet.recovery_secret(&id)).await,
+        Some(alice.group(&id).state_key)
+    );
     tablet.send(&service, &id, b"from the tablet").await;
     let heard = [Event::Message {
         from: 2,
@@ -175,8 +183,7 @@ async fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
         let leaf = tablet.leaf_of_user(&service, Flaw::None, &user);
         let permit = JoinPermit::Client(forge(&leaf.signer.0));
         let join = build(&alice, &tablet, &id, leaf, plan(&alice, &id, permit));
-        println!("{what}");
-        not_permitted(&service, &join).await;
+        not_permitted(&service, &join, what).await;
     }
     alice.commit(&service, &id, Plan::update()).await;
     dave.commit(&service, &elsewhere, Plan::update()).await;
@@ -319,7 +326,7 @@ async fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let own_word = rejoin_permit(&service, &id, 0, &key);
     let in_her_place = plan(&alice, &id, own_word).rotating();
     let join = build(&alice, &bob, &id, own_leaf(&user), in_her_place);
-    not_permitted(&service, &join).await;
+    not_permitted(&service, &join, "in the place of somebody else").await;
     alice.commit(&service, &id, Plan::update()).await;
 }
 

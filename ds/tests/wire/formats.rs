@@ -183,7 +183,7 @@ async fn a_group_of_release_0_1_goes_on_and_is_rewritten(service: Service) {
 }
 
 async fn a_roster_that_is_rewritten_alone_keeps_the_tree_of_release_0_1(service: Service) {
-    let (mut alice, mut bob, id) = of_release_0_1(&service).await;
+    let (mut alice, bob, id) = of_release_0_1(&service).await;
     set_recovery_secret(&service, &bob, &id).await;
     let key = alice.group(&id).state_key;
     assert_eq!(roster_format(&service, &id, key).await, Some(2));

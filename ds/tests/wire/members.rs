@@ -154,6 +154,16 @@ async fn a_message_to_one_member_is_a_message_to_a_member() {
             ProblemType::NotAllowed
         );
     }
+    let alone = trio
+        .alice
+        .create_group(&service, protocol::groups::GroupKind::Group)
+        .await;
+    let message = trio.alice.encrypt(&alone, b"for nobody");
+    let request = to_member(&service, &trio.alice, &alone, 1, message);
+    assert_eq!(
+        service.refused(Operation::SendToMember, &request).await,
+        ProblemType::NotAllowed
+    );
     let commit = trio.alice.stage(&id, Plan::update());
     trio.alice.abandon(&id);
     for other in [commit.commit, Vec::new(), b"plain text".to_vec()] {

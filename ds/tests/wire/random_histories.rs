@@ -60,6 +60,12 @@ async fn step(world: &mut World, dice: &mut Dice) {
     world.compare().await;
 }
 
+/// Shown when the history fails, or with `--nocapture`.
+#[allow(clippy::print_stdout)]
+fn say(what: std::fmt::Arguments<'_>) {
+    println!("{what}");
+}
+
 async fn play(engine: Engine, seed: u64, steps: usize) {
     let mut dice = Dice(seed);
     let mut taken = 0;
@@ -73,9 +79,7 @@ async fn play(engine: Engine, seed: u64, steps: usize) {
         }
         world.everybody_goes_on().await;
         taken += LIFE;
-        for (step, count) in &world.taken {
-            println!("{step}: {count}");
-        }
+        say(format_args!("{:?}", world.taken));
     }
 }
 
@@ -85,7 +89,7 @@ fn history(engine: Engine, default_steps: u64) {
         u64::from_be_bytes(crypto::random().unwrap()),
     );
     let steps = usize::try_from(from_environment("HISTORY_STEPS", default_steps)).unwrap();
-    println!("HISTORY_SEED={seed} HISTORY_STEPS={steps}");
+    say(format_args!("HISTORY_SEED={seed} HISTORY_STEPS={steps}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -8,11 +8,13 @@ use protocol::problem::ProblemType;
 use protocol::queues::{BlockGroupRequest, DeleteQueueRequest};
 use protocol::time::DAY_MS;
 
-use crate::support::client::{CIPHERSUITES, Client};
+use crate::support::client::{CIPHERSUITES, Client, external_sender};
 use crate::support::commits::{JoinPlan, Plan};
 use crate::support::inbox::Event;
 use crate::support::scenes::{Trio, pair, trio};
-use crate::support::{Engine, INACTIVITY_DAYS, Service, on_every_engine};
+use crate::support::{Engine, INACTIVITY_DAYS, Service, Setup, on_every_engine};
+use crypto::sign::Scheme;
+use openmls::prelude::{Extension, Extensions};
 
 on_every_engine! {
     whose_queue_is_deleted_is_removed_and_nobody_else
@@ -302,4 +304,42 @@ async fn the_service_signs_its_proposals_in_groups_of_every_suite() {
             .await;
         assert_eq!(alice.members(&id), [0]);
     }
+}
+
+#[tokio::test]
+async fn the_service_proposes_under_the_key_that_a_group_knows_and_then_under_its_newest() {
+    let before = Service::start(Engine::Memory);
+    let mut trio = trio(&before).await;
+    let id = trio.id;
+    let service = before.with_rotated_keys(&Setup::on(Engine::Memory));
+    delete_queue(&service, &trio.carol).await;
+    finds_out(&service, &mut trio.alice, &id).await;
+    // Members verify: the library takes only what a listed sender has signed.
+    assert_eq!(trio.alice.receive(&service).await, [Event::Proposed]);
+    trio.bob.receive(&service).await;
+    trio.alice
+        .commit(&service, &id, Plan::update().rotating(true))
+        .await;
+    trio.alice.receive(&service).await;
+    trio.bob.receive(&service).await;
+    // A new key beside the old one, and then in its place.
+    let policy = trio.alice.policy(&id).unwrap();
+    let new = external_sender(service.external_sender(Scheme::Ed25519));
+    for keeps_old in [true, false] {
+        let context = trio.alice.context_with(&id, Some(&policy));
+        let mut extensions: Vec<Extension> = context.iter().cloned().collect();
+        for extension in &mut extensions {
+            if let Extension::ExternalSenders(senders) = extension {
+                senders.retain(|sender| keeps_old && *sender != new);
+                senders.push(new.clone());
+            }
+        }
+        let plan = Plan::set_context(Extensions::from_vec(extensions).unwrap());
+        trio.alice.commit(&service, &id, plan).await;
+        trio.alice.receive(&service).await;
+        trio.bob.receive(&service).await;
+    }
+    delete_queue(&service, &trio.bob).await;
+    finds_out(&service, &mut trio.alice, &id).await;
+    assert_eq!(trio.alice.receive(&service).await, [Event::Proposed]);
 }

@@ -538,7 +538,11 @@ impl World {
             let id = self.id;
             self.clients[*who].send(&self.service, &id, &text).await;
             for other in members.iter().filter(|other| *other != who) {
-                assert_eq!(self.receive(*other).await, [text.clone()], "client {other}");
+                assert_eq!(
+                    self.receive(*other).await,
+                    [text.as_slice()],
+                    "client {other}"
+                );
             }
         }
         self.took("everybody went on");

@@ -9,8 +9,8 @@ use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
     Extension, ExtensionType, Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, Proposal,
-    ProtocolMessage, RatchetTreeIn, Sender,
+    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, ProtocolMessage,
+    RatchetTreeIn,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
@@ -42,7 +42,6 @@ pub struct Plan {
     pub self_update: bool,
     pub rotates: bool,
     pub context: Option<Extensions<GroupContext>>,
-    pub proposals: Vec<Proposal>,
     /// Whether the pending proposals that the client knows are covered.
     pub covers_pending: bool,
     /// In place of the honest one.
@@ -59,7 +58,6 @@ impl Plan {
             self_update: false,
             rotates: false,
             context: None,
-            proposals: Vec::new(),
             covers_pending: true,
             aad: None,
         }
@@ -116,11 +114,6 @@ impl Plan {
     /// Covers nothing that is pending.
     pub fn alone(mut self) -> Self {
         self.covers_pending = false;
-        self
-    }
-
-    pub fn and_propose(mut self, proposal: Proposal) -> Self {
-        self.proposals.push(proposal);
         self
     }
 
@@ -308,7 +301,6 @@ impl Client {
             .commit_builder()
             .force_self_update(plan.self_update)
             .consume_proposal_store(plan.covers_pending)
-            .add_proposals(plan.proposals)
             .propose_adds(plan.adds.into_iter().map(|invitee| invitee.key_package))
             .propose_removals(plan.removals.into_iter().map(LeafNodeIndex::new));
         if let Some(context) = plan.context {
@@ -468,24 +460,16 @@ impl Client {
             groups, provider, ..
         } = self;
         let group = groups.get_mut(id).unwrap();
+        let storage = provider.storage();
+        let before: Vec<_> = group.mls.pending_proposals().cloned().collect();
         let message = group
             .mls
             .leave_group_via_self_remove(provider, &group.signer)
             .unwrap();
-        // It counts when it comes out of the queue.
-        let own = Sender::Member(group.mls.own_leaf_index());
-        let unsent: Vec<_> = group
-            .mls
-            .pending_proposals()
-            .filter(|pending| *pending.sender() == own)
-            .map(|pending| pending.proposal_reference())
-            .collect();
-        for reference in unsent {
-            let storage = provider.storage();
-            group
-                .mls
-                .remove_pending_proposal(storage, &reference)
-                .unwrap();
+        // The own one counts when it comes out of the queue.
+        group.mls.clear_pending_proposals(storage).unwrap();
+        for pending in before {
+            group.mls.store_pending_proposal(storage, pending).unwrap();
         }
         message.tls_serialize_detached().unwrap()
     }

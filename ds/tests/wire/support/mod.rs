@@ -134,6 +134,7 @@ pub struct Service {
     pub trigger: ShutdownTrigger,
     /// As the service has them.
     pub keys: ServiceKeys,
+    key_file: Vec<u8>,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
@@ -177,11 +178,19 @@ impl Service {
         nodes.try_into().ok().unwrap()
     }
 
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: &Setup) -> Self {
+        let keys = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let engine = Arc::clone(&self.store) as Arc<dyn Store>;
+        let directory = tempfile::tempdir().unwrap();
+        Self::node(setup, engine, Arc::clone(&self.clock), &keys, directory)
+    }
+
     fn node(
         setup: &Setup,
         engine: Arc<dyn Store>,
         clock: Arc<MovedClock>,
-        keys: &[u8],
+        key_file: &[u8],
         directory: tempfile::TempDir,
     ) -> Self {
         let faulty = Arc::new(Faulty::new(engine, setup.crash));
@@ -200,7 +209,7 @@ impl Service {
             limits: setup.limits,
             self_check: true,
         };
-        let keys = ServiceKeys::from_file(keys).unwrap();
+        let keys = ServiceKeys::from_file(key_file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -227,7 +236,8 @@ impl Service {
             prices: setup.prices,
             shutdown,
             trigger,
-            keys: ServiceKeys::from_file(&file).unwrap(),
+            keys: ServiceKeys::from_file(key_file).unwrap(),
+            key_file: key_file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
