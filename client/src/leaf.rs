@@ -193,7 +193,11 @@ pub(crate) fn capabilities() -> Capabilities {
             ExtensionType::LastResort,
         ]),
         Some(&[ProposalType::SelfRemove]),
-        Some(&[CredentialType::Other(CREDENTIAL_TYPE)]),
+        // Basic is the external senders', which members on other MLS libraries insist on.
+        Some(&[
+            CredentialType::Other(CREDENTIAL_TYPE),
+            CredentialType::Basic,
+        ]),
     )
 }
 

@@ -3,7 +3,7 @@
 
 use openmls::prelude::Sender as MlsSender;
 use openmls::prelude::{
-    LeafNodeIndex, MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal,
+    LeafNodeIndex, MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProposalType,
     ProtocolMessage, QueuedProposal,
 };
 use openmls_sqlite_storage::Codec as _;
@@ -112,11 +112,25 @@ fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
     let mut mls_group = load_mls(&transaction, id)?;
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(&transaction, own_leaf.signature_key().as_slice())?;
-    let message = mls_group
-        .leave_group_via_self_remove(&Provider::new(&transaction), &signer)
-        .map_err(mls)?
-        .tls_serialize_detached()
-        .map_err(mls)?;
+    let provider = Provider::new(&transaction);
+    // Where it is not required somebody may not support it; a Remove of itself everybody does.
+    let everybody_knows_self_remove =
+        mls_group
+            .extensions()
+            .required_capabilities()
+            .is_some_and(|required| {
+                required
+                    .proposal_types()
+                    .contains(&ProposalType::SelfRemove)
+            });
+    let message = if everybody_knows_self_remove {
+        mls_group.leave_group_via_self_remove(&provider, &signer)
+    } else {
+        mls_group.leave_group(&provider, &signer)
+    }
+    .map_err(mls)?
+    .tls_serialize_detached()
+    .map_err(mls)?;
     transaction.rollback()?;
     Ok(message)
 }
