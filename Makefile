@@ -9,16 +9,24 @@ XTASK = "$(CARGO_TARGET_DIR)/release/xtask"
 # How many inputs each property is tried with by `make fuzz`.
 FUZZ_CASES ?= 200000
 
+# How many steps a history of `make soak` has.
+HISTORY_STEPS ?= 100000
+
+# The end-to-end tests by name: selecting their package instead would build everything again with its features.
+END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build stack demo test bench lint fuzz clean
+.PHONY: help setup build stack demo test bench lint fuzz soak clean
 
 help:
 	@echo 'make demo    the system at work: three users, a crash, a removal, what each operator saw'
 	@echo 'make test    set-up, build and every test'
-	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C'
+	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
+	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what a message and a commit cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
+	@echo 'make soak    long random histories of groups'
 	@echo 'make build   all binaries;  make setup   what a build needs;  make clean'
 
 setup:
@@ -28,14 +36,17 @@ build: setup
 	$(CARGO) build --release --workspace --bins
 
 stack: build
-	@$(XTASK) stack
+	@$(XTASK) stack$(if $(STORE), --store $(STORE))
 
 demo: build
 	@$(XTASK) demo
 
-# The binaries first: end-to-end tests run them.
+# The binaries first: end-to-end tests run them, on each engine.
 test: build
 	$(CARGO) test --release --workspace
+ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
+	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
+endif
 
 bench: setup
 	$(CARGO) bench --workspace --bench delivery --bench aead
@@ -50,6 +61,10 @@ lint: setup
 # Properties over random input, many more of it than `make test` takes.
 fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --package protocol --package crypto --package ohttp-gateway'
+
+# Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
+soak: setup
+	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test --release --package ds --test wire long_history -- --nocapture'
 
 clean:
 	rm -rf target

@@ -1,10 +1,12 @@
 #!/bin/sh
 # Sees to what a build needs besides Rust, gcc and make: a C++ compiler (RocksDB) and libclang with
-# headers (bindgen, which reads RocksDB's). Writes what must be exported to the file $1.
+# headers (bindgen, which reads RocksDB's); and to what the tests need besides: PostgreSQL's server
+# programs. Writes what must be exported to the file $1.
 #
 #   as root, with apt-get:   Debian's packages
 #   otherwise:               libclang from its wheel on PyPI, and gcc's own headers
 #
+# MIMIMI_WITHOUT_POSTGRES=1 leaves PostgreSQL out, here and in the tests.
 # MIMIMI_LIBCLANG=wheel skips the system's libclang and Debian's packages: that way can be tested
 # where the other one would do.
 set -eu
@@ -93,6 +95,24 @@ fetch_wheel() {
     [ -n "$(wheel_libclang)" ]
 }
 
+have_postgres() {
+    for initdb in /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || :)"; do
+        [ -x "$initdb" ] && return
+    done
+    return 1
+}
+
+# The programs only: Debian's package would also make a database and start a server.
+apt_postgres() {
+    apt_update_once
+    apt_install postgresql-common
+    conf=/etc/postgresql-common/createcluster.conf
+    if [ -f "$conf" ]; then
+        sed -i 's/^#* *create_main_cluster *=.*/create_main_cluster = false/' "$conf"
+    fi
+    apt_install postgresql
+}
+
 command -v cargo >/dev/null || fail "Rust is missing: see https://rustup.rs"
 command -v gcc >/dev/null || fail "gcc is missing"
 
@@ -128,3 +148,12 @@ else
     fi
 fi
 mv "$exports" "$final"
+
+if [ "${MIMIMI_WITHOUT_POSTGRES:-}" != 1 ] && ! have_postgres; then
+    if can_use_apt; then
+        apt_postgres
+    else
+        say "PostgreSQL is missing: everything builds, but tests that need its server will fail. Install
+  your system's package, or run this as root on Debian or Ubuntu, or set MIMIMI_WITHOUT_POSTGRES=1"
+    fi
+fi

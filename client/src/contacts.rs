@@ -2,13 +2,15 @@
 
 use crypto::keys::{ConnectionKey, ConnectionToken};
 use crypto::safety_number::safety_number;
-use protocol::codec::WireSecret;
+use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{ClientCredential, is_valid_handle};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::Client;
 use crate::database::key32;
+use crate::devices::enqueue;
+use crate::devices::sync::SyncMessage;
 use crate::error::{Error, PeerError, UsageError};
 
 /// How a member is shown whose identity link does not open. No handle looks like this.
@@ -46,8 +48,23 @@ pub(crate) fn handle_of(credential: &ClientCredential) -> Option<String> {
 }
 
 impl NewContact {
-    /// Keeps the contact. A handle names one key: another user under the same handle is refused.
+    /// Keeps a new contact, and tells the other devices.
     pub(crate) fn store(&self, db: &Connection) -> Result<String, Error> {
+        let handle = self.keep(db)?;
+        enqueue(db, SyncMessage::Contact(self.copy()))?;
+        Ok(handle)
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            credential: self.credential.clone(),
+            connection_key: WireSecret::new(*self.connection_key.expose()),
+            connection_token: WireSecret::new(*self.connection_token.expose()),
+        }
+    }
+
+    /// Keeps the contact. A handle names one key: another user under the same handle is refused.
+    pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
         let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
         let key = self.credential.signature_public_key.as_slice();
         let taken: Option<Vec<u8>> = db
@@ -91,6 +108,42 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
         connection_key: ConnectionKey::new(key32(&connection_key)?),
         connection_token: ConnectionToken::new(key32(&connection_token)?),
     })
+}
+
+/// All of them, for another device or a backup.
+pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
+    let mut statement = db.prepare(
+        "SELECT signature_key, handle, connection_key, connection_token FROM contacts ORDER BY handle",
+    )?;
+    let rows = statement.query_map((), |row| {
+        Ok((
+            row.get::<_, Vec<u8>>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, Vec<u8>>(2)?,
+            row.get::<_, Vec<u8>>(3)?,
+        ))
+    })?;
+    rows.map(|row| {
+        let (key, handle, connection_key, connection_token) = row?;
+        Ok(NewContact {
+            credential: ClientCredential {
+                name: opaque(handle.into_bytes()),
+                signature_public_key: opaque(key),
+            },
+            connection_key: WireSecret::new(key32(&connection_key)?),
+            connection_token: WireSecret::new(key32(&connection_token)?),
+        })
+    })
+    .collect()
+}
+
+/// Forgets a contact, in the caller's transaction.
+pub(crate) fn forget(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "DELETE FROM contacts WHERE signature_key = ?",
+        [signature_key],
+    )?;
+    Ok(())
 }
 
 pub(crate) fn name_of_key(db: &Connection, signature_key: &[u8]) -> Result<Option<String>, Error> {

@@ -147,6 +147,33 @@ pub enum UsageError {
     /// This client cannot follow the group any more and must be added again.
     #[error("this client has lost the group {0} and must be added again by a member")]
     GroupLost(String),
+    /// Not a link code of this version.
+    #[error("that is no link code")]
+    InvalidLinkCode,
+    /// The numbers that were to be compared are not the same.
+    #[error("the numbers are not the same: do not go on with this code")]
+    NumbersDiffer,
+    /// There is no link code here, or nothing has come to it.
+    #[error("no device has answered the link code")]
+    NotLinking,
+    /// The client is somebody already.
+    #[error("this home directory belongs to a user already")]
+    AlreadyInUse,
+    /// The empty name, one of more than 64 bytes or with control characters.
+    #[error("a device name has 1 to 64 bytes and no control characters")]
+    InvalidDeviceName,
+    /// No other device of that name.
+    #[error("there is no other device {0}")]
+    UnknownDevice(String),
+    /// Not a backup.
+    #[error("that is no backup")]
+    NotABackup,
+    /// Made by a later release.
+    #[error("the backup is of a later release")]
+    NewerBackup,
+    /// The passphrase or recovery key does not open it.
+    #[error("the backup does not open with this passphrase or recovery key")]
+    WrongBackupKey,
     /// Not one of the ciphersuites that groups may have.
     #[error("{0:#06x} is not a ciphersuite of groups here")]
     UnknownCiphersuite(u16),
@@ -317,6 +344,15 @@ impl UsageError {
             Self::InvalidStack(_) => "invalid-stack",
             Self::InvalidAccountToken => "invalid-account-token",
             Self::GroupLost(_) => "group-lost",
+            Self::InvalidLinkCode => "invalid-link-code",
+            Self::NumbersDiffer => "numbers-differ",
+            Self::NotLinking => "not-linking",
+            Self::AlreadyInUse => "already-in-use",
+            Self::InvalidDeviceName => "invalid-device-name",
+            Self::UnknownDevice(_) => "unknown-device",
+            Self::NotABackup => "not-a-backup",
+            Self::NewerBackup => "newer-backup",
+            Self::WrongBackupKey => "wrong-backup-key",
             Self::GroupRefused(_) => "group-refused",
             Self::Leaving(_) => "leaving",
             Self::NotPermitted => "not-permitted",

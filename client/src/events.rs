@@ -62,6 +62,21 @@ pub enum Event {
         /// The new contact.
         name: String,
     },
+    /// A contact has ended the connection.
+    Disconnected {
+        /// The former contact.
+        name: String,
+    },
+    /// Another device of this user is linked.
+    DeviceLinked {
+        /// What it is called.
+        name: String,
+    },
+    /// A device of this user was removed.
+    DeviceRemoved {
+        /// What it was called.
+        name: String,
+    },
     /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
     Rejoined {
         /// Name of the group.

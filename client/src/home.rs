@@ -49,6 +49,19 @@ impl Home {
         }
     }
 
+    /// Removes the database with its journal.
+    pub(crate) fn wipe(&self) -> Result<(), Error> {
+        for name in ["client.sqlite", "client.sqlite-wal", "client.sqlite-shm"] {
+            match std::fs::remove_file(self.directory.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LocalError::Home(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Path of the database; the file is there afterwards, with mode 0600, which SQLite gives to its
     /// journal too.
     pub(crate) fn database(&self) -> Result<PathBuf, Error> {

@@ -55,10 +55,12 @@
 //! [`Client::stage_add`] keep a commit without sending it, [`Client::pending_request`] shows the
 //! bytes that would be sent, so that an answer can be dropped, and [`Client::submit`] sends them.
 
+mod backup;
 mod clock;
 mod connections;
 mod contacts;
 mod database;
+mod devices;
 mod directory;
 mod error;
 mod events;
@@ -69,6 +71,7 @@ mod inbox;
 mod key_config;
 mod key_packages;
 mod leaf;
+mod leaving;
 mod profile;
 mod provider;
 mod queue;
@@ -84,9 +87,11 @@ use protocol::Operation;
 use protocol::ids::GroupId;
 use rusqlite::Connection;
 
+pub use backup::BackupKey;
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use connections::IncomingRequest;
 pub use contacts::Contact;
+pub use devices::{Device, LinkCode};
 pub use error::{Error, Fault, IssuerError, LocalError, PeerError, Refusal, UsageError};
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
@@ -110,6 +115,8 @@ pub struct Options {
     pub patience: Patience,
     /// How long to wait for another process to leave the home directory.
     pub lock_patience: Duration,
+    /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
+    pub ciphersuites: Vec<u16>,
 }
 
 impl Default for Options {
@@ -118,6 +125,7 @@ impl Default for Options {
             clock: SystemClock::shared(),
             patience: Patience::default(),
             lock_patience: Duration::from_secs(60),
+            ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
         }
     }
 }
@@ -129,8 +137,9 @@ pub struct Client {
     pub(crate) transport: Transport,
     /// What the queue said about commits of ours whose answer was not positive.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
+    pub(crate) ciphersuites: Vec<u16>,
     // Last, so that the lock is given up after the database is closed.
-    _home: Home,
+    home: Home,
 }
 
 impl std::fmt::Debug for Client {
@@ -202,7 +211,8 @@ impl Client {
             profile,
             transport,
             outcomes: HashMap::new(),
-            _home: home,
+            ciphersuites: options.ciphersuites,
+            home,
         };
         client.find_lost_state()?;
         Ok(client)
@@ -313,7 +323,16 @@ impl Client {
         for group in self.upgrading()? {
             refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
-        refusals_can_wait(self.replenish_key_packages().await)
+        refusals_can_wait(self.replenish_key_packages().await)?;
+        refusals_can_wait(self.settle_tokens().await)?;
+        refusals_can_wait(self.settle_devices().await)
+    }
+
+    /// Forgets everything.
+    pub(crate) fn wipe(self) -> Result<(), Error> {
+        let Self { db, home, .. } = self;
+        drop(db);
+        home.wipe()
     }
 
     /// Tokens that can be spent.
@@ -374,7 +393,7 @@ impl Client {
     }
 }
 
-fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     match done {
         Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => Ok(()),
         other => other,

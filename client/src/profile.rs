@@ -6,11 +6,12 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::ids::QueueId;
+use protocol::ids::{GroupId, QueueId};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use crate::database::key32;
+use crate::devices::DeviceId;
 use crate::error::{Error, LocalError, UsageError};
 
 /// The addresses of the services, as `stack.json` has them. Members that are not listed are ignored.
@@ -67,6 +68,7 @@ pub(crate) struct Profile {
     /// The user's real key: what contacts compare.
     pub(crate) identity: SignatureKeyPair,
     pub(crate) establishment: HpkeKeyPair,
+    pub(crate) establishment_seed: Secret<32>,
     pub(crate) connection_key: ConnectionKey,
     pub(crate) connection_token: ConnectionToken,
     pub(crate) pool_owner: SignatureKeyPair,
@@ -75,6 +77,11 @@ pub(crate) struct Profile {
     pub(crate) queue_hpke: HpkeKeyPair,
     pub(crate) queue: Option<QueueId>,
     pub(crate) handle: Option<String>,
+    /// Names this device among the user's.
+    pub(crate) device: DeviceId,
+    pub(crate) device_name: String,
+    /// The group of the user's devices.
+    pub(crate) device_group: Option<GroupId>,
     pub(crate) clock_offset_ms: i64,
     pub(crate) ohttp_key_config: Option<Vec<u8>>,
 }
@@ -92,8 +99,8 @@ impl Profile {
         db.execute(
             "INSERT INTO profile (id, endpoints, account_token, identity_seed, establishment_seed,
                 connection_key, connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
-                queue_hpke_seed)
-             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                queue_hpke_seed, device_id, device_name)
+             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
              ON CONFLICT (id) DO UPDATE SET endpoints = excluded.endpoints,
                 account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL",
             (
@@ -107,6 +114,7 @@ impl Profile {
                 seed()?.expose(),
                 seed()?.expose(),
                 seed()?.expose(),
+                crypto::random::<16>()?,
             ),
         )?;
         Ok(())
@@ -118,7 +126,8 @@ impl Profile {
             .query_row(
                 "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
                     connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
-                    queue_hpke_seed, queue_id, handle, clock_offset_ms, ohttp_key_config FROM profile",
+                    queue_hpke_seed, queue_id, handle, clock_offset_ms, ohttp_key_config, device_id,
+                    device_name, device_group FROM profile",
                 (),
                 |row| {
                     let mut keys = Vec::with_capacity(8);
@@ -133,13 +142,26 @@ impl Profile {
                         row.get(11)?,
                         row.get(12)?,
                         row.get(13)?,
+                        DeviceId(row.get(14)?),
+                        row.get(15)?,
+                        row.get::<_, Option<[u8; 16]>>(16)?.map(GroupId),
                     ))
                 },
             )
             .optional()?
             .ok_or(UsageError::NotInitialised)?;
-        let (endpoints, account_token, keys, queue, handle, clock_offset_ms, ohttp_key_config) =
-            row;
+        let (
+            endpoints,
+            account_token,
+            keys,
+            queue,
+            handle,
+            clock_offset_ms,
+            ohttp_key_config,
+            device,
+            device_name,
+            device_group,
+        ) = row;
         let key = |index: usize| {
             key32(
                 keys.get(index)
@@ -155,6 +177,7 @@ impl Profile {
             account_token: zeroize::Zeroizing::new(account_token),
             identity: signature(0)?,
             establishment: hpke(1)?,
+            establishment_seed: Secret::new(key(1)?),
             connection_key: ConnectionKey::new(key(2)?),
             connection_token: ConnectionToken::new(key(3)?),
             pool_owner: signature(4)?,
@@ -170,6 +193,9 @@ impl Profile {
                 })
                 .transpose()?,
             handle,
+            device,
+            device_name,
+            device_group,
             clock_offset_ms,
             ohttp_key_config,
         })

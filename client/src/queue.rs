@@ -30,7 +30,7 @@ const REMEMBER_DAYS: u32 = 60;
 const LONGEST_POLL_MS: u32 = 20_000;
 
 impl Client {
-    fn queue_owner(&self) -> SignatureKeyPair {
+    pub(crate) fn queue_owner(&self) -> SignatureKeyPair {
         SignatureKeyPair::from_seed(&self.profile.queue_owner.seed())
     }
 

@@ -11,6 +11,8 @@ use service::http::Limits as ListenerLimits;
 use crate::limits::{LARGEST_PAYLOAD, RequestLimits};
 use crate::tokens::AllowanceLimits;
 
+use crate::store::postgres::PostgresSettings;
+
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +45,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, tag = "engine", rename_all = "lowercase")]
 pub enum StoreSettings {
     Rocksdb { directory: PathBuf },
+    Postgres(PostgresSettings),
     Memory,
 }
 
@@ -268,6 +271,22 @@ mod tests {
             assert!(with(LARGEST_PAYLOAD).is_ok());
             assert!(with(LARGEST_PAYLOAD + 1).is_err());
         }
+    }
+
+    #[test]
+    fn the_sample_shows_every_setting_of_each_engine() {
+        let sample = include_str!("../sample.toml");
+        let (before, store) = sample.split_once("engine = \"rocksdb\"").unwrap();
+        let (_, store) = store.split_once("\n# engine").unwrap();
+        let (postgres, after) = store.split_once("\n\n").unwrap();
+        // Commented out: a setting has one "# " before it, a comment two.
+        let postgres = postgres.replace("\n# ", "\n");
+        let text = format!("{before}engine{postgres}\n\n{after}");
+        let config: Config = service::config::parse(&text).unwrap();
+        assert!(matches!(&config.store, StoreSettings::Postgres(settings)
+            if settings.connections == 16 && settings.password_file.is_some()));
+        let unknown = text.replace("statement_ms", "statement_us");
+        assert!(service::config::parse::<Config>(&unknown).is_err());
     }
 
     #[test]

@@ -14,7 +14,9 @@ use service::start::Process;
 use crate::config::{Config, StoreSettings};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::service_state::{DeliveryService, Settings};
-use crate::store::{ExpiryDays, Store, StoreError, memory::Memory, rocks::Rocks};
+use crate::store::{
+    ExpiryDays, Store, StoreError, memory::Memory, postgres::Postgres, rocks::Rocks,
+};
 use crate::tokens::{Challenge, IssuerKeys, RetiredKeys};
 
 /// Why the process could not start.
@@ -52,6 +54,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let gateway = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
     let store: Arc<dyn Store> = match &config.store {
         StoreSettings::Rocksdb { directory } => Arc::new(Rocks::open(directory)?),
+        StoreSettings::Postgres(settings) => Arc::new(Postgres::open(settings).await?),
         StoreSettings::Memory => Arc::new(Memory::default()),
     };
     let client = reqwest::Client::builder()

@@ -281,7 +281,7 @@ impl GroupPolicy {
         }
         let overreaches = |pseudonym: &[u8]| {
             let (before, after) = (self.capabilities(pseudonym), next.capabilities(pseudonym));
-            pseudonym != actor && before != after && !own.contain(before.and(after))
+            before != after && !own.contain(before.and(after))
         };
         let mut listed = self.participants.iter().chain(&next.participants);
         if listed.any(|participant| overreaches(participant.user_pseudonym.as_slice()))
@@ -366,7 +366,8 @@ mod tests {
         if let Some(role) = widened.roles.get_mut(2) {
             role.capabilities = Capabilities::ALL;
         }
-        for refused in [&raised, &deposed, &widened] {
+        let promoted_himself = policy.with(BOB, GroupPolicy::ADMIN, Standing::Active);
+        for refused in [&raised, &deposed, &widened, &promoted_himself] {
             assert_eq!(
                 policy.check_change(refused, BOB, members()),
                 Err(PolicyError::NotAllowed)

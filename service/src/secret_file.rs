@@ -91,6 +91,17 @@ pub fn load(path: &Path, len: usize) -> Result<Zeroizing<Vec<u8>>, SecretFileErr
     load_bounded(path, &(len..=len))
 }
 
+/// As [`load`], for a secret that somebody else chose: of any length in `lengths`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_within(
+    path: &Path,
+    lengths: RangeInclusive<usize>,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    load_bounded(path, &lengths)
+}
+
 fn load_bounded(
     path: &Path,
     lengths: &RangeInclusive<usize>,

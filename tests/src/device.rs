@@ -22,14 +22,19 @@ pub fn patient() -> Options {
     }
 }
 
-/// A new client with account `number` and a handle.
-pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
+/// A new client with account `number`, which nobody can find yet.
+pub async fn blank(stack: &Stack, number: usize, home: &str) -> Client {
     let description = stack.description().to_string();
     let endpoints = Endpoints::from_json(description.as_bytes()).expect("stack.json");
     let token = fs::read_to_string(stack.account_token(number)).expect("an account token");
-    let mut client = Client::init(&stack.home(handle), &endpoints, &token, patient())
+    Client::init(&stack.home(home), &endpoints, &token, patient())
         .await
-        .unwrap_or_else(|error| panic!("{handle}: {error:?}"));
+        .unwrap_or_else(|error| panic!("{home}: {error:?}"))
+}
+
+/// A new client with account `number` and a handle.
+pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
+    let mut client = blank(stack, number, handle).await;
     client
         .register_handle(handle)
         .await

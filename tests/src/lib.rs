@@ -20,9 +20,9 @@ mod secrets;
 mod stack;
 mod user;
 
-pub use device::{Said, befriend, device, group_with, messages, patient, reads, talks};
+pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
 pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, secrets_of};
 pub use stack::{Stack, program};
 pub use user::{Failure, User};
-pub use xtask::stack::{LogLevel, Service};
+pub use xtask::stack::{LogLevel, Service, StoreEngine};

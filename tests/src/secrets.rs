@@ -13,6 +13,7 @@ const COLUMNS: &[&str] = &[
     "SELECT identity_seed, establishment_seed, pool_owner_seed, handle_owner_seed FROM profile",
     "SELECT connection_key, connection_token FROM profile",
     "SELECT queue_owner_seed, queue_hpke_seed, queue_id FROM profile",
+    "SELECT device_id, device_group FROM profile",
     "SELECT token, substr(token, 3, 32) FROM tokens",
     "SELECT signature_key, connection_key, connection_token FROM contacts",
     "SELECT group_id, state_key, wrapper_key, recovery_secret FROM groups",

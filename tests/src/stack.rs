@@ -1,6 +1,7 @@
 //! The four services, as `xtask stack` runs them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
-use xtask::stack::{Layout, LogLevel, Ports, Service};
+use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
@@ -47,6 +48,8 @@ impl Stack {
     pub async fn start(log: LogLevel) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("end-to-end-")
+            // A database server passes through as a user of its own.
+            .permissions(fs::Permissions::from_mode(0o711))
             .tempdir()
             .expect("a directory");
         fs::create_dir(directory.path().join("homes")).expect("a directory");
@@ -160,6 +163,17 @@ impl Stack {
     pub fn description(&self) -> Value {
         let text = fs::read(self.layout.stack_json()).expect("stack.json");
         serde_json::from_slice(&text).expect("stack.json")
+    }
+
+    /// Which engine the delivery service runs on: `STACK_STORE`, as for `xtask stack`.
+    #[must_use]
+    pub fn engine() -> StoreEngine {
+        let name = std::env::var("STACK_STORE").unwrap_or_default();
+        match name.as_str() {
+            "" | "rocksdb" => StoreEngine::Rocksdb,
+            "postgres" => StoreEngine::Postgres,
+            other => panic!("STACK_STORE={other} is no engine"),
+        }
     }
 
     /// Where everything is.

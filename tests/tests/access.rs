@@ -3,7 +3,7 @@
 
 use client::{Client, Error, Event, sign};
 use crypto::keys::{ConnectionToken, Lookup as _, RecoverySecret, StateKey};
-use crypto::sign::{LeafKeyPair, SignatureKeyPair};
+use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{
     Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads, talks,
 };
@@ -161,9 +161,9 @@ fn now_ms() -> u64 {
 }
 
 fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key.into()).encode()
+    sign(operation, now_ms(), &sender, body, &key).encode()
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     let mut forged = whole.clone();
     *forged.last_mut().unwrap() ^= 1;
     bad.push((ProblemType::BadSignature, (Operation::SendMessage, forged)));
-    let key: LeafKeyPair = SignatureKeyPair::random().unwrap().into();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let leaf = Sender::Leaf(access.leaf_index);
     let stranger = sign(
         Operation::SendMessage,

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Stack, device};
 use protocol::codec::{WireSecret, opaque};
 use protocol::envelope::Sender;
@@ -393,7 +393,7 @@ async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
     let alice = Client::open(&home, Options::default()).await.unwrap();
     let id = alice.group_access(group).unwrap().id;
     drop(alice);
-    let signer = SignatureKeyPair::random().unwrap();
+    let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(signer.public()));
     let body = CreateGroupRequest {
         group_id: id,

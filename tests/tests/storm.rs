@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use client::{Client, Error, sign};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Said, Service, Stack, befriend, device, group_with, messages, talks};
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
@@ -87,17 +87,10 @@ fn listens(mut client: Client, over: &Over) -> JoinHandle<(Client, Vec<Said>)> {
 }
 
 fn reservation(now_ms: u64) -> Vec<u8> {
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let body = ReserveGroupIdRequest {}.encode();
-    sign(
-        Operation::ReserveGroupId,
-        now_ms,
-        &sender,
-        &body,
-        &key.into(),
-    )
-    .encode()
+    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key).encode()
 }
 
 #[allow(

@@ -13,11 +13,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use client::{Client, sign};
-use crypto::sign::SignatureKeyPair;
+use crypto::sign::{LeafKeyPair, Scheme};
 use ds::store::rocks::Rocks;
 use ds::store::{Receipt, Store as _};
 use end_to_end::{
-    Envelope, LogLevel, Outer, Service, Stack, account_of, device, group_with, reads, secrets_of,
+    Envelope, LogLevel, Outer, Service, Stack, StoreEngine, account_of, device, group_with, reads,
+    secrets_of,
 };
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
@@ -128,6 +129,10 @@ async fn nothing_that_was_said_or_used_is_found_in_the_stored_files() {
     let in_the_log = assert_nothing_is_found(&all_data, &needles);
     assert!(in_the_log.bytes > 100_000, "{in_the_log:?}");
 
+    // Its files are complete when the server has stopped.
+    if Stack::engine() == StoreEngine::Postgres {
+        return;
+    }
     // Again with everything in tables, and once more to see that it would have been found there.
     let store = Rocks::open(stack.layout().data(Service::Ds)).unwrap();
     store.flush().await.unwrap();
@@ -225,16 +230,9 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
         body: marker.as_bytes(),
     };
     outer.exchange(&stranger).await;
-    let key = SignatureKeyPair::random().unwrap();
+    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let request = sign(
-        Operation::CreateQueue,
-        1,
-        &sender,
-        marker.as_bytes(),
-        &key.into(),
-    )
-    .encode();
+    let request = sign(Operation::CreateQueue, 1, &sender, marker.as_bytes(), &key).encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
     let refused = clients[0]
         .transport()

@@ -43,6 +43,7 @@ pub fn check() -> Result<()> {
             tests.extend(tests_in(text).map(|name| format!("{package}::{name}")));
         }
     })?;
+    crate::validation::check(&tests)?;
     let mut prose = BTreeMap::new();
     for entry in fs::read_dir(DIRECTORY)? {
         let path = entry?.path();
@@ -127,11 +128,17 @@ fn ids_in(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| is_id(word))
 }
 
-/// Names of the functions that an attribute makes a test.
-fn tests_in(source: &str) -> impl Iterator<Item = &str> {
+/// Names of the functions that an attribute makes a test, and of scenarios that run on every engine.
+pub(crate) fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     let mut is_test = false;
+    let mut scenarios = false;
     source.lines().filter_map(move |line| {
-        let line = line.trim_start();
+        let line = line.trim();
+        if scenarios {
+            scenarios = line != "}";
+            return scenarios.then_some(line);
+        }
+        scenarios = line == "on_every_engine! {";
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
         }
@@ -143,7 +150,7 @@ fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn sources(directory: &Path, visit: &mut impl FnMut(&Path, &str)) -> Result<()> {
+pub(crate) fn sources(directory: &Path, visit: &mut impl FnMut(&Path, &str)) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
@@ -233,7 +240,12 @@ mod tests {
             async fn two() {}
             // #[test]
             fn three() {}
+            on_every_engine! {
+                a_scenario
+            }
+            async fn a_scenario(service: Service) {}
         ";
-        assert_eq!(tests_in(source).collect::<Vec<_>>(), ["one", "two"]);
+        let found: Vec<_> = tests_in(source).collect();
+        assert_eq!(found, ["one", "two", "a_scenario"]);
     }
 }

@@ -26,11 +26,18 @@ enum Ours {
 }
 
 const DECRYPTION_AND_STORES: &[&str] = &[
-    "ohttp", "bhttp", "hpke", "hpke-rs", "openmls", "rocksdb", "rusqlite",
+    "ohttp",
+    "bhttp",
+    "hpke",
+    "hpke-rs",
+    "openmls",
+    "rocksdb",
+    "rusqlite",
+    "tokio-postgres",
 ];
 const TOKEN_SIGNING_AND_SQLITE: &[&str] =
     &["blind-rsa-signatures", "privacypass", "rsa", "rusqlite"];
-const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rusqlite"];
+const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rusqlite", "tokio-postgres"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -66,7 +73,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "privacy-pass-issuer",
         ours: Ours::Only(&["service"]),
-        never: &["ohttp", "bhttp", "openmls", "rusqlite"],
+        never: &["ohttp", "bhttp", "openmls", "rusqlite", "tokio-postgres"],
         reason: "it knows accounts, so it must know nothing of what they do",
     },
     Rule {
@@ -78,7 +85,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "client",
         ours: Ours::Only(&["protocol", "crypto", "service"]),
-        never: &["rocksdb"],
+        never: &["rocksdb", "tokio-postgres"],
         reason: "it runs on the user's device and holds no service's code",
     },
     Rule {
@@ -114,12 +121,17 @@ struct Package {
     id: String,
     name: String,
     dependencies: Vec<Declared>,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
 struct Declared {
     name: String,
+    rename: Option<String>,
     kind: Option<String>,
+    #[serde(default)]
+    optional: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +143,9 @@ struct Resolve {
 struct Node {
     id: String,
     deps: Vec<Dep>,
+    /// Those that are enabled.
+    #[serde(default)]
+    features: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -193,13 +208,18 @@ impl Graph {
                 .collect(),
             edges: BTreeMap::new(),
         };
+        let packages: BTreeMap<&str, &Package> = metadata
+            .packages
+            .iter()
+            .map(|package| (package.id.as_str(), package))
+            .collect();
         for node in &metadata.resolve.nodes {
             for dep in &node.deps {
-                if dep
-                    .dep_kinds
-                    .iter()
-                    .any(|kind| is_linked(kind.kind.as_deref()))
-                {
+                let mut kinds = dep.dep_kinds.iter();
+                let is_on = packages
+                    .get(node.id.as_str())
+                    .is_none_or(|package| package.switches_on(&name(&dep.pkg), &node.features));
+                if is_on && kinds.any(|kind| is_linked(kind.kind.as_deref())) {
                     graph.add(&name(&node.id), &name(&dep.pkg));
                 }
             }
@@ -240,6 +260,32 @@ impl Graph {
             }
         }
         found
+    }
+}
+
+impl Package {
+    /// Whether the package builds with this dependency. Cargo's list also has optional ones that a weak
+    /// feature (`dependency?/feature`) names, which switches nothing on.
+    fn switches_on(&self, dependency: &str, enabled: &[String]) -> bool {
+        let mut declared = self
+            .dependencies
+            .iter()
+            .filter(|declared| declared.name == dependency && is_linked(declared.kind.as_deref()))
+            .peekable();
+        declared.peek().is_none()
+            || declared.any(|declared| {
+                let key = declared.rename.as_ref().unwrap_or(&declared.name);
+                let names = |value: &String| {
+                    value.strip_prefix("dep:") == Some(key)
+                        || value.split_once('/').is_some_and(|(name, _)| name == key)
+                };
+                !declared.optional
+                    || enabled
+                        .iter()
+                        .filter_map(|feature| self.features.get(feature))
+                        .flatten()
+                        .any(names)
+            })
     }
 }
 
@@ -385,6 +431,47 @@ mod tests {
     fn what_is_linked_besides_being_tested_with_is_a_slip() {
         let graph = metadata(&json!([{"kind": "dev"}, {"kind": null}]), &json!([]));
         assert_eq!(slips(&graph, TWO_RULES).len(), 1);
+    }
+
+    /// Of a library that the relay links and that has an optional cipher, with this feature enabled.
+    fn with_feature(values: &[&str]) -> Graph {
+        let document = json!({
+            "workspace_members": ["relay-id", "kit-id"],
+            "packages": [
+                {"id": "relay-id", "name": "relay", "dependencies": [{"name": "library", "kind": null}]},
+                {"id": "kit-id", "name": "kit", "dependencies": []},
+                {
+                    "id": "library-id", "name": "library", "features": {"on": values},
+                    "dependencies": [{"name": "cipher", "kind": null, "optional": true}],
+                },
+                {"id": "cipher-id", "name": "cipher", "dependencies": []},
+            ],
+            "resolve": {"nodes": [
+                {"id": "relay-id", "deps": [{"pkg": "library-id", "dep_kinds": [{"kind": null}]}]},
+                {
+                    "id": "library-id", "features": ["on"],
+                    "deps": [{"pkg": "cipher-id", "dep_kinds": [{"kind": null}]}],
+                },
+            ]},
+        });
+        Graph::new(&serde_json::from_value(document).unwrap())
+    }
+
+    #[test]
+    fn what_a_library_links_by_a_feature_is_a_slip() {
+        for values in [["dep:cipher"], ["cipher/fast"]] {
+            assert_eq!(
+                slips(&with_feature(&values), TWO_RULES).len(),
+                1,
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_weak_feature_names_is_not_linked() {
+        let graph = with_feature(&["cipher?/fast"]);
+        assert_eq!(slips(&graph, TWO_RULES), Vec::<String>::new());
     }
 
     #[test]

@@ -16,3 +16,4 @@ pub mod http;
 pub mod launch;
 pub mod scan;
 pub mod stack;
+mod validation;

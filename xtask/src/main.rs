@@ -37,6 +37,9 @@ enum Task {
         /// What the services log: error, warn, info, debug or trace.
         #[arg(long, env = "STACK_LOG", default_value = "info")]
         log: stack::LogLevel,
+        /// Where the delivery service keeps its data.
+        #[arg(long, env = "STACK_STORE", default_value = "rocksdb")]
+        store: stack::StoreEngine,
     },
     /// Show the system at work, on a fresh stack in a temporary directory.
     Demo {
@@ -74,9 +77,17 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::CheckDeps => deps::check(),
         Task::CheckClaims => claims::check(),
-        Task::Stack { dir, port, log } => {
-            runtime()?.block_on(stack::run(&stack::Settings { dir, port, log }))
-        }
+        Task::Stack {
+            dir,
+            port,
+            log,
+            store,
+        } => runtime()?.block_on(stack::run(&stack::Settings {
+            dir,
+            port,
+            log,
+            store,
+        })),
         Task::Demo { keep } => runtime()?.block_on(demo::run(keep)),
         Task::Scan { directory, needles } => scan_for(&directory, &needles),
         Task::Launch {

@@ -186,10 +186,7 @@ fn complete_join(db: &Connection, id: &GroupId) -> Result<Result<(), UsageError>
         }
         stored => stored?,
     };
-    db.execute(
-        "DELETE FROM incoming_requests WHERE signature_key = ?",
-        [contact.credential.signature_public_key.as_slice()],
-    )?;
+    super::forget_request(db, contact.credential.signature_public_key.as_slice())?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
     Ok(Ok(()))
@@ -202,6 +199,15 @@ impl Client {
     /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`], [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is
     /// not the requester's.
     pub async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
+        let accepted = self.join_requester(id).await;
+        if let Err(Error::Usage(UsageError::RequestExpired)) = &accepted {
+            // Cancelled, or too old: it leads nowhere any more.
+            self.decline_request(id)?;
+        }
+        accepted
+    }
+
+    async fn join_requester(&mut self, id: &str) -> Result<String, Error> {
         self.profile.credential()?;
         self.sync(0).await?;
         let request = self.incoming(id)?;

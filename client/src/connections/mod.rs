@@ -1,6 +1,8 @@
 //! Connections: nobody is added to a group before they consented to know each other.
 
 mod accept;
+pub(crate) mod tokens;
+pub(crate) mod withdraw;
 
 use crypto::connection::{
     ConnectionOffer, open_connection_request, open_connection_response, seal_connection_request,
@@ -23,6 +25,8 @@ use zeroize::Zeroizing;
 use crate::Client;
 use crate::contacts::{self, NewContact, handle_of};
 use crate::database::key32;
+use crate::devices;
+use crate::devices::sync::SyncMessage;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::identities::Identity;
@@ -45,14 +49,27 @@ pub(crate) fn receive_request(
     profile: &Profile,
     sealed: &[u8],
 ) -> Result<(), Error> {
+    if devices::keep_package(db, sealed)? {
+        return Ok(());
+    }
     let request = open_connection_request(&profile.establishment, sealed)
         .map_err(|_| PeerError::ConnectionGroup)?;
-    let credential = &request.requester_client_credential;
-    let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
-    let key = credential.signature_public_key.as_slice();
+    let key = request
+        .requester_client_credential
+        .signature_public_key
+        .as_slice();
     if key == profile.identity.public() {
         return Err(PeerError::ConnectionGroup.into());
     }
+    keep_request(db, &request)?;
+    devices::enqueue(db, SyncMessage::Request(opaque(request.encode())))
+}
+
+/// Keeps a request, whichever device it came to, in the caller's transaction.
+pub(crate) fn keep_request(db: &Connection, request: &ConnectionRequest) -> Result<(), Error> {
+    let credential = &request.requester_client_credential;
+    let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
+    let key = credential.signature_public_key.as_slice();
     // Whoever asks again replaces what they asked before.
     db.execute(
         "DELETE FROM incoming_requests WHERE signature_key = ?",
@@ -77,6 +94,23 @@ pub(crate) fn accept_joiner(
 ) -> Result<(), Error> {
     if group.kind != GroupKind::Connection {
         return Err(PeerError::Commit.into());
+    }
+    // A further device of somebody who is here already.
+    let devices: u32 = db.query_row(
+        "SELECT count(*) FROM identities
+         WHERE group_id = ? AND user_pseudonym = ? AND signature_key = ?",
+        (
+            group.id.0,
+            &identity.user_pseudonym,
+            identity
+                .real
+                .as_ref()
+                .map(|real| real.signature_public_key.as_slice()),
+        ),
+        |row| row.get(0),
+    )?;
+    if devices > 1 {
+        return Ok(());
     }
     let (credential, seed) = db
         .query_row(
@@ -139,6 +173,15 @@ fn is_derived(
         Ok(opened) if opened == *credential => Ok(()),
         _ => Err(PeerError::IdentityLink.into()),
     }
+}
+
+/// A request that was answered, in the caller's transaction; the other devices are told.
+pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "DELETE FROM incoming_requests WHERE signature_key = ?",
+        [signature_key],
+    )?;
+    devices::enqueue(db, SyncMessage::RequestGone(opaque(signature_key)))
 }
 
 struct Outgoing {
@@ -269,13 +312,15 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownRequest`].
     pub fn decline_request(&mut self, id: &str) -> Result<(), Error> {
-        let gone = self
-            .db
-            .execute("DELETE FROM incoming_requests WHERE id = ?", [id])?;
-        if gone == 0 {
-            Err(UsageError::UnknownRequest(id.to_owned()).into())
-        } else {
-            Ok(())
-        }
+        let request = self.incoming(id)?;
+        self.transact(|db, _| {
+            forget_request(
+                db,
+                request
+                    .requester_client_credential
+                    .signature_public_key
+                    .as_slice(),
+            )
+        })
     }
 }

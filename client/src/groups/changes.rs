@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
-use crate::groups::{Group, enforce};
+use crate::groups::{Group, enforce, pseudonym_of};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -51,6 +51,9 @@ pub(crate) fn record(
     let tell = group.name.is_some() && committer != Committer::Own;
     let mut link_keys = aad.encrypted_identity_link_keys.iter();
 
+    // Further clients of a user who is here make nobody new.
+    let mut here = pseudonyms(mls_group, &[]);
+
     for added in staged.add_proposals() {
         let leaf = added.add_proposal().key_package().leaf_node();
         let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
@@ -58,7 +61,7 @@ pub(crate) fn record(
         let identity =
             identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
         identities::store(db, &group.id, leaf.credential(), &identity)?;
-        if tell {
+        if tell && !here.contains(&identity.user_pseudonym) {
             let name = identities::name(db, profile, Some(&identity))?;
             events::store(
                 db,
@@ -69,6 +72,7 @@ pub(crate) fn record(
                 },
             )?;
         }
+        here.push(identity.user_pseudonym);
     }
 
     let mut joiner = None;
@@ -108,8 +112,12 @@ pub(crate) fn record(
         )?;
     }
 
-    let mut told = Vec::new();
+    // Nobody has left of whom a client stays.
+    let mut told = pseudonyms(mls_group, &removed);
     for leaf in removed {
+        if leaf == mls_group.own_leaf_index() && group.name.is_none() {
+            continue;
+        }
         if leaf == mls_group.own_leaf_index() {
             events::store(
                 db,
@@ -126,7 +134,7 @@ pub(crate) fn record(
         let user = identity
             .as_ref()
             .map(|identity| identity.user_pseudonym.clone());
-        if tell && !(user.is_some() && told.contains(&user)) {
+        if tell && !user.as_ref().is_some_and(|user| told.contains(user)) {
             let name = identities::name(db, profile, identity.as_ref())?;
             events::store(
                 db,
@@ -137,9 +145,18 @@ pub(crate) fn record(
                 },
             )?;
         }
-        told.push(user);
+        told.extend(user);
     }
     Ok(joiner)
+}
+
+/// The user pseudonyms of the members, some leaves left out.
+fn pseudonyms(mls_group: &MlsGroup, without: &[LeafNodeIndex]) -> Vec<Vec<u8>> {
+    mls_group
+        .members()
+        .filter(|member| !without.contains(&member.index))
+        .filter_map(|member| pseudonym_of(&member.credential))
+        .collect()
 }
 
 /// Whoever joins under a pseudonym that is here already must be shown to be that user: nothing but its own links

@@ -1,23 +1,18 @@
 //! The clients of one user in a group: brought in by another one's word, removed by any of them.
 
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use crypto::leaf_authorization::{AuthorizedJoin, authorize};
-use crypto::sign::LeafKeyPair;
 use openmls::prelude::LeafNodeIndex;
-use protocol::codec::{WireSecret, opaque};
+use protocol::codec::WireSecret;
 use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
 use protocol::ids::GroupId;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::external::Entrance;
 use crate::groups::{Group, Status, free_name, load_mls, own_pseudonym, pseudonym_of};
 use crate::leaf::{self, NewLeaf};
-
-/// So long a new client has time to come in.
-const AUTHORIZATION_MS: u64 = 60 * 60 * 1000;
 
 /// What a client of a user tells another one of a group: with it and an authorization that one comes in.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -34,62 +29,6 @@ pub(crate) struct GroupLink {
 }
 
 impl Client {
-    /// All groups that a further client of this user can come into now.
-    pub(crate) fn group_links(&self) -> Result<Vec<GroupLink>, Error> {
-        let mut links = Vec::new();
-        for group in Group::all(&self.db)? {
-            if group.status != Status::Active {
-                continue;
-            }
-            let mls_group = load_mls(&self.db, &group.id)?;
-            links.push(GroupLink {
-                group_id: group.id,
-                kind: group.kind,
-                ciphersuite: u16::from(mls_group.ciphersuite()),
-                name: opaque(group.display_name().as_bytes()),
-                state_key: group.state_key.to_wire(),
-                wrapper_key: group.wrapper_key.to_wire(),
-                user_pseudonym: opaque(own_pseudonym(&mls_group)?),
-            });
-        }
-        Ok(links)
-    }
-
-    /// Makes and keeps the signature key of the leaf that will join by a link; returns the public half, which
-    /// the other client authorizes.
-    pub(crate) fn client_key(&self, link: &GroupLink) -> Result<Vec<u8>, Error> {
-        let suite = leaf::ciphersuite(link.ciphersuite)
-            .ok_or(UsageError::UnknownCiphersuite(link.ciphersuite))?;
-        let key = LeafKeyPair::random(leaf::scheme(suite))?;
-        leaf::store_key(&self.db, &key)?;
-        Ok(key.public())
-    }
-
-    /// This client's word, as a member, that the holder of `new_key` is the same user.
-    pub(crate) fn authorize_client(
-        &self,
-        id: &GroupId,
-        new_key: &[u8],
-    ) -> Result<LeafAuthorization, Error> {
-        let mls_group = load_mls(&self.db, id)?;
-        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
-        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
-        let not_after_ms = self
-            .transport
-            .time
-            .now_unix_ms()
-            .saturating_add(AUTHORIZATION_MS);
-        let index = mls_group.own_leaf_index().u32();
-        Ok(authorize(
-            &signer.0,
-            id,
-            AuthorizedJoin::Client,
-            index,
-            not_after_ms,
-            new_key,
-        ))
-    }
-
     /// Comes into a group of this user's other client, with the key that [`Client::client_key`] kept.
     pub(crate) async fn join_as_client(
         &mut self,

@@ -13,6 +13,7 @@ use protocol::{Operation, Wire as _};
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
+use crate::groups::content::Content;
 use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::message::encrypt;
 use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
@@ -145,11 +146,12 @@ impl Client {
         leaves: &[u32],
         text: &str,
     ) -> Result<(), Error> {
+        let content = Content::Text(text.to_owned());
         for recipient in leaves {
             if self.is_held_up(&group.id)? {
                 self.make_way(&group.id).await?;
             }
-            let message = self.transact(|db, _| encrypt(db, &group.id, text))?;
+            let message = self.transact(|db, _| encrypt(db, &group.id, &content))?;
             let request = SendToMemberRequest {
                 group_id: group.id,
                 state_key: group.state_key.to_wire(),

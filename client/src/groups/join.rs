@@ -52,7 +52,11 @@ fn parse(bytes: &[u8]) -> Result<Welcome, Error> {
 
 /// Opens a Welcome. It consumes the KeyPackage, so the caller's transaction is rolled back: the
 /// KeyPackage is needed again once the join record is there.
-fn invitation(db: &Connection, delivery: &WelcomeDelivery) -> Result<Invitation, Error> {
+fn invitation(
+    db: &Connection,
+    profile: &Profile,
+    delivery: &WelcomeDelivery,
+) -> Result<Invitation, Error> {
     let provider = Provider::new(db);
     let welcome = parse(delivery.welcome.as_slice())?;
     let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
@@ -89,9 +93,14 @@ fn invitation(db: &Connection, delivery: &WelcomeDelivery) -> Result<Invitation,
         info.group_name.as_slice(),
     )
     .map_err(|_| PeerError::Attribution)?;
-    // Consent: only contacts can add us.
-    let by = name_of_key(db, info.attribution.signature_public_key.as_slice())?
-        .ok_or(PeerError::Attribution)?;
+    // Consent: only contacts can add us, and our own devices.
+    let key = info.attribution.signature_public_key.as_slice();
+    let by = if key == profile.identity.public() {
+        profile.handle.clone()
+    } else {
+        name_of_key(db, key)?
+    };
+    let by = by.ok_or(PeerError::Attribution)?;
     Ok(Invitation {
         id,
         join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
@@ -160,15 +169,13 @@ fn join(
     }
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
+    let suite = staged.group_context().ciphersuite();
     let mls_group = staged.into_group(&provider).map_err(mls)?;
     if let Some(own_leaf) = mls_group.own_leaf_node() {
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
     if !invitation.last_resort {
-        db.execute(
-            "UPDATE profile SET key_packages_left = max(key_packages_left - 1, 0)",
-            (),
-        )?;
+        crate::key_packages::used(db, suite)?;
     }
     events::store(
         db,
@@ -243,7 +250,7 @@ impl Client {
 
     fn invitation(&mut self, delivery: &WelcomeDelivery) -> Result<Invitation, Error> {
         let transaction = begin(&mut self.db)?;
-        let invitation = invitation(&transaction, delivery);
+        let invitation = invitation(&transaction, &self.profile, delivery);
         transaction.rollback()?;
         invitation
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod commit;
+pub(crate) mod content;
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod enforce;
@@ -12,7 +13,7 @@ pub(crate) mod invite;
 mod join;
 mod leave;
 mod membership;
-mod message;
+pub(crate) mod message;
 pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod recovery;

@@ -10,12 +10,13 @@ use protocol::groups::{CommitAad, GroupKind};
 use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 
-use crate::connections;
+use crate::connections::{self, tokens, withdraw};
+use crate::devices;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::changes::{self, Committer};
 use crate::groups::commit::{CommitOutcome, merge_own};
-use crate::groups::message::decode_text;
+use crate::groups::content::Content;
 use crate::groups::{Group, STATE_KEY_LABEL, Status, enforce, identities, load_mls, upgrade};
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -44,23 +45,37 @@ pub(crate) fn message(
     if !enforce::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
         return Err(PeerError::NotPermitted.into());
     }
-    let sender = identities::name_of(db, profile, &group.id, processed.credential())?;
+    let credential = processed.credential().clone();
+    let Sender::Member(leaf) = *processed.sender() else {
+        return Err(PeerError::Message.into());
+    };
     let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
         return Err(PeerError::Message.into());
     };
-    let Some(name) = group.name.clone() else {
-        return Ok(());
-    };
-    match decode_text(&message.into_bytes())? {
-        Some(text) => events::store(
+    let content = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
+    let identity = identities::of(db, &group.id, &credential)?;
+    let real = identity
+        .as_ref()
+        .and_then(|identity| identity.real.as_ref());
+    let own = profile.identity.public();
+    let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
+    match (group.kind, content) {
+        (GroupKind::Group, Content::Text(text)) => events::store(
             db,
             &Event::Message {
-                group: name,
-                sender,
+                group: group.display_name(),
+                sender: identities::name(db, profile, identity.as_ref())?,
                 text,
             },
         ),
-        None => Ok(()),
+        (GroupKind::Connection, Content::Connection(update)) if !is_own => match real {
+            Some(real) => tokens::receive_update(db, real.signature_public_key.as_slice(), &update),
+            None => Err(PeerError::IdentityLink.into()),
+        },
+        (GroupKind::SingleUser, Content::Sync(frame)) if is_own => {
+            devices::receive(db, profile, leaf, &frame)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -111,6 +126,9 @@ pub(crate) fn commit(
         .map_err(mls)?;
     if removed {
         Group::set_status(db, &group.id, Status::Removed)?;
+        if group.kind == GroupKind::Connection {
+            withdraw::ended(db, &group.id, &profile.identity.public())?;
+        }
     } else if reinitialized {
         let name = upgrade::retire(db, group)?;
         let by = match committer {

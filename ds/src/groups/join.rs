@@ -168,6 +168,10 @@ pub async fn external_commit_info(
         let sealed = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;
         let tree = Tree::open(&group_id, &key, roster.tree_version.as_ref(), sealed)?;
         let pending = PendingProposals::of_group(&group_id, &key, &roster, &stored)?;
+        let coverable = |leaf| {
+            let mut removals = roster.pending_removals.iter();
+            removals.any(|pending| pending.leaf == leaf && !pending.renewed_by_service)
+        };
         return Ok(ExternalCommitInfoResponse {
             group_info: opaque(tree.group_info_message()?),
             ratchet_tree: opaque(tree.ratchet_tree()?),
@@ -175,7 +179,9 @@ pub async fn external_commit_info(
             self_removes: pending
                 .proposals
                 .into_iter()
-                .filter(|pending| matches!(pending.origin, Origin::SelfRemove(_)))
+                .filter(
+                    |pending| matches!(pending.origin, Origin::SelfRemove(leaf) if coverable(leaf)),
+                )
                 .map(|pending| opaque(pending.message))
                 .collect(),
         });

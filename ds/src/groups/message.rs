@@ -89,10 +89,10 @@ async fn send<T>(
             Some(to) => leaf.index == to,
             None => leaf.index != sender.index,
         };
-        let to = recipients(service, roster.leaves().iter().filter(is_recipient))?;
-        if to.is_empty() && roster.leaves().len() > 1 {
+        if to.is_some_and(|to| roster.leaf(to).is_none()) {
             return Err(ProblemType::NotAllowed.into());
         }
+        let to = recipients(service, roster.leaves().iter().filter(is_recipient))?;
         let price = match charged {
             Some(price) => price,
             None => {

@@ -5,7 +5,7 @@ use crypto::credential::WRAPPED_LINK_KEY_LEN;
 use crypto::keys::StateKey;
 use crypto::rows::Row;
 use openmls::prelude::tls_codec::Serialize as _;
-use openmls::prelude::{Proposal, QueuedProposal, Sender};
+use openmls::prelude::{Proposal, ProposalType, QueuedProposal, Sender};
 use openmls_rust_crypto::RustCrypto;
 use protocol::codec::opaque;
 use protocol::delivery::Payload;
@@ -27,7 +27,7 @@ use crate::limits::within;
 use crate::queues::deliver::{self, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Advance, Deliveries, Parts, ProposalsChange, Receipt, StoredGroup};
+use crate::store::{Advance, Parts, ProposalsChange, Receipt, StoredGroup};
 
 /// Takes a proposal and hands it to every member: with [`Operation::SelfRemove`] that of a leaf that leaves, with
 /// [`Operation::Propose`] that of an external sender or of a new member.
@@ -103,12 +103,13 @@ pub async fn propose(
         let judged = without_starving_others(|| {
             let tree = pending.tree()?;
             let queued = proposals::process(&tree, &RustCrypto::default(), message)?;
-            match leaf {
-                Some(leaf) => of_leaving_member(&queued, leaf, bytes),
-                None => of_outsider(service, &request, &pending, &tree, &queued),
-            }
+            let new = match leaf {
+                Some(leaf) => of_leaving_member(&tree, &queued, leaf, bytes)?,
+                None => of_outsider(service, &request, &pending, &tree, &queued)?,
+            };
+            Ok((new, queued.proposal().proposal_type()))
         });
-        let new = match judged {
+        let (new, kind) = match judged {
             Ok(new) => new,
             Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
         };
@@ -119,7 +120,7 @@ pub async fn propose(
         if let Origin::SelfRemove(leaf) = new.origin {
             roster.pending_removals.push(PendingRemoval {
                 leaf,
-                by_service: false,
+                renewed_by_service: kind != ProposalType::SelfRemove,
             });
         }
         part.proposals.push(new.clone());
@@ -185,7 +186,7 @@ pub async fn propose_removals(
         .pending_removals
         .extend(gone.into_iter().map(|leaf| PendingRemoval {
             leaf,
-            by_service: true,
+            renewed_by_service: true,
         }));
     let state = (roster, part, new);
     let receipt = Receipt::default();
@@ -258,7 +259,7 @@ async fn write(
         dropped_join_records: Vec::new(),
         recovery_records: Vec::new(),
         dropped_recovery_records: Vec::new(),
-        deliveries: std::mem::replace(&mut prepared.deliveries, Deliveries::default()),
+        deliveries: std::mem::take(&mut prepared.deliveries),
     };
     service.store.advance_group(advance, receipt).await?;
     prepared.done(service);
@@ -267,12 +268,24 @@ async fn write(
 
 /// A SelfRemove, or a Remove of the sender's own leaf by implementations that have no SelfRemove.
 fn of_leaving_member(
+    tree: &Tree,
     queued: &QueuedProposal,
     leaf: u32,
     message: &[u8],
 ) -> Result<PendingProposal, DsError> {
     let by_itself = matches!(queued.sender(), Sender::Member(index) if index.u32() == leaf);
     if !by_itself || leaving(queued) != Some(leaf) {
+        return Err(ProblemType::InvalidMessage.into());
+    }
+    // No commit could cover a type that a member does not support (RFC 9420 §12.2).
+    let kind = queued.proposal().proposal_type();
+    if kind == ProposalType::SelfRemove
+        && !tree
+            .group
+            .treesync()
+            .full_leaves()
+            .all(|(_, leaf)| leaf.capabilities().proposals().contains(&kind))
+    {
         return Err(ProblemType::InvalidMessage.into());
     }
     Ok(PendingProposal {

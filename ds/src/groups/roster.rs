@@ -74,8 +74,8 @@ pub struct ServiceSender<'a> {
 pub struct PendingRemoval {
     /// The leaf.
     pub leaf: u32,
-    /// Proposed by the service, not by the leaf itself.
-    pub by_service: bool,
+    /// An external commit cannot cover it: after one the service proposes it for the next epoch.
+    pub renewed_by_service: bool,
 }
 
 /// A commit that was accepted.

@@ -83,6 +83,14 @@ impl LeafClaims {
     }
 }
 
+/// What a committer's path makes of its own leaf.
+pub struct RenewedLeaf {
+    /// Of the new leaf.
+    pub claims: LeafClaims,
+    /// If the credential changed.
+    pub link_key: Option<Vec<u8>>,
+}
+
 /// A commit's effect on the roster, allowed by its operation.
 #[derive(Default)]
 pub struct Effect {
@@ -90,8 +98,8 @@ pub struct Effect {
     pub added: Vec<(LeafClaims, Vec<u8>)>,
     /// Leaves that go.
     pub removed: Vec<u32>,
-    /// The committer's new leaf, if its content changed, with its new link key if the credential did.
-    pub committer: Option<(LeafClaims, Option<Vec<u8>>)>,
+    /// The committer's new leaf, if there is one.
+    pub committer: Option<RenewedLeaf>,
     /// Last day of the KeyPackages that were added.
     pub key_packages_until: u32,
     /// The group that takes this one's place (RFC 9420 §11.2).

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::{JoinKey, Lookup as _, StateKey};
+use crypto::keys::{JoinKey, Lookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use openmls::prelude::{
     LeafNodeIndex, ProcessedMessageContent, PublicMessageIn, Sender, StagedCommit,
@@ -45,7 +45,7 @@ pub(super) struct Decision<'r> {
     removed: Vec<u32>,
     committer: Option<u32>,
     reinitialized_as: Option<GroupId>,
-    /// The service's own proposals, which the commit could not cover and has invalidated.
+    /// Removals that were proposed and that an external commit could not cover (RFC 9420 §12.4.3.2).
     to_propose_again: Vec<u32>,
     dropped_recovery_records: Vec<crypto::rows::Row>,
     dropped_join_records: Vec<DayRow>,
@@ -191,7 +191,7 @@ impl Attempt<'_> {
         let to_propose_again = roster
             .pending_removals
             .iter()
-            .filter(|pending| pending.by_service && !removed.contains(&pending.leaf))
+            .filter(|pending| pending.renewed_by_service && !removed.contains(&pending.leaf))
             .map(|pending| pending.leaf)
             .collect();
         Ok(Decision {
@@ -240,10 +240,12 @@ impl Attempt<'_> {
             let index = index.u32();
             let leaf = match roster.leaf(index).filter(|_| !removed.contains(&index)) {
                 Some(old) if index == signer.u32() => match committer.take() {
-                    Some((claims, new_link_key)) => {
-                        let link_key = new_link_key
+                    Some(renewed) => {
+                        let link_key = renewed
+                            .link_key
                             .unwrap_or_else(|| old.encrypted_identity_link_key.to_vec());
-                        claims
+                        renewed
+                            .claims
                             .into_leaf(service, index, &link_key)?
                             .with_content_of(old)
                     }
@@ -395,7 +397,7 @@ impl Attempt<'_> {
                 .iter()
                 .map(|leaf| PendingRemoval {
                     leaf: *leaf,
-                    by_service: true,
+                    renewed_by_service: true,
                 })
                 .collect();
             next.proposals_version = Some(version);
@@ -412,6 +414,9 @@ impl Attempt<'_> {
         let mut recovery_records = Vec::new();
         if let Some(next_key) = &self.next_key {
             recovery_records = join::recovery_records(service, &next, next_key)?;
+        } else if let Some(secret) = self.joiner_recovery_secret {
+            let secret = RecoverySecret::from(secret);
+            recovery_records.push(join::sealed_recovery_record(service, &secret, key)?);
         }
         Ok(Advance {
             group: service.rows().group(&self.group_id),
@@ -449,7 +454,10 @@ fn self_check(service: &DeliveryService, roster: &Roster<'_>, tree: &Tree) -> Re
 }
 
 /// Roster and tree have the same leaves, keys, pseudonyms and capabilities.
-fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What differs.
+pub fn roster_is_tree(roster: &Roster<'_>, tree: &Tree) -> Result<(), &'static str> {
     use crypto::credential::PseudonymousCredential;
     if roster.epoch != tree.group.group_context().epoch().as_u64() {
         return Err("self-check: epoch");

@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod memory;
+pub mod postgres;
 pub mod rocks;
 
 use async_trait::async_trait;
@@ -299,7 +300,8 @@ pub trait Store: Send + Sync + 'static {
     async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Invariant: a group id is reserved once. [`StoreError::Taken`] if the id is reserved or in use. An
-    /// earlier reservation counts from the day before on, so none may be good for longer than that.
+    /// earlier reservation counts from the day before on, so none may be good for longer than that; one
+    /// that does not count any more may go.
     async fn reserve_group(
         &self,
         reservation: Reservation,

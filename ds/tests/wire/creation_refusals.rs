@@ -400,3 +400,19 @@ async fn a_members_commit_is_no_join_and_a_join_is_no_members_commit() {
         ProblemType::InvalidCommit
     );
 }
+
+/// A creation with this context, which must be refused.
+pub(crate) async fn refused_context(
+    service: &Service,
+    client: &mut Client,
+    kind: GroupKind,
+    leaf: crate::support::client::Leaf,
+    context: Vec<openmls::prelude::Extension>,
+) -> ProblemType {
+    let key = copy(&leaf.signer.0);
+    let id = reserve(service, &key).await;
+    let creation = client.draft_group_with(id, kind, leaf, context);
+    service
+        .refusal(Operation::CreateGroup, &key, &creation.request)
+        .await
+}

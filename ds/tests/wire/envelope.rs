@@ -350,3 +350,63 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
     let reply = service.http(at("GET", Operation::SendMessage.path())).await;
     assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
 }
+
+/// `make fuzz` sets it.
+fn cases() -> usize {
+    std::env::var("PROPTEST_CASES").map_or(60, |cases| cases.parse().unwrap())
+}
+
+/// A body with bytes changed, cut out or doubled somewhere.
+fn damaged(body: &[u8]) -> Vec<u8> {
+    let roll = |sides: usize| {
+        let random = u64::from_be_bytes(crypto::random().unwrap());
+        usize::try_from(random % u64::try_from(sides.max(1)).unwrap()).unwrap()
+    };
+    let mut damaged = body.to_vec();
+    for _ in 0..=roll(3) {
+        let at = roll(damaged.len());
+        let end = (at + roll(9)).min(damaged.len());
+        match roll(4) {
+            0 => damaged.truncate(at),
+            1 => {
+                damaged.drain(at..end);
+            }
+            2 => {
+                let again = damaged[at..end].to_vec();
+                damaged.splice(at..at, again);
+            }
+            _ => {
+                let changed: [u8; 8] = crypto::random().unwrap();
+                for (byte, new) in damaged[at..end].iter_mut().zip(changed) {
+                    *byte = new;
+                }
+            }
+        }
+    }
+    damaged
+}
+
+#[tokio::test]
+async fn arbitrary_bodies_in_a_valid_envelope_are_refused_without_a_trace() {
+    let service = free_service();
+    let samples = samples(&service).await;
+    for sample in &samples {
+        for _ in 0..cases() {
+            let mut draft = sample.draft.clone();
+            draft.body = damaged(&draft.body);
+            let before = service.store.transitions();
+            let reply = service
+                .post(draft.operation, &draft.signed(&sample.key))
+                .await;
+            assert!(
+                reply.status.as_u16() < 500,
+                "{:?}: {}",
+                draft.operation,
+                reply.status
+            );
+            if reply.status != StatusCode::OK {
+                assert_eq!(service.store.transitions(), before, "{:?}", draft.operation);
+            }
+        }
+    }
+}

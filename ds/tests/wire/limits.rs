@@ -4,18 +4,22 @@ use ds::limits::RequestLimits;
 use protocol::Operation;
 use protocol::codec::opaque;
 use protocol::delivery::Payload;
-use protocol::groups::{GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse};
+use protocol::groups::{
+    Accepted, GroupKind, JoinPermit, MessageAccepted, ReserveGroupIdRequest, ReserveGroupIdResponse,
+};
+use protocol::ids::GroupId;
 use protocol::key_packages::PublishKeyPackagesRequest;
 use protocol::problem::ProblemType;
-use protocol::queues::{FetchQueueResponse, MAX_FETCH};
+use protocol::queues::{BlockGroupRequest, FetchQueueResponse, MAX_BLOCKED_GROUPS, MAX_FETCH};
 
-use crate::support::client::Client;
-use crate::support::commits::{Commit, Plan};
+use crate::support::client::{Client, Flaw};
+use crate::support::commits::{Commit, JoinPlan, Plan};
 use crate::support::inbox::Event;
 use crate::support::request::{copy, fresh_key};
-use crate::support::samples::set;
+use crate::support::samples::{join_proposal, set};
 use crate::support::scenes::pair;
-use crate::support::{Engine, Service, on_every_engine};
+use crate::support::{Engine, Service, Setup, on_every_engine};
+use crypto::leaf_authorization::AuthorizedJoin;
 
 on_every_engine! {
     long_messages_are_fetched_in_answers_that_a_gateway_passes
@@ -158,4 +162,104 @@ async fn a_key_package_set_is_bounded() {
         .refusal(Operation::PublishKeyPackages, &fresh_key(), &publication)
         .await;
     assert_eq!(problem, ProblemType::LimitExceeded);
+}
+
+fn service_with(change: impl FnOnce(&mut RequestLimits)) -> Service {
+    let mut setup = Setup::on(Engine::Memory);
+    change(&mut setup.limits);
+    Service::with(setup)
+}
+
+#[tokio::test]
+async fn a_group_has_no_more_members_than_its_bound_however_they_come() {
+    let service = service_with(|limits| limits.members = 2);
+    let (mut alice, mut bob, id) = pair(&service).await;
+    let mut carol = Client::new(&service).await;
+    let plan = Plan::add([carol.invitee(&service)]);
+    assert_eq!(
+        alice.refused(&service, &id, plan).await,
+        ProblemType::LimitExceeded
+    );
+    let leaf = carol.leaf_of_user(&service, Flaw::None, &bob.user(&id));
+    let word = bob.authorize(&service, &id, AuthorizedJoin::Client, &leaf.signer.0);
+    let group = alice.group(&id);
+    let plan = JoinPlan::with(JoinPermit::Client(word), group.state_key, group.wrapper);
+    let join = carol.join_externally(&service, &id, leaf, plan).await;
+    assert_eq!(
+        service
+            .refused_at_cost(Operation::ExternalJoin, &join.signed(&service))
+            .await,
+        ProblemType::LimitExceeded
+    );
+    alice.commit(&service, &id, Plan::remove([1])).await;
+    bob.receive(&service).await;
+    let plan = Plan::add([carol.invitee(&service)]);
+    alice.commit(&service, &id, plan).await;
+}
+
+#[tokio::test]
+async fn a_commit_covers_no_more_proposals_than_its_bound() {
+    let service = service_with(|limits| limits.proposals = 1);
+    let (mut alice, _, id) = pair(&service).await;
+    let mut carol = Client::new(&service).await;
+    let plan = Plan::add([carol.invitee(&service), carol.invitee(&service)]);
+    assert_eq!(
+        alice.refused(&service, &id, plan).await,
+        ProblemType::LimitExceeded
+    );
+    let plan = Plan::add([carol.invitee(&service)]);
+    alice.commit(&service, &id, plan).await;
+}
+
+#[tokio::test]
+async fn pending_proposals_are_bounded_in_number_and_length() {
+    let service = service_with(|limits| {
+        limits.pending_proposals = 1;
+        limits.proposal_bytes = 4000;
+    });
+    let (alice, _, id) = pair(&service).await;
+    let mut carol = Client::new(&service).await;
+    let sample = join_proposal(&service, &alice, &mut carol, &id);
+    let reply = service.pay(Operation::Propose, &sample.signed()).await;
+    let _: MessageAccepted = reply.accepted();
+    let sample = join_proposal(&service, &alice, &mut carol, &id);
+    assert_eq!(
+        service.refused(Operation::Propose, &sample.signed()).await,
+        ProblemType::LimitExceeded
+    );
+    let request = alice.self_remove_request(&service, &id, vec![0; 4001]);
+    assert_eq!(
+        service.refused(Operation::SelfRemove, &request).await,
+        ProblemType::LimitExceeded
+    );
+}
+
+#[tokio::test]
+async fn a_queue_blocks_a_bounded_number_of_groups() {
+    let service = Service::start(Engine::Memory);
+    let client = Client::new(&service).await;
+    let body = |number: usize| {
+        let mut group_id = [0; 16];
+        group_id[..8].copy_from_slice(&number.to_be_bytes());
+        BlockGroupRequest {
+            queue_id: client.queue,
+            group_id: GroupId(group_id),
+            blocked: 1,
+        }
+    };
+    for number in 0..MAX_BLOCKED_GROUPS {
+        let _: Accepted = service
+            .call(Operation::BlockGroup, &client.queue_owner, &body(number))
+            .await;
+    }
+    let owner = &client.queue_owner;
+    assert_eq!(
+        service
+            .refusal(Operation::BlockGroup, owner, &body(MAX_BLOCKED_GROUPS))
+            .await,
+        ProblemType::LimitExceeded
+    );
+    // One that is blocked already is none more.
+    service.clock.advance(1);
+    let _: Accepted = service.call(Operation::BlockGroup, owner, &body(3)).await;
 }

@@ -21,7 +21,7 @@ on_every_engine! {
     an_offline_member_crosses_several_rotations
 }
 
-async fn recovered_key(
+pub(crate) async fn recovered_key(
     service: &Service,
     secret: &crypto::keys::RecoverySecret,
 ) -> Option<[u8; 32]> {
@@ -50,7 +50,11 @@ async fn recovered_key(
     Some(opened.as_slice().try_into().unwrap())
 }
 
-async fn set_recovery_secret(service: &Service, client: &Client, id: &protocol::ids::GroupId) {
+pub(crate) async fn set_recovery_secret(
+    service: &Service,
+    client: &Client,
+    id: &protocol::ids::GroupId,
+) {
     let body = SetRecoverySecretRequest {
         group_id: *id,
         state_key: WireSecret::new(client.group(id).state_key),

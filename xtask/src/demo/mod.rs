@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::stack::{Interrupts, Layout, LogLevel, Ports, Stack};
+use crate::stack::{Interrupts, Layout, LogLevel, Ports, Stack, StoreEngine};
 use progress::Progress;
 
 /// `cargo xtask demo`.
@@ -35,7 +35,13 @@ async fn show(directory: &Path) -> Result<()> {
     progress.chapter("Four services, run by three operators");
     let layout = Layout::prepare(&directory.join("stack"))?;
     // As verbose as can be: what the logs must not hold is looked for in them, too.
-    let stack = Stack::start(layout, Ports::free()?, LogLevel::Trace).await?;
+    let stack = Stack::start(
+        layout,
+        Ports::free()?,
+        LogLevel::Trace,
+        StoreEngine::default(),
+    )
+    .await?;
     progress.done("relay, gateway, delivery service and issuer are processes on loopback");
 
     let mut seen = operators::Observation::default();

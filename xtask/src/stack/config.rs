@@ -6,6 +6,7 @@ use anyhow::Result;
 use toml::{Table, Value, toml};
 
 use super::accounts::{AUDIENCE, Accounts, ISSUER};
+use super::database::Database;
 use super::{Layout, LogLevel, Ports, Service, write_whole};
 
 /// How long a service may take to end.
@@ -21,12 +22,13 @@ pub(super) fn write(
     ports: Ports,
     log: LogLevel,
     accounts: &Accounts,
+    database: Option<&Database>,
 ) -> Result<()> {
     for service in Service::ALL {
         let mut config = match service {
             Service::Relay => relay(ports),
             Service::Gateway => gateway(layout, ports),
-            Service::Ds => ds(layout, ports),
+            Service::Ds => ds(layout, ports, database),
             Service::Issuer => issuer(layout, accounts),
         };
         config.insert("listen".into(), ports.of(service).to_string().into());
@@ -79,7 +81,7 @@ fn gateway(layout: &Layout, ports: Ports) -> Table {
     config
 }
 
-fn ds(layout: &Layout, ports: Ports) -> Table {
+fn ds(layout: &Layout, ports: Ports, database: Option<&Database>) -> Table {
     let keys = layout.keys(Service::Ds);
     let mut issuer = Table::new();
     issuer.insert("name".into(), ISSUER_NAME.into());
@@ -92,13 +94,27 @@ fn ds(layout: &Layout, ports: Ports) -> Table {
     let mut config = Table::new();
     config.insert("domain".into(), DOMAIN.into());
     config.insert("self_check".into(), true.into());
-    let mut store = toml! { engine = "rocksdb" };
-    store.insert("directory".into(), path(&layout.data(Service::Ds)));
-    config.insert("store".into(), store.into());
+    config.insert("store".into(), store(layout, database).into());
     config.insert("service_key_file".into(), path(&keys.join("service-keys")));
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
     config.insert("issuer".into(), issuer.into());
     config
+}
+
+fn store(layout: &Layout, database: Option<&Database>) -> Table {
+    let Some(database) = database else {
+        let mut store = toml! { engine = "rocksdb" };
+        store.insert("directory".into(), path(&layout.data(Service::Ds)));
+        return store;
+    };
+    let mut store = toml! {
+        engine = "postgres"
+        user = "mimimi"
+        database = "mimimi"
+    };
+    store.insert("host".into(), path(&database.socket_directory));
+    store.insert("password_file".into(), path(&database.password_file));
+    store
 }
 
 fn issuer(layout: &Layout, known: &Accounts) -> Table {

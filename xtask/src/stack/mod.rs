@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/stack.json    where everything is; there while all four are up
-//! DIR/data/SERVICE  what the service stores
+//! DIR/data/SERVICE  what the service stores (with `--store postgres`: DIR/data/ds/postgres)
 //! DIR/keys/SERVICE  what it must keep apart from that: key files
 //! DIR/accounts/     ten account tokens
 //! DIR/config/, DIR/logs/
@@ -13,6 +13,7 @@
 
 mod accounts;
 mod config;
+mod database;
 mod supervisor;
 
 use std::fmt;
@@ -33,6 +34,16 @@ pub struct Settings {
     /// See [`Ports`].
     pub port: u16,
     pub log: LogLevel,
+    pub store: StoreEngine,
+}
+
+/// Where the delivery service keeps its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreEngine {
+    #[default]
+    Rocksdb,
+    /// On a server that is started with the stack.
+    Postgres,
 }
 
 /// The most verbose level that the services log.
@@ -282,7 +293,7 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let layout = Layout::prepare(&settings.dir)?;
     println!("starting the stack in {}", layout.root.display());
     let ports = Ports::from(settings.port)?;
-    let starting = Stack::start(layout.clone(), ports, settings.log);
+    let starting = Stack::start(layout.clone(), ports, settings.log, settings.store);
     let stack = tokio::select! {
         started = starting => started?,
         () = interrupts.next() => return Ok(()),

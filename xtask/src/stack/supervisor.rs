@@ -12,7 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Layout, LogLevel, Ports, Service, accounts, config, description, write_whole};
+use super::database::Database;
+use super::{
+    Layout, LogLevel, Ports, Service, StoreEngine, accounts, config, description, write_whole,
+};
 use crate::{http, launch};
 
 /// A service asks for what the ones before it have: the delivery service for the issuer's keys.
@@ -45,6 +48,8 @@ pub struct Stack {
     supervisors: Vec<(Service, Supervisor)>,
     /// Rewrites stack.json when a service has a new process.
     scribe: JoinHandle<()>,
+    /// Ends after the services.
+    database: Option<Database>,
     /// Held as long as the stack runs.
     _lock: File,
 }
@@ -72,7 +77,12 @@ impl Stack {
     /// # Errors
     /// Another stack runs there, a port is taken, a binary is missing, or a service does not
     /// become ready.
-    pub async fn start(layout: Layout, ports: Ports, log: LogLevel) -> Result<Self> {
+    pub async fn start(
+        layout: Layout,
+        ports: Ports,
+        log: LogLevel,
+        store: StoreEngine,
+    ) -> Result<Self> {
         let lock = layout.lock()?;
         if let Some(address) = ports.in_use() {
             bail!(
@@ -82,7 +92,11 @@ impl Stack {
         // It says that the stack is up; one that was left behind by a kill would be wrong.
         let _ = std::fs::remove_file(layout.stack_json());
         let accounts = accounts::prepare(&layout.root.join("accounts"))?;
-        config::write(&layout, ports, log, &accounts)?;
+        let database = match store {
+            StoreEngine::Rocksdb => None,
+            StoreEngine::Postgres => Some(Database::start(&layout).await?),
+        };
+        config::write(&layout, ports, log, &accounts, database.as_ref())?;
         let mut supervisors = Vec::new();
         for service in START_ORDER {
             let program = Program::new(&layout, ports, service)?;
@@ -108,6 +122,7 @@ impl Stack {
             layout,
             supervisors,
             scribe: tokio::spawn(scribe.run()),
+            database,
             _lock: lock,
         })
     }
@@ -160,6 +175,9 @@ impl Stack {
                     let _ = (&mut supervisor.task).await;
                 }
             }
+        }
+        if let Some(database) = self.database.take() {
+            database.stop().await;
         }
     }
 }

@@ -80,6 +80,97 @@ pub(crate) enum Command {
     },
     /// The wallet of Privacy Pass tokens
     Tokens,
+    #[command(flatten)]
+    Account(AccountCommand),
+    /// Make a client out of a backup, in a home directory that has none
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// File with its passphrase
+        #[arg(
+            long,
+            value_name = "FILE",
+            required_unless_present = "recovery_key_file"
+        )]
+        passphrase_file: Option<PathBuf>,
+        /// File with its recovery key
+        #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+        recovery_key_file: Option<PathBuf>,
+    },
+    /// Leave all groups and contacts, delete everything of this user at the service and here
+    DeleteAccount {
+        /// Really
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+/// Devices, consent, backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// On a new device, after init: show the code that makes it a device of a user
+    Link {
+        /// What to call it
+        #[arg(long, default_value = "second")]
+        name: String,
+    },
+    /// On a device of the user: link the device that shows this code
+    LinkApprove {
+        /// The code
+        code: String,
+        /// The number on the new device's screen: twenty digits
+        #[arg(required = true, num_args = 1..=4)]
+        number: Vec<String>,
+    },
+    /// On the new device: finish, if this is the number that the other device shows
+    LinkComplete {
+        /// Twenty digits
+        #[arg(required = true, num_args = 1..=4)]
+        number: Vec<String>,
+        /// Wait this long for the other device
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u32,
+    },
+    /// This user's devices
+    Devices,
+    /// Remove a device that was lost
+    RemoveDevice {
+        /// As `devices` shows it
+        name: String,
+    },
+    /// Forget a connection request
+    Decline {
+        /// As `requests` shows it
+        id: String,
+    },
+    /// Take a connection request back that was not answered
+    Cancel {
+        /// Whom it went to
+        name: String,
+    },
+    /// End a connection: the contact can add this user to nothing any more
+    Disconnect {
+        /// Their handle
+        contact: String,
+    },
+    /// Take nothing more from a group or a contact
+    Block {
+        /// Name of the group or the contact
+        name: String,
+    },
+    /// Take from a blocked group or contact again
+    Unblock {
+        /// Name of the group or the contact
+        name: String,
+    },
+    /// Write an encrypted backup; without a passphrase a recovery key is shown
+    Backup {
+        /// Must not exist yet
+        file: PathBuf,
+        /// File with a passphrase
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +180,8 @@ pub(crate) enum HandleCommand {
         /// 1 to 64 of the characters a-z 0-9 . _ -
         name: String,
     },
+    /// Give the handle up: nobody can ask for a connection any more
+    Delete,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,6 +241,20 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert!(arguments.json && arguments.home.is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn numbers_may_be_typed_in_groups_and_deletion_must_be_meant() {
+        for line in [
+            "mimimi link-approve CODE 12345 67890 12345 67890",
+            "mimimi link-approve CODE 12345678901234567890",
+            "mimimi link-complete 12345 67890 12345 67890 --wait 3",
+            "mimimi delete-account --yes",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Arguments::try_parse_from(["mimimi", "delete-account"]).is_err());
+        assert!(Arguments::try_parse_from(["mimimi", "restore", "f"]).is_err());
     }
 
     #[test]

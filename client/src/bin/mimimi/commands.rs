@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use client::{Client, Endpoints, Error, Event, LocalError, Options, StoredEvent, UsageError};
 use serde_json::{Value, json};
 
+use crate::account;
 use crate::arguments::{Arguments, Command, GroupCommand, HandleCommand};
 use crate::group_operations;
 
@@ -47,7 +48,22 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     {
         return init(&home, stack, account_token).await?.print(json);
     }
+    if let Command::Restore {
+        file,
+        passphrase_file,
+        recovery_key_file,
+    } = &arguments.command
+    {
+        let keys = (passphrase_file.as_deref(), recovery_key_file.as_deref());
+        return account::restore(&home, file, keys.0, keys.1)
+            .await?
+            .print(json);
+    }
     let mut client = Client::open(&home, Options::default()).await?;
+    if let Command::DeleteAccount { .. } = arguments.command {
+        client.delete_account().await?;
+        return Output::new(json!({ "deleted": true }), ["nothing is left".to_owned()]).print(json);
+    }
     if let Command::Receive { wait } = arguments.command {
         let events = client.receive(wait.saturating_mul(1000)).await?;
         received(&events).print(json)?;
@@ -69,7 +85,7 @@ fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
         .ok_or_else(|| UsageError::NotInitialised.into())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| LocalError::File(error).into())
 }
 
@@ -89,7 +105,20 @@ async fn init(home: &Path, stack: &Path, account_token: &Path) -> Result<Output,
 
 async fn execute(client: &mut Client, command: Command) -> Result<Output, Error> {
     Ok(match command {
-        Command::Init { .. } | Command::Receive { .. } => Output::new(Value::Null, []),
+        Command::Init { .. }
+        | Command::Receive { .. }
+        | Command::Restore { .. }
+        | Command::DeleteAccount { .. } => Output::new(Value::Null, []),
+        Command::Account(command) => account::execute(client, command).await?,
+        Command::Handle {
+            command: HandleCommand::Delete,
+        } => {
+            client.delete_handle().await?;
+            Output::new(
+                json!({ "deleted": true }),
+                ["the handle is given up".to_owned()],
+            )
+        }
         Command::Handle {
             command: HandleCommand::Register { name },
         } => {
@@ -260,6 +289,9 @@ fn line(event: &Event) -> String {
             format!("{name} asks for a connection: mimimi requests --accept {id}")
         }
         Event::Connected { name } => format!("{name} is a contact now"),
+        Event::Disconnected { name } => format!("{name} has ended the connection"),
+        Event::DeviceLinked { name } => format!("{name} is a device of yours now"),
+        Event::DeviceRemoved { name } => format!("{name} is no device of yours any more"),
         Event::GroupLost { group } => {
             format!("{group} cannot be followed any more: ask to be added again")
         }

@@ -6,6 +6,7 @@
     reason = "this is a program for a terminal"
 )]
 
+mod account;
 mod arguments;
 mod commands;
 mod group_operations;

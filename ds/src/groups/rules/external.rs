@@ -34,13 +34,13 @@ pub(super) fn judge(
     if removed_by_value != replaced {
         return Err(ProblemType::InvalidCommit.into());
     }
-    // Self-removes can be covered, and must be; the service's own proposals it makes again.
+    // SelfRemoves can be covered, and must be; other removals the service proposes again.
     let removed = case.removed();
     if case
         .roster
         .pending_removals
         .iter()
-        .any(|pending| !pending.by_service && !removed.contains(&pending.leaf))
+        .any(|pending| !pending.renewed_by_service && !removed.contains(&pending.leaf))
     {
         return Err(ProblemType::PendingProposals.into());
     }

@@ -11,7 +11,7 @@ use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use tls_codec::{TlsDeserializeBytes, TlsSize, VLBytes};
 
-use super::{Case, Effect, LeafClaims, leaving};
+use super::{Case, Effect, LeafClaims, RenewedLeaf, leaving};
 use crate::error::DsError;
 use crate::groups::SUPPORTED_CIPHERSUITES;
 use crate::groups::roster::Leaf;
@@ -358,7 +358,7 @@ fn committers_leaf(
     case: &Case<'_>,
     committer: &Leaf<'_>,
     link_key: Option<&[u8]>,
-) -> Result<Option<(LeafClaims, Option<Vec<u8>>)>, DsError> {
+) -> Result<Option<RenewedLeaf>, DsError> {
     let Some(leaf) = case.staged.update_path_leaf_node() else {
         return if link_key.is_none() {
             Ok(None)
@@ -392,5 +392,8 @@ fn committers_leaf(
     if pseudonym_changed && (shared || listed || case.roster.has_user(&claims.user_pseudonym)) {
         return Err(ProblemType::NotAllowed.into());
     }
-    Ok(Some((claims, link_key.map(<[u8]>::to_vec))))
+    Ok(Some(RenewedLeaf {
+        claims,
+        link_key: link_key.map(<[u8]>::to_vec),
+    }))
 }

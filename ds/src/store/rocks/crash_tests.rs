@@ -12,6 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use crypto::rows::Row;
+
 use super::Rocks;
 use super::tables::Table;
 use crate::store::{
@@ -25,17 +28,47 @@ const DIRECTORY: &str = "STORE_CRASH_TEST_DIRECTORY";
 /// Which child it is: rows of different children differ.
 const RUN: &str = "STORE_CRASH_TEST_RUN";
 const RUNS: u64 = 8;
-const WORKERS: u64 = 4;
+pub(in crate::store) const WORKERS: u64 = 4;
 const DAY: u32 = 20_000;
 /// Transitions that a worker does over and over, each round on rows of its own.
-const STEPS: u64 = 13;
+pub(in crate::store) const STEPS: u64 = 13;
 
 /// One transition: which child, which worker, how many before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    run: u64,
-    worker: u64,
-    number: u64,
+pub(in crate::store) struct Place {
+    pub(in crate::store) run: u64,
+    pub(in crate::store) worker: u64,
+    pub(in crate::store) number: u64,
+}
+
+/// What the port does not tell without a change.
+#[async_trait]
+pub(in crate::store) trait Inspected: Store {
+    /// Whether the group's row is there, or the tombstone in its place.
+    async fn has_group_row(&self, group: &Row) -> bool;
+    /// Whether the group was deleted, by each part that it has left: all of them must say the same.
+    async fn deletion_traces(&self, group: &Row) -> Vec<bool>;
+    async fn has_pool(&self, pool: &Row) -> bool;
+}
+
+#[async_trait]
+impl Inspected for Rocks {
+    async fn has_group_row(&self, group: &Row) -> bool {
+        self.engine.has(Table::Groups, group).unwrap()
+    }
+
+    async fn deletion_traces(&self, group: &Row) -> Vec<bool> {
+        let left = self.engine.value(Table::Groups, group).unwrap();
+        let mut traces = vec![left.unwrap() == super::tables::TOMBSTONE];
+        for table in [Table::Trees, Table::Proposals] {
+            traces.push(!self.engine.has(table, group).unwrap());
+        }
+        traces
+    }
+
+    async fn has_pool(&self, pool: &Row) -> bool {
+        self.engine.has(Table::Pools, pool).unwrap()
+    }
 }
 
 impl Place {
@@ -106,7 +139,7 @@ impl Place {
         }
     }
 
-    async fn carry_out(self, store: &Rocks) -> Result<(), StoreError> {
+    pub(in crate::store) async fn carry_out(self, store: &dyn Store) -> Result<(), StoreError> {
         let (group, owner_tag, receipt) = (self.row(0), [1; 32], self.receipt());
         match self.step() {
             0 => {
@@ -222,7 +255,7 @@ impl Place {
     }
 
     /// Whether this later step of the round, which takes the traces of others along, happened.
-    async fn went_on_to(self, step: u64, store: &Rocks) -> bool {
+    async fn went_on_to(self, step: u64, store: &dyn Inspected) -> bool {
         let later = Place {
             number: self.number - self.step() + step,
             ..self
@@ -232,7 +265,7 @@ impl Place {
     }
 
     /// Whether the transition happened, by each of its traces: all of them must say the same.
-    async fn traces(self, store: &Rocks) -> Vec<bool> {
+    pub(in crate::store) async fn traces(self, store: &dyn Inspected) -> Vec<bool> {
         let mut traces = Vec::new();
         if self.step() != 4 {
             let Receipt { spends, result } = self.receipt();
@@ -244,20 +277,13 @@ impl Place {
                     .is_none_or(|recorded| *recorded == result.sealed)
             );
             traces.push(recorded.is_some());
-            let spent = store
-                .engine
-                .has(Table::Spent, &super::tables::spent_key(&spends[0]))
-                .unwrap();
-            traces.push(spent);
+            traces.push(store.is_spent(spends).await.unwrap());
         }
         match self.step() {
             0 => {
                 // Consumed by the next step; the row of the group stays for ever.
-                let reservation = super::tables::day_key(&self.at(0));
-                traces.push(
-                    self.has_row(store, Table::Reservations, &reservation)
-                        || self.has_row(store, Table::Groups, &self.row(0)),
-                );
+                let reserved = store.reservation(vec![self.at(0)]).await.unwrap();
+                traces.push(reserved.is_some() || store.has_group_row(&self.row(0)).await);
             }
             1 => {
                 let first = self.is_group(store, (10, 10, 11), None).await;
@@ -333,17 +359,13 @@ impl Place {
             }
             9 => traces.push(store.queue(self.row(0)).await.unwrap() == Some(self.value(90))),
             10 => {
-                traces.push(!self.has_row(store, Table::Pools, &self.row(1)));
+                traces.push(!store.has_pool(&self.row(1)).await);
                 let last_resort = store.claimable_set(self.row(1), 2, DAY, 0).await.unwrap();
                 traces.push(last_resort.is_none());
             }
             11 => traces.push(store.handle(self.row(0)).await.unwrap().is_none()),
             _ => {
-                let group = self.row(0);
-                let rest = [Table::Trees, Table::Proposals];
-                traces.extend(rest.map(|table| !self.has_row(store, table, &group)));
-                let left = store.engine.value(Table::Groups, &group).unwrap();
-                traces.push(left.unwrap() == super::tables::TOMBSTONE);
+                traces.extend(store.deletion_traces(&self.row(0)).await);
                 let record = store.join_record(vec![self.at(20)]).await.unwrap();
                 traces.push(record.is_none());
                 let record = store.recovery_record(self.row(20)).await.unwrap();
@@ -354,7 +376,7 @@ impl Place {
         traces
     }
 
-    async fn entries(self, store: &Rocks, kind: u8) -> [bool; 2] {
+    async fn entries(self, store: &dyn Inspected, kind: u8) -> [bool; 2] {
         let there = store
             .entries(vec![self.at(kind), self.at(kind + 1)])
             .await
@@ -370,12 +392,13 @@ impl Place {
         })
     }
 
-    fn has_row(self, store: &Rocks, table: Table, key: &[u8]) -> bool {
-        store.engine.has(table, key).unwrap()
-    }
-
     /// Whether the group is there with this version, roster and tree, and these proposals.
-    async fn is_group(self, store: &Rocks, parts: (u8, u8, u8), proposals: Option<u8>) -> bool {
+    async fn is_group(
+        self,
+        store: &dyn Inspected,
+        parts: (u8, u8, u8),
+        proposals: Option<u8>,
+    ) -> bool {
         let (version, roster, tree) = parts;
         let (roster, tree) = (self.value(roster), Some(self.value(tree)));
         let proposals = proposals.map(|kind| self.value(kind));

@@ -12,7 +12,7 @@
 //!   opened again, and then the transition is there as a whole or not at all. The result record tells.
 
 #[cfg(test)]
-mod crash_tests;
+pub(in crate::store) mod crash_tests;
 mod pools;
 mod queues;
 mod reads;
@@ -104,6 +104,20 @@ impl Rocks {
             .collect()
     }
 
+    /// Exact number of rows of each table, by its name: reads all of them, for tests and tools.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    pub async fn count_rows(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        self.blocking(|engine| {
+            Table::ALL
+                .iter()
+                .map(|table| Ok((table.name(), engine.count_rows(*table)?)))
+                .collect()
+        })
+        .await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
@@ -170,6 +184,18 @@ impl Engine {
             .property_int_value_cf(self.table(table)?, property)
             .map_err(failed)?;
         Ok(rows.unwrap_or(0))
+    }
+
+    fn count_rows(&self, table: Table) -> Result<u64, StoreError> {
+        let mut rows = self.db.raw_iterator_cf(self.table(table)?);
+        let mut count = 0u64;
+        rows.seek_to_first();
+        while rows.valid() {
+            count = count.saturating_add(1);
+            rows.next();
+        }
+        rows.status().map_err(failed)?;
+        Ok(count)
     }
 
     fn table(&self, table: Table) -> Result<&ColumnFamily, StoreError> {

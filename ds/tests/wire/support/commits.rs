@@ -2,23 +2,25 @@
 
 use crypto::credential::wrap_link_key;
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
+use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::sealing::{self, Place};
 use openmls::group::GroupContext;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
     Extension, ExtensionType, Extensions, LeafNodeIndex, LeafNodeParameters, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, Proposal,
-    ProtocolMessage, RatchetTreeIn,
+    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, OpenMlsProvider as _, ProtocolMessage,
+    RatchetTreeIn,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
     CommitAad, CommitRequest, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    ExternalJoinRequest, JoinPermit, MessageAccepted, PartialGroupInfo, ProposalRequest,
-    WelcomeUpload,
+    ExternalJoinRequest, JoinPermit, LeafAuthorization, MessageAccepted, PartialGroupInfo,
+    ProposalRequest, WelcomeUpload,
 };
 use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
 
 use super::Service;
@@ -29,6 +31,8 @@ use super::client::{
 use super::inbox::protocol_message;
 use super::request::{Draft, copy, fresh_key};
 
+pub const HOUR_MS: u64 = 3_600_000;
+
 /// What a commit is to do.
 pub struct Plan {
     pub operation: Operation,
@@ -38,7 +42,6 @@ pub struct Plan {
     pub self_update: bool,
     pub rotates: bool,
     pub context: Option<Extensions<GroupContext>>,
-    pub proposals: Vec<Proposal>,
     /// Whether the pending proposals that the client knows are covered.
     pub covers_pending: bool,
     /// In place of the honest one.
@@ -55,7 +58,6 @@ impl Plan {
             self_update: false,
             rotates: false,
             context: None,
-            proposals: Vec::new(),
             covers_pending: true,
             aad: None,
         }
@@ -112,11 +114,6 @@ impl Plan {
     /// Covers nothing that is pending.
     pub fn alone(mut self) -> Self {
         self.covers_pending = false;
-        self
-    }
-
-    pub fn and_propose(mut self, proposal: Proposal) -> Self {
-        self.proposals.push(proposal);
         self
     }
 
@@ -226,6 +223,7 @@ impl ExternalJoin {
 }
 
 /// What an external commit into a group says beside MLS.
+#[derive(Debug)]
 pub struct JoinPlan {
     pub state_key: [u8; 32],
     pub wrapper: [u8; 32],
@@ -303,7 +301,6 @@ impl Client {
             .commit_builder()
             .force_self_update(plan.self_update)
             .consume_proposal_store(plan.covers_pending)
-            .add_proposals(plan.proposals)
             .propose_adds(plan.adds.into_iter().map(|invitee| invitee.key_package))
             .propose_removals(plan.removals.into_iter().map(LeafNodeIndex::new));
         if let Some(context) = plan.context {
@@ -368,6 +365,34 @@ impl Client {
 
     pub fn commit_request(&self, service: &Service, commit: &Commit) -> Vec<u8> {
         self.leaf_request(service, &commit.group, commit.operation, commit.body())
+    }
+
+    /// Posts a commit that must be refused and must change nothing, and gives it up.
+    pub async fn refused(&mut self, service: &Service, id: &GroupId, plan: Plan) -> ProblemType {
+        let commit = self.stage(id, plan);
+        let request = self.commit_request(service, &commit);
+        let problem = service.refused(commit.operation, &request).await;
+        self.abandon(id);
+        problem
+    }
+
+    /// Its leaf's word for another signature key, good for an hour.
+    pub fn authorize(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        join: AuthorizedJoin,
+        new_key: &crypto::sign::LeafKeyPair,
+    ) -> LeafAuthorization {
+        let group = self.group(id);
+        leaf_authorization::authorize(
+            &group.signer.0,
+            id,
+            join,
+            group.mls.own_leaf_index().u32(),
+            service.now() + HOUR_MS,
+            &new_key.public(),
+        )
     }
 
     pub fn abandon(&mut self, id: &GroupId) {
@@ -435,16 +460,18 @@ impl Client {
             groups, provider, ..
         } = self;
         let group = groups.get_mut(id).unwrap();
+        let storage = provider.storage();
+        let before: Vec<_> = group.mls.pending_proposals().cloned().collect();
         let message = group
             .mls
             .leave_group_via_self_remove(provider, &group.signer)
             .unwrap();
-        let proposal = message.tls_serialize_detached().unwrap();
-        group
-            .mls
-            .clear_pending_proposals(provider.storage())
-            .unwrap();
-        proposal
+        // The own one counts when it comes out of the queue.
+        group.mls.clear_pending_proposals(storage).unwrap();
+        for pending in before {
+            group.mls.store_pending_proposal(storage, pending).unwrap();
+        }
+        message.tls_serialize_detached().unwrap()
     }
 
     pub fn proposal_body(&self, id: &GroupId, proposal: Vec<u8>) -> ProposalRequest {

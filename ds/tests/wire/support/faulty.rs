@@ -39,6 +39,14 @@ impl Faulty {
         self.writes.load(Ordering::SeqCst)
     }
 
+    /// Whether the failure is behind us.
+    pub fn has_failed(&self) -> bool {
+        match self.crash {
+            Some(Crash::Before(number) | Crash::After(number)) => self.writes() >= number,
+            None => false,
+        }
+    }
+
     async fn write(
         &self,
         write: impl Future<Output = Result<(), StoreError>> + Send,

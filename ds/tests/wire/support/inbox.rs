@@ -189,14 +189,12 @@ impl Client {
             ProcessedMessageContent::ProposalMessage(proposal)
             | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
                 let own = openmls::prelude::Sender::Member(group.mls.own_leaf_index());
-                if sender == own {
-                    return None;
-                }
+                // The own one too: the commit that covers it refers to it.
                 group
                     .mls
                     .store_pending_proposal(provider.storage(), *proposal)
                     .unwrap();
-                return Some(Event::Proposed);
+                return (sender != own).then_some(Event::Proposed);
             }
             other => panic!("not a message, proposal or commit: {other:?}"),
         }

@@ -4,8 +4,11 @@
 pub mod by_hand;
 pub mod client;
 pub mod commits;
+pub mod faulty;
 pub mod inbox;
 pub mod meter;
+pub mod other;
+pub mod postgres;
 pub mod request;
 pub mod samples;
 pub mod scenes;
@@ -35,6 +38,7 @@ use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
 use service::shutdown::{Shutdown, ShutdownTrigger};
 use tower::ServiceExt as _;
 
+use faulty::{Crash, Faulty};
 use request::Draft;
 use watched::Watched;
 
@@ -56,6 +60,13 @@ macro_rules! on_every_engine {
             async fn on_rocksdb() {
                 super::$name(Service::start(Engine::Rocks)).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgresql() {
+                if crate::support::postgres::is_available() {
+                    super::$name(Service::start(Engine::Postgres)).await;
+                }
+            }
         }
     )+ };
 }
@@ -65,6 +76,8 @@ pub(crate) use on_every_engine;
 pub enum Engine {
     Memory,
     Rocks,
+    /// Needs the multi-threaded runtime.
+    Postgres,
 }
 
 pub struct Setup {
@@ -73,6 +86,8 @@ pub struct Setup {
     pub allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
     pub limits: RequestLimits,
+    /// Where the store fails; clients then send the same request again.
+    pub crash: Option<Crash>,
 }
 
 pub const FREE: Prices = prices(0);
@@ -104,6 +119,7 @@ impl Setup {
             allowance: ample,
             queue_allowance: ample,
             limits: RequestLimits::default(),
+            crash: None,
         }
     }
 }
@@ -112,9 +128,13 @@ pub struct Service {
     pub domain: Arc<DeliveryService>,
     pub clock: Arc<MovedClock>,
     pub store: Arc<Watched>,
+    pub faulty: Arc<Faulty>,
     pub prices: Prices,
     pub shutdown: Shutdown,
     pub trigger: ShutdownTrigger,
+    /// As the service has them.
+    pub keys: ServiceKeys,
+    key_file: Vec<u8>,
     queue_service_key: (u8, [u8; 32]),
     external_sender: [Vec<u8>; 2],
     router: Router,
@@ -135,10 +155,46 @@ impl Service {
         let engine: Arc<dyn Store> = match setup.engine {
             Engine::Memory => Arc::new(Memory::new()),
             Engine::Rocks => Arc::new(Rocks::open(directory.path().join("store")).unwrap()),
+            Engine::Postgres => postgres::fresh_nodes::<1>().remove(0),
         };
-        let store = Arc::new(Watched::new(engine));
         // The MLS library reads the machine's clock for lifetimes: ours starts there.
         let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        Self::node(&setup, engine, clock, &keys, directory)
+    }
+
+    /// Nodes of one service: one database, one service key file.
+    pub fn nodes<const N: usize>() -> [Self; N] {
+        let setup = Setup::on(Engine::Postgres);
+        let clock = MovedClock::at(SystemClock.now_unix_ms());
+        let keys = ServiceKeys::generate_file().unwrap();
+        let nodes: Vec<_> = postgres::fresh_nodes::<N>()
+            .into_iter()
+            .map(|engine| {
+                let directory = tempfile::tempdir().unwrap();
+                Self::node(&setup, engine, Arc::clone(&clock), &keys, directory)
+            })
+            .collect();
+        nodes.try_into().ok().unwrap()
+    }
+
+    /// The same service started again over the same store, after its keys were rotated.
+    pub fn with_rotated_keys(&self, setup: &Setup) -> Self {
+        let keys = ServiceKeys::rotate_file(&self.key_file).unwrap();
+        let engine = Arc::clone(&self.store) as Arc<dyn Store>;
+        let directory = tempfile::tempdir().unwrap();
+        Self::node(setup, engine, Arc::clone(&self.clock), &keys, directory)
+    }
+
+    fn node(
+        setup: &Setup,
+        engine: Arc<dyn Store>,
+        clock: Arc<MovedClock>,
+        key_file: &[u8],
+        directory: tempfile::TempDir,
+    ) -> Self {
+        let faulty = Arc::new(Faulty::new(engine, setup.crash));
+        let store = Arc::new(Watched::new(Arc::clone(&faulty) as Arc<dyn Store>));
         let (trigger, shutdown) = Shutdown::channel();
         let settings = Settings {
             domain: DOMAIN.into(),
@@ -151,8 +207,9 @@ impl Service {
             inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
+            self_check: true,
         };
-        let keys = ServiceKeys::from_file(&ServiceKeys::generate_file().unwrap()).unwrap();
+        let keys = ServiceKeys::from_file(key_file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
         let external_sender = [Scheme::Ed25519, Scheme::EcdsaP256]
             .map(|scheme| keys.external_sender_public(scheme).unwrap());
@@ -175,9 +232,12 @@ impl Service {
             domain,
             clock,
             store,
+            faulty,
             prices: setup.prices,
             shutdown,
             trigger,
+            keys: ServiceKeys::from_file(key_file).unwrap(),
+            key_file: key_file.to_vec(),
             queue_service_key,
             external_sender,
             gateway: header,
@@ -240,8 +300,13 @@ impl Service {
         request: &[u8],
         tokens: &[HeaderValue],
     ) -> Reply {
-        self.http(self.http_request(operation.path(), request.to_vec(), tokens))
-            .await
+        let send = || self.http(self.http_request(operation.path(), request.to_vec(), tokens));
+        let reply = send().await;
+        if reply.status == StatusCode::INTERNAL_SERVER_ERROR && self.faulty.has_failed() {
+            // What a client does that got no answer.
+            return send().await;
+        }
+        reply
     }
 
     /// What an operation costs, for one claim.

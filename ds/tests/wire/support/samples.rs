@@ -2,6 +2,8 @@
 
 mod members;
 
+pub use members::{join_proposal, join_proposal_of, newcomer_proposal};
+
 use crypto::connection::sign_handle_record;
 use crypto::keys::{ConnectionToken, JoinKey, Lookup as _};
 use crypto::queue::seal_reference;

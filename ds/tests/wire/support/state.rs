@@ -5,7 +5,7 @@ use ds::groups::parts::open_roster;
 use ds::groups::roster::Roster;
 use ds::groups::transition::roster_is_tree;
 use ds::groups::tree::Tree;
-use ds::store::{Parts, Store as _};
+use ds::store::Parts;
 use protocol::groups::{InspectGroupRequest, InspectGroupResponse};
 use protocol::ids::GroupId;
 use protocol::{Operation, Wire};

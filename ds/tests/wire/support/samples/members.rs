@@ -2,6 +2,7 @@
 
 use crypto::keys::{ConnectionToken, Lookup as _};
 use crypto::queue::seal_reference;
+use crypto::sign::LeafKeyPair;
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{GroupEpoch, JoinProposal};
 use openmls_rust_crypto::MemoryStorage;
@@ -21,7 +22,7 @@ use protocol::{Operation, Wire};
 use super::{Sample, registration, set};
 use crate::support::Service;
 use crate::support::by_hand::reinit;
-use crate::support::client::{Client, Flaw};
+use crate::support::client::{Client, Flaw, Invitee, Leaf, LeafSigner};
 use crate::support::commits::Plan;
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{pair, with_second_client};
@@ -34,20 +35,42 @@ pub fn join_proposal(
     id: &GroupId,
 ) -> Sample {
     let leaf = newcomer.leaf(service);
+    join_proposal_of(service, member, newcomer, id, leaf)
+}
+
+pub fn join_proposal_of(
+    service: &Service,
+    member: &Client,
+    newcomer: &mut Client,
+    id: &GroupId,
+    leaf: Leaf,
+) -> Sample {
     let key = copy(&leaf.signer.0);
     let invitee = newcomer.invitee_with(leaf);
-    let proposal = JoinProposal::new::<MemoryStorage>(
+    let proposal = newcomer_proposal(member, &invitee, &key, id);
+    let body = ProposalRequest {
+        encrypted_identity_link_key: opaque(member.wrapped(id, &invitee.link_key)),
+        ..member.proposal_body(id, proposal)
+    };
+    Sample::by_key(service, Operation::Propose, key, &body)
+}
+
+/// An Add of the proposer itself, in the epoch of a member.
+pub fn newcomer_proposal(
+    member: &Client,
+    invitee: &Invitee,
+    key: &LeafKeyPair,
+    id: &GroupId,
+) -> Vec<u8> {
+    JoinProposal::new::<MemoryStorage>(
         invitee.key_package.clone(),
         openmls::prelude::GroupId::from_slice(&id.0),
         GroupEpoch::from(member.group(id).mls.epoch().as_u64()),
-        &crate::support::client::LeafSigner(copy(&key)),
+        &LeafSigner(copy(key)),
     )
-    .unwrap();
-    let body = ProposalRequest {
-        encrypted_identity_link_key: opaque(member.wrapped(id, &invitee.link_key)),
-        ..member.proposal_body(id, proposal.tls_serialize_detached().unwrap())
-    };
-    Sample::by_key(service, Operation::Propose, key, &body)
+    .unwrap()
+    .tls_serialize_detached()
+    .unwrap()
 }
 
 pub async fn samples(service: &Service) -> Vec<Sample> {

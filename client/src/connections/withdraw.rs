@@ -1,0 +1,143 @@
+//! Taking consent back: requests are cancelled or declined, connections end, groups are blocked.
+
+use protocol::Operation;
+use protocol::codec::opaque;
+use protocol::groups::{Accepted, GroupKind};
+use protocol::ids::GroupId;
+use protocol::queues::BlockGroupRequest;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::Client;
+use crate::contacts;
+use crate::devices::{self, sync::SyncMessage};
+use crate::error::{Error, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::{Group, Status};
+
+/// The connection group with a contact, if there is one that this client is in.
+pub(crate) fn group_with(db: &Connection, signature_key: &[u8]) -> Result<Option<GroupId>, Error> {
+    Ok(db
+        .query_row(
+            "SELECT groups.group_id FROM groups JOIN identities USING (group_id)
+             WHERE kind = ? AND status = 'active' AND signature_key = ? LIMIT 1",
+            (GroupKind::Connection as u8, signature_key),
+            |row| Ok(GroupId(row.get(0)?)),
+        )
+        .optional()?)
+}
+
+/// The connection group is gone for this client: the other one has ended the connection, or cancelled it.
+pub(crate) fn ended(db: &Connection, group: &GroupId, own_key: &[u8]) -> Result<(), Error> {
+    let key: Option<Vec<u8>> = db
+        .query_row(
+            "SELECT signature_key FROM identities
+             WHERE group_id = ? AND signature_key IS NOT NULL AND signature_key != ? LIMIT 1",
+            (group.0, own_key),
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(key) = key else {
+        return Ok(());
+    };
+    if let Some(name) = contacts::name_of_key(db, &key)? {
+        contacts::forget(db, &key)?;
+        crate::events::store(db, &crate::events::Event::Disconnected { name })?;
+    }
+    Ok(())
+}
+
+impl Client {
+    /// Takes back a request of this user's that nobody has accepted: its group is deleted, so that it
+    /// leads nowhere.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownRequest`]; [`UsageError::AlreadyConnected`] if it was accepted meanwhile.
+    pub async fn cancel_request(&mut self, handle: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let asked: Option<[u8; 16]> = self
+            .db
+            .query_row(
+                "SELECT group_id FROM outgoing_requests WHERE handle = ?",
+                [handle],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let Some(group) = asked.map(GroupId) else {
+            return Err(match contacts::by_name(&self.db, handle) {
+                Ok(_) => UsageError::AlreadyConnected(handle.to_owned()).into(),
+                Err(_) => UsageError::UnknownRequest(handle.to_owned()).into(),
+            });
+        };
+        if Group::find(&self.db, &group)?.is_some_and(|group| group.status == Status::Active) {
+            self.commit(&group, |client| {
+                still_asked_for(&client.db, handle)?;
+                Ok(Plan::Delete)
+            })
+            .await?;
+        }
+        self.transact(|db, _| {
+            db.execute(
+                "DELETE FROM outgoing_requests WHERE group_id = ?",
+                [group.0],
+            )?;
+            Group::delete(db, &group)
+        })
+    }
+
+    /// Ends a connection: its group is deleted, both sides forget each other, and the connection token that
+    /// the former contact knows finds nothing any more. The groups that both are in stay.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownContact`].
+    pub async fn disconnect(&mut self, contact: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let key = contacts::by_name(&self.db, contact)?.signature_key;
+        if let Some(group) = group_with(&self.db, &key)? {
+            self.commit(&group, |_| Ok(Plan::Delete)).await?;
+            self.transact(|db, _| Group::delete(db, &group))?;
+        }
+        self.transact(|db, _| {
+            contacts::forget(db, &key)?;
+            devices::enqueue(db, SyncMessage::ContactGone(opaque(key.as_slice())))
+        })?;
+        self.rotate_connection_token().await?;
+        self.sync(0).await
+    }
+
+    /// Takes nothing more from a group, or from the connection with a contact, into this device's queue; or
+    /// takes from it again. What is sent meanwhile is lost, handshakes too: after a long block the group may
+    /// have to be joined again.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`] for a name that is neither a group nor a contact.
+    pub async fn block(&mut self, name: &str, blocked: bool) -> Result<(), Error> {
+        let group = match Group::by_name(&self.db, name) {
+            Ok(group) => group.id,
+            Err(unknown) => {
+                let contact = contacts::by_name(&self.db, name).map_err(|_| unknown)?;
+                group_with(&self.db, &contact.signature_key)?
+                    .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()))?
+            }
+        };
+        let request = BlockGroupRequest {
+            queue_id: self.profile.queue()?,
+            group_id: group,
+            blocked: u8::from(blocked),
+        };
+        let _: Accepted = self
+            .call(Operation::BlockGroup, self.queue_owner(), &request)
+            .await?;
+        self.db.execute(
+            "UPDATE groups SET blocked = ? WHERE group_id = ?",
+            (blocked, group.0),
+        )?;
+        Ok(())
+    }
+}
+
+fn still_asked_for(db: &Connection, handle: &str) -> Result<(), Error> {
+    match contacts::by_name(db, handle) {
+        Ok(_) => Err(UsageError::AlreadyConnected(handle.to_owned()).into()),
+        Err(_) => Ok(()),
+    }
+}

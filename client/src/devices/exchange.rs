@@ -1,0 +1,321 @@
+//! The messages between a user's devices: kept until they are sent, carried out when they arrive.
+
+use openmls::prelude::LeafNodeIndex;
+use protocol::Wire as _;
+use protocol::codec::opaque;
+use protocol::connections::ConnectionRequest;
+use protocol::groups::GroupKind;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::sync::{
+    AddMe, HandleKeys, Hello, Invitation, PackagesMade, PoolKeys, Present, SyncMessage,
+};
+use super::{DeviceId, MAX_DEVICE_NAME, invitations, others};
+use crate::Client;
+use crate::connections;
+use crate::contacts;
+use crate::error::{Error, LocalError};
+use crate::events::{self, Event};
+use crate::groups::content::Content;
+use crate::groups::{Group, Status, load_mls};
+use crate::profile::Profile;
+
+/// Keeps a message for the other devices, in the caller's transaction. Without others it is nothing.
+pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error> {
+    db.execute(
+        "INSERT INTO sync_outbox (message) SELECT ? FROM profile WHERE device_group IS NOT NULL",
+        [&*message.to_frame()],
+    )?;
+    Ok(())
+}
+
+pub(super) fn hello(profile: &Profile) -> SyncMessage {
+    SyncMessage::Hello(Hello {
+        device: profile.device,
+        name: opaque(profile.device_name.as_bytes()),
+    })
+}
+
+/// Carries out what another device says, in the caller's transaction. `leaf` is its leaf in the devices'
+/// group, which only this user's devices are in.
+pub(crate) fn receive(
+    db: &Connection,
+    profile: &Profile,
+    leaf: LeafNodeIndex,
+    frame: &[u8],
+) -> Result<(), Error> {
+    let Some(message) = SyncMessage::from_frame(frame) else {
+        return Ok(());
+    };
+    match message {
+        SyncMessage::Hello(said) => meet(db, profile, leaf.u32(), &said),
+        SyncMessage::Contact(contact) => contact.keep(db).map(|_| ()),
+        SyncMessage::ContactGone(key) => contacts::forget(db, key.as_slice()),
+        SyncMessage::Invitation(Invitation { device, way }) => {
+            if device == profile.device {
+                invitations::keep(db, &way)
+            } else {
+                Ok(())
+            }
+        }
+        SyncMessage::Present(Present {
+            group_id,
+            leaf_index,
+        }) => {
+            db.execute(
+                "INSERT OR REPLACE INTO device_leaves (device_id, group_id, leaf_index)
+                 SELECT device_id, ?, ? FROM devices WHERE leaf_index = ?",
+                (group_id.0, leaf_index, leaf.u32()),
+            )?;
+            Ok(())
+        }
+        SyncMessage::Want(group_id) => {
+            db.execute(
+                "DELETE FROM device_invitations WHERE group_id = ?
+                 AND device_id = (SELECT device_id FROM devices WHERE leaf_index = ?)",
+                (group_id.0, leaf.u32()),
+            )?;
+            Ok(())
+        }
+        SyncMessage::AddMe(AddMe {
+            group_id,
+            key_package,
+        }) => {
+            db.execute(
+                "INSERT OR IGNORE INTO clients_to_add VALUES (?, ?)",
+                (group_id.0, key_package.as_slice()),
+            )?;
+            Ok(())
+        }
+        SyncMessage::SetsWanted(wanted) => {
+            for set in wanted.sets {
+                db.execute(
+                    "INSERT OR IGNORE INTO wanted_packages VALUES (?, ?, ?)",
+                    (
+                        set.user_pseudonym.as_slice(),
+                        set.ciphersuite,
+                        set.last_resort,
+                    ),
+                )?;
+            }
+            Ok(())
+        }
+        SyncMessage::PackagesMade(PackagesMade { packages }) => {
+            for made in packages {
+                // Of a batch that is published already: nothing.
+                db.execute(
+                    "INSERT OR REPLACE INTO batch_packages
+                     SELECT batch.user_pseudonym, device_id, ? FROM key_package_batch AS batch, devices
+                     WHERE batch.user_pseudonym = ? AND leaf_index = ?",
+                    (
+                        made.key_package.as_slice(),
+                        made.user_pseudonym.as_slice(),
+                        leaf.u32(),
+                    ),
+                )?;
+            }
+            Ok(())
+        }
+        SyncMessage::Request(request) => match ConnectionRequest::decode(request.as_slice()) {
+            Ok(request) => connections::keep_request(db, &request),
+            Err(_) => Ok(()),
+        },
+        SyncMessage::RequestGone(key) => {
+            db.execute(
+                "DELETE FROM incoming_requests WHERE signature_key = ?",
+                [key.as_slice()],
+            )?;
+            Ok(())
+        }
+        SyncMessage::Pool(PoolKeys {
+            connection_token,
+            owner_seed,
+        }) => {
+            db.execute(
+                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?",
+                (connection_token.expose(), owner_seed.expose()),
+            )?;
+            db.execute(
+                "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
+                (),
+            )?;
+            Ok(())
+        }
+        SyncMessage::Handle(HandleKeys {
+            owner_seed,
+            establishment_seed,
+        }) => {
+            db.execute(
+                "UPDATE profile SET handle_owner_seed = ?, establishment_seed = ?",
+                (owner_seed.expose(), establishment_seed.expose()),
+            )?;
+            Ok(())
+        }
+    }
+}
+
+/// Another device says who it is. One that is new is told what this one knows.
+fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(), Error> {
+    if said.device == profile.device {
+        return Ok(());
+    }
+    let known: Option<u32> = db
+        .query_row(
+            "SELECT leaf_index FROM devices WHERE device_id = ?",
+            [said.device.0],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if known == Some(leaf) {
+        return Ok(());
+    }
+    let name = free_name(db, profile, said)?;
+    // Whoever had this leaf has left it.
+    db.execute("DELETE FROM devices WHERE leaf_index = ?", [leaf])?;
+    db.execute(
+        "INSERT INTO devices (device_id, name, leaf_index) VALUES (?, ?, ?)
+         ON CONFLICT (device_id) DO UPDATE SET leaf_index = excluded.leaf_index",
+        (said.device.0, &name, leaf),
+    )?;
+    // The sets that are published lack its packages.
+    db.execute("UPDATE profile SET pool_stale = 1", ())?;
+    db.execute(
+        "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
+        (),
+    )?;
+    db.execute("DELETE FROM key_package_batch", ())?;
+    db.execute("UPDATE groups SET announced = 0", ())?;
+    enqueue(db, hello(profile))?;
+    for contact in contacts::all(db)? {
+        enqueue(db, SyncMessage::Contact(contact))?;
+    }
+    let mut requests = db.prepare("SELECT request FROM incoming_requests")?;
+    let requests = requests.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
+    for request in requests {
+        enqueue(db, SyncMessage::Request(opaque(request?)))?;
+    }
+    events::store(db, &Event::DeviceLinked { name })
+}
+
+fn free_name(db: &Connection, profile: &Profile, said: &Hello) -> Result<String, Error> {
+    let wanted: String = String::from_utf8_lossy(said.name.as_slice())
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(MAX_DEVICE_NAME)
+        .collect();
+    let taken = wanted.is_empty()
+        || wanted == profile.device_name
+        || db
+            .query_row(
+                "SELECT 1 FROM devices WHERE name = ? AND device_id != ?",
+                (&wanted, said.device.0),
+                |_| Ok(()),
+            )
+            .optional()?
+            .is_some();
+    let DeviceId([first, second, ..]) = said.device;
+    Ok(if taken {
+        format!("{wanted}-{first:02x}{second:02x}")
+    } else {
+        wanted
+    })
+}
+
+impl Client {
+    /// What the user's devices owe each other.
+    pub(crate) async fn settle_devices(&mut self) -> Result<(), Error> {
+        self.profile = Profile::read(&self.db)?;
+        self.take_ways_in().await?;
+        let Some(group) = self.devices_group()? else {
+            return Ok(());
+        };
+        self.transact(|db, profile| {
+            forget_removed(db, &group)?;
+            announce(db, profile)
+        })?;
+        self.add_clients().await?;
+        self.invite_devices()?;
+        self.make_wanted_packages().await?;
+        self.send_outbox().await
+    }
+
+    /// The group of this user's devices, if this one is in it.
+    pub(crate) fn devices_group(&self) -> Result<Option<Group>, Error> {
+        match &self.profile.device_group {
+            Some(id) => Ok(Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)),
+            None => Ok(None),
+        }
+    }
+
+    async fn send_outbox(&mut self) -> Result<(), Error> {
+        loop {
+            let Some(group) = self.devices_group()? else {
+                return Ok(());
+            };
+            let next: Option<(i64, Vec<u8>)> = self
+                .db
+                .query_row(
+                    "SELECT id, message FROM sync_outbox ORDER BY id LIMIT 1",
+                    (),
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()?;
+            let Some((id, frame)) = next else {
+                return Ok(());
+            };
+            // Said to nobody, it is said: whoever comes later is told anew.
+            if !others(&self.db)?.is_empty() || load_mls(&self.db, &group.id)?.members().count() > 1
+            {
+                let content = Content::Sync(zeroize::Zeroizing::new(frame));
+                self.send_content(&group.id, &content).await?;
+            }
+            self.db
+                .execute("DELETE FROM sync_outbox WHERE id = ?", [id])?;
+        }
+    }
+}
+
+/// Devices whose leaf is gone are no devices of this user any more.
+pub(super) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error> {
+    let mls_group = load_mls(db, &group.id)?;
+    for device in others(db)? {
+        if mls_group.member(LeafNodeIndex::new(device.leaf)).is_none() {
+            db.execute("DELETE FROM devices WHERE device_id = ?", [device.id.0])?;
+            db.execute("DELETE FROM key_package_batch", ())?;
+            events::store(db, &Event::DeviceRemoved { name: device.name })?;
+        }
+    }
+    Ok(())
+}
+
+/// Says which leaves are this device's, once.
+fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
+    for group in Group::all(db)? {
+        let announced: bool = db.query_row(
+            "SELECT announced FROM groups WHERE group_id = ?",
+            [group.id.0],
+            |row| row.get(0),
+        )?;
+        if announced || group.status != Status::Active || group.kind == GroupKind::SingleUser {
+            continue;
+        }
+        let leaf_index = load_mls(db, &group.id)
+            .map_err(|_| LocalError::Damaged)?
+            .own_leaf_index()
+            .u32();
+        if profile.device_group.is_some() {
+            enqueue(
+                db,
+                SyncMessage::Present(Present {
+                    group_id: group.id,
+                    leaf_index,
+                }),
+            )?;
+        }
+        db.execute(
+            "UPDATE groups SET announced = 1 WHERE group_id = ?",
+            [group.id.0],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! Every device brings the others into the groups that it is in.
+
+use crypto::credential::wrap_link_key;
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
+use crypto::secret::Secret;
+use crypto::sign::LeafKeyPair;
+use protocol::Wire as _;
+use protocol::codec::{WireSecret, opaque};
+use protocol::groups::GroupKind;
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use rusqlite::{Connection, OptionalExtension as _};
+use zeroize::Zeroizing;
+
+use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
+use super::{enqueue, exchange, leaf_of, others, own_leaves};
+use crate::Client;
+use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::devices::GroupLink;
+use crate::groups::{Group, Status, load_mls};
+use crate::key_packages::{check_one, make_package};
+use crate::leaf;
+
+/// A way in is good for so long,
+const GOOD_MS: u64 = 30 * protocol::time::DAY_MS;
+/// and a device that has not come is given a new one after so long.
+const AGAIN_MS: u64 = 7 * protocol::time::DAY_MS;
+
+/// A way into a group for one other device of this user. Its first leaf's key is made here, so that it can
+/// be authorized without asking.
+pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<WayIn, Error> {
+    let mls_group = load_mls(db, &group.id)?;
+    let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
+    let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
+    let (user_pseudonym, _) = own_leaves(db, &group.id, &mls_group)?;
+    let seed = Secret::<32>::random()?;
+    let new_key = LeafKeyPair::from_seed(leaf::scheme(mls_group.ciphersuite()), &seed)?;
+    Ok(WayIn {
+        link: GroupLink {
+            group_id: group.id,
+            kind: group.kind,
+            ciphersuite: u16::from(mls_group.ciphersuite()),
+            name: opaque(group.display_name().into_bytes()),
+            state_key: group.state_key.to_wire(),
+            wrapper_key: group.wrapper_key.to_wire(),
+            user_pseudonym: opaque(user_pseudonym),
+        },
+        leaf_seed: WireSecret::new(*seed.expose()),
+        authorization: authorize(
+            &signer.0,
+            &group.id,
+            AuthorizedJoin::Client,
+            mls_group.own_leaf_index().u32(),
+            now_ms.saturating_add(GOOD_MS),
+            &new_key.public(),
+        ),
+    })
+}
+
+/// Keeps a way in, in the caller's transaction, if this device is not in that group.
+pub(super) fn keep(db: &Connection, way: &WayIn) -> Result<(), Error> {
+    let status = Group::find(db, &way.link.group_id)?.map(|group| group.status);
+    if matches!(status, Some(Status::Active | Status::Joining)) {
+        return Ok(());
+    }
+    db.execute(
+        "INSERT OR REPLACE INTO ways_in (group_id, way) VALUES (?, ?)",
+        (way.link.group_id.0, &*Zeroizing::new(way.encode())),
+    )?;
+    Ok(())
+}
+
+impl Client {
+    /// Invites devices that are not in a group that this one is in.
+    pub(super) fn invite_devices(&mut self) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        self.transact(|db, _| {
+            let devices = others(db)?;
+            if devices.is_empty() {
+                return Ok(());
+            }
+            for group in Group::all(db)? {
+                if group.status != Status::Active
+                    || group.kind == GroupKind::SingleUser
+                    || is_asked_for(db, &group.id)?
+                {
+                    continue;
+                }
+                let (_, leaves) = own_leaves(db, &group.id, &load_mls(db, &group.id)?)?;
+                if leaves.len() > devices.len() {
+                    continue;
+                }
+                for device in &devices {
+                    if leaf_of(db, &device.id, &group.id)?.is_some()
+                        || invited(db, &device.id.0, &group.id, now_ms)?
+                    {
+                        continue;
+                    }
+                    let way = way_into(db, &group, now_ms)?;
+                    let device = device.id;
+                    enqueue(db, SyncMessage::Invitation(Invitation { device, way }))?;
+                    db.execute(
+                        "INSERT OR REPLACE INTO device_invitations VALUES (?, ?, ?)",
+                        (
+                            device.0,
+                            group.id.0,
+                            i64::try_from(now_ms).unwrap_or(i64::MAX),
+                        ),
+                    )?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Comes into the groups that this device was asked into.
+    pub(super) async fn take_ways_in(&mut self) -> Result<(), Error> {
+        let ways = {
+            let mut statement = self.db.prepare("SELECT way FROM ways_in")?;
+            let rows = statement.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for way in ways {
+            let way = Zeroizing::new(way);
+            let way = WayIn::decode(&way).map_err(|_| LocalError::Damaged)?;
+            match self.come_in(&way).await {
+                Ok(()) => {}
+                // The key of the leaf that vouched for us has changed.
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::NotAllowed
+                        && way.link.kind == GroupKind::Group =>
+                {
+                    self.ask_to_be_added(&way).await?;
+                }
+                Err(Error::Refused(refusal))
+                    if matches!(
+                        refusal.problem,
+                        ProblemType::UnknownGroup | ProblemType::NotAllowed
+                    ) =>
+                {
+                    // The state key has changed: another device knows it.
+                    self.transact(|db, _| enqueue(db, SyncMessage::Want(way.link.group_id)))?;
+                }
+                // Tried again next time.
+                Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => continue,
+                Err(Error::Peer(_) | Error::Protocol(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.db.execute(
+                "DELETE FROM ways_in WHERE group_id = ?",
+                [way.link.group_id.0],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The other way in: a KeyPackage for a commit of another device.
+    async fn ask_to_be_added(&mut self, way: &WayIn) -> Result<(), Error> {
+        let directory = self.directory().await?;
+        let now_ms = self.transport.time.now_unix_ms();
+        let set = WantedSet {
+            user_pseudonym: way.link.user_pseudonym.clone(),
+            ciphersuite: way.link.ciphersuite,
+            last_resort: 0,
+        };
+        self.transact(|db, profile| {
+            let key_package = make_package(db, profile, &directory, &set, now_ms)?;
+            let group_id = way.link.group_id;
+            enqueue(
+                db,
+                SyncMessage::AddMe(AddMe {
+                    group_id,
+                    key_package,
+                }),
+            )
+        })
+    }
+
+    /// Adds devices of this user that have asked for it.
+    pub(super) async fn add_clients(&mut self) -> Result<(), Error> {
+        let asked = {
+            let mut statement = self
+                .db
+                .prepare("SELECT group_id, key_package FROM clients_to_add")?;
+            let rows = statement.query_map((), |row| {
+                Ok((GroupId(row.get(0)?), row.get::<_, Vec<u8>>(1)?))
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for (id, key_package) in asked {
+            match self.add_client(&id, &key_package).await {
+                // Refused: added by another device meanwhile.
+                Ok(()) | Err(Error::Refused(_) | Error::Usage(_)) => {}
+                // Made for what was: it is invited anew.
+                Err(Error::Peer(_)) => {
+                    self.db
+                        .execute("DELETE FROM device_invitations WHERE group_id = ?", [id.0])?;
+                }
+                Err(error) => return Err(error),
+            }
+            self.db.execute(
+                "DELETE FROM clients_to_add WHERE group_id = ? AND key_package = ?",
+                (id.0, key_package),
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn add_client(&mut self, id: &GroupId, key_package: &[u8]) -> Result<(), Error> {
+        let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
+        else {
+            return Ok(());
+        };
+        self.commit(id, |client| {
+            let mls_group = load_mls(&client.db, id)?;
+            let (own, leaves) = own_leaves(&client.db, id, &mls_group)?;
+            let profile = &client.profile;
+            let user = (&profile.identity.public()[..], &profile.connection_key);
+            let (claimed, pseudonym) =
+                check_one(&client.db, user, mls_group.ciphersuite(), key_package)?;
+            if pseudonym.as_slice() != own || leaves.len() > others(&client.db)?.len() {
+                return Err(PeerError::KeyPackage.into());
+            }
+            Ok(Plan::AddClients {
+                key_packages: vec![claimed.key_package],
+                wrapped_link_keys: vec![wrap_link_key(&group.wrapper_key, &claimed.link_key)?],
+            })
+        })
+        .await
+    }
+
+    async fn come_in(&mut self, way: &WayIn) -> Result<(), Error> {
+        match Group::find(&self.db, &way.link.group_id)?.map(|group| group.status) {
+            Some(Status::Active) => return Ok(()),
+            Some(_) => self.transact(|db, _| Group::delete(db, &way.link.group_id))?,
+            None => {}
+        }
+        let suite = leaf::ciphersuite(way.link.ciphersuite)
+            .ok_or(UsageError::UnknownCiphersuite(way.link.ciphersuite))?;
+        let seed = Secret::new(*way.leaf_seed.expose());
+        let key = LeafKeyPair::from_seed(leaf::scheme(suite), &seed)?;
+        leaf::store_key(&self.db, &key)?;
+        self.join_as_client(&way.link, &key.public(), way.authorization.clone())
+            .await?;
+        // Who invited us knows the key of this leaf.
+        self.db.execute(
+            "UPDATE groups SET update_due = 1 WHERE group_id = ?",
+            [way.link.group_id.0],
+        )?;
+        if way.link.kind == GroupKind::SingleUser {
+            self.transact(|db, profile| enqueue(db, exchange::hello(profile)))?;
+        }
+        Ok(())
+    }
+}
+
+fn invited(db: &Connection, device: &[u8], group: &GroupId, now_ms: u64) -> Result<bool, Error> {
+    let sent: Option<i64> = db
+        .query_row(
+            "SELECT sent_ms FROM device_invitations WHERE device_id = ? AND group_id = ?",
+            (device, group.0),
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(sent.is_some_and(|sent| {
+        let sent = u64::try_from(sent).unwrap_or(0);
+        now_ms.abs_diff(sent) < AGAIN_MS
+    }))
+}
+
+/// A connection group that waits for the one who was asked: who joins it must find one user, one client.
+fn is_asked_for(db: &Connection, group: &GroupId) -> Result<bool, Error> {
+    Ok(db
+        .query_row(
+            "SELECT 1 FROM outgoing_requests WHERE group_id = ?",
+            [group.0],
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_some())
+}

@@ -1,0 +1,291 @@
+//! What a user's devices tell each other, as application messages of their own group.
+//!
+//! A frame of another version, or a message of a kind that is not known here, is passed over: devices
+//! are not updated at the same moment.
+
+use protocol::Wire as _;
+use protocol::codec::WireSecret;
+use protocol::groups::LeafAuthorization;
+use protocol::ids::GroupId;
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::DeviceId;
+use crate::contacts::NewContact;
+use crate::groups::devices::GroupLink;
+
+/// The version that is written.
+pub(crate) const VERSION: u16 = 1;
+
+/// One message between devices.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Frame {
+    pub(crate) version: u16,
+    pub(crate) message: SyncMessage,
+}
+
+/// What is told.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub(crate) enum SyncMessage {
+    /// Here I am: the first thing a device says, and the answer to one that it does not know.
+    #[tls_codec(discriminant = 1)]
+    Hello(Hello),
+    /// A contact, new or with other keys.
+    #[tls_codec(discriminant = 2)]
+    Contact(NewContact),
+    /// A contact that is none any more: its signature key.
+    #[tls_codec(discriminant = 3)]
+    ContactGone(VLBytes),
+    /// Come into a group.
+    #[tls_codec(discriminant = 4)]
+    Invitation(Invitation),
+    /// I am in this group, at this leaf.
+    #[tls_codec(discriminant = 5)]
+    Present(Present),
+    /// The way into this group that I was given leads nowhere.
+    #[tls_codec(discriminant = 6)]
+    Want(GroupId),
+    /// KeyPackage sets are to be published: each device makes its packages.
+    #[tls_codec(discriminant = 7)]
+    SetsWanted(SetsWanted),
+    /// Here are mine.
+    #[tls_codec(discriminant = 8)]
+    PackagesMade(PackagesMade),
+    /// A connection request that came in (an encoded [`protocol::connections::ConnectionRequest`]).
+    #[tls_codec(discriminant = 9)]
+    Request(VLBytes),
+    /// A connection request that was answered: the requester's signature key.
+    #[tls_codec(discriminant = 10)]
+    RequestGone(VLBytes),
+    /// The connection token has changed, and with it the pool.
+    #[tls_codec(discriminant = 11)]
+    Pool(PoolKeys),
+    /// The keys of the handle have changed.
+    #[tls_codec(discriminant = 12)]
+    Handle(HandleKeys),
+    /// Whoever vouched for me in this group is not who it was: add me by a commit.
+    #[tls_codec(discriminant = 13)]
+    AddMe(AddMe),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Hello {
+    pub(crate) device: DeviceId,
+    /// UTF-8, for people.
+    pub(crate) name: VLBytes,
+}
+
+/// A way into a group for one device.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Invitation {
+    pub(crate) device: DeviceId,
+    pub(crate) way: WayIn,
+}
+
+/// What a device needs to come in by an external commit. The key of its first leaf is made by the device
+/// that invites, which can so authorize it at once; it is replaced by the joiner's first update.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct WayIn {
+    pub(crate) link: GroupLink,
+    pub(crate) leaf_seed: WireSecret,
+    pub(crate) authorization: LeafAuthorization,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Present {
+    pub(crate) group_id: GroupId,
+    pub(crate) leaf_index: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct SetsWanted {
+    pub(crate) sets: Vec<WantedSet>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct WantedSet {
+    pub(crate) user_pseudonym: VLBytes,
+    pub(crate) ciphersuite: u16,
+    pub(crate) last_resort: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct PackagesMade {
+    pub(crate) packages: Vec<MadePackage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct MadePackage {
+    pub(crate) user_pseudonym: VLBytes,
+    /// An MLS KeyPackage.
+    pub(crate) key_package: VLBytes,
+}
+
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct PoolKeys {
+    pub(crate) connection_token: WireSecret,
+    pub(crate) owner_seed: WireSecret,
+}
+
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct HandleKeys {
+    pub(crate) owner_seed: WireSecret,
+    pub(crate) establishment_seed: WireSecret,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct AddMe {
+    pub(crate) group_id: GroupId,
+    /// An MLS KeyPackage under the user's pseudonym in that group.
+    pub(crate) key_package: VLBytes,
+}
+
+impl SyncMessage {
+    pub(crate) fn to_frame(self) -> zeroize::Zeroizing<Vec<u8>> {
+        let frame = Frame {
+            version: VERSION,
+            message: self,
+        };
+        zeroize::Zeroizing::new(frame.encode())
+    }
+
+    /// `None` for what a later release says.
+    pub(crate) fn from_frame(bytes: &[u8]) -> Option<Self> {
+        Frame::decode(bytes)
+            .ok()
+            .filter(|frame| frame.version == VERSION)
+            .map(|frame| frame.message)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::codec::opaque;
+    use protocol::connections::ClientCredential;
+    use protocol::groups::GroupKind;
+
+    use super::*;
+
+    fn message() -> impl Strategy<Value = SyncMessage> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..200).prop_map(opaque);
+        let secret = || any::<[u8; 32]>().prop_map(WireSecret::new);
+        let group = || any::<[u8; 16]>().prop_map(GroupId);
+        let device = || any::<[u8; 16]>().prop_map(DeviceId);
+        prop_oneof![
+            (device(), bytes())
+                .prop_map(|(device, name)| SyncMessage::Hello(Hello { device, name })),
+            (bytes(), bytes(), secret(), secret()).prop_map(|(name, key, one, two)| {
+                SyncMessage::Contact(NewContact {
+                    credential: ClientCredential {
+                        name,
+                        signature_public_key: key,
+                    },
+                    connection_key: one,
+                    connection_token: two,
+                })
+            }),
+            bytes().prop_map(SyncMessage::ContactGone),
+            (device(), group(), bytes(), secret(), any::<u32>(), bytes()).prop_map(
+                |(device, group_id, name, key, leaf_index, signature)| {
+                    SyncMessage::Invitation(Invitation {
+                        device,
+                        way: WayIn {
+                            link: GroupLink {
+                                group_id,
+                                kind: GroupKind::Connection,
+                                ciphersuite: 1,
+                                name,
+                                state_key: WireSecret::new(*key.expose()),
+                                wrapper_key: WireSecret::new(*key.expose()),
+                                user_pseudonym: signature.clone(),
+                            },
+                            leaf_seed: key,
+                            authorization: LeafAuthorization {
+                                leaf_index,
+                                not_after_ms: 5,
+                                signature,
+                            },
+                        },
+                    })
+                }
+            ),
+            (group(), any::<u32>()).prop_map(|(group_id, leaf_index)| {
+                SyncMessage::Present(Present {
+                    group_id,
+                    leaf_index,
+                })
+            }),
+            group().prop_map(SyncMessage::Want),
+            (group(), bytes()).prop_map(|(group_id, key_package)| {
+                SyncMessage::AddMe(AddMe {
+                    group_id,
+                    key_package,
+                })
+            }),
+            prop::collection::vec((bytes(), any::<u16>(), any::<u8>()), 0..5).prop_map(|sets| {
+                let sets = sets
+                    .into_iter()
+                    .map(|(user_pseudonym, ciphersuite, last_resort)| WantedSet {
+                        user_pseudonym,
+                        ciphersuite,
+                        last_resort,
+                    })
+                    .collect();
+                SyncMessage::SetsWanted(SetsWanted { sets })
+            }),
+            prop::collection::vec((bytes(), bytes()), 0..5).prop_map(|packages| {
+                let packages = packages
+                    .into_iter()
+                    .map(|(user_pseudonym, key_package)| MadePackage {
+                        user_pseudonym,
+                        key_package,
+                    })
+                    .collect();
+                SyncMessage::PackagesMade(PackagesMade { packages })
+            }),
+            bytes().prop_map(SyncMessage::Request),
+            bytes().prop_map(SyncMessage::RequestGone),
+            (secret(), secret()).prop_map(|(connection_token, owner_seed)| {
+                SyncMessage::Pool(PoolKeys {
+                    connection_token,
+                    owner_seed,
+                })
+            }),
+            (secret(), secret()).prop_map(|(owner_seed, establishment_seed)| {
+                SyncMessage::Handle(HandleKeys {
+                    owner_seed,
+                    establishment_seed,
+                })
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_is_read_as_it_was_written_and_nothing_may_follow(message in message()) {
+            let frame = message.to_frame();
+            let again = SyncMessage::from_frame(&frame).unwrap().to_frame();
+            prop_assert_eq!(&*again, &*frame);
+            let longer = [&frame[..], &[0]].concat();
+            prop_assert!(SyncMessage::from_frame(&longer).is_none());
+            let shorter = frame.get(..frame.len() - 1).unwrap();
+            prop_assert!(SyncMessage::from_frame(shorter).is_none());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_passed_over_or_mean_themselves(bytes: Vec<u8>) {
+            if let Some(message) = SyncMessage::from_frame(&bytes) {
+                prop_assert_eq!(&*message.to_frame(), &bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_later_release_is_passed_over() {
+        let mut frame = SyncMessage::Want(GroupId([1; 16])).to_frame();
+        frame[1] = 2;
+        assert!(SyncMessage::from_frame(&frame).is_none());
+    }
+}

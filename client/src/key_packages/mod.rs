@@ -1,0 +1,180 @@
+//! Own KeyPackages: published ahead. Contacts' KeyPackages: claimed and checked.
+
+mod publish;
+
+pub(crate) use publish::{make_package, used};
+
+use crypto::kdf;
+use crypto::keys::{ConnectionKey, ConnectionToken, Lookup as _};
+use crypto::sealing::{self, Place};
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::{
+    Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
+};
+use protocol::codec::opaque;
+use protocol::envelope::Sender;
+use protocol::key_packages::{
+    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
+};
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+use tls_codec::{DeserializeBytes as _, VLBytes};
+
+use crate::Client;
+use crate::contacts::ContactKeys;
+use crate::error::{Error, PeerError};
+use crate::leaf;
+use crate::provider::Provider;
+
+/// A KeyPackage that is valid and of the contact it was claimed for.
+pub(crate) struct ClaimedKeyPackage {
+    pub(crate) key_package: KeyPackage,
+    pub(crate) link_key: crypto::keys::IdentityLinkKey,
+}
+
+fn set_key(token: &ConnectionToken) -> zeroize::Zeroizing<[u8; 32]> {
+    zeroize::Zeroizing::new(kdf::derive(token.expose(), "key package sets", &[]))
+}
+
+fn seal_set(token: &ConnectionToken, set: &KeyPackageSet) -> Result<Vec<u8>, Error> {
+    let lookup = token.lookup();
+    let place = Place {
+        table: "key_package_sets",
+        row: &lookup.0,
+        part: "set",
+    };
+    Ok(sealing::seal(&set_key(token), place, &set.encode())?)
+}
+
+fn open_set(token: &ConnectionToken, sealed: &[u8]) -> Result<KeyPackageSet, Error> {
+    let lookup = token.lookup();
+    let place = Place {
+        table: "key_package_sets",
+        row: &lookup.0,
+        part: "set",
+    };
+    let opened =
+        sealing::open(&set_key(token), place, sealed).map_err(|_| PeerError::KeyPackage)?;
+    KeyPackageSet::decode(&opened).map_err(|_| PeerError::KeyPackage.into())
+}
+
+impl Client {
+    /// Claims a KeyPackage of every client of each contact: all or none.
+    pub(crate) async fn claim(
+        &mut self,
+        contacts: &[ContactKeys],
+        suite: Ciphersuite,
+    ) -> Result<Vec<ClaimedKeyPackage>, Error> {
+        let claims = contacts
+            .iter()
+            .map(|contact| Claim {
+                lookup: contact.connection_token.lookup(),
+                ciphersuite: u16::from(suite),
+            })
+            .collect();
+        let request = ClaimKeyPackagesRequest { claims }.encode();
+        let signer = SignatureKeyPair::random()?;
+        let sender = Sender::Key(opaque(signer.public()));
+        let claimed: ClaimKeyPackagesResponse = self
+            .call_as(
+                Operation::ClaimKeyPackages,
+                sender,
+                signer,
+                request,
+                contacts.len(),
+            )
+            .await?;
+        if claimed.sets.len() != contacts.len() {
+            return Err(Error::Protocol("an answer to another number of claims"));
+        }
+        let mut key_packages = Vec::new();
+        for (contact, set) in contacts.iter().zip(&claimed.sets) {
+            key_packages.extend(check(&self.db, contact, suite, set.sealed.as_slice())?);
+        }
+        Ok(key_packages)
+    }
+}
+
+/// Most clients of a user that are added at once.
+const MAX_CLIENTS: usize = 32;
+
+/// Opens a claimed set: valid KeyPackages of different clients of the contact, all under one user pseudonym.
+fn check(
+    db: &Connection,
+    contact: &ContactKeys,
+    suite: Ciphersuite,
+    sealed: &[u8],
+) -> Result<Vec<ClaimedKeyPackage>, Error> {
+    let set = open_set(&contact.connection_token, sealed)?;
+    if set.key_packages.is_empty() || set.key_packages.len() > MAX_CLIENTS {
+        return Err(PeerError::KeyPackage.into());
+    }
+    let mut user_pseudonym = None;
+    let mut claimed: Vec<ClaimedKeyPackage> = Vec::with_capacity(set.key_packages.len());
+    for key_package in &set.key_packages {
+        let (package, user) = check_one(
+            db,
+            (&contact.signature_key, &contact.connection_key),
+            suite,
+            key_package.as_slice(),
+        )?;
+        let same_client = claimed.iter().any(|other| {
+            other.key_package.leaf_node().signature_key()
+                == package.key_package.leaf_node().signature_key()
+        });
+        if same_client || *user_pseudonym.get_or_insert_with(|| user.clone()) != user {
+            return Err(PeerError::KeyPackage.into());
+        }
+        claimed.push(package);
+    }
+    Ok(claimed)
+}
+
+/// A KeyPackage of one client of a contact, or of this user, with the user pseudonym in it.
+pub(crate) fn check_one(
+    db: &Connection,
+    (signature_key, connection_key): (&[u8], &ConnectionKey),
+    suite: Ciphersuite,
+    key_package: &[u8],
+) -> Result<(ClaimedKeyPackage, VLBytes), Error> {
+    let key_package = KeyPackageIn::tls_deserialize_exact_bytes(key_package)
+        .ok()
+        .and_then(|it| {
+            it.validate(Provider::new(db).crypto(), ProtocolVersion::Mls10)
+                .ok()
+        })
+        .filter(|it| it.ciphersuite() == suite)
+        .ok_or(PeerError::KeyPackage)?;
+    let leaf = key_package.leaf_node();
+    let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
+        .ok_or(PeerError::KeyPackage)?;
+    let link_key = pseudonymous.link_key(connection_key);
+    let credential = pseudonymous
+        .open_identity_link(&link_key)
+        .map_err(|_| PeerError::IdentityLink)?;
+    if credential.signature_public_key.as_slice() != signature_key {
+        return Err(PeerError::IdentityLink.into());
+    }
+    let claimed = ClaimedKeyPackage {
+        key_package,
+        link_key,
+    };
+    Ok((claimed, pseudonymous.user_pseudonym))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_opens_with_the_token_that_it_was_published_under() {
+        let token = ConnectionToken::new([1; 32]);
+        let set = KeyPackageSet {
+            key_packages: vec![opaque(vec![5; 300])],
+        };
+        let sealed = seal_set(&token, &set).unwrap();
+        assert_eq!(open_set(&token, &sealed).unwrap(), set);
+        assert!(open_set(&ConnectionToken::new([2; 32]), &sealed).is_err());
+    }
+}

@@ -1,0 +1,401 @@
+//! Publishing: sets for every ciphersuite, each with a package of every device of the user.
+//!
+//! One device publishes for all, the one with the lowest leaf in the devices' group. It asks the others for
+//! their packages and waits a day for them; a device that was left out of a set is brought into the groups
+//! that come of it by the others.
+
+use crypto::credential::random_pseudonym;
+use crypto::keys::Lookup as _;
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::{Ciphersuite, KeyPackage};
+use protocol::Operation;
+use protocol::codec::opaque;
+use protocol::directory::Directory;
+use protocol::groups::Accepted;
+use protocol::key_packages::{KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest};
+use protocol::time::{DAY_MS, day_of};
+use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::{Serialize as _, VLBytes};
+
+use super::seal_set;
+use crate::Client;
+use crate::devices::sync::{MadePackage, PackagesMade, SetsWanted, SyncMessage, WantedSet};
+use crate::devices::{enqueue, others};
+use crate::error::{Error, LocalError, mls};
+use crate::groups::load_mls;
+use crate::leaf::{self, CIPHERSUITE, LIFETIME_S, NewLeaf};
+use crate::profile::Profile;
+use crate::provider::Provider;
+
+/// So many sets of the usual ciphersuite, and of each other one, are published at a time,
+const BATCH: (u32, u32) = (20, 4);
+/// when fewer than so many are left.
+const LOW: (u32, u32) = (8, 2);
+/// The last-resort set is replaced after so many days, well within its lifetime.
+const LAST_RESORT_DAYS: u32 = 28;
+/// So long the other devices have time to add their packages.
+const BATCH_MS: u64 = DAY_MS;
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// Sets of one ciphersuite that are to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Due {
+    suite: Ciphersuite,
+    sets: u32,
+    last_resort: bool,
+}
+
+fn due(db: &Connection, suites: &[Ciphersuite], today: u32) -> Result<Vec<Due>, Error> {
+    let mut all = Vec::new();
+    for suite in suites.iter().copied() {
+        let (left, last_resort_day): (u32, u32) = db
+            .query_row(
+                "SELECT sets_left, last_resort_day FROM key_packages WHERE ciphersuite = ?",
+                [u16::from(suite)],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?
+            .unwrap_or_default();
+        let usual = suite == CIPHERSUITE;
+        let low = if usual { LOW.0 } else { LOW.1 };
+        let batch = if usual { BATCH.0 } else { BATCH.1 };
+        let due = Due {
+            suite,
+            sets: if left < low { batch } else { 0 },
+            last_resort: last_resort_day.saturating_add(LAST_RESORT_DAYS) <= today,
+        };
+        if due.sets > 0 || due.last_resort {
+            all.push(due);
+        }
+    }
+    Ok(all)
+}
+
+/// Makes a KeyPackage of this device. Its private keys are kept in the caller's transaction.
+pub(crate) fn make_package(
+    db: &Connection,
+    profile: &Profile,
+    directory: &Directory,
+    set: &WantedSet,
+    now_ms: u64,
+) -> Result<VLBytes, Error> {
+    let suite = leaf::ciphersuite(set.ciphersuite).ok_or(LocalError::Damaged)?;
+    let leaf = NewLeaf::of_user(profile, directory, suite, set.user_pseudonym.clone())?;
+    leaf.store_key(db)?;
+    let builder = KeyPackage::builder()
+        .key_package_lifetime(leaf::lifetime(now_ms))
+        .leaf_node_capabilities(leaf::capabilities())
+        .leaf_node_extensions(leaf.extensions.clone());
+    let builder = if set.last_resort == 1 {
+        builder.mark_as_last_resort()
+    } else {
+        builder
+    };
+    let bundle = builder
+        .build(
+            suite,
+            &Provider::new(db),
+            &leaf.signer,
+            leaf.credential.clone(),
+        )
+        .map_err(mls)?;
+    Ok(opaque(
+        bundle.key_package().tls_serialize_detached().map_err(mls)?,
+    ))
+}
+
+fn upload(
+    profile: &Profile,
+    set: &WantedSet,
+    key_packages: Vec<VLBytes>,
+    now_ms: u64,
+) -> Result<KeyPackageSetUpload, Error> {
+    // Not handed out in its last days, so that whoever claims it has time to use it.
+    let lifetime_days = u32::try_from(LIFETIME_S / DAY_S)
+        .unwrap_or(0)
+        .saturating_sub(4);
+    let sealed = seal_set(&profile.connection_token, &KeyPackageSet { key_packages })?;
+    Ok(KeyPackageSetUpload {
+        ciphersuite: set.ciphersuite,
+        expiry_day: day_of(now_ms).saturating_add(lifetime_days),
+        last_resort: set.last_resort,
+        sealed: opaque(sealed),
+    })
+}
+
+fn sets_of(due: &[Due], domain: &str) -> Result<Vec<WantedSet>, Error> {
+    let mut sets = Vec::new();
+    for due in due {
+        let ordinary = (0..due.sets).map(|_| 0);
+        for last_resort in ordinary.chain(due.last_resort.then_some(1)) {
+            sets.push(WantedSet {
+                user_pseudonym: random_pseudonym(domain)?,
+                ciphersuite: u16::from(due.suite),
+                last_resort,
+            });
+        }
+    }
+    Ok(sets)
+}
+
+struct Batch {
+    sets: Vec<(WantedSet, Vec<VLBytes>)>,
+    complete: bool,
+}
+
+/// The batch in the making, if there is one.
+fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, Error> {
+    let mut statement = db.prepare(
+        "SELECT user_pseudonym, ciphersuite, last_resort, begun_ms FROM key_package_batch",
+    )?;
+    let rows = statement.query_map((), |row| {
+        Ok((
+            WantedSet {
+                user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
+                ciphersuite: row.get(1)?,
+                last_resort: row.get(2)?,
+            },
+            row.get::<_, i64>(3)?,
+        ))
+    })?;
+    let mut batch = Batch {
+        sets: Vec::new(),
+        complete: true,
+    };
+    for row in rows {
+        let (set, begun_ms) = row?;
+        let mut packages =
+            db.prepare_cached("SELECT key_package FROM batch_packages WHERE user_pseudonym = ?")?;
+        let packages = packages
+            .query_map([set.user_pseudonym.as_slice()], |row| {
+                Ok(opaque(row.get::<_, Vec<u8>>(0)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let begun_ms = u64::try_from(begun_ms).unwrap_or(0);
+        batch.complete &= packages.len() >= devices || begun_ms.saturating_add(BATCH_MS) <= now_ms;
+        batch.sets.push((set, packages));
+    }
+    Ok((!batch.sets.is_empty()).then_some(batch))
+}
+
+impl Client {
+    /// Publishes KeyPackages when few are left.
+    pub(crate) async fn replenish_key_packages(&mut self) -> Result<(), Error> {
+        if self.profile.handle.is_none() || !self.publishes()? {
+            return Ok(());
+        }
+        let devices = others(&self.db)?.len().saturating_add(1);
+        let now_ms = self.transport.time.now_unix_ms();
+        if let Some(batch) = batch(&self.db, devices, now_ms)? {
+            return if batch.complete {
+                self.publish(&batch.sets, now_ms).await
+            } else {
+                Ok(())
+            };
+        }
+        let directory = self.directory().await?;
+        let due = due(&self.db, &self.suites(&directory), day_of(now_ms))?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        // Their private keys are durable before anybody can claim them.
+        self.transact(|db, profile| {
+            let sets = sets_of(&due, &directory.domain)?;
+            for set in &sets {
+                let package = make_package(db, profile, &directory, set, now_ms)?;
+                let pseudonym = set.user_pseudonym.as_slice();
+                db.execute(
+                    "INSERT INTO key_package_batch VALUES (?, ?, ?, ?)",
+                    (
+                        pseudonym,
+                        set.ciphersuite,
+                        set.last_resort,
+                        i64::try_from(now_ms).unwrap_or(i64::MAX),
+                    ),
+                )?;
+                db.execute(
+                    "INSERT INTO batch_packages VALUES (?, ?, ?)",
+                    (pseudonym, profile.device.0, package.as_slice()),
+                )?;
+            }
+            if devices > 1 {
+                enqueue(db, SyncMessage::SetsWanted(SetsWanted { sets }))?;
+            }
+            Ok(())
+        })?;
+        match batch(&self.db, devices, now_ms)? {
+            Some(batch) if batch.complete => self.publish(&batch.sets, now_ms).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Client::replenish_key_packages`] under a connection token that has nothing yet: does not wait for
+    /// the other devices, whose packages follow in the next batch.
+    pub(crate) async fn publish_alone(&mut self) -> Result<(), Error> {
+        if self.profile.handle.is_none() {
+            return Ok(());
+        }
+        let directory = self.directory().await?;
+        let now_ms = self.transport.time.now_unix_ms();
+        let due = due(&self.db, &self.suites(&directory), day_of(now_ms))?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let sets = self.transact(|db, profile| {
+            sets_of(&due, &directory.domain)?
+                .into_iter()
+                .map(|set| {
+                    let package = make_package(db, profile, &directory, &set, now_ms)?;
+                    Ok((set, vec![package]))
+                })
+                .collect::<Result<Vec<_>, Error>>()
+        })?;
+        self.publish(&sets, now_ms).await?;
+        if !others(&self.db)?.is_empty() {
+            self.transact(|db, _| {
+                db.execute("UPDATE profile SET pool_stale = 1", ())?;
+                db.execute("DELETE FROM key_packages", ())?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &mut self,
+        sets: &[(WantedSet, Vec<VLBytes>)],
+        now_ms: u64,
+    ) -> Result<(), Error> {
+        let stale: bool = self
+            .db
+            .query_row("SELECT pool_stale FROM profile", (), |row| row.get(0))?;
+        if stale {
+            self.empty_pool().await?;
+        }
+        let uploads = sets
+            .iter()
+            .map(|(set, packages)| upload(&self.profile, set, packages.clone(), now_ms))
+            .collect::<Result<_, _>>()?;
+        let request = PublishKeyPackagesRequest {
+            lookup: self.profile.connection_token.lookup(),
+            sets: uploads,
+        };
+        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
+        let _: Accepted = self
+            .call(Operation::PublishKeyPackages, owner, &request)
+            .await?;
+        self.transact(|db, _| {
+            for (set, _) in sets {
+                db.execute(
+                    "INSERT INTO key_packages (ciphersuite, sets_left, last_resort_day) VALUES (?, ?, ?)
+                     ON CONFLICT (ciphersuite) DO UPDATE SET
+                        sets_left = sets_left + excluded.sets_left,
+                        last_resort_day = max(last_resort_day, excluded.last_resort_day)",
+                    (
+                        set.ciphersuite,
+                        u32::from(set.last_resort == 0),
+                        if set.last_resort == 1 { day_of(now_ms) } else { 0 },
+                    ),
+                )?;
+                db.execute(
+                    "DELETE FROM key_package_batch WHERE user_pseudonym = ?",
+                    [set.user_pseudonym.as_slice()],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The ciphersuites of this client's options that the service takes too.
+    fn suites(&self, directory: &Directory) -> Vec<Ciphersuite> {
+        self.ciphersuites
+            .iter()
+            .copied()
+            .filter(|number| directory.ciphersuites.contains(number))
+            .filter_map(leaf::ciphersuite)
+            .collect()
+    }
+
+    /// Whether it is this device that publishes for all of the user's.
+    fn publishes(&self) -> Result<bool, Error> {
+        if self.profile.device_group.is_none() {
+            return Ok(true);
+        }
+        let Some(group) = self.devices_group()? else {
+            return Ok(false);
+        };
+        let own = load_mls(&self.db, &group.id)?.own_leaf_index().u32();
+        Ok(others(&self.db)?.iter().all(|device| own < device.leaf))
+    }
+
+    /// Makes the packages that another device waits for.
+    pub(crate) async fn make_wanted_packages(&mut self) -> Result<(), Error> {
+        let wanted = {
+            let mut statement = self
+                .db
+                .prepare("SELECT user_pseudonym, ciphersuite, last_resort FROM wanted_packages")?;
+            let rows = statement.query_map((), |row| {
+                Ok(WantedSet {
+                    user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
+                    ciphersuite: row.get(1)?,
+                    last_resort: row.get(2)?,
+                })
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let directory = self.directory().await?;
+        let now_ms = self.transport.time.now_unix_ms();
+        self.transact(|db, profile| {
+            let mut packages = Vec::with_capacity(wanted.len());
+            for set in &wanted {
+                // A ciphersuite of a later release: the set goes without us.
+                if leaf::ciphersuite(set.ciphersuite).is_some() {
+                    packages.push(MadePackage {
+                        user_pseudonym: set.user_pseudonym.clone(),
+                        key_package: make_package(db, profile, &directory, set, now_ms)?,
+                    });
+                }
+            }
+            db.execute("DELETE FROM wanted_packages", ())?;
+            enqueue(db, SyncMessage::PackagesMade(PackagesMade { packages }))
+        })
+    }
+}
+
+/// A set was used, in the caller's transaction.
+pub(crate) fn used(db: &Connection, suite: Ciphersuite) -> Result<(), Error> {
+    db.execute(
+        "UPDATE key_packages SET sets_left = max(sets_left - 1, 0) WHERE ciphersuite = ?",
+        [u16::from(suite)],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_due_for_each_ciphersuite_when_few_are_left_or_the_last_resort_is_old() {
+        let db = crate::database::in_memory().unwrap();
+        let other = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+        let suites = [CIPHERSUITE, other];
+        let all = due(&db, &suites, 1000).unwrap();
+        assert_eq!(all.len(), 2);
+        db.execute_batch("INSERT INTO key_packages VALUES (1, 8, 990), (3, 1, 900)")
+            .unwrap();
+        let left = due(&db, &suites, 1000).unwrap();
+        let expected = Due {
+            suite: other,
+            sets: 4,
+            last_resort: true,
+        };
+        assert_eq!(left, [expected]);
+        used(&db, CIPHERSUITE).unwrap();
+        assert_eq!(due(&db, &suites, 1000).unwrap().len(), 2);
+    }
+}

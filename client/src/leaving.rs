@@ -1,0 +1,186 @@
+//! Leaving for good: handle, KeyPackages, queue, groups, and what is kept here.
+
+use crypto::keys::{ConnectionToken, Lookup as _};
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use protocol::codec::{WireSecret, opaque};
+use protocol::connections::DeleteHandleRequest;
+use protocol::groups::Accepted;
+use protocol::key_packages::DeleteKeyPackagesRequest;
+use protocol::problem::ProblemType;
+use protocol::queues::DeleteQueueRequest;
+use protocol::{Operation, Wire};
+
+use crate::Client;
+use crate::database::key32;
+use crate::devices::enqueue;
+use crate::devices::sync::{HandleKeys, SyncMessage};
+use crate::error::{Error, UsageError};
+use crate::groups::commit::Plan;
+use crate::groups::{Group, Status};
+use crate::profile::Profile;
+
+impl Client {
+    /// Gives the handle up. Contacts and groups stay; nobody can ask for a connection any more.
+    ///
+    /// # Errors
+    /// [`UsageError::NoHandle`].
+    pub async fn delete_handle(&mut self) -> Result<(), Error> {
+        let handle = self.profile.handle.clone().ok_or(UsageError::NoHandle)?;
+        self.delete_published_handle(&handle).await
+    }
+
+    async fn delete_published_handle(&mut self, handle: &str) -> Result<(), Error> {
+        let request = DeleteHandleRequest {
+            handle: opaque(handle.as_bytes()),
+        };
+        let owner = SignatureKeyPair::from_seed(&self.profile.handle_owner.seed());
+        self.delete_at_service(
+            Operation::DeleteHandle,
+            owner,
+            &request,
+            ProblemType::UnknownHandle,
+        )
+        .await
+    }
+
+    /// Registers the handle anew under keys that a removed device does not have.
+    pub(crate) async fn rotate_handle_keys(&mut self) -> Result<(), Error> {
+        let handle = self.profile.handle.clone().ok_or(UsageError::NoHandle)?;
+        self.delete_published_handle(&handle).await?;
+        self.transact(|db, _| {
+            let (owner, establishment) = (Secret::<32>::random()?, Secret::<32>::random()?);
+            db.execute(
+                "UPDATE profile SET handle_owner_seed = ?, establishment_seed = ?",
+                (owner.expose(), establishment.expose()),
+            )?;
+            enqueue(
+                db,
+                SyncMessage::Handle(HandleKeys {
+                    owner_seed: WireSecret::new(*owner.expose()),
+                    establishment_seed: WireSecret::new(*establishment.expose()),
+                }),
+            )
+        })?;
+        self.profile = Profile::read(&self.db)?;
+        self.register_handle(&handle).await
+    }
+
+    /// Deletes something of this client's at the service; that it is gone already is no error.
+    async fn delete_at_service(
+        &mut self,
+        operation: Operation,
+        owner: SignatureKeyPair,
+        request: &impl Wire,
+        gone: ProblemType,
+    ) -> Result<(), Error> {
+        let deleted: Result<Accepted, Error> = self.call(operation, owner, request).await;
+        match deleted {
+            Err(error) if error.problem() != Some(gone) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete_pool(
+        &mut self,
+        token: &ConnectionToken,
+        owner: SignatureKeyPair,
+    ) -> Result<(), Error> {
+        let request = DeleteKeyPackagesRequest {
+            lookup: token.lookup(),
+        };
+        self.delete_at_service(
+            Operation::DeleteKeyPackages,
+            owner,
+            &request,
+            ProblemType::NotOwner,
+        )
+        .await
+    }
+
+    /// Deletes the pools of former connection tokens.
+    pub(crate) async fn delete_retired_pools(&mut self) -> Result<(), Error> {
+        let retired = {
+            let mut statement = self
+                .db
+                .prepare("SELECT connection_token, owner_seed FROM retired_pools")?;
+            let rows = statement.query_map((), |row| {
+                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for (token, owner) in retired {
+            let key = ConnectionToken::new(key32(&token)?);
+            let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
+            self.delete_pool(&key, owner).await?;
+            self.db.execute(
+                "DELETE FROM retired_pools WHERE connection_token = ?",
+                [token],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the pool under the present token, before sets are published that take the place of all.
+    pub(crate) async fn empty_pool(&mut self) -> Result<(), Error> {
+        let token = ConnectionToken::new(*self.profile.connection_token.expose());
+        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
+        self.delete_pool(&token, owner).await?;
+        self.db.execute("UPDATE profile SET pool_stale = 0", ())?;
+        Ok(())
+    }
+
+    /// Deletes the queue: nothing is delivered any more, and the service removes this device from the
+    /// groups that it is still in.
+    async fn delete_queue(&mut self) -> Result<(), Error> {
+        let Some(queue_id) = self.profile.queue else {
+            return Ok(());
+        };
+        let request = DeleteQueueRequest { queue_id };
+        self.delete_at_service(
+            Operation::DeleteQueue,
+            self.queue_owner(),
+            &request,
+            ProblemType::UnknownQueue,
+        )
+        .await
+    }
+
+    /// Leaves every group, takes back every connection and request, deletes handle, KeyPackages and queue,
+    /// and forgets everything. The user's other devices are removed first. Where others are left in a group,
+    /// the last trace of this user goes with their next commit.
+    ///
+    /// # Errors
+    /// Whatever the requests meet; it can be called again then.
+    pub async fn delete_account(mut self) -> Result<(), Error> {
+        self.sync(0).await?;
+        let others: Vec<String> = self
+            .devices()?
+            .into_iter()
+            .filter(|device| !device.own)
+            .map(|device| device.name)
+            .collect();
+        for device in others {
+            self.unlink_device(&device).await?;
+        }
+        if let Some(handle) = self.profile.handle.clone() {
+            self.delete_published_handle(&handle).await?;
+        }
+        for group in Group::all(&self.db)? {
+            if group.status == Status::Active {
+                self.leave_for_good(&group).await?;
+            }
+        }
+        self.empty_pool().await?;
+        self.delete_retired_pools().await?;
+        self.delete_queue().await?;
+        self.wipe()
+    }
+
+    async fn leave_for_good(&mut self, group: &Group) -> Result<(), Error> {
+        match &group.name {
+            Some(name) => self.leave_group(name).await,
+            None => self.commit(&group.id, |_| Ok(Plan::Delete)).await,
+        }
+    }
+}

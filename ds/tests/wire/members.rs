@@ -1,0 +1,274 @@
+//! What a member asks for or changes of its own leaf's record without a commit, and what it sends to one other.
+
+use crypto::queue::seal_reference;
+use protocol::Operation;
+use protocol::Wire as _;
+use protocol::codec::{WireSecret, opaque};
+use protocol::groups::{
+    Accepted, JoinRecordRequest, MessageAccepted, OwnLeafRequest, OwnLeafResponse,
+    SendToMemberRequest, UpdateQueueReferenceRequest,
+};
+use protocol::ids::GroupId;
+use protocol::policy::Capabilities;
+use protocol::problem::ProblemType;
+
+use crate::recovery::set_recovery_secret;
+use crate::support::client::Client;
+use crate::support::commits::Plan;
+use crate::support::inbox::Event;
+use crate::support::request::{copy, fresh_key};
+use crate::support::scenes::{Trio, pair, trio};
+use crate::support::{Engine, Service, on_every_engine};
+use crypto::keys::{JoinKey, Lookup as _};
+
+on_every_engine! {
+    a_member_moves_to_another_queue
+    a_message_to_one_member_reaches_that_one_alone
+    a_join_record_goes_when_all_joiners_have_come
+}
+
+fn reference_request(
+    service: &Service,
+    client: &Client,
+    id: &GroupId,
+    bound_to: &[u8],
+    queue: &protocol::ids::QueueId,
+) -> Vec<u8> {
+    let (key_id, service_key) = service.queue_service_key();
+    let body = UpdateQueueReferenceRequest {
+        group_id: *id,
+        state_key: WireSecret::new(client.group(id).state_key),
+        queue_reference: opaque(seal_reference(key_id, &service_key, bound_to, queue).unwrap()),
+    };
+    client.leaf_request(service, id, Operation::UpdateQueueReference, body.encode())
+}
+
+async fn a_member_moves_to_another_queue(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    let fresh = Client::new(&service).await;
+    let own = bob.group(&id).signer.0.public();
+    let request = reference_request(&service, &bob, &id, &own, &fresh.queue);
+    let _: Accepted = service
+        .post(Operation::UpdateQueueReference, &request)
+        .await
+        .accepted();
+    alice.send(&service, &id, b"to the new queue").await;
+    assert_eq!(bob.fetch(&service).await.len(), 0);
+    (bob.queue, bob.queue_owner, bob.queue_hpke) =
+        (fresh.queue, fresh.queue_owner, fresh.queue_hpke);
+    assert_eq!(bob.receive(&service).await.len(), 1);
+    // The next update brings it in the leaf.
+    let leaf = bob.renewed_leaf(&service, &id);
+    bob.commit(&service, &id, Plan::update_credential(leaf))
+        .await;
+    alice.receive(&service).await;
+    alice.send(&service, &id, b"again").await;
+    bob.receive(&service).await;
+}
+
+#[tokio::test]
+async fn a_queue_reference_that_is_not_for_this_leaf_is_refused() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, mut bob, id) = pair(&service).await;
+    // Alice's own one, which anybody can read in the tree.
+    let hers = alice.group(&id).signer.0.public();
+    let request = reference_request(&service, &bob, &id, &hers, &alice.queue);
+    assert_eq!(
+        service
+            .refused(Operation::UpdateQueueReference, &request)
+            .await,
+        ProblemType::InvalidLeaf
+    );
+    for garbage in [vec![], vec![1], vec![1; 100], vec![200; 100]] {
+        let body = UpdateQueueReferenceRequest {
+            group_id: id,
+            state_key: WireSecret::new(bob.group(&id).state_key),
+            queue_reference: opaque(garbage),
+        };
+        let request = bob.leaf_request(
+            &service,
+            &id,
+            Operation::UpdateQueueReference,
+            body.encode(),
+        );
+        assert_eq!(
+            service
+                .refused(Operation::UpdateQueueReference, &request)
+                .await,
+            ProblemType::InvalidLeaf
+        );
+    }
+    alice.send(&service, &id, b"still here").await;
+    assert_eq!(bob.receive(&service).await.len(), 1);
+}
+
+fn to_member(
+    service: &Service,
+    client: &Client,
+    id: &GroupId,
+    recipient: u32,
+    message: Vec<u8>,
+) -> Vec<u8> {
+    let body = SendToMemberRequest {
+        group_id: *id,
+        state_key: WireSecret::new(client.group(id).state_key),
+        recipient,
+        message: opaque(message),
+    };
+    client.leaf_request(service, id, Operation::SendToMember, body.encode())
+}
+
+async fn a_message_to_one_member_reaches_that_one_alone(service: Service) {
+    let Trio {
+        mut alice,
+        mut bob,
+        mut carol,
+        id,
+    } = trio(&service).await;
+    let message = alice.encrypt(&id, b"for carol");
+    let request = to_member(&service, &alice, &id, 2, message);
+    let _: MessageAccepted = service
+        .post(Operation::SendToMember, &request)
+        .await
+        .accepted();
+    assert_eq!(bob.receive(&service).await, []);
+    assert_eq!(
+        carol.receive(&service).await,
+        [Event::Message {
+            from: 0,
+            text: b"for carol".to_vec()
+        }]
+    );
+}
+
+#[tokio::test]
+async fn a_message_to_one_member_is_a_message_to_a_member() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let id = trio.id;
+    let message = trio.alice.encrypt(&id, b"for nobody");
+    for absent in [3, 99, u32::MAX] {
+        let request = to_member(&service, &trio.alice, &id, absent, message.clone());
+        assert_eq!(
+            service.refused(Operation::SendToMember, &request).await,
+            ProblemType::NotAllowed
+        );
+    }
+    let alone = trio
+        .alice
+        .create_group(&service, protocol::groups::GroupKind::Group)
+        .await;
+    let message = trio.alice.encrypt(&alone, b"for nobody");
+    let request = to_member(&service, &trio.alice, &alone, 1, message);
+    assert_eq!(
+        service.refused(Operation::SendToMember, &request).await,
+        ProblemType::NotAllowed
+    );
+    let commit = trio.alice.stage(&id, Plan::update());
+    trio.alice.abandon(&id);
+    for other in [commit.commit, Vec::new(), b"plain text".to_vec()] {
+        let request = to_member(&service, &trio.alice, &id, 1, other);
+        assert_eq!(
+            service.refused(Operation::SendToMember, &request).await,
+            ProblemType::InvalidMessage
+        );
+    }
+    let mut policy = trio.alice.policy(&id).unwrap();
+    policy.roles[1].capabilities = Capabilities::ADD;
+    trio.alice.set_policy(&service, &id, &policy).await;
+    for client in [&mut trio.alice, &mut trio.bob, &mut trio.carol] {
+        client.receive(&service).await;
+    }
+    let message = trio.bob.encrypt(&id, b"hush");
+    let request = to_member(&service, &trio.bob, &id, 2, message);
+    assert_eq!(
+        service.refused(Operation::SendToMember, &request).await,
+        ProblemType::NotAllowed
+    );
+    trio.still_works(&service).await;
+}
+
+#[tokio::test]
+async fn whoever_has_a_leafs_key_learns_which_leaf_it_is() {
+    let service = Service::start(Engine::Memory);
+    let (_, bob, id) = pair(&service).await;
+    let body = OwnLeafRequest {
+        group_id: id,
+        state_key: WireSecret::new(bob.group(&id).state_key),
+    };
+    let key = copy(&bob.group(&id).signer.0);
+    let own: OwnLeafResponse = service.call(Operation::OwnLeaf, &key, &body).await;
+    assert_eq!((own.epoch, own.member.leaf_index), (1, 1));
+    assert_eq!(own.member.user_pseudonym.as_slice(), bob.user(&id));
+    assert_eq!(
+        service
+            .refusal(Operation::OwnLeaf, &fresh_key(), &body)
+            .await,
+        ProblemType::NotAllowed
+    );
+}
+
+#[tokio::test]
+async fn members_see_who_is_there_and_nobody_else_does() {
+    let service = Service::start(Engine::Memory);
+    let Trio {
+        mut alice,
+        bob,
+        mut carol,
+        id,
+    } = trio(&service).await;
+    let seen = bob.inspect(&service, &id).await;
+    assert_eq!(seen.epoch, 1);
+    let expected = [alice.user(&id), bob.user(&id), carol.user(&id)];
+    let users: Vec<_> = seen
+        .members
+        .iter()
+        .map(|member| member.user_pseudonym.as_slice().to_vec())
+        .collect();
+    assert_eq!(users, expected);
+    assert_eq!(seen.members[0].capabilities, Capabilities::ALL);
+    alice.commit(&service, &id, Plan::remove([2])).await;
+    carol.group_mut(&id).state_key = alice.group(&id).state_key;
+    let request = carol.inspect_request(&service, &id);
+    assert_eq!(
+        service.refused(Operation::InspectGroup, &request).await,
+        ProblemType::BadSignature
+    );
+}
+
+async fn a_join_record_goes_when_all_joiners_have_come(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    let (mut carol, mut dave) = (Client::new(&service).await, Client::new(&service).await);
+    let add = alice.stage(
+        &id,
+        Plan::add([carol.invitee(&service), dave.invitee(&service)]),
+    );
+    let request = alice.commit_request(&service, &add);
+    let reply = service.post(Operation::AddUsers, &request).await;
+    let _: protocol::groups::EpochAccepted = reply.accepted();
+    alice.merge(&add);
+    bob.receive(&service).await;
+    let lookup = JoinKey::new(add.welcome.unwrap().join_key).lookup();
+    let record = JoinRecordRequest { lookup };
+    let ask = async || {
+        let key = fresh_key();
+        let request =
+            crate::support::request::Draft::by_key(&service, Operation::JoinRecord, &key, &record);
+        service
+            .post(Operation::JoinRecord, &request.signed(&key))
+            .await
+            .status
+    };
+    carol.receive(&service).await;
+    set_recovery_secret(&service, &carol, &id).await;
+    assert_eq!(ask().await, 200, "Dave has not been here");
+    dave.receive(&service).await;
+    assert_eq!(
+        ask().await,
+        200,
+        "reading it is not joining: the answer may be lost"
+    );
+    // A commit shows that he has joined.
+    dave.commit(&service, &id, Plan::update()).await;
+    assert_eq!(ask().await, 404);
+}

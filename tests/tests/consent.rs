@@ -1,0 +1,209 @@
+//! Nobody is in anybody's way who has taken consent back; who leaves for good leaves nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::BTreeMap;
+
+use client::{Client, Error, Event, UsageError};
+use ds::store::rocks::Rocks;
+use end_to_end::{
+    LogLevel, Service, Stack, befriend, blank, device, group_with, messages, reads, talks,
+};
+use protocol::problem::ProblemType;
+
+const ALICE: &str = "alice";
+const BOB: &str = "bob";
+const CAROL: &str = "carol";
+const GROUP: &str = "expedition";
+
+fn usage(error: Error) -> UsageError {
+    match error {
+        Error::Usage(usage) => usage,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn contacts(client: &Client) -> Vec<String> {
+    let contacts = client.contacts().unwrap();
+    contacts.into_iter().map(|contact| contact.name).collect()
+}
+
+#[tokio::test]
+async fn a_request_that_was_cancelled_leads_nowhere() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    alice.connect(BOB).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let request = bob.incoming_requests().unwrap().remove(0);
+    alice.cancel_request(BOB).await.unwrap();
+    let gone = bob.accept_request(&request.id).await.unwrap_err();
+    assert_eq!(usage(gone), UsageError::RequestExpired);
+    assert!(contacts(&alice).is_empty() && contacts(&bob).is_empty());
+    let twice = alice.cancel_request(BOB).await.unwrap_err();
+    assert_eq!(usage(twice), UsageError::UnknownRequest(BOB.to_owned()));
+    // It can be asked again.
+    befriend(&mut alice, &mut bob).await;
+    assert_eq!(contacts(&bob), [ALICE]);
+    let too_late = alice.cancel_request(BOB).await.unwrap_err();
+    assert_eq!(
+        usage(too_late),
+        UsageError::AlreadyConnected(BOB.to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    alice.connect(BOB).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let request = bob.incoming_requests().unwrap().remove(0);
+    bob.decline_request(&request.id).unwrap();
+    assert!(bob.incoming_requests().unwrap().is_empty());
+    let gone = bob.accept_request(&request.id).await.unwrap_err();
+    assert_eq!(usage(gone), UsageError::UnknownRequest(request.id));
+    assert!(alice.receive(0).await.unwrap().is_empty());
+    assert!(contacts(&alice).is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    let mut carol = device(&stack, 2, CAROL).await;
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    // Bob keeps what he knew of alice.
+    let home = stack.home(BOB);
+    let copy = stack.home("bob-before");
+    drop(bob);
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(&home).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let mut bob = Client::open(&home, end_to_end::patient()).await.unwrap();
+
+    alice.disconnect(BOB).await.unwrap();
+    assert_eq!(contacts(&alice), [CAROL]);
+    let events = bob.receive(0).await.unwrap();
+    let ended = Event::Disconnected { name: ALICE.into() };
+    assert!(
+        events.iter().any(|stored| stored.event == ended),
+        "{events:?}"
+    );
+    assert!(contacts(&bob).is_empty());
+
+    // Carol has the new token; bob's old one finds nothing.
+    carol.create_group(GROUP).await.unwrap();
+    carol.add_to_group(GROUP, &[ALICE]).await.unwrap();
+    alice.sync(0).await.unwrap();
+    talks(GROUP, &mut [&mut carol, &mut alice]).await;
+    drop(bob);
+    let database = rusqlite::Connection::open(copy.join("client.sqlite")).unwrap();
+    let token: Vec<u8> = database
+        .query_row("SELECT connection_token FROM contacts", (), |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let key: (Vec<u8>, Vec<u8>) = database
+        .query_row(
+            "SELECT signature_key, connection_key FROM contacts",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    rusqlite::Connection::open(home.join("client.sqlite"))
+        .unwrap()
+        .execute(
+            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token)
+             VALUES (?, 'alice', ?, ?)",
+            (key.0, key.1, token),
+        )
+        .unwrap();
+    let mut bob = Client::open(&home, end_to_end::patient()).await.unwrap();
+    bob.create_group("trap").await.unwrap();
+    let refused = bob.add_to_group("trap", &[ALICE]).await.unwrap_err();
+    assert_eq!(refused.problem(), Some(ProblemType::NoKeyPackages));
+}
+
+#[tokio::test]
+async fn nothing_is_taken_from_a_blocked_group_until_it_is_unblocked() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    bob.block(GROUP, true).await.unwrap();
+    alice.send_message(GROUP, "unheard").await.unwrap();
+    assert!(messages(&mut bob).await.is_empty());
+    bob.block(GROUP, false).await.unwrap();
+    alice.send_message(GROUP, "heard").await.unwrap();
+    reads(&mut bob, &[(ALICE, "heard")]).await;
+    bob.block(ALICE, true).await.unwrap();
+    let unknown = bob.block("nobody", true).await.unwrap_err();
+    assert_eq!(usage(unknown), UsageError::UnknownGroup("nobody".into()));
+}
+
+async fn rows(stack: &Stack) -> BTreeMap<&'static str, u64> {
+    let store = Rocks::open(stack.layout().data(Service::Ds)).unwrap();
+    store.count_rows().await.unwrap().into_iter().collect()
+}
+
+#[tokio::test]
+async fn who_deletes_the_account_leaves_nothing_behind() {
+    let mut stack = Stack::start(LogLevel::Info).await;
+    let mut bob = device(&stack, 0, BOB).await;
+    stack.stop().await;
+    let before = rows(&stack).await;
+    stack.restart().await;
+
+    let mut alice = device(&stack, 1, ALICE).await;
+    group_with(GROUP, &mut bob, &mut [&mut alice]).await;
+    alice.create_group("diary").await.unwrap();
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    let link = laptop.link_code("laptop").await.unwrap();
+    let number = alice.approve_link(&link.code, &link.number).await.unwrap();
+    laptop.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        alice.sync(0).await.unwrap();
+        laptop.sync(0).await.unwrap();
+    }
+    assert_eq!(laptop.groups().unwrap().len(), 2);
+    laptop.delete_account().await.unwrap();
+    drop(alice);
+    assert!(!stack.home("laptop").join("client.sqlite").exists());
+    // What goes with the next commit.
+    for _ in 0..2 {
+        bob.sync(0).await.unwrap();
+    }
+    assert_eq!(bob.members(GROUP).unwrap().len(), 1);
+    assert!(contacts(&bob).is_empty());
+    let lookup = bob.connect(ALICE).await.unwrap_err();
+    assert_eq!(lookup.problem(), Some(ProblemType::UnknownHandle));
+    bob.delete_group(GROUP).await.unwrap();
+
+    stack.stop().await;
+    let after = rows(&stack).await;
+    // Of the first device, which was removed from everything, its queue is left: that is its own to delete.
+    let queues_left = 1;
+    for table in [
+        "handles",
+        "pools",
+        "key_packages",
+        "last_resort",
+        "trees",
+        "proposals",
+        "recovery",
+        "join_records",
+    ] {
+        assert_eq!(after[table], before[table], "{table}");
+    }
+    assert_eq!(after["queues"], before["queues"] + queues_left);
+}

@@ -1,0 +1,240 @@
+//! Several devices of one user, a device that is lost, and one that comes back from a backup.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use client::{BackupKey, Client, Error, Event, UsageError};
+use end_to_end::{LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads};
+
+const ALICE: &str = "alice";
+const BOB: &str = "bob";
+const CAROL: &str = "carol";
+const GROUP: &str = "expedition";
+
+async fn link(old: &mut Client, new: &mut Client, name: &str) {
+    let link = new.link_code(name).await.unwrap();
+    let number = old.approve_link(&link.code, &link.number).await.unwrap();
+    let handle = new.complete_link(&number, 0).await.unwrap();
+    assert_eq!(Some(handle.as_str()), old.handle());
+    settle(&mut [old, new]).await;
+}
+
+/// As often as it takes for everything that follows from everything.
+async fn settle(clients: &mut [&mut Client]) {
+    for _ in 0..4 {
+        for client in clients.iter_mut() {
+            client.sync(0).await.unwrap();
+        }
+    }
+}
+
+fn device_names(client: &Client) -> Vec<String> {
+    let devices = client.devices().unwrap();
+    devices.into_iter().map(|device| device.name).collect()
+}
+
+fn group_names(client: &Client) -> Vec<String> {
+    let groups = client.groups().unwrap();
+    groups
+        .into_iter()
+        .filter(|group| group.active)
+        .map(|group| group.name)
+        .collect()
+}
+
+fn usage(error: Error) -> UsageError {
+    match error {
+        Error::Usage(usage) => usage,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    alice.send_message(GROUP, "before").await.unwrap();
+
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    link(&mut alice, &mut laptop, "laptop").await;
+    assert_eq!(device_names(&alice), ["first", "laptop"]);
+    assert_eq!(device_names(&laptop), ["laptop", "first"]);
+    assert_eq!(group_names(&laptop), [GROUP]);
+    let contacts = laptop.contacts().unwrap();
+    assert_eq!(contacts.len(), 1);
+    assert_eq!(
+        laptop.safety_number(BOB).unwrap(),
+        alice.safety_number(BOB).unwrap()
+    );
+
+    messages(&mut alice).await;
+    messages(&mut laptop).await;
+    reads(&mut bob, &[(ALICE, "before")]).await;
+    bob.send_message(GROUP, "to both").await.unwrap();
+    reads(&mut alice, &[(BOB, "to both")]).await;
+    reads(&mut laptop, &[(BOB, "to both")]).await;
+    laptop.send_message(GROUP, "from the laptop").await.unwrap();
+    reads(&mut alice, &[(ALICE, "from the laptop")]).await;
+    reads(&mut bob, &[(ALICE, "from the laptop")]).await;
+    // Nobody new has come for bob.
+    let events = bob.events().unwrap();
+    assert!(
+        !events
+            .iter()
+            .any(|stored| matches!(stored.event, Event::MemberAdded { .. })),
+        "{events:?}"
+    );
+
+    // The sets that were published since have a package of each.
+    settle(&mut [&mut alice, &mut laptop]).await;
+    bob.create_group("summit").await.unwrap();
+    bob.add_to_group("summit", &[ALICE]).await.unwrap();
+    assert_eq!(bob.members("summit").unwrap().len(), 3);
+    alice.sync(0).await.unwrap();
+    laptop.sync(0).await.unwrap();
+    assert_eq!(group_names(&alice), [GROUP, "summit"]);
+    assert_eq!(group_names(&laptop), [GROUP, "summit"]);
+
+    // And what one device does, the other is brought into.
+    laptop.create_group("plans").await.unwrap();
+    settle(&mut [&mut laptop, &mut alice]).await;
+    messages(&mut laptop).await;
+    messages(&mut alice).await;
+    alice.send_message("plans", "here too").await.unwrap();
+    reads(&mut laptop, &[(ALICE, "here too")]).await;
+    let mut carol = device(&stack, 3, CAROL).await;
+    befriend(&mut laptop, &mut carol).await;
+    settle(&mut [&mut laptop, &mut alice]).await;
+    alice.add_to_group("plans", &[CAROL]).await.unwrap();
+    carol.sync(0).await.unwrap();
+    assert_eq!(group_names(&carol), ["plans"]);
+}
+
+#[tokio::test]
+async fn a_device_whose_way_in_is_stale_is_added_by_a_commit() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut laptop = blank(&stack, 1, "laptop").await;
+    link(&mut alice, &mut laptop, "laptop").await;
+    alice.create_group("plans").await.unwrap();
+    alice.sync(0).await.unwrap();
+    // The key that vouches for the laptop is gone before the laptop has come.
+    alice.update_own_leaf("plans").await.unwrap();
+    laptop.sync(0).await.unwrap();
+    assert!(group_names(&laptop).is_empty());
+    settle(&mut [&mut alice, &mut laptop]).await;
+    assert_eq!(group_names(&laptop), ["plans"]);
+    assert_eq!(alice.members("plans").unwrap().len(), 2);
+    messages(&mut alice).await;
+    laptop.send_message("plans", "here").await.unwrap();
+    reads(&mut alice, &[(ALICE, "here")]).await;
+}
+
+#[tokio::test]
+async fn a_link_needs_both_numbers_to_be_compared() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut laptop = blank(&stack, 1, "laptop").await;
+    let other = "00000 00000 00000 00000";
+    let link = laptop.link_code("laptop").await.unwrap();
+    let refused = alice.approve_link(&link.code, other).await.unwrap_err();
+    assert_eq!(usage(refused), UsageError::NumbersDiffer);
+    let nothing = laptop.complete_link(other, 0).await.unwrap_err();
+    assert_eq!(usage(nothing), UsageError::NotLinking);
+
+    let number = alice.approve_link(&link.code, &link.number).await.unwrap();
+    let refused = laptop.complete_link(other, 0).await.unwrap_err();
+    assert_eq!(usage(refused), UsageError::NumbersDiffer);
+    assert_eq!(laptop.handle(), None);
+    laptop.complete_link(&number, 0).await.unwrap();
+    assert_eq!(laptop.handle(), Some(ALICE));
+    // The code is used up.
+    let again = alice.approve_link(&link.code, &link.number).await;
+    assert_eq!(usage(again.unwrap_err()), UsageError::InvalidLinkCode);
+}
+
+#[tokio::test]
+async fn a_lost_device_is_removed_by_another_one() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let mut phone = blank(&stack, 2, "phone").await;
+    link(&mut alice, &mut phone, "phone").await;
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.members(GROUP).unwrap().len(), 3);
+
+    alice.unlink_device("phone").await.unwrap();
+    assert_eq!(device_names(&alice), ["first"]);
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.members(GROUP).unwrap().len(), 2);
+    bob.send_message(GROUP, "only to those who are left")
+        .await
+        .unwrap();
+    assert!(messages(&mut phone).await.is_empty());
+    assert!(group_names(&phone).is_empty());
+    // The new connection token has come to bob, and leads to sets without the phone.
+    bob.create_group("summit").await.unwrap();
+    bob.add_to_group("summit", &[ALICE]).await.unwrap();
+    assert_eq!(bob.members("summit").unwrap().len(), 2);
+    alice.sync(0).await.unwrap();
+    assert_eq!(group_names(&alice), [GROUP, "summit"]);
+    phone.sync(0).await.unwrap();
+    assert!(group_names(&phone).is_empty());
+}
+
+#[tokio::test]
+async fn a_client_is_restored_from_a_backup_by_rejoining() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    let mut carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let passphrase = |text: &str| BackupKey::Passphrase(text.to_owned().into());
+    let backup = alice.backup(&passphrase("four words of it")).unwrap();
+    drop(alice);
+    // The state key changes after the backup.
+    bob.sync(0).await.unwrap();
+    carol.leave_group(GROUP).await.unwrap();
+    bob.sync(0).await.unwrap();
+
+    let home = stack.home("restored");
+    let refused = Client::restore(&home, &backup, &passphrase("others"), patient()).await;
+    assert_eq!(usage(refused.unwrap_err()), UsageError::WrongBackupKey);
+    let mut alice = Client::restore(&home, &backup, &passphrase("four words of it"), patient())
+        .await
+        .unwrap();
+    assert_eq!(alice.handle(), Some(ALICE));
+    assert_eq!(group_names(&alice), [GROUP]);
+    alice.send_message(GROUP, "back again").await.unwrap();
+    reads(&mut bob, &[(ALICE, "back again")]).await;
+    bob.send_message(GROUP, "welcome").await.unwrap();
+    reads(&mut alice, &[(BOB, "welcome")]).await;
+    assert_eq!(bob.members(GROUP).unwrap().len(), 2);
+    // KeyPackages of the new client only.
+    bob.create_group("summit").await.unwrap();
+    bob.add_to_group("summit", &[ALICE]).await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert_eq!(group_names(&alice), [GROUP, "summit"]);
+}
+
+#[tokio::test]
+async fn key_packages_are_there_for_every_ciphersuite_of_the_options() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    befriend(&mut alice, &mut bob).await;
+    for suite in [1, 2, 3, 0x4f] {
+        let name = format!("suite {suite}");
+        alice.create_group_with(&name, suite).await.unwrap();
+        alice.add_to_group(&name, &[BOB]).await.unwrap();
+        messages(&mut bob).await;
+        bob.send_message(&name, "hello").await.unwrap();
+        reads(&mut alice, &[(BOB, "hello")]).await;
+    }
+}
