@@ -13,7 +13,7 @@ use crate::provider::JsonCodec;
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
-    include_str!("schema/groups.sql"),
+    include_str!("schema/3.sql"),
 ];
 
 /// Opens a database and brings its schema up to date.

@@ -176,7 +176,7 @@ async fn a_deleted_group_is_gone_for_everybody() {
         group_id: access.id,
         state_key: access.state_key.to_wire(),
     };
-    let request = bob
+    let request = alice
         .sign_as_member(GROUP, Operation::InspectGroup, &inspect.encode())
         .unwrap();
     let refused = bob
@@ -451,7 +451,7 @@ async fn a_message_to_one_member_reaches_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_group_is_re_initialised_in_another_ciphersuite() {
+async fn another_group_takes_the_place_and_the_name_of_one() {
     let stack = Stack::start(LogLevel::Info).await;
     let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;

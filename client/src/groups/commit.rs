@@ -6,8 +6,8 @@ use crypto::sealing::{self, Place};
 use openmls::group::GroupContext;
 use openmls::messages::group_info::GroupInfo;
 use openmls::prelude::{
-    Ciphersuite, ExtensionType, Extensions, KeyPackage, LeafNodeIndex, MlsGroup, NewSignerBundle,
-    OpenMlsProvider as _, Proposal, ReInitProposal, StagedCommit,
+    ExtensionType, Extensions, KeyPackage, LeafNodeIndex, MlsGroup, NewSignerBundle,
+    OpenMlsProvider as _, StagedCommit,
 };
 use protocol::codec::{WireSecret, opaque};
 use protocol::delivery::JoinInfo;
@@ -18,7 +18,7 @@ use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
-use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use tls_codec::{Serialize as _, VLBytes};
 
 use crate::Client;
 use crate::error::{Error, LocalError, UsageError, mls};
@@ -60,11 +60,6 @@ pub(crate) enum Plan {
     SetPolicy(Box<GroupPolicy>),
     /// Everybody else goes, and the group with them.
     Delete,
-    ReInit {
-        successor: GroupId,
-        suite: Ciphersuite,
-        extensions: Extensions<GroupContext>,
-    },
 }
 
 impl Plan {
@@ -77,7 +72,6 @@ impl Plan {
             Self::Update(_) | Self::Cover => Operation::UpdateClient,
             Self::SetPolicy(_) => Operation::SetRole,
             Self::Delete => Operation::DeleteGroup,
-            Self::ReInit { .. } => Operation::ReInitializeGroup,
         }
     }
 
@@ -101,21 +95,6 @@ impl Plan {
             other => other,
         }
     }
-}
-
-/// RFC 9420 §12.1.5. The library has no constructor but its decoder.
-fn reinit(
-    successor: &GroupId,
-    suite: Ciphersuite,
-    extensions: &Extensions<GroupContext>,
-) -> Result<Proposal, Error> {
-    let mut bytes = opaque(successor.0).tls_serialize_detached().map_err(mls)?;
-    bytes.extend(1u16.to_be_bytes());
-    bytes.extend(u16::from(suite).to_be_bytes());
-    bytes.extend(extensions.tls_serialize_detached().map_err(mls)?);
-    ReInitProposal::tls_deserialize_exact_bytes(&bytes)
-        .map(|proposal| Proposal::ReInit(Box::new(proposal)))
-        .map_err(mls)
 }
 
 /// The group context's extensions with another policy.
@@ -246,11 +225,6 @@ fn stage(
             .propose_group_context_extensions(policy.ok_or(LocalError::Damaged)?)
             .map_err(mls)?,
         Plan::Delete => builder.propose_removals(others),
-        Plan::ReInit {
-            successor,
-            suite,
-            extensions,
-        } => builder.add_proposal(reinit(&successor, suite, &extensions)?),
     };
     let builder = builder
         .load_psks(provider.storage())
@@ -375,8 +349,10 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
         Group::set_state_key(db, id, &key)?;
     }
     match pending.envelope.operation {
-        Operation::DeleteGroup => Group::set_status(db, id, Status::Closed)?,
-        Operation::ReInitializeGroup => upgrade::agreed(db, &group)?,
+        Operation::DeleteGroup => {
+            Group::set_status(db, id, Status::Closed)?;
+            upgrade::ended(db, &group)?;
+        }
         _ => {}
     }
     // Covering what is pending is no update.

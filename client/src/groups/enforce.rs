@@ -10,7 +10,7 @@ use openmls::prelude::{
 use protocol::Wire as _;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
-use protocol::policy::{Capabilities, GroupPolicy, POLICY_EXTENSION};
+use protocol::policy::{Capabilities, GroupPolicy, POLICY_EXTENSION, PolicyError};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
 
@@ -118,17 +118,19 @@ pub(crate) fn permit(group: &Group, mls_group: &MlsGroup, plan: &Plan) -> Result
             let members = pseudonyms(mls_group);
             return policy
                 .check_change(next, &own, members.iter().map(Vec::as_slice))
-                .map_err(|error| UsageError::Policy(error).into());
+                .map_err(|error| match error {
+                    PolicyError::NotAllowed => UsageError::NotPermitted.into(),
+                    other => UsageError::Policy(other).into(),
+                });
         }
-        Plan::Delete | Plan::ReInit { .. } => Capabilities::DELETE,
+        // Who is left alone ends the group, whatever its role.
+        Plan::Delete if pseudonyms(mls_group).iter().all(|user| *user == own) => Capabilities::NONE,
+        Plan::Delete => Capabilities::DELETE,
         Plan::AddClients { .. } | Plan::RemoveClients(_) | Plan::Update(_) | Plan::Cover => {
             Capabilities::NONE
         }
     };
-    let for_groups = matches!(
-        plan,
-        Plan::Add { .. } | Plan::Remove(_) | Plan::ReInit { .. }
-    );
+    let for_groups = matches!(plan, Plan::Add { .. } | Plan::Remove(_));
     if (for_groups && group.kind != GroupKind::Group)
         || !capabilities(policy.as_ref(), &own).contain(needed)
     {

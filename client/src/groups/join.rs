@@ -26,7 +26,7 @@ use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
     Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, discard_mls, free_name, group_id,
-    join_config,
+    join_config, upgrade,
 };
 use crate::inbox;
 use crate::leaf;
@@ -147,10 +147,11 @@ fn join(
         Some(Group {
             name: Some(name), ..
         }) => name.clone(),
-        _ => free_name(
-            db,
-            &String::from_utf8_lossy(invitation.info.group_name.as_slice()),
-        )?,
+        _ => {
+            let wanted = String::from_utf8_lossy(invitation.info.group_name.as_slice());
+            upgrade::give_up_name(db, &wanted)?;
+            free_name(db, &wanted)?
+        }
     };
     let group = Group {
         id: *id,

@@ -1,12 +1,11 @@
-//! Re-initialising a group (RFC 9420 §11.2): it ends, and another one with other parameters takes its place.
-//! The library has no resumption PSK with usage `reinit` to offer, so that the two are not bound by the key
-//! schedule; members of the new group know by the invitation who made it.
+//! Putting another group in the place of one, in another ciphersuite. RFC 9420 §11.2 has ReInit for that, but the
+//! MLS library leaves ReInit proposals out of the commits that it builds: so the old group is deleted, and the
+//! members who are contacts are added to a new one. A ReInit of another implementation is followed.
 
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
-use protocol::policy::GroupPolicy;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -14,7 +13,7 @@ use crate::Client;
 use crate::contacts;
 use crate::error::{Error, LocalError, UsageError};
 use crate::groups::commit::Plan;
-use crate::groups::create::context_extensions;
+use crate::groups::enforce;
 use crate::groups::{Group, Status, free_name, identities, load_mls};
 use crate::leaf::{self, NewLeaf};
 
@@ -74,19 +73,34 @@ pub(crate) fn retire(db: &Connection, group: &Group) -> Result<String, Error> {
     Ok(name)
 }
 
-/// Our ReInit was accepted, in the caller's transaction.
-pub(crate) fn agreed(db: &Connection, group: &Group) -> Result<(), Error> {
-    set_stage(db, &group.id, AGREED)?;
-    db.execute(
-        "UPDATE successors SET name = ? WHERE group_id = ?",
-        (group.display_name(), group.id.0),
-    )?;
-    retire(db, group).map(|_| ())
+/// A group of this name that is over leaves it to another one.
+pub(crate) fn give_up_name(db: &Connection, name: &str) -> Result<(), Error> {
+    match Group::by_name(db, name) {
+        Ok(group) if matches!(group.status, Status::Removed | Status::Closed) => {
+            let former = free_name(db, &format!("{name} (former)"))?;
+            db.execute(
+                "UPDATE groups SET name = ? WHERE group_id = ?",
+                (former, group.id.0),
+            )?;
+            Ok(())
+        }
+        Ok(_) | Err(Error::Usage(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A group was deleted by us, in the caller's transaction: perhaps in favour of another one.
+pub(crate) fn ended(db: &Connection, group: &Group) -> Result<(), Error> {
+    if successor(db, &group.id)?.is_some() {
+        set_stage(db, &group.id, AGREED)?;
+        retire(db, group)?;
+    }
+    Ok(())
 }
 
 impl Client {
-    /// Re-initialises a group in another ciphersuite: ends it and makes another one under its name, in which the
-    /// members who are contacts are added again. The others need to be invited.
+    /// Ends a group and makes another one under its name, in another ciphersuite, in which the members who are
+    /// contacts are added again. The others need to be invited.
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`].
@@ -94,6 +108,10 @@ impl Client {
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         self.sync(0).await?;
         let old = Group::usable(&self.db, group)?;
+        let mls_group = load_mls(&self.db, &old.id)?;
+        enforce::permit(&old, &mls_group, &Plan::Delete)?;
+        let members =
+            serde_json::to_string(&self.contacts_in(&old.id)?).map_err(|_| LocalError::Damaged)?;
         let directory = self.directory().await?;
         let pseudonym = random_pseudonym(&directory.domain)?;
         let leaf = NewLeaf::of_user(&self.profile, &directory, suite, pseudonym.clone())?;
@@ -101,43 +119,37 @@ impl Client {
         self.transact(|db, _| {
             leaf.store_key(db)?;
             db.execute(
-                "INSERT OR REPLACE INTO successors (group_id, successor, leaf_key, pseudonym, ciphersuite, stage)
-                 VALUES (?, ?, ?, ?, ?, 0)",
+                "INSERT OR REPLACE INTO successors
+                    (group_id, successor, leaf_key, pseudonym, name, members, ciphersuite, stage)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
                 (
                     old.id.0,
                     id.0,
                     leaf.signer.0.public(),
                     pseudonym.as_slice(),
+                    group,
+                    members,
                     u16::from(suite),
                 ),
             )?;
             Ok(())
         })?;
-        let policy = GroupPolicy::of_creator(pseudonym);
-        let extensions = context_extensions(&directory, suite, Some(&policy))?;
-        self.commit(&old.id, |_| {
-            Ok(Plan::ReInit {
-                successor: id,
-                suite,
-                extensions: extensions.clone(),
-            })
-        })
-        .await?;
+        self.commit(&old.id, |_| Ok(Plan::Delete)).await?;
         self.go_on_upgrading(&old.id).await
     }
 
-    /// What is left to do of a re-initialisation.
+    /// What is left to do of an upgrade.
     pub(crate) async fn go_on_upgrading(&mut self, old: &GroupId) -> Result<(), Error> {
         let Some(next) = successor(&self.db, old)?.filter(|next| next.stage >= AGREED) else {
             return Ok(());
         };
         if next.stage == AGREED && Group::find(&self.db, &next.id)?.is_none() {
-            let (name, pseudonym): (Option<String>, Vec<u8>) = self.db.query_row(
+            let (name, pseudonym): (String, Vec<u8>) = self.db.query_row(
                 "SELECT name, pseudonym FROM successors WHERE group_id = ?",
                 [old.0],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
-            let name = free_name(&self.db, &name.unwrap_or_default())?;
+            let name = free_name(&self.db, &name)?;
             let directory = self.directory().await?;
             let signer = leaf::signer(&self.db, &next.leaf_key)?;
             let pseudonym = protocol::codec::opaque(pseudonym);
@@ -146,9 +158,19 @@ impl Client {
                 .await?;
         }
         set_stage(&self.db, old, CREATED)?;
-        for contact in self.contacts_in(old)? {
+        let members: String = self.db.query_row(
+            "SELECT members FROM successors WHERE group_id = ?",
+            [old.0],
+            |row| row.get(0),
+        )?;
+        let members: Vec<String> =
+            serde_json::from_str(&members).map_err(|_| LocalError::Damaged)?;
+        for contact in members {
             match self.add_contacts(&next.id, &[contact.as_str()]).await {
-                Ok(()) | Err(Error::Usage(UsageError::AlreadyAMember(_))) => {}
+                Ok(())
+                | Err(Error::Usage(
+                    UsageError::AlreadyAMember(_) | UsageError::UnknownContact(_),
+                )) => {}
                 // Who has published nothing for this ciphersuite has to be invited.
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {}
                 Err(error) => return Err(error),
@@ -176,7 +198,7 @@ impl Client {
         Ok(names)
     }
 
-    /// Groups that are being re-initialised.
+    /// Groups that are being upgraded.
     pub(crate) fn upgrading(&self) -> Result<Vec<GroupId>, Error> {
         let mut statement = self.db.prepare("SELECT group_id FROM successors")?;
         let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;

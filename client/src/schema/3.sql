@@ -13,14 +13,16 @@ CREATE TABLE past_policies (
     PRIMARY KEY (group_id, epoch)
 ) STRICT;
 
--- Groups that this client re-initialises, until everybody is in the new one.
+-- Groups that this client puts another one in the place of, until everybody is in that.
 CREATE TABLE successors (
     group_id BLOB PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
     successor BLOB NOT NULL,
     leaf_key BLOB NOT NULL,
     pseudonym BLOB NOT NULL,
-    name TEXT,
+    name TEXT NOT NULL,
+    -- JSON: names of the contacts to be added.
+    members TEXT NOT NULL,
     ciphersuite INTEGER NOT NULL,
-    -- 0: the old group has not agreed yet, 1: to be created, 2: to be filled.
+    -- 0: the old group has not ended yet, 1: to be created, 2: to be filled.
     stage INTEGER NOT NULL
 ) STRICT;
