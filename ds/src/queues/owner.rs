@@ -157,11 +157,10 @@ async fn change<T>(
             .store
             .replace_queue(row, stored, sealed, receipt)
             .await;
+        // Also after a failure: it may have happened all the same.
+        service.streams.record_changed(&queue);
         match replaced.map_err(DsError::from) {
-            Ok(()) => {
-                service.streams.record_changed(&queue);
-                return Ok(Accepted {});
-            }
+            Ok(()) => return Ok(Accepted {}),
             Err(DsError::Conflict) => {}
             Err(other) => return Err(other),
         }

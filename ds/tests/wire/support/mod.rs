@@ -302,7 +302,7 @@ impl Service {
     ) -> Reply {
         let send = || self.http(self.http_request(operation.path(), request.to_vec(), tokens));
         let reply = send().await;
-        if reply.status == StatusCode::INTERNAL_SERVER_ERROR && self.faulty.has_failed() {
+        if reply.status.is_server_error() && self.faulty.has_failed() {
             // What a client does that got no answer.
             return send().await;
         }
