@@ -159,14 +159,16 @@ impl User {
     fn commit(
         &self,
         rotates: u8,
-        plan: impl FnOnce(&MlsGroup) -> (Vec<LeafNodeIndex>, Option<Extensions<GroupContext>>),
+        plan: impl FnOnce(&MlsGroup) -> (Vec<u32>, Option<Extensions<GroupContext>>),
     ) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
         mls_group.set_aad(aad(rotates, 0));
         let provider = Provider::new(&self.db);
         let signer = self.signer(&mls_group);
         let (removals, extensions) = plan(&mls_group);
-        let mut builder = mls_group.commit_builder().propose_removals(removals);
+        let mut builder = mls_group
+            .commit_builder()
+            .propose_removals(removals.into_iter().map(LeafNodeIndex::new));
         if let Some(extensions) = extensions {
             builder = builder
                 .propose_group_context_extensions(extensions)
@@ -232,14 +234,12 @@ fn aad(rotates: u8, adds: usize) -> Vec<u8> {
 }
 
 /// The context's extensions with a user's role and standing set.
-fn with(
-    mls_group: &MlsGroup,
-    user: LeafNodeIndex,
-    role: u8,
-    standing: Standing,
-) -> Extensions<GroupContext> {
+fn with(mls_group: &MlsGroup, user: u32, role: u8, standing: Standing) -> Extensions<GroupContext> {
     let policy = policy_in(mls_group.extensions()).unwrap().unwrap();
-    let user = mls_group.member(user).and_then(pseudonym_of).unwrap();
+    let user = mls_group
+        .member(LeafNodeIndex::new(user))
+        .and_then(pseudonym_of)
+        .unwrap();
     let policy = policy.with(&user, role, standing);
     let others = mls_group
         .extensions()
@@ -324,13 +324,13 @@ fn nobody_makes_himself_an_admin() {
 }
 
 #[test]
-fn a_policy_goes_with_no_other_change_of_the_context() {
+fn not_even_an_admin_drops_the_policy() {
     let [alice, bob, _] = trio();
     let commit = alice.commit(0, |group| {
         let kept = group
             .extensions()
             .iter()
-            .filter(|it| it.extension_type() != ExtensionType::RequiredCapabilities)
+            .filter(|it| it.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION))
             .cloned();
         (
             Vec::new(),
