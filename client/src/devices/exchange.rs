@@ -24,7 +24,7 @@ use crate::profile::Profile;
 pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error> {
     db.execute(
         "INSERT INTO sync_outbox (message) SELECT ? FROM profile WHERE device_group IS NOT NULL",
-        [&*message.to_frame()],
+        [&*message.into_frame()],
     )?;
     Ok(())
 }

@@ -141,7 +141,7 @@ pub(crate) struct AddMe {
 }
 
 impl SyncMessage {
-    pub(crate) fn to_frame(self) -> zeroize::Zeroizing<Vec<u8>> {
+    pub(crate) fn into_frame(self) -> zeroize::Zeroizing<Vec<u8>> {
         let frame = Frame {
             version: VERSION,
             message: self,
@@ -265,8 +265,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_frame_is_read_as_it_was_written_and_nothing_may_follow(message in message()) {
-            let frame = message.to_frame();
-            let again = SyncMessage::from_frame(&frame).unwrap().to_frame();
+            let frame = message.into_frame();
+            let again = SyncMessage::from_frame(&frame).unwrap().into_frame();
             prop_assert_eq!(&*again, &*frame);
             let longer = [&frame[..], &[0]].concat();
             prop_assert!(SyncMessage::from_frame(&longer).is_none());
@@ -277,14 +277,14 @@ mod tests {
         #[test]
         fn arbitrary_bytes_are_passed_over_or_mean_themselves(bytes: Vec<u8>) {
             if let Some(message) = SyncMessage::from_frame(&bytes) {
-                prop_assert_eq!(&*message.to_frame(), &bytes);
+                prop_assert_eq!(&*message.into_frame(), &bytes);
             }
         }
     }
 
     #[test]
     fn a_frame_of_a_later_release_is_passed_over() {
-        let mut frame = SyncMessage::Want(GroupId([1; 16])).to_frame();
+        let mut frame = SyncMessage::Want(GroupId([1; 16])).into_frame();
         frame[1] = 2;
         assert!(SyncMessage::from_frame(&frame).is_none());
     }
