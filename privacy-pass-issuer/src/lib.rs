@@ -44,6 +44,7 @@ pub mod http;
 pub mod issuance;
 mod problem;
 pub mod store;
+pub mod rsa;
 pub mod token_keys;
 pub mod token_request;
 

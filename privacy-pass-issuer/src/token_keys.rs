@@ -10,11 +10,11 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use blind_rsa_signatures::{Deterministic, PSS, SecretKey, Sha384};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::rsa::{self, PrivateKey};
 use crate::token_request::{BLINDED_MESSAGE_LENGTH, TOKEN_TYPE, TokenRequest};
 
 /// A PKCS#8 file of a 2048-bit RSA key has about 1,220 bytes.
@@ -26,7 +26,7 @@ pub type BlindSignature = [u8; BLINDED_MESSAGE_LENGTH];
 /// One token key of type 0x0002: RSASSA-PSS, 2048 bits, SHA-384, salt of 48 bytes.
 pub struct TokenKey {
     not_before_unix_s: u64,
-    secret: SecretKey<Sha384, PSS, Deterministic>,
+    secret: PrivateKey,
     modulus: [u8; BLINDED_MESSAGE_LENGTH],
     /// SubjectPublicKeyInfo as RFC 9578 §6.5 encodes it.
     spki: Vec<u8>,
@@ -58,19 +58,12 @@ pub struct SigningError;
 impl TokenKey {
     /// Reads a PKCS#8 private key.
     pub fn from_pkcs8(pkcs8: &[u8], not_before_unix_s: u64) -> Result<Self, TokenKeyError> {
-        let secret = SecretKey::from_der(pkcs8).map_err(|_| TokenKeyError::Unsupported)?;
-        let public = secret
-            .public_key()
-            .map_err(|_| TokenKeyError::Unsupported)?;
-        let modulus: [u8; BLINDED_MESSAGE_LENGTH] = public
-            .components()
-            .n()
-            .try_into()
-            .map_err(|_| TokenKeyError::Unsupported)?;
-        if modulus[0] & 0x80 == 0 {
+        let secret = PrivateKey::from_pkcs8(pkcs8).map_err(|_| TokenKeyError::Unsupported)?;
+        let modulus = secret.modulus().map_err(|_| TokenKeyError::Unsupported)?;
+        if !secret.has_common_exponent() {
             return Err(TokenKeyError::Unsupported);
         }
-        let spki = public.to_spki().map_err(|_| TokenKeyError::Unsupported)?;
+        let spki = rsa::spki(&modulus);
         let id = Sha256::digest(&spki).into();
         Ok(Self {
             not_before_unix_s,
@@ -100,14 +93,12 @@ impl TokenKey {
         *request.blinded_message() < self.modulus
     }
 
-    /// The raw RSA operation of RFC 9474 §4.3, about 1.5 ms. Deterministic: the same request gets
-    /// the same signature, so a lost answer is repeated rather than stored.
+    /// The raw RSA operation of RFC 9474 §4.3. Deterministic: the same request gets the same signature, so
+    /// a lost answer is repeated rather than stored.
     pub fn blind_sign(&self, request: &TokenRequest) -> Result<BlindSignature, SigningError> {
-        let signature = self
-            .secret
-            .blind_sign(request.blinded_message())
-            .map_err(|_| SigningError)?;
-        signature.0.try_into().map_err(|_| SigningError)
+        self.secret
+            .sign_raw(request.blinded_message())
+            .map_err(|_| SigningError)
     }
 }
 
@@ -260,6 +251,28 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         let read = TokenKeys::load_or_create(&path, 2_000).unwrap();
         assert_eq!(made.directory("/r"), read.directory("/r"));
+    }
+
+    /// The pure-Rust signer, whose results are the reference (RFC 9474).
+    #[test]
+    fn signatures_and_public_keys_are_those_of_the_reference() {
+        use blind_rsa_signatures::{Deterministic, PSS, SecretKey, Sha384};
+        for _ in 0..3 {
+            let pkcs8 = generate_pkcs8().unwrap();
+            let key = TokenKey::from_pkcs8(&pkcs8, 0).unwrap();
+            let reference = SecretKey::<Sha384, PSS, Deterministic>::from_der(&pkcs8).unwrap();
+            let spki = reference.public_key().unwrap().to_spki().unwrap();
+            assert_eq!(key.spki(), spki);
+            for first in [0, 1, 0x7f] {
+                let mut message = [0; BLINDED_MESSAGE_LENGTH];
+                getrandom::fill(&mut message).unwrap();
+                message[0] = first;
+                let expected: Vec<u8> = reference.blind_sign(message).unwrap().0;
+                assert_eq!(key.secret.sign_raw(&message).unwrap()[..], expected);
+            }
+            // Not below the modulus.
+            assert!(key.secret.sign_raw(&[0xff; BLINDED_MESSAGE_LENGTH]).is_err());
+        }
     }
 
     #[test]
