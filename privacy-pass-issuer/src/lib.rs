@@ -43,8 +43,8 @@ mod config;
 pub mod http;
 pub mod issuance;
 mod problem;
-pub mod store;
 pub mod rsa;
+pub mod store;
 pub mod token_keys;
 pub mod token_request;
 

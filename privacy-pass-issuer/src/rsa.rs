@@ -67,7 +67,11 @@ impl PrivateKey {
             let n = c::RSA_get0_n(c::EVP_PKEY_get0_RSA(self.0.as_ptr()));
             c::BN_bn2bin_padded(modulus.as_mut_ptr(), LENGTH, n)
         };
-        if written == 1 { Ok(modulus) } else { Err(RsaError) }
+        if written == 1 {
+            Ok(modulus)
+        } else {
+            Err(RsaError)
+        }
     }
 
     /// Whether the public exponent is 65537, as clients expect of token keys.

@@ -271,7 +271,11 @@ mod tests {
                 assert_eq!(key.secret.sign_raw(&message).unwrap()[..], expected);
             }
             // Not below the modulus.
-            assert!(key.secret.sign_raw(&[0xff; BLINDED_MESSAGE_LENGTH]).is_err());
+            assert!(
+                key.secret
+                    .sign_raw(&[0xff; BLINDED_MESSAGE_LENGTH])
+                    .is_err()
+            );
         }
     }
 

@@ -73,8 +73,17 @@ const RULES: &[Rule] = &[
     Rule {
         package: "privacy-pass-issuer",
         ours: Ours::Only(&["service"]),
-        never: &["ohttp", "bhttp", "openmls", "rusqlite", "tokio-postgres"],
-        reason: "it knows accounts, so it must know nothing of what they do",
+        never: &[
+            "ohttp",
+            "bhttp",
+            "openmls",
+            "rusqlite",
+            "tokio-postgres",
+            // Signs in constant time (RUSTSEC-2023-0071).
+            "rsa",
+            "blind-rsa-signatures",
+        ],
+        reason: "it knows accounts, so it must know nothing of what they do; it signs with AWS-LC alone",
     },
     Rule {
         package: "ds",
