@@ -233,8 +233,11 @@ impl Judgement<'_> {
             return Ok(());
         }
         self.require(Capabilities::ADD)?;
-        let banned = self.policy.as_ref().is_some_and(|policy| policy.bans(user));
-        if banned || self.has_user(user) || self.group.kind != GroupKind::Group {
+        let listed = self
+            .policy
+            .as_ref()
+            .is_some_and(|policy| policy.participant(user).is_some());
+        if listed || self.has_user(user) || self.group.kind != GroupKind::Group {
             return Err(PeerError::NotPermitted);
         }
         Ok(())
@@ -265,7 +268,6 @@ impl Judgement<'_> {
     }
 
     fn context_changed(&self, next: &Extensions<GroupContext>) -> Result<(), PeerError> {
-        let policy = self.policy.as_ref().ok_or(PeerError::NotPermitted)?;
         let next_policy = policy_in(next)?.ok_or(PeerError::NotPermitted)?;
         if others(self.mls_group.extensions()) != others(next) {
             return Err(PeerError::NotPermitted);
@@ -277,9 +279,19 @@ impl Judgement<'_> {
             .filter(|member| !gone.contains(&member.index))
             .filter_map(|member| pseudonym_of(&member.credential))
             .collect();
-        policy
-            .check_change(&next_policy, &self.actor, staying.iter().map(Vec::as_slice))
-            .map_err(|_| PeerError::NotPermitted)
+        match &self.policy {
+            Some(policy) => policy
+                .check_change(&next_policy, &self.actor, staying.iter().map(Vec::as_slice))
+                .map_err(|_| PeerError::NotPermitted),
+            // A group without a policy takes its first one from anybody, who must be able to change it.
+            None if next_policy
+                .capabilities(&self.actor)
+                .contain(Capabilities::SET_ROLE) =>
+            {
+                Ok(())
+            }
+            None => Err(PeerError::NotPermitted),
+        }
     }
 
     /// A committer's new leaf says the same user, or one that nobody else is and no policy lists.
@@ -346,7 +358,7 @@ fn by_joiner(
     let known = mls_group
         .members()
         .any(|member| pseudonym_of(&member.credential).as_deref() == Some(user));
-    if !known && policy.is_some_and(|policy| policy.bans(user)) {
+    if !known && policy.is_some_and(|policy| policy.participant(user).is_some()) {
         return Err(PeerError::NotPermitted);
     }
     Ok(())

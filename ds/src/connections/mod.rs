@@ -187,11 +187,16 @@ pub async fn request_connection(
     let price = usize::from(service.settings.prices.request_connection);
     request.require_tokens(price)?;
     request.authenticate_key()?;
+    request.require_unspent_tokens(service, price).await?;
     let encrypted = request.body.encrypted_request.as_slice();
     if encrypted.len() > MAX_CONNECTION_REQUEST {
         return Err(ProblemType::LimitExceeded.into());
     }
-    let stored = load(service, request.body.handle.as_slice()).await?;
+    // As in a look-up: trying names is not free.
+    let stored = match load(service, request.body.handle.as_slice()).await {
+        Ok(stored) => stored,
+        Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
+    };
     let mut prepared = Prepared::default();
     deliver::prepare(
         service,

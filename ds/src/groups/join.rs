@@ -102,6 +102,9 @@ pub fn link_keys(roster: &Roster<'_>) -> Vec<LeafLinkKey> {
         .collect()
 }
 
+/// In place of a leaf index, which is below it (RFC 9420 trees end at 2^31 leaves).
+const JOINERS: u32 = u32::MAX;
+
 /// Recovery records under `key` for every leaf and join code that has a secret.
 ///
 /// # Errors
@@ -162,6 +165,13 @@ pub async fn external_commit_info(
         if roster.reinitialized {
             return Err(ProblemType::GroupReinitialized.into());
         }
+        // The tree is work: joiners share a bucket of their own in each group.
+        service
+            .leaf_allowances
+            .take(service.rows().allowance(&group_id, JOINERS), request.now_ms)
+            .map_err(|empty| DsError::TooManyRequests {
+                retry_after_ms: empty.retry_after_ms,
+            })?;
         let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
             continue;
         };

@@ -114,7 +114,8 @@ pub async fn propose(
             Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
         };
         let mut part = pending.proposals()?;
-        if part.proposals.len() >= service.settings.limits.pending_proposals {
+        // Who leaves is bounded by the number of leaves, and must not be kept by what outsiders propose.
+        if leaf.is_none() && part.proposals.len() >= service.settings.limits.pending_proposals {
             return Err(ProblemType::LimitExceeded.into());
         }
         if let Origin::SelfRemove(leaf) = new.origin {
@@ -169,6 +170,7 @@ pub async fn propose_removals(
         .iter()
         .copied()
         .filter(|leaf| !roster.is_leaving(*leaf))
+        .take(removals::MOST_AT_ONCE)
         .collect();
     let new = removals::propose(service, group_id, &roster, &gone)?;
     if new.is_empty() {
@@ -340,7 +342,7 @@ fn of_outsider(
             let claims = LeafClaims::of(service, add.key_package().leaf_node())?;
             let banned = tree
                 .policy()?
-                .is_some_and(|policy| policy.bans(&claims.user_pseudonym));
+                .is_some_and(|policy| policy.participant(&claims.user_pseudonym).is_some());
             if banned || group.roster.has_user(&claims.user_pseudonym) {
                 return Err(ProblemType::NotAllowed.into());
             }

@@ -20,6 +20,10 @@ use super::tree::Tree;
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
 
+/// Most removals that are proposed at once: each goes into every member's queue. The others have their turn in
+/// the next epoch.
+pub const MOST_AT_ONCE: usize = 32;
+
 struct ServiceSigner<'k>(&'k LeafKeyPair);
 
 impl Signer for ServiceSigner<'_> {
@@ -150,4 +154,27 @@ pub fn check_listed(
     } else {
         Err(ProblemType::InvalidCommit.into())
     }
+}
+
+/// The external senders but the service, encoded, in their order.
+#[must_use]
+pub fn other_senders(
+    service: &DeliveryService,
+    extensions: &Extensions<GroupContext>,
+) -> Vec<Vec<u8>> {
+    let own: Vec<Vec<u8>> = service
+        .keys
+        .external_senders()
+        .iter()
+        .flat_map(|key| [key.ed25519.public(), key.p256.public()])
+        .collect();
+    let keys = keys_in(extensions);
+    extensions
+        .external_senders()
+        .into_iter()
+        .flatten()
+        .zip(keys)
+        .filter(|(_, key)| !own.contains(key))
+        .map(|(sender, _)| sender.tls_serialize_detached().unwrap_or_default())
+        .collect()
 }

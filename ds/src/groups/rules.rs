@@ -192,6 +192,14 @@ impl Case<'_> {
     }
 
     /// Whether the group keeps a user out.
+    /// Whether the policy speaks of a user. Pseudonyms are what their holders say: who comes anew cannot
+    /// have one that the policy gives a role, or keeps out.
+    fn lists(&self, user_pseudonym: &[u8]) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| policy.participant(user_pseudonym).is_some())
+    }
+
     fn bans(&self, user_pseudonym: &[u8]) -> bool {
         self.policy
             .as_ref()

@@ -172,8 +172,13 @@ impl Attempt<'_> {
         };
         let mut dropped_recovery_records =
             roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
+        // Whoever was removed may know a code: none outlives that.
+        let expels = self.operation == Operation::RemoveUsers;
         dropped_recovery_records
-            .extend(roster.join_code_rows(service, |code| code.expiry_day < today));
+            .extend(roster.join_code_rows(service, |code| expels || code.expiry_day < today));
+        if expels {
+            next.join_codes.clear();
+        }
         if self.operation == Operation::DeleteGroup {
             dropped_recovery_records = roster.recovery_rows(service, |_| true);
             dropped_recovery_records.extend(roster.join_code_rows(service, |_| true));
@@ -366,7 +371,8 @@ impl Attempt<'_> {
             prepared.done(service);
             return Ok(response);
         }
-        gone.extend(&decision.to_propose_again);
+        // What was promised comes first.
+        gone.splice(0..0, decision.to_propose_again.iter().copied());
         // Whoever asks is there.
         gone.retain(|leaf| Some(*leaf) != decision.committer);
         let mut advance = self.advance(service, decision, gone, &mut prepared).await?;
@@ -386,9 +392,9 @@ impl Attempt<'_> {
         let Decision { mut next, .. } = decision;
         let key = self.next_key.as_ref().unwrap_or(&self.key);
         let version: Version = crypto::random()?;
-        gone.sort_unstable();
-        gone.dedup();
-        gone.retain(|leaf| next.leaf(*leaf).is_some());
+        let mut seen = std::collections::BTreeSet::new();
+        gone.retain(|leaf| next.leaf(*leaf).is_some() && seen.insert(*leaf));
+        gone.truncate(removals::MOST_AT_ONCE);
         let proposals = removals::propose(service, &self.group_id, &next, &gone)?;
         let proposals = if proposals.is_empty() {
             ProposalsChange::Clear

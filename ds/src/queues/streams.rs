@@ -52,6 +52,9 @@ pub struct Stream {
 /// changed (a deletion, a blocked group) counts here this much later at most.
 const RECORD_AGE_MS: u64 = 60_000;
 
+/// Presence is known to the week: in doubt the owner was there on its last day.
+const WEEK: u32 = 7;
+
 /// A stream with what its queue's record said.
 #[derive(Clone)]
 pub struct OpenStream {
@@ -272,7 +275,7 @@ impl Generation {
         entry.read_at_ms = now_ms;
         entry.idle_days = record
             .last_read_day
-            .map(|last| self.day.saturating_sub(last));
+            .map(|last| self.day.saturating_sub(last.saturating_add(WEEK - 1)));
         entry.blocked = Arc::from(record.blocked.as_slice());
         Ok(entry.clone())
     }

@@ -57,7 +57,7 @@ pub(super) fn judge(
             }
         }
         Permission::Connection | Permission::JoinCode => {
-            if case.bans(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
+            if case.lists(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
                 return Err(ProblemType::NotAllowed.into());
             }
         }

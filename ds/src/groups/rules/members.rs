@@ -27,7 +27,9 @@ pub(super) fn judge(
     let mut effect = match (case.operation, case.roster.kind()) {
         (Operation::AddUsers, GroupKind::Group) => add_users(service, case, committer)?,
         (Operation::AddClients, _) => add_clients(service, case, committer)?,
-        (Operation::RemoveUsers, GroupKind::Group) => remove_users(case, committer)?,
+        (Operation::RemoveUsers, GroupKind::Group | GroupKind::Connection) => {
+            remove_users(case, committer)?
+        }
         (Operation::RemoveClients, _) => remove_clients(case, committer)?,
         (Operation::DeleteGroup, _) => delete_group(case, committer)?,
         (Operation::SetRole, GroupKind::Group) => set_role(service, case, committer)?,
@@ -49,7 +51,14 @@ pub(super) fn judge(
         .checked_sub(adds);
     let own_link_key = match spare_link_keys {
         Some(0) => None,
-        Some(1) if case.operation == Operation::UpdateClient => {
+        Some(1)
+            if case.operation == Operation::UpdateClient
+                && case
+                    .aad
+                    .encrypted_identity_link_keys
+                    .iter()
+                    .all(|key| !key.as_slice().is_empty()) =>
+        {
             case.aad.encrypted_identity_link_keys.first()
         }
         _ => return Err(ProblemType::InvalidCommit.into()),
@@ -150,7 +159,7 @@ fn add_users(
     let effect = added(service, case)?;
     for (claims, _) in &effect.added {
         // A further client of a user who is here already comes in by another operation.
-        if case.bans(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
+        if case.lists(&claims.user_pseudonym) || case.roster.has_user(&claims.user_pseudonym) {
             return Err(ProblemType::NotAllowed.into());
         }
     }
@@ -187,9 +196,11 @@ fn removed_by_value(case: &Case<'_>) -> Result<Vec<u32>, DsError> {
 
 fn remove_users(case: &Case<'_>, committer: &Leaf<'_>) -> Result<Effect, DsError> {
     let removed = removed_by_value(case)?;
+    require(committer, Capabilities::REMOVE)?;
+    // In a connection nobody removes the other one, but each can let him go who has said that he goes.
     let leaving_anyway = removed.iter().all(|leaf| case.roster.is_leaving(*leaf));
-    if !leaving_anyway {
-        require(committer, Capabilities::REMOVE)?;
+    if case.roster.kind() != GroupKind::Group && !leaving_anyway {
+        return Err(ProblemType::NotAllowed.into());
     }
     let all = case.removed();
     for index in removed {
@@ -250,7 +261,7 @@ fn set_role(
     };
     let next = proposal.extensions();
     let now = case.tree.group.group_context().extensions();
-    check_other_extensions(now, next)?;
+    check_other_extensions(service, now, next)?;
     let next_policy = policy_in(next)?.ok_or(ProblemType::InvalidCommit)?;
     let removed = case.removed();
     let staying = case
@@ -273,8 +284,10 @@ fn set_role(
     Ok(Effect::default())
 }
 
-/// Only the policy and the external senders may change.
+/// Only the policy may change, and the service's own keys among the external senders: another sender could
+/// propose what the committer may not do.
 fn check_other_extensions(
+    service: &DeliveryService,
     now: &Extensions<GroupContext>,
     next: &Extensions<GroupContext>,
 ) -> Result<(), DsError> {
@@ -292,7 +305,8 @@ fn check_other_extensions(
         encoded.sort_unstable();
         Ok(encoded)
     };
-    if others(now)? == others(next)? {
+    let outsiders = |extensions| crate::groups::removals::other_senders(service, extensions);
+    if others(now)? == others(next)? && outsiders(now) == outsiders(next) {
         Ok(())
     } else {
         Err(ProblemType::InvalidCommit.into())
