@@ -91,9 +91,13 @@ async fn nothing_happens_before_the_one_who_leaves_is_gone(service: Service) {
 
 async fn whoever_leaves_is_removed_by_value_too(service: Service) {
     let mut trio = with_carol_leaving(&service).await;
-    let Trio { bob, id, .. } = &mut trio;
-    // Bob may remove nobody else.
-    bob.commit(&service, id, Plan::remove([2]).alone()).await;
+    let Trio { alice, bob, id, .. } = &mut trio;
+    // Members could not tell it from a removal that Bob may not make.
+    assert_eq!(
+        bob.refused(&service, id, Plan::remove([2]).alone()).await,
+        ProblemType::NotAllowed
+    );
+    alice.commit(&service, id, Plan::remove([2]).alone()).await;
     goes_on_without_carol(&service, trio).await;
 }
 

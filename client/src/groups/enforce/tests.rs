@@ -270,7 +270,7 @@ fn is_forbidden(outcome: &Result<(), Error>) -> bool {
 fn a_removal_by_who_may_not_remove_is_not_followed() {
     let [alice, bob, carol] = trio();
     let before = alice.epoch();
-    let commit = bob.commit(1, |_| (vec![LeafNodeIndex::new(CAROL)], None));
+    let commit = bob.commit(1, |_| (vec![CAROL], None));
     let outcome = alice.takes_commit(&commit);
     assert!(is_forbidden(&outcome), "{outcome:?}");
     assert_eq!(outcome.unwrap_err().fault(), Fault::Peer);
@@ -280,7 +280,7 @@ fn a_removal_by_who_may_not_remove_is_not_followed() {
     assert_eq!(alice.group().status, Status::Refused);
     // The admin's is.
     let [alice, bob, _] = trio();
-    let commit = alice.commit(1, |_| (vec![LeafNodeIndex::new(CAROL)], None));
+    let commit = alice.commit(1, |_| (vec![CAROL], None));
     bob.takes_commit(&commit).unwrap();
     assert_eq!(bob.epoch(), alice.epoch());
 }
@@ -288,7 +288,7 @@ fn a_removal_by_who_may_not_remove_is_not_followed() {
 #[test]
 fn a_removal_that_keeps_the_state_key_is_not_followed() {
     let [alice, bob, _] = trio();
-    let commit = alice.commit(0, |_| (vec![LeafNodeIndex::new(CAROL)], None));
+    let commit = alice.commit(0, |_| (vec![CAROL], None));
     assert!(matches!(
         bob.takes_commit(&commit),
         Err(Error::Peer(PeerError::RemovalWithoutRotation))
@@ -299,12 +299,7 @@ fn a_removal_that_keeps_the_state_key_is_not_followed() {
 fn nobody_makes_himself_an_admin() {
     let [alice, bob, carol] = trio();
     let commit = bob.commit(0, |group| {
-        let roles = with(
-            group,
-            LeafNodeIndex::new(BOB),
-            GroupPolicy::ADMIN,
-            Standing::Active,
-        );
+        let roles = with(group, BOB, GroupPolicy::ADMIN, Standing::Active);
         (Vec::new(), Some(roles))
     });
     assert!(is_forbidden(&alice.takes_commit(&commit)));
@@ -312,12 +307,7 @@ fn nobody_makes_himself_an_admin() {
 
     let [alice, bob, _] = trio();
     let commit = alice.commit(0, |group| {
-        let roles = with(
-            group,
-            LeafNodeIndex::new(BOB),
-            GroupPolicy::ADMIN,
-            Standing::Active,
-        );
+        let roles = with(group, BOB, GroupPolicy::ADMIN, Standing::Active);
         (Vec::new(), Some(roles))
     });
     bob.takes_commit(&commit).unwrap();
@@ -345,12 +335,7 @@ fn a_message_of_a_muted_member_is_not_shown() {
     let [alice, bob, carol] = trio();
     carol.takes_message(&bob.message("before")).unwrap();
     let mute = alice.commit(0, |group| {
-        let muted = with(
-            group,
-            LeafNodeIndex::new(BOB),
-            GroupPolicy::MEMBER,
-            Standing::Muted,
-        );
+        let muted = with(group, BOB, GroupPolicy::MEMBER, Standing::Muted);
         (Vec::new(), Some(muted))
     });
     // Made before Bob knew, and late: he could send in the epoch that it names.
@@ -365,12 +350,7 @@ fn a_message_of_a_muted_member_is_not_shown() {
     // The other way round: what was muted when it was said stays so.
     let then = bob.message("muted still");
     let unmute = alice.commit(0, |group| {
-        let heard = with(
-            group,
-            LeafNodeIndex::new(BOB),
-            GroupPolicy::MEMBER,
-            Standing::Active,
-        );
+        let heard = with(group, BOB, GroupPolicy::MEMBER, Standing::Active);
         (Vec::new(), Some(heard))
     });
     carol.takes_commit(&unmute).unwrap();
@@ -381,12 +361,7 @@ fn a_message_of_a_muted_member_is_not_shown() {
 fn who_is_muted_and_banned_cannot_add() {
     let [alice, bob, carol] = trio();
     let ban = alice.commit(0, |group| {
-        let banned = with(
-            group,
-            LeafNodeIndex::new(BOB),
-            GroupPolicy::MEMBER,
-            Standing::Banned,
-        );
+        let banned = with(group, BOB, GroupPolicy::MEMBER, Standing::Banned);
         (Vec::new(), Some(banned))
     });
     bob.takes_commit(&ban).unwrap();
@@ -403,12 +378,7 @@ fn who_is_muted_and_banned_cannot_add() {
 #[test]
 fn a_second_admin_cannot_be_removed_by_a_member_nor_remove_half_a_user() {
     let [alice, bob, carol] = trio();
-    let commit = bob.commit(1, |_| {
-        (
-            vec![LeafNodeIndex::new(ALICE), LeafNodeIndex::new(CAROL)],
-            None,
-        )
-    });
+    let commit = bob.commit(1, |_| (vec![ALICE, CAROL], None));
     assert!(is_forbidden(&alice.takes_commit(&commit)));
     assert!(is_forbidden(&carol.takes_commit(&commit)));
 }
