@@ -305,7 +305,9 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
     let code = alice.invite(GROUP, 7).await.unwrap();
-    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    carol.leave_group(GROUP).await.unwrap();
+    alice.sync(0).await.unwrap();
+    bob.sync(0).await.unwrap();
     bob.leave_group(GROUP).await.unwrap();
     alice.sync(0).await.unwrap();
 
@@ -336,6 +338,12 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         Err(Error::Usage(UsageError::InvalidJoinCode))
     ));
     talks(GROUP, &mut [&mut alice, &mut dave]).await;
+
+    // Whoever is removed may know a code: none outlives a removal.
+    let known = alice.invite(GROUP, 7).await.unwrap();
+    alice.remove_from_group(GROUP, &[DAVE]).await.unwrap();
+    dave.sync(0).await.unwrap();
+    assert!(dave.join_by_code(&known).await.is_err());
 }
 
 #[tokio::test]
