@@ -194,8 +194,10 @@ pub async fn request_connection(
     }
     // As in a look-up: trying names is not free.
     let stored = match load(service, request.body.handle.as_slice()).await {
-        Ok(stored) => stored,
-        Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),
+        Err(unknown @ DsError::Refused(ProblemType::UnknownHandle)) => {
+            return Err(request.refuse_at_cost(service, price, unknown).await);
+        }
+        stored => stored?,
     };
     let mut prepared = Prepared::default();
     deliver::prepare(

@@ -134,6 +134,9 @@ impl OpenJoinRecord {
         }
     }
 
+    /// In place of a leaf that has gone without having been here: it waits until its KeyPackage expires.
+    const GONE: u32 = u32::MAX;
+
     fn at(&self) -> DayRow {
         DayRow {
             day: self.day,
@@ -551,12 +554,16 @@ impl<'a> Roster<'a> {
         recent_commits.drain(..surplus);
         let mut join_records = self.join_records.clone();
         for record in &mut join_records {
-            // A leaf that came in later at the same place waits for another record.
-            record.waiting.retain(|waiting| {
-                leaves
+            // Whoever was removed before coming may still read what was said to it; a leaf that came in later at
+            // the same place waits for another record.
+            for waiting in &mut record.waiting {
+                let is_here = leaves
                     .iter()
-                    .any(|leaf| leaf.index == *waiting && leaf.since_epoch < epoch)
-            });
+                    .any(|leaf| leaf.index == *waiting && leaf.since_epoch < epoch);
+                if !is_here {
+                    *waiting = OpenJoinRecord::GONE;
+                }
+            }
         }
         Self {
             format: FORMAT,

@@ -192,7 +192,7 @@ async fn with_a_role_nothing_else_changes() {
 }
 
 #[tokio::test]
-async fn an_admin_lists_a_further_external_sender_beside_the_service() {
+async fn nobody_lists_a_further_external_sender_who_could_propose_what_he_may_not_do() {
     let service = Service::start(Engine::Memory);
     let mut trio = trio(&service).await;
     let id = trio.id;
@@ -205,8 +205,10 @@ async fn an_admin_lists_a_further_external_sender_beside_the_service() {
         }
     }
     let plan = Plan::set_context(Extensions::from_vec(extensions).unwrap());
-    trio.alice.commit(&service, &id, plan).await;
-    everybody_receives(&service, &mut trio).await;
+    assert_eq!(
+        trio.alice.refused(&service, &id, plan).await,
+        ProblemType::InvalidCommit
+    );
     trio.still_works(&service).await;
 }
 

@@ -58,16 +58,6 @@ impl World {
             .await;
         let mut users = vec![None; DEVICES / 2];
         users[user(ADMIN)] = Some(clients[ADMIN].user(&id));
-        let body = SetJoinCodeRequest {
-            group_id: id,
-            state_key: WireSecret::new(clients[ADMIN].group(&id).state_key),
-            secret: WireSecret::new(CODE),
-            expiry_day: day_of(service.now()) + 300,
-        };
-        let request =
-            clients[ADMIN].leaf_request(&service, &id, Operation::SetJoinCode, body.encode());
-        let reply = service.post(Operation::SetJoinCode, &request).await;
-        let _: Accepted = reply.accepted();
         Self {
             service,
             taken: BTreeMap::new(),
@@ -280,6 +270,22 @@ impl World {
         if !self.is_out(who).await || self.is_member(who ^ 1) || self.is_banned(who) {
             return;
         }
+        // A removal ends every code: an admin makes one anew.
+        self.receive(ADMIN).await;
+        let body = SetJoinCodeRequest {
+            group_id: self.id,
+            state_key: WireSecret::new(self.clients[ADMIN].group(&self.id).state_key),
+            secret: WireSecret::new(CODE),
+            expiry_day: day_of(self.service.now()) + 300,
+        };
+        let request = self.clients[ADMIN].leaf_request(
+            &self.service,
+            &self.id,
+            Operation::SetJoinCode,
+            body.encode(),
+        );
+        let reply = self.service.post(Operation::SetJoinCode, &request).await;
+        let _: Accepted = reply.accepted();
         let leaf = self.clients[who].leaf(&self.service);
         self.users[user(who)] = Some(leaf.user.clone());
         let permit = JoinPermit::JoinCode(WireSecret::new(CODE));
