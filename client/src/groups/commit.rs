@@ -348,12 +348,9 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
             .and_then(|key| Ok(StateKey::try_from(key.as_slice())?))?;
         Group::set_state_key(db, id, &key)?;
     }
-    match pending.envelope.operation {
-        Operation::DeleteGroup => {
-            Group::set_status(db, id, Status::Closed)?;
-            upgrade::ended(db, &group)?;
-        }
-        _ => {}
+    if pending.envelope.operation == Operation::DeleteGroup {
+        Group::set_status(db, id, Status::Closed)?;
+        upgrade::ended(db, &group)?;
     }
     // Covering what is pending is no update.
     let updated = !aad.encrypted_identity_link_keys.is_empty();

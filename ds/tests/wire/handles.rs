@@ -2,7 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::inbox::Event;
-use crate::support::request::fresh_key;
+use crate::support::request::{Draft, fresh_key};
 use crate::support::samples::registration;
 use crate::support::{Engine, Service};
 use crypto::connection::sign_handle_record;
@@ -134,8 +134,11 @@ async fn a_handle_that_is_not_in_order_is_refused() {
         handle: opaque(*b"alice"),
         encrypted_request: opaque(*b"x"),
     };
+    // Trying names is not free, in whatever operation.
+    let request =
+        Draft::by_key(&service, Operation::RequestConnection, &owner, &unknown).signed(&owner);
     let problem = service
-        .refusal(Operation::RequestConnection, &owner, &unknown)
+        .refused_at_cost(Operation::RequestConnection, &request)
         .await;
     assert_eq!(problem, ProblemType::UnknownHandle);
     let long = RequestConnectionRequest {

@@ -218,6 +218,9 @@ impl World {
         self.clients[who].groups.insert(self.id, join.membership);
         self.receive(ADMIN).await;
         self.forget_who_has_left(ADMIN);
+        // A leaf that left may have made room: the newcomer is not the one who leaves.
+        let own = self.leaf_of(who);
+        self.leaving.remove(&own);
     }
 
     pub(crate) async fn join_as_client(&mut self, by: usize) {
@@ -236,9 +239,6 @@ impl World {
             &leaf.signer.0,
         );
         self.join(whom, leaf, JoinPermit::Client(word)).await;
-        // A leaf that left may have made room: the newcomer is not the one who leaves.
-        let own = self.leaf_of(whom);
-        self.leaving.remove(&own);
         self.took("join as client");
     }
 
@@ -290,8 +290,6 @@ impl World {
         self.users[user(who)] = Some(leaf.user.clone());
         let permit = JoinPermit::JoinCode(WireSecret::new(CODE));
         self.join(who, leaf, permit).await;
-        let own = self.leaf_of(who);
-        self.leaving.remove(&own);
         self.took("join by code");
     }
 
