@@ -79,7 +79,10 @@ async fn group_of(service: &Service, n: usize) -> (Client, GroupId) {
 }
 
 fn service() -> Service {
-    Service::with(Setup::on(Engine::Rocks))
+    Service::with(Setup {
+        self_check: false,
+        ..Setup::on(Engine::Rocks)
+    })
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

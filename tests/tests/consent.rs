@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use client::{Client, Error, Event, UsageError};
 use ds::store::rocks::Rocks;
 use end_to_end::{
-    LogLevel, Service, Stack, befriend, blank, device, group_with, messages, reads, talks,
+    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, messages, reads,
+    talks,
 };
 use protocol::problem::ProblemType;
 
@@ -158,6 +159,10 @@ async fn rows(stack: &Stack) -> BTreeMap<&'static str, u64> {
 
 #[tokio::test]
 async fn who_deletes_the_account_leaves_nothing_behind() {
+    if Stack::engine() == StoreEngine::Postgres {
+        // Rows are counted in RocksDB's files; that deletions are the same everywhere, the conformance suite shows.
+        return;
+    }
     let mut stack = Stack::start(LogLevel::Info).await;
     let mut bob = device(&stack, 0, BOB).await;
     stack.stop().await;

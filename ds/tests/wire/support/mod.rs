@@ -86,6 +86,8 @@ pub struct Setup {
     pub allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
     pub limits: RequestLimits,
+    /// Compare roster and tree with every commit; benchmarks don't.
+    pub self_check: bool,
     /// Where the store fails; clients then send the same request again.
     pub crash: Option<Crash>,
 }
@@ -119,6 +121,7 @@ impl Setup {
             allowance: ample,
             queue_allowance: ample,
             limits: RequestLimits::default(),
+            self_check: true,
             crash: None,
         }
     }
@@ -207,7 +210,7 @@ impl Service {
             inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
-            self_check: true,
+            self_check: setup.self_check,
         };
         let keys = ServiceKeys::from_file(key_file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();
