@@ -8,7 +8,7 @@ use protocol::groups::{GroupKind, MessageAccepted};
 use protocol::policy::{Capabilities, GroupPolicy, POLICY_EXTENSION, Role, Standing};
 use protocol::problem::ProblemType;
 
-use crate::support::client::{Client, external_sender, policy_extension};
+use crate::support::client::{Client, Flaw, external_sender, policy_extension};
 use crate::support::commits::Plan;
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Engine, Service, on_every_engine};
@@ -330,4 +330,34 @@ async fn a_policy_that_a_group_cannot_begin_with_is_refused() {
         context,
     );
     assert_eq!(problem.await, ProblemType::InvalidGroupInfo);
+}
+
+#[tokio::test]
+async fn nobody_comes_in_under_the_pseudonym_of_an_admin_who_has_left() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let id = trio.id;
+    let admin = trio.bob.user(&id);
+    let policy = trio.alice.policy(&id).unwrap();
+    let policy = policy.with(&admin, GroupPolicy::ADMIN, Standing::Active);
+    trio.alice.set_policy(&service, &id, &policy).await;
+    for client in [&mut trio.alice, &mut trio.bob, &mut trio.carol] {
+        client.receive(&service).await;
+    }
+    trio.alice.commit(&service, &id, Plan::remove([1])).await;
+    for client in [&mut trio.alice, &mut trio.bob, &mut trio.carol] {
+        client.receive(&service).await;
+    }
+    // Carol may add: but not somebody who says that he is Bob.
+    let mut mallory = Client::new(&service).await;
+    let leaf = mallory.leaf_of_user(&service, Flaw::None, &admin);
+    let invitee = mallory.invitee_with(leaf);
+    assert_eq!(
+        trio.carol
+            .refused(&service, &id, Plan::add([invitee]))
+            .await,
+        ProblemType::NotAllowed
+    );
+    let honest = mallory.invitee(&service);
+    trio.carol.commit(&service, &id, Plan::add([honest])).await;
 }
