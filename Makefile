@@ -19,7 +19,7 @@ END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 .PHONY: help setup build stack demo test bench lint fuzz soak clean
 
 help:
-	@echo 'make demo    the system at work: three users, a crash, a removal, what each operator saw'
+	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
 	@echo 'make test    set-up, build and every test'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'

@@ -557,9 +557,12 @@ impl<'a> Roster<'a> {
             // Whoever was removed before coming may still read what was said to it; a leaf that came in later at
             // the same place waits for another record.
             for waiting in &mut record.waiting {
+                // By index, as the leaves are sorted: after a bulk Add nearly everybody is waited for.
                 let is_here = leaves
-                    .iter()
-                    .any(|leaf| leaf.index == *waiting && leaf.since_epoch < epoch);
+                    .binary_search_by_key(waiting, |leaf| leaf.index)
+                    .ok()
+                    .and_then(|at| leaves.get(at))
+                    .is_some_and(|leaf| leaf.since_epoch < epoch);
                 if !is_here {
                     *waiting = OpenJoinRecord::GONE;
                 }
