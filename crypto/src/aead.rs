@@ -8,50 +8,112 @@ use crate::CryptoError;
 /// Bytes of the authentication tag.
 pub const TAG_LEN: usize = 16;
 
-/// Encrypts `buffer` in place and appends the tag.
+/// A key that is used often: expanded once.
+pub struct Key(LessSafeKey);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(_) = self;
+        f.write_str("Key(..)")
+    }
+}
+
+impl Key {
+    /// Expands a key.
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] without memory.
+    pub fn new(key: &[u8; 32]) -> Result<Self, CryptoError> {
+        UnboundKey::new(&AES_256_GCM, key)
+            .map(LessSafeKey::new)
+            .map(Self)
+            .map_err(|_| CryptoError::Backend)
+    }
+
+    /// Encrypts `buffer` in place and appends the tag.
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] beyond AES-GCM's length limit.
+    pub fn seal(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        self.seal_from(0, nonce, aad, buffer)
+    }
+
+    /// As [`Key::seal`], of what stands in `buffer` from `start` on: a header before it stays as it is.
+    ///
+    /// # Errors
+    /// As [`Key::seal`].
+    pub fn seal_from(
+        &self,
+        start: usize,
+        nonce: [u8; 12],
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        let body = buffer.get_mut(start..).ok_or(CryptoError::Backend)?;
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), body)
+            .map_err(|_| CryptoError::Backend)?;
+        buffer.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Decrypts `buffer` in place and drops the tag; on failure the content is of no use.
+    ///
+    /// # Errors
+    /// [`CryptoError::CannotOpen`] for a wrong key, nonce, AAD or changed bytes.
+    pub fn open(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        let len = self
+            .0
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer)
+            .map_err(|_| CryptoError::CannotOpen)?
+            .len();
+        buffer.truncate(len);
+        Ok(())
+    }
+}
+
+/// [`Key::seal`] with a key that is used once.
 ///
 /// # Errors
-/// [`CryptoError::Backend`] beyond AES-GCM's length limit.
+/// As [`Key::seal`].
 pub fn seal(
     key: &[u8; 32],
     nonce: [u8; 12],
     aad: &[u8],
     buffer: &mut Vec<u8>,
 ) -> Result<(), CryptoError> {
-    keyed(key)?
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer)
-        .map_err(|_| CryptoError::Backend)
+    Key::new(key)?.seal(nonce, aad, buffer)
 }
 
-/// Decrypts `buffer` in place and drops the tag; on failure the content is of no use.
+/// [`Key::open`] with a key that is used once.
 ///
 /// # Errors
-/// [`CryptoError::CannotOpen`] for a wrong key, nonce, AAD or changed bytes.
+/// As [`Key::open`].
 pub fn open(
     key: &[u8; 32],
     nonce: [u8; 12],
     aad: &[u8],
     buffer: &mut Vec<u8>,
 ) -> Result<(), CryptoError> {
-    let len = keyed(key)?
-        .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer)
-        .map_err(|_| CryptoError::CannotOpen)?
-        .len();
-    buffer.truncate(len);
-    Ok(())
-}
-
-fn keyed(key: &[u8; 32]) -> Result<LessSafeKey, CryptoError> {
-    UnboundKey::new(&AES_256_GCM, key)
-        .map(LessSafeKey::new)
-        .map_err(|_| CryptoError::Backend)
+    Key::new(key)?.open(nonce, aad, buffer)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
-    use aes_gcm::{Aes256Gcm, Key, Nonce as OtherNonce};
+    use aes_gcm::{Aes256Gcm, Key as OtherKey, Nonce as OtherNonce};
     use proptest::prelude::*;
 
     use super::*;
@@ -61,7 +123,7 @@ mod tests {
         fn both_engines_give_the_same_bytes_and_open_each_other(
             key: [u8; 32], nonce: [u8; 12], aad: Vec<u8>, plaintext: Vec<u8>,
         ) {
-            let other = Aes256Gcm::new(&Key::<Aes256Gcm>::from(key));
+            let other = Aes256Gcm::new(&OtherKey::<Aes256Gcm>::from(key));
             let other_nonce = OtherNonce::from(nonce);
             let mut sealed = plaintext.clone();
             seal(&key, nonce, &aad, &mut sealed).unwrap();

@@ -56,11 +56,11 @@ pub type QueueHandle = [u8; HANDLE_LEN];
 ///
 /// # Errors
 /// [`CryptoError::Backend`] without randomness.
-pub fn seal_handle(key: &Secret<32>, queue: &QueueId) -> Result<QueueHandle, CryptoError> {
+pub fn seal_handle(key: &aead::Key, queue: &QueueId) -> Result<QueueHandle, CryptoError> {
     let nonce = random::<12>()?;
     let mut body = Vec::with_capacity(HANDLE_LEN);
     body.extend_from_slice(&queue.0);
-    aead::seal(key.expose(), nonce, b"queue handle", &mut body)?;
+    key.seal(nonce, b"queue handle", &mut body)?;
     let mut handle = [0; HANDLE_LEN];
     for (to, from) in handle.iter_mut().zip(nonce.iter().chain(&body)) {
         *to = *from;
@@ -72,12 +72,12 @@ pub fn seal_handle(key: &Secret<32>, queue: &QueueId) -> Result<QueueHandle, Cry
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`].
-pub fn open_handle(key: &Secret<32>, handle: &QueueHandle) -> Result<QueueId, CryptoError> {
+pub fn open_handle(key: &aead::Key, handle: &QueueHandle) -> Result<QueueId, CryptoError> {
     let (nonce, body) = handle
         .split_first_chunk::<12>()
         .ok_or(CryptoError::CannotOpen)?;
     let mut body = body.to_vec();
-    aead::open(key.expose(), *nonce, b"queue handle", &mut body)?;
+    key.open(*nonce, b"queue handle", &mut body)?;
     body.as_slice()
         .try_into()
         .map(QueueId)
@@ -257,14 +257,14 @@ mod tests {
 
     #[test]
     fn handles_of_one_queue_differ_and_open_to_it() {
-        let key = Secret::new([1; 32]);
+        let key = aead::Key::new(&[1; 32]).unwrap();
         let (a, b) = (
             seal_handle(&key, &QUEUE).unwrap(),
             seal_handle(&key, &QUEUE).unwrap(),
         );
         assert_ne!(a, b);
         assert_eq!(open_handle(&key, &a).unwrap(), QUEUE);
-        assert!(open_handle(&Secret::new([2; 32]), &a).is_err());
+        assert!(open_handle(&aead::Key::new(&[2; 32]).unwrap(), &a).is_err());
     }
 
     #[test]

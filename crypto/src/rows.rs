@@ -156,26 +156,29 @@ impl RowKeys {
     }
 
     /// The cipher for entry rows of one day and incarnation.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`].
     pub fn entry_cipher(
         &self,
         day: u32,
         incarnation: &protocol::ids::Incarnation,
-    ) -> EntryRowCipher {
-        EntryRowCipher {
-            key: zeroize::Zeroizing::new(kdf::derive(
-                self.storage.expose(),
-                "entry rows",
-                &[&day.to_be_bytes()[..], &incarnation.0[..]].concat(),
-            )),
-        }
+    ) -> Result<EntryRowCipher, CryptoError> {
+        let key = zeroize::Zeroizing::new(kdf::derive(
+            self.storage.expose(),
+            "entry rows",
+            &[&day.to_be_bytes()[..], &incarnation.0[..]].concat(),
+        ));
+        Ok(EntryRowCipher {
+            key: aead::Key::new(&key)?,
+        })
     }
 }
 
 /// Seals the values of entry rows under a key of their day and incarnation. The nonce is taken from
 /// the row's name, which is never written twice with another value.
 pub struct EntryRowCipher {
-    key: zeroize::Zeroizing<[u8; 32]>,
+    key: aead::Key,
 }
 
 impl std::fmt::Debug for EntryRowCipher {
@@ -191,7 +194,7 @@ impl EntryRowCipher {
     /// # Errors
     /// [`CryptoError::Backend`].
     pub fn seal(&self, row: &Row, value: &mut Vec<u8>) -> Result<(), CryptoError> {
-        aead::seal(&self.key, nonce(row), row, value)
+        self.key.seal(nonce(row), row, value)
     }
 
     /// Opens a row value in place.
@@ -199,7 +202,7 @@ impl EntryRowCipher {
     /// # Errors
     /// [`CryptoError::CannotOpen`].
     pub fn open(&self, row: &Row, value: &mut Vec<u8>) -> Result<(), CryptoError> {
-        aead::open(&self.key, nonce(row), row, value)
+        self.key.open(nonce(row), row, value)
     }
 }
 
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn an_entry_row_opens_under_its_own_name_only() {
         let rows = RowKeys::new(StorageKey::new([1; 32])).unwrap();
-        let cipher = rows.entry_cipher(1, &Incarnation([2; 16]));
+        let cipher = rows.entry_cipher(1, &Incarnation([2; 16])).unwrap();
         let mut value = b"value".to_vec();
         cipher.seal(&[5; 16], &mut value).unwrap();
         assert!(cipher.open(&[6; 16], &mut value.clone()).is_err());

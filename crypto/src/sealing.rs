@@ -62,17 +62,15 @@ pub fn seal(secret: &[u8; 32], place: Place<'_>, plaintext: &[u8]) -> Result<Vec
 
     let padded_len = padme(plaintext.len().saturating_add(LENGTH));
     // One allocation for header, body and tag: nothing secret is left behind by a growing Vec.
-    let mut body = Vec::with_capacity(padded_len.saturating_add(aead::TAG_LEN));
-    body.extend_from_slice(&length.to_be_bytes());
-    body.extend_from_slice(plaintext);
-    body.resize(padded_len, 0);
-    aead::seal(&key, [0; 12], &aad, &mut body)?;
-
-    let mut sealed = Vec::with_capacity(HEADER.saturating_add(body.len()));
+    let body_end = HEADER.saturating_add(padded_len);
+    let mut sealed = Vec::with_capacity(body_end.saturating_add(aead::TAG_LEN));
     sealed.push(FORMAT_VERSION);
     sealed.extend_from_slice(&salt);
     sealed.extend_from_slice(&commitment);
-    sealed.extend_from_slice(&body);
+    sealed.extend_from_slice(&length.to_be_bytes());
+    sealed.extend_from_slice(plaintext);
+    sealed.resize(body_end, 0);
+    aead::Key::new(&key)?.seal_from(HEADER, [0; 12], &aad, &mut sealed)?;
     Ok(sealed)
 }
 

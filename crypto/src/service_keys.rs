@@ -18,7 +18,7 @@ use crate::queue::{self, QueueHandle};
 use crate::rows::RowKeys;
 use crate::secret::Secret;
 use crate::sign::{LeafKeyPair, Scheme};
-use crate::{CryptoError, kdf, random};
+use crate::{CryptoError, aead, kdf, random};
 
 const VERSION: u8 = 2;
 
@@ -26,7 +26,7 @@ const VERSION: u8 = 2;
 struct QueueServiceKey {
     id: u8,
     hpke: HpkeKeyPair,
-    handle: Secret<32>,
+    handle: aead::Key,
 }
 
 /// Everything that the service key file holds.
@@ -151,7 +151,7 @@ impl ServiceKeys {
                     "queue service",
                     &[],
                 )))?,
-                handle: Secret::new(kdf::derive(seed, "queue handle", &[])),
+                handle: aead::Key::new(&Zeroizing::new(kdf::derive(seed, "queue handle", &[])))?,
             });
         }
         Ok(Self {

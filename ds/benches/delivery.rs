@@ -56,9 +56,22 @@ fn main() {
         "{:<10} {:>5} {:>12} {:>12} {:>8}   bare",
         "", "n", "service us", "bare us", "ratio"
     );
-    for n in SIZES {
+    for n in sizes() {
         runtime.block_on(messages(n));
         runtime.block_on(commits(n));
+    }
+}
+
+/// The sizes on the command line, or all.
+fn sizes() -> Vec<usize> {
+    let named: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    if named.is_empty() {
+        SIZES.to_vec()
+    } else {
+        named
     }
 }
 

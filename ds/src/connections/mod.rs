@@ -215,7 +215,7 @@ pub async fn request_connection(
     let receipt = request.receipt(service, price, &Accepted {}.encode())?;
     service
         .store
-        .deliver(std::mem::take(&mut prepared.deliveries), receipt)
+        .deliver(prepared.take_deliveries(), receipt)
         .await?;
     prepared.done(service);
     Ok(Accepted {})

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::parts::{open_roster, with_parts};
 use super::permits::{self, Permission};
 use super::roster::{RecentCommit, Roster};
-use super::{ATTEMPTS, authenticate, charge_allowance, without_starving_others};
+use super::{ATTEMPTS, authenticate, charge_allowance};
 use crate::error::DsError;
 use crate::limits::within;
 use crate::request::Request;
@@ -100,8 +100,9 @@ pub async fn commit(
         let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
             continue;
         };
-        let decided =
-            without_starving_others(|| attempt.decide(service, &roster, &stored, message, None));
+        let decided = attempt
+            .decide(service, &roster, &stored, message, None)
+            .await;
         let decision = match decided {
             Ok(decision) => decision,
             // The work was done.
@@ -177,15 +178,15 @@ pub async fn external_join(
         let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
             continue;
         };
-        let decided = without_starving_others(|| {
-            attempt.decide(
+        let decided = attempt
+            .decide(
                 service,
                 &roster,
                 &stored,
                 message,
                 Some((&permission, joiner)),
             )
-        });
+            .await;
         let decision = match decided {
             Ok(decision) => decision,
             Err(refusal) => return Err(request.refuse_at_cost(service, price, refusal).await),

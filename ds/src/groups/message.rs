@@ -134,7 +134,7 @@ async fn send<T>(
             .as_ref()
             .map(|stored| stored.version)
             .ok_or(ProblemType::UnknownGroup)?;
-        let deliveries = std::mem::take(&mut prepared.deliveries);
+        let deliveries = prepared.take_deliveries();
         match service
             .store
             .deliver_to_group(row, expected, deliveries, receipt)

@@ -18,6 +18,7 @@ pub mod tree;
 
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::DsError;
 use crate::queues::deliver::Recipient;
@@ -87,10 +88,17 @@ fn refill(service: &DeliveryService, group: &GroupId, leaf: u32, price: usize) {
 
 /// Tree work takes milliseconds in a large group: other requests of this thread go on meanwhile.
 fn without_starving_others<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
+    match several_threads() {
+        Some(_) => tokio::task::block_in_place(work),
+        None => work(),
     }
+}
+
+/// The runtime, if it goes on while this thread is busy.
+fn several_threads() -> Option<Handle> {
+    Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// The queues behind the handles of these leaves.

@@ -261,7 +261,7 @@ async fn write(
         dropped_join_records: Vec::new(),
         recovery_records: Vec::new(),
         dropped_recovery_records: Vec::new(),
-        deliveries: std::mem::take(&mut prepared.deliveries),
+        deliveries: prepared.take_deliveries(),
     };
     service.store.advance_group(advance, receipt).await?;
     prepared.done(service);

@@ -65,7 +65,7 @@ pub struct ServiceSender<'a> {
     /// Index in the `external_senders` extension.
     pub index: u32,
     /// Which of the service's keys.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub public_key: Cow<'a, [u8]>,
 }
 
@@ -105,7 +105,7 @@ struct FormerSender {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct JoinCode<'a> {
     /// 32 bytes; opens the code's recovery record too.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub secret: Cow<'a, [u8]>,
     /// Last day on which it is good.
     pub expiry_day: u32,
@@ -151,23 +151,23 @@ pub struct Leaf<'a> {
     /// MLS leaf index.
     pub index: u32,
     /// As in the tree.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub signature_key: Cow<'a, [u8]>,
     /// As in the leaf's credential.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub user_pseudonym: Cow<'a, [u8]>,
     /// What its user may do, by the group's policy.
     capabilities: u16,
     /// The epoch it came in with.
     pub since_epoch: u64,
     handle_key_id: u8,
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     handle: Cow<'a, [u8]>,
     /// For members.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub encrypted_identity_link_key: Cow<'a, [u8]>,
     /// 32 bytes, or none yet.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "serde_bytes::serialize")]
     pub recovery_secret: Cow<'a, [u8]>,
 }
 

@@ -23,7 +23,7 @@ use super::proposals::PendingProposals;
 use super::roster::{Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession};
 use super::rules::{self, Case, Effect};
 use super::tree::{Fields, Tree};
-use super::{join, recipients, removals};
+use super::{join, recipients, removals, several_threads, without_starving_others};
 use crate::error::DsError;
 use crate::queues::deliver::{self, Origin, Prepared, Recipient};
 use crate::request::Request;
@@ -38,8 +38,6 @@ pub(super) struct Decision<'r> {
     next: Roster<'r>,
     tree: Vec<u8>,
     join_record: Option<(DayRow, Vec<u8>)>,
-    /// Whoever was a member before, the committer and the removed included: all see how the epoch ended.
-    commit_recipients: Vec<Recipient>,
     /// Whoever came in by this commit and has a Welcome.
     welcome_recipients: Vec<Recipient>,
     removed: Vec<u32>,
@@ -51,8 +49,61 @@ pub(super) struct Decision<'r> {
     dropped_join_records: Vec<DayRow>,
 }
 
+/// From this many members on, the fan-out of a commit takes longer than starting a thread for it.
+const LARGE_GROUP: usize = 256;
+
 impl Attempt<'_> {
-    pub(super) fn decide<'r>(
+    /// Judges the commit and seals it for every queue. Neither needs the other: in a large group each has a core.
+    pub(super) async fn decide<'r>(
+        &self,
+        service: &DeliveryService,
+        roster: &Roster<'r>,
+        stored: &StoredGroup,
+        message: PublicMessageIn,
+        joiner: Joiner<'_>,
+    ) -> Result<(Decision<'r>, Prepared), DsError> {
+        let judge = || self.judge(service, roster, stored, message, joiner);
+        match several_threads().filter(|_| roster.leaves().len() >= LARGE_GROUP) {
+            None => {
+                let decision = without_starving_others(judge)?;
+                Ok((decision, self.fan_out(service, roster).await?))
+            }
+            Some(runtime) => without_starving_others(|| {
+                std::thread::scope(|scope| {
+                    let fan_out = std::thread::Builder::new()
+                        .spawn_scoped(scope, || runtime.block_on(self.fan_out(service, roster)))
+                        .map_err(|_| DsError::Internal("no thread for the fan-out"))?;
+                    let decision = judge();
+                    let prepared = fan_out
+                        .join()
+                        .unwrap_or(Err(DsError::Internal("the fan-out panicked")));
+                    Ok((decision?, prepared?))
+                })
+            }),
+        }
+    }
+
+    /// The commit for whoever was a member before, the committer and the removed included: all see how the
+    /// epoch ended.
+    async fn fan_out(
+        &self,
+        service: &DeliveryService,
+        roster: &Roster<'_>,
+    ) -> Result<Prepared, DsError> {
+        let mut prepared = Prepared::default();
+        deliver::prepare(
+            service,
+            &mut prepared,
+            Origin::Group(self.group_id),
+            &recipients(service, roster.leaves().iter())?,
+            &Payload::Commit(opaque(self.commit)),
+            self.now_ms,
+        )
+        .await?;
+        Ok(prepared)
+    }
+
+    fn judge<'r>(
         &self,
         service: &DeliveryService,
         roster: &Roster<'r>,
@@ -203,7 +254,6 @@ impl Attempt<'_> {
             expected,
             tree: tree.seal(&self.group_id, key, &tree_version, fields)?,
             join_record,
-            commit_recipients: recipients(service, roster.leaves().iter())?,
             welcome_recipients: recipients(
                 service,
                 next.leaves()
@@ -317,22 +367,12 @@ impl Attempt<'_> {
         service: &DeliveryService,
         request: &Request<T>,
         price: usize,
-        decision: Decision<'_>,
+        (decision, mut prepared): (Decision<'_>, Prepared),
     ) -> Result<EpochAccepted, DsError> {
         if let Some(successor) = &decision.reinitialized_as {
             join::require_reserved(service, successor, self.now_ms).await?;
         }
-        let mut prepared = Prepared::default();
         let origin = Origin::Group(self.group_id);
-        deliver::prepare(
-            service,
-            &mut prepared,
-            origin,
-            &decision.commit_recipients,
-            &Payload::Commit(opaque(self.commit)),
-            self.now_ms,
-        )
-        .await?;
         let mut gone: Vec<u32> = prepared
             .take_gone()
             .into_iter()
@@ -365,7 +405,7 @@ impl Attempt<'_> {
                 expected: decision.expected,
                 dropped_recovery_records: decision.dropped_recovery_records,
                 dropped_join_records: decision.dropped_join_records,
-                deliveries: std::mem::take(&mut prepared.deliveries),
+                deliveries: prepared.take_deliveries(),
             };
             service.store.delete_group(deletion, receipt).await?;
             prepared.done(service);
@@ -376,7 +416,7 @@ impl Attempt<'_> {
         // Whoever asks is there.
         gone.retain(|leaf| Some(*leaf) != decision.committer);
         let mut advance = self.advance(service, decision, gone, &mut prepared).await?;
-        advance.deliveries = std::mem::take(&mut prepared.deliveries);
+        advance.deliveries = prepared.take_deliveries();
         service.store.advance_group(advance, receipt).await?;
         prepared.done(service);
         Ok(response)

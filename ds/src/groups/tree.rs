@@ -40,7 +40,9 @@ pub struct Tree {
 #[derive(Serialize, Deserialize)]
 struct StoredGroupInfo {
     signer: u32,
+    #[serde(with = "serde_bytes")]
     extensions: Vec<u8>,
+    #[serde(with = "serde_bytes")]
     signature: Vec<u8>,
 }
 
@@ -99,7 +101,13 @@ impl Tree {
                 signature: self.group_info.signature.clone(),
             },
         };
-        let bytes = postcard::to_stdvec(&blob).map_err(|_| DsError::Internal("tree"))?;
+        // Room for all of it at once, for the lengths too.
+        let room = blob.fields.len()
+            + blob.group_info.extensions.len()
+            + blob.group_info.signature.len()
+            + 64;
+        let bytes = postcard::to_extend(&blob, Vec::with_capacity(room))
+            .map_err(|_| DsError::Internal("tree"))?;
         let at = parts::place(group, Part::Tree, Some(version));
         Ok(sealing::seal(key.expose(), at.as_place(), &bytes)?)
     }
@@ -285,10 +293,29 @@ fn verifiable_group_info(
 /// What openmls stores of a public group, each as postcard.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Fields {
+    #[serde(with = "serde_bytes")]
     tree: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
     context: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
     interim_transcript_hash: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
     confirmation_tag: Option<Vec<u8>>,
+}
+
+impl Fields {
+    fn len(&self) -> usize {
+        [
+            &self.tree,
+            &self.context,
+            &self.interim_transcript_hash,
+            &self.confirmation_tag,
+        ]
+        .into_iter()
+        .flatten()
+        .map(Vec::len)
+        .sum()
+    }
 }
 
 /// Where openmls reads and writes one public group.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crypto::rows::EntryRowCipher;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::ids::{EntryId, Incarnation, QueueId};
@@ -183,12 +184,17 @@ async fn block_entries(
         .entries(named.iter().map(|(_, at)| *at).collect())
         .await?;
     let mut found = Vec::new();
+    let mut last: Option<(EntryId, EntryRowCipher)> = None;
     for ((id, at), value) in named.into_iter().zip(values) {
         let Some(mut value) = value else { continue };
-        service
-            .rows()
-            .entry_cipher(id.day, &id.incarnation)
-            .open(&at.row, &mut value)?;
+        // They come stream by stream.
+        let (_, cipher) = match last.take() {
+            Some((of, cipher)) if (of.day, of.incarnation) == (id.day, id.incarnation) => {
+                last.insert((of, cipher))
+            }
+            _ => last.insert((id, service.rows().entry_cipher(id.day, &id.incarnation)?)),
+        };
+        cipher.open(&at.row, &mut value)?;
         found.push(Found { id, at, value });
     }
     Ok(found)

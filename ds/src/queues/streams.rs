@@ -160,7 +160,7 @@ impl Streams {
         let generation = Arc::new(Generation {
             day,
             incarnation,
-            cipher: service.rows().entry_cipher(day, &incarnation),
+            cipher: service.rows().entry_cipher(day, &incarnation)?,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             count: AtomicU32::new(0),
         });

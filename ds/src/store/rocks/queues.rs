@@ -294,11 +294,13 @@ impl Batch<'_> {
                 &i64::from(payload.references).to_be_bytes(),
             )?;
         }
+        let table = self.engine.table(Table::Entries)?;
         for (at, sealed) in entries {
-            self.put(Table::Entries, &day_key(at), sealed)?;
+            self.rows.put_cf(table, day_key(at), sealed);
         }
+        let table = self.engine.table(Table::Blocks)?;
         for at in blocks {
-            self.put(Table::Blocks, &day_key(at), &[])?;
+            self.rows.put_cf(table, day_key(at), []);
         }
         Ok(())
     }

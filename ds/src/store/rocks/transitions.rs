@@ -8,6 +8,19 @@ use crate::store::{
     Version,
 };
 
+/// Bytes of what makes a transition large, with room for the keys.
+fn size_of_parts(advance: &Advance) -> usize {
+    const ROW: usize = 64;
+    let entries = advance.deliveries.entries.iter();
+    let payloads = advance.deliveries.payloads.iter();
+    entries
+        .map(|(_, sealed)| sealed.len().saturating_add(ROW))
+        .chain(payloads.map(|payload| payload.sealed.len().saturating_add(ROW)))
+        .chain(advance.tree.iter().map(Vec::len))
+        .chain([advance.roster.len(), 1024])
+        .fold(0, usize::saturating_add)
+}
+
 impl Engine {
     /// The checks of a receipt, in their order. The caller holds its rows.
     pub(super) fn admit(&self, receipt: &Receipt) -> Result<(), StoreError> {
@@ -137,7 +150,7 @@ impl Engine {
             .hold();
         self.admit(receipt)?;
         self.expect_version(&advance.group, &advance.expected)?;
-        let mut batch = self.batch();
+        let mut batch = self.batch_of(size_of_parts(advance));
         batch.receipt(receipt)?;
         batch.roster(&advance.group, &advance.next, &advance.roster)?;
         if let Some(tree) = &advance.tree {
