@@ -5,7 +5,7 @@ mod version1;
 
 use std::borrow::Cow;
 
-use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::queue::{HANDLE_LEN, QueueHandle};
 use crypto::sealing;
 use protocol::groups::{GroupKind, MemberRecord};
@@ -19,7 +19,10 @@ use crate::error::DsError;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, Version};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+
+/// The same fields; the group's recovery records may stand under rows that are not bound to it.
+const FORMAT_2: u8 = 2;
 
 /// Commits whose acceptance is remembered, for a winner that lost the answer.
 const RECENT_COMMITS: usize = 32;
@@ -57,6 +60,9 @@ pub struct Roster<'a> {
     /// Sorted by index.
     #[serde(borrow)]
     leaves: Vec<Leaf<'a>>,
+    /// Read from an earlier format: the next transition moves the recovery records.
+    #[serde(skip)]
+    pub older_lookups: bool,
 }
 
 /// Which of the group's external senders the service is.
@@ -314,6 +320,7 @@ impl<'a> Roster<'a> {
             join_codes: Vec::new(),
             join_records: Vec::new(),
             leaves: vec![creator],
+            older_lookups: false,
         }
     }
 
@@ -322,8 +329,14 @@ impl<'a> Roster<'a> {
     /// # Errors
     /// [`DsError::Internal`] if it is not one.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DsError> {
+        let read = || postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster"));
         match bytes.first() {
-            Some(&FORMAT) => postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster")),
+            Some(&FORMAT) => read(),
+            Some(&FORMAT_2) => read().map(|old: Self| Self {
+                format: FORMAT,
+                older_lookups: true,
+                ..old
+            }),
             Some(&version1::FORMAT) => version1::read(bytes),
             _ => Err(DsError::Internal("roster format")),
         }
@@ -477,13 +490,14 @@ impl<'a> Roster<'a> {
     pub fn recovery_rows(
         &self,
         service: &DeliveryService,
+        group: &GroupId,
         leaves: impl Fn(&Leaf<'a>) -> bool,
     ) -> Vec<crypto::rows::Row> {
         self.leaves
             .iter()
             .filter(|leaf| leaves(leaf))
             .filter_map(Leaf::recovery_secret)
-            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .map(|secret| service.rows().recovery_record(&secret.lookup_in(group)))
             .collect()
     }
 
@@ -491,13 +505,31 @@ impl<'a> Roster<'a> {
     pub fn join_code_rows(
         &self,
         service: &DeliveryService,
+        group: &GroupId,
         codes: impl Fn(&JoinCode<'a>) -> bool,
     ) -> Vec<crypto::rows::Row> {
         self.join_codes
             .iter()
             .filter(|code| codes(code))
             .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok())
-            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .map(|secret| service.rows().recovery_record(&secret.lookup_in(group)))
+            .collect()
+    }
+
+    /// Where an earlier release wrote the recovery records of leaves and join codes, if it did.
+    pub fn older_recovery_rows(&self, service: &DeliveryService) -> Vec<crypto::rows::Row> {
+        if !self.older_lookups {
+            return Vec::new();
+        }
+        let of_codes = self
+            .join_codes
+            .iter()
+            .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok());
+        self.leaves
+            .iter()
+            .filter_map(Leaf::recovery_secret)
+            .chain(of_codes)
+            .map(|secret| service.rows().recovery_record(&secret.older_lookup()))
             .collect()
     }
 
@@ -589,6 +621,7 @@ impl<'a> Roster<'a> {
                 .collect(),
             join_records,
             leaves,
+            older_lookups: false,
         }
     }
 }

@@ -98,7 +98,7 @@ async fn a_users_new_client_joins_by_the_word_of_another_one(service: Service) {
     bob.receive(&service).await;
     // What it needs after a loss is there at once.
     assert_eq!(
-        recovered_key(&service, &tablet.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &tablet.recovery_secret(&id)).await,
         Some(alice.group(&id).state_key)
     );
     tablet.send(&service, &id, b"from the tablet").await;

@@ -1,6 +1,6 @@
 //! Retries, replays, races, allowances and expiry.
 
-use crypto::keys::{JoinKey, Lookup as _};
+use crypto::keys::{GroupLookup as _, JoinKey};
 use http::{StatusCode, header};
 use protocol::Operation;
 use protocol::groups::{EpochAccepted, JoinRecordRequest, MessageAccepted};
@@ -413,12 +413,12 @@ async fn days_expire_and_what_is_younger_stays(service: Service) {
     ds::run::expire(&service.domain).await.unwrap();
     alice.send(&service, &id, b"young").await;
     assert_eq!(bob.fetch(&service).await.len(), 3, "commit, old, young");
-    carol.join_record(&service, &join_key).await;
+    carol.join_record(&service, &id, &join_key).await;
 
     service.clock.advance(DAY_MS);
     ds::run::expire(&service.domain).await.unwrap();
     let record = JoinRecordRequest {
-        lookup: join_key.lookup(),
+        lookup: join_key.lookup_in(&id),
     };
     let problem = service
         .refusal(Operation::JoinRecord, &fresh_key(), &record)
