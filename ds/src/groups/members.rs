@@ -18,7 +18,7 @@ use protocol::time::day_of;
 use super::join::{RecordChange, moved_records, sealed_recovery_record};
 use super::parts::{open_roster, with_parts};
 use super::proposals::PendingProposals;
-use super::roster::{JoinCode, Leaf, Roster};
+use super::roster::{JoinCode, Leaf, Roster, Today};
 use super::{ATTEMPTS, authenticate, charge_allowance, refill};
 use crate::error::DsError;
 use crate::request::Request;
@@ -232,7 +232,8 @@ async fn change<T>(
             .written
             .extend(moved_records(service, &group_id, &roster, key)?.written);
         records.dropped.extend(older);
-        let dropped_join_records: Vec<DayRow> = roster.has_joined(index, day_of(request.now_ms));
+        let dropped_join_records: Vec<DayRow> =
+            roster.has_joined(index, Today::at(service, request.now_ms));
         let version = crypto::random()?;
         let advance = Advance {
             group: row,

@@ -1,5 +1,6 @@
 //! Removals by the service (draft-robert-mimi-delivery-service §DS-induced removals): it proposes, as an
-//! external sender, the removal of leaves whose queue is gone or has not been read for too long. It can read a
+//! external sender, the removal of leaves whose queue is gone or has not been read for too long, and of those that came
+//! too late for their join record. It can read a
 //! group only inside a request that brings the state key, so that is where they are found: by whoever delivers.
 
 use crypto::sign::{LeafKeyPair, Scheme};

@@ -11,6 +11,7 @@ use crypto::sealing;
 use protocol::groups::{GroupKind, MemberRecord};
 use protocol::ids::{GroupId, QueueId};
 use protocol::policy::Capabilities;
+use protocol::time::day_of;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -117,7 +118,27 @@ pub struct JoinCode<'a> {
     pub expiry_day: u32,
 }
 
-/// A join record that is stored.
+/// What makes a join record too old.
+#[derive(Clone, Copy)]
+pub struct Today {
+    /// Days since the Unix epoch.
+    pub day: u32,
+    /// How long records are kept.
+    pub retention_days: u32,
+}
+
+impl Today {
+    /// By the service's clock and settings.
+    #[must_use]
+    pub fn at(service: &DeliveryService, now_ms: u64) -> Self {
+        Self {
+            day: day_of(now_ms),
+            retention_days: service.settings.retention_days,
+        }
+    }
+}
+
+/// A join record that is stored, or whose joiners came too late.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct OpenJoinRecord {
     day: u32,
@@ -142,6 +163,11 @@ impl OpenJoinRecord {
 
     /// In place of a leaf that has gone without having been here: it waits until its KeyPackage expires.
     const GONE: u32 = u32::MAX;
+
+    /// Nobody can read it any more.
+    fn is_expired(&self, on: Today) -> bool {
+        self.expiry_day < on.day || self.day.saturating_add(on.retention_days) < on.day
+    }
 
     fn at(&self) -> DayRow {
         DayRow {
@@ -465,20 +491,41 @@ impl<'a> Roster<'a> {
 
     /// A leaf has been here: whoever authenticates has joined. Returns the join records that nobody waits for
     /// any more.
-    pub fn has_joined(&mut self, index: u32, today: u32) -> Vec<DayRow> {
+    pub fn has_joined(&mut self, index: u32, today: Today) -> Vec<DayRow> {
         for record in &mut self.join_records {
             record.waiting.retain(|waiting| *waiting != index);
         }
         self.take_finished_join_records(today)
     }
 
-    /// Join records whose joiners have come, gone, or can't come any more.
-    pub fn take_finished_join_records(&mut self, today: u32) -> Vec<DayRow> {
-        let (finished, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.join_records)
-            .into_iter()
-            .partition(|record| record.waiting.is_empty() || record.expiry_day < today);
-        self.join_records = open;
-        finished.iter().map(OpenJoinRecord::at).collect()
+    /// Rows of the join records whose joiners have come, gone, or can't come any more. Who can't come any more stays
+    /// noted until its leaf is gone: [`Roster::never_came`].
+    pub fn take_finished_join_records(&mut self, today: Today) -> Vec<DayRow> {
+        let mut finished = Vec::new();
+        for record in &mut self.join_records {
+            let expired = record.is_expired(today);
+            if expired {
+                record.waiting.retain(|leaf| *leaf != OpenJoinRecord::GONE);
+            }
+            if expired || record.waiting.is_empty() {
+                finished.push(record.at());
+            }
+        }
+        self.join_records
+            .retain(|record| !record.waiting.is_empty());
+        finished
+    }
+
+    /// Leaves that were added and had not been here when their join record expired: they cannot come in any more.
+    #[must_use]
+    pub fn never_came(&self, today: Today) -> Vec<u32> {
+        self.join_records
+            .iter()
+            .filter(|record| record.is_expired(today))
+            .flat_map(|record| &record.waiting)
+            .copied()
+            .filter(|leaf| *leaf != OpenJoinRecord::GONE)
+            .collect()
     }
 
     /// All join records that are stored.

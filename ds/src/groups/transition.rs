@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 
 use super::commit::{Attempt, Joiner};
 use super::proposals::PendingProposals;
-use super::roster::{Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession};
+use super::roster::{
+    Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession, Today,
+};
 use super::rules::{self, Case, Effect};
 use super::tree::{Fields, Tree};
 use super::{join, recipients, removals};
@@ -169,8 +171,8 @@ impl Attempt<'_> {
         );
         self_check(service, &next, tree)?;
         let mut dropped_join_records = match committer {
-            Some(index) => next.has_joined(index, today),
-            None => next.take_finished_join_records(today),
+            Some(index) => next.has_joined(index, Today::at(service, self.now_ms)),
+            None => next.take_finished_join_records(Today::at(service, self.now_ms)),
         };
         let mut dropped_recovery_records = roster.recovery_rows(service, &self.group_id, |leaf| {
             removed.contains(&leaf.index)
@@ -361,6 +363,7 @@ impl Attempt<'_> {
             .await?;
             gone.extend(prepared.take_gone());
         }
+        gone.extend(decision.next.never_came(Today::at(service, self.now_ms)));
         let response = EpochAccepted {
             epoch: decision.next.epoch,
             accepted_timestamp_ms: self.now_ms,

@@ -331,6 +331,7 @@ async fn a_queue_of_release_0_1_takes_and_gives_and_is_rewritten(service: Servic
         .replace_queue(row, current, Some(sealed), Receipt::default())
         .await
         .unwrap();
+    set_recovery_secret(&service, &bob, &id).await;
     // Nobody knows when he was here last: he is not gone, however long ago it was.
     service.clock.advance(200 * protocol::time::DAY_MS);
     alice.receive(&service).await;

@@ -8,15 +8,17 @@ use protocol::problem::ProblemType;
 use protocol::queues::{BlockGroupRequest, DeleteQueueRequest};
 use protocol::time::DAY_MS;
 
+use crate::recovery::set_recovery_secret;
 use crate::support::client::{CIPHERSUITES, Client, external_sender};
 use crate::support::commits::{JoinPlan, Plan};
 use crate::support::inbox::Event;
 use crate::support::scenes::{Trio, pair, trio};
-use crate::support::{Engine, INACTIVITY_DAYS, Service, Setup, on_every_engine};
+use crate::support::{Engine, INACTIVITY_DAYS, RETENTION_DAYS, Service, Setup, on_every_engine};
 use crypto::sign::Scheme;
 use openmls::prelude::{Extension, Extensions};
 
 on_every_engine! {
+    who_comes_too_late_for_the_join_record_is_removed_and_who_came_is_not
     whose_queue_is_deleted_is_removed_and_nobody_else
     who_has_not_read_for_months_is_removed_and_who_has_is_not
 }
@@ -94,6 +96,9 @@ async fn who_has_not_read_for_months_is_removed_and_who_has_is_not(service: Serv
         mut carol,
         id,
     } = trio(&service).await;
+    for client in [&bob, &carol] {
+        set_recovery_secret(&service, client, &id).await;
+    }
     // Carol reads now and then and finds nothing; Bob does not. Days are kept to the week.
     for _ in 0..(INACTIVITY_DAYS - 7) / 20 {
         service.clock.advance(20 * DAY_MS);
@@ -112,6 +117,57 @@ async fn who_has_not_read_for_months_is_removed_and_who_has_is_not(service: Serv
     assert_eq!(carol.members(&id), [0, 2]);
     // He hears of it when he is back.
     assert_eq!(bob.receive(&service).await.last(), Some(&Event::Removed));
+}
+
+async fn who_comes_too_late_for_the_join_record_is_removed_and_who_came_is_not(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    set_recovery_secret(&service, &bob, &id).await;
+    let mut late: Vec<Client> = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::new(&service).await;
+        let invitee = client.invitee(&service);
+        alice.commit(&service, &id, Plan::add([invitee])).await;
+        late.push(client);
+    }
+    alice.receive(&service).await;
+    bob.receive(&service).await;
+    service.clock.advance(u64::from(RETENTION_DAYS) * DAY_MS);
+    alice.send(&service, &id, b"the last day").await;
+    assert_eq!(bob.receive(&service).await.len(), 1);
+    service.clock.advance(DAY_MS);
+    // Something that drops what has expired must not make the service forget them.
+    set_recovery_secret(&service, &alice, &id).await;
+    // Found out by a commit; the proposals are of the new epoch.
+    bob.commit(&service, &id, Plan::update()).await;
+    for client in [&mut alice, &mut bob] {
+        let events = client.receive(&service).await;
+        let proposed = events.iter().filter(|event| **event == Event::Proposed);
+        assert_eq!(proposed.count(), 2);
+    }
+    bob.commit(&service, &id, Plan::update().rotating(true))
+        .await;
+    alice.receive(&service).await;
+    bob.receive(&service).await;
+    assert_eq!(bob.members(&id), [0, 1]);
+    alice
+        .send(&service, &id, b"nobody else is waited for")
+        .await;
+    assert_eq!(bob.receive(&service).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_finds_out_who_came_too_late() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, _, id) = pair(&service).await;
+    service
+        .clock
+        .advance(u64::from(RETENTION_DAYS + 1) * DAY_MS);
+    finds_out(&service, &mut alice, &id).await;
+    assert_eq!(alice.receive(&service).await, [Event::Proposed]);
+    alice
+        .commit(&service, &id, Plan::update().rotating(true))
+        .await;
+    assert_eq!(alice.members(&id), [0]);
 }
 
 #[tokio::test]
