@@ -211,7 +211,7 @@ pub async fn external_commit_info(
         let pending = PendingProposals::of_group(&group_id, &key, &roster, &stored)?;
         let coverable = |leaf| {
             let mut removals = roster.pending_removals.iter();
-            removals.any(|pending| pending.leaf == leaf && !pending.renewed_by_service)
+            removals.any(|pending| pending.leaf == leaf && !roster.renews(pending))
         };
         return Ok(ExternalCommitInfoResponse {
             group_info: opaque(tree.group_info_message()?),

@@ -456,6 +456,14 @@ impl<'a> Roster<'a> {
             .any(|pending| pending.leaf == index)
     }
 
+    /// Whether the service proposes a removal again after an external commit that did not cover it. A SelfRemove such a
+    /// commit could cover, but who joins cannot see whether its membership tag is right (RFC 9420 §6.2): members would
+    /// not follow a commit that covers one with a wrong tag.
+    #[must_use]
+    pub fn renews(&self, pending: &PendingRemoval) -> bool {
+        pending.renewed_by_service || self.service_sender.is_some()
+    }
+
     /// Whether a leaf may send a message of this epoch: it was in it, and its user could send then.
     #[must_use]
     pub fn could_send(&self, leaf: &Leaf<'_>, epoch: u64) -> bool {

@@ -204,7 +204,7 @@ impl Attempt<'_> {
         let to_propose_again = roster
             .pending_removals
             .iter()
-            .filter(|pending| pending.renewed_by_service && !removed.contains(&pending.leaf))
+            .filter(|pending| roster.renews(pending) && !removed.contains(&pending.leaf))
             .map(|pending| pending.leaf)
             .collect();
         Ok(Decision {
