@@ -114,6 +114,7 @@ pub struct LimitSettings {
     pub max_members: usize,
     pub max_proposals: usize,
     pub max_pending_proposals: usize,
+    pub max_authorization_days: u32,
 }
 
 impl Default for LimitSettings {
@@ -136,6 +137,7 @@ impl Default for LimitSettings {
             members,
             proposals,
             pending_proposals,
+            authorization_days,
         } = RequestLimits::default();
         Self {
             // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
@@ -156,6 +158,7 @@ impl Default for LimitSettings {
             max_members: members,
             max_proposals: proposals,
             max_pending_proposals: pending_proposals,
+            max_authorization_days: authorization_days,
         }
     }
 }
@@ -188,6 +191,7 @@ impl LimitSettings {
             members: self.max_members,
             proposals: self.max_proposals,
             pending_proposals: self.max_pending_proposals,
+            authorization_days: self.max_authorization_days,
         }
     }
 }

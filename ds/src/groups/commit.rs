@@ -164,6 +164,7 @@ pub async fn external_join(
             });
         }
         let permission = permits::verify(
+            service,
             &roster,
             &attempt.group_id,
             &body.permit,

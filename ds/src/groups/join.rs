@@ -192,7 +192,14 @@ pub async fn external_commit_info(
         let stored = service.store.group(row, Parts::ROSTER).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
-        permits::verify(&roster, &group_id, &body.permit, joiner, request.now_ms)?;
+        permits::verify(
+            service,
+            &roster,
+            &group_id,
+            &body.permit,
+            joiner,
+            request.now_ms,
+        )?;
         if roster.reinitialized {
             return Err(ProblemType::GroupReinitialized.into());
         }
