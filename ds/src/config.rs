@@ -23,7 +23,10 @@ pub struct Config {
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_retention_days")]
     pub retention_days: u32,
-    #[serde(default = "default_inactivity_days")]
+    #[serde(
+        default = "default_inactivity_days",
+        deserialize_with = "at_least_four_weeks"
+    )]
     pub inactivity_days: u32,
     #[serde(default)]
     pub self_check: bool,
@@ -208,6 +211,20 @@ fn payload_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<us
     }
 }
 
+/// Who is on holiday must not lose all groups; and when a queue was last read is known to the week only.
+const LEAST_INACTIVITY_DAYS: u32 = 28;
+
+fn at_least_four_weeks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let days = u32::deserialize(deserializer)?;
+    if days >= LEAST_INACTIVITY_DAYS {
+        Ok(days)
+    } else {
+        Err(serde::de::Error::custom(format_args!(
+            "inactivity_days must be at least {LEAST_INACTIVITY_DAYS}: who has not read for so long is removed from every group"
+        )))
+    }
+}
+
 impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
@@ -274,6 +291,24 @@ mod tests {
             };
             assert!(with(LARGEST_PAYLOAD).is_ok());
             assert!(with(LARGEST_PAYLOAD + 1).is_err());
+        }
+    }
+
+    #[test]
+    fn who_is_on_holiday_is_not_taken_for_gone() {
+        let with = |days: u32| {
+            let sample = include_str!("../sample.toml");
+            let text = sample.replace("inactivity_days = 90", &format!("inactivity_days = {days}"));
+            assert_ne!(text, sample);
+            service::config::parse::<Config>(&text)
+        };
+        assert!(with(28).is_ok());
+        for days in [0, 27] {
+            let error = with(days).unwrap_err().to_string();
+            assert!(
+                error.contains("inactivity_days must be at least 28"),
+                "{error}"
+            );
         }
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crypto::credential::WRAPPED_LINK_KEY_LEN;
 use crypto::keys::StateKey;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
-use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn};
+use openmls::prelude::{ExtensionType, MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire;
 use protocol::groups::{
     CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::ids::GroupId;
-use protocol::policy::Capabilities;
+use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
@@ -141,8 +141,8 @@ pub async fn create_group(
     Ok(response)
 }
 
-/// Groups may have a policy, in which the creator must be able to change it; connections and the groups of
-/// one user have none.
+/// Groups may have a policy, in which the creator must be able to change it and which every member must support
+/// (RFC 9420 §11.1; or the library would refuse each later change); connections and the groups of one user have none.
 fn creators_capabilities(
     kind: GroupKind,
     tree: &Tree,
@@ -154,7 +154,12 @@ fn creators_capabilities(
         return Ok(Capabilities::ALL);
     };
     let capabilities = policy.capabilities(&creator.user_pseudonym);
-    if kind == GroupKind::Group && capabilities.contain(Capabilities::SET_ROLE) {
+    let required = extensions.required_capabilities().is_some_and(|required| {
+        required
+            .extension_types()
+            .contains(&ExtensionType::Unknown(POLICY_EXTENSION))
+    });
+    if kind == GroupKind::Group && required && capabilities.contain(Capabilities::SET_ROLE) {
         Ok(capabilities)
     } else {
         Err(ProblemType::InvalidGroupInfo.into())

@@ -348,6 +348,14 @@ async fn a_policy_that_a_group_cannot_begin_with_is_refused() {
             ProblemType::InvalidGroupInfo
         );
     }
+    // Nor with one that members need not support.
+    let leaf = alice.leaf(&service);
+    let mut context = alice.context(&service, GroupKind::Group, &leaf, true);
+    context.retain(|one| one.extension_type() != ExtensionType::RequiredCapabilities);
+    let kind = GroupKind::Group;
+    let problem =
+        crate::creation_refusals::refused_context(&service, &mut alice, kind, leaf, context).await;
+    assert_eq!(problem, ProblemType::InvalidGroupInfo);
     // Nor without the service among the external senders.
     let leaf = alice.leaf(&service);
     let mut context = alice.context(&service, GroupKind::Group, &leaf, true);
