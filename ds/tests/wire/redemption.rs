@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use protocol::Operation;
 use protocol::codec::opaque;
 use protocol::connections::LookupHandleRequest;
-use protocol::groups::{Accepted, GroupKind, ReserveGroupIdRequest};
+use protocol::groups::{GroupKind, ReserveGroupIdRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::DAY_MS;
