@@ -102,6 +102,17 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// A transition that spends and records, and does nothing else.
+    fn count_settled(&self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        let outcome = self.count(outcome);
+        if outcome.is_ok() {
+            self.settled.store(self.transitions(), Ordering::SeqCst);
+        }
+        outcome
+    }
+}
+
 #[async_trait]
 impl Store for Watched {
     async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
@@ -118,6 +129,19 @@ impl Store for Watched {
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.count(self.engine.create_group(group, receipt).await)
+    }
+
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let used_up = self
+            .engine
+            .use_up_reservation(group, reservation_days, owner_tag, receipt);
+        self.count_settled(used_up.await)
     }
 
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
@@ -327,11 +351,7 @@ impl Store for Watched {
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
-        let outcome = self.count(self.engine.settle(receipt).await);
-        if outcome.is_ok() {
-            self.settled.store(self.transitions(), Ordering::SeqCst);
-        }
-        outcome
+        self.count_settled(self.engine.settle(receipt).await)
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {
