@@ -12,10 +12,12 @@ use crate::recovery::set_recovery_secret;
 use crate::support::client::{CIPHERSUITES, Client, external_sender};
 use crate::support::commits::{JoinPlan, Plan};
 use crate::support::inbox::Event;
+use crate::support::request::Draft;
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Engine, INACTIVITY_DAYS, RETENTION_DAYS, Service, Setup, on_every_engine};
 use crypto::sign::Scheme;
 use openmls::prelude::{Extension, Extensions};
+use tower::ServiceExt as _;
 
 on_every_engine! {
     who_comes_too_late_for_the_join_record_is_removed_and_who_came_is_not
@@ -338,6 +340,33 @@ async fn a_queue_that_blocks_a_group_takes_nothing_from_it_and_is_not_gone() {
             .await,
         ProblemType::UnknownQueue
     );
+}
+
+#[tokio::test]
+async fn a_block_counts_from_the_next_message_on_though_the_record_was_just_being_read() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, bob, id) = pair(&service).await;
+    // What is known of his queue is too old: the next message reads its record.
+    service.clock.advance(2 * 60_000);
+    let body = BlockGroupRequest {
+        queue_id: bob.queue,
+        group_id: id,
+        blocked: 1,
+    };
+    let block = Draft::by_key(&service, Operation::BlockGroup, &bob.queue_owner, &body)
+        .signed(&bob.queue_owner);
+    let (router, block) = (
+        service.router(),
+        service.http_request(Operation::BlockGroup.path(), block, &[]),
+    );
+    service.store.after_next_queues(async move {
+        let response = router.oneshot(block).await.unwrap();
+        assert_eq!(response.status(), http::StatusCode::OK);
+    });
+    alice.send(&service, &id, b"while he blocks").await;
+    assert_eq!(bob.fetch(&service).await.len(), 1);
+    alice.send(&service, &id, b"after it").await;
+    assert_eq!(bob.fetch(&service).await.len(), 1);
 }
 
 #[tokio::test]

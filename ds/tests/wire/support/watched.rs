@@ -26,6 +26,7 @@ pub struct Watched {
     put_back: Mutex<Option<Vec<u8>>>,
     interlude: Mutex<Option<Interlude>>,
     tree_interlude: Mutex<Option<Interlude>>,
+    queue_interlude: Mutex<Option<Interlude>>,
 }
 
 impl Watched {
@@ -40,6 +41,7 @@ impl Watched {
             put_back: Mutex::new(None),
             interlude: Mutex::new(None),
             tree_interlude: Mutex::new(None),
+            queue_interlude: Mutex::new(None),
         }
     }
 
@@ -77,6 +79,11 @@ impl Watched {
     /// Runs `interlude` right before the next tree is read: between roster and tree.
     pub fn before_next_tree(&self, interlude: impl Future<Output = ()> + Send + 'static) {
         *self.tree_interlude.lock().unwrap() = Some(Box::pin(interlude));
+    }
+
+    /// Runs `interlude` when queue records have been read next, before they are used.
+    pub fn after_next_queues(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+        *self.queue_interlude.lock().unwrap() = Some(Box::pin(interlude));
     }
 
     /// Runs `interlude` right before the next transition of a group.
@@ -224,7 +231,12 @@ impl Store for Watched {
     }
 
     async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.engine.queues(rows).await
+        let records = self.engine.queues(rows).await;
+        let interlude = self.queue_interlude.lock().unwrap().take();
+        if let Some(interlude) = interlude {
+            interlude.await;
+        }
+        records
     }
 
     async fn replace_queue(
