@@ -163,7 +163,10 @@ pub(crate) fn lose_to(
 ) -> Result<(), Error> {
     let forbidden = matches!(
         fault,
-        PeerError::NotPermitted | PeerError::Policy | PeerError::RemovalWithoutRotation
+        PeerError::NotPermitted
+            | PeerError::Policy
+            | PeerError::RemovalWithoutRotation
+            | PeerError::ExternalSenders
     );
     if !forbidden {
         return lose(db, id);
