@@ -134,7 +134,7 @@ pub fn propose(
         .collect()
 }
 
-/// A change of the group context must not unlist the service.
+/// A change of the group context must not unlist the service, nor change its key but to the one that it announces.
 ///
 /// # Errors
 /// [`ProblemType::InvalidCommit`].
@@ -144,13 +144,20 @@ pub fn check_listed(
     next: &Extensions<GroupContext>,
 ) -> Result<(), DsError> {
     let scheme = scheme(tree).ok_or(ProblemType::UnsupportedCiphersuite)?;
-    let listed = keys_in(next);
-    if service
+    let own: Vec<Vec<u8>> = service
         .keys
         .external_senders()
         .iter()
-        .any(|key| listed.contains(&key.of(scheme).public()))
-    {
+        .map(|key| key.of(scheme).public())
+        .collect();
+    let of_service = |mut keys: Vec<Vec<u8>>| {
+        keys.retain(|key| own.contains(key));
+        keys
+    };
+    let now = of_service(external_sender_keys(tree));
+    let next = of_service(keys_in(next));
+    let announced = own.last().is_some_and(|newest| next.contains(newest));
+    if !next.is_empty() && (now == next || announced) {
         Ok(())
     } else {
         Err(ProblemType::InvalidCommit.into())

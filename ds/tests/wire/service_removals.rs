@@ -424,6 +424,20 @@ async fn the_service_proposes_under_the_key_that_a_group_knows_and_then_under_it
         trio.alice.receive(&service).await;
         trio.bob.receive(&service).await;
     }
+    // There is no way back to the old one.
+    let old = external_sender(before.external_sender(Scheme::Ed25519));
+    let context = trio.alice.context_with(&id, Some(&policy));
+    let mut extensions: Vec<Extension> = context.iter().cloned().collect();
+    for extension in &mut extensions {
+        if let Extension::ExternalSenders(senders) = extension {
+            *senders = vec![old.clone()];
+        }
+    }
+    let plan = Plan::set_context(Extensions::from_vec(extensions).unwrap());
+    assert_eq!(
+        trio.alice.refused(&service, &id, plan).await,
+        ProblemType::InvalidCommit
+    );
     delete_queue(&service, &trio.bob).await;
     finds_out(&service, &mut trio.alice, &id).await;
     assert_eq!(trio.alice.receive(&service).await, [Event::Proposed]);
