@@ -222,6 +222,10 @@ pub enum PeerError {
     /// A commit removes members and keeps the state key, so that they could go on reading the state.
     #[error("a commit removes members without changing the state key")]
     RemovalWithoutRotation,
+    /// A commit changes the external senders otherwise than the service has announced, or has members removed on the word
+    /// of one who is not the service.
+    #[error("a commit relies on an external sender that is not the service")]
+    ExternalSenders,
 }
 
 /// No token could be had.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::Client;
 use crate::connections;
 use crate::database::begin;
-use crate::error::{Error, LocalError};
+use crate::error::{Error, LocalError, PeerError};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
 
 /// What waits for a group that never comes is dropped after so long.
@@ -93,6 +93,13 @@ fn next_of_kind(
     Ok(item(db, sql, (kind as u8, sequence))?.map(|item| (sequence, item)))
 }
 
+/// Whether the service's keys are those of the directory as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Senders {
+    AsKnown,
+    LookedUp,
+}
+
 /// Groups that have stored items.
 fn groups_with_items(db: &Connection) -> Result<Vec<GroupId>, Error> {
     let mut statement = db.prepare_cached(
@@ -108,7 +115,14 @@ impl Client {
         self.process_connection_requests()?;
         loop {
             for group in groups_with_items(&self.db)? {
-                self.process_group(&group)?;
+                match self.process_group(&group, Senders::AsKnown) {
+                    // The service may have rotated its key since this client looked.
+                    Err(Error::Peer(PeerError::ExternalSenders)) => {
+                        self.fetch_directory().await?;
+                        self.process_group(&group, Senders::LookedUp)?;
+                    }
+                    other => other?,
+                }
             }
             // A Welcome after the commits of the groups that we know: it may be the second one into a
             // group that we were removed from.
@@ -151,7 +165,7 @@ impl Client {
     }
 
     /// Processes the items of one group up to its newest epoch that is here.
-    fn process_group(&mut self, id: &GroupId) -> Result<(), Error> {
+    fn process_group(&mut self, id: &GroupId, senders: Senders) -> Result<(), Error> {
         loop {
             let Some(group) = Group::find(&self.db, id)? else {
                 return Ok(());
@@ -172,11 +186,17 @@ impl Client {
             let Some(item) = next_of_group(&self.db, id, epoch)? else {
                 return Ok(());
             };
-            self.process_item(&group, epoch, &item)?;
+            self.process_item(&group, epoch, &item, senders)?;
         }
     }
 
-    fn process_item(&mut self, group: &Group, epoch: u64, item: &Item) -> Result<(), Error> {
+    fn process_item(
+        &mut self,
+        group: &Group,
+        epoch: u64,
+        item: &Item,
+        senders: Senders,
+    ) -> Result<(), Error> {
         let transaction = begin(&mut self.db)?;
         let age = epoch.saturating_sub(item.epoch);
         let readable = u64::try_from(PAST_EPOCHS).unwrap_or(0);
@@ -201,6 +221,12 @@ impl Client {
                     self.outcomes.insert(group.id, outcome);
                 }
                 transaction
+            }
+            // Not judged before the directory is fresh.
+            Err(unjudged @ Error::Peer(PeerError::ExternalSenders))
+                if senders == Senders::AsKnown =>
+            {
+                return Err(unjudged);
             }
             Err(Error::Peer(fault)) => {
                 // Nothing of it stays, but the item is done: it would fail again.

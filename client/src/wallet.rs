@@ -300,6 +300,7 @@ pub(crate) mod tests {
             },
             external_sender_key: String::new(),
             external_sender_key_p256: String::new(),
+            former_external_sender_keys: Vec::new(),
             issuer: AcceptedIssuer {
                 name: "i".into(),
                 challenge: String::new(),

@@ -1,7 +1,7 @@
 //! A type for each role that a key plays. None can stand in for another.
 
 use protocol::codec::WireSecret;
-use protocol::ids::LookupId;
+use protocol::ids::{GroupId, LookupId};
 
 use crate::CryptoError;
 use crate::kdf;
@@ -87,20 +87,39 @@ pub trait Lookup {
     fn lookup(&self) -> LookupId;
 }
 
-macro_rules! lookups {
-    ($($name:ident => $role:literal;)+) => {
-        $(impl Lookup for $name {
-            fn lookup(&self) -> LookupId {
-                LookupId(kdf::derive(self.expose(), concat!($role, " lookup"), &[]))
+impl Lookup for ConnectionToken {
+    fn lookup(&self) -> LookupId {
+        LookupId(kdf::derive(self.expose(), "connection token lookup", &[]))
+    }
+}
+
+/// As [`Lookup`], for records of a group: whoever knows the secret can write no record of another group through
+/// a group of its own.
+pub trait GroupLookup {
+    /// `HKDF(secret, "lookup", group id)`.
+    fn lookup_in(&self, group: &GroupId) -> LookupId;
+
+    /// What release 0.1 wrote under: not bound to the group. For reading and dropping only.
+    fn older_lookup(&self) -> LookupId;
+}
+
+macro_rules! group_lookups {
+    ($($name:ident => $label:literal;)+) => {
+        $(impl GroupLookup for $name {
+            fn lookup_in(&self, group: &GroupId) -> LookupId {
+                LookupId(kdf::derive(self.expose(), $label, &group.0))
+            }
+
+            fn older_lookup(&self) -> LookupId {
+                LookupId(kdf::derive(self.expose(), $label, &[]))
             }
         })+
     };
 }
 
-lookups! {
-    JoinKey => "join record";
-    RecoverySecret => "recovery record";
-    ConnectionToken => "connection token";
+group_lookups! {
+    JoinKey => "join record lookup";
+    RecoverySecret => "recovery record lookup";
 }
 
 #[cfg(test)]
@@ -109,14 +128,25 @@ mod tests {
 
     #[test]
     fn roles_with_the_same_bytes_have_different_lookups() {
-        assert_ne!(
-            JoinKey::new([1; 32]).lookup(),
-            RecoverySecret::new([1; 32]).lookup()
-        );
-        assert_ne!(
-            JoinKey::new([1; 32]).lookup(),
-            ConnectionToken::new([1; 32]).lookup()
-        );
+        let group = GroupId([2; 16]);
+        let lookups = [
+            JoinKey::new([1; 32]).lookup_in(&group),
+            JoinKey::new([1; 32]).older_lookup(),
+            RecoverySecret::new([1; 32]).lookup_in(&group),
+            RecoverySecret::new([1; 32]).older_lookup(),
+            ConnectionToken::new([1; 32]).lookup(),
+        ];
+        for (at, lookup) in lookups.iter().enumerate() {
+            assert!(!lookups.iter().skip(at + 1).any(|other| other == lookup));
+        }
+    }
+
+    #[test]
+    fn a_groups_records_are_found_under_that_group_only() {
+        let [one, other] = [GroupId([1; 16]), GroupId([2; 16])];
+        let (join_key, secret) = (JoinKey::new([3; 32]), RecoverySecret::new([3; 32]));
+        assert_ne!(join_key.lookup_in(&one), join_key.lookup_in(&other));
+        assert_ne!(secret.lookup_in(&one), secret.lookup_in(&other));
     }
 
     #[test]

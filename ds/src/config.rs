@@ -23,7 +23,10 @@ pub struct Config {
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_retention_days")]
     pub retention_days: u32,
-    #[serde(default = "default_inactivity_days")]
+    #[serde(
+        default = "default_inactivity_days",
+        deserialize_with = "at_least_four_weeks"
+    )]
     pub inactivity_days: u32,
     #[serde(default)]
     pub self_check: bool,
@@ -114,6 +117,7 @@ pub struct LimitSettings {
     pub max_members: usize,
     pub max_proposals: usize,
     pub max_pending_proposals: usize,
+    pub max_authorization_days: u32,
 }
 
 impl Default for LimitSettings {
@@ -136,6 +140,7 @@ impl Default for LimitSettings {
             members,
             proposals,
             pending_proposals,
+            authorization_days,
         } = RequestLimits::default();
         Self {
             // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
@@ -156,6 +161,7 @@ impl Default for LimitSettings {
             max_members: members,
             max_proposals: proposals,
             max_pending_proposals: pending_proposals,
+            max_authorization_days: authorization_days,
         }
     }
 }
@@ -188,6 +194,7 @@ impl LimitSettings {
             members: self.max_members,
             proposals: self.max_proposals,
             pending_proposals: self.max_pending_proposals,
+            authorization_days: self.max_authorization_days,
         }
     }
 }
@@ -200,6 +207,20 @@ fn payload_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<us
     } else {
         Err(serde::de::Error::custom(format_args!(
             "at most {LARGEST_PAYLOAD} bytes can be delivered through a gateway"
+        )))
+    }
+}
+
+/// Who is on holiday must not lose all groups; and when a queue was last read is known to the week only.
+const LEAST_INACTIVITY_DAYS: u32 = 28;
+
+fn at_least_four_weeks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let days = u32::deserialize(deserializer)?;
+    if days >= LEAST_INACTIVITY_DAYS {
+        Ok(days)
+    } else {
+        Err(serde::de::Error::custom(format_args!(
+            "inactivity_days must be at least {LEAST_INACTIVITY_DAYS}: who has not read for so long is removed from every group"
         )))
     }
 }
@@ -270,6 +291,24 @@ mod tests {
             };
             assert!(with(LARGEST_PAYLOAD).is_ok());
             assert!(with(LARGEST_PAYLOAD + 1).is_err());
+        }
+    }
+
+    #[test]
+    fn who_is_on_holiday_is_not_taken_for_gone() {
+        let with = |days: u32| {
+            let sample = include_str!("../sample.toml");
+            let text = sample.replace("inactivity_days = 90", &format!("inactivity_days = {days}"));
+            assert_ne!(text, sample);
+            service::config::parse::<Config>(&text)
+        };
+        assert!(with(28).is_ok());
+        for days in [0, 27] {
+            let error = with(days).unwrap_err().to_string();
+            assert!(
+                error.contains("inactivity_days must be at least 28"),
+                "{error}"
+            );
         }
     }
 

@@ -30,6 +30,8 @@ pub struct RequestLimits {
     pub proposals: usize,
     /// Proposals that are pending in a group.
     pub pending_proposals: usize,
+    /// Days for which a leaf's word for another key may be good.
+    pub authorization_days: u32,
 }
 
 impl Default for RequestLimits {
@@ -45,6 +47,7 @@ impl Default for RequestLimits {
             members: 5000,
             proposals: 5000,
             pending_proposals: 256,
+            authorization_days: 35,
         }
     }
 }

@@ -260,6 +260,18 @@ impl<T> Request<T> {
         }
     }
 
+    /// The receipt of a request that is refused after work that something else than tokens has paid for.
+    ///
+    /// # Errors
+    /// [`DsError::Internal`].
+    pub fn refusal_receipt(
+        &self,
+        service: &DeliveryService,
+        problem: ProblemType,
+    ) -> Result<Receipt, DsError> {
+        Ok(self.receipt_with(service, Vec::new(), self.digest.seal_refusal(problem)?))
+    }
+
     async fn settle_refusal(
         &self,
         service: &DeliveryService,

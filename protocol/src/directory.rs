@@ -18,6 +18,9 @@ pub struct Directory {
     /// The same for groups whose ciphersuite signs with P-256 (an uncompressed point).
     #[serde(default)]
     pub external_sender_key_p256: String,
+    /// base64url of the keys of both kinds before the last rotations, under which groups may still list the service.
+    #[serde(default)]
+    pub former_external_sender_keys: Vec<String>,
     /// Where tokens come from and which keys are accepted.
     pub issuer: AcceptedIssuer,
     /// Tokens that an operation costs.

@@ -213,13 +213,17 @@ impl GroupPolicy {
             })
     }
 
+    /// What the role of a user allows, whatever its standing.
+    fn role_capabilities(&self, user_pseudonym: &[u8]) -> Capabilities {
+        self.role(self.standing(user_pseudonym).0)
+            .map_or(Capabilities::NONE, |role| role.capabilities)
+    }
+
     /// What a user may do.
     #[must_use]
     pub fn capabilities(&self, user_pseudonym: &[u8]) -> Capabilities {
-        let (role, standing) = self.standing(user_pseudonym);
-        let role = self
-            .role(role)
-            .map_or(Capabilities::NONE, |role| role.capabilities);
+        let (_, standing) = self.standing(user_pseudonym);
+        let role = self.role_capabilities(user_pseudonym);
         match standing {
             Standing::Active => role,
             Standing::Muted => role.without(Capabilities::SEND),
@@ -256,7 +260,8 @@ impl GroupPolicy {
     }
 
     /// Judges a change by `actor` in a group of `members` (user pseudonyms): who may set roles cannot
-    /// give, or take from others, what he does not have himself, and somebody must remain who may.
+    /// give, or take from others, what he does not have himself, and somebody must remain who may. A role that its holder
+    /// cannot use now, being away or banned, is the holder's all the same.
     ///
     /// # Errors
     /// [`PolicyError`].
@@ -279,9 +284,15 @@ impl GroupPolicy {
                 return Err(PolicyError::NotAllowed);
             }
         }
+        let own_role = self.role_capabilities(actor);
         let overreaches = |pseudonym: &[u8]| {
             let (before, after) = (self.capabilities(pseudonym), next.capabilities(pseudonym));
-            before != after && !own.contain(before.and(after))
+            let takes_or_gives = before != after && !own.contain(before.and(after));
+            let role = self.role_capabilities(pseudonym);
+            let next_role = next.role_capabilities(pseudonym);
+            let changes =
+                (role, self.standing(pseudonym).1) != (next_role, next.standing(pseudonym).1);
+            takes_or_gives || (changes && !own_role.contain(role.and(next_role)))
         };
         let mut listed = self.participants.iter().chain(&next.participants);
         if listed.any(|participant| overreaches(participant.user_pseudonym.as_slice()))
@@ -374,6 +385,46 @@ mod tests {
             );
         }
         assert_eq!(policy.check_change(&muted, BOB, members()), Ok(()));
+    }
+
+    #[test]
+    fn nobody_strips_a_role_that_its_holder_cannot_use_now() {
+        let mut policy = policy();
+        policy.roles.push(Role {
+            number: 2,
+            name: VLBytes::new(b"moderator".to_vec()),
+            capabilities: Capabilities::ALL.without(Capabilities::DELETE),
+        });
+        let policy = policy.with(BOB, 2, Standing::Active);
+        for standing in [Standing::Inactive, Standing::Banned] {
+            let away = policy.with(CAROL, GroupPolicy::ADMIN, standing);
+            away.check().unwrap();
+            for next in [
+                away.with(CAROL, GroupPolicy::MEMBER, standing),
+                away.with(CAROL, GroupPolicy::MEMBER, Standing::Active),
+                away.with(CAROL, 2, Standing::Banned),
+                away.with(CAROL, GroupPolicy::ADMIN, Standing::Muted),
+            ] {
+                assert_eq!(
+                    away.check_change(&next, BOB, members()),
+                    Err(PolicyError::NotAllowed)
+                );
+                assert_eq!(away.check_change(&next, ALICE, members()), Ok(()));
+            }
+            // The others are his to judge.
+            let member = policy.with(CAROL, GroupPolicy::MEMBER, standing);
+            let back = member.with(CAROL, GroupPolicy::MEMBER, Standing::Active);
+            assert_eq!(member.check_change(&back, BOB, members()), Ok(()));
+        }
+        // Nor does who is muted give himself his voice back; he may step down.
+        let muted = policy.with(BOB, 2, Standing::Muted);
+        let heard = muted.with(BOB, 2, Standing::Active);
+        let down = muted.with(BOB, GroupPolicy::MEMBER, Standing::Muted);
+        assert_eq!(
+            muted.check_change(&heard, BOB, members()),
+            Err(PolicyError::NotAllowed)
+        );
+        assert_eq!(muted.check_change(&down, BOB, members()), Ok(()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use client::{Client, Error, Event, sign};
-use crypto::keys::{ConnectionToken, Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{ConnectionToken, GroupLookup as _, Lookup as _, RecoverySecret, StateKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{
     Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads, talks,
@@ -123,7 +123,7 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     assert_eq!(problem, Some(ProblemType::UnknownGroup));
     // The rotation wrote no recovery record for him, but one for Carol.
     for (handle, expected) in [(BOB, false), (CAROL, true)] {
-        let lookup = recovery_secret_of(&stack, handle).lookup();
+        let lookup = recovery_secret_of(&stack, handle).lookup_in(&his.id);
         let body = RecoveryRecordRequest { lookup }.encode();
         let request = signed_by_anybody(Operation::RecoveryRecord, &body);
         let answer = bob

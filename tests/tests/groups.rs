@@ -388,8 +388,9 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
         (
             Operation::RecoveryRecord,
             protocol::groups::RecoveryRecordRequest {
-                lookup: crypto::keys::Lookup::lookup(
+                lookup: crypto::keys::GroupLookup::lookup_in(
                     &crypto::keys::RecoverySecret::try_from(secret.as_slice()).unwrap(),
+                    &access.id,
                 ),
             }
             .encode(),

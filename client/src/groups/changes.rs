@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
+use crate::groups::senders::ServiceKeys;
 use crate::groups::{Group, enforce, pseudonym_of};
 use crate::profile::Profile;
 
@@ -32,7 +33,8 @@ pub(crate) fn record(
     aad: &CommitAad,
     committer: Committer,
 ) -> Result<Option<Identity>, Error> {
-    enforce::judge(group, mls_group, staged, committer)?;
+    let service = ServiceKeys::read(db)?;
+    enforce::judge(&service, group, mls_group, staged, committer)?;
     let removed: Vec<LeafNodeIndex> = staged
         .queued_proposals()
         .filter_map(enforce::leaving)

@@ -168,7 +168,8 @@ fn stage(
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
     let own = mls_group.own_leaf_index();
-    let leaving = pending::removals(&mls_group);
+    let leaving = pending::removals(db, &mls_group)?;
+    let covered = pending::covered(db, &mls_group)?;
     if leaving.contains(&own.u32()) {
         return Err(UsageError::Leaving(group.display_name()).into());
     }
@@ -231,7 +232,9 @@ fn stage(
         .map_err(mls)?
         .create_group_info(true);
     let built = match &new_leaf {
-        None => builder.build(provider.rand(), provider.crypto(), &signer, is_covered),
+        None => builder.build(provider.rand(), provider.crypto(), &signer, |queued| {
+            is_covered(&covered, queued)
+        }),
         Some(leaf) => builder.build_with_new_signer(
             provider.rand(),
             provider.crypto(),
@@ -240,7 +243,7 @@ fn stage(
                 signer: &leaf.signer,
                 credential_with_key: leaf.credential.clone(),
             },
-            is_covered,
+            |queued| is_covered(&covered, queued),
         ),
     };
     let bundle = built.map_err(mls)?.stage_commit(&provider).map_err(mls)?;

@@ -17,6 +17,7 @@ use tls_codec::Serialize as _;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::changes::Committer;
 use crate::groups::commit::Plan;
+use crate::groups::senders::ServiceKeys;
 use crate::groups::{Group, PAST_EPOCHS, own_pseudonym, pseudonym_of};
 use crate::leaf;
 
@@ -46,10 +47,14 @@ pub(crate) fn leaving(queued: &QueuedProposal) -> Option<LeafNodeIndex> {
     }
 }
 
-/// Whether a leaf goes by its own wish or the service's, not by a member's.
-fn goes_by_itself(queued: &QueuedProposal) -> bool {
+/// Whether a leaf goes by its own wish or the service's, not by a member's or another sender's.
+pub(crate) fn goes_by_itself(
+    service: &ServiceKeys,
+    mls_group: &MlsGroup,
+    queued: &QueuedProposal,
+) -> bool {
     match queued.sender() {
-        Sender::External(_) => true,
+        Sender::External(_) => leaving(queued).is_some() && service.sent(mls_group, queued),
         Sender::Member(sender) => leaving(queued) == Some(*sender),
         _ => false,
     }
@@ -159,6 +164,7 @@ fn pseudonyms(mls_group: &MlsGroup) -> Vec<Vec<u8>> {
 
 /// Judges another one's commit by the policy before it.
 pub(crate) fn judge(
+    service: &ServiceKeys,
     group: &Group,
     mls_group: &MlsGroup,
     staged: &StagedCommit,
@@ -173,6 +179,7 @@ pub(crate) fn judge(
                 .and_then(pseudonym_of)
                 .ok_or(PeerError::Commit)?;
             Judgement {
+                service,
                 group,
                 mls_group,
                 staged,
@@ -187,6 +194,7 @@ pub(crate) fn judge(
 }
 
 struct Judgement<'j> {
+    service: &'j ServiceKeys,
     group: &'j Group,
     mls_group: &'j MlsGroup,
     staged: &'j StagedCommit,
@@ -250,9 +258,14 @@ impl Judgement<'_> {
         let may = self.may.contain(Capabilities::REMOVE)
             || (everybody && self.may.contain(Capabilities::DELETE));
         for queued in self.staged.queued_proposals() {
-            let Some(index) = leaving(queued).filter(|_| !goes_by_itself(queued)) else {
+            let by_itself = goes_by_itself(self.service, self.mls_group, queued);
+            let Some(index) = leaving(queued).filter(|_| !by_itself) else {
                 continue;
             };
+            // On an outsider's word a committer removes whom it could remove itself.
+            if matches!(queued.sender(), Sender::External(_)) && !may {
+                return Err(PeerError::ExternalSenders);
+            }
             let user = self.mls_group.member(index).and_then(pseudonym_of);
             if user.as_deref() == Some(&self.actor) {
                 continue;
@@ -272,6 +285,8 @@ impl Judgement<'_> {
         if others(self.mls_group.extensions()) != others(next) {
             return Err(PeerError::NotPermitted);
         }
+        self.service
+            .check_change(self.mls_group.extensions(), next)?;
         let gone: Vec<LeafNodeIndex> = self.staged.queued_proposals().filter_map(leaving).collect();
         let staying: Vec<Vec<u8>> = self
             .mls_group
@@ -318,7 +333,7 @@ impl Judgement<'_> {
     }
 }
 
-/// What may not change with the policy.
+/// What may not change with the policy; of the external senders see [`ServiceKeys::check_change`].
 fn others(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
     let mut encoded: Vec<Vec<u8>> = extensions
         .iter()

@@ -172,7 +172,8 @@ impl Client {
         let group = Group::read(&self.db, id)?;
         group.check_usable()?;
         let mls_group = load_mls(&self.db, id)?;
-        if pending::removals(&mls_group).contains(&mls_group.own_leaf_index().u32()) {
+        let leaving = pending::removals(&self.db, &mls_group)?;
+        if leaving.contains(&mls_group.own_leaf_index().u32()) {
             return Err(UsageError::Leaving(group.display_name()).into());
         }
         self.cover(id).await

@@ -152,7 +152,7 @@ impl Client {
         for _ in 0..ROUNDS {
             let secret = RecoverySecret::from(&code.secret);
             let state_key = self
-                .recovered_key(&secret)
+                .recovered_key(&id, &secret)
                 .await?
                 .ok_or(UsageError::JoinCodeExpired)?;
             let pseudonym = random_pseudonym(&directory.domain)?;

@@ -2,7 +2,7 @@
 
 use crypto::connection::verify_attribution;
 use crypto::keys::{
-    IdentityLinkWrapperKey, JoinInfoKey, JoinKey, Lookup as _, RecoverySecret, StateKey,
+    GroupLookup as _, IdentityLinkWrapperKey, JoinInfoKey, JoinKey, RecoverySecret, StateKey,
 };
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
@@ -12,7 +12,7 @@ use openmls::prelude::{
 };
 use protocol::delivery::{JoinInfo, WelcomeDelivery};
 use protocol::groups::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, LookupId};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
@@ -261,17 +261,7 @@ impl Client {
         delivery: &WelcomeDelivery,
         invitation: &Invitation,
     ) -> Result<(), Error> {
-        let lookup = invitation.join_key.lookup();
-        let signer = SignatureKeyPair::random()?;
-        let record: Result<SealedRecord, Error> = self
-            .call(Operation::JoinRecord, signer, &JoinRecordRequest { lookup })
-            .await;
-        let record = match record {
-            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
-                return Err(PeerError::Message.into());
-            }
-            other => other?,
-        };
+        let (lookup, record) = self.sealed_join_record(invitation).await?;
         let place = Place {
             table: "join_records",
             row: &lookup.0,
@@ -289,6 +279,25 @@ impl Client {
             join(db, profile, delivery, invitation, &content)?;
             inbox::finish(db, entry)
         })
+    }
+
+    /// The join record and what it was found by: what release 0.1 wrote stands under the older name.
+    async fn sealed_join_record(
+        &mut self,
+        invitation: &Invitation,
+    ) -> Result<(LookupId, SealedRecord), Error> {
+        let join_key = &invitation.join_key;
+        for lookup in [join_key.lookup_in(&invitation.id), join_key.older_lookup()] {
+            let signer = SignatureKeyPair::random()?;
+            let record: Result<SealedRecord, Error> = self
+                .call(Operation::JoinRecord, signer, &JoinRecordRequest { lookup })
+                .await;
+            match record {
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {}
+                other => return other.map(|record| (lookup, record)),
+            }
+        }
+        Err(PeerError::Message.into())
     }
 }
 

@@ -52,7 +52,7 @@ impl Client {
     pub(crate) async fn go_on_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
         if Group::is_leaving(&self.db, id)? {
             let mls_group = load_mls(&self.db, id)?;
-            if pending::removals(&mls_group).len() >= mls_group.members().count() {
+            if pending::removals(&self.db, &mls_group)?.len() >= mls_group.members().count() {
                 // Everybody is leaving: nobody is left to commit it.
                 return Group::set_status(&self.db, id, Status::Closed);
             }

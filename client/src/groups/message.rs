@@ -92,6 +92,6 @@ impl Client {
 
     /// Whether a removal is pending, as far as this client knows.
     pub(crate) fn is_held_up(&self, id: &GroupId) -> Result<bool, Error> {
-        Ok(!pending::removals(&load_mls(&self.db, id)?).is_empty())
+        Ok(!pending::removals(&self.db, &load_mls(&self.db, id)?)?.is_empty())
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod recovery;
 mod rejoin;
 mod roles;
+pub(crate) mod senders;
 mod upgrade;
 
 use crypto::credential::PseudonymousCredential;

@@ -4,7 +4,7 @@
 use openmls::prelude::Sender as MlsSender;
 use openmls::prelude::{
     LeafNodeIndex, MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProposalType,
-    ProtocolMessage, QueuedProposal,
+    ProtocolMessage, QueuedProposal, hash_ref::ProposalRef,
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::codec::opaque;
@@ -21,26 +21,39 @@ use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
-use crate::groups::enforce::leaving;
+use crate::groups::enforce::{goes_by_itself, leaving};
 use crate::groups::process::parse;
+use crate::groups::senders::ServiceKeys;
 use crate::groups::{Group, Status, load_mls, mls_id, pseudonym_of};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
-/// Leaves whose removal is proposed.
-pub(crate) fn removals(mls_group: &MlsGroup) -> Vec<u32> {
-    mls_group
+/// Leaves that must go: by their own wish or the service's.
+pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>, Error> {
+    let service = ServiceKeys::read(db)?;
+    Ok(mls_group
         .pending_proposals()
+        .filter(|queued| goes_by_itself(&service, mls_group, queued))
         .filter_map(leaving)
         .map(|leaf| leaf.u32())
-        .collect()
+        .collect())
 }
 
-/// Whether a commit of ours covers a proposal. Those of outsiders who want to be added lapse.
-pub(crate) fn is_covered(queued: &QueuedProposal) -> bool {
+/// The references of the pending proposals that a commit of ours covers. What outsiders want lapses.
+pub(crate) fn covered(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<ProposalRef>, Error> {
+    let service = ServiceKeys::read(db)?;
+    Ok(mls_group
+        .pending_proposals()
+        .filter(|queued| goes_by_itself(&service, mls_group, queued))
+        .map(|queued| queued.proposal_reference_ref().clone())
+        .collect())
+}
+
+/// Whether a commit of ours covers a proposal: all by value, and those.
+pub(crate) fn is_covered(covered: &[ProposalRef], queued: &QueuedProposal) -> bool {
     let by_reference =
         queued.proposal_or_ref_type() == openmls::prelude::ProposalOrRefType::Reference;
-    !by_reference || leaving(queued).is_some()
+    !by_reference || covered.contains(queued.proposal_reference_ref())
 }
 
 /// Keeps a proposal, in the caller's transaction.
@@ -189,7 +202,7 @@ impl Client {
                 return Ok(());
             }
             let mls_group = load_mls(&self.db, id)?;
-            let leaving = removals(&mls_group);
+            let leaving = removals(&self.db, &mls_group)?;
             if leaving.is_empty() || leaving.contains(&mls_group.own_leaf_index().u32()) {
                 return Ok(());
             }
@@ -216,7 +229,7 @@ impl Client {
             let group = Group::read(&self.db, id)?;
             let mls_group = load_mls(&self.db, id)?;
             let own = mls_group.own_leaf_index().u32();
-            if group.status != Status::Active || removals(&mls_group).contains(&own) {
+            if group.status != Status::Active || removals(&self.db, &mls_group)?.contains(&own) {
                 return Ok(());
             }
             let epoch = mls_group.epoch().as_u64();

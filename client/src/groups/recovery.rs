@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
 use protocol::envelope::Sender;
 use protocol::groups::{Accepted, RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest};
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, LookupId};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 
@@ -50,7 +50,7 @@ impl Client {
         {
             return Ok(());
         }
-        let key = self.recovered_key(&now.recovery_secret).await?;
+        let key = self.recovered_key(id, &now.recovery_secret).await?;
         match key.filter(|key| *key != now.state_key) {
             Some(key) => Group::set_state_key(&self.db, id, &key),
             None => {
@@ -60,12 +60,27 @@ impl Client {
         }
     }
 
-    /// The state key in a recovery record, if there is one.
+    /// The state key in a group's recovery record, if there is one.
     pub(crate) async fn recovered_key(
         &mut self,
+        id: &GroupId,
         secret: &RecoverySecret,
     ) -> Result<Option<StateKey>, Error> {
-        let lookup = secret.lookup();
+        // Where release 0.1 wrote it, unless the group has changed since.
+        for lookup in [secret.lookup_in(id), secret.older_lookup()] {
+            let key = self.key_in_record(secret, lookup).await?;
+            if key.is_some() {
+                return Ok(key);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn key_in_record(
+        &mut self,
+        secret: &RecoverySecret,
+        lookup: LookupId,
+    ) -> Result<Option<StateKey>, Error> {
         let signer = SignatureKeyPair::random()?;
         let record: Result<SealedRecord, Error> = self
             .call(
@@ -148,7 +163,10 @@ pub(crate) fn lose_to(
 ) -> Result<(), Error> {
     let forbidden = matches!(
         fault,
-        PeerError::NotPermitted | PeerError::Policy | PeerError::RemovalWithoutRotation
+        PeerError::NotPermitted
+            | PeerError::Policy
+            | PeerError::RemovalWithoutRotation
+            | PeerError::ExternalSenders
     );
     if !forbidden {
         return lose(db, id);

@@ -141,7 +141,10 @@ impl Client {
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
                     if !looked_up {
                         looked_up = true;
-                        candidates.extend(self.recovered_key(&group.recovery_secret).await?);
+                        candidates.extend(
+                            self.recovered_key(&group.id, &group.recovery_secret)
+                                .await?,
+                        );
                     }
                 }
                 Err(error) => return Err(error),

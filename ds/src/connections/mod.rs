@@ -46,8 +46,8 @@ fn place(handle: &[u8]) -> Place<'_> {
 /// Registers a handle for the signing key, or replaces its own record.
 ///
 /// # Errors
-/// [`ProblemType::InvalidHandle`], [`ProblemType::HandleTaken`], [`ProblemType::InvalidLeaf`] for a
-/// queue reference that does not open.
+/// [`ProblemType::InvalidHandle`], [`ProblemType::InvalidLeaf`] for a queue reference that does not open;
+/// [`ProblemType::HandleTaken`]: the token is spent all the same, or trying names would be free.
 pub async fn register_handle(
     service: &DeliveryService,
     request: Request<RegisterHandleRequest>,
@@ -79,7 +79,7 @@ pub async fn register_handle(
     let bytes = postcard::to_stdvec(&stored).map_err(|_| DsError::Internal("handle record"))?;
     let sealed = sealing::seal(service.rows().storage_key().expose(), place(handle), &bytes)?;
     let receipt = request.receipt(service, price, &Accepted {}.encode())?;
-    service
+    let registered = service
         .store
         .register_handle(
             service.rows().handle(handle),
@@ -87,12 +87,15 @@ pub async fn register_handle(
             sealed,
             receipt,
         )
-        .await
-        .map_err(|error| match error {
-            StoreError::Taken => ProblemType::HandleTaken.into(),
-            other => DsError::from(other),
-        })?;
-    Ok(Accepted {})
+        .await;
+    match registered {
+        Ok(()) => Ok(Accepted {}),
+        Err(StoreError::Taken) => {
+            let taken = ProblemType::HandleTaken.into();
+            Err(request.refuse_at_cost(service, price, taken).await)
+        }
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Gives a handle up: anybody may register it then.

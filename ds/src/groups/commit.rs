@@ -165,6 +165,7 @@ pub async fn external_join(
             });
         }
         let permission = permits::verify(
+            service,
             &roster,
             &attempt.group_id,
             &body.permit,

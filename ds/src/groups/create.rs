@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use crypto::credential::WRAPPED_LINK_KEY_LEN;
 use crypto::keys::StateKey;
+use openmls::prelude::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
-use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn};
+use openmls::prelude::{ExtensionType, MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire;
 use protocol::groups::{
     CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::ids::GroupId;
-use protocol::policy::Capabilities;
+use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
@@ -24,7 +25,7 @@ use crate::error::DsError;
 use crate::limits::within;
 use crate::request::{Request, key_tag};
 use crate::service_state::DeliveryService;
-use crate::store::{DayRow, NewGroup, Reservation, StoreError};
+use crate::store::{DayRow, NewGroup, Reservation, StoreError, Version};
 
 const OWNER: &str = "group id reservation";
 
@@ -58,7 +59,8 @@ pub async fn reserve_group_id(
     Ok(response)
 }
 
-/// Creates a group of one leaf, the signer's.
+/// Creates a group of one leaf, the signer's. One that is refused for its tree, or what is in it, uses the reservation
+/// up: a token pays for one look.
 ///
 /// # Errors
 /// [`ProblemType::InvalidGroupId`], [`ProblemType::InvalidGroupInfo`], [`ProblemType::InvalidLeaf`],
@@ -93,10 +95,61 @@ pub async fn create_group(
     if !rest.is_empty() || info.group_id().as_slice() != group_id.0 || info.epoch().as_u64() != 0 {
         return Err(ProblemType::InvalidGroupInfo.into());
     }
-    let ciphersuite = u16::from(info.ciphersuite());
-    if !SUPPORTED_CIPHERSUITES.contains(&ciphersuite) {
+    if !SUPPORTED_CIPHERSUITES.contains(&u16::from(info.ciphersuite())) {
         return Err(ProblemType::UnsupportedCiphersuite.into());
     }
+    let days = reservation_days.clone();
+    let group = match begin(service, body, creator, info) {
+        Ok(begun) => NewGroup {
+            group: row,
+            reservation_days,
+            owner_tag,
+            version: begun.version,
+            roster: begun.roster,
+            tree: begun.tree,
+        },
+        Err(DsError::Refused(problem)) => {
+            let receipt = request.refusal_receipt(service, problem)?;
+            return match service
+                .store
+                .use_up_reservation(row, days, owner_tag, receipt)
+                .await
+            {
+                Ok(()) | Err(StoreError::Absent) => Err(problem.into()),
+                Err(other) => Err(other.into()),
+            };
+        }
+        Err(failure) => return Err(failure),
+    };
+    let response = EpochAccepted {
+        epoch: 0,
+        accepted_timestamp_ms: request.now_ms,
+    };
+    service
+        .store
+        .create_group(group, request.receipt(service, 0, &response.encode())?)
+        .await
+        .map_err(|error| match error {
+            StoreError::Absent | StoreError::Taken => ProblemType::InvalidGroupId.into(),
+            other => DsError::from(other),
+        })?;
+    Ok(response)
+}
+
+/// The sealed parts of a new group.
+struct Begun {
+    version: Version,
+    roster: Vec<u8>,
+    tree: Vec<u8>,
+}
+
+fn begin(
+    service: &DeliveryService,
+    body: &CreateGroupRequest,
+    creator: &[u8],
+    info: VerifiableGroupInfo,
+) -> Result<Begun, DsError> {
+    let ciphersuite = u16::from(info.ciphersuite());
     let crypto = RustCrypto::default();
     let (tree, fields) =
         without_starving_others(|| Tree::create(&crypto, body.ratchet_tree.as_slice(), info))?;
@@ -116,33 +169,20 @@ pub async fn create_group(
     let capabilities = creators_capabilities(body.kind, &tree, &leaf)?;
     let leaf = leaf.with_capabilities(capabilities);
     let key = StateKey::from(&body.state_key);
-    let response = EpochAccepted {
-        epoch: 0,
-        accepted_timestamp_ms: request.now_ms,
-    };
     let version = crypto::random()?;
-    let group = NewGroup {
-        group: row,
-        reservation_days,
-        owner_tag,
+    Ok(Begun {
         version,
-        roster: Roster::new(body.kind, ciphersuite, leaf, version, service_sender)
-            .seal(&group_id, &key, &version)?,
-        tree: tree.seal(&group_id, &key, &version, fields)?,
-    };
-    service
-        .store
-        .create_group(group, request.receipt(service, 0, &response.encode())?)
-        .await
-        .map_err(|error| match error {
-            StoreError::Absent | StoreError::Taken => ProblemType::InvalidGroupId.into(),
-            other => DsError::from(other),
-        })?;
-    Ok(response)
+        roster: Roster::new(body.kind, ciphersuite, leaf, version, service_sender).seal(
+            &body.group_id,
+            &key,
+            &version,
+        )?,
+        tree: tree.seal(&body.group_id, &key, &version, fields)?,
+    })
 }
 
-/// Groups may have a policy, in which the creator must be able to change it; connections and the groups of
-/// one user have none.
+/// Groups may have a policy, in which the creator must be able to change it and which every member must support
+/// (RFC 9420 §11.1; or the library would refuse each later change); connections and the groups of one user have none.
 fn creators_capabilities(
     kind: GroupKind,
     tree: &Tree,
@@ -154,7 +194,12 @@ fn creators_capabilities(
         return Ok(Capabilities::ALL);
     };
     let capabilities = policy.capabilities(&creator.user_pseudonym);
-    if kind == GroupKind::Group && capabilities.contain(Capabilities::SET_ROLE) {
+    let required = extensions.required_capabilities().is_some_and(|required| {
+        required
+            .extension_types()
+            .contains(&ExtensionType::Unknown(POLICY_EXTENSION))
+    });
+    if kind == GroupKind::Group && required && capabilities.contain(Capabilities::SET_ROLE) {
         Ok(capabilities)
     } else {
         Err(ProblemType::InvalidGroupInfo.into())

@@ -1,6 +1,6 @@
 //! What joiners and returning members ask for: join records, GroupInfo for external commits, recovery.
 
-use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::rows::Row;
 use crypto::sealing::{self, Place};
 use protocol::codec::opaque;
@@ -68,16 +68,17 @@ pub async fn recovery_record(
     })
 }
 
-/// The recovery record that gives `key` to whoever has `secret`, and its row.
+/// The recovery record of a group that gives `key` to whoever has `secret`, and its row.
 ///
 /// # Errors
 /// [`DsError::Internal`].
 pub fn sealed_recovery_record(
     service: &DeliveryService,
+    group: &GroupId,
     secret: &RecoverySecret,
     key: &StateKey,
 ) -> Result<(Row, Vec<u8>), DsError> {
-    let lookup = secret.lookup();
+    let lookup = secret.lookup_in(group);
     let at = Place {
         table: "recovery_records",
         row: &lookup.0,
@@ -111,6 +112,7 @@ const JOINERS: u32 = u32::MAX;
 /// [`DsError::Internal`].
 pub fn recovery_records(
     service: &DeliveryService,
+    group: &GroupId,
     roster: &Roster<'_>,
     key: &StateKey,
 ) -> Result<Vec<(Row, Vec<u8>)>, DsError> {
@@ -121,8 +123,37 @@ pub fn recovery_records(
         .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok());
     of_leaves
         .chain(of_codes)
-        .map(|secret| sealed_recovery_record(service, &secret, key))
+        .map(|secret| sealed_recovery_record(service, group, &secret, key))
         .collect()
+}
+
+/// Recovery records that a transition writes and deletes.
+#[derive(Default)]
+pub struct RecordChange {
+    /// Rows and records.
+    pub written: Vec<(Row, Vec<u8>)>,
+    /// Rows.
+    pub dropped: Vec<Row>,
+}
+
+/// What stands under rows of an earlier release is written under its own, whatever the transition. Nothing
+/// for a roster of this format.
+///
+/// # Errors
+/// [`DsError::Internal`].
+pub fn moved_records(
+    service: &DeliveryService,
+    group: &GroupId,
+    roster: &Roster<'_>,
+    key: &StateKey,
+) -> Result<RecordChange, DsError> {
+    if !roster.older_lookups {
+        return Ok(RecordChange::default());
+    }
+    Ok(RecordChange {
+        written: recovery_records(service, group, roster, key)?,
+        dropped: roster.older_recovery_rows(service),
+    })
 }
 
 /// A group id that a ReInit names must be reserved here.
@@ -161,7 +192,14 @@ pub async fn external_commit_info(
         let stored = service.store.group(row, Parts::ROSTER).await?;
         let opened = open_roster(&group_id, &key, stored.as_ref())?;
         let roster = Roster::read(&opened)?;
-        permits::verify(&roster, &group_id, &body.permit, joiner, request.now_ms)?;
+        permits::verify(
+            service,
+            &roster,
+            &group_id,
+            &body.permit,
+            joiner,
+            request.now_ms,
+        )?;
         if roster.reinitialized {
             return Err(ProblemType::GroupReinitialized.into());
         }
@@ -180,7 +218,7 @@ pub async fn external_commit_info(
         let pending = PendingProposals::of_group(&group_id, &key, &roster, &stored)?;
         let coverable = |leaf| {
             let mut removals = roster.pending_removals.iter();
-            removals.any(|pending| pending.leaf == leaf && !pending.renewed_by_service)
+            removals.any(|pending| pending.leaf == leaf && !roster.renews(pending))
         };
         return Ok(ExternalCommitInfoResponse {
             group_info: opaque(tree.group_info_message()?),

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
-use crypto::rows::Row;
+use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{
@@ -16,10 +15,10 @@ use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
-use super::join::sealed_recovery_record;
+use super::join::{RecordChange, moved_records, sealed_recovery_record};
 use super::parts::{open_roster, with_parts};
 use super::proposals::PendingProposals;
-use super::roster::{JoinCode, Leaf, Roster};
+use super::roster::{JoinCode, Leaf, Roster, Today};
 use super::{ATTEMPTS, authenticate, charge_allowance, refill};
 use crate::error::DsError;
 use crate::request::Request;
@@ -135,10 +134,16 @@ pub async fn set_recovery_secret(
         let former = leaf.recovery_secret();
         leaf.recovery_secret = Cow::Owned(secret.expose().to_vec());
         Ok(RecordChange {
-            written: vec![sealed_recovery_record(service, &secret, &key)?],
+            written: vec![sealed_recovery_record(
+                service,
+                &body.group_id,
+                &secret,
+                &key,
+            )?],
             dropped: former
                 .filter(|former| *former != secret)
-                .map(|former| service.rows().recovery_record(&former.lookup()))
+                .map(|former| former.lookup_in(&body.group_id))
+                .map(|former| service.rows().recovery_record(&former))
                 .into_iter()
                 .collect(),
         })
@@ -177,7 +182,7 @@ pub async fn set_join_code(
         };
         let mut records = RecordChange {
             written: Vec::new(),
-            dropped: roster.join_code_rows(service, is_old),
+            dropped: roster.join_code_rows(service, &body.group_id, is_old),
         };
         roster.join_codes.retain(|code| !is_old(code));
         if !revoked {
@@ -185,7 +190,12 @@ pub async fn set_join_code(
                 secret: Cow::Owned(secret.expose().to_vec()),
                 expiry_day: body.expiry_day,
             });
-            records.written = vec![sealed_recovery_record(service, &secret, &key)?];
+            records.written = vec![sealed_recovery_record(
+                service,
+                &body.group_id,
+                &secret,
+                &key,
+            )?];
         }
         if roster.join_codes.len() > MAX_JOIN_CODES {
             return Err(ProblemType::LimitExceeded.into());
@@ -193,13 +203,6 @@ pub async fn set_join_code(
         Ok(records)
     })
     .await
-}
-
-/// Recovery records that a change writes and deletes.
-#[derive(Default)]
-struct RecordChange {
-    written: Vec<(Row, Vec<u8>)>,
-    dropped: Vec<Row>,
 }
 
 /// A change of the roster's own by an authenticated leaf. Whoever comes has joined: that ends the wait of
@@ -222,8 +225,15 @@ async fn change<T>(
             Some(price) => price,
             None => *charged.insert(charge_allowance(service, request, &group_id, index).await?),
         };
-        let records = change(&mut roster, index)?;
-        let dropped_join_records: Vec<DayRow> = roster.has_joined(index, day_of(request.now_ms));
+        // By the secrets as they were and as they will be.
+        let older = roster.older_recovery_rows(service);
+        let mut records = change(&mut roster, index)?;
+        records
+            .written
+            .extend(moved_records(service, &group_id, &roster, key)?.written);
+        records.dropped.extend(older);
+        let dropped_join_records: Vec<DayRow> =
+            roster.has_joined(index, Today::at(service, request.now_ms));
         let version = crypto::random()?;
         let advance = Advance {
             group: row,

@@ -12,7 +12,7 @@ use protocol::problem::ProblemType;
 
 use super::parts::open_roster;
 use super::propose::propose_removals;
-use super::roster::{Leaf, Roster};
+use super::roster::{Leaf, Roster, Today};
 use super::{ATTEMPTS, authenticate, charge_allowance, recipients, refill};
 use crate::error::DsError;
 use crate::limits::within;
@@ -112,6 +112,7 @@ async fn send<T>(
         )
         .await?;
         let mut gone = prepared.take_gone();
+        gone.extend(roster.never_came(Today::at(service, request.now_ms)));
         gone.retain(|leaf| *leaf != sender.index);
         if !gone.is_empty()
             && propose_removals(

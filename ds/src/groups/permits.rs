@@ -4,10 +4,11 @@ use crypto::leaf_authorization::{self, AuthorizedJoin};
 use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
-use protocol::time::day_of;
+use protocol::time::{CLOCK_WINDOW_MS, DAY_MS, day_of};
 
 use super::roster::{Leaf, Roster};
 use crate::error::DsError;
+use crate::service_state::DeliveryService;
 
 /// A permit that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,9 @@ pub enum Permission {
 /// Verifies a permit for the holder of `new_key`.
 ///
 /// # Errors
-/// [`ProblemType::NotAllowed`].
+/// [`ProblemType::NotAllowed`]; [`ProblemType::LimitExceeded`] for one that would be good for too long.
 pub fn verify(
+    service: &DeliveryService,
     roster: &Roster<'_>,
     group_id: &GroupId,
     permit: &JoinPermit,
@@ -45,6 +47,13 @@ pub fn verify(
         let leaf: &Leaf<'_> = roster
             .leaf(authorization.leaf_index)
             .ok_or(ProblemType::NotAllowed)?;
+        // Whoever finds it later, in a backup say, must not come in by it.
+        let longest_ms = u64::from(service.settings.limits.authorization_days)
+            .saturating_mul(DAY_MS)
+            .saturating_add(CLOCK_WINDOW_MS);
+        if authorization.not_after_ms > now_ms.saturating_add(longest_ms) {
+            return Err(ProblemType::LimitExceeded.into());
+        }
         leaf_authorization::verify(
             authorization,
             &leaf.signature_key,

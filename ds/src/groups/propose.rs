@@ -20,7 +20,8 @@ use super::roster::{PendingRemoval, Roster};
 use super::rules::{LeafClaims, leaving};
 use super::tree::Tree;
 use super::{
-    ATTEMPTS, authenticate, charge_allowance, recipients, refill, removals, without_starving_others,
+    ATTEMPTS, authenticate, charge_allowance, join, recipients, refill, removals,
+    without_starving_others,
 };
 use crate::error::DsError;
 use crate::limits::within;
@@ -250,6 +251,7 @@ async fn write(
         let payload = Payload::Proposal(opaque(proposal.message.as_slice()));
         deliver::prepare(service, &mut prepared, origin, &everybody, &payload, now_ms).await?;
     }
+    let records = join::moved_records(service, group_id, &roster, key)?;
     let advance = Advance {
         group: row,
         expected: stored.version,
@@ -259,8 +261,8 @@ async fn write(
         proposals: ProposalsChange::Put(part.seal(group_id, key, &version)?),
         join_record: None,
         dropped_join_records: Vec::new(),
-        recovery_records: Vec::new(),
-        dropped_recovery_records: Vec::new(),
+        recovery_records: records.written,
+        dropped_recovery_records: records.dropped,
         deliveries: prepared.take_deliveries(),
     };
     service.store.advance_group(advance, receipt).await?;

@@ -1,5 +1,6 @@
 //! Removals by the service (draft-robert-mimi-delivery-service §DS-induced removals): it proposes, as an
-//! external sender, the removal of leaves whose queue is gone or has not been read for too long. It can read a
+//! external sender, the removal of leaves whose queue is gone or has not been read for too long, and of those that came
+//! too late for their join record. It can read a
 //! group only inside a request that brings the state key, so that is where they are found: by whoever delivers.
 
 use crypto::sign::{LeafKeyPair, Scheme};
@@ -133,7 +134,7 @@ pub fn propose(
         .collect()
 }
 
-/// A change of the group context must not unlist the service.
+/// A change of the group context must not unlist the service, nor change its key but to the one that it announces.
 ///
 /// # Errors
 /// [`ProblemType::InvalidCommit`].
@@ -143,13 +144,20 @@ pub fn check_listed(
     next: &Extensions<GroupContext>,
 ) -> Result<(), DsError> {
     let scheme = scheme(tree).ok_or(ProblemType::UnsupportedCiphersuite)?;
-    let listed = keys_in(next);
-    if service
+    let own: Vec<Vec<u8>> = service
         .keys
         .external_senders()
         .iter()
-        .any(|key| listed.contains(&key.of(scheme).public()))
-    {
+        .map(|key| key.of(scheme).public())
+        .collect();
+    let of_service = |mut keys: Vec<Vec<u8>>| {
+        keys.retain(|key| own.contains(key));
+        keys
+    };
+    let now = of_service(external_sender_keys(tree));
+    let next = of_service(keys_in(next));
+    let announced = own.last().is_some_and(|newest| next.contains(newest));
+    if !next.is_empty() && (now == next || announced) {
         Ok(())
     } else {
         Err(ProblemType::InvalidCommit.into())

@@ -5,12 +5,13 @@ mod version1;
 
 use std::borrow::Cow;
 
-use crypto::keys::{Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::queue::{HANDLE_LEN, QueueHandle};
 use crypto::sealing;
 use protocol::groups::{GroupKind, MemberRecord};
 use protocol::ids::{GroupId, QueueId};
 use protocol::policy::Capabilities;
+use protocol::time::day_of;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -19,7 +20,10 @@ use crate::error::DsError;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, Version};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+
+/// The same fields; the group's recovery records may stand under rows that are not bound to it.
+const FORMAT_2: u8 = 2;
 
 /// Commits whose acceptance is remembered, for a winner that lost the answer.
 const RECENT_COMMITS: usize = 32;
@@ -57,6 +61,9 @@ pub struct Roster<'a> {
     /// Sorted by index.
     #[serde(borrow)]
     leaves: Vec<Leaf<'a>>,
+    /// Read from an earlier format: the next transition moves the recovery records.
+    #[serde(skip)]
+    pub older_lookups: bool,
 }
 
 /// Which of the group's external senders the service is.
@@ -111,7 +118,27 @@ pub struct JoinCode<'a> {
     pub expiry_day: u32,
 }
 
-/// A join record that is stored.
+/// What makes a join record too old.
+#[derive(Clone, Copy)]
+pub struct Today {
+    /// Days since the Unix epoch.
+    pub day: u32,
+    /// How long records are kept.
+    pub retention_days: u32,
+}
+
+impl Today {
+    /// By the service's clock and settings.
+    #[must_use]
+    pub fn at(service: &DeliveryService, now_ms: u64) -> Self {
+        Self {
+            day: day_of(now_ms),
+            retention_days: service.settings.retention_days,
+        }
+    }
+}
+
+/// A join record that is stored, or whose joiners came too late.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct OpenJoinRecord {
     day: u32,
@@ -136,6 +163,11 @@ impl OpenJoinRecord {
 
     /// In place of a leaf that has gone without having been here: it waits until its KeyPackage expires.
     const GONE: u32 = u32::MAX;
+
+    /// Nobody can read it any more.
+    fn is_expired(&self, on: Today) -> bool {
+        self.expiry_day < on.day || self.day.saturating_add(on.retention_days) < on.day
+    }
 
     fn at(&self) -> DayRow {
         DayRow {
@@ -314,6 +346,7 @@ impl<'a> Roster<'a> {
             join_codes: Vec::new(),
             join_records: Vec::new(),
             leaves: vec![creator],
+            older_lookups: false,
         }
     }
 
@@ -322,8 +355,14 @@ impl<'a> Roster<'a> {
     /// # Errors
     /// [`DsError::Internal`] if it is not one.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DsError> {
+        let read = || postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster"));
         match bytes.first() {
-            Some(&FORMAT) => postcard::from_bytes(bytes).map_err(|_| DsError::Internal("roster")),
+            Some(&FORMAT) => read(),
+            Some(&FORMAT_2) => read().map(|old: Self| Self {
+                format: FORMAT,
+                older_lookups: true,
+                ..old
+            }),
             Some(&version1::FORMAT) => version1::read(bytes),
             _ => Err(DsError::Internal("roster format")),
         }
@@ -417,6 +456,14 @@ impl<'a> Roster<'a> {
             .any(|pending| pending.leaf == index)
     }
 
+    /// Whether the service proposes a removal again after an external commit that did not cover it. A SelfRemove such a
+    /// commit could cover, but who joins cannot see whether its membership tag is right (RFC 9420 §6.2): members would
+    /// not follow a commit that covers one with a wrong tag.
+    #[must_use]
+    pub fn renews(&self, pending: &PendingRemoval) -> bool {
+        pending.renewed_by_service || self.service_sender.is_some()
+    }
+
     /// Whether a leaf may send a message of this epoch: it was in it, and its user could send then.
     #[must_use]
     pub fn could_send(&self, leaf: &Leaf<'_>, epoch: u64) -> bool {
@@ -452,20 +499,41 @@ impl<'a> Roster<'a> {
 
     /// A leaf has been here: whoever authenticates has joined. Returns the join records that nobody waits for
     /// any more.
-    pub fn has_joined(&mut self, index: u32, today: u32) -> Vec<DayRow> {
+    pub fn has_joined(&mut self, index: u32, today: Today) -> Vec<DayRow> {
         for record in &mut self.join_records {
             record.waiting.retain(|waiting| *waiting != index);
         }
         self.take_finished_join_records(today)
     }
 
-    /// Join records whose joiners have come, gone, or can't come any more.
-    pub fn take_finished_join_records(&mut self, today: u32) -> Vec<DayRow> {
-        let (finished, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.join_records)
-            .into_iter()
-            .partition(|record| record.waiting.is_empty() || record.expiry_day < today);
-        self.join_records = open;
-        finished.iter().map(OpenJoinRecord::at).collect()
+    /// Rows of the join records whose joiners have come, gone, or can't come any more. Who can't come any more stays
+    /// noted until its leaf is gone: [`Roster::never_came`].
+    pub fn take_finished_join_records(&mut self, today: Today) -> Vec<DayRow> {
+        let mut finished = Vec::new();
+        for record in &mut self.join_records {
+            let expired = record.is_expired(today);
+            if expired {
+                record.waiting.retain(|leaf| *leaf != OpenJoinRecord::GONE);
+            }
+            if expired || record.waiting.is_empty() {
+                finished.push(record.at());
+            }
+        }
+        self.join_records
+            .retain(|record| !record.waiting.is_empty());
+        finished
+    }
+
+    /// Leaves that were added and had not been here when their join record expired: they cannot come in any more.
+    #[must_use]
+    pub fn never_came(&self, today: Today) -> Vec<u32> {
+        self.join_records
+            .iter()
+            .filter(|record| record.is_expired(today))
+            .flat_map(|record| &record.waiting)
+            .copied()
+            .filter(|leaf| *leaf != OpenJoinRecord::GONE)
+            .collect()
     }
 
     /// All join records that are stored.
@@ -477,13 +545,14 @@ impl<'a> Roster<'a> {
     pub fn recovery_rows(
         &self,
         service: &DeliveryService,
+        group: &GroupId,
         leaves: impl Fn(&Leaf<'a>) -> bool,
     ) -> Vec<crypto::rows::Row> {
         self.leaves
             .iter()
             .filter(|leaf| leaves(leaf))
             .filter_map(Leaf::recovery_secret)
-            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .map(|secret| service.rows().recovery_record(&secret.lookup_in(group)))
             .collect()
     }
 
@@ -491,13 +560,31 @@ impl<'a> Roster<'a> {
     pub fn join_code_rows(
         &self,
         service: &DeliveryService,
+        group: &GroupId,
         codes: impl Fn(&JoinCode<'a>) -> bool,
     ) -> Vec<crypto::rows::Row> {
         self.join_codes
             .iter()
             .filter(|code| codes(code))
             .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok())
-            .map(|secret| service.rows().recovery_record(&secret.lookup()))
+            .map(|secret| service.rows().recovery_record(&secret.lookup_in(group)))
+            .collect()
+    }
+
+    /// Where an earlier release wrote the recovery records of leaves and join codes, if it did.
+    pub fn older_recovery_rows(&self, service: &DeliveryService) -> Vec<crypto::rows::Row> {
+        if !self.older_lookups {
+            return Vec::new();
+        }
+        let of_codes = self
+            .join_codes
+            .iter()
+            .filter_map(|code| RecoverySecret::try_from(code.secret.as_ref()).ok());
+        self.leaves
+            .iter()
+            .filter_map(Leaf::recovery_secret)
+            .chain(of_codes)
+            .map(|secret| service.rows().recovery_record(&secret.older_lookup()))
             .collect()
     }
 
@@ -589,6 +676,7 @@ impl<'a> Roster<'a> {
                 .collect(),
             join_records,
             leaves,
+            older_lookups: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crypto::keys::{JoinKey, Lookup as _, RecoverySecret, StateKey};
+use crypto::keys::{GroupLookup as _, JoinKey, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use openmls::prelude::{
     LeafNodeIndex, ProcessedMessageContent, PublicMessageIn, Sender, StagedCommit,
@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 
 use super::commit::{Attempt, Joiner};
 use super::proposals::PendingProposals;
-use super::roster::{Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession};
+use super::roster::{
+    Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession, Today,
+};
 use super::rules::{self, Case, Effect};
 use super::tree::{Fields, Tree};
 use super::{join, recipients, removals, several_threads, without_starving_others};
@@ -46,6 +48,8 @@ pub(super) struct Decision<'r> {
     /// Removals that were proposed and that an external commit could not cover (RFC 9420 §12.4.3.2).
     to_propose_again: Vec<u32>,
     dropped_recovery_records: Vec<crypto::rows::Row>,
+    /// An earlier release wrote them elsewhere.
+    moves_recovery_records: bool,
     dropped_join_records: Vec<DayRow>,
 }
 
@@ -218,23 +222,27 @@ impl Attempt<'_> {
         );
         self_check(service, &next, tree)?;
         let mut dropped_join_records = match committer {
-            Some(index) => next.has_joined(index, today),
-            None => next.take_finished_join_records(today),
+            Some(index) => next.has_joined(index, Today::at(service, self.now_ms)),
+            None => next.take_finished_join_records(Today::at(service, self.now_ms)),
         };
-        let mut dropped_recovery_records =
-            roster.recovery_rows(service, |leaf| removed.contains(&leaf.index));
+        let mut dropped_recovery_records = roster.recovery_rows(service, &self.group_id, |leaf| {
+            removed.contains(&leaf.index)
+        });
         // Whoever was removed may know a code: none outlives that.
         let expels = self.operation == Operation::RemoveUsers;
-        dropped_recovery_records
-            .extend(roster.join_code_rows(service, |code| expels || code.expiry_day < today));
+        dropped_recovery_records.extend(roster.join_code_rows(service, &self.group_id, |code| {
+            expels || code.expiry_day < today
+        }));
         if expels {
             next.join_codes.clear();
         }
         if self.operation == Operation::DeleteGroup {
-            dropped_recovery_records = roster.recovery_rows(service, |_| true);
-            dropped_recovery_records.extend(roster.join_code_rows(service, |_| true));
+            dropped_recovery_records = roster.recovery_rows(service, &self.group_id, |_| true);
+            dropped_recovery_records
+                .extend(roster.join_code_rows(service, &self.group_id, |_| true));
             dropped_join_records = roster.join_record_rows().collect();
         }
+        dropped_recovery_records.extend(roster.older_recovery_rows(service));
         let key = self.next_key.as_ref().unwrap_or(&self.key);
         let join_record = self
             .welcome
@@ -247,7 +255,7 @@ impl Attempt<'_> {
         let to_propose_again = roster
             .pending_removals
             .iter()
-            .filter(|pending| pending.renewed_by_service && !removed.contains(&pending.leaf))
+            .filter(|pending| roster.renews(pending) && !removed.contains(&pending.leaf))
             .map(|pending| pending.leaf)
             .collect();
         Ok(Decision {
@@ -265,6 +273,7 @@ impl Attempt<'_> {
             reinitialized_as,
             to_propose_again,
             dropped_recovery_records,
+            moves_recovery_records: roster.older_lookups,
             dropped_join_records,
             next,
         })
@@ -340,7 +349,7 @@ impl Attempt<'_> {
         welcome: &WelcomeUpload,
     ) -> Result<(DayRow, Vec<u8>), DsError> {
         let join_key = JoinKey::from(&welcome.join_key);
-        let lookup = join_key.lookup();
+        let lookup = join_key.lookup_in(&self.group_id);
         let content = JoinRecordContent {
             ratchet_tree: opaque(tree.ratchet_tree()?),
             state_key: key.to_wire(),
@@ -394,6 +403,7 @@ impl Attempt<'_> {
             .await?;
             gone.extend(prepared.take_gone());
         }
+        gone.extend(decision.next.never_came(Today::at(service, self.now_ms)));
         let response = EpochAccepted {
             epoch: decision.next.epoch,
             accepted_timestamp_ms: self.now_ms,
@@ -458,11 +468,16 @@ impl Attempt<'_> {
             ProposalsChange::Put(part.seal(&self.group_id, key, &version)?)
         };
         let mut recovery_records = Vec::new();
-        if let Some(next_key) = &self.next_key {
-            recovery_records = join::recovery_records(service, &next, next_key)?;
+        if self.next_key.is_some() || decision.moves_recovery_records {
+            recovery_records = join::recovery_records(service, &self.group_id, &next, key)?;
         } else if let Some(secret) = self.joiner_recovery_secret {
             let secret = RecoverySecret::from(secret);
-            recovery_records.push(join::sealed_recovery_record(service, &secret, key)?);
+            recovery_records.push(join::sealed_recovery_record(
+                service,
+                &self.group_id,
+                &secret,
+                key,
+            )?);
         }
         Ok(Advance {
             group: service.rows().group(&self.group_id),

@@ -15,6 +15,7 @@ use openmls::prelude::{
     PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
+use openmls_traits::crypto::OpenMlsCrypto as _;
 use openmls_traits::public_storage::PublicStorageProvider;
 use openmls_traits::storage::{CURRENT_VERSION, traits};
 use protocol::Wire as _;
@@ -133,7 +134,7 @@ impl Tree {
 
     /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent what
     /// the service cannot know. Its signature covers the confirmation tag, which the public group
-    /// cannot check by itself.
+    /// cannot check by itself, and the key that external joiners need.
     ///
     /// # Errors
     /// [`ProblemType::InvalidGroupInfo`].
@@ -155,6 +156,7 @@ impl Tree {
             partial.extensions.as_slice(),
             partial.signature.as_slice(),
         )?;
+        check_external_pub(crypto, &info)?;
         let key = self
             .group
             .leaf(signer)
@@ -187,6 +189,7 @@ impl Tree {
         if !rest.is_empty() {
             return Err(ProblemType::InvalidGroupInfo.into());
         }
+        check_external_pub(crypto, &info)?;
         let storage = Storage::default();
         let (group, info) =
             PublicGroup::from_external(crypto, &storage, tree, info, ProposalStore::new())
@@ -267,6 +270,26 @@ fn signature_bytes(signature: &Signature) -> Result<Vec<u8>, DsError> {
     let (bytes, _) =
         VLBytes::tls_deserialize_bytes(&encoded).map_err(|_| DsError::Internal("signature"))?;
     Ok(bytes.into())
+}
+
+/// An external commit needs a key that can be encapsulated to (RFC 9420 §12.4.3.2). Whether it is the epoch's only
+/// members know.
+fn check_external_pub(crypto: &RustCrypto, info: &VerifiableGroupInfo) -> Result<(), ProblemType> {
+    let key = info
+        .extensions()
+        .external_pub()
+        .ok_or(ProblemType::InvalidGroupInfo)?
+        .external_pub();
+    crypto
+        .hpke_seal(
+            info.ciphersuite().hpke_config(),
+            key.as_slice(),
+            b"",
+            b"",
+            b"",
+        )
+        .map(|_| ())
+        .map_err(|_| ProblemType::InvalidGroupInfo)
 }
 
 fn verifiable_group_info(

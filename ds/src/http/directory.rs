@@ -33,6 +33,10 @@ pub(super) async fn directory(State(service): State<Service>) -> Response {
 fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
     let (key_id, public_key) = service.keys.queue_service_key()?;
     let settings = &service.settings;
+    let former = match service.keys.external_senders() {
+        [former @ .., _] => former,
+        [] => &[],
+    };
     Ok(Directory {
         domain: settings.domain.clone(),
         wire_versions: vec![WIRE_VERSION],
@@ -44,6 +48,11 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
         external_sender_key: URL_SAFE.encode(service.keys.external_sender_public(Scheme::Ed25519)?),
         external_sender_key_p256: URL_SAFE
             .encode(service.keys.external_sender_public(Scheme::EcdsaP256)?),
+        former_external_sender_keys: former
+            .iter()
+            .flat_map(|key| [key.ed25519.public(), key.p256.public()])
+            .map(|key| URL_SAFE.encode(key))
+            .collect(),
         issuer: AcceptedIssuer {
             name: settings.issuer_name.clone(),
             challenge: URL_SAFE.encode(settings.challenge.as_bytes()),

@@ -33,8 +33,15 @@ pub struct Generation {
     pub incarnation: Incarnation,
     /// Seals row values.
     pub cipher: EntryRowCipher,
-    shards: Vec<Mutex<HashMap<QueueId, OpenStream>>>,
+    shards: Vec<Mutex<Shard>>,
     count: AtomicU32,
+}
+
+#[derive(Default)]
+struct Shard {
+    streams: HashMap<QueueId, OpenStream>,
+    /// How often a record of one of these queues has changed: what was read before the last change is not kept.
+    changes: u64,
 }
 
 /// One stream.
@@ -177,19 +184,24 @@ impl Default for Streams {
 }
 
 impl Generation {
-    fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, OpenStream>>> {
+    fn shard(&self, queue: &QueueId) -> Option<std::sync::MutexGuard<'_, Shard>> {
         // Queue ids are random: their first byte spreads evenly.
         let [first, ..] = queue.0;
-        self.shards.get(usize::from(first) % SHARDS)
+        let shard = self.shards.get(usize::from(first) % SHARDS)?;
+        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn warm(&self, queue: &QueueId, now_ms: u64) -> Option<OpenStream> {
-        self.shard(queue)?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What is known, or how many changes there have been before the record is read.
+    fn warm(&self, queue: &QueueId, now_ms: u64) -> Result<OpenStream, u64> {
+        let Some(shard) = self.shard(queue) else {
+            return Err(0);
+        };
+        shard
+            .streams
             .get(queue)
             .filter(|open| now_ms < open.read_at_ms.saturating_add(RECORD_AGE_MS))
             .cloned()
+            .ok_or(shard.changes)
     }
 
     /// The streams of these queues: from memory, or begun with an encapsulation to the queue's key. `None`
@@ -203,25 +215,25 @@ impl Generation {
         queues: &[QueueId],
         now_ms: u64,
     ) -> Result<Vec<Option<OpenStream>>, DsError> {
-        let mut found: Vec<Option<OpenStream>> = queues
-            .iter()
-            .map(|queue| self.warm(queue, now_ms))
-            .collect();
-        let cold: Vec<(usize, QueueId)> = found
-            .iter()
-            .zip(queues)
-            .enumerate()
-            .filter(|(_, (open, _))| open.is_none())
-            .map(|(at, (_, queue))| (at, *queue))
-            .collect();
+        let mut found = Vec::with_capacity(queues.len());
+        let mut cold: Vec<(usize, QueueId, u64)> = Vec::new();
+        for (at, queue) in queues.iter().enumerate() {
+            match self.warm(queue, now_ms) {
+                Ok(open) => found.push(Some(open)),
+                Err(changes) => {
+                    found.push(None);
+                    cold.push((at, *queue, changes));
+                }
+            }
+        }
         if cold.is_empty() {
             return Ok(found);
         }
-        let ids: Vec<QueueId> = cold.iter().map(|(_, queue)| *queue).collect();
+        let ids: Vec<QueueId> = cold.iter().map(|(_, queue, _)| *queue).collect();
         let records = QueueRecord::load_many(service, &ids).await?;
-        for ((at, queue), record) in cold.into_iter().zip(records) {
+        for ((at, queue, changes), record) in cold.into_iter().zip(records) {
             let open = match record {
-                Some(record) => Some(self.open(&queue, &record, now_ms)?),
+                Some(record) => Some(self.open(&queue, &record, now_ms, changes)?),
                 None => {
                     self.forget(&queue);
                     None
@@ -239,10 +251,11 @@ impl Generation {
         queue: &QueueId,
         record: &QueueRecord,
         now_ms: u64,
+        changes: u64,
     ) -> Result<OpenStream, DsError> {
         let known = self.shard(queue).and_then(|shard| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.get(queue).map(|open| Arc::clone(&open.stream))
+            let open = shard.streams.get(queue);
+            open.map(|open| Arc::clone(&open.stream))
         });
         let begun = match known {
             Some(stream) => stream,
@@ -257,13 +270,13 @@ impl Generation {
                 })
             }
         };
-        let Some(shard) = self.shard(queue) else {
+        let Some(mut shard) = self.shard(queue) else {
             return Err(DsError::Internal("stream table"));
         };
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_current = shard.changes == changes;
         // Somebody may have begun it meanwhile: there is one stream for a queue, since its counter
         // names the rows.
-        let entry = shard.entry(*queue).or_insert_with(|| {
+        let entry = shard.streams.entry(*queue).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
             OpenStream {
                 stream: begun,
@@ -272,7 +285,8 @@ impl Generation {
                 blocked: Arc::new([]),
             }
         });
-        entry.read_at_ms = now_ms;
+        // What changed while it was read is looked for again next time.
+        entry.read_at_ms = if is_current { now_ms } else { 0 };
         entry.idle_days = record
             .last_read_day
             .map(|last| self.day.saturating_sub(last.saturating_add(WEEK - 1)));
@@ -281,16 +295,15 @@ impl Generation {
     }
 
     fn forget(&self, queue: &QueueId) {
-        if let Some(shard) = self.shard(queue) {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.remove(queue);
+        if let Some(mut shard) = self.shard(queue) {
+            shard.streams.remove(queue);
         }
     }
 
     fn look_again(&self, queue: &QueueId) {
-        if let Some(shard) = self.shard(queue) {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(open) = shard.get_mut(queue) {
+        if let Some(mut shard) = self.shard(queue) {
+            shard.changes = shard.changes.wrapping_add(1);
+            if let Some(open) = shard.streams.get_mut(queue) {
                 open.read_at_ms = 0;
             }
         }

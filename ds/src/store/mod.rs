@@ -313,6 +313,16 @@ pub trait Store: Send + Sync + 'static {
     /// or the group was deleted.
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError>;
 
+    /// Invariant: a reservation pays for one look at a tree. Consumes a group id's reservation of this owner, on any of
+    /// these days, without a group; [`StoreError::Absent`] if there is none.
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError>;
+
     /// The owner tag of the first of these reservations that stands.
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError>;
 

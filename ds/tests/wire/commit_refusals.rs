@@ -1,15 +1,18 @@
 //! Commits that are refused: each a typed problem, nothing changed, everybody goes on.
 
 use crate::message_refusals::{CONTENT_TYPE, public_application_message};
-use crate::support::client::{Client, FLAWS, Flaw, Leaf, external_sender};
+use crate::support::client::{CIPHERSUITES, Client, FLAWS, Flaw, Leaf, external_sender, scheme_of};
 use crate::support::commits::{Commit, Plan, honest_aad};
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Engine, Service, on_every_engine};
 use crypto::credential::PseudonymousCredential;
+use crypto::sign::Scheme;
 use http::StatusCode;
-use openmls::prelude::tls_codec::Serialize as _;
+use openmls::prelude::group_info::GroupInfo;
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{Extension, ExtensionType, Extensions, OpenMlsProvider as _};
+use protocol::groups::{EpochAccepted, GroupKind};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
@@ -353,6 +356,46 @@ async fn a_user_is_removed_with_all_its_clients() {
         client.receive(&service).await;
     }
     trio.still_works(&service).await;
+}
+
+#[tokio::test]
+async fn a_group_info_by_which_nobody_could_join_is_refused() {
+    let service = Service::start(Engine::Memory);
+    for suite in CIPHERSUITES {
+        let mut alice = Client::of_suite(&service, suite).await;
+        let id = alice.create_group(&service, GroupKind::Group).await;
+        let honest = alice.stage(&id, Plan::update());
+        // extensions<V>, one: external_pub (4), extension_data<V>, HpkePublicKey<V>.
+        let external_pub = |key: &[u8]| {
+            let key = VLBytes::new(key.to_vec()).tls_serialize_detached().unwrap();
+            let data = VLBytes::new(key).tls_serialize_detached().unwrap();
+            let extension = [&[0, 4][..], &data].concat();
+            VLBytes::new(extension).tls_serialize_detached().unwrap()
+        };
+        let extensions =
+            Extensions::<GroupInfo>::tls_deserialize_exact_bytes(&honest.extensions).unwrap();
+        let key = extensions.external_pub().unwrap().external_pub();
+        let key = key.as_slice();
+        assert_eq!(external_pub(key), honest.extensions);
+        let mut wrong = vec![vec![0], external_pub(&[]), external_pub(&key[1..])];
+        wrong.push(external_pub(&[key, &[0]].concat()));
+        if scheme_of(suite) == Scheme::EcdsaP256 {
+            wrong.push(external_pub(&[&[4][..], &[1; 64]].concat()));
+        }
+        for extensions in wrong {
+            let commit = alice.sign_other_extensions(&honest, extensions);
+            let request = alice.commit_request(&service, &commit);
+            assert_eq!(
+                service.refused(commit.operation, &request).await,
+                ProblemType::InvalidGroupInfo
+            );
+        }
+        // The same helper signs what is accepted: another key is one that only members can tell from the epoch's.
+        let same = alice.sign_other_extensions(&honest, honest.extensions.clone());
+        let request = alice.commit_request(&service, &same);
+        let reply = service.post(same.operation, &request).await;
+        assert_eq!(reply.accepted::<EpochAccepted>().epoch, 1);
+    }
 }
 
 async fn a_tampered_group_info_is_rejected_and_changes_nothing(service: Service) {

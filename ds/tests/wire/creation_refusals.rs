@@ -14,8 +14,12 @@ use protocol::time::DAY_MS;
 
 use crate::support::client::{Client, FLAWS, Flaw, LeafSigner};
 use crate::support::commits::{ExternalJoin, JoinPlan, Plan, group_info_of};
-use crate::support::request::{copy, fresh_key};
-use crate::support::{Engine, Service};
+use crate::support::request::{Draft, copy, fresh_key};
+use crate::support::{Engine, Service, on_every_engine};
+
+on_every_engine! {
+    a_refused_creation_uses_its_reservation_up_once_a_tree_was_looked_at
+}
 
 async fn reserve(service: &Service, key: &crypto::sign::LeafKeyPair) -> GroupId {
     service
@@ -35,9 +39,7 @@ async fn refused_creation(
     let id = reserve(service, &key).await;
     let mut creation = client.draft_group(service, id, GroupKind::Group, leaf, true);
     change(&mut creation.request, &client, &creation.membership.signer);
-    service
-        .refusal(Operation::CreateGroup, &key, &creation.request)
-        .await
+    service.refused_creation(&key, &creation.request).await.0
 }
 
 #[tokio::test]
@@ -128,9 +130,7 @@ async fn a_creation_whose_group_info_or_tree_does_not_verify_is_refused() {
     let id = reserve(&service, &key).await;
     let mut creation = client.draft_group(&service, GroupId([1; 16]), GroupKind::Group, leaf, true);
     creation.request.group_id = id;
-    let problem = service
-        .refusal(Operation::CreateGroup, &key, &creation.request)
-        .await;
+    let problem = service.refused_creation(&key, &creation.request).await.0;
     assert_eq!(problem, ProblemType::InvalidGroupInfo);
 }
 
@@ -146,6 +146,47 @@ async fn a_tree_is_not_looked_at_before_the_reservation_was_found() {
     assert_eq!(problem, ProblemType::InvalidGroupId);
 }
 
+async fn a_refused_creation_uses_its_reservation_up_once_a_tree_was_looked_at(service: Service) {
+    let client = Client::new(&service).await;
+    let broken = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        opaque(bytes)
+    };
+    for tree_is_broken in [true, false] {
+        let leaf = client.leaf(&service);
+        let key = copy(&leaf.signer.0);
+        let id = reserve(&service, &key).await;
+        let mut request = client
+            .draft_group(&service, id, GroupKind::Group, leaf, true)
+            .request;
+        let right = [
+            request.ratchet_tree.clone(),
+            request.encrypted_identity_link_key.clone(),
+        ];
+        if tree_is_broken {
+            request.ratchet_tree = broken(request.ratchet_tree.as_slice());
+        } else {
+            // Seen before the tree is.
+            request.encrypted_identity_link_key = opaque(vec![0; 59]);
+        }
+        assert_eq!(
+            service.refused_creation(&key, &request).await,
+            (ProblemType::InvalidGroupInfo, tree_is_broken)
+        );
+        [request.ratchet_tree, request.encrypted_identity_link_key] = right;
+        let right = Draft::by_key(&service, Operation::CreateGroup, &key, &request);
+        let reply = service
+            .post(Operation::CreateGroup, &right.signed(&key))
+            .await;
+        if tree_is_broken {
+            assert_eq!(reply.problem(), ProblemType::InvalidGroupId);
+        } else {
+            assert_eq!(reply.accepted::<EpochAccepted>().epoch, 0);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_group_begins_with_its_creators_leaf_alone() {
     let service = Service::start(Engine::Memory);
@@ -156,8 +197,9 @@ async fn a_group_begins_with_its_creators_leaf_alone() {
     let id = reserve(&service, &stranger).await;
     let creation = client.draft_group(&service, id, GroupKind::Group, leaf, true);
     let problem = service
-        .refusal(Operation::CreateGroup, &stranger, &creation.request)
-        .await;
+        .refused_creation(&stranger, &creation.request)
+        .await
+        .0;
     assert_eq!(problem, ProblemType::BadSignature);
 
     // Two leaves: a group that has moved on before anybody heard of it.
@@ -174,9 +216,7 @@ async fn a_group_begins_with_its_creators_leaf_alone() {
     let (info, tree) = group_info_of(&client, &id);
     creation.request.group_info = opaque(info);
     creation.request.ratchet_tree = opaque(tree);
-    let problem = service
-        .refusal(Operation::CreateGroup, &key, &creation.request)
-        .await;
+    let problem = service.refused_creation(&key, &creation.request).await.0;
     assert_eq!(problem, ProblemType::InvalidGroupInfo);
 }
 
@@ -189,9 +229,7 @@ async fn a_creators_leaf_is_as_every_leaf_here() {
         let key = copy(&leaf.signer.0);
         let id = reserve(&service, &key).await;
         let creation = client.draft_group(&service, id, GroupKind::Group, leaf, false);
-        let problem = service
-            .refusal(Operation::CreateGroup, &key, &creation.request)
-            .await;
+        let problem = service.refused_creation(&key, &creation.request).await.0;
         assert_eq!(problem, ProblemType::InvalidLeaf, "{flaw:?}");
     }
 }
@@ -412,7 +450,5 @@ pub(crate) async fn refused_context(
     let key = copy(&leaf.signer.0);
     let id = reserve(service, &key).await;
     let creation = client.draft_group_with(id, kind, leaf, context);
-    service
-        .refusal(Operation::CreateGroup, &key, &creation.request)
-        .await
+    service.refused_creation(&key, &creation.request).await.0
 }

@@ -1,6 +1,6 @@
 //! What ends: groups, deleted or re-initialised; queues, pools and handles.
 
-use crypto::keys::{ConnectionToken, JoinKey, Lookup as _, RecoverySecret};
+use crypto::keys::{ConnectionToken, GroupLookup as _, JoinKey, Lookup as _, RecoverySecret};
 use ds::store::{DayRow, Parts};
 use protocol::Operation;
 use protocol::Wire as _;
@@ -67,11 +67,14 @@ async fn of_a_deleted_group_nothing_is_left(service: Service) {
         RecoverySecret::new(code),
     ];
     let record = async |secret: &RecoverySecret| {
-        let row = service.domain.rows().recovery_record(&secret.lookup());
+        let row = service
+            .domain
+            .rows()
+            .recovery_record(&secret.lookup_in(&id));
         service.store.quietly().recovery_record(row).await.unwrap()
     };
     let join_record = async || {
-        let row = service.domain.rows().join_record(&join_key.lookup());
+        let row = service.domain.rows().join_record(&join_key.lookup_in(&id));
         let day = day_of(service.now());
         let at = vec![DayRow { day, row }];
         service.store.quietly().join_record(at).await.unwrap()

@@ -98,7 +98,7 @@ async fn a_users_new_client_joins_by_the_word_of_another_one(service: Service) {
     bob.receive(&service).await;
     // What it needs after a loss is there at once.
     assert_eq!(
-        recovered_key(&service, &tablet.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &tablet.recovery_secret(&id)).await,
         Some(alice.group(&id).state_key)
     );
     tablet.send(&service, &id, b"from the tablet").await;
@@ -113,6 +113,42 @@ async fn a_users_new_client_joins_by_the_word_of_another_one(service: Service) {
         panic!("three leaves");
     };
     assert_eq!(of_bob.user_pseudonym, of_tablet.user_pseudonym);
+}
+
+#[tokio::test]
+async fn an_authorization_for_years_is_refused() {
+    let service = Service::start(Engine::Memory);
+    let (_, bob, id) = pair(&service).await;
+    let tablet = Client::new(&service).await;
+    let longest = 35 * protocol::time::DAY_MS + protocol::time::CLOCK_WINDOW_MS;
+    for (not_after_ms, good) in [
+        (u64::MAX, false),
+        (service.now() + longest + 1, false),
+        (service.now() + longest, true),
+    ] {
+        let leaf = tablet.leaf_of_user(&service, Flaw::None, &bob.user(&id));
+        let word = leaf_authorization::authorize(
+            &bob.group(&id).signer.0,
+            &id,
+            AuthorizedJoin::Client,
+            1,
+            not_after_ms,
+            &leaf.signer.0.public(),
+        );
+        let (info, tree) = crate::support::commits::group_info_of(&bob, &id);
+        let plan = plan(&bob, &id, JoinPermit::Client(word));
+        let join = tablet.external_join((&info, &tree), leaf, plan);
+        let request = join.signed(&service);
+        if good {
+            let reply = service.pay(Operation::ExternalJoin, &request).await;
+            assert_eq!(reply.accepted::<EpochAccepted>().epoch, 2);
+        } else {
+            assert_eq!(
+                service.refused(Operation::ExternalJoin, &request).await,
+                ProblemType::LimitExceeded
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What release 0.1 wrote opens, and is rewritten with the next change.
 
-use crypto::keys::StateKey;
+use crypto::keys::{GroupLookup as _, StateKey};
 use crypto::sealing::{self, Place};
 use ds::groups::parts::{Part, open_roster, place};
 use ds::groups::roster::Roster;
@@ -12,13 +12,14 @@ use protocol::problem::ProblemType;
 use protocol::queues::DeleteQueueRequest;
 use serde::Serialize;
 
-use crate::recovery::{recovered_key, set_recovery_secret};
+use crate::recovery::{key_in_record, recovered_key, set_recovery_secret};
 use crate::support::client::Client;
 use crate::support::commits::Plan;
 use crate::support::inbox::Event;
 use crate::support::{Service, on_every_engine};
 
 on_every_engine! {
+    recovery_records_of_an_earlier_release_are_found_and_move_with_the_next_change
     a_group_of_release_0_1_goes_on_and_is_rewritten
     a_roster_that_is_rewritten_alone_keeps_the_tree_of_release_0_1
     a_queue_of_release_0_1_takes_and_gives_and_is_rewritten
@@ -165,7 +166,7 @@ async fn a_group_of_release_0_1_goes_on_and_is_rewritten(service: Service) {
     bob.commit(&service, &id, Plan::add([invitee])).await;
     alice.receive(&service).await;
     carol.receive(&service).await;
-    assert_eq!(roster_format(&service, &id, key).await, Some(2));
+    assert_eq!(roster_format(&service, &id, key).await, Some(3));
     let delete = DeleteQueueRequest {
         queue_id: carol.queue,
     };
@@ -186,7 +187,7 @@ async fn a_roster_that_is_rewritten_alone_keeps_the_tree_of_release_0_1(service:
     let (mut alice, bob, id) = of_release_0_1(&service).await;
     set_recovery_secret(&service, &bob, &id).await;
     let key = alice.group(&id).state_key;
-    assert_eq!(roster_format(&service, &id, key).await, Some(2));
+    assert_eq!(roster_format(&service, &id, key).await, Some(3));
     // A queue that is gone stops nothing before the service knows its place among the senders.
     let delete = DeleteQueueRequest {
         queue_id: bob.queue,
@@ -200,9 +201,110 @@ async fn a_roster_that_is_rewritten_alone_keeps_the_tree_of_release_0_1(service:
         .await;
     assert_eq!(alice.receive(&service).await, [Event::Proposed]);
     assert_eq!(
-        recovered_key(&service, &bob.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &bob.recovery_secret(&id)).await,
         Some(alice.group(&id).state_key)
     );
+}
+
+/// What of the group's recovery record a client finds: where it stands now, and where release 0.1 wrote it.
+async fn found(service: &Service, client: &Client, id: &GroupId) -> [Option<[u8; 32]>; 2] {
+    let secret = client.recovery_secret(id);
+    [
+        recovered_key(service, id, &secret).await,
+        key_in_record(service, &secret, secret.older_lookup()).await,
+    ]
+}
+
+/// Has the group of a roster of format 3 stand in the store as format 2 would, whose records are not bound to it.
+async fn as_format_2(service: &Service, clients: &[&Client], id: &GroupId) {
+    let row = service.domain.rows().group(id);
+    let key = StateKey::new(clients.first().unwrap().group(id).state_key);
+    let stored = engine(service).group(row, Parts::ALL).await.unwrap();
+    let stored = stored.unwrap();
+    let mut roster = open_roster(id, &key, Some(&stored)).unwrap();
+    assert_eq!(roster.first(), Some(&3));
+    *roster.first_mut().unwrap() = 2;
+    let next = [9; 16];
+    let at = place(id, Part::Roster, Some(&next));
+    let (mut written, mut dropped) = (Vec::new(), Vec::new());
+    for client in clients {
+        let secret = client.recovery_secret(id);
+        let lookup = secret.older_lookup();
+        let at = Place {
+            table: "recovery_records",
+            row: &lookup.0,
+            part: "record",
+        };
+        let sealed = sealing::seal(secret.expose(), at, key.expose()).unwrap();
+        written.push((service.domain.rows().recovery_record(&lookup), sealed));
+        let now = secret.lookup_in(id);
+        dropped.push(service.domain.rows().recovery_record(&now));
+    }
+    let advance = Advance {
+        group: row,
+        expected: stored.version,
+        next,
+        roster: sealing::seal(key.expose(), at.as_place(), &roster).unwrap(),
+        tree: None,
+        proposals: ProposalsChange::Keep,
+        join_record: None,
+        dropped_join_records: Vec::new(),
+        recovery_records: written,
+        dropped_recovery_records: dropped,
+        deliveries: Deliveries::default(),
+    };
+    let advanced = engine(service).advance_group(advance, Receipt::default());
+    advanced.await.unwrap();
+}
+
+async fn recovery_records_of_an_earlier_release_are_found_and_move_with_the_next_change(
+    service: Service,
+) {
+    // Without a commit, a member sets its own secret.
+    let plans = [
+        Some(Plan::update()),
+        Some(Plan::update().rotating(true)),
+        None,
+    ];
+    for plan in plans {
+        let (mut alice, bob, id) = crate::support::scenes::pair(&service).await;
+        for client in [&alice, &bob] {
+            set_recovery_secret(&service, client, &id).await;
+        }
+        as_format_2(&service, &[&alice, &bob], &id).await;
+        let before = alice.group(&id).state_key;
+        assert_eq!(found(&service, &bob, &id).await, [None, Some(before)]);
+        match plan {
+            Some(plan) => {
+                alice.commit(&service, &id, plan).await;
+            }
+            None => {
+                // Later: the very same request is answered from its record.
+                service.clock.advance(1000);
+                set_recovery_secret(&service, &alice, &id).await;
+            }
+        }
+        let now = alice.group(&id).state_key;
+        for client in [&alice, &bob] {
+            assert_eq!(found(&service, client, &id).await, [Some(now), None]);
+        }
+        assert_eq!(roster_format(&service, &id, now).await, Some(3));
+    }
+    // Who leaves changes it too, and a deletion leaves nothing.
+    let (mut alice, mut bob, id) = crate::support::scenes::pair(&service).await;
+    for client in [&alice, &bob] {
+        set_recovery_secret(&service, client, &id).await;
+    }
+    as_format_2(&service, &[&alice, &bob], &id).await;
+    bob.leave(&service, &id).await;
+    let key = Some(alice.group(&id).state_key);
+    assert_eq!(found(&service, &alice, &id).await, [key, None]);
+    as_format_2(&service, &[&alice, &bob], &id).await;
+    alice.receive(&service).await;
+    alice.commit(&service, &id, Plan::delete([1])).await;
+    for client in [&alice, &bob] {
+        assert_eq!(found(&service, client, &id).await, [None, None]);
+    }
 }
 
 fn queue_place(queue: &protocol::ids::QueueId) -> Place<'_> {
@@ -229,6 +331,7 @@ async fn a_queue_of_release_0_1_takes_and_gives_and_is_rewritten(service: Servic
         .replace_queue(row, current, Some(sealed), Receipt::default())
         .await
         .unwrap();
+    set_recovery_secret(&service, &bob, &id).await;
     // Nobody knows when he was here last: he is not gone, however long ago it was.
     service.clock.advance(200 * protocol::time::DAY_MS);
     alice.receive(&service).await;

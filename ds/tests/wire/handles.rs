@@ -24,9 +24,11 @@ async fn a_handle_has_one_owner_and_leads_to_its_queue() {
         .call(Operation::RegisterHandle, &owner, &registered)
         .await;
     let theft = registration(&service, &client, &other, b"alice.01_x-y");
+    // At its cost: who tries names pays for each.
+    let theft = Draft::by_key(&service, Operation::RegisterHandle, &other, &theft).signed(&other);
     assert_eq!(
         service
-            .refusal(Operation::RegisterHandle, &other, &theft)
+            .refused_at_cost(Operation::RegisterHandle, &theft)
             .await,
         ProblemType::HandleTaken
     );

@@ -13,7 +13,7 @@ use protocol::policy::{Capabilities, GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 use protocol::time::{DAY_MS, day_of};
 
-use crate::recovery::recovered_key;
+use crate::recovery::{recovered_key, set_recovery_secret};
 use crate::support::client::{Client, Flaw};
 use crate::support::commits::{ExternalJoin, JoinPlan, Plan};
 use crate::support::inbox::Event;
@@ -82,7 +82,7 @@ async fn a_join_code_lets_whoever_has_it_in_after_any_number_of_rotations(servic
             .await;
     }
     // Who has the secret finds the key that is good now.
-    let state_key = recovered_key(&service, &RecoverySecret::new(SECRET)).await;
+    let state_key = recovered_key(&service, &id, &RecoverySecret::new(SECRET)).await;
     assert_eq!(state_key, Some(alice.group(&id).state_key));
     let mut carol = Client::new(&service).await;
     let permit = JoinPermit::JoinCode(WireSecret::new(SECRET));
@@ -122,11 +122,32 @@ async fn a_code_that_is_unknown_revoked_or_expired_lets_nobody_in() {
     set(&service, &alice, &id, SECRET, in_a_week(&service)).await;
     set(&service, &alice, &id, SECRET, 0).await;
     assert_eq!(refused().await, ProblemType::NotAllowed, "revoked");
-    let record = recovered_key(&service, &RecoverySecret::new(SECRET)).await;
+    let record = recovered_key(&service, &id, &RecoverySecret::new(SECRET)).await;
     assert_eq!(record, None, "its record went with it");
     set(&service, &alice, &id, SECRET, in_a_week(&service)).await;
     service.clock.advance(8 * DAY_MS);
     assert_eq!(refused().await, ProblemType::NotAllowed, "expired");
+}
+
+#[tokio::test]
+async fn who_knows_a_code_cannot_replace_or_delete_its_record_through_another_group() {
+    let service = Service::start(Engine::Memory);
+    let (alice, _, id) = pair(&service).await;
+    let (mallory, _, other) = pair(&service).await;
+    set(&service, &alice, &id, SECRET, in_a_week(&service)).await;
+    let state_key = Some(alice.group(&id).state_key);
+    let recovered = async || recovered_key(&service, &id, &RecoverySecret::new(SECRET)).await;
+    // As a code of that group, and as a leaf's recovery secret there.
+    set(&service, &mallory, &other, SECRET, in_a_week(&service)).await;
+    assert_eq!(recovered().await, state_key, "replaced");
+    set(&service, &mallory, &other, SECRET, 0).await;
+    assert_eq!(recovered().await, state_key, "deleted");
+    let mut mallory = mallory;
+    for secret in [SECRET, [1; 32]] {
+        mallory.group_mut(&other).recovery = secret;
+        set_recovery_secret(&service, &mallory, &other).await;
+        assert_eq!(recovered().await, state_key);
+    }
 }
 
 #[tokio::test]

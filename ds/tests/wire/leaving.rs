@@ -5,10 +5,11 @@ use openmls::prelude::{GroupEpoch, JoinProposal, LeafNodeIndex, OpenMlsProvider 
 use protocol::Operation;
 use protocol::codec::WireSecret;
 use protocol::groups::{EpochAccepted, JoinPermit, MessageAccepted};
+use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
 use crate::support::client::Client;
-use crate::support::commits::{JoinPlan, Plan};
+use crate::support::commits::{ExternalJoin, JoinPlan, Plan};
 use crate::support::inbox::Event;
 use crate::support::scenes::{Trio, trio};
 use crate::support::{Engine, Service, on_every_engine};
@@ -225,56 +226,126 @@ async fn the_one_who_leaves_commits_nothing_any_more() {
     );
 }
 
+/// Bob's tablet comes in, with these SelfRemoves covered.
+async fn tablet_joins(
+    service: &Service,
+    (alice, bob, id): (&Client, &Client, &GroupId),
+    covered: Vec<Vec<u8>>,
+    rotating: bool,
+) -> ExternalJoin {
+    let tablet = Client::new(service).await;
+    let leaf = tablet.leaf_of_user(service, crate::support::client::Flaw::None, &bob.user(id));
+    let join = crypto::leaf_authorization::AuthorizedJoin::Client;
+    let permit = JoinPermit::Client(bob.authorize(service, id, join, &leaf.signer.0));
+    let group = alice.group(id);
+    let mut plan = JoinPlan::with(permit, group.state_key, group.wrapper).covering(covered);
+    plan.rotates = rotating;
+    let (info, tree) = crate::support::commits::group_info_of(alice, id);
+    tablet.external_join((&info, &tree), leaf, plan)
+}
+
 #[tokio::test]
 async fn an_external_joiner_lets_those_go_who_leave() {
     let service = Service::start(Engine::Memory);
-    let mut trio = with_carol_leaving(&service).await;
-    let Trio { alice, bob, id, .. } = &mut trio;
-    let tablet = Client::new(&service).await;
-    let join = async |covering: bool, rotating: bool| {
-        let user = bob.user(id);
-        let leaf = tablet.leaf_of_user(&service, crate::support::client::Flaw::None, &user);
-        let word = bob.authorize(
-            &service,
+    for covers in [true, false] {
+        let mut trio = trio(&service).await;
+        let Trio {
+            alice,
+            bob,
+            carol,
             id,
-            crypto::leaf_authorization::AuthorizedJoin::Client,
-            &leaf.signer.0,
-        );
-        let permit = JoinPermit::Client(word);
-        let group = alice.group(id);
-        let mut plan = JoinPlan::with(permit, group.state_key, group.wrapper);
-        plan.rotates = rotating;
-        if covering {
-            tablet.join_externally(&service, id, leaf, plan).await
-        } else {
-            let (info, tree) = crate::support::commits::group_info_of(alice, id);
-            tablet.external_join((&info, &tree), leaf, plan)
+        } = &mut trio;
+        let leaving = carol.self_remove(id);
+        let request = carol.self_remove_request(&service, id, leaving.clone());
+        let _: MessageAccepted = service
+            .post(Operation::SelfRemove, &request)
+            .await
+            .accepted();
+        for client in [&mut *alice, &mut *bob] {
+            assert_eq!(client.receive(&service).await, [Event::Proposed]);
         }
-    };
-    for (covering, rotating, problem) in [
-        (false, false, ProblemType::PendingProposals),
-        (true, false, ProblemType::RotationRequired),
-    ] {
-        let join = join(covering, rotating).await;
+        if !covers {
+            let join = tablet_joins(&service, (alice, bob, id), Vec::new(), false).await;
+            let request = join.signed(&service);
+            let reply = service.pay(Operation::ExternalJoin, &request).await;
+            assert_eq!(reply.accepted::<EpochAccepted>().epoch, 2);
+            // She has not been forgotten.
+            let events = [Event::Committed { epoch: 2 }, Event::Proposed];
+            assert_eq!(alice.receive(&service).await, events);
+            alice
+                .commit(&service, id, Plan::update().rotating(true))
+                .await;
+            assert_eq!(alice.members(id), [0, 1, 3]);
+            continue;
+        }
+        let keeps_key =
+            tablet_joins(&service, (alice, bob, id), vec![leaving.clone()], false).await;
         assert_eq!(
             service
-                .refused_at_cost(Operation::ExternalJoin, &join.signed(&service))
+                .refused_at_cost(Operation::ExternalJoin, &keeps_key.signed(&service))
                 .await,
-            problem
+            ProblemType::RotationRequired
+        );
+        let join = tablet_joins(&service, (alice, bob, id), vec![leaving], true).await;
+        let request = join.signed(&service);
+        let reply = service.pay(Operation::ExternalJoin, &request).await;
+        assert_eq!(reply.accepted::<EpochAccepted>().epoch, 2);
+        assert_eq!(
+            alice.receive(&service).await,
+            [Event::Committed { epoch: 2 }]
+        );
+        // The place that became free is the joiner's.
+        assert_eq!(alice.members(id), [0, 1, 2]);
+        let seen = alice.inspect(&service, id).await;
+        assert_eq!(seen.members[2].user_pseudonym.as_slice(), bob.user(id));
+        assert_eq!(
+            WireSecret::new(alice.group(id).state_key).expose(),
+            &join.membership.state_key
         );
     }
-    let join = join(true, true).await;
-    let _: EpochAccepted = service
-        .pay(Operation::ExternalJoin, &join.signed(&service))
+}
+
+#[tokio::test]
+async fn a_self_remove_with_a_wrong_membership_tag_keeps_nobody_from_joining() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let Trio {
+        alice,
+        bob,
+        carol,
+        id,
+    } = &mut trio;
+    let mut leaving = carol.self_remove(id);
+    *leaving.last_mut().unwrap() ^= 1;
+    let request = carol.self_remove_request(&service, id, leaving);
+    let _: MessageAccepted = service
+        .post(Operation::SelfRemove, &request)
         .await
         .accepted();
-    alice.receive(&service).await;
-    // The place that became free is the joiner's.
-    assert_eq!(alice.members(id), [0, 1, 2]);
-    let seen = alice.inspect(&service, id).await;
-    assert_eq!(seen.members[2].user_pseudonym.as_slice(), bob.user(id));
-    assert_eq!(
-        WireSecret::new(alice.group(id).state_key).expose(),
-        &join.membership.state_key
-    );
+    // Members do not take it; only the service knows it.
+    for client in [&mut *alice, &mut *bob] {
+        let entries = client.fetch(&service).await;
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids.len(), 1);
+        client.acknowledge(&service, ids).await;
+    }
+    let tablet = Client::new(&service).await;
+    let leaf = tablet.leaf_of_user(&service, crate::support::client::Flaw::None, &bob.user(id));
+    let join = crypto::leaf_authorization::AuthorizedJoin::Client;
+    let permit = JoinPermit::Client(bob.authorize(&service, id, join, &leaf.signer.0));
+    let group = alice.group(id);
+    // With what the service hands out, whatever that is.
+    let plan = JoinPlan::with(permit, group.state_key, group.wrapper);
+    let join = tablet.join_externally(&service, id, leaf, plan).await;
+    let request = join.signed(&service);
+    let reply = service.pay(Operation::ExternalJoin, &request).await;
+    assert_eq!(reply.accepted::<EpochAccepted>().epoch, 2);
+    for client in [&mut *alice, &mut *bob] {
+        let events = [Event::Committed { epoch: 2 }, Event::Proposed];
+        assert_eq!(client.receive(&service).await, events, "members follow");
+    }
+    alice
+        .commit(&service, id, Plan::update().rotating(true))
+        .await;
+    assert_eq!(alice.members(id), [0, 1, 3]);
 }

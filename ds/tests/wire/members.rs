@@ -19,7 +19,7 @@ use crate::support::inbox::Event;
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Engine, Service, on_every_engine};
-use crypto::keys::{JoinKey, Lookup as _};
+use crypto::keys::{GroupLookup as _, JoinKey};
 
 on_every_engine! {
     a_member_moves_to_another_queue
@@ -236,6 +236,32 @@ async fn members_see_who_is_there_and_nobody_else_does() {
     );
 }
 
+#[tokio::test]
+async fn who_knows_a_join_key_cannot_replace_or_delete_the_record_through_another_group() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, _, id) = pair(&service).await;
+    let (mut mallory, _, other) = pair(&service).await;
+    let mut carol = Client::new(&service).await;
+    let add = alice.stage(&id, Plan::add([carol.invitee(&service)]));
+    let request = alice.commit_request(&service, &add);
+    let _: protocol::groups::EpochAccepted =
+        service.post(Operation::AddUsers, &request).await.accepted();
+    alice.merge(&add);
+    let join_key = add.welcome.unwrap().join_key;
+
+    let mut accomplice = Client::new(&service).await;
+    let mut add = mallory.stage(&other, Plan::add([accomplice.invitee(&service)]));
+    add.welcome.as_mut().unwrap().join_key = join_key;
+    let request = mallory.commit_request(&service, &add);
+    let _: protocol::groups::EpochAccepted =
+        service.post(Operation::AddUsers, &request).await.accepted();
+    mallory.merge(&add);
+    // The record of the other group goes, and with it nothing else.
+    mallory.commit(&service, &other, Plan::delete([1, 2])).await;
+    assert_eq!(carol.receive(&service).await, [Event::Joined]);
+    assert_eq!(carol.group(&id).state_key, alice.group(&id).state_key);
+}
+
 async fn a_join_record_goes_when_all_joiners_have_come(service: Service) {
     let (mut alice, mut bob, id) = pair(&service).await;
     let (mut carol, mut dave) = (Client::new(&service).await, Client::new(&service).await);
@@ -248,7 +274,7 @@ async fn a_join_record_goes_when_all_joiners_have_come(service: Service) {
     let _: protocol::groups::EpochAccepted = reply.accepted();
     alice.merge(&add);
     bob.receive(&service).await;
-    let lookup = JoinKey::new(add.welcome.unwrap().join_key).lookup();
+    let lookup = JoinKey::new(add.welcome.unwrap().join_key).lookup_in(&id);
     let record = JoinRecordRequest { lookup };
     let ask = async || {
         let key = fresh_key();

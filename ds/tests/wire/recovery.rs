@@ -6,7 +6,7 @@ use crate::support::inbox::Event;
 use crate::support::request::{Draft, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
 use crate::support::{Service, on_every_engine};
-use crypto::keys::Lookup as _;
+use crypto::keys::GroupLookup as _;
 use crypto::sealing::{self, Place};
 use protocol::Operation;
 use protocol::codec::WireSecret;
@@ -23,9 +23,17 @@ on_every_engine! {
 
 pub(crate) async fn recovered_key(
     service: &Service,
+    id: &protocol::ids::GroupId,
     secret: &crypto::keys::RecoverySecret,
 ) -> Option<[u8; 32]> {
-    let lookup = secret.lookup();
+    key_in_record(service, secret, secret.lookup_in(id)).await
+}
+
+pub(crate) async fn key_in_record(
+    service: &Service,
+    secret: &crypto::keys::RecoverySecret,
+    lookup: protocol::ids::LookupId,
+) -> Option<[u8; 32]> {
     let key = fresh_key();
     let request = Draft::by_key(
         service,
@@ -88,22 +96,22 @@ async fn a_recovery_record_opens_with_the_recovery_secret_and_gives_the_new_key(
     let first = alice.group(&id).state_key;
     for client in [&alice, &bob, &carol] {
         assert_eq!(
-            recovered_key(&service, &client.recovery_secret(&id)).await,
+            recovered_key(&service, &id, &client.recovery_secret(&id)).await,
             Some(first)
         );
     }
     alice.commit(&service, &id, Plan::remove([2])).await;
     let second = alice.group(&id).state_key;
     assert_eq!(
-        recovered_key(&service, &alice.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &alice.recovery_secret(&id)).await,
         Some(second)
     );
     assert_eq!(
-        recovered_key(&service, &bob.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &bob.recovery_secret(&id)).await,
         Some(second)
     );
     assert_eq!(
-        recovered_key(&service, &carol.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &carol.recovery_secret(&id)).await,
         None,
         "she was removed"
     );
@@ -125,16 +133,16 @@ async fn a_new_recovery_secret_counts_at_once_and_the_one_before_no_more(service
     bob.group_mut(&id).recovery = crypto::random().unwrap();
     set_recovery_secret(&service, &bob, &id).await;
     let current = bob.group(&id).state_key;
-    assert_eq!(recovered_key(&service, &former).await, None);
+    assert_eq!(recovered_key(&service, &id, &former).await, None);
     assert_eq!(
-        recovered_key(&service, &bob.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &bob.recovery_secret(&id)).await,
         Some(current)
     );
     // The same secret again, minutes later, keeps its record.
     service.clock.advance(60_000);
     set_recovery_secret(&service, &bob, &id).await;
     assert_eq!(
-        recovered_key(&service, &bob.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &bob.recovery_secret(&id)).await,
         Some(current)
     );
     alice
@@ -142,7 +150,7 @@ async fn a_new_recovery_secret_counts_at_once_and_the_one_before_no_more(service
         .await;
     let next = alice.group(&id).state_key;
     assert_eq!(
-        recovered_key(&service, &bob.recovery_secret(&id)).await,
+        recovered_key(&service, &id, &bob.recovery_secret(&id)).await,
         Some(next)
     );
 }

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use protocol::Operation;
 use protocol::codec::opaque;
 use protocol::connections::LookupHandleRequest;
-use protocol::groups::{Accepted, GroupKind, ReserveGroupIdRequest};
+use protocol::groups::{GroupKind, ReserveGroupIdRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::DAY_MS;
@@ -140,20 +140,14 @@ async fn a_token_that_is_not_for_us_is_rejected() {
 async fn a_refused_request_spends_no_token(service: Service) {
     let client = Client::new(&service).await;
     let (owner, other) = (fresh_key(), fresh_key());
-    let _: Accepted = service
-        .call(
-            Operation::RegisterHandle,
-            &owner,
-            &registration(&service, &client, &owner, b"taken"),
-        )
-        .await;
     let token = [tokens::mint()];
-    let theft = registration(&service, &client, &other, b"taken");
-    let theft = Draft::by_key(&service, Operation::RegisterHandle, &other, &theft).signed(&other);
+    // The queue reference is another owner's.
+    let wrong = registration(&service, &client, &owner, b"free");
+    let wrong = Draft::by_key(&service, Operation::RegisterHandle, &other, &wrong).signed(&other);
     let reply = service
-        .post_with(Operation::RegisterHandle, &theft, &token)
+        .post_with(Operation::RegisterHandle, &wrong, &token)
         .await;
-    assert_eq!(reply.problem(), ProblemType::HandleTaken);
+    assert_eq!(reply.problem(), ProblemType::InvalidLeaf);
     let reply = service
         .post_with(Operation::ReserveGroupId, &reservation(&service), &token)
         .await;

@@ -1,6 +1,6 @@
 //! Retries, replays, races, allowances and expiry.
 
-use crypto::keys::{JoinKey, Lookup as _};
+use crypto::keys::{GroupLookup as _, JoinKey};
 use http::{StatusCode, header};
 use protocol::Operation;
 use protocol::groups::{EpochAccepted, JoinRecordRequest, MessageAccepted};
@@ -8,6 +8,7 @@ use protocol::problem::ProblemType;
 use protocol::time::{CLOCK_WINDOW_MS, DAY_MS};
 use tower::ServiceExt as _;
 
+use crate::recovery::set_recovery_secret;
 use crate::support::client::Client;
 use crate::support::commits::{Commit, Plan};
 use crate::support::inbox::Event;
@@ -407,18 +408,19 @@ async fn days_expire_and_what_is_younger_stays(service: Service) {
     let _: EpochAccepted = service.post(Operation::AddUsers, &request).await.accepted();
     alice.merge(&add);
     let join_key = JoinKey::new(add.welcome.unwrap().join_key);
+    set_recovery_secret(&service, &bob, &id).await;
     alice.send(&service, &id, b"old").await;
 
     service.clock.advance(u64::from(RETENTION_DAYS) * DAY_MS);
     ds::run::expire(&service.domain).await.unwrap();
     alice.send(&service, &id, b"young").await;
     assert_eq!(bob.fetch(&service).await.len(), 3, "commit, old, young");
-    carol.join_record(&service, &join_key).await;
+    carol.join_record(&service, &id, &join_key).await;
 
     service.clock.advance(DAY_MS);
     ds::run::expire(&service.domain).await.unwrap();
     let record = JoinRecordRequest {
-        lookup: join_key.lookup(),
+        lookup: join_key.lookup_in(&id),
     };
     let problem = service
         .refusal(Operation::JoinRecord, &fresh_key(), &record)
@@ -427,8 +429,9 @@ async fn days_expire_and_what_is_younger_stays(service: Service) {
     let left = bob.fetch(&service).await;
     assert_eq!(left.len(), 1);
     // The group itself does not expire.
+    alice.commit(&service, &id, Plan::remove([2])).await;
     alice.send(&service, &id, b"today").await;
-    assert_eq!(bob.fetch(&service).await.len(), 2);
+    assert_eq!(bob.fetch(&service).await.len(), 3);
 }
 
 #[tokio::test]

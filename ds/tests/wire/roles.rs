@@ -295,6 +295,36 @@ async fn a_group_without_a_policy_gets_its_first_one_from_any_member() {
 }
 
 #[tokio::test]
+async fn the_role_of_an_admin_who_is_away_is_not_a_moderators_to_take() {
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let id = trio.id;
+    let [bob, carol] = [trio.bob.user(&id), trio.carol.user(&id)];
+    let mut policy = trio.alice.policy(&id).unwrap();
+    policy.roles.push(protocol::policy::Role {
+        number: 2,
+        name: opaque(*b"moderator"),
+        capabilities: Capabilities::SET_ROLE
+            .and(Capabilities::SEND)
+            .and(Capabilities::ADD),
+    });
+    let policy =
+        policy
+            .with(&bob, 2, Standing::Active)
+            .with(&carol, GroupPolicy::ADMIN, Standing::Inactive);
+    trio.alice.set_policy(&service, &id, &policy).await;
+    trio.bob.receive(&service).await;
+    let stripped = policy.with(&carol, GroupPolicy::MEMBER, Standing::Inactive);
+    let context = trio.bob.context_with(&id, Some(&stripped));
+    assert_eq!(
+        trio.bob
+            .refused(&service, &id, Plan::set_context(context))
+            .await,
+        ProblemType::NotAllowed
+    );
+}
+
+#[tokio::test]
 async fn a_policy_that_a_group_cannot_begin_with_is_refused() {
     let service = Service::start(Engine::Memory);
     let mut alice = Client::new(&service).await;
@@ -318,6 +348,14 @@ async fn a_policy_that_a_group_cannot_begin_with_is_refused() {
             ProblemType::InvalidGroupInfo
         );
     }
+    // Nor with one that members need not support.
+    let leaf = alice.leaf(&service);
+    let mut context = alice.context(&service, GroupKind::Group, &leaf, true);
+    context.retain(|one| one.extension_type() != ExtensionType::RequiredCapabilities);
+    let kind = GroupKind::Group;
+    let problem =
+        crate::creation_refusals::refused_context(&service, &mut alice, kind, leaf, context).await;
+    assert_eq!(problem, ProblemType::InvalidGroupInfo);
     // Nor without the service among the external senders.
     let leaf = alice.leaf(&service);
     let mut context = alice.context(&service, GroupKind::Group, &leaf, true);

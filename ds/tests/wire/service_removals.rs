@@ -8,15 +8,19 @@ use protocol::problem::ProblemType;
 use protocol::queues::{BlockGroupRequest, DeleteQueueRequest};
 use protocol::time::DAY_MS;
 
+use crate::recovery::set_recovery_secret;
 use crate::support::client::{CIPHERSUITES, Client, external_sender};
 use crate::support::commits::{JoinPlan, Plan};
 use crate::support::inbox::Event;
+use crate::support::request::Draft;
 use crate::support::scenes::{Trio, pair, trio};
-use crate::support::{Engine, INACTIVITY_DAYS, Service, Setup, on_every_engine};
+use crate::support::{Engine, INACTIVITY_DAYS, RETENTION_DAYS, Service, Setup, on_every_engine};
 use crypto::sign::Scheme;
 use openmls::prelude::{Extension, Extensions};
+use tower::ServiceExt as _;
 
 on_every_engine! {
+    who_comes_too_late_for_the_join_record_is_removed_and_who_came_is_not
     whose_queue_is_deleted_is_removed_and_nobody_else
     who_has_not_read_for_months_is_removed_and_who_has_is_not
 }
@@ -94,6 +98,9 @@ async fn who_has_not_read_for_months_is_removed_and_who_has_is_not(service: Serv
         mut carol,
         id,
     } = trio(&service).await;
+    for client in [&bob, &carol] {
+        set_recovery_secret(&service, client, &id).await;
+    }
     // Carol reads now and then and finds nothing; Bob does not. Days are kept to the week.
     for _ in 0..(INACTIVITY_DAYS - 7) / 20 {
         service.clock.advance(20 * DAY_MS);
@@ -112,6 +119,57 @@ async fn who_has_not_read_for_months_is_removed_and_who_has_is_not(service: Serv
     assert_eq!(carol.members(&id), [0, 2]);
     // He hears of it when he is back.
     assert_eq!(bob.receive(&service).await.last(), Some(&Event::Removed));
+}
+
+async fn who_comes_too_late_for_the_join_record_is_removed_and_who_came_is_not(service: Service) {
+    let (mut alice, mut bob, id) = pair(&service).await;
+    set_recovery_secret(&service, &bob, &id).await;
+    let mut late: Vec<Client> = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::new(&service).await;
+        let invitee = client.invitee(&service);
+        alice.commit(&service, &id, Plan::add([invitee])).await;
+        late.push(client);
+    }
+    alice.receive(&service).await;
+    bob.receive(&service).await;
+    service.clock.advance(u64::from(RETENTION_DAYS) * DAY_MS);
+    alice.send(&service, &id, b"the last day").await;
+    assert_eq!(bob.receive(&service).await.len(), 1);
+    service.clock.advance(DAY_MS);
+    // Something that drops what has expired must not make the service forget them.
+    set_recovery_secret(&service, &alice, &id).await;
+    // Found out by a commit; the proposals are of the new epoch.
+    bob.commit(&service, &id, Plan::update()).await;
+    for client in [&mut alice, &mut bob] {
+        let events = client.receive(&service).await;
+        let proposed = events.iter().filter(|event| **event == Event::Proposed);
+        assert_eq!(proposed.count(), 2);
+    }
+    bob.commit(&service, &id, Plan::update().rotating(true))
+        .await;
+    alice.receive(&service).await;
+    bob.receive(&service).await;
+    assert_eq!(bob.members(&id), [0, 1]);
+    alice
+        .send(&service, &id, b"nobody else is waited for")
+        .await;
+    assert_eq!(bob.receive(&service).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_finds_out_who_came_too_late() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, _, id) = pair(&service).await;
+    service
+        .clock
+        .advance(u64::from(RETENTION_DAYS + 1) * DAY_MS);
+    finds_out(&service, &mut alice, &id).await;
+    assert_eq!(alice.receive(&service).await, [Event::Proposed]);
+    alice
+        .commit(&service, &id, Plan::update().rotating(true))
+        .await;
+    assert_eq!(alice.members(&id), [0]);
 }
 
 #[tokio::test]
@@ -285,6 +343,33 @@ async fn a_queue_that_blocks_a_group_takes_nothing_from_it_and_is_not_gone() {
 }
 
 #[tokio::test]
+async fn a_block_counts_from_the_next_message_on_though_the_record_was_just_being_read() {
+    let service = Service::start(Engine::Memory);
+    let (mut alice, bob, id) = pair(&service).await;
+    // What is known of his queue is too old: the next message reads its record.
+    service.clock.advance(2 * 60_000);
+    let body = BlockGroupRequest {
+        queue_id: bob.queue,
+        group_id: id,
+        blocked: 1,
+    };
+    let block = Draft::by_key(&service, Operation::BlockGroup, &bob.queue_owner, &body)
+        .signed(&bob.queue_owner);
+    let (router, block) = (
+        service.router(),
+        service.http_request(Operation::BlockGroup.path(), block, &[]),
+    );
+    service.store.after_next_queues(async move {
+        let response = router.oneshot(block).await.unwrap();
+        assert_eq!(response.status(), http::StatusCode::OK);
+    });
+    alice.send(&service, &id, b"while he blocks").await;
+    assert_eq!(bob.fetch(&service).await.len(), 1);
+    alice.send(&service, &id, b"after it").await;
+    assert_eq!(bob.fetch(&service).await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_service_signs_its_proposals_in_groups_of_every_suite() {
     let service = Service::start(Engine::Memory);
     for suite in CIPHERSUITES {
@@ -339,6 +424,20 @@ async fn the_service_proposes_under_the_key_that_a_group_knows_and_then_under_it
         trio.alice.receive(&service).await;
         trio.bob.receive(&service).await;
     }
+    // There is no way back to the old one.
+    let old = external_sender(before.external_sender(Scheme::Ed25519));
+    let context = trio.alice.context_with(&id, Some(&policy));
+    let mut extensions: Vec<Extension> = context.iter().cloned().collect();
+    for extension in &mut extensions {
+        if let Extension::ExternalSenders(senders) = extension {
+            *senders = vec![old.clone()];
+        }
+    }
+    let plan = Plan::set_context(Extensions::from_vec(extensions).unwrap());
+    assert_eq!(
+        trio.alice.refused(&service, &id, plan).await,
+        ProblemType::InvalidCommit
+    );
     delete_queue(&service, &trio.bob).await;
     finds_out(&service, &mut trio.alice, &id).await;
     assert_eq!(trio.alice.receive(&service).await, [Event::Proposed]);

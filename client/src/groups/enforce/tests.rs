@@ -1,7 +1,11 @@
 //! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
 
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use openmls::prelude::{KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome};
+use crypto::sign::{LeafKeyPair, Scheme};
+use openmls::prelude::{
+    BasicCredential, ExternalProposal, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn,
+    SenderExtensionIndex, StagedWelcome,
+};
 use protocol::codec::opaque;
 use protocol::directory::Directory;
 use protocol::groups::CommitAad;
@@ -35,8 +39,34 @@ fn directory() -> Directory {
     let mut directory = crate::wallet::tests::directory(&[]);
     directory.domain = "d.example".into();
     directory.queue_service_key.public_key = crate::directory::BASE64URL.encode(key.public());
-    directory.external_sender_key = crate::directory::BASE64URL.encode([2; 32]);
+    directory.external_sender_key = crate::directory::BASE64URL.encode(sender(SERVICE).public());
     directory
+}
+
+const SERVICE: u8 = 2;
+const OUTSIDER: u8 = 3;
+const ROTATED: u8 = 4;
+
+/// An external sender's key.
+fn sender(seed: u8) -> LeafKeyPair {
+    LeafKeyPair::from_seed(Scheme::Ed25519, &crypto::secret::Secret::new([seed; 32])).unwrap()
+}
+
+fn senders(seeds: &[u8]) -> Extension {
+    let listed = seeds.iter().map(|seed| {
+        let name = BasicCredential::new(b"a sender".to_vec()).into();
+        ExternalSender::new(sender(*seed).public().into(), name)
+    });
+    Extension::ExternalSenders(listed.collect())
+}
+
+/// The context's extensions with these external senders.
+fn with_senders(extensions: &Extensions<GroupContext>, seeds: &[u8]) -> Extensions<GroupContext> {
+    let others = extensions
+        .iter()
+        .filter(|it| it.extension_type() != ExtensionType::ExternalSenders)
+        .cloned();
+    Extensions::from_vec(others.chain([senders(seeds)]).collect()).unwrap()
 }
 
 impl User {
@@ -45,7 +75,15 @@ impl User {
         let mut profile = crate::profile::tests::profile(&db);
         profile.handle = Some(handle.to_owned());
         profile.queue = Some(protocol::ids::QueueId([1; 16]));
-        Self { db, profile }
+        let user = Self { db, profile };
+        user.hears_of(&directory());
+        user
+    }
+
+    fn hears_of(&self, directory: &Directory) {
+        let text = serde_json::to_string(directory).unwrap();
+        let update = "UPDATE profile SET directory = ?, directory_fetched_ms = 0";
+        self.db.execute(update, [text]).unwrap();
     }
 
     fn leaf(&self) -> NewLeaf {
@@ -89,9 +127,10 @@ impl User {
             .max_past_epochs(PAST_EPOCHS)
             .padding_size(PADDING)
             .sender_ratchet_configuration(sender_ratchet())
-            .with_group_context_extensions(
-                context_extensions(&directory(), CIPHERSUITE, Some(&policy)).unwrap(),
-            )
+            .with_group_context_extensions(with_senders(
+                &context_extensions(&directory(), CIPHERSUITE, Some(&policy)).unwrap(),
+                &[SERVICE, OUTSIDER],
+            ))
             .with_capabilities(leaf::capabilities())
             .with_leaf_node_extensions(leaf.extensions.clone())
             .unwrap()
@@ -183,6 +222,26 @@ impl User {
             .unwrap();
         mls_group.merge_pending_commit(&provider).unwrap();
         bundle.commit().tls_serialize_detached().unwrap()
+    }
+
+    /// A proposal that everybody gets: of the sender in this place, to remove a leaf.
+    fn takes_removal(&self, place: u32, seed: u8, leaf: u32) {
+        let mls_group = load_mls(&self.db, &ID).unwrap();
+        let message = ExternalProposal::new_remove::<Provider<'_>>(
+            LeafNodeIndex::new(leaf),
+            mls_group.group_id().clone(),
+            mls_group.epoch(),
+            &LeafSigner(sender(seed)),
+            SenderExtensionIndex::new(place),
+        )
+        .unwrap();
+        let message = message.tls_serialize_detached().unwrap();
+        crate::groups::pending::keep(&self.db, &ID, &message).unwrap();
+    }
+
+    fn removals(&self) -> Vec<u32> {
+        let mls_group = load_mls(&self.db, &ID).unwrap();
+        crate::groups::pending::removals(&self.db, &mls_group).unwrap()
     }
 
     fn message(&self, text: &str) -> Vec<u8> {
@@ -283,6 +342,80 @@ fn a_removal_by_who_may_not_remove_is_not_followed() {
     let commit = alice.commit(1, |_| (vec![CAROL], None));
     bob.takes_commit(&commit).unwrap();
     assert_eq!(bob.epoch(), alice.epoch());
+}
+
+#[test]
+fn the_services_word_removes_a_member_and_no_other_senders_does() {
+    let [alice, bob, carol] = trio();
+    for user in [&alice, &bob] {
+        user.takes_removal(1, OUTSIDER, ALICE);
+        user.takes_removal(0, SERVICE, CAROL);
+        assert_eq!(user.removals(), [CAROL], "what holds messages up");
+        let mls_group = load_mls(&user.db, &ID).unwrap();
+        let covered = crate::groups::pending::covered(&user.db, &mls_group).unwrap();
+        let covers: Vec<u32> = mls_group
+            .pending_proposals()
+            .filter(|queued| crate::groups::pending::is_covered(&covered, queued))
+            .filter_map(leaving)
+            .map(|leaf| leaf.u32())
+            .collect();
+        assert_eq!(covers, [CAROL]);
+    }
+    drop(carol);
+
+    // Bob may remove nobody: he covers what the service wants, not what the outsider does.
+    for (place, seed, followed) in [(0, SERVICE, true), (1, OUTSIDER, false)] {
+        let [alice, bob, _] = trio();
+        for user in [&alice, &bob] {
+            user.takes_removal(place, seed, CAROL);
+        }
+        let commit = bob.commit(1, |_| (Vec::new(), None));
+        let outcome = alice.takes_commit(&commit);
+        if followed {
+            outcome.unwrap();
+        } else {
+            assert!(relies_on_outsider(&outcome), "{outcome:?}");
+        }
+    }
+}
+
+fn relies_on_outsider(outcome: &Result<(), Error>) -> bool {
+    matches!(outcome, Err(Error::Peer(PeerError::ExternalSenders)))
+}
+
+#[test]
+fn external_senders_change_to_what_the_directory_announces_and_to_nothing_else() {
+    let mut rotated = directory();
+    rotated.former_external_sender_keys = vec![rotated.external_sender_key.clone()];
+    rotated.external_sender_key = crate::directory::BASE64URL.encode(sender(ROTATED).public());
+    for (seeds, announced, followed) in [
+        // The service dropped, an outsider more or less, another order of outsiders' places.
+        (&[OUTSIDER][..], false, false),
+        (&[SERVICE], false, false),
+        (&[SERVICE, OUTSIDER, 9], false, false),
+        (&[OUTSIDER, SERVICE], false, true),
+        // A new key of the service, before and after its directory says so.
+        (&[ROTATED, OUTSIDER], false, false),
+        (&[ROTATED, OUTSIDER], true, true),
+        (&[SERVICE, ROTATED, OUTSIDER], true, true),
+        (&[OUTSIDER], true, false),
+    ] {
+        let [alice, bob, _] = trio();
+        if announced {
+            bob.hears_of(&rotated);
+        }
+        let commit = alice.commit(0, |group| {
+            (Vec::new(), Some(with_senders(group.extensions(), seeds)))
+        });
+        let outcome = bob.takes_commit(&commit);
+        if followed {
+            outcome.unwrap();
+        } else {
+            assert!(relies_on_outsider(&outcome), "{seeds:?}: {outcome:?}");
+            recovery::lose_to(&bob.db, &ID, PeerError::ExternalSenders).unwrap();
+            assert_eq!(bob.group().status, Status::Refused);
+        }
+    }
 }
 
 #[test]

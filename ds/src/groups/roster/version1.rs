@@ -92,5 +92,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Roster<'_>, DsError> {
                 recovery_secret: leaf.recovery_secret,
             })
             .collect(),
+        older_lookups: true,
     })
 }

@@ -34,13 +34,13 @@ pub(super) fn judge(
     if removed_by_value != replaced {
         return Err(ProblemType::InvalidCommit.into());
     }
-    // SelfRemoves can be covered, and must be; other removals the service proposes again.
+    // What it does not cover the service proposes again, where it can.
     let removed = case.removed();
     if case
         .roster
         .pending_removals
         .iter()
-        .any(|pending| !pending.renewed_by_service && !removed.contains(&pending.leaf))
+        .any(|pending| !case.roster.renews(pending) && !removed.contains(&pending.leaf))
     {
         return Err(ProblemType::PendingProposals.into());
     }

@@ -57,6 +57,30 @@ pub async fn only_who_reserved_a_group_id_creates_the_group_and_once(store: Engi
     ));
 }
 
+pub async fn a_reservation_is_used_up_by_its_owner_only_and_once(store: Engine) {
+    store
+        .reserve_group(reservation(1, 1), free())
+        .await
+        .unwrap();
+    let days = vec![TODAY, TODAY - 1];
+    for (group, owner_number) in [(1, 2), (2, 1)] {
+        let used_up =
+            store.use_up_reservation(row(group), days.clone(), owner(owner_number), free());
+        assert!(matches!(used_up.await, Err(StoreError::Absent)));
+    }
+    let used_up = store.use_up_reservation(row(1), days.clone(), owner(1), receipt(1));
+    used_up.await.unwrap();
+    let again = store.use_up_reservation(row(1), days.clone(), owner(1), free());
+    assert!(matches!(again.await, Err(StoreError::Absent)));
+    // Recorded with it, for the same request.
+    let repeated = store.use_up_reservation(row(1), days, owner(1), receipt(1));
+    assert!(matches!(repeated.await, Err(StoreError::AlreadyDone(_))));
+    assert!(matches!(
+        store.create_group(new_group(1, 1), free()).await,
+        Err(StoreError::Absent)
+    ));
+}
+
 pub async fn a_reservation_is_found_on_any_of_the_days_asked_for(store: Engine) {
     let yesterday = Reservation {
         at: on(TODAY - 1, 1),

@@ -92,6 +92,28 @@ impl Store for Memory {
         Ok(())
     }
 
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.admit(&receipt)?;
+        let at = reservation_days
+            .iter()
+            .map(|day| DayRow {
+                day: *day,
+                row: group,
+            })
+            .find(|at| tables.reservations.get(at) == Some(&owner_tag))
+            .ok_or(StoreError::Absent)?;
+        tables.record(receipt);
+        tables.reservations.remove(&at);
+        Ok(())
+    }
+
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         let tables = self.tables();
         Ok(at

@@ -69,6 +69,31 @@ impl Transition for Create {
     }
 }
 
+pub(super) struct UseUpReservation {
+    pub(super) group: Row,
+    pub(super) reservation_days: Vec<u32>,
+    pub(super) owner_tag: [u8; 32],
+}
+
+impl Transition for UseUpReservation {
+    fn conditions(&self) -> Vec<Step<'_>> {
+        let days: Vec<i64> = self
+            .reservation_days
+            .iter()
+            .copied()
+            .map(i64::from)
+            .collect();
+        vec![step!(sql::CONSUME_RESERVATION; &self.group[..], &self.owner_tag[..], days)]
+    }
+
+    fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {
+        if nth(found, 0)?.affected == 0 {
+            return Err(StoreError::Absent);
+        }
+        Ok(Vec::new())
+    }
+}
+
 impl Transition for Advance {
     /// The update waits for messages that hold the version and for another change, and then looks at
     /// the version again.

@@ -47,7 +47,7 @@ use protocol::ids::Incarnation;
 
 pub use self::settings::PostgresSettings;
 
-use self::groups::{Create, DeliverToGroup, Reserve};
+use self::groups::{Create, DeliverToGroup, Reserve, UseUpReservation};
 use self::key_packages::{Claim, DeleteHandle, DeletePool, Publish, RegisterHandle};
 use self::queues::{CreateQueue, Deliver, RegisterIncarnation, ReplaceQueue};
 use self::session::{Sessions, Step, step};
@@ -134,6 +134,21 @@ impl Store for Postgres {
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.carry_out(Create(group), receipt).await
+    }
+
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let used_up = UseUpReservation {
+            group,
+            reservation_days,
+            owner_tag,
+        };
+        self.carry_out(used_up, receipt).await
     }
 
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {

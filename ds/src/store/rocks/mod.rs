@@ -302,6 +302,19 @@ impl Store for Rocks {
             .await
     }
 
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| {
+            engine.use_up_reservation(&group, &reservation_days, &owner_tag, &receipt)
+        })
+        .await
+    }
+
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         self.blocking(move |engine| engine.reservation(&at)).await
     }

@@ -89,30 +89,60 @@ impl Engine {
             .receipt(receipt)
             .hold();
         self.admit(receipt)?;
-        let mut reservation = None;
-        for day in &group.reservation_days {
-            let key = day_key(&DayRow {
-                day: *day,
-                row: group.group,
-            });
-            if self
-                .read(Table::Reservations, &key)?
-                .is_some_and(|owner| *owner == group.owner_tag)
-            {
-                reservation = Some(key);
-                break;
-            }
-        }
-        let reservation = reservation.ok_or(StoreError::Absent)?;
+        let reservation =
+            self.reservation_of(&group.group, &group.reservation_days, &group.owner_tag)?;
         if self.has(Table::Groups, &group.group)? {
             return Err(StoreError::Taken);
         }
         let mut batch = self.batch();
         batch.receipt(receipt)?;
-        batch.delete(Table::Reservations, &reservation)?;
+        batch.delete(Table::Reservations, &day_key(&reservation))?;
         batch.roster(&group.group, &group.version, &group.roster)?;
         batch.put(Table::Trees, &group.group, &group.tree)?;
         batch.write()
+    }
+
+    pub(super) fn use_up_reservation(
+        &self,
+        group: &[u8; 16],
+        reservation_days: &[u32],
+        owner_tag: &[u8; 32],
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
+        let _held = self
+            .conditions
+            .claims()
+            .exclusive(Table::Groups, group)
+            .receipt(receipt)
+            .hold();
+        self.admit(receipt)?;
+        let reservation = self.reservation_of(group, reservation_days, owner_tag)?;
+        let mut batch = self.batch();
+        batch.receipt(receipt)?;
+        batch.delete(Table::Reservations, &day_key(&reservation))?;
+        batch.write()
+    }
+
+    /// The caller holds the group.
+    fn reservation_of(
+        &self,
+        group: &[u8; 16],
+        reservation_days: &[u32],
+        owner_tag: &[u8; 32],
+    ) -> Result<DayRow, StoreError> {
+        for day in reservation_days {
+            let at = DayRow {
+                day: *day,
+                row: *group,
+            };
+            if self
+                .read(Table::Reservations, &day_key(&at))?
+                .is_some_and(|owner| *owner == *owner_tag)
+            {
+                return Ok(at);
+            }
+        }
+        Err(StoreError::Absent)
     }
 
     /// The caller holds the group.

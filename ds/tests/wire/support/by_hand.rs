@@ -35,6 +35,18 @@ pub fn reinit(successor: &[u8], version: u16, ciphersuite: u16) -> Vec<u8> {
     .concat()
 }
 
+/// The extensions of the GroupInfo of this epoch.
+fn extensions_of(client: &Client, id: &GroupId) -> Vec<u8> {
+    let (info, _) = group_info_of(client, id);
+    let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact_bytes(&info)
+        .unwrap()
+        .extract()
+    else {
+        panic!("not a GroupInfo");
+    };
+    info.extensions().tls_serialize_detached().unwrap()
+}
+
 /// A group as somebody without its secrets sees it.
 pub fn public_group_of(client: &Client, id: &GroupId) -> PublicGroup {
     let (info, tree) = group_info_of(client, id);
@@ -58,6 +70,25 @@ pub fn public_group_of(client: &Client, id: &GroupId) -> PublicGroup {
 }
 
 impl Client {
+    /// A commit's GroupInfo with other extensions, properly signed (RFC 9420 §12.4.3.1).
+    pub fn sign_other_extensions(&self, commit: &Commit, extensions: Vec<u8>) -> Commit {
+        let info = &commit.group_info;
+        let signature = vector(&commit.signature);
+        let content = info.strip_suffix(signature.as_slice()).unwrap();
+        let at = content
+            .windows(commit.extensions.len())
+            .rposition(|window| window == commit.extensions)
+            .unwrap();
+        let (context, rest) = content.split_at(at);
+        let content = [context, &extensions, &rest[commit.extensions.len()..]].concat();
+        let signer = &self.group(&commit.group).signer.0;
+        Commit {
+            signature: signer.sign_bytes(&sign_content("GroupInfoTBS", &content)),
+            extensions,
+            ..commit.clone()
+        }
+    }
+
     /// A commit of these proposals (`ProposalOrRef`, encoded) without a path.
     pub fn commit_by_hand(&self, id: &GroupId, operation: Operation, proposals: &[u8]) -> Commit {
         const VERSION_AND_PUBLIC_MESSAGE: [u8; 4] = [0, 1, 0, 1];
@@ -113,7 +144,8 @@ impl Client {
             &context.extensions().tls_serialize_detached().unwrap(),
         ]
         .concat();
-        let extensions = vec![0];
+        // Any key will do for who has no secrets.
+        let extensions = extensions_of(self, id);
         let info = [&next_context[..], &extensions, &tag, &own.to_be_bytes()].concat();
         Commit {
             operation,
@@ -130,6 +162,7 @@ impl Client {
             .concat(),
             extensions,
             signature: key.sign_bytes(&sign_content("GroupInfoTBS", &info)),
+            group_info: Vec::new(),
             welcome: None,
         }
     }

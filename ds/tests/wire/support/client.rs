@@ -324,7 +324,7 @@ impl Client {
         }
     }
 
-    /// What honest clients put into the context of a new group.
+    /// What honest clients put into the context of a new group; a policy only where it is required.
     pub fn context(
         &self,
         service: &Service,
@@ -336,7 +336,7 @@ impl Client {
         if requires {
             context.push(required_capabilities());
         }
-        if kind == GroupKind::Group {
+        if kind == GroupKind::Group && requires {
             let policy = GroupPolicy::of_creator(opaque(leaf.user.as_slice()));
             context.push(policy_extension(&policy));
         }

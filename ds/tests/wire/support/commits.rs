@@ -148,6 +148,8 @@ pub struct Commit {
     pub commit: Vec<u8>,
     pub extensions: Vec<u8>,
     pub signature: Vec<u8>,
+    /// The whole GroupInfo.
+    pub group_info: Vec<u8>,
     pub welcome: Option<Welcome>,
 }
 
@@ -354,6 +356,7 @@ impl Client {
             commit: bundle.commit().tls_serialize_detached().unwrap(),
             extensions: info.extensions().tls_serialize_detached().unwrap(),
             signature: signature(info),
+            group_info: info.tls_serialize_detached().unwrap(),
             welcome: bundle.to_welcome_msg().map(|welcome| Welcome {
                 welcome: welcome.tls_serialize_detached().unwrap(),
                 join_key: export("join record"),

@@ -83,6 +83,20 @@ impl Store for Faulty {
         self.write(self.engine.create_group(group, receipt)).await
     }
 
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        self.write(
+            self.engine
+                .use_up_reservation(group, reservation_days, owner_tag, receipt),
+        )
+        .await
+    }
+
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         self.engine.reservation(at).await
     }

@@ -1,6 +1,6 @@
 //! What comes for a client: entries opened, Welcomes joined, commits merged.
 
-use crypto::keys::{JoinKey, Lookup as _, PayloadKey};
+use crypto::keys::{GroupLookup as _, JoinKey, PayloadKey};
 use crypto::queue::{StreamKey, open_payload};
 use crypto::sealing::{self, Place};
 use openmls::group::ProcessedWelcome;
@@ -232,7 +232,9 @@ impl Client {
         };
         let wrapper =
             sealing::open(&info_key, place, delivery.sealed_join_info.as_slice()).unwrap();
-        let record = self.join_record(service, &join_key).await;
+        let id = processed.unverified_group_info().group_id().as_slice();
+        let id = GroupId(id.try_into().unwrap());
+        let record = self.join_record(service, &id, &join_key).await;
         let tree =
             RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice()).unwrap();
         let mls = processed
@@ -273,8 +275,13 @@ impl Client {
         id
     }
 
-    pub async fn join_record(&self, service: &Service, join_key: &JoinKey) -> JoinRecordContent {
-        let lookup = join_key.lookup();
+    pub async fn join_record(
+        &self,
+        service: &Service,
+        id: &GroupId,
+        join_key: &JoinKey,
+    ) -> JoinRecordContent {
+        let lookup = join_key.lookup_in(id);
         let sealed: SealedRecord = service
             .call(
                 Operation::JoinRecord,

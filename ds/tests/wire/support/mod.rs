@@ -362,6 +362,29 @@ impl Service {
         problem
     }
 
+    /// A creation that must be refused, and must change nothing but its reservation, which a look at the tree uses up:
+    /// the problem, and whether it did. The same request again is answered alike.
+    pub async fn refused_creation(
+        &self,
+        key: &LeafKeyPair,
+        body: &impl Wire,
+    ) -> (ProblemType, bool) {
+        let request = Draft::by_key(self, Operation::CreateGroup, key, body).signed(key);
+        let before = self.store.transitions();
+        let problem = self.post(Operation::CreateGroup, &request).await.problem();
+        let after = self.store.transitions();
+        let used_up = after == before + 1;
+        if used_up {
+            assert_eq!(self.store.settled(), Some(after));
+        } else {
+            assert_eq!(after, before, "a refusal must change nothing");
+        }
+        let again = self.post(Operation::CreateGroup, &request).await;
+        assert_eq!(again.problem(), problem);
+        assert_eq!(self.store.transitions(), after);
+        (problem, used_up)
+    }
+
     /// Posts something that must be refused and must change nothing.
     pub async fn refused(&self, operation: Operation, request: &[u8]) -> ProblemType {
         let before = self.store.transitions();

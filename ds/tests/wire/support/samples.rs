@@ -5,7 +5,7 @@ mod members;
 pub use members::{join_proposal, join_proposal_of, newcomer_proposal};
 
 use crypto::connection::sign_handle_record;
-use crypto::keys::{ConnectionToken, JoinKey, Lookup as _};
+use crypto::keys::{ConnectionToken, GroupLookup as _, JoinKey, Lookup as _};
 use crypto::queue::seal_reference;
 use crypto::sign::LeafKeyPair;
 use protocol::codec::{WireSecret, opaque};
@@ -176,7 +176,7 @@ async fn member_samples(service: &Service) -> Vec<Sample> {
         Operation::SetRecoverySecret,
         recovery.encode(),
     );
-    let lookup = alice.recovery_secret(&id).lookup();
+    let lookup = alice.recovery_secret(&id).lookup_in(&id);
     let state_key = state_key();
     let message = SendMessageRequest {
         group_id: id,
@@ -196,7 +196,7 @@ async fn member_samples(service: &Service) -> Vec<Sample> {
             Operation::JoinRecord,
             fresh_key(),
             &JoinRecordRequest {
-                lookup: join_key.lookup(),
+                lookup: join_key.lookup_in(&id),
             },
         ),
         recovery,

@@ -26,6 +26,7 @@ pub struct Watched {
     put_back: Mutex<Option<Vec<u8>>>,
     interlude: Mutex<Option<Interlude>>,
     tree_interlude: Mutex<Option<Interlude>>,
+    queue_interlude: Mutex<Option<Interlude>>,
 }
 
 impl Watched {
@@ -40,6 +41,7 @@ impl Watched {
             put_back: Mutex::new(None),
             interlude: Mutex::new(None),
             tree_interlude: Mutex::new(None),
+            queue_interlude: Mutex::new(None),
         }
     }
 
@@ -79,6 +81,11 @@ impl Watched {
         *self.tree_interlude.lock().unwrap() = Some(Box::pin(interlude));
     }
 
+    /// Runs `interlude` when queue records have been read next, before they are used.
+    pub fn after_next_queues(&self, interlude: impl Future<Output = ()> + Send + 'static) {
+        *self.queue_interlude.lock().unwrap() = Some(Box::pin(interlude));
+    }
+
     /// Runs `interlude` right before the next transition of a group.
     pub fn before_next_group_transition(
         &self,
@@ -102,6 +109,17 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// A transition that spends and records, and does nothing else.
+    fn count_settled(&self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        let outcome = self.count(outcome);
+        if outcome.is_ok() {
+            self.settled.store(self.transitions(), Ordering::SeqCst);
+        }
+        outcome
+    }
+}
+
 #[async_trait]
 impl Store for Watched {
     async fn result(&self, at: DayRow) -> Result<Option<Vec<u8>>, StoreError> {
@@ -118,6 +136,19 @@ impl Store for Watched {
 
     async fn create_group(&self, group: NewGroup, receipt: Receipt) -> Result<(), StoreError> {
         self.count(self.engine.create_group(group, receipt).await)
+    }
+
+    async fn use_up_reservation(
+        &self,
+        group: Row,
+        reservation_days: Vec<u32>,
+        owner_tag: [u8; 32],
+        receipt: Receipt,
+    ) -> Result<(), StoreError> {
+        let used_up = self
+            .engine
+            .use_up_reservation(group, reservation_days, owner_tag, receipt);
+        self.count_settled(used_up.await)
     }
 
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
@@ -200,7 +231,12 @@ impl Store for Watched {
     }
 
     async fn queues(&self, rows: Vec<Row>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.engine.queues(rows).await
+        let records = self.engine.queues(rows).await;
+        let interlude = self.queue_interlude.lock().unwrap().take();
+        if let Some(interlude) = interlude {
+            interlude.await;
+        }
+        records
     }
 
     async fn replace_queue(
@@ -327,11 +363,7 @@ impl Store for Watched {
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
-        let outcome = self.count(self.engine.settle(receipt).await);
-        if outcome.is_ok() {
-            self.settled.store(self.transitions(), Ordering::SeqCst);
-        }
-        outcome
+        self.count_settled(self.engine.settle(receipt).await)
     }
 
     async fn expire(&self, before: ExpiryDays) -> Result<(), StoreError> {

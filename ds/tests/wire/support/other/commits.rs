@@ -90,6 +90,7 @@ impl OtherClient {
             commit: output.commit_message().to_bytes().unwrap(),
             extensions,
             signature,
+            group_info: Vec::new(),
             welcome: output.welcome_messages().first().map(|welcome| Welcome {
                 welcome: welcome.to_bytes().unwrap(),
                 join_key: export(&ahead, "join record"),

@@ -131,8 +131,13 @@ impl OtherClient {
         .unwrap();
         let join_key = exporter.export("join record");
         drop(exporters);
-        let record = self.kit.join_record(service, &JoinKey::new(join_key)).await;
         let leaf = self.invited.swap_remove(at);
+        let info = leaf.mls.examine_welcome_message(&message(welcome)).unwrap();
+        let id = GroupId(info.group_context().group_id.as_slice().try_into().unwrap());
+        let record = self
+            .kit
+            .join_record(service, &id, &JoinKey::new(join_key))
+            .await;
         let (mls, _) = leaf
             .mls
             .join_group(
@@ -149,7 +154,7 @@ impl OtherClient {
             .collect();
         let listed: Vec<u32> = record.leaves.iter().map(|leaf| leaf.leaf_index).collect();
         assert_eq!(members, listed);
-        let id = GroupId(mls.group_id().try_into().unwrap());
+        assert_eq!(mls.group_id(), id.0);
         let membership = OtherMembership {
             mls,
             key: leaf.key,
