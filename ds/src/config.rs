@@ -8,7 +8,7 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
-use crate::limits::{LARGEST_PAYLOAD, RequestLimits};
+use crate::limits::{LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, RequestLimits};
 use crate::tokens::AllowanceLimits;
 
 use crate::store::postgres::PostgresSettings;
@@ -110,6 +110,8 @@ pub struct LimitSettings {
     pub max_commit_bytes: usize,
     #[serde(deserialize_with = "payload_bytes")]
     pub max_welcome_bytes: usize,
+    #[serde(deserialize_with = "join_record_bytes")]
+    pub max_join_record_bytes: usize,
     pub max_group_info_bytes: usize,
     pub max_new_tree_bytes: usize,
     pub max_key_package_set_bytes: usize,
@@ -133,6 +135,7 @@ impl Default for LimitSettings {
             message_bytes,
             commit_bytes,
             welcome_bytes,
+            join_record_bytes,
             group_info_bytes,
             new_tree_bytes,
             key_package_set_bytes,
@@ -154,6 +157,7 @@ impl Default for LimitSettings {
             max_message_bytes: message_bytes,
             max_commit_bytes: commit_bytes,
             max_welcome_bytes: welcome_bytes,
+            max_join_record_bytes: join_record_bytes,
             max_group_info_bytes: group_info_bytes,
             max_new_tree_bytes: new_tree_bytes,
             max_key_package_set_bytes: key_package_set_bytes,
@@ -187,6 +191,7 @@ impl LimitSettings {
             message_bytes: self.max_message_bytes,
             commit_bytes: self.max_commit_bytes,
             welcome_bytes: self.max_welcome_bytes,
+            join_record_bytes: self.max_join_record_bytes,
             group_info_bytes: self.max_group_info_bytes,
             new_tree_bytes: self.max_new_tree_bytes,
             key_package_set_bytes: self.max_key_package_set_bytes,
@@ -199,14 +204,25 @@ impl LimitSettings {
     }
 }
 
-/// What goes into a queue must come out of it: through the gateway, which passes 2 MiB.
+/// What goes into a queue must come out of it, through the gateway.
 fn payload_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    at_most(LARGEST_PAYLOAD, deserializer)
+}
+
+fn join_record_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    at_most(LARGEST_JOIN_RECORD, deserializer)
+}
+
+fn at_most<'de, D: serde::Deserializer<'de>>(
+    largest: usize,
+    deserializer: D,
+) -> Result<usize, D::Error> {
     let bytes = usize::deserialize(deserializer)?;
-    if bytes <= LARGEST_PAYLOAD {
+    if bytes <= largest {
         Ok(bytes)
     } else {
         Err(serde::de::Error::custom(format_args!(
-            "at most {LARGEST_PAYLOAD} bytes can be delivered through a gateway"
+            "at most {largest} bytes can be delivered through a gateway"
         )))
     }
 }
@@ -292,6 +308,15 @@ mod tests {
             assert!(with(LARGEST_PAYLOAD).is_ok());
             assert!(with(LARGEST_PAYLOAD + 1).is_err());
         }
+        let with = |bytes: usize| {
+            let text = sample.replace(
+                "max_join_record_bytes = 3145728",
+                &format!("max_join_record_bytes = {bytes}"),
+            );
+            service::config::parse::<Config>(&text)
+        };
+        assert!(with(LARGEST_JOIN_RECORD - 1).is_ok());
+        assert!(with(LARGEST_JOIN_RECORD + 1).is_err());
     }
 
     #[test]

@@ -3,9 +3,12 @@
 
 use protocol::problem::ProblemType;
 
-/// Longest payload that can still be fetched: a gateway passes answers of 2 MiB, and padding to a
-/// Padmé size adds a few per cent.
+/// Longest payload that goes into a queue; padding to a Padmé size adds a few per cent.
 pub const LARGEST_PAYLOAD: usize = 3 * 512 * 1024;
+
+/// Longest join record: a gateway passes answers of 4 MiB, and the commits that follow fill in parent nodes
+/// before the next joiner asks for the tree.
+pub const LARGEST_JOIN_RECORD: usize = 3 * 1024 * 1024;
 
 /// See `sample.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct RequestLimits {
     pub commit_bytes: usize,
     /// A Welcome with its sealed join information.
     pub welcome_bytes: usize,
+    /// The tree and link keys that somebody who joins a group has to fetch: bounds the group.
+    pub join_record_bytes: usize,
     /// A GroupInfo, or the part of it that a committer sends.
     pub group_info_bytes: usize,
     /// The tree of a new group: one leaf.
@@ -40,6 +45,7 @@ impl Default for RequestLimits {
             message_bytes: 1024 * 1024,
             commit_bytes: 1024 * 1024,
             welcome_bytes: 1024 * 1024,
+            join_record_bytes: LARGEST_JOIN_RECORD,
             group_info_bytes: 16 * 1024,
             new_tree_bytes: 16 * 1024,
             key_package_set_bytes: 64 * 1024,

@@ -49,7 +49,7 @@ fn default_connect_seconds() -> u64 {
 }
 
 fn default_max_response_bytes() -> usize {
-    2 * 1024 * 1024 + 128 * 1024
+    4 * 1024 * 1024 + 128 * 1024
 }
 
 fn default_idle_connections() -> usize {

@@ -10,7 +10,7 @@ use openmls::prelude::{
 use openmls_rust_crypto::RustCrypto;
 use protocol::codec::opaque;
 use protocol::delivery::{Payload, WelcomeDelivery};
-use protocol::groups::{CommitAad, EpochAccepted, JoinRecordContent, WelcomeUpload};
+use protocol::groups::{CommitAad, EpochAccepted, JoinRecordContent};
 use protocol::ids::GroupId;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
@@ -27,6 +27,7 @@ use super::rules::{self, Case, Effect};
 use super::tree::{Fields, Tree};
 use super::{join, recipients, removals, several_threads, without_starving_others};
 use crate::error::DsError;
+use crate::limits::within;
 use crate::queues::deliver::{self, Origin, Prepared, Recipient};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
@@ -244,10 +245,11 @@ impl Attempt<'_> {
         }
         dropped_recovery_records.extend(roster.older_recovery_rows(service));
         let key = self.next_key.as_ref().unwrap_or(&self.key);
-        let join_record = self
-            .welcome
-            .map(|welcome| self.join_record(service, &next, tree, key, welcome))
-            .transpose()?;
+        let join_record = if added.is_empty() {
+            None
+        } else {
+            self.join_record(service, &next, tree, key)?
+        };
         if let Some((at, _)) = &join_record {
             next.join_records
                 .push(OpenJoinRecord::new(*at, added.clone(), key_packages_until));
@@ -340,35 +342,40 @@ impl Attempt<'_> {
         Ok((leaves, added_indices))
     }
 
+    /// What those who come in need of the new epoch, sealed for them if they have a Welcome. A group that
+    /// they could not fetch is not made.
     fn join_record(
         &self,
         service: &DeliveryService,
         next: &Roster<'_>,
         tree: &Tree,
         key: &StateKey,
-        welcome: &WelcomeUpload,
-    ) -> Result<(DayRow, Vec<u8>), DsError> {
-        let join_key = JoinKey::from(&welcome.join_key);
-        let lookup = join_key.lookup_in(&self.group_id);
+    ) -> Result<Option<(DayRow, Vec<u8>)>, DsError> {
         let content = JoinRecordContent {
             ratchet_tree: opaque(tree.ratchet_tree()?),
             state_key: key.to_wire(),
             leaves: join::link_keys(next),
         };
         let bytes = Zeroizing::new(content.encode());
+        within(bytes.len(), service.settings.limits.join_record_bytes)?;
+        let Some(welcome) = self.welcome else {
+            return Ok(None);
+        };
+        let join_key = JoinKey::from(&welcome.join_key);
+        let lookup = join_key.lookup_in(&self.group_id);
         let at = Place {
             table: "join_records",
             row: &lookup.0,
             part: "record",
         };
         let sealed = sealing::seal(join_key.expose(), at, &bytes)?;
-        Ok((
+        Ok(Some((
             DayRow {
                 day: day_of(self.now_ms),
                 row: service.rows().join_record(&lookup),
             },
             sealed,
-        ))
+        )))
     }
 
     pub(super) async fn carry_out<T>(

@@ -21,7 +21,7 @@ use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::DayRow;
 
-/// Bytes of an answer, unless its first entry alone is longer. A gateway passes 2 MiB; no payload is so
+/// Bytes of an answer, unless its first entry alone is longer. A gateway passes 4 MiB; no payload is so
 /// long that it would not fit into an answer of its own (`limits`).
 const RESPONSE_BYTES: usize = 768 * 1024;
 

@@ -26,7 +26,7 @@ on_every_engine! {
 }
 
 /// What a gateway passes at most, by default.
-const GATEWAY_BYTES: usize = 2 * 1024 * 1024;
+const GATEWAY_BYTES: usize = 4 * 1024 * 1024;
 /// What an answer with more than one entry keeps to.
 const ANSWER_BYTES: usize = 768 * 1024;
 
@@ -195,6 +195,42 @@ async fn a_group_has_no_more_members_than_its_bound_however_they_come() {
     bob.receive(&service).await;
     let plan = Plan::add([carol.invitee(&service)]);
     alice.commit(&service, &id, plan).await;
+}
+
+#[tokio::test]
+async fn nobody_is_added_to_a_group_whose_tree_could_not_be_fetched() {
+    let service = service_with(|limits| limits.join_record_bytes = 2000);
+    let (mut alice, mut bob, id) = pair(&service).await;
+    let mut refused = None;
+    for _ in 0..8 {
+        let invitee = Client::new(&service).await.invitee(&service);
+        let commit = alice.stage(&id, Plan::add([invitee]));
+        let request = alice.commit_request(&service, &commit);
+        let reply = service.post(commit.operation, &request).await;
+        if reply.status != 200 {
+            refused = Some(reply.problem());
+            alice.abandon(&id);
+            break;
+        }
+        alice.merge(&commit);
+    }
+    assert_eq!(refused, Some(ProblemType::LimitExceeded));
+    bob.receive(&service).await;
+    let mut carol = Client::new(&service).await;
+    let leaf = carol.leaf_of_user(&service, Flaw::None, &bob.user(&id));
+    let word = bob.authorize(&service, &id, AuthorizedJoin::Client, &leaf.signer.0);
+    let group = bob.group(&id);
+    let plan = JoinPlan::with(JoinPermit::Client(word), group.state_key, group.wrapper);
+    let join = carol.join_externally(&service, &id, leaf, plan).await;
+    assert_eq!(
+        service
+            .refused_at_cost(Operation::ExternalJoin, &join.signed(&service))
+            .await,
+        ProblemType::LimitExceeded
+    );
+    alice.commit(&service, &id, Plan::update()).await;
+    bob.receive(&service).await;
+    assert_eq!(alice.members(&id), bob.members(&id));
 }
 
 #[tokio::test]
