@@ -1,5 +1,6 @@
 //! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
 
+use base64::Engine as _;
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
@@ -34,7 +35,6 @@ struct User {
 }
 
 fn directory() -> Directory {
-    use base64::Engine as _;
     let key = crypto::hpke::HpkeKeyPair::from_seed(&crypto::secret::Secret::new([1; 32])).unwrap();
     let mut directory = crate::wallet::tests::directory(&[]);
     directory.domain = "d.example".into();
