@@ -216,7 +216,7 @@ async fn nobody_is_added_to_a_group_whose_tree_could_not_be_fetched() {
     }
     assert_eq!(refused, Some(ProblemType::LimitExceeded));
     bob.receive(&service).await;
-    let mut carol = Client::new(&service).await;
+    let carol = Client::new(&service).await;
     let leaf = carol.leaf_of_user(&service, Flaw::None, &bob.user(&id));
     let word = bob.authorize(&service, &id, AuthorizedJoin::Client, &leaf.signer.0);
     let group = bob.group(&id);
