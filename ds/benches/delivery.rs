@@ -151,23 +151,27 @@ fn bare_message(recipients: usize, rounds: usize) -> f64 {
     let content = [7; 600];
     let signature = key.sign("bench", &content);
     let mut times = Vec::new();
-    for round in 0..rounds {
+    for _ in 0..rounds {
         let start = Instant::now();
         crypto::sign::verify(&key.public(), "bench", &content, &signature).unwrap();
         let mut batch = rocksdb::WriteBatch::default();
-        let mut payload = vec![7; MESSAGE + 150];
-        aead::seal(&[1; 32], [0; 12], &[], &mut payload).unwrap();
-        batch.put(crypto::random::<20>().unwrap(), &payload);
-        for recipient in 0..recipients {
-            let mut entry = vec![u8::try_from((round + recipient) % 251).unwrap(); 41];
-            aead::seal(&[1; 32], [0; 12], &[], &mut entry).unwrap();
-            entry.resize(125, 0);
-            batch.put(crypto::random::<20>().unwrap(), &entry);
-        }
+        put_deliveries(&mut batch, vec![7; MESSAGE + 150], recipients);
         db.write_opt(batch, &options).unwrap();
         times.push(start.elapsed());
     }
     median(times)
+}
+
+/// A payload once, and a small entry for each recipient: one AEAD call and one row each.
+fn put_deliveries(batch: &mut rocksdb::WriteBatch, mut payload: Vec<u8>, recipients: usize) {
+    aead::seal(&[1; 32], [0; 12], &[], &mut payload).unwrap();
+    batch.put(crypto::random::<20>().unwrap(), &payload);
+    for recipient in 0..recipients {
+        let mut entry = vec![u8::try_from(recipient % 251).unwrap(); 41];
+        aead::seal(&[1; 32], [0; 12], &[], &mut entry).unwrap();
+        entry.resize(125, 0);
+        batch.put(crypto::random::<20>().unwrap(), &entry);
+    }
 }
 
 /// A group as the bare library keeps it: five fields as postcard, one synced write after each commit.
@@ -206,19 +210,25 @@ impl Bare {
             _directory: directory,
             id: openmls::prelude::GroupId::from_slice(&id.0),
         };
-        bare.store(storage);
+        bare.store(storage, &[], 0);
         bare
     }
 
-    fn store(&self, storage: Storage) {
+    /// One synced write of the group, and of the commit sealed for so many queues.
+    fn store(&self, storage: Storage, commit: &[u8], recipients: usize) {
         let bytes = postcard::to_stdvec(&storage.into_fields()).unwrap();
         let mut options = rocksdb::WriteOptions::default();
         options.set_sync(true);
-        self.db.put_opt(b"group", bytes, &options).unwrap();
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.put(b"group", bytes);
+        if recipients > 0 {
+            put_deliveries(&mut batch, commit.to_vec(), recipients);
+        }
+        self.db.write_opt(batch, &options).unwrap();
     }
 
-    /// Load, process, merge, store.
-    fn commit(&self, commit: &[u8]) -> Duration {
+    /// Load, process, merge, store; with recipients, its delivery in the same write.
+    fn commit(&self, commit: &[u8], recipients: usize) -> Duration {
         let start = Instant::now();
         let bytes = self.db.get(b"group").unwrap().unwrap();
         let storage = Storage::new(postcard::from_bytes::<Fields>(&bytes).unwrap());
@@ -233,7 +243,7 @@ impl Bare {
             panic!("not a commit");
         };
         group.merge_commit(&storage, *staged).unwrap();
-        self.store(storage);
+        self.store(storage, commit, recipients);
         start.elapsed()
     }
 }
@@ -241,8 +251,8 @@ impl Bare {
 async fn commits(n: usize) {
     let service = service();
     let (mut owner, id) = group_of(&service, n).await;
-    let bare_group = Bare::new(&owner, &id);
-    let (mut times, mut bare) = (Vec::new(), Vec::new());
+    let (bare_group, delivering) = (Bare::new(&owner, &id), Bare::new(&owner, &id));
+    let (mut times, mut bare, mut delivered) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0;
     let rounds = if n < 1000 { 60 } else { 20 };
     for round in 0..rounds {
@@ -253,18 +263,28 @@ async fn commits(n: usize) {
         let reply = service.post(Operation::UpdateClient, &request).await;
         let took = start.elapsed();
         assert_eq!(reply.status, 200);
-        let alone = bare_group.commit(&commit.commit);
+        let alone = bare_group.commit(&commit.commit, 0);
+        let with_deliveries = delivering.commit(&commit.commit, n);
         owner.merge(&commit);
         if round >= rounds / 5 {
             times.push(took);
             bare.push(alone);
+            delivered.push(with_deliveries);
         }
     }
+    let service = median(times);
     row(
         "commit",
         n,
-        median(times),
+        service,
         median(bare),
         &format!("load, process, merge, store durably; the commit has {bytes} bytes"),
+    );
+    row(
+        "commit",
+        n,
+        service,
+        median(delivered),
+        "load, process, merge; store with the sealed entries of n queues durably",
     );
 }
