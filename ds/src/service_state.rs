@@ -15,7 +15,7 @@ use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
 use crate::store::Store;
-use crate::tokens::{AllowanceLimits, Allowances, Challenge, IssuerKeys};
+use crate::tokens::{AllowanceLimits, Allowances, Challenge, InFlight, IssuerKeys};
 
 /// Everything that a request needs.
 pub struct DeliveryService {
@@ -30,6 +30,7 @@ pub struct DeliveryService {
     pub(crate) leaf_allowances: Allowances,
     pub(crate) queue_allowances: Allowances,
     pub(crate) settings: Settings,
+    pub(crate) tokens_in_flight: InFlight,
     issuer_keys: RwLock<Arc<IssuerKeys>>,
 }
 
@@ -80,6 +81,7 @@ impl DeliveryService {
             drained: Drained::default(),
             queue_allowances: Allowances::new(settings.queue_allowance),
             leaf_allowances: Allowances::new(settings.leaf_allowance),
+            tokens_in_flight: InFlight::default(),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
             store,
             keys,

@@ -116,6 +116,18 @@ impl IssuerKeys {
         self.keys.first().map_or(&[], |key| key.spki.as_slice())
     }
 
+    /// Without the keys of these ids.
+    ///
+    /// # Errors
+    /// [`IssuerKeyError::NoKey`] if none is left.
+    pub fn without(mut self, closed: &[[u8; 32]]) -> Result<Self, IssuerKeyError> {
+        self.keys.retain(|key| !closed.contains(&key.id));
+        if self.keys.is_empty() {
+            return Err(IssuerKeyError::NoKey);
+        }
+        Ok(self)
+    }
+
     /// The full ids of the accepted keys: a spent-set partition of any other key can be dropped.
     pub fn ids(&self) -> impl Iterator<Item = &[u8; 32]> {
         self.keys.iter().map(|key| &key.id)
