@@ -96,6 +96,7 @@ pub use error::{Error, Fault, IssuerError, LocalError, PeerError, Refusal, Usage
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::{GroupAccess, GroupSummary, Member};
+pub use key_config::KeyView;
 pub use profile::Endpoints;
 pub use request::sign;
 pub use transport::{Patience, Transport};

@@ -311,6 +311,7 @@ pub(crate) mod tests {
             prices: Prices {
                 reserve_group_id: 1,
                 publish_key_packages: 1,
+                key_package_sets_per_token: 0,
                 claim_key_package: 1,
                 register_handle: 1,
                 lookup_handle: 1,
@@ -318,6 +319,7 @@ pub(crate) mod tests {
                 create_queue: 1,
                 external_join: 1,
             },
+            allowances: None,
             clock_window_ms: 1,
             max_request_bytes: 1,
         }

@@ -71,13 +71,16 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         issuer_name: config.issuer.name.clone(),
         challenge: Challenge::new(&config.issuer.name, &config.issuer.origin)?,
         prices: config.prices,
-        leaf_allowance: config.leaf_allowance.limits(),
-        queue_allowance: config.queue_allowance.limits(),
+        leaf_allowance: config.allowances.share_of(config.allowances.leaf),
+        group_allowance: config.allowances.share_of(config.allowances.group),
+        queue_allowance: config.allowances.share_of(config.allowances.queue),
         retention_days: config.retention_days,
         inactivity_days: config.inactivity_days,
         self_check: config.self_check,
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
+        queue_limits: config.limits.queues().share_of(config.allowances.nodes),
+        load: config.limits.load(),
     };
     let service = Arc::new(DeliveryService::new(
         store,

@@ -28,5 +28,18 @@ pub use challenge::{Challenge, ChallengeError};
 pub use in_flight::InFlight;
 pub use verify::{IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
 
+/// For the metrics: tokens that have paid for something.
+pub fn count_redeemed(tokens: usize) {
+    if tokens > 0 {
+        metrics::counter!("ds_tokens_redeemed_total").increment(tokens as u64);
+    }
+}
+
+/// For the metrics: a request whose tokens were refused. `spent` is an attempt to spend one twice (or under a
+/// key that is closed).
+pub fn count_refused(reason: &'static str) {
+    metrics::counter!("ds_tokens_refused_total", "reason" => reason).increment(1);
+}
+
 /// Blind RSA, 2048 bits: publicly verifiable (RFC 9578 §8.2.2).
 pub const TOKEN_TYPE: u16 = 0x0002;

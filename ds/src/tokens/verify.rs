@@ -64,6 +64,19 @@ pub enum TokenError {
     PresentedTwice,
 }
 
+impl TokenError {
+    /// A name for the metrics.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownIssuerKey => "unknown_key",
+            Self::OtherChallenge => "other_challenge",
+            Self::InvalidAuthenticator => "invalid_signature",
+            Self::PresentedTwice => "twice_in_a_request",
+        }
+    }
+}
+
 /// Proof that the issuer signed this token for this service. It is worth what it pays for once: the
 /// store takes it by value, and spends it in the same transition as the effect.
 #[derive(PartialEq, Eq)]
