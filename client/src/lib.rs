@@ -68,6 +68,7 @@ mod groups;
 mod handles;
 mod home;
 mod inbox;
+pub mod issuance;
 mod key_config;
 mod key_packages;
 mod leaf;
