@@ -3,8 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use protocol::Operation;
-use protocol::directory::{Directory, Prices};
+use protocol::directory::Directory;
 use protocol::operation::DIRECTORY_PATH;
 
 use crate::Client;
@@ -65,21 +64,4 @@ impl Client {
         )?;
         Ok(directory)
     }
-}
-
-/// Tokens that a request costs; `claims` is how many users' KeyPackages it asks for.
-pub(crate) fn price(prices: &Prices, operation: Operation, claims: usize) -> usize {
-    usize::from(match operation {
-        Operation::ReserveGroupId => prices.reserve_group_id,
-        Operation::PublishKeyPackages => prices.publish_key_packages,
-        Operation::ClaimKeyPackages => {
-            return usize::from(prices.claim_key_package).saturating_mul(claims);
-        }
-        Operation::RegisterHandle => prices.register_handle,
-        Operation::LookupHandle => prices.lookup_handle,
-        Operation::RequestConnection => prices.request_connection,
-        Operation::CreateQueue => prices.create_queue,
-        Operation::ExternalJoin => prices.external_join,
-        _ => 0,
-    })
 }

@@ -2,6 +2,8 @@
 
 use protocol::problem::ProblemType;
 
+use crate::key_config::KeyView;
+
 /// Who has to act for the same call to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -35,6 +37,10 @@ pub enum Error {
     /// The delivery service, gateway or relay answered something that the protocol does not have.
     #[error("the answer of the service is not of this protocol: {0}")]
     Protocol(&'static str),
+    /// The relay shows key configurations of which none is known to somebody else who must know them: whoever
+    /// made them may be reading along. Nothing with a content was sent.
+    #[error("the relay shows another OHTTP key than {0}: nothing was sent")]
+    KeyConfigMismatch(KeyView),
     /// See [`IssuerError`].
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -292,7 +298,7 @@ impl Error {
                 ProblemType::Internal | ProblemType::Unavailable => Fault::Service,
                 _ => Fault::Caller,
             },
-            Self::Protocol(_) => Fault::Service,
+            Self::Protocol(_) | Self::KeyConfigMismatch(_) => Fault::Service,
             Self::Issuer(_) => Fault::Issuer,
             Self::Unreachable(_) => Fault::Network,
             Self::Local(_) => Fault::Local,
@@ -307,6 +313,7 @@ impl Error {
             Self::Peer(_) => "peer",
             Self::Refused(refusal) => refusal.problem.slug(),
             Self::Protocol(_) => "protocol",
+            Self::KeyConfigMismatch(_) => "key-config-mismatch",
             Self::Issuer(IssuerError::KeyMismatch) => "issuer-key-mismatch",
             Self::Issuer(_) => "issuer",
             Self::Unreachable(_) => "unreachable",

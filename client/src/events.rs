@@ -101,6 +101,11 @@ pub enum Event {
         /// By whom.
         by: String,
     },
+    /// More messages of a group waited for this client than the service keeps: the oldest are lost.
+    MessagesDropped {
+        /// Name of the group.
+        group: String,
+    },
     /// A commit could not be followed; a member must add this client again.
     GroupLost {
         /// Name of the group.

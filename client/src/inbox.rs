@@ -14,6 +14,7 @@ use crate::Client;
 use crate::connections;
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError};
+use crate::events::{self, Event};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
 
 /// What waits for a group that never comes is dropped after so long.
@@ -202,6 +203,10 @@ impl Client {
         let readable = u64::try_from(PAST_EPOCHS).unwrap_or(0);
         let outcome = match &item.payload {
             _ if group.status != Status::Active => Ok(None),
+            Payload::Dropped(_) => {
+                let name = group.display_name();
+                events::store(&transaction, &Event::MessagesDropped { group: name }).map(|()| None)
+            }
             Payload::Message(bytes) if age <= readable => {
                 process::message(&transaction, &self.profile, group, bytes.as_slice())
                     .map(|()| None)

@@ -10,17 +10,52 @@ const KEM: u16 = 0x0020;
 const SUITE: [u8; 4] = [0x00, 0x01, 0x00, 0x01];
 const PUBLIC_KEY: usize = 32;
 
-/// The encoding of the first configuration that has our suite, reduced to it.
-pub(crate) fn choose(mut list: &[u8]) -> Option<Vec<u8>> {
+/// The encodings of the configurations that have our suite, reduced to it, in their order. Of a list that
+/// breaks off, what stands before that.
+pub(crate) fn usable(mut list: &[u8]) -> Vec<Vec<u8>> {
+    let mut configs = Vec::new();
     while let Some((length, rest)) = list.split_first_chunk::<2>() {
         let length = usize::from(u16::from_be_bytes(*length));
-        let (config, next) = rest.split_at_checked(length)?;
-        if let Some(chosen) = reduce(config) {
-            return Some(chosen);
-        }
+        let Some((config, next)) = rest.split_at_checked(length) else {
+            break;
+        };
+        configs.extend(reduce(config));
         list = next;
     }
-    None
+    configs
+}
+
+/// Whose answer to the question what the gateway's key configurations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyView {
+    /// A mirror that is reached without the relay.
+    Mirror,
+    /// The gateway itself, asked through the relay under the key that the relay showed.
+    Gateway,
+}
+
+impl std::fmt::Display for KeyView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mirror => "an independent mirror",
+            Self::Gateway => "the gateway itself",
+        })
+    }
+}
+
+/// Keeps what another view has too. A view may have more or fewer than the relay (keys rotate, and caches
+/// hold them for a while), so what counts is that one is in all of them.
+pub(crate) fn agree(
+    candidates: &mut Vec<Vec<u8>>,
+    other: &[u8],
+    view: KeyView,
+) -> Result<(), KeyView> {
+    let other = usable(other);
+    candidates.retain(|config| other.contains(config));
+    if candidates.is_empty() {
+        return Err(view);
+    }
+    Ok(())
 }
 
 fn reduce(config: &[u8]) -> Option<Vec<u8>> {
@@ -59,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_configuration_with_our_suite_is_taken_and_others_do_not_disturb() {
+    fn configurations_with_our_suite_are_taken_in_order_and_others_do_not_disturb() {
         let unknown = [0x00, 0x77, 0x00, 0x78];
         let list = [
             config(1, 0x0010, &[SUITE]),
@@ -68,25 +103,64 @@ mod tests {
             config(4, KEM, &[SUITE]),
         ]
         .concat();
-        let chosen = choose(&list).unwrap();
-        assert_eq!(chosen.first(), Some(&3));
-        assert!(ohttp::ClientRequest::from_encoded_config(&chosen).is_ok());
+        let found = usable(&list);
+        let ids: Vec<_> = found.iter().map(|config| config.first()).collect();
+        assert_eq!(ids, [Some(&3), Some(&4)]);
+        let first = found.first().unwrap();
+        assert!(ohttp::ClientRequest::from_encoded_config(first).is_ok());
     }
 
     #[test]
     fn a_list_without_our_suite_or_a_truncated_one_gives_nothing() {
-        assert_eq!(choose(&[]), None);
-        assert_eq!(choose(&config(1, 0x0010, &[SUITE])), None);
+        assert!(usable(&[]).is_empty());
+        assert!(usable(&config(1, 0x0010, &[SUITE])).is_empty());
         let whole = config(1, KEM, &[SUITE]);
         for length in 0..whole.len() {
-            assert_eq!(choose(whole.get(..length).unwrap()), None);
+            assert!(usable(whole.get(..length).unwrap()).is_empty());
         }
+    }
+
+    fn list(keys: &[(u8, u8)]) -> Vec<u8> {
+        let configs = keys.iter().map(|(id, key)| {
+            let mut config = config(*id, KEM, &[SUITE]);
+            config.splice(5..5 + PUBLIC_KEY, [*key; PUBLIC_KEY]);
+            config
+        });
+        configs.flatten().collect()
+    }
+
+    #[test]
+    fn views_agree_on_a_key_that_is_in_all_of_them_also_amid_a_rotation() {
+        let (old, both, new) = (list(&[(1, 7)]), list(&[(2, 8), (1, 7)]), list(&[(2, 8)]));
+        let left = |relay: &[u8], other: &[u8]| {
+            let mut candidates = usable(relay);
+            agree(&mut candidates, other, KeyView::Mirror).map(|()| candidates)
+        };
+        for (relay, other, agreed) in [
+            (&both, &both, &both),
+            (&old, &both, &old),
+            (&both, &old, &old),
+            (&both, &new, &new),
+        ] {
+            assert_eq!(left(relay, other).unwrap(), usable(agreed));
+        }
+        assert_eq!(left(&old, &new), Err(KeyView::Mirror));
+    }
+
+    #[test]
+    fn another_key_under_the_same_id_is_another_configuration() {
+        let mut candidates = usable(&list(&[(1, 9)]));
+        let gateway = list(&[(1, 7), (2, 9)]);
+        assert_eq!(
+            agree(&mut candidates, &gateway, KeyView::Gateway),
+            Err(KeyView::Gateway)
+        );
     }
 
     proptest! {
         #[test]
         fn no_list_makes_the_choice_panic(list: Vec<u8>) {
-            let _ = choose(&list);
+            let _ = usable(&list);
         }
     }
 }

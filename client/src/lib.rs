@@ -68,6 +68,7 @@ mod groups;
 mod handles;
 mod home;
 mod inbox;
+pub mod issuance;
 mod key_config;
 mod key_packages;
 mod leaf;
@@ -96,6 +97,7 @@ pub use error::{Error, Fault, IssuerError, LocalError, PeerError, Refusal, Usage
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::{GroupAccess, GroupSummary, Member};
+pub use key_config::KeyView;
 pub use profile::Endpoints;
 pub use request::sign;
 pub use transport::{Patience, Transport};

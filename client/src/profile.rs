@@ -23,6 +23,10 @@ pub struct Endpoints {
     pub gateway: String,
     /// Where the gateway's key configurations are fetched from.
     pub ohttp_keys: String,
+    /// Where else they are shown, by somebody who is not the relay's operator; asked before a new key is
+    /// used. Each must answer.
+    #[serde(default)]
+    pub ohttp_key_mirrors: Vec<String>,
     /// The delivery service, as the gateway knows it; reached through relay and gateway only.
     pub ds: String,
     /// The token issuer; reached directly, since it knows the account anyway.
@@ -39,7 +43,11 @@ impl Endpoints {
             UsageError::InvalidStack("relay, gateway, ohttp_keys, ds and issuer are needed")
         })?;
         endpoints.ds_origin()?;
-        for url in [&endpoints.relay, &endpoints.ohttp_keys, &endpoints.issuer] {
+        let mirrors = endpoints.ohttp_key_mirrors.iter();
+        for url in [&endpoints.relay, &endpoints.ohttp_keys, &endpoints.issuer]
+            .into_iter()
+            .chain(mirrors)
+        {
             url.parse::<http::Uri>()
                 .ok()
                 .filter(|uri| uri.authority().is_some())
@@ -235,6 +243,7 @@ pub(crate) mod tests {
             relay: "http://127.0.0.1:1/".into(),
             gateway: "http://127.0.0.1:2".into(),
             ohttp_keys: "http://127.0.0.1:1/ohttp-keys".into(),
+            ohttp_key_mirrors: Vec::new(),
             ds: ds.into(),
             issuer: "http://127.0.0.1:4".into(),
         }

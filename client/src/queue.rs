@@ -123,9 +123,10 @@ fn open(key: &StreamKey, entry: &QueueEntry) -> Option<(EntryContent, Payload)> 
 
 /// Which group and epoch a payload is for, as far as it shows.
 fn address(payload: &Payload) -> Option<(Vec<u8>, u64)> {
-    let (Payload::Message(bytes) | Payload::Commit(bytes) | Payload::Proposal(bytes)) = payload
-    else {
-        return None;
+    let bytes = match payload {
+        Payload::Message(bytes) | Payload::Commit(bytes) | Payload::Proposal(bytes) => bytes,
+        Payload::Dropped(group) => return Some((group.0.to_vec(), 0)),
+        Payload::Welcome(_) | Payload::ConnectionRequest(_) => return None,
     };
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).ok()?;
     let message = message.try_into_protocol_message().ok()?;
@@ -180,6 +181,7 @@ mod tests {
             relay: "http://r/".into(),
             gateway: "http://g".into(),
             ohttp_keys: "http://r/k".into(),
+            ohttp_key_mirrors: Vec::new(),
             ds: "http://d".into(),
             issuer: "http://i".into(),
         };

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::database::key32;
-use crate::directory::price;
 use crate::error::{Error, LocalError, Refusal};
 use crate::wallet::{self, Token};
 
@@ -29,6 +28,8 @@ pub(crate) struct Envelope {
     pub(crate) request: Zeroizing<Vec<u8>>,
     pub(crate) timestamp_ms: u64,
     pub(crate) tokens: Vec<Token>,
+    /// What is sold by number: claims, sets to publish. Not kept: nothing that is has any.
+    pub(crate) units: usize,
 }
 
 impl Envelope {
@@ -47,6 +48,7 @@ impl Envelope {
             request: Zeroizing::default(),
             timestamp_ms: now_ms,
             tokens: Vec::new(),
+            units: 1,
         };
         envelope.sign(now_ms);
         envelope
@@ -201,6 +203,7 @@ impl Pending {
                 request: Zeroizing::new(request),
                 timestamp_ms: u64::try_from(timestamp_ms).unwrap_or(0),
                 tokens: tokens.chunks(TOKEN_LENGTH).map(<[u8]>::to_vec).collect(),
+                units: 1,
             },
             aad,
             contact: contact.map(Zeroizing::new),
@@ -221,24 +224,36 @@ impl Client {
         signer: impl Into<LeafKeyPair>,
         body: &impl Wire,
     ) -> Result<R, Error> {
+        self.call_for(operation, signer, body, 1).await
+    }
+
+    /// As [`Client::call`], for something that is sold by number.
+    pub(crate) async fn call_for<R: Wire>(
+        &mut self,
+        operation: Operation,
+        signer: impl Into<LeafKeyPair>,
+        body: &impl Wire,
+        units: usize,
+    ) -> Result<R, Error> {
         let signer = signer.into();
         let sender = Sender::Key(opaque(signer.public()));
-        self.call_as(operation, sender, signer, body.encode(), 0)
+        self.call_as(operation, sender, signer, body.encode(), units)
             .await
     }
 
-    /// As [`Client::call`], as any sender; `claims` goes into the price.
+    /// As [`Client::call`], as any sender; `units` go into the price.
     pub(crate) async fn call_as<R: Wire>(
         &mut self,
         operation: Operation,
         sender: Sender,
         signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
-        claims: usize,
+        units: usize,
     ) -> Result<R, Error> {
         let now = self.transport.time.now_unix_ms();
         let mut envelope = Envelope::new(operation, sender, signer, body, now);
-        let price = price(&self.directory().await?.prices, operation, claims);
+        envelope.units = units;
+        let price = self.directory().await?.prices.of(operation, units);
         envelope.tokens = self.take_tokens(price).await?;
         let sent = self.send(&mut envelope, None).await;
         wallet::discard(&self.db, &envelope.tokens)?;
@@ -293,7 +308,7 @@ impl Client {
                     wallet::discard(&self.db, &envelope.tokens)?;
                     // Keys or prices may have changed since the directory was fetched.
                     let prices = self.fetch_directory().await?.prices;
-                    let price = price(&prices, envelope.operation, envelope.tokens.len().max(1));
+                    let price = prices.of(envelope.operation, envelope.units);
                     envelope.tokens = self.take_tokens(price.max(1)).await?;
                 }
                 Refusal {

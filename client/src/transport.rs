@@ -12,11 +12,13 @@ use protocol::problem::ProblemType;
 
 use crate::clock::ServiceTime;
 use crate::error::{Error, LocalError, Refusal};
-use crate::key_config;
+use crate::key_config::{self, KeyView};
 use crate::profile::Endpoints;
 
 const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
+/// Where a gateway shows its key configurations inside the encapsulation (RFC 9540 §3).
+const GATEWAY_KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 /// No answer of ours is larger; more is not read.
 const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
@@ -154,11 +156,7 @@ impl Transport {
         let mut pause = Duration::from_millis(100);
         let (mut keys_renewed, mut date_learned) = (false, false);
         loop {
-            let date = httpdate::fmt_http_date(
-                UNIX_EPOCH
-                    .checked_add(Duration::from_millis(self.time.now_unix_ms()))
-                    .unwrap_or(UNIX_EPOCH),
-            );
+            let date = self.date();
             let reason = match self.attempt(&message(&date)).await {
                 Ok(content) => return Ok(content),
                 Err(Attempt::Failed(error)) => return Err(error),
@@ -191,7 +189,11 @@ impl Transport {
 
     async fn attempt(&mut self, message: &Message) -> Result<Vec<u8>, Attempt> {
         let config = self.current_key_config().await?;
-        let (encapsulated, response) = encapsulate(&config, message).map_err(Attempt::Failed)?;
+        self.attempt_under(&config, message).await
+    }
+
+    async fn attempt_under(&self, config: &[u8], message: &Message) -> Result<Vec<u8>, Attempt> {
+        let (encapsulated, response) = encapsulate(config, message).map_err(Attempt::Failed)?;
         let sent = self
             .http
             .post(&self.endpoints.relay)
@@ -219,22 +221,48 @@ impl Transport {
         if let Some(config) = &self.key_config {
             return Ok(config.clone());
         }
-        let unreachable = |_| Attempt::Again("the key configuration cannot be fetched");
-        let answer = self
-            .http
-            .get(&self.endpoints.ohttp_keys)
-            .send()
-            .await
-            .map_err(unreachable)?;
-        if answer.status().as_u16() != 200 {
-            return Err(Attempt::Again("the key configuration cannot be fetched"));
+        let shown = self.key_configs_at(&self.endpoints.ohttp_keys).await?;
+        let mut candidates = key_config::usable(&shown);
+        let mismatch = |view| Attempt::Failed(Error::KeyConfigMismatch(view));
+        for mirror in &self.endpoints.ohttp_key_mirrors {
+            let other = self.key_configs_at(mirror).await?;
+            key_config::agree(&mut candidates, &other, KeyView::Mirror).map_err(mismatch)?;
         }
-        let list = limited_body(answer, MAX_PROBLEM).await;
-        let config = key_config::choose(&list).ok_or(Attempt::Failed(Error::Protocol(
-            "no key configuration that can be used",
-        )))?;
+        let asked = candidates
+            .first()
+            .cloned()
+            .ok_or(Attempt::Failed(Error::Protocol(
+                "no key configuration that can be used",
+            )))?;
+        let own = self.key_configs_of_gateway(&asked).await?;
+        key_config::agree(&mut candidates, &own, KeyView::Gateway).map_err(mismatch)?;
+        let config = candidates.swap_remove(0);
         self.key_config = Some(config.clone());
         Ok(config)
+    }
+
+    /// A list of key configurations, fetched in the open.
+    async fn key_configs_at(&self, url: &str) -> Result<Vec<u8>, Attempt> {
+        const UNREACHABLE: Attempt = Attempt::Again("the key configurations cannot be fetched");
+        let answer = self.http.get(url).send().await.map_err(|_| UNREACHABLE)?;
+        if answer.status().as_u16() != 200 {
+            return Err(UNREACHABLE);
+        }
+        Ok(limited_body(answer, MAX_PROBLEM).await)
+    }
+
+    /// What the gateway says of itself: the one request that goes out under a key before the views of it
+    /// were compared. It says nothing but that somebody is there.
+    async fn key_configs_of_gateway(&self, config: &[u8]) -> Result<Vec<u8>, Attempt> {
+        let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
+        let date = self.date();
+        let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
+        self.attempt_under(config, &message).await
+    }
+
+    fn date(&self) -> String {
+        let now = Duration::from_millis(self.time.now_unix_ms());
+        httpdate::fmt_http_date(UNIX_EPOCH.checked_add(now).unwrap_or(UNIX_EPOCH))
     }
 }
 

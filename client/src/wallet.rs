@@ -3,20 +3,19 @@
 
 use std::time::Duration;
 
-use blind_rsa_signatures::reexports::rand;
 use privacypass::auth::authenticate::TokenChallenge;
-use privacypass::public_tokens::{PublicKey, TokenRequest, TokenResponse};
+use privacypass::public_tokens::PublicKey;
 use protocol::directory::Directory;
 use rusqlite::Connection;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use tls_codec::{Deserialize as _, Serialize as _};
 
 use crate::Client;
 use crate::database::begin;
 use crate::directory::decode_base64url;
-use crate::error::{Error, IssuerError, LocalError};
+use crate::error::{Error, IssuerError};
+use crate::issuance::PendingToken;
 
 /// Below this many tokens the wallet is filled up,
 pub(crate) const LOW: usize = 8;
@@ -164,11 +163,7 @@ impl Issuer {
         key: &PublicKey,
         challenge: &TokenChallenge,
     ) -> Result<Token, Error> {
-        let (request, state) = TokenRequest::new(&mut rand::rng(), key.clone(), challenge)
-            .map_err(|_| LocalError::Crypto(crypto::CryptoError::Backend))?;
-        let request = request
-            .tls_serialize_detached()
-            .map_err(|_| IssuerError::Answer)?;
+        let (request, pending) = PendingToken::request(key.clone(), challenge)?;
         // The issuer answers the same request alike and counts it once, so it can be repeated.
         let body = self
             .ask(|| {
@@ -179,15 +174,7 @@ impl Issuer {
                     .body(request.clone())
             })
             .await?;
-        let response =
-            TokenResponse::tls_deserialize_exact(&body).map_err(|_| IssuerError::Answer)?;
-        // Finalizing verifies the signature under the key that everybody gets.
-        let token = response
-            .issue_token(&state)
-            .map_err(|_| IssuerError::Answer)?;
-        token
-            .tls_serialize_detached()
-            .map_err(|_| IssuerError::Answer.into())
+        pending.finish(&body)
     }
 
     async fn ask(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Vec<u8>, Error> {
@@ -312,6 +299,7 @@ pub(crate) mod tests {
             prices: Prices {
                 reserve_group_id: 1,
                 publish_key_packages: 1,
+                key_package_sets_per_token: 0,
                 claim_key_package: 1,
                 register_handle: 1,
                 lookup_handle: 1,
@@ -319,6 +307,7 @@ pub(crate) mod tests {
                 create_queue: 1,
                 external_join: 1,
             },
+            allowances: None,
             clock_window_ms: 1,
             max_request_bytes: 1,
         }

@@ -149,6 +149,12 @@ impl RowKeys {
         self.row(11, &[&group.0, &leaf.to_be_bytes()])
     }
 
+    /// Names the token bucket of a whole group.
+    #[must_use]
+    pub fn group_allowance(&self, group: &GroupId) -> Row {
+        self.row(13, &[&group.0])
+    }
+
     /// Names a group in the list of those that a queue blocks: to nobody who has not both ids.
     #[must_use]
     pub fn blocked_group(&self, queue: &QueueId, group: &GroupId) -> Row {

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
-use crate::limits::{LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, RequestLimits};
+use crate::limits::{
+    LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, LoadLimits, QueueLimits, RequestLimits,
+};
 use crate::tokens::AllowanceLimits;
 
 use crate::store::postgres::PostgresSettings;
@@ -35,9 +37,7 @@ pub struct Config {
     #[serde(default = "default_prices")]
     pub prices: Prices,
     #[serde(default)]
-    pub leaf_allowance: AllowanceSettings,
-    #[serde(default = "default_queue_allowance")]
-    pub queue_allowance: AllowanceSettings,
+    pub allowances: AllowanceSettings,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: LimitSettings,
@@ -63,33 +63,51 @@ pub struct IssuerSettings {
     pub refresh_seconds: u64,
 }
 
-/// Token buckets: for each leaf in each group, and for the fetches of each queue.
+/// Token buckets: for each leaf in each group, for each group, and for the fetches of each queue.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AllowanceSettings {
+    pub nodes: u32,
+    pub leaf: BucketSettings,
+    pub group: BucketSettings,
+    pub queue: BucketSettings,
+}
+
+/// The buckets of one kind.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AllowanceSettings {
+pub struct BucketSettings {
     pub capacity: u32,
     pub refill_per_minute: u32,
+    #[serde(default = "default_max_buckets")]
     pub max_buckets: usize,
 }
 
 impl AllowanceSettings {
-    /// For the buckets.
+    /// This node's share of these buckets.
     #[must_use]
-    pub fn limits(&self) -> AllowanceLimits {
+    pub fn share_of(&self, buckets: BucketSettings) -> AllowanceLimits {
         AllowanceLimits {
-            capacity: self.capacity,
-            refill_per_minute: self.refill_per_minute,
-            max_buckets: self.max_buckets,
+            capacity: buckets.capacity,
+            refill_per_minute: buckets.refill_per_minute,
+            max_buckets: buckets.max_buckets,
+            nodes: self.nodes,
         }
     }
 }
 
 impl Default for AllowanceSettings {
     fn default() -> Self {
+        let buckets = |capacity, refill_per_minute| BucketSettings {
+            capacity,
+            refill_per_minute,
+            max_buckets: default_max_buckets(),
+        };
         Self {
-            capacity: 300,
-            refill_per_minute: 60,
-            max_buckets: 1_000_000,
+            nodes: 1,
+            leaf: buckets(300, 60),
+            group: buckets(6000, 1200),
+            queue: buckets(600, 120),
         }
     }
 }
@@ -120,6 +138,10 @@ pub struct LimitSettings {
     pub max_proposals: usize,
     pub max_pending_proposals: usize,
     pub max_authorization_days: u32,
+    pub max_queue_entries: usize,
+    pub max_queue_entries_of_group: usize,
+    pub max_concurrent_requests: usize,
+    pub max_requests_per_second: u32,
 }
 
 impl Default for LimitSettings {
@@ -145,6 +167,14 @@ impl Default for LimitSettings {
             pending_proposals,
             authorization_days,
         } = RequestLimits::default();
+        let QueueLimits {
+            entries,
+            entries_of_group,
+        } = QueueLimits::default();
+        let LoadLimits {
+            concurrent_requests,
+            requests_per_second,
+        } = LoadLimits::default();
         Self {
             // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
             max_body_bytes: 2 * 1024 * 1024,
@@ -166,6 +196,10 @@ impl Default for LimitSettings {
             max_proposals: proposals,
             max_pending_proposals: pending_proposals,
             max_authorization_days: authorization_days,
+            max_queue_entries: entries,
+            max_queue_entries_of_group: entries_of_group,
+            max_concurrent_requests: concurrent_requests,
+            max_requests_per_second: requests_per_second,
         }
     }
 }
@@ -181,6 +215,24 @@ impl LimitSettings {
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
             max_connections: self.max_connections,
+        }
+    }
+
+    /// For what waits in queues, of all nodes together.
+    #[must_use]
+    pub fn queues(&self) -> QueueLimits {
+        QueueLimits {
+            entries: self.max_queue_entries,
+            entries_of_group: self.max_queue_entries_of_group,
+        }
+    }
+
+    /// For what this process does at once.
+    #[must_use]
+    pub fn load(&self) -> LoadLimits {
+        LoadLimits {
+            concurrent_requests: self.max_concurrent_requests,
+            requests_per_second: self.max_requests_per_second,
         }
     }
 
@@ -247,12 +299,8 @@ impl ServiceConfig for Config {
     }
 }
 
-fn default_queue_allowance() -> AllowanceSettings {
-    AllowanceSettings {
-        capacity: 600,
-        refill_per_minute: 120,
-        max_buckets: 1_000_000,
-    }
+fn default_max_buckets() -> usize {
+    1_000_000
 }
 
 fn default_retention_days() -> u32 {
@@ -271,6 +319,7 @@ fn default_prices() -> Prices {
     Prices {
         reserve_group_id: 1,
         publish_key_packages: 1,
+        key_package_sets_per_token: 64,
         claim_key_package: 1,
         register_handle: 1,
         lookup_handle: 1,
@@ -290,6 +339,16 @@ mod tests {
         let config: Config = service::config::parse(include_str!("../sample.toml")).unwrap();
         assert_eq!(config.prices, default_prices());
         assert_eq!(config.limits.request(), RequestLimits::default());
+        assert_eq!(config.limits.queues(), QueueLimits::default());
+        assert_eq!(config.limits.load(), LoadLimits::default());
+        let (shown, default) = (config.allowances, AllowanceSettings::default());
+        for of in [
+            |a: &AllowanceSettings| a.leaf,
+            |a: &AllowanceSettings| a.group,
+            |a: &AllowanceSettings| a.queue,
+        ] {
+            assert_eq!(shown.share_of(of(&shown)), default.share_of(of(&default)));
+        }
         assert_eq!(
             config.limits.max_body_bytes,
             LimitSettings::default().max_body_bytes

@@ -29,6 +29,12 @@ pub enum DsError {
         /// When something flows back, if it does.
         retry_after_ms: Option<u64>,
     },
+    /// More than this process takes at once.
+    #[error("busy")]
+    Busy {
+        /// When to come again.
+        retry_after_ms: u64,
+    },
     /// Not a refusal: the request was carried out before; this is its recorded response.
     #[error("carried out before")]
     AlreadyDone(Vec<u8>),

@@ -11,6 +11,7 @@ pub mod http;
 pub mod issuer_directory;
 pub mod key_packages;
 pub mod limits;
+pub mod load;
 pub mod queues;
 pub mod request;
 pub mod results;

@@ -58,6 +58,58 @@ impl Default for RequestLimits {
     }
 }
 
+/// How much may wait in a queue, as far as one process knows: application messages that it has put there
+/// since its incarnation of that day began. Handshakes don't count and are never dropped for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Of all groups together.
+    pub entries: usize,
+    /// Of one group.
+    pub entries_of_group: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            entries: 20_000,
+            entries_of_group: 5_000,
+        }
+    }
+}
+
+impl QueueLimits {
+    /// The share of one of so many nodes; at least one entry.
+    #[must_use]
+    pub fn share_of(self, nodes: u32) -> Self {
+        let share = |entries: usize| {
+            let nodes = usize::try_from(nodes.max(1)).unwrap_or(usize::MAX);
+            entries.div_ceil(nodes).max(1)
+        };
+        Self {
+            entries: share(self.entries),
+            entries_of_group: share(self.entries_of_group),
+        }
+    }
+}
+
+/// How much one process does at once, whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimits {
+    /// Requests that are worked on at the same time; waiting for a queue is no work.
+    pub concurrent_requests: usize,
+    /// Requests a second, of which as many may come at once; 0 for any number.
+    pub requests_per_second: u32,
+}
+
+impl Default for LoadLimits {
+    fn default() -> Self {
+        Self {
+            concurrent_requests: 1024,
+            requests_per_second: 0,
+        }
+    }
+}
+
 /// Checks a length against its bound.
 ///
 /// # Errors

@@ -1,5 +1,8 @@
 //! From bytes to a request that may be acted on: version, operation, clock, signature, tokens.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Bytes;
 use crypto::rows::Row;
 use crypto::sign;
@@ -12,7 +15,7 @@ use crate::error::DsError;
 use crate::results::RequestDigest;
 use crate::service_state::DeliveryService;
 use crate::store::{DayRow, Receipt, ResultRecord, Spend};
-use crate::tokens::VerifiedToken;
+use crate::tokens::{self, VerifiedToken};
 
 /// A request of which the bytes are decoded and the envelope is in order. A leaf's signature is
 /// still to be checked against the roster: [`Request::authenticate_leaf`].
@@ -26,6 +29,7 @@ pub struct Request<T> {
     signed_bytes: Bytes,
     digest: RequestDigest,
     tokens: Vec<VerifiedToken>,
+    spent: Arc<AtomicUsize>,
 }
 
 /// An Ed25519 public key whose signature over this request was verified.
@@ -110,11 +114,19 @@ impl Envelope {
             signed_bytes: self.signed_bytes,
             digest: self.digest,
             tokens,
+            spent: Arc::default(),
         })
     }
 }
 
 impl<T> Request<T> {
+    /// How many tokens the transition of this request spends, known once it was made ready. For whoever counts
+    /// when it has happened.
+    #[must_use]
+    pub fn spent(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.spent)
+    }
+
     /// The signing key of an operation that a key signs; its signature is verified.
     ///
     /// # Errors
@@ -212,6 +224,7 @@ impl<T> Request<T> {
 
     fn spends(&self, service: &DeliveryService, price: usize) -> Result<Vec<Spend>, DsError> {
         let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
+        self.spent.store(price, Ordering::Relaxed);
         Ok(paid
             .iter()
             .map(|token| Spend {
@@ -280,7 +293,9 @@ impl<T> Request<T> {
     ) -> Result<(), DsError> {
         let spends = self.spends(service, price)?;
         let receipt = self.receipt_with(service, spends, self.digest.seal_refusal(problem)?);
-        Ok(service.store.settle(receipt).await?)
+        service.store.settle(receipt).await?;
+        tokens::count_redeemed(price);
+        Ok(())
     }
 
     /// As [`Request::require_tokens`], before work that costs more than to look whether the tokens are

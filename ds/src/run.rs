@@ -17,7 +17,7 @@ use crate::service_state::{DeliveryService, Settings};
 use crate::store::{
     ExpiryDays, Store, StoreError, memory::Memory, postgres::Postgres, rocks::Rocks,
 };
-use crate::tokens::{Challenge, IssuerKeys, RetiredKeys};
+use crate::tokens::{Challenge, IssuerKeys, retired};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,19 +62,25 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         .no_proxy()
         .build()
         .map_err(IssuerDirectoryError::Unreachable)?;
-    let issuer_keys = first_issuer_keys(&client, &config, &process).await?;
+    let issuer_keys = first_issuer_keys(&client, &config, &process)
+        .await?
+        .without(&retired::closed(&*store).await?)
+        .map_err(IssuerDirectoryError::Keys)?;
     let settings = Settings {
         domain: config.domain.clone(),
         issuer_name: config.issuer.name.clone(),
         challenge: Challenge::new(&config.issuer.name, &config.issuer.origin)?,
         prices: config.prices,
-        leaf_allowance: config.leaf_allowance.limits(),
-        queue_allowance: config.queue_allowance.limits(),
+        leaf_allowance: config.allowances.share_of(config.allowances.leaf),
+        group_allowance: config.allowances.share_of(config.allowances.group),
+        queue_allowance: config.allowances.share_of(config.allowances.queue),
         retention_days: config.retention_days,
         inactivity_days: config.inactivity_days,
         self_check: config.self_check,
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
+        queue_limits: config.limits.queues().share_of(config.allowances.nodes),
+        load: config.limits.load(),
     };
     let service = Arc::new(DeliveryService::new(
         store,
@@ -168,23 +174,40 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
-    let mut retired = RetiredKeys::default();
     refresh.tick().await;
     loop {
         tokio::select! {
             _ = refresh.tick() => match issuer_directory::fetch(&client, &config.issuer.directory).await {
-                Ok(keys) => service.accept_issuer_keys(keys),
+                Ok(keys) => accept(&service, keys).await,
                 Err(error) => tracing::warn!(%error, "the issuer's keys were not refreshed"),
             },
             _ = expiry.tick() => {
                 if let Err(error) = expire(&service).await {
                     tracing::error!(%error, "expiry failed");
                 }
-                if let Err(error) = retired.drop_expired(&service).await {
+                if let Err(error) = retired::drop_expired(&service).await {
                     tracing::error!(%error, "spent-sets of retired keys were not dropped");
                 }
             }
         }
+    }
+}
+
+/// Accepts what the issuer shows, except keys whose spent-set was dropped.
+async fn accept(service: &DeliveryService, keys: IssuerKeys) {
+    let closed = match retired::closed(&*service.store).await {
+        Ok(closed) => closed,
+        Err(error) => {
+            tracing::error!(%error, "the issuer's keys were not refreshed");
+            return;
+        }
+    };
+    if keys.ids().any(|id| closed.contains(id)) {
+        tracing::error!("the issuer shows a key again that was gone: its tokens are refused");
+    }
+    match keys.without(&closed) {
+        Ok(keys) => service.accept_issuer_keys(keys),
+        Err(error) => tracing::error!(%error, "the issuer's keys were not refreshed"),
     }
 }
 

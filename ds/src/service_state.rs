@@ -9,13 +9,14 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::error::DsError;
-use crate::limits::RequestLimits;
+use crate::limits::{LoadLimits, QueueLimits, RequestLimits};
+use crate::load::Load;
 use crate::queues::drained::Drained;
 use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
 use crate::store::Store;
-use crate::tokens::{AllowanceLimits, Allowances, Challenge, IssuerKeys};
+use crate::tokens::{AllowanceLimits, Allowances, Challenge, InFlight, IssuerKeys};
 
 /// Everything that a request needs.
 pub struct DeliveryService {
@@ -28,8 +29,11 @@ pub struct DeliveryService {
     pub(crate) sequence: Sequence,
     pub(crate) drained: Drained,
     pub(crate) leaf_allowances: Allowances,
+    pub(crate) group_allowances: Allowances,
     pub(crate) queue_allowances: Allowances,
+    pub(crate) load: Load,
     pub(crate) settings: Settings,
+    pub(crate) tokens_in_flight: InFlight,
     issuer_keys: RwLock<Arc<IssuerKeys>>,
 }
 
@@ -46,6 +50,8 @@ pub struct Settings {
     pub prices: Prices,
     /// Per leaf and group.
     pub leaf_allowance: AllowanceLimits,
+    /// Per group, of all its leaves together.
+    pub group_allowance: AllowanceLimits,
     /// Of fetches, per queue.
     pub queue_allowance: AllowanceLimits,
     /// Days that queue entries and join records are kept.
@@ -58,6 +64,10 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// Of the parts of a request.
     pub limits: RequestLimits,
+    /// Of what waits in a queue: this node's share.
+    pub queue_limits: QueueLimits,
+    /// Of what this process does at once.
+    pub load: LoadLimits,
 }
 
 impl DeliveryService {
@@ -79,7 +89,10 @@ impl DeliveryService {
             sequence: Sequence::default(),
             drained: Drained::default(),
             queue_allowances: Allowances::new(settings.queue_allowance),
+            group_allowances: Allowances::new(settings.group_allowance),
+            load: Load::new(settings.load),
             leaf_allowances: Allowances::new(settings.leaf_allowance),
+            tokens_in_flight: InFlight::default(),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
             store,
             keys,

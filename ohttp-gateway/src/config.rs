@@ -27,6 +27,10 @@ pub struct Config {
     pub keys: Vec<KeySettings>,
     pub targets: Vec<TargetSettings>,
     #[serde(default)]
+    pub relays: Vec<RelaySettings>,
+    #[serde(default)]
+    pub relay_limit: RelayLimit,
+    #[serde(default)]
     pub replay: ReplaySettings,
     pub service: ServiceSettings,
     #[serde(default)]
@@ -50,6 +54,25 @@ pub struct TargetSettings {
     pub methods: Vec<String>,
     pub path_prefix: String,
     pub forward_to: String,
+}
+
+/// A relay that may send requests.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelaySettings {
+    pub secret_file: PathBuf,
+    /// In place of the limit for every relay.
+    #[serde(default)]
+    pub limit: Option<RelayLimit>,
+}
+
+/// How many requests a relay may send; 0 a second for any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayLimit {
+    pub requests_per_second: u32,
+    /// As many may come at once.
+    pub burst: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,6 +139,8 @@ mod tests {
         let defaults = ReplaySettings::default();
         assert_eq!(config.replay.window_seconds, defaults.window_seconds);
         assert_eq!(config.replay.max_entries, defaults.max_entries);
+        assert!(config.relays.is_empty());
+        assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());
         assert_eq!(
             config.limits.max_body_bytes,

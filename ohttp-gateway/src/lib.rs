@@ -6,6 +6,7 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
+//! | `GET /.well-known/ohttp-gateway` inside an encapsulated request, at any listed target | the same |
 //! | `GET /ohttp-keys`, `GET /.well-known/ohttp-gateway` (RFC 9540) | the key configurations |
 //!
 //! The order of checks is: media type and size, decapsulation, replay, form of the binary HTTP
@@ -17,6 +18,7 @@ mod config;
 mod date;
 mod keys;
 pub mod problems;
+mod relays;
 mod replay;
 mod targets;
 mod upstream;
@@ -29,7 +31,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::gateway_auth::GatewaySecret;
 use service::http::RequestBody;
 use service::secret_file::SecretFileError;
@@ -37,15 +39,18 @@ use service::start::Process;
 use service::{Problem, SharedClock, Shutdown};
 
 use binary_http::{InnerRequest, InnerResponse};
-pub use config::{Config, KeySettings, ReplaySettings, TargetSettings};
+pub use config::{Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, TargetSettings};
 use keys::KeyRing;
 use problems::{Failure, Refusal};
+use relays::Relays;
 use targets::Targets;
 use upstream::Upstream;
 
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
+/// RFC 9540 §3.
+const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
 /// Why a gateway could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,7 @@ struct Gateway {
     key_cache_control: HeaderValue,
     targets: Targets,
     upstream: Upstream,
+    relays: Relays,
     replay: ReplaySettings,
     clock: SharedClock,
     shutdown: Shutdown,
@@ -105,6 +111,7 @@ pub fn router(
             .unwrap_or_else(|_| HeaderValue::from_static("no-store")),
         targets: Targets::new(&config.targets)?,
         upstream: Upstream::new(config, secret.header_value())?,
+        relays: Relays::load(&config.relays, config.relay_limit)?,
         replay: config.replay.clone(),
         clock,
         shutdown,
@@ -113,7 +120,7 @@ pub fn router(
     Ok(service::http::router()
         .route("/", post(encapsulated_request))
         .route("/ohttp-keys", get(key_configs))
-        .route("/.well-known/ohttp-gateway", get(key_configs))
+        .route(KEYS_PATH, get(key_configs))
         .with_state(gateway))
 }
 
@@ -142,6 +149,10 @@ async fn encapsulated_request(
     headers: HeaderMap,
     body: Result<RequestBody, Problem>,
 ) -> Response {
+    let now_unix_ms = gateway.clock.now_unix_ms();
+    if let Err(refusal) = gateway.relays.admit(&headers, now_unix_ms) {
+        return refuse(refusal);
+    }
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
         return refuse(Refusal::MediaType);
@@ -192,8 +203,27 @@ impl Gateway {
     async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
         let request = InnerRequest::decode(opened).map_err(|_| Failure::Malformed)?;
         self.check_date(&request)?;
+        if request.method == Method::GET
+            && request.path == KEYS_PATH
+            && self.targets.lists_origin_of(&request)
+        {
+            return Ok(self.own_key_configs());
+        }
         let url = self.targets.locate(&request)?;
         self.upstream.forward(request, url).await
+    }
+
+    /// The same that everybody gets in the open. A client that was handed another key by its relay, and
+    /// asks under it, sees the difference, unless the relay forges this answer too.
+    fn own_key_configs(&self) -> InnerResponse {
+        let mut fields = HeaderMap::new();
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        InnerResponse {
+            status: StatusCode::OK,
+            fields,
+            content: self.keys.published(),
+        }
     }
 
     fn check_date(&self, request: &InnerRequest) -> Result<(), Failure> {

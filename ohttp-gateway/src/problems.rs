@@ -4,8 +4,8 @@
 //! relay sees it. After it, a [`Failure`] is encapsulated like any other response, and the relay
 //! sees none of it.
 
-use http::StatusCode;
-use http::header::DATE;
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use service::Problem;
 
 use crate::date;
@@ -28,6 +28,12 @@ pub(crate) enum Refusal {
     /// Unknown key id, unknown suite, or not encapsulated to our key.
     Key,
     Replayed,
+    /// Not from a relay that is listed.
+    Relay,
+    /// The relay has sent more than it may.
+    TooMany {
+        retry_after_s: u64,
+    },
 }
 
 impl Refusal {
@@ -37,6 +43,8 @@ impl Refusal {
             Self::Truncated => "truncated",
             Self::Key => "key",
             Self::Replayed => "replayed",
+            Self::Relay => "unknown_relay",
+            Self::TooMany { .. } => "relay_limit",
         }
     }
 
@@ -54,6 +62,9 @@ impl Refusal {
                 REPLAY_PROBLEM,
                 "The encapsulated request was received before",
             ),
+            Self::Relay => Problem::plain(StatusCode::FORBIDDEN),
+            Self::TooMany { retry_after_s } => Problem::plain(StatusCode::TOO_MANY_REQUESTS)
+                .with_header(RETRY_AFTER, HeaderValue::from(retry_after_s)),
         }
     }
 }
@@ -118,6 +129,8 @@ mod tests {
             Refusal::Truncated.problem(),
             Refusal::Key.problem(),
             Refusal::Replayed.problem(),
+            Refusal::Relay.problem(),
+            Refusal::TooMany { retry_after_s: 1 }.problem(),
             Failure::Malformed.problem(),
             Failure::Date { now_unix_ms: 1 }.problem(),
             Failure::TargetNotAllowed.problem(),

@@ -27,6 +27,11 @@ impl Targets {
             .map(Self)
     }
 
+    /// Whether `request` is for the origin of a listed target, whatever its path.
+    pub(crate) fn lists_origin_of(&self, request: &InnerRequest) -> bool {
+        self.0.iter().any(|target| target.is_at_origin_of(request))
+    }
+
     /// Where `request` goes, if it may go anywhere.
     pub(crate) fn locate(&self, request: &InnerRequest) -> Result<Url, Failure> {
         for target in self.0.iter().filter(|target| target.matches(request)) {
@@ -66,10 +71,14 @@ impl Target {
     }
 
     fn matches(&self, request: &InnerRequest) -> bool {
-        request.scheme.eq_ignore_ascii_case(&self.scheme)
-            && request.authority.eq_ignore_ascii_case(&self.authority)
+        self.is_at_origin_of(request)
             && self.methods.contains(&request.method)
             && self.covers(&request.path)
+    }
+
+    fn is_at_origin_of(&self, request: &InnerRequest) -> bool {
+        request.scheme.eq_ignore_ascii_case(&self.scheme)
+            && request.authority.eq_ignore_ascii_case(&self.authority)
     }
 
     /// A prefix ends where a segment ends: `/v1` covers `/v1` and `/v1/x`, not `/v10`.

@@ -1,6 +1,7 @@
 //! The relay's configuration file.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,6 +15,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The gateway's base URL.
     pub gateway: String,
+    /// Where the gateway knows its relays by a secret: the file with ours.
+    #[serde(default)]
+    pub relay_secret_file: Option<PathBuf>,
     #[serde(default = "default_forward_seconds")]
     pub forward_seconds: u64,
     #[serde(default = "default_connect_seconds")]

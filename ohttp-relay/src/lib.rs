@@ -44,6 +44,8 @@ pub enum RelayError {
     GatewayUrl,
     #[error("the HTTP client cannot be set up")]
     Client,
+    #[error("the relay's secret cannot be used")]
+    Secret(#[from] service::secret_file::SecretFileError),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use reqwest::{Client, Response, Url};
+use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
 use service::problem::PROBLEM_JSON;
 
 use crate::config::Config;
@@ -59,10 +60,21 @@ impl Upstream {
         let keys = gateway
             .join("ohttp-keys")
             .map_err(|_| RelayError::GatewayUrl)?;
+        let secret = config
+            .relay_secret_file
+            .as_deref()
+            .map(GatewaySecret::load_or_create)
+            .transpose()?;
+        // The same for every client.
+        let own_headers = secret
+            .iter()
+            .map(|secret| (RELAY_AUTHORIZATION, secret.header_value()))
+            .collect();
         // No user agent, no cookies, no proxy from the environment, no referer: the gateway gets
         // the same header set for every client.
         let client = Client::builder()
             .http1_only()
+            .default_headers(own_headers)
             .no_proxy()
             .referer(false)
             .redirect(reqwest::redirect::Policy::none())

@@ -20,6 +20,9 @@ pub struct Config {
     pub request_uri: String,
     #[serde(default = "default_directory_max_age_seconds")]
     pub directory_max_age_seconds: u32,
+    /// The base URL of an OHTTP gateway whose key configurations are mirrored.
+    #[serde(default)]
+    pub ohttp_gateway: Option<String>,
     pub accounts: AccountSettings,
     pub service: ServiceSettings,
     #[serde(default = "default_limits")]

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `GET /.well-known/private-token-issuer-directory` | the token keys: `application/private-token-issuer-directory` (RFC 9578 §4) |
 //! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
+//! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
 //!
 //! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA (Ed25519), with `sub`
 //! the account, `exp` a time to come, and `iss` and `aud` as configured. One request gets one
@@ -42,6 +43,7 @@ pub mod accounts;
 mod config;
 pub mod http;
 pub mod issuance;
+pub mod key_mirror;
 mod problem;
 pub mod rsa;
 pub mod store;
@@ -76,6 +78,8 @@ pub enum IssuerError {
     #[error("account-hash.key cannot be used")]
     AccountHashKey(#[source] SecretFileError),
     #[error(transparent)]
+    KeyMirror(#[from] key_mirror::KeyMirrorError),
+    #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
 
@@ -84,10 +88,11 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     if config.request_uri.parse::<::http::Uri>().is_err() {
         return Err(IssuerError::RequestUri);
     }
+    let clock = process.clock;
     let accounts = AccountVerifier::new(&config.accounts)?;
     // The database comes first: its lock keeps a second process from making keys of its own.
     let store = Arc::new(RocksStore::open(&config.data_directory)?);
-    let now_unix_s = process.clock.now_unix_ms() / 1000;
+    let now_unix_s = clock.now_unix_ms() / 1000;
     let keys = TokenKeys::load_or_create(&config.key_directory, now_unix_s)?;
     let hash_key = secret_file::load_or_create(
         &config.key_directory.join("account-hash.key"),
@@ -99,7 +104,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         hasher: AccountHasher::new(&hash_key),
         keys,
         store,
-        clock: process.clock,
+        clock: Arc::clone(&clock),
         tokens_per_account_per_day: config.tokens_per_account_per_day,
     }));
     let router = http::router(
@@ -107,6 +112,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         &config.request_uri,
         config.directory_max_age_seconds,
     );
+    let router = match &config.ohttp_gateway {
+        Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
+        None => router,
+    };
     let listener = service::http::bind(config.listen).await?;
     let forgetting = tokio::spawn(forget_past_days(issuer));
     process.readiness.ready();

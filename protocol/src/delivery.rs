@@ -3,6 +3,7 @@
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
+use crate::ids::GroupId;
 
 /// Content of an entry: of one uniform size, whatever it announces.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -30,6 +31,8 @@ pub enum PayloadKind {
     ConnectionRequest = 4,
     /// [`Payload::Proposal`].
     Proposal = 5,
+    /// [`Payload::Dropped`].
+    Dropped = 6,
 }
 
 /// A payload: stored once, whatever the number of recipients.
@@ -51,6 +54,9 @@ pub enum Payload {
     /// `MLSMessage` with a PublicMessage of content type proposal; its sender gets it too.
     #[tls_codec(discriminant = 5)]
     Proposal(VLBytes),
+    /// More application messages of this group waited than a queue keeps: its oldest ones went.
+    #[tls_codec(discriminant = 6)]
+    Dropped(GroupId),
 }
 
 impl Payload {
@@ -63,6 +69,7 @@ impl Payload {
             Payload::Welcome(_) => PayloadKind::Welcome,
             Payload::ConnectionRequest(_) => PayloadKind::ConnectionRequest,
             Payload::Proposal(_) => PayloadKind::Proposal,
+            Payload::Dropped(_) => PayloadKind::Dropped,
         }
     }
 }

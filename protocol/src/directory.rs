@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Operation;
+
 /// What a client must know of the service before its first request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
@@ -25,6 +27,9 @@ pub struct Directory {
     pub issuer: AcceptedIssuer,
     /// Tokens that an operation costs.
     pub prices: Prices,
+    /// What a request costs that has no price.
+    #[serde(default)]
+    pub allowances: Option<AllowanceList>,
     /// Timestamps must be this close to the service's clock, milliseconds.
     pub clock_window_ms: u64,
     /// Largest request body, bytes.
@@ -51,6 +56,26 @@ pub struct AcceptedIssuer {
     pub token_key_ids: Vec<String>,
 }
 
+/// What may be done without a token, by all nodes of the service together: buckets that tokens refill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceList {
+    /// Of each leaf in its group.
+    pub leaf: Allowance,
+    /// Of each group, all its leaves together.
+    pub group: Allowance,
+    /// Of fetches of each queue.
+    pub queue: Allowance,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Requests that a full one pays for.
+    pub capacity: u32,
+    /// Requests a minute that flow back.
+    pub refill_per_minute: u32,
+}
+
 /// Tokens that an operation costs; 0 is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +84,9 @@ pub struct Prices {
     pub reserve_group_id: u8,
     /// `PublishKeyPackages`.
     pub publish_key_packages: u8,
+    /// Sets that one price of `PublishKeyPackages` is good for; 0 for any number.
+    #[serde(default)]
+    pub key_package_sets_per_token: u16,
     /// `ClaimKeyPackages`, for each claim.
     pub claim_key_package: u8,
     /// `RegisterHandle`.
@@ -71,4 +99,60 @@ pub struct Prices {
     pub create_queue: u8,
     /// `JoinConnection`.
     pub external_join: u8,
+}
+
+impl Prices {
+    /// Tokens that a request costs, 0 for one that is free or paid by an allowance. `units` is how many users'
+    /// KeyPackages it claims, or how many sets it publishes.
+    #[must_use]
+    pub fn of(&self, operation: Operation, units: usize) -> usize {
+        let times = |price: u8, times: usize| usize::from(price).saturating_mul(times);
+        match operation {
+            Operation::ReserveGroupId => times(self.reserve_group_id, 1),
+            Operation::PublishKeyPackages => {
+                let sets = usize::from(self.key_package_sets_per_token);
+                let prices = units.checked_div(sets).map_or(1, |_| units.div_ceil(sets));
+                times(self.publish_key_packages, prices.max(1))
+            }
+            Operation::ClaimKeyPackages => times(self.claim_key_package, units),
+            Operation::RegisterHandle => times(self.register_handle, 1),
+            Operation::LookupHandle => times(self.lookup_handle, 1),
+            Operation::RequestConnection => times(self.request_connection, 1),
+            Operation::CreateQueue => times(self.create_queue, 1),
+            Operation::ExternalJoin => times(self.external_join, 1),
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prices(key_package_sets_per_token: u16) -> Prices {
+        Prices {
+            reserve_group_id: 1,
+            publish_key_packages: 2,
+            key_package_sets_per_token,
+            claim_key_package: 3,
+            register_handle: 0,
+            lookup_handle: 1,
+            request_connection: 1,
+            create_queue: 1,
+            external_join: 1,
+        }
+    }
+
+    #[test]
+    fn what_is_sold_by_number_costs_by_number() {
+        let price = |sets: u16, units| prices(sets).of(Operation::PublishKeyPackages, units);
+        assert_eq!(
+            [price(64, 1), price(64, 64), price(64, 65), price(64, 256)],
+            [2, 2, 4, 8]
+        );
+        assert_eq!([price(0, 1), price(0, 256), price(64, 0)], [2, 2, 2]);
+        assert_eq!(prices(64).of(Operation::ClaimKeyPackages, 5), 15);
+        assert_eq!(prices(64).of(Operation::RegisterHandle, 9), 0);
+        assert_eq!(prices(64).of(Operation::SendMessage, 9), 0);
+    }
 }

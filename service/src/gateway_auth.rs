@@ -21,6 +21,10 @@ use crate::secret_file::{self, SecretFileError};
 /// The request header: `Gateway-Authorization: Bearer <base64url of the secret>`.
 pub const GATEWAY_AUTHORIZATION: HeaderName = HeaderName::from_static("gateway-authorization");
 
+/// The request header by which a gateway knows its relays: as [`GATEWAY_AUTHORIZATION`], with a secret that
+/// relay and gateway share.
+pub const RELAY_AUTHORIZATION: HeaderName = HeaderName::from_static("relay-authorization");
+
 /// The challenge of a refusal. The gateway knows by it that the refusal is meant for itself and
 /// not for its client.
 pub const GATEWAY_CHALLENGE: &str = "Gateway";
@@ -62,7 +66,9 @@ impl GatewaySecret {
         value
     }
 
-    fn accepts(&self, value: Option<&HeaderValue>) -> bool {
+    /// Whether a header has this secret, compared in constant time.
+    #[must_use]
+    pub fn accepts(&self, value: Option<&HeaderValue>) -> bool {
         let presented = value.map_or(&b""[..], HeaderValue::as_bytes);
         presented.ct_eq(self.header_value.as_bytes()).into()
     }

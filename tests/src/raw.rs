@@ -90,6 +90,25 @@ impl Outer {
 
     /// Through relay and gateway.
     pub async fn exchange(&self, envelope: &Envelope<'_>) -> Answer {
+        self.exchange_with(envelope, &[]).await
+    }
+
+    /// Posts an operation's request with these inner header fields.
+    pub async fn post_with(
+        &self,
+        operation: Operation,
+        request: &[u8],
+        fields: &[(&str, &str)],
+    ) -> Answer {
+        let envelope = Envelope {
+            authority: self.ds.clone(),
+            path: operation.path(),
+            body: request,
+        };
+        self.exchange_with(&envelope, fields).await
+    }
+
+    async fn exchange_with(&self, envelope: &Envelope<'_>, fields: &[(&str, &str)]) -> Answer {
         let mut message = Message::request(
             b"POST".to_vec(),
             b"http".to_vec(),
@@ -99,6 +118,9 @@ impl Outer {
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         message.put_header("date", date);
         message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
+        for (name, value) in fields {
+            message.put_header(*name, *value);
+        }
         message.write_content(envelope.body);
         let mut encoded = Vec::new();
         message

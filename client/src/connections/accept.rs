@@ -22,7 +22,6 @@ use zeroize::Zeroizing;
 use super::is_derived;
 use crate::Client;
 use crate::contacts::{self, NewContact, handle_of};
-use crate::directory::price;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial};
 use crate::groups::create::own_identity;
@@ -241,7 +240,7 @@ impl Client {
                 .await
                 .map_err(expired)?;
             let tokens = self
-                .take_tokens(price(&directory.prices, Operation::ExternalJoin, 0))
+                .take_tokens(directory.prices.of(Operation::ExternalJoin, 1))
                 .await?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| {

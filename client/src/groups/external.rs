@@ -18,7 +18,6 @@ use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use crate::Client;
-use crate::directory::price;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
@@ -259,7 +258,7 @@ impl Client {
                 .await?;
             let prices = self.directory().await?.prices;
             let tokens = self
-                .take_tokens(price(&prices, Operation::ExternalJoin, 0))
+                .take_tokens(prices.of(Operation::ExternalJoin, 1))
                 .await?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| build(db, profile, entrance, &info, (now_ms, tokens)))?;

@@ -282,7 +282,7 @@ impl Client {
         };
         let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
         let _: Accepted = self
-            .call(Operation::PublishKeyPackages, owner, &request)
+            .call_for(Operation::PublishKeyPackages, owner, &request, sets.len())
             .await?;
         self.transact(|db, _| {
             for (set, _) in sets {

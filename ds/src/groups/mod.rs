@@ -56,25 +56,34 @@ fn authenticate<'r, 'a, T>(
     Ok(leaf)
 }
 
-/// Charges a leaf's allowance, after authentication. When it is used up, a token buys more, one that is
-/// not spent: returns how many tokens the request must spend.
+/// Charges the allowances of leaf and group, after authentication. When either is used up, a token that is
+/// not spent pays instead: returns how many tokens the request must spend.
 async fn charge_allowance<T>(
     service: &DeliveryService,
     request: &Request<T>,
     group: &GroupId,
     leaf: u32,
 ) -> Result<usize, DsError> {
-    let bucket = service.rows().allowance(group, leaf);
-    match service.leaf_allowances.take(bucket, request.now_ms) {
-        Ok(()) => Ok(0),
-        Err(_) if request.tokens() > 0 => {
-            request.require_unspent_tokens(service, 1).await?;
-            Ok(1)
-        }
-        Err(empty) => Err(DsError::TooManyRequests {
-            retry_after_ms: empty.retry_after_ms,
-        }),
+    let leaf = service.rows().allowance(group, leaf);
+    let whole = service.rows().group_allowance(group);
+    let (leaves, groups) = (&service.leaf_allowances, &service.group_allowances);
+    let empty = match leaves.take(leaf, request.now_ms) {
+        Ok(()) => match groups.take(whole, request.now_ms) {
+            Ok(()) => return Ok(0),
+            Err(empty) => {
+                leaves.give_back(leaf);
+                empty
+            }
+        },
+        Err(empty) => empty,
+    };
+    if request.tokens() > 0 {
+        request.require_unspent_tokens(service, 1).await?;
+        return Ok(1);
     }
+    Err(DsError::TooManyRequests {
+        retry_after_ms: empty.retry_after_ms,
+    })
 }
 
 /// What a token bought.

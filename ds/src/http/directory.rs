@@ -8,13 +8,14 @@ use base64::engine::general_purpose::URL_SAFE;
 use crypto::sign::Scheme;
 use http::{HeaderValue, header};
 use protocol::WIRE_VERSION;
-use protocol::directory::{AcceptedIssuer, Directory, QueueServiceKey};
+use protocol::directory::{AcceptedIssuer, Allowance, AllowanceList, Directory, QueueServiceKey};
 use protocol::time::CLOCK_WINDOW_MS;
 
 use super::{Service, problem};
 use crate::error::DsError;
 use crate::groups::SUPPORTED_CIPHERSUITES;
 use crate::service_state::DeliveryService;
+use crate::tokens::AllowanceLimits;
 
 pub(super) async fn directory(State(service): State<Service>) -> Response {
     match describe(&service) {
@@ -63,7 +64,19 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
                 .collect(),
         },
         prices: settings.prices,
+        allowances: Some(AllowanceList {
+            leaf: shown(settings.leaf_allowance),
+            group: shown(settings.group_allowance),
+            queue: shown(settings.queue_allowance),
+        }),
         clock_window_ms: CLOCK_WINDOW_MS,
         max_request_bytes: settings.max_request_bytes,
     })
+}
+
+fn shown(limits: AllowanceLimits) -> Allowance {
+    Allowance {
+        capacity: limits.capacity,
+        refill_per_minute: limits.refill_per_minute,
+    }
 }

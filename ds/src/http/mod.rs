@@ -4,6 +4,7 @@ mod directory;
 mod problem;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,7 +22,7 @@ use crate::error::DsError;
 use crate::request::{Envelope, Request};
 use crate::results::RequestDigest;
 use crate::service_state::DeliveryService;
-use crate::tokens::{VerifiedToken, authorization};
+use crate::tokens::{self, VerifiedToken, authorization};
 use crate::{connections, groups, key_packages, queues};
 
 type Service = Arc<DeliveryService>;
@@ -172,7 +173,12 @@ async fn answer<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     body: &Bytes,
     call: impl FnOnce(Request<T>) -> F,
 ) -> Response {
-    match carry_out(service, operation, headers, body, call).await {
+    let place = service.load.admit(operation, service.clock.now_unix_ms());
+    let answered = match place {
+        Ok(_place) => carry_out(service, operation, headers, body, call).await,
+        Err(busy) => Err(busy),
+    };
+    match answered {
         Ok(response) => {
             metrics::counter!("ds_requests_total", "operation" => operation_label(operation), "outcome" => "ok").increment(1);
             (
@@ -213,26 +219,45 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
         return envelope.digest().open(&sealed);
     }
     let tokens = verified_tokens(service, headers)?;
+    let (_held, waited) = service.tokens_in_flight.hold(&tokens).await;
+    if waited && let Some(sealed) = service.store.result(row).await? {
+        return envelope.digest().open(&sealed);
+    }
     let request = envelope.into_request::<T>(tokens)?;
+    let spent = request.spent();
     match call(request).await {
-        Ok(response) => Ok(response.encode()),
+        Ok(response) => {
+            tokens::count_redeemed(spent.load(Ordering::Relaxed));
+            Ok(response.encode())
+        }
         // The same request came twice at once, and the other was first: its transition says so, or what it
         // left behind looked like a reason to refuse.
         Err(DsError::AlreadyDone(sealed)) => RequestDigest::of(body).open(&sealed),
         Err(error) => match service.store.result(row).await? {
             Some(sealed) => RequestDigest::of(body).open(&sealed),
-            None => Err(error),
+            None => {
+                // Those that are none were refused above.
+                if matches!(error, DsError::Refused(ProblemType::TokenRejected)) {
+                    tokens::count_refused("spent");
+                }
+                Err(error)
+            }
         },
     }
 }
 
 fn verified_tokens(service: &Service, headers: &HeaderMap) -> Result<Vec<VerifiedToken>, DsError> {
-    let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
-        .map_err(|_| ProblemType::TokenRejected)?;
+    let presented = authorization::parse(headers.get_all(header::AUTHORIZATION)).map_err(|_| {
+        tokens::count_refused("malformed");
+        ProblemType::TokenRejected
+    })?;
     service
         .issuer_keys()
         .verify_all(&presented, &service.settings.challenge)
-        .map_err(|_| ProblemType::TokenRejected.into())
+        .map_err(|error| {
+            tokens::count_refused(error.reason());
+            ProblemType::TokenRejected.into()
+        })
 }
 
 /// The status of a problem type; the numbers in `protocol` are statuses.

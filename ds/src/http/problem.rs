@@ -22,7 +22,7 @@ pub(super) fn slug(error: &DsError) -> &'static str {
         DsError::TooManyRequests { .. } => ProblemType::TooManyRequests.slug(),
         DsError::Conflict => ProblemType::Conflict.slug(),
         DsError::AlreadyDone(_) | DsError::Internal(_) => ProblemType::Internal.slug(),
-        DsError::Storage(_) => ProblemType::Unavailable.slug(),
+        DsError::Storage(_) | DsError::Busy { .. } => ProblemType::Unavailable.slug(),
     }
 }
 
@@ -48,6 +48,10 @@ pub(super) fn respond(service: &Service, error: DsError) -> Response {
                 None => problem,
             }
         }
+        DsError::Busy { retry_after_ms } => document(ProblemType::Unavailable).with_header(
+            header::RETRY_AFTER,
+            HeaderValue::from(retry_after_ms.div_ceil(1000)),
+        ),
         DsError::Conflict => document(ProblemType::Conflict),
         DsError::AlreadyDone(_) => document(ProblemType::Internal),
         DsError::Storage(text) => {

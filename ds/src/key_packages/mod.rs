@@ -1,7 +1,6 @@
 //! KeyPackage pools: the service hands out what it cannot read.
 
 use crypto::rows::Row;
-use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
@@ -10,6 +9,7 @@ use protocol::key_packages::{
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
+use protocol::{Operation, Wire};
 
 use crate::error::DsError;
 use crate::groups::SUPPORTED_CIPHERSUITES;
@@ -34,7 +34,11 @@ pub async fn publish_key_packages(
     service: &DeliveryService,
     request: Request<PublishKeyPackagesRequest>,
 ) -> Result<Accepted, DsError> {
-    let price = usize::from(service.settings.prices.publish_key_packages);
+    let sets = request.body.sets.len();
+    let price = service
+        .settings
+        .prices
+        .of(Operation::PublishKeyPackages, sets);
     request.require_tokens(price)?;
     let owner = request.authenticate_key()?;
     let today = day_of(request.now_ms);

@@ -8,6 +8,7 @@ use protocol::delivery::{EntryContent, Payload};
 use protocol::ids::{GroupId, QueueId};
 use protocol::time::day_of;
 
+use super::backlog;
 use super::streams::{BLOCK, Generation, Stream};
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
@@ -115,15 +116,14 @@ pub async fn prepare(
         {
             continue;
         }
-        push_entry(
-            service,
-            prepared,
-            (&generation, &open.stream),
-            queue,
-            at,
-            &content,
-        )?;
-        prepared.queues.push(*queue);
+        let to = (queue, &open.stream);
+        if let (Origin::Group(group), Payload::Message(_)) = (origin, payload) {
+            backlog::make_room(service, &generation, to, &group, now_ms).await?;
+            let index = push_entry(service, prepared, &generation, to, at, &content)?;
+            open.stream.backlog.add(&group, index);
+        } else {
+            push_entry(service, prepared, &generation, to, at, &content)?;
+        }
         references = references.saturating_add(1);
     }
     if references > 0 {
@@ -136,14 +136,42 @@ pub async fn prepare(
     Ok(())
 }
 
+/// Adds a payload of its own for one queue.
+pub(super) fn push_alone(
+    service: &DeliveryService,
+    prepared: &mut Prepared,
+    generation: &Generation,
+    to: (&QueueId, &Arc<Stream>),
+    payload: &Payload,
+    now_ms: u64,
+) -> Result<u32, DsError> {
+    let (payload_key, sealed) = seal_payload(payload)?;
+    let at = DayRow {
+        day: generation.day,
+        row: crypto::random()?,
+    };
+    let content = EntryContent {
+        kind: payload.kind(),
+        payload_key: WireSecret::new(*payload_key.expose()),
+        sequence: service.sequence.next(now_ms),
+    };
+    let index = push_entry(service, prepared, generation, to, at, &content)?;
+    prepared.deliveries.payloads.push(NewPayload {
+        at,
+        sealed,
+        references: 1,
+    });
+    Ok(index)
+}
+
 fn push_entry(
     service: &DeliveryService,
     prepared: &mut Prepared,
-    (generation, stream): (&Generation, &Arc<Stream>),
-    queue: &QueueId,
+    generation: &Generation,
+    (queue, stream): (&QueueId, &Arc<Stream>),
     payload: DayRow,
     content: &EntryContent,
-) -> Result<(), DsError> {
+) -> Result<u32, DsError> {
     let index = stream.take_index();
     let id = generation.entry_id(index);
     let row = service.rows().entry(queue, &id);
@@ -174,7 +202,8 @@ fn push_entry(
         });
     }
     prepared.delivered.push((Arc::clone(stream), index));
-    Ok(())
+    prepared.queues.push(*queue);
+    Ok(index)
 }
 
 /// The value of an entry row, before it is sealed under the row cipher:

@@ -309,6 +309,7 @@ pub async fn acknowledge_queue(
     }
     if !entries.is_empty() {
         service.store.acknowledge(entries).await?;
+        service.streams.acknowledged(&queue, &request.body.entries);
     }
     Ok(Accepted {})
 }

@@ -1,5 +1,6 @@
 //! Queues: where everything for a client waits, sealed to it, until it says that it has stored it.
 
+pub(crate) mod backlog;
 pub mod create;
 pub mod deliver;
 pub mod drained;

@@ -14,6 +14,7 @@ use crypto::rows::{EntryRowCipher, Row};
 use protocol::ids::{EntryId, GroupId, Incarnation, QueueId};
 
 use super::QueueRecord;
+use super::backlog::Backlog;
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
 
@@ -51,6 +52,7 @@ pub struct Stream {
     /// Seals entries.
     pub key: StreamKey,
     next: AtomicU32,
+    pub(super) backlog: Backlog,
     /// Blocks below this one have their marker on disk.
     marked: AtomicU32,
 }
@@ -131,6 +133,25 @@ impl Streams {
         }
     }
 
+    /// These entries of a queue are gone: those that this process has written don't wait any more.
+    pub fn acknowledged(&self, queue: &QueueId, entries: &[EntryId]) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(generation) = current.as_ref() else {
+            return;
+        };
+        let mut indices: Vec<u32> = entries
+            .iter()
+            .filter(|id| id.day == generation.day && id.incarnation == generation.incarnation)
+            .map(|id| id.index)
+            .collect();
+        indices.sort_unstable();
+        if !indices.is_empty()
+            && let Some(stream) = generation.stream(queue)
+        {
+            stream.backlog.acknowledged(&indices);
+        }
+    }
+
     fn usable(&self, day: u32) -> Option<Arc<Generation>> {
         self.current
             .read()
@@ -189,6 +210,12 @@ impl Generation {
         let [first, ..] = queue.0;
         let shard = self.shards.get(usize::from(first) % SHARDS)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn stream(&self, queue: &QueueId) -> Option<Arc<Stream>> {
+        let shard = self.shard(queue)?;
+        let open = shard.streams.get(queue);
+        open.map(|open| Arc::clone(&open.stream))
     }
 
     /// What is known, or how many changes there have been before the record is read.
@@ -253,11 +280,7 @@ impl Generation {
         now_ms: u64,
         changes: u64,
     ) -> Result<OpenStream, DsError> {
-        let known = self.shard(queue).and_then(|shard| {
-            let open = shard.streams.get(queue);
-            open.map(|open| Arc::clone(&open.stream))
-        });
-        let begun = match known {
+        let begun = match self.stream(queue) {
             Some(stream) => stream,
             None => {
                 let (encapsulated_key, key) =
@@ -266,6 +289,7 @@ impl Generation {
                     encapsulated_key,
                     key,
                     next: AtomicU32::new(0),
+                    backlog: Backlog::default(),
                     marked: AtomicU32::new(0),
                 })
             }

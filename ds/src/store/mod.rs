@@ -59,7 +59,8 @@ pub enum StoreError {
 /// request comes again.
 #[derive(Debug, Clone, Default)]
 pub struct Receipt {
-    /// Tokens to spend; if any is spent already nothing happens ([`StoreError::TokenSpent`]).
+    /// Tokens to spend; if any is spent already, or its issuer key is closed, nothing happens
+    /// ([`StoreError::TokenSpent`]).
     pub spends: Vec<Spend>,
     /// The result record. If one is there already nothing happens ([`StoreError::AlreadyDone`]),
     /// whatever else would stand in the way: this check comes first.
@@ -73,6 +74,17 @@ pub struct Spend {
     pub issuer_key_id: [u8; 32],
     /// PRF of the token's nonce.
     pub row: Row,
+}
+
+/// An issuer key that is no longer in the issuer's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetiredIssuerKey {
+    /// SHA-256 of its SPKI.
+    pub id: [u8; 32],
+    /// When that was first seen, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Its spent-set was dropped: nothing can be spent under it any more.
+    pub closed: bool,
 }
 
 /// The sealed result of a request, found by the PRF of its digest.
@@ -481,7 +493,23 @@ pub trait Store: Send + Sync + 'static {
     /// The issuer keys that have a spent-set.
     async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError>;
 
-    /// Drops the spent-set of an expired issuer key.
+    /// Notes since when an issuer key is gone; an earlier note stays, so that restarts and other nodes do
+    /// not begin anew.
+    async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Forgets that note: the key is back. A closed key stays closed.
+    async fn readmit_issuer_key(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError>;
+
+    /// The issuer keys that are noted as gone, the closed ones too.
+    async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError>;
+
+    /// Invariant: no token is spent twice, also not under a key that comes back. Closes an issuer key for
+    /// good, then drops its spent-set. After a crash in between the key is closed and the rest of its
+    /// set is there.
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError>;
 
     /// Whether the engine answers: a cheap read.

@@ -17,6 +17,8 @@ pub struct AllowanceLimits {
     pub refill_per_minute: u32,
     /// Buckets in memory (about 100 bytes each).
     pub max_buckets: usize,
+    /// Nodes that serve requests side by side: this one gives out its share, at least one request.
+    pub nodes: u32,
 }
 
 /// The bucket is empty. `retry_after_ms` is `None` when nothing ever flows back, so that only a
@@ -27,7 +29,9 @@ pub struct Empty {
     pub retry_after_ms: Option<u64>,
 }
 
-/// One request, in the unit of a bucket's level: a rate per minute is then exact per millisecond.
+/// One request of one node, in the unit of a bucket's level: a rate per minute is then exact per
+/// millisecond. Of several nodes each counts a request as many times as there are nodes, so that shares
+/// are exact too.
 const REQUEST: u64 = 60_000;
 const SHARDS: usize = 64;
 
@@ -63,7 +67,7 @@ impl Allowances {
         let mut bucket = buckets
             .get(&key)
             .map_or(self.full(now_ms), |bucket| self.refilled(bucket, now_ms));
-        match bucket.level.checked_sub(REQUEST) {
+        match bucket.level.checked_sub(self.cost()) {
             Some(level) => {
                 bucket.level = level;
                 self.make_room(&mut buckets, &key, now_ms);
@@ -79,7 +83,7 @@ impl Allowances {
                     } => None,
                     AllowanceLimits {
                         refill_per_minute, ..
-                    } => Some((REQUEST - bucket.level).div_ceil(refill_per_minute.into())),
+                    } => Some((self.cost() - bucket.level).div_ceil(refill_per_minute.into())),
                 };
                 // With a capacity of nothing there is no bucket yet, and none to remember.
                 if let Some(kept) = buckets.get_mut(&key) {
@@ -87,6 +91,14 @@ impl Allowances {
                 }
                 Err(Empty { retry_after_ms })
             }
+        }
+    }
+
+    /// Puts back what [`Allowances::take`] took for a request that something else stopped.
+    pub fn give_back(&self, key: BucketKey) {
+        let full = self.capacity();
+        if let Some(bucket) = self.shard(&key).get_mut(&key) {
+            bucket.level = bucket.level.saturating_add(self.cost()).min(full);
         }
     }
 
@@ -103,8 +115,16 @@ impl Allowances {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn cost(&self) -> u64 {
+        u64::from(self.limits.nodes.max(1)) * REQUEST
+    }
+
     fn capacity(&self) -> u64 {
-        u64::from(self.limits.capacity) * REQUEST
+        match u64::from(self.limits.capacity) * REQUEST {
+            0 => 0,
+            // More nodes than requests: each has one.
+            capacity => capacity.max(self.cost()),
+        }
     }
 
     fn full(&self, now_ms: u64) -> Bucket {
@@ -169,6 +189,7 @@ mod tests {
             capacity,
             refill_per_minute,
             max_buckets: 640,
+            nodes: 1,
         })
     }
 
@@ -223,6 +244,40 @@ mod tests {
         );
         allowances.refill(KEY);
         allowances.take(KEY, 5).unwrap();
+        allowances.take(KEY, 5).unwrap();
+        assert!(allowances.take(KEY, 5).is_err());
+    }
+
+    #[test]
+    fn nodes_together_give_out_no_more_than_one_would() {
+        let node = |capacity, nodes| {
+            Allowances::new(AllowanceLimits {
+                capacity,
+                refill_per_minute: 30,
+                max_buckets: 640,
+                nodes,
+            })
+        };
+        let taken =
+            |node: &Allowances, at| (0..1_000).filter(|_| node.take(KEY, at).is_ok()).count();
+        let three = [node(300, 3), node(300, 3), node(300, 3)];
+        for (at, expected) in [(0, 100), (59_999, 9), (60_000, 1), (u64::MAX, 100)] {
+            assert!(three.iter().all(|node| taken(node, at) == expected), "{at}");
+        }
+        let refused = three[0].take(KEY, u64::MAX).unwrap_err();
+        assert_eq!(refused.retry_after_ms, Some(6_000));
+        // Nobody is shut out by there being many.
+        assert_eq!(taken(&node(2, 5), 0), 1);
+        assert_eq!(taken(&node(0, 5), 0), 0);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let allowances = allowances(2, 0);
+        allowances.give_back(KEY);
+        allowances.take(KEY, 5).unwrap();
+        allowances.take(KEY, 5).unwrap();
+        allowances.give_back(KEY);
         allowances.take(KEY, 5).unwrap();
         assert!(allowances.take(KEY, 5).is_err());
     }

@@ -8,8 +8,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::TOKEN_TYPE;
 
-/// Longest field value of this scheme that is looked at; a token takes 472 characters.
-pub const MAX_VALUE_LENGTH: usize = 2048;
+/// Longest field value with this scheme in it that is looked at; a token takes 472 characters, and what a
+/// listener takes in all its headers is shorter than this.
+pub const MAX_VALUE_LENGTH: usize = 32 * 1024;
 /// Most tokens that one request may present.
 pub const MAX_TOKENS: usize = 64;
 
@@ -96,9 +97,9 @@ pub enum AuthorizationError {
     TooManyTokens,
     #[error("a PrivateToken field does not follow the syntax of RFC 9110 section 11.4")]
     Syntax,
-    #[error("a PrivateToken field has no token parameter")]
+    #[error("PrivateToken credentials without a token parameter")]
     MissingToken,
-    #[error("a PrivateToken field has more than one token parameter")]
+    #[error("PrivateToken credentials with more than one token parameter")]
     RepeatedToken,
     #[error("a token is not a token structure in base64url")]
     MalformedToken,
@@ -106,68 +107,119 @@ pub enum AuthorizationError {
     UnsupportedTokenType,
 }
 
-/// Reads every `Authorization` field value of a request; each one of the `PrivateToken` scheme
-/// carries one token. Other schemes are not ours to judge and are passed over. No token at all is an
-/// empty list, not an error.
+/// Reads every `Authorization` field value of a request. Several tokens come in several fields, or, where
+/// an intermediary has joined those (RFC 9110 §5.3), in one, with a comma between the credentials. Other
+/// schemes are not ours to judge and are passed over. No token at all is an empty list, not an error.
 pub fn parse<V: AsRef<[u8]>>(
     values: impl IntoIterator<Item = V>,
 ) -> Result<Vec<PresentedToken>, AuthorizationError> {
     let mut tokens = Vec::new();
     for value in values {
-        let Some(parameters) = private_token_parameters(value.as_ref())? else {
+        let value = value.as_ref();
+        if !mentions_our_scheme(value) {
             continue;
+        }
+        if value.len() > MAX_VALUE_LENGTH {
+            return Err(AuthorizationError::TooLong);
+        }
+        read_credentials(value, &mut tokens)?;
+    }
+    Ok(tokens)
+}
+
+/// A field without the name of our scheme has no token of ours, well-formed or not.
+fn mentions_our_scheme(value: &[u8]) -> bool {
+    value
+        .windows(SCHEME.len())
+        .any(|window| window.eq_ignore_ascii_case(SCHEME))
+}
+
+/// Credentials whose parameters are being read.
+enum Credentials {
+    /// Of another scheme.
+    Foreign,
+    /// Of ours, with its `token` parameter once that was seen.
+    Ours(Option<Vec<u8>>),
+}
+
+impl Credentials {
+    fn parameter(&mut self, name: &[u8], value: Vec<u8>) -> Result<(), AuthorizationError> {
+        if let Self::Ours(token) = self
+            && name.eq_ignore_ascii_case(b"token")
+            && token.replace(value).is_some()
+        {
+            return Err(AuthorizationError::RepeatedToken);
+        }
+        Ok(())
+    }
+
+    fn end(self, tokens: &mut Vec<PresentedToken>) -> Result<(), AuthorizationError> {
+        let Self::Ours(token) = self else {
+            return Ok(());
         };
         if tokens.len() == MAX_TOKENS {
             return Err(AuthorizationError::TooManyTokens);
         }
         let bytes = BASE64URL
-            .decode(token_parameter(parameters)?)
+            .decode(token.ok_or(AuthorizationError::MissingToken)?)
             .map_err(|_| AuthorizationError::MalformedToken)?;
         tokens.push(PresentedToken::from_bytes(&bytes)?);
+        Ok(())
     }
-    Ok(tokens)
 }
 
-/// What follows the scheme name, when it is ours.
-fn private_token_parameters(value: &[u8]) -> Result<Option<&[u8]>, AuthorizationError> {
-    let value = value.trim_ascii();
-    let (scheme, parameters) = match value.iter().position(|byte| *byte == b' ') {
-        Some(end) => value.split_at(end),
-        None => (value, &[][..]),
-    };
-    if !scheme.eq_ignore_ascii_case(SCHEME) {
-        return Ok(None);
-    }
-    if value.len() > MAX_VALUE_LENGTH {
-        return Err(AuthorizationError::TooLong);
-    }
-    Ok(Some(parameters))
-}
-
-/// The value of the one parameter named `token` among `#auth-param` (RFC 9110 §11.2).
-fn token_parameter(parameters: &[u8]) -> Result<Vec<u8>, AuthorizationError> {
-    let mut scanner = Scanner { rest: parameters };
-    let mut token = None;
+/// `#credentials` (RFC 9110 §11.4): every element of the list is a scheme with what follows it, or one
+/// more parameter of the credentials before it. What reads both ways does not exist: a parameter's name
+/// is followed by `=`, a scheme's by a space or nothing.
+fn read_credentials(
+    value: &[u8],
+    tokens: &mut Vec<PresentedToken>,
+) -> Result<(), AuthorizationError> {
+    let mut scanner = Scanner { rest: value };
+    let mut current: Option<Credentials> = None;
     loop {
         scanner.skip(|byte| is_whitespace(byte) || byte == b',');
         if scanner.rest.is_empty() {
-            return token.ok_or(AuthorizationError::MissingToken);
+            break;
         }
         let name = scanner.take(is_token_character);
-        scanner.skip(is_whitespace);
-        if name.is_empty() || !scanner.advance_over(b'=') {
+        if name.is_empty() {
             return Err(AuthorizationError::Syntax);
         }
         scanner.skip(is_whitespace);
-        let value = scanner.parameter_value()?;
-        scanner.skip(is_whitespace);
-        if !(scanner.rest.is_empty() || scanner.rest[0] == b',') {
-            return Err(AuthorizationError::Syntax);
+        if scanner.advance_over(b'=') {
+            let credentials = current.as_mut().ok_or(AuthorizationError::Syntax)?;
+            credentials.parameter(name, scanner.parameter_value()?)?;
+        } else {
+            if let Some(credentials) = current.take() {
+                credentials.end(tokens)?;
+            }
+            let ours = name.eq_ignore_ascii_case(SCHEME);
+            let credentials = current.insert(if ours {
+                Credentials::Ours(None)
+            } else {
+                Credentials::Foreign
+            });
+            match scanner.first_of_credentials()? {
+                First::Nothing => {}
+                First::Parameter(name, value) => credentials.parameter(name, value)?,
+                First::Token68 if ours => return Err(AuthorizationError::Syntax),
+                First::Token68 => {}
+            }
         }
-        if name.eq_ignore_ascii_case(b"token") && token.replace(value).is_some() {
-            return Err(AuthorizationError::RepeatedToken);
+        scanner.skip(is_whitespace);
+        if !scanner.at_end_of_element() {
+            return Err(AuthorizationError::Syntax);
         }
     }
+    current.map_or(Ok(()), |credentials| credentials.end(tokens))
+}
+
+/// What stands behind the name of a scheme.
+enum First<'a> {
+    Nothing,
+    Token68,
+    Parameter(&'a [u8], Vec<u8>),
 }
 
 struct Scanner<'a> {
@@ -200,9 +252,34 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    fn at_end_of_element(&self) -> bool {
+        self.rest.first().is_none_or(|byte| *byte == b',')
+    }
+
+    /// `token68` or the first parameter (RFC 9110 §11.4): with nothing behind its `=`, or another `=`,
+    /// it is a token68.
+    fn first_of_credentials(&mut self) -> Result<First<'a>, AuthorizationError> {
+        if self.at_end_of_element() {
+            return Ok(First::Nothing);
+        }
+        let begin = self.rest;
+        let name = self.take(is_token_character);
+        self.skip(is_whitespace);
+        if !name.is_empty() && self.advance_over(b'=') {
+            self.skip(is_whitespace);
+            if !self.at_end_of_element() && self.rest.first() != Some(&b'=') {
+                return Ok(First::Parameter(name, self.parameter_value()?));
+            }
+        }
+        self.rest = begin;
+        self.skip(|byte| is_token_character(byte) || matches!(byte, b'/' | b'='));
+        Ok(First::Token68)
+    }
+
     /// A quoted string, or a bare value. The bare form admits `=` and `/` beyond RFC 9110's token
     /// characters, since clients send padded base64 without quotes.
     fn parameter_value(&mut self) -> Result<Vec<u8>, AuthorizationError> {
+        self.skip(is_whitespace);
         if self.advance_over(b'"') {
             return self.quoted_string_tail();
         }
@@ -309,6 +386,48 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_an_intermediary_has_joined_are_read_as_they_were() {
+        let ours = format!("PrivateToken token=\"{}\"", encoded());
+        for (joined, count) in [
+            (format!("{ours}, {ours}"), 2),
+            (format!("Bearer abc/+==, {ours}"), 1),
+            (
+                format!("{ours}, x=1,y=\"2\" , Bearer abc,{ours}, future=a"),
+                2,
+            ),
+            (format!("Negotiate, {ours}"), 1),
+            (
+                format!("Digest username=\"a, PrivateToken b\", nc=1, {ours}"),
+                1,
+            ),
+            // Not a scheme of its own: a word in somebody else's string.
+            ("Digest username=\"PrivateToken token=a\"".to_owned(), 0),
+        ] {
+            let tokens = parse([&joined]).expect(&joined);
+            assert_eq!(tokens.len(), count, "{joined}");
+        }
+        // As many as one may bring fit into one field.
+        let all = vec![ours; MAX_TOKENS].join(",");
+        assert_eq!(parse([all]).unwrap().len(), MAX_TOKENS);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let token = encoded();
+        for value in [
+            // Whose parameter is it?
+            format!("token={token}, PrivateToken"),
+            format!("PrivateToken a=b, PrivateToken token={token}"),
+            format!("PrivateToken token={token}; PrivateToken"),
+            format!("PrivateToken token={token} Bearer x"),
+            format!("Bearer \"PrivateToken token={token}"),
+            format!("Bearer a b, PrivateToken token={token}"),
+        ] {
+            assert!(parse([&value]).is_err(), "{value}");
+        }
+    }
+
+    #[test]
     fn what_is_malformed_is_refused_with_its_reason() {
         use AuthorizationError as E;
         let token = encoded();
@@ -318,7 +437,9 @@ mod tests {
             (format!("PrivateToken {token}"), E::Syntax),
             (format!("PrivateToken token={token} a=b"), E::Syntax),
             (format!("PrivateToken token=\"{token}"), E::Syntax),
+            // A token68 of other schemes, none of ours.
             ("PrivateToken token=".to_owned(), E::Syntax),
+            ("PrivateToken token==".to_owned(), E::Syntax),
             ("PrivateToken token=\"\\".to_owned(), E::Syntax),
             (
                 format!("PrivateToken token={token}, token={token}"),
@@ -375,6 +496,38 @@ mod tests {
             parameters in "[a-z=\",\\\\ \t_-]{0,80}"
         ) {
             let _ = parse([format!("PrivateToken {parameters}")]);
+        }
+
+        #[test]
+        fn joined_or_apart_fields_hold_the_same_tokens(
+            parts in proptest::collection::vec(
+                (0_usize..5, any::<u8>(), "[ \t]{0,2}"), 0..12)
+        ) {
+            let mut sent = Vec::new();
+            let fields: Vec<String> = parts
+                .iter()
+                .map(|(kind, fill, space)| {
+                    let mut bytes = token_bytes();
+                    bytes[10] = *fill;
+                    let token = URL_SAFE.encode(&bytes);
+                    match kind {
+                        0 => return "Bearer PrivateToken==".to_owned(),
+                        1 => return "Digest a=\"PrivateToken, \\\"x\", b=c".to_owned(),
+                        _ => {}
+                    }
+                    sent.push(*fill);
+                    match kind {
+                        2 => format!("PrivateToken token={space}\"{token}\""),
+                        3 => format!("privatetoken  a=b,{space}TOKEN{space}={token}"),
+                        _ => format!("{space}PrivateToken token={token},{space}z=\",\""),
+                    }
+                })
+                .collect();
+            let fills = |tokens: Vec<PresentedToken>| -> Vec<u8> {
+                tokens.iter().map(|token| token.authenticator_input()[10]).collect()
+            };
+            prop_assert_eq!(&fills(parse(&fields).unwrap()), &sent);
+            prop_assert_eq!(&fills(parse([fields.join(", ")]).unwrap()), &sent);
         }
 
         #[test]

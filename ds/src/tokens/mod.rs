@@ -5,21 +5,41 @@
 //! that one can be handed to the store. This service holds *public* issuer keys: it can tell that a
 //! token is genuine and unspent, not who got it, and it cannot make one.
 //!
-//! Order of work: [`authorization::parse`] → [`IssuerKeys::verify`] → the store spends the
-//! [`VerifiedToken`] in the same transition as the effect that it pays for. Nothing is written for a
-//! token that does not verify.
+//! Order of work:
+//!
+//! 1. envelope, timestamp, and the recorded result: a repeated request costs nothing more;
+//! 2. [`authorization::parse`], [`IssuerKeys::verify`]: nothing is read or written for what is no token;
+//! 3. [`InFlight::hold`]: a token is in one request at a time;
+//! 4. what is cheap (body, price, bounds, the request's signature): a refusal here costs no token;
+//! 5. where the work is dear (a tree, a walk through a queue), a look whether the token is spent, then the
+//!    work; a refusal after it spends the token and is recorded;
+//! 6. the store spends the [`VerifiedToken`] in the same transition as the effect that it pays for.
 
 pub mod allowance;
 pub mod authorization;
 pub mod challenge;
+pub mod in_flight;
 pub mod retired;
 pub mod verify;
 
 pub use allowance::{AllowanceLimits, Allowances, Empty};
 pub use authorization::{AuthorizationError, PresentedToken};
 pub use challenge::{Challenge, ChallengeError};
-pub use retired::RetiredKeys;
+pub use in_flight::InFlight;
 pub use verify::{IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
+
+/// For the metrics: tokens that have paid for something.
+pub fn count_redeemed(tokens: usize) {
+    if tokens > 0 {
+        metrics::counter!("ds_tokens_redeemed_total").increment(tokens as u64);
+    }
+}
+
+/// For the metrics: a request whose tokens were refused. `spent` is an attempt to spend one twice (or under a
+/// key that is closed).
+pub fn count_refused(reason: &'static str) {
+    metrics::counter!("ds_tokens_refused_total", "reason" => reason).increment(1);
+}
 
 /// Blind RSA, 2048 bits: publicly verifiable (RFC 9578 §8.2.2).
 pub const TOKEN_TYPE: u16 = 0x0002;

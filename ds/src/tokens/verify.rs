@@ -64,6 +64,19 @@ pub enum TokenError {
     PresentedTwice,
 }
 
+impl TokenError {
+    /// A name for the metrics.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownIssuerKey => "unknown_key",
+            Self::OtherChallenge => "other_challenge",
+            Self::InvalidAuthenticator => "invalid_signature",
+            Self::PresentedTwice => "twice_in_a_request",
+        }
+    }
+}
+
 /// Proof that the issuer signed this token for this service. It is worth what it pays for once: the
 /// store takes it by value, and spends it in the same transition as the effect.
 #[derive(PartialEq, Eq)]
@@ -114,6 +127,18 @@ impl IssuerKeys {
     pub fn challenge_key(&self) -> &[u8] {
         // `from_directory_keys` admits no empty list.
         self.keys.first().map_or(&[], |key| key.spki.as_slice())
+    }
+
+    /// Without the keys of these ids.
+    ///
+    /// # Errors
+    /// [`IssuerKeyError::NoKey`] if none is left.
+    pub fn without(mut self, closed: &[[u8; 32]]) -> Result<Self, IssuerKeyError> {
+        self.keys.retain(|key| !closed.contains(&key.id));
+        if self.keys.is_empty() {
+            return Err(IssuerKeyError::NoKey);
+        }
+        Ok(self)
     }
 
     /// The full ids of the accepted keys: a spent-set partition of any other key can be dropped.

@@ -115,6 +115,7 @@ impl World {
                 }
                 Event::Joined | Event::Committed { .. } | Event::Proposed => {}
                 Event::ConnectionRequest(_) => panic!("nobody asked"),
+                Event::Dropped(_) => panic!("nothing waits for so long"),
             }
         }
     }

@@ -22,6 +22,7 @@ mod histories;
 mod join_codes;
 mod key_packages;
 mod leaving;
+mod levels;
 mod limits;
 mod listener;
 mod members;

@@ -29,7 +29,7 @@ pub(super) fn write(
             Service::Relay => relay(ports),
             Service::Gateway => gateway(layout, ports),
             Service::Ds => ds(layout, ports, database),
-            Service::Issuer => issuer(layout, accounts),
+            Service::Issuer => issuer(layout, ports, accounts),
         };
         config.insert("listen".into(), ports.of(service).to_string().into());
         let mut kit = Table::new();
@@ -117,7 +117,7 @@ fn store(layout: &Layout, database: Option<&Database>) -> Table {
     store
 }
 
-fn issuer(layout: &Layout, known: &Accounts) -> Table {
+fn issuer(layout: &Layout, ports: Ports, known: &Accounts) -> Table {
     let mut accounts = Table::new();
     accounts.insert("issuer".into(), ISSUER.into());
     accounts.insert("audience".into(), AUDIENCE.into());
@@ -125,6 +125,7 @@ fn issuer(layout: &Layout, known: &Accounts) -> Table {
     let mut config = toml! { tokens_per_account_per_day = 2000 };
     config.insert("data_directory".into(), path(&layout.data(Service::Issuer)));
     config.insert("key_directory".into(), path(&layout.keys(Service::Issuer)));
+    config.insert("ohttp_gateway".into(), url(ports, Service::Gateway));
     config.insert("accounts".into(), accounts.into());
     config
 }

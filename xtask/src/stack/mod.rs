@@ -276,6 +276,7 @@ fn description(layout: &Layout, ports: Ports, tokens: &[PathBuf], pids: [u32; 4]
         "relay": format!("{}/", url(Service::Relay)),
         "gateway": url(Service::Gateway),
         "ohttp_keys": format!("{}/ohttp-keys", url(Service::Relay)),
+        "ohttp_key_mirrors": [format!("{}/ohttp-keys", url(Service::Issuer))],
         "ds": url(Service::Ds),
         "issuer": url(Service::Issuer),
         "data": data,

@@ -295,6 +295,9 @@ fn line(event: &Event) -> String {
         Event::GroupLost { group } => {
             format!("{group} cannot be followed any more: ask to be added again")
         }
+        Event::MessagesDropped { group } => {
+            format!("[{group}] more was said than waits for you: the oldest of it is lost")
+        }
         Event::Rejoined { group } => {
             format!("you are back in {group}: what was said meanwhile is lost")
         }

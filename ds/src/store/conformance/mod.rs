@@ -30,6 +30,8 @@ macro_rules! each_invariant {
                 one_spent_token_among_several_is_seen,
                 an_effect_its_result_and_its_spends_come_together,
                 a_dropped_issuer_key_takes_its_spent_set_along_and_no_other,
+                a_closed_issuer_key_takes_no_token_ever_again,
+                since_when_an_issuer_key_is_gone_is_remembered_until_it_is_back,
             ],
             groups: [
                 a_group_id_is_reserved_once,

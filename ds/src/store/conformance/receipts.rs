@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::fixtures::*;
-use crate::store::{Parts, Receipt, StoreError};
+use crate::store::{Parts, Receipt, RetiredIssuerKey, StoreError};
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
@@ -433,15 +433,55 @@ pub async fn a_dropped_issuer_key_takes_its_spent_set_along_and_no_other(store: 
     }
     assert_eq!(partitions().await, [[0; 32], [2; 32]]);
     for number in 0..20 {
-        for dropped in [1, 0xff] {
-            store
-                .settle(paying(vec![token(dropped, number)]))
-                .await
-                .unwrap();
-        }
-        for kept in [0, 2] {
-            let again = store.settle(paying(vec![token(kept, number)])).await;
-            assert!(matches!(again, Err(StoreError::TokenSpent)));
+        for issuer in [0, 1, 2, 0xff] {
+            let again = store.settle(paying(vec![token(issuer, number)])).await;
+            assert!(matches!(again, Err(StoreError::TokenSpent)), "{issuer}");
         }
     }
+}
+
+pub async fn a_closed_issuer_key_takes_no_token_ever_again(store: Engine) {
+    let closed = RetiredIssuerKey {
+        id: [1; 32],
+        since_ms: 5,
+        closed: true,
+    };
+    store.retire_issuer_key(closed.id, 5).await.unwrap();
+    store.drop_spent(closed.id).await.unwrap();
+    for _ in 0..2 {
+        store.readmit_issuer_key(closed.id).await.unwrap();
+        store.retire_issuer_key(closed.id, 9).await.unwrap();
+        assert_eq!(store.retired_issuer_keys().await.unwrap(), [closed]);
+        // One that was never seen before neither; and nothing else happens with it.
+        let mixed = vec![token(2, 1), token(1, 99)];
+        assert!(store.is_spent(mixed.clone()).await.unwrap());
+        let refused = store.settle(paying(mixed)).await;
+        assert!(matches!(refused, Err(StoreError::TokenSpent)));
+        assert!(!store.is_spent(vec![token(2, 1)]).await.unwrap());
+    }
+    assert!(store.spent_issuer_keys().await.unwrap().is_empty());
+}
+
+pub async fn since_when_an_issuer_key_is_gone_is_remembered_until_it_is_back(store: Engine) {
+    let gone = |id, since_ms| RetiredIssuerKey {
+        id: [id; 32],
+        since_ms,
+        closed: false,
+    };
+    store.retire_issuer_key([1; 32], 5).await.unwrap();
+    store.retire_issuer_key([2; 32], 6).await.unwrap();
+    store.retire_issuer_key([1; 32], 7).await.unwrap();
+    let known = async || {
+        let mut keys = store.retired_issuer_keys().await.unwrap();
+        keys.sort_unstable_by_key(|key| key.id);
+        keys
+    };
+    assert_eq!(known().await, [gone(1, 5), gone(2, 6)]);
+    // Gone is not closed.
+    store.settle(paying(vec![token(1, 1)])).await.unwrap();
+    store.readmit_issuer_key([1; 32]).await.unwrap();
+    store.readmit_issuer_key([3; 32]).await.unwrap();
+    assert_eq!(known().await, [gone(2, 6)]);
+    store.retire_issuer_key([1; 32], 8).await.unwrap();
+    assert_eq!(known().await, [gone(1, 8), gone(2, 6)]);
 }

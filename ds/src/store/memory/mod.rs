@@ -13,8 +13,8 @@ use protocol::ids::Incarnation;
 use self::tables::Tables;
 use super::{
     Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays,
-    GroupDeletion, NewGroup, NewKeyPackageSet, Parts, ProposalsChange, Receipt, Reservation, Spend,
-    Store, StoreError, StoredGroup, Version,
+    GroupDeletion, NewGroup, NewKeyPackageSet, Parts, ProposalsChange, Receipt, Reservation,
+    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Maps in memory as a [`Store`].
@@ -512,7 +512,7 @@ impl Store for Memory {
         let tables = self.tables();
         Ok(spends
             .iter()
-            .any(|spend| tables.spent.contains(&(spend.issuer_key_id, spend.row))))
+            .any(|spend| tables.is_spent(&(spend.issuer_key_id, spend.row))))
     }
 
     async fn settle(&self, receipt: Receipt) -> Result<(), StoreError> {
@@ -554,10 +554,40 @@ impl Store for Memory {
         Ok(keys.into_iter().collect())
     }
 
-    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+    async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let noted = tables.issuer_keys.entry(issuer_key_id);
+        noted.or_insert((since_ms, false));
+        Ok(())
+    }
+
+    async fn readmit_issuer_key(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
         self.tables()
-            .spent
-            .retain(|(issuer, _)| *issuer != issuer_key_id);
+            .issuer_keys
+            .retain(|id, (_, closed)| *closed || *id != issuer_key_id);
+        Ok(())
+    }
+
+    async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError> {
+        let tables = self.tables();
+        let keys = tables.issuer_keys.iter();
+        Ok(keys
+            .map(|(id, (since_ms, closed))| RetiredIssuerKey {
+                id: *id,
+                since_ms: *since_ms,
+                closed: *closed,
+            })
+            .collect())
+    }
+
+    async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.issuer_keys.entry(issuer_key_id).or_default().1 = true;
+        tables.spent.retain(|(issuer, _)| *issuer != issuer_key_id);
         Ok(())
     }
 

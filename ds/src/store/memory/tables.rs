@@ -27,6 +27,8 @@ pub(super) struct Tables {
     pub(super) handles: BTreeMap<Row, ([u8; 32], Vec<u8>)>,
     pub(super) results: BTreeMap<DayRow, Vec<u8>>,
     pub(super) spent: BTreeSet<([u8; 32], Row)>,
+    /// Keys that are gone: since when, and whether they are closed.
+    pub(super) issuer_keys: BTreeMap<[u8; 32], (u64, bool)>,
 }
 
 impl Tables {
@@ -42,11 +44,16 @@ impl Tables {
         let mut seen = BTreeSet::new();
         for Spend { issuer_key_id, row } in &receipt.spends {
             let token = (*issuer_key_id, *row);
-            if self.spent.contains(&token) || !seen.insert(token) {
+            if self.is_spent(&token) || !seen.insert(token) {
                 return Err(StoreError::TokenSpent);
             }
         }
         Ok(())
+    }
+
+    pub(super) fn is_spent(&self, token: &([u8; 32], Row)) -> bool {
+        let closed = self.issuer_keys.get(&token.0);
+        self.spent.contains(token) || closed.is_some_and(|(_, closed)| *closed)
     }
 
     pub(super) fn record(&mut self, receipt: Receipt) {

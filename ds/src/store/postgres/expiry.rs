@@ -3,7 +3,7 @@
 use super::groups::nth;
 use super::session::{Sessions, Step, malformed, step};
 use super::sql;
-use crate::store::{ExpiryDays, StoreError};
+use crate::store::{ExpiryDays, RetiredIssuerKey, StoreError};
 
 impl Sessions {
     /// Not one transition: each batch for itself, so that locks are short and what a crash leaves goes
@@ -36,9 +36,47 @@ impl Sessions {
     }
 
     pub(super) async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        // Closed and committed before the first row goes.
+        self.run(&[step!(sql::CLOSE_ISSUER_KEY; &issuer_key_id[..])])
+            .await?;
         let step = || step!(sql::DROP_SPENT; &issuer_key_id[..]);
         while self.delete_batch(step()).await? > 0 {}
         Ok(())
+    }
+
+    pub(super) async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        let since_ms = i64::try_from(since_ms).unwrap_or(i64::MAX);
+        let step = step!(sql::RETIRE_ISSUER_KEY; &issuer_key_id[..], since_ms);
+        self.run(&[step]).await.map(drop)
+    }
+
+    pub(super) async fn readmit_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+    ) -> Result<(), StoreError> {
+        let step = step!(sql::READMIT_ISSUER_KEY; &issuer_key_id[..]);
+        self.run(&[step]).await.map(drop)
+    }
+
+    pub(super) async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError> {
+        let found = self.run(&[step!(sql::RETIRED_ISSUER_KEYS;)]).await?;
+        nth(&found, 0)?
+            .rows
+            .iter()
+            .map(|row| {
+                let id: &[u8] = row.try_get(0).map_err(|_| malformed())?;
+                let since_ms: i64 = row.try_get(1).map_err(|_| malformed())?;
+                Ok(RetiredIssuerKey {
+                    id: id.try_into().map_err(|_| malformed())?,
+                    since_ms: u64::try_from(since_ms).unwrap_or(0),
+                    closed: row.try_get(2).map_err(|_| malformed())?,
+                })
+            })
+            .collect()
     }
 
     pub(super) async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {

@@ -54,7 +54,8 @@ use self::session::{Sessions, Step, step};
 use self::transition::{Nothing, Transition};
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
+    StoredGroup, Version,
 };
 
 /// PostgreSQL as a [`Store`].
@@ -348,6 +349,24 @@ impl Store for Postgres {
 
     async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.sessions.spent_issuer_keys().await
+    }
+
+    async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.sessions
+            .retire_issuer_key(issuer_key_id, since_ms)
+            .await
+    }
+
+    async fn readmit_issuer_key(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.sessions.readmit_issuer_key(issuer_key_id).await
+    }
+
+    async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError> {
+        self.sessions.retired_issuer_keys().await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

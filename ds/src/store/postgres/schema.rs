@@ -8,7 +8,7 @@ use super::session::{Failure, Stage, failure};
 use crate::store::StoreError;
 
 /// Each leads from the version before to its own, which is its position, from 1.
-const VERSIONS: [&str; 1] = [include_str!("schema.sql")];
+const VERSIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// How often the tables are looked for: another node may be making them.
 const ATTEMPTS: u32 = 50;

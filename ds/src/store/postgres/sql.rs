@@ -41,7 +41,9 @@ statements! {
     RESULT = "SELECT sealed FROM results WHERE day = $1 AND id = $2";
     SPEND = "INSERT INTO spent (issuer_key_id, id) \
         SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING";
-    IS_SPENT = "SELECT id FROM spent WHERE issuer_key_id = $1 AND id = $2";
+    IS_SPENT = "SELECT id FROM spent WHERE issuer_key_id = $1 AND id = $2 \
+        UNION ALL SELECT id FROM issuer_keys WHERE id = $1 AND closed";
+    CLOSED = "SELECT id FROM issuer_keys WHERE id = ANY($1) AND closed";
     /// From one to the next: all of them at once would cost a look at every token.
     NEXT_ISSUER_KEY = "SELECT issuer_key_id FROM spent WHERE issuer_key_id > $1 \
         ORDER BY issuer_key_id LIMIT 1";
@@ -149,6 +151,12 @@ statements! {
     EXPIRE_RESERVATIONS = expire!("reservations", "day", "id");
     EXPIRE_SETS = expire!("key_packages", "expiry_day", "pool, ciphersuite, expiry_day, id");
     EXPIRE_LAST_RESORT = expire!("last_resort", "expiry_day", "pool, ciphersuite");
+    RETIRE_ISSUER_KEY = "INSERT INTO issuer_keys (id, gone_since_ms, closed) VALUES ($1, $2, false) \
+        ON CONFLICT DO NOTHING";
+    READMIT_ISSUER_KEY = "DELETE FROM issuer_keys WHERE id = $1 AND NOT closed";
+    RETIRED_ISSUER_KEYS = "SELECT id, gone_since_ms, closed FROM issuer_keys";
+    CLOSE_ISSUER_KEY = "INSERT INTO issuer_keys (id, gone_since_ms, closed) VALUES ($1, 0, true) \
+        ON CONFLICT (id) DO UPDATE SET closed = true";
     DROP_SPENT = "DELETE FROM spent WHERE (issuer_key_id, id) IN \
         (SELECT issuer_key_id, id FROM spent WHERE issuer_key_id = $1 LIMIT 5000)";
 }

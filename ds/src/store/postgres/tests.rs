@@ -76,8 +76,8 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         for node in nodes {
             node.await.unwrap().check().await.unwrap();
         }
-        let versions = "SELECT count(*) FROM schema_version";
-        assert_eq!(server.number(&database, versions).await, 1);
+        let versions = "SELECT max(version) - count(*) FROM schema_version";
+        assert_eq!(server.number(&database, versions).await, 0);
     }
 }
 
@@ -87,11 +87,11 @@ async fn a_schema_of_a_later_release_is_refused() {
         return;
     };
     drop(store);
-    let later = "INSERT INTO schema_version (version) VALUES (2)";
+    let later = "INSERT INTO schema_version (version) VALUES (99)";
     server.execute(&database, later).await;
     let refused = Postgres::open(&settings(server, &database)).await;
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("schema version 2"), "{refused}");
+    assert!(refused.contains("schema version 99"), "{refused}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session::{Failure, Outcome, Session, Sessions, Step, step};
+use super::session::{Failure, Outcome, Session, Sessions, Step, malformed, step};
 use super::sql;
 use crate::store::{Receipt, Spend, StoreError};
 
@@ -129,7 +129,10 @@ async fn decided<'a>(
     tokens.sort_unstable();
     if !tokens.is_empty() {
         let (issuers, rows): (Vec<_>, Vec<_>) = tokens.iter().copied().unzip();
-        steps.push(step!(sql::SPEND; issuers, rows));
+        steps.push(step!(sql::SPEND; issuers.clone(), rows));
+        // After the insert, and it sees what is committed by now: whoever drops a set closes its key before,
+        // so a token whose row is gone meets a closed key.
+        steps.push(step!(sql::CLOSED; issuers));
     }
     steps.extend(transition.conditions());
 
@@ -153,8 +156,9 @@ async fn decided<'a>(
     if !tokens.is_empty()
         && let Some((spent, rest)) = outcomes.split_first()
     {
+        let (closed, rest) = rest.split_first().ok_or_else(malformed)?;
         outcomes = rest;
-        if spent.affected != tokens.len() as u64 {
+        if spent.affected != tokens.len() as u64 || !closed.rows.is_empty() {
             return Err(StoreError::TokenSpent.into());
         }
     }

@@ -13,6 +13,7 @@
 
 #[cfg(test)]
 pub(in crate::store) mod crash_tests;
+mod issuer_keys;
 mod pools;
 mod queues;
 mod reads;
@@ -34,7 +35,8 @@ use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
+    StoredGroup, Version,
 };
 
 /// Version of tables, keys and values. Another one is refused at open. (1: parts of a group were not
@@ -510,6 +512,24 @@ impl Store for Rocks {
 
     async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.blocking(Engine::spent_issuer_keys).await
+    }
+
+    async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.retire_issuer_key(&issuer_key_id, since_ms))
+            .await
+    }
+
+    async fn readmit_issuer_key(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.readmit_issuer_key(&issuer_key_id))
+            .await
+    }
+
+    async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError> {
+        self.blocking(Engine::retired_issuer_keys).await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

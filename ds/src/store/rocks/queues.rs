@@ -192,15 +192,14 @@ impl Engine {
         self.expire_last_resort(key_packages)
     }
 
-    pub(super) fn drop_spent(&self, issuer_key_id: &[u8; 32]) -> Result<(), StoreError> {
-        // One byte longer than any key of this issuer key, so behind all of them.
-        let behind = [&issuer_key_id[..], &[0xff; 17]].concat();
-        self.drop_range(Table::Spent, issuer_key_id, &behind)
-    }
-
     /// Whole files go at once, the rest behind one range tombstone. The tombstone is written first:
     /// it hides what a dropped file no longer covers in the levels below.
-    fn drop_range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn drop_range(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(), StoreError> {
         {
             // A range tombstone costs every later read a little, and this is called again and again:
             // is there anything to drop? Many rows that were deleted one by one are reason enough.

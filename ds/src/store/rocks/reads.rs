@@ -98,7 +98,7 @@ impl Engine {
 
     pub(super) fn is_spent(&self, spends: &[Spend]) -> Result<bool, StoreError> {
         for spend in spends {
-            if self.has(Table::Spent, &spent_key(spend))? {
+            if self.has(Table::Spent, &spent_key(spend))? || self.is_closed(&spend.issuer_key_id)? {
                 return Ok(true);
             }
         }

@@ -45,6 +45,7 @@ pub(super) enum Table {
     Handles,
     Results,
     Spent,
+    IssuerKeys,
 }
 
 /// What a table's rows are like.
@@ -59,7 +60,7 @@ enum Load {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Meta,
         Self::Groups,
         Self::Trees,
@@ -79,6 +80,7 @@ impl Table {
         Self::Handles,
         Self::Results,
         Self::Spent,
+        Self::IssuerKeys,
     ];
 
     /// Name of the column family: part of the format, never changed.
@@ -103,6 +105,7 @@ impl Table {
             Self::Handles => "handles",
             Self::Results => "results",
             Self::Spent => "spent",
+            Self::IssuerKeys => "issuer_keys",
         }
     }
 
@@ -122,7 +125,8 @@ impl Table {
             | Self::Pools
             | Self::KeyPackages
             | Self::LastResort
-            | Self::Handles => Load::Light,
+            | Self::Handles
+            | Self::IssuerKeys => Load::Light,
         }
     }
 
@@ -229,6 +233,23 @@ pub(super) fn spent_key(spend: &Spend) -> [u8; 48] {
     key[..32].copy_from_slice(&spend.issuer_key_id);
     key[32..].copy_from_slice(&spend.row);
     key
+}
+
+/// Value of an issuer key that is gone: `since (8) ‖ closed (1)`.
+pub(super) fn retired_value(since_ms: u64, closed: bool) -> [u8; 9] {
+    let mut value = [0; 9];
+    value[..8].copy_from_slice(&since_ms.to_be_bytes());
+    value[8] = closed.into();
+    value
+}
+
+/// Reads a value that [`retired_value`] wrote.
+pub(super) fn retired_of(value: &[u8]) -> Option<(u64, bool)> {
+    let (since, rest) = value.split_first_chunk()?;
+    let [closed @ (0 | 1)] = rest else {
+        return None;
+    };
+    Some((u64::from_be_bytes(*since), *closed == 1))
 }
 
 /// `pool ‖ suite`: the prefix of the pool's sets, and the key of its last-resort set.

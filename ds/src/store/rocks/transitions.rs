@@ -35,7 +35,11 @@ impl Engine {
                 .iter()
                 .take(position)
                 .any(|earlier| earlier == spend);
-            if twice || self.has(Table::Spent, &spent_key(spend))? {
+            // The set first: whoever drops it closes the key before.
+            if twice
+                || self.has(Table::Spent, &spent_key(spend))?
+                || self.is_closed(&spend.issuer_key_id)?
+            {
                 return Err(StoreError::TokenSpent);
             }
         }

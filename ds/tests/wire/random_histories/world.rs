@@ -82,6 +82,7 @@ impl World {
                 }
                 Event::Joined | Event::Committed { .. } | Event::Proposed => {}
                 Event::ConnectionRequest(_) => panic!("nobody asked"),
+                Event::Dropped(_) => panic!("nothing waits for so long"),
             }
         }
         heard

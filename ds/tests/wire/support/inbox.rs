@@ -43,6 +43,8 @@ pub enum Event {
     /// A proposal is pending; by somebody else.
     Proposed,
     ConnectionRequest(Vec<u8>),
+    /// Messages of this group did not fit into the queue.
+    Dropped(GroupId),
 }
 
 pub fn protocol_message(bytes: &[u8]) -> ProtocolMessage {
@@ -118,7 +120,9 @@ impl Client {
         self.acknowledge(service, delivered.iter().map(|entry| entry.id).collect())
             .await;
         delivered.sort_by_key(|entry| match &entry.payload {
-            Payload::Welcome(_) | Payload::ConnectionRequest(_) => (0, 0, entry.sequence),
+            Payload::Welcome(_) | Payload::ConnectionRequest(_) | Payload::Dropped(_) => {
+                (0, 0, entry.sequence)
+            }
             Payload::Message(bytes) | Payload::Proposal(bytes) => (
                 protocol_message(bytes.as_slice()).epoch().as_u64(),
                 1,
@@ -140,6 +144,7 @@ impl Client {
                 Payload::ConnectionRequest(sealed) => {
                     events.push(Event::ConnectionRequest(sealed.as_slice().to_vec()));
                 }
+                Payload::Dropped(group) => events.push(Event::Dropped(group)),
                 Payload::Message(bytes) | Payload::Commit(bytes) | Payload::Proposal(bytes) => {
                     events.extend(self.process(bytes.as_slice()))
                 }

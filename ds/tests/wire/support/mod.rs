@@ -23,7 +23,7 @@ use axum::body::Body;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::{LeafKeyPair, Scheme};
 use ds::DeliveryService;
-use ds::limits::RequestLimits;
+use ds::limits::{LoadLimits, QueueLimits, RequestLimits};
 use ds::service_state::Settings;
 use ds::store::Store;
 use ds::store::memory::Memory;
@@ -84,7 +84,10 @@ pub struct Setup {
     pub engine: Engine,
     pub prices: Prices,
     pub allowance: AllowanceLimits,
+    pub group_allowance: AllowanceLimits,
     pub queue_allowance: AllowanceLimits,
+    pub queue_limits: QueueLimits,
+    pub load: LoadLimits,
     pub limits: RequestLimits,
     /// Compare roster and tree with every commit; benchmarks don't.
     pub self_check: bool,
@@ -98,6 +101,7 @@ pub const fn prices(each: u8) -> Prices {
     Prices {
         reserve_group_id: each,
         publish_key_packages: each,
+        key_package_sets_per_token: 0,
         claim_key_package: each,
         register_handle: each,
         lookup_handle: each,
@@ -114,12 +118,16 @@ impl Setup {
             capacity: 10_000,
             refill_per_minute: 60,
             max_buckets: 10_000,
+            nodes: 1,
         };
         Self {
             engine,
             prices: prices(1),
             allowance: ample,
+            group_allowance: ample,
             queue_allowance: ample,
+            queue_limits: QueueLimits::default(),
+            load: LoadLimits::default(),
             limits: RequestLimits::default(),
             self_check: true,
             crash: None,
@@ -205,7 +213,10 @@ impl Service {
             challenge: Challenge::new(ISSUER, DOMAIN).unwrap(),
             prices: setup.prices,
             leaf_allowance: setup.allowance,
+            group_allowance: setup.group_allowance,
             queue_allowance: setup.queue_allowance,
+            queue_limits: setup.queue_limits,
+            load: setup.load,
             retention_days: RETENTION_DAYS,
             inactivity_days: INACTIVITY_DAYS,
             max_request_bytes: 2 * 1024 * 1024,

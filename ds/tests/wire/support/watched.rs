@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, Spend, Store, StoreError, StoredGroup, Version,
+    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
+    StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -372,6 +373,22 @@ impl Store for Watched {
 
     async fn spent_issuer_keys(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.engine.spent_issuer_keys().await
+    }
+
+    async fn retire_issuer_key(
+        &self,
+        issuer_key_id: [u8; 32],
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.count(self.engine.retire_issuer_key(issuer_key_id, since_ms).await)
+    }
+
+    async fn readmit_issuer_key(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {
+        self.count(self.engine.readmit_issuer_key(issuer_key_id).await)
+    }
+
+    async fn retired_issuer_keys(&self) -> Result<Vec<RetiredIssuerKey>, StoreError> {
+        self.engine.retired_issuer_keys().await
     }
 
     async fn drop_spent(&self, issuer_key_id: [u8; 32]) -> Result<(), StoreError> {

@@ -34,7 +34,9 @@ impl OtherClient {
         let ids = delivered.iter().map(|entry| entry.id).collect();
         self.kit.acknowledge(service, ids).await;
         delivered.sort_by_key(|entry| match &entry.payload {
-            Payload::Welcome(_) | Payload::ConnectionRequest(_) => (0, 0, entry.sequence),
+            Payload::Welcome(_) | Payload::ConnectionRequest(_) | Payload::Dropped(_) => {
+                (0, 0, entry.sequence)
+            }
             Payload::Message(bytes) | Payload::Proposal(bytes) => (
                 message(bytes.as_slice()).epoch().unwrap(),
                 1,
@@ -56,6 +58,7 @@ impl OtherClient {
                 Payload::ConnectionRequest(sealed) => {
                     events.push(Event::ConnectionRequest(sealed.as_slice().to_vec()));
                 }
+                Payload::Dropped(group) => events.push(Event::Dropped(group)),
                 Payload::Message(bytes) | Payload::Proposal(bytes) | Payload::Commit(bytes) => {
                     events.extend(self.process(bytes.as_slice()));
                 }

@@ -1,0 +1,108 @@
+//! What one process does at once. Beyond it a request is turned away before it is looked at, and told when
+//! to come again; the client sends the same bytes again.
+
+use protocol::Operation;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::error::DsError;
+use crate::limits::LoadLimits;
+use crate::tokens::{AllowanceLimits, Allowances};
+
+/// When to come again if all places are taken: requests take milliseconds.
+const BUSY_MS: u64 = 1_000;
+
+/// One bucket is for everybody.
+const EVERYBODY: [u8; 16] = [0; 16];
+
+/// The places for requests, and how many may begin in a second.
+#[derive(Debug)]
+pub struct Load {
+    places: Semaphore,
+    rate: Option<Allowances>,
+}
+
+impl Load {
+    pub fn new(limits: LoadLimits) -> Self {
+        let LoadLimits {
+            concurrent_requests,
+            requests_per_second,
+        } = limits;
+        let rate = (requests_per_second > 0).then(|| {
+            Allowances::new(AllowanceLimits {
+                capacity: requests_per_second,
+                refill_per_minute: requests_per_second.saturating_mul(60),
+                max_buckets: 1,
+                nodes: 1,
+            })
+        });
+        Self {
+            places: Semaphore::new(concurrent_requests.min(Semaphore::MAX_PERMITS)),
+            rate,
+        }
+    }
+
+    /// A place for a request. A fetch takes none: it mostly waits, and connections are bounded.
+    ///
+    /// # Errors
+    /// [`DsError::Busy`].
+    pub fn admit(
+        &self,
+        operation: Operation,
+        now_ms: u64,
+    ) -> Result<Option<SemaphorePermit<'_>>, DsError> {
+        if let Some(rate) = &self.rate
+            && let Err(empty) = rate.take(EVERYBODY, now_ms)
+        {
+            let retry_after_ms = empty.retry_after_ms.unwrap_or(BUSY_MS);
+            return Err(DsError::Busy { retry_after_ms });
+        }
+        if operation == Operation::FetchQueue {
+            return Ok(None);
+        }
+        match self.places.try_acquire() {
+            Ok(place) => Ok(Some(place)),
+            Err(_) => Err(DsError::Busy {
+                retry_after_ms: BUSY_MS,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_finds_no_place_is_told_when_to_come_again_and_finds_one_later() {
+        let load = Load::new(LoadLimits {
+            concurrent_requests: 2,
+            requests_per_second: 0,
+        });
+        let first = load.admit(Operation::SendMessage, 0).unwrap();
+        let _second = load.admit(Operation::AddUsers, 0).unwrap();
+        assert!(matches!(
+            load.admit(Operation::SendMessage, 0),
+            Err(DsError::Busy {
+                retry_after_ms: 1_000
+            })
+        ));
+        assert!(load.admit(Operation::FetchQueue, 0).unwrap().is_none());
+        drop(first);
+        assert!(load.admit(Operation::SendMessage, 0).is_ok());
+    }
+
+    #[test]
+    fn no_more_requests_begin_in_a_second_than_configured() {
+        let load = Load::new(LoadLimits {
+            concurrent_requests: 10,
+            requests_per_second: 5,
+        });
+        let admitted = |at| {
+            (0..20)
+                .filter(|_| load.admit(Operation::FetchQueue, at).is_ok())
+                .count()
+        };
+        assert_eq!([admitted(0), admitted(200), admitted(5_000)], [5, 1, 5]);
+    }
+}

@@ -1,0 +1,331 @@
+//! 5,000 tokens, each presented in two requests and again after every crash, to a real process that is
+//! killed with SIGKILL meanwhile: 5,000 spends, 5,000 effects.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test with real processes, in real time"
+)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{RSA_PSS_SHA384, RsaKeyPair};
+use axum::Json;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use blind_rsa_signatures::{Deterministic, KeyPair, PSS, Sha384};
+use crypto::sign::SignatureKeyPair;
+use ds::store::rocks::Rocks;
+use ds::tokens::Challenge;
+use protocol::codec::opaque;
+use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::groups::ReserveGroupIdRequest;
+use protocol::{Operation, REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
+use rand::seq::SliceRandom as _;
+use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
+use sha2::{Digest as _, Sha256};
+use tls_codec::Serialize as _;
+
+const TOKENS: usize = 5_000;
+const REQUESTS: usize = 2 * TOKENS;
+const AT_ONCE: usize = 64;
+/// After so many answers each.
+const KILLS: [usize; 4] = [1_000, 3_000, 5_500, 8_000];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An issuer whose key the test has, so that it can sign what a client would get unblinded.
+struct Issuer {
+    key: RsaKeyPair,
+    spki: Vec<u8>,
+    challenge: Challenge,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        type Pair = KeyPair<Sha384, PSS, Deterministic>;
+        let pair = Pair::generate(&mut rand_of_the_issuer(), 2048).unwrap();
+        Self {
+            key: RsaKeyPair::from_pkcs8(&pair.sk.to_der().unwrap()).unwrap(),
+            spki: pair.pk.to_spki().unwrap(),
+            challenge: Challenge::new("issuer.example", "ds.example").unwrap(),
+        }
+    }
+
+    /// A token as RFC 9577 §2.2 has it: a signature with PSS is what unblinding gives.
+    fn token(&self, randomness: &SystemRandom) -> String {
+        let nonce: [u8; 32] = crypto::random().unwrap();
+        let mut token = [
+            &[0, 2][..],
+            &nonce,
+            self.challenge.digest(),
+            &Sha256::digest(&self.spki),
+        ]
+        .concat();
+        let mut signature = [0; 256];
+        self.key
+            .sign(&RSA_PSS_SHA384, randomness, &token, &mut signature)
+            .unwrap();
+        token.extend(signature);
+        format!("PrivateToken token=\"{}\"", URL_SAFE.encode(token))
+    }
+
+    async fn serve_directory(&self) -> SocketAddr {
+        let directory = serde_json::json!({
+            "issuer-request-uri": "/token-request",
+            "token-keys": [{"token-type": 2, "token-key": URL_SAFE.encode(&self.spki)}],
+        });
+        let app = axum::Router::new().route("/", get(async move || Json(directory)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        address
+    }
+}
+
+fn rand_of_the_issuer() -> impl blind_rsa_signatures::reexports::rand::CryptoRng {
+    blind_rsa_signatures::reexports::rand::rng()
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// The delivery service as its operator runs it.
+struct Process {
+    config: std::path::PathBuf,
+    admin: SocketAddr,
+    child: Mutex<Child>,
+}
+
+impl Process {
+    fn start(directory: &Path, listen: SocketAddr, issuer: SocketAddr) -> Self {
+        let admin = free_address();
+        let at = |name: &str| directory.join(name).display().to_string();
+        let config = directory.join("ds.toml");
+        let text = format!(
+            "listen = \"{listen}\"\ndomain = \"ds.example\"\n\
+             service_key_file = \"{}\"\ngateway_secret_file = \"{}\"\n\
+             [store]\nengine = \"rocksdb\"\ndirectory = \"{}\"\n\
+             [issuer]\nname = \"issuer.example\"\norigin = \"ds.example\"\n\
+             directory = \"http://{issuer}/\"\n\
+             [service]\nadmin_listen = \"{admin}\"\nlog_level = \"error\"\n",
+            at("service-keys"),
+            at("gateway-secret"),
+            at("store"),
+        );
+        std::fs::write(&config, text).unwrap();
+        Self {
+            child: Mutex::new(Self::spawn(&config)),
+            config,
+            admin,
+        }
+    }
+
+    fn spawn(config: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ds"))
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn restart(&self) {
+        self.kill();
+        *self.child.lock().unwrap() = Self::spawn(&self.config);
+    }
+
+    async fn ready(&self, http: &reqwest::Client) {
+        let url = format!("http://{}/readyz", self.admin);
+        let began = Instant::now();
+        while !matches!(http.get(&url).send().await, Ok(answer) if answer.status() == 200) {
+            assert!(began.elapsed() < PATIENCE, "the service does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// A request of its own that costs one token.
+fn reservation() -> Vec<u8> {
+    let key = SignatureKeyPair::random().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let (timestamp_ms, sender) = (now.as_millis() as u64, Sender::Key(opaque(key.public())));
+    let body = opaque(ReserveGroupIdRequest {}.encode());
+    let operation = Operation::ReserveGroupId;
+    let signed = RequestTbs {
+        version: WIRE_VERSION,
+        operation,
+        timestamp_ms,
+        sender: &sender,
+        body: &body,
+    };
+    let signed = signed.tls_serialize_detached().unwrap();
+    let signature = key.sign(REQUEST_LABEL, &signed);
+    SignedRequest {
+        version: WIRE_VERSION,
+        operation,
+        timestamp_ms,
+        sender,
+        body,
+        signature: opaque(signature),
+    }
+    .encode()
+}
+
+/// What a request was answered in the end.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Done(Vec<u8>),
+    Spent,
+}
+
+struct Way {
+    http: reqwest::Client,
+    url: String,
+    gateway: http::HeaderValue,
+}
+
+impl Way {
+    /// Sends the same bytes until they are answered.
+    async fn redeem(&self, request: &[u8], token: &str) -> Outcome {
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < PATIENCE, "no answer");
+            let sent = self
+                .http
+                .post(&self.url)
+                .header(GATEWAY_AUTHORIZATION, self.gateway.clone())
+                .header("content-type", REQUEST_MEDIA_TYPE)
+                .header("authorization", token)
+                .body(request.to_vec())
+                .send()
+                .await;
+            let Ok(answer) = sent else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let status = answer.status().as_u16();
+            let Ok(body) = answer.bytes().await else {
+                continue;
+            };
+            match status {
+                200 => return Outcome::Done(body.to_vec()),
+                401 => {
+                    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    assert_eq!(problem["type"], "urn:mimi-ds:problem:token-rejected");
+                    return Outcome::Spent;
+                }
+                409 | 500..=599 => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => panic!("answered {other}"),
+            }
+        }
+    }
+}
+
+async fn rows(directory: &Path, table: &str) -> u64 {
+    let store = Rocks::open(directory.join("store")).unwrap();
+    let rows = store.count_rows().await.unwrap();
+    rows.iter().find(|(name, _)| *name == table).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_redemptions_of_five_thousand_tokens_over_kills_are_five_thousand_spends() {
+    let directory = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new();
+    let randomness = SystemRandom::new();
+    let tokens: Vec<String> = (0..TOKENS).map(|_| issuer.token(&randomness)).collect();
+    let secret = GatewaySecret::load_or_create(&directory.path().join("gateway-secret")).unwrap();
+    let listen = free_address();
+    let process = Process::start(directory.path(), listen, issuer.serve_directory().await);
+    let process = Arc::new(process);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    process.ready(&http).await;
+    let way = Arc::new(Way {
+        http: http.clone(),
+        url: format!("http://{listen}{}", Operation::ReserveGroupId.path()),
+        gateway: secret.header_value(),
+    });
+
+    let mut presentations: Vec<(usize, Vec<u8>)> = (0..REQUESTS)
+        .map(|number| (number % TOKENS, reservation()))
+        .collect();
+    presentations.shuffle(&mut rand::rng());
+    let presentations = Arc::new(presentations);
+    let (next, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let tokens = Arc::new(tokens);
+    let workers: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let (way, tokens) = (Arc::clone(&way), Arc::clone(&tokens));
+            let (next, answered) = (Arc::clone(&next), Arc::clone(&answered));
+            let presentations = Arc::clone(&presentations);
+            tokio::spawn(async move {
+                let mut outcomes = Vec::new();
+                while let Some((token, request)) =
+                    presentations.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    outcomes.push((*token, way.redeem(request, &tokens[*token]).await));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                outcomes
+            })
+        })
+        .collect();
+    for kill_after in KILLS {
+        while answered.load(Ordering::Relaxed) < kill_after {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        process.restart();
+    }
+    let mut done = vec![0; TOKENS];
+    let mut spent = vec![0; TOKENS];
+    for worker in workers {
+        for (token, outcome) in worker.await.unwrap() {
+            match outcome {
+                Outcome::Done(_) => done[token] += 1,
+                Outcome::Spent => spent[token] += 1,
+            }
+        }
+    }
+    assert_eq!((done, spent), (vec![1; TOKENS], vec![1; TOKENS]));
+
+    // Once more after all of it: what was carried out is answered alike, what was not stays refused.
+    process.restart();
+    process.ready(&http).await;
+    let mut again = [0, 0];
+    for (token, request) in presentations.iter().take(200) {
+        let outcome = way.redeem(request, &tokens[*token]).await;
+        again[usize::from(outcome == Outcome::Spent)] += 1;
+    }
+    assert!(again[0] > 0 && again[1] > 0, "{again:?}");
+    let metrics = http.get(format!("http://{}/metrics", process.admin)).send();
+    let metrics = metrics.await.unwrap().text().await.unwrap();
+    let refused = format!("ds_tokens_refused_total{{reason=\"spent\"}} {}", again[1]);
+    assert!(metrics.contains(&refused), "{metrics}");
+
+    process.kill();
+    assert_eq!(rows(directory.path(), "spent").await, TOKENS as u64);
+    assert_eq!(rows(directory.path(), "reservations").await, TOKENS as u64);
+}
