@@ -29,6 +29,8 @@ pub(crate) struct NewContact {
 pub struct Contact {
     /// The handle that they registered.
     pub name: String,
+    /// Whether they can be reported to the token issuer: they have shown a certificate that is still valid.
+    pub reportable: bool,
 }
 
 pub(crate) struct ContactKeys {
@@ -187,9 +189,18 @@ impl Client {
     pub fn contacts(&self) -> Result<Vec<Contact>, Error> {
         let mut statement = self
             .db
-            .prepare("SELECT handle FROM contacts ORDER BY handle")?;
-        let names = statement.query_map((), |row| Ok(Contact { name: row.get(0)? }))?;
-        Ok(names.collect::<Result<_, _>>()?)
+            .prepare(
+                "SELECT handle, EXISTS (SELECT 1 FROM introductions
+                    WHERE introductions.signature_key = contacts.signature_key AND not_after_day >= ?)
+                 FROM contacts ORDER BY handle",
+            )?;
+        let contacts = statement.query_map([self.today()], |row| {
+            Ok(Contact {
+                name: row.get(0)?,
+                reportable: row.get(1)?,
+            })
+        })?;
+        Ok(contacts.collect::<Result<_, _>>()?)
     }
 
     /// The safety number with a contact: the same on both sides if and only if neither service gave

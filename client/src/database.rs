@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
 ];
 
 /// Opens a database and brings its schema up to date.
@@ -98,6 +99,35 @@ mod tests {
         let path = directory.path().join("db");
         drop(open(&path).unwrap());
         open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_database_of_schema_3_is_taken_over_with_the_request_that_waits() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("PRAGMA foreign_keys = OFF")
+            .unwrap();
+        connection
+            .execute_batch(include_str!("schema/fixtures/schema-3.sql"))
+            .unwrap();
+        let db = prepare(connection).unwrap();
+        let contact = crate::contacts::by_name(&db, "bob").unwrap();
+        let evidence = crate::reporting::evidence(&db, &contact.signature_key, 0).unwrap();
+        assert!(evidence.is_none());
+        let (name, request): (String, Vec<u8>) = db
+            .query_row("SELECT name, request FROM incoming_requests", (), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(name, "carol");
+        // In the form that had no place for an introduction.
+        let request: protocol::connections::ConnectionRequest =
+            protocol::Wire::decode(&request).unwrap();
+        assert_eq!(request.extensions.version, 1);
+        assert!(request.extensions.introduction.content().is_empty());
+        let profile = crate::profile::Profile::read(&db).unwrap();
+        assert_eq!(profile.handle.as_deref(), Some("alice"));
+        assert_eq!(crate::wallet::available(&db).unwrap(), 2);
     }
 
     #[test]

@@ -183,6 +183,12 @@ pub enum UsageError {
     /// Not one of the ciphersuites that groups may have.
     #[error("{0:#06x} is not a ciphersuite of groups here")]
     UnknownCiphersuite(u16),
+    /// They have shown no certificate, or it has expired.
+    #[error("{0} has signed nothing that could be reported, or too long ago")]
+    NotReportable(String),
+    /// Too long.
+    #[error("a greeting has at most 256 bytes")]
+    InvalidGreeting,
     /// Others were faster every time.
     #[error("the group changed too often meanwhile; try again")]
     Contention,
@@ -373,6 +379,8 @@ impl UsageError {
             Self::InvalidJoinCode => "invalid-join-code",
             Self::JoinCodeExpired => "join-code-expired",
             Self::UnknownCiphersuite(_) => "unknown-ciphersuite",
+            Self::NotReportable(_) => "not-reportable",
+            Self::InvalidGreeting => "invalid-greeting",
             Self::Contention => "contention",
         }
     }

@@ -154,8 +154,15 @@ impl Client {
             let Payload::ConnectionRequest(sealed) = &item.payload else {
                 return Err(LocalError::Damaged.into());
             };
+            let (policy, today) = (self.requests, self.today());
             let transaction = begin(&mut self.db)?;
-            match connections::receive_request(&transaction, &self.profile, sealed.as_slice()) {
+            match connections::receive_request(
+                &transaction,
+                &self.profile,
+                sealed.as_slice(),
+                policy,
+                today,
+            ) {
                 Ok(()) | Err(Error::Peer(_)) => {}
                 Err(error) => return Err(error),
             }

@@ -16,6 +16,7 @@ use openmls::prelude::{
 use protocol::Wire as _;
 use protocol::directory::Directory;
 use protocol::policy::POLICY_EXTENSION;
+use protocol::reporting::{LINK_SLOT, Padded};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::VLBytes;
 
@@ -69,6 +70,7 @@ pub(crate) struct NewLeaf {
 
 impl NewLeaf {
     /// Of a user who is new in the group, in the usual ciphersuite.
+    #[cfg(test)]
     pub(crate) fn make(profile: &Profile, directory: &Directory) -> Result<Self, Error> {
         let pseudonym = random_pseudonym(&directory.domain)?;
         Self::of_user(profile, directory, CIPHERSUITE, pseudonym)
@@ -93,13 +95,42 @@ impl NewLeaf {
         pseudonym: VLBytes,
     ) -> Result<Self, Error> {
         let real = profile.credential()?;
-        let (pseudonymous, link_key) = PseudonymousCredential::issue(
+        let link = PseudonymousCredential::issue(
             &directory.domain,
             pseudonym,
             &key.public(),
             (&real, &profile.identity),
             &profile.connection_key,
         )?;
+        Self::with_link(profile, directory, key, link)
+    }
+
+    /// In the connection group of somebody whose request is answered: the identity link, which nobody else can
+    /// open, has a place for an introduction.
+    pub(crate) fn introducing(
+        profile: &Profile,
+        directory: &Directory,
+        introduction: Padded<LINK_SLOT>,
+    ) -> Result<Self, Error> {
+        let key = LeafKeyPair::random(scheme(CIPHERSUITE))?;
+        let real = profile.credential()?;
+        let link = PseudonymousCredential::issue_introducing(
+            &directory.domain,
+            random_pseudonym(&directory.domain)?,
+            &key.public(),
+            (&real, &profile.identity),
+            &profile.connection_key,
+            introduction,
+        )?;
+        Self::with_link(profile, directory, key, link)
+    }
+
+    fn with_link(
+        profile: &Profile,
+        directory: &Directory,
+        key: LeafKeyPair,
+        (pseudonymous, link_key): (PseudonymousCredential, IdentityLinkKey),
+    ) -> Result<Self, Error> {
         let reference = queue_reference(profile, directory, &key.public())?;
         Ok(Self {
             credential: CredentialWithKey {

@@ -76,6 +76,7 @@ mod leaving;
 mod profile;
 mod provider;
 mod queue;
+mod reporting;
 mod request;
 mod transport;
 mod wallet;
@@ -99,6 +100,8 @@ pub use groups::commit::CommitOutcome;
 pub use groups::{GroupAccess, GroupSummary, Member};
 pub use key_config::KeyView;
 pub use profile::Endpoints;
+pub use protocol::reporting::ReportReason;
+pub use reporting::RequestPolicy;
 pub use request::sign;
 pub use transport::{Patience, Transport};
 
@@ -119,6 +122,8 @@ pub struct Options {
     pub lock_patience: Duration,
     /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
     pub ciphersuites: Vec<u16>,
+    /// Which connection requests are shown.
+    pub requests: RequestPolicy,
 }
 
 impl Default for Options {
@@ -128,6 +133,7 @@ impl Default for Options {
             patience: Patience::default(),
             lock_patience: Duration::from_secs(60),
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
+            requests: RequestPolicy::default(),
         }
     }
 }
@@ -140,6 +146,7 @@ pub struct Client {
     /// What the queue said about commits of ours whose answer was not positive.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,
+    pub(crate) requests: RequestPolicy,
     // Last, so that the lock is given up after the database is closed.
     home: Home,
 }
@@ -180,8 +187,10 @@ impl Client {
         let home = Home::open(home, options.lock_patience).await?;
         let db = database::open(&home.database()?)?;
         Profile::write(&db, endpoints, account_token)?;
+        reporting::start_anew(&db)?;
         let mut client = Self::assemble(home, db, options)?;
         client.fill_wallet(wallet::FULL).await?;
+        client.refresh_reporting().await?;
         client.create_queue().await?;
         Ok(client)
     }
@@ -214,6 +223,7 @@ impl Client {
             transport,
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
+            requests: options.requests,
             home,
         };
         client.find_lost_state()?;
@@ -226,6 +236,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.
     pub async fn sync(&mut self, wait_ms: u32) -> Result<(), Error> {
+        self.refresh_reporting().await?;
         self.resume().await?;
         self.pull(wait_ms).await?;
         self.process().await?;

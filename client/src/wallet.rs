@@ -197,7 +197,7 @@ impl Issuer {
 }
 
 /// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
-fn problem_name(body: &[u8]) -> String {
+pub(crate) fn problem_name(body: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(body)
         .ok()
         .and_then(|problem| {

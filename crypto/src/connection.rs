@@ -8,6 +8,7 @@ use protocol::connections::{
 };
 use protocol::delivery::Attribution;
 use protocol::ids::GroupId;
+use protocol::reporting::{Padded, REQUEST_SLOT};
 use tls_codec::Size;
 
 use crate::CryptoError;
@@ -70,6 +71,8 @@ pub struct ConnectionOffer<'a> {
     pub state_key: &'a StateKey,
     /// The requester's.
     pub connection_token: &'a ConnectionToken,
+    /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the same.
+    pub introduction: Padded<REQUEST_SLOT>,
 }
 
 /// Signs a connection request for one recipient and encrypts it to his establishment key.
@@ -88,9 +91,10 @@ pub fn seal_connection_request(
         requester_connection_key: offer.connection_key.to_wire(),
         connection_response_key: opaque(offer.response_key),
         extensions: ConnectionRequestExtensions {
-            version: 1,
+            version: ConnectionRequestExtensions::VERSION,
             state_key: offer.state_key.to_wire(),
             connection_token: offer.connection_token.to_wire(),
+            introduction: offer.introduction.clone(),
         },
         signature: opaque(*b""),
     };
@@ -122,7 +126,7 @@ pub fn open_connection_request(
 ) -> Result<ConnectionRequest, CryptoError> {
     let bytes = hpke::open(key, REQUEST_INFO, &[], sealed)?;
     let request = ConnectionRequest::decode(&bytes).map_err(|_| CryptoError::CannotOpen)?;
-    if request.extensions.version != 1 {
+    if request.extensions.version > ConnectionRequestExtensions::VERSION {
         return Err(CryptoError::UnknownVersion);
     }
     let signed_len = bytes
@@ -256,6 +260,7 @@ mod tests {
             response_key: [6; 32],
             state_key: &state,
             connection_token: &token,
+            introduction: Padded::empty(),
         };
         let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
         let sealed = seal_connection_request(&offer, &signer, &bob.public()).unwrap();
@@ -279,6 +284,33 @@ mod tests {
             open_connection_request(&carol, &passed_on).unwrap_err(),
             CryptoError::InvalidSignature
         );
+    }
+
+    #[test]
+    fn a_request_is_as_long_with_an_introduction_as_without() {
+        let signer = SignatureKeyPair::random().unwrap();
+        let credential = ClientCredential {
+            name: opaque(*b"alice"),
+            signature_public_key: opaque(signer.public()),
+        };
+        let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
+        let sealed = |introduction: &[u8]| {
+            let offer = ConnectionOffer {
+                credential: &credential,
+                group_id: GroupId([5; 16]),
+                wrapper_key: &IdentityLinkWrapperKey::new([1; 32]),
+                connection_key: &ConnectionKey::new([2; 32]),
+                response_key: [6; 32],
+                state_key: &StateKey::new([3; 32]),
+                connection_token: &ConnectionToken::new([4; 32]),
+                introduction: Padded::new(introduction).unwrap(),
+            };
+            seal_connection_request(&offer, &signer, &bob.public()).unwrap()
+        };
+        let (without, with) = (sealed(&[]), sealed(&[1; 600]));
+        assert_eq!(without.len(), with.len());
+        let opened = open_connection_request(&bob, &with).unwrap();
+        assert_eq!(opened.extensions.introduction.content(), [1; 600]);
     }
 
     #[test]

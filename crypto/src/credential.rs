@@ -3,6 +3,7 @@
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
+use protocol::reporting::{LINK_SLOT, Padded};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
@@ -45,6 +46,23 @@ struct IdentityLinkTbe {
     client_credential: ClientCredential,
 }
 
+/// As [`IdentityLinkTbe`], in the connection group of somebody who answers a request.
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct IntroducingLinkTbe {
+    pseudonymous_credential_signature: VLBytes,
+    client_credential: ClientCredential,
+    introduction: Padded<LINK_SLOT>,
+}
+
+/// What an identity link says, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedLink {
+    /// Whose credential it is.
+    pub credential: ClientCredential,
+    /// A [`protocol::reporting::SignedIntroduction`] that is still to be verified, or nothing.
+    pub introduction: Padded<LINK_SLOT>,
+}
+
 const SIGNATURE_LABEL: &str = "PseudonymousCredentialTBS";
 
 /// A fresh pseudonym: a random UUID (version 4) qualified with the provider's domain.
@@ -81,6 +99,47 @@ impl PseudonymousCredential {
         real: (&ClientCredential, &SignatureKeyPair),
         connection_key: &ConnectionKey,
     ) -> Result<(Self, IdentityLinkKey), CryptoError> {
+        Self::issue_with(
+            domain,
+            user_pseudonym,
+            leaf_signature_key,
+            real,
+            connection_key,
+            None,
+        )
+    }
+
+    /// As [`PseudonymousCredential::issue`], with a place in the identity link for an introduction to the one
+    /// who can open it: for connection groups.
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] without randomness.
+    pub fn issue_introducing(
+        domain: &str,
+        user_pseudonym: VLBytes,
+        leaf_signature_key: &[u8],
+        real: (&ClientCredential, &SignatureKeyPair),
+        connection_key: &ConnectionKey,
+        introduction: Padded<LINK_SLOT>,
+    ) -> Result<(Self, IdentityLinkKey), CryptoError> {
+        Self::issue_with(
+            domain,
+            user_pseudonym,
+            leaf_signature_key,
+            real,
+            connection_key,
+            Some(introduction),
+        )
+    }
+
+    fn issue_with(
+        domain: &str,
+        user_pseudonym: VLBytes,
+        leaf_signature_key: &[u8],
+        real: (&ClientCredential, &SignatureKeyPair),
+        connection_key: &ConnectionKey,
+        introduction: Option<Padded<LINK_SLOT>>,
+    ) -> Result<(Self, IdentityLinkKey), CryptoError> {
         let tbs = PseudonymousCredentialTbs {
             client_pseudonym: random_pseudonym(domain)?,
             user_pseudonym,
@@ -89,11 +148,21 @@ impl PseudonymousCredential {
         let tbs_bytes = tbs.encode();
         let key = identity_link_key(connection_key, &tbs_bytes);
         let (credential, signer) = real;
-        let mut link = IdentityLinkTbe {
-            pseudonymous_credential_signature: opaque(signer.sign(SIGNATURE_LABEL, &tbs_bytes)),
-            client_credential: credential.clone(),
-        }
-        .encode();
+        let pseudonymous_credential_signature = opaque(signer.sign(SIGNATURE_LABEL, &tbs_bytes));
+        let client_credential = credential.clone();
+        let mut link = match introduction {
+            None => IdentityLinkTbe {
+                pseudonymous_credential_signature,
+                client_credential,
+            }
+            .encode(),
+            Some(introduction) => IntroducingLinkTbe {
+                pseudonymous_credential_signature,
+                client_credential,
+                introduction,
+            }
+            .encode(),
+        };
         aead::seal(key.expose(), [0; 12], &tbs_bytes, &mut link)?;
         let credential = Self {
             client_pseudonym: tbs.client_pseudonym,
@@ -126,17 +195,35 @@ impl PseudonymousCredential {
         &self,
         key: &IdentityLinkKey,
     ) -> Result<ClientCredential, CryptoError> {
+        self.open_introducing_link(key).map(|link| link.credential)
+    }
+
+    /// Opens and verifies the identity link, with the introduction that stands in it.
+    ///
+    /// # Errors
+    /// [`CryptoError::CannotOpen`] or [`CryptoError::InvalidSignature`].
+    pub fn open_introducing_link(&self, key: &IdentityLinkKey) -> Result<OpenedLink, CryptoError> {
         let tbs = self.tbs().encode();
         let mut link = self.identity_link_ciphertext.as_slice().to_vec();
         aead::open(key.expose(), [0; 12], &tbs, &mut link)?;
-        let link = IdentityLinkTbe::decode(&link).map_err(|_| CryptoError::CannotOpen)?;
+        let link = IdentityLinkTbe::decode(&link)
+            .map(|link| IntroducingLinkTbe {
+                pseudonymous_credential_signature: link.pseudonymous_credential_signature,
+                client_credential: link.client_credential,
+                introduction: Padded::empty(),
+            })
+            .or_else(|_| IntroducingLinkTbe::decode(&link))
+            .map_err(|_| CryptoError::CannotOpen)?;
         sign::verify(
             link.client_credential.signature_public_key.as_slice(),
             SIGNATURE_LABEL,
             &tbs,
             link.pseudonymous_credential_signature.as_slice(),
         )?;
-        Ok(link.client_credential)
+        Ok(OpenedLink {
+            credential: link.client_credential,
+            introduction: link.introduction,
+        })
     }
 }
 
@@ -246,6 +333,36 @@ mod tests {
         assert_eq!(wrapped.len(), WRAPPED_LINK_KEY_LEN);
         assert_eq!(unwrap_link_key(&wrapper, &wrapped).unwrap(), key);
         assert!(unwrap_link_key(&IdentityLinkWrapperKey::new([2; 32]), &wrapped).is_err());
+    }
+
+    #[test]
+    fn an_introducing_link_has_one_length_and_opens_as_any_other() {
+        let signer = SignatureKeyPair::random().unwrap();
+        let real = ClientCredential {
+            name: opaque(*b"alice"),
+            signature_public_key: opaque(signer.public()),
+        };
+        let issue = |introduction: Padded<LINK_SLOT>| {
+            PseudonymousCredential::issue_introducing(
+                "d",
+                random_pseudonym("d").unwrap(),
+                &[1; 32],
+                (&real, &signer),
+                &ConnectionKey::new([2; 32]),
+                introduction,
+            )
+            .unwrap()
+        };
+        let (without, _) = issue(Padded::empty());
+        let (with, key) = issue(Padded::new([9; 300]).unwrap());
+        assert_eq!(
+            without.identity_link_ciphertext.as_slice().len(),
+            with.identity_link_ciphertext.as_slice().len()
+        );
+        assert_eq!(with.open_identity_link(&key).unwrap(), real);
+        let link = with.open_introducing_link(&key).unwrap();
+        assert_eq!(link.introduction.content(), [9; 300]);
+        assert!(!with.encode().windows(20).any(|window| window == [9; 20]));
     }
 
     #[test]

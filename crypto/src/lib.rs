@@ -12,6 +12,7 @@ pub mod kdf;
 pub mod keys;
 pub mod leaf_authorization;
 pub mod queue;
+pub mod reporting;
 pub mod rows;
 pub mod safety_number;
 pub mod sealing;

@@ -2,8 +2,6 @@
 //! everywhere, and ECDSA over P-256 for leaves of groups whose ciphersuite has it.
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use protocol::codec::opaque;
-use tls_codec::{Serialize, TlsSerialize, TlsSize, VLBytes};
 
 use crate::secret::Secret;
 use crate::{CryptoError, kdf, random};
@@ -22,22 +20,7 @@ pub enum Scheme {
     EcdsaP256,
 }
 
-#[derive(TlsSize, TlsSerialize)]
-struct SignContent {
-    label: VLBytes,
-    content: VLBytes,
-}
-
-/// The bytes that are signed: `label<V> || content<V>`, the label with our prefix.
-#[must_use]
-pub fn sign_content(label: &str, content: &[u8]) -> Vec<u8> {
-    SignContent {
-        label: opaque([b"MIMIMI 1.0 ", label.as_bytes()].concat()),
-        content: opaque(content),
-    }
-    .tls_serialize_detached()
-    .unwrap_or_default()
-}
+pub use protocol::codec::sign_content;
 
 /// An Ed25519 key pair; the private half is wiped on drop.
 pub struct SignatureKeyPair(SigningKey);

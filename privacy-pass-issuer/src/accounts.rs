@@ -12,6 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
 use crate::config::AccountSettings;
+use crate::store::reports::{AccountTag, ReportId, ReporterTag};
 use crate::store::{AccountOfDay, Day, RequestDigest};
 
 /// Longest account token that is looked at.
@@ -178,6 +179,22 @@ fn ed25519_public_key(text: &str) -> Result<[u8; 32], AccountSettingsError> {
         .ok_or(AccountSettingsError::UnsupportedKey)
 }
 
+/// What accounts can ask for beside tokens, each with an allowance of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    Certificates,
+    Reports,
+}
+
+impl Service {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::Certificates => b"certificates",
+            Self::Reports => b"reports",
+        }
+    }
+}
+
 /// Turns what identifies somebody into what the store keeps: HMAC-SHA-256 under a key that lies
 /// outside the database, so that a snapshot of it names no account, not even to somebody who can
 /// guess the names. The day is part of the hash: rows of two days do not show whose they are.
@@ -205,6 +222,49 @@ impl AccountHasher {
     #[must_use]
     pub fn request(&self, account: &Account, request: &[u8; 259]) -> RequestDigest {
         RequestDigest(self.hash(&[b"token request", request, account.0.as_bytes()]))
+    }
+
+    /// What an account handle hides, and reports are kept under: the same on every day.
+    #[must_use]
+    pub fn tag(&self, account: &Account) -> AccountTag {
+        AccountTag(self.hash(&[b"reported account", account.0.as_bytes()]))
+    }
+
+    /// Who reports whom.
+    #[must_use]
+    pub fn reporter(&self, reported: &AccountTag, reporter: &Account) -> ReporterTag {
+        ReporterTag(self.hash(&[b"reporter", &reported.0, reporter.0.as_bytes()]))
+    }
+
+    /// As [`AccountHasher::account_of_day`], for what an account asks of `service` beside tokens.
+    #[must_use]
+    pub fn other_of_day(&self, service: Service, account: &Account, day: Day) -> AccountOfDay {
+        AccountOfDay(self.hash(&[
+            service.label(),
+            b" of day",
+            &day.0.to_be_bytes(),
+            account.0.as_bytes(),
+        ]))
+    }
+
+    /// A digest of one account's request to `service`.
+    #[must_use]
+    pub fn other_request(
+        &self,
+        service: Service,
+        account: &Account,
+        digest: &[u8; 32],
+    ) -> RequestDigest {
+        RequestDigest(self.hash(&[service.label(), b" request", digest, account.0.as_bytes()]))
+    }
+
+    /// The name of a report, from the digest of its evidence.
+    #[must_use]
+    pub fn report_id(&self, evidence: &[u8; 32]) -> ReportId {
+        let hash = self.hash(&[b"evidence", evidence]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash[..16]);
+        ReportId(id)
     }
 
     /// All parts but the last have a length fixed by the first, so the input is unambiguous.

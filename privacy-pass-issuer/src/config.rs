@@ -24,6 +24,8 @@ pub struct Config {
     #[serde(default)]
     pub ohttp_gateway: Option<String>,
     pub accounts: AccountSettings,
+    #[serde(default)]
+    pub reporting: ReportingSettings,
     pub service: ServiceSettings,
     #[serde(default = "default_limits")]
     pub limits: Limits,
@@ -36,6 +38,38 @@ pub struct AccountSettings {
     pub issuer: String,
     pub audience: String,
     pub keys: Vec<String>,
+}
+
+/// The table `[reporting]`: certificates, and what becomes of reports.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportingSettings {
+    pub required: bool,
+    pub certificate_days: u32,
+    pub certificates_per_account_per_day: NonZeroU32,
+    pub reports_per_account_per_day: NonZeroU32,
+    pub keep_reports_days: u32,
+    pub withhold_days: u32,
+    pub automatic_reporters: u32,
+    pub automatic_within_days: u32,
+    pub key_days: u32,
+}
+
+impl Default for ReportingSettings {
+    fn default() -> Self {
+        const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+        Self {
+            required: false,
+            certificate_days: 28,
+            certificates_per_account_per_day: TEN,
+            reports_per_account_per_day: TEN,
+            keep_reports_days: 90,
+            withhold_days: 30,
+            automatic_reporters: 0,
+            automatic_within_days: 14,
+            key_days: 90,
+        }
+    }
 }
 
 impl ServiceConfig for Config {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::accounts::{Account, AccountHasher, AccountTokenError, AccountVerifier};
+use crate::store::reports::{AccountTag, ReportStore};
 use crate::store::{Charge, ChargeOutcome, Day, IssuerStore, StoreError};
 use crate::token_keys::{BlindSignature, SigningError, TokenKeys};
 use crate::token_request::{TokenRequest, TokenRequestError};
@@ -28,6 +29,8 @@ pub enum IssuanceError {
     BlindedMessageRange,
     #[error("the account has used up its tokens of the day")]
     QuotaExhausted { retry_after_s: u64 },
+    #[error("the account's tokens are withheld after a report of abuse")]
+    Withheld,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -42,6 +45,7 @@ pub struct IssuerParts {
     pub hasher: AccountHasher,
     pub keys: TokenKeys,
     pub store: Arc<dyn IssuerStore>,
+    pub reports: Arc<dyn ReportStore>,
     pub clock: SharedClock,
     pub tokens_per_account_per_day: NonZeroU32,
 }
@@ -66,6 +70,22 @@ impl Issuer {
     #[must_use]
     pub fn token_keys(&self) -> &TokenKeys {
         &self.parts.keys
+    }
+
+    #[must_use]
+    pub fn hasher(&self) -> &AccountHasher {
+        &self.parts.hasher
+    }
+
+    /// Whether an account gets nothing today, after a report of abuse.
+    pub async fn is_withheld(&self, account: &AccountTag) -> Result<bool, IssuanceError> {
+        let (account, today) = (*account, Day::of_unix_s(self.now_unix_s()));
+        let reports = Arc::clone(&self.parts.reports);
+        Ok(
+            spawn_blocking(move || is_withheld(&*reports, &account, today))
+                .await
+                .map_err(|_| IssuanceError::Worker)??,
+        )
     }
 
     /// Who asks, by the request's account token.
@@ -136,13 +156,30 @@ impl Issuer {
             request: self.parts.hasher.request(account, request.as_bytes()),
             limit: self.parts.tokens_per_account_per_day.get(),
         };
+        let tag = self.parts.hasher.tag(account);
         let store = Arc::clone(&self.parts.store);
-        Ok(spawn_blocking(move || store.charge(&charge))
-            .await
-            .map_err(|_| IssuanceError::Worker)??)
+        let reports = Arc::clone(&self.parts.reports);
+        spawn_blocking(move || {
+            if is_withheld(&*reports, &tag, day)? {
+                return Err(IssuanceError::Withheld);
+            }
+            Ok(store.charge(&charge)?)
+        })
+        .await
+        .map_err(|_| IssuanceError::Worker)?
     }
 
     fn now_unix_s(&self) -> u64 {
         self.parts.clock.now_unix_ms() / 1000
     }
+}
+
+fn is_withheld(
+    reports: &dyn ReportStore,
+    account: &AccountTag,
+    today: Day,
+) -> Result<bool, StoreError> {
+    Ok(reports
+        .withheld_until(account)?
+        .is_some_and(|until| today <= until))
 }

@@ -14,6 +14,9 @@
 //! | `GET /.well-known/private-token-issuer-directory` | the token keys: `application/private-token-issuer-directory` (RFC 9578 §4) |
 //! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
 //! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
+//! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
+//! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
+//! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |
 //!
 //! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA (Ed25519), with `sub`
 //! the account, `exp` a time to come, and `iss` and `aud` as configured. One request gets one
@@ -45,6 +48,7 @@ pub mod http;
 pub mod issuance;
 pub mod key_mirror;
 mod problem;
+pub mod reporting;
 pub mod rsa;
 pub mod store;
 pub mod token_keys;
@@ -57,8 +61,11 @@ use service::secret_file::{self, SecretFileError};
 use service::start::Process;
 
 use accounts::{AccountHasher, AccountSettingsError, AccountVerifier};
-pub use config::{AccountSettings, Config};
+pub use config::{AccountSettings, Config, ReportingSettings};
 use issuance::{Issuer, IssuerParts};
+use reporting::keys::{CertificateKeyError, CertificateKeys};
+use reporting::{Reporting, ReportingParts};
+use store::reports::ReportStore;
 use store::{RocksStore, StoreError};
 use token_keys::{TokenKeyError, TokenKeys};
 
@@ -77,6 +84,10 @@ pub enum IssuerError {
     TokenKeys(#[from] TokenKeyError),
     #[error("account-hash.key cannot be used")]
     AccountHashKey(#[source] SecretFileError),
+    #[error("reports.key cannot be used")]
+    ReportKey(#[source] SecretFileError),
+    #[error(transparent)]
+    CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
     KeyMirror(#[from] key_mirror::KeyMirrorError),
     #[error(transparent)]
@@ -99,33 +110,57 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         AccountHasher::KEY_LENGTH,
     )
     .map_err(IssuerError::AccountHashKey)?;
+    let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
     let issuer = Arc::new(Issuer::new(IssuerParts {
         accounts,
         hasher: AccountHasher::new(&hash_key),
         keys,
-        store,
+        store: store.clone(),
+        reports: Arc::clone(&reports),
         clock: Arc::clone(&clock),
         tokens_per_account_per_day: config.tokens_per_account_per_day,
     }));
+    let reporting = Arc::new(Reporting::new(ReportingParts {
+        issuer: Arc::clone(&issuer),
+        keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,
+        report_key: report_key(&config)?,
+        charges: store,
+        reports,
+        clock: Arc::clone(&clock),
+        settings: config.reporting,
+    })?);
+    reporting::offer_commands(&process.commands, &reporting);
     let router = http::router(
         Arc::clone(&issuer),
         &config.request_uri,
         config.directory_max_age_seconds,
-    );
+    )
+    .merge(reporting::http::router(Arc::clone(&reporting)));
     let router = match &config.ohttp_gateway {
         Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
         None => router,
     };
     let listener = service::http::bind(config.listen).await?;
-    let forgetting = tokio::spawn(forget_past_days(issuer));
+    let forgetting = tokio::spawn(forget_past_days(issuer, reporting));
     process.readiness.ready();
     service::http::serve(listener, router, config.limits, process.shutdown).await;
     forgetting.abort();
     Ok(())
 }
 
-async fn forget_past_days(issuer: Arc<Issuer>) {
+fn report_key(config: &Config) -> Result<[u8; 32], IssuerError> {
+    let path = config.key_directory.join("reports.key");
+    let key = secret_file::load_or_create(&path, 32).map_err(IssuerError::ReportKey)?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&key);
+    Ok(bytes)
+}
+
+async fn forget_past_days(issuer: Arc<Issuer>, reporting: Arc<Reporting>) {
     loop {
+        if let Err(error) = reporting.tidy().await {
+            tracing::error!(%error, "past reports and keys could not be dropped");
+        }
         if let Err(error) = issuer.forget_past_days().await {
             tracing::error!(%error, "past days could not be dropped");
         }

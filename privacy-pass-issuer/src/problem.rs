@@ -23,6 +23,7 @@ enum Kind {
     InvalidBlindedMessage,
     UnknownTokenKey,
     QuotaExhausted,
+    TokensWithheld,
     Internal,
 }
 
@@ -41,6 +42,7 @@ impl Kind {
             | IssuanceError::BlindedMessageRange => Self::InvalidBlindedMessage,
             IssuanceError::UnknownTokenKey => Self::UnknownTokenKey,
             IssuanceError::QuotaExhausted { .. } => Self::QuotaExhausted,
+            IssuanceError::Withheld => Self::TokensWithheld,
             IssuanceError::Store(_) | IssuanceError::Signing(_) | IssuanceError::Worker => {
                 Self::Internal
             }
@@ -59,6 +61,7 @@ impl Kind {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::QuotaExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Self::TokensWithheld => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -74,6 +77,7 @@ impl Kind {
             Self::InvalidBlindedMessage => "invalid-blinded-message",
             Self::UnknownTokenKey => "unknown-token-key",
             Self::QuotaExhausted => "quota-exhausted",
+            Self::TokensWithheld => "tokens-withheld",
             Self::Internal => "internal",
         }
     }
@@ -89,6 +93,7 @@ impl Kind {
             Self::InvalidBlindedMessage => "The blinded message is not valid for the token key",
             Self::UnknownTokenKey => "No token key in use has this truncated key id",
             Self::QuotaExhausted => "The account has used up its tokens of the day",
+            Self::TokensWithheld => "No tokens for this account for now",
             Self::Internal => "The issuer failed; try the same request again",
         }
     }
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_error_has_its_problem_and_survives_the_round_trip() {
-        let errors: [(IssuanceError, u16, &str); 13] = [
+        let errors: [(IssuanceError, u16, &str); 14] = [
             (IssuanceError::MediaType, 415, "unsupported-media-type"),
             (
                 AccountTokenError::Missing.into(),
@@ -171,6 +176,7 @@ mod tests {
                 429,
                 "quota-exhausted",
             ),
+            (IssuanceError::Withheld, 403, "tokens-withheld"),
             (StoreError::Format.into(), 500, "internal"),
             (SigningError.into(), 500, "internal"),
             (IssuanceError::Worker, 500, "internal"),

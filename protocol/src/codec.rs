@@ -100,6 +100,23 @@ pub fn opaque(bytes: impl Into<Vec<u8>>) -> VLBytes {
     VLBytes::new(bytes.into())
 }
 
+#[derive(tls_codec::TlsSize, tls_codec::TlsSerialize)]
+struct SignContent {
+    label: VLBytes,
+    content: VLBytes,
+}
+
+/// What `SignWithLabel` signs (after RFC 9420 §5.1.2): `label<V> || content<V>`, the label with our prefix.
+#[must_use]
+pub fn sign_content(label: &str, content: &[u8]) -> Vec<u8> {
+    SignContent {
+        label: opaque([b"MIMIMI 1.0 ", label.as_bytes()].concat()),
+        content: opaque(content),
+    }
+    .tls_serialize_detached()
+    .unwrap_or_default()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -26,6 +26,10 @@ use protocol::queues::{
     AcknowledgeQueueRequest, BlockGroupRequest, CreateQueueRequest, CreateQueueResponse,
     DeleteQueueRequest, FetchQueueRequest, FetchQueueResponse, QueueEntry,
 };
+use protocol::reporting::{
+    AbuseReport, CertificateRequest, Introduction, Occasion, Padded, ReportReason,
+    ReportingCertificate, SignedIntroduction,
+};
 use protocol::{DecodeError, Operation, Wire};
 use tls_codec::VLBytes;
 
@@ -355,15 +359,75 @@ fn handle_record() -> impl Strategy<Value = HandleRecord> {
     )
 }
 
+fn certificate() -> impl Strategy<Value = ReportingCertificate> {
+    (
+        any::<[u8; 8]>(),
+        any::<[u8; 32]>(),
+        vec(any::<u8>(), 124),
+        any::<u32>(),
+    )
+        .prop_map(
+            |(key_id, commitment, rest, not_after_day)| ReportingCertificate {
+                version: 1,
+                key_id,
+                commitment,
+                account_handle: rest[..60].try_into().unwrap(),
+                not_after_day,
+                signature: rest[60..].try_into().unwrap(),
+            },
+        )
+}
+
+fn introduction() -> impl Strategy<Value = SignedIntroduction> {
+    let occasion = select(vec![Occasion::Request, Occasion::Answer]);
+    (
+        certificate(),
+        occasion,
+        any::<[u8; 32]>(),
+        any::<u32>(),
+        vec(any::<u8>(), 0..=256),
+    )
+        .prop_map(
+            |(certificate, occasion, bytes, day, greeting)| SignedIntroduction {
+                signature: certificate.signature,
+                introduction: Introduction {
+                    version: 1,
+                    occasion,
+                    certificate,
+                    salt: bytes,
+                    holder_key: bytes,
+                    recipient_key: bytes,
+                    day,
+                    greeting: opaque(greeting),
+                },
+            },
+        )
+}
+
+fn abuse_report() -> impl Strategy<Value = AbuseReport> {
+    let reason = select(ReportReason::NAMES.map(|(_, reason)| reason).to_vec());
+    (introduction(), reason, any::<[u8; 32]>()).prop_map(
+        |(evidence, reason, account_token_digest)| AbuseReport {
+            version: 1,
+            reason,
+            account_token_digest,
+            signature: evidence.signature,
+            evidence,
+        },
+    )
+}
+
 fn connection_request() -> impl Strategy<Value = ConnectionRequest> {
-    let extensions =
-        (any::<u16>(), secret(), secret()).prop_map(|(version, state_key, connection_token)| {
-            ConnectionRequestExtensions {
-                version,
-                state_key,
-                connection_token,
-            }
-        });
+    let extensions = (option::of(introduction()), secret(), secret()).prop_map(
+        |(introduction, state_key, connection_token)| ConnectionRequestExtensions {
+            version: if introduction.is_some() { 2 } else { 1 },
+            state_key,
+            connection_token,
+            introduction: introduction
+                .and_then(|introduction| Padded::new(introduction.encode()))
+                .unwrap_or_else(Padded::empty),
+        },
+    );
     (
         credential(),
         group_id(),
@@ -579,6 +643,11 @@ wire_types! {
     entry_content_of_a_queue: EntryContent = entry_content();
     payload_of_a_queue: Payload = payload();
     join_info_of_a_group: JoinInfo = join_info();
+    certificate_request: CertificateRequest = any::<[u8; 32]>()
+        .prop_map(|commitment| CertificateRequest { version: 1, commitment });
+    reporting_certificate: ReportingCertificate = certificate();
+    signed_introduction: SignedIntroduction = introduction();
+    report_of_abuse: AbuseReport = abuse_report();
 }
 
 proptest! {

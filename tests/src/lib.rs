@@ -18,11 +18,13 @@ mod device;
 mod raw;
 mod secrets;
 mod stack;
+mod tap;
 mod user;
 
 pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
 pub use raw::{Answer, Envelope, Outer};
-pub use secrets::{account_of, secrets_of};
+pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use stack::{Stack, program};
+pub use tap::Tap;
 pub use user::{Failure, User};
 pub use xtask::stack::{LogLevel, Service, StoreEngine};

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::Wire as _;
+use protocol::reporting::{ReportingCertificate, SignedIntroduction};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
@@ -20,6 +22,8 @@ const COLUMNS: &[&str] = &[
     "SELECT credential, user_pseudonym, signature_key FROM identities",
     // The public halves stand in every KeyPackage and leaf.
     "SELECT public_key, seed FROM leaf_keys",
+    "SELECT certificate, salt FROM reporting WHERE certificate IS NOT NULL",
+    "SELECT introduction FROM introductions",
     "SELECT request, tokens FROM pending_requests WHERE length(tokens) > 0",
 ];
 
@@ -48,6 +52,49 @@ pub fn secrets_of(home: &Path) -> Vec<Vec<u8>> {
     secrets.sort_unstable();
     secrets.dedup();
     secrets
+}
+
+/// What a client has of certificates, its own and others': each certificate's commitment, account handle,
+/// signature and salt, and what was signed with it.
+#[must_use]
+pub fn reporting_secrets_of(home: &Path) -> Vec<Vec<u8>> {
+    let path = home.join("client.sqlite");
+    let database =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
+    let mut secrets = Vec::new();
+    let (certificate, salt): (Vec<u8>, Vec<u8>) = database
+        .query_row("SELECT certificate, salt FROM reporting", (), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .expect("a certificate");
+    let own = ReportingCertificate::decode(&certificate).expect("a certificate");
+    secrets.extend(parts(&own));
+    secrets.extend([salt, certificate.clone(), own.to_be_signed()]);
+    let mut statement = database
+        .prepare("SELECT introduction FROM introductions")
+        .expect("a query");
+    let rows = statement
+        .query_map((), |row| row.get::<_, Vec<u8>>(0))
+        .expect("rows");
+    for row in rows {
+        let signed = SignedIntroduction::decode(&row.expect("a row")).expect("an introduction");
+        let introduction = &signed.introduction;
+        secrets.extend(parts(&introduction.certificate));
+        secrets.extend([
+            introduction.salt.to_vec(),
+            introduction.encode(),
+            signed.signature.to_vec(),
+        ]);
+    }
+    secrets
+}
+
+fn parts(certificate: &ReportingCertificate) -> [Vec<u8>; 3] {
+    [
+        certificate.commitment.to_vec(),
+        certificate.account_handle.to_vec(),
+        certificate.signature.to_vec(),
+    ]
 }
 
 /// The account that a token is for: the `sub` of its payload.

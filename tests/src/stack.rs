@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 
+use crate::tap::Tap;
+
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -41,11 +43,22 @@ pub struct Stack {
     ports: Ports,
     log: LogLevel,
     supervisor: Option<Child>,
+    tap: Option<Tap>,
 }
 
 impl Stack {
     /// A fresh one.
     pub async fn start(log: LogLevel) -> Self {
+        Self::start_as(log, None).await
+    }
+
+    /// A fresh one, with a listener between the gateway and the delivery service.
+    pub async fn start_with_tap(log: LogLevel) -> (Self, Tap) {
+        let tap = Tap::listen().await;
+        (Self::start_as(log, Some(tap.clone())).await, tap)
+    }
+
+    async fn start_as(log: LogLevel, tap: Option<Tap>) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("end-to-end-")
             // A database server passes through as a user of its own.
@@ -61,6 +74,7 @@ impl Stack {
             ports,
             log,
             supervisor: None,
+            tap,
         };
         // Somebody else may take a port between the search and the start.
         for _ in 0..2 {
@@ -88,7 +102,12 @@ impl Stack {
         let output = fs::File::create(&printed).expect("a file");
         let xtask = program("xtask");
         // Through `launch`, so that it ends with us, whatever ends us.
-        let supervisor = Command::new(&xtask)
+        let mut command = Command::new(&xtask);
+        if let Some(tap) = &self.tap {
+            tap.lead_to(self.ports.of(Service::Ds));
+            command.env("STACK_DS_THROUGH", tap.address().to_string());
+        }
+        let supervisor = command
             .args(["launch", &std::process::id().to_string()])
             .arg(&xtask)
             .args(["--", "stack", "--dir"])

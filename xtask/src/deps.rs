@@ -72,7 +72,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "privacy-pass-issuer",
-        ours: Ours::Only(&["service"]),
+        ours: Ours::Only(&["protocol", "service"]),
         never: &[
             "ohttp",
             "bhttp",

@@ -14,6 +14,7 @@ use protocol::groups::{
 };
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::reporting::Occasion;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -30,6 +31,7 @@ use crate::groups::{Group, Status, group_id, join_config};
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
+use crate::reporting;
 use crate::request::{Envelope, Pending};
 
 /// Builds the external commit that accepts a request, in the caller's transaction.
@@ -227,7 +229,15 @@ impl Client {
             Some(_) => Group::delete(&self.db, &group)?,
         }
         let directory = self.directory().await?;
-        let leaf = NewLeaf::make(&self.profile, &directory)?;
+        let introduction = reporting::introduction(
+            &self.db,
+            &self.profile,
+            Occasion::Answer,
+            credential.signature_public_key.as_slice(),
+            self.today(),
+            "",
+        )?;
+        let leaf = NewLeaf::introducing(&self.profile, &directory, introduction)?;
         for _ in 0..ROUNDS {
             let information = ExternalCommitInfoRequest {
                 group_id: group,

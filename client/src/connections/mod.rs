@@ -7,6 +7,7 @@ pub(crate) mod withdraw;
 use crypto::connection::{
     ConnectionOffer, open_connection_request, open_connection_response, seal_connection_request,
 };
+use crypto::credential::OpenedLink;
 use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
@@ -18,6 +19,7 @@ use protocol::connections::{
 };
 use protocol::groups::{Accepted, CommitAad, GroupKind};
 use protocol::ids::GroupId;
+use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
 use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
@@ -33,6 +35,7 @@ use crate::groups::identities::Identity;
 use crate::groups::{Group, Status};
 use crate::leaf;
 use crate::profile::Profile;
+use crate::reporting::{self, RequestPolicy};
 
 /// Somebody who asks for a connection.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -41,6 +44,10 @@ pub struct IncomingRequest {
     pub id: String,
     /// The handle that they claim. Compare safety numbers before trusting it.
     pub name: String,
+    /// What they say with it, if anything.
+    pub greeting: Option<String>,
+    /// Whether they can be reported to the token issuer: an account stands behind them.
+    pub reportable: bool,
 }
 
 /// Keeps a connection request that arrived, in the caller's transaction.
@@ -48,6 +55,8 @@ pub(crate) fn receive_request(
     db: &Connection,
     profile: &Profile,
     sealed: &[u8],
+    policy: RequestPolicy,
+    today: u32,
 ) -> Result<(), Error> {
     if devices::keep_package(db, sealed)? {
         return Ok(());
@@ -61,12 +70,23 @@ pub(crate) fn receive_request(
     if key == profile.identity.public() {
         return Err(PeerError::ConnectionGroup.into());
     }
-    keep_request(db, &request)?;
+    let introduction = request.extensions.introduction.content();
+    if reporting::is_required(db, policy)?
+        && !reporting::admits(db, profile, key, introduction, today)?
+    {
+        // As if it had not come: whoever asks cannot tell, and cannot be reported.
+        return Ok(());
+    }
+    keep_request(db, profile, &request)?;
     devices::enqueue(db, SyncMessage::Request(opaque(request.encode())))
 }
 
 /// Keeps a request, whichever device it came to, in the caller's transaction.
-pub(crate) fn keep_request(db: &Connection, request: &ConnectionRequest) -> Result<(), Error> {
+pub(crate) fn keep_request(
+    db: &Connection,
+    profile: &Profile,
+    request: &ConnectionRequest,
+) -> Result<(), Error> {
     let credential = &request.requester_client_credential;
     let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
     let key = credential.signature_public_key.as_slice();
@@ -80,6 +100,10 @@ pub(crate) fn keep_request(db: &Connection, request: &ConnectionRequest) -> Resu
         (key, &name, &*Zeroizing::new(request.encode())),
     )?;
     let id = db.last_insert_rowid().to_string();
+    let introduction = request.extensions.introduction.content();
+    if let Some(signed) = reporting::verify(db, profile, Occasion::Request, key, introduction)? {
+        reporting::keep(db, &name, &signed)?;
+    }
     events::store(db, &Event::ConnectionRequest { id, name })
 }
 
@@ -87,6 +111,7 @@ pub(crate) fn keep_request(db: &Connection, request: &ConnectionRequest) -> Resu
 /// contact, in the caller's transaction.
 pub(crate) fn accept_joiner(
     db: &Connection,
+    profile: &Profile,
     group: &Group,
     identity: &Identity,
     leaf: &LeafNode,
@@ -136,11 +161,12 @@ pub(crate) fn accept_joiner(
     if identity.real.as_ref() != Some(&credential) {
         return Err(PeerError::IdentityLink.into());
     }
-    is_derived(
+    let link = is_derived(
         leaf,
         &ConnectionKey::from(&response.responder_connection_key),
         &credential,
     )?;
+    let key = credential.signature_public_key.as_slice().to_vec();
     let contact = NewContact {
         credential,
         connection_key: response.responder_connection_key,
@@ -153,6 +179,7 @@ pub(crate) fn accept_joiner(
         }
         stored => stored?,
     };
+    reporting::keep_answer(db, profile, &name, &key, link.introduction.content())?;
     db.execute(
         "DELETE FROM outgoing_requests WHERE group_id = ?",
         [group.id.0],
@@ -166,11 +193,11 @@ fn is_derived(
     leaf: &LeafNode,
     key: &ConnectionKey,
     credential: &ClientCredential,
-) -> Result<(), Error> {
+) -> Result<OpenedLink, Error> {
     let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
         .ok_or(PeerError::IdentityLink)?;
-    match pseudonymous.open_identity_link(&pseudonymous.link_key(key)) {
-        Ok(opened) if opened == *credential => Ok(()),
+    match pseudonymous.open_introducing_link(&pseudonymous.link_key(key)) {
+        Ok(opened) if opened.credential == *credential => Ok(opened),
         _ => Err(PeerError::IdentityLink.into()),
     }
 }
@@ -186,6 +213,8 @@ pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<()
 
 struct Outgoing {
     group: GroupId,
+    /// The recipient's.
+    credential: ClientCredential,
     establishment_key: Vec<u8>,
     response_key: HpkeKeyPair,
 }
@@ -193,15 +222,25 @@ struct Outgoing {
 fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
     let row = db
         .query_row(
-            "SELECT group_id, establishment_key, response_seed FROM outgoing_requests WHERE handle = ?",
+            "SELECT group_id, establishment_key, response_seed, credential FROM outgoing_requests
+             WHERE handle = ?",
             [handle],
-            |row| Ok((GroupId(row.get(0)?), row.get(1)?, Zeroizing::new(row.get::<_, Vec<u8>>(2)?))),
+            |row| {
+                let seed = Zeroizing::new(row.get::<_, Vec<u8>>(2)?);
+                Ok((
+                    GroupId(row.get(0)?),
+                    row.get(1)?,
+                    seed,
+                    row.get::<_, Vec<u8>>(3)?,
+                ))
+            },
         )
         .optional()?;
-    row.map(|(group, establishment_key, seed)| {
+    row.map(|(group, establishment_key, seed, credential)| {
         let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
         Ok(Outgoing {
             group,
+            credential: ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
             establishment_key,
             response_key,
         })
@@ -215,6 +254,18 @@ impl Client {
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`.
     pub async fn connect(&mut self, handle: &str) -> Result<(), Error> {
+        self.connect_with(handle, "").await
+    }
+
+    /// As [`Client::connect`], with up to 256 bytes of greeting, which the recipient can report. It travels with
+    /// the certificate: without one, there is no greeting.
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; [`UsageError::InvalidGreeting`].
+    pub async fn connect_with(&mut self, handle: &str, greeting: &str) -> Result<(), Error> {
+        if greeting.len() > MAX_GREETING_BYTES {
+            return Err(UsageError::InvalidGreeting.into());
+        }
         if !is_valid_handle(handle.as_bytes()) {
             return Err(UsageError::InvalidHandle.into());
         }
@@ -233,6 +284,14 @@ impl Client {
             _ => self.prepare_connection(handle).await?,
         };
         let group = Group::read(&self.db, &outgoing.group)?;
+        let introduction = reporting::introduction(
+            &self.db,
+            &self.profile,
+            Occasion::Request,
+            outgoing.credential.signature_public_key.as_slice(),
+            self.today(),
+            greeting,
+        )?;
         let offer = ConnectionOffer {
             credential: &credential,
             group_id: group.id,
@@ -241,6 +300,7 @@ impl Client {
             response_key: outgoing.response_key.public(),
             state_key: &group.state_key,
             connection_token: &self.profile.connection_token,
+            introduction,
         };
         let encrypted =
             seal_connection_request(&offer, &self.profile.identity, &outgoing.establishment_key)
@@ -272,6 +332,7 @@ impl Client {
         )?;
         Ok(Outgoing {
             group,
+            credential: record.credential,
             establishment_key,
             response_key: HpkeKeyPair::from_seed(&seed)?,
         })
@@ -284,11 +345,25 @@ impl Client {
     pub fn incoming_requests(&self) -> Result<Vec<IncomingRequest>, Error> {
         let mut statement = self
             .db
-            .prepare("SELECT id, name FROM incoming_requests ORDER BY id")?;
-        let rows = statement.query_map((), |row| {
+            .prepare(
+                "SELECT id, incoming_requests.name, introduction FROM incoming_requests
+                 LEFT JOIN introductions ON introductions.signature_key = incoming_requests.signature_key
+                    AND not_after_day >= ? ORDER BY id",
+            )?;
+        let rows = statement.query_map([self.today()], |row| {
+            let said = row
+                .get::<_, Option<Vec<u8>>>(2)?
+                .and_then(|signed| SignedIntroduction::decode(&signed).ok());
+            let greeting = said
+                .as_ref()
+                .map(|said| said.introduction.greeting.as_slice());
             Ok(IncomingRequest {
                 id: row.get::<_, i64>(0)?.to_string(),
                 name: row.get(1)?,
+                greeting: greeting
+                    .filter(|greeting| !greeting.is_empty())
+                    .map(|greeting| String::from_utf8_lossy(greeting).into_owned()),
+                reportable: said.is_some(),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

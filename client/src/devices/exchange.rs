@@ -19,6 +19,7 @@ use crate::events::{self, Event};
 use crate::groups::content::Content;
 use crate::groups::{Group, Status, load_mls};
 use crate::profile::Profile;
+use crate::reporting;
 
 /// Keeps a message for the other devices, in the caller's transaction. Without others it is nothing.
 pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error> {
@@ -117,9 +118,10 @@ pub(crate) fn receive(
             Ok(())
         }
         SyncMessage::Request(request) => match ConnectionRequest::decode(request.as_slice()) {
-            Ok(request) => connections::keep_request(db, &request),
+            Ok(request) => connections::keep_request(db, profile, &request),
             Err(_) => Ok(()),
         },
+        SyncMessage::Introduction(signed) => reporting::keep_shared(db, profile, signed.as_slice()),
         SyncMessage::RequestGone(key) => {
             db.execute(
                 "DELETE FROM incoming_requests WHERE signature_key = ?",

@@ -66,6 +66,9 @@ pub(crate) enum SyncMessage {
     /// Whoever vouched for me in this group is not who it was: add me by a commit.
     #[tls_codec(discriminant = 13)]
     AddMe(AddMe),
+    /// What a contact who answered has signed (an encoded [`protocol::reporting::SignedIntroduction`]).
+    #[tls_codec(discriminant = 14)]
+    Introduction(VLBytes),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -247,6 +250,7 @@ mod tests {
             }),
             bytes().prop_map(SyncMessage::Request),
             bytes().prop_map(SyncMessage::RequestGone),
+            bytes().prop_map(SyncMessage::Introduction),
             (secret(), secret()).prop_map(|(connection_token, owner_seed)| {
                 SyncMessage::Pool(PoolKeys {
                     connection_token,

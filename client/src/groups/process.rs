@@ -113,7 +113,7 @@ pub(crate) fn commit(
         if group.kind == GroupKind::Connection
             && !aad.encrypted_connection_response.as_slice().is_empty()
         {
-            connections::accept_joiner(db, group, &identity, leaf, &aad)?;
+            connections::accept_joiner(db, profile, group, &identity, leaf, &aad)?;
         }
     }
     let removed = staged.self_removed();

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod conformance;
 mod memory;
+pub mod reports;
 mod rocks;
 
 pub use memory::MemoryStore;

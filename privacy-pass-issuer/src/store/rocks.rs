@@ -5,12 +5,14 @@
 //! | `00000000` ‖ "format" | version of this layout, one byte |
 //! | day (4) ‖ `01` ‖ account of day (32) | requests counted, u32 |
 //! | day (4) ‖ `02` ‖ request digest (32) | empty |
+//! | `ffffffff` ‖ … | reports: see `reports/rocks.rs` |
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 
+use super::reports::RocksReports;
 use super::{Charge, ChargeOutcome, Day, IssuerStore, StoreError};
 
 const FORMAT_KEY: &[u8] = b"\0\0\0\0format";
@@ -20,7 +22,7 @@ const REQUEST: u8 = 2;
 const STRIPES: usize = 256;
 
 pub struct RocksStore {
-    db: DB,
+    db: Arc<DB>,
     /// One account's charges follow each other; those of others proceed and share an fsync.
     stripes: [Mutex<()>; STRIPES],
 }
@@ -48,9 +50,15 @@ impl RocksStore {
             None => db.put_opt(FORMAT_KEY, FORMAT, &durably())?,
         }
         Ok(Self {
-            db,
+            db: Arc::new(db),
             stripes: [const { Mutex::new(()) }; STRIPES],
         })
+    }
+
+    /// What the same database keeps of reports.
+    #[must_use]
+    pub fn reports(&self) -> RocksReports {
+        RocksReports::new(Arc::clone(&self.db))
     }
 
     fn count(&self, key: &[u8]) -> Result<u32, StoreError> {
@@ -125,7 +133,7 @@ fn row_key(day: Day, kind: u8, hash: &[u8; 32]) -> [u8; 37] {
     key
 }
 
-fn durably() -> WriteOptions {
+pub(super) fn durably() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(true);
     options

@@ -15,6 +15,7 @@ use privacy_pass_issuer::http::{
 };
 use privacy_pass_issuer::issuance::{Issuer, IssuerParts};
 use privacy_pass_issuer::store::MemoryStore;
+use privacy_pass_issuer::store::reports::MemoryReports;
 use privacy_pass_issuer::token_keys::TokenKeys;
 use privacypass::{Deserialize as _, public_tokens::TokenResponse};
 use service::{Clock as _, MovedClock, Problem};
@@ -49,6 +50,7 @@ impl TestIssuer {
             hasher: AccountHasher::new(&[5; 32]),
             keys,
             store: Arc::new(MemoryStore::default()),
+            reports: Arc::new(MemoryReports::default()),
             clock: clock.clone(),
             tokens_per_account_per_day: NonZeroU32::new(LIMIT).unwrap(),
         }));

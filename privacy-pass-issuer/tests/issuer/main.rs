@@ -4,4 +4,5 @@
 
 mod issuance;
 mod process;
+mod reporting;
 mod support;

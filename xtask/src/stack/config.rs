@@ -73,7 +73,10 @@ fn gateway(layout: &Layout, ports: Ports) -> Table {
         path_prefix = "/v1/"
     };
     target.insert("authority".into(), ports.of(Service::Ds).to_string().into());
-    target.insert("forward_to".into(), url(ports, Service::Ds));
+    // A test may listen in between.
+    let through = std::env::var("STACK_DS_THROUGH").map(|address| format!("http://{address}"));
+    let forward_to = through.map_or_else(|_| url(ports, Service::Ds), Value::from);
+    target.insert("forward_to".into(), forward_to);
     let mut config = Table::new();
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
     config.insert("keys".into(), vec![key].into());

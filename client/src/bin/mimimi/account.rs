@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use client::{BackupKey, Client, Error, LocalError, Options, UsageError};
+use client::{BackupKey, Client, Error, LocalError, Options, ReportReason, UsageError};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -75,6 +75,18 @@ pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Res
             Output::new(
                 json!({ "disconnected": contact }),
                 [format!("{contact} is no contact any more")],
+            )
+        }
+        AccountCommand::Report { contact, reason } => {
+            client.sync(0).await?;
+            let reason = ReportReason::NAMES
+                .into_iter()
+                .find(|(name, _)| *name == reason)
+                .map_or(ReportReason::Other, |(_, reason)| reason);
+            client.report(&contact, reason).await?;
+            Output::new(
+                json!({ "reported": contact, "reason": reason.name() }),
+                [format!("{contact} is reported to the token issuer")],
             )
         }
         AccountCommand::Block { name } => {

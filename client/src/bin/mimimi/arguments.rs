@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Connect {
         /// Their handle
         name: String,
+        /// What to say with it, up to 256 bytes
+        #[arg(long, default_value = "")]
+        greeting: String,
     },
     /// Connection requests that wait for an answer
     Requests {
@@ -152,6 +155,14 @@ pub(crate) enum AccountCommand {
     Disconnect {
         /// Their handle
         contact: String,
+    },
+    /// Report a contact, or the sender of a connection request, to the token issuer
+    Report {
+        /// Their handle, or the id of their request
+        contact: String,
+        /// What for
+        #[arg(long, default_value = "abuse", value_parser = ["spam", "abuse", "other"])]
+        reason: String,
     },
     /// Take nothing more from a group or a contact
     Block {

@@ -125,8 +125,8 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             client.register_handle(&name).await?;
             Output::new(json!({ "handle": name }), [format!("you are {name}")])
         }
-        Command::Connect { name } => {
-            client.connect(&name).await?;
+        Command::Connect { name, greeting } => {
+            client.connect_with(&name, &greeting).await?;
             Output::new(
                 json!({ "requested": name }),
                 [format!("asked {name} for a connection")],
@@ -154,20 +154,27 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
         Command::Requests { .. } => {
             client.sync(0).await?;
             let requests = client.incoming_requests()?;
-            let lines = requests
-                .iter()
-                .map(|request| format!("{}\t{}", request.id, request.name));
+            let lines = requests.iter().map(|request| {
+                let greeting = request.greeting.as_deref().unwrap_or_default();
+                let anonymous = if request.reportable {
+                    ""
+                } else {
+                    " (cannot be reported)"
+                };
+                format!("{}\t{}{anonymous}\t{greeting}", request.id, request.name)
+                    .trim_end()
+                    .to_owned()
+            });
             Output::new(json!(requests), lines)
         }
         Command::Contacts => {
             client.sync(0).await?;
-            let names: Vec<String> = client
-                .contacts()?
-                .into_iter()
-                .map(|contact| contact.name)
+            let contacts = client.contacts()?;
+            let document = contacts
+                .iter()
+                .map(|it| json!({ "name": it.name, "reportable": it.reportable }))
                 .collect();
-            let document = names.iter().map(|name| json!({ "name": name })).collect();
-            Output::new(document, names)
+            Output::new(document, contacts.into_iter().map(|contact| contact.name))
         }
         Command::Verify { name: group } if client.has_group(&group)? => {
             let (clients, epoch) = client.verify_group(&group).await?;

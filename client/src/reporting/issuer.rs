@@ -1,0 +1,135 @@
+//! The way to the issuer for certificates and reports, as this account.
+
+use std::time::Duration;
+
+use crypto::reporting::{OwnCertificate, request_certificate, verify_certificate};
+use protocol::Wire as _;
+use protocol::reporting::{
+    AbuseReport, CERTIFICATE_PATH, CERTIFICATE_REQUEST_MEDIA_TYPE, DIRECTORY_PATH,
+    REPORT_MEDIA_TYPE, REPORT_PATH, ReportingCertificate, ReportingDirectory,
+};
+use zeroize::Zeroizing;
+
+use crate::Client;
+use crate::directory::decode_base64url;
+use crate::error::{Error, IssuerError};
+use crate::wallet::problem_name;
+
+/// A report is worth some patience; keys and certificates are asked for again anyway.
+const REPORT_ATTEMPTS: u32 = 5;
+
+pub(super) struct ReportingIssuer {
+    http: reqwest::Client,
+    url: String,
+    account: Zeroizing<String>,
+}
+
+/// The issuer's directory; without keys when it offers no certificates.
+pub(super) struct Offered {
+    pub(super) required: bool,
+    pub(super) keys: Vec<[u8; 32]>,
+}
+
+impl Client {
+    pub(super) fn reporting_issuer(&self) -> ReportingIssuer {
+        ReportingIssuer {
+            http: self.transport.http().clone(),
+            url: self.transport.issuer().to_owned(),
+            account: Zeroizing::new(format!("Bearer {}", self.profile.account_token.as_str())),
+        }
+    }
+}
+
+impl ReportingIssuer {
+    /// Asked for without the account: everybody gets the same.
+    pub(super) async fn directory(&self) -> Result<Offered, Error> {
+        let request = self.http.get(format!("{}{DIRECTORY_PATH}", self.url));
+        let (status, body) = send(request).await?;
+        let none = Offered {
+            required: false,
+            keys: Vec::new(),
+        };
+        if status == 404 {
+            return Ok(none);
+        }
+        let body = answer(status, body)?;
+        let directory: ReportingDirectory =
+            serde_json::from_slice(&body).map_err(|_| IssuerError::Answer)?;
+        let keys = directory
+            .certificate_keys
+            .iter()
+            .map(|key| {
+                let key = decode_base64url(key).map_err(|_| IssuerError::Answer)?;
+                <[u8; 32]>::try_from(key).map_err(|_| IssuerError::Answer.into())
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Offered {
+            required: directory.required,
+            keys,
+        })
+    }
+
+    /// A certificate over `identity`, which the issuer does not learn, under one of the keys that everybody gets.
+    pub(super) async fn certify(
+        &self,
+        identity: &[u8; 32],
+        keys: &[[u8; 32]],
+        today: u32,
+    ) -> Result<OwnCertificate, Error> {
+        let (request, salt) = request_certificate(identity)?;
+        let (status, body) = send(self.post(
+            CERTIFICATE_PATH,
+            CERTIFICATE_REQUEST_MEDIA_TYPE,
+            request.encode(),
+        ))
+        .await?;
+        let body = answer(status, body)?;
+        let certificate = ReportingCertificate::decode(&body).map_err(|_| IssuerError::Answer)?;
+        let own = OwnCertificate { certificate, salt };
+        verify_certificate(&own, identity, keys, today).map_err(|_| IssuerError::Answer)?;
+        Ok(own)
+    }
+
+    /// The issuer takes the same report once, so it can be repeated.
+    pub(super) async fn report(&self, report: &AbuseReport) -> Result<(), Error> {
+        let body = report.encode();
+        let mut pause = Duration::from_millis(200);
+        for _ in 0..REPORT_ATTEMPTS {
+            let request = self.post(REPORT_PATH, REPORT_MEDIA_TYPE, body.clone());
+            match send(request).await {
+                Err(Error::Unreachable(_)) | Ok((500..=599, _)) => {}
+                other => {
+                    let (status, body) = other?;
+                    return answer(status, body).map(|_| ());
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2);
+        }
+        Err(Error::Unreachable("the issuer cannot be reached"))
+    }
+
+    fn post(&self, path: &str, media_type: &str, body: Vec<u8>) -> reqwest::RequestBuilder {
+        self.http
+            .post(format!("{}{path}", self.url))
+            .header("content-type", media_type)
+            .header("authorization", self.account.as_str())
+            .body(body)
+    }
+}
+
+async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
+    const AWAY: Error = Error::Unreachable("the issuer cannot be reached");
+    let answer = request.send().await.map_err(|_| AWAY)?;
+    let status = answer.status().as_u16();
+    let body = answer.bytes().await.map_err(|_| AWAY)?;
+    Ok((status, body.to_vec()))
+}
+
+fn answer(status: u16, body: Vec<u8>) -> Result<Vec<u8>, Error> {
+    match status {
+        200..=299 => Ok(body),
+        500..=599 => Err(Error::Unreachable("the issuer cannot answer")),
+        _ => Err(IssuerError::Refused(problem_name(&body)).into()),
+    }
+}

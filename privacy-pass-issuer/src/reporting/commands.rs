@@ -1,0 +1,112 @@
+//! The operator's queue, on the admin listener.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use service::start::Commands;
+
+use super::records::ReportContent;
+use super::{Reporting, ReportingError};
+use crate::store::Day;
+use crate::store::reports::{Decision, ReportId, Status, StoredReport};
+
+const FAILED: &str = "the database failed";
+const NO_REPORT: &str = "there is no such report";
+const NO_ID: &str = "not the id of a report: 32 hexadecimal digits";
+
+/// `reports` lists the queue, a JSON document on each line; `uphold ID [DAYS]`, `dismiss ID` and `release ID` decide;
+/// `rotate-certificate-key` makes the next key.
+pub fn offer(commands: &Commands, reporting: &Arc<Reporting>) {
+    let this = Arc::clone(reporting);
+    commands.offer_answering("reports", move |_| {
+        let this = Arc::clone(&this);
+        async move { list(&this).map_err(|_| FAILED) }
+    });
+    let this = Arc::clone(reporting);
+    commands.offer("uphold", move |argument: String| {
+        let this = Arc::clone(&this);
+        async move {
+            let (id, days) = argument.split_once(' ').unwrap_or((&argument, ""));
+            let days = match days.trim() {
+                "" => this.settings().withhold_days,
+                days => days.parse().map_err(|_| "not a number of days")?,
+            };
+            let today = Day::of_unix_s(this.now_unix_s());
+            let until = Day(today.0.saturating_add(days));
+            decide(&this, id, Decision::Uphold { until }).await
+        }
+    });
+    for (name, decision) in [
+        ("dismiss", Decision::Dismiss),
+        ("release", Decision::Release),
+    ] {
+        let this = Arc::clone(reporting);
+        commands.offer(name, move |argument: String| {
+            let this = Arc::clone(&this);
+            async move { decide(&this, &argument, decision).await }
+        });
+    }
+    let this = Arc::clone(reporting);
+    commands.offer("rotate-certificate-key", move |_| {
+        let this = Arc::clone(&this);
+        async move {
+            let rotated = this.parts.keys.rotate(this.now_unix_s());
+            rotated.map_err(|_| "the key directory cannot be written")
+        }
+    });
+}
+
+async fn decide(this: &Reporting, id: &str, decision: Decision) -> Result<(), &'static str> {
+    let id = report_id(id).ok_or(NO_ID)?;
+    match this.decide(id, decision).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(NO_REPORT),
+        Err(_) => Err(FAILED),
+    }
+}
+
+fn list(this: &Reporting) -> Result<String, ReportingError> {
+    let mut lines = String::new();
+    for report in this.parts.reports.reports()? {
+        let content = ReportContent::open(&this.seal, &report.id, &report.sealed)?;
+        lines.push_str(&line(&report, &content));
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+fn line(report: &StoredReport, content: &ReportContent) -> String {
+    json!({
+        "id": hex(&report.id.0),
+        // Tells the reports of one account from those of others, and no more.
+        "account": hex(&report.account.0[..8]),
+        "day": report.day.0,
+        "status": match report.status {
+            Status::Open => "open",
+            Status::Upheld => "upheld",
+            Status::Dismissed => "dismissed",
+        },
+        "reporters": report.reporters,
+        "reason": content.reason.name(),
+        "occasion": format!("{:?}", content.occasion).to_lowercase(),
+        "introduced": content.day,
+        "greeting": content.greeting(),
+    })
+    .to_string()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn report_id(text: &str) -> Option<ReportId> {
+    let mut id = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in id.iter_mut().enumerate() {
+        let digits = text.get(at * 2..at * 2 + 2)?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(ReportId(id))
+}
