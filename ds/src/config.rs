@@ -388,10 +388,11 @@ mod tests {
         };
         assert!(with(28).is_ok());
         for days in [0, 27] {
-            let error = with(days).unwrap_err().to_string();
+            let error = with(days).unwrap_err();
+            let reason = std::error::Error::source(&error).unwrap().to_string();
             assert!(
-                error.contains("inactivity_days must be at least 28"),
-                "{error}"
+                reason.contains("inactivity_days must be at least 28"),
+                "{reason}"
             );
         }
     }
