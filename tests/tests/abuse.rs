@@ -105,7 +105,7 @@ async fn whoever_is_reported_by_whom_he_approached_gets_no_more_tokens() {
 }
 
 #[tokio::test]
-async fn whoever_answered_a_request_can_be_reported_too_and_on_every_device() {
+async fn whoever_answered_a_request_can_be_reported_too_even_when_gone_since() {
     let stack = Stack::start(LogLevel::Info).await;
     let mut alice = device(&stack, 0, "alice").await;
     let mut bob = device(&stack, 1, "bob").await;

@@ -413,6 +413,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_a_contact_signed_reaches_the_other_devices_and_what_nobody_signed_is_not_kept() {
+        use protocol::codec::WireSecret;
+        use protocol::connections::ClientCredential;
+
+        let issuer = SignatureKeyPair::random().unwrap();
+        let ((alices, alice), (bobs, bob)) = (user(), user());
+        certify(&alices, &issuer, &alice.identity);
+        certify(&bobs, &issuer, &bob.identity);
+        let alices_key = alice.identity.public();
+        let said: Padded<REQUEST_SLOT> = introduction(
+            &alices,
+            &alice,
+            Occasion::Answer,
+            &bob.identity.public(),
+            TODAY,
+            "",
+        )
+        .unwrap();
+        // Of nobody who is a contact here.
+        keep_shared(&bobs, &bob, said.content()).unwrap();
+        assert!(evidence(&bobs, &alices_key, TODAY).unwrap().is_none());
+        contacts::NewContact {
+            credential: ClientCredential {
+                name: opaque(*b"alice"),
+                signature_public_key: opaque(alices_key),
+            },
+            connection_key: WireSecret::new([1; 32]),
+            connection_token: WireSecret::new([2; 32]),
+        }
+        .keep(&bobs)
+        .unwrap();
+        let mut forged = said.content().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        keep_shared(&bobs, &bob, &forged).unwrap();
+        assert!(evidence(&bobs, &alices_key, TODAY).unwrap().is_none());
+        keep_shared(&bobs, &bob, said.content()).unwrap();
+        assert!(evidence(&bobs, &alices_key, TODAY).unwrap().is_some());
+    }
+
+    #[test]
     fn without_a_certificate_or_with_one_of_another_identity_nothing_is_said() {
         let issuer = SignatureKeyPair::random().unwrap();
         let (db, profile) = user();

@@ -29,6 +29,8 @@ pub struct RocksReports {
     writing: Mutex<()>,
 }
 
+type KeyAndValue = (Vec<u8>, Vec<u8>);
+
 struct OfAccount {
     id: ReportId,
     day: Day,
@@ -86,7 +88,7 @@ impl RocksReports {
     }
 
     /// Every row whose key begins so: the rest of the key, and the value.
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyAndValue>, StoreError> {
         let mut rows = Vec::new();
         for row in self
             .db
