@@ -108,7 +108,8 @@ pub async fn create_group(
             roster: begun.roster,
             tree: begun.tree,
         },
-        Err(DsError::Refused(problem)) => {
+        // Where reservations are free there is nothing to spend.
+        Err(DsError::Refused(problem)) if service.settings.prices.reserve_group_id > 0 => {
             let receipt = request.refusal_receipt(service, problem)?;
             return match service
                 .store
