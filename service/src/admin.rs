@@ -38,7 +38,7 @@ impl Readiness {
 /// The media type of a command's body: a web page can't send it to another origin unasked.
 pub(crate) const COMMAND_MEDIA_TYPE: &str = "application/x-mimimi-admin";
 
-type Answer = Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<String, &'static str>> + Send>>;
 type Handler = Arc<dyn Fn(String) -> Answer + Send + Sync>;
 
 /// What an operator can have a running process do: `POST /commands/NAME` on the admin listener, with the
@@ -59,6 +59,18 @@ impl Commands {
         F: Fn(String) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), &'static str>> + Send + 'static,
     {
+        self.offer_report(name, move |argument| {
+            let done = command(argument);
+            async move { done.await.map(|()| "done\n".to_owned()) }
+        });
+    }
+
+    /// As [`Commands::offer`], for a command that has something to tell: whole lines.
+    pub fn offer_report<F, A>(&self, name: &'static str, command: F)
+    where
+        F: Fn(String) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<String, &'static str>> + Send + 'static,
+    {
         let handler: Handler = Arc::new(move |argument| Box::pin(command(argument)));
         self.0
             .write()
@@ -77,7 +89,7 @@ impl Commands {
             return (StatusCode::NOT_FOUND, "unknown command\n".to_owned());
         };
         match handler(argument.trim().to_owned()).await {
-            Ok(()) => (StatusCode::OK, "done\n".to_owned()),
+            Ok(report) => (StatusCode::OK, report),
             Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
@@ -98,6 +110,8 @@ const BYTES: [f64; 9] = [
     4_194_304.0,
 ];
 
+const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+
 /// Installs the recorder of the process, once.
 pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -108,6 +122,9 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| {
             builder.set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES)
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_tokens".into()), &COUNTS)
         })
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| StartError::Metrics(Box::new(error)))?;
