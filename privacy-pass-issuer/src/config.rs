@@ -1,12 +1,17 @@
 //! The issuer's configuration file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+
+use crate::plans::{Plan, Plans};
+use crate::token_keys::Rotation;
+use crate::token_request::{LENGTH_PREFIX, TOKEN_REQUEST_LENGTH};
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,6 +21,10 @@ pub struct Config {
     pub data_directory: PathBuf,
     pub key_directory: PathBuf,
     pub tokens_per_account_per_day: NonZeroU32,
+    #[serde(default)]
+    pub burst_per_account: Option<NonZeroU32>,
+    #[serde(default = "default_max_batch_size")]
+    pub max_batch_size: NonZeroUsize,
     #[serde(default = "default_request_uri")]
     pub request_uri: String,
     #[serde(default = "default_directory_max_age_seconds")]
@@ -26,18 +35,72 @@ pub struct Config {
     pub accounts: AccountSettings,
     #[serde(default)]
     pub reporting: ReportingSettings,
+    pub plans: BTreeMap<String, Plan>,
+    #[serde(default)]
+    pub rotation: Rotation,
     pub service: ServiceSettings,
     #[serde(default = "default_limits")]
     pub limits: Limits,
 }
 
+impl Config {
+    /// What the listener accepts: always a whole batch.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let batch = self
+            .max_batch_size
+            .get()
+            .saturating_mul(TOKEN_REQUEST_LENGTH)
+            .saturating_add(LENGTH_PREFIX);
+        Limits {
+            max_body_bytes: self.limits.max_body_bytes.max(batch),
+            ..self.limits
+        }
+    }
+
+    #[must_use]
+    pub fn plans(&self) -> Plans {
+        let default = Plan {
+            tokens_per_day: self.tokens_per_account_per_day,
+            burst: self.burst_per_account,
+        };
+        Plans::new(default, self.plans.clone())
+    }
+}
+
 /// The table `[accounts]`: whose account tokens are believed.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AccountSettings {
     pub issuer: String,
     pub audience: String,
     pub keys: Vec<String>,
+    pub jwks_file: Option<PathBuf>,
+    pub jwks_url: Option<String>,
+    pub jwks_refresh_seconds: u64,
+    pub jwks_retry_seconds: u64,
+    pub clock_skew_seconds: u32,
+    pub plan_claim: String,
+    pub development: bool,
+    pub development_tokens: BTreeMap<String, String>,
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            audience: String::new(),
+            keys: Vec::new(),
+            jwks_file: None,
+            jwks_url: None,
+            jwks_refresh_seconds: 300,
+            jwks_retry_seconds: 30,
+            clock_skew_seconds: 60,
+            plan_claim: "plan".to_owned(),
+            development: false,
+            development_tokens: BTreeMap::new(),
+        }
+    }
 }
 
 /// The table `[reporting]`: certificates, and what becomes of reports.
@@ -78,6 +141,10 @@ impl ServiceConfig for Config {
     }
 }
 
+fn default_max_batch_size() -> NonZeroUsize {
+    const { NonZeroUsize::new(100).unwrap() }
+}
+
 fn default_request_uri() -> String {
     crate::http::TOKEN_REQUEST_PATH.to_owned()
 }
@@ -97,26 +164,30 @@ fn default_limits() -> Limits {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::accounts::AccountVerifier;
+    use crate::attestation::JwtAttester;
 
     #[test]
     fn the_sample_file_is_valid() {
         let config: Config = service::config::parse(include_str!("../sample.toml")).unwrap();
         assert_eq!(config.request_uri, default_request_uri());
-        assert_eq!(
-            config.limits.max_body_bytes,
-            default_limits().max_body_bytes
-        );
-        assert!(AccountVerifier::new(&config.accounts).is_ok());
+        assert_eq!(config.max_batch_size, default_max_batch_size());
+        let max_age = config.directory_max_age_seconds.into();
+        assert_eq!(config.rotation.check(max_age), Ok(()));
+        assert!(config.rotation.period_seconds.is_some());
+        let clock = service::SystemClock::shared();
+        assert!(JwtAttester::new(&config.accounts, clock).is_ok());
+        assert!(config.plans().of(Some("plus")).tokens_per_day.get() > 500);
     }
 
     #[test]
-    fn what_identifies_the_deployment_suffices() {
+    fn what_identifies_the_deployment_suffices_and_a_whole_batch_fits_a_body() {
         let text = "listen = '127.0.0.1:1'\ndata_directory = 'd'\nkey_directory = 'k'\n\
                     tokens_per_account_per_day = 1\n\
                     [accounts]\nissuer = 'i'\naudience = 'a'\nkeys = []\n\
                     [service]\nadmin_listen = '127.0.0.1:3'";
-        assert!(service::config::parse::<Config>(text).is_ok());
+        let config = service::config::parse::<Config>(text).unwrap();
+        assert_eq!(config.rotation, Rotation::default());
+        assert!(config.limits().max_body_bytes >= 4 + 100 * 259);
     }
 
     #[test]
@@ -124,7 +195,14 @@ mod tests {
         let sample = include_str!("../sample.toml");
         let unknown = format!("{sample}\nmax_conections = 3\n");
         assert!(service::config::parse::<Config>(&unknown).is_err());
-        let nothing = sample.replace("per_day = 500", "per_day = 0");
-        assert!(service::config::parse::<Config>(&nothing).is_err());
+        for (from, to) in [
+            ("per_day = 500", "per_day = 0"),
+            ("max_batch_size = 100", "max_batch_size = 0"),
+            ("lead_seconds", "led_seconds"),
+        ] {
+            assert!(sample.contains(from));
+            let changed = sample.replace(from, to);
+            assert!(service::config::parse::<Config>(&changed).is_err());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The two routes: extract, call, encode.
+//! The routes: extract, call, encode.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use service::Problem;
 use service::http::RequestBody;
+use sha2::{Digest as _, Sha256};
 
-use crate::issuance::{IssuanceError, Issuer};
-use crate::problem::reason;
-use crate::store::ChargeOutcome;
-use crate::token_keys::BlindSignature;
+use crate::issuance::{IssuanceError, Issued, Issuer};
+use crate::observe;
+use crate::token_request::batch_response;
 
 /// Where the directory is (RFC 9578 §4).
 pub const DIRECTORY_PATH: &str = "/.well-known/private-token-issuer-directory";
@@ -24,20 +24,23 @@ pub const TOKEN_REQUEST_PATH: &str = "/token-request";
 pub const DIRECTORY_MEDIA_TYPE: &str = "application/private-token-issuer-directory";
 pub const REQUEST_MEDIA_TYPE: &str = "application/private-token-request";
 pub const RESPONSE_MEDIA_TYPE: &str = "application/private-token-response";
+pub const BATCH_REQUEST_MEDIA_TYPE: &str = "application/private-token-generic-batch-request";
+pub const BATCH_RESPONSE_MEDIA_TYPE: &str = "application/private-token-generic-batch-response";
 
+#[derive(Clone)]
 struct Directory {
-    document: Vec<u8>,
-    cache_control: HeaderValue,
+    issuer: Arc<Issuer>,
+    request_uri: Arc<str>,
+    max_age_s: u64,
 }
 
 /// The issuer's routes, for any server. The directory is the same bytes for everybody.
 pub fn router(issuer: Arc<Issuer>, request_uri: &str, directory_max_age_seconds: u32) -> Router {
-    let cache_control = format!("public, max-age={directory_max_age_seconds}");
-    let directory = Arc::new(Directory {
-        document: issuer.token_keys().directory(request_uri),
-        cache_control: HeaderValue::try_from(cache_control)
-            .unwrap_or(HeaderValue::from_static("no-cache")),
-    });
+    let directory = Directory {
+        issuer: Arc::clone(&issuer),
+        request_uri: request_uri.into(),
+        max_age_s: directory_max_age_seconds.into(),
+    };
     let directory = Router::new()
         .route(DIRECTORY_PATH, get(token_keys))
         .with_state(directory);
@@ -47,12 +50,74 @@ pub fn router(issuer: Arc<Issuer>, request_uri: &str, directory_max_age_seconds:
         .merge(directory)
 }
 
-async fn token_keys(State(directory): State<Arc<Directory>>) -> Response {
+async fn token_keys(State(directory): State<Directory>, headers: HeaderMap) -> Response {
+    let (issuer, keys) = (&directory.issuer, directory.issuer.token_keys());
+    let now = issuer.now_unix_s();
+    // What is kept by caches never outlives what it says.
+    let max_age = keys
+        .next_change_unix_s(now)
+        .map_or(directory.max_age_s, |change| {
+            change.saturating_sub(now).min(directory.max_age_s)
+        });
+    let document = keys
+        .current()
+        .directory(&directory.request_uri, issuer.max_batch_size(), now);
+    let header = |value: String| {
+        HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("no-cache"))
+    };
+    let etag = header(format!("\"{}\"", hex(&Sha256::digest(&document)[..16])));
+    let unchanged = headers.get(IF_NONE_MATCH) == Some(&etag);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(DIRECTORY_MEDIA_TYPE)),
-        (CACHE_CONTROL, directory.cache_control.clone()),
+        (CACHE_CONTROL, header(format!("public, max-age={max_age}"))),
+        (ETAG, etag),
     ];
-    (headers, directory.document.clone()).into_response()
+    if unchanged {
+        (StatusCode::NOT_MODIFIED, headers).into_response()
+    } else {
+        (headers, document).into_response()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a body claims to be.
+#[derive(Clone, Copy)]
+enum Form {
+    Single,
+    Batch,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self, IssuanceError> {
+        let declared = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .map(|essence| essence.trim().to_ascii_lowercase());
+        match declared.as_deref() {
+            Some(REQUEST_MEDIA_TYPE) => Ok(Self::Single),
+            Some(BATCH_REQUEST_MEDIA_TYPE) => Ok(Self::Batch),
+            _ => Err(IssuanceError::MediaType),
+        }
+    }
+
+    fn answer(self, issued: &Issued) -> Response {
+        let (media_type, body) = match self {
+            Self::Single => (RESPONSE_MEDIA_TYPE, issued.signatures.concat()),
+            Self::Batch => (
+                BATCH_RESPONSE_MEDIA_TYPE,
+                batch_response(&issued.signatures),
+            ),
+        };
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static(media_type)),
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        (headers, body).into_response()
+    }
 }
 
 async fn token_request(
@@ -61,9 +126,9 @@ async fn token_request(
     RequestBody(body): RequestBody,
 ) -> Result<Response, Problem> {
     let issued = issue(&issuer, &headers, &body).await;
-    observe(&issued);
+    observe::issued(issued.as_ref().map(|(_, issued)| issued));
     issued
-        .map(|(signature, _)| token_response(&signature))
+        .map(|(form, issued)| form.answer(&issued))
         .map_err(|error| Problem::from(&error))
 }
 
@@ -71,51 +136,12 @@ async fn issue(
     issuer: &Issuer,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<(BlindSignature, ChargeOutcome), IssuanceError> {
-    require_media_type(headers)?;
-    let account = issuer.authenticate(headers)?;
-    issuer.issue(&account, body).await
-}
-
-fn require_media_type(headers: &HeaderMap) -> Result<(), IssuanceError> {
-    let essence = |value: &HeaderValue| {
-        let value = value.to_str().unwrap_or_default();
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
+) -> Result<(Form, Issued), IssuanceError> {
+    let form = Form::of(headers)?;
+    let account = issuer.authenticate(headers).await?;
+    let issued = match form {
+        Form::Single => issuer.issue(&account, body).await?,
+        Form::Batch => issuer.issue_batch(&account, body).await?,
     };
-    match headers.get(CONTENT_TYPE).map(essence) {
-        Some(declared) if declared == REQUEST_MEDIA_TYPE => Ok(()),
-        _ => Err(IssuanceError::MediaType),
-    }
-}
-
-fn token_response(signature: &BlindSignature) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(RESPONSE_MEDIA_TYPE)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, signature.to_vec()).into_response()
-}
-
-/// What is measured: how many tokens, and why not. Never whose.
-fn observe(issued: &Result<(BlindSignature, ChargeOutcome), IssuanceError>) {
-    match issued {
-        Ok((_, ChargeOutcome::AlreadyIssued)) => {
-            metrics::counter!("issuer_answers_repeated_total").increment(1);
-        }
-        Ok(_) => metrics::counter!("issuer_tokens_issued_total").increment(1),
-        Err(error) => {
-            metrics::counter!("issuer_requests_refused_total", "reason" => reason(error))
-                .increment(1);
-            if let IssuanceError::Store(_) | IssuanceError::Signing(_) | IssuanceError::Worker =
-                error
-            {
-                tracing::error!(%error, "a token could not be issued");
-            }
-        }
-    }
+    Ok((form, issued))
 }

@@ -1,18 +1,22 @@
-//! Issuance: an account's token request in, a blind signature out.
+//! Issuance: an account's token requests in, blind signatures out.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use service::SharedClock;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::accounts::{Account, AccountHasher, AccountTokenError, AccountVerifier};
+use crate::accounts::{Account, AccountHasher};
+use crate::attestation::{AttestationError, Attester, bearer_token};
+use crate::plans::{BurstExceeded, Bursts, Plans};
+use crate::signing::{Assignment, Signers, SignersError};
 use crate::store::reports::{AccountTag, ReportStore};
-use crate::store::{Charge, ChargeOutcome, Day, IssuerStore, StoreError};
-use crate::token_keys::{BlindSignature, SigningError, TokenKeys};
-use crate::token_request::{TokenRequest, TokenRequestError};
+use crate::store::{
+    BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest, StoreError,
+};
+use crate::token_keys::{BlindSignature, KeySet, TokenKeys};
+use crate::token_request::{TokenRequest, TokenRequestError, batch_from_bytes};
 
 /// Why no token is issued.
 #[derive(Debug, thiserror::Error)]
@@ -20,55 +24,80 @@ pub enum IssuanceError {
     #[error("the body is not declared as a token request")]
     MediaType,
     #[error(transparent)]
-    Account(#[from] AccountTokenError),
+    Account(#[from] AttestationError),
+    #[error("the account is blocked")]
+    Blocked,
     #[error(transparent)]
     Request(#[from] TokenRequestError),
     #[error("the request names no token key that is in use")]
     UnknownTokenKey,
     #[error("the blinded message is not below the token key's modulus")]
     BlindedMessageRange,
-    #[error("the account has used up its tokens of the day")]
-    QuotaExhausted { retry_after_s: u64 },
+    #[error("the account may get only {available} more tokens today")]
+    QuotaExhausted { available: u32, retry_after_s: u64 },
+    #[error("the account may get only {available} tokens at once now")]
+    BurstExceeded { available: u32, retry_after_s: u64 },
     #[error("the account's tokens are withheld after a report of abuse")]
     Withheld,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Signing(#[from] SigningError),
+    Signing(#[from] SignersError),
     #[error("a worker thread ended early")]
     Worker,
 }
 
+impl From<BurstExceeded> for IssuanceError {
+    fn from(exceeded: BurstExceeded) -> Self {
+        let BurstExceeded {
+            available,
+            retry_after_s,
+        } = exceeded;
+        Self::BurstExceeded {
+            available,
+            retry_after_s,
+        }
+    }
+}
+
 /// What an issuer is made of.
 pub struct IssuerParts {
-    pub accounts: AccountVerifier,
+    pub attester: Arc<dyn Attester>,
     pub hasher: AccountHasher,
-    pub keys: TokenKeys,
+    pub keys: Arc<TokenKeys>,
     pub store: Arc<dyn IssuerStore>,
     pub reports: Arc<dyn ReportStore>,
     pub clock: SharedClock,
-    pub tokens_per_account_per_day: NonZeroU32,
+    pub plans: Plans,
+    /// Token requests that one batch may have.
+    pub max_batch_size: NonZeroUsize,
+}
+
+/// Signatures, and whether they were charged for now or before.
+pub struct Issued {
+    pub signatures: Vec<BlindSignature>,
+    pub repeated: bool,
 }
 
 /// Attester and issuer in one: it knows who asks, and signs without seeing what.
 pub struct Issuer {
     parts: IssuerParts,
-    /// One permit per core: more signatures at once would only make each of them slower.
-    signers: Semaphore,
+    bursts: Arc<Bursts>,
+    signers: Signers,
 }
 
 impl Issuer {
     #[must_use]
     pub fn new(parts: IssuerParts) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             parts,
-            signers: Semaphore::new(cores),
+            bursts: Arc::default(),
+            signers: Signers::new(),
         }
     }
 
     #[must_use]
-    pub fn token_keys(&self) -> &TokenKeys {
+    pub fn token_keys(&self) -> &Arc<TokenKeys> {
         &self.parts.keys
     }
 
@@ -88,48 +117,123 @@ impl Issuer {
         )
     }
 
+    #[must_use]
+    pub fn max_batch_size(&self) -> usize {
+        self.parts.max_batch_size.get()
+    }
+
+    /// The time by which it decides.
+    #[must_use]
+    pub fn now_unix_s(&self) -> u64 {
+        self.parts.clock.now_unix_ms() / 1000
+    }
+
     /// Who asks, by the request's account token.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Account, IssuanceError> {
-        Ok(self
-            .parts
-            .accounts
-            .authenticate(headers, self.now_unix_s())?)
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Account, IssuanceError> {
+        let token = bearer_token(headers)?;
+        Ok(self.parts.attester.attest(token, self.now_unix_s()).await?)
     }
 
     /// Answers one token request. Everything that can be wrong with it is found out before the
     /// account is charged, and the charge is durable before the signature exists. When the answer
     /// is lost, the same request gets the same answer at no further charge.
-    pub async fn issue(
+    pub async fn issue(&self, account: &Account, body: &[u8]) -> Result<Issued, IssuanceError> {
+        let request = TokenRequest::from_bytes(body)?;
+        let digest = self.parts.hasher.request(account, request.as_bytes());
+        self.issue_all(account, vec![request], digest).await
+    }
+
+    /// Answers a batch of token requests: all of them or, at no charge, none. Otherwise as
+    /// [`Issuer::issue`]; the charge is one, whatever the size.
+    pub async fn issue_batch(
         &self,
         account: &Account,
         body: &[u8],
-    ) -> Result<(BlindSignature, ChargeOutcome), IssuanceError> {
+    ) -> Result<Issued, IssuanceError> {
+        let batch = batch_from_bytes(body, self.max_batch_size())?;
+        let digest = self.parts.hasher.batch(account, &batch);
+        self.issue_all(account, batch, digest).await
+    }
+
+    async fn issue_all(
+        &self,
+        account: &Account,
+        requests: Vec<TokenRequest>,
+        digest: RequestDigest,
+    ) -> Result<Issued, IssuanceError> {
         let now = self.now_unix_s();
-        let request = TokenRequest::from_bytes(body)?;
-        let key = self
-            .parts
-            .keys
-            .find(request.truncated_token_key_id(), now)
-            .ok_or(IssuanceError::UnknownTokenKey)?;
-        if !key.accepts(&request) {
-            return Err(IssuanceError::BlindedMessageRange);
-        }
-        let outcome = self.charge(account, &request, now).await?;
-        if outcome == ChargeOutcome::LimitReached {
+        let keys = self.parts.keys.current();
+        let work = requests
+            .into_iter()
+            .map(|request| assign(&keys, request, now))
+            .collect::<Result<Vec<_>, _>>()?;
+        let day = Day::of_unix_s(now);
+        let plan = self.parts.plans.of(account.plan());
+        let charge = Charge {
+            account: self.parts.hasher.account_of_day(account, day),
+            day,
+            request: digest,
+            tokens: u32::try_from(work.len()).unwrap_or(u32::MAX),
+            limit: plan.tokens_per_day.get(),
+        };
+        let lasting = self.parts.hasher.blocked_account(account);
+        let tag = self.parts.hasher.tag(account);
+        let (store, bursts) = (Arc::clone(&self.parts.store), Arc::clone(&self.bursts));
+        let reports = Arc::clone(&self.parts.reports);
+        let outcome = spawn_blocking(move || {
+            if store.is_blocked(lasting)? {
+                return Err(IssuanceError::Blocked);
+            }
+            if is_withheld(&*reports, &tag, day)? {
+                return Err(IssuanceError::Withheld);
+            }
+            // A repeated request costs nothing, so nothing can be lacking for it.
+            if store.is_charged(charge.day, charge.request)? {
+                return Ok(ChargeOutcome::AlreadyIssued);
+            }
+            bursts.take(lasting, plan, charge.tokens, now.saturating_mul(1000))?;
+            let outcome = store.charge(&charge);
+            if !matches!(outcome, Ok(ChargeOutcome::Charged)) {
+                bursts.give_back(lasting, charge.tokens);
+            }
+            Ok(outcome?)
+        })
+        .await
+        .map_err(|_| IssuanceError::Worker)??;
+        if let ChargeOutcome::LimitReached { left } = outcome {
             return Err(IssuanceError::QuotaExhausted {
+                available: left,
                 retry_after_s: Day::seconds_left(now),
             });
         }
-        let key = Arc::clone(key);
-        let _permit = self
-            .signers
-            .acquire()
+        Ok(Issued {
+            signatures: self.signers.sign(charge.account, work).await?,
+            repeated: outcome == ChargeOutcome::AlreadyIssued,
+        })
+    }
+
+    /// From now on the account gets no tokens; those that it has cannot be recalled.
+    pub async fn block(&self, account: &Account) -> Result<(), IssuanceError> {
+        self.on_store(account, |store, account| store.block(account))
             .await
-            .map_err(|_| IssuanceError::Worker)?;
-        let signature = spawn_blocking(move || key.blind_sign(&request))
+    }
+
+    /// Ends a block. `false`: there was none.
+    pub async fn unblock(&self, account: &Account) -> Result<bool, IssuanceError> {
+        self.on_store(account, |store, account| store.unblock(account))
             .await
-            .map_err(|_| IssuanceError::Worker)??;
-        Ok((signature, outcome))
+    }
+
+    async fn on_store<T: Send + 'static>(
+        &self,
+        account: &Account,
+        work: impl FnOnce(&dyn IssuerStore, BlockedAccount) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, IssuanceError> {
+        let store = Arc::clone(&self.parts.store);
+        let account = self.parts.hasher.blocked_account(account);
+        Ok(spawn_blocking(move || work(store.as_ref(), account))
+            .await
+            .map_err(|_| IssuanceError::Worker)??)
     }
 
     /// Drops what the quota needs no more: every day before yesterday, whose requests may still be
@@ -142,36 +246,21 @@ impl Issuer {
             .map_err(|_| IssuanceError::Worker)??;
         Ok(())
     }
+}
 
-    async fn charge(
-        &self,
-        account: &Account,
-        request: &TokenRequest,
-        now_unix_s: u64,
-    ) -> Result<ChargeOutcome, IssuanceError> {
-        let day = Day::of_unix_s(now_unix_s);
-        let charge = Charge {
-            account: self.parts.hasher.account_of_day(account, day),
-            day,
-            request: self.parts.hasher.request(account, request.as_bytes()),
-            limit: self.parts.tokens_per_account_per_day.get(),
-        };
-        let tag = self.parts.hasher.tag(account);
-        let store = Arc::clone(&self.parts.store);
-        let reports = Arc::clone(&self.parts.reports);
-        spawn_blocking(move || {
-            if is_withheld(&*reports, &tag, day)? {
-                return Err(IssuanceError::Withheld);
-            }
-            Ok(store.charge(&charge)?)
-        })
-        .await
-        .map_err(|_| IssuanceError::Worker)?
+/// The request with the key that it names, if that one can sign it.
+fn assign(
+    keys: &KeySet,
+    request: TokenRequest,
+    now_unix_s: u64,
+) -> Result<Assignment, IssuanceError> {
+    let key = keys
+        .find(request.truncated_token_key_id(), now_unix_s)
+        .ok_or(IssuanceError::UnknownTokenKey)?;
+    if !key.accepts(&request) {
+        return Err(IssuanceError::BlindedMessageRange);
     }
-
-    fn now_unix_s(&self) -> u64 {
-        self.parts.clock.now_unix_ms() / 1000
-    }
+    Ok((Arc::clone(key), request))
 }
 
 fn is_withheld(

@@ -13,43 +13,68 @@
 //! |---|---|
 //! | `GET /.well-known/private-token-issuer-directory` | the token keys: `application/private-token-issuer-directory` (RFC 9578 §4) |
 //! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
+//! | `POST /token-request` | several: `application/private-token-generic-batch-request` → `…-generic-batch-response` (draft-ietf-privacypass-batched-tokens §6) |
 //! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
 //! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
 //! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
 //! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |
 //!
-//! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA (Ed25519), with `sub`
-//! the account, `exp` a time to come, and `iss` and `aud` as configured. One request gets one
-//! token; a wallet of many is many requests on a kept-alive connection.
+//! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA, ES256 or RS256, with `sub`
+//! the account, `exp` a time to come, and `iss` and `aud` as configured; [`attestation::Attester`] is
+//! where other ways plug in. The directory says in `generic-batch-size` how many requests a batch may have.
 //!
 //! ## What a client can rely on
 //!
-//! * A request that is refused with 400, 401, 413, 415 or 422 costs nothing.
+//! * A request that is refused costs nothing, whatever the reason.
+//! * A batch is answered as a whole or refused as a whole; partial answers (206) do not occur. One
+//!   element that cannot be signed refuses it, so does a quota that does not suffice for all.
 //! * A request whose answer was lost can be sent again as it is, today and tomorrow: it gets the
 //!   same answer and is counted once.
-//! * 429 comes with `Retry-After`: the seconds until the next day (UTC).
+//! * 429 comes with `Retry-After`, and with `available`: for so many tokens a request would be served now.
 //! * Every error is a problem document (RFC 9457) of type `urn:privacy-pass-issuer:problem:…`.
 //!
 //! ## What is kept
 //!
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
 //! the database, for two days. The count is on disk before the signature exists. A clock that is
-//! set back finds the counts of that day again, if it was one of the last two.
+//! set back finds the counts of that day again, if it was one of the last two. Of a blocked account an HMAC
+//! is kept until it is unblocked. Bursts are counted in memory.
 //!
 //! ## Token keys
 //!
-//! Files `token-<not before, unix seconds>.pk8` in `key_directory`. To rotate, put a new one there,
-//! its `not before` at least one directory lifetime ahead, and restart; remove the old one when
-//! its tokens are no longer accepted.
+//! Files `token-<not before, unix seconds>.pk8` in `key_directory`. The table `[rotation]` says when the
+//! next one is made and published, when it begins to sign, and how long the one before signs beside
+//! it; then that one leaves the directory and its file is deleted. No key is made whose truncated id another
+//! key in use has. No restart is needed for any of it.
+//!
+//! ## Commands
+//!
+//! `POST /commands/NAME` on the admin listener, `Content-Type: application/x-mimimi-admin`:
+//!
+//! | name | body | does |
+//! |---|---|---|
+//! | `keys` | | lists the keys: id, not before, state, when it expires |
+//! | `rotate` | | publishes the next key now; it signs after the lead time |
+//! | `reload-keys` | | takes the key files as they lie in `key_directory` now |
+//! | `block` | account (`sub`) | it gets no tokens any more, not even answers to requests that it paid for |
+//! | `unblock` | account | ends that |
+//!
+//! A block ends at the issuer: tokens that the account has cannot be recalled, since nobody knows which they
+//! are. They end with their key, after at most a rotation period and its overlap.
 
 pub mod accounts;
+pub mod attestation;
+mod commands;
 mod config;
 pub mod http;
 pub mod issuance;
 pub mod key_mirror;
+mod observe;
+pub mod plans;
 mod problem;
 pub mod reporting;
 pub mod rsa;
+mod signing;
 pub mod store;
 pub mod token_keys;
 pub mod token_request;
@@ -59,17 +84,22 @@ use std::time::Duration;
 
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
+use tokio::task::{JoinSet, spawn_blocking};
 
-use accounts::{AccountHasher, AccountSettingsError, AccountVerifier};
+use accounts::AccountHasher;
+use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
 pub use config::{AccountSettings, Config, ReportingSettings};
 use issuance::{Issuer, IssuerParts};
 use reporting::keys::{CertificateKeyError, CertificateKeys};
 use reporting::{Reporting, ReportingParts};
 use store::reports::ReportStore;
 use store::{RocksStore, StoreError};
-use token_keys::{TokenKeyError, TokenKeys};
+use token_keys::{RotationError, TokenKeyError, TokenKeys};
 
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// How often it is looked whether a key is to be made or dropped: what clients are shown is right to the
+/// second anyway.
+const KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an issuer could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +110,8 @@ pub enum IssuerError {
     Accounts(#[from] AccountSettingsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     #[error(transparent)]
     TokenKeys(#[from] TokenKeyError),
     #[error("account-hash.key cannot be used")]
@@ -99,12 +131,24 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     if config.request_uri.parse::<::http::Uri>().is_err() {
         return Err(IssuerError::RequestUri);
     }
-    let clock = process.clock;
-    let accounts = AccountVerifier::new(&config.accounts)?;
+    let clock = Arc::clone(&process.clock);
+    config
+        .rotation
+        .check(config.directory_max_age_seconds.into())?;
+    let attester: Arc<dyn Attester> =
+        if config.accounts.development || !config.accounts.development_tokens.is_empty() {
+            tracing::warn!("account tokens are a list in the configuration file: development only");
+            Arc::new(DevelopmentAttester::new(&config.accounts, config.listen)?)
+        } else {
+            let clock = Arc::clone(&process.clock);
+            Arc::new(JwtAttester::new(&config.accounts, clock)?)
+        };
     // The database comes first: its lock keeps a second process from making keys of its own.
     let store = Arc::new(RocksStore::open(&config.data_directory)?);
-    let now_unix_s = clock.now_unix_ms() / 1000;
-    let keys = TokenKeys::load_or_create(&config.key_directory, now_unix_s)?;
+    let now_unix_s = process.clock.now_unix_ms() / 1000;
+    let keys = TokenKeys::open(&config.key_directory, now_unix_s, config.rotation)?;
+    keys.keep_up(now_unix_s)?;
+    attester.refresh().await;
     let hash_key = secret_file::load_or_create(
         &config.key_directory.join("account-hash.key"),
         AccountHasher::KEY_LENGTH,
@@ -112,13 +156,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     .map_err(IssuerError::AccountHashKey)?;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
     let issuer = Arc::new(Issuer::new(IssuerParts {
-        accounts,
+        attester: Arc::clone(&attester),
         hasher: AccountHasher::new(&hash_key),
-        keys,
+        keys: Arc::new(keys),
         store: store.clone(),
         reports: Arc::clone(&reports),
         clock: Arc::clone(&clock),
-        tokens_per_account_per_day: config.tokens_per_account_per_day,
+        plans: config.plans(),
+        max_batch_size: config.max_batch_size,
     }));
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
@@ -127,7 +172,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         charges: store,
         reports,
         clock: Arc::clone(&clock),
-        settings: config.reporting,
+        settings: config.reporting.clone(),
     })?);
     reporting::offer_commands(&process.commands, &reporting);
     let router = http::router(
@@ -141,10 +186,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         None => router,
     };
     let listener = service::http::bind(config.listen).await?;
-    let forgetting = tokio::spawn(forget_past_days(issuer, reporting));
+    commands::offer(&process.commands, &issuer);
+    // Ends with this function.
+    let mut background = JoinSet::new();
+    background.spawn(forget_past_days(Arc::clone(&issuer), reporting));
+    background.spawn(keep_up_with_keys(issuer));
+    background.spawn(refresh(attester));
     process.readiness.ready();
-    service::http::serve(listener, router, config.limits, process.shutdown).await;
-    forgetting.abort();
+    service::http::serve(listener, router, config.limits(), process.shutdown).await;
     Ok(())
 }
 
@@ -165,5 +214,28 @@ async fn forget_past_days(issuer: Arc<Issuer>, reporting: Arc<Reporting>) {
             tracing::error!(%error, "past days could not be dropped");
         }
         tokio::time::sleep(FORGET_EVERY).await;
+    }
+}
+
+async fn keep_up_with_keys(issuer: Arc<Issuer>) {
+    loop {
+        let (keys, now) = (Arc::clone(issuer.token_keys()), issuer.now_unix_s());
+        observe::key_ages(&keys.current(), now);
+        match spawn_blocking(move || keys.keep_up(now)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                metrics::counter!("issuer_key_rotations_failed_total").increment(1);
+                tracing::error!(%error, "the token keys could not be rotated");
+            }
+            Err(_) => tracing::error!("the token keys could not be rotated"),
+        }
+        tokio::time::sleep(KEYS_EVERY).await;
+    }
+}
+
+async fn refresh(attester: Arc<dyn Attester>) {
+    while let Some(every) = attester.refresh_every() {
+        tokio::time::sleep(every).await;
+        attester.refresh().await;
     }
 }

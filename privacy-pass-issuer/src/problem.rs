@@ -4,7 +4,7 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use service::Problem;
 
-use crate::accounts::AccountTokenError;
+use crate::attestation::AttestationError;
 use crate::issuance::IssuanceError;
 use crate::token_request::TokenRequestError;
 
@@ -18,12 +18,16 @@ enum Kind {
     AccountTokenMissing,
     AccountTokenInvalid,
     AccountTokenExpired,
+    AccountBlocked,
     MalformedRequest,
     UnsupportedTokenType,
     InvalidBlindedMessage,
+    BatchTooLarge,
     UnknownTokenKey,
     QuotaExhausted,
     TokensWithheld,
+    BurstExceeded,
+    Unavailable,
     Internal,
 }
 
@@ -31,18 +35,22 @@ impl Kind {
     fn of(error: &IssuanceError) -> Self {
         match error {
             IssuanceError::MediaType => Self::UnsupportedMediaType,
-            IssuanceError::Account(AccountTokenError::Missing) => Self::AccountTokenMissing,
-            IssuanceError::Account(AccountTokenError::Invalid) => Self::AccountTokenInvalid,
-            IssuanceError::Account(AccountTokenError::Expired) => Self::AccountTokenExpired,
+            IssuanceError::Account(AttestationError::Missing) => Self::AccountTokenMissing,
+            IssuanceError::Account(AttestationError::Invalid) => Self::AccountTokenInvalid,
+            IssuanceError::Account(AttestationError::Expired) => Self::AccountTokenExpired,
+            IssuanceError::Account(AttestationError::Unavailable) => Self::Unavailable,
+            IssuanceError::Blocked => Self::AccountBlocked,
             IssuanceError::Request(TokenRequestError::Malformed) => Self::MalformedRequest,
             IssuanceError::Request(TokenRequestError::UnsupportedTokenType) => {
                 Self::UnsupportedTokenType
             }
             IssuanceError::Request(TokenRequestError::BlindedMessageLength)
             | IssuanceError::BlindedMessageRange => Self::InvalidBlindedMessage,
+            IssuanceError::Request(TokenRequestError::BatchTooLarge { .. }) => Self::BatchTooLarge,
             IssuanceError::UnknownTokenKey => Self::UnknownTokenKey,
             IssuanceError::QuotaExhausted { .. } => Self::QuotaExhausted,
             IssuanceError::Withheld => Self::TokensWithheld,
+            IssuanceError::BurstExceeded { .. } => Self::BurstExceeded,
             IssuanceError::Store(_) | IssuanceError::Signing(_) | IssuanceError::Worker => {
                 Self::Internal
             }
@@ -56,12 +64,15 @@ impl Kind {
             Self::AccountTokenMissing | Self::AccountTokenInvalid | Self::AccountTokenExpired => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::AccountBlocked => StatusCode::FORBIDDEN,
             Self::MalformedRequest => StatusCode::BAD_REQUEST,
             Self::UnsupportedTokenType | Self::InvalidBlindedMessage | Self::UnknownTokenKey => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::QuotaExhausted => StatusCode::TOO_MANY_REQUESTS,
             Self::TokensWithheld => StatusCode::FORBIDDEN,
+            Self::BatchTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::QuotaExhausted | Self::BurstExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -72,28 +83,38 @@ impl Kind {
             Self::AccountTokenMissing => "account-token-missing",
             Self::AccountTokenInvalid => "account-token-invalid",
             Self::AccountTokenExpired => "account-token-expired",
+            Self::AccountBlocked => "account-blocked",
             Self::MalformedRequest => "malformed-request",
             Self::UnsupportedTokenType => "unsupported-token-type",
             Self::InvalidBlindedMessage => "invalid-blinded-message",
+            Self::BatchTooLarge => "batch-too-large",
             Self::UnknownTokenKey => "unknown-token-key",
             Self::QuotaExhausted => "quota-exhausted",
             Self::TokensWithheld => "tokens-withheld",
+            Self::BurstExceeded => "burst-exceeded",
+            Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
     }
 
     fn title(self) -> &'static str {
         match self {
-            Self::UnsupportedMediaType => "The body must be application/private-token-request",
+            Self::UnsupportedMediaType => {
+                "The body must be a token request or a generic batch of them"
+            }
             Self::AccountTokenMissing => "An account token is needed",
             Self::AccountTokenInvalid => "The account token is not valid",
             Self::AccountTokenExpired => "The account token has expired",
+            Self::AccountBlocked => "The account gets no tokens",
             Self::MalformedRequest => "The body is not a token request",
             Self::UnsupportedTokenType => "Only token type 0x0002 is issued",
             Self::InvalidBlindedMessage => "The blinded message is not valid for the token key",
+            Self::BatchTooLarge => "The batch has too many token requests",
             Self::UnknownTokenKey => "No token key in use has this truncated key id",
             Self::QuotaExhausted => "The account has used up its tokens of the day",
             Self::TokensWithheld => "No tokens for this account for now",
+            Self::BurstExceeded => "The account asks for too many tokens at once",
+            Self::Unavailable => "Account tokens cannot be verified yet; try again",
             Self::Internal => "The issuer failed; try the same request again",
         }
     }
@@ -116,8 +137,24 @@ impl From<&IssuanceError> for Problem {
             (Kind::AccountTokenInvalid | Kind::AccountTokenExpired, _) => {
                 problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(BEARER_INVALID))
             }
-            (_, IssuanceError::QuotaExhausted { retry_after_s }) => {
-                problem.with_header(RETRY_AFTER, HeaderValue::from(*retry_after_s))
+            (
+                _,
+                IssuanceError::QuotaExhausted {
+                    available,
+                    retry_after_s,
+                }
+                | IssuanceError::BurstExceeded {
+                    available,
+                    retry_after_s,
+                },
+            ) => problem
+                .with("available", *available)
+                .with_header(RETRY_AFTER, HeaderValue::from(*retry_after_s)),
+            (_, IssuanceError::Request(TokenRequestError::BatchTooLarge { limit })) => {
+                problem.with("limit", *limit)
+            }
+            (Kind::Unavailable, _) => {
+                problem.with_header(RETRY_AFTER, HeaderValue::from_static("5"))
             }
             _ => problem,
         }
@@ -128,25 +165,25 @@ impl From<&IssuanceError> for Problem {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::signing::SignersError;
     use crate::store::StoreError;
-    use crate::token_keys::SigningError;
 
     #[test]
     fn every_error_has_its_problem_and_survives_the_round_trip() {
-        let errors: [(IssuanceError, u16, &str); 14] = [
+        let errors: [(IssuanceError, u16, &str); 18] = [
             (IssuanceError::MediaType, 415, "unsupported-media-type"),
             (
-                AccountTokenError::Missing.into(),
+                AttestationError::Missing.into(),
                 401,
                 "account-token-missing",
             ),
             (
-                AccountTokenError::Invalid.into(),
+                AttestationError::Invalid.into(),
                 401,
                 "account-token-invalid",
             ),
             (
-                AccountTokenError::Expired.into(),
+                AttestationError::Expired.into(),
                 401,
                 "account-token-expired",
             ),
@@ -172,13 +209,31 @@ mod tests {
             ),
             (IssuanceError::UnknownTokenKey, 422, "unknown-token-key"),
             (
-                IssuanceError::QuotaExhausted { retry_after_s: 9 },
+                IssuanceError::QuotaExhausted {
+                    available: 0,
+                    retry_after_s: 9,
+                },
                 429,
                 "quota-exhausted",
             ),
             (IssuanceError::Withheld, 403, "tokens-withheld"),
+            (
+                IssuanceError::BurstExceeded {
+                    available: 0,
+                    retry_after_s: 9,
+                },
+                429,
+                "burst-exceeded",
+            ),
+            (IssuanceError::Blocked, 403, "account-blocked"),
+            (AttestationError::Unavailable.into(), 503, "unavailable"),
+            (
+                TokenRequestError::BatchTooLarge { limit: 3 }.into(),
+                413,
+                "batch-too-large",
+            ),
             (StoreError::Format.into(), 500, "internal"),
-            (SigningError.into(), 500, "internal"),
+            (SignersError::Worker.into(), 500, "internal"),
             (IssuanceError::Worker, 500, "internal"),
         ];
         for (error, status, slug) in errors {
@@ -197,12 +252,16 @@ mod tests {
 
     #[test]
     fn an_unauthorized_answer_says_how_to_authenticate_and_a_quota_when_to_come_back() {
-        let missing = Problem::from(&IssuanceError::from(AccountTokenError::Missing));
+        let missing = Problem::from(&IssuanceError::from(AttestationError::Missing));
         assert_eq!(
             missing.headers(),
             [(WWW_AUTHENTICATE, HeaderValue::from_static(BEARER))]
         );
-        let used_up = Problem::from(&IssuanceError::QuotaExhausted { retry_after_s: 9 });
+        let used_up = Problem::from(&IssuanceError::QuotaExhausted {
+            available: 4,
+            retry_after_s: 9,
+        });
+        assert_eq!(used_up.extensions()["available"], 4);
         assert_eq!(
             used_up.headers(),
             [(RETRY_AFTER, HeaderValue::from_static("9"))]

@@ -94,8 +94,8 @@ impl Reporting {
     }
 
     /// Who asks, by the request's account token.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Account, ReportingError> {
-        Ok(self.parts.issuer.authenticate(headers)?)
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Account, ReportingError> {
+        Ok(self.parts.issuer.authenticate(headers).await?)
     }
 
     /// Certifies that the account stands behind the key of a commitment. The request says nothing of the key;
@@ -190,6 +190,7 @@ impl Reporting {
             account: hasher.other_of_day(service, account, day),
             day,
             request: hasher.other_request(service, account, &digest),
+            tokens: 1,
             limit,
         };
         let store = Arc::clone(&self.parts.charges);
@@ -197,7 +198,7 @@ impl Reporting {
             .await
             .map_err(|_| ReportingError::Worker)??;
         match outcome {
-            ChargeOutcome::LimitReached => Err(ReportingError::Exhausted {
+            ChargeOutcome::LimitReached { left: _ } => Err(ReportingError::Exhausted {
                 retry_after_s: Day::seconds_left(now_unix_s),
             }),
             ChargeOutcome::Charged | ChargeOutcome::AlreadyIssued => Ok(()),

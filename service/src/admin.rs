@@ -59,14 +59,14 @@ impl Commands {
         F: Fn(String) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), &'static str>> + Send + 'static,
     {
-        self.offer_answering(name, move |argument| {
+        self.offer_report(name, move |argument| {
             let done = command(argument);
             async move { done.await.map(|()| "done\n".to_owned()) }
         });
     }
 
-    /// As [`Commands::offer`], for a command that has something to tell the operator: lines of text.
-    pub fn offer_answering<F, A>(&self, name: &'static str, command: F)
+    /// As [`Commands::offer`], for a command that has something to tell: whole lines.
+    pub fn offer_report<F, A>(&self, name: &'static str, command: F)
     where
         F: Fn(String) -> A + Send + Sync + 'static,
         A: Future<Output = Result<String, &'static str>> + Send + 'static,
@@ -89,7 +89,7 @@ impl Commands {
             return (StatusCode::NOT_FOUND, "unknown command\n".to_owned());
         };
         match handler(argument.trim().to_owned()).await {
-            Ok(answer) => (StatusCode::OK, answer),
+            Ok(report) => (StatusCode::OK, report),
             Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
@@ -110,6 +110,8 @@ const BYTES: [f64; 9] = [
     4_194_304.0,
 ];
 
+const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+
 /// Installs the recorder of the process, once.
 pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -120,6 +122,9 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| {
             builder.set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES)
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_tokens".into()), &COUNTS)
         })
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| StartError::Metrics(Box::new(error)))?;

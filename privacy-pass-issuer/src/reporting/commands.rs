@@ -18,7 +18,7 @@ const NO_ID: &str = "not the id of a report: 32 hexadecimal digits";
 /// `rotate-certificate-key` makes the next key.
 pub fn offer(commands: &Commands, reporting: &Arc<Reporting>) {
     let this = Arc::clone(reporting);
-    commands.offer_answering("reports", move |_| {
+    commands.offer_report("reports", move |_| {
         let this = Arc::clone(&this);
         async move { list(&this).map_err(|_| FAILED) }
     });

@@ -50,7 +50,7 @@ async fn certificate(
 ) -> Result<Response, Problem> {
     let certified = async {
         require_media_type(&headers, CERTIFICATE_REQUEST_MEDIA_TYPE)?;
-        let account = reporting.authenticate(&headers)?;
+        let account = reporting.authenticate(&headers).await?;
         reporting.certify(&account, &body).await
     };
     let certified = certified.await;
@@ -74,7 +74,7 @@ async fn report(
 ) -> Result<Response, Problem> {
     let filed = async {
         require_media_type(&headers, REPORT_MEDIA_TYPE)?;
-        let account = reporting.authenticate(&headers)?;
+        let account = reporting.authenticate(&headers).await?;
         let token = account_token_digest(&headers);
         reporting.take(&account, &token, &body).await
     };

@@ -4,12 +4,14 @@
 
 use std::thread;
 
-use super::ChargeOutcome::{AlreadyIssued, Charged, LimitReached};
+use super::ChargeOutcome::{AlreadyIssued, Charged};
 use super::{
-    AccountOfDay, Charge, ChargeOutcome, Day, IssuerStore, MemoryStore, RequestDigest, RocksStore,
+    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, MemoryStore,
+    RequestDigest, RocksStore,
 };
 
 const TODAY: Day = Day(20_000);
+const LIMIT_REACHED: ChargeOutcome = ChargeOutcome::LimitReached { left: 0 };
 
 fn every_engine(check: impl Fn(&dyn IssuerStore)) {
     check(&MemoryStore::default());
@@ -24,6 +26,17 @@ fn charge(
     request: u32,
     limit: u32,
 ) -> ChargeOutcome {
+    charge_batch(store, account, day, request, 1, limit)
+}
+
+fn charge_batch(
+    store: &dyn IssuerStore,
+    account: u8,
+    day: Day,
+    request: u32,
+    tokens: u32,
+    limit: u32,
+) -> ChargeOutcome {
     let mut digest = [account; 32];
     digest[..4].copy_from_slice(&request.to_be_bytes());
     store
@@ -31,6 +44,7 @@ fn charge(
             account: AccountOfDay([account; 32]),
             day,
             request: RequestDigest(digest),
+            tokens,
             limit,
         })
         .unwrap()
@@ -42,7 +56,7 @@ fn an_account_gets_its_limit_and_no_more() {
         for request in 0..3 {
             assert_eq!(charge(store, 1, TODAY, request, 3), Charged);
         }
-        assert_eq!(charge(store, 1, TODAY, 3, 3), LimitReached);
+        assert_eq!(charge(store, 1, TODAY, 3, 3), LIMIT_REACHED);
         assert_eq!(
             charge(store, 2, TODAY, 3, 3),
             Charged,
@@ -56,7 +70,7 @@ fn the_same_request_is_counted_once_even_at_the_limit() {
     every_engine(|store| {
         assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
         assert_eq!(charge(store, 1, TODAY, 0, 1), AlreadyIssued);
-        assert_eq!(charge(store, 1, TODAY, 1, 1), LimitReached);
+        assert_eq!(charge(store, 1, TODAY, 1, 1), LIMIT_REACHED);
         assert_eq!(
             charge(store, 1, TODAY, 1, 2),
             Charged,
@@ -72,7 +86,7 @@ fn a_new_day_brings_a_new_limit_and_remembers_the_requests_of_the_day_before() {
         assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
         assert_eq!(charge(store, 1, tomorrow, 0, 1), AlreadyIssued);
         assert_eq!(charge(store, 1, tomorrow, 1, 1), Charged);
-        assert_eq!(charge(store, 1, tomorrow, 2, 1), LimitReached);
+        assert_eq!(charge(store, 1, tomorrow, 2, 1), LIMIT_REACHED);
         assert_eq!(
             charge(store, 1, later, 0, 1),
             Charged,
@@ -86,7 +100,7 @@ fn a_clock_that_goes_back_finds_the_counts_of_that_day() {
     every_engine(|store| {
         assert_eq!(charge(store, 1, TODAY, 0, 1), Charged);
         assert_eq!(charge(store, 1, Day(TODAY.0 + 1), 1, 1), Charged);
-        assert_eq!(charge(store, 1, TODAY, 2, 1), LimitReached);
+        assert_eq!(charge(store, 1, TODAY, 2, 1), LIMIT_REACHED);
     });
 }
 
@@ -104,8 +118,8 @@ fn forgetting_drops_the_days_before_and_nothing_else() {
             Charged,
             "this day was dropped"
         );
-        assert_eq!(charge(store, 1, days[1], 8, 1), LimitReached);
-        assert_eq!(charge(store, 1, days[2], 7, 1), LimitReached);
+        assert_eq!(charge(store, 1, days[1], 8, 1), LIMIT_REACHED);
+        assert_eq!(charge(store, 1, days[2], 7, 1), LIMIT_REACHED);
     });
 }
 
@@ -155,5 +169,57 @@ fn threads_with_the_same_request_are_charged_once() {
                 .iter()
                 .all(|outcome| matches!(outcome, Charged | AlreadyIssued))
         );
+    });
+}
+
+#[test]
+fn a_batch_is_counted_as_a_whole_or_not_at_all() {
+    every_engine(|store| {
+        assert_eq!(charge_batch(store, 1, TODAY, 0, 7, 10), Charged);
+        assert_eq!(
+            charge_batch(store, 1, TODAY, 1, 4, 10),
+            ChargeOutcome::LimitReached { left: 3 }
+        );
+        assert_eq!(charge_batch(store, 1, TODAY, 0, 7, 10), AlreadyIssued);
+        assert_eq!(charge_batch(store, 1, TODAY, 2, 3, 10), Charged);
+        assert_eq!(
+            charge_batch(store, 1, TODAY, 3, u32::MAX, 10),
+            LIMIT_REACHED
+        );
+        // A limit that was lowered meanwhile.
+        assert_eq!(charge(store, 1, TODAY, 4, 5), LIMIT_REACHED);
+    });
+}
+
+#[test]
+fn what_is_charged_can_be_looked_up_without_charging() {
+    every_engine(|store| {
+        let request = RequestDigest([9; 32]);
+        let charge = Charge {
+            account: AccountOfDay([1; 32]),
+            day: TODAY,
+            request,
+            tokens: 1,
+            limit: 1,
+        };
+        assert!(!store.is_charged(TODAY, request).unwrap());
+        assert_eq!(store.charge(&charge).unwrap(), Charged);
+        assert!(store.is_charged(TODAY, request).unwrap());
+        assert!(store.is_charged(Day(TODAY.0 + 1), request).unwrap());
+        assert!(!store.is_charged(Day(TODAY.0 + 2), request).unwrap());
+    });
+}
+
+#[test]
+fn an_account_is_blocked_until_it_is_unblocked() {
+    every_engine(|store| {
+        let (blocked, other) = (BlockedAccount([1; 32]), BlockedAccount([2; 32]));
+        assert!(!store.unblock(blocked).unwrap());
+        store.block(blocked).unwrap();
+        store.block(blocked).unwrap();
+        assert!(store.is_blocked(blocked).unwrap());
+        assert!(!store.is_blocked(other).unwrap());
+        assert!(store.unblock(blocked).unwrap());
+        assert!(!store.is_blocked(blocked).unwrap());
     });
 }

@@ -1,9 +1,12 @@
 //! For tests: forgets everything at the end of the process.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{AccountOfDay, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest, StoreError};
+use super::{
+    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest,
+    StoreError,
+};
 
 #[derive(Debug, Default)]
 pub struct MemoryStore(Mutex<Rows>);
@@ -12,34 +15,65 @@ pub struct MemoryStore(Mutex<Rows>);
 struct Rows {
     counts: HashMap<(Day, AccountOfDay), u32>,
     requests: HashSet<(Day, RequestDigest)>,
+    blocked: HashSet<BlockedAccount>,
+}
+
+impl Rows {
+    fn is_charged(&self, day: Day, request: RequestDigest) -> bool {
+        [day, day.yesterday()]
+            .iter()
+            .any(|day| self.requests.contains(&(*day, request)))
+    }
+}
+
+impl MemoryStore {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl IssuerStore for MemoryStore {
     fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError> {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows();
         let Charge {
             account,
             day,
             request,
+            tokens,
             limit,
         } = *charge;
-        if [day, day.yesterday()]
-            .iter()
-            .any(|day| rows.requests.contains(&(*day, request)))
-        {
+        if rows.is_charged(day, request) {
             return Ok(ChargeOutcome::AlreadyIssued);
         }
         let count = rows.counts.entry((day, account)).or_default();
-        if *count >= limit {
-            return Ok(ChargeOutcome::LimitReached);
+        let left = limit.saturating_sub(*count);
+        if left < tokens {
+            return Ok(ChargeOutcome::LimitReached { left });
         }
-        *count += 1;
+        *count += tokens;
         rows.requests.insert((day, request));
         Ok(ChargeOutcome::Charged)
     }
 
+    fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {
+        Ok(self.rows().is_charged(day, request))
+    }
+
+    fn block(&self, account: BlockedAccount) -> Result<(), StoreError> {
+        self.rows().blocked.insert(account);
+        Ok(())
+    }
+
+    fn unblock(&self, account: BlockedAccount) -> Result<bool, StoreError> {
+        Ok(self.rows().blocked.remove(&account))
+    }
+
+    fn is_blocked(&self, account: BlockedAccount) -> Result<bool, StoreError> {
+        Ok(self.rows().blocked.contains(&account))
+    }
+
     fn forget_days_before(&self, day: Day) -> Result<(), StoreError> {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows();
         rows.counts.retain(|(kept, _), _| *kept >= day);
         rows.requests.retain(|(kept, _)| *kept >= day);
         Ok(())

@@ -37,29 +37,36 @@ impl Day {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AccountOfDay(pub(crate) [u8; 32]);
 
-/// Keyed digest of one account's token request.
+/// Keyed hash of an account that an operator has blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockedAccount(pub(crate) [u8; 32]);
+
+/// Keyed digest of one account's token request, single or batched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestDigest(pub(crate) [u8; 32]);
 
-/// One token request, as the quota sees it.
+/// One token request, single or batched, as the quota sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Charge {
     pub account: AccountOfDay,
     pub day: Day,
     pub request: RequestDigest,
-    /// Requests that the account may make on this day.
+    /// Tokens that it asks for.
+    pub tokens: u32,
+    /// Tokens that the account may get on this day.
     pub limit: u32,
 }
 
 /// What a charge came to. Only [`ChargeOutcome::LimitReached`] forbids an answer.
+/// A batch is counted as a whole or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChargeOutcome {
     /// Counted now, durably.
     Charged,
     /// Counted before, today or yesterday: its answer was lost, or is asked for again.
     AlreadyIssued,
-    /// Not counted; the account has used up its day.
-    LimitReached,
+    /// Not counted: the account may get only `left` more tokens on this day.
+    LimitReached { left: u32 },
 }
 
 /// The engine failed; nothing is known to be counted.
@@ -77,14 +84,26 @@ pub enum StoreError {
 /// The quota database. Every engine passes the same conformance suite.
 pub trait IssuerStore: Send + Sync + 'static {
     /// Counts a request against its account's day, once: no account is ever charged twice for one
-    /// request, nor answered for more than `limit` requests of one day, however many threads ask.
+    /// request, nor gets more than `limit` tokens on one day, however many threads ask.
     ///
     /// One transition, durable when it returns. After a crash either both the count and the request
     /// are there or neither is; a repeated request then finds its record and costs nothing more.
     /// Requests of the day before are still known, so midnight does not charge a retry.
     fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError>;
 
-    /// Drops every day before `day`, and nothing else. After a crash some of them may be left, which
+    /// Whether a charge for this request on this day would find it counted already. For what is decided
+    /// before the charge; the charge itself decides again.
+    fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError>;
+
+    /// Blocks an account, durably; blocking it again changes nothing.
+    fn block(&self, account: BlockedAccount) -> Result<(), StoreError>;
+
+    /// Ends the block of an account, durably. `false`: it was not blocked.
+    fn unblock(&self, account: BlockedAccount) -> Result<bool, StoreError>;
+
+    fn is_blocked(&self, account: BlockedAccount) -> Result<bool, StoreError>;
+
+    /// Drops every day before `day`, and nothing else: blocks stay. After a crash some of them may be left, which
     /// the next call drops.
     fn forget_days_before(&self, day: Day) -> Result<(), StoreError>;
 }

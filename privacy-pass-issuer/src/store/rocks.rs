@@ -3,7 +3,8 @@
 //! | key | value |
 //! |---|---|
 //! | `00000000` ‖ "format" | version of this layout, one byte |
-//! | day (4) ‖ `01` ‖ account of day (32) | requests counted, u32 |
+//! | `00000000` ‖ `03` ‖ blocked account (32) | empty |
+//! | day (4) ‖ `01` ‖ account of day (32) | tokens counted, u32 |
 //! | day (4) ‖ `02` ‖ request digest (32) | empty |
 //! | `ffffffff` ‖ … | reports: see `reports/rocks.rs` |
 
@@ -13,12 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 
 use super::reports::RocksReports;
-use super::{Charge, ChargeOutcome, Day, IssuerStore, StoreError};
+use super::{BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest, StoreError};
 
 const FORMAT_KEY: &[u8] = b"\0\0\0\0format";
 const FORMAT: &[u8] = &[1];
 const COUNT: u8 = 1;
 const REQUEST: u8 = 2;
+const BLOCKED: u8 = 3;
+/// Of no day: nobody was charged in January 1970, and forgetting begins after it.
+const FOR_GOOD: Day = Day(0);
 const STRIPES: usize = 256;
 
 pub struct RocksStore {
@@ -79,34 +83,56 @@ impl IssuerStore for RocksStore {
             account,
             day,
             request,
+            tokens,
             limit,
         } = *charge;
         let _of_this_account = self.stripes[usize::from(account.0[0])]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for day in [day, day.yesterday()] {
-            if self
-                .db
-                .get_pinned(row_key(day, REQUEST, &request.0))?
-                .is_some()
-            {
-                return Ok(ChargeOutcome::AlreadyIssued);
-            }
+        if self.is_charged(day, request)? {
+            return Ok(ChargeOutcome::AlreadyIssued);
         }
         let count_key = row_key(day, COUNT, &account.0);
         let count = self.count(&count_key)?;
-        if count >= limit {
-            return Ok(ChargeOutcome::LimitReached);
+        let left = limit.saturating_sub(count);
+        if left < tokens {
+            return Ok(ChargeOutcome::LimitReached { left });
         }
         let mut batch = WriteBatch::default();
-        batch.put(count_key, (count + 1).to_be_bytes());
+        batch.put(count_key, (count + tokens).to_be_bytes());
         batch.put(row_key(day, REQUEST, &request.0), []);
         self.db.write_opt(batch, &durably())?;
         Ok(ChargeOutcome::Charged)
     }
 
+    fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {
+        for day in [day, day.yesterday()] {
+            let row = row_key(day, REQUEST, &request.0);
+            if self.db.get_pinned(row)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn block(&self, account: BlockedAccount) -> Result<(), StoreError> {
+        let row = row_key(FOR_GOOD, BLOCKED, &account.0);
+        Ok(self.db.put_opt(row, [], &durably())?)
+    }
+
+    fn unblock(&self, account: BlockedAccount) -> Result<bool, StoreError> {
+        let blocked = self.is_blocked(account)?;
+        let row = row_key(FOR_GOOD, BLOCKED, &account.0);
+        self.db.delete_opt(row, &durably())?;
+        Ok(blocked)
+    }
+
+    fn is_blocked(&self, account: BlockedAccount) -> Result<bool, StoreError> {
+        let row = row_key(FOR_GOOD, BLOCKED, &account.0);
+        Ok(self.db.get_pinned(row)?.is_some())
+    }
+
     fn forget_days_before(&self, day: Day) -> Result<(), StoreError> {
-        // Day 0 holds the format row; nobody was charged in January 1970.
         let (begin, end) = (1_u32.to_be_bytes(), day.0.to_be_bytes());
         if begin >= end {
             return Ok(());
@@ -152,6 +178,7 @@ mod tests {
             account: AccountOfDay([1; 32]),
             day: Day(20_000),
             request: RequestDigest([request; 32]),
+            tokens: 1,
             limit: 1,
         };
         let store = RocksStore::open(directory.path()).unwrap();
@@ -164,8 +191,20 @@ mod tests {
         );
         assert_eq!(
             store.charge(&charge(2)).unwrap(),
-            ChargeOutcome::LimitReached
+            ChargeOutcome::LimitReached { left: 0 }
         );
+    }
+
+    #[test]
+    fn a_blocked_account_stays_blocked_over_a_restart_and_over_forgetting() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path()).unwrap();
+        store.block(BlockedAccount([7; 32])).unwrap();
+        store.forget_days_before(Day(30_000)).unwrap();
+        drop(store);
+        let store = RocksStore::open(directory.path()).unwrap();
+        assert!(store.is_blocked(BlockedAccount([7; 32])).unwrap());
+        assert!(!store.is_blocked(BlockedAccount([8; 32])).unwrap());
     }
 
     #[test]
@@ -177,6 +216,7 @@ mod tests {
                 account: AccountOfDay([1; 32]),
                 day: Day(day),
                 request: RequestDigest([u8::try_from(day).unwrap(); 32]),
+                tokens: 1,
                 limit: 1,
             };
             assert_eq!(store.charge(&charge).unwrap(), ChargeOutcome::Charged);

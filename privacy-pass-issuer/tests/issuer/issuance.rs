@@ -1,19 +1,23 @@
 //! The routes over the memory store, with a clock that the test moves.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::Router;
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use privacy_pass_issuer::accounts::{AccountHasher, AccountVerifier};
+use privacy_pass_issuer::accounts::AccountHasher;
+use privacy_pass_issuer::attestation::JwtAttester;
 use privacy_pass_issuer::http::{
     DIRECTORY_MEDIA_TYPE, DIRECTORY_PATH, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE,
     TOKEN_REQUEST_PATH, router,
 };
 use privacy_pass_issuer::issuance::{Issuer, IssuerParts};
+use privacy_pass_issuer::plans::{Plan, Plans};
 use privacy_pass_issuer::store::MemoryStore;
 use privacy_pass_issuer::store::reports::MemoryReports;
 use privacy_pass_issuer::token_keys::TokenKeys;
@@ -23,20 +27,29 @@ use tower::ServiceExt as _;
 
 use crate::support::{AccountService, Wallet, issuer_public_key};
 
-const NOON_UNIX_S: u64 = 20_000 * 86_400 + 43_200;
-const LIMIT: u32 = 3;
+pub(crate) const NOON_UNIX_S: u64 = 20_000 * 86_400 + 43_200;
+pub(crate) const LIMIT: u32 = 3;
+pub(crate) const BATCH: usize = 8;
 
-static ACCOUNTS: LazyLock<AccountService> = LazyLock::new(AccountService::new);
+pub(crate) static ACCOUNTS: LazyLock<AccountService> = LazyLock::new(AccountService::new);
 
-struct TestIssuer {
-    router: Router,
-    issuer: Arc<Issuer>,
-    clock: Arc<MovedClock>,
-    directory: Vec<u8>,
+fn plans() -> Plans {
+    let plan = |tokens_per_day, burst| Plan {
+        tokens_per_day: NonZeroU32::new(tokens_per_day).unwrap(),
+        burst: NonZeroU32::new(burst),
+    };
+    Plans::new(plan(LIMIT, 0), [("bursty".to_owned(), plan(864, 5))].into())
+}
+
+pub(crate) struct TestIssuer {
+    pub(crate) router: Router,
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) clock: Arc<MovedClock>,
+    pub(crate) directory: Vec<u8>,
 }
 
 impl TestIssuer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
         static FIRST: Mutex<()> = Mutex::new(());
         let keys = {
@@ -44,15 +57,18 @@ impl TestIssuer {
             TokenKeys::load_or_create(KEYS.path(), 1).unwrap()
         };
         let clock = MovedClock::at(NOON_UNIX_S * 1000);
-        let directory = keys.directory(TOKEN_REQUEST_PATH);
+        let directory = keys
+            .current()
+            .directory(TOKEN_REQUEST_PATH, BATCH, NOON_UNIX_S);
         let issuer = Arc::new(Issuer::new(IssuerParts {
-            accounts: AccountVerifier::new(&ACCOUNTS.settings()).unwrap(),
+            attester: Arc::new(JwtAttester::new(&ACCOUNTS.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
-            keys,
+            keys: Arc::new(keys),
             store: Arc::new(MemoryStore::default()),
             reports: Arc::new(MemoryReports::default()),
             clock: clock.clone(),
-            tokens_per_account_per_day: NonZeroU32::new(LIMIT).unwrap(),
+            plans: plans(),
+            max_batch_size: NonZeroUsize::new(BATCH).unwrap(),
         }));
         let router = router(Arc::clone(&issuer), TOKEN_REQUEST_PATH, 3600);
         Self {
@@ -63,16 +79,16 @@ impl TestIssuer {
         }
     }
 
-    fn now_unix_s(&self) -> u64 {
+    pub(crate) fn now_unix_s(&self) -> u64 {
         self.clock.now_unix_ms() / 1000
     }
 
-    async fn send(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
     /// Posts a token request as `account`, with an account token that is valid now.
-    async fn request(&self, account: &str, body: &[u8]) -> Response<Body> {
+    pub(crate) async fn request(&self, account: &str, body: &[u8]) -> Response<Body> {
         let token = ACCOUNTS.token(account, self.now_unix_s() + 600);
         self.post(
             Some(REQUEST_MEDIA_TYPE),
@@ -82,7 +98,7 @@ impl TestIssuer {
         .await
     }
 
-    async fn post(
+    pub(crate) async fn post(
         &self,
         media_type: Option<&str>,
         authorization: Option<&str>,
@@ -101,16 +117,16 @@ impl TestIssuer {
             .await
     }
 
-    fn wallet(&self) -> Wallet {
+    pub(crate) fn wallet(&self) -> Wallet {
         Wallet::new(&issuer_public_key(&self.directory))
     }
 
-    async fn issued(&self, account: &str) -> StatusCode {
+    pub(crate) async fn issued(&self, account: &str) -> StatusCode {
         self.request(account, &self.wallet().request).await.status()
     }
 }
 
-async fn body(response: Response<Body>) -> Vec<u8> {
+pub(crate) async fn body(response: Response<Body>) -> Vec<u8> {
     response
         .into_body()
         .collect()
@@ -120,7 +136,7 @@ async fn body(response: Response<Body>) -> Vec<u8> {
         .to_vec()
 }
 
-async fn problem(response: Response<Body>) -> (u16, String) {
+pub(crate) async fn problem(response: Response<Body>) -> (u16, String) {
     let status = response.status();
     let problem = Problem::from_json(status, &body(response).await).unwrap();
     let slug = problem
@@ -155,6 +171,11 @@ async fn the_directory_is_the_same_cacheable_document_for_everybody() {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()[CONTENT_TYPE], DIRECTORY_MEDIA_TYPE);
     assert_eq!(response.headers()[CACHE_CONTROL], "public, max-age=3600");
+    let etag = response.headers()[ETAG].clone();
+    let known = Request::get(DIRECTORY_PATH).header(IF_NONE_MATCH, etag);
+    let unchanged = issuer.send(known.body(Body::empty()).unwrap()).await;
+    assert_eq!(unchanged.status(), 304);
+    assert!(body(unchanged).await.is_empty());
     let first = body(response).await;
     assert_eq!(first, issuer.directory);
     assert_eq!(first, body(issuer.send(request()).await).await);

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod batches;
 mod issuance;
+mod operation;
 mod process;
 mod reporting;
 mod support;

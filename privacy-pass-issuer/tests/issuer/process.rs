@@ -12,21 +12,21 @@ use privacypass::{Deserialize as _, public_tokens::TokenResponse};
 
 use crate::support::{AccountService, Wallet, issuer_public_key};
 
-const FAR_FUTURE: u64 = 4_000_000_000;
+pub(crate) const FAR_FUTURE: u64 = 4_000_000_000;
 
-struct Stack<'a> {
-    directory: &'a Path,
-    accounts: AccountService,
-    port: u16,
-    admin_port: u16,
+pub(crate) struct Stack<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) accounts: AccountService,
+    pub(crate) port: u16,
+    pub(crate) admin_port: u16,
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    base: String,
+    pub(crate) base: String,
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -35,17 +35,27 @@ fn free_port() -> u16 {
 }
 
 impl Stack<'_> {
-    fn write_config(&self) {
+    /// `top` are more lines at the top, `tables` more tables.
+    pub(crate) fn write_config(&self, top: &str, tables: &str) {
         let settings = self.accounts.settings();
+        let accounts = format!(
+            "issuer = '{}'\naudience = '{}'\nkeys = ['{}']",
+            settings.issuer, settings.audience, settings.keys[0],
+        );
+        self.write(top, &accounts, tables);
+    }
+
+    pub(crate) fn write_config_with_accounts(&self, accounts: &str) {
+        self.write("", accounts, "");
+    }
+
+    fn write(&self, top: &str, accounts: &str, tables: &str) {
         let config = format!(
             "listen = '127.0.0.1:{}'\ndata_directory = '{data}'\nkey_directory = '{keys}'\n\
-             tokens_per_account_per_day = 2\n\
-             [accounts]\nissuer = '{}'\naudience = '{}'\nkeys = ['{}']\n\
+             tokens_per_account_per_day = 2\n{top}\n\
+             [accounts]\n{accounts}\n{tables}\n\
              [service]\nadmin_listen = '127.0.0.1:{}'\nlog_level = 'trace'\ndrain_seconds = 5\n",
             self.port,
-            settings.issuer,
-            settings.audience,
-            settings.keys[0],
             self.admin_port,
             data = self.directory.join("data").display(),
             keys = self.directory.join("keys").display(),
@@ -53,20 +63,28 @@ impl Stack<'_> {
         std::fs::write(self.directory.join("issuer.toml"), config).unwrap();
     }
 
-    async fn start(&self) -> Running {
+    fn command_line(&self) -> Command {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.directory.join("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_privacy-pass-issuer"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_privacy-pass-issuer"));
+        command
             .arg("--config")
             .arg(self.directory.join("issuer.toml"))
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::from(log));
+        command
+    }
+
+    /// Whether the process ends well by itself.
+    pub(crate) fn run_to_the_end(&self) -> bool {
+        self.command_line().status().unwrap().success()
+    }
+
+    pub(crate) async fn start(&self) -> Running {
         let running = Running {
-            child,
+            child: self.command_line().spawn().unwrap(),
             base: format!("http://127.0.0.1:{}", self.port),
         };
         let ready = format!("http://127.0.0.1:{}/readyz", self.admin_port);
@@ -98,10 +116,15 @@ impl Running {
             .to_vec()
     }
 
-    async fn request(&self, account_token: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    pub(crate) async fn request(&self, account_token: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let media_type = "application/private-token-request";
+        self.post(media_type, account_token, body).await
+    }
+
+    async fn post(&self, media_type: &str, account_token: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let response = reqwest::Client::new()
             .post(format!("{}/token-request", self.base))
-            .header("content-type", "application/private-token-request")
+            .header("content-type", media_type)
             .header("authorization", format!("Bearer {account_token}"))
             .body(body.to_vec())
             .send()
@@ -113,7 +136,12 @@ impl Running {
         )
     }
 
-    fn kill(mut self) {
+    pub(crate) async fn batch(&self, account_token: &str, body: &[u8]) -> u16 {
+        let media_type = "application/private-token-generic-batch-request";
+        self.post(media_type, account_token, body).await.0
+    }
+
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -134,7 +162,7 @@ async fn keys_and_quota_survive_a_kill_and_the_log_names_nobody() {
         port: free_port(),
         admin_port: free_port(),
     };
-    stack.write_config();
+    stack.write_config("", "");
     let account = "alice-of-the-log-test";
     let token = stack.accounts.token(account, FAR_FUTURE);
 

@@ -1,6 +1,7 @@
 //! Certificates and reports, with the client's own implementation on the other side.
 
-use std::num::NonZeroU32;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -13,9 +14,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use privacy_pass_issuer::ReportingSettings;
-use privacy_pass_issuer::accounts::{AccountHasher, AccountVerifier};
+use privacy_pass_issuer::accounts::AccountHasher;
+use privacy_pass_issuer::attestation::JwtAttester;
 use privacy_pass_issuer::http::{REQUEST_MEDIA_TYPE, TOKEN_REQUEST_PATH, router};
 use privacy_pass_issuer::issuance::{Issuer, IssuerParts};
+use privacy_pass_issuer::plans::{Plan, Plans};
 use privacy_pass_issuer::reporting::keys::CertificateKeys;
 use privacy_pass_issuer::reporting::{self, Reporting, ReportingParts};
 use privacy_pass_issuer::store::reports::{Decision, MemoryReports, ReportStore, Status};
@@ -63,15 +66,22 @@ impl World {
         let store = Arc::new(MemoryStore::default());
         let reports = Arc::new(MemoryReports::default());
         let keys = TokenKeys::load_or_create(directory.path(), 1).unwrap();
-        let tokens = keys.directory(TOKEN_REQUEST_PATH);
+        let tokens = keys.current().directory(TOKEN_REQUEST_PATH, 1, NOON_UNIX_S);
         let issuer = Arc::new(Issuer::new(IssuerParts {
-            accounts: AccountVerifier::new(&ACCOUNTS.settings()).unwrap(),
+            attester: Arc::new(JwtAttester::new(&ACCOUNTS.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
-            keys,
+            keys: Arc::new(keys),
             store: store.clone(),
             reports: reports.clone(),
             clock: clock.clone(),
-            tokens_per_account_per_day: NonZeroU32::new(100).unwrap(),
+            plans: Plans::new(
+                Plan {
+                    tokens_per_day: NonZeroU32::new(100).unwrap(),
+                    burst: None,
+                },
+                BTreeMap::new(),
+            ),
+            max_batch_size: NonZeroUsize::MIN,
         }));
         let reporting = Reporting::new(ReportingParts {
             issuer: Arc::clone(&issuer),

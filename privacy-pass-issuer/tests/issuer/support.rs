@@ -7,8 +7,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use privacy_pass_issuer::AccountSettings;
 use privacypass::auth::authenticate::TokenChallenge;
+use privacypass::generic_tokens::{GenericBatchTokenRequest, TokenStates};
 use privacypass::public_tokens::{PublicKey, TokenRequest, TokenState};
-use privacypass::{Serialize as _, TokenType};
+use privacypass::{Deserialize as _, Serialize as _, TokenType};
 use serde_json::{Value, json};
 
 const ISSUER: &str = "https://accounts.example";
@@ -34,12 +35,23 @@ impl AccountService {
             issuer: ISSUER.into(),
             audience: AUDIENCE.into(),
             keys: vec![self.public.clone()],
+            ..AccountSettings::default()
         }
     }
 
     pub(crate) fn token(&self, account: &str, expires_unix_s: u64) -> String {
-        let claims =
-            json!({ "sub": account, "iss": ISSUER, "aud": AUDIENCE, "exp": expires_unix_s });
+        self.token_with_plan(account, expires_unix_s, None)
+    }
+
+    pub(crate) fn token_with_plan(
+        &self,
+        account: &str,
+        expires_unix_s: u64,
+        plan: Option<&str>,
+    ) -> String {
+        let claims = json!({
+            "sub": account, "iss": ISSUER, "aud": AUDIENCE, "exp": expires_unix_s, "plan": plan,
+        });
         encode(&Header::new(Algorithm::EdDSA), &claims, &self.signing).unwrap()
     }
 }
@@ -50,6 +62,28 @@ pub(crate) fn issuer_public_key(directory: &[u8]) -> Vec<u8> {
     URL_SAFE
         .decode(directory["token-keys"][0]["token-key"].as_str().unwrap())
         .unwrap()
+}
+
+/// Several tokens on their way.
+pub(crate) struct BatchWallet {
+    pub(crate) request: Vec<u8>,
+    pub(crate) states: TokenStates,
+}
+
+impl BatchWallet {
+    pub(crate) fn new(issuer_public_key: &[u8], count: usize) -> Self {
+        let mut builder = GenericBatchTokenRequest::builder();
+        for _ in 0..count {
+            let wallet = Wallet::new(issuer_public_key);
+            let request = TokenRequest::tls_deserialize_exact(&wallet.request).unwrap();
+            builder = builder.add_token_request(request.into(), wallet.state.into());
+        }
+        let (request, states) = builder.build();
+        Self {
+            request: request.tls_serialize_detached().unwrap(),
+            states,
+        }
+    }
 }
 
 /// One token on its way: what is sent, and what is needed to finalize the answer.

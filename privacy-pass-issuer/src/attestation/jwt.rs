@@ -1,0 +1,229 @@
+//! Account tokens as JWT (RFC 7519) under keys from the configuration file or a JWK set.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Header, Validation};
+use serde_json::{Map, Value};
+use service::SharedClock;
+use tokio::sync::Mutex;
+
+use super::jwk::VerificationKey;
+use super::jwks::JwksSource;
+use super::{AccountSettingsError, AttestationError, Attester};
+use crate::accounts::Account;
+use crate::config::AccountSettings;
+
+/// Verifies account tokens signed with EdDSA, ES256 or RS256.
+pub struct JwtAttester {
+    issuer: String,
+    audience: String,
+    plan_claim: String,
+    /// How far the clocks of the account service and the issuer may disagree, in seconds.
+    clock_skew: f64,
+    static_keys: Vec<Arc<VerificationKey>>,
+    document: Option<Document>,
+    keys: RwLock<Arc<Keys>>,
+}
+
+/// The keys at one time, and what they were read from.
+#[derive(Default)]
+struct Keys {
+    keys: Vec<Arc<VerificationKey>>,
+    document: Option<Vec<u8>>,
+}
+
+struct Document {
+    source: JwksSource,
+    clock: SharedClock,
+    /// Between two reloads that unknown key ids cause.
+    retry_ms: u64,
+    /// When the last such reload was, in milliseconds since 1970. Held during a reload.
+    last_retry_ms: Mutex<Option<u64>>,
+}
+
+impl JwtAttester {
+    pub fn new(
+        settings: &AccountSettings,
+        clock: SharedClock,
+    ) -> Result<Self, AccountSettingsError> {
+        if settings.issuer.is_empty() || settings.audience.is_empty() {
+            return Err(AccountSettingsError::EmptyName);
+        }
+        let source = JwksSource::new(settings)?;
+        if settings.keys.is_empty() && source.is_none() {
+            return Err(AccountSettingsError::NoKey);
+        }
+        let static_keys = settings
+            .keys
+            .iter()
+            .map(|key| Ok(Arc::new(VerificationKey::from_text(key)?)))
+            .collect::<Result<Vec<_>, AccountSettingsError>>()?;
+        Ok(Self {
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
+            plan_claim: settings.plan_claim.clone(),
+            clock_skew: f64::from(settings.clock_skew_seconds),
+            keys: RwLock::new(Arc::new(Keys {
+                keys: static_keys.clone(),
+                document: None,
+            })),
+            static_keys,
+            document: source.map(|source| Document {
+                source,
+                clock,
+                retry_ms: settings.jwks_retry_seconds.saturating_mul(1000),
+                last_retry_ms: Mutex::new(None),
+            }),
+        })
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the document; keeps what was known when it cannot be had or is none.
+    async fn reload(&self, document: &Document) {
+        let fetched = match document.source.fetch().await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                tracing::warn!(%error, "the key set of account tokens was not refreshed");
+                metrics::counter!("issuer_jwks_refreshes_total", "result" => "failed").increment(1);
+                return;
+            }
+        };
+        if self.keys().document.as_ref() == Some(&fetched) {
+            return;
+        }
+        match VerificationKey::from_jwks(&fetched) {
+            Ok(from_document) => {
+                let mut keys = self.static_keys.clone();
+                keys.extend(from_document.into_iter().map(Arc::new));
+                let next = Keys {
+                    keys,
+                    document: Some(fetched),
+                };
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+                metrics::counter!("issuer_jwks_refreshes_total", "result" => "changed")
+                    .increment(1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the key set of account tokens was not taken");
+                metrics::counter!("issuer_jwks_refreshes_total", "result" => "failed").increment(1);
+            }
+        }
+    }
+
+    /// A token names a key that is not there: looks for it, at most once per interval, whoever asks.
+    /// `None`: there is nothing newer than `seen`.
+    async fn newer_keys(&self, seen: &Arc<Keys>) -> Option<Arc<Keys>> {
+        let document = self.document.as_ref()?;
+        let mut last = document.last_retry_ms.lock().await;
+        let newer = self.keys();
+        if !Arc::ptr_eq(&newer, seen) {
+            return Some(newer);
+        }
+        let now = document.clock.now_unix_ms();
+        if last.is_some_and(|last| now.abs_diff(last) < document.retry_ms) {
+            return None;
+        }
+        *last = Some(now);
+        self.reload(document).await;
+        let newer = self.keys();
+        (!Arc::ptr_eq(&newer, seen)).then_some(newer)
+    }
+
+    /// The claims of a token that one of `keys` has signed. `None`: none of them can have.
+    fn signed_claims(
+        &self,
+        keys: &Keys,
+        header: &Header,
+        token: &str,
+    ) -> Option<Result<Map<String, Value>, AttestationError>> {
+        let mut candidates = keys
+            .keys
+            .iter()
+            .filter(|key| key.may_have_signed(header.alg, header.kid.as_deref()))
+            .peekable();
+        candidates.peek()?;
+        for key in candidates {
+            let mut validation = Validation::new(key.algorithm());
+            validation.set_issuer(&[&self.issuer]);
+            validation.set_audience(&[&self.audience]);
+            validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+            // The library would ask the system clock; times are checked with ours.
+            validation.validate_exp = false;
+            validation.validate_nbf = false;
+            match jsonwebtoken::decode(token, key.decoding_key(), &validation) {
+                Ok(decoded) => return Some(Ok(decoded.claims)),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
+                Err(_) => break,
+            }
+        }
+        Some(Err(AttestationError::Invalid))
+    }
+
+    /// Who the claims are about, at `now_unix_s`. Not meant for claims that nobody has signed.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "seconds since 1970 are exact in an f64"
+    )]
+    pub fn account_of(
+        &self,
+        claims: &Map<String, Value>,
+        now_unix_s: u64,
+    ) -> Result<Account, AttestationError> {
+        let now = now_unix_s as f64;
+        let time = |claim: &str| match claims.get(claim) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value.as_f64().map(Some).ok_or(AttestationError::Invalid),
+        };
+        if time("nbf")?.is_some_and(|not_before| not_before > now + self.clock_skew) {
+            return Err(AttestationError::Invalid);
+        }
+        if time("exp")?.ok_or(AttestationError::Invalid)? <= now - self.clock_skew {
+            return Err(AttestationError::Expired);
+        }
+        let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
+        let name = text("sub").ok_or(AttestationError::Invalid)?;
+        Account::new(name, text(&self.plan_claim)).ok_or(AttestationError::Invalid)
+    }
+}
+
+#[async_trait]
+impl Attester for JwtAttester {
+    async fn attest(&self, token: &str, now_unix_s: u64) -> Result<Account, AttestationError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| AttestationError::Invalid)?;
+        // RFC 7515 §4.1.11: whoever does not understand a critical extension must refuse.
+        if header.crit.is_some() {
+            return Err(AttestationError::Invalid);
+        }
+        let keys = self.keys();
+        let claims = match self.signed_claims(&keys, &header, token) {
+            Some(claims) => claims?,
+            None => match self.newer_keys(&keys).await {
+                Some(newer) => self
+                    .signed_claims(&newer, &header, token)
+                    .ok_or(AttestationError::Invalid)??,
+                None if self.keys().keys.is_empty() => return Err(AttestationError::Unavailable),
+                None => return Err(AttestationError::Invalid),
+            },
+        };
+        self.account_of(&claims, now_unix_s)
+    }
+
+    fn refresh_every(&self) -> Option<Duration> {
+        Some(self.document.as_ref()?.source.every())
+    }
+
+    async fn refresh(&self) {
+        if let Some(document) = &self.document {
+            self.reload(document).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The keys of a running process: the next one is made ahead of time, old ones are dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::Deserialize;
+
+use super::files;
+use super::{KeySet, KeyState, TokenKeyError};
+
+/// Truncated ids are one byte: with eight keys in use the 64th attempt is needed once in 10^96 times.
+const GENERATION_ATTEMPTS: usize = 64;
+/// More keys in use than this would make collisions of truncated ids a matter of course, and would let the
+/// issuer sort its users by the key they were given.
+const MAX_OVERLAPPING_PERIODS: u64 = 8;
+
+/// The table `[rotation]`: when keys follow each other.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotation {
+    /// A key is followed by the next one after this time; absent: only when an operator says so.
+    pub period_seconds: Option<u64>,
+    /// A key is published this long before it signs.
+    pub lead_seconds: u64,
+    /// A key signs this long beside its successor, and is deleted then.
+    pub overlap_seconds: u64,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            period_seconds: None,
+            lead_seconds: 86_400,
+            overlap_seconds: 7 * 86_400,
+        }
+    }
+}
+
+/// The table `[rotation]` cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    #[error(
+        "`rotation.lead_seconds` and `rotation.overlap_seconds` must be at least `directory_max_age_seconds`"
+    )]
+    ShorterThanTheDirectoryLives,
+    #[error("`rotation.period_seconds` must be longer than `rotation.lead_seconds`")]
+    PeriodTooShort,
+    #[error("`rotation.overlap_seconds` must be at most eight periods")]
+    OverlapTooLong,
+    #[error("the next key is already published")]
+    NextIsPublished,
+}
+
+impl Rotation {
+    /// Checks the settings against how long clients may keep a directory.
+    pub fn check(&self, directory_max_age_s: u64) -> Result<(), RotationError> {
+        if self.lead_seconds.min(self.overlap_seconds) < directory_max_age_s {
+            return Err(RotationError::ShorterThanTheDirectoryLives);
+        }
+        let Some(period) = self.period_seconds else {
+            return Ok(());
+        };
+        if period <= self.lead_seconds {
+            return Err(RotationError::PeriodTooShort);
+        }
+        if self.overlap_seconds / MAX_OVERLAPPING_PERIODS > period {
+            return Err(RotationError::OverlapTooLong);
+        }
+        Ok(())
+    }
+}
+
+/// The token keys of a process. Requests see one set or the next, never a mixture.
+pub struct TokenKeys {
+    directory: PathBuf,
+    rotation: Rotation,
+    current: RwLock<Arc<KeySet>>,
+    /// Whoever changes keys and files does it alone.
+    changing: Mutex<()>,
+}
+
+impl TokenKeys {
+    /// As [`TokenKeys::open`], rotated by hand.
+    pub fn load_or_create(directory: &Path, now_unix_s: u64) -> Result<Self, TokenKeyError> {
+        Self::open(directory, now_unix_s, Rotation::default())
+    }
+
+    /// Reads every `token-<not before>.pk8` in `directory`; makes the first key, valid from
+    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database.
+    pub fn open(
+        directory: &Path,
+        now_unix_s: u64,
+        rotation: Rotation,
+    ) -> Result<Self, TokenKeyError> {
+        files::make_directory(directory)?;
+        let mut keys = files::load_all(directory)?;
+        if keys.is_empty() {
+            keys.push(files::store(
+                directory,
+                &files::generate_pkcs8()?,
+                now_unix_s,
+            )?);
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            rotation,
+            current: RwLock::new(Arc::new(KeySet::new(keys, rotation.overlap_seconds)?)),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// The keys as they are now.
+    #[must_use]
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the directory will change next, as far as that is settled.
+    #[must_use]
+    pub fn next_change_unix_s(&self, now_unix_s: u64) -> Option<u64> {
+        let current = self.current();
+        let expiry = current.next_expiry_unix_s(now_unix_s);
+        let publication = self.next_publication_unix_s(&current);
+        expiry.into_iter().chain(publication).min()
+    }
+
+    fn next_publication_unix_s(&self, current: &KeySet) -> Option<u64> {
+        let period = self.rotation.period_seconds?;
+        let newest = current.newest()?.not_before_unix_s();
+        Some(
+            newest
+                .saturating_add(period)
+                .saturating_sub(self.rotation.lead_seconds),
+        )
+    }
+
+    /// Does what is due: makes the next key, deletes expired ones. Blocks for as long as a key takes.
+    pub fn keep_up(&self, now_unix_s: u64) -> Result<(), TokenKeyError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current();
+        if let (Some(period), Some(due)) = (
+            self.rotation.period_seconds,
+            self.next_publication_unix_s(&current),
+        ) && due <= now_unix_s
+        {
+            let newest = current.newest().map_or(0, |key| key.not_before_unix_s());
+            let earliest = now_unix_s.saturating_add(self.rotation.lead_seconds);
+            self.add_key(newest.saturating_add(period).max(earliest))?;
+        }
+        self.drop_expired(now_unix_s)
+    }
+
+    /// Publishes the next key now, to sign after the lead time. Blocks for as long as a key takes.
+    pub fn rotate(&self, now_unix_s: u64) -> Result<(), TokenKeyError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.current().newest().map(|key| key.not_before_unix_s());
+        if newest.is_some_and(|not_before| not_before > now_unix_s) {
+            return Err(RotationError::NextIsPublished.into());
+        }
+        self.add_key(now_unix_s.saturating_add(self.rotation.lead_seconds))
+    }
+
+    /// Takes the key files as they lie in the directory now: those that an operator put there, without
+    /// those that he took away. On an error everything stays as it was.
+    pub fn reload(&self) -> Result<(), TokenKeyError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = files::load_all(&self.directory)?;
+        self.replace(KeySet::new(keys, self.rotation.overlap_seconds)?);
+        Ok(())
+    }
+
+    fn add_key(&self, not_before_unix_s: u64) -> Result<(), TokenKeyError> {
+        let current = self.current();
+        for _ in 0..GENERATION_ATTEMPTS {
+            let pkcs8 = files::generate_pkcs8()?;
+            let candidate = super::TokenKey::from_pkcs8(&pkcs8, not_before_unix_s)?;
+            if current.has_truncated_id(candidate.truncated_id()) {
+                continue;
+            }
+            let key = files::store(&self.directory, &pkcs8, not_before_unix_s)?;
+            let mut keys = current.keys.clone();
+            keys.push(key);
+            self.replace(KeySet::new(keys, self.rotation.overlap_seconds)?);
+            return Ok(());
+        }
+        Err(TokenKeyError::TruncatedIdCollision)
+    }
+
+    fn drop_expired(&self, now_unix_s: u64) -> Result<(), TokenKeyError> {
+        let current = self.current();
+        let (expired, kept): (Vec<_>, Vec<_>) = current
+            .states(now_unix_s)
+            .partition(|(_, state, _)| *state == KeyState::Expired);
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let kept = kept.into_iter().map(|(key, ..)| Arc::clone(key)).collect();
+        self.replace(KeySet::new(kept, self.rotation.overlap_seconds)?);
+        expired
+            .into_iter()
+            .try_for_each(|(key, ..)| files::remove(&self.directory, key))
+    }
+
+    fn replace(&self, next: KeySet) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+}
