@@ -72,7 +72,7 @@ fn verification() {
     let challenge = Challenge::new(ISSUER, DOMAIN).unwrap();
     // The RSAPublicKey inside the SPKI.
     let bare =
-        ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &keys.challenge_key()[72..]).unwrap();
+        ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &keys.challenge_key(0)[72..]).unwrap();
     let [bare, checked, parsed] = compare(
         &tokens,
         [
