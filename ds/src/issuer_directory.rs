@@ -20,6 +20,8 @@ struct TokenKey {
     token_type: u16,
     #[serde(rename = "token-key")]
     token_key: String,
+    #[serde(rename = "not-before", default)]
+    not_before: u64,
 }
 
 /// Why there are no keys. For the operator.
@@ -75,13 +77,14 @@ fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {
         .iter()
         .filter(|key| key.token_type == TOKEN_TYPE)
         .map(|key| {
-            URL_SAFE
+            let spki = URL_SAFE
                 .decode(&key.token_key)
                 .or_else(|_| URL_SAFE_NO_PAD.decode(&key.token_key))
-                .map_err(|_| IssuerDirectoryError::Malformed)
+                .map_err(|_| IssuerDirectoryError::Malformed)?;
+            Ok((spki, key.not_before))
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    IssuerKeys::from_directory_keys(keys).map_err(IssuerDirectoryError::Keys)
+        .collect::<Result<Vec<_>, IssuerDirectoryError>>()?;
+    IssuerKeys::from_directory(keys).map_err(IssuerDirectoryError::Keys)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ async fn path() -> Path {
 
 async fn path_with(settings: &str, forward_to: Option<String>) -> Path {
     let directory = tempfile::tempdir().unwrap();
+    let settings = settings.replace("DIRECTORY", &directory.path().display().to_string());
     let target = target().await;
     let forward_to = forward_to.unwrap_or_else(|| target.served.url(""));
     let text = gateway_config(
@@ -42,7 +43,7 @@ async fn path_with(settings: &str, forward_to: Option<String>) -> Path {
         "127.0.0.1:0",
         "127.0.0.1:0",
         &forward_to,
-        settings,
+        &settings,
     );
     let config: ohttp_gateway::Config = service::config::parse(&text).unwrap();
     let clock = MovedClock::at(NOW);
@@ -50,9 +51,12 @@ async fn path_with(settings: &str, forward_to: Option<String>) -> Path {
     std::mem::forget(trigger);
     let router = ohttp_gateway::router(&config, clock.clone(), shutdown.clone()).unwrap();
     let gateway = serve(router).await;
+    let secret = directory.path().join("relay-secret");
     let text = format!(
-        "listen = '127.0.0.1:0'\ngateway = '{}'\n[service]\nadmin_listen = '127.0.0.1:0'",
-        gateway.url("/")
+        "listen = '127.0.0.1:0'\ngateway = '{}'\nrelay_secret_file = '{}'\n\
+         [service]\nadmin_listen = '127.0.0.1:0'",
+        gateway.url("/"),
+        secret.display()
     );
     let config: ohttp_relay::Config = service::config::parse(&text).unwrap();
     let relay = serve(ohttp_relay::router(&config, clock.clone(), shutdown).unwrap()).await;
@@ -441,6 +445,49 @@ async fn the_key_configurations_are_published_at_both_places_and_mirrored() {
     assert_eq!(path.keys.len(), 2 + 1 + 2 + 32 + 2 + 8);
     assert_eq!(path.keys[..5], [0, 45, 9, 0, 0x20]);
     assert_eq!(path.keys[37..], [0, 8, 0, 1, 0, 1, 0, 1, 0, 3]);
+}
+
+#[tokio::test]
+async fn the_gateway_says_under_the_encapsulation_what_its_keys_are() {
+    let path = path().await;
+    let date = http_date(NOW);
+    let ask = |authority: &str, method: &str| {
+        inner_to(
+            method,
+            authority,
+            "/.well-known/ohttp-gateway",
+            &[("date", &date)],
+            b"",
+        )
+    };
+    let answer = path.ask_inner(&ask("ds.example", "GET")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.content, path.keys);
+    for other in [ask("elsewhere.example", "GET"), ask("ds.example", "POST")] {
+        assert_eq!(path.ask_inner(&other).await.status, 403);
+    }
+    assert_eq!(path.target.seen.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_listed_sends_what_it_may_and_nobody_else_anything() {
+    let listed = "relays = [{ secret_file = 'DIRECTORY/relay-secret', \
+                  limit = { requests_per_second = 1, burst = 2 } }]";
+    let path = path_with(listed, None).await;
+    for _ in 0..2 {
+        assert_eq!(path.ask("/v1/echo", &[], b"").await.status, 200);
+    }
+    // Nobody can tell from outside why the relay has no answer.
+    let (third, _) = path.encapsulate(&inner("/v1/echo", &[("date", &http_date(NOW))], b""));
+    let refused = path.post_to(&path.relay, third).await;
+    assert_eq!(refused.status(), 502);
+    path.clock.advance(1_000);
+    assert_eq!(path.ask("/v1/echo", &[], b"").await.status, 200);
+
+    let (stranger, _) = path.encapsulate(&inner("/v1/echo", &[("date", &http_date(NOW))], b""));
+    let (status, _) = path.refusal(stranger).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(path.target.seen.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ async fn a_relay_with_a_key_of_its_own_is_noticed_before_anything_with_a_content
         matches!(refused, Some(Error::KeyConfigMismatch(KeyView::Gateway))),
         "{refused:?}"
     );
-    assert_eq!(relay.read(), [own_question.clone()]);
+    assert_eq!(relay.read(), [own_question]);
 
     // One that forges this answer too is not noticed: that is what mirrors are for.
     let (relay, url) = EvilRelay::start(&stack, true).await;

@@ -68,10 +68,11 @@ pub(super) fn respond(service: &Service, error: DsError) -> Response {
 
 /// RFC 9577 §2.1: what token to get.
 fn with_challenge(service: &Service, problem: Problem) -> Problem {
+    let now_ms = service.clock.now_unix_ms();
     let challenge = service
         .settings
         .challenge
-        .www_authenticate(service.issuer_keys().challenge_key());
+        .www_authenticate(service.issuer_keys().challenge_key(now_ms));
     match HeaderValue::from_str(&challenge) {
         Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
         Err(_) => problem,

@@ -40,6 +40,8 @@ struct IssuerKey {
     id: [u8; 32],
     spki: Box<[u8; SPKI_LENGTH]>,
     public_key: ParsedPublicKey,
+    /// When clients begin to use it, seconds since the Unix epoch.
+    not_before_s: u64,
 }
 
 /// The configured issuer keys cannot be used.
@@ -108,14 +110,27 @@ impl fmt::Debug for VerifiedToken {
 }
 
 impl IssuerKeys {
-    /// Takes the keys of an issuer directory, decoded from base64url to SPKI DER. The first one is
-    /// the one that challenges name.
+    /// As [`IssuerKeys::from_directory`], of keys that are all good from the beginning.
+    ///
+    /// # Errors
+    /// [`IssuerKeyError`].
     pub fn from_directory_keys<K: AsRef<[u8]>>(
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Self, IssuerKeyError> {
+        Self::from_directory(keys.into_iter().map(|spki| (spki, 0)))
+    }
+
+    /// Takes the keys of an issuer directory, decoded from base64url to SPKI DER, each with its
+    /// `not-before`. A key that is not in use yet is accepted too: the issuer's clock may be ahead.
+    ///
+    /// # Errors
+    /// [`IssuerKeyError`].
+    pub fn from_directory<K: AsRef<[u8]>>(
+        keys: impl IntoIterator<Item = (K, u64)>,
+    ) -> Result<Self, IssuerKeyError> {
         let keys = keys
             .into_iter()
-            .map(|spki| IssuerKey::from_spki(spki.as_ref()))
+            .map(|(spki, not_before_s)| IssuerKey::from_spki(spki.as_ref(), not_before_s))
             .collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             return Err(IssuerKeyError::NoKey);
@@ -123,10 +138,20 @@ impl IssuerKeys {
         Ok(Self { keys })
     }
 
-    /// SPKI of the key that a client without a token should ask for.
-    pub fn challenge_key(&self) -> &[u8] {
-        // `from_directory_keys` admits no empty list.
-        self.keys.first().map_or(&[], |key| key.spki.as_slice())
+    /// SPKI of the key that a client without a token should ask for: the newest that is in use.
+    pub fn challenge_key(&self, now_ms: u64) -> &[u8] {
+        let in_use = |key: &&IssuerKey| key.not_before_s <= now_ms / 1000;
+        let newest = self.keys.iter().filter(in_use).reduce(|newest, key| {
+            if key.not_before_s > newest.not_before_s {
+                key
+            } else {
+                newest
+            }
+        });
+        // No constructor admits an empty list.
+        newest
+            .or(self.keys.first())
+            .map_or(&[], |key| key.spki.as_slice())
     }
 
     /// Without the keys of these ids.
@@ -195,7 +220,7 @@ impl IssuerKeys {
 }
 
 impl IssuerKey {
-    fn from_spki(spki: &[u8]) -> Result<Self, IssuerKeyError> {
+    fn from_spki(spki: &[u8], not_before_s: u64) -> Result<Self, IssuerKeyError> {
         let spki: Box<[u8; SPKI_LENGTH]> = spki
             .to_vec()
             .try_into()
@@ -215,6 +240,7 @@ impl IssuerKey {
             id: Sha256::digest(spki.as_slice()).into(),
             spki,
             public_key,
+            not_before_s,
         })
     }
 }
@@ -372,9 +398,21 @@ mod tests {
     }
 
     #[test]
+    fn the_challenge_names_the_newest_key_that_is_in_use() {
+        let keys =
+            IssuerKeys::from_directory([(spki(&ISSUER), 200), (spki(&OTHER_ISSUER), 100)]).unwrap();
+        assert_eq!(keys.challenge_key(199_999), spki(&OTHER_ISSUER));
+        assert_eq!(keys.challenge_key(200_000), spki(&ISSUER));
+        // None is in use yet: the clocks differ.
+        assert_eq!(keys.challenge_key(0), spki(&ISSUER));
+        let token = presented(&reference_token(&ISSUER, ORIGIN));
+        assert!(keys.verify(&token, &challenge()).is_ok());
+    }
+
+    #[test]
     fn only_the_key_format_of_the_standard_is_accepted() {
         let accepted = spki(&ISSUER);
-        assert_eq!(keys().challenge_key(), spki(&OTHER_ISSUER));
+        assert_eq!(keys().challenge_key(0), spki(&OTHER_ISSUER));
         let plain_rsa = ISSUER.pk.to_der().unwrap();
         let mut other_salt = accepted.clone();
         other_salt[66] = 32;

@@ -360,6 +360,7 @@ mod tests {
             "relay",
             "gateway",
             "ohttp_keys",
+            "ohttp_key_mirrors",
             "ds",
             "issuer",
             "data",
