@@ -47,18 +47,33 @@ fn signatures_and_public_keys_are_those_of_the_reference() {
             let expected: Vec<u8> = reference.blind_sign(message).unwrap().0;
             assert_eq!(key.secret.sign_raw(&message).unwrap()[..], expected);
         }
-        // One, and the largest number below the (odd) modulus.
+        // The smallest and the largest number that are not their own signatures.
         let mut one = [0; BLINDED_MESSAGE_LENGTH];
         one[BLINDED_MESSAGE_LENGTH - 1] = 1;
         let mut largest = key.modulus;
         largest[BLINDED_MESSAGE_LENGTH - 1] -= 1;
-        for message in [one, largest] {
+        let mut smallest = one;
+        smallest[BLINDED_MESSAGE_LENGTH - 1] = 2;
+        let mut below = largest;
+        // No borrow: the second to last byte goes down instead where the last one is zero.
+        match below[BLINDED_MESSAGE_LENGTH - 1] {
+            0 => below[BLINDED_MESSAGE_LENGTH - 2] ^= 1,
+            _ => below[BLINDED_MESSAGE_LENGTH - 1] -= 1,
+        }
+        for message in [smallest, below] {
+            if message > largest {
+                continue;
+            }
+            let request = [&[0, 2, key.truncated_id()][..], &message].concat();
+            assert!(key.accepts(&TokenRequest::from_bytes(&request).unwrap()));
             let expected: Vec<u8> = reference.blind_sign(message).unwrap().0;
             assert_eq!(key.secret.sign_raw(&message).unwrap()[..], expected);
         }
         // What is refused before it is charged for is just what cannot be signed.
         for message in [
             [0; BLINDED_MESSAGE_LENGTH],
+            one,
+            largest,
             key.modulus,
             [0xff; BLINDED_MESSAGE_LENGTH],
         ] {

@@ -4,6 +4,7 @@
 
 mod batches;
 mod issuance;
+mod known_answers;
 mod operation;
 mod process;
 mod reporting;
