@@ -59,11 +59,13 @@ impl Bench {
             tokens_per_day: NonZeroU32::MAX,
             burst: Some(NonZeroU32::MAX),
         };
+        let store = Arc::new(RocksStore::open(&directory.path().join("data")).unwrap());
         let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&accounts.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
             keys: Arc::new(keys),
-            store: Arc::new(RocksStore::open(&directory.path().join("data")).unwrap()),
+            reports: Arc::new(store.reports()),
+            store,
             clock,
             plans: Plans::new(plan, [].into()),
             max_batch_size: NonZeroUsize::new(BATCH).unwrap(),
