@@ -7,9 +7,9 @@ use protocol::Operation;
 use protocol::directory::{Directory, Prices};
 use protocol::operation::DIRECTORY_PATH;
 
-use crate::Client;
 use crate::error::{Error, LocalError};
 use crate::leaf::CIPHERSUITE;
+use crate::{Client, wallet};
 
 /// Keys and prices change seldom; a refusal that says so makes us look earlier.
 const FRESH_MS: u64 = 10 * 60 * 1000;
@@ -63,6 +63,7 @@ impl Client {
             "UPDATE profile SET directory = ?, directory_fetched_ms = ?",
             (text, now),
         )?;
+        wallet::discard_expired(&self.db, &directory)?;
         Ok(directory)
     }
 }

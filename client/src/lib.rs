@@ -68,6 +68,7 @@ mod groups;
 mod handles;
 mod home;
 mod inbox;
+mod issuer;
 mod key_config;
 mod key_packages;
 mod leaf;
@@ -179,7 +180,7 @@ impl Client {
         let db = database::open(&home.database()?)?;
         Profile::write(&db, endpoints, account_token)?;
         let mut client = Self::assemble(home, db, options)?;
-        client.fill_wallet(wallet::FULL).await?;
+        client.fill_wallet(0).await?;
         client.create_queue().await?;
         Ok(client)
     }
@@ -325,7 +326,8 @@ impl Client {
         }
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;
-        refusals_can_wait(self.settle_devices().await)
+        refusals_can_wait(self.settle_devices().await)?;
+        refusals_can_wait(self.top_up().await)
     }
 
     /// Forgets everything.
