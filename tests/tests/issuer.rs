@@ -233,14 +233,14 @@ async fn document_of(issuer: SocketAddr) -> Vec<u8> {
     document.into_bytes()
 }
 
-/// Shows a directory of its choice and passes token requests on to an issuer of its choice.
+/// Shows a directory of its choice and signs with no key that anybody was shown.
 struct LyingIssuer {
     listen: SocketAddr,
     token_requests: Arc<AtomicUsize>,
 }
 
 impl LyingIssuer {
-    async fn start(document: Vec<u8>, signer: SocketAddr) -> Self {
+    async fn start(document: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let token_requests = Arc::new(AtomicUsize::new(0));
@@ -248,7 +248,7 @@ impl LyingIssuer {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (document, counted) = (document.clone(), Arc::clone(&counted));
-                tokio::spawn(serve(stream, document, signer, counted));
+                tokio::spawn(serve(stream, document, counted));
             }
         });
         Self {
@@ -258,32 +258,40 @@ impl LyingIssuer {
     }
 }
 
-async fn serve(
-    mut client: TcpStream,
-    document: Vec<u8>,
-    signer: SocketAddr,
-    token_requests: Arc<AtomicUsize>,
-) {
-    let mut request = vec![0; 4];
-    if client.read_exact(&mut request).await.is_err() {
-        return;
-    }
-    if request.starts_with(b"GET ") {
-        let mut rest = vec![0; 4096];
-        let _ = client.read(&mut rest).await;
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            document.len()
-        );
-        let _ = client
-            .write_all(&[head.as_bytes(), &document].concat())
-            .await;
-    } else {
-        token_requests.fetch_add(1, Ordering::SeqCst);
-        let mut issuer = TcpStream::connect(signer).await.unwrap();
-        issuer.write_all(&request).await.unwrap();
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut issuer).await;
-    }
+async fn serve(mut client: TcpStream, document: Vec<u8>, token_requests: Arc<AtomicUsize>) {
+    let mut request = Vec::new();
+    let length = loop {
+        if client.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let Some(end) = head.find("\r\n\r\n") else {
+            continue;
+        };
+        let length = head[..end]
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        if request.len() >= end + 4 + length.unwrap_or(0) {
+            break length;
+        }
+    };
+    let (media_type, body) = match length {
+        None => ("application/private-token-issuer-directory", document),
+        Some(length) => {
+            token_requests.fetch_add(1, Ordering::SeqCst);
+            // As long as the request: each of its elements is answered, by some number.
+            let mut answer = request.split_off(request.len() - length);
+            for element in answer[2..].chunks_mut(259) {
+                element[..3].copy_from_slice(&[1, 0, 2]);
+            }
+            ("application/private-token-generic-batch-response", answer)
+        }
+    };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = client.write_all(&[head.as_bytes(), &body].concat()).await;
 }
 
 async fn init_at(stack: &Stack, home: &str, issuer: SocketAddr) -> Result<Client, Error> {
@@ -323,7 +331,7 @@ async fn an_issuer_with_a_key_for_one_user_is_found_out_before_a_token_is_asked_
     let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
     let keys = both["token-keys"].as_array_mut().unwrap();
     keys.insert(0, own["token-keys"][0].clone());
-    let beside = LyingIssuer::start(both.to_string().into_bytes(), second.listen).await;
+    let beside = LyingIssuer::start(both.to_string().into_bytes()).await;
     let refused = init_at(&stack, "beside", beside.listen).await.unwrap_err();
     assert!(matches!(refused, Error::Issuer(IssuerError::KeyMismatch)));
     assert_eq!(beside.token_requests.load(Ordering::SeqCst), 0);
@@ -331,7 +339,7 @@ async fn an_issuer_with_a_key_for_one_user_is_found_out_before_a_token_is_asked_
     // None at all.
     let mut none = both.clone();
     none["token-keys"] = serde_json::json!([]);
-    let without = LyingIssuer::start(none.to_string().into_bytes(), second.listen).await;
+    let without = LyingIssuer::start(none.to_string().into_bytes()).await;
     let refused = init_at(&stack, "without", without.listen)
         .await
         .unwrap_err();
@@ -343,23 +351,11 @@ async fn an_issuer_with_a_key_for_one_user_is_found_out_before_a_token_is_asked_
 async fn an_issuer_that_shows_everybodys_keys_and_signs_with_another_gives_no_token() {
     let stack = Stack::start(LogLevel::Info).await;
     let honest = document_of(stack.ports().of(Service::Issuer)).await;
-    let mut second = SecondIssuer::start(&stack).await;
-    // Signed by the second issuer, once it has a key of the truncated id that requests name.
-    let named = |document: &[u8]| {
-        let directory: serde_json::Value = serde_json::from_slice(document).unwrap();
-        directory["token-keys"][0]["token-key"].clone()
-    };
-    let lying = LyingIssuer::start(honest.clone(), second.listen).await;
+    let lying = LyingIssuer::start(honest).await;
     let refused = init_at(&stack, "alice", lying.listen).await.unwrap_err();
-    // It either knows no key of that id or makes signatures that the wallet does not take.
-    assert!(matches!(
-        refused,
-        Error::Issuer(IssuerError::Refused(_) | IssuerError::Answer)
-    ));
-    assert!(lying.token_requests.load(Ordering::SeqCst) > 0);
+    assert!(matches!(refused, Error::Issuer(IssuerError::Answer)));
+    assert_eq!(lying.token_requests.load(Ordering::SeqCst), 1);
     assert_eq!(tokens_in(&stack, "alice"), 0);
-    assert_ne!(named(&honest), named(&document_of(second.listen).await));
-    second.process.kill().unwrap();
 
     // The same home with the honest issuer.
     let honest = stack.ports().of(Service::Issuer);

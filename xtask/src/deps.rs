@@ -38,13 +38,7 @@ const DECRYPTION_AND_STORES: &[&str] = &[
 ];
 const TOKEN_SIGNING_AND_SQLITE: &[&str] =
     &["blind-rsa-signatures", "privacypass", "rsa", "rusqlite"];
-const GROUPS_AND_STORES: &[&str] = &[
-    "openmls",
-    "rocksdb",
-    "rsa",
-    "rusqlite",
-    "tokio-postgres",
-];
+const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rsa", "rusqlite", "tokio-postgres"];
 
 const RULES: &[Rule] = &[
     Rule {
