@@ -31,7 +31,7 @@ use crate::groups::{Group, Status, load_mls};
 use crate::home::Home;
 use crate::leaf;
 use crate::profile::{Endpoints, Profile};
-use crate::{Client, Options, wallet};
+use crate::{Client, Options};
 
 const MAGIC: &[u8] = b"mimimi backup";
 const VERSION: u8 = 1;
@@ -243,7 +243,7 @@ impl Client {
         install(&transaction, &backup)?;
         transaction.commit()?;
         let mut client = Self::assemble(home, db, options)?;
-        client.fill_wallet(wallet::FULL).await?;
+        client.fill_wallet(0).await?;
         client.create_queue().await?;
         if let Some(handle) = client.profile.handle.clone() {
             // Connection requests come to the new queue from now on.

@@ -6,9 +6,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use protocol::directory::Directory;
 use protocol::operation::DIRECTORY_PATH;
 
-use crate::Client;
 use crate::error::{Error, LocalError};
 use crate::leaf::CIPHERSUITE;
+use crate::{Client, wallet};
 
 /// Keys and prices change seldom; a refusal that says so makes us look earlier.
 const FRESH_MS: u64 = 10 * 60 * 1000;
@@ -62,6 +62,7 @@ impl Client {
             "UPDATE profile SET directory = ?, directory_fetched_ms = ?",
             (text, now),
         )?;
+        wallet::discard_expired(&self.db, &directory)?;
         Ok(directory)
     }
 }

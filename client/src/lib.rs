@@ -69,6 +69,7 @@ mod handles;
 mod home;
 mod inbox;
 pub mod issuance;
+mod issuer;
 mod key_config;
 mod key_packages;
 mod leaf;
@@ -189,7 +190,7 @@ impl Client {
         Profile::write(&db, endpoints, account_token)?;
         reporting::start_anew(&db)?;
         let mut client = Self::assemble(home, db, options)?;
-        client.fill_wallet(wallet::FULL).await?;
+        client.fill_wallet(0).await?;
         client.refresh_reporting().await?;
         client.create_queue().await?;
         Ok(client)
@@ -338,7 +339,8 @@ impl Client {
         }
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;
-        refusals_can_wait(self.settle_devices().await)
+        refusals_can_wait(self.settle_devices().await)?;
+        refusals_can_wait(self.top_up().await)
     }
 
     /// Forgets everything.

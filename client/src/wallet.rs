@@ -1,49 +1,55 @@
-//! Privacy Pass tokens: fetched ahead of need, so that the time of issuance says nothing about the
-//! time of use; spent once.
+//! Privacy Pass tokens: fetched ahead of need, at times that have nothing to do with what the user does, so that
+//! the time of issuance says nothing about the time of use; spent once.
+//!
+//! The wallet is filled up at random times while the client is in step with its queue. Only a wallet that does
+//! not have what an action costs is filled in the course of that action, and then by more than it costs.
 
-use std::time::Duration;
+use std::ops::Range;
 
-use privacypass::auth::authenticate::TokenChallenge;
-use privacypass::public_tokens::PublicKey;
-use protocol::directory::Directory;
+use protocol::directory::{Directory, Prices};
 use rusqlite::Connection;
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
 
 use crate::Client;
 use crate::database::begin;
-use crate::directory::decode_base64url;
 use crate::error::{Error, IssuerError};
-use crate::issuance::PendingToken;
+use crate::issuer::{Issuer, announced_keys, challenge};
 
-/// Below this many tokens the wallet is filled up,
-pub(crate) const LOW: usize = 8;
-/// to this many.
-pub(crate) const FULL: usize = 24;
-
-const TOKEN_TYPE: u16 = 0x0002;
-const ATTEMPTS: u32 = 5;
-
-/// RFC 9578 §4, the members that we need.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct IssuerDirectory {
-    issuer_request_uri: String,
-    token_keys: Vec<IssuerKey>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct IssuerKey {
-    token_type: u16,
-    token_key: String,
-    #[serde(default)]
-    not_before: Option<u64>,
-}
-
-/// A token as it is presented.
+/// A token as it is presented (RFC 9577 §2.2).
 pub(crate) type Token = Vec<u8>;
+
+/// How often a user can do everything once from a full wallet.
+const ROUNDS: usize = 3;
+/// Tokens in a full wallet, whatever the prices.
+const FULL: Range<usize> = 24..100;
+
+const MINUTE_MS: u64 = 60 * 1000;
+/// How long until the wallet is filled up again.
+const PAUSE_MS: Range<u64> = 30 * MINUTE_MS..90 * MINUTE_MS;
+/// The same after a failure.
+const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
+/// Who was away when it was due does it at some time of the session, not at its beginning.
+const LATE_MS: u64 = 5 * MINUTE_MS;
+const DELAY_WHEN_LATE_MS: Range<u64> = 0..10 * MINUTE_MS;
+
+/// Where in a token its challenge digest and its key id begin, counted from 1 as SQL does.
+const CHALLENGE_DIGEST_AT: u32 = 1 + 2 + 32;
+const KEY_ID_AT: u32 = CHALLENGE_DIGEST_AT + 32;
+
+/// Tokens of a full wallet, by the price list.
+fn full(prices: &Prices) -> usize {
+    let each = [
+        prices.reserve_group_id,
+        prices.publish_key_packages,
+        prices.claim_key_package,
+        prices.register_handle,
+        prices.lookup_handle,
+        prices.request_connection,
+        prices.create_queue,
+        prices.external_join,
+    ];
+    let round: usize = each.into_iter().map(usize::from).sum();
+    round.saturating_mul(ROUNDS).clamp(FULL.start, FULL.end)
+}
 
 /// Tokens that can be spent.
 pub(crate) fn available(db: &Connection) -> Result<usize, Error> {
@@ -54,8 +60,13 @@ pub(crate) fn available(db: &Connection) -> Result<usize, Error> {
     )
 }
 
-fn store(db: &Connection, token: &Token) -> Result<(), Error> {
-    db.execute("INSERT OR IGNORE INTO tokens (token) VALUES (?)", [token])?;
+/// Keeps tokens: all of them or none.
+fn store(db: &mut Connection, tokens: &[Token]) -> Result<(), Error> {
+    let transaction = begin(db)?;
+    for token in tokens {
+        transaction.execute("INSERT OR IGNORE INTO tokens (token) VALUES (?)", [token])?;
+    }
+    transaction.commit()?;
     Ok(())
 }
 
@@ -94,187 +105,193 @@ pub(crate) fn discard_doubtful(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tokens that are there do for now, also while the issuer shows other keys than the service: they were
-/// issued under keys that everybody got, and a change of keys reaches the two at different times.
-fn enough(available: usize, count: usize, filled: Result<(), Error>) -> Result<(), Error> {
-    if available < count { filled } else { Ok(()) }
+/// Forgets unspent tokens that the service takes no more: of a key that it does not announce any more, or for
+/// another challenge.
+pub(crate) fn discard_expired(db: &Connection, directory: &Directory) -> Result<(), Error> {
+    let digest = challenge(directory)?
+        .digest()
+        .map_err(|_| Error::Protocol("the challenge in the directory is malformed"))?;
+    let keys = announced_keys(directory)?;
+    let held = {
+        let mut statement = db.prepare(
+            "SELECT id, substr(token, ?, 32), substr(token, ?, 32) FROM tokens WHERE in_use = 0",
+        )?;
+        let rows = statement.query_map((CHALLENGE_DIGEST_AT, KEY_ID_AT), |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, Vec<u8>>(2)?,
+            ))
+        })?;
+        rows.collect::<Result<Vec<_>, _>>()?
+    };
+    for (id, held_digest, key) in held {
+        if held_digest != digest || !keys.contains(&key) {
+            db.execute("DELETE FROM tokens WHERE id = ?", [id])?;
+        }
+    }
+    Ok(())
+}
+
+/// When the wallet is filled up next: kept, so that ending and starting the client shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Schedule {
+    next_ms: u64,
+    /// It was due while the client was away, and has been put off since.
+    put_off: bool,
+}
+
+/// What a schedule says at some time.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    NotYet,
+    /// Not now either: as the schedule says that is to be kept.
+    PutOff(Schedule),
+    Now,
+}
+
+impl Schedule {
+    fn read(db: &Connection) -> Result<Self, Error> {
+        let row = "SELECT next_top_up_ms, top_up_put_off FROM profile";
+        Ok(db.query_row(row, (), |row| {
+            let next: i64 = row.get(0)?;
+            Ok(Self {
+                next_ms: u64::try_from(next).unwrap_or(0),
+                put_off: row.get(1)?,
+            })
+        })?)
+    }
+
+    fn write(self, db: &Connection) -> Result<(), Error> {
+        let next = i64::try_from(self.next_ms).unwrap_or(i64::MAX);
+        db.execute(
+            "UPDATE profile SET next_top_up_ms = ?, top_up_put_off = ?",
+            (next, self.put_off),
+        )?;
+        Ok(())
+    }
+
+    fn after(now_ms: u64, pause: &Range<u64>) -> Result<Self, Error> {
+        Ok(Self {
+            next_ms: now_ms.saturating_add(random_in(pause)?),
+            put_off: false,
+        })
+    }
+
+    fn due(self, now_ms: u64) -> Result<Due, Error> {
+        if now_ms < self.next_ms {
+            // A clock that was far ahead once must not leave the wallet empty for years.
+            if self.next_ms - now_ms <= PAUSE_MS.end {
+                return Ok(Due::NotYet);
+            }
+            return Ok(Due::PutOff(Self::after(now_ms, &PAUSE_MS)?));
+        }
+        if self.put_off || now_ms - self.next_ms <= LATE_MS {
+            return Ok(Due::Now);
+        }
+        Ok(Due::PutOff(Self {
+            next_ms: now_ms.saturating_add(random_in(&DELAY_WHEN_LATE_MS)?),
+            put_off: true,
+        }))
+    }
+}
+
+fn random_in(range: &Range<u64>) -> Result<u64, Error> {
+    let random = u64::from_be_bytes(crypto::random::<8>()?);
+    Ok(range.start + random % (range.end - range.start))
 }
 
 impl Client {
-    /// Takes tokens out of the wallet, filling it first when it is low.
+    /// Takes tokens out of the wallet. One that does not have them is filled on the spot.
     pub(crate) async fn take_tokens(&mut self, count: usize) -> Result<Vec<Token>, Error> {
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let available = available(&self.db)?;
-        if available < count.max(LOW) {
-            let filled = self.fill_wallet(count.max(FULL)).await;
-            enough(available, count, filled)?;
+        if available(&self.db)? < count {
+            self.fill_wallet(count).await?;
         }
         reserve(&mut self.db, count)
     }
 
-    /// Fills the wallet up to `level` tokens.
-    pub(crate) async fn fill_wallet(&mut self, level: usize) -> Result<(), Error> {
+    /// Fills the wallet up, so that it is full after `needed` tokens have been taken.
+    pub(crate) async fn fill_wallet(&mut self, needed: usize) -> Result<(), Error> {
+        let directory = self.fetch_directory().await?;
+        let level = full(&directory.prices).saturating_add(needed);
+        // The next time is set first: whatever becomes of this one, it is no sign for another.
+        let now = self.transport.time.now_unix_ms();
+        Schedule::after(now, &PAUSE_MS)?.write(&self.db)?;
+        self.fetch_tokens(&directory, level, needed.max(1)).await
+    }
+
+    /// Fills the wallet up if that is due. What keeps it from it now does so silently: it will be tried again.
+    pub(crate) async fn top_up(&mut self) -> Result<(), Error> {
+        let now = self.transport.time.now_unix_ms();
+        match Schedule::read(&self.db)?.due(now)? {
+            Due::NotYet => return Ok(()),
+            Due::PutOff(schedule) => return schedule.write(&self.db),
+            Due::Now => {}
+        }
+        Schedule::after(now, &PAUSE_AFTER_FAILURE_MS)?.write(&self.db)?;
+        match self.fill_up().await {
+            Ok(()) => Schedule::after(now, &PAUSE_MS)?.write(&self.db),
+            Err(Error::Issuer(_) | Error::Unreachable(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fill_up(&mut self) -> Result<(), Error> {
+        let directory = self.fetch_directory().await?;
+        let level = full(&directory.prices);
+        self.fetch_tokens(&directory, level, level).await
+    }
+
+    /// Fetches tokens until there are `level`; fewer than `enough` are an error.
+    async fn fetch_tokens(
+        &mut self,
+        directory: &Directory,
+        level: usize,
+        enough: usize,
+    ) -> Result<(), Error> {
         if available(&self.db)? >= level {
             return Ok(());
         }
-        let directory = self.fetch_directory().await?;
-        let issuer = Issuer {
-            http: self.transport.http().clone(),
-            url: self.transport.issuer().to_owned(),
-            account: zeroize::Zeroizing::new(format!(
-                "Bearer {}",
-                self.profile.account_token.as_str()
-            )),
-        };
-        let shown = issuer.directory().await?;
-        let spki = token_key(&shown, &directory, self.transport.time.now_unix_ms())?;
-        let key = PublicKey::from_spki(&spki).map_err(|_| IssuerError::Answer)?;
-        let challenge =
-            TokenChallenge::deserialize(&decode_base64url(&directory.issuer.challenge)?)
-                .map_err(|_| Error::Protocol("the challenge in the directory is malformed"))?;
-        let url = request_url(&issuer.url, &shown.issuer_request_uri);
-        while available(&self.db)? < level {
-            let token = issuer.issue(&url, &key, &challenge).await?;
-            store(&self.db, &token)?;
-        }
-        Ok(())
-    }
-}
-
-/// The way to the issuer, as this account.
-struct Issuer {
-    http: reqwest::Client,
-    url: String,
-    account: zeroize::Zeroizing<String>,
-}
-
-impl Issuer {
-    async fn directory(&self) -> Result<IssuerDirectory, Error> {
-        let url = format!("{}/.well-known/private-token-issuer-directory", self.url);
-        let body = self.ask(|| self.http.get(&url)).await?;
-        serde_json::from_slice(&body).map_err(|_| IssuerError::Answer.into())
-    }
-
-    async fn issue(
-        &self,
-        url: &str,
-        key: &PublicKey,
-        challenge: &TokenChallenge,
-    ) -> Result<Token, Error> {
-        let (request, pending) = PendingToken::request(key.clone(), challenge)?;
-        // The issuer answers the same request alike and counts it once, so it can be repeated.
-        let body = self
-            .ask(|| {
-                self.http
-                    .post(url)
-                    .header("content-type", "application/private-token-request")
-                    .header("authorization", self.account.as_str())
-                    .body(request.clone())
-            })
-            .await?;
-        pending.finish(&body)
-    }
-
-    async fn ask(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Vec<u8>, Error> {
-        let mut pause = Duration::from_millis(200);
-        for _ in 0..ATTEMPTS {
-            if let Ok(answer) = request().send().await {
-                let status = answer.status();
-                let body = answer.bytes().await.unwrap_or_default();
-                match status.as_u16() {
-                    200 => return Ok(body.to_vec()),
-                    500..=599 => {}
-                    _ => return Err(IssuerError::Refused(problem_name(&body)).into()),
-                }
+        let issuer = Issuer::meet(
+            self.transport.http().clone(),
+            self.transport.issuer(),
+            self.profile.account_token.as_str(),
+            directory,
+            self.transport.time.now_unix_ms(),
+        )
+        .await?;
+        loop {
+            let available = available(&self.db)?;
+            if available >= level {
+                return Ok(());
             }
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2);
-        }
-        Err(Error::Unreachable("the issuer cannot be reached"))
-    }
-}
-
-/// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
-pub(crate) fn problem_name(body: &[u8]) -> String {
-    serde_json::from_slice::<serde_json::Value>(body)
-        .ok()
-        .and_then(|problem| {
-            Some(
-                problem
-                    .get("type")?
-                    .as_str()?
-                    .rsplit(':')
-                    .next()?
-                    .to_owned(),
-            )
-        })
-        .filter(|name| name.len() < 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
-        .unwrap_or_else(|| "no reason was given".to_owned())
-}
-
-/// The directory may give a path or a whole URI; one of another origin is not followed, since the
-/// account token goes there.
-fn request_url(issuer: &str, request_uri: &str) -> String {
-    if request_uri.starts_with('/') {
-        return format!("{issuer}{request_uri}");
-    }
-    match request_uri.strip_prefix(issuer) {
-        Some(path) if path.starts_with('/') => request_uri.to_owned(),
-        _ => format!("{issuer}/token-request"),
-    }
-}
-
-/// The key to ask tokens of: the newest that is valid. Refuses an issuer whose keys are not exactly
-/// those that the delivery service announces to everybody over OHTTP: a key of our own would make our
-/// tokens recognisable (RFC 9576 §5).
-fn token_key(
-    issuer: &IssuerDirectory,
-    directory: &Directory,
-    now_ms: u64,
-) -> Result<Vec<u8>, Error> {
-    let announced = directory
-        .issuer
-        .token_key_ids
-        .iter()
-        .map(|id| decode_base64url(id))
-        .collect::<Result<BTreeSet<_>, _>>()?;
-    let mut shown = BTreeSet::new();
-    let mut newest: Option<(u64, Vec<u8>)> = None;
-    for key in issuer
-        .token_keys
-        .iter()
-        .filter(|key| key.token_type == TOKEN_TYPE)
-    {
-        let spki = decode_base64url(&key.token_key).map_err(|_| IssuerError::Answer)?;
-        shown.insert(Sha256::digest(&spki).to_vec());
-        let not_before = key.not_before.unwrap_or(0);
-        let usable = not_before <= now_ms / 1000;
-        if usable
-            && newest
-                .as_ref()
-                .is_none_or(|(newest, _)| *newest <= not_before)
-        {
-            newest = Some((not_before, spki));
+            match issuer.some_tokens(level - available).await {
+                Ok(tokens) => store(&mut self.db, &tokens)?,
+                // The quota ends short of a full wallet, which does for now.
+                Err(_) if available >= enough => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
-    if announced != shown {
-        return Err(IssuerError::KeyMismatch.into());
-    }
-    newest
-        .map(|(_, spki)| spki)
-        .ok_or_else(|| IssuerError::NoKey.into())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
     use base64::Engine as _;
-    use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey};
+    use privacypass::TokenType;
+    use privacypass::auth::authenticate::TokenChallenge;
+    use protocol::directory::{AcceptedIssuer, QueueServiceKey};
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
     use crate::directory::BASE64URL;
+
+    fn test_challenge() -> TokenChallenge {
+        TokenChallenge::new(TokenType::Public, "i", None, &["d".to_owned()])
+    }
 
     pub(crate) fn directory(keys: &[&[u8]]) -> Directory {
         Directory {
@@ -290,7 +307,7 @@ pub(crate) mod tests {
             former_external_sender_keys: Vec::new(),
             issuer: AcceptedIssuer {
                 name: "i".into(),
-                challenge: String::new(),
+                challenge: BASE64URL.encode(test_challenge().serialize().unwrap()),
                 token_key_ids: keys
                     .iter()
                     .map(|key| BASE64URL.encode(Sha256::digest(key)))
@@ -313,56 +330,20 @@ pub(crate) mod tests {
         }
     }
 
-    fn issuer(keys: &[(&[u8], u64)]) -> IssuerDirectory {
-        let token_keys = keys
-            .iter()
-            .map(|(key, not_before)| IssuerKey {
-                token_type: TOKEN_TYPE,
-                token_key: BASE64URL.encode(key),
-                not_before: Some(*not_before),
-            })
-            .collect();
-        IssuerDirectory {
-            issuer_request_uri: "/token-request".into(),
-            token_keys,
-        }
-    }
-
     #[test]
-    fn the_newest_key_that_is_valid_is_used() {
-        let shown = issuer(&[(b"old", 1), (b"new", 5), (b"future", 90)]);
-        let announced = directory(&[b"new", b"future", b"old"]);
-        assert_eq!(token_key(&shown, &announced, 10_000).unwrap(), b"new");
-    }
-
-    #[test]
-    fn an_issuer_that_shows_other_keys_is_refused() {
-        for announced in [&[&b"b"[..]][..], &[], &[&b"a"[..], b"b"]] {
-            let refused = token_key(&issuer(&[(b"a", 0)]), &directory(announced), 1);
-            assert!(matches!(
-                refused,
-                Err(Error::Issuer(IssuerError::KeyMismatch))
-            ));
-        }
-    }
-
-    #[test]
-    fn an_issuer_in_the_midst_of_a_key_change_stops_only_who_has_no_tokens_left() {
-        let mismatch = || Err(IssuerError::KeyMismatch.into());
-        assert!(enough(2, 2, mismatch()).is_ok());
-        assert!(matches!(
-            enough(1, 2, mismatch()),
-            Err(Error::Issuer(IssuerError::KeyMismatch))
-        ));
-        assert!(enough(0, 2, Ok(())).is_ok());
+    fn a_full_wallet_follows_the_prices_within_bounds() {
+        let mut prices = directory(&[]).prices;
+        assert_eq!(full(&prices), 24);
+        prices.register_handle = 10;
+        assert_eq!(full(&prices), 51);
+        prices.external_join = u8::MAX;
+        assert_eq!(full(&prices), 100);
     }
 
     #[test]
     fn a_token_is_reserved_once_and_gone_after_its_use() {
         let mut db = crate::database::in_memory().unwrap();
-        for token in 0..3u8 {
-            store(&db, &vec![token]).unwrap();
-        }
+        store(&mut db, &[vec![0], vec![1], vec![2]]).unwrap();
         let first = reserve(&mut db, 2).unwrap();
         assert_eq!(available(&db).unwrap(), 1);
         assert!(reserve(&mut db, 2).is_err());
@@ -371,38 +352,89 @@ pub(crate) mod tests {
         let second = reserve(&mut db, 1).unwrap();
         assert!(!first.contains(second.first().unwrap()));
         discard_doubtful(&db).unwrap();
-        assert_eq!(
-            db.query_row("SELECT count(*) FROM tokens", (), |row| row
-                .get::<_, i64>(0))
-                .unwrap(),
-            0
-        );
+        let left = "SELECT count(*) FROM tokens";
+        let left: i64 = db.query_row(left, (), |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
     }
 
     #[test]
-    fn the_account_token_goes_to_the_issuer_only() {
-        assert_eq!(request_url("http://i", "/x"), "http://i/x");
-        assert_eq!(request_url("http://i", "http://i/x"), "http://i/x");
-        assert_eq!(
-            request_url("http://i", "http://i.evil/x"),
-            "http://i/token-request"
-        );
-        assert_eq!(
-            request_url("http://i", "http://evil/x"),
-            "http://i/token-request"
-        );
+    fn a_process_that_ends_at_any_moment_uses_no_token_twice_and_loses_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("db");
+        let tokens: Vec<Token> = (0..40_u8).map(|number| vec![number]).collect();
+        store(&mut crate::database::open(&path).unwrap(), &tokens).unwrap();
+        let mut presented = Vec::new();
+        for round in 0..20 {
+            // As `Client::open` begins.
+            let mut db = crate::database::open(&path).unwrap();
+            discard_doubtful(&db).unwrap();
+            let taken = reserve(&mut db, 1 + round % 3).unwrap();
+            // From here on somebody may have seen them. Every other process does not live to forget them.
+            presented.extend(taken.clone());
+            if round % 2 == 0 {
+                discard(&db, &taken).unwrap();
+            }
+        }
+        let distinct: BTreeSet<_> = presented.iter().collect();
+        assert_eq!(distinct.len(), presented.len());
+        let db = crate::database::open(&path).unwrap();
+        assert_eq!(available(&db).unwrap(), tokens.len() - presented.len());
     }
 
     #[test]
-    fn foreign_text_is_not_shown() {
+    fn tokens_of_an_expired_key_or_another_challenge_are_dropped_and_no_others() {
+        let mut db = crate::database::in_memory().unwrap();
+        let digest = test_challenge().digest().unwrap();
+        let token = |nonce: u8, digest: &[u8], key: &[u8]| {
+            let key: [u8; 32] = Sha256::digest(key).into();
+            [&[0, 2][..], &[nonce; 32], digest, &key, &[0; 256]].concat()
+        };
+        let kept = token(1, &digest, b"current");
+        let reserved = token(0, &digest, b"expired");
+        store(&mut db, std::slice::from_ref(&reserved)).unwrap();
+        assert_eq!(reserve(&mut db, 1).unwrap(), [reserved]);
+        let tokens = [
+            token(2, &digest, b"expired"),
+            kept.clone(),
+            token(3, &[7; 32], b"current"),
+        ];
+        store(&mut db, &tokens).unwrap();
+        discard_expired(&db, &directory(&[b"current", b"next"])).unwrap();
+        assert_eq!(available(&db).unwrap(), 1);
+        assert_eq!(reserve(&mut db, 1).unwrap(), [kept]);
+    }
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn the_time_of_filling_up_is_kept_and_has_nothing_to_do_with_when_the_client_came_back() {
+        let at = |next_ms, put_off| Schedule { next_ms, put_off };
+        assert_eq!(at(NOW + 1, false).due(NOW).unwrap(), Due::NotYet);
+        assert_eq!(at(NOW, false).due(NOW).unwrap(), Due::Now);
+        // Away for hours: not at once, and once put off not again.
+        let Due::PutOff(later) = at(NOW - 3 * 60 * MINUTE_MS, false).due(NOW).unwrap() else {
+            unreachable!("it was due long ago");
+        };
+        assert!(later.put_off && (NOW..=NOW + 10 * MINUTE_MS).contains(&later.next_ms));
+        assert_eq!(later.due(later.next_ms).unwrap(), Due::Now);
         assert_eq!(
-            problem_name(br#"{"type":"urn:x:quota-exhausted"}"#),
-            "quota-exhausted"
+            later.due(later.next_ms + 3 * 60 * MINUTE_MS).unwrap(),
+            Due::Now
         );
-        assert_eq!(
-            problem_name(br#"{"type":"urn:x:<b>"}"#),
-            "no reason was given"
-        );
-        assert_eq!(problem_name(b"?"), "no reason was given");
+        // A clock that was years ahead when it was set.
+        let far = at(NOW + 1_000_000_000_000, false).due(NOW).unwrap();
+        assert!(matches!(far, Due::PutOff(next) if next.next_ms <= NOW + PAUSE_MS.end));
+    }
+
+    #[test]
+    fn pauses_are_spread_over_their_range() {
+        let pauses: BTreeSet<u64> = (0..200)
+            .map(|_| Schedule::after(NOW, &PAUSE_MS).unwrap().next_ms - NOW)
+            .collect();
+        assert!(pauses.len() > 190);
+        assert!(pauses.iter().all(|pause| PAUSE_MS.contains(pause)));
+        let middle = 60 * MINUTE_MS;
+        assert!(pauses.range(..middle).count() > 50);
+        assert!(pauses.range(middle..).count() > 50);
     }
 }

@@ -32,12 +32,13 @@ const DECRYPTION_AND_STORES: &[&str] = &[
     "hpke-rs",
     "openmls",
     "rocksdb",
+    "rsa",
     "rusqlite",
     "tokio-postgres",
 ];
 const TOKEN_SIGNING_AND_SQLITE: &[&str] =
     &["blind-rsa-signatures", "privacypass", "rsa", "rusqlite"];
-const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rusqlite", "tokio-postgres"];
+const GROUPS_AND_STORES: &[&str] = &["openmls", "rocksdb", "rsa", "rusqlite", "tokio-postgres"];
 
 const RULES: &[Rule] = &[
     Rule {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::Client;
 use crate::directory::decode_base64url;
 use crate::error::{Error, IssuerError};
-use crate::wallet::problem_name;
+use crate::issuer::problem_name;
 
 /// A report is worth some patience; keys and certificates are asked for again anyway.
 const REPORT_ATTEMPTS: u32 = 5;

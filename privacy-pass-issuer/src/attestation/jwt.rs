@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use service::SharedClock;
 use tokio::sync::Mutex;
 
+use super::claims::{self, ClaimsError};
 use super::jwk::VerificationKey;
 use super::jwks::JwksSource;
 use super::{AccountSettingsError, AttestationError, Attester};
@@ -165,30 +166,17 @@ impl JwtAttester {
         Some(Err(AttestationError::Invalid))
     }
 
-    /// Who the claims are about, at `now_unix_s`. Not meant for claims that nobody has signed.
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "seconds since 1970 are exact in an f64"
-    )]
-    pub fn account_of(
+    fn account_of(
         &self,
         claims: &Map<String, Value>,
         now_unix_s: u64,
     ) -> Result<Account, AttestationError> {
-        let now = now_unix_s as f64;
-        let time = |claim: &str| match claims.get(claim) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => value.as_f64().map(Some).ok_or(AttestationError::Invalid),
-        };
-        if time("nbf")?.is_some_and(|not_before| not_before > now + self.clock_skew) {
-            return Err(AttestationError::Invalid);
-        }
-        if time("exp")?.ok_or(AttestationError::Invalid)? <= now - self.clock_skew {
-            return Err(AttestationError::Expired);
-        }
-        let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
-        let name = text("sub").ok_or(AttestationError::Invalid)?;
-        Account::new(name, text(&self.plan_claim)).ok_or(AttestationError::Invalid)
+        let claimed = claims::read(claims, &self.plan_claim, self.clock_skew, now_unix_s);
+        let claimed = claimed.map_err(|error| match error {
+            ClaimsError::Invalid => AttestationError::Invalid,
+            ClaimsError::Expired => AttestationError::Expired,
+        })?;
+        Account::new(claimed.name, claimed.plan).ok_or(AttestationError::Invalid)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The attester's side (RFC 9576 §3.3): who asks. Account tokens are presented as
 //! `Authorization: Bearer TOKEN` (RFC 6750).
 
+mod claims;
 mod development;
 mod jwk;
 mod jwks;

@@ -1,0 +1,411 @@
+//! The way to the token issuer, as this account: its directory, its keys, tokens one by one or in batches.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use blind_rsa_signatures::reexports::rand;
+use privacypass::auth::authenticate::TokenChallenge;
+use privacypass::generic_tokens::{
+    GenericBatchTokenRequest, GenericBatchTokenResponse, GenericToken,
+};
+use privacypass::public_tokens::{PublicKey, TokenRequest};
+use protocol::directory::Directory;
+use reqwest::header::CONTENT_TYPE;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tls_codec::{Deserialize as _, Serialize as _};
+use zeroize::Zeroizing;
+
+use crate::directory::decode_base64url;
+use crate::error::{Error, IssuerError, LocalError};
+use crate::issuance::PendingToken;
+use crate::wallet::Token;
+
+const TOKEN_TYPE: u16 = 0x0002;
+const ATTEMPTS: u32 = 5;
+/// Requests in one batch, however many the issuer would take: each is work before the first byte is sent.
+const MAX_BATCH: usize = 100;
+/// More keys than a rotation needs could serve to sort users by the key that each is made to use.
+const MAX_KEYS: usize = 8;
+/// No directory and no batch of answers is longer.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// RFC 9578 §4, the members that we need, and how many requests a batch may have.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct IssuerDirectory {
+    pub(crate) issuer_request_uri: String,
+    pub(crate) token_keys: Vec<IssuerKey>,
+    #[serde(default)]
+    pub(crate) generic_batch_size: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct IssuerKey {
+    pub(crate) token_type: u16,
+    pub(crate) token_key: String,
+    #[serde(default)]
+    pub(crate) not_before: Option<u64>,
+}
+
+/// An issuer whose keys are those that everybody gets.
+pub(crate) struct Issuer {
+    asked: Asked,
+    url: String,
+    key: PublicKey,
+    challenge: TokenChallenge,
+    batch_size: usize,
+}
+
+/// What one request is made of and how its answer is told.
+struct Form {
+    request: &'static str,
+    response: &'static str,
+}
+
+const SINGLE: Form = Form {
+    request: "application/private-token-request",
+    response: "application/private-token-response",
+};
+const BATCH: Form = Form {
+    request: "application/private-token-generic-batch-request",
+    response: "application/private-token-generic-batch-response",
+};
+
+/// A refusal by the issuer.
+struct Refused {
+    name: String,
+    /// For so many tokens it would not have refused.
+    available: Option<usize>,
+}
+
+enum Failure {
+    Refused(Refused),
+    Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refused) => IssuerError::Refused(refused.name).into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl Issuer {
+    /// Asks the issuer at `url` for its directory, as everybody does, and holds it against what the delivery
+    /// service announces to everybody. Nothing but that request has been sent when it fails.
+    pub(crate) async fn meet(
+        http: reqwest::Client,
+        url: &str,
+        account_token: &str,
+        announced: &Directory,
+        now_ms: u64,
+    ) -> Result<Self, Error> {
+        let asked = Asked {
+            http,
+            account: Zeroizing::new(format!("Bearer {account_token}")),
+        };
+        let directory_url = format!("{url}/.well-known/private-token-issuer-directory");
+        let body = asked
+            .ask(None, || asked.http.get(&directory_url))
+            .await
+            .map_err(Error::from)?;
+        let shown: IssuerDirectory =
+            serde_json::from_slice(&body).map_err(|_| IssuerError::Answer)?;
+        let spki = token_key(&shown, announced, now_ms)?;
+        Ok(Self {
+            key: PublicKey::from_spki(&spki).map_err(|_| IssuerError::Answer)?,
+            challenge: challenge(announced)?,
+            url: request_url(url, &shown.issuer_request_uri),
+            batch_size: shown.generic_batch_size.min(MAX_BATCH),
+            asked,
+        })
+    }
+
+    /// Some tokens, at most `count`: as many as one request brings.
+    pub(crate) async fn some_tokens(&self, count: usize) -> Result<Vec<Token>, Error> {
+        if self.batch_size < 2 || count < 2 {
+            return Ok(vec![self.token().await?]);
+        }
+        let count = count.min(self.batch_size);
+        match self.batch(count).await {
+            // Less is left today, or at once, than we wanted.
+            Err(Failure::Refused(Refused {
+                available: Some(available),
+                ..
+            })) if (1..count).contains(&available) => Ok(self.batch(available).await?),
+            answered => Ok(answered?),
+        }
+    }
+
+    async fn token(&self) -> Result<Token, Error> {
+        let (request, pending) = PendingToken::request(self.key.clone(), &self.challenge)?;
+        let body = self.post(&SINGLE, request).await.map_err(Error::from)?;
+        pending.finish(&body)
+    }
+
+    async fn batch(&self, count: usize) -> Result<Vec<Token>, Failure> {
+        let answer = |_| Failure::Other(IssuerError::Answer.into());
+        let mut builder = GenericBatchTokenRequest::builder();
+        for _ in 0..count {
+            let (request, state) =
+                TokenRequest::new(&mut rand::rng(), self.key.clone(), &self.challenge).map_err(
+                    |_| Failure::Other(LocalError::Crypto(crypto::CryptoError::Backend).into()),
+                )?;
+            builder = builder.add_token_request(request.into(), state.into());
+        }
+        let (request, states) = builder.build();
+        let request = request.tls_serialize_detached().map_err(answer)?;
+        let body = self.post(&BATCH, request).await?;
+        let response = GenericBatchTokenResponse::tls_deserialize_exact(&body).map_err(answer)?;
+        if response.token_responses.len() != count {
+            return Err(Failure::Other(IssuerError::Answer.into()));
+        }
+        // Finalizing verifies every signature under the key that everybody gets.
+        let tokens = response
+            .issue_tokens(&states)
+            .map_err(|_| Failure::Other(IssuerError::Answer.into()))?;
+        if tokens.is_empty() {
+            return Err(Failure::Other(IssuerError::Answer.into()));
+        }
+        tokens
+            .iter()
+            .map(|token| match token {
+                GenericToken::Public(token) => token.tls_serialize_detached().map_err(answer),
+                _ => Err(Failure::Other(IssuerError::Answer.into())),
+            })
+            .collect()
+    }
+
+    /// The issuer answers the same request alike and counts it once, so it can be repeated.
+    async fn post(&self, form: &Form, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.asked
+            .ask(Some(form.response), || {
+                self.asked
+                    .http
+                    .post(&self.url)
+                    .header("content-type", form.request)
+                    .header("accept", form.response)
+                    .header("authorization", self.asked.account.as_str())
+                    .body(body.clone())
+            })
+            .await
+    }
+}
+
+struct Asked {
+    http: reqwest::Client,
+    account: Zeroizing<String>,
+}
+
+impl Asked {
+    async fn ask(
+        &self,
+        media_type: Option<&str>,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut pause = Duration::from_millis(200);
+        for _ in 0..ATTEMPTS {
+            if let Ok(answer) = request().send().await {
+                let status = answer.status().as_u16();
+                let declared = answer.headers().get(CONTENT_TYPE).cloned();
+                let body = read(answer).await;
+                match (status, body) {
+                    (200, Some(body)) => {
+                        let as_declared = media_type.is_none_or(|expected| {
+                            declared.is_some_and(|declared| declared == expected)
+                        });
+                        if !as_declared {
+                            return Err(Failure::Other(IssuerError::Answer.into()));
+                        }
+                        return Ok(body);
+                    }
+                    (200 | 500..=599, _) => {}
+                    (_, body) => {
+                        let body = body.unwrap_or_default();
+                        return Err(Failure::Refused(Refused {
+                            name: problem_name(&body),
+                            available: (status == 429).then(|| available(&body)).flatten(),
+                        }));
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2);
+        }
+        Err(Failure::Other(Error::Unreachable(
+            "the issuer cannot be reached",
+        )))
+    }
+}
+
+/// The body, unless it is longer than any that we expect or breaks off.
+async fn read(mut answer: reqwest::Response) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.ok()? {
+        if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
+            return None;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Some(body)
+}
+
+pub(crate) fn challenge(announced: &Directory) -> Result<TokenChallenge, Error> {
+    TokenChallenge::deserialize(&decode_base64url(&announced.issuer.challenge)?)
+        .map_err(|_| Error::Protocol("the challenge in the directory is malformed"))
+}
+
+/// Ids of the keys whose tokens the delivery service accepts.
+pub(crate) fn announced_keys(announced: &Directory) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let ids = &announced.issuer.token_key_ids;
+    ids.iter().map(|id| decode_base64url(id)).collect()
+}
+
+/// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
+pub(crate) fn problem_name(body: &[u8]) -> String {
+    serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|problem| {
+            let name = problem.get("type")?.as_str()?.rsplit(':').next()?;
+            Some(name.to_owned())
+        })
+        .filter(|name| name.len() < 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+        .unwrap_or_else(|| "no reason was given".to_owned())
+}
+
+fn available(body: &[u8]) -> Option<usize> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    usize::try_from(problem.get("available")?.as_u64()?).ok()
+}
+
+/// The directory may give a path or a whole URI; one of another origin is not followed, since the
+/// account token goes there.
+fn request_url(issuer: &str, request_uri: &str) -> String {
+    if request_uri.starts_with('/') {
+        return format!("{issuer}{request_uri}");
+    }
+    match request_uri.strip_prefix(issuer) {
+        Some(path) if path.starts_with('/') => request_uri.to_owned(),
+        _ => format!("{issuer}/token-request"),
+    }
+}
+
+/// The key to ask tokens of: the newest that is valid. Refuses an issuer whose keys are not exactly
+/// those that the delivery service announces to everybody over OHTTP: a key of our own would make our
+/// tokens recognisable (RFC 9576 §5).
+fn token_key(
+    issuer: &IssuerDirectory,
+    directory: &Directory,
+    now_ms: u64,
+) -> Result<Vec<u8>, Error> {
+    let announced = announced_keys(directory)?;
+    let mut shown = BTreeSet::new();
+    let mut newest: Option<(u64, Vec<u8>)> = None;
+    for key in issuer
+        .token_keys
+        .iter()
+        .filter(|key| key.token_type == TOKEN_TYPE)
+    {
+        let spki = decode_base64url(&key.token_key).map_err(|_| IssuerError::Answer)?;
+        shown.insert(Sha256::digest(&spki).to_vec());
+        let not_before = key.not_before.unwrap_or(0);
+        let usable = not_before <= now_ms / 1000;
+        if usable
+            && newest
+                .as_ref()
+                .is_none_or(|(newest, _)| *newest <= not_before)
+        {
+            newest = Some((not_before, spki));
+        }
+    }
+    if announced != shown || shown.len() > MAX_KEYS {
+        return Err(IssuerError::KeyMismatch.into());
+    }
+    newest
+        .map(|(_, spki)| spki)
+        .ok_or_else(|| IssuerError::NoKey.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+    use crate::directory::BASE64URL;
+    use crate::wallet::tests::directory;
+
+    fn issuer(keys: &[(&[u8], u64)]) -> IssuerDirectory {
+        let token_keys = keys
+            .iter()
+            .map(|(key, not_before)| IssuerKey {
+                token_type: TOKEN_TYPE,
+                token_key: BASE64URL.encode(key),
+                not_before: Some(*not_before),
+            })
+            .collect();
+        IssuerDirectory {
+            issuer_request_uri: "/token-request".into(),
+            token_keys,
+            generic_batch_size: 0,
+        }
+    }
+
+    #[test]
+    fn the_newest_key_that_is_valid_is_used() {
+        let shown = issuer(&[(b"old", 1), (b"new", 5), (b"future", 90)]);
+        let announced = directory(&[b"new", b"future", b"old"]);
+        assert_eq!(token_key(&shown, &announced, 10_000).unwrap(), b"new");
+    }
+
+    #[test]
+    fn an_issuer_that_shows_other_keys_is_refused() {
+        for announced in [&[&b"b"[..]][..], &[], &[&b"a"[..], b"b"]] {
+            let refused = token_key(&issuer(&[(b"a", 0)]), &directory(announced), 1);
+            assert!(matches!(
+                refused,
+                Err(Error::Issuer(IssuerError::KeyMismatch))
+            ));
+        }
+    }
+
+    #[test]
+    fn an_issuer_with_more_keys_than_a_rotation_needs_is_refused() {
+        let keys: Vec<[u8; 1]> = (0..9).map(|number| [number]).collect();
+        let shown: Vec<(&[u8], u64)> = keys.iter().map(|key| (&key[..], 0)).collect();
+        let announced: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        assert!(token_key(&issuer(&shown), &directory(&announced), 1).is_err());
+        assert!(token_key(&issuer(&shown[..8]), &directory(&announced[..8]), 1).is_ok());
+    }
+
+    #[test]
+    fn the_account_token_goes_to_the_issuer_only() {
+        assert_eq!(request_url("http://i", "/x"), "http://i/x");
+        assert_eq!(request_url("http://i", "http://i/x"), "http://i/x");
+        assert_eq!(
+            request_url("http://i", "http://i.evil/x"),
+            "http://i/token-request"
+        );
+        assert_eq!(
+            request_url("http://i", "http://evil/x"),
+            "http://i/token-request"
+        );
+    }
+
+    #[test]
+    fn foreign_text_is_not_shown() {
+        assert_eq!(
+            problem_name(br#"{"type":"urn:x:quota-exhausted"}"#),
+            "quota-exhausted"
+        );
+        assert_eq!(
+            problem_name(br#"{"type":"urn:x:<b>"}"#),
+            "no reason was given"
+        );
+        assert_eq!(problem_name(b"?"), "no reason was given");
+    }
+}
