@@ -35,6 +35,7 @@ pub struct Config {
     pub accounts: AccountSettings,
     #[serde(default)]
     pub reporting: ReportingSettings,
+    #[serde(default)]
     pub plans: BTreeMap<String, Plan>,
     #[serde(default)]
     pub rotation: Rotation,
