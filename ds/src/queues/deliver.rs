@@ -243,3 +243,26 @@ impl<'a> EntryValue<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_leave_in_the_order_of_their_names_whoever_they_are_for() {
+        let at = |row| DayRow {
+            day: 7,
+            row: [row; 16],
+        };
+        let mut prepared = Prepared::default();
+        prepared.deliveries.entries = [3, 1, 2].map(|row| (at(row), vec![row])).to_vec();
+        prepared.deliveries.blocks = [2, 1].map(at).to_vec();
+        let deliveries = prepared.take_deliveries();
+        assert_eq!(
+            deliveries.entries,
+            [1, 2, 3].map(|row| (at(row), vec![row])).to_vec()
+        );
+        assert_eq!(deliveries.blocks, [1, 2].map(at).to_vec());
+        assert!(prepared.take_deliveries().entries.is_empty());
+    }
+}

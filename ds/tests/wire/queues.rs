@@ -2,6 +2,8 @@
 
 use protocol::Operation;
 use protocol::codec::opaque;
+use protocol::delivery::Payload;
+use protocol::groups::GroupKind;
 use protocol::problem::ProblemType;
 use protocol::queues::{
     AcknowledgeQueueRequest, CreateQueueRequest, FetchQueueRequest, FetchQueueResponse,
@@ -10,6 +12,7 @@ use protocol::queues::{
 use protocol::time::DAY_MS;
 
 use crate::support::client::Client;
+use crate::support::commits::Plan;
 use crate::support::inbox::Event;
 use crate::support::request::fresh_key;
 use crate::support::scenes::pair;
@@ -270,4 +273,39 @@ async fn days_that_are_over_and_empty_are_not_walked_again(service: Service) {
     alice.send(&service, &id, b"back").await;
     service.clock.advance(2 * DAY_MS);
     assert_eq!(bob.fetch(&service).await.len(), 1);
+}
+
+/// Large enough for the fan-out to be sealed on a thread of its own, beside the judgement.
+const LARGE: usize = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_in_a_large_group_reaches_every_queue_and_a_refused_one_none() {
+    let service = Service::start(Engine::Memory);
+    let mut owner = Client::new(&service).await;
+    let id = owner.create_group(&service, GroupKind::Group).await;
+    let (mut members, mut invitees) = (Vec::new(), Vec::new());
+    for _ in 1..LARGE {
+        let mut member = Client::new(&service).await;
+        invitees.push(member.invitee(&service));
+        members.push(member);
+    }
+    owner.commit(&service, &id, Plan::add(invitees)).await;
+    owner.commit(&service, &id, Plan::update()).await;
+    let mut flawed = owner.stage(&id, Plan::update());
+    flawed.extensions.clear();
+    let request = owner.commit_request(&service, &flawed);
+    assert_eq!(
+        service.refused(flawed.operation, &request).await,
+        ProblemType::InvalidGroupInfo
+    );
+    for member in &members {
+        let delivered = member.fetch(&service).await;
+        let kinds: Vec<_> = delivered.iter().map(|entry| entry.payload.kind()).collect();
+        assert_eq!(delivered.len(), 2, "{kinds:?}");
+        assert!(
+            delivered
+                .iter()
+                .any(|entry| matches!(entry.payload, Payload::Commit(_)))
+        );
+    }
 }
