@@ -1,6 +1,6 @@
 //! The way to the token issuer, as this account: its directory, its keys, tokens one by one or in batches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blind_rsa_signatures::reexports::rand;
@@ -243,7 +243,7 @@ impl Asked {
 }
 
 /// The body, unless it is longer than any that we expect or breaks off.
-async fn read(mut answer: reqwest::Response) -> Option<Vec<u8>> {
+pub(crate) async fn read(mut answer: reqwest::Response) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.ok()? {
         if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
@@ -261,8 +261,19 @@ pub(crate) fn challenge(announced: &Directory) -> Result<TokenChallenge, Error> 
 
 /// Ids of the keys whose tokens the delivery service accepts.
 pub(crate) fn announced_keys(announced: &Directory) -> Result<BTreeSet<Vec<u8>>, Error> {
-    let ids = &announced.issuer.token_key_ids;
-    ids.iter().map(|id| decode_base64url(id)).collect()
+    Ok(announced_times(announced)?.into_keys().collect())
+}
+
+/// The same with the times from when they are in use, if the service says so.
+fn announced_times(announced: &Directory) -> Result<BTreeMap<Vec<u8>, Option<u64>>, Error> {
+    let issuer = &announced.issuer;
+    let times = issuer.token_keys_not_before_s.iter().copied().map(Some);
+    issuer
+        .token_key_ids
+        .iter()
+        .zip(times.chain(std::iter::repeat(None)))
+        .map(|(id, time)| Ok((decode_base64url(id)?, time)))
+        .collect()
 }
 
 /// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
@@ -302,7 +313,7 @@ fn token_key(
     directory: &Directory,
     now_ms: u64,
 ) -> Result<Vec<u8>, Error> {
-    let announced = announced_keys(directory)?;
+    let announced = announced_times(directory)?;
     let mut shown = BTreeSet::new();
     let mut newest: Option<(u64, Vec<u8>)> = None;
     for key in issuer
@@ -311,8 +322,11 @@ fn token_key(
         .filter(|key| key.token_type == TOKEN_TYPE)
     {
         let spki = decode_base64url(&key.token_key).map_err(|_| IssuerError::Answer)?;
-        shown.insert(Sha256::digest(&spki).to_vec());
-        let not_before = key.not_before.unwrap_or(0);
+        let id = Sha256::digest(&spki).to_vec();
+        // The service's word first: it is the same for everybody.
+        let announced_time = announced.get(&id).copied().flatten();
+        let not_before = announced_time.or(key.not_before).unwrap_or(0);
+        shown.insert(id);
         let usable = not_before <= now_ms / 1000;
         if usable
             && newest
@@ -322,7 +336,7 @@ fn token_key(
             newest = Some((not_before, spki));
         }
     }
-    if announced != shown || shown.len() > MAX_KEYS {
+    if !shown.iter().eq(announced.keys()) || shown.len() > MAX_KEYS {
         return Err(IssuerError::KeyMismatch.into());
     }
     newest
@@ -359,6 +373,15 @@ mod tests {
     fn the_newest_key_that_is_valid_is_used() {
         let shown = issuer(&[(b"old", 1), (b"new", 5), (b"future", 90)]);
         let announced = directory(&[b"new", b"future", b"old"]);
+        assert_eq!(token_key(&shown, &announced, 10_000).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_key_is_chosen_by_the_times_that_the_service_announces_to_everybody() {
+        // To this user the issuer says that the older key is the newest one.
+        let shown = issuer(&[(b"old", 8), (b"new", 5), (b"future", 1)]);
+        let mut announced = directory(&[b"old", b"new", b"future"]);
+        announced.issuer.token_keys_not_before_s = vec![1, 5, 90];
         assert_eq!(token_key(&shown, &announced, 10_000).unwrap(), b"new");
     }
 

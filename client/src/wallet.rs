@@ -312,6 +312,7 @@ pub(crate) mod tests {
                     .iter()
                     .map(|key| BASE64URL.encode(Sha256::digest(key)))
                     .collect(),
+                token_keys_not_before_s: Vec::new(),
             },
             prices: Prices {
                 reserve_group_id: 1,

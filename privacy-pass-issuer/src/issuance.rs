@@ -106,15 +106,15 @@ impl Issuer {
         &self.parts.hasher
     }
 
-    /// Whether an account gets nothing today, after a report of abuse.
-    pub async fn is_withheld(&self, account: &AccountTag) -> Result<bool, IssuanceError> {
-        let (account, today) = (*account, Day::of_unix_s(self.now_unix_s()));
+    /// That the account is neither blocked by the operator nor withheld after a report of abuse.
+    pub async fn require_good_standing(&self, account: &Account) -> Result<(), IssuanceError> {
+        let (hasher, today) = (&self.parts.hasher, Day::of_unix_s(self.now_unix_s()));
+        let (lasting, tag) = (hasher.blocked_account(account), hasher.tag(account));
+        let store = Arc::clone(&self.parts.store);
         let reports = Arc::clone(&self.parts.reports);
-        Ok(
-            spawn_blocking(move || is_withheld(&*reports, &account, today))
-                .await
-                .map_err(|_| IssuanceError::Worker)??,
-        )
+        spawn_blocking(move || require_good_standing(&*store, &*reports, (lasting, &tag), today))
+            .await
+            .map_err(|_| IssuanceError::Worker)?
     }
 
     #[must_use]
@@ -181,15 +181,10 @@ impl Issuer {
         let (store, bursts) = (Arc::clone(&self.parts.store), Arc::clone(&self.bursts));
         let reports = Arc::clone(&self.parts.reports);
         let outcome = spawn_blocking(move || {
-            if store.is_blocked(lasting)? {
-                return Err(IssuanceError::Blocked);
-            }
-            if is_withheld(&*reports, &tag, day)? {
-                return Err(IssuanceError::Withheld);
-            }
+            require_good_standing(&*store, &*reports, (lasting, &tag), day)?;
             // A repeated request costs nothing, so nothing can be lacking for it.
             if store.is_charged(charge.day, charge.request)? {
-                return Ok(ChargeOutcome::AlreadyIssued);
+                return Ok::<_, IssuanceError>(ChargeOutcome::AlreadyIssued);
             }
             bursts.take(lasting, plan, charge.tokens, now.saturating_mul(1000))?;
             let outcome = store.charge(&charge);
@@ -263,12 +258,18 @@ fn assign(
     Ok((Arc::clone(key), request))
 }
 
-fn is_withheld(
+fn require_good_standing(
+    store: &dyn IssuerStore,
     reports: &dyn ReportStore,
-    account: &AccountTag,
+    (lasting, tag): (BlockedAccount, &AccountTag),
     today: Day,
-) -> Result<bool, StoreError> {
-    Ok(reports
-        .withheld_until(account)?
-        .is_some_and(|until| today <= until))
+) -> Result<(), IssuanceError> {
+    if store.is_blocked(lasting)? {
+        return Err(IssuanceError::Blocked);
+    }
+    let withheld_until = reports.withheld_until(tag)?;
+    if withheld_until.is_some_and(|until| today <= until) {
+        return Err(IssuanceError::Withheld);
+    }
+    Ok(())
 }

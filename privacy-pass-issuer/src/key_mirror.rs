@@ -88,13 +88,13 @@ async fn configs(State(mirror): State<Arc<KeyMirror>>) -> Response {
 impl KeyMirror {
     async fn current(&self) -> Option<Vec<u8>> {
         let mut kept = self.kept.lock().await;
-        let now_ms = self.clock.now_unix_ms();
-        if kept.until_ms <= now_ms {
+        if kept.until_ms <= self.clock.now_unix_ms() {
             let fetched = self.fetch().await;
             let good_for = if fetched.is_some() { KEPT_MS } else { RETRY_MS };
             *kept = Kept {
                 configs: fetched,
-                until_ms: now_ms.saturating_add(good_for),
+                // By the time after a fetch, which may have taken long: who waited meanwhile does not ask again.
+                until_ms: self.clock.now_unix_ms().saturating_add(good_for),
             };
         }
         kept.configs.clone()

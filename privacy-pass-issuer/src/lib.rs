@@ -38,7 +38,8 @@
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
 //! the database, for two days. The count is on disk before the signature exists. A clock that is
 //! set back finds the counts of that day again, if it was one of the last two. Of a blocked account an HMAC
-//! is kept until it is unblocked. Bursts are counted in memory.
+//! is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
+//! when an account's tokens are withheld (`docs/abuse.md`).
 //!
 //! ## Token keys
 //!
@@ -58,6 +59,7 @@
 //! | `reload-keys` | | takes the key files as they lie in `key_directory` now |
 //! | `block` | account (`sub`) | it gets no tokens any more, not even answers to requests that it paid for |
 //! | `unblock` | account | ends that |
+//! | `reports`, `uphold`, `dismiss`, `release`, `rotate-certificate-key` | | reports of abuse: `docs/abuse.md` |
 //!
 //! A block ends at the issuer: tokens that the account has cannot be recalled, since nobody knows which they
 //! are. They end with their key, after at most a rotation period and its overlap.

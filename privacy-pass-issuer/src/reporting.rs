@@ -111,9 +111,7 @@ impl Reporting {
             .ok_or(ReportingError::Malformed)?;
         let now = self.now_unix_s();
         let tag = self.parts.issuer.hasher().tag(account);
-        if self.parts.issuer.is_withheld(&tag).await? {
-            return Err(IssuanceError::Withheld.into());
-        }
+        self.parts.issuer.require_good_standing(account).await?;
         let limit = self.settings().certificates_per_account_per_day.get();
         self.charge(Service::Certificates, account, body, limit, now)
             .await?;
@@ -137,6 +135,8 @@ impl Reporting {
         body: &[u8],
     ) -> Result<Filed, ReportingError> {
         let report = AbuseReport::decode(body).map_err(|_| ReportingError::Malformed)?;
+        // Whoever is blocked or withheld has no say about others: their reports count for automatic withholding.
+        self.parts.issuer.require_good_standing(account).await?;
         let now = self.now_unix_s();
         let limit = self.settings().reports_per_account_per_day.get();
         self.charge(Service::Reports, account, body, limit, now)

@@ -54,6 +54,10 @@ pub struct AcceptedIssuer {
     pub challenge: String,
     /// base64url of the SHA-256 of each accepted token key (SPKI): compare with the issuer's own directory.
     pub token_key_ids: Vec<String>,
+    /// From when each of these keys is in use, Unix seconds, in the same order. Clients choose their key by these
+    /// times, not by the issuer's own: it could tell everybody other ones, and so sort users by their key.
+    #[serde(default)]
+    pub token_keys_not_before_s: Vec<u64>,
 }
 
 /// What may be done without a token, by all nodes of the service together: buckets that tokens refill.

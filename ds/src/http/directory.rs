@@ -62,6 +62,7 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
                 .ids()
                 .map(|id| URL_SAFE.encode(id))
                 .collect(),
+            token_keys_not_before_s: service.issuer_keys().not_before_s().collect(),
         },
         prices: settings.prices,
         allowances: Some(AllowanceList {

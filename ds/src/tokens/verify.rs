@@ -171,6 +171,11 @@ impl IssuerKeys {
         self.keys.iter().map(|key| &key.id)
     }
 
+    /// From when the accepted keys are in use, Unix seconds, in the order of [`IssuerKeys::ids`].
+    pub fn not_before_s(&self) -> impl Iterator<Item = u64> {
+        self.keys.iter().map(|key| key.not_before_s)
+    }
+
     /// Checks the *full* key id, the challenge digest and the signature, in the order of their cost.
     /// It does not know whether the token was spent before: only the store does.
     pub fn verify(

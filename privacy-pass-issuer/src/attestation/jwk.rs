@@ -186,6 +186,11 @@ impl VerificationKey {
         &self.key
     }
 
+    /// Whether it is the key with this id.
+    pub fn has_id(&self, kid: &str) -> bool {
+        self.kid.as_deref() == Some(kid)
+    }
+
     /// Whether a token with this `alg` and `kid` may be of this key. A key without an id serves tokens
     /// with any.
     pub(super) fn may_have_signed(&self, algorithm: Algorithm, kid: Option<&str>) -> bool {

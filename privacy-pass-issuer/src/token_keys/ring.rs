@@ -12,7 +12,7 @@ use super::{KeySet, KeyState, TokenKeyError};
 const GENERATION_ATTEMPTS: usize = 64;
 /// More keys in use than this would make collisions of truncated ids a matter of course, and would let the
 /// issuer sort its users by the key they were given.
-const MAX_OVERLAPPING_PERIODS: u64 = 8;
+const MAX_OVERLAPPING_PERIODS: u64 = 6;
 
 /// The table `[rotation]`: when keys follow each other.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -45,7 +45,9 @@ pub enum RotationError {
     ShorterThanTheDirectoryLives,
     #[error("`rotation.period_seconds` must be longer than `rotation.lead_seconds`")]
     PeriodTooShort,
-    #[error("`rotation.overlap_seconds` must be at most eight periods")]
+    #[error(
+        "`rotation.overlap_seconds` and `rotation.lead_seconds` must be at most six periods together"
+    )]
     OverlapTooLong,
     #[error("the next key is already published")]
     NextIsPublished,
@@ -63,7 +65,8 @@ impl Rotation {
         if period <= self.lead_seconds {
             return Err(RotationError::PeriodTooShort);
         }
-        if self.overlap_seconds / MAX_OVERLAPPING_PERIODS > period {
+        let overlapping = self.overlap_seconds.saturating_add(self.lead_seconds);
+        if overlapping.div_ceil(period) > MAX_OVERLAPPING_PERIODS {
             return Err(RotationError::OverlapTooLong);
         }
         Ok(())
@@ -194,11 +197,13 @@ impl TokenKeys {
         if expired.is_empty() {
             return Ok(());
         }
+        // The files first: while one is there, its key is known and is tried again.
+        for (key, ..) in expired {
+            files::remove(&self.directory, key)?;
+        }
         let kept = kept.into_iter().map(|(key, ..)| Arc::clone(key)).collect();
         self.replace(KeySet::new(kept, self.rotation.overlap_seconds)?);
-        expired
-            .into_iter()
-            .try_for_each(|(key, ..)| files::remove(&self.directory, key))
+        Ok(())
     }
 
     fn replace(&self, next: KeySet) {

@@ -298,7 +298,10 @@ fn settings_that_would_show_clients_a_key_too_late_are_refused() {
         Err(E::ShorterThanTheDirectoryLives)
     );
     assert_eq!(changed(100, 200).check(100), Err(E::PeriodTooShort));
+    // Lead and overlap together bound how many keys are shown: clients take no more than eight.
     assert_eq!(changed(101, 900).check(100), Err(E::OverlapTooLong));
+    assert_eq!(changed(101, 507).check(100), Err(E::OverlapTooLong));
+    assert_eq!(changed(101, 506).check(100), Ok(()));
 }
 
 #[test]

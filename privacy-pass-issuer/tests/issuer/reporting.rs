@@ -14,7 +14,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use privacy_pass_issuer::ReportingSettings;
-use privacy_pass_issuer::accounts::AccountHasher;
+use privacy_pass_issuer::accounts::{Account, AccountHasher};
 use privacy_pass_issuer::attestation::JwtAttester;
 use privacy_pass_issuer::http::{REQUEST_MEDIA_TYPE, TOKEN_REQUEST_PATH, router};
 use privacy_pass_issuer::issuance::{Issuer, IssuerParts};
@@ -42,6 +42,7 @@ static ACCOUNTS: LazyLock<AccountService> = LazyLock::new(AccountService::new);
 
 struct World {
     router: Router,
+    issuer: Arc<Issuer>,
     reports: Arc<MemoryReports>,
     clock: Arc<MovedClock>,
     tokens: Vec<u8>,
@@ -94,8 +95,9 @@ impl World {
         });
         let reporting = Arc::new(reporting.unwrap());
         Self {
-            router: router(issuer, TOKEN_REQUEST_PATH, 3600)
+            router: router(Arc::clone(&issuer), TOKEN_REQUEST_PATH, 3600)
                 .merge(reporting::http::router(reporting)),
+            issuer,
             reports,
             clock,
             tokens,
@@ -522,6 +524,28 @@ async fn enough_accounts_that_were_asked_withhold_without_an_operator_if_the_ope
         problem(world.token(&mallory).await).await,
         is(403, "tokens-withheld")
     );
+}
+
+#[tokio::test]
+async fn a_blocked_account_gets_no_certificate_and_has_no_say_about_others() {
+    let world = World::new();
+    let (mallory, bob) = (world.user("mallory"), world.user("bob"));
+    let evidence = world.approach(&bob, &mallory, Occasion::Request).await;
+    let account = Account::new(mallory.account.clone(), None).unwrap();
+    world.issuer.block(&account).await.unwrap();
+    let (request, _) = request_certificate(&mallory.identity.public()).unwrap();
+    let media_type = CERTIFICATE_REQUEST_MEDIA_TYPE;
+    let refused = world
+        .post(&mallory, CERTIFICATE_PATH, media_type, &request.encode())
+        .await;
+    assert_eq!(problem(refused).await, is(403, "account-blocked"));
+    assert_eq!(
+        world.refused(&mallory, &mallory.report(&evidence)).await,
+        is(403, "account-blocked")
+    );
+    world.issuer.unblock(&account).await.unwrap();
+    let taken = world.send(&mallory, &mallory.report(&evidence)).await;
+    assert_eq!(taken.status(), StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

@@ -396,6 +396,25 @@ async fn an_unknown_key_id_is_looked_up_at_most_once_per_interval() {
 }
 
 #[tokio::test]
+async fn a_new_key_id_is_looked_up_also_beside_a_static_key_of_the_same_kind() {
+    let (fixed, new) = (Signer::ed25519(), Signer::ed25519());
+    let server = KeyServer::start(&[Signer::ed25519().jwk_with_kid("old")]).await;
+    let mut settings = settings(std::slice::from_ref(&fixed.pem));
+    settings.jwks_url = Some(server.url.clone());
+    let attester = attester(&settings);
+    attester.refresh().await;
+    server.show_keys(&[new.jwk_with_kid("new")]);
+    assert_eq!(
+        attester.attest(&new.token_with_kid("new"), NOW).await,
+        Ok(alice())
+    );
+    assert_eq!(
+        attester.attest(&fixed.token(&claims()), NOW).await,
+        Ok(alice())
+    );
+}
+
+#[tokio::test]
 async fn a_document_that_cannot_be_had_changes_nothing() {
     let signer = Signer::ed25519();
     let server = KeyServer::start(&[signer.jwk_with_kid("k")]).await;
