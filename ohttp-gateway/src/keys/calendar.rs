@@ -8,6 +8,9 @@
 
 use crate::config::KeySettings;
 
+/// Mirrors keep a list for a minute or so, whatever its `max-age`.
+const LEAST_ACCEPTED: u64 = 10 * 60 * 1000;
+
 /// In milliseconds since 1970, or of duration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Calendar {
@@ -49,7 +52,8 @@ impl Calendar {
     /// `published`: from when the generation is shown, and the one after it, if there is one.
     pub(super) fn phase(&self, published: u64, next: Option<u64>, now: u64) -> Phase {
         let retired = next.map(|next| next.saturating_add(self.overlap));
-        let dropped = retired.map(|retired| retired.saturating_add(self.max_age));
+        let dropped =
+            retired.map(|retired| retired.saturating_add(self.max_age.max(LEAST_ACCEPTED)));
         match (retired, dropped) {
             (_, Some(dropped)) if dropped <= now => Phase::Dropped,
             (Some(retired), Some(dropped)) if retired <= now => Phase::Retired { dropped },
