@@ -23,7 +23,8 @@ help:
 	@echo 'make test    set-up, build and every test'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
-	@echo 'make bench   what a message, a commit, and a token at issuance and redemption cost'
+	@echo 'make bench   what a message, a commit, a token at issuance and redemption,'
+	@echo '             and a request through the gateway cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
 	@echo 'make soak    long random histories of groups'
@@ -49,7 +50,7 @@ ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 endif
 
 bench: setup
-	$(CARGO) bench --workspace --bench delivery --bench redemption --bench aead --bench issuance
+	$(CARGO) bench --workspace --bench delivery --bench redemption --bench aead --bench issuance --bench gateway
 
 lint: setup
 	$(CARGO) fmt --all --check

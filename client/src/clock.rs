@@ -39,6 +39,11 @@ impl Clock for SystemClock {
     }
 }
 
+/// What is kept of a difference between clocks, in steps of this many milliseconds. Whoever tells clients the time could
+/// tell each another one and know them again by it (RFC 9458 §6.5.2); and what is wrong by less than a step
+/// is within the windows of gateway and service anyway.
+const STEP_MS: i64 = 5 * 60 * 1000;
+
 /// A clock, and how far the service's clock is known to be from it.
 #[derive(Clone)]
 pub(crate) struct ServiceTime {
@@ -65,7 +70,11 @@ impl ServiceTime {
     pub(crate) fn learn(&mut self, service_unix_ms: u64) {
         let local = i64::try_from(self.clock.now_unix_ms()).unwrap_or(i64::MAX);
         let service = i64::try_from(service_unix_ms).unwrap_or(i64::MAX);
-        self.offset_ms = service.saturating_sub(local);
+        let steps = service
+            .saturating_sub(local)
+            .saturating_add(STEP_MS / 2)
+            .div_euclid(STEP_MS);
+        self.offset_ms = steps.saturating_mul(STEP_MS);
     }
 }
 
@@ -82,12 +91,21 @@ mod tests {
     }
 
     #[test]
-    fn once_told_the_service_time_is_kept() {
-        for service in [1_000, 90_000_000] {
-            let mut time = ServiceTime::new(Arc::new(Stopped(50_000)), 0);
-            assert_eq!(time.now_unix_ms(), 50_000);
+    fn once_told_the_service_time_is_kept_as_well_as_its_window_needs() {
+        for service in [0, 1_000, 90_000_000, 1_700_000_000_000] {
+            let mut time = ServiceTime::new(Arc::new(Stopped(50_000_000)), 0);
+            assert_eq!(time.now_unix_ms(), 50_000_000);
             time.learn(service);
-            assert_eq!(time.now_unix_ms(), service);
+            assert!(time.now_unix_ms().abs_diff(service) <= 150_000);
+        }
+    }
+
+    #[test]
+    fn clients_with_a_good_clock_are_not_told_apart_by_what_they_were_told() {
+        for told in [50_000_000 - 149_000, 50_000_000, 50_000_000 + 149_000] {
+            let mut time = ServiceTime::new(Arc::new(Stopped(50_000_000)), 0);
+            time.learn(told);
+            assert_eq!(time.offset_ms(), 0);
         }
     }
 }

@@ -4,14 +4,24 @@
 //! when nothing is supported; so the list is read here, and the library gets one configuration with
 //! the one suite that every gateway has to offer.
 
+/// X-Wing, a hybrid of X25519 and ML-KEM-768: what is recorded today stays closed to a quantum computer.
+const X_WING: u16 = 0x647a;
 /// DHKEM(X25519, HKDF-SHA256).
-const KEM: u16 = 0x0020;
+const X25519: u16 = 0x0020;
 /// HKDF-SHA256 with AES-128-GCM.
 const SUITE: [u8; 4] = [0x00, 0x01, 0x00, 0x01];
-const PUBLIC_KEY: usize = 32;
 
-/// The encodings of the configurations that have our suite, reduced to it, in their order. Of a list that
-/// breaks off, what stands before that.
+/// The length of a KEM's public key, if we have that KEM.
+fn public_key_len(kem: u16) -> Option<usize> {
+    match kem {
+        X_WING => Some(1216),
+        X25519 => Some(32),
+        _ => None,
+    }
+}
+
+/// The encodings of the configurations that have our suite, reduced to it: those with X-Wing first, otherwise
+/// in their order. Of a list that breaks off, what stands before that.
 pub(crate) fn usable(mut list: &[u8]) -> Vec<Vec<u8>> {
     let mut configs = Vec::new();
     while let Some((length, rest)) = list.split_first_chunk::<2>() {
@@ -22,7 +32,12 @@ pub(crate) fn usable(mut list: &[u8]) -> Vec<Vec<u8>> {
         configs.extend(reduce(config));
         list = next;
     }
+    configs.sort_by_key(|config| !is_x_wing(config));
     configs
+}
+
+fn is_x_wing(config: &[u8]) -> bool {
+    config.get(1..3) == Some(&X_WING.to_be_bytes())
 }
 
 /// Whose answer to the question what the gateway's key configurations are.
@@ -52,17 +67,18 @@ pub(crate) fn agree(
 ) -> Result<(), KeyView> {
     let other = usable(other);
     candidates.retain(|config| other.contains(config));
-    if candidates.is_empty() {
+    // The gateway offers X-Wing in every list or in none: who shows less holds it back.
+    let has_x_wing = |configs: &[Vec<u8>]| configs.first().is_some_and(|config| is_x_wing(config));
+    let downgraded = view == KeyView::Gateway && has_x_wing(&other) && !has_x_wing(candidates);
+    if candidates.is_empty() || downgraded {
         return Err(view);
     }
     Ok(())
 }
 
 fn reduce(config: &[u8]) -> Option<Vec<u8>> {
-    let (key, rest) = config.split_at_checked(1 + 2 + PUBLIC_KEY)?;
-    if key.get(1..3)? != KEM.to_be_bytes() {
-        return None;
-    }
+    let kem = u16::from_be_bytes(config.get(1..3)?.try_into().ok()?);
+    let (key, rest) = config.split_at_checked(1 + 2 + public_key_len(kem)?)?;
     let (length, suites) = rest.split_first_chunk::<2>()?;
     if usize::from(u16::from_be_bytes(*length)) != suites.len() {
         return None;
@@ -83,7 +99,7 @@ mod tests {
     fn config(id: u8, kem: u16, suites: &[[u8; 4]]) -> Vec<u8> {
         let mut config = vec![id];
         config.extend(kem.to_be_bytes());
-        config.extend([9; PUBLIC_KEY]);
+        config.extend(vec![9; public_key_len(kem).unwrap_or(32)]);
         config.extend(u16::try_from(suites.len() * 4).unwrap().to_be_bytes());
         config.extend(suites.concat());
         [
@@ -98,9 +114,9 @@ mod tests {
         let unknown = [0x00, 0x77, 0x00, 0x78];
         let list = [
             config(1, 0x0010, &[SUITE]),
-            config(2, KEM, &[unknown]),
-            config(3, KEM, &[unknown, SUITE]),
-            config(4, KEM, &[SUITE]),
+            config(2, X25519, &[unknown]),
+            config(3, X25519, &[unknown, SUITE]),
+            config(4, X25519, &[SUITE]),
         ]
         .concat();
         let found = usable(&list);
@@ -114,7 +130,7 @@ mod tests {
     fn a_list_without_our_suite_or_a_truncated_one_gives_nothing() {
         assert!(usable(&[]).is_empty());
         assert!(usable(&config(1, 0x0010, &[SUITE])).is_empty());
-        let whole = config(1, KEM, &[SUITE]);
+        let whole = config(1, X25519, &[SUITE]);
         for length in 0..whole.len() {
             assert!(usable(whole.get(..length).unwrap()).is_empty());
         }
@@ -122,8 +138,8 @@ mod tests {
 
     fn list(keys: &[(u8, u8)]) -> Vec<u8> {
         let configs = keys.iter().map(|(id, key)| {
-            let mut config = config(*id, KEM, &[SUITE]);
-            config.splice(5..5 + PUBLIC_KEY, [*key; PUBLIC_KEY]);
+            let mut config = config(*id, X25519, &[SUITE]);
+            config.splice(5..5 + 32, [*key; 32]);
             config
         });
         configs.flatten().collect()
@@ -145,6 +161,39 @@ mod tests {
             assert_eq!(left(relay, other).unwrap(), usable(agreed));
         }
         assert_eq!(left(&old, &new), Err(KeyView::Mirror));
+    }
+
+    #[test]
+    fn x_wing_is_preferred_wherever_it_stands_in_the_list() {
+        let list = [
+            config(4, X25519, &[SUITE]),
+            config(3, X_WING, &[SUITE]),
+            config(2, X25519, &[SUITE]),
+            config(1, X_WING, &[SUITE]),
+        ];
+        let ids: Vec<_> = usable(&list.concat())
+            .iter()
+            .map(|config| *config.first().unwrap())
+            .collect();
+        assert_eq!(ids, [3, 1, 4, 2]);
+    }
+
+    #[test]
+    fn a_relay_that_holds_x_wing_back_is_noticed_when_the_gateway_is_asked() {
+        let classic = config(2, X25519, &[SUITE]);
+        let both = [config(1, X_WING, &[SUITE]), classic.clone()].concat();
+        let left = |relay: &[u8], other: &[u8], view| {
+            let mut candidates = usable(relay);
+            agree(&mut candidates, other, view).map(|()| candidates.len())
+        };
+        assert_eq!(
+            left(&classic, &both, KeyView::Gateway),
+            Err(KeyView::Gateway)
+        );
+        assert_eq!(left(&both, &both, KeyView::Gateway), Ok(2));
+        // A gateway without it, and a mirror that is behind.
+        assert_eq!(left(&classic, &classic, KeyView::Gateway), Ok(1));
+        assert_eq!(left(&both, &classic, KeyView::Mirror), Ok(1));
     }
 
     #[test]

@@ -452,6 +452,24 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
+        use ohttp::hpke::{Aead, Kdf, Kem};
+        let suites = [ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+        for (kem, enc) in [(Kem::XWing, 1120), (Kem::X25519Sha256, 32)] {
+            let config = ohttp::KeyConfig::derive(1, kem, suites.to_vec(), &[1; 32]).unwrap();
+            let list = ohttp::KeyConfig::encode_list(&[config]).unwrap();
+            let config = key_config::usable(&list).remove(0);
+            for len in [0, 400, 5_000, 70_000] {
+                let mut message = inner("POST", "https", "ds.example", "/v1/x", "date");
+                message.write_content(vec![7; len]);
+                let (sent, _) = encapsulate(&config, &message).unwrap();
+                let padded = sent.len() - 7 - enc - 16;
+                assert!(padded >= len && padded == bucket(padded), "{padded}");
+            }
+        }
+    }
+
+    #[test]
     fn only_loopback_addresses_ignore_the_proxy() {
         assert!(is_loopback("http://127.0.0.1:4200/") && is_loopback("http://[::1]:1"));
         assert!(is_loopback("http://localhost:1/x") && !is_loopback("https://relay.example"));

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
 
+use crate::encapsulation::Kem;
+
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,9 +24,7 @@ pub struct Config {
     pub max_response_bytes: usize,
     #[serde(default = "default_idle_connections")]
     pub idle_connections: usize,
-    #[serde(default = "default_key_max_age_seconds")]
-    pub key_max_age_seconds: u64,
-    pub keys: Vec<KeySettings>,
+    pub keys: KeySettings,
     pub targets: Vec<TargetSettings>,
     #[serde(default)]
     pub relays: Vec<RelaySettings>,
@@ -37,12 +37,20 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// A key pair and the id that requests name it by.
+/// The gateway's own key pairs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySettings {
-    pub id: u8,
-    pub seed_file: PathBuf,
+    pub directory: PathBuf,
+    #[serde(default = "default_kems")]
+    pub kems: Vec<Kem>,
+    /// 0: only by command.
+    #[serde(default = "default_rotation_seconds")]
+    pub rotation_seconds: u64,
+    #[serde(default = "default_overlap_seconds")]
+    pub overlap_seconds: u64,
+    #[serde(default = "default_max_age_seconds")]
+    pub max_age_seconds: u64,
 }
 
 /// An entry of the allow-list.
@@ -124,7 +132,19 @@ fn default_idle_connections() -> usize {
     64
 }
 
-fn default_key_max_age_seconds() -> u64 {
+fn default_kems() -> Vec<Kem> {
+    vec![Kem::XWing, Kem::X25519]
+}
+
+fn default_rotation_seconds() -> u64 {
+    30 * 86_400
+}
+
+fn default_overlap_seconds() -> u64 {
+    2 * 86_400
+}
+
+fn default_max_age_seconds() -> u64 {
     3600
 }
 
@@ -142,6 +162,10 @@ mod tests {
         assert!(config.relays.is_empty());
         assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());
+        assert_eq!(config.keys.kems, default_kems());
+        assert_eq!(config.keys.rotation_seconds, default_rotation_seconds());
+        assert_eq!(config.keys.overlap_seconds, default_overlap_seconds());
+        assert_eq!(config.keys.max_age_seconds, default_max_age_seconds());
         assert_eq!(
             config.limits.max_body_bytes,
             Limits::default().max_body_bytes

@@ -6,16 +6,26 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
-//! | `GET /.well-known/ohttp-gateway` inside an encapsulated request, at any listed target | the same |
-//! | `GET /ohttp-keys`, `GET /.well-known/ohttp-gateway` (RFC 9540) | the key configurations |
+//! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
+//! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
+//!
+//! | command | does |
+//! |---|---|
+//! | `keys` | lists the keys with what becomes of them, and when |
+//! | `rotate` | makes the next generation of keys |
+//! | `rotate` with `now` | replaces all keys at once, after one became known |
+//!
+//! Inside an encapsulated request, `GET /.well-known/ohttp-gateway` at any listed target gives the key
+//! configurations too.
 //!
 //! The order of checks is: media type and size, decapsulation, replay, form of the binary HTTP
-//! request, `Date`, allow-list. What fails up to the replay check is answered in the clear, what
+//! request, `Date`, `Expect`, allow-list. What fails up to the replay check is answered in the clear, what
 //! fails later under the encapsulation ([`problems`]).
 
 mod binary_http;
 mod config;
 mod date;
+pub mod encapsulation;
 mod keys;
 pub mod problems;
 mod relays;
@@ -30,7 +40,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::gateway_auth::GatewaySecret;
 use service::http::RequestBody;
@@ -41,6 +51,7 @@ use service::{Problem, SharedClock, Shutdown};
 use binary_http::{InnerRequest, InnerResponse};
 pub use config::{Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, TargetSettings};
 use keys::KeyRing;
+pub use keys::RotationError;
 use problems::{Failure, Refusal};
 use relays::Relays;
 use targets::Targets;
@@ -57,10 +68,18 @@ const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 pub enum GatewayError {
     #[error("no key is configured")]
     NoKey,
-    #[error("two keys have the same id")]
-    RepeatedKeyId,
+    #[error("there are more generations of keys than ids allow")]
+    TooManyKeys,
     #[error("a key configuration cannot be derived from its seed")]
     Key,
+    #[error("`kems` names none, or one twice")]
+    Kems,
+    #[error("`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`")]
+    Rotation,
+    #[error("a file in the key directory is no generation of keys")]
+    KeyFile,
+    #[error("the key directory cannot be used")]
+    KeyDirectory(#[source] std::io::Error),
     #[error(
         "a target needs known methods, a `path_prefix` that begins with a slash, and an http or \
          https `forward_to` without a path"
@@ -76,9 +95,15 @@ pub enum GatewayError {
     Bind(#[from] service::http::BindError),
 }
 
-struct Gateway {
+/// How often the key files are looked at.
+const KEY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A gateway that is set up.
+#[derive(Clone)]
+pub struct Gateway(Arc<Parts>);
+
+struct Parts {
     keys: KeyRing,
-    key_cache_control: HeaderValue,
     targets: Targets,
     upstream: Upstream,
     relays: Relays,
@@ -97,31 +122,111 @@ pub fn router(
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<Router, GatewayError> {
-    // A request is acceptable from `date_seconds` before its date until `date_seconds` after.
-    if config.replay.require_date
-        && config.replay.window_seconds < config.replay.date_seconds.saturating_mul(2)
-    {
-        return Err(GatewayError::ReplayWindow);
+    Gateway::new(config, clock, shutdown).map(|gateway| gateway.router())
+}
+
+impl Gateway {
+    /// Makes the key and secret files that are missing.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(
+        config: &Config,
+        clock: SharedClock,
+        shutdown: Shutdown,
+    ) -> Result<Self, GatewayError> {
+        // A request is acceptable from `date_seconds` before its date until `date_seconds` after.
+        if config.replay.require_date
+            && config.replay.window_seconds < config.replay.date_seconds.saturating_mul(2)
+        {
+            return Err(GatewayError::ReplayWindow);
+        }
+        let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+        Ok(Self(Arc::new(Parts {
+            keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
+            targets: Targets::new(&config.targets)?,
+            upstream: Upstream::new(config, secret.header_value())?,
+            relays: Relays::load(&config.relays, config.relay_limit)?,
+            replay: config.replay.clone(),
+            clock,
+            shutdown,
+            grace: config.grace(),
+        })))
     }
-    let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
-    let cache_control = format!("public, max-age={}", config.key_max_age_seconds);
-    let gateway = Arc::new(Gateway {
-        keys: KeyRing::load(&config.keys, &config.replay)?,
-        key_cache_control: HeaderValue::from_str(&cache_control)
-            .unwrap_or_else(|_| HeaderValue::from_static("no-store")),
-        targets: Targets::new(&config.targets)?,
-        upstream: Upstream::new(config, secret.header_value())?,
-        relays: Relays::load(&config.relays, config.relay_limit)?,
-        replay: config.replay.clone(),
-        clock,
-        shutdown,
-        grace: config.grace(),
-    });
-    Ok(service::http::router()
-        .route("/", post(encapsulated_request))
-        .route("/ohttp-keys", get(key_configs))
-        .route(KEYS_PATH, get(key_configs))
-        .with_state(gateway))
+
+    #[must_use]
+    pub fn router(&self) -> Router {
+        let gateway = || post(encapsulated_request).get(key_configs);
+        service::http::router()
+            .route("/", gateway())
+            .route(KEYS_PATH, gateway())
+            .route("/ohttp-keys", get(key_configs))
+            .with_state(Arc::clone(&self.0))
+    }
+
+    /// Does with the keys what is due: see [`Config`]'s `keys`. Blocks for a file write or two.
+    ///
+    /// # Errors
+    /// The key files cannot be read or written; the keys are as before.
+    pub fn advance_keys(&self) -> Result<(), GatewayError> {
+        self.0.keys.advance(self.0.clock.now_unix_ms())
+    }
+
+    /// Makes the next generation of keys, and says what becomes of each key. `at_once`: without the
+    /// overlap, after a key became known. Blocks for a file write or two.
+    ///
+    /// # Errors
+    /// [`RotationError`].
+    pub fn rotate(&self, at_once: bool) -> Result<String, RotationError> {
+        let now_unix_ms = self.0.clock.now_unix_ms();
+        if at_once {
+            self.0.keys.replace(now_unix_ms)
+        } else {
+            self.0.keys.rotate(now_unix_ms)
+        }
+    }
+
+    fn offer(&self, commands: &service::start::Commands) {
+        let parts = Arc::clone(&self.0);
+        commands.offer_answering("keys", move |_| {
+            let description = parts.keys.describe(parts.clock.now_unix_ms());
+            async move { Ok(description) }
+        });
+        let gateway = self.clone();
+        commands.offer_answering("rotate", move |argument| {
+            let gateway = gateway.clone();
+            async move {
+                let at_once = match argument.trim() {
+                    "" => false,
+                    "now" => true,
+                    _ => return Err("the argument is `now` or nothing"),
+                };
+                tokio::task::spawn_blocking(move || gateway.rotate(at_once))
+                    .await
+                    .map_err(|_| "the rotation broke off: see the log")?
+                    .map_err(RotationError::into_text)
+            }
+        });
+    }
+
+    /// Until the process is told to end.
+    async fn keep_keys(self, shutdown: Shutdown) {
+        let mut interval = tokio::time::interval(KEY_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = shutdown.requested() => return,
+            }
+            let gateway = self.clone();
+            let advanced = tokio::task::spawn_blocking(move || gateway.advance_keys()).await;
+            if !matches!(advanced, Ok(Ok(()))) {
+                tracing::error!(
+                    "the key files cannot be read or written, the keys stay as they are"
+                );
+                metrics::counter!("ohttp_gateway_key_failures_total").increment(1);
+            }
+        }
+    }
 }
 
 /// Runs the gateway until the process is told to end.
@@ -129,23 +234,33 @@ pub fn router(
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
-    let router = router(&config, process.clock, process.shutdown.clone())?;
+    let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
+    gateway.offer(&process.commands);
+    let router = gateway.router();
+    tokio::spawn(gateway.keep_keys(process.shutdown.clone()));
     let listener = service::http::bind(config.listen).await?;
     process.readiness.ready();
     service::http::serve(listener, router, config.limits, process.shutdown).await;
     Ok(())
 }
 
-async fn key_configs(State(gateway): State<Arc<Gateway>>) -> Response {
+/// The same bytes and fields for everybody who asks in the same second; no ETag, nothing that varies.
+async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
+    let published = gateway.keys.published(gateway.clock.now_unix_ms());
+    let cache_control = format!("public, max-age={}", published.max_age_seconds);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS)),
-        (CACHE_CONTROL, gateway.key_cache_control.clone()),
+        (
+            CACHE_CONTROL,
+            HeaderValue::from_str(&cache_control)
+                .unwrap_or_else(|_| HeaderValue::from_static("no-store")),
+        ),
     ];
-    (headers, gateway.keys.published()).into_response()
+    (headers, published.configs).into_response()
 }
 
 async fn encapsulated_request(
-    State(gateway): State<Arc<Gateway>>,
+    State(gateway): State<Arc<Parts>>,
     headers: HeaderMap,
     body: Result<RequestBody, Problem>,
 ) -> Response {
@@ -182,7 +297,7 @@ async fn encapsulated_request(
     match response
         .encode()
         .ok()
-        .and_then(|inner| opened.response.encapsulate(&inner).ok())
+        .and_then(|inner| opened.response.seal(&inner).ok())
     {
         Some(encapsulated) => {
             metrics::histogram!("ohttp_gateway_response_bytes").record(encapsulated.len() as f64);
@@ -199,10 +314,13 @@ async fn encapsulated_request(
     }
 }
 
-impl Gateway {
+impl Parts {
     async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
         let request = InnerRequest::decode(opened).map_err(|_| Failure::Malformed)?;
         self.check_date(&request)?;
+        if request.fields.contains_key(EXPECT) {
+            return Err(Failure::Expectation);
+        }
         if request.method == Method::GET
             && request.path == KEYS_PATH
             && self.targets.lists_origin_of(&request)
@@ -222,7 +340,7 @@ impl Gateway {
         InnerResponse {
             status: StatusCode::OK,
             fields,
-            content: self.keys.published(),
+            content: self.keys.published(self.clock.now_unix_ms()).configs,
         }
     }
 

@@ -76,6 +76,8 @@ pub(crate) enum Failure {
     Malformed,
     /// The client's fault: its `Date` is missing or off. Says our time.
     Date { now_unix_ms: u64 },
+    /// The client's fault: it waits for a 100 that cannot come (RFC 9458 §5.1).
+    Expectation,
     /// The client's fault: not on the allow-list, or not with this method.
     TargetNotAllowed,
     /// The delivery service's: no connection, or it broke.
@@ -93,6 +95,7 @@ impl Failure {
         match self {
             Self::Malformed => "malformed",
             Self::Date { .. } => "date",
+            Self::Expectation => "expectation",
             Self::TargetNotAllowed => "target_not_allowed",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
@@ -110,6 +113,7 @@ impl Failure {
                 "The date of the request is missing or not acceptable",
             )
             .with_header(DATE, date::header_value(now_unix_ms)),
+            Self::Expectation => Problem::plain(StatusCode::EXPECTATION_FAILED),
             Self::TargetNotAllowed => Problem::plain(StatusCode::FORBIDDEN),
             Self::Unreachable | Self::BadAnswer => Problem::plain(StatusCode::BAD_GATEWAY),
             Self::Timeout => Problem::plain(StatusCode::GATEWAY_TIMEOUT),
@@ -133,6 +137,7 @@ mod tests {
             Refusal::TooMany { retry_after_s: 1 }.problem(),
             Failure::Malformed.problem(),
             Failure::Date { now_unix_ms: 1 }.problem(),
+            Failure::Expectation.problem(),
             Failure::TargetNotAllowed.problem(),
             Failure::Unreachable.problem(),
             Failure::Timeout.problem(),

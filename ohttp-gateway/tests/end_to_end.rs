@@ -4,12 +4,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use ohttp::ClientRequest;
 use proptest::prelude::*;
-use service::{MovedClock, Shutdown};
+use service::{Clock, MovedClock, Shutdown};
 use support::{
     Opened, Served, Target, free_port, gateway_config, http_client, http_date, inner, inner_to,
     open, serve, target,
@@ -25,6 +26,7 @@ struct Path {
     target: Target,
     clock: Arc<MovedClock>,
     http: reqwest::Client,
+    handle: ohttp_gateway::Gateway,
     keys: Vec<u8>,
     _directory: tempfile::TempDir,
 }
@@ -49,9 +51,9 @@ async fn path_with(settings: &str, forward_to: Option<String>) -> Path {
     let clock = MovedClock::at(NOW);
     let (trigger, shutdown) = Shutdown::channel();
     std::mem::forget(trigger);
-    let router = ohttp_gateway::router(&config, clock.clone(), shutdown.clone()).unwrap();
-    let gateway = serve(router).await;
     let secret = directory.path().join("relay-secret");
+    let handle = ohttp_gateway::Gateway::new(&config, clock.clone(), shutdown.clone()).unwrap();
+    let gateway = serve(handle.router()).await;
     let text = format!(
         "listen = '127.0.0.1:0'\ngateway = '{}'\nrelay_secret_file = '{}'\n\
          [service]\nadmin_listen = '127.0.0.1:0'",
@@ -75,12 +77,24 @@ async fn path_with(settings: &str, forward_to: Option<String>) -> Path {
         target,
         clock,
         http,
+        handle,
         keys: keys.to_vec(),
         _directory: directory,
     }
 }
 
 impl Path {
+    fn configs(&self) -> Vec<Vec<u8>> {
+        let mut configs = Vec::new();
+        let mut rest = self.keys.as_slice();
+        while let Some((length, after)) = rest.split_first_chunk::<2>() {
+            let (config, next) = after.split_at(u16::from_be_bytes(*length).into());
+            configs.push(config.to_vec());
+            rest = next;
+        }
+        configs
+    }
+
     fn encapsulate(&self, inner: &[u8]) -> (Vec<u8>, ohttp::ClientResponse) {
         ClientRequest::from_encoded_config_list(&self.keys)
             .unwrap()
@@ -405,6 +419,34 @@ async fn a_target_that_is_not_listed_is_refused_under_the_encapsulation() {
 }
 
 #[tokio::test]
+async fn an_expectation_of_a_100_is_an_error() {
+    let path = path().await;
+    let opened = path
+        .ask("/v1/echo", &[("expect", "100-continue")], b"x")
+        .await;
+    assert_eq!(opened.status, 417);
+    assert!(path.target.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_carries_only_what_every_other_answer_carries() {
+    let path = path().await;
+    let date = http_date(NOW);
+    let mut shapes = Vec::new();
+    for place in ["/v1/echo", "/v1/headers", "/v1/redirect", "/unknown"] {
+        let (encapsulated, _) = path.encapsulate(&inner(place, &[("date", &date)], b""));
+        let answer = path.post_to(&path.gateway, encapsulated).await;
+        let mut fields = answer.headers().clone();
+        fields.remove("date");
+        assert_eq!(fields["cache-control"], "no-store");
+        shapes.push((answer.status(), fields));
+    }
+    assert_eq!(shapes[0].0, 200);
+    assert_eq!(shapes[0].1.len(), 3, "{shapes:?}");
+    assert!(shapes.iter().all(|shape| *shape == shapes[0]), "{shapes:?}");
+}
+
+#[tokio::test]
 async fn redirects_are_not_followed_and_not_passed_on() {
     let path = path().await;
     let opened = path.ask("/v1/redirect", &[], b"").await;
@@ -429,11 +471,12 @@ async fn what_goes_wrong_behind_the_gateway_is_told_under_the_encapsulation() {
 }
 
 #[tokio::test]
-async fn the_key_configurations_are_published_at_both_places_and_mirrored() {
+async fn the_key_configurations_are_published_at_every_place_and_mirrored() {
     let path = path().await;
     for url in [
         path.gateway.url("/ohttp-keys"),
         path.gateway.url("/.well-known/ohttp-gateway"),
+        path.gateway.url("/"),
         path.relay.url("/ohttp-keys"),
     ] {
         let answer = path.http.get(url).send().await.unwrap();
@@ -441,10 +484,16 @@ async fn the_key_configurations_are_published_at_both_places_and_mirrored() {
         assert_eq!(answer.headers()["cache-control"], "public, max-age=3600");
         assert_eq!(answer.bytes().await.unwrap(), path.keys);
     }
-    // Length, key id, KEM X25519, public key, and both AEADs with HKDF-SHA256.
-    assert_eq!(path.keys.len(), 2 + 1 + 2 + 32 + 2 + 8);
-    assert_eq!(path.keys[..5], [0, 45, 9, 0, 0x20]);
-    assert_eq!(path.keys[37..], [0, 8, 0, 1, 0, 1, 0, 1, 0, 3]);
+    // Each: length, key id, KEM, public key, and both AEADs with HKDF-SHA256; X-Wing comes first.
+    let suites = [0, 8, 0, 1, 0, 1, 0, 1, 0, 3];
+    let [x_wing, x25519] = path.configs().try_into().unwrap();
+    assert_eq!(x_wing.len(), 1 + 2 + 1216 + 10);
+    assert_eq!(x25519.len(), 1 + 2 + 32 + 10);
+    assert_eq!(
+        (&x_wing[..3], &x25519[..3]),
+        (&[1, 0x64, 0x7a][..], &[2, 0, 0x20][..])
+    );
+    assert!(x_wing.ends_with(&suites) && x25519.ends_with(&suites));
 }
 
 #[tokio::test]
@@ -491,19 +540,126 @@ async fn a_relay_that_is_listed_sends_what_it_may_and_nobody_else_anything() {
 }
 
 #[tokio::test]
-async fn both_aeads_are_accepted() {
+async fn nobody_can_be_told_apart_by_the_answer_to_who_asks_for_keys() {
     let path = path().await;
-    for aead in [1u8, 3] {
-        let mut config = path.keys[2..37].to_vec();
-        config.extend_from_slice(&[0, 4, 0, 1, 0, aead]);
-        let date = http_date(NOW);
-        let (encapsulated, response) = ClientRequest::from_encoded_config(&config)
+    let ask = |name: &'static str, value: &'static str| {
+        let request = path
+            .http
+            .get(path.gateway.url("/.well-known/ohttp-gateway"));
+        async move {
+            let answer = request.header(name, value).send().await.unwrap();
+            let mut fields = answer.headers().clone();
+            fields.remove("date");
+            (answer.status(), fields, answer.bytes().await.unwrap())
+        }
+    };
+    let plain = ask("accept", "application/ohttp-keys").await;
+    let mut names: Vec<_> = plain.1.keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["cache-control", "content-length", "content-type"]);
+    for (name, value) in [
+        ("cookie", "who=alice"),
+        ("if-none-match", "\"alice\""),
+        ("user-agent", "alices-phone"),
+        ("accept-language", "fr"),
+        ("x-forwarded-for", "203.0.113.7"),
+    ] {
+        assert_eq!(ask(name, value).await, plain, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_kem_with_every_aead_is_accepted_at_both_places() {
+    let path = path().await;
+    for config in path.configs() {
+        for aead in [1u8, 3] {
+            for place in ["/", "/.well-known/ohttp-gateway"] {
+                let mut config = config[..config.len() - 10].to_vec();
+                config.extend_from_slice(&[0, 4, 0, 1, 0, aead]);
+                let date = http_date(NOW);
+                let (encapsulated, response) = ClientRequest::from_encoded_config(&config)
+                    .unwrap()
+                    .encapsulate(&inner("/v1/echo", &[("date", &date)], b"x"))
+                    .unwrap();
+                let answer = path
+                    .http
+                    .post(path.gateway.url(place))
+                    .header(CONTENT_TYPE, "message/ohttp-req")
+                    .body(encapsulated)
+                    .send()
+                    .await
+                    .unwrap();
+                assert_eq!(open(response, &answer.bytes().await.unwrap()).content, b"x");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_in_the_middle_of_requests_loses_none() {
+    let path = path().await;
+    let ask = async |keys: &[u8]| {
+        let date = http_date(path.clock.now_unix_ms());
+        let (encapsulated, response) = ClientRequest::from_encoded_config_list(keys)
             .unwrap()
             .encapsulate(&inner("/v1/echo", &[("date", &date)], b"x"))
             .unwrap();
-        let answer = path.post_to(&path.gateway, encapsulated).await;
+        let answer = path.post_to(&path.relay, encapsulated).await;
         assert_eq!(open(response, &answer.bytes().await.unwrap()).content, b"x");
+    };
+    let mirrored = async || {
+        let answer = path
+            .http
+            .get(path.relay.url("/ohttp-keys"))
+            .send()
+            .await
+            .unwrap();
+        answer.bytes().await.unwrap()
+    };
+    // A client with the list of the beginning, and one that asks the relay for it each time.
+    let told = path.handle.rotate(false).unwrap();
+    assert!(told.contains("published from"), "{told}");
+    for _ in 0..50 {
+        ask(&path.keys).await;
+        ask(&mirrored().await).await;
+        path.clock.advance(3_500_000);
+        path.handle.advance_keys().unwrap();
     }
+    // The old ones are gone from the mirror before they are gone from the gateway.
+    path.clock.advance(3_600_000);
+    path.handle.advance_keys().unwrap();
+    assert_eq!(mirrored().await.len(), path.keys.len());
+    assert_ne!(mirrored().await, path.keys);
+    ask(&path.keys).await;
+    path.clock.advance(3_600_000);
+    path.handle.advance_keys().unwrap();
+    let (encapsulated, _) = path.encapsulate(b"x");
+    let key_problem = (StatusCode::BAD_REQUEST, OHTTP_KEY.to_owned());
+    assert_eq!(path.refusal(encapsulated).await, key_problem);
+}
+
+#[tokio::test]
+async fn connections_to_the_delivery_service_are_used_again() {
+    let target = target().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let through = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (counted, address) = (Arc::clone(&connections), target.served.address);
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let path = path_with("", Some(through)).await;
+    for _ in 0..20 {
+        assert_eq!(path.ask("/v1/echo", &[], b"x").await.content, b"x");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

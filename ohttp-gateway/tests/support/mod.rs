@@ -151,7 +151,7 @@ pub fn gateway_config(
         "listen = '{listen}'\n\
          gateway_secret_file = '{directory}/gateway-secret'\n\
          {settings}\n\
-         [[keys]]\nid = 9\nseed_file = '{directory}/seed-9'\n\
+         [keys]\ndirectory = '{directory}/keys'\n\
          [[targets]]\nscheme = 'https'\nauthority = 'ds.example'\nmethods = ['POST']\n\
          path_prefix = '/v1/'\nforward_to = '{target}'\n\
          [service]\nadmin_listen = '{admin}'\ndrain_seconds = 4\n",

@@ -64,9 +64,9 @@ fn relay(ports: Ports) -> Table {
 }
 
 fn gateway(layout: &Layout, ports: Ports) -> Table {
-    let mut key = toml! { id = 1 };
-    let seed = layout.keys(Service::Gateway).join("ohttp-seed-1");
-    key.insert("seed_file".into(), path(&seed));
+    let mut keys = Table::new();
+    let directory = layout.keys(Service::Gateway).join("ohttp-keys");
+    keys.insert("directory".into(), path(&directory));
     let mut target = toml! {
         scheme = "http"
         methods = ["GET", "POST"]
@@ -79,7 +79,7 @@ fn gateway(layout: &Layout, ports: Ports) -> Table {
     target.insert("forward_to".into(), forward_to);
     let mut config = Table::new();
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
-    config.insert("keys".into(), vec![key].into());
+    config.insert("keys".into(), keys.into());
     config.insert("targets".into(), vec![target].into());
     config
 }

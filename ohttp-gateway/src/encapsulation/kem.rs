@@ -1,0 +1,208 @@
+//! The two KEMs, receiver's side: DHKEM(X25519, HKDF-SHA256) of RFC 9180 and X-Wing
+//! (draft-connolly-cfrg-xwing-kem, as draft-ietf-hpke-pq uses it).
+//!
+//! What depends on the key alone is computed once, when it is derived: its public key, and for X-Wing the
+//! expanded ML-KEM key. The generic libraries do that again for every request, and it is most of their
+//! cost (docs/performance.md).
+
+use aws_lc_rs::agreement::{self, UnparsedPublicKey, X25519};
+use aws_lc_rs::digest::{Context, SHA3_256};
+use aws_lc_rs::hkdf;
+use ml_kem::kem::{Decapsulate, KeyExport};
+use ml_kem::{FromSeed, MlKem768};
+use shake::Shake256;
+use shake::digest::{ExtendableOutput, Update, XofReader};
+use zeroize::Zeroizing;
+
+use super::{KeyError, Unopenable};
+
+const X25519_LEN: usize = 32;
+/// An ML-KEM-768 ciphertext (FIPS 203, table 3).
+const ML_KEM_CIPHERTEXT: usize = 1088;
+const ML_KEM_PUBLIC: usize = 1184;
+/// RFC 9180 §4.
+const VERSION: &[u8] = b"HPKE-v1";
+/// draft-connolly-cfrg-xwing-kem §5.3.
+const X_WING_LABEL: &[u8] = br"\.//^\";
+
+/// A key encapsulation mechanism, most wanted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kem {
+    /// X25519 and ML-KEM-768 together: a recording of today stays closed to a quantum computer.
+    XWing,
+    X25519,
+}
+
+impl Kem {
+    /// In the registry of HPKE KEM identifiers.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::XWing => 0x647a,
+            Self::X25519 => 0x0020,
+        }
+    }
+
+    #[must_use]
+    pub const fn from_id(id: u16) -> Option<Self> {
+        match id {
+            0x647a => Some(Self::XWing),
+            0x0020 => Some(Self::X25519),
+            _ => None,
+        }
+    }
+
+    /// Nenc, in bytes.
+    #[must_use]
+    pub const fn enc_len(self) -> usize {
+        match self {
+            Self::XWing => ML_KEM_CIPHERTEXT + X25519_LEN,
+            Self::X25519 => X25519_LEN,
+        }
+    }
+}
+
+/// Nsecret of both.
+pub(super) type SharedSecret = Zeroizing<[u8; 32]>;
+
+pub(super) struct PrivateKey {
+    x25519: agreement::PrivateKey,
+    x25519_public: [u8; X25519_LEN],
+    ml_kem: Option<Box<ml_kem::ml_kem_768::DecapsulationKey>>,
+}
+
+impl PrivateKey {
+    /// `DeriveKeyPair(ikm)`: RFC 9180 §7.1.3, draft-ietf-hpke-pq §4.
+    pub(super) fn derive(kem: Kem, ikm: &[u8]) -> Result<Self, KeyError> {
+        match kem {
+            Kem::X25519 => {
+                let prk = labeled_extract("dkp_prk", ikm);
+                Self::x25519(&*labeled_expand(&prk, "sk", &[]).map_err(|_| KeyError)?)
+            }
+            Kem::XWing => {
+                let label = b"DeriveKeyPair";
+                let mut xof = Shake256::default();
+                for part in [ikm, VERSION, &suite_id(kem), &[0, 13], label, &[0, 32]] {
+                    xof.update(part);
+                }
+                let mut seed = Zeroizing::new([0; 32]);
+                xof.finalize_xof().read(&mut *seed);
+                Self::x_wing(&seed)
+            }
+        }
+    }
+
+    pub(super) fn x25519(private: &[u8; X25519_LEN]) -> Result<Self, KeyError> {
+        let x25519 =
+            agreement::PrivateKey::from_private_key(&X25519, private).map_err(|_| KeyError)?;
+        let public = x25519.compute_public_key().map_err(|_| KeyError)?;
+        let x25519_public = public.as_ref().try_into().map_err(|_| KeyError)?;
+        Ok(Self {
+            x25519,
+            x25519_public,
+            ml_kem: None,
+        })
+    }
+
+    /// `expandDecapsulationKey` (draft-connolly-cfrg-xwing-kem §5.2).
+    fn x_wing(seed: &[u8; 32]) -> Result<Self, KeyError> {
+        let mut xof = Shake256::default();
+        xof.update(seed);
+        let mut reader = xof.finalize_xof();
+        let mut ml_kem_seed = Zeroizing::new([0; 64]);
+        let mut x25519 = Zeroizing::new([0; X25519_LEN]);
+        reader.read(&mut *ml_kem_seed);
+        reader.read(&mut *x25519);
+        let (ml_kem, _) = MlKem768::from_seed(&(*ml_kem_seed).into());
+        Ok(Self {
+            ml_kem: Some(Box::new(ml_kem)),
+            ..Self::x25519(&x25519)?
+        })
+    }
+
+    /// Npk bytes.
+    pub(super) fn public(&self) -> Vec<u8> {
+        let mut public = Vec::with_capacity(ML_KEM_PUBLIC + X25519_LEN);
+        if let Some(ml_kem) = &self.ml_kem {
+            public.extend_from_slice(&ml_kem.encapsulation_key().to_bytes());
+        }
+        public.extend_from_slice(&self.x25519_public);
+        public
+    }
+
+    /// `Decap(enc, skR)`.
+    pub(super) fn decapsulate(&self, enc: &[u8]) -> Result<SharedSecret, Unopenable> {
+        match &self.ml_kem {
+            None => self.decapsulate_dhkem(enc),
+            Some(ml_kem) => self.decapsulate_x_wing(ml_kem, enc),
+        }
+    }
+
+    /// RFC 9180 §4.1.
+    fn decapsulate_dhkem(&self, enc: &[u8]) -> Result<SharedSecret, Unopenable> {
+        let dh = self.diffie_hellman(enc)?;
+        let prk = labeled_extract("eae_prk", &*dh);
+        labeled_expand(&prk, "shared_secret", &[enc, &self.x25519_public])
+    }
+
+    /// draft-connolly-cfrg-xwing-kem §5.5.
+    fn decapsulate_x_wing(
+        &self,
+        ml_kem: &ml_kem::ml_kem_768::DecapsulationKey,
+        enc: &[u8],
+    ) -> Result<SharedSecret, Unopenable> {
+        let (ct_m, ct_x) = enc
+            .split_at_checked(ML_KEM_CIPHERTEXT)
+            .ok_or(Unopenable::Truncated)?;
+        let ct_m = ct_m.try_into().map_err(|_| Unopenable::Truncated)?;
+        let mut ss_m = Zeroizing::new([0; 32]);
+        ss_m.copy_from_slice(&ml_kem.decapsulate(ct_m));
+        let ss_x = self.diffie_hellman(ct_x)?;
+        let mut combiner = Context::new(&SHA3_256);
+        for part in [&*ss_m, &*ss_x, ct_x, &self.x25519_public, X_WING_LABEL] {
+            combiner.update(part);
+        }
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(combiner.finish().as_ref());
+        Ok(secret)
+    }
+
+    /// Fails for a point of small order, as RFC 9180 §7.1.4 demands.
+    fn diffie_hellman(&self, public: &[u8]) -> Result<SharedSecret, Unopenable> {
+        let public = UnparsedPublicKey::new(&X25519, public);
+        agreement::agree(&self.x25519, public, Unopenable::Key, |shared| {
+            shared
+                .try_into()
+                .map(Zeroizing::new)
+                .map_err(|_| Unopenable::Key)
+        })
+    }
+}
+
+fn suite_id(kem: Kem) -> [u8; 5] {
+    let [high, low] = kem.id().to_be_bytes();
+    [b'K', b'E', b'M', high, low]
+}
+
+/// RFC 9180 §4, for DHKEM(X25519) with an empty salt.
+fn labeled_extract(label: &str, ikm: &[u8]) -> hkdf::Prk {
+    let labeled = Zeroizing::new([VERSION, &suite_id(Kem::X25519), label.as_bytes(), ikm].concat());
+    hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&labeled)
+}
+
+fn labeled_expand(
+    prk: &hkdf::Prk,
+    label: &str,
+    info: &[&[u8]],
+) -> Result<SharedSecret, Unopenable> {
+    let length = [0, 32];
+    let suite = suite_id(Kem::X25519);
+    let mut labeled = vec![&length[..], VERSION, &suite, label.as_bytes()];
+    labeled.extend_from_slice(info);
+    let mut secret = Zeroizing::new([0; 32]);
+    prk.expand(&labeled, hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut *secret))
+        .map_err(|_| Unopenable::Key)?;
+    Ok(secret)
+}

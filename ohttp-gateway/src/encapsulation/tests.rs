@@ -1,0 +1,144 @@
+//! Against the RFC's own example, and against another implementation in both directions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use ohttp::hpke::{Aead as OtherAead, Kdf, Kem as OtherKem};
+use ohttp::{ClientRequest, KeyConfig, Server, SymmetricSuite};
+use proptest::prelude::*;
+
+use super::*;
+
+/// RFC 9458 Appendix A.
+mod example {
+    pub(super) const PRIVATE: &str =
+        "3c168975674b2fa8e465970b79c8dcf09f1c741626480bd4c6162fc5b6a98e1a";
+    pub(super) const CONFIG: &str = "01002031e1f05a740102115220e9af918f738674aec95f54db6e04eb705aae8e79815500080001000100010003";
+    pub(super) const REQUEST: &str = "00034745540568747470730b6578616d706c652e636f6d012f";
+    pub(super) const ENCAPSULATED_REQUEST: &str = "010020000100014b28f881333e7c164ffc499ad9796f877f4e1051ee6d31bad19dec96c208b4726374e469135906992e1268c594d2a10c695d858c40a026e7965e7d86b83dd440b2c0185204b4d63525";
+    pub(super) const SECRET: &str = "62d87a6ba569ee81014c2641f52bea36";
+    pub(super) const RESPONSE_NONCE: &str = "c789e7151fcba46158ca84b04464910d";
+    pub(super) const RESPONSE: &str = "0140c8";
+    pub(super) const ENCAPSULATED_RESPONSE: &str =
+        "c789e7151fcba46158ca84b04464910d86f9013e404feea014e7be4a441f234f857fbd";
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_example_of_rfc_9458_is_opened_and_answered_to_the_byte() {
+    let private = hex(example::PRIVATE).try_into().unwrap();
+    let key = Key::new(1, Kem::X25519, PrivateKey::x25519(&private).unwrap()).unwrap();
+    assert_eq!(key.config(), hex(example::CONFIG));
+    let opened = key.open(&hex(example::ENCAPSULATED_REQUEST)).unwrap();
+    assert_eq!(opened.request, hex(example::REQUEST));
+    assert_eq!(*opened.response.secret, hex(example::SECRET));
+    let sealed = opened
+        .response
+        .seal_with(hex(example::RESPONSE_NONCE), &hex(example::RESPONSE));
+    assert_eq!(sealed.unwrap(), hex(example::ENCAPSULATED_RESPONSE));
+}
+
+const SUITES: [SymmetricSuite; 2] = [
+    SymmetricSuite::new(Kdf::HkdfSha256, OtherAead::Aes128Gcm),
+    SymmetricSuite::new(Kdf::HkdfSha256, OtherAead::ChaCha20Poly1305),
+];
+
+fn other(id: u8, kem: Kem, suites: &[SymmetricSuite], seed: &[u8]) -> KeyConfig {
+    let kem = match kem {
+        Kem::XWing => OtherKem::XWing,
+        Kem::X25519 => OtherKem::X25519Sha256,
+    };
+    KeyConfig::derive(id, kem, suites.to_vec(), seed).unwrap()
+}
+
+fn kems() -> impl Strategy<Value = Kem> {
+    prop_oneof![Just(Kem::XWing), Just(Kem::X25519)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_seed_gives_the_configuration_that_another_implementation_derives(
+        id: u8, kem in kems(), seed: [u8; 32],
+    ) {
+        let ours = Key::derive(id, kem, &seed).unwrap();
+        prop_assert_eq!(ours.config(), other(id, kem, &SUITES, &seed).encode().unwrap());
+    }
+
+    #[test]
+    fn a_request_opens_to_the_same_here_and_there_and_its_client_reads_our_response(
+        id: u8,
+        kem in kems(),
+        suite in 0usize..2,
+        seed: [u8; 32],
+        request in proptest::collection::vec(any::<u8>(), 1..300),
+        response in proptest::collection::vec(any::<u8>(), 1..300),
+    ) {
+        let config = other(id, kem, &SUITES[suite..=suite], &seed);
+        let client = ClientRequest::from_encoded_config(&config.encode().unwrap()).unwrap();
+        let (encapsulated, answer) = client.encapsulate(&request).unwrap();
+        let there = Server::new(config).unwrap().decapsulate(&encapsulated).unwrap().0;
+        let opened = Key::derive(id, kem, &seed).unwrap().open(&encapsulated).unwrap();
+        prop_assert_eq!(&opened.request, &request);
+        prop_assert_eq!(there, request);
+        let sealed = opened.response.seal(&response).unwrap();
+        prop_assert_eq!(answer.decapsulate(&sealed).unwrap(), response);
+    }
+
+    #[test]
+    fn a_changed_or_shortened_request_is_not_opened(
+        kem in kems(), at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index,
+    ) {
+        let key = Key::derive(7, kem, &[5; 32]).unwrap();
+        let client = ClientRequest::from_encoded_config(key.config()).unwrap();
+        let (encapsulated, _) = client.encapsulate(b"request").unwrap();
+        let mut changed = encapsulated.clone();
+        changed[at.index(encapsulated.len())] ^= 1 << bit;
+        prop_assert!(key.open(&changed).is_err());
+        prop_assert!(key.open(&encapsulated[..cut.index(encapsulated.len())]).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        kem in kems(),
+        aead in 0u8..5,
+        whole_header: bool,
+        rest in proptest::collection::vec(any::<u8>(), 0..1400),
+    ) {
+        let key = Key::derive(7, kem, &[5; 32]).unwrap();
+        let mut bytes = Vec::new();
+        if whole_header {
+            bytes.push(7);
+            bytes.extend(kem.id().to_be_bytes());
+            bytes.extend([0, 1, 0, aead]);
+        }
+        bytes.extend(rest);
+        prop_assert!(key.open(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_point_of_small_order_is_refused() {
+    for kem in [Kem::X25519, Kem::XWing] {
+        let key = Key::derive(7, kem, &[5; 32]).unwrap();
+        let header = key.header(Aead::Aes128Gcm);
+        let request = [&header[..], &vec![0; kem.enc_len() + 100]].concat();
+        assert_eq!(key.open(&request).err(), Some(Unopenable::Key));
+    }
+}
+
+#[test]
+fn a_short_seed_is_refused() {
+    assert_eq!(Key::derive(1, Kem::X25519, &[0; 31]).err(), Some(KeyError));
+}
+
+#[test]
+fn a_key_says_nothing_of_itself_in_debug_output_but_its_id_and_kem() {
+    let key = Key::derive(1, Kem::XWing, &[1; 32]).unwrap();
+    assert_eq!(format!("{key:?}"), "Key { id: 1, kem: XWing, .. }");
+}

@@ -1,0 +1,353 @@
+//! The key pairs of the gateway: which there are, when they change, and the opening of requests with them.
+//!
+//! Keys come in generations, one key for each KEM, and change on schedule or by command without a restart
+//! ([`calendar`]); their seeds are in files ([`files`]), which are the truth: every node that shares the
+//! directory reads them again from time to time.
+
+mod calendar;
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::GatewayError;
+use crate::config::{KeySettings, ReplaySettings};
+use crate::encapsulation::{HEADER_LEN, Kem, Key, Opened, Unopenable};
+use crate::problems::Refusal;
+use crate::replay::ReplayCache;
+use calendar::{Calendar, Phase};
+use files::Generation;
+
+/// A key id has one byte, and none is used again while an older key with it may be in a cache.
+const MAX_GENERATIONS: usize = 16;
+
+pub(crate) struct KeyRing {
+    directory: PathBuf,
+    kems: Vec<Kem>,
+    calendar: Calendar,
+    replay: ReplaySettings,
+    /// Newest generation first, its most wanted key first.
+    keys: RwLock<Arc<Vec<Arc<RingKey>>>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+struct RingKey {
+    key: Key,
+    published_unix_ms: u64,
+    /// When the generation after it is published, if there is one.
+    next_unix_ms: Option<u64>,
+    replay: Arc<ReplayCache>,
+}
+
+/// `application/ohttp-keys`, and for how long it may be kept.
+pub(crate) struct Published {
+    pub(crate) configs: Bytes,
+    pub(crate) max_age_seconds: u64,
+}
+
+/// Why the operator's command was not carried out; the text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    #[error("a rotation is already under way")]
+    UnderWay,
+    #[error("too many generations of keys are still accepted")]
+    TooMany,
+    #[error("the key files cannot be written or read")]
+    Files(#[source] GatewayError),
+}
+
+impl RotationError {
+    pub(crate) fn into_text(self) -> &'static str {
+        match self {
+            Self::UnderWay => "a rotation is already under way: see `keys`",
+            Self::TooMany => "too many generations of keys are still accepted: see `keys`",
+            Self::Files(_) => "the key files cannot be written or read; the keys are as before",
+        }
+    }
+}
+
+impl From<GatewayError> for RotationError {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::TooManyKeys => Self::TooMany,
+            error => Self::Files(error),
+        }
+    }
+}
+
+impl KeyRing {
+    /// Reads the generations that are there, and makes the first one if there is none.
+    pub(crate) fn load(
+        settings: &KeySettings,
+        replay: &ReplaySettings,
+        now_unix_ms: u64,
+    ) -> Result<Self, GatewayError> {
+        let distinct: BTreeSet<_> = settings.kems.iter().collect();
+        if settings.kems.is_empty() || distinct.len() < settings.kems.len() {
+            return Err(GatewayError::Kems);
+        }
+        let lives = settings
+            .max_age_seconds
+            .saturating_mul(2)
+            .saturating_add(settings.overlap_seconds);
+        if settings.rotation_seconds > 0 && settings.rotation_seconds < lives {
+            return Err(GatewayError::Rotation);
+        }
+        files::prepare(&settings.directory)?;
+        let ring = Self {
+            directory: settings.directory.clone(),
+            kems: distinct.into_iter().copied().collect(),
+            calendar: Calendar::new(settings),
+            replay: replay.clone(),
+            keys: RwLock::default(),
+            changing: Mutex::default(),
+        };
+        ring.advance(now_unix_ms)?;
+        Ok(ring)
+    }
+
+    /// Reads the files again, makes the generation that is due, and drops those whose time is over.
+    pub(crate) fn advance(&self, now_unix_ms: u64) -> Result<(), GatewayError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = self.read()?;
+        let due = match generations.last() {
+            None => Some(now_unix_ms),
+            Some(newest) => self.calendar.due(newest.published_unix_ms, now_unix_ms),
+        };
+        if let Some(published) = due {
+            generations.push(self.create(&generations, published)?);
+            tracing::info!("a new generation of keys is made");
+        }
+        let times = times(&generations);
+        let mut kept = Vec::new();
+        for (index, generation) in generations.into_iter().enumerate() {
+            let next = times.get(index + 1).copied();
+            let published = generation.published_unix_ms;
+            if self.calendar.phase(published, next, now_unix_ms) == Phase::Dropped {
+                files::remove(&self.directory, &generation)?;
+                tracing::info!("a generation of keys is dropped");
+            } else {
+                kept.push(generation);
+            }
+        }
+        self.install(&kept)
+    }
+
+    /// Makes the next generation now: accepted at once, and shown as soon as no cache holds a list
+    /// without it. Says so in words.
+    ///
+    /// # Errors
+    /// [`RotationError`]; the keys are as before.
+    pub(crate) fn rotate(&self, now_unix_ms: u64) -> Result<String, RotationError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = self.read()?;
+        if generations
+            .last()
+            .is_some_and(|newest| newest.published_unix_ms > now_unix_ms)
+        {
+            return Err(RotationError::UnderWay);
+        }
+        let published = self.calendar.publication_of_new(now_unix_ms);
+        generations.push(self.create(&generations, published)?);
+        self.install(&generations)?;
+        tracing::info!("a new generation of keys is made, as commanded");
+        Ok(self.describe(now_unix_ms))
+    }
+
+    /// After a key became known to somebody: shows a new generation at once and drops all others.
+    /// Clients that have one of those in a cache fetch again.
+    ///
+    /// # Errors
+    /// [`RotationError`]; the keys are as before.
+    pub(crate) fn replace(&self, now_unix_ms: u64) -> Result<String, RotationError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.read()?;
+        let new = self.create_id_after(&old, now_unix_ms)?;
+        for generation in &old {
+            files::remove(&self.directory, generation)?;
+        }
+        self.install(&[new])?;
+        tracing::warn!("all keys are replaced, as commanded");
+        Ok(self.describe(now_unix_ms))
+    }
+
+    /// The keys and their phases, for the operator.
+    pub(crate) fn describe(&self, now_unix_ms: u64) -> String {
+        let mut lines = String::new();
+        for entry in self.keys().iter() {
+            let phase = match self.phase(entry, now_unix_ms) {
+                Phase::Waiting { published } => {
+                    format!("accepted, published from {}", date(published))
+                }
+                Phase::Published { retired: None } => "published".to_owned(),
+                Phase::Published { retired: Some(end) } => {
+                    format!("published until {}", date(end))
+                }
+                Phase::Retired { dropped } => format!("accepted until {}", date(dropped)),
+                Phase::Dropped => "about to be dropped".to_owned(),
+            };
+            let kem = match entry.key.kem() {
+                Kem::XWing => "x-wing",
+                Kem::X25519 => "x25519",
+            };
+            let _ = writeln!(lines, "{:3} {kem:7} {phase}", entry.key.id());
+        }
+        lines
+    }
+
+    /// `application/ohttp-keys` (RFC 9458 §3.2): configurations, each with a two-byte length, in the order
+    /// of preference. The same bytes for everybody.
+    pub(crate) fn published(&self, now_unix_ms: u64) -> Published {
+        let keys = self.keys();
+        let mut configs = Vec::new();
+        for entry in keys.iter() {
+            if let Phase::Published { .. } = self.phase(entry, now_unix_ms) {
+                let config = entry.key.config();
+                let length = u16::try_from(config.len()).unwrap_or(u16::MAX);
+                configs.extend_from_slice(&length.to_be_bytes());
+                configs.extend_from_slice(config);
+            }
+        }
+        let mut times: Vec<_> = keys.iter().map(|entry| entry.published_unix_ms).collect();
+        times.dedup();
+        Published {
+            configs: configs.into(),
+            max_age_seconds: self.calendar.max_age_seconds(&times, now_unix_ms),
+        }
+    }
+
+    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds.
+    pub(crate) fn decapsulate(
+        &self,
+        encapsulated: &[u8],
+        now_unix_ms: u64,
+    ) -> Result<Opened, Refusal> {
+        let id = match encapsulated.first() {
+            Some(id) if encapsulated.len() >= HEADER_LEN => id,
+            _ => return Err(Refusal::Truncated),
+        };
+        let keys = self.keys();
+        let entry = keys
+            .iter()
+            .find(|entry| entry.key.id() == *id)
+            .ok_or(Refusal::Key)?;
+        let opened = entry.key.open(encapsulated)?;
+        let enc = entry.key.enc(encapsulated)?;
+        entry
+            .replay
+            .remember(enc, now_unix_ms)
+            .map_err(|_| Refusal::Replayed)?;
+        Ok(opened)
+    }
+
+    fn keys(&self) -> Arc<Vec<Arc<RingKey>>> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn phase(&self, entry: &RingKey, now_unix_ms: u64) -> Phase {
+        self.calendar
+            .phase(entry.published_unix_ms, entry.next_unix_ms, now_unix_ms)
+    }
+
+    /// A directory that was emptied under a running gateway is a mistake, not a rotation.
+    fn read(&self) -> Result<Vec<Generation>, GatewayError> {
+        let generations = files::read_all(&self.directory)?;
+        if generations.is_empty() && !self.keys().is_empty() {
+            return Err(GatewayError::NoKey);
+        }
+        Ok(generations)
+    }
+
+    fn create(
+        &self,
+        generations: &[Generation],
+        published_unix_ms: u64,
+    ) -> Result<Generation, GatewayError> {
+        if generations.len() >= MAX_GENERATIONS {
+            return Err(GatewayError::TooManyKeys);
+        }
+        self.create_id_after(generations, published_unix_ms)
+    }
+
+    /// Ids go round: the one after the last, and none that is in use.
+    fn create_id_after(
+        &self,
+        generations: &[Generation],
+        published_unix_ms: u64,
+    ) -> Result<Generation, GatewayError> {
+        let used: BTreeSet<u8> = generations
+            .iter()
+            .flat_map(|generation| generation.keys.iter().map(|key| key.id))
+            .collect();
+        let newest = generations.last().and_then(|newest| newest.keys.last());
+        let mut id = newest.map_or(0, |key| key.id);
+        let mut keys = Vec::new();
+        for kem in &self.kems {
+            id = id.wrapping_add(1);
+            while used.contains(&id) {
+                id = id.wrapping_add(1);
+            }
+            keys.push((id, *kem));
+        }
+        files::create(&self.directory, &keys, published_unix_ms)
+    }
+
+    /// From now on requests are opened with `generations`, oldest first. Keys that stay keep their replay
+    /// caches.
+    fn install(&self, generations: &[Generation]) -> Result<(), GatewayError> {
+        let current = self.keys();
+        let times = times(generations);
+        let mut keys = Vec::new();
+        for (index, generation) in generations.iter().enumerate().rev() {
+            for seeded in &generation.keys {
+                let key = Key::derive(seeded.id, seeded.kem, &seeded.seed)
+                    .map_err(|_| GatewayError::Key)?;
+                let before = current
+                    .iter()
+                    .find(|entry| entry.key.config() == key.config());
+                keys.push(Arc::new(RingKey {
+                    published_unix_ms: generation.published_unix_ms,
+                    next_unix_ms: times.get(index + 1).copied(),
+                    replay: before.map_or_else(
+                        || Arc::new(ReplayCache::new(&self.replay)),
+                        |entry| Arc::clone(&entry.replay),
+                    ),
+                    key,
+                }));
+            }
+        }
+        metrics::gauge!("ohttp_gateway_keys").set(keys.len() as f64);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+}
+
+fn times(generations: &[Generation]) -> Vec<u64> {
+    generations
+        .iter()
+        .map(|generation| generation.published_unix_ms)
+        .collect()
+}
+
+fn date(unix_ms: u64) -> String {
+    // Later dates have no such form.
+    let seconds = (unix_ms / 1000).min(253_402_300_799);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+impl From<Unopenable> for Refusal {
+    fn from(error: Unopenable) -> Self {
+        match error {
+            Unopenable::Truncated => Self::Truncated,
+            Unopenable::Key => Self::Key,
+        }
+    }
+}
