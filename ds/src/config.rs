@@ -8,9 +8,7 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
-use crate::limits::{
-    LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, LoadLimits, QueueLimits, RequestLimits,
-};
+use crate::limits::{LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, LoadLimits, QueueLimits, RequestLimits};
 use crate::tokens::AllowanceLimits;
 
 use crate::store::postgres::PostgresSettings;
@@ -215,6 +213,7 @@ impl LimitSettings {
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
             max_connections: self.max_connections,
+            ..ListenerLimits::default()
         }
     }
 
