@@ -7,12 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::tls::TlsSettings;
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_forward_seconds")]
     pub forward_seconds: u64,

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::tls::TlsSettings;
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
     pub data_directory: PathBuf,
     pub key_directory: PathBuf,
     pub tokens_per_account_per_day: NonZeroU32,

@@ -57,8 +57,10 @@ pub mod token_request;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
+use service::tls::{ServerTls, TlsError};
 
 use accounts::{AccountHasher, AccountSettingsError, AccountVerifier};
 pub use config::{AccountSettings, Config, ReportingSettings};
@@ -90,6 +92,8 @@ pub enum IssuerError {
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
     KeyMirror(#[from] key_mirror::KeyMirrorError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
@@ -99,7 +103,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     if config.request_uri.parse::<::http::Uri>().is_err() {
         return Err(IssuerError::RequestUri);
     }
-    let clock = process.clock;
+    let clock = Arc::clone(&process.clock);
     let accounts = AccountVerifier::new(&config.accounts)?;
     // The database comes first: its lock keeps a second process from making keys of its own.
     let store = Arc::new(RocksStore::open(&config.data_directory)?);
@@ -140,10 +144,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
         None => router,
     };
+    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
     let listener = service::http::bind(config.listen).await?;
     let forgetting = tokio::spawn(forget_past_days(issuer, reporting));
     process.readiness.ready();
-    service::http::serve(listener, router, config.limits, process.shutdown).await;
+    Server::new(listener, config.limits)
+        .with_tls(tls)
+        .serve(router, process.shutdown)
+        .await;
     forgetting.abort();
     Ok(())
 }
