@@ -23,7 +23,7 @@ help:
 	@echo 'make test    set-up, build and every test'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
-	@echo 'make bench   what a message, a commit and a redemption cost'
+	@echo 'make bench   what relay and gateway, a message, a commit and a redemption cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
 	@echo 'make soak    long random histories of groups'
@@ -48,8 +48,9 @@ ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
 endif
 
-bench: setup
-	$(CARGO) bench --workspace --bench delivery --bench redemption --bench aead
+# The programs first: one of them runs relay and gateway.
+bench: build
+	$(CARGO) bench --workspace --bench oblivious --bench delivery --bench redemption --bench aead
 
 lint: setup
 	$(CARGO) fmt --all --check
