@@ -8,8 +8,9 @@ mod support_process;
 use std::time::Duration;
 
 use support::{encapsulated, stub_gateway};
-use support_process::start;
-use tokio::io::AsyncWriteExt;
+use support_process::{start, start_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 #[tokio::test]
@@ -50,16 +51,40 @@ async fn a_request_that_waits_too_long_is_told_to_retry_within_the_drain_time() 
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_is_cut_at_the_drain_deadline() {
+async fn a_client_that_never_finishes_its_request_is_let_go_within_the_drain_time() {
     let stub = stub_gateway(Duration::ZERO, || encapsulated("never")).await;
-    let process = start(&stub.served.url("/"), 1).await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", process.port))
+    let process = start(&stub.served.url("/"), 2).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", process.port))
         .await
         .unwrap();
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
                 content-length: 10\r\n\r\nhalf";
     stream.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
+    process.signal("TERM").await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert_eq!(process.ended().await.0, Some(0));
+    assert!(stub.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut_at_the_drain_deadline() {
+    let stub = stub_gateway(Duration::ZERO, || encapsulated(vec![0; 64 << 20])).await;
+    let settings = format!(
+        "gateway = '{}'\nmax_response_bytes = 100000000",
+        stub.served.url("/")
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let process = start_with(directory, &settings, "drain_seconds = 1", "").await;
+    let mut stream = TcpStream::connect(("127.0.0.1", process.port))
+        .await
+        .unwrap();
+    let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
+                   content-length: 4\r\n\r\nbody";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
     process.signal("TERM").await;
     assert_eq!(process.ended().await.0, Some(1));
 }
