@@ -24,7 +24,7 @@ help:
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what a message, a commit, a token at issuance and redemption,'
-	@echo '             and a request through the gateway cost'
+	@echo '             and a request through relay and gateway cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
 	@echo 'make soak    long random histories of groups'
@@ -49,8 +49,9 @@ ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
 endif
 
-bench: setup
-	$(CARGO) bench --workspace --bench delivery --bench redemption --bench aead --bench issuance --bench gateway
+# The programs first: one of them runs relay and gateway.
+bench: build
+	$(CARGO) bench --workspace --bench oblivious --bench gateway --bench delivery --bench issuance --bench redemption --bench aead
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -213,6 +213,7 @@ impl LimitSettings {
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
             max_connections: self.max_connections,
+            ..ListenerLimits::default()
         }
     }
 

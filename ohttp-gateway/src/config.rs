@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::tls::TlsSettings;
 
 use crate::encapsulation::Kem;
 
@@ -15,6 +16,8 @@ use crate::encapsulation::Kem;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
     pub gateway_secret_file: PathBuf,
     #[serde(default = "default_forward_seconds")]
     pub forward_seconds: u64,

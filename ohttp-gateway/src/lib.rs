@@ -43,9 +43,10 @@ use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::gateway_auth::GatewaySecret;
-use service::http::RequestBody;
+use service::http::{RequestBody, Server};
 use service::secret_file::SecretFileError;
 use service::start::Process;
+use service::tls::{ServerTls, TlsError};
 use service::{Problem, SharedClock, Shutdown};
 
 use binary_http::{InnerRequest, InnerResponse};
@@ -91,6 +92,8 @@ pub enum GatewayError {
     Client,
     #[error(transparent)]
     Secret(#[from] SecretFileError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
@@ -234,13 +237,17 @@ impl Gateway {
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
+    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
     gateway.offer(&process.commands);
     let router = gateway.router();
     tokio::spawn(gateway.keep_keys(process.shutdown.clone()));
     let listener = service::http::bind(config.listen).await?;
     process.readiness.ready();
-    service::http::serve(listener, router, config.limits, process.shutdown).await;
+    Server::new(listener, config.limits)
+        .with_tls(tls)
+        .serve(router, process.shutdown)
+        .await;
     Ok(())
 }
 

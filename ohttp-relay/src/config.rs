@@ -5,30 +5,82 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::tls::{ClientTlsSettings, TlsSettings};
+
+use crate::RelayError;
+use crate::padding::Padding;
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
-    /// The gateway's base URL.
-    pub gateway: String,
-    /// Where the gateway knows its relays by a secret: the file with ours.
+    /// The same as an entry of `gateways` for the path `/`, with `relay_secret_file`.
+    #[serde(default)]
+    pub gateway: Option<String>,
     #[serde(default)]
     pub relay_secret_file: Option<PathBuf>,
-    #[serde(default = "default_forward_seconds")]
-    pub forward_seconds: u64,
+    #[serde(default)]
+    pub gateways: Vec<GatewaySettings>,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
+    #[serde(default)]
+    pub require_padding: Option<Padding>,
     #[serde(default = "default_connect_seconds")]
     pub connect_seconds: u64,
+    #[serde(default = "default_forward_seconds")]
+    pub forward_seconds: u64,
+    #[serde(default = "default_answer_seconds")]
+    pub answer_seconds: u64,
+    #[serde(default = "default_stream_idle_seconds")]
+    pub stream_idle_seconds: u64,
+    #[serde(default = "default_stream_seconds")]
+    pub stream_seconds: u64,
     #[serde(default = "default_max_response_bytes")]
-    pub max_response_bytes: usize,
+    pub max_response_bytes: u64,
     #[serde(default = "default_idle_connections")]
     pub idle_connections: usize,
+    #[serde(default = "default_http2_connections")]
+    pub http2_connections: usize,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub address_limits: AddressLimitSettings,
+}
+
+/// A gateway, and the path of this relay that leads to it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewaySettings {
+    pub path: String,
+    pub url: String,
+    /// Absent: `ohttp-keys` beside `url`.
+    #[serde(default)]
+    pub keys_url: Option<String>,
+    #[serde(default)]
+    pub http: HttpVersion,
+    /// Where the gateway knows its relays by a secret: the file with ours.
+    #[serde(default)]
+    pub relay_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub tls: ClientTlsSettings,
+}
+
+/// The version of HTTP that is spoken to a gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum HttpVersion {
+    /// HTTP/2 where the gateway's TLS chooses it, else HTTP/1.1.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "1.1")]
+    Http1,
+    #[serde(rename = "2")]
+    Http2,
 }
 
 impl ServiceConfig for Config {
@@ -42,17 +94,68 @@ impl Config {
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.service.drain_seconds) / 2
     }
+
+    /// Every gateway, each at a path of its own.
+    pub(crate) fn gateways(&self) -> Result<Vec<GatewaySettings>, RelayError> {
+        let first = self.gateway.as_ref().map(|url| GatewaySettings {
+            path: "/".to_owned(),
+            url: url.clone(),
+            keys_url: None,
+            http: HttpVersion::default(),
+            relay_secret_file: self.relay_secret_file.clone(),
+            tls: ClientTlsSettings::default(),
+        });
+        if first.is_none() && self.relay_secret_file.is_some() {
+            return Err(RelayError::SecretOfNoGateway);
+        }
+        let gateways: Vec<_> = first
+            .into_iter()
+            .chain(self.gateways.iter().cloned())
+            .collect();
+        let mut paths: Vec<_> = gateways.iter().map(|gateway| &gateway.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        if paths.len() != gateways.len() || !gateways.iter().all(|gateway| is_path(&gateway.path)) {
+            return Err(RelayError::Paths);
+        }
+        if gateways.is_empty() {
+            return Err(RelayError::NoGateway);
+        }
+        Ok(gateways)
+    }
 }
 
-fn default_forward_seconds() -> u64 {
-    75
+/// `/`, or `/name` with letters, digits, `-` and `_`, which no route of ours begins with.
+fn is_path(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|name| {
+        name != "ohttp-keys"
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    })
 }
 
 fn default_connect_seconds() -> u64 {
     5
 }
 
-fn default_max_response_bytes() -> usize {
+fn default_forward_seconds() -> u64 {
+    75
+}
+
+fn default_answer_seconds() -> u64 {
+    30
+}
+
+fn default_stream_idle_seconds() -> u64 {
+    90
+}
+
+fn default_stream_seconds() -> u64 {
+    3600
+}
+
+fn default_max_response_bytes() -> u64 {
     4 * 1024 * 1024 + 128 * 1024
 }
 
@@ -60,22 +163,86 @@ fn default_idle_connections() -> usize {
     64
 }
 
+fn default_http2_connections() -> usize {
+    4
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    const LEAST: &str = "listen = '127.0.0.1:1'\ngateway = 'http://127.0.0.1:2/'\n\
+                         [service]\nadmin_listen = '127.0.0.1:3'";
+
+    fn parse(text: &str) -> Config {
+        service::config::parse(text).unwrap()
+    }
+
     #[test]
-    fn the_sample_file_is_valid() {
-        let config: Config = service::config::parse(include_str!("../sample.toml")).unwrap();
-        assert_eq!(config.forward_seconds, default_forward_seconds());
+    fn the_sample_file_is_valid_and_shows_the_defaults() {
+        let sample = parse(include_str!("../sample.toml"));
+        let least = parse(LEAST);
+        assert_eq!(sample.connect_seconds, least.connect_seconds);
+        assert_eq!(sample.forward_seconds, least.forward_seconds);
+        assert_eq!(sample.answer_seconds, least.answer_seconds);
+        assert_eq!(sample.stream_idle_seconds, least.stream_idle_seconds);
+        assert_eq!(sample.stream_seconds, least.stream_seconds);
+        assert_eq!(sample.max_response_bytes, least.max_response_bytes);
+        assert_eq!(sample.idle_connections, least.idle_connections);
+        assert_eq!(sample.http2_connections, least.http2_connections);
+        assert_eq!(sample.address_limits, least.address_limits);
+        assert_eq!(sample.limits.max_streams, least.limits.max_streams);
+    }
+
+    #[test]
+    fn what_the_sample_file_shows_in_comments_is_valid_too() {
+        // A field or table that is not in use begins with `# ` and no capital letter.
+        let shown = |line: &str| {
+            let field = line.strip_prefix("# ").unwrap_or("");
+            let is_table = field.starts_with('[') && field.ends_with(']');
+            let is_field = field
+                .split_once(" = ")
+                .is_some_and(|(name, _)| !name.contains(' '));
+            is_table || is_field
+        };
+        let text: String = include_str!("../sample.toml")
+            .lines()
+            .map(|line| if shown(line) { &line[2..] } else { line })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let config = parse(&text);
+        assert_eq!(config.gateways().unwrap().len(), 2);
+        assert!(config.tls.is_some_and(|tls| tls.client_ca_file.is_none()));
+        assert!(config.gateways[0].tls.certificate_file.is_some());
+        assert_eq!(config.require_padding, Some(Padding::default()));
     }
 
     #[test]
     fn addresses_suffice() {
-        let text = "listen = '127.0.0.1:1'\ngateway = 'http://127.0.0.1:2/'\n\
-                    [service]\nadmin_listen = '127.0.0.1:3'";
-        assert!(service::config::parse::<Config>(text).is_ok());
+        assert_eq!(parse(LEAST).gateways().unwrap()[0].path, "/");
+    }
+
+    #[test]
+    fn each_gateway_has_a_path_of_its_own() {
+        let with = |paths: &[&str]| {
+            let mut text = LEAST.replace("gateway =", "# gateway =");
+            for path in paths {
+                text += &format!("\n[[gateways]]\npath = '{path}'\nurl = 'http://127.0.0.1:2/'");
+            }
+            parse(&text).gateways().map(|gateways| gateways.len())
+        };
+        assert_eq!(with(&["/", "/b", "/c"]).unwrap(), 3);
+        assert!(matches!(with(&[]), Err(RelayError::NoGateway)));
+        for paths in [
+            ["/b", "/b"],
+            ["/b", "c"],
+            ["/b", "/{c}"],
+            ["/b", "/c/d"],
+            ["/", "/ohttp-keys"],
+        ] {
+            assert!(matches!(with(&paths), Err(RelayError::Paths)), "{paths:?}");
+        }
     }
 
     #[test]

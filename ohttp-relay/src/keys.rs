@@ -15,14 +15,17 @@ pub(crate) const OHTTP_KEYS: &str = "application/ohttp-keys";
 pub(crate) const DEFAULT_MAX_AGE: u64 = 300;
 /// Kept for no longer than a day, whatever the gateway says.
 const LONGEST_MAX_AGE: u64 = 86_400;
+/// Kept for a minute, whatever the gateway says: one that is asked anew for each client could answer each of them
+/// with another key.
+const SHORTEST_MAX_AGE: u64 = 60;
 
-/// `max-age` of a `Cache-Control` value (RFC 9111 §5.2.2.1), bounded; 0 if it forbids caching.
+/// `max-age` of a `Cache-Control` value (RFC 9111 §5.2.2.1), bounded.
 pub(crate) fn max_age(cache_control: &str) -> u64 {
     let mut seconds = DEFAULT_MAX_AGE;
     for directive in cache_control.split(',').map(str::trim) {
         if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache")
         {
-            return 0;
+            return SHORTEST_MAX_AGE;
         }
         if let Some((name, value)) = directive.split_once('=')
             && name.trim().eq_ignore_ascii_case("max-age")
@@ -30,7 +33,7 @@ pub(crate) fn max_age(cache_control: &str) -> u64 {
             seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
         }
     }
-    seconds.min(LONGEST_MAX_AGE)
+    seconds.clamp(SHORTEST_MAX_AGE, LONGEST_MAX_AGE)
 }
 
 /// For how long nobody asks a gateway again that did not answer.
@@ -103,10 +106,16 @@ mod tests {
     #[test]
     fn max_age_is_read_and_bounded() {
         assert_eq!(max_age("public, max-age=600"), 600);
-        assert_eq!(max_age("Max-Age=\"60\""), 60);
+        assert_eq!(max_age("Max-Age=\"90\""), 90);
         assert_eq!(max_age("max-age=99999999"), LONGEST_MAX_AGE);
         assert_eq!(max_age("public"), DEFAULT_MAX_AGE);
-        assert_eq!(max_age("no-store, max-age=600"), 0);
-        assert_eq!(max_age("max-age=x"), 0);
+        for fleeting in [
+            "no-store, max-age=600",
+            "no-cache",
+            "max-age=0",
+            "max-age=x",
+        ] {
+            assert_eq!(max_age(fleeting), SHORTEST_MAX_AGE, "{fleeting}");
+        }
     }
 }

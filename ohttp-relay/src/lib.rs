@@ -1,81 +1,153 @@
 //! The RFC 9458 relay.
 //!
 //! It knows the client's address and nothing else: what it forwards is ciphertext, what it sends
-//! to the gateway is that ciphertext and a fixed set of headers, the same for everybody. It holds no
-//! key and links no code that could decrypt.
+//! to a gateway is that ciphertext and a fixed set of headers, the same for everybody. It holds no
+//! key of requests and links no code that could decrypt them.
 //!
 //! | route | does |
 //! |---|---|
-//! | `POST /` | forwards a `message/ohttp-req` to the one configured gateway |
-//! | `GET /ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
+//! | `POST /`, `POST /NAME` | forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the gateway of that path |
+//! | `GET /ohttp-keys`, `GET /NAME/ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
+//!
+//! Bodies pass through in pieces, both ways: of one exchange no more than a few windows of 256 KiB is in memory.
 
+mod answer;
 mod config;
+mod connector;
 mod keys;
+mod padding;
+mod request;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use service::http::RequestBody;
+use http::{HeaderMap, HeaderValue};
+use http_body::Body as _;
+use service::addresses::AddressLimits;
+use service::http::{Limits, Server};
 use service::start::Process;
-use service::{Problem, SharedClock, Shutdown};
+use service::tls::{Reload, ServerTls, TlsError};
+use service::{SharedClock, Shutdown};
 
-pub use config::Config;
+use answer::Answer;
+pub use config::{Config, GatewaySettings, HttpVersion};
 use keys::KeyMirror;
-use upstream::{Answer, Upstream};
+pub use padding::Padding;
+use request::{Fault, Upload};
+use upstream::Upstream;
 
 const OHTTP_REQ: &str = "message/ohttp-req";
-const OHTTP_RES: &str = "message/ohttp-res";
-
-/// RFC 9458 §5.3 and §6.5.2: the two problems of a gateway that a client can do something about.
-const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
-const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
+const OHTTP_CHUNKED_REQ: &str = "message/ohttp-chunked-req";
 
 /// Why a relay could not be made or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    #[error("`gateway` is not an http or https URL")]
+    #[error("no gateway is configured")]
+    NoGateway,
+    #[error("`relay_secret_file` stands without `gateway`: entries of `gateways` have their own")]
+    SecretOfNoGateway,
+    #[error("each gateway needs a `path` of its own, `/` or `/NAME` with letters, digits, - and _")]
+    Paths,
+    #[error("a URL of a gateway is not http or https, or has a user or a query")]
     GatewayUrl,
-    #[error("the HTTP client cannot be set up")]
-    Client,
     #[error("the relay's secret cannot be used")]
     Secret(#[from] service::secret_file::SecretFileError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
 
-struct Relay {
+/// How a request is encapsulated, and so its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Whole,
+    Chunked,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let media_type = headers.get(CONTENT_TYPE)?.as_bytes();
+        let is = |expected: &str| media_type.eq_ignore_ascii_case(expected.as_bytes());
+        if is(OHTTP_REQ) {
+            Some(Self::Whole)
+        } else {
+            is(OHTTP_CHUNKED_REQ).then_some(Self::Chunked)
+        }
+    }
+}
+
+/// A gateway and what clients get from it.
+struct Route {
     upstream: Upstream,
     keys: KeyMirror,
+    padding: Option<Padding>,
+    stream_idle: Duration,
     shutdown: Shutdown,
     grace: Duration,
+}
+
+/// A relay, ready to be served.
+pub struct Relay {
+    router: Router,
+    tls: Vec<Arc<dyn Reload>>,
+}
+
+impl Relay {
+    /// Makes the secret files that are missing.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(
+        config: &Config,
+        clock: &SharedClock,
+        shutdown: &Shutdown,
+    ) -> Result<Self, RelayError> {
+        let mut relay = Self {
+            router: service::http::router(),
+            tls: Vec::new(),
+        };
+        for settings in config.gateways()? {
+            let upstream = Upstream::new(&settings, config, shutdown.clone())?;
+            relay.tls.push(upstream.tls());
+            let route = Arc::new(Route {
+                upstream,
+                keys: KeyMirror::new(Arc::clone(clock)),
+                padding: config.require_padding.clone(),
+                stream_idle: Duration::from_secs(config.stream_idle_seconds),
+                shutdown: shutdown.clone(),
+                grace: config.grace(),
+            });
+            let base = settings.path.trim_end_matches('/');
+            let mut routes = Router::new()
+                .route(&format!("{base}/"), post(forward))
+                .route(&format!("{base}/ohttp-keys"), get(ohttp_keys));
+            if !base.is_empty() {
+                routes = routes.route(base, post(forward));
+            }
+            relay.router = relay.router.merge(routes.with_state(route));
+        }
+        Ok(relay)
+    }
 }
 
 /// The relay's routes, for any server.
 ///
 /// # Errors
-/// The configured gateway is not a URL.
+/// The configuration cannot be used.
 pub fn router(
     config: &Config,
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<Router, RelayError> {
-    let relay = Arc::new(Relay {
-        upstream: Upstream::new(config)?,
-        keys: KeyMirror::new(clock),
-        shutdown,
-        grace: config.grace(),
-    });
-    Ok(service::http::router()
-        .route("/", post(forward))
-        .route("/ohttp-keys", get(ohttp_keys))
-        .with_state(relay))
+    Relay::new(config, &clock, &shutdown).map(|relay| relay.router)
 }
 
 /// Runs the relay until the process is told to end.
@@ -83,67 +155,62 @@ pub fn router(
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), RelayError> {
-    let router = router(&config, process.clock, process.shutdown.clone())?;
+    let mut relay = Relay::new(&config, &process.clock, &process.shutdown)?;
+    let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
+    relay
+        .tls
+        .extend(tls.clone().map(|tls| tls as Arc<dyn Reload>));
+    service::tls::keep_current(relay.tls, &process.commands, &process.shutdown);
     let listener = service::http::bind(config.listen).await?;
     process.readiness.ready();
-    service::http::serve(listener, router, config.limits, process.shutdown).await;
+    Server::new(listener, config.limits)
+        .with_tls(tls)
+        .with_address_limits(AddressLimits::new(config.address_limits, process.clock))
+        .serve(relay.router, process.shutdown)
+        .await;
     Ok(())
 }
 
-async fn forward(
-    State(relay): State<Arc<Relay>>,
-    headers: HeaderMap,
-    body: Result<RequestBody, Problem>,
-) -> Response {
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
-        return Problem::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE).into_response();
-    }
-    let RequestBody(request) = match body {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
-    };
-    metrics::histogram!("ohttp_relay_request_bytes").record(request.len() as f64);
-    let answer = tokio::select! {
-        answer = relay.upstream.forward(request) => answer,
-        () = relay.shutdown.requested_before(relay.grace) => Answer::Failed("ending"),
+async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response {
+    let answer = match route.accept(request) {
+        Err(fault) => Answer::Refused(fault),
+        Ok((upload, form)) => tokio::select! {
+            answer = route.upstream.forward(upload, form) => answer,
+            () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
+        },
     };
     metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
     answer.into_response()
 }
 
-impl IntoResponse for Answer {
-    /// Whatever the gateway sent, only these answers exist. A client cannot be told apart by them,
-    /// and the gateway cannot send headers, cookies or statuses through.
-    fn into_response(self) -> Response {
-        match self {
-            Self::Encapsulated(body) => {
-                metrics::histogram!("ohttp_relay_response_bytes").record(body.len() as f64);
-                let headers = [
-                    (CONTENT_TYPE, HeaderValue::from_static(OHTTP_RES)),
-                    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-                ];
-                (headers, body).into_response()
-            }
-            Self::KeyProblem => Problem::new(
-                StatusCode::BAD_REQUEST,
-                OHTTP_KEY_PROBLEM,
-                "The key configuration of the request is not known to the gateway",
-            )
-            .into_response(),
-            Self::DateProblem => Problem::new(
-                StatusCode::BAD_REQUEST,
-                DATE_PROBLEM,
-                "The date of the request is missing or not acceptable",
-            )
-            .into_response(),
-            Self::Failed(_) => bad_gateway().into_response(),
+impl Route {
+    /// What can be told before anything goes to the gateway.
+    fn accept(&self, request: Request<Body>) -> Result<(Upload, Form), Fault> {
+        let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
+        let limits: Limits = request.extensions().get().copied().unwrap_or_default();
+        let body = request.into_body();
+        let announced = body.size_hint();
+        if announced.lower() > limits.max_body_bytes as u64 {
+            return Err(Fault::TooLarge);
         }
+        if form == Form::Chunked {
+            return Ok((Upload::stream(body, self.stream_idle), form));
+        }
+        let is_unpadded = self.padding.as_ref().is_some_and(|padding| {
+            announced
+                .exact()
+                .is_some_and(|length| !padding.allows(length))
+        });
+        if is_unpadded {
+            return Err(Fault::Unpadded);
+        }
+        let patience = Duration::from_secs(limits.body_read_seconds);
+        Ok((Upload::whole(body, patience, self.padding.clone()), form))
     }
 }
 
-async fn ohttp_keys(State(relay): State<Arc<Relay>>) -> Response {
-    match relay.keys.current(&relay.upstream).await {
+async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
+    match route.keys.current(&route.upstream).await {
         Some(mirrored) => {
             let cache = format!("public, max-age={}", mirrored.remaining_seconds);
             let cache = HeaderValue::from_str(&cache)
@@ -154,11 +221,6 @@ async fn ohttp_keys(State(relay): State<Arc<Relay>>) -> Response {
             ];
             (headers, mirrored.configs).into_response()
         }
-        None => bad_gateway().into_response(),
+        None => answer::failure().into_response(),
     }
-}
-
-/// The one answer to everything that goes wrong behind the relay.
-fn bad_gateway() -> Problem {
-    Problem::plain(StatusCode::BAD_GATEWAY)
 }

@@ -1,16 +1,29 @@
-//! The relay's side towards its gateway.
+//! The relay's side towards a gateway.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use reqwest::{Client, Response, Url};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Either, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
 use service::problem::PROBLEM_JSON;
+use service::tls::ClientTls;
+use service::{Problem, Shutdown};
 
-use crate::config::Config;
-use crate::{DATE_PROBLEM, OHTTP_KEY_PROBLEM, OHTTP_REQ, OHTTP_RES, RelayError, keys};
+use crate::answer::{
+    self, Answer, Bounds, DATE_PROBLEM, Download, INCREMENTAL, IS_INCREMENTAL, OHTTP_CHUNKED_RES,
+    OHTTP_KEY_PROBLEM, OHTTP_RES,
+};
+use crate::config::{Config, GatewaySettings, HttpVersion};
+use crate::connector::Connector;
+use crate::request::Upload;
+use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError, keys};
 
 /// A problem document that is longer than this is not looked at.
 const MAX_PROBLEM_BYTES: usize = 4096;
@@ -21,169 +34,283 @@ const KEYS_EXCHANGE: Duration = Duration::from_secs(10);
 /// Less than the idle time of our gateway's listener, so that no request meets a closing
 /// connection.
 const IDLE: Duration = Duration::from_secs(15);
+/// A gateway that answers no ping for so long is gone, and its connection with it.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a gateway may send ahead of the client, on a stream and on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What is sent ahead of the gateway, on a stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// The longest head of an answer, and how many fields it may have.
+const MAX_HEAD_BYTES: u32 = 16 * 1024;
+const MAX_FIELDS: usize = 64;
 
-/// What came of a request.
-pub(crate) enum Answer {
-    /// The encapsulated response.
-    Encapsulated(Bytes),
-    KeyProblem,
-    DateProblem,
-    /// Anything else, with a reason for the metrics.
-    Failed(&'static str),
-}
-
-impl Answer {
-    pub(crate) fn outcome(&self) -> &'static str {
-        match self {
-            Self::Encapsulated(_) => "encapsulated",
-            Self::KeyProblem => "key_problem",
-            Self::DateProblem => "date_problem",
-            Self::Failed(reason) => reason,
-        }
-    }
-}
+type Outgoing = Either<Upload, Empty<Bytes>>;
 
 pub(crate) struct Upstream {
-    client: Client,
-    gateway: Url,
-    keys: Url,
-    exchange: Duration,
-    max_response_bytes: usize,
+    /// Each with connections of its own: one HTTP/2 connection takes as many requests at once as the gateway
+    /// lets it, and long polls are many.
+    clients: Box<[Client<Connector, Outgoing>]>,
+    next: AtomicUsize,
+    gateway: Uri,
+    keys: Uri,
+    authorization: Option<HeaderValue>,
+    forward: Duration,
+    bounds: Bounds,
+    tls: Arc<ClientTls>,
 }
 
 impl Upstream {
-    pub(crate) fn new(config: &Config) -> Result<Self, RelayError> {
-        let gateway = Url::parse(&config.gateway).map_err(|_| RelayError::GatewayUrl)?;
-        if !matches!(gateway.scheme(), "http" | "https") {
-            return Err(RelayError::GatewayUrl);
-        }
-        let keys = gateway
-            .join("ohttp-keys")
-            .map_err(|_| RelayError::GatewayUrl)?;
-        let secret = config
+    pub(crate) fn new(
+        settings: &GatewaySettings,
+        config: &Config,
+        shutdown: Shutdown,
+    ) -> Result<Self, RelayError> {
+        let gateway = gateway_uri(&settings.url)?;
+        let keys = match &settings.keys_url {
+            Some(url) => gateway_uri(url)?,
+            None => beside(&gateway, "ohttp-keys")?,
+        };
+        let secret = settings
             .relay_secret_file
             .as_deref()
             .map(GatewaySecret::load_or_create)
             .transpose()?;
-        // The same for every client.
-        let own_headers = secret
-            .iter()
-            .map(|secret| (RELAY_AUTHORIZATION, secret.header_value()))
-            .collect();
-        // No user agent, no cookies, no proxy from the environment, no referer: the gateway gets
-        // the same header set for every client.
-        let client = Client::builder()
-            .http1_only()
-            .default_headers(own_headers)
-            .no_proxy()
-            .referer(false)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(config.connect_seconds))
-            .pool_max_idle_per_host(config.idle_connections)
+        let tls = ClientTls::load(&settings.tls)?;
+        let connector = Connector::new(
+            Arc::clone(&tls),
+            settings.http,
+            Duration::from_secs(config.connect_seconds),
+        );
+        let connections = match settings.http {
+            HttpVersion::Http1 => 1,
+            HttpVersion::Auto | HttpVersion::Http2 => config.http2_connections.max(1),
+        };
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|_| RelayError::Client)?;
+            .pool_max_idle_per_host(config.idle_connections.div_ceil(connections))
+            .http1_max_headers(MAX_FIELDS)
+            .http2_only(settings.http == HttpVersion::Http2)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_send_buf_size(SEND_BUFFER)
+            .http2_max_header_list_size(MAX_HEAD_BYTES)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true);
         Ok(Self {
-            client,
+            clients: (0..connections)
+                .map(|_| builder.build(connector.clone()))
+                .collect(),
+            next: AtomicUsize::new(0),
             gateway,
             keys,
-            exchange: Duration::from_secs(config.forward_seconds),
-            max_response_bytes: config.max_response_bytes,
+            authorization: secret.map(|secret| secret.header_value()),
+            forward: Duration::from_secs(config.forward_seconds),
+            bounds: Bounds {
+                answer: Duration::from_secs(config.answer_seconds),
+                stream: Duration::from_secs(config.stream_seconds),
+                stream_idle: Duration::from_secs(config.stream_idle_seconds),
+                max_bytes: config.max_response_bytes,
+                shutdown,
+                grace: config.grace(),
+            },
+            tls,
         })
     }
 
-    /// Sends `request` to the gateway. Only the body and its media type go along.
-    pub(crate) async fn forward(&self, request: Bytes) -> Answer {
-        let exchange = async {
-            let response = self
-                .client
-                .post(self.gateway.clone())
-                .header(CONTENT_TYPE, OHTTP_REQ)
-                .body(request)
-                .send()
-                .await
-                .map_err(|error| failure(&error))?;
-            self.read_answer(response).await
+    pub(crate) fn tls(&self) -> Arc<ClientTls> {
+        Arc::clone(&self.tls)
+    }
+
+    /// Sends a request. No user agent, no cookies, no `Accept`, no `Forwarded`, no length: the gateway gets the
+    /// same head for every client, and only the body is the client's.
+    async fn send(
+        &self,
+        method: Method,
+        uri: &Uri,
+        form: Option<Form>,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, &'static str> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        match form {
+            Some(Form::Whole) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(OHTTP_REQ));
+            }
+            Some(Form::Chunked) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(OHTTP_CHUNKED_REQ));
+                headers.insert(INCREMENTAL, IS_INCREMENTAL);
+            }
+            None => {}
+        }
+        if let Some(authorization) = &self.authorization {
+            headers.insert(RELAY_AUTHORIZATION, authorization.clone());
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len();
+        // The error's own text may hold the gateway's address and is not used.
+        self.clients[next].request(request).await.map_err(|error| {
+            if error.is_connect() {
+                "connect"
+            } else {
+                "broken"
+            }
+        })
+    }
+
+    /// Passes `upload` to the gateway, and its answer back.
+    pub(crate) async fn forward(&self, upload: Upload, form: Form) -> Answer {
+        let fault = upload.fault();
+        let sent = self.send(
+            Method::POST,
+            &self.gateway,
+            Some(form),
+            Either::Left(upload),
+        );
+        let answered = tokio::time::timeout(self.forward, sent)
+            .await
+            .unwrap_or(Err("timeout"));
+        let read = match answered {
+            Ok(response) => self.read(response, form).await,
+            Err(reason) => Err(reason),
         };
-        match tokio::time::timeout(self.exchange, exchange).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(reason)) => Answer::Failed(reason),
-            Err(_) => Answer::Failed("timeout"),
+        // A request that the client did not bring to its end has no answer, whatever the gateway says.
+        match (fault.get(), read) {
+            (Some(fault), _) => Answer::Refused(*fault),
+            (None, Ok(answer)) => answer,
+            (None, Err(reason)) => Answer::Failed(reason),
         }
     }
 
-    async fn read_answer(&self, response: Response) -> Result<Answer, &'static str> {
-        let status = response.status();
-        if status == StatusCode::OK && has_content_type(&response, OHTTP_RES) {
-            let body = read_at_most(response, self.max_response_bytes).await?;
-            return Ok(Answer::Encapsulated(body));
-        }
-        if status.is_client_error() && has_content_type(&response, PROBLEM_JSON) {
-            let document = read_at_most(response, MAX_PROBLEM_BYTES).await?;
-            return match service::Problem::from_json(status, &document)
-                .as_ref()
-                .map(service::Problem::type_uri)
-            {
-                Some(OHTTP_KEY_PROBLEM) => Ok(Answer::KeyProblem),
-                Some(DATE_PROBLEM) => Ok(Answer::DateProblem),
-                _ => Err("refused"),
+    async fn read(&self, response: Response<Incoming>, form: Form) -> Result<Answer, &'static str> {
+        let (head, body) = response.into_parts();
+        if head.status == StatusCode::OK {
+            return match form {
+                Form::Whole if has_content_type(&head.headers, OHTTP_RES) => {
+                    answer::read(body, &self.bounds).await
+                }
+                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => {
+                    Ok(Answer::Streamed(Download::chunked(body, &self.bounds)))
+                }
+                _ => Err("not_ohttp"),
             };
         }
-        Err("not_ohttp")
+        if !head.status.is_client_error() || !has_content_type(&head.headers, PROBLEM_JSON) {
+            return Err("not_ohttp");
+        }
+        let document = read_at_most(body, MAX_PROBLEM_BYTES, self.bounds.answer).await?;
+        match Problem::from_json(head.status, &document)
+            .as_ref()
+            .map(Problem::type_uri)
+        {
+            Some(OHTTP_KEY_PROBLEM) => Ok(Answer::KeyProblem),
+            Some(DATE_PROBLEM) => Ok(Answer::DateProblem),
+            _ => Err("refused"),
+        }
     }
 
     /// The gateway's key configurations and for how many seconds they may be kept. `None`: it has
     /// none for us now.
     pub(crate) async fn key_configs(&self) -> Option<(Bytes, u64)> {
         let exchange = async {
-            let response = self.client.get(self.keys.clone()).send().await.ok()?;
-            if response.status() != StatusCode::OK || !has_content_type(&response, keys::OHTTP_KEYS)
-            {
+            let empty = Either::Right(Empty::new());
+            let response = self.send(Method::GET, &self.keys, None, empty).await.ok()?;
+            let (head, body) = response.into_parts();
+            if head.status != StatusCode::OK || !has_content_type(&head.headers, keys::OHTTP_KEYS) {
                 return None;
             }
-            let max_age = response
-                .headers()
+            let max_age = head
+                .headers
                 .get(CACHE_CONTROL)
                 .and_then(|value| value.to_str().ok())
                 .map_or(keys::DEFAULT_MAX_AGE, keys::max_age);
-            Some((read_at_most(response, MAX_KEYS_BYTES).await.ok()?, max_age))
+            let configs = read_at_most(body, MAX_KEYS_BYTES, KEYS_EXCHANGE)
+                .await
+                .ok()?;
+            Some((configs, max_age))
         };
         tokio::time::timeout(KEYS_EXCHANGE, exchange).await.ok()?
     }
 }
 
-/// A failure as a metric label: the error's own text holds the URL and is not used.
-fn failure(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
-        "connect"
-    } else if error.is_timeout() {
-        "timeout"
+fn gateway_uri(url: &str) -> Result<Uri, RelayError> {
+    let uri: Uri = url.parse().map_err(|_| RelayError::GatewayUrl)?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let is_plain = uri
+        .authority()
+        .is_some_and(|authority| !authority.as_str().contains('@'));
+    if is_http && is_plain && uri.query().is_none() {
+        Ok(uri)
     } else {
-        "broken"
+        Err(RelayError::GatewayUrl)
     }
 }
 
-fn has_content_type(response: &Response, expected: &str) -> bool {
-    response
-        .headers()
+/// The resource `name` in the same directory as `uri`.
+fn beside(uri: &Uri, name: &str) -> Result<Uri, RelayError> {
+    let directory = uri.path().rsplit_once('/').map_or("", |(before, _)| before);
+    let mut parts = uri.clone().into_parts();
+    let path = format!("{directory}/{name}");
+    parts.path_and_query = Some(path.parse().map_err(|_| RelayError::GatewayUrl)?);
+    Uri::from_parts(parts).map_err(|_| RelayError::GatewayUrl)
+}
+
+fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
+    headers
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(expected.as_bytes()))
 }
 
-async fn read_at_most(mut response: Response, limit: usize) -> Result<Bytes, &'static str> {
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit as u64)
-    {
-        return Err("too_large");
+async fn read_at_most(
+    body: Incoming,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, &'static str> {
+    let read = Limited::new(body, limit).collect();
+    match tokio::time::timeout(patience, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err("too_large"),
+        Ok(Err(_)) => Err("broken"),
+        Err(_) => Err("answer_timeout"),
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
-        if body.len() + chunk.len() > limit {
-            return Err("too_large");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_beside_the_gateway_unless_something_else_is_said() {
+        let keys_of = |url: &str| {
+            let uri = gateway_uri(url)?;
+            beside(&uri, "ohttp-keys").map(|keys| keys.to_string())
+        };
+        assert_eq!(
+            keys_of("https://g.example").unwrap(),
+            "https://g.example/ohttp-keys"
+        );
+        assert_eq!(
+            keys_of("https://g.example/").unwrap(),
+            "https://g.example/ohttp-keys"
+        );
+        assert_eq!(
+            keys_of("https://g.example/a/b").unwrap(),
+            "https://g.example/a/ohttp-keys"
+        );
+        for url in [
+            "g.example",
+            "ftp://g.example/",
+            "https://a@g.example/",
+            "https://g.example/?a",
+        ] {
+            assert!(matches!(keys_of(url), Err(RelayError::GatewayUrl)), "{url}");
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
 }

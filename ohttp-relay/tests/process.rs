@@ -2,99 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
+#[path = "support/process.rs"]
+mod support_process;
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use support::{encapsulated, free_port, stub_gateway};
+use support::{encapsulated, stub_gateway};
+use support_process::{start, start_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
-
-struct Process {
-    child: Child,
-    url: String,
-    port: u16,
-    admin: String,
-    http: reqwest::Client,
-    _directory: tempfile::TempDir,
-}
-
-async fn start(gateway: &str, drain_seconds: u64) -> Process {
-    let directory = tempfile::tempdir().unwrap();
-    let (port, admin_port) = (free_port(), free_port());
-    let config = format!(
-        "listen = '127.0.0.1:{port}'\ngateway = '{gateway}'\n\
-         [service]\nadmin_listen = '127.0.0.1:{admin_port}'\ndrain_seconds = {drain_seconds}\n"
-    );
-    let path = directory.path().join("relay.toml");
-    std::fs::write(&path, config).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_ohttp-relay"))
-        .arg("--config")
-        .arg(&path)
-        .env("MIMIMI_LOG", "trace")
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let process = Process {
-        child,
-        url: format!("http://127.0.0.1:{port}/"),
-        port,
-        admin: format!("http://127.0.0.1:{admin_port}"),
-        http: reqwest::Client::builder().no_proxy().build().unwrap(),
-        _directory: directory,
-    };
-    for _ in 0..200 {
-        let ready = process
-            .http
-            .get(format!("{}/readyz", process.admin))
-            .send()
-            .await;
-        if ready.is_ok_and(|answer| answer.status() == 200) {
-            return process;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("the relay did not become ready");
-}
-
-impl Process {
-    fn post(&self) -> reqwest::RequestBuilder {
-        self.http
-            .post(&self.url)
-            .header(CONTENT_TYPE, "message/ohttp-req")
-            .header("cookie", "SECRETCOOKIE")
-            .header("user-agent", "SECRETAGENT")
-            .body("SECRETBODY")
-    }
-
-    async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap();
-        let kill = format!("kill -{name} {pid}");
-        let sent = Command::new("sh")
-            .arg("-c")
-            .arg(kill)
-            .status()
-            .await
-            .unwrap();
-        assert!(sent.success());
-    }
-
-    /// Exit status and everything logged.
-    async fn ended(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        let ended = async {
-            stderr.read_to_string(&mut log).await.unwrap();
-            self.child.wait().await.unwrap()
-        };
-        let status = tokio::time::timeout(Duration::from_secs(20), ended)
-            .await
-            .unwrap();
-        (status.code(), log)
-    }
-}
+use tokio::net::TcpStream;
+use tokio::process::Command;
 
 #[tokio::test]
 async fn a_running_request_is_answered_after_sigterm_and_the_process_ends_cleanly() {
@@ -134,16 +51,40 @@ async fn a_request_that_waits_too_long_is_told_to_retry_within_the_drain_time() 
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_is_cut_at_the_drain_deadline() {
+async fn a_client_that_never_finishes_its_request_is_let_go_within_the_drain_time() {
     let stub = stub_gateway(Duration::ZERO, || encapsulated("never")).await;
-    let process = start(&stub.served.url("/"), 1).await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", process.port))
+    let process = start(&stub.served.url("/"), 2).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", process.port))
         .await
         .unwrap();
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
                 content-length: 10\r\n\r\nhalf";
     stream.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
+    process.signal("TERM").await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert_eq!(process.ended().await.0, Some(0));
+    assert!(stub.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut_at_the_drain_deadline() {
+    let stub = stub_gateway(Duration::ZERO, || encapsulated(vec![0; 64 << 20])).await;
+    let settings = format!(
+        "gateway = '{}'\nmax_response_bytes = 100000000",
+        stub.served.url("/")
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let process = start_with(directory, &settings, "drain_seconds = 1", "").await;
+    let mut stream = TcpStream::connect(("127.0.0.1", process.port))
+        .await
+        .unwrap();
+    let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
+                   content-length: 4\r\n\r\nbody";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
     process.signal("TERM").await;
     assert_eq!(process.ended().await.0, Some(1));
 }
@@ -158,13 +99,7 @@ async fn the_log_at_its_most_verbose_and_the_metrics_identify_nothing() {
         process.http.get(unknown).send().await.unwrap().status(),
         404
     );
-    let metrics = process
-        .http
-        .get(format!("{}/metrics", process.admin))
-        .send()
-        .await
-        .unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = process.metrics().await;
     assert!(
         metrics.contains("ohttp_relay_requests_total{outcome=\"encapsulated\"} 1"),
         "{metrics}"

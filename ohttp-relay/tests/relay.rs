@@ -4,14 +4,19 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
-use ohttp_relay::Config;
-use service::{MovedClock, Shutdown};
-use support::{Served, StubGateway, encapsulated, free_port, serve, stub_gateway};
+use hyper_util::rt::TokioExecutor;
+use service::MovedClock;
+use support::{
+    Served, StubGateway, config, encapsulated, free_port, serve_relay, stub_gateway, visible,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const NO_DELAY: Duration = Duration::ZERO;
 
@@ -22,22 +27,14 @@ struct Relay {
 }
 
 async fn relay_to(gateway: &str, settings: &str) -> Relay {
-    let text = format!(
-        "listen = '127.0.0.1:0'\ngateway = '{gateway}'\n{settings}\n\
-         [service]\nadmin_listen = '127.0.0.1:0'"
-    );
-    let config: Config = service::config::parse(&text).unwrap();
     let clock = MovedClock::at(1_700_000_000_000);
-    let (trigger, shutdown) = Shutdown::channel();
-    std::mem::forget(trigger);
-    let router = ohttp_relay::router(&config, clock.clone(), shutdown).unwrap();
     let http = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap();
     Relay {
-        served: serve(router).await,
+        served: serve_relay(&config(gateway, settings), clock.clone()).await,
         clock,
         http,
     }
@@ -54,14 +51,6 @@ impl Relay {
             .header(CONTENT_TYPE, "message/ohttp-req")
             .body(body.into())
     }
-}
-
-/// What a client can see of an answer, but for the time.
-async fn visible(response: reqwest::Response) -> (StatusCode, HeaderMap, Vec<u8>) {
-    let status = response.status();
-    let mut headers = response.headers().clone();
-    headers.remove("date");
-    (status, headers, response.bytes().await.unwrap().to_vec())
 }
 
 #[tokio::test]
@@ -95,8 +84,115 @@ async fn the_gateway_sees_the_body_and_the_same_headers_for_every_client() {
     );
     let mut names: Vec<_> = seen[0].0.keys().map(|name| name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["accept", "content-length", "content-type", "host"]);
+    assert_eq!(names, ["content-type", "host", "transfer-encoding"]);
     assert_eq!(seen[0].0[CONTENT_TYPE], "message/ohttp-req");
+}
+
+#[tokio::test]
+async fn the_gateway_cannot_tell_by_its_framing_how_a_request_was_sent() {
+    let stub = stub_gateway(NO_DELAY, || encapsulated("answer")).await;
+    let relay = relay_before(&stub).await;
+    let whole = vec![7; 40_000];
+    relay.post(whole.clone()).send().await.unwrap();
+    let mut stream = TcpStream::connect(relay.served.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: y\r\ncontent-type: Message/OHTTP-req\r\n\
+                connection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for piece in whole.chunks(5_000) {
+        stream.write_all(b"1388\r\n").await.unwrap();
+        stream.write_all(piece).await.unwrap();
+        stream.write_all(b"\r\n").await.unwrap();
+    }
+    let end = b"0\r\ncookie: a-trailer\r\n\r\n";
+    stream.write_all(end).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let seen = stub.seen.lock().unwrap();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn each_path_leads_to_its_own_gateway_and_its_keys() {
+    let gateways = [
+        stub_gateway(NO_DELAY, || encapsulated("first")).await,
+        stub_gateway(NO_DELAY, || encapsulated("second")).await,
+    ];
+    let further = format!(
+        "[[gateways]]\npath = '/second'\nurl = '{}'",
+        gateways[1].served.url("/ohttp")
+    );
+    let relay = relay_to(&gateways[0].served.url("/"), &further).await;
+    for (path, expected) in [
+        ("/", "first"),
+        ("/second", "second"),
+        ("/second/", "second"),
+    ] {
+        let request = relay.http.post(relay.served.url(path)).body("x");
+        let answer = request.header(CONTENT_TYPE, "message/ohttp-req").send();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), expected, "{path}");
+    }
+    // Stubs answer keys with something else, which is a failure; what counts is who was asked.
+    for path in ["/ohttp-keys", "/second/ohttp-keys"] {
+        let answer = relay.http.get(relay.served.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 502);
+    }
+    assert_eq!(gateways[0].seen.lock().unwrap().len(), 2);
+    assert_eq!(gateways[1].seen.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn http2_is_spoken_on_either_side_with_the_same_head() {
+    let stub = stub_gateway(NO_DELAY, || encapsulated("answer")).await;
+    let second = format!(
+        "[[gateways]]\npath = '/h2'\nhttp = '2'\nurl = '{}'",
+        stub.served.url("/")
+    );
+    let relay = relay_to(&stub.served.url("/"), &second).await;
+    let http2 = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<http_body_util::Full<bytes::Bytes>>();
+    for path in ["/", "/h2"] {
+        let request = http::Request::post(relay.served.url(path))
+            .header(CONTENT_TYPE, "message/ohttp-req")
+            .header("cookie", "who=alice")
+            .body("body".into())
+            .unwrap();
+        let answer = http2.request(request).await.unwrap();
+        assert_eq!(answer.version(), http::Version::HTTP_2);
+        assert_eq!(answer.status(), 200);
+    }
+    let versions = stub.versions.lock().unwrap().clone();
+    assert_eq!(versions, [http::Version::HTTP_11, http::Version::HTTP_2]);
+    let seen = stub.seen.lock().unwrap();
+    let names: Vec<_> = seen[1].0.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["content-type"]);
+}
+
+#[tokio::test]
+async fn where_padding_is_required_only_padded_sizes_reach_the_gateway() {
+    let stub = stub_gateway(NO_DELAY, || encapsulated("answer")).await;
+    let relay = relay_to(&stub.served.url("/"), "[require_padding]").await;
+    for (size, status) in [
+        (512 + 55, 200),
+        (4096 + 1143, 200),
+        (513 + 55, 400),
+        (0, 400),
+    ] {
+        let answer = relay.post(vec![0; size]).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{size}");
+    }
+    // Its length is known only when all of it has passed.
+    let mut stream = TcpStream::connect(relay.served.address).await.unwrap();
+    let unpadded = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
+                    transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    stream.write_all(unpadded.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+    assert_eq!(stub.seen.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -129,7 +225,7 @@ async fn every_failure_behind_the_relay_is_one_and_the_same_answer() {
     assert_eq!(reference.0, StatusCode::BAD_GATEWAY);
     assert_eq!(reference.1[CONTENT_TYPE], "application/problem+json");
 
-    let failures: [fn() -> Response; 7] = [
+    let failures: [fn() -> Response; 8] = [
         || StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         || (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response(),
         || "not ohttp".into_response(),
@@ -147,6 +243,10 @@ async fn every_failure_behind_the_relay_is_one_and_the_same_answer() {
             (StatusCode::BAD_REQUEST, broken, "{").into_response()
         },
         || encapsulated(vec![0; 200_000]),
+        || {
+            let chunked = [("content-type", "message/ohttp-chunked-res")];
+            (chunked, "the answer to a request of the other kind").into_response()
+        },
     ];
     for failure in failures {
         let stub = stub_gateway(NO_DELAY, failure).await;
@@ -228,12 +328,9 @@ async fn what_is_no_encapsulated_request_is_refused_by_the_relay_itself() {
 
 #[tokio::test]
 async fn a_body_without_a_declared_length_is_limited_too() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let stub = stub_gateway(NO_DELAY, || encapsulated("answer")).await;
     let relay = relay_before(&stub).await;
-    let mut stream = tokio::net::TcpStream::connect(relay.served.address)
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(relay.served.address).await.unwrap();
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -283,6 +380,35 @@ async fn key_configurations_are_fetched_once_until_their_age_is_reached() {
         seen.iter()
             .all(|(headers, _)| !headers.contains_key("cookie"))
     );
+}
+
+#[tokio::test]
+async fn a_gateway_that_forbids_caching_cannot_answer_each_client_with_another_key() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let stub = stub_gateway(NO_DELAY, move || {
+        let headers = [
+            ("content-type", "application/ohttp-keys"),
+            ("cache-control", "no-store"),
+            ("etag", "who-asked-first"),
+        ];
+        let tagged = format!("configs {}", count.fetch_add(1, Ordering::SeqCst));
+        (headers, tagged).into_response()
+    })
+    .await;
+    let relay = relay_before(&stub).await;
+    let url = relay.served.url("/ohttp-keys");
+    let plain = relay.http.get(&url).send().await.unwrap();
+    let telling = relay
+        .http
+        .get(format!("{url}?client=7"))
+        .header("if-none-match", "who-asked-first")
+        .header("cache-control", "no-cache")
+        .header("cookie", "who=alice")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(visible(plain).await, visible(telling).await);
+    assert_eq!(stub.seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::tls::TlsSettings;
 
 use crate::plans::{Plan, Plans};
 use crate::token_keys::Rotation;
@@ -18,6 +19,8 @@ use crate::token_request::{LENGTH_PREFIX, TOKEN_REQUEST_LENGTH};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
     pub data_directory: PathBuf,
     pub key_directory: PathBuf,
     pub tokens_per_account_per_day: NonZeroU32,

@@ -84,9 +84,11 @@ pub mod token_request;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
 use tokio::task::{JoinSet, spawn_blocking};
+use service::tls::{ServerTls, TlsError};
 
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
@@ -124,6 +126,8 @@ pub enum IssuerError {
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
     KeyMirror(#[from] key_mirror::KeyMirrorError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
@@ -187,6 +191,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
         None => router,
     };
+    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
     let listener = service::http::bind(config.listen).await?;
     commands::offer(&process.commands, &issuer);
     // Ends with this function.
@@ -195,7 +200,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     background.spawn(keep_up_with_keys(issuer));
     background.spawn(refresh(attester));
     process.readiness.ready();
-    service::http::serve(listener, router, config.limits(), process.shutdown).await;
+    Server::new(listener, config.limits())
+        .with_tls(tls)
+        .serve(router, process.shutdown)
+        .await;
     Ok(())
 }
 

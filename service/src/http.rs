@@ -1,27 +1,26 @@
-//! The HTTP/1.1 server of every binary, with its limits.
+//! The HTTP server of every binary, with its limits.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body as _, Incoming};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tower::ServiceExt;
 
+use crate::addresses::AddressLimits;
+use crate::connection::{self, Common};
 use crate::observe::observe;
 use crate::problem::{self, Problem};
 use crate::shutdown::Shutdown;
+use crate::tls::ServerTls;
 
 /// The table `[limits]` of a configuration file: what one listener accepts.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -31,7 +30,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// How long a client may take to send a body.
     pub body_read_seconds: u64,
-    /// How long a client may take to send a request head; idle connections end after it too.
+    /// How long a client may take for a TLS handshake, to send a request head, or to take a part of an answer;
+    /// idle connections end after it too, those of HTTP/2 after twice that at the latest.
     pub header_read_seconds: u64,
     /// The longest request head.
     pub max_header_bytes: usize,
@@ -39,6 +39,8 @@ pub struct Limits {
     pub max_headers: usize,
     /// The most connections at once; more wait in the backlog of the operating system.
     pub max_connections: usize,
+    /// The most requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             max_header_bytes: 16 * 1024,
             max_headers: 64,
             max_connections: 4096,
+            max_streams: 1024,
         }
     }
 }
@@ -68,48 +71,101 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, BindError> {
 #[error("cannot listen on the configured address")]
 pub struct BindError(#[source] std::io::Error);
 
-/// Serves `router` on `listener` until the shutdown is requested, then ends idle connections, lets
-/// running requests finish, and returns. Drop the future to cut what still runs.
-///
-/// Unmatched paths and methods are answered with problem documents unless `router` has a fallback
-/// of its own for paths.
+/// Serves `router` on `listener`, in the clear and to whoever connects: see [`Server`].
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
-    let router = router
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        // Our own limit holds for every extractor; axum's default would hide larger settings.
-        .layer(DefaultBodyLimit::disable())
-        .layer(axum::middleware::from_fn(observe));
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.requested() => break,
-            accepted = accept(&listener, &slots) => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        // Also when connections arrive faster than this loop comes to wait.
-        while connections.try_join_next().is_some() {}
-        let Some((stream, slot)) = accepted else {
-            continue;
-        };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
-        connections.spawn(async move {
-            serve_connection(stream, router, limits, shutdown).await;
-            drop(slot);
-        });
+    Server::new(listener, limits).serve(router, shutdown).await;
+}
+
+/// A listener and what it asks of its peers.
+pub struct Server {
+    listener: TcpListener,
+    limits: Limits,
+    tls: Option<Arc<ServerTls>>,
+    addresses: Option<Arc<AddressLimits>>,
+}
+
+impl Server {
+    #[must_use]
+    pub fn new(listener: TcpListener, limits: Limits) -> Self {
+        Self {
+            listener,
+            limits,
+            tls: None,
+            addresses: None,
+        }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+
+    /// Speaks TLS and nothing else; `None`: in the clear.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    #[must_use]
+    pub fn with_address_limits(mut self, limits: Option<Arc<AddressLimits>>) -> Self {
+        self.addresses = limits;
+        self
+    }
+
+    /// Serves `router` by HTTP/1.1 and HTTP/2 until the shutdown is requested, then ends idle connections, lets
+    /// running requests finish, and returns. Drop the future to cut what still runs.
+    ///
+    /// Unmatched paths and methods are answered with problem documents unless `router` has a fallback
+    /// of its own for paths. No handler learns the peer's address.
+    pub async fn serve(self, router: Router, shutdown: Shutdown) {
+        let common = Arc::new(Common {
+            router: router
+                .method_not_allowed_fallback(problem::method_not_allowed)
+                // Our own limit holds for every extractor; axum's default would hide larger settings.
+                .layer(DefaultBodyLimit::disable())
+                .layer(axum::middleware::from_fn(observe)),
+            limits: self.limits,
+            tls: self.tls,
+            shutdown: shutdown.clone(),
+        });
+        let slots = Arc::new(Semaphore::new(self.limits.max_connections));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.requested() => break,
+                accepted = accept(&self.listener, &slots) => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            // Also when connections arrive faster than this loop comes to wait.
+            while connections.try_join_next().is_some() {}
+            let Some((stream, peer, slot)) = accepted else {
+                continue;
+            };
+            let admitted = self.addresses.as_ref().map(|limits| limits.connect(peer));
+            let admitted = match admitted {
+                Some(None) => {
+                    metrics::counter!("address_limit_refusals_total", "limit" => "connections")
+                        .increment(1);
+                    continue;
+                }
+                Some(admitted) => admitted,
+                None => None,
+            };
+            let common = Arc::clone(&common);
+            connections.spawn(async move {
+                connection::serve(stream, common, admitted).await;
+                drop(slot);
+            });
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
 }
 
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _peer)) => Some((stream, slot)),
+        Ok((stream, peer)) => Some((stream, peer, slot)),
         Err(error) => {
             // Out of file descriptors, most likely: waiting lets some be freed.
             tracing::warn!(kind = ?error.kind(), "a connection could not be accepted");
@@ -117,33 +173,6 @@ async fn accept(
             None
         }
     }
-}
-
-async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shutdown: Shutdown) {
-    let _ = stream.set_nodelay(true);
-    let answer = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let router = router.clone();
-        async move {
-            let mut request =
-                request.map(|body| Body::new(Limited::new(body, limits.max_body_bytes)));
-            request.extensions_mut().insert(limits);
-            let Ok(response) = router.oneshot(request).await;
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_read_seconds))
-        .max_header_size(limits.max_header_bytes)
-        .max_headers(limits.max_headers)
-        .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = std::pin::pin!(connection);
-    // How a connection ends (reset, timeout, malformed head) is the peer's business.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = shutdown.requested() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
 }
 
 /// A router in which every unknown path and method is answered with a problem document.
@@ -197,7 +226,9 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
+/// Whether a body could not be read because it is longer than the listener's limit.
+#[must_use]
+pub fn is_length_limit(error: &axum::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
         if error.is::<http_body_util::LengthLimitError>() {

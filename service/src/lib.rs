@@ -1,16 +1,18 @@
 //! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
-//! graceful shutdown, the HTTP server, problem documents, secret files, and the clock.
+//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, and the clock.
 //!
 //! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
 //!
 //! Two rules are enforced here rather than asked for: only our own crates can log
 //! ([`logging`]), and what is observed of a request is its route template, its method and its
-//! status class ([`http`]), never its URI or its peer.
+//! status class ([`http`]), never its URI or its peer, whose address no handler sees ([`addresses`]).
 
+pub mod addresses;
 mod admin;
 pub mod alloc;
 pub mod clock;
 pub mod config;
+mod connection;
 pub mod gateway_auth;
 pub mod http;
 pub mod logging;
@@ -19,6 +21,7 @@ pub mod problem;
 pub mod secret_file;
 pub mod shutdown;
 pub mod start;
+pub mod tls;
 
 pub use clock::{Clock, MovedClock, SharedClock, SystemClock};
 pub use problem::Problem;

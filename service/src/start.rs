@@ -14,7 +14,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, CommandLine, ServiceConfig};
 use crate::logging::{self, Chain};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
-use crate::{admin, http};
+use crate::{admin, http, tls};
 
 /// What the start-up kit hands to a service.
 pub struct Process {
@@ -119,6 +119,7 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    tls::install_provider();
     let metrics = admin::metrics_handle()?;
     tokio::spawn(admin::upkeep(metrics.clone()));
     let readiness = Readiness::default();

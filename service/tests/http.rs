@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::routing::post;
-use service::http::{Limits, RequestBody};
-use service::{Shutdown, ShutdownTrigger};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use service::addresses::{AddressLimitSettings, AddressLimits};
+use service::http::{Limits, RequestBody, Server};
+use service::{MovedClock, Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -115,4 +119,116 @@ async fn unknown_paths_and_methods_are_problem_documents() {
         );
         assert!(answer.contains("application/problem+json"), "{answer}");
     }
+}
+
+/// Serves what `answer` says, with limits for each address.
+async fn serve_limited(settings: AddressLimitSettings) -> (SocketAddr, ShutdownTrigger) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = Shutdown::channel();
+    let router =
+        service::http::router().route("/", post(|RequestBody(body): RequestBody| async { body }));
+    let addresses = AddressLimits::new(settings, MovedClock::at(1_700_000_000_000));
+    let server = Server::new(listener, Limits::default()).with_address_limits(addresses);
+    tokio::spawn(server.serve(router, shutdown));
+    (address, trigger)
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_requests_is_told_when_to_come_again() {
+    let (address, _trigger) = serve_limited(AddressLimitSettings {
+        requests_per_second: 1,
+        burst: 2,
+        max_connections: 0,
+    })
+    .await;
+    for _ in 0..2 {
+        assert!(
+            answer(address, &echo("x"))
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+    }
+    let refused = answer(address, &echo("x")).await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
+    assert!(refused.contains("application/problem+json"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_connections_gets_no_other_one() {
+    let (address, _trigger) = serve_limited(AddressLimitSettings {
+        max_connections: 1,
+        ..AddressLimitSettings::default()
+    })
+    .await;
+    let first = TcpStream::connect(address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let mut some = [0; 1];
+    let closed = tokio::time::timeout(Duration::from_secs(5), second.read(&mut some)).await;
+    assert!(!matches!(closed.unwrap(), Ok(1..)));
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(
+        answer(address, &echo("x"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+}
+
+#[tokio::test]
+async fn http2_in_the_clear_has_the_same_limits_and_ends_when_idle() {
+    let limits = Limits {
+        max_body_bytes: 4,
+        header_read_seconds: 1,
+        max_headers: 8,
+        ..Limits::default()
+    };
+    let (address, _trigger) = serve(limits).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    let ended = tokio::spawn(connection);
+    let mut post = |body: &'static str, fields: usize| {
+        let mut request = http::Request::post(format!("http://{address}/"));
+        for field in 0..fields {
+            request = request.header(format!("field-{field}"), "x");
+        }
+        sender.send_request(request.body(body.into()).unwrap())
+    };
+    assert_eq!(post("four", 0).await.unwrap().status(), 200);
+    assert_eq!(post("five5", 0).await.unwrap().status(), 413);
+    assert_eq!(post("four", 9).await.unwrap().status(), 431);
+    let _ = tokio::time::timeout(Duration::from_secs(5), ended)
+        .await
+        .expect("an idle connection ends");
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_of_its_answer_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = Shutdown::channel();
+    let limits = Limits {
+        header_read_seconds: 1,
+        ..Limits::default()
+    };
+    let much = post(|| async { vec![0; 64 << 20] });
+    let router = service::http::router().route("/", much);
+    let serving = tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(echo("x").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    trigger.request();
+    // It ends when its last connection has.
+    tokio::time::timeout(Duration::from_secs(5), serving)
+        .await
+        .expect("the connection ends")
+        .unwrap();
+    drop(stream);
 }

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 const DIRECTORY: &str = "threat-model";
+/// Other documents that name tests.
+const WITH_TESTS: [&str; 1] = ["docs/rfc9458.md"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +53,11 @@ pub fn check() -> Result<()> {
             prose.insert(path.display().to_string(), fs::read_to_string(&path)?);
         }
     }
-    let faults = faults(&claims, &tests, &prose);
+    let mut faults = faults(&claims, &tests, &prose);
+    for document in WITH_TESTS {
+        let text = fs::read_to_string(document).with_context(|| document.to_owned())?;
+        faults.extend(missing_tests(document, &text, &tests));
+    }
     if !faults.is_empty() {
         bail!("{}", faults.join("\n       "));
     }
@@ -104,6 +110,16 @@ fn faults(
         }
     }
     faults
+}
+
+/// Tests that a document names (`package::test`, as code) and that are not there.
+fn missing_tests(document: &str, text: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.contains("::") && !tests.contains(*code))
+        .map(|code| format!("{document}: there is no test {code}"))
+        .collect()
 }
 
 fn is_id(text: &str) -> bool {
@@ -204,6 +220,16 @@ mod tests {
         assert_eq!(
             faults_of(&renamed, "C-A-1"),
             ["C-A-1: there is no test ds::nothing_was_lost"]
+        );
+    }
+
+    #[test]
+    fn a_document_that_names_a_test_which_is_not_there_is_a_fault() {
+        let tests = BTreeSet::from(["ds::nothing_is_lost".to_owned()]);
+        let text = "`ds::nothing_is_lost`, `ds/tests` and `ds::all_is_lost`";
+        assert_eq!(
+            missing_tests("a.md", text, &tests),
+            ["a.md: there is no test ds::all_is_lost"]
         );
     }
 

@@ -12,10 +12,51 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, Version};
+use ohttp_relay::Config;
 use service::http::Limits;
-use service::{Shutdown, ShutdownTrigger};
-use tokio::net::TcpListener;
+use service::{SharedClock, Shutdown, ShutdownTrigger};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A relay before `gateway`, with `settings` on top of what it needs.
+pub fn config(gateway: &str, settings: &str) -> Config {
+    let text = format!(
+        "listen = '127.0.0.1:0'\ngateway = '{gateway}'\n{settings}\n\
+         [service]\nadmin_listen = '127.0.0.1:0'"
+    );
+    service::config::parse(&text).unwrap()
+}
+
+/// A relay that is served until this is dropped.
+pub async fn serve_relay(config: &Config, clock: SharedClock) -> Served {
+    let (trigger, shutdown) = Shutdown::channel();
+    std::mem::forget(trigger);
+    serve(ohttp_relay::router(config, clock, shutdown).unwrap()).await
+}
+
+/// What a client can see of an answer, but for the time.
+pub async fn visible(response: reqwest::Response) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let status = response.status();
+    let mut headers = response.headers().clone();
+    headers.remove("date");
+    (status, headers, response.bytes().await.unwrap().to_vec())
+}
+
+/// A gateway that does with each connection what a test says.
+pub async fn raw_gateway<F, C>(connection: C) -> SocketAddr
+where
+    C: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(connection(stream));
+        }
+    });
+    address
+}
 
 /// A router on a port of its own, served until this is dropped.
 pub struct Served {
@@ -56,37 +97,55 @@ type Seen = (HeaderMap, Vec<u8>);
 type Answer = dyn Fn() -> Response + Send + Sync;
 
 #[derive(Clone)]
-struct Recorder {
+pub struct Recorder {
     answer: Arc<Answer>,
     delay: Duration,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    pub seen: Arc<Mutex<Vec<Seen>>>,
+    pub versions: Arc<Mutex<Vec<Version>>>,
 }
 
 pub struct StubGateway {
     pub served: Served,
     pub seen: Arc<Mutex<Vec<Seen>>>,
+    pub versions: Arc<Mutex<Vec<Version>>>,
+}
+
+impl StubGateway {
+    /// Without a listener of its own.
+    pub fn router(
+        delay: Duration,
+        answer: impl Fn() -> Response + Send + Sync + 'static,
+    ) -> (Router, Recorder) {
+        let recorder = Recorder {
+            answer: Arc::new(answer),
+            delay,
+            seen: Arc::default(),
+            versions: Arc::default(),
+        };
+        let router = Router::new().fallback(record).with_state(recorder.clone());
+        (router, recorder)
+    }
 }
 
 pub async fn stub_gateway(
     delay: Duration,
     answer: impl Fn() -> Response + Send + Sync + 'static,
 ) -> StubGateway {
-    let seen = Arc::default();
-    let recorder = Recorder {
-        answer: Arc::new(answer),
-        delay,
-        seen: Arc::clone(&seen),
-    };
-    let router = Router::new().fallback(record).with_state(recorder);
+    let (router, recorder) = StubGateway::router(delay, answer);
     StubGateway {
         served: serve(router).await,
-        seen,
+        seen: recorder.seen,
+        versions: recorder.versions,
     }
 }
 
 async fn record(State(recorder): State<Recorder>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    // A request that breaks off is none.
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    recorder.versions.lock().unwrap().push(parts.version);
     recorder
         .seen
         .lock()

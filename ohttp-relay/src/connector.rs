@@ -1,0 +1,171 @@
+//! Connections to a gateway, in the clear or by TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use service::tls::ClientTls;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
+
+use crate::config::HttpVersion;
+
+#[derive(Clone)]
+pub(crate) struct Connector {
+    tcp: HttpConnector,
+    tls: Arc<ClientTls>,
+    http: HttpVersion,
+    patience: Duration,
+}
+
+/// Why there is no connection. Never shown: the text of its causes may name the gateway's address.
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway cannot be connected to")]
+pub(crate) struct ConnectError;
+
+impl Connector {
+    /// `patience` is for name, connection and handshake together.
+    pub(crate) fn new(tls: Arc<ClientTls>, http: HttpVersion, patience: Duration) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        Self {
+            tcp,
+            tls,
+            http,
+            patience,
+        }
+    }
+
+    async fn connect(mut self, gateway: Uri) -> Result<GatewayStream, ConnectError> {
+        let is_tls = gateway.scheme() == Some(&http::uri::Scheme::HTTPS);
+        let host = gateway.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError)?;
+        let tcp = self.tcp.call(gateway).await.map_err(|_| ConnectError)?;
+        if !is_tls {
+            return Ok(GatewayStream::Plain(tcp));
+        }
+        let config = self.tls.current();
+        let offered: &[u8] = match self.http {
+            HttpVersion::Auto => b"",
+            HttpVersion::Http1 => b"http/1.1",
+            HttpVersion::Http2 => b"h2",
+        };
+        let config = if offered.is_empty() {
+            config
+        } else {
+            let mut config = rustls::ClientConfig::clone(&config);
+            config.alpn_protocols = vec![offered.to_vec()];
+            Arc::new(config)
+        };
+        let stream = TlsConnector::from(config)
+            .connect(name, tcp.into_inner())
+            .await
+            .map_err(|_| ConnectError)?;
+        Ok(GatewayStream::Tls(TokioIo::new(stream)))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = GatewayStream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<GatewayStream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, gateway: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            tokio::time::timeout(connector.patience, connector.connect(gateway))
+                .await
+                .unwrap_or(Err(ConnectError))
+        })
+    }
+}
+
+pub(crate) enum GatewayStream {
+    Plain(TokioIo<TcpStream>),
+    Tls(TokioIo<TlsStream<TcpStream>>),
+}
+
+impl Connection for GatewayStream {
+    fn connected(&self) -> Connected {
+        match self {
+            Self::Plain(_) => Connected::new(),
+            Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Connected::new().negotiated_h2()
+            }
+            Self::Tls(_) => Connected::new(),
+        }
+    }
+}
+
+impl Read for GatewayStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl Write for GatewayStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

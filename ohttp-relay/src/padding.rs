@@ -1,0 +1,66 @@
+//! The sizes that requests may have where the relay insists on padding.
+//!
+//! The rule is that of the protocol document, written down once more: the relay links nothing that knows what
+//! is inside a request.
+
+use serde::Deserialize;
+
+/// The table `[require_padding]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Padding {
+    /// The smallest bucket; larger ones double.
+    pub smallest: u64,
+    /// From here on buckets are multiples of this one.
+    pub largest_doubling: u64,
+    /// What encapsulation adds to a bucket, one for each KEM that is in use.
+    pub overheads: Vec<u64>,
+}
+
+impl Default for Padding {
+    fn default() -> Self {
+        Self {
+            smallest: 512,
+            largest_doubling: 64 * 1024,
+            // RFC 9458 §4.3: header 7, encapsulated key, tag 16. X25519 (32 bytes) and X-Wing (1120).
+            overheads: vec![55, 1143],
+        }
+    }
+}
+
+impl Padding {
+    /// Whether an encapsulated request of `len` bytes was padded.
+    pub(crate) fn allows(&self, len: u64) -> bool {
+        self.overheads.iter().any(|overhead| {
+            len.checked_sub(*overhead)
+                .is_some_and(|padded| self.is_bucket(padded))
+        })
+    }
+
+    fn is_bucket(&self, len: u64) -> bool {
+        let smallest = self.smallest.max(1);
+        if len <= self.largest_doubling {
+            len.is_multiple_of(smallest) && (len / smallest).is_power_of_two()
+        } else {
+            len.is_multiple_of(self.largest_doubling.max(1))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_allows_the_buckets_of_the_protocol_and_nothing_else() {
+        let padding = Padding::default();
+        let buckets = |len: usize| protocol::padding::bucket(len) == len;
+        for len in 0..200_000_usize {
+            let is_padded = [55, 1143]
+                .into_iter()
+                .any(|overhead| len >= overhead && buckets(len - overhead));
+            assert_eq!(padding.allows(len as u64), is_padded, "{len}");
+        }
+        assert!(padding.allows(2 * 1024 * 1024 + 55));
+    }
+}

@@ -1,0 +1,262 @@
+//! Bodies pass in pieces, within limits and bounded memory, both ways.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use service::{Shutdown, SystemClock};
+use support::{Served, config, serve, serve_relay};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const MIB: usize = 1024 * 1024;
+
+/// A gateway that sends back what it gets, piece by piece.
+async fn echo() -> Served {
+    let echo = |request: Request| async move {
+        let headers = [("content-type", "message/ohttp-chunked-res")];
+        (headers, request.into_body()).into_response()
+    };
+    serve(Router::new().route("/", post(echo))).await
+}
+
+/// A gateway that answers `pieces` pieces of a MiB, and how many were taken from it.
+async fn flood(media_type: &'static str, pieces: usize) -> (Served, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    let answer = move |_: Bytes| async move {
+        let body = stream::iter(0..pieces).map(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(Bytes::from(vec![0; MIB]))
+        });
+        ([("content-type", media_type)], Body::from_stream(body)).into_response()
+    };
+    (serve(Router::new().route("/", post(answer))).await, taken)
+}
+
+async fn relay(gateway: &Served, http: &str, settings: &str) -> Served {
+    let settings = format!(
+        "{settings}\n[[gateways]]\npath = '/g'\nurl = '{}'\nhttp = '{http}'",
+        gateway.url("/")
+    );
+    let config = config("http://127.0.0.1:1/", &settings);
+    serve_relay(&config, SystemClock::shared()).await
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    async fn begin(relay: &Served, media_type: &str) -> Self {
+        let mut stream = TcpStream::connect(relay.address).await.unwrap();
+        let head = format!(
+            "POST /g HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\n\
+             transfer-encoding: chunked\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    async fn send(&mut self, piece: &str) {
+        let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
+        self.0.write_all(chunk.as_bytes()).await.unwrap();
+    }
+
+    async fn read_until(&mut self, end: &str) -> String {
+        let mut read = Vec::new();
+        let reading = async {
+            while !read.ends_with(end.as_bytes()) {
+                let mut some = [0; 4096];
+                let len = self.0.read(&mut some).await.unwrap();
+                assert_ne!(len, 0, "closed before {end}");
+                read.extend_from_slice(&some[..len]);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reading)
+            .await
+            .unwrap_or_else(|_| panic!("no {end}"));
+        String::from_utf8(read).unwrap()
+    }
+
+    /// Everything up to the end of the connection.
+    async fn read_to_end(&mut self) -> Vec<u8> {
+        let mut read = Vec::new();
+        let reading = self.0.read_to_end(&mut read);
+        let _ = tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("the relay closes");
+        read
+    }
+}
+
+#[tokio::test]
+async fn pieces_of_a_stream_pass_at_once_in_both_directions_over_either_version() {
+    let gateway = echo().await;
+    for http in ["1.1", "2"] {
+        let relay = relay(&gateway, http, "").await;
+        let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+        client.send("one").await;
+        let first = client.read_until("one\r\n").await;
+        assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+        assert!(first.contains("content-type: message/ohttp-chunked-res"));
+        assert!(first.contains("incremental: ?1"));
+        for piece in ["two", "three"] {
+            client.send(piece).await;
+            client.read_until(&format!("{piece}\r\n")).await;
+        }
+        client.0.write_all(b"0\r\n\r\n").await.unwrap();
+        assert_eq!(client.read_until("0\r\n\r\n").await, "0\r\n\r\n");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_happens_ends() {
+    let gateway = echo().await;
+    for http in ["1.1", "2"] {
+        let relay = relay(&gateway, http, "stream_idle_seconds = 1").await;
+        let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+        client.send("one").await;
+        let read = client.read_to_end().await;
+        let read = String::from_utf8(read).unwrap();
+        assert!(read.ends_with("one\r\n"), "no end of the body: {read}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_after_its_whole_time_however_busy() {
+    let gateway = echo().await;
+    let relay = relay(&gateway, "2", "stream_seconds = 1").await;
+    let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+    client.send("first").await;
+    client.read_until("first\r\n").await;
+    let mut pieces = 0;
+    let busy = async {
+        loop {
+            client.0.write_all(b"1\r\nx\r\n").await?;
+            let mut some = [0; 64];
+            if client.0.read(&mut some).await? == 0 {
+                return Ok::<_, std::io::Error>(());
+            }
+            pieces += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(10), busy)
+        .await
+        .expect("the stream ends");
+    assert!(pieces > 3, "{pieces}");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_streams_within_the_drain_time() {
+    let gateway = echo().await;
+    let settings = format!(
+        "[[gateways]]\npath = '/g'\nurl = '{}'\nhttp = '2'",
+        gateway.url("/")
+    );
+    let mut config = config("http://127.0.0.1:1/", &settings);
+    config.service.drain_seconds = 2;
+    let (trigger, shutdown) = Shutdown::channel();
+    let router = ohttp_relay::router(&config, SystemClock::shared(), shutdown).unwrap();
+    let relay = serve(router).await;
+    let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+    client.send("one").await;
+    client.read_until("one\r\n").await;
+    trigger.request();
+    client.send("two").await;
+    client.read_until("two\r\n").await;
+    assert!(client.read_to_end().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_makes_the_gateway_wait_and_the_relay_hold_little() {
+    for (http, media_type, answered) in [
+        ("1.1", "message/ohttp-req", "message/ohttp-res"),
+        ("2", "message/ohttp-req", "message/ohttp-res"),
+        (
+            "2",
+            "message/ohttp-chunked-req",
+            "message/ohttp-chunked-res",
+        ),
+    ] {
+        let (gateway, taken) = flood(answered, 256).await;
+        let relay = relay(&gateway, http, "max_response_bytes = 1000000000").await;
+        let mut client = Client::begin(&relay, media_type).await;
+        client.0.write_all(b"0\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let held = taken.load(Ordering::SeqCst);
+        // The buffers of two pairs of sockets, a window and a few pieces.
+        assert!(
+            (1..40).contains(&held),
+            "{held} MiB are on their way by {http}"
+        );
+        let mut read = 0;
+        let mut some = vec![0; MIB];
+        while read < 256 * MIB {
+            let len = client.0.read(&mut some).await.unwrap();
+            assert_ne!(len, 0, "broken off after {read}");
+            read += len;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_length_is_cut_at_the_limit() {
+    let (gateway, taken) = flood("message/ohttp-res", 64).await;
+    for http in ["1.1", "2"] {
+        let relay = relay(&gateway, http, "max_response_bytes = 3000000").await;
+        let mut client = Client::begin(&relay, "message/ohttp-req").await;
+        client.0.write_all(b"0\r\n\r\n").await.unwrap();
+        let read = client.read_to_end().await;
+        assert!(read.starts_with(b"HTTP/1.1 200"));
+        assert!(read.len() < 3_100_000);
+        assert!(
+            !read.ends_with(b"\r\n0\r\n\r\n"),
+            "the client sees that it is torn"
+        );
+    }
+    assert!(taken.load(Ordering::SeqCst) < 64);
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_never_reaches_the_gateway_as_a_whole_one() {
+    let whole = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&whole);
+    let gateway = serve(Router::new().route(
+        "/",
+        post(move |_: Bytes| async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            StatusOnly.into_response()
+        }),
+    ))
+    .await;
+    for http in ["1.1", "2"] {
+        for media_type in ["message/ohttp-req", "message/ohttp-chunked-req"] {
+            let relay = relay(&gateway, http, "stream_idle_seconds = 2").await;
+            let mut client = Client::begin(&relay, media_type).await;
+            client.send(&"x".repeat(50_000)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(client);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    assert_eq!(whole.load(Ordering::SeqCst), 0);
+}
+
+struct StatusOnly;
+
+impl IntoResponse for StatusOnly {
+    fn into_response(self) -> Response {
+        ([("content-type", "message/ohttp-res")], "done").into_response()
+    }
+}

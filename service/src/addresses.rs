@@ -1,0 +1,292 @@
+//! Limits for each client address that keep no address.
+//!
+//! An address (IPv6: its /64, which is what one subscriber has) is hashed under keys that are drawn when the process
+//! starts, and only picks a counter in tables of fixed size. There is no list of addresses to log, to store or
+//! to seize. Addresses that share a counter in one table hardly ever share one in the other; what one of
+//! the two admits is admitted, so that nobody is refused for somebody else's requests.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use serde::Deserialize;
+
+use crate::clock::SharedClock;
+
+/// Counters in each table: 64 Ki, which are 768 KiB of memory.
+const COUNTERS: usize = 1 << 16;
+const TABLES: usize = 2;
+const MICROS: u64 = 1_000_000;
+
+/// The table `[address_limits]`: what one address may do; 0 for any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddressLimitSettings {
+    pub requests_per_second: u32,
+    /// As many may come at once; at least one.
+    pub burst: u32,
+    pub max_connections: u32,
+}
+
+/// The limits of one listener.
+pub struct AddressLimits {
+    clock: SharedClock,
+    requests: Option<Rate>,
+    max_connections: Option<NonZeroU32>,
+    tables: [Table; TABLES],
+}
+
+#[derive(Clone, Copy)]
+struct Rate {
+    /// Between two requests at the allowed rate, in µs.
+    interval: u64,
+    /// What may be used ahead of time, in µs.
+    ahead: u64,
+}
+
+struct Table {
+    hasher: RandomState,
+    /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the allowed rate.
+    due: Box<[AtomicU64]>,
+    connections: Box<[AtomicU32]>,
+}
+
+/// The counters of an address: all that is known of it beyond the accepting of its connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Counters([usize; TABLES]);
+
+/// An open connection of some address, until dropped.
+pub(crate) struct Admitted {
+    limits: Arc<AddressLimits>,
+    counters: Counters,
+}
+
+impl AddressLimits {
+    /// `None` where nothing is limited.
+    #[must_use]
+    pub fn new(settings: AddressLimitSettings, clock: SharedClock) -> Option<Arc<Self>> {
+        let requests = NonZeroU32::new(settings.requests_per_second).map(|rate| {
+            let interval = (MICROS / u64::from(rate.get())).max(1);
+            Rate {
+                interval,
+                ahead: interval * u64::from(settings.burst.max(1)),
+            }
+        });
+        let max_connections = NonZeroU32::new(settings.max_connections);
+        (requests.is_some() || max_connections.is_some()).then(|| {
+            Arc::new(Self {
+                clock,
+                requests,
+                max_connections,
+                tables: std::array::from_fn(|_| Table {
+                    hasher: RandomState::new(),
+                    due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+                    connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
+                }),
+            })
+        })
+    }
+
+    fn counters(&self, peer: SocketAddr) -> Counters {
+        let address = subscriber(peer.ip());
+        Counters(std::array::from_fn(|table| {
+            let hash = self.tables[table].hasher.hash_one(address);
+            // The remainder is below COUNTERS.
+            usize::try_from(hash % COUNTERS as u64).unwrap_or(0)
+        }))
+    }
+
+    /// A connection of `peer`. `None`: it has as many as it may have.
+    pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> Option<Admitted> {
+        let counters = self.counters(peer);
+        let open: [u32; TABLES] = std::array::from_fn(|table| {
+            self.tables[table].connections[counters.0[table]].fetch_add(1, Ordering::Relaxed)
+        });
+        let admitted = Admitted {
+            limits: Arc::clone(self),
+            counters,
+        };
+        match self.max_connections {
+            // Dropping it counts back.
+            Some(most) if open.iter().all(|open| *open >= most.get()) => None,
+            _ => Some(admitted),
+        }
+    }
+}
+
+impl Admitted {
+    /// One more request.
+    ///
+    /// # Errors
+    /// It is one too many: the seconds to wait.
+    pub(crate) fn request(&self) -> Result<(), u64> {
+        let Some(rate) = self.limits.requests else {
+            return Ok(());
+        };
+        let now = self.limits.clock.now_unix_ms().saturating_mul(1000);
+        let mut wait = u64::MAX;
+        let mut admitted = false;
+        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
+            match rate.take(&table.due[counter], now) {
+                Ok(()) => admitted = true,
+                Err(micros) => wait = wait.min(micros),
+            }
+        }
+        if admitted {
+            Ok(())
+        } else {
+            Err(wait.div_ceil(MICROS).max(1))
+        }
+    }
+}
+
+impl Rate {
+    /// # Errors
+    /// The µs until it can be taken.
+    fn take(self, due: &AtomicU64, now: u64) -> Result<(), u64> {
+        let mut wait = 0;
+        let taken = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+            // Further ahead than ever admitted: the clock was set back.
+            let due = due.clamp(now, now.saturating_add(self.ahead)) + self.interval;
+            wait = due.saturating_sub(now.saturating_add(self.ahead));
+            (wait == 0).then_some(due)
+        });
+        taken.map(|_| ()).map_err(|_| wait)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
+            table.connections[counter].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What of an address is one subscriber's.
+fn subscriber(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        // No /64 is in use whose upper half is zero, so that none meets an IPv4 address.
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            [a, b, c, d]
+                .into_iter()
+                .fold(0, |prefix, segment| prefix << 16 | u64::from(segment))
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clock::MovedClock;
+
+    fn limits(settings: AddressLimitSettings) -> (Arc<AddressLimits>, Arc<MovedClock>) {
+        let clock = MovedClock::at(1_700_000_000_000);
+        let limits = AddressLimits::new(settings, clock.clone()).unwrap();
+        (limits, clock)
+    }
+
+    fn two_a_second() -> (Arc<AddressLimits>, Arc<MovedClock>) {
+        limits(AddressLimitSettings {
+            requests_per_second: 2,
+            burst: 4,
+            max_connections: 0,
+        })
+    }
+
+    fn at(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 40_000)
+    }
+
+    #[test]
+    fn a_burst_is_admitted_and_then_the_rate() {
+        let (limits, clock) = two_a_second();
+        let client = limits.connect(at("192.0.2.1")).unwrap();
+        for _ in 0..4 {
+            assert_eq!(client.request(), Ok(()));
+        }
+        assert_eq!(client.request(), Err(1));
+        clock.advance(500);
+        assert_eq!(client.request(), Ok(()));
+        assert_eq!(client.request(), Err(1));
+    }
+
+    #[test]
+    fn an_address_does_not_pay_for_another_one() {
+        let (limits, _) = two_a_second();
+        let greedy = limits.connect(at("192.0.2.1")).unwrap();
+        while greedy.request().is_ok() {}
+        for last in 2..=255 {
+            let other = limits.connect(at(&format!("192.0.2.{last}"))).unwrap();
+            assert_eq!(other.request(), Ok(()), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_is_an_ipv4_address_or_a_slash_64() {
+        let same = |left: &str, right: &str| {
+            subscriber(left.parse().unwrap()) == subscriber(right.parse().unwrap())
+        };
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::7"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+
+    #[test]
+    fn a_new_connection_is_no_new_allowance() {
+        let (limits, _) = two_a_second();
+        let mut admitted = 0;
+        for _ in 0..10 {
+            let client = limits.connect(at("2001:db8::1")).unwrap();
+            admitted += u32::from(client.request().is_ok());
+        }
+        assert_eq!(admitted, 4);
+    }
+
+    #[test]
+    fn connections_are_counted_until_they_end() {
+        let (limits, _) = limits(AddressLimitSettings {
+            max_connections: 2,
+            ..AddressLimitSettings::default()
+        });
+        let first = limits.connect(at("192.0.2.1")).unwrap();
+        let _second = limits.connect(at("192.0.2.1")).unwrap();
+        assert!(limits.connect(at("192.0.2.1")).is_none());
+        assert!(limits.connect(at("192.0.2.2")).is_some());
+        drop(first);
+        assert!(limits.connect(at("192.0.2.1")).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out() {
+        let (limits, clock) = two_a_second();
+        let client = limits.connect(at("192.0.2.1")).unwrap();
+        assert_eq!(client.request(), Ok(()));
+        clock.set(1_600_000_000_000);
+        assert!(client.request().is_err());
+        clock.advance(500);
+        assert_eq!(client.request(), Ok(()));
+    }
+
+    #[test]
+    fn two_processes_count_the_same_address_elsewhere() {
+        let same = (0..8).filter(|last| {
+            let peer = at(&format!("192.0.2.{last}"));
+            two_a_second().0.counters(peer).0 == two_a_second().0.counters(peer).0
+        });
+        assert_eq!(same.count(), 0);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_counted() {
+        let clock = MovedClock::at(0);
+        assert!(AddressLimits::new(AddressLimitSettings::default(), clock).is_none());
+    }
+}

@@ -1,0 +1,359 @@
+//! One connection of a listener: TLS, the version of HTTP, and what a peer may not hold up.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::Limited;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::addresses::Admitted;
+use crate::http::Limits;
+use crate::problem::Problem;
+use crate::shutdown::Shutdown;
+use crate::tls::ServerTls;
+
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a peer may send ahead of the reader, on a stream and on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is written ahead of the peer, on a stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// A peer that answers no ping for this long is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What all connections of a listener have in common.
+pub(crate) struct Common {
+    pub(crate) router: Router,
+    pub(crate) limits: Limits,
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) shutdown: Shutdown,
+}
+
+pub(crate) async fn serve(stream: TcpStream, common: Arc<Common>, admitted: Option<Admitted>) {
+    let _ = stream.set_nodelay(true);
+    let patience = Duration::from_secs(common.limits.header_read_seconds);
+    let stream = Patient::new(stream, patience);
+    let Some(tls) = &common.tls else {
+        if let Ok(Ok((stream, is_http2))) = timeout(patience, sniffed(stream)).await {
+            drive(stream, is_http2, common, admitted).await;
+        }
+        return;
+    };
+    let acceptor = TlsAcceptor::from(tls.current());
+    let accepted = timeout(patience, acceptor.accept(stream)).await;
+    let outcome = if matches!(accepted, Ok(Ok(_))) {
+        "done"
+    } else {
+        "failed"
+    };
+    metrics::counter!("tls_handshakes_total", "outcome" => outcome).increment(1);
+    if let Ok(Ok(stream)) = accepted {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        drive(stream, is_http2, common, admitted).await;
+    }
+}
+
+/// In the clear, the first bytes say which version it is.
+async fn sniffed(
+    mut stream: Patient<TcpStream>,
+) -> io::Result<(Prefixed<Patient<TcpStream>>, bool)> {
+    let mut first = [0; PREFACE.len()];
+    let mut len = 0;
+    while len < first.len() && first[..len] == PREFACE[..len] {
+        match stream.read(&mut first[len..]).await? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    let prefixed = Prefixed {
+        first,
+        next: 0,
+        len,
+        stream,
+    };
+    Ok((prefixed, len == PREFACE.len() && first == *PREFACE))
+}
+
+async fn drive<S>(stream: S, is_http2: bool, common: Arc<Common>, admitted: Option<Admitted>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::default());
+    let service = {
+        let (common, activity) = (Arc::clone(&common), Arc::clone(&activity));
+        let admitted = admitted.map(Arc::new);
+        hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (common, busy) = (Arc::clone(&common), activity.begin());
+            let admitted = admitted.clone();
+            async move {
+                let response = answer(request, &common, admitted.as_deref()).await;
+                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
+            }
+        })
+    };
+    let limits = common.limits;
+    let idle = Duration::from_secs(limits.header_read_seconds);
+    // How a connection ends (reset, timeout, malformed head) is the peer's business.
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let connection = builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.max_streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = common.shutdown.requested() => {}
+            () = activity.ceased(idle) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(idle)
+            .max_header_size(limits.max_header_bytes)
+            .max_headers(limits.max_headers)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = common.shutdown.requested() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    common: &Common,
+    admitted: Option<&Admitted>,
+) -> Response {
+    if let Some(Err(seconds)) = admitted.map(Admitted::request) {
+        metrics::counter!("address_limit_refusals_total", "limit" => "requests").increment(1);
+        return Problem::plain(StatusCode::TOO_MANY_REQUESTS)
+            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+            .into_response();
+    }
+    // HTTP/1.1 does not come here with more; HTTP/2 counts bytes only.
+    if request.headers().len() > common.limits.max_headers {
+        return Problem::plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response();
+    }
+    let mut request =
+        request.map(|body| Body::new(Limited::new(body, common.limits.max_body_bytes)));
+    request.extensions_mut().insert(common.limits);
+    let Ok(response) = common.router.clone().oneshot(request).await;
+    response
+}
+
+/// Whether anything goes on in a connection. HTTP/2 has no end of its own for idle ones.
+#[derive(Default)]
+struct Activity {
+    running: Arc<()>,
+    begun: AtomicU64,
+}
+
+/// A request, until its answer has been sent.
+struct Busy(#[allow(dead_code, reason = "is counted")] Arc<()>);
+
+impl Activity {
+    fn begin(&self) -> Busy {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(&self.running))
+    }
+
+    /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice that.
+    async fn ceased(&self, idle: Duration) {
+        let mut seen = None;
+        loop {
+            sleep(idle).await;
+            let begun = self.begun.load(Ordering::Relaxed);
+            let is_idle = Arc::strong_count(&self.running) == 1;
+            if is_idle && (begun == 0 || seen == Some(begun)) {
+                return;
+            }
+            seen = is_idle.then_some(begun);
+        }
+    }
+}
+
+/// A response body that keeps its connection from being idle.
+struct Counted {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Counted {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        HttpBody::size_hint(&self.body)
+    }
+}
+
+/// A stream that fails when its peer takes nothing of what is written for too long.
+struct Patient<S> {
+    stream: S,
+    patience: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    fn new(stream: S, patience: Duration) -> Self {
+        Self {
+            stream,
+            patience,
+            waiting: None,
+        }
+    }
+
+    fn judge<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let patience = self.patience;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.judge(written, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.judge(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A stream whose first bytes were read already.
+struct Prefixed<S> {
+    first: [u8; PREFACE.len()],
+    next: usize,
+    len: usize,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.next == self.len {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let some = buffer.remaining().min(self.len - self.next);
+        buffer.put_slice(&self.first[self.next..self.next + some]);
+        self.next += some;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
