@@ -8,9 +8,7 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
-use crate::limits::{
-    LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, LoadLimits, QueueLimits, RequestLimits,
-};
+use crate::limits::{LARGEST_JOIN_RECORD, LARGEST_PAYLOAD, LoadLimits, QueueLimits, RequestLimits};
 use crate::tokens::AllowanceLimits;
 
 use crate::store::postgres::PostgresSettings;
