@@ -8,7 +8,7 @@ mod encode;
 
 use http::{HeaderMap, Method, StatusCode};
 
-pub use decode::{Decoder, Limits, Malformed, Message};
+pub use decode::{Decoder, Head, Limits, Malformed, Message};
 pub use encode::{content, end, request_head, response_head};
 
 /// What stands before the content of a request.

@@ -3,7 +3,7 @@
 use hpke_rs::{HpkePrivateKey, HpkePublicKey};
 
 use crate::error::KeyError;
-use crate::suite::{Aead, Kem, hpke};
+use crate::suite::{Aead, HEADER_LEN, HpkeContext, Kem, hpke};
 
 /// The fewest bytes of a seed.
 pub const MIN_SEED_LEN: usize = 32;
@@ -22,20 +22,51 @@ pub struct GatewayPublicKey {
     key: Vec<u8>,
 }
 
-/// Where a [`crate::RequestDecoder`] finds the key that a request names.
+/// How a request was encapsulated.
+#[derive(Clone, Copy, Debug)]
+pub struct Encapsulation<'a> {
+    /// As it stands in the request: key id, KEM, KDF and AEAD.
+    pub header: [u8; HEADER_LEN],
+    pub key_id: u8,
+    pub kem: Kem,
+    pub aead: Aead,
+    /// As long as the KEM wants.
+    pub encapsulated_key: &'a [u8],
+    /// [`REQUEST_LABEL`](crate::REQUEST_LABEL), a zero and the header.
+    pub info: &'a [u8],
+}
+
+/// The private keys that a [`crate::RequestDecoder`] opens requests with: a [`GatewayKey`], or those of
+/// a gateway that has its own way of decapsulating.
 pub trait Keys {
-    fn key(&self, key_id: u8) -> Option<&GatewayKey>;
+    /// The KEM of the key with this id.
+    fn kem(&self, key_id: u8) -> Option<Kem>;
+
+    /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1). `None`: there is no such key any more, or the
+    /// encapsulated key is none.
+    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext>;
 }
 
 impl<K: Keys + ?Sized> Keys for &K {
-    fn key(&self, key_id: u8) -> Option<&GatewayKey> {
-        (**self).key(key_id)
+    fn kem(&self, key_id: u8) -> Option<Kem> {
+        (**self).kem(key_id)
+    }
+
+    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
+        (**self).receive(request)
     }
 }
 
 impl Keys for GatewayKey {
-    fn key(&self, key_id: u8) -> Option<&GatewayKey> {
-        (self.public.key_id == key_id).then_some(self)
+    fn kem(&self, key_id: u8) -> Option<Kem> {
+        (self.public.key_id == key_id).then_some(self.public.kem)
+    }
+
+    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
+        let enc = request.encapsulated_key;
+        hpke(request.kem, request.aead)?
+            .setup_receiver(enc, &self.private, request.info, None, None, None)
+            .ok()
     }
 }
 
@@ -81,10 +112,6 @@ impl GatewayKey {
     #[must_use]
     pub fn public(&self) -> &GatewayPublicKey {
         &self.public
-    }
-
-    pub(crate) fn private(&self) -> &HpkePrivateKey {
-        &self.private
     }
 }
 

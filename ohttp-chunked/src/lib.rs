@@ -36,10 +36,10 @@ mod varint;
 
 pub use error::{KeyError, OpenError, SealError};
 pub use framing::{MAX_CHUNK_LEN, MAX_MESSAGE_LEN, MAX_REQUEST_CHUNKS};
-pub use keys::{GatewayKey, GatewayPublicKey, Keys, MIN_SEED_LEN};
+pub use keys::{Encapsulation, GatewayKey, GatewayPublicKey, Keys, MIN_SEED_LEN};
 pub use request::{OpenedRequest, RequestDecoder, RequestEncoder};
 pub use response::{ResponseDecoder, ResponseEncoder};
-pub use suite::{Aead, Kem};
+pub use suite::{Aead, HEADER_LEN, HpkeContext, Kem, REQUEST_LABEL};
 
 /// The media type of an encapsulated request.
 pub const CHUNKED_REQ: &str = "message/ohttp-chunked-req";

@@ -1,20 +1,18 @@
 //! Encapsulated requests (§3 and §5.1 of the draft).
 
-use hpke_rs::Context;
-use hpke_rs::rustcrypto::HpkeRustCrypto;
 use zeroize::Zeroizing;
 
 use crate::error::{OpenError, SealError};
 use crate::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal};
-use crate::keys::{GatewayPublicKey, Keys};
+use crate::keys::{Encapsulation, GatewayPublicKey, Keys};
 use crate::response::{ResponseDecoder, ResponseEncoder};
-use crate::suite::{Aead, HEADER_LEN, Header};
+use crate::suite::{Aead, HEADER_LEN, Header, HpkeContext};
 
 const RESPONSE_LABEL: &[u8] = b"message/bhttp chunked response";
 
 /// An HPKE context with what the response is derived from. The context is wiped on drop.
 struct Session {
-    context: Context<HpkeRustCrypto>,
+    context: HpkeContext,
     header: Header,
     encapsulated_key: Vec<u8>,
 }
@@ -77,7 +75,7 @@ impl RequestEncoder {
     pub(crate) fn with_context(
         header: Header,
         encapsulated_key: Vec<u8>,
-        context: Context<HpkeRustCrypto>,
+        context: HpkeContext,
     ) -> Self {
         let prefix = [&header.encode()[..], &encapsulated_key].concat();
         let session = Session {
@@ -205,38 +203,32 @@ fn begin<K: Keys>(
     held: &mut Vec<u8>,
     input: &mut &[u8],
 ) -> Result<Option<Session>, OpenError> {
-    let Some(header) = fill(held, HEADER_LEN, input).and_then(|held| held.first_chunk()) else {
+    let Some(encoded) = fill(held, HEADER_LEN, input).and_then(|held| held.first_chunk()) else {
         return Ok(None);
     };
-    let header = Header::decode(*header).ok_or(OpenError::UnknownKey)?;
-    let key = keys
-        .key(header.key_id)
-        .filter(|key| key.public().kem() == header.kem)
+    let encoded = *encoded;
+    let header = Header::decode(encoded)
+        .filter(|header| keys.kem(header.key_id) == Some(header.kem))
         .ok_or(OpenError::UnknownKey)?;
     let len = HEADER_LEN + header.kem.encapsulated_key_len();
     let Some(encapsulated_key) = fill(held, len, input).and_then(|held| held.get(HEADER_LEN..))
     else {
         return Ok(None);
     };
-    let encapsulated_key = encapsulated_key.to_vec();
-    let context = header
-        .hpke()
-        .and_then(|hpke| {
-            hpke.setup_receiver(
-                &encapsulated_key,
-                key.private(),
-                &header.info(),
-                None,
-                None,
-                None,
-            )
-            .ok()
+    let context = keys
+        .receive(&Encapsulation {
+            header: encoded,
+            key_id: header.key_id,
+            kem: header.kem,
+            aead: header.aead,
+            encapsulated_key,
+            info: &header.info(),
         })
         .ok_or(OpenError::CannotOpen)?;
     Ok(Some(Session {
         context,
         header,
-        encapsulated_key,
+        encapsulated_key: encapsulated_key.to_vec(),
     }))
 }
 

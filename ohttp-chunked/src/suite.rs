@@ -5,9 +5,12 @@ use hpke_rs::rustcrypto::HpkeRustCrypto;
 use hpke_rs::{Hpke, Mode};
 
 /// Key id, KEM, KDF and AEAD.
-pub(crate) const HEADER_LEN: usize = 7;
+pub const HEADER_LEN: usize = 7;
+/// What the `info` of a request's HPKE context begins with (§5.1 of the draft).
+pub const REQUEST_LABEL: &str = "message/bhttp chunked request";
 
-const INFO: &[u8] = b"message/bhttp chunked request\0";
+/// The context of a request. It wipes its keys on drop.
+pub type HpkeContext = hpke_rs::Context<HpkeRustCrypto>;
 
 /// How a shared secret is made. The KDF is always HKDF-SHA256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +145,7 @@ impl Header {
 
     /// The `info` of the HPKE context.
     pub(crate) fn info(self) -> Vec<u8> {
-        [INFO, &self.encode()].concat()
+        [REQUEST_LABEL.as_bytes(), &[0], &self.encode()].concat()
     }
 
     /// `None`: the source of randomness failed.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ohttp::hpke::{Aead, Kdf, Kem};
 use ohttp::{KeyConfig, Server, ServerResponse, SymmetricSuite};
+use ohttp_chunked::{self as chunked, Encapsulation, GatewayKey, HpkeContext, RequestDecoder};
 use service::secret_file;
 
 use crate::GatewayError;
@@ -31,6 +32,8 @@ pub(crate) struct KeyRing {
 
 struct Key {
     server: Server,
+    /// The same key pair, for requests that are sealed in chunks.
+    chunked: GatewayKey,
     replay: ReplayCache,
 }
 
@@ -56,6 +59,8 @@ impl KeyRing {
             configs.push(config.clone());
             let key = Key {
                 server: Server::new(config).map_err(|_| GatewayError::Key)?,
+                chunked: GatewayKey::derive(*id, chunked::Kem::X25519, &seed)
+                    .map_err(|_| GatewayError::Key)?,
                 replay: ReplayCache::new(
                     replay.window_seconds.saturating_mul(1000),
                     replay.max_entries,
@@ -107,5 +112,46 @@ impl KeyRing {
             .remember(enc, now_unix_ms)
             .map_err(|_| Refusal::Replayed)?;
         Ok(Decapsulated { request, response })
+    }
+    /// Opens a request that is sealed in chunks, and that ends with its final chunk: the binary HTTP and the
+    /// means to answer it. The encapsulated key is remembered only if that succeeds.
+    pub(crate) fn decapsulate_chunked(
+        &self,
+        encapsulated: &[u8],
+        now_unix_ms: u64,
+    ) -> Result<(Vec<u8>, chunked::ResponseEncoder), Refusal> {
+        let mut request = Vec::new();
+        let mut decoder = RequestDecoder::new(self);
+        decoder.push(encapsulated, &mut request)?;
+        let opened = decoder.finish(&mut request)?;
+        let key = self.keys.get(&opened.key_id).ok_or(Refusal::Key)?;
+        let enc = opened.encapsulated_key.as_slice();
+        key.replay
+            .remember(enc.try_into().map_err(|_| Refusal::Key)?, now_unix_ms)
+            .map_err(|_| Refusal::Replayed)?;
+        Ok((request, opened.response))
+    }
+}
+
+impl chunked::Keys for KeyRing {
+    fn kem(&self, key_id: u8) -> Option<chunked::Kem> {
+        self.keys.get(&key_id)?.chunked.kem(key_id)
+    }
+
+    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
+        self.keys.get(&request.key_id)?.chunked.receive(request)
+    }
+}
+
+impl From<chunked::OpenError> for Refusal {
+    /// As for the other kind: what is too short is told apart, and nothing else.
+    fn from(error: chunked::OpenError) -> Self {
+        match error {
+            chunked::OpenError::Truncated => Self::Truncated,
+            chunked::OpenError::UnknownKey
+            | chunked::OpenError::ChunkTooLong
+            | chunked::OpenError::CannotOpen
+            | chunked::OpenError::Exhausted => Self::Key,
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
+//! | `POST /` | the same for `message/ohttp-chunked-req`, answering while the delivery service does |
 //! | `GET /.well-known/ohttp-gateway` inside an encapsulated request, at any listed target | the same |
 //! | `GET /ohttp-keys`, `GET /.well-known/ohttp-gateway` (RFC 9540) | the key configurations |
 //!
@@ -14,6 +15,7 @@
 //! fails later under the encapsulation ([`problems`]).
 
 mod binary_http;
+mod chunked;
 mod config;
 mod date;
 mod keys;
@@ -39,7 +41,9 @@ use service::start::Process;
 use service::{Problem, SharedClock, Shutdown};
 
 use binary_http::{InnerRequest, InnerResponse};
-pub use config::{Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, TargetSettings};
+pub use config::{
+    Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, StreamSettings, TargetSettings,
+};
 use keys::KeyRing;
 use problems::{Failure, Refusal};
 use relays::Relays;
@@ -83,6 +87,7 @@ struct Gateway {
     upstream: Upstream,
     relays: Relays,
     replay: ReplaySettings,
+    stream: StreamSettings,
     clock: SharedClock,
     shutdown: Shutdown,
     grace: Duration,
@@ -113,6 +118,7 @@ pub fn router(
         upstream: Upstream::new(config, secret.header_value())?,
         relays: Relays::load(&config.relays, config.relay_limit)?,
         replay: config.replay.clone(),
+        stream: config.stream.clone(),
         clock,
         shutdown,
         grace: config.grace(),
@@ -154,6 +160,9 @@ async fn encapsulated_request(
         return refuse(refusal);
     }
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if chunked::is_media_type(content_type) {
+        return chunked::answer(&gateway, body).await;
+    }
     if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
         return refuse(Refusal::MediaType);
     }
@@ -199,18 +208,32 @@ async fn encapsulated_request(
     }
 }
 
+/// What is to be done with an opened request that is allowed.
+enum Route {
+    /// It asks the gateway itself.
+    Own(InnerResponse),
+    Forward(InnerRequest, reqwest::Url),
+}
+
 impl Gateway {
     async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
+        match self.route(opened)? {
+            Route::Own(response) => Ok(response),
+            Route::Forward(request, url) => self.upstream.forward(request, url).await,
+        }
+    }
+
+    fn route(&self, opened: &[u8]) -> Result<Route, Failure> {
         let request = InnerRequest::decode(opened).map_err(|_| Failure::Malformed)?;
         self.check_date(&request)?;
         if request.method == Method::GET
             && request.path == KEYS_PATH
             && self.targets.lists_origin_of(&request)
         {
-            return Ok(self.own_key_configs());
+            return Ok(Route::Own(self.own_key_configs()));
         }
         let url = self.targets.locate(&request)?;
-        self.upstream.forward(request, url).await
+        Ok(Route::Forward(request, url))
     }
 
     /// The same that everybody gets in the open. A client that was handed another key by its relay, and

@@ -347,10 +347,15 @@ impl<H: Head> Decoder<H> {
                 None => return Ok(false),
                 Some(value) => {
                     let value = HeaderValue::from_bytes(value).map_err(|_| Malformed::Syntax)?;
-                    match section {
-                        Section::Informational => {}
-                        Section::Header => _ = self.control.fields.append(name, value),
-                        Section::Trailer => _ = self.trailers.append(name, value),
+                    let fields = match section {
+                        Section::Informational => None,
+                        Section::Header => Some(&mut self.control.fields),
+                        Section::Trailer => Some(&mut self.trailers),
+                    };
+                    if let Some(fields) = fields {
+                        fields
+                            .try_append(name, value)
+                            .map_err(|_| Malformed::TooLarge)?;
                     }
                     self.line(section, lines)?
                 }

@@ -10,7 +10,7 @@ use super::*;
 /// Head, content and trailers, or the error.
 type Read<H> = Result<(H, Vec<u8>, HeaderMap), Malformed>;
 
-fn read_with<H: decode::Head>(pieces: &[&[u8]], limits: Limits) -> Read<H> {
+fn read_with<H: Head>(pieces: &[&[u8]], limits: Limits) -> Read<H> {
     let mut decoder = Decoder::<H>::new(limits);
     let mut content = Vec::new();
     for piece in pieces {
@@ -20,7 +20,7 @@ fn read_with<H: decode::Head>(pieces: &[&[u8]], limits: Limits) -> Read<H> {
     Ok((message.head, content, message.trailers))
 }
 
-fn read<H: decode::Head>(pieces: &[&[u8]]) -> Read<H> {
+fn read<H: Head>(pieces: &[&[u8]]) -> Read<H> {
     read_with(pieces, Limits::default())
 }
 
