@@ -226,7 +226,7 @@ fn lengths_beyond_the_limits_are_refused_before_anything_is_kept_for_them() {
     // A head that never ends is not kept beyond its limit, in however small pieces it comes.
     let mut decoder = Decoder::<ResponseHead>::new(limits);
     decoder.push(&hex("03 40c8"), &mut Vec::new()).unwrap();
-    let endless = std::iter::repeat(&[0x40, 0x64][..]).take(100);
+    let endless = std::iter::repeat_n(&[0x40, 0x64][..], 100);
     assert!(endless.into_iter().any(|informational| {
         let pushed = decoder.push(&[informational, &[0]].concat(), &mut Vec::new());
         pushed.is_err()
