@@ -62,7 +62,7 @@ lint: setup
 
 # Properties over random input, many more of it than `make test` takes.
 fuzz: setup
-	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --package protocol --package crypto --package ohttp-gateway'
+	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --package protocol --package crypto --package ohttp-chunked --package ohttp-gateway'
 
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
 soak: setup

@@ -35,6 +35,8 @@ pub struct Config {
     pub relay_limit: RelayLimit,
     #[serde(default)]
     pub replay: ReplaySettings,
+    #[serde(default)]
+    pub stream: StreamSettings,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
@@ -106,6 +108,25 @@ impl Default for ReplaySettings {
     }
 }
 
+/// Responses that are passed on while the target still makes them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamSettings {
+    pub idle_seconds: u64,
+    pub total_seconds: u64,
+    pub max_bytes: u64,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            idle_seconds: 70,
+            total_seconds: 900,
+            max_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
 impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
@@ -162,6 +183,7 @@ mod tests {
         let defaults = ReplaySettings::default();
         assert_eq!(config.replay.window_seconds, defaults.window_seconds);
         assert_eq!(config.replay.max_entries, defaults.max_entries);
+        assert_eq!(config.stream, StreamSettings::default());
         assert!(config.relays.is_empty());
         assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());

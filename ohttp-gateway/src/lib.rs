@@ -6,6 +6,7 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
+//! | `POST /` | the same for `message/ohttp-chunked-req`, answering while the delivery service does |
 //! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
 //! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
 //!
@@ -23,6 +24,7 @@
 //! fails later under the encapsulation ([`problems`]).
 
 mod binary_http;
+mod chunked;
 mod config;
 mod date;
 pub mod encapsulation;
@@ -50,7 +52,9 @@ use service::tls::{ServerTls, TlsError};
 use service::{Problem, SharedClock, Shutdown};
 
 use binary_http::{InnerRequest, InnerResponse};
-pub use config::{Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, TargetSettings};
+pub use config::{
+    Config, KeySettings, RelayLimit, RelaySettings, ReplaySettings, StreamSettings, TargetSettings,
+};
 use keys::KeyRing;
 pub use keys::RotationError;
 use problems::{Failure, Refusal};
@@ -111,6 +115,7 @@ struct Parts {
     upstream: Upstream,
     relays: Relays,
     replay: ReplaySettings,
+    stream: StreamSettings,
     clock: SharedClock,
     shutdown: Shutdown,
     grace: Duration,
@@ -151,6 +156,7 @@ impl Gateway {
             upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
             replay: config.replay.clone(),
+            stream: config.stream.clone(),
             clock,
             shutdown,
             grace: config.grace(),
@@ -191,12 +197,12 @@ impl Gateway {
 
     fn offer(&self, commands: &service::start::Commands) {
         let parts = Arc::clone(&self.0);
-        commands.offer_answering("keys", move |_| {
+        commands.offer_report("keys", move |_| {
             let description = parts.keys.describe(parts.clock.now_unix_ms());
             async move { Ok(description) }
         });
         let gateway = self.clone();
-        commands.offer_answering("rotate", move |argument| {
+        commands.offer_report("rotate", move |argument| {
             let gateway = gateway.clone();
             async move {
                 let at_once = match argument.trim() {
@@ -276,6 +282,9 @@ async fn encapsulated_request(
         return refuse(refusal);
     }
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if chunked::is_media_type(content_type) {
+        return chunked::answer(&gateway, body).await;
+    }
     if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
         return refuse(Refusal::MediaType);
     }
@@ -321,8 +330,22 @@ async fn encapsulated_request(
     }
 }
 
+/// What is to be done with an opened request that is allowed.
+enum Route {
+    /// It asks the gateway itself.
+    Own(InnerResponse),
+    Forward(InnerRequest, reqwest::Url),
+}
+
 impl Parts {
     async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
+        match self.route(opened)? {
+            Route::Own(response) => Ok(response),
+            Route::Forward(request, url) => self.upstream.forward(request, url).await,
+        }
+    }
+
+    fn route(&self, opened: &[u8]) -> Result<Route, Failure> {
         let request = InnerRequest::decode(opened).map_err(|_| Failure::Malformed)?;
         self.check_date(&request)?;
         if request.fields.contains_key(EXPECT) {
@@ -332,10 +355,10 @@ impl Parts {
             && request.path == KEYS_PATH
             && self.targets.lists_origin_of(&request)
         {
-            return Ok(self.own_key_configs());
+            return Ok(Route::Own(self.own_key_configs()));
         }
         let url = self.targets.locate(&request)?;
-        self.upstream.forward(request, url).await
+        Ok(Route::Forward(request, url))
     }
 
     /// The same that everybody gets in the open. A client that was handed another key by its relay, and

@@ -61,35 +61,45 @@ impl Upstream {
         request: InnerRequest,
         url: Url,
     ) -> Result<InnerResponse, Failure> {
-        let mut fields = pick(&request.fields, &REQUEST_FIELDS);
-        fields.insert(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone());
+        let exchange = async { self.read_response(self.send(request, url).await?).await };
+        tokio::time::timeout(self.exchange, exchange)
+            .await
+            .unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// The same, but an answer of unknown length is handed over with its content still to come.
+    pub(crate) async fn begin(&self, request: InnerRequest, url: Url) -> Result<Begun, Failure> {
         let exchange = async {
-            let response = self
-                .client
-                .request(request.method, url)
-                .headers(fields)
-                .body(request.content)
-                .send()
-                .await
-                .map_err(|error| failure(&error))?;
-            self.read_response(response).await
+            let response = self.send(request, url).await?;
+            if response.content_length().is_some() {
+                return self.read_response(response).await.map(Begun::Whole);
+            }
+            let (status, fields) = read_head(&response)?;
+            Ok(Begun::Stream(Streamed {
+                status,
+                fields,
+                content: response,
+            }))
         };
         tokio::time::timeout(self.exchange, exchange)
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
 
+    async fn send(&self, request: InnerRequest, url: Url) -> Result<Response, Failure> {
+        let mut fields = pick(&request.fields, &REQUEST_FIELDS);
+        fields.insert(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone());
+        self.client
+            .request(request.method, url)
+            .headers(fields)
+            .body(request.content)
+            .send()
+            .await
+            .map_err(|error| failure(&error))
+    }
+
     async fn read_response(&self, response: Response) -> Result<InnerResponse, Failure> {
-        let status = response.status();
-        if status.is_redirection() || status.is_informational() || status.as_u16() > 599 {
-            tracing::warn!("the delivery service gave an answer that is not passed on");
-            return Err(Failure::BadAnswer);
-        }
-        if status == StatusCode::UNAUTHORIZED && is_meant_for_us(&response) {
-            tracing::error!("the delivery service does not accept the gateway secret");
-            return Err(Failure::BadAnswer);
-        }
-        let fields = pick(response.headers(), &RESPONSE_FIELDS);
+        let (status, fields) = read_head(&response)?;
         let content = read_at_most(response, self.max_response_bytes).await?;
         Ok(InnerResponse {
             status,
@@ -97,6 +107,39 @@ impl Upstream {
             content,
         })
     }
+}
+
+/// An answer of the delivery service.
+pub(crate) enum Begun {
+    Whole(InnerResponse),
+    Stream(Streamed),
+}
+
+/// An answer whose content is still to come.
+pub(crate) struct Streamed {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: HeaderMap,
+    content: Response,
+}
+
+impl Streamed {
+    /// The next piece of the content. `None`: that was all.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.content.chunk().await.map_err(|error| failure(&error))
+    }
+}
+
+fn read_head(response: &Response) -> Result<(StatusCode, HeaderMap), Failure> {
+    let status = response.status();
+    if status.is_redirection() || status.is_informational() || status.as_u16() > 599 {
+        tracing::warn!("the delivery service gave an answer that is not passed on");
+        return Err(Failure::BadAnswer);
+    }
+    if status == StatusCode::UNAUTHORIZED && is_meant_for_us(response) {
+        tracing::error!("the delivery service does not accept the gateway secret");
+        return Err(Failure::BadAnswer);
+    }
+    Ok((status, pick(response.headers(), &RESPONSE_FIELDS)))
 }
 
 fn is_meant_for_us(response: &Response) -> bool {

@@ -87,8 +87,8 @@ use std::time::Duration;
 use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
-use tokio::task::{JoinSet, spawn_blocking};
 use service::tls::{ServerTls, TlsError};
+use tokio::task::{JoinSet, spawn_blocking};
 
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};

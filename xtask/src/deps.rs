@@ -66,8 +66,16 @@ const RULES: &[Rule] = &[
         reason: "its operator audits it in an afternoon, and it cannot link decryption code",
     },
     Rule {
+        package: "ohttp-chunked",
+        ours: Ours::Only(&[]),
+        never: &[
+            "tokio", "axum", "hyper", "reqwest", "futures", "ohttp", "bhttp", "openmls",
+        ],
+        reason: "client and gateway share it: no I/O, and nothing of the crates whose streaming side it replaces",
+    },
+    Rule {
         package: "ohttp-gateway",
-        ours: Ours::Only(&["protocol", "service"]),
+        ours: Ours::Only(&["protocol", "service", "ohttp-chunked"]),
         never: GROUPS_AND_STORES,
         reason: "it opens requests, but never what they carry",
     },
@@ -94,7 +102,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "client",
-        ours: Ours::Only(&["protocol", "crypto", "service"]),
+        ours: Ours::Only(&["protocol", "crypto", "service", "ohttp-chunked"]),
         never: &["rocksdb", "tokio-postgres"],
         reason: "it runs on the user's device and holds no service's code",
     },

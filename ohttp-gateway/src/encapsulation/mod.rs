@@ -54,7 +54,7 @@ pub enum Unopenable {
 pub struct Unsealable;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Aead {
+pub(crate) enum Aead {
     Aes128Gcm,
     ChaCha20Poly1305,
 }
@@ -203,7 +203,8 @@ impl Key {
         if ciphertext.len() < TAG_LEN {
             return Err(Unopenable::Truncated);
         }
-        let (aead, mut context) = self.receive(header, enc, REQUEST)?;
+        let info = [REQUEST.as_bytes(), &[0], header].concat();
+        let (aead, mut context) = self.receive(header, enc, &info)?;
         let request = context.open(&[], ciphertext).map_err(|_| Unopenable::Key)?;
         let secret = context
             .export(RESPONSE.as_bytes(), aead.key_len())
@@ -218,12 +219,12 @@ impl Key {
         })
     }
 
-    /// `SetupBaseR(enc, skR, info)` with `info = label | 0 | header`.
-    fn receive(
+    /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1), with the AEAD that the header names.
+    pub(crate) fn receive(
         &self,
         header: &[u8; HEADER_LEN],
         enc: &[u8],
-        label: &str,
+        info: &[u8],
     ) -> Result<(Aead, Context<HpkeRustCrypto>), Unopenable> {
         let (aead, hpke) = self
             .suites
@@ -231,9 +232,8 @@ impl Key {
             .find(|(aead, _)| *header == self.header(*aead))
             .ok_or(Unopenable::Key)?;
         let secret = self.private.decapsulate(enc)?;
-        let info = [label.as_bytes(), &[0], header].concat();
         let context = hpke
-            .key_schedule(&*secret, &info, &[], &[])
+            .key_schedule(&*secret, info, &[], &[])
             .map_err(|_| Unopenable::Key)?;
         Ok((*aead, context))
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use ohttp_chunked::{self as chunked, Encapsulation, HpkeContext, RequestDecoder};
 
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
@@ -235,10 +236,7 @@ impl KeyRing {
             _ => return Err(Refusal::Truncated),
         };
         let keys = self.keys();
-        let entry = keys
-            .iter()
-            .find(|entry| entry.key.id() == *id)
-            .ok_or(Refusal::Key)?;
+        let entry = Accepted(&keys).entry(*id).ok_or(Refusal::Key)?;
         let opened = entry.key.open(encapsulated)?;
         let enc = entry.key.enc(encapsulated)?;
         entry
@@ -246,6 +244,27 @@ impl KeyRing {
             .remember(enc, now_unix_ms)
             .map_err(|_| Refusal::Replayed)?;
         Ok(opened)
+    }
+
+    /// Opens a request that is sealed in chunks, and that ends with its final chunk: the binary HTTP and the
+    /// means to answer it. The encapsulated key is remembered only if that succeeds.
+    pub(crate) fn decapsulate_chunked(
+        &self,
+        encapsulated: &[u8],
+        now_unix_ms: u64,
+    ) -> Result<(Vec<u8>, chunked::ResponseEncoder), Refusal> {
+        let keys = self.keys();
+        let accepted = Accepted(&keys);
+        let mut request = Vec::new();
+        let mut decoder = RequestDecoder::new(&accepted);
+        decoder.push(encapsulated, &mut request)?;
+        let opened = decoder.finish(&mut request)?;
+        let entry = accepted.entry(opened.key_id).ok_or(Refusal::Key)?;
+        entry
+            .replay
+            .remember(&opened.encapsulated_key, now_unix_ms)
+            .map_err(|_| Refusal::Replayed)?;
+        Ok((request, opened.response))
     }
 
     fn keys(&self) -> Arc<Vec<Arc<RingKey>>> {
@@ -330,6 +349,31 @@ impl KeyRing {
     }
 }
 
+/// The keys that requests are opened with at some moment.
+struct Accepted<'a>(&'a [Arc<RingKey>]);
+
+impl<'a> Accepted<'a> {
+    fn entry(&self, key_id: u8) -> Option<&'a RingKey> {
+        let Self(keys) = self;
+        keys.iter()
+            .find(|entry| entry.key.id() == key_id)
+            .map(Arc::as_ref)
+    }
+}
+
+impl chunked::Keys for Accepted<'_> {
+    fn kem(&self, key_id: u8) -> Option<chunked::Kem> {
+        chunked::Kem::from_id(self.entry(key_id)?.key.kem().id())
+    }
+
+    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
+        let key = &self.entry(request.key_id)?.key;
+        key.receive(&request.header, request.encapsulated_key, request.info)
+            .ok()
+            .map(|(_, context)| context)
+    }
+}
+
 fn times(generations: &[Generation]) -> Vec<u64> {
     generations
         .iter()
@@ -348,6 +392,19 @@ impl From<Unopenable> for Refusal {
         match error {
             Unopenable::Truncated => Self::Truncated,
             Unopenable::Key => Self::Key,
+        }
+    }
+}
+
+impl From<chunked::OpenError> for Refusal {
+    /// As for the other kind: what is too short is told apart, and nothing else.
+    fn from(error: chunked::OpenError) -> Self {
+        match error {
+            chunked::OpenError::Truncated => Self::Truncated,
+            chunked::OpenError::UnknownKey
+            | chunked::OpenError::ChunkTooLong
+            | chunked::OpenError::CannotOpen
+            | chunked::OpenError::Exhausted => Self::Key,
         }
     }
 }

@@ -1,0 +1,33 @@
+//! Binary HTTP (RFC 9292) piece by piece: written in the indeterminate-length form, read in both.
+//!
+//! The end of a message is what the encapsulation around it says: [`Decoder::finish`] is to be called
+//! only once that has ended properly.
+
+mod decode;
+mod encode;
+
+use http::{HeaderMap, Method, StatusCode};
+
+pub use decode::{Decoder, Head, Limits, Malformed, Message};
+pub use encode::{content, end, request_head, response_head};
+
+/// What stands before the content of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    pub method: Method,
+    pub scheme: String,
+    pub authority: String,
+    /// With its query. Printable, otherwise unchecked.
+    pub path: String,
+    pub fields: HeaderMap,
+}
+
+/// What stands before the content of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    pub status: StatusCode,
+    pub fields: HeaderMap,
+}
+
+#[cfg(test)]
+mod tests;
