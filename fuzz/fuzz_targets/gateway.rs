@@ -14,21 +14,27 @@ mod encapsulation;
 
 use encapsulation::{Kem, Key};
 
-static KEYS: LazyLock<[Key; 2]> = LazyLock::new(|| {
-    [(1, Kem::XWing), (2, Kem::X25519)].map(|(id, kem)| Key::derive(id, kem, &[7; 32]).unwrap())
+static KEYS: LazyLock<[Key; 3]> = LazyLock::new(|| {
+    [(1, Kem::XWing), (2, Kem::X25519), (3, Kem::P256)]
+        .map(|(id, kem)| Key::derive(id, kem, &[7; 32]).unwrap())
 });
 
 fuzz_target!(|bytes: &[u8]| {
     for key in KEYS.iter() {
         // As it comes, and with everything right up to the encapsulated key.
         assert!(key.open(bytes).is_err());
-        let header = [&[key.id()][..], &key.kem().id().to_be_bytes(), &[0, 1, 0, 1]].concat();
+        let header = [
+            &[key.id()][..],
+            &key.kem().id().to_be_bytes(),
+            &[0, 1, 0, 1],
+        ]
+        .concat();
         assert!(key.open(&[&header, bytes].concat()).is_err());
     }
     let Some((choice, inner)) = bytes.split_first() else {
         return;
     };
-    let key = &KEYS[usize::from(choice % 2)];
+    let key = &KEYS[usize::from(choice % 3)];
     let client = ohttp::ClientRequest::from_encoded_config(key.config()).unwrap();
     let (encapsulated, response) = client.encapsulate(inner).unwrap();
     let opened = key.open(&encapsulated).unwrap();

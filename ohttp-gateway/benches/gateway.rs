@@ -51,6 +51,7 @@ fn main() {
     for (name, kem, other) in [
         ("x25519", Kem::X25519, OtherKem::X25519Sha256),
         ("x-wing", Kem::XWing, OtherKem::XWing),
+        ("p256", Kem::P256, OtherKem::P256Sha256),
     ] {
         let library = bare_library(kem, other);
         let row = |what: &str, us: f64| {

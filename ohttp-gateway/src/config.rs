@@ -157,7 +157,7 @@ fn default_idle_connections() -> usize {
 }
 
 fn default_kems() -> Vec<Kem> {
-    vec![Kem::XWing, Kem::X25519]
+    vec![Kem::XWing, Kem::X25519, Kem::P256]
 }
 
 fn default_rotation_seconds() -> u64 {

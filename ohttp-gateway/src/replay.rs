@@ -1,7 +1,7 @@
 //! The cache of encapsulated keys that makes a captured request useless (RFC 9458 §6.5.1).
 //!
 //! A request is remembered once it was opened, so garbage fills nothing. That the encapsulated key names the
-//! request follows from both KEMs: whoever changes a byte of it, ignored bits included, gets another shared
+//! request follows from each of the KEMs: whoever changes a byte of it, ignored bits included, gets another shared
 //! secret, and nothing opens.
 //!
 //! It lives in memory, of one process: after a restart, when it overflows, and between nodes that have the same

@@ -1,11 +1,11 @@
-//! The two KEMs, receiver's side: DHKEM(X25519, HKDF-SHA256) of RFC 9180 and X-Wing
+//! The KEMs, receiver's side: DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256) of RFC 9180, and X-Wing
 //! (draft-connolly-cfrg-xwing-kem, as draft-ietf-hpke-pq uses it).
 //!
 //! What depends on the key alone is computed once, when it is derived: its public key, and for X-Wing the
 //! expanded ML-KEM key. The generic libraries do that again for every request, and it is most of their
 //! cost (docs/performance.md).
 
-use aws_lc_rs::agreement::{self, UnparsedPublicKey, X25519};
+use aws_lc_rs::agreement::{self, Algorithm, ECDH_P256, UnparsedPublicKey, X25519};
 use aws_lc_rs::digest::{Context, SHA3_256};
 use aws_lc_rs::hkdf;
 use ml_kem::kem::{Decapsulate, KeyExport};
@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 use super::{KeyError, Unopenable};
 
 const X25519_LEN: usize = 32;
+/// Of an uncompressed point (RFC 9180 §7.1.1).
+const P256_LEN: usize = 65;
 /// An ML-KEM-768 ciphertext (FIPS 203, table 3).
 const ML_KEM_CIPHERTEXT: usize = 1088;
 const ML_KEM_PUBLIC: usize = 1184;
@@ -32,6 +34,8 @@ pub enum Kem {
     /// X25519 and ML-KEM-768 together: a recording of today stays closed to a quantum computer.
     XWing,
     X25519,
+    /// For clients that have nothing else.
+    P256,
 }
 
 impl Kem {
@@ -41,6 +45,7 @@ impl Kem {
         match self {
             Self::XWing => 0x647a,
             Self::X25519 => 0x0020,
+            Self::P256 => 0x0010,
         }
     }
 
@@ -49,6 +54,7 @@ impl Kem {
         match id {
             0x647a => Some(Self::XWing),
             0x0020 => Some(Self::X25519),
+            0x0010 => Some(Self::P256),
             _ => None,
         }
     }
@@ -59,16 +65,35 @@ impl Kem {
         match self {
             Self::XWing => ML_KEM_CIPHERTEXT + X25519_LEN,
             Self::X25519 => X25519_LEN,
+            Self::P256 => P256_LEN,
+        }
+    }
+
+    /// As in the configuration file.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::XWing => "x-wing",
+            Self::X25519 => "x25519",
+            Self::P256 => "p256",
+        }
+    }
+
+    fn curve(self) -> &'static Algorithm {
+        match self {
+            Self::XWing | Self::X25519 => &X25519,
+            Self::P256 => &ECDH_P256,
         }
     }
 }
 
-/// Nsecret of both.
+/// Nsecret of each.
 pub(super) type SharedSecret = Zeroizing<[u8; 32]>;
 
 pub(super) struct PrivateKey {
-    x25519: agreement::PrivateKey,
-    x25519_public: [u8; X25519_LEN],
+    kem: Kem,
+    /// The curve's part of it.
+    curve: agreement::PrivateKey,
+    curve_public: Vec<u8>,
     ml_kem: Option<Box<ml_kem::ml_kem_768::DecapsulationKey>>,
 }
 
@@ -77,8 +102,19 @@ impl PrivateKey {
     pub(super) fn derive(kem: Kem, ikm: &[u8]) -> Result<Self, KeyError> {
         match kem {
             Kem::X25519 => {
-                let prk = labeled_extract("dkp_prk", ikm);
-                Self::x25519(&*labeled_expand(&prk, "sk", &[]).map_err(|_| KeyError)?)
+                let prk = labeled_extract(kem, "dkp_prk", ikm);
+                let private = labeled_expand(kem, &prk, "sk", &[]).map_err(|_| KeyError)?;
+                Self::of_curve(kem, &private)
+            }
+            Kem::P256 => {
+                let prk = labeled_extract(kem, "dkp_prk", ikm);
+                // The first candidate that is a private key, which but one in 2^32 is.
+                (0..=u8::MAX)
+                    .find_map(|counter| {
+                        let private = labeled_expand(kem, &prk, "candidate", &[&[counter]]);
+                        Self::of_curve(kem, &*private.ok()?).ok()
+                    })
+                    .ok_or(KeyError)
             }
             Kem::XWing => {
                 let label = b"DeriveKeyPair";
@@ -93,14 +129,14 @@ impl PrivateKey {
         }
     }
 
-    pub(super) fn x25519(private: &[u8; X25519_LEN]) -> Result<Self, KeyError> {
-        let x25519 =
-            agreement::PrivateKey::from_private_key(&X25519, private).map_err(|_| KeyError)?;
-        let public = x25519.compute_public_key().map_err(|_| KeyError)?;
-        let x25519_public = public.as_ref().try_into().map_err(|_| KeyError)?;
+    pub(super) fn of_curve(kem: Kem, private: &[u8; 32]) -> Result<Self, KeyError> {
+        let curve =
+            agreement::PrivateKey::from_private_key(kem.curve(), private).map_err(|_| KeyError)?;
+        let public = curve.compute_public_key().map_err(|_| KeyError)?;
         Ok(Self {
-            x25519,
-            x25519_public,
+            kem,
+            curve,
+            curve_public: public.as_ref().to_vec(),
             ml_kem: None,
         })
     }
@@ -117,7 +153,7 @@ impl PrivateKey {
         let (ml_kem, _) = MlKem768::from_seed(&(*ml_kem_seed).into());
         Ok(Self {
             ml_kem: Some(Box::new(ml_kem)),
-            ..Self::x25519(&x25519)?
+            ..Self::of_curve(Kem::XWing, &x25519)?
         })
     }
 
@@ -127,7 +163,7 @@ impl PrivateKey {
         if let Some(ml_kem) = &self.ml_kem {
             public.extend_from_slice(&ml_kem.encapsulation_key().to_bytes());
         }
-        public.extend_from_slice(&self.x25519_public);
+        public.extend_from_slice(&self.curve_public);
         public
     }
 
@@ -142,8 +178,8 @@ impl PrivateKey {
     /// RFC 9180 §4.1.
     fn decapsulate_dhkem(&self, enc: &[u8]) -> Result<SharedSecret, Unopenable> {
         let dh = self.diffie_hellman(enc)?;
-        let prk = labeled_extract("eae_prk", &*dh);
-        labeled_expand(&prk, "shared_secret", &[enc, &self.x25519_public])
+        let prk = labeled_extract(self.kem, "eae_prk", &*dh);
+        labeled_expand(self.kem, &prk, "shared_secret", &[enc, &self.curve_public])
     }
 
     /// draft-connolly-cfrg-xwing-kem §5.5.
@@ -160,7 +196,7 @@ impl PrivateKey {
         ss_m.copy_from_slice(&ml_kem.decapsulate(ct_m));
         let ss_x = self.diffie_hellman(ct_x)?;
         let mut combiner = Context::new(&SHA3_256);
-        for part in [&*ss_m, &*ss_x, ct_x, &self.x25519_public, X_WING_LABEL] {
+        for part in [&*ss_m, &*ss_x, ct_x, &self.curve_public, X_WING_LABEL] {
             combiner.update(part);
         }
         let mut secret = Zeroizing::new([0; 32]);
@@ -168,10 +204,10 @@ impl PrivateKey {
         Ok(secret)
     }
 
-    /// Fails for a point of small order, as RFC 9180 §7.1.4 demands.
+    /// Fails for what is no point of the curve or has a small order, as RFC 9180 §7.1.4 demands.
     fn diffie_hellman(&self, public: &[u8]) -> Result<SharedSecret, Unopenable> {
-        let public = UnparsedPublicKey::new(&X25519, public);
-        agreement::agree(&self.x25519, public, Unopenable::Key, |shared| {
+        let public = UnparsedPublicKey::new(self.kem.curve(), public);
+        agreement::agree(&self.curve, public, Unopenable::Key, |shared| {
             shared
                 .try_into()
                 .map(Zeroizing::new)
@@ -185,19 +221,20 @@ fn suite_id(kem: Kem) -> [u8; 5] {
     [b'K', b'E', b'M', high, low]
 }
 
-/// RFC 9180 §4, for DHKEM(X25519) with an empty salt.
-fn labeled_extract(label: &str, ikm: &[u8]) -> hkdf::Prk {
-    let labeled = Zeroizing::new([VERSION, &suite_id(Kem::X25519), label.as_bytes(), ikm].concat());
+/// RFC 9180 §4, with an empty salt.
+fn labeled_extract(kem: Kem, label: &str, ikm: &[u8]) -> hkdf::Prk {
+    let labeled = Zeroizing::new([VERSION, &suite_id(kem), label.as_bytes(), ikm].concat());
     hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&labeled)
 }
 
 fn labeled_expand(
+    kem: Kem,
     prk: &hkdf::Prk,
     label: &str,
     info: &[&[u8]],
 ) -> Result<SharedSecret, Unopenable> {
     let length = [0, 32];
-    let suite = suite_id(Kem::X25519);
+    let suite = suite_id(kem);
     let mut labeled = vec![&length[..], VERSION, &suite, label.as_bytes()];
     labeled.extend_from_slice(info);
     let mut secret = Zeroizing::new([0; 32]);

@@ -148,6 +148,7 @@ impl Key {
             let kem = match kem {
                 Kem::XWing => KemAlgorithm::XWingDraft06,
                 Kem::X25519 => KemAlgorithm::DhKem25519,
+                Kem::P256 => KemAlgorithm::DhKemP256,
             };
             Hpke::try_new(Mode::Base, kem, KdfAlgorithm::HkdfSha256, aead.hpke())
                 .map(|hpke| (aead, hpke))

@@ -31,7 +31,12 @@ fn hex(text: &str) -> Vec<u8> {
 #[test]
 fn the_example_of_rfc_9458_is_opened_and_answered_to_the_byte() {
     let private = hex(example::PRIVATE).try_into().unwrap();
-    let key = Key::new(1, Kem::X25519, PrivateKey::x25519(&private).unwrap()).unwrap();
+    let key = Key::new(
+        1,
+        Kem::X25519,
+        PrivateKey::of_curve(Kem::X25519, &private).unwrap(),
+    )
+    .unwrap();
     assert_eq!(key.config(), hex(example::CONFIG));
     let opened = key.open(&hex(example::ENCAPSULATED_REQUEST)).unwrap();
     assert_eq!(opened.request, hex(example::REQUEST));
@@ -51,12 +56,13 @@ fn other(id: u8, kem: Kem, suites: &[SymmetricSuite], seed: &[u8]) -> KeyConfig 
     let kem = match kem {
         Kem::XWing => OtherKem::XWing,
         Kem::X25519 => OtherKem::X25519Sha256,
+        Kem::P256 => OtherKem::P256Sha256,
     };
     KeyConfig::derive(id, kem, suites.to_vec(), seed).unwrap()
 }
 
 fn kems() -> impl Strategy<Value = Kem> {
-    prop_oneof![Just(Kem::XWing), Just(Kem::X25519)]
+    prop_oneof![Just(Kem::XWing), Just(Kem::X25519), Just(Kem::P256)]
 }
 
 proptest! {
@@ -123,8 +129,8 @@ proptest! {
 }
 
 #[test]
-fn a_point_of_small_order_is_refused() {
-    for kem in [Kem::X25519, Kem::XWing] {
+fn a_point_of_small_order_or_of_no_curve_is_refused() {
+    for kem in [Kem::X25519, Kem::XWing, Kem::P256] {
         let key = Key::derive(7, kem, &[5; 32]).unwrap();
         let header = key.header(Aead::Aes128Gcm);
         let request = [&header[..], &vec![0; kem.enc_len() + 100]].concat();

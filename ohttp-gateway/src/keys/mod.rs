@@ -195,10 +195,7 @@ impl KeyRing {
                 Phase::Retired { dropped } => format!("accepted until {}", date(dropped)),
                 Phase::Dropped => "about to be dropped".to_owned(),
             };
-            let kem = match entry.key.kem() {
-                Kem::XWing => "x-wing",
-                Kem::X25519 => "x25519",
-            };
+            let kem = entry.key.kem().name();
             let _ = writeln!(lines, "{:3} {kem:7} {phase}", entry.key.id());
         }
         lines
