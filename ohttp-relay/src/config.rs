@@ -26,6 +26,8 @@ pub struct Config {
     #[serde(default)]
     pub gateways: Vec<GatewaySettings>,
     #[serde(default)]
+    pub allow_cleartext: bool,
+    #[serde(default)]
     pub tls: Option<TlsSettings>,
     #[serde(default)]
     pub require_padding: Option<Padding>,
@@ -121,8 +123,35 @@ impl Config {
         if gateways.is_empty() {
             return Err(RelayError::NoGateway);
         }
+        for gateway in &gateways {
+            for url in [Some(&gateway.url), gateway.keys_url.as_ref()] {
+                let is_clear = url.is_some_and(|url| is_http(url));
+                let is_near = self.allow_cleartext || url.is_some_and(|url| is_loopback(url));
+                if is_clear && (!is_near || gateway.tls != ClientTlsSettings::default()) {
+                    return Err(RelayError::Cleartext);
+                }
+            }
+        }
         Ok(gateways)
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.get(..7)
+        .is_some_and(|start| start.eq_ignore_ascii_case("http://"))
+}
+
+fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    uri.host().is_some_and(|host| {
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
 }
 
 /// `/`, or `/name` with letters, digits, `-` and `_`, which no route of ours begins with.
@@ -243,6 +272,30 @@ mod tests {
         ] {
             assert!(matches!(with(&paths), Err(RelayError::Paths)), "{paths:?}");
         }
+    }
+
+    #[test]
+    fn no_gateway_is_asked_in_the_clear_over_a_network_by_mistake() {
+        let to = |url: &str, rest: &str| {
+            let text = LEAST.replace("http://127.0.0.1:2/", url);
+            parse(&format!("{rest}\n{text}")).gateways().map(|_| ())
+        };
+        for near in [
+            "http://127.0.0.1:2/",
+            "http://[::1]:2/",
+            "http://localhost/",
+            "https://g.example/",
+        ] {
+            assert!(to(near, "").is_ok(), "{near}");
+        }
+        for far in ["http://g.example/", "HTTP://192.0.2.1/"] {
+            assert!(matches!(to(far, ""), Err(RelayError::Cleartext)), "{far}");
+            assert!(to(far, "allow_cleartext = true").is_ok(), "{far}");
+        }
+        let tls =
+            "[[gateways]]\npath = '/b'\nurl = 'http://127.0.0.1:2/'\ntls = { ca_file = 'ca.pem' }";
+        let unused = parse(&format!("{LEAST}\n{tls}"));
+        assert!(matches!(unused.gateways(), Err(RelayError::Cleartext)));
     }
 
     #[test]

@@ -18,6 +18,9 @@ const LONGEST_MAX_AGE: u64 = 86_400;
 /// Kept for a minute, whatever the gateway says: one that is asked anew for each client could answer each of them
 /// with another key.
 const SHORTEST_MAX_AGE: u64 = 60;
+/// Seconds that configurations are kept for although the gateway refuses keys: it may have replaced them at
+/// once, or somebody makes keys up.
+const DOUBTED_MAX_AGE: u64 = 15;
 
 /// `max-age` of a `Cache-Control` value (RFC 9111 §5.2.2.1), bounded.
 pub(crate) fn max_age(cache_control: &str) -> u64 {
@@ -42,12 +45,13 @@ const RETRY_MS: u64 = 1_000;
 #[derive(Default)]
 struct Mirror {
     entry: Option<Entry>,
-    retry_unix_ms: u64,
+    retry_ms: u64,
 }
 
 struct Entry {
     configs: Bytes,
-    expires_unix_ms: u64,
+    fetched_ms: u64,
+    expires_ms: u64,
 }
 
 /// The configurations as they are handed out.
@@ -70,31 +74,41 @@ impl KeyMirror {
         }
     }
 
+    /// The gateway has refused a key. If it was one of those that are shown, its operator has replaced them in a
+    /// hurry, and they are fetched again before their time.
+    pub(crate) async fn doubt(&self) {
+        if let Some(entry) = &mut self.mirror.lock().await.entry {
+            let earlier = entry.fetched_ms.saturating_add(DOUBTED_MAX_AGE * 1000);
+            entry.expires_ms = entry.expires_ms.min(earlier);
+        }
+    }
+
     /// What the gateway publishes, at most as old as it allows. `None`: nothing valid is to be had.
     pub(crate) async fn current(&self, upstream: &Upstream) -> Option<Mirrored> {
         let mut mirror = self.mirror.lock().await;
-        let now = self.clock.now_unix_ms();
+        let now = self.clock.monotonic_ms();
         if mirror
             .entry
             .as_ref()
-            .is_none_or(|entry| entry.expires_unix_ms <= now)
+            .is_none_or(|entry| entry.expires_ms <= now)
         {
-            if now < mirror.retry_unix_ms {
+            if now < mirror.retry_ms {
                 return None;
             }
             let Some((configs, max_age)) = upstream.key_configs().await else {
                 // Everybody who waited for the lock gets this answer too, without a fetch.
-                mirror.retry_unix_ms = self.clock.now_unix_ms().saturating_add(RETRY_MS);
+                mirror.retry_ms = self.clock.monotonic_ms().saturating_add(RETRY_MS);
                 return None;
             };
             mirror.entry = Some(Entry {
                 configs,
-                expires_unix_ms: now.saturating_add(max_age * 1000),
+                fetched_ms: now,
+                expires_ms: now.saturating_add(max_age * 1000),
             });
         }
         mirror.entry.as_ref().map(|entry| Mirrored {
             configs: entry.configs.clone(),
-            remaining_seconds: entry.expires_unix_ms.saturating_sub(now) / 1000,
+            remaining_seconds: entry.expires_ms.saturating_sub(now) / 1000,
         })
     }
 }

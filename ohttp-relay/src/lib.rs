@@ -33,7 +33,7 @@ use http_body::Body as _;
 use service::addresses::AddressLimits;
 use service::http::{Limits, Server};
 use service::start::Process;
-use service::tls::{Reload, ServerTls, TlsError};
+use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
 use answer::Answer;
@@ -55,6 +55,13 @@ pub enum RelayError {
     SecretOfNoGateway,
     #[error("each gateway needs a `path` of its own, `/` or `/NAME` with letters, digits, - and _")]
     Paths,
+    #[error(
+        "a gateway is asked in the clear over a network (`allow_cleartext` if something else protects the way), \
+         or has a table `tls` and an http URL"
+    )]
+    Cleartext,
+    #[error("`require_padding` allows every length, or none")]
+    Padding,
     #[error("a URL of a gateway is not http or https, or has a user or a query")]
     GatewayUrl,
     #[error("the relay's secret cannot be used")]
@@ -114,6 +121,13 @@ impl Relay {
             router: service::http::router(),
             tls: Vec::new(),
         };
+        if config
+            .require_padding
+            .as_ref()
+            .is_some_and(|padding| !padding.is_a_rule())
+        {
+            return Err(RelayError::Padding);
+        }
         for settings in config.gateways()? {
             let upstream = Upstream::new(&settings, config, shutdown.clone())?;
             relay.tls.push(upstream.tls());
@@ -156,7 +170,11 @@ pub fn router(
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), RelayError> {
     let mut relay = Relay::new(&config, &process.clock, &process.shutdown)?;
-    let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|settings| ServerTls::load(settings, Peers::Certified))
+        .transpose()?;
     relay
         .tls
         .extend(tls.clone().map(|tls| tls as Arc<dyn Reload>));
@@ -179,6 +197,9 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
             () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
         },
     };
+    if let Answer::KeyProblem = answer {
+        route.keys.doubt().await;
+    }
     metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
     answer.into_response()
 }

@@ -87,7 +87,7 @@ use std::time::Duration;
 use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
-use service::tls::{ServerTls, TlsError};
+use service::tls::{Peers, ServerTls, TlsError};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use accounts::AccountHasher;
@@ -191,7 +191,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
         None => router,
     };
-    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
+    let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Certified, &process)?;
     let listener = service::http::bind(config.listen).await?;
     commands::offer(&process.commands, &issuer);
     // Ends with this function.

@@ -147,14 +147,20 @@ impl Rate {
     /// # Errors
     /// The µs until it can be taken.
     fn take(self, due: &AtomicU64, now: u64) -> Result<(), u64> {
+        let latest = now.saturating_add(self.ahead);
         let mut wait = 0;
-        let taken = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+        let _ = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
             // Further ahead than ever admitted: the clock was set back.
-            let due = due.clamp(now, now.saturating_add(self.ahead)) + self.interval;
-            wait = due.saturating_sub(now.saturating_add(self.ahead));
-            (wait == 0).then_some(due)
+            let from = due.clamp(now, latest);
+            let taken = from.saturating_add(self.interval);
+            wait = taken.saturating_sub(latest);
+            if wait == 0 {
+                Some(taken)
+            } else {
+                (from != due).then_some(from)
+            }
         });
-        taken.map(|_| ()).map_err(|_| wait)
+        if wait == 0 { Ok(()) } else { Err(wait) }
     }
 }
 
