@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// The delivery service refused the request.
-    #[error("the delivery service refused: {}", .0.problem.title())]
+    #[error("the delivery service refused: {}{}", .0.problem.title(), again(.0.retry_after_s))]
     Refused(Refusal),
     /// The delivery service, gateway or relay answered something that the protocol does not have.
     #[error("the answer of the service is not of this protocol: {0}")]

@@ -55,6 +55,7 @@
 //! [`Client::stage_add`] keep a commit without sending it, [`Client::pending_request`] shows the
 //! bytes that would be sent, so that an answer can be dropped, and [`Client::submit`] sends them.
 
+mod allowance;
 mod backup;
 mod clock;
 mod connections;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
-use protocol::directory::AllowanceList;
 use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -15,27 +14,13 @@ use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
 use crate::Client;
+use crate::allowance::{Relief, relief};
 use crate::database::key32;
 use crate::error::{Error, LocalError, Refusal};
 use crate::wallet::{self, Token};
 
 /// Bytes of a token of type 0x0002.
 const TOKEN_LENGTH: usize = 354;
-
-/// No user is kept waiting longer than this to save a token.
-const WORTH_WAITING: Duration = Duration::from_secs(5);
-
-/// How long the allowance for an operation takes to give back one request, in whole seconds as `Retry-After` has them.
-fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
-    let allowance = match operation {
-        Operation::FetchQueue => announced.queue,
-        _ => announced.leaf,
-    };
-    match 60u32.div_ceil(allowance.refill_per_minute.max(1)) {
-        _ if allowance.refill_per_minute == 0 => Duration::ZERO,
-        seconds => Duration::from_secs(seconds.into()),
-    }
-}
 
 /// A request with everything that is needed to send it, and to send it again.
 pub(crate) struct Envelope {
@@ -334,21 +319,21 @@ impl Client {
                     problem: ProblemType::TooManyRequests,
                     ..
                 } => {
-                    let may_pay = !paid_again && envelope.tokens.is_empty();
                     let left = self.transport.patience().pauses.saturating_sub(waited);
-                    let worth = self.worth_waiting(envelope.operation)?.min(left);
-                    let wait = refusal.retry_after_s.map(|s| Duration::from_secs(s.max(1)));
-                    if let Some(wait) = wait.filter(|wait| *wait <= worth) {
-                        waited = waited.saturating_add(wait);
-                        tokio::time::sleep(wait).await;
-                    } else if may_pay && refusal.token_helps && wallet::available(&self.db)? > 0 {
-                        paid_again = true;
-                        envelope.tokens = self.take_tokens(1)?;
-                    } else if let Some(wait) = wait.filter(|wait| *wait <= left) {
-                        waited = waited.saturating_add(wait);
-                        tokio::time::sleep(wait).await;
-                    } else {
-                        return Err(Error::Refused(refusal));
+                    let worth = self.worth_waiting(envelope.operation)?;
+                    let can_pay = !paid_again
+                        && envelope.tokens.is_empty()
+                        && wallet::available(&self.db)? > 0;
+                    match relief(&refusal, worth, left, can_pay) {
+                        Relief::Wait(wait) => {
+                            waited = waited.saturating_add(wait);
+                            tokio::time::sleep(wait).await;
+                        }
+                        Relief::Pay => {
+                            paid_again = true;
+                            envelope.tokens = self.take_tokens(1)?;
+                        }
+                        Relief::None => return Err(Error::Refused(refusal)),
                     }
                 }
                 refusal => return Err(Error::Refused(refusal)),
@@ -365,15 +350,6 @@ impl Client {
                 )?;
             }
         }
-    }
-
-    /// How long to wait rather than pay: as long as the announced allowance takes to give back a request, so that a
-    /// client that asks often falls in step with it. A longer wait, or nothing that flows back, is worth a token.
-    fn worth_waiting(&self, operation: Operation) -> Result<Duration, Error> {
-        let announced = self.stored_directory()?.and_then(|it| it.allowances);
-        Ok(announced.map_or(WORTH_WAITING, |announced| {
-            returns_in(&announced, operation).min(WORTH_WAITING)
-        }))
     }
 
     /// What the transport has learned is worth keeping for the next process.
@@ -396,31 +372,9 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::directory::Allowance;
     use protocol::envelope::ReceivedRequest;
 
     use super::*;
-
-    #[test]
-    fn waiting_is_better_than_paying_as_long_as_the_announced_allowance_gives_back_by_itself() {
-        let allowance = |refill_per_minute| Allowance {
-            capacity: 9,
-            refill_per_minute,
-        };
-        let announced = AllowanceList {
-            leaf: allowance(60),
-            group: allowance(0),
-            queue: allowance(7),
-        };
-        let returns = |operation| returns_in(&announced, operation).as_secs();
-        assert_eq!(returns(Operation::SendMessage), 1);
-        assert_eq!(returns(Operation::FetchQueue), 9);
-        let never = AllowanceList {
-            leaf: allowance(0),
-            ..announced
-        };
-        assert_eq!(returns_in(&never, Operation::AddUsers), Duration::ZERO);
-    }
 
     #[test]
     fn a_signed_request_verifies_over_the_bytes_that_were_sent() {

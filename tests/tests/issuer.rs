@@ -174,7 +174,7 @@ async fn serve(mut client: TcpStream, document: Vec<u8>, token_requests: Arc<Ato
             token_requests.fetch_add(1, Ordering::SeqCst);
             // As long as the request: each of its elements is answered, by some number.
             let mut answer = request.split_off(request.len() - length);
-            for element in answer[2..].chunks_mut(259) {
+            for element in answer[4..].chunks_mut(259) {
                 element[..3].copy_from_slice(&[1, 0, 2]);
             }
             ("application/private-token-generic-batch-response", answer)

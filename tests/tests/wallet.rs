@@ -19,7 +19,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use client::{Client, Clock as _, Endpoints, Error, Fault, IssuerError, SystemClock};
-use end_to_end::{LogLevel, Service, Stack, User, blank, device, patient};
+use end_to_end::{LogLevel, Service, Stack, User, blank, device, group_with, patient};
 use rusqlite::Connection;
 
 /// Tokens of a full wallet at the default prices, and of each request for them.
@@ -284,6 +284,31 @@ async fn a_user_can_have_the_wallet_filled_at_once() {
     // A full one gets another batch: the user may know why.
     let more = alice.run(&["top-up"]).await;
     assert_eq!(more["available"], FULL - 1 + BATCH);
+}
+
+#[tokio::test]
+async fn who_has_used_an_allowance_up_falls_in_step_with_it_and_pays_nothing() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    let mut bob = device(&stack, 1, "bob").await;
+    group_with("climbing", &mut alice, &mut [&mut bob]).await;
+    let held = alice.tokens().unwrap();
+    let directory: String = database(&stack, "alice")
+        .query_row("SELECT directory FROM profile", (), |row| row.get(0))
+        .unwrap();
+    let directory: serde_json::Value = serde_json::from_str(&directory).unwrap();
+    let leaf = &directory["allowances"]["leaf"];
+    let announced = |name: &str| leaf[name].as_u64().unwrap();
+    let (capacity, refill) = (announced("capacity"), announced("refill_per_minute"));
+    // A burst, and then what flows back in some seconds.
+    let began = now();
+    for number in 0..capacity + 5 {
+        let text = format!("number {number}");
+        alice.send_message("climbing", &text).await.unwrap();
+    }
+    let passed = u64::try_from(now() - began).unwrap();
+    assert!(passed * refill / 60_000 >= 4, "{passed} ms");
+    assert_eq!(alice.tokens().unwrap(), held);
 }
 
 #[tokio::test]
