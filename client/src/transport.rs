@@ -11,7 +11,8 @@ use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 
 use crate::clock::ServiceTime;
-use crate::error::{Error, LocalError, Refusal};
+use crate::error::{Error, LocalError, NoAnswer, Refusal};
+use crate::issuer;
 use crate::key_config::{self, KeyView};
 use crate::profile::Endpoints;
 
@@ -60,16 +61,22 @@ impl std::fmt::Debug for Transport {
 enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
-    Again(&'static str),
+    Again(NoAnswer),
     /// The gateway has other keys now.
     NewKeys,
     /// The gateway's clock is another.
     Date(Option<u64>),
 }
 
+fn again(reason: &'static str) -> Attempt {
+    Attempt::Again(reason.into())
+}
+
 struct Answer {
     status: u16,
     problem: bool,
+    /// It says what token to get (RFC 9577 §2.1).
+    challenge: bool,
     retry_after_s: Option<u64>,
     date_ms: Option<u64>,
     content: Vec<u8>,
@@ -101,6 +108,10 @@ impl Transport {
             time,
             patience,
         })
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -178,11 +189,14 @@ impl Transport {
                 }
                 Err(Attempt::Again(reason)) => reason,
             };
-            if paused >= self.patience.pauses {
+            let asked = Duration::from_secs(reason.retry_after_s.unwrap_or(0));
+            let left = self.patience.pauses.saturating_sub(paused);
+            if left.is_zero() || asked > left {
                 return Err(Error::Unreachable(reason));
             }
-            tokio::time::sleep(pause).await;
-            paused = paused.saturating_add(pause);
+            let pause_now = pause.max(asked);
+            tokio::time::sleep(pause_now).await;
+            paused = paused.saturating_add(pause_now);
             pause = pause.saturating_mul(2).min(Duration::from_secs(3));
         }
     }
@@ -201,19 +215,18 @@ impl Transport {
             .body(encapsulated)
             .send()
             .await
-            .map_err(|_| Attempt::Again("the relay cannot be reached"))?;
+            .map_err(|_| again("the relay cannot be reached"))?;
         let status = sent.status().as_u16();
         if status != 200 {
-            return Err(outer_refusal(
-                status,
-                &limited_body(sent, MAX_PROBLEM).await,
-            ));
+            let retry_after_s = issuer::retry_after(&sent);
+            let body = limited_body(sent, MAX_PROBLEM).await;
+            return Err(outer_refusal(status, &body, retry_after_s));
         }
         let body = limited_body(sent, MAX_RESPONSE).await;
         // A body that was cut short is as good as none; the retry is the same request.
         let opened = response
             .decapsulate(&body)
-            .map_err(|_| Attempt::Again("the answer was damaged"))?;
+            .map_err(|_| again("the answer was damaged"))?;
         judge(read_answer(&opened).map_err(Attempt::Failed)?)
     }
 
@@ -243,10 +256,10 @@ impl Transport {
 
     /// A list of key configurations, fetched in the open.
     async fn key_configs_at(&self, url: &str) -> Result<Vec<u8>, Attempt> {
-        const UNREACHABLE: Attempt = Attempt::Again("the key configurations cannot be fetched");
-        let answer = self.http.get(url).send().await.map_err(|_| UNREACHABLE)?;
+        let unreachable = || again("the key configurations cannot be fetched");
+        let answer = self.http.get(url).send().await.map_err(|_| unreachable())?;
         if answer.status().as_u16() != 200 {
-            return Err(UNREACHABLE);
+            return Err(unreachable());
         }
         Ok(limited_body(answer, MAX_PROBLEM).await)
     }
@@ -317,16 +330,17 @@ async fn limited_body(mut response: reqwest::Response, limit: usize) -> Vec<u8> 
 }
 
 /// What relay or gateway say outside the encapsulation.
-fn outer_refusal(status: u16, body: &[u8]) -> Attempt {
+fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attempt {
     let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let kind = problem
         .as_ref()
         .and_then(|problem| problem.get("type")?.as_str());
     match (status, kind) {
         (_, Some(OHTTP_KEY_PROBLEM)) => Attempt::NewKeys,
-        (408 | 409 | 425 | 429 | 500..=599, _) => {
-            Attempt::Again("relay or gateway cannot answer now")
-        }
+        (408 | 409 | 425 | 429 | 500..=599, _) => Attempt::Again(NoAnswer {
+            reason: "relay or gateway cannot answer now",
+            retry_after_s,
+        }),
         _ => Attempt::Failed(Error::Protocol("relay or gateway refused the request")),
     }
 }
@@ -345,6 +359,7 @@ fn read_answer(opened: &[u8]) -> Result<Answer, Error> {
         status,
         problem: text(b"content-type")
             .is_some_and(|kind| kind.starts_with("application/problem+json")),
+        challenge: text(b"www-authenticate").is_some_and(|value| value.starts_with("PrivateToken")),
         retry_after_s: text(b"retry-after").and_then(|seconds| seconds.parse().ok()),
         date_ms: text(b"date")
             .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -371,18 +386,20 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
     if kind == DATE_PROBLEM {
         return Err(Attempt::Date(answer.date_ms));
     }
+    let later = Attempt::Again(NoAnswer {
+        reason: "the delivery service cannot answer now",
+        retry_after_s: answer.retry_after_s,
+    });
     let Some(problem) = ProblemType::from_uri(kind) else {
         return Err(match answer.status {
-            408 | 425 | 500..=599 => Attempt::Again("the delivery service cannot answer now"),
+            408 | 425 | 429 | 500..=599 => later,
             _ => Attempt::Failed(Error::Protocol("the gateway refused the request")),
         });
     };
     match problem {
         // The same request again is safe: what had an effect is answered from its record.
-        ProblemType::Unavailable | ProblemType::Internal => {
-            Err(Attempt::Again("the delivery service cannot answer now"))
-        }
-        ProblemType::Conflict => Err(Attempt::Again("concurrent requests were first")),
+        ProblemType::Unavailable | ProblemType::Internal => Err(later),
+        ProblemType::Conflict => Err(again("concurrent requests were first")),
         _ => {
             let number = |member: &str| document.get(member).and_then(serde_json::Value::as_u64);
             Err(Attempt::Failed(Error::Refused(Refusal {
@@ -390,6 +407,7 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
                 epoch: number("epoch"),
                 now_ms: number("now_ms"),
                 retry_after_s: answer.retry_after_s,
+                token_helps: answer.challenge,
             })))
         }
     }
@@ -404,6 +422,7 @@ mod tests {
         judge(Answer {
             status,
             problem: true,
+            challenge: true,
             retry_after_s: Some(7),
             date_ms: None,
             content: document.to_string().into_bytes(),
@@ -422,6 +441,7 @@ mod tests {
                     assert_eq!(refusal.problem, *kind);
                     assert_eq!(refusal.epoch, Some(5));
                     assert_eq!(refusal.retry_after_s, Some(7));
+                    assert!(refusal.token_helps);
                 }
                 Err(Attempt::Again(_)) => assert!(matches!(
                     kind,
@@ -436,18 +456,30 @@ mod tests {
     fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
         let keys = serde_json::json!({"type": OHTTP_KEY_PROBLEM}).to_string();
         assert!(matches!(
-            outer_refusal(400, keys.as_bytes()),
+            outer_refusal(400, keys.as_bytes(), None),
             Attempt::NewKeys
         ));
-        assert!(matches!(outer_refusal(503, b""), Attempt::Again(_)));
-        assert!(matches!(outer_refusal(404, b"{}"), Attempt::Failed(_)));
+        assert!(matches!(
+            outer_refusal(429, b"", Some(9)),
+            Attempt::Again(NoAnswer {
+                retry_after_s: Some(9),
+                ..
+            })
+        ));
+        assert!(matches!(
+            outer_refusal(404, b"{}", None),
+            Attempt::Failed(_)
+        ));
         assert!(matches!(
             problem(400, serde_json::json!({"type": DATE_PROBLEM})),
             Err(Attempt::Date(None))
         ));
         assert!(matches!(
             problem(502, serde_json::json!({})),
-            Err(Attempt::Again(_))
+            Err(Attempt::Again(NoAnswer {
+                retry_after_s: Some(7),
+                ..
+            }))
         ));
     }
 

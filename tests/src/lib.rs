@@ -15,6 +15,7 @@
 )]
 
 mod device;
+pub mod month;
 mod raw;
 mod secrets;
 mod stack;
