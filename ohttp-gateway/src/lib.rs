@@ -66,7 +66,7 @@ use upstream::Upstream;
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
-/// RFC 9540 §3.
+/// RFC 9540 §5.
 const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
 /// Why a gateway could not be made or ended.

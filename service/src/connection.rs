@@ -24,7 +24,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::addresses::Admitted;
+use crate::addresses::{Admitted, Running, TooMany};
 use crate::http::{Collecting, Limits};
 use crate::problem::Problem;
 use crate::shutdown::Shutdown;
@@ -123,8 +123,16 @@ where
             let (common, busy) = (Arc::clone(&common), activity.begin());
             let peer = Arc::clone(&peer);
             async move {
-                let response = answer(request, &common, &peer).await;
-                Ok::<_, Infallible>(response.map(|body| Counted { body, busy }))
+                let running = peer.admitted.as_ref().map(Admitted::request).transpose();
+                let (response, running) = match running {
+                    Ok(running) => (answer(request, &common, &peer).await, running),
+                    Err(too_many) => (refusal(&too_many), None),
+                };
+                Ok::<_, Infallible>(response.map(|body| Counted {
+                    body,
+                    busy,
+                    _running: running,
+                }))
             }
         })
     };
@@ -173,13 +181,14 @@ where
     }
 }
 
+fn refusal(too_many: &TooMany) -> Response {
+    metrics::counter!("address_limit_refusals_total", "limit" => too_many.limit).increment(1);
+    Problem::plain(StatusCode::TOO_MANY_REQUESTS)
+        .with_header(RETRY_AFTER, HeaderValue::from(too_many.retry_after_s))
+        .into_response()
+}
+
 async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Response {
-    if let Some(Err(seconds)) = peer.admitted.as_ref().map(Admitted::request) {
-        metrics::counter!("address_limit_refusals_total", "limit" => "requests").increment(1);
-        return Problem::plain(StatusCode::TOO_MANY_REQUESTS)
-            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
-            .into_response();
-    }
     // HTTP/1.1 does not come here with more; HTTP/2 counts bytes only.
     if request.headers().len() > common.limits.max_headers {
         return Problem::plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response();
@@ -262,6 +271,7 @@ impl Activity {
 struct Counted {
     body: Body,
     busy: Busy,
+    _running: Option<Running>,
 }
 
 impl HttpBody for Counted {
