@@ -152,21 +152,26 @@ impl Transport {
     }
 
     async fn exchange(&mut self, message: impl Fn(&str) -> Message) -> Result<Vec<u8>, Error> {
+        const OWN_KEY: Error = Error::Protocol("the gateway does not accept its own key");
         let mut paused = Duration::ZERO;
         let mut pause = Duration::from_millis(100);
         let (mut keys_renewed, mut date_learned) = (false, false);
         loop {
             let date = self.date();
-            let reason = match self.attempt(&message(&date)).await {
+            let failure = match self.attempt(&message(&date)).await {
                 Ok(content) => return Ok(content),
+                // Keys may have been replaced at once, and a mirror be behind: no longer than this goes on.
+                Err(Attempt::Failed(error @ Error::KeyConfigMismatch(KeyView::Mirror))) => error,
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::NewKeys) if !keys_renewed => {
                     keys_renewed = true;
                     self.key_config = None;
                     continue;
                 }
+                // The relay is behind; or a request was damaged on the way, which looks the same.
                 Err(Attempt::NewKeys) => {
-                    return Err(Error::Protocol("the gateway does not accept its own key"));
+                    self.key_config = None;
+                    OWN_KEY
                 }
                 Err(Attempt::Date(Some(now))) if !date_learned => {
                     date_learned = true;
@@ -176,10 +181,10 @@ impl Transport {
                 Err(Attempt::Date(_)) => {
                     return Err(Error::Protocol("the gateway accepts no date"));
                 }
-                Err(Attempt::Again(reason)) => reason,
+                Err(Attempt::Again(reason)) => Error::Unreachable(reason),
             };
             if paused >= self.patience.pauses {
-                return Err(Error::Unreachable(reason));
+                return Err(failure);
             }
             tokio::time::sleep(pause).await;
             paused = paused.saturating_add(pause);

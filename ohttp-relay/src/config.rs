@@ -61,6 +61,9 @@ pub struct GatewaySettings {
     /// Absent: `ohttp-keys` beside `url`.
     #[serde(default)]
     pub keys_url: Option<String>,
+    /// Of the gateway's nodes: one of them is asked at a time. Empty: what the name in `url` stands for.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     #[serde(default)]
     pub http: HttpVersion,
     /// Where the gateway knows its relays by a secret: the file with ours.
@@ -101,6 +104,7 @@ impl Config {
             path: "/".to_owned(),
             url: url.clone(),
             keys_url: None,
+            addresses: Vec::new(),
             http: HttpVersion::default(),
             relay_secret_file: self.relay_secret_file.clone(),
             tls: ClientTlsSettings::default(),
@@ -215,6 +219,7 @@ mod tests {
         assert_eq!(config.gateways().unwrap().len(), 2);
         assert!(config.tls.is_some_and(|tls| tls.client_ca_file.is_none()));
         assert!(config.gateways[0].tls.certificate_file.is_some());
+        assert_eq!(config.gateways[0].addresses.len(), 2);
         assert_eq!(config.require_padding, Some(Padding::default()));
     }
 

@@ -36,6 +36,10 @@ pub(crate) fn max_age(cache_control: &str) -> u64 {
     seconds.clamp(SHORTEST_MAX_AGE, LONGEST_MAX_AGE)
 }
 
+/// After a key that the gateway does not know, configurations older than this are fetched again: it may have
+/// replaced all keys at once. Clients go on trying for longer, and nobody can have them fetched more often.
+const DOUBTED_MS: u64 = 20_000;
+
 /// For how long nobody asks a gateway again that did not answer.
 const RETRY_MS: u64 = 1_000;
 
@@ -47,6 +51,7 @@ struct Mirror {
 
 struct Entry {
     configs: Bytes,
+    fetched_unix_ms: u64,
     expires_unix_ms: u64,
 }
 
@@ -70,6 +75,17 @@ impl KeyMirror {
         }
     }
 
+    /// The gateway did not know the key of a request.
+    pub(crate) fn doubt(&self) {
+        // If it is locked, somebody fetches right now.
+        if let Ok(mut mirror) = self.mirror.try_lock()
+            && let Some(entry) = &mut mirror.entry
+        {
+            let doubted = entry.fetched_unix_ms.saturating_add(DOUBTED_MS);
+            entry.expires_unix_ms = entry.expires_unix_ms.min(doubted);
+        }
+    }
+
     /// What the gateway publishes, at most as old as it allows. `None`: nothing valid is to be had.
     pub(crate) async fn current(&self, upstream: &Upstream) -> Option<Mirrored> {
         let mut mirror = self.mirror.lock().await;
@@ -89,6 +105,7 @@ impl KeyMirror {
             };
             mirror.entry = Some(Entry {
                 configs,
+                fetched_unix_ms: now,
                 expires_unix_ms: now.saturating_add(max_age * 1000),
             });
         }

@@ -179,6 +179,9 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
             () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
         },
     };
+    if let Answer::KeyProblem = answer {
+        route.keys.doubt();
+    }
     metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
     answer.into_response()
 }

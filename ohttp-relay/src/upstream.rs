@@ -79,6 +79,7 @@ impl Upstream {
             .transpose()?;
         let tls = ClientTls::load(&settings.tls)?;
         let connector = Connector::new(
+            settings.addresses.clone(),
             Arc::clone(&tls),
             settings.http,
             Duration::from_secs(config.connect_seconds),

@@ -15,6 +15,9 @@
 )]
 
 mod device;
+mod faults;
+mod load;
+mod node;
 mod raw;
 mod secrets;
 mod stack;
@@ -22,6 +25,9 @@ mod tap;
 mod user;
 
 pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
+pub use faults::{Fault, FaultyWay, Leg, Tally};
+pub use load::{Load, MUCH, Outcome};
+pub use node::Node;
 pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use stack::{Stack, program};
