@@ -14,6 +14,7 @@
     reason = "part of the tests: whatever is not as it must be ends the test, in real time"
 )]
 
+mod allowed;
 mod device;
 mod faults;
 mod load;
@@ -24,6 +25,7 @@ mod stack;
 mod tap;
 mod user;
 
+pub use allowed::{check_log, check_metrics};
 pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
 pub use load::{Load, MUCH, Outcome};

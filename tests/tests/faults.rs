@@ -150,7 +150,7 @@ async fn rotates(stack: &Stack, argument: &'static str) {
 async fn keys_that_change_under_a_load_with_faults_lose_nothing() {
     let _alone = alone().await;
     let calendar =
-        "[gateway.keys]\nrotation_seconds = 20\noverlap_seconds = 4\nmax_age_seconds = 3";
+        "[gateway.keys]\nrotation_seconds = 10\noverlap_seconds = 4\nmax_age_seconds = 3";
     let stretches = Stretches::open(calendar).await;
     let mut load = stretches.load().await;
     stretches.begin();
@@ -162,14 +162,13 @@ async fn keys_that_change_under_a_load_with_faults_lose_nothing() {
     };
     let (outcome, ()) = load
         .run(requests() / 2, async {
-            for _ in 0..3 {
-                sleep(Duration::from_secs(2)).await;
-                rotates(stack, "").await;
-            }
+            rotates(stack, "").await;
             // The first one was made at the start.
             while made() < 2 {
                 sleep(Duration::from_millis(100)).await;
             }
+            rotates(stack, "").await;
+            sleep(Duration::from_secs(4)).await;
             rotates(stack, "now").await;
             // Nobody has the new keys, and everybody gets them.
             sleep(Duration::from_secs(2)).await;
