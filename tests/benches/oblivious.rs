@@ -203,7 +203,7 @@ async fn measure() {
         directory.path(),
         &format!(
             "listen = '{gateway_at}'\ngateway_secret_file = '{path}/secret'\n\
-             keys = [{{ id = 1, seed_file = '{path}/seed' }}]\n\
+             [keys]\ndirectory = '{path}/keys'\n\
              [[targets]]\nscheme = 'http'\nauthority = '{target}'\nmethods = ['POST']\n\
              path_prefix = '/v1/'\nforward_to = 'http://{target}'\n\
              [replay]\nrequire_date = false\n\
