@@ -6,6 +6,10 @@ EXPORTS := $(CARGO_TARGET_DIR)/setup/exports
 CARGO = . "$(EXPORTS)" && cargo
 XTASK = "$(CARGO_TARGET_DIR)/release/xtask"
 
+# The load of `make faults`, and how many of a hundred of its requests have a fault.
+FAULT_REQUESTS ?= 100000
+FAULT_PERCENT ?= 1
+
 # How many inputs each property is tried with by `make fuzz`.
 FUZZ_CASES ?= 200000
 
@@ -16,7 +20,7 @@ HISTORY_STEPS ?= 100000
 END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build stack demo test bench lint fuzz soak clean
+.PHONY: help setup build stack demo test bench lint fuzz soak faults clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -28,6 +32,8 @@ help:
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input'
 	@echo 'make soak    long random histories of groups'
+	@echo 'make faults  100,000 requests through relay and gateway, with faults, changes of keys'
+	@echo '             and restarts meanwhile'
 	@echo 'make build   all binaries;  make setup   what a build needs;  make clean'
 
 setup:
@@ -67,6 +73,10 @@ fuzz: setup
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
 soak: setup
 	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test --release --package ds --test wire long_history -- --nocapture'
+
+# Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
+faults: build
+	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test --release --workspace --test faults -- --nocapture'
 
 clean:
 	rm -rf target

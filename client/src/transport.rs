@@ -181,12 +181,13 @@ impl Transport {
                     self.key_config = None;
                     continue;
                 }
+                // The relay is behind; or a request was damaged on the way, which looks the same.
                 Err(Attempt::NewKeys) => {
                     self.key_config = None;
                     "the gateway does not accept its own key".into()
                 }
-                // After its keys were replaced at once, relay and mirrors need a moment to follow.
-                Err(Attempt::Mismatch(view)) if keys_renewed => {
+                // After keys were replaced at once, relay and mirrors need a moment to follow.
+                Err(Attempt::Mismatch(view)) if keys_renewed || view == KeyView::Mirror => {
                     mismatch = Some(view);
                     "the gateway has other keys".into()
                 }

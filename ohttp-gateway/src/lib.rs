@@ -80,7 +80,9 @@ pub enum GatewayError {
     Key,
     #[error("`kems` names none, or one twice")]
     Kems,
-    #[error("`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`")]
+    #[error(
+        "`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`, and not so short that too many keys are accepted at once"
+    )]
     Rotation,
     #[error("a file in the key directory is no generation of keys")]
     KeyFile,

@@ -8,7 +8,8 @@
 //! keys, the `Date` window still bounds what can be replayed, and the delivery service answers a repeated
 //! request from its result record without a second effect; the answer is sealed to the client that made the
 //! request. A client that got no answer therefore never sends the same bytes again: it encapsulates
-//! the same inner request afresh. Nodes partition the cache by listing each relay at one of them: a captured request
+//! the same inner request afresh. Our relay asks one of several nodes at a time, and another one only when that is gone.
+//! Nodes partition the cache by listing each relay at one of them: a captured request
 //! is then refused by every other node before it is looked at.
 
 use std::collections::HashSet;

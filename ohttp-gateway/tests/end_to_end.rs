@@ -479,7 +479,7 @@ async fn a_padded_request_under_any_kem_passes_a_relay_that_requires_padding_and
 #[tokio::test]
 async fn keys_that_are_replaced_at_once_reach_clients_of_the_relay_at_once() {
     let path = path().await;
-    path.clock.advance(15_000);
+    path.clock.advance(20_000);
     path.handle.rotate(true).unwrap();
     let mirrored = async || {
         let answer = path.http.get(path.relay.url("/ohttp-keys")).send().await;
@@ -495,7 +495,7 @@ async fn keys_that_are_replaced_at_once_reach_clients_of_the_relay_at_once() {
         .unwrap()
         .encapsulate(&inner(
             "/v1/echo",
-            &[("date", &http_date(NOW + 15_000))],
+            &[("date", &http_date(NOW + 20_000))],
             b"x",
         ))
         .unwrap();
@@ -507,7 +507,7 @@ async fn keys_that_are_replaced_at_once_reach_clients_of_the_relay_at_once() {
     made_up[0] ^= 0xff;
     assert_eq!(path.post_to(&path.relay, made_up).await.status(), 400);
     assert_eq!(mirrored().await, renewed);
-    path.clock.advance(15_000);
+    path.clock.advance(20_000);
     assert_ne!(mirrored().await, renewed);
 }
 

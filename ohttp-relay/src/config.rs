@@ -47,6 +47,8 @@ pub struct Config {
     pub idle_connections: usize,
     #[serde(default = "default_http2_connections")]
     pub http2_connections: usize,
+    #[serde(default = "default_max_requests")]
+    pub max_requests: usize,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
@@ -63,6 +65,9 @@ pub struct GatewaySettings {
     /// Absent: `ohttp-keys` beside `url`.
     #[serde(default)]
     pub keys_url: Option<String>,
+    /// Of the gateway's nodes: one of them is asked at a time. Empty: what the name in `url` stands for.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     #[serde(default)]
     pub http: HttpVersion,
     /// Where the gateway knows its relays by a secret: the file with ours.
@@ -103,6 +108,7 @@ impl Config {
             path: "/".to_owned(),
             url: url.clone(),
             keys_url: None,
+            addresses: Vec::new(),
             http: HttpVersion::default(),
             relay_secret_file: self.relay_secret_file.clone(),
             tls: ClientTlsSettings::default(),
@@ -126,7 +132,11 @@ impl Config {
         for gateway in &gateways {
             for url in [Some(&gateway.url), gateway.keys_url.as_ref()] {
                 let is_clear = url.is_some_and(|url| is_http(url));
-                let is_near = self.allow_cleartext || url.is_some_and(|url| is_loopback(url));
+                let is_near = self.allow_cleartext
+                    || match gateway.addresses.as_slice() {
+                        [] => url.is_some_and(|url| is_loopback(url)),
+                        nodes => nodes.iter().all(|node| node.ip().is_loopback()),
+                    };
                 if is_clear && (!is_near || gateway.tls != ClientTlsSettings::default()) {
                     return Err(RelayError::Cleartext);
                 }
@@ -196,6 +206,10 @@ fn default_http2_connections() -> usize {
     4
 }
 
+fn default_max_requests() -> usize {
+    4096
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -220,6 +234,7 @@ mod tests {
         assert_eq!(sample.max_response_bytes, least.max_response_bytes);
         assert_eq!(sample.idle_connections, least.idle_connections);
         assert_eq!(sample.http2_connections, least.http2_connections);
+        assert_eq!(sample.max_requests, least.max_requests);
         assert_eq!(sample.address_limits, least.address_limits);
         assert_eq!(sample.limits.max_streams, least.limits.max_streams);
     }
@@ -244,6 +259,7 @@ mod tests {
         assert_eq!(config.gateways().unwrap().len(), 2);
         assert!(config.tls.is_some_and(|tls| tls.client_ca_file.is_none()));
         assert!(config.gateways[0].tls.certificate_file.is_some());
+        assert_eq!(config.gateways[0].addresses.len(), 2);
         assert_eq!(config.require_padding, Some(Padding::default()));
     }
 

@@ -1,8 +1,10 @@
 //! Connections to a gateway, in the clear or by TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,9 +24,18 @@ use crate::config::HttpVersion;
 #[derive(Clone)]
 pub(crate) struct Connector {
     tcp: HttpConnector,
+    nodes: Arc<Nodes>,
     tls: Arc<ClientTls>,
     http: HttpVersion,
     patience: Duration,
+}
+
+/// The nodes of one gateway, where they are listed. New connections all go to the node that took the last one, as
+/// long as it takes them: it remembers every request that it opened (RFC 9458 §6.5.1), the others know
+/// nothing of them. Nothing was sent on a connection that was not made, so the next node may be asked.
+struct Nodes {
+    addresses: Vec<SocketAddr>,
+    current: AtomicUsize,
 }
 
 /// Why there is no connection. Never shown: the text of its causes may name the gateway's address.
@@ -33,25 +44,79 @@ pub(crate) struct Connector {
 pub(crate) struct ConnectError;
 
 impl Connector {
-    /// `patience` is for name, connection and handshake together.
-    pub(crate) fn new(tls: Arc<ClientTls>, http: HttpVersion, patience: Duration) -> Self {
+    /// `addresses`: of the nodes, or none for what the gateway's name stands for. `patience` is for name,
+    /// connection and handshake together, and for all nodes.
+    pub(crate) fn new(
+        addresses: Vec<SocketAddr>,
+        tls: Arc<ClientTls>,
+        http: HttpVersion,
+        patience: Duration,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         Self {
             tcp,
+            nodes: Arc::new(Nodes {
+                addresses,
+                current: AtomicUsize::new(0),
+            }),
             tls,
             http,
             patience,
         }
     }
 
-    async fn connect(mut self, gateway: Uri) -> Result<GatewayStream, ConnectError> {
+    async fn connect(self, gateway: Uri) -> Result<GatewayStream, ConnectError> {
+        let Nodes { addresses, current } = &*self.nodes;
+        if addresses.is_empty() {
+            return self.connect_to(&gateway, None, self.patience).await;
+        }
+        // One that answers nothing leaves time for the others.
+        let patience = self.patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let first = current.load(Ordering::Relaxed);
+        for node in (first..addresses.len()).chain(0..first) {
+            let address = addresses.get(node).copied();
+            if let Ok(stream) = self.connect_to(&gateway, address, patience).await {
+                current.store(node, Ordering::Relaxed);
+                return Ok(stream);
+            }
+        }
+        Err(ConnectError)
+    }
+
+    async fn connect_to(
+        &self,
+        gateway: &Uri,
+        address: Option<SocketAddr>,
+        patience: Duration,
+    ) -> Result<GatewayStream, ConnectError> {
+        tokio::time::timeout(patience, self.open(gateway, address))
+            .await
+            .unwrap_or(Err(ConnectError))
+    }
+
+    async fn open(
+        &self,
+        gateway: &Uri,
+        address: Option<SocketAddr>,
+    ) -> Result<GatewayStream, ConnectError> {
         let is_tls = gateway.scheme() == Some(&http::uri::Scheme::HTTPS);
         let host = gateway.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError)?;
-        let tcp = self.tcp.call(gateway).await.map_err(|_| ConnectError)?;
+        let tcp = match address {
+            Some(address) => {
+                let tcp = TcpStream::connect(address).await;
+                let tcp = tcp.map_err(|_| ConnectError)?;
+                tcp.set_nodelay(true).map_err(|_| ConnectError)?;
+                TokioIo::new(tcp)
+            }
+            None => {
+                let connected = self.tcp.clone().call(gateway.clone()).await;
+                connected.map_err(|_| ConnectError)?
+            }
+        };
         if !is_tls {
             return Ok(GatewayStream::Plain(tcp));
         }
@@ -87,11 +152,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, gateway: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move {
-            tokio::time::timeout(connector.patience, connector.connect(gateway))
-                .await
-                .unwrap_or(Err(ConnectError))
-        })
+        Box::pin(connector.connect(gateway))
     }
 }
 

@@ -18,9 +18,6 @@ const LONGEST_MAX_AGE: u64 = 86_400;
 /// Kept for a minute, whatever the gateway says: one that is asked anew for each client could answer each of them
 /// with another key.
 const SHORTEST_MAX_AGE: u64 = 60;
-/// Seconds that configurations are kept for although the gateway refuses keys: it may have replaced them at
-/// once, or somebody makes keys up.
-const DOUBTED_MAX_AGE: u64 = 15;
 
 /// `max-age` of a `Cache-Control` value (RFC 9111 §5.2.2.1), bounded.
 pub(crate) fn max_age(cache_control: &str) -> u64 {
@@ -38,6 +35,10 @@ pub(crate) fn max_age(cache_control: &str) -> u64 {
     }
     seconds.clamp(SHORTEST_MAX_AGE, LONGEST_MAX_AGE)
 }
+
+/// After a key that the gateway does not know, configurations older than this are fetched again: it may have
+/// replaced all keys at once. Clients go on trying for longer, and nobody can have them fetched more often.
+const DOUBTED_MS: u64 = 20_000;
 
 /// For how long nobody asks a gateway again that did not answer.
 const RETRY_MS: u64 = 1_000;
@@ -74,12 +75,14 @@ impl KeyMirror {
         }
     }
 
-    /// The gateway has refused a key. If it was one of those that are shown, its operator has replaced them in a
-    /// hurry, and they are fetched again before their time.
-    pub(crate) async fn doubt(&self) {
-        if let Some(entry) = &mut self.mirror.lock().await.entry {
-            let earlier = entry.fetched_ms.saturating_add(DOUBTED_MAX_AGE * 1000);
-            entry.expires_ms = entry.expires_ms.min(earlier);
+    /// The gateway did not know the key of a request.
+    pub(crate) fn doubt(&self) {
+        // If it is locked, somebody fetches right now.
+        if let Ok(mut mirror) = self.mirror.try_lock()
+            && let Some(entry) = &mut mirror.entry
+        {
+            let doubted = entry.fetched_ms.saturating_add(DOUBTED_MS);
+            entry.expires_ms = entry.expires_ms.min(doubted);
         }
     }
 

@@ -17,6 +17,7 @@ mod connector;
 mod keys;
 mod padding;
 mod request;
+mod slots;
 mod upstream;
 
 use std::sync::Arc;
@@ -198,7 +199,7 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
         },
     };
     if let Answer::KeyProblem = answer {
-        route.keys.doubt().await;
+        route.keys.doubt();
     }
     metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
     answer.into_response()

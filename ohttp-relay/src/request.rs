@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use service::Problem;
 use tokio::time::{Sleep, sleep};
 

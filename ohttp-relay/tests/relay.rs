@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use hyper_util::rt::TokioExecutor;
-use service::MovedClock;
+use service::{MovedClock, Problem};
 use support::{
     Served, StubGateway, config, encapsulated, free_port, serve_relay, stub_gateway, visible,
 };
@@ -380,6 +380,39 @@ async fn key_configurations_are_fetched_once_until_their_age_is_reached() {
         seen.iter()
             .all(|(headers, _)| !headers.contains_key("cookie"))
     );
+}
+
+#[tokio::test]
+async fn keys_that_were_replaced_at_once_are_shown_after_the_first_request_under_an_old_one() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let stub = stub_gateway(NO_DELAY, move || {
+        // To a request, and then to who asks for the keys.
+        let headers = [
+            ("content-type", "application/ohttp-keys"),
+            ("cache-control", "max-age=3600"),
+        ];
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        if number == 1 || number == 2 {
+            let kind = "https://iana.org/assignments/http-problem-types#ohttp-key";
+            return Problem::new(StatusCode::BAD_REQUEST, kind, "unknown").into_response();
+        }
+        (headers, format!("configs {number}")).into_response()
+    })
+    .await;
+    let relay = relay_before(&stub).await;
+    let shown = || async {
+        let answer = relay.http.get(relay.served.url("/ohttp-keys")).send();
+        answer.await.unwrap().text().await.unwrap()
+    };
+    assert_eq!(shown().await, "configs 0");
+    // Nobody can have them fetched for each request.
+    assert_eq!(relay.post("x").send().await.unwrap().status(), 400);
+    assert_eq!(shown().await, "configs 0");
+    relay.clock.advance(20_000);
+    assert_eq!(relay.post("x").send().await.unwrap().status(), 400);
+    assert_eq!(shown().await, "configs 3");
+    relay.clock.advance(20_000);
+    assert_eq!(shown().await, "configs 3");
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ const MEDIA_TYPE: &str = "application/ohttp-keys";
 /// 255 configurations of the longest kind would fit.
 const MAX_BYTES: usize = 512 * 1024;
 const EXCHANGE: Duration = Duration::from_secs(10);
-/// Short, since a rotation must reach everybody within the time that keys overlap.
-const KEPT_MS: u64 = 60_000;
+/// Short, since keys that are replaced at once must reach clients while they go on trying.
+const KEPT_MS: u64 = 20_000;
 /// For so long nobody asks again a gateway that did not answer.
 const RETRY_MS: u64 = 1_000;
 
@@ -76,7 +76,7 @@ async fn configs(State(mirror): State<Arc<KeyMirror>>) -> Response {
                 (CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
                 (
                     CACHE_CONTROL,
-                    HeaderValue::from_static("public, max-age=60"),
+                    HeaderValue::from_static("public, max-age=20"),
                 ),
             ];
             (headers, configs).into_response()

@@ -140,6 +140,7 @@ async fn an_address_with_too_many_requests_is_told_when_to_come_again() {
         requests_per_second: 1,
         burst: 2,
         max_connections: 0,
+        max_requests: 0,
     })
     .await;
     for _ in 0..2 {

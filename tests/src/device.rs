@@ -24,10 +24,25 @@ pub fn patient() -> Options {
 
 /// A new client with account `number`, which nobody can find yet.
 pub async fn blank(stack: &Stack, number: usize, home: &str) -> Client {
+    by(stack, &endpoints(stack), number, home, patient()).await
+}
+
+/// Where the services of a stack are.
+pub(crate) fn endpoints(stack: &Stack) -> Endpoints {
     let description = stack.description().to_string();
-    let endpoints = Endpoints::from_json(description.as_bytes()).expect("stack.json");
+    Endpoints::from_json(description.as_bytes()).expect("stack.json")
+}
+
+/// A new client with account `number` that goes by these endpoints.
+pub(crate) async fn by(
+    stack: &Stack,
+    endpoints: &Endpoints,
+    number: usize,
+    home: &str,
+    options: Options,
+) -> Client {
     let token = fs::read_to_string(stack.account_token(number)).expect("an account token");
-    Client::init(&stack.home(home), &endpoints, &token, patient())
+    Client::init(&stack.home(home), endpoints, &token, options)
         .await
         .unwrap_or_else(|error| panic!("{home}: {error:?}"))
 }

@@ -14,15 +14,23 @@
     reason = "part of the tests: whatever is not as it must be ends the test, in real time"
 )]
 
+mod allowed;
 mod device;
+mod faults;
+mod load;
 pub mod month;
+mod node;
 mod raw;
 mod secrets;
 mod stack;
 mod tap;
 mod user;
 
+pub use allowed::{check_log, check_metrics};
 pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
+pub use faults::{Fault, FaultyWay, Leg, Tally};
+pub use load::{Load, MUCH, Outcome};
+pub use node::Node;
 pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use stack::{Stack, program};

@@ -44,21 +44,28 @@ pub struct Stack {
     log: LogLevel,
     supervisor: Option<Child>,
     tap: Option<Tap>,
+    settings: String,
 }
 
 impl Stack {
     /// A fresh one.
     pub async fn start(log: LogLevel) -> Self {
-        Self::start_as(log, None).await
+        Self::start_as(log, None, String::new()).await
+    }
+
+    /// A fresh one whose services have other settings than usual: TOML with a table for each service.
+    pub async fn start_with(log: LogLevel, settings: &str) -> Self {
+        Self::start_as(log, None, settings.to_owned()).await
     }
 
     /// A fresh one, with a listener between the gateway and the delivery service.
     pub async fn start_with_tap(log: LogLevel) -> (Self, Tap) {
         let tap = Tap::listen().await;
-        (Self::start_as(log, Some(tap.clone())).await, tap)
+        let stack = Self::start_as(log, Some(tap.clone()), String::new()).await;
+        (stack, tap)
     }
 
-    async fn start_as(log: LogLevel, tap: Option<Tap>) -> Self {
+    async fn start_as(log: LogLevel, tap: Option<Tap>, settings: String) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("end-to-end-")
             // A database server passes through as a user of its own.
@@ -75,6 +82,7 @@ impl Stack {
             log,
             supervisor: None,
             tap,
+            settings,
         };
         // Somebody else may take a port between the search and the start.
         for _ in 0..2 {
@@ -114,6 +122,7 @@ impl Stack {
             .arg(self.directory.path().join("stack"))
             .args(["--port", &self.ports.of(Service::Relay).port().to_string()])
             .args(["--log", &self.log.to_string()])
+            .env("STACK_SETTINGS", &self.settings)
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file"))
             .stderr(output)
@@ -159,6 +168,13 @@ impl Stack {
         pid
     }
 
+    /// Ends one service as its operator does, and returns its process id.
+    pub fn terminate(&self, service: Service) -> u32 {
+        let pid = self.pid(service);
+        signal(pid, Signal::TERM);
+        pid
+    }
+
     /// Waits until another process than `before` is ready as this service.
     pub async fn restarted(&self, service: Service, before: u32) {
         let began = Instant::now();
@@ -170,6 +186,16 @@ impl Stack {
             );
             sleep(POLL).await;
         }
+    }
+
+    /// Status and text of what an admin command says.
+    pub async fn command(
+        &self,
+        service: Service,
+        name: &str,
+        argument: &'static str,
+    ) -> (u16, String) {
+        crate::node::command(self.ports.admin_of(service), name, argument).await
     }
 
     fn pid(&self, service: Service) -> u32 {

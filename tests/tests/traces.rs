@@ -17,8 +17,8 @@ use crypto::sign::{LeafKeyPair, Scheme};
 use ds::store::rocks::Rocks;
 use ds::store::{Receipt, Store as _};
 use end_to_end::{
-    Envelope, LogLevel, Outer, Service, Stack, StoreEngine, account_of, device, group_with, reads,
-    secrets_of,
+    Envelope, LogLevel, Outer, Service, Stack, StoreEngine, account_of, check_log, check_metrics,
+    device, group_with, reads, secrets_of,
 };
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
@@ -260,6 +260,9 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
             .await
             .unwrap();
         assert_eq!(status, 200);
+        if matches!(service, Service::Relay | Service::Gateway) {
+            check_metrics(service, &metrics);
+        }
         fs::write(
             stack
                 .layout()
@@ -281,6 +284,9 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
             service.name()
         );
         assert!(!log.contains("127.0.0.1"), "{}:\n{log}", service.name());
+        if matches!(service, Service::Relay | Service::Gateway) {
+            check_log(service, &log);
+        }
         lines += log.lines().count();
     }
     println!("{} needles, {lines} lines", private.needles().count());

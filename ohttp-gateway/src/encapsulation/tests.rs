@@ -47,6 +47,31 @@ fn the_example_of_rfc_9458_is_opened_and_answered_to_the_byte() {
     assert_eq!(sealed.unwrap(), hex(example::ENCAPSULATED_RESPONSE));
 }
 
+#[test]
+fn requests_of_other_implementations_are_opened_and_answered_under_their_clients_secrets() {
+    let recorded = include_str!("../../tests/vectors/other_clients.json");
+    let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
+    let mut kems = std::collections::BTreeSet::new();
+    for request in recorded["requests"].as_array().unwrap() {
+        if request["chunked"] == true {
+            continue;
+        }
+        let bytes = |member: &str| hex(request[member].as_str().unwrap());
+        let kem = match request["kem"].as_str() {
+            Some("x-wing") => Kem::XWing,
+            Some("x25519") => Kem::X25519,
+            _ => Kem::P256,
+        };
+        let id = request["key_id"].as_u64().unwrap().try_into().unwrap();
+        let key = Key::derive(id, kem, &bytes("seed")).unwrap();
+        let opened = key.open(&bytes("request")).unwrap();
+        assert_eq!(opened.request, bytes("plaintext"), "{request}");
+        assert_eq!(*opened.response.secret, bytes("secret"), "{request}");
+        kems.insert(kem);
+    }
+    assert_eq!(kems.len(), 3);
+}
+
 const SUITES: [SymmetricSuite; 2] = [
     SymmetricSuite::new(Kdf::HkdfSha256, OtherAead::Aes128Gcm),
     SymmetricSuite::new(Kdf::HkdfSha256, OtherAead::ChaCha20Poly1305),

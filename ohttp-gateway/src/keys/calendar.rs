@@ -12,6 +12,8 @@ use crate::config::KeySettings;
 
 /// Mirrors keep a list for a minute or so, whatever its `max-age`.
 const LEAST_ACCEPTED: u64 = 10 * 60 * 1000;
+/// And clients look for a key that a mirror's list and ours have in common.
+const LEAST_OVERLAP: u64 = 2 * 60 * 1000;
 const LONGEST_INTERVAL: u64 = 30_000;
 /// Between nodes that share a directory.
 const CLOCK_SKEW: u64 = 5 * 60 * 1000;
@@ -49,7 +51,7 @@ impl Calendar {
         Self {
             rotation: (settings.rotation_seconds > 0)
                 .then(|| milliseconds(settings.rotation_seconds)),
-            overlap: milliseconds(settings.overlap_seconds),
+            overlap: milliseconds(settings.overlap_seconds).max(LEAST_OVERLAP),
             max_age: milliseconds(settings.max_age_seconds),
         }
     }

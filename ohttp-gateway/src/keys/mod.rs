@@ -27,7 +27,7 @@ use calendar::{Calendar, Phase};
 use files::Generation;
 
 /// A key id has one byte, and none is used again while an older key with it may be in a cache.
-const MAX_GENERATIONS: usize = 16;
+const MAX_GENERATIONS: usize = 64;
 
 pub(crate) struct KeyRing {
     directory: PathBuf,

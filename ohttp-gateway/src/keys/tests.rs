@@ -108,6 +108,80 @@ fn a_node_that_shares_the_directory_accepts_a_key_before_another_one_shows_it() 
 }
 
 #[test]
+fn a_list_that_a_mirror_kept_for_a_minute_has_a_key_in_common_with_ours_however_short_the_overlap()
+{
+    let directory = tempfile::tempdir().unwrap();
+    let settings = KeySettings {
+        rotation_seconds: 0,
+        overlap_seconds: 1,
+        max_age_seconds: 1,
+        ..settings(directory.path())
+    };
+    let ring = KeyRing::load(&settings, &ReplaySettings::default(), NOW).unwrap();
+    let mut kept = std::collections::VecDeque::new();
+    for second in 0..400 {
+        let now = NOW + second * 1000;
+        if second % 100 == 10 {
+            ring.rotate(now).unwrap();
+        }
+        kept.push_back(configs(&ring, now));
+        if kept.len() > 60 {
+            let (behind, ours) = (kept.pop_front().unwrap(), kept.back().unwrap());
+            assert!(behind.iter().any(|config| ours.contains(config)));
+        }
+    }
+    assert_ne!(kept.back().unwrap()[0], configs(&ring, NOW)[0]);
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn requests_of_other_implementations_are_opened_whole_and_in_chunks_and_once() {
+    let recorded = include_str!("../../tests/vectors/other_clients.json");
+    let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
+    let requests = recorded["requests"].as_array().unwrap();
+    // The key file of the gateway that they were sent to.
+    let seeds: std::collections::BTreeMap<_, _> = requests
+        .iter()
+        .map(|request| (request["key_id"].as_u64(), request["seed"].as_str()))
+        .collect();
+    let mut file = vec![1];
+    file.extend(NOW.to_be_bytes());
+    for ((id, seed), kem) in seeds.iter().zip([0x647a_u16, 0x0020, 0x0010]) {
+        file.push(id.unwrap().try_into().unwrap());
+        file.extend(kem.to_be_bytes());
+        file.extend(hex(seed.unwrap()));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (path, length) = (directory.path().join("keys-001"), file.len());
+    let content = || Ok(zeroize::Zeroizing::new(file));
+    service::secret_file::load_or_create_with(&path, content, length..=length).unwrap();
+    let ring = ring(directory.path());
+    for request in requests {
+        let bytes = |member: &str| hex(request[member].as_str().unwrap());
+        let (sealed, inside) = (bytes("request"), bytes("plaintext"));
+        let open = || -> Result<Vec<u8>, Refusal> {
+            if request["chunked"] == true {
+                let (opened, mut response) = ring.decapsulate_chunked(&sealed, NOW)?;
+                response.push(b"answer", &mut Vec::new()).unwrap();
+                Ok(opened)
+            } else {
+                let opened = ring.decapsulate(&sealed, NOW)?;
+                assert!(opened.response.seal(b"answer").is_ok());
+                Ok(opened.request)
+            }
+        };
+        assert_eq!(open().as_ref(), Ok(&inside), "{request}");
+        assert_eq!(open().err(), Some(Refusal::Replayed));
+    }
+}
+
+#[test]
 fn replacing_all_keys_leaves_nothing_of_the_old_ones() {
     let directory = tempfile::tempdir().unwrap();
     let ring = ring(directory.path());
@@ -220,7 +294,7 @@ fn a_schedule_that_needs_more_generations_than_there_may_be_is_refused() {
         ..settings(directory.path())
     };
     let load = |rotation| KeyRing::load(&often(rotation), &ReplaySettings::default(), NOW);
-    assert!(matches!(load(30), Err(GatewayError::Rotation)));
+    assert!(matches!(load(10), Err(GatewayError::Rotation)));
     let ring = load(60).unwrap();
     for step in 1..100 {
         ring.advance(NOW + step * 15_000).unwrap();

@@ -33,6 +33,9 @@ impl Observation {
     pub(super) async fn look_at(&mut self, stack: &Stack, service: Service) -> Result<()> {
         let (status, metrics) = http::get(stack.ports().admin_of(service), "/metrics").await?;
         ensure!(status == 200, "{} shows no metrics", service.name());
+        // Beside the logs: they are read by the same people.
+        let kept = format!("{}.metrics", service.name());
+        fs::write(stack.layout().all_logs().join(kept), &metrics)?;
         let counters = self.counters.entry(service).or_default();
         for (series, value) in samples(&metrics) {
             *counters.entry(series.to_owned()).or_default() += value;

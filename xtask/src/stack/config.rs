@@ -24,6 +24,8 @@ pub(super) fn write(
     accounts: &Accounts,
     database: Option<&Database>,
 ) -> Result<()> {
+    // A test may have what the stack leaves at its default: a table for each service.
+    let settings: Table = toml::from_str(&std::env::var("STACK_SETTINGS").unwrap_or_default())?;
     for service in Service::ALL {
         let mut config = match service {
             Service::Relay => relay(ports),
@@ -40,9 +42,23 @@ pub(super) fn write(
         kit.insert("log_level".into(), log.to_string().into());
         kit.insert("drain_seconds".into(), DRAIN_SECONDS.into());
         config.insert("service".into(), kit.into());
+        if let Some(Value::Table(settings)) = settings.get(service.name()) {
+            merge(&mut config, settings);
+        }
         write_whole(&layout.config(service), &toml::to_string(&config)?)?;
     }
     Ok(())
+}
+
+fn merge(config: &mut Table, settings: &Table) {
+    for (name, value) in settings {
+        match (config.get_mut(name), value) {
+            (Some(Value::Table(config)), Value::Table(settings)) => merge(config, settings),
+            _ => {
+                config.insert(name.clone(), value.clone());
+            }
+        }
+    }
 }
 
 fn url(ports: Ports, service: Service) -> Value {

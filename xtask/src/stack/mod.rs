@@ -227,7 +227,9 @@ impl Layout {
         self.root.join("logs")
     }
 
-    fn config(&self, service: Service) -> PathBuf {
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self, service: Service) -> PathBuf {
         self.root
             .join("config")
             .join(format!("{}.toml", service.name()))

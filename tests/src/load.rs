@@ -1,0 +1,404 @@
+//! Many requests that change something, each of which can be counted: messages to one queue.
+//!
+//! Senders are SDK clients, each in a group with one reader; what they send is signed by their leaf and goes by the SDK's
+//! own transport with its retries. Its content is a number, so that the entries of the reader's queue tell how often
+//! each request was executed. The reader takes them out by hand: the SDK would pass over what came twice.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use client::{Client, Endpoints, Error, GroupAccess, Options, Patience, sign};
+use crypto::hpke::HpkeKeyPair;
+use crypto::keys::PayloadKey;
+use crypto::queue::{StreamKey, open_payload};
+use crypto::secret::Secret;
+use crypto::sign::{LeafKeyPair, Scheme};
+use protocol::codec::opaque;
+use protocol::delivery::Payload;
+use protocol::envelope::{Sender, SignedRequest};
+use protocol::groups::{MessageAccepted, SendMessageRequest};
+use protocol::ids::{GroupId, QueueId};
+use protocol::queues::{
+    AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_FETCH, QueueEntry,
+};
+use protocol::{Operation, Wire as _};
+use rusqlite::Connection;
+
+use crate::device;
+use crate::stack::Stack;
+
+/// Settings of a stack whose delivery service lets a few clients do what many do.
+pub const MUCH: &str = "
+[ds.allowances]
+leaf = { capacity = 100000000, refill_per_minute = 0 }
+group = { capacity = 100000000, refill_per_minute = 0 }
+queue = { capacity = 100000000, refill_per_minute = 0 }
+[ds.limits]
+max_queue_entries = 1000000
+max_queue_entries_of_group = 1000000
+";
+
+/// Nothing goes on for longer than this without an answer: attempts and pauses, and what they overlap.
+const BOUND: Duration = Duration::from_secs(240);
+const GROUP: &str = "the load";
+
+/// Senders and a reader.
+pub struct Load {
+    senders: Vec<SendingClient>,
+    reader: Reader,
+    next: Arc<AtomicUsize>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Requests that were answered with a result.
+    pub accepted: Vec<usize>,
+    /// Requests that were answered with an error, which may or may not have been executed.
+    pub refused: Vec<(usize, Error)>,
+    /// The longest that a client was kept waiting.
+    pub slowest: Duration,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+struct SendingClient {
+    client: Client,
+    access: GroupAccess,
+    key: LeafKeyPair,
+}
+
+struct Reader {
+    client: Client,
+    owner: LeafKeyPair,
+    hpke: HpkeKeyPair,
+    queue: QueueId,
+    /// How often each number stood in the queue.
+    read: BTreeMap<usize, usize>,
+}
+
+fn options() -> Options {
+    Options {
+        patience: Patience {
+            attempt: Duration::from_secs(4),
+            pauses: Duration::from_secs(60),
+        },
+        ..Options::default()
+    }
+}
+
+impl Load {
+    /// So many senders, whose way begins at `relay`, or at the stack's own relay.
+    pub async fn prepare(stack: &Stack, relay: Option<&str>, senders: usize) -> Self {
+        let mut endpoints = device::endpoints(stack);
+        if let Some(relay) = relay {
+            endpoints.relay = relay.to_owned();
+            endpoints.ohttp_keys = format!("{}/ohttp-keys", relay.trim_end_matches('/'));
+        }
+        let mut reader = a_client(stack, &endpoints, 0, "reader").await;
+        let mut ready = Vec::new();
+        for number in 1..=senders {
+            let name = format!("sender.{number}");
+            let mut sender = a_client(stack, &endpoints, number, &name).await;
+            let group = format!("{GROUP} {number}");
+            device::group_with(&group, &mut sender, &mut [&mut reader]).await;
+            ready.push(SendingClient {
+                access: sender.group_access(&group).expect("the group"),
+                key: leaf_key(&sender, &group, &stack.home(&name)),
+                client: sender,
+            });
+        }
+        let database = open(&stack.home("reader"));
+        let blob = |column: &str| -> Vec<u8> {
+            let query = format!("SELECT {column} FROM profile");
+            database
+                .query_row(&query, (), |row| row.get(0))
+                .expect("a profile")
+        };
+        let seed = |column| Secret::new(blob(column).try_into().expect("a seed"));
+        Self {
+            senders: ready,
+            reader: Reader {
+                owner: ed25519(&seed("queue_owner_seed")),
+                hpke: HpkeKeyPair::from_seed(&seed("queue_hpke_seed")).expect("a key"),
+                queue: QueueId(blob("queue_id").try_into().expect("an id")),
+                client: reader,
+                read: BTreeMap::new(),
+            },
+            next: Arc::default(),
+        }
+    }
+
+    /// Sends until there are `requests` of them and `goes_on` is over.
+    pub async fn run<T>(
+        &mut self,
+        requests: usize,
+        goes_on: impl Future<Output = T>,
+    ) -> (Outcome, T) {
+        let began = Instant::now();
+        let last = self.next.load(Ordering::SeqCst) + requests;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let sending: Vec<_> = self
+            .senders
+            .drain(..)
+            .map(|sender| {
+                let (next, is_over) = (Arc::clone(&self.next), Arc::clone(&is_over));
+                tokio::spawn(sender.sends(next, last, is_over))
+            })
+            .collect();
+        let mut outcome = Outcome::default();
+        let sends = async {
+            let watched = goes_on.await;
+            is_over.store(true, Ordering::SeqCst);
+            for sender in sending {
+                let (sender, sent) = sender.await.expect("a sender ends");
+                self.senders.push(sender);
+                outcome.accepted.extend(sent.accepted);
+                outcome.refused.extend(sent.refused);
+                outcome.slowest = outcome.slowest.max(sent.slowest);
+            }
+            watched
+        };
+        let watched = self.reader.reads_while(sends).await;
+        outcome.took = began.elapsed();
+        (outcome, watched)
+    }
+
+    /// Whether every request that was answered stood in the queue once, and every other one at most once.
+    ///
+    /// # Panics
+    /// It is not so.
+    pub async fn check(&mut self, outcomes: &[&Outcome]) {
+        while self.reader.fetch(0).await > 0 {}
+        let read = &self.reader.read;
+        let twice: Vec<_> = read.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "executed more than once: {twice:?}");
+        let mut asked = 0;
+        for outcome in outcomes {
+            let lost: Vec<_> = outcome
+                .accepted
+                .iter()
+                .filter(|number| !read.contains_key(number))
+                .collect();
+            assert!(lost.is_empty(), "answered and not executed: {lost:?}");
+            asked += outcome.accepted.len() + outcome.refused.len();
+        }
+        assert_eq!(asked, self.next.load(Ordering::SeqCst), "all were answered");
+        assert!(read.len() <= asked);
+    }
+}
+
+impl Outcome {
+    /// How many requests were answered in a second.
+    #[must_use]
+    pub fn a_second(&self) -> f64 {
+        (self.accepted.len() + self.refused.len()) as f64 / self.took.as_secs_f64()
+    }
+}
+
+impl SendingClient {
+    async fn sends(
+        mut self,
+        next: Arc<AtomicUsize>,
+        last: usize,
+        is_over: Arc<AtomicBool>,
+    ) -> (Self, Outcome) {
+        let mut outcome = Outcome::default();
+        loop {
+            if next.load(Ordering::SeqCst) >= last && is_over.load(Ordering::SeqCst) {
+                return (self, outcome);
+            }
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            let request = self.request(number);
+            let began = Instant::now();
+            let posted = self
+                .client
+                .transport()
+                .post(Operation::SendMessage, &request, &[]);
+            let answered = tokio::time::timeout(BOUND, posted)
+                .await
+                .expect("an answer in bounded time");
+            outcome.slowest = outcome.slowest.max(began.elapsed());
+            match answered {
+                Ok(answer) => {
+                    MessageAccepted::decode(&answer).expect("a result");
+                    outcome.accepted.push(number);
+                }
+                Err(error) => outcome.refused.push((number, error)),
+            }
+        }
+    }
+
+    fn request(&self, number: usize) -> Vec<u8> {
+        let body = SendMessageRequest {
+            group_id: self.access.id,
+            state_key: self.access.state_key.to_wire(),
+            message: opaque(message(&self.access.id, self.access.epoch, number)),
+        };
+        let sender = Sender::Leaf(self.access.leaf_index);
+        let operation = Operation::SendMessage;
+        sign(operation, now_ms(), &sender, &body.encode(), &self.key).encode()
+    }
+}
+
+impl Reader {
+    async fn reads_while<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::pin!(other);
+        let mut ended = None;
+        while ended.is_none() {
+            // Fetches are not broken off: what one has brought is acknowledged.
+            let mut fetch = std::pin::pin!(self.fetch(250));
+            tokio::select! {
+                value = &mut other => {
+                    ended = Some(value);
+                    fetch.await;
+                }
+                _ = &mut fetch => {}
+            }
+        }
+        ended.expect("just set")
+    }
+
+    /// Takes out what is there, and says how much it was.
+    async fn fetch(&mut self, wait_ms: u32) -> usize {
+        let request = FetchQueueRequest {
+            queue_id: self.queue,
+            limit: MAX_FETCH,
+            wait_ms,
+        };
+        let answer = self.call(Operation::FetchQueue, &request.encode()).await;
+        let entries = FetchQueueResponse::decode(&answer)
+            .expect("entries")
+            .entries;
+        let mut streams = BTreeMap::new();
+        for entry in &entries {
+            let name = (entry.id.incarnation.0, entry.id.day, entry.encapsulated_key);
+            let stream = streams.entry(name).or_insert_with(|| self.stream(entry));
+            if let Some(number) = number(&opened(stream, entry)) {
+                *self.read.entry(number).or_default() += 1;
+            }
+        }
+        if !entries.is_empty() {
+            let request = AcknowledgeQueueRequest {
+                queue_id: self.queue,
+                entries: entries.iter().map(|entry| entry.id).collect(),
+            };
+            let acknowledge = Operation::AcknowledgeQueue;
+            self.call(acknowledge, &request.encode()).await;
+        }
+        entries.len()
+    }
+
+    fn stream(&self, entry: &QueueEntry) -> StreamKey {
+        let QueueEntry {
+            id,
+            encapsulated_key,
+            ..
+        } = entry;
+        StreamKey::receive(
+            &self.hpke,
+            encapsulated_key,
+            &self.queue,
+            &id.incarnation,
+            id.day,
+        )
+        .expect("a stream of ours")
+    }
+
+    /// Until it is answered: what it asks for changes nothing, or the same however often.
+    async fn call(&mut self, operation: Operation, body: &[u8]) -> Vec<u8> {
+        loop {
+            let sender = Sender::Key(opaque(self.owner.public()));
+            let request = sign(operation, now_ms(), &sender, body, &self.owner).encode();
+            let posted = self.client.transport().post(operation, &request, &[]);
+            let answered = tokio::time::timeout(BOUND, posted).await;
+            match answered.expect("an answer in bounded time") {
+                Ok(answer) => return answer,
+                Err(Error::Refused(refusal)) => panic!("{operation:?}: {refusal:?}"),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn opened(stream: &StreamKey, entry: &QueueEntry) -> Payload {
+    let content = stream.open(&entry.id, entry.sealed.as_slice());
+    let content = content.expect("an entry of ours");
+    let key = PayloadKey::from(&content.payload_key);
+    open_payload(&key, entry.sealed_payload.as_slice()).expect("a payload of ours")
+}
+
+/// What the service can see of an application message: group and epoch. The number is the ciphertext.
+fn message(group: &GroupId, epoch: u64, number: usize) -> Vec<u8> {
+    // MLSMessage: version mls10, wire format mls_private_message (RFC 9420 §6).
+    let mut message = vec![0, 1, 0, 2];
+    message.extend(opaque(group.0).encode());
+    message.extend(epoch.to_be_bytes());
+    message.push(1);
+    let mut ciphertext = vec![7; 40];
+    ciphertext.extend((number as u64).to_be_bytes());
+    for part in [vec![], vec![1; 28], ciphertext] {
+        message.extend(opaque(part).encode());
+    }
+    message
+}
+
+fn number(payload: &Payload) -> Option<usize> {
+    let Payload::Message(message) = payload else {
+        return None;
+    };
+    let bytes = message.as_slice().last_chunk()?;
+    usize::try_from(u64::from_be_bytes(*bytes)).ok()
+}
+
+async fn a_client(stack: &Stack, endpoints: &Endpoints, number: usize, name: &str) -> Client {
+    let mut client = device::by(stack, endpoints, number, name, options()).await;
+    client
+        .register_handle(name)
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    client
+}
+
+/// The key of the own leaf: of those that are kept, the one that signs as the leaf does.
+fn leaf_key(client: &Client, group: &str, home: &Path) -> LeafKeyPair {
+    let operation = Operation::InspectGroup;
+    let signed = client
+        .sign_as_member(group, operation, b"who am I?")
+        .expect("a member");
+    let SignedRequest {
+        timestamp_ms,
+        sender,
+        ..
+    } = SignedRequest::decode(&signed).expect("a request");
+    let database = open(home);
+    let mut statement = database
+        .prepare("SELECT seed FROM leaf_keys")
+        .expect("a query");
+    let seeds = statement.query_map((), |row| row.get::<_, Vec<u8>>(0));
+    seeds
+        .expect("rows")
+        .map(|seed| {
+            ed25519(&Secret::new(
+                seed.expect("a row").try_into().expect("a seed"),
+            ))
+        })
+        .find(|key| sign(operation, timestamp_ms, &sender, b"who am I?", key).encode() == signed)
+        .expect("the key of the leaf")
+}
+
+fn ed25519(seed: &Secret<32>) -> LeafKeyPair {
+    LeafKeyPair::from_seed(Scheme::Ed25519, seed).expect("a key")
+}
+
+fn open(home: &Path) -> Connection {
+    Connection::open(home.join("client.sqlite")).expect("a database")
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.expect("after 1970").as_millis()).expect("a time")
+}
