@@ -1,8 +1,9 @@
 //! The real binary in the hands of an operator: keys that follow each other, commands, metrics.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::Value;
+use service::{Clock as _, SystemClock};
 
 use crate::process::{FAR_FUTURE, Running, Stack, free_port};
 use crate::support::{AccountService, BatchWallet, Wallet, issuer_public_key};
@@ -82,7 +83,7 @@ async fn keys_follow_each_other_without_a_restart_and_caches_never_outlive_them(
     let mut rotations = 0;
     let mut overlapped = false;
     while rotations < 2 || seen.not_before.contains(&first) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = Duration::from_millis(SystemClock.now_unix_ms());
         assert!(now.as_secs() < first + 30, "two rotations take ten seconds");
         tokio::time::sleep(Duration::from_millis(200)).await;
         let (next, _) = issuer.look().await;
@@ -90,7 +91,7 @@ async fn keys_follow_each_other_without_a_restart_and_caches_never_outlive_them(
         assert_eq!(next.etag == seen.etag, next.not_before == seen.not_before);
         if next.not_before[0] > seen.not_before[0] {
             rotations += 1;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let now = Duration::from_millis(SystemClock.now_unix_ms());
             assert!(next.not_before[0] >= now.as_secs(), "shown before it signs");
             // The old key still signs for who has not seen the new one.
             if rotations == 1 {

@@ -243,7 +243,7 @@ async fn an_account_token_ends_when_it_says() {
         Err(AttestationError::Invalid)
     );
     assert!(attester.attest(&token, NOW + 1).await.is_ok());
-    let mut settings = settings(&[signer.pem.clone()]);
+    let mut settings = settings(std::slice::from_ref(&signer.pem));
     settings.clock_skew_seconds = 0;
     let strict = self::attester(&settings);
     assert_eq!(
@@ -276,7 +276,7 @@ async fn each_claim_is_needed_and_must_be_ours() {
 #[tokio::test]
 async fn the_plan_is_the_claim_that_the_settings_name() {
     let signer = Signer::ed25519();
-    let mut settings = settings(&[signer.pem.clone()]);
+    let mut settings = settings(std::slice::from_ref(&signer.pem));
     settings.plan_claim = "tier".into();
     let attester = attester(&settings);
     let mut with_plan = claims();
