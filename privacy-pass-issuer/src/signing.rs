@@ -80,26 +80,16 @@ impl Signers {
     ) -> Result<Vec<BlindSignature>, SignersError> {
         let queue = self.queue_of(account);
         let total = work.len();
+        if total <= PIECE {
+            return sign_piece(&queue, Arc::clone(&self.places), work).await;
+        }
         let mut pieces = JoinSet::new();
         let mut work = work.into_iter();
         for first in (0..total).step_by(PIECE) {
             let piece: Vec<_> = work.by_ref().take(PIECE).collect();
             let (queue, places) = (Arc::clone(&queue), Arc::clone(&self.places));
             pieces.spawn(async move {
-                let _turn = queue.acquire().await.map_err(|_| SignersError::Worker)?;
-                let place = places
-                    .acquire_owned()
-                    .await
-                    .map_err(|_| SignersError::Worker)?;
-                let signed = spawn_blocking(move || {
-                    // Held by the work, not by who waits for it: it goes on when they are gone.
-                    let _place = place;
-                    piece
-                        .iter()
-                        .map(|(key, request)| key.blind_sign(request))
-                        .collect::<Result<Vec<_>, _>>()
-                });
-                let signed = signed.await.map_err(|_| SignersError::Worker)??;
+                let signed = sign_piece(&queue, places, piece).await?;
                 Ok::<_, SignersError>((first, signed))
             });
         }
@@ -112,6 +102,27 @@ impl Signers {
         }
         Ok(signatures)
     }
+}
+
+async fn sign_piece(
+    queue: &Semaphore,
+    places: Arc<Semaphore>,
+    piece: Vec<Assignment>,
+) -> Result<Vec<BlindSignature>, SignersError> {
+    let _turn = queue.acquire().await.map_err(|_| SignersError::Worker)?;
+    let place = places
+        .acquire_owned()
+        .await
+        .map_err(|_| SignersError::Worker)?;
+    let signed = spawn_blocking(move || {
+        // Held by the work, not by who waits for it: it goes on when they are gone.
+        let _place = place;
+        piece
+            .iter()
+            .map(|(key, request)| key.blind_sign(request))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    Ok(signed.await.map_err(|_| SignersError::Worker)??)
 }
 
 #[cfg(test)]

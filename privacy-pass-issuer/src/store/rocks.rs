@@ -47,6 +47,8 @@ impl RocksStore {
         options.set_compression_type(DBCompressionType::None);
         options.set_write_buffer_size(16 << 20);
         options.set_keep_log_file_num(4);
+        // Who waits for somebody else's fsync sleeps, since the cores have signatures to make.
+        options.set_enable_write_thread_adaptive_yield(false);
         let db = DB::open(&options, directory).map_err(|error| StoreError::Open(error.into()))?;
         match db.get(FORMAT_KEY)?.as_deref() {
             Some(FORMAT) => {}
