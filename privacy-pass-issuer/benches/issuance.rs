@@ -69,7 +69,8 @@ impl Bench {
             clock,
             plans: Plans::new(plan, [].into()),
             max_batch_size: NonZeroUsize::new(BATCH).unwrap(),
-        });
+        })
+        .unwrap();
         Self {
             router: router(Arc::new(issuer), TOKEN_REQUEST_PATH, 3600),
             _directory: directory,

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 
 use crate::accounts::{Account, AccountHasher};
 use crate::attestation::{AttestationError, Attester, bearer_token};
+use crate::charging::{ChargeQueue, Ledger, Order};
 use crate::plans::{BurstExceeded, Bursts, Plans};
 use crate::signing::{Assignment, Signers, SignersError};
 use crate::store::reports::{AccountTag, ReportStore};
@@ -82,18 +83,25 @@ pub struct Issued {
 /// Attester and issuer in one: it knows who asks, and signs without seeing what.
 pub struct Issuer {
     parts: IssuerParts,
-    bursts: Arc<Bursts>,
+    charges: ChargeQueue,
     signers: Signers,
 }
 
 impl Issuer {
-    #[must_use]
-    pub fn new(parts: IssuerParts) -> Self {
-        Self {
+    /// # Errors
+    /// The thread that charges accounts cannot be started.
+    pub fn new(parts: IssuerParts) -> std::io::Result<Self> {
+        let signers = Signers::new();
+        let ledger = Ledger {
+            store: Arc::clone(&parts.store),
+            reports: Arc::clone(&parts.reports),
+            bursts: Bursts::default(),
+        };
+        Ok(Self {
+            charges: ChargeQueue::start(ledger, Arc::clone(signers.backlog()))?,
+            signers,
             parts,
-            bursts: Arc::default(),
-            signers: Signers::new(),
-        }
+        })
     }
 
     #[must_use]
@@ -176,25 +184,14 @@ impl Issuer {
             tokens: u32::try_from(work.len()).unwrap_or(u32::MAX),
             limit: plan.tokens_per_day.get(),
         };
-        let lasting = self.parts.hasher.blocked_account(account);
-        let tag = self.parts.hasher.tag(account);
-        let (store, bursts) = (Arc::clone(&self.parts.store), Arc::clone(&self.bursts));
-        let reports = Arc::clone(&self.parts.reports);
-        let outcome = spawn_blocking(move || {
-            require_good_standing(&*store, &*reports, (lasting, &tag), day)?;
-            // A repeated request costs nothing, so nothing can be lacking for it.
-            if store.is_charged(charge.day, charge.request)? {
-                return Ok::<_, IssuanceError>(ChargeOutcome::AlreadyIssued);
-            }
-            bursts.take(lasting, plan, charge.tokens, now.saturating_mul(1000))?;
-            let outcome = store.charge(&charge);
-            if !matches!(outcome, Ok(ChargeOutcome::Charged)) {
-                bursts.give_back(lasting, charge.tokens);
-            }
-            Ok(outcome?)
-        })
-        .await
-        .map_err(|_| IssuanceError::Worker)??;
+        let order = Order {
+            charge,
+            lasting: self.parts.hasher.blocked_account(account),
+            tag: self.parts.hasher.tag(account),
+            plan,
+            now_ms: now.saturating_mul(1000),
+        };
+        let outcome = self.charges.charge(order).await?;
         if let ChargeOutcome::LimitReached { left } = outcome {
             return Err(IssuanceError::QuotaExhausted {
                 available: left,
@@ -258,7 +255,7 @@ fn assign(
     Ok((Arc::clone(key), request))
 }
 
-fn require_good_standing(
+pub(crate) fn require_good_standing(
     store: &dyn IssuerStore,
     reports: &dyn ReportStore,
     (lasting, tag): (BlockedAccount, &AccountTag),

@@ -66,6 +66,7 @@
 
 pub mod accounts;
 pub mod attestation;
+mod charging;
 mod commands;
 mod config;
 pub mod http;
@@ -124,6 +125,8 @@ pub enum IssuerError {
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
     KeyMirror(#[from] key_mirror::KeyMirrorError),
+    #[error("the thread that charges accounts cannot be started")]
+    Thread(#[source] std::io::Error),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
@@ -157,7 +160,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     )
     .map_err(IssuerError::AccountHashKey)?;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
-    let issuer = Arc::new(Issuer::new(IssuerParts {
+    let issuer = Issuer::new(IssuerParts {
         attester: Arc::clone(&attester),
         hasher: AccountHasher::new(&hash_key),
         keys: Arc::new(keys),
@@ -166,7 +169,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         clock: Arc::clone(&clock),
         plans: config.plans(),
         max_batch_size: config.max_batch_size,
-    }));
+    });
+    let issuer = Arc::new(issuer.map_err(IssuerError::Thread)?);
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
         keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,

@@ -2,7 +2,8 @@
 //! way as an account that asks for a few.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -14,6 +15,8 @@ use crate::token_request::TokenRequest;
 /// Signatures that are made in one go: long enough (1.5 ms) that handing them out costs nothing beside
 /// them, short enough that others need not wait.
 const PIECE: usize = 4;
+/// Pieces a core that wait for it when there is enough to do.
+const ENOUGH: usize = 4;
 /// Accounts that are kept before those that wait for nothing are looked for.
 const FIRST_CLEANING: usize = 1024;
 
@@ -29,12 +32,49 @@ pub enum SignersError {
     Worker,
 }
 
+/// How many pieces wait to be signed.
+pub(crate) struct Backlog {
+    pieces: Mutex<usize>,
+    low: Condvar,
+    enough: usize,
+}
+
+/// A piece that waits.
+struct InBacklog<'a>(&'a Backlog);
+
+impl Backlog {
+    /// Returns when the cores would soon have nothing to do, and after `patience` in any case.
+    pub(crate) fn wait_until_low(&self, patience: Duration) {
+        let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.low
+                .wait_timeout_while(pieces, patience, |pieces| *pieces >= self.enough),
+        );
+    }
+
+    fn join(&self) -> InBacklog<'_> {
+        *self.pieces.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        InBacklog(self)
+    }
+}
+
+impl Drop for InBacklog<'_> {
+    fn drop(&mut self) {
+        let mut pieces = self.0.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        *pieces -= 1;
+        if *pieces + 1 == self.0.enough {
+            self.0.low.notify_one();
+        }
+    }
+}
+
 /// The places at which signatures are made: one per core, taken in the order of asking. More at once would
 /// only make each of them slower.
 pub(crate) struct Signers {
     places: Arc<Semaphore>,
     cores: usize,
     queues: Mutex<Queues>,
+    backlog: Arc<Backlog>,
 }
 
 /// Per account, as many turns in the queue for the places as there are places.
@@ -55,7 +95,16 @@ impl Signers {
             places: Arc::new(Semaphore::new(cores)),
             cores,
             queues: Mutex::default(),
+            backlog: Arc::new(Backlog {
+                pieces: Mutex::new(0),
+                low: Condvar::new(),
+                enough: ENOUGH * cores,
+            }),
         }
+    }
+
+    pub(crate) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     fn queue_of(&self, account: AccountOfDay) -> Arc<Semaphore> {
@@ -81,15 +130,16 @@ impl Signers {
         let queue = self.queue_of(account);
         let total = work.len();
         if total <= PIECE {
-            return sign_piece(&queue, Arc::clone(&self.places), work).await;
+            return sign_piece(&queue, Arc::clone(&self.places), &self.backlog, work).await;
         }
         let mut pieces = JoinSet::new();
         let mut work = work.into_iter();
         for first in (0..total).step_by(PIECE) {
             let piece: Vec<_> = work.by_ref().take(PIECE).collect();
             let (queue, places) = (Arc::clone(&queue), Arc::clone(&self.places));
+            let backlog = Arc::clone(&self.backlog);
             pieces.spawn(async move {
-                let signed = sign_piece(&queue, places, piece).await?;
+                let signed = sign_piece(&queue, places, &backlog, piece).await?;
                 Ok::<_, SignersError>((first, signed))
             });
         }
@@ -107,13 +157,16 @@ impl Signers {
 async fn sign_piece(
     queue: &Semaphore,
     places: Arc<Semaphore>,
+    backlog: &Backlog,
     piece: Vec<Assignment>,
 ) -> Result<Vec<BlindSignature>, SignersError> {
+    let in_backlog = backlog.join();
     let _turn = queue.acquire().await.map_err(|_| SignersError::Worker)?;
     let place = places
         .acquire_owned()
         .await
         .map_err(|_| SignersError::Worker)?;
+    drop(in_backlog);
     let signed = spawn_blocking(move || {
         // Held by the work, not by who waits for it: it goes on when they are gone.
         let _place = place;

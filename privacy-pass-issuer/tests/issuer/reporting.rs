@@ -68,7 +68,7 @@ impl World {
         let reports = Arc::new(MemoryReports::default());
         let keys = TokenKeys::load_or_create(directory.path(), 1).unwrap();
         let tokens = keys.current().directory(TOKEN_REQUEST_PATH, 1, NOON_UNIX_S);
-        let issuer = Arc::new(Issuer::new(IssuerParts {
+        let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&ACCOUNTS.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
             keys: Arc::new(keys),
@@ -83,7 +83,8 @@ impl World {
                 BTreeMap::new(),
             ),
             max_batch_size: NonZeroUsize::MIN,
-        }));
+        });
+        let issuer = Arc::new(issuer.unwrap());
         let reporting = Reporting::new(ReportingParts {
             issuer: Arc::clone(&issuer),
             keys: CertificateKeys::load_or_create(directory.path(), NOON_UNIX_S).unwrap(),
