@@ -1,5 +1,5 @@
 //! Charges in groups: requests that wait at the same time share one synced write. One thread decides them in
-//! the order in which they came, so each gets what it would get alone; a signature is made only after the
+//! the order in which they came, so each gets what it would get alone, and hands them on to be signed when the
 //! group is on the disk.
 //!
 //! While enough charged requests wait for the cores to sign them, the next group is given time to grow: it
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::issuance::{IssuanceError, require_good_standing};
+use crate::issuance::{IssuanceError, Issued, require_good_standing};
 use crate::plans::{Bursts, Plan};
-use crate::signing::Backlog;
+use crate::signing::{Answer, Assignment, Shared as Signing};
 use crate::store::reports::{AccountTag, ReportStore};
-use crate::store::{BlockedAccount, Charge, ChargeOutcome, IssuerStore};
+use crate::store::{BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore};
 
 /// Requests that are decided together.
 const GROUP: usize = 256;
@@ -33,13 +33,22 @@ pub(crate) struct Order {
     pub(crate) tag: AccountTag,
     pub(crate) plan: Plan,
     pub(crate) now_ms: u64,
+    pub(crate) work: Vec<Assignment>,
 }
 
 type Outcome = Result<ChargeOutcome, IssuanceError>;
 
 struct Waiting {
     order: Order,
-    answer: oneshot::Sender<Outcome>,
+    answer: Answer,
+}
+
+/// What has become of a group.
+#[derive(Default)]
+struct Decided {
+    outcomes: Vec<(Waiting, Outcome)>,
+    /// What depends on what has become of others in the group: the next one begins with it.
+    left: Vec<Waiting>,
 }
 
 /// What decides: the accounts' standing, their bursts, their quota.
@@ -57,24 +66,25 @@ pub(crate) struct ChargeQueue {
 }
 
 impl ChargeQueue {
-    pub(crate) fn start(ledger: Ledger, backlog: Arc<Backlog>) -> io::Result<Self> {
+    pub(crate) fn start(ledger: Ledger, signing: Arc<Signing>) -> io::Result<Self> {
         let (orders, queue) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new()
             .name("charges".to_owned())
-            .spawn(move || ledger.work_off(queue, &backlog))?;
+            .spawn(move || ledger.work_off(queue, &signing))?;
         Ok(Self {
             orders: Some(orders),
             thread: Some(thread),
         })
     }
 
-    /// What comes of an order, once it is durable. Dropped before it was decided, the order is not charged.
-    pub(crate) async fn charge(&self, order: Order) -> Outcome {
-        let (answer, outcome) = oneshot::channel();
+    /// Charges an order, and has it signed when that is durable. Given up before it was decided, an order is
+    /// not charged.
+    pub(crate) async fn issue(&self, order: Order) -> Result<Issued, IssuanceError> {
+        let (answer, issued) = oneshot::channel();
         let orders = self.orders.as_ref().ok_or(IssuanceError::Worker)?;
         let sent = orders.send(Waiting { order, answer }).await;
         sent.map_err(|_| IssuanceError::Worker)?;
-        outcome.await.map_err(|_| IssuanceError::Worker)?
+        issued.await.map_err(|_| IssuanceError::Worker)?
     }
 }
 
@@ -90,7 +100,7 @@ impl Drop for ChargeQueue {
 }
 
 impl Ledger {
-    fn work_off(self, mut queue: mpsc::Receiver<Waiting>, backlog: &Backlog) {
+    fn work_off(self, mut queue: mpsc::Receiver<Waiting>, signing: &Signing) {
         let mut group = Vec::new();
         loop {
             if group.is_empty() {
@@ -99,19 +109,22 @@ impl Ledger {
                 };
                 group.push(first);
             }
-            backlog.wait_until_low(PATIENCE);
+            signing.wait_until_low(PATIENCE);
             while group.len() < GROUP
                 && let Ok(next) = queue.try_recv()
             {
                 group.push(next);
             }
-            group = self.decide(group);
+            let Decided { outcomes, left } = self.decide(group);
+            for (waiting, outcome) in outcomes {
+                waiting.follow(outcome, signing);
+            }
+            group = left;
         }
     }
 
-    /// Decides a group, but for what depends on what becomes of others in it: that is left for the next one.
-    fn decide(&self, group: Vec<Waiting>) -> Vec<Waiting> {
-        let (mut taken, mut left) = (Vec::with_capacity(group.len()), Vec::new());
+    fn decide(&self, group: Vec<Waiting>) -> Decided {
+        let (mut taken, mut decided) = (Vec::with_capacity(group.len()), Decided::default());
         let mut undecided = HashSet::new();
         for waiting in group {
             if waiting.answer.is_closed() {
@@ -123,12 +136,12 @@ impl Ledger {
                     undecided.insert(account);
                     taken.push(waiting);
                 }
-                Ok(Some(outcome)) => waiting.answer(Ok(outcome)),
+                Ok(Some(outcome)) => decided.outcomes.push((waiting, Ok(outcome))),
                 // What an earlier one has taken may come back, or it may be the same request.
                 Err(IssuanceError::BurstExceeded { .. }) if undecided.contains(&account) => {
-                    left.push(waiting);
+                    decided.left.push(waiting);
                 }
-                Err(error) => waiting.answer(Err(error)),
+                Err(error) => decided.outcomes.push((waiting, Err(error))),
             }
         }
         let charges: Vec<_> = taken.iter().map(|waiting| waiting.order.charge).collect();
@@ -142,9 +155,9 @@ impl Ledger {
                 let tokens = waiting.order.charge.tokens;
                 self.bursts.give_back(waiting.order.lasting, tokens);
             }
-            waiting.answer(outcome);
+            decided.outcomes.push((waiting, outcome));
         }
-        left
+        decided
     }
 
     /// Everything but the quota. `None`: that has the last word.
@@ -155,6 +168,7 @@ impl Ledger {
             tag,
             plan,
             now_ms,
+            work: _,
         } = order;
         let standing = (*lasting, tag);
         require_good_standing(&*self.store, &*self.reports, standing, charge.day)?;
@@ -171,9 +185,28 @@ impl Ledger {
 }
 
 impl Waiting {
-    fn answer(self, outcome: Outcome) {
-        // Whoever has gone meanwhile asks again, and finds what was decided.
-        let _ = self.answer.send(outcome);
+    fn follow(self, outcome: Outcome, signing: &Signing) {
+        let Order {
+            charge,
+            work,
+            now_ms,
+            ..
+        } = self.order;
+        let refused = match outcome {
+            Ok(ChargeOutcome::Charged) => {
+                return signing.sign(charge.account, work, false, self.answer);
+            }
+            Ok(ChargeOutcome::AlreadyIssued) => {
+                return signing.sign(charge.account, work, true, self.answer);
+            }
+            Ok(ChargeOutcome::LimitReached { left }) => IssuanceError::QuotaExhausted {
+                available: left,
+                retry_after_s: Day::seconds_left(now_ms / 1000),
+            },
+            Err(error) => error,
+        };
+        // Whoever has gone meanwhile asks again, and finds the same.
+        let _ = self.answer.send(Err(refused));
     }
 }
 

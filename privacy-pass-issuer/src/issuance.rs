@@ -11,12 +11,10 @@ use crate::accounts::{Account, AccountHasher};
 use crate::attestation::{AttestationError, Attester, bearer_token};
 use crate::charging::{ChargeQueue, Ledger, Order};
 use crate::plans::{BurstExceeded, Bursts, Plans};
-use crate::signing::{Assignment, Signers, SignersError};
+use crate::signing::{Assignment, Signers};
 use crate::store::reports::{AccountTag, ReportStore};
-use crate::store::{
-    BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest, StoreError,
-};
-use crate::token_keys::{BlindSignature, KeySet, TokenKeys};
+use crate::store::{BlockedAccount, Charge, Day, IssuerStore, RequestDigest, StoreError};
+use crate::token_keys::{BlindSignature, KeySet, SigningError, TokenKeys};
 use crate::token_request::{TokenRequest, TokenRequestError, batch_from_bytes};
 
 /// Why no token is issued.
@@ -43,7 +41,7 @@ pub enum IssuanceError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Signing(#[from] SignersError),
+    Signing(#[from] SigningError),
     #[error("a worker thread ended early")]
     Worker,
 }
@@ -83,23 +81,24 @@ pub struct Issued {
 /// Attester and issuer in one: it knows who asks, and signs without seeing what.
 pub struct Issuer {
     parts: IssuerParts,
+    /// Before the signers, which it hands its work to: it ends first.
     charges: ChargeQueue,
-    signers: Signers,
+    _signers: Signers,
 }
 
 impl Issuer {
     /// # Errors
-    /// The thread that charges accounts cannot be started.
+    /// A thread cannot be started.
     pub fn new(parts: IssuerParts) -> std::io::Result<Self> {
-        let signers = Signers::new();
+        let signers = Signers::start()?;
         let ledger = Ledger {
             store: Arc::clone(&parts.store),
             reports: Arc::clone(&parts.reports),
             bursts: Bursts::default(),
         };
         Ok(Self {
-            charges: ChargeQueue::start(ledger, Arc::clone(signers.backlog()))?,
-            signers,
+            charges: ChargeQueue::start(ledger, Arc::clone(signers.shared()))?,
+            _signers: signers,
             parts,
         })
     }
@@ -184,24 +183,16 @@ impl Issuer {
             tokens: u32::try_from(work.len()).unwrap_or(u32::MAX),
             limit: plan.tokens_per_day.get(),
         };
-        let order = Order {
-            charge,
-            lasting: self.parts.hasher.blocked_account(account),
-            tag: self.parts.hasher.tag(account),
-            plan,
-            now_ms: now.saturating_mul(1000),
-        };
-        let outcome = self.charges.charge(order).await?;
-        if let ChargeOutcome::LimitReached { left } = outcome {
-            return Err(IssuanceError::QuotaExhausted {
-                available: left,
-                retry_after_s: Day::seconds_left(now),
-            });
-        }
-        Ok(Issued {
-            signatures: self.signers.sign(charge.account, work).await?,
-            repeated: outcome == ChargeOutcome::AlreadyIssued,
-        })
+        self.charges
+            .issue(Order {
+                charge,
+                lasting: self.parts.hasher.blocked_account(account),
+                tag: self.parts.hasher.tag(account),
+                plan,
+                now_ms: now.saturating_mul(1000),
+                work,
+            })
+            .await
     }
 
     /// From now on the account gets no tokens; those that it has cannot be recalled.

@@ -125,7 +125,7 @@ pub enum IssuerError {
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
     KeyMirror(#[from] key_mirror::KeyMirrorError),
-    #[error("the thread that charges accounts cannot be started")]
+    #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::num::NonZeroU32;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use proptest::prelude::*;
 
@@ -9,6 +9,8 @@ use super::*;
 use crate::signing::Signers;
 use crate::store::reports::{Decision, MemoryReports, NewReport, ReportId, ReporterTag};
 use crate::store::{AccountOfDay, Day, MemoryStore, RequestDigest, StoreError};
+use crate::token_keys::TokenKeys;
+use crate::token_request::TokenRequest;
 
 const TODAY: Day = Day(20_000);
 
@@ -78,16 +80,41 @@ fn order(account: u8, request: u8, tokens: u32, limit: u32, burst: Option<u32>) 
             burst: burst.and_then(NonZeroU32::new),
         },
         now_ms: 0,
+        work: Vec::new(),
     }
 }
 
-fn waiting(order: Order) -> (Waiting, oneshot::Receiver<Outcome>) {
+/// Of an account that may have 60.
+fn order_of_one_signature(request: u8) -> Order {
+    static KEYS: LazyLock<(tempfile::TempDir, TokenKeys)> = LazyLock::new(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = TokenKeys::load_or_create(&directory.path().join("keys"), 1).unwrap();
+        (directory, keys)
+    });
+    let keys = KEYS.1.current();
+    let (key, ..) = keys.states(1).next().unwrap();
+    let mut bytes = [0; 259];
+    (bytes[1], bytes[2], bytes[258]) = (2, key.truncated_id(), 2);
+    let token_request = TokenRequest::from_bytes(&bytes).unwrap();
+    Order {
+        work: vec![(Arc::clone(key), token_request)],
+        ..order(1, request, 1, 60, None)
+    }
+}
+
+type Issuing = oneshot::Receiver<Result<Issued, IssuanceError>>;
+
+fn waiting(order: Order) -> (Waiting, Issuing) {
     let (answer, outcome) = oneshot::channel();
     (Waiting { order, answer }, outcome)
 }
 
-fn said(outcome: &Outcome) -> String {
-    format!("{outcome:?}")
+/// The only one of a group.
+fn alone(ledger: &Ledger, order: Order) -> Outcome {
+    let (one, _issuing) = waiting(order);
+    let mut decided = ledger.decide(vec![one]);
+    assert!(decided.left.is_empty());
+    decided.outcomes.pop().unwrap().1
 }
 
 proptest! {
@@ -103,39 +130,34 @@ proptest! {
         let make = |(account, request, tokens): (u8, u8, u32)| {
             order(account, request, tokens, limit, burst)
         };
-        let grouped = ledger(Arc::default());
-        let alone = ledger(Arc::default());
-        let mut open: Vec<((u8, u8, u32), oneshot::Receiver<Outcome>)> = Vec::new();
-        let mut left: Vec<Waiting> = Vec::new();
-        for group in orders.chunks(size) {
-            let mut taken = std::mem::take(&mut left);
-            for (account, request, tokens, gone) in group {
-                let (waiting, outcome) = waiting(make((*account, *request, *tokens)));
-                taken.push(waiting);
+        let (grouped, one_by_one) = (ledger(Arc::default()), ledger(Arc::default()));
+        let (mut left, mut waiting_for, mut answered) = (Vec::new(), Vec::new(), 0);
+        let mut groups = orders.chunks(size);
+        loop {
+            let next = groups.next();
+            if next.is_none() && left.is_empty() {
+                break;
+            }
+            let mut group = std::mem::take(&mut left);
+            for (account, request, tokens, gone) in next.unwrap_or_default() {
+                let (waiting, issuing) = waiting(make((*account, *request, *tokens)));
+                group.push(waiting);
                 if !gone {
-                    open.push(((*account, *request, *tokens), outcome));
+                    waiting_for.push(issuing);
                 }
             }
-            left = grouped.decide(taken);
-            // Those that are decided now, one at a time; the rest stays open.
-            open.retain_mut(|(what, outcome)| match outcome.try_recv() {
-                Ok(outcome) => {
-                    let (one, mut expected) = waiting(make(*what));
-                    assert!(alone.decide(vec![one]).is_empty());
-                    assert_eq!(said(&outcome), said(&expected.try_recv().unwrap()));
-                    false
-                }
-                Err(_) => true,
-            });
+            let some = group.iter().any(|waiting| !waiting.answer.is_closed());
+            let decided = grouped.decide(group);
+            prop_assert!(!some || !decided.outcomes.is_empty(), "each group decides something");
+            for (waiting, outcome) in decided.outcomes {
+                answered += 1;
+                let Charge { account, request, tokens, .. } = waiting.order.charge;
+                let expected = alone(&one_by_one, make((account.0[0], request.0[0], tokens)));
+                prop_assert_eq!(format!("{outcome:?}"), format!("{expected:?}"));
+            }
+            left = decided.left;
         }
-        while !left.is_empty() {
-            let before = left.len();
-            left = grouped.decide(left);
-            prop_assert!(left.len() < before, "each group decides something");
-        }
-        for (_, mut outcome) in open {
-            prop_assert!(outcome.try_recv().is_ok(), "everybody gets an answer");
-        }
+        prop_assert_eq!(answered, waiting_for.len(), "everybody gets an answer");
     }
 }
 
@@ -145,18 +167,16 @@ async fn requests_that_wait_at_once_share_a_write() {
         slow: Duration::from_millis(20),
         ..TestStore::default()
     });
-    let signers = Signers::new();
-    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.backlog()));
+    let signers = Signers::start().unwrap();
+    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.shared()));
     let queue = Arc::new(queue.unwrap());
     let mut tasks = tokio::task::JoinSet::new();
     for request in 0..100 {
         let queue = Arc::clone(&queue);
-        tasks.spawn(async move { queue.charge(order(1, request, 1, 60, None)).await });
+        tasks.spawn(async move { queue.issue(order_of_one_signature(request)).await });
     }
     let outcomes = tasks.join_all().await;
-    let charged = outcomes
-        .iter()
-        .filter(|it| matches!(it, Ok(ChargeOutcome::Charged)));
+    let charged = outcomes.iter().filter(|it| it.is_ok());
     assert_eq!(charged.count(), 60, "the limit is exact within a group");
     let groups = store.groups.lock().unwrap();
     assert_eq!(groups.iter().sum::<usize>(), 100);
@@ -165,18 +185,18 @@ async fn requests_that_wait_at_once_share_a_write() {
 
 #[test]
 fn a_failed_write_is_everybodys_error_and_takes_no_burst() {
-    let mut store = TestStore {
+    let broken = ledger(Arc::new(TestStore {
         broken: true,
         ..TestStore::default()
-    };
-    let broken = ledger(Arc::new(std::mem::take(&mut store)));
-    let (group, outcomes): (Vec<_>, Vec<_>) = (0..3)
+    }));
+    let (group, issuing): (Vec<_>, Vec<_>) = (0..3)
         .map(|request| waiting(order(1, request, 2, 10, Some(6))))
         .unzip();
-    assert!(broken.decide(group).is_empty());
-    for mut outcome in outcomes {
+    let decided = broken.decide(group);
+    assert_eq!(decided.outcomes.len(), issuing.len());
+    for (_, outcome) in decided.outcomes {
         assert!(matches!(
-            outcome.try_recv().unwrap(),
+            outcome,
             Err(IssuanceError::Store(StoreError::Engine(_)))
         ));
     }
@@ -184,37 +204,25 @@ fn a_failed_write_is_everybodys_error_and_takes_no_burst() {
         store: Arc::new(MemoryStore::default()),
         ..broken
     };
-    let (all, mut outcome) = waiting(order(1, 9, 6, 10, Some(6)));
-    assert!(mended.decide(vec![all]).is_empty());
-    assert!(matches!(
-        outcome.try_recv().unwrap(),
-        Ok(ChargeOutcome::Charged)
-    ));
+    let all = alone(&mended, order(1, 9, 6, 10, Some(6)));
+    assert!(matches!(all, Ok(ChargeOutcome::Charged)));
 }
 
 #[test]
 fn whoever_has_gone_before_it_was_decided_is_not_charged() {
-    let store = Arc::new(TestStore::default());
-    let ledger = ledger(store.clone());
-    let (gone, outcome) = waiting(order(1, 1, 1, 1, None));
-    drop(outcome);
-    let (other, mut outcome) = waiting(order(1, 2, 1, 1, None));
-    assert!(ledger.decide(vec![gone, other]).is_empty());
-    assert!(matches!(
-        outcome.try_recv().unwrap(),
-        Ok(ChargeOutcome::Charged)
-    ));
+    let ledger = ledger(Arc::default());
+    let (gone, issuing) = waiting(order(1, 1, 1, 1, None));
+    drop(issuing);
+    assert!(ledger.decide(vec![gone]).outcomes.is_empty());
+    let other = alone(&ledger, order(1, 2, 1, 1, None));
+    assert!(matches!(other, Ok(ChargeOutcome::Charged)));
 }
 
 #[test]
 fn a_block_or_a_withholding_counts_for_the_next_group() {
     let store = Arc::new(TestStore::default());
     let ledger = ledger(store.clone());
-    let ask = |account, request| {
-        let (one, mut outcome) = waiting(order(account, request, 1, 10, None));
-        assert!(ledger.decide(vec![one]).is_empty());
-        outcome.try_recv().unwrap()
-    };
+    let ask = |account, request| alone(&ledger, order(account, request, 1, 10, None));
     assert!(ask(1, 1).is_ok());
     store.block(BlockedAccount([1; 32])).unwrap();
     assert!(matches!(ask(1, 1), Err(IssuanceError::Blocked)));
@@ -239,10 +247,10 @@ async fn a_queue_that_ends_decides_what_it_has_taken_in() {
         slow: Duration::from_millis(5),
         ..TestStore::default()
     });
-    let signers = Signers::new();
-    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.backlog())).unwrap();
+    let signers = Signers::start().unwrap();
+    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.shared())).unwrap();
     let (orders, outcomes): (Vec<_>, Vec<_>) = (0..20)
-        .map(|request| waiting(order(1, request, 1, 100, None)))
+        .map(|request| waiting(order_of_one_signature(request)))
         .unzip();
     for order in orders {
         assert!(queue.orders.as_ref().unwrap().send(order).await.is_ok());
@@ -251,7 +259,7 @@ async fn a_queue_that_ends_decides_what_it_has_taken_in() {
         .await
         .unwrap();
     for outcome in outcomes {
-        assert!(matches!(outcome.await.unwrap(), Ok(ChargeOutcome::Charged)));
+        assert!(outcome.await.unwrap().is_ok());
     }
     assert_eq!(
         Arc::strong_count(&store),
