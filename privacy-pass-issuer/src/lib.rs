@@ -79,6 +79,7 @@ pub mod reporting;
 pub mod rsa;
 mod signing;
 pub mod store;
+mod text;
 pub mod token_keys;
 pub mod token_request;
 
@@ -91,7 +92,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
-pub use config::{AccountSettings, Config, ReportingSettings};
+pub use config::{AccountSettings, Config, ReportingSettings, ReportingSettingsError};
 use issuance::{Issuer, IssuerParts};
 use reporting::keys::{CertificateKeyError, CertificateKeys};
 use reporting::{Reporting, ReportingParts};
@@ -115,6 +116,8 @@ pub enum IssuerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Rotation(#[from] RotationError),
+    #[error(transparent)]
+    Reporting(#[from] ReportingSettingsError),
     #[error(transparent)]
     TokenKeys(#[from] TokenKeyError),
     #[error("account-hash.key cannot be used")]
@@ -140,6 +143,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     config
         .rotation
         .check(config.directory_max_age_seconds.into())?;
+    config.reporting.check()?;
     let attester: Arc<dyn Attester> =
         if config.accounts.development || !config.accounts.development_tokens.is_empty() {
             tracing::warn!("account tokens are a list in the configuration file: development only");
