@@ -25,8 +25,8 @@ const KEPT_MS: u64 = 60_000;
 /// For so long nobody asks again a gateway that did not answer.
 const RETRY_MS: u64 = 1_000;
 /// For so long after they were fetched configurations are shown while the gateway does not answer: a mirror
-/// that fails with every hiccup keeps clients from sending anything. Shorter than keys overlap by default, so
-/// that what is shown still opens.
+/// that fails with every hiccup keeps clients from sending anything. Far shorter than the
+/// gateway lets anybody keep them by default (an hour), so that what is shown still opens.
 const LAST_KNOWN_MS: u64 = 600_000;
 
 /// The gateway is no URL, or there is no HTTP client.

@@ -36,7 +36,7 @@
 //! ## What is kept
 //!
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
-//! the database, for two days. The count is on disk before the signature exists. A clock that is
+//! the database, for two days. The count is on disk before the signature exists; charges that wait at once share one write. A clock that is
 //! set back finds the counts of that day again, if it was one of the last two. Of a blocked account an HMAC
 //! is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
 //! when an account's tokens are withheld (`docs/abuse.md`).
