@@ -233,7 +233,8 @@ impl Recorder {
 async fn every_attempt_has_an_encapsulation_of_its_own_and_the_same_signed_request() {
     let replies = [Reply::Outer(502, ""), Reply::Torn, ANSWERED()];
     let (recorder, mut transport) = recorder(replies).await;
-    let sent = transport.post(Operation::SendMessage, b"signed", &[vec![9; 354]]);
+    let tokens = [vec![9; 354]];
+    let sent = transport.post(Operation::SendMessage, b"signed", &tokens);
     assert_eq!(sent.await.unwrap(), b"answer");
     let seen = recorder.seen.lock().unwrap();
     assert_eq!(seen.len(), 3);
@@ -257,7 +258,8 @@ async fn the_relay_is_told_nothing_but_a_length_and_a_media_type_and_the_gateway
 {
     let (recorder, mut transport) = recorder([ANSWERED(), ANSWERED()]).await;
     transport.fetch("/v1/directory").await.unwrap();
-    let sent = transport.post(Operation::FetchQueue, &[7; 2000], &[vec![9; 354]]);
+    let tokens = [vec![9; 354]];
+    let sent = transport.post(Operation::FetchQueue, &[7; 2000], &tokens);
     sent.await.unwrap();
     for seen in recorder.seen.lock().unwrap().iter() {
         let mut names: Vec<_> = seen.headers.keys().map(http::HeaderName::as_str).collect();
