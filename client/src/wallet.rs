@@ -249,7 +249,12 @@ impl Client {
         let mut came = 0;
         if let Some(batch) = Batch::kept(&self.db)? {
             if issuer.takes(&batch) {
-                came = self.collect(&issuer, batch).await?.unwrap_or(0);
+                match self.collect(&issuer, batch).await? {
+                    Ok(tokens) => came = tokens,
+                    // It stays: another request would be refused likewise.
+                    Err(refused) if refused.is_of_the_account() => return Err(refused.into()),
+                    Err(_) => {}
+                }
             } else {
                 // Its key has expired, or the tokens would be for another challenge.
                 Batch::forget(&self.db)?;
