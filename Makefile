@@ -10,8 +10,10 @@ XTASK = "$(CARGO_TARGET_DIR)/release/xtask"
 FAULT_REQUESTS ?= 100000
 FAULT_PERCENT ?= 1
 
-# How many inputs each property is tried with by `make fuzz`.
-FUZZ_CASES ?= 200000
+# `make fuzz`: how many inputs each property is tried with, for how long each target runs, and which (all).
+FUZZ_CASES ?= 20000
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
 
 # How many steps a history of `make soak` has.
 HISTORY_STEPS ?= 100000
@@ -30,7 +32,7 @@ help:
 	@echo 'make bench   what a message, a commit, a token at issuance and redemption,'
 	@echo '             and a request through relay and gateway cost'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
-	@echo 'make fuzz    decoders and parsers against random input'
+	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
 	@echo 'make soak    long random histories of groups'
 	@echo 'make faults  100,000 requests through relay and gateway, with faults, changes of keys'
 	@echo '             and restarts meanwhile'
@@ -67,8 +69,10 @@ lint: setup
 	sh scripts/deny.sh
 
 # Properties over random input, many more of it than `make test` takes.
+# Properties first: they take minutes.
 fuzz: setup
-	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --package protocol --package crypto --package ohttp-chunked --package ohttp-gateway'
+	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --workspace --lib --test properties'
+	FUZZ_SECONDS=$(FUZZ_SECONDS) sh -c '. "$(EXPORTS)" && scripts/fuzz.sh $(FUZZ_TARGETS)'
 
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
 soak: setup

@@ -17,7 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(batch) = token_request::batch_from_bytes(bytes, LIMIT) {
         assert!((1..=LIMIT).contains(&batch.len()));
         // Nothing but a length of two bytes stands beside the requests.
-        assert_eq!(bytes.len(), 2 + batch.len() * token_request::TOKEN_REQUEST_LENGTH);
+        assert_eq!(
+            bytes.len(),
+            2 + batch.len() * token_request::TOKEN_REQUEST_LENGTH
+        );
         let answer = token_request::batch_response(&vec![[7; 256]; batch.len()]);
         assert_eq!(answer.len(), bytes.len());
     }
