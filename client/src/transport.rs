@@ -332,6 +332,8 @@ fn outer_refusal(status: u16, body: &[u8]) -> Attempt {
         (408 | 409 | 425 | 429 | 500..=599, _) => {
             Attempt::Again("relay or gateway cannot answer now")
         }
+        // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
+        (400, None | Some("about:blank")) => Attempt::Again("the request was damaged"),
         _ => Attempt::Failed(Error::Protocol("relay or gateway refused the request")),
     }
 }
@@ -446,6 +448,12 @@ mod tests {
         ));
         assert!(matches!(outer_refusal(503, b""), Attempt::Again(_)));
         assert!(matches!(outer_refusal(404, b"{}"), Attempt::Failed(_)));
+        for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
+            let answer = outer_refusal(400, damaged.as_bytes());
+            assert!(matches!(answer, Attempt::Again(_)), "{damaged}");
+        }
+        let unpadded = br#"{"type": "urn:mimi-ds:problem:ohttp-unpadded"}"#;
+        assert!(matches!(outer_refusal(400, unpadded), Attempt::Failed(_)));
         assert!(matches!(
             problem(400, serde_json::json!({"type": DATE_PROBLEM})),
             Err(Attempt::Date(None))
