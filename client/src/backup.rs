@@ -243,7 +243,7 @@ impl Client {
         install(&transaction, &backup)?;
         transaction.commit()?;
         let mut client = Self::assemble(home, db, options)?;
-        client.fill_wallet(0).await?;
+        client.set_up_wallet().await?;
         client.create_queue().await?;
         if let Some(handle) = client.profile.handle.clone() {
             // Connection requests come to the new queue from now on.

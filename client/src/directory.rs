@@ -7,6 +7,7 @@ use protocol::directory::Directory;
 use protocol::operation::DIRECTORY_PATH;
 
 use crate::error::{Error, LocalError};
+use crate::issuance::Levels;
 use crate::leaf::CIPHERSUITE;
 use crate::{Client, wallet};
 
@@ -44,6 +45,15 @@ impl Client {
         self.fetch_directory().await
     }
 
+    /// The directory as it was fetched last, if it was.
+    pub(crate) fn stored_directory(&self) -> Result<Option<Directory>, Error> {
+        let stored: Option<String> =
+            self.db
+                .query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
+        let parsed = stored.map(|stored| serde_json::from_str(&stored));
+        Ok(parsed.transpose().map_err(|_| LocalError::Damaged)?)
+    }
+
     /// The directory as it is now.
     pub(crate) async fn fetch_directory(&mut self) -> Result<Directory, Error> {
         let document = self.transport.fetch(DIRECTORY_PATH).await?;
@@ -62,7 +72,10 @@ impl Client {
             "UPDATE profile SET directory = ?, directory_fetched_ms = ?",
             (text, now),
         )?;
-        wallet::discard_expired(&self.db, &directory)?;
+        if wallet::discard_expired(&self.db, &directory)? {
+            let now = self.transport.time.now_unix_ms();
+            wallet::hasten(&self.db, now, Levels::of(&directory.prices, 0).reserve)?;
+        }
         Ok(directory)
     }
 }

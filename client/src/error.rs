@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// The delivery service refused the request.
-    #[error("the delivery service refused: {}", .0.problem.title())]
+    #[error("the delivery service refused: {}{}", .0.problem.title(), again(.0.retry_after_s))]
     Refused(Refusal),
     /// The delivery service, gateway or relay answered something that the protocol does not have.
     #[error("the answer of the service is not of this protocol: {0}")]
@@ -45,11 +45,47 @@ pub enum Error {
     #[error(transparent)]
     Issuer(#[from] IssuerError),
     /// No usable answer within the time that was given. Whether the request had an effect is not known.
-    #[error("no answer from the service: {0}")]
-    Unreachable(&'static str),
+    #[error(transparent)]
+    Unreachable(#[from] NoAnswer),
     /// See [`LocalError`].
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+/// Why there was no usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer from the service: {reason}{}", again(*.retry_after_s))]
+pub struct NoAnswer {
+    /// What the last attempt met.
+    pub reason: &'static str,
+    /// When to come back, in seconds, if somebody on the way said so.
+    pub retry_after_s: Option<u64>,
+}
+
+impl From<&'static str> for NoAnswer {
+    fn from(reason: &'static str) -> Self {
+        Self {
+            reason,
+            retry_after_s: None,
+        }
+    }
+}
+
+/// When to come back, for the end of a sentence.
+fn again(retry_after_s: Option<u64>) -> String {
+    match retry_after_s {
+        Some(seconds) => format!("; again in {}", span(seconds)),
+        None => String::new(),
+    }
+}
+
+/// A time span in words.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=90 => format!("{seconds} s"),
+        91..=5_400 => format!("{} minutes", seconds.div_ceil(60)),
+        _ => format!("{} hours", seconds.div_ceil(3600)),
+    }
 }
 
 /// A typed refusal of the delivery service.
@@ -63,6 +99,8 @@ pub struct Refusal {
     pub now_ms: Option<u64>,
     /// With [`ProblemType::TooManyRequests`]: when to come back, in seconds.
     pub retry_after_s: Option<u64>,
+    /// A token would have bought it, or another one.
+    pub token_helps: bool,
 }
 
 /// The call cannot be done as it was made.
@@ -255,9 +293,32 @@ pub enum IssuerError {
     /// The issuer refused; the text names its problem type.
     #[error("the issuer refused: {0}")]
     Refused(String),
+    /// The account has had what it may have for now.
+    #[error("the issuer refused: {problem}{}", again(*.retry_after_s))]
+    Limited {
+        /// The problem type.
+        problem: String,
+        /// When to come back, in seconds.
+        retry_after_s: Option<u64>,
+    },
+    /// The wallet has fewer tokens than this costs. Nothing was changed. It is filled when its time has come, by
+    /// [`Client::sync`](crate::Client::sync); or at once, if the user wants it, by
+    /// [`Client::fill_wallet`](crate::Client::fill_wallet).
+    #[error("the wallet has too few tokens; it will be filled {}", filled(*.filled_in_s))]
+    WalletEmpty {
+        /// In so many seconds, or when the client is next used after that.
+        filled_in_s: u64,
+    },
     /// The answer is not of RFC 9578.
     #[error("the issuer's answer is not valid")]
     Answer,
+}
+
+fn filled(in_s: u64) -> String {
+    match in_s {
+        0 => "soon".to_owned(),
+        seconds => format!("in {}", span(seconds)),
+    }
 }
 
 /// This machine.
@@ -305,6 +366,9 @@ impl Error {
                 _ => Fault::Caller,
             },
             Self::Protocol(_) | Self::KeyConfigMismatch(_) => Fault::Service,
+            Self::Issuer(IssuerError::WalletEmpty { .. } | IssuerError::Limited { .. }) => {
+                Fault::Caller
+            }
             Self::Issuer(_) => Fault::Issuer,
             Self::Unreachable(_) => Fault::Network,
             Self::Local(_) => Fault::Local,
@@ -321,6 +385,8 @@ impl Error {
             Self::Protocol(_) => "protocol",
             Self::KeyConfigMismatch(_) => "key-config-mismatch",
             Self::Issuer(IssuerError::KeyMismatch) => "issuer-key-mismatch",
+            Self::Issuer(IssuerError::WalletEmpty { .. }) => "wallet-empty",
+            Self::Issuer(IssuerError::Limited { .. }) => "issuer-limit",
             Self::Issuer(_) => "issuer",
             Self::Unreachable(_) => "unreachable",
             Self::Local(LocalError::Busy) => "busy",
@@ -415,6 +481,7 @@ mod tests {
                 epoch: None,
                 now_ms: None,
                 retry_after_s: None,
+                token_helps: false,
             });
             assert_eq!(error.code(), problem.slug());
             assert_eq!(error.problem(), Some(*problem));

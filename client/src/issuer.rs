@@ -1,30 +1,21 @@
-//! The way to the token issuer, as this account: its directory, its keys, tokens one by one or in batches.
+//! The way to the token issuer, as this account: its directory, its keys, answers to requests for tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use blind_rsa_signatures::reexports::rand;
 use privacypass::auth::authenticate::TokenChallenge;
-use privacypass::generic_tokens::{
-    GenericBatchTokenRequest, GenericBatchTokenResponse, GenericToken,
-};
-use privacypass::public_tokens::{PublicKey, TokenRequest};
 use protocol::directory::Directory;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tls_codec::{Deserialize as _, Serialize as _};
 use zeroize::Zeroizing;
 
 use crate::directory::decode_base64url;
-use crate::error::{Error, IssuerError, LocalError};
-use crate::issuance::PendingToken;
-use crate::wallet::Token;
+use crate::error::{Error, IssuerError, NoAnswer};
+use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
 const ATTEMPTS: u32 = 5;
-/// Requests in one batch, however many the issuer would take: each is work before the first byte is sent.
-const MAX_BATCH: usize = 100;
 /// More keys than a rotation needs could serve to sort users by the key that each is made to use.
 const MAX_KEYS: usize = 8;
 /// No directory and no batch of answers is longer.
@@ -53,7 +44,9 @@ pub(crate) struct IssuerKey {
 pub(crate) struct Issuer {
     asked: Asked,
     url: String,
-    key: PublicKey,
+    /// SPKI of the key to ask tokens of.
+    token_key: Vec<u8>,
+    key_ids: BTreeSet<Vec<u8>>,
     challenge: TokenChallenge,
     batch_size: usize,
 }
@@ -74,13 +67,41 @@ const BATCH: Form = Form {
 };
 
 /// A refusal by the issuer.
-struct Refused {
+pub(crate) struct Refused {
+    status: u16,
     name: String,
     /// For so many tokens it would not have refused.
-    available: Option<usize>,
+    pub(crate) available: Option<usize>,
+    retry_after_s: Option<u64>,
 }
 
-enum Failure {
+impl Refused {
+    /// It is not about what was asked for, but about who asked.
+    pub(crate) fn is_of_the_account(&self) -> bool {
+        matches!(self.status, 401 | 403)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let Refused {
+            status,
+            name,
+            retry_after_s,
+            ..
+        } = refused;
+        match status {
+            429 => IssuerError::Limited {
+                problem: name,
+                retry_after_s,
+            }
+            .into(),
+            _ => IssuerError::Refused(name).into(),
+        }
+    }
+}
+
+pub(crate) enum Failure {
     Refused(Refused),
     Other(Error),
 }
@@ -88,7 +109,7 @@ enum Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused(refused) => IssuerError::Refused(refused.name).into(),
+            Failure::Refused(refused) => refused.into(),
             Failure::Other(error) => error,
         }
     }
@@ -115,73 +136,37 @@ impl Issuer {
             .map_err(Error::from)?;
         let shown: IssuerDirectory =
             serde_json::from_slice(&body).map_err(|_| IssuerError::Answer)?;
-        let spki = token_key(&shown, announced, now_ms)?;
         Ok(Self {
-            key: PublicKey::from_spki(&spki).map_err(|_| IssuerError::Answer)?,
+            token_key: token_key(&shown, announced, now_ms)?,
+            key_ids: announced_keys(announced)?,
             challenge: challenge(announced)?,
             url: request_url(url, &shown.issuer_request_uri),
-            batch_size: shown.generic_batch_size.min(MAX_BATCH),
+            batch_size: shown.generic_batch_size,
             asked,
         })
     }
 
-    /// Some tokens, at most `count`: as many as one request brings.
-    pub(crate) async fn some_tokens(&self, count: usize) -> Result<Vec<Token>, Error> {
-        if self.batch_size < 2 || count < 2 {
-            return Ok(vec![self.token().await?]);
-        }
-        let count = count.min(self.batch_size);
-        match self.batch(count).await {
-            // Less is left today, or at once, than we wanted.
-            Err(Failure::Refused(Refused {
-                available: Some(available),
-                ..
-            })) if (1..count).contains(&available) => Ok(self.batch(available).await?),
-            answered => Ok(answered?),
-        }
+    /// Requests in one batch; below 2 there are no batches.
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
-    async fn token(&self) -> Result<Token, Error> {
-        let (request, pending) = PendingToken::request(self.key.clone(), &self.challenge)?;
-        let body = self.post(&SINGLE, request).await.map_err(Error::from)?;
-        pending.finish(&body)
+    /// A request for so many tokens; for one where there are no batches.
+    pub(crate) fn ask_for(&self, count: usize) -> Result<Batch, Error> {
+        let generic = self.batch_size >= 2;
+        Batch::prepare(&self.token_key, &self.challenge, generic, count)
     }
 
-    async fn batch(&self, count: usize) -> Result<Vec<Token>, Failure> {
-        let answer = |_| Failure::Other(IssuerError::Answer.into());
-        let mut builder = GenericBatchTokenRequest::builder();
-        for _ in 0..count {
-            let (request, state) =
-                TokenRequest::new(&mut rand::rng(), self.key.clone(), &self.challenge).map_err(
-                    |_| Failure::Other(LocalError::Crypto(crypto::CryptoError::Backend).into()),
-                )?;
-            builder = builder.add_token_request(request.into(), state.into());
-        }
-        let (request, states) = builder.build();
-        let request = request.tls_serialize_detached().map_err(answer)?;
-        let body = self.post(&BATCH, request).await?;
-        let response = GenericBatchTokenResponse::tls_deserialize_exact(&body).map_err(answer)?;
-        if response.token_responses.len() != count {
-            return Err(Failure::Other(IssuerError::Answer.into()));
-        }
-        // Finalizing verifies every signature under the key that everybody gets.
-        let tokens = response
-            .issue_tokens(&states)
-            .map_err(|_| Failure::Other(IssuerError::Answer.into()))?;
-        if tokens.is_empty() {
-            return Err(Failure::Other(IssuerError::Answer.into()));
-        }
-        tokens
-            .iter()
-            .map(|token| match token {
-                GenericToken::Public(token) => token.tls_serialize_detached().map_err(answer),
-                _ => Err(Failure::Other(IssuerError::Answer.into())),
-            })
-            .collect()
+    /// Whether the tokens of a batch that was asked for earlier would be good for something now.
+    pub(crate) fn takes(&self, batch: &Batch) -> bool {
+        let key_id = Sha256::digest(&batch.token_key).to_vec();
+        self.key_ids.contains(&key_id)
+            && self.challenge.digest().ok() == Some(batch.challenge_digest)
     }
 
-    /// The issuer answers the same request alike and counts it once, so it can be repeated.
-    async fn post(&self, form: &Form, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    /// The answer to a batch. The issuer answers the same request alike and counts it once, so it can be repeated.
+    pub(crate) async fn answer(&self, batch: &Batch) -> Result<Vec<u8>, Failure> {
+        let form = if batch.generic { &BATCH } else { &SINGLE };
         self.asked
             .ask(Some(form.response), || {
                 self.asked
@@ -190,7 +175,7 @@ impl Issuer {
                     .header("content-type", form.request)
                     .header("accept", form.response)
                     .header("authorization", self.asked.account.as_str())
-                    .body(body.clone())
+                    .body(batch.request.clone())
             })
             .await
     }
@@ -212,6 +197,7 @@ impl Asked {
             if let Ok(answer) = request().send().await {
                 let status = answer.status().as_u16();
                 let declared = answer.headers().get(CONTENT_TYPE).cloned();
+                let retry_after_s = retry_after(&answer);
                 let body = read(answer).await;
                 match (status, body) {
                     (200, Some(body)) => {
@@ -227,8 +213,10 @@ impl Asked {
                     (_, body) => {
                         let body = body.unwrap_or_default();
                         return Err(Failure::Refused(Refused {
+                            status,
                             name: problem_name(&body),
                             available: (status == 429).then(|| available(&body)).flatten(),
+                            retry_after_s,
                         }));
                     }
                 }
@@ -236,10 +224,16 @@ impl Asked {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2);
         }
-        Err(Failure::Other(Error::Unreachable(
-            "the issuer cannot be reached",
-        )))
+        Err(Failure::Other(
+            NoAnswer::from("the issuer cannot be reached").into(),
+        ))
     }
+}
+
+/// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).
+pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
+    let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok()
 }
 
 /// The body, unless it is longer than any that we expect or breaks off.

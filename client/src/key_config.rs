@@ -20,20 +20,24 @@ fn public_key_len(kem: u16) -> Option<usize> {
     }
 }
 
+/// A list is not encoded as it must be. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it would
+/// be known by which part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
 /// The encodings of the configurations that have our suite, reduced to it: those with X-Wing first, otherwise
-/// in their order. Of a list that breaks off, what stands before that.
-pub(crate) fn usable(mut list: &[u8]) -> Vec<Vec<u8>> {
+/// in their order. Configurations with other algorithms are passed over.
+pub(crate) fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
     let mut configs = Vec::new();
-    while let Some((length, rest)) = list.split_first_chunk::<2>() {
+    while !list.is_empty() {
+        let (length, rest) = list.split_first_chunk::<2>().ok_or(Malformed)?;
         let length = usize::from(u16::from_be_bytes(*length));
-        let Some((config, next)) = rest.split_at_checked(length) else {
-            break;
-        };
-        configs.extend(reduce(config));
+        let (config, next) = rest.split_at_checked(length).ok_or(Malformed)?;
+        configs.extend(reduce(config)?);
         list = next;
     }
     configs.sort_by_key(|config| !is_x_wing(config));
-    configs
+    Ok(configs)
 }
 
 fn is_x_wing(config: &[u8]) -> bool {
@@ -62,31 +66,37 @@ impl std::fmt::Display for KeyView {
 /// hold them for a while), so what counts is that one is in all of them.
 pub(crate) fn agree(
     candidates: &mut Vec<Vec<u8>>,
-    other: &[u8],
+    other: &[Vec<u8>],
     view: KeyView,
 ) -> Result<(), KeyView> {
-    let other = usable(other);
     candidates.retain(|config| other.contains(config));
     // The gateway offers X-Wing in every list or in none: who shows less holds it back.
     let has_x_wing = |configs: &[Vec<u8>]| configs.first().is_some_and(|config| is_x_wing(config));
-    let downgraded = view == KeyView::Gateway && has_x_wing(&other) && !has_x_wing(candidates);
+    let downgraded = view == KeyView::Gateway && has_x_wing(other) && !has_x_wing(candidates);
     if candidates.is_empty() || downgraded {
         return Err(view);
     }
     Ok(())
 }
 
-fn reduce(config: &[u8]) -> Option<Vec<u8>> {
-    let kem = u16::from_be_bytes(config.get(1..3)?.try_into().ok()?);
-    let (key, rest) = config.split_at_checked(1 + 2 + public_key_len(kem)?)?;
-    let (length, suites) = rest.split_first_chunk::<2>()?;
-    if usize::from(u16::from_be_bytes(*length)) != suites.len() {
-        return None;
+/// `None`: not ours. How long the key of a KEM is that we don't have is not known, so that nothing else of its
+/// configuration can be.
+fn reduce(config: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+    let (_, rest) = config.split_first().ok_or(Malformed)?;
+    let (kem, _) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
+    let Some(public_key_len) = public_key_len(u16::from_be_bytes(*kem)) else {
+        return Ok(None);
+    };
+    let (key, rest) = config
+        .split_at_checked(1 + 2 + public_key_len)
+        .ok_or(Malformed)?;
+    let (length, suites) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
+    let is_whole = usize::from(u16::from_be_bytes(*length)) == suites.len();
+    if !is_whole || suites.is_empty() || !suites.len().is_multiple_of(4) {
+        return Err(Malformed);
     }
-    suites
-        .chunks_exact(4)
-        .any(|suite| suite == SUITE)
-        .then(|| [key, &[0, 4], &SUITE].concat())
+    let has_ours = suites.chunks_exact(4).any(|suite| suite == SUITE);
+    Ok(has_ours.then(|| [key, &[0, 4], &SUITE].concat()))
 }
 
 #[cfg(test)]
@@ -119,7 +129,7 @@ mod tests {
             config(4, X25519, &[SUITE]),
         ]
         .concat();
-        let found = usable(&list);
+        let found = usable(&list).unwrap();
         let ids: Vec<_> = found.iter().map(|config| config.first()).collect();
         assert_eq!(ids, [Some(&3), Some(&4)]);
         let first = found.first().unwrap();
@@ -127,12 +137,25 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_our_suite_or_a_truncated_one_gives_nothing() {
-        assert!(usable(&[]).is_empty());
-        assert!(usable(&config(1, 0x0010, &[SUITE])).is_empty());
-        let whole = config(1, X25519, &[SUITE]);
-        for length in 0..whole.len() {
-            assert!(usable(whole.get(..length).unwrap()).is_empty());
+    fn of_a_list_that_is_wrong_anywhere_nothing_is_used() {
+        assert_eq!(usable(&[]), Ok(Vec::new()));
+        assert_eq!(usable(&config(1, 0x0010, &[SUITE])), Ok(Vec::new()));
+        let first = config(1, X25519, &[SUITE]);
+        let whole = [first.clone(), config(2, X25519, &[SUITE])].concat();
+        for length in 1..whole.len() {
+            let part = usable(whole.get(..length).unwrap());
+            assert_eq!(part.is_ok(), length == first.len(), "{length}");
+        }
+        let wrong = |bytes: &[u8]| {
+            let entry = [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+            assert_eq!(usable(&[first.clone(), entry].concat()), Err(Malformed));
+        };
+        wrong(&[]);
+        wrong(&[1, 0]);
+        wrong(&[&[1, 0, 0x20][..], &[9; 31]].concat());
+        // No suites, half of one, and more than it says.
+        for suites in [&[0, 0][..], &[0, 2, 0, 1], &[0, 4, 0, 1, 0, 1, 0]] {
+            wrong(&[&[1, 0, 0x20][..], &[9; 32], suites].concat());
         }
     }
 
@@ -149,8 +172,9 @@ mod tests {
     fn views_agree_on_a_key_that_is_in_all_of_them_also_amid_a_rotation() {
         let (old, both, new) = (list(&[(1, 7)]), list(&[(2, 8), (1, 7)]), list(&[(2, 8)]));
         let left = |relay: &[u8], other: &[u8]| {
-            let mut candidates = usable(relay);
-            agree(&mut candidates, other, KeyView::Mirror).map(|()| candidates)
+            let mut candidates = usable(relay).unwrap();
+            let other = usable(other).unwrap();
+            agree(&mut candidates, &other, KeyView::Mirror).map(|()| candidates)
         };
         for (relay, other, agreed) in [
             (&both, &both, &both),
@@ -158,7 +182,7 @@ mod tests {
             (&both, &old, &old),
             (&both, &new, &new),
         ] {
-            assert_eq!(left(relay, other).unwrap(), usable(agreed));
+            assert_eq!(left(relay, other).unwrap(), usable(agreed).unwrap());
         }
         assert_eq!(left(&old, &new), Err(KeyView::Mirror));
     }
@@ -172,6 +196,7 @@ mod tests {
             config(1, X_WING, &[SUITE]),
         ];
         let ids: Vec<_> = usable(&list.concat())
+            .unwrap()
             .iter()
             .map(|config| *config.first().unwrap())
             .collect();
@@ -183,8 +208,9 @@ mod tests {
         let classic = config(2, X25519, &[SUITE]);
         let both = [config(1, X_WING, &[SUITE]), classic.clone()].concat();
         let left = |relay: &[u8], other: &[u8], view| {
-            let mut candidates = usable(relay);
-            agree(&mut candidates, other, view).map(|()| candidates.len())
+            let mut candidates = usable(relay).unwrap();
+            let other = usable(other).unwrap();
+            agree(&mut candidates, &other, view).map(|()| candidates.len())
         };
         assert_eq!(
             left(&classic, &both, KeyView::Gateway),
@@ -198,8 +224,8 @@ mod tests {
 
     #[test]
     fn another_key_under_the_same_id_is_another_configuration() {
-        let mut candidates = usable(&list(&[(1, 9)]));
-        let gateway = list(&[(1, 7), (2, 9)]);
+        let mut candidates = usable(&list(&[(1, 9)])).unwrap();
+        let gateway = usable(&list(&[(1, 7), (2, 9)])).unwrap();
         assert_eq!(
             agree(&mut candidates, &gateway, KeyView::Gateway),
             Err(KeyView::Gateway)

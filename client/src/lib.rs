@@ -55,6 +55,7 @@
 //! [`Client::stage_add`] keep a commit without sending it, [`Client::pending_request`] shows the
 //! bytes that would be sent, so that an answer can be dropped, and [`Client::submit`] sends them.
 
+mod allowance;
 mod backup;
 mod clock;
 mod connections;
@@ -95,7 +96,7 @@ pub use clock::{Clock, SharedClock, SystemClock};
 pub use connections::IncomingRequest;
 pub use contacts::Contact;
 pub use devices::{Device, LinkCode};
-pub use error::{Error, Fault, IssuerError, LocalError, PeerError, Refusal, UsageError};
+pub use error::{Error, Fault, IssuerError, LocalError, NoAnswer, PeerError, Refusal, UsageError};
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::{GroupAccess, GroupSummary, Member};
@@ -190,7 +191,7 @@ impl Client {
         Profile::write(&db, endpoints, account_token)?;
         reporting::start_anew(&db)?;
         let mut client = Self::assemble(home, db, options)?;
-        client.fill_wallet(0).await?;
+        client.set_up_wallet().await?;
         client.refresh_reporting().await?;
         client.create_queue().await?;
         Ok(client)
@@ -303,8 +304,9 @@ impl Client {
                 self.submit_commit(&group).await.map(|_| ())
             };
             match finished {
-                // Refused after all: there is nobody left to tell, and the state is as before.
-                Ok(()) | Err(Error::Refused(_) | Error::Usage(_)) => {}
+                // Refused after all: there is nobody left to tell, and the state is as before. Nor does an empty
+                // wallet stop what comes after this, its filling included.
+                Ok(()) | Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -361,9 +363,9 @@ impl Client {
     /// Takes tokens out of the wallet, for requests that are made by hand.
     ///
     /// # Errors
-    /// [`Error::Issuer`].
+    /// [`IssuerError::WalletEmpty`].
     pub async fn withdraw_tokens(&mut self, count: usize) -> Result<Vec<Vec<u8>>, Error> {
-        self.take_tokens(count).await
+        self.take_tokens(count)
     }
 
     /// The way to the delivery service, for requests that are made by hand.

@@ -1,5 +1,7 @@
 //! Signed requests and what it takes to get them through: the right time, tokens, retries.
 
+use std::time::Duration;
+
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
@@ -12,6 +14,7 @@ use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
 use crate::Client;
+use crate::allowance::{Relief, relief};
 use crate::database::key32;
 use crate::error::{Error, LocalError, Refusal};
 use crate::wallet::{self, Token};
@@ -254,7 +257,7 @@ impl Client {
         let mut envelope = Envelope::new(operation, sender, signer, body, now);
         envelope.units = units;
         let price = self.directory().await?.prices.of(operation, units);
-        envelope.tokens = self.take_tokens(price).await?;
+        envelope.tokens = self.take_tokens(price)?;
         let sent = self.send(&mut envelope, None).await;
         wallet::discard(&self.db, &envelope.tokens)?;
         R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
@@ -272,14 +275,15 @@ impl Client {
         sent
     }
 
-    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was refused or
-    /// the allowance is used up: once each.
+    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was refused: once each. If the
+    /// allowance is used up it waits or pays, once, whichever is better; and gives up when patience ends.
     async fn send(
         &mut self,
         envelope: &mut Envelope,
         kept: Option<&GroupId>,
     ) -> Result<Vec<u8>, Error> {
         let (mut signed_again, mut paid_again) = (false, false);
+        let mut waited = Duration::ZERO;
         loop {
             let answer = self
                 .transport
@@ -309,14 +313,28 @@ impl Client {
                     // Keys or prices may have changed since the directory was fetched.
                     let prices = self.fetch_directory().await?.prices;
                     let price = prices.of(envelope.operation, envelope.units);
-                    envelope.tokens = self.take_tokens(price.max(1)).await?;
+                    envelope.tokens = self.take_tokens(price.max(1))?;
                 }
                 Refusal {
                     problem: ProblemType::TooManyRequests,
                     ..
-                } if !paid_again && envelope.tokens.is_empty() => {
-                    paid_again = true;
-                    envelope.tokens = self.take_tokens(1).await?;
+                } => {
+                    let left = self.transport.patience().pauses.saturating_sub(waited);
+                    let worth = self.worth_waiting(envelope.operation)?;
+                    let can_pay = !paid_again
+                        && envelope.tokens.is_empty()
+                        && wallet::available(&self.db)? > 0;
+                    match relief(&refusal, worth, left, can_pay) {
+                        Relief::Wait(wait) => {
+                            waited = waited.saturating_add(wait);
+                            tokio::time::sleep(wait).await;
+                        }
+                        Relief::Pay => {
+                            paid_again = true;
+                            envelope.tokens = self.take_tokens(1)?;
+                        }
+                        Relief::None => return Err(Error::Refused(refusal)),
+                    }
                 }
                 refusal => return Err(Error::Refused(refusal)),
             }

@@ -11,17 +11,19 @@ use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 
 use crate::clock::ServiceTime;
-use crate::error::{Error, LocalError, Refusal};
+use crate::error::{Error, LocalError, NoAnswer, Refusal};
+use crate::issuer;
 use crate::key_config::{self, KeyView};
 use crate::profile::Endpoints;
 
 const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
-/// Where a gateway shows its key configurations inside the encapsulation (RFC 9540 §3).
+/// Where a gateway shows its key configurations inside the encapsulation (RFC 9540 §5).
 const GATEWAY_KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 /// No answer of ours is larger; more is not read.
 const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
+const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
 
 /// How long and how often a request is tried.
 #[derive(Debug, Clone, Copy)]
@@ -60,16 +62,24 @@ impl std::fmt::Debug for Transport {
 enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
-    Again(&'static str),
+    Again(NoAnswer),
     /// The gateway has other keys now.
     NewKeys,
     /// The gateway's clock is another.
     Date(Option<u64>),
+    /// Somebody knows none of the keys that the relay shows.
+    Mismatch(KeyView),
+}
+
+fn again(reason: &'static str) -> Attempt {
+    Attempt::Again(reason.into())
 }
 
 struct Answer {
     status: u16,
     problem: bool,
+    /// It says what token to get (RFC 9577 §2.1).
+    challenge: bool,
     retry_after_s: Option<u64>,
     date_ms: Option<u64>,
     content: Vec<u8>,
@@ -101,6 +111,10 @@ impl Transport {
             time,
             patience,
         })
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -152,16 +166,15 @@ impl Transport {
     }
 
     async fn exchange(&mut self, message: impl Fn(&str) -> Message) -> Result<Vec<u8>, Error> {
-        const OWN_KEY: Error = Error::Protocol("the gateway does not accept its own key");
         let mut paused = Duration::ZERO;
         let mut pause = Duration::from_millis(100);
-        let (mut keys_renewed, mut date_learned) = (false, false);
+        let mut keys_renewed = false;
+        let mut told = None;
+        let mut mismatch = None;
         loop {
-            let date = self.date();
-            let failure = match self.attempt(&message(&date)).await {
+            let date = http_date(told.unwrap_or_else(|| self.time.now_unix_ms()));
+            let reason = match self.attempt(&message(&date)).await {
                 Ok(content) => return Ok(content),
-                // Keys may have been replaced at once, and a mirror be behind: no longer than this goes on.
-                Err(Attempt::Failed(error @ Error::KeyConfigMismatch(KeyView::Mirror))) => error,
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::NewKeys) if !keys_renewed => {
                     keys_renewed = true;
@@ -171,23 +184,33 @@ impl Transport {
                 // The relay is behind; or a request was damaged on the way, which looks the same.
                 Err(Attempt::NewKeys) => {
                     self.key_config = None;
-                    OWN_KEY
+                    "the gateway does not accept its own key".into()
                 }
-                Err(Attempt::Date(Some(now))) if !date_learned => {
-                    date_learned = true;
+                // After keys were replaced at once, relay and mirrors need a moment to follow.
+                Err(Attempt::Mismatch(view)) if keys_renewed || view == KeyView::Mirror => {
+                    mismatch = Some(view);
+                    "the gateway has other keys".into()
+                }
+                Err(Attempt::Mismatch(view)) => return Err(Error::KeyConfigMismatch(view)),
+                // One more attempt with its time (RFC 9458 §6.5.2), which is used for nothing else.
+                Err(Attempt::Date(Some(now))) if told.is_none() => {
+                    told = Some(now);
                     self.time.learn(now);
                     continue;
                 }
                 Err(Attempt::Date(_)) => {
                     return Err(Error::Protocol("the gateway accepts no date"));
                 }
-                Err(Attempt::Again(reason)) => Error::Unreachable(reason),
+                Err(Attempt::Again(reason)) => reason,
             };
-            if paused >= self.patience.pauses {
-                return Err(failure);
+            let asked = Duration::from_secs(reason.retry_after_s.unwrap_or(0));
+            let left = self.patience.pauses.saturating_sub(paused);
+            if left.is_zero() || asked > left {
+                return Err(mismatch.map_or(Error::Unreachable(reason), Error::KeyConfigMismatch));
             }
-            tokio::time::sleep(pause).await;
-            paused = paused.saturating_add(pause);
+            let pause_now = pause.max(asked);
+            tokio::time::sleep(pause_now).await;
+            paused = paused.saturating_add(pause_now);
             pause = pause.saturating_mul(2).min(Duration::from_secs(3));
         }
     }
@@ -197,7 +220,11 @@ impl Transport {
         self.attempt_under(&config, message).await
     }
 
-    async fn attempt_under(&self, config: &[u8], message: &Message) -> Result<Vec<u8>, Attempt> {
+    async fn attempt_under(
+        &mut self,
+        config: &[u8],
+        message: &Message,
+    ) -> Result<Vec<u8>, Attempt> {
         let (encapsulated, response) = encapsulate(config, message).map_err(Attempt::Failed)?;
         let sent = self
             .http
@@ -206,19 +233,25 @@ impl Transport {
             .body(encapsulated)
             .send()
             .await
-            .map_err(|_| Attempt::Again("the relay cannot be reached"))?;
+            .map_err(|_| again("the relay cannot be reached"))?;
+        if let Some(now) = sent
+            .headers()
+            .get("date")
+            .and_then(|date| unix_ms(date.to_str().ok()?))
+        {
+            self.time.witness(now);
+        }
         let status = sent.status().as_u16();
         if status != 200 {
-            return Err(outer_refusal(
-                status,
-                &limited_body(sent, MAX_PROBLEM).await,
-            ));
+            let retry_after_s = issuer::retry_after(&sent);
+            let body = limited_body(sent, MAX_PROBLEM).await.unwrap_or_default();
+            return Err(outer_refusal(status, &body, retry_after_s));
         }
-        let body = limited_body(sent, MAX_RESPONSE).await;
         // A body that was cut short is as good as none; the retry is the same request.
-        let opened = response
-            .decapsulate(&body)
-            .map_err(|_| Attempt::Again("the answer was damaged"))?;
+        let opened = limited_body(sent, MAX_RESPONSE)
+            .await
+            .and_then(|body| response.decapsulate(&body).ok())
+            .ok_or_else(|| again("the answer was damaged"))?;
         judge(read_answer(&opened).map_err(Attempt::Failed)?)
     }
 
@@ -226,12 +259,11 @@ impl Transport {
         if let Some(config) = &self.key_config {
             return Ok(config.clone());
         }
-        let shown = self.key_configs_at(&self.endpoints.ohttp_keys).await?;
-        let mut candidates = key_config::usable(&shown);
-        let mismatch = |view| Attempt::Failed(Error::KeyConfigMismatch(view));
+        let mut candidates = self.key_configs_at(&self.endpoints.ohttp_keys).await?;
         for mirror in &self.endpoints.ohttp_key_mirrors {
             let other = self.key_configs_at(mirror).await?;
-            key_config::agree(&mut candidates, &other, KeyView::Mirror).map_err(mismatch)?;
+            key_config::agree(&mut candidates, &other, KeyView::Mirror)
+                .map_err(Attempt::Mismatch)?;
         }
         let asked = candidates
             .first()
@@ -240,35 +272,51 @@ impl Transport {
                 "no key configuration that can be used",
             )))?;
         let own = self.key_configs_of_gateway(&asked).await?;
-        key_config::agree(&mut candidates, &own, KeyView::Gateway).map_err(mismatch)?;
+        key_config::agree(&mut candidates, &own, KeyView::Gateway).map_err(Attempt::Mismatch)?;
         let config = candidates.swap_remove(0);
         self.key_config = Some(config.clone());
         Ok(config)
     }
 
-    /// A list of key configurations, fetched in the open.
-    async fn key_configs_at(&self, url: &str) -> Result<Vec<u8>, Attempt> {
-        const UNREACHABLE: Attempt = Attempt::Again("the key configurations cannot be fetched");
-        let answer = self.http.get(url).send().await.map_err(|_| UNREACHABLE)?;
-        if answer.status().as_u16() != 200 {
-            return Err(UNREACHABLE);
+    /// Key configurations, fetched in the open.
+    async fn key_configs_at(&self, url: &str) -> Result<Vec<Vec<u8>>, Attempt> {
+        let unreachable = || again("the key configurations cannot be fetched");
+        let answer = self.http.get(url).send().await.map_err(|_| unreachable())?;
+        let is_list = answer
+            .headers()
+            .get("content-type")
+            .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(OHTTP_KEYS));
+        if answer.status().as_u16() != 200 || !is_list {
+            return Err(unreachable());
         }
-        Ok(limited_body(answer, MAX_PROBLEM).await)
+        let list = limited_body(answer, MAX_PROBLEM).await;
+        key_config::usable(&list.ok_or_else(unreachable)?).map_err(|_| unreachable())
     }
 
     /// What the gateway says of itself: the one request that goes out under a key before the views of it
     /// were compared. It says nothing but that somebody is there.
-    async fn key_configs_of_gateway(&self, config: &[u8]) -> Result<Vec<u8>, Attempt> {
+    async fn key_configs_of_gateway(&mut self, config: &[u8]) -> Result<Vec<Vec<u8>>, Attempt> {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
-        let date = self.date();
+        let date = http_date(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
-        self.attempt_under(config, &message).await
+        let list = self.attempt_under(config, &message).await?;
+        key_config::usable(&list)
+            .map_err(|_| again("the gateway's key configurations are malformed"))
     }
+}
 
-    fn date(&self) -> String {
-        let now = Duration::from_millis(self.time.now_unix_ms());
-        httpdate::fmt_http_date(UNIX_EPOCH.checked_add(now).unwrap_or(UNIX_EPOCH))
-    }
+fn http_date(unix_ms: u64) -> String {
+    // Later dates have no such form.
+    let seconds = (unix_ms / 1000).min(253_402_300_799);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn unix_ms(date: &str) -> Option<u64> {
+    let since = httpdate::parse_http_date(date)
+        .ok()?
+        .duration_since(UNIX_EPOCH)
+        .ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 fn is_loopback(url: &str) -> bool {
@@ -310,30 +358,32 @@ fn encapsulate(
         .map_err(|_| Error::Protocol("a request cannot be encapsulated"))
 }
 
-async fn limited_body(mut response: reqwest::Response, limit: usize) -> Vec<u8> {
+/// `None`: it broke off, or is longer.
+async fn limited_body(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Some(chunk) = response.chunk().await.ok()? {
         if body.len().saturating_add(chunk.len()) > limit {
-            return Vec::new();
+            return None;
         }
         body.extend_from_slice(&chunk);
     }
-    body
+    Some(body)
 }
 
 /// What relay or gateway say outside the encapsulation.
-fn outer_refusal(status: u16, body: &[u8]) -> Attempt {
+fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attempt {
     let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let kind = problem
         .as_ref()
         .and_then(|problem| problem.get("type")?.as_str());
     match (status, kind) {
         (_, Some(OHTTP_KEY_PROBLEM)) => Attempt::NewKeys,
-        (408 | 409 | 425 | 429 | 500..=599, _) => {
-            Attempt::Again("relay or gateway cannot answer now")
-        }
+        (408 | 409 | 425 | 429 | 500..=599, _) => Attempt::Again(NoAnswer {
+            reason: "relay or gateway cannot answer now",
+            retry_after_s,
+        }),
         // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
-        (400, None | Some("about:blank")) => Attempt::Again("the request was damaged"),
+        (400, None | Some("about:blank")) => again("the request was damaged"),
         _ => Attempt::Failed(Error::Protocol("relay or gateway refused the request")),
     }
 }
@@ -352,11 +402,9 @@ fn read_answer(opened: &[u8]) -> Result<Answer, Error> {
         status,
         problem: text(b"content-type")
             .is_some_and(|kind| kind.starts_with("application/problem+json")),
+        challenge: text(b"www-authenticate").is_some_and(|value| value.starts_with("PrivateToken")),
         retry_after_s: text(b"retry-after").and_then(|seconds| seconds.parse().ok()),
-        date_ms: text(b"date")
-            .and_then(|date| httpdate::parse_http_date(date).ok())
-            .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
-            .and_then(|since| u64::try_from(since.as_millis()).ok()),
+        date_ms: text(b"date").and_then(unix_ms),
         content: message.content().to_vec(),
     })
 }
@@ -378,18 +426,20 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
     if kind == DATE_PROBLEM {
         return Err(Attempt::Date(answer.date_ms));
     }
+    let later = Attempt::Again(NoAnswer {
+        reason: "the delivery service cannot answer now",
+        retry_after_s: answer.retry_after_s,
+    });
     let Some(problem) = ProblemType::from_uri(kind) else {
         return Err(match answer.status {
-            408 | 425 | 500..=599 => Attempt::Again("the delivery service cannot answer now"),
+            408 | 425 | 429 | 500..=599 => later,
             _ => Attempt::Failed(Error::Protocol("the gateway refused the request")),
         });
     };
     match problem {
         // The same request again is safe: what had an effect is answered from its record.
-        ProblemType::Unavailable | ProblemType::Internal => {
-            Err(Attempt::Again("the delivery service cannot answer now"))
-        }
-        ProblemType::Conflict => Err(Attempt::Again("concurrent requests were first")),
+        ProblemType::Unavailable | ProblemType::Internal => Err(later),
+        ProblemType::Conflict => Err(again("concurrent requests were first")),
         _ => {
             let number = |member: &str| document.get(member).and_then(serde_json::Value::as_u64);
             Err(Attempt::Failed(Error::Refused(Refusal {
@@ -397,6 +447,7 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
                 epoch: number("epoch"),
                 now_ms: number("now_ms"),
                 retry_after_s: answer.retry_after_s,
+                token_helps: answer.challenge,
             })))
         }
     }
@@ -404,87 +455,4 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
-    use super::*;
-
-    fn problem(status: u16, document: serde_json::Value) -> Result<Vec<u8>, Attempt> {
-        judge(Answer {
-            status,
-            problem: true,
-            retry_after_s: Some(7),
-            date_ms: None,
-            content: document.to_string().into_bytes(),
-        })
-    }
-
-    #[test]
-    fn every_problem_of_the_service_comes_back_as_such() {
-        for kind in ProblemType::ALL {
-            let answer = problem(
-                kind.status(),
-                serde_json::json!({"type": kind.uri(), "epoch": 5}),
-            );
-            match answer {
-                Err(Attempt::Failed(Error::Refused(refusal))) => {
-                    assert_eq!(refusal.problem, *kind);
-                    assert_eq!(refusal.epoch, Some(5));
-                    assert_eq!(refusal.retry_after_s, Some(7));
-                }
-                Err(Attempt::Again(_)) => assert!(matches!(
-                    kind,
-                    ProblemType::Unavailable | ProblemType::Internal | ProblemType::Conflict
-                )),
-                _ => panic!("{kind:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
-        let keys = serde_json::json!({"type": OHTTP_KEY_PROBLEM}).to_string();
-        assert!(matches!(
-            outer_refusal(400, keys.as_bytes()),
-            Attempt::NewKeys
-        ));
-        assert!(matches!(outer_refusal(503, b""), Attempt::Again(_)));
-        assert!(matches!(outer_refusal(404, b"{}"), Attempt::Failed(_)));
-        for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
-            let answer = outer_refusal(400, damaged.as_bytes());
-            assert!(matches!(answer, Attempt::Again(_)), "{damaged}");
-        }
-        let unpadded = br#"{"type": "urn:mimi-ds:problem:ohttp-unpadded"}"#;
-        assert!(matches!(outer_refusal(400, unpadded), Attempt::Failed(_)));
-        assert!(matches!(
-            problem(400, serde_json::json!({"type": DATE_PROBLEM})),
-            Err(Attempt::Date(None))
-        ));
-        assert!(matches!(
-            problem(502, serde_json::json!({})),
-            Err(Attempt::Again(_))
-        ));
-    }
-
-    #[test]
-    fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
-        use ohttp::hpke::{Aead, Kdf, Kem};
-        let suites = [ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
-        for (kem, enc) in [(Kem::XWing, 1120), (Kem::X25519Sha256, 32)] {
-            let config = ohttp::KeyConfig::derive(1, kem, suites.to_vec(), &[1; 32]).unwrap();
-            let list = ohttp::KeyConfig::encode_list(&[config]).unwrap();
-            let config = key_config::usable(&list).remove(0);
-            for len in [0, 400, 5_000, 70_000] {
-                let mut message = inner("POST", "https", "ds.example", "/v1/x", "date");
-                message.write_content(vec![7; len]);
-                let (sent, _) = encapsulate(&config, &message).unwrap();
-                let padded = sent.len() - 7 - enc - 16;
-                assert!(padded >= len && padded == bucket(padded), "{padded}");
-            }
-        }
-    }
-
-    #[test]
-    fn only_loopback_addresses_ignore_the_proxy() {
-        assert!(is_loopback("http://127.0.0.1:4200/") && is_loopback("http://[::1]:1"));
-        assert!(is_loopback("http://localhost:1/x") && !is_loopback("https://relay.example"));
-    }
-}
+mod tests;

@@ -172,6 +172,7 @@ impl Default for LimitSettings {
         let LoadLimits {
             concurrent_requests,
             requests_per_second,
+            nodes: _,
         } = LoadLimits::default();
         Self {
             // What the gateway takes at most: a commit and its Welcome, each of the longest, just miss it.
@@ -226,12 +227,13 @@ impl LimitSettings {
         }
     }
 
-    /// For what this process does at once.
+    /// For what is done at once, of all nodes together.
     #[must_use]
     pub fn load(&self) -> LoadLimits {
         LoadLimits {
             concurrent_requests: self.max_concurrent_requests,
             requests_per_second: self.max_requests_per_second,
+            nodes: 1,
         }
     }
 

@@ -92,13 +92,15 @@ impl QueueLimits {
     }
 }
 
-/// How much one process does at once, whoever asks.
+/// How much is done at once, whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {
-    /// Requests that are worked on at the same time; waiting for a queue is no work.
+    /// Requests that one process works on at the same time; waiting for a queue is no work.
     pub concurrent_requests: usize,
-    /// Requests a second, of which as many may come at once; 0 for any number.
+    /// Requests a second at all nodes together, of which as many may come at once; 0 for any number.
     pub requests_per_second: u32,
+    /// Nodes that serve requests side by side: this one takes its share, at least one request.
+    pub nodes: u32,
 }
 
 impl Default for LoadLimits {
@@ -106,7 +108,16 @@ impl Default for LoadLimits {
         Self {
             concurrent_requests: 1024,
             requests_per_second: 0,
+            nodes: 1,
         }
+    }
+}
+
+impl LoadLimits {
+    /// The same for one of so many nodes.
+    #[must_use]
+    pub fn share_of(self, nodes: u32) -> Self {
+        Self { nodes, ..self }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one process does at once. Beyond it a request is turned away before it is looked at, and told when
+//! What is done at once: by one process, and its share of what all nodes begin in a second. Beyond it a request is turned away before it is looked at, and told when
 //! to come again; the client sends the same bytes again.
 
 use protocol::Operation;
@@ -26,13 +26,14 @@ impl Load {
         let LoadLimits {
             concurrent_requests,
             requests_per_second,
+            nodes,
         } = limits;
         let rate = (requests_per_second > 0).then(|| {
             Allowances::new(AllowanceLimits {
                 capacity: requests_per_second,
                 refill_per_minute: requests_per_second.saturating_mul(60),
                 max_buckets: 1,
-                nodes: 1,
+                nodes,
             })
         });
         Self {
@@ -78,6 +79,7 @@ mod tests {
         let load = Load::new(LoadLimits {
             concurrent_requests: 2,
             requests_per_second: 0,
+            nodes: 1,
         });
         let first = load.admit(Operation::SendMessage, 0).unwrap();
         let _second = load.admit(Operation::AddUsers, 0).unwrap();
@@ -92,17 +94,34 @@ mod tests {
         assert!(load.admit(Operation::SendMessage, 0).is_ok());
     }
 
+    fn admitted(load: &Load, at: u64) -> usize {
+        (0..20)
+            .filter(|_| load.admit(Operation::FetchQueue, at).is_ok())
+            .count()
+    }
+
     #[test]
     fn no_more_requests_begin_in_a_second_than_configured() {
         let load = Load::new(LoadLimits {
             concurrent_requests: 10,
             requests_per_second: 5,
+            nodes: 1,
         });
-        let admitted = |at| {
-            (0..20)
-                .filter(|_| load.admit(Operation::FetchQueue, at).is_ok())
-                .count()
-        };
+        let admitted = |at| admitted(&load, at);
         assert_eq!([admitted(0), admitted(200), admitted(5_000)], [5, 1, 5]);
+    }
+
+    #[test]
+    fn several_nodes_together_admit_what_one_would() {
+        let limits = LoadLimits {
+            concurrent_requests: 10,
+            requests_per_second: 12,
+            nodes: 1,
+        };
+        let nodes: Vec<_> = (0..3).map(|_| Load::new(limits.share_of(3))).collect();
+        let together = |at| nodes.iter().map(|node| admitted(node, at)).sum::<usize>();
+        assert_eq!([together(0), together(250), together(5_000)], [12, 3, 12]);
+        // More nodes than requests: each has one.
+        assert_eq!(admitted(&Load::new(limits.share_of(100)), 0), 1);
     }
 }

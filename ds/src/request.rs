@@ -294,8 +294,14 @@ impl<T> Request<T> {
         let spends = self.spends(service, price)?;
         let receipt = self.receipt_with(service, spends, self.digest.seal_refusal(problem)?);
         service.store.settle(receipt).await?;
-        tokens::count_redeemed(price);
+        self.count_spent();
         Ok(())
+    }
+
+    /// For the metrics: the tokens of the receipt that was just settled have paid, whatever becomes of the
+    /// request. They are counted once.
+    pub fn count_spent(&self) {
+        tokens::count_redeemed(self.spent.swap(0, Ordering::Relaxed));
     }
 
     /// As [`Request::require_tokens`], before work that costs more than to look whether the tokens are

@@ -80,7 +80,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         max_request_bytes: config.limits.max_body_bytes,
         limits: config.limits.request(),
         queue_limits: config.limits.queues().share_of(config.allowances.nodes),
-        load: config.limits.load(),
+        load: config.limits.load().share_of(config.allowances.nodes),
     };
     let service = Arc::new(DeliveryService::new(
         store,

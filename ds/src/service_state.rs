@@ -66,7 +66,7 @@ pub struct Settings {
     pub limits: RequestLimits,
     /// Of what waits in a queue: this node's share.
     pub queue_limits: QueueLimits,
-    /// Of what this process does at once.
+    /// Of what is done at once: this node's share.
     pub load: LoadLimits,
 }
 

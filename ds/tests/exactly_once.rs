@@ -1,5 +1,6 @@
-//! 5,000 tokens, each presented in two requests and again after every crash, to a real process that is
-//! killed with SIGKILL meanwhile: 5,000 spends, 5,000 effects.
+//! 5,000 tokens, each presented in two requests and again after every crash, to real processes that are
+//! killed with SIGKILL meanwhile: 5,000 spends, 5,000 effects. One process on RocksDB; three on one PostgreSQL,
+//! where the two requests of a token mostly go to different ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,6 +34,10 @@ use rand::seq::SliceRandom as _;
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
+
+#[path = "../src/store/postgres/server.rs"]
+mod server;
+use server::Server;
 
 const TOKENS: usize = 5_000;
 const REQUESTS: usize = 2 * TOKENS;
@@ -107,20 +112,26 @@ struct Process {
 }
 
 impl Process {
-    fn start(directory: &Path, listen: SocketAddr, issuer: SocketAddr) -> Self {
+    /// Nodes in one directory have the same keys; `store` is the table `[store]`.
+    fn start(
+        directory: &Path,
+        name: &str,
+        listen: SocketAddr,
+        issuer: SocketAddr,
+        store: &str,
+    ) -> Self {
         let admin = free_address();
         let at = |name: &str| directory.join(name).display().to_string();
-        let config = directory.join("ds.toml");
+        let config = directory.join(format!("{name}.toml"));
         let text = format!(
             "listen = \"{listen}\"\ndomain = \"ds.example\"\n\
              service_key_file = \"{}\"\ngateway_secret_file = \"{}\"\n\
-             [store]\nengine = \"rocksdb\"\ndirectory = \"{}\"\n\
+             [store]\n{store}\n\
              [issuer]\nname = \"issuer.example\"\norigin = \"ds.example\"\n\
              directory = \"http://{issuer}/\"\n\
              [service]\nadmin_listen = \"{admin}\"\nlog_level = \"error\"\n",
             at("service-keys"),
             at("gateway-secret"),
-            at("store"),
         );
         std::fs::write(&config, text).unwrap();
         Self {
@@ -157,6 +168,16 @@ impl Process {
             assert!(began.elapsed() < PATIENCE, "the service does not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+impl Process {
+    async fn attempts_to_spend_twice(&self, http: &reqwest::Client) -> usize {
+        let metrics = http.get(format!("http://{}/metrics", self.admin)).send();
+        let metrics = metrics.await.unwrap().text().await.unwrap();
+        let counter = "ds_tokens_refused_total{reason=\"spent\"} ";
+        let value = metrics.lines().find_map(|line| line.strip_prefix(counter));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 }
 
@@ -204,19 +225,23 @@ enum Outcome {
 
 struct Way {
     http: reqwest::Client,
-    url: String,
+    /// One a node.
+    urls: Vec<String>,
     gateway: http::HeaderValue,
 }
 
 impl Way {
-    /// Sends the same bytes until they are answered.
-    async fn redeem(&self, request: &[u8], token: &str) -> Outcome {
+    /// Sends the same bytes until they are answered: to the node of this number, then to the others in turn.
+    async fn redeem(&self, node: usize, request: &[u8], token: &str) -> Outcome {
         let began = Instant::now();
+        let mut attempt = node;
         loop {
             assert!(began.elapsed() < PATIENCE, "no answer");
+            let url = &self.urls[attempt % self.urls.len()];
+            attempt += 1;
             let sent = self
                 .http
-                .post(&self.url)
+                .post(url)
                 .header(GATEWAY_AUTHORIZATION, self.gateway.clone())
                 .header("content-type", REQUEST_MEDIA_TYPE)
                 .header("authorization", token)
@@ -245,87 +270,152 @@ impl Way {
     }
 }
 
-async fn rows(directory: &Path, table: &str) -> u64 {
-    let store = Rocks::open(directory.join("store")).unwrap();
-    let rows = store.count_rows().await.unwrap();
-    rows.iter().find(|(name, _)| *name == table).unwrap().1
+/// Nodes of one delivery service, and what they are to redeem.
+struct Scene {
+    nodes: Vec<Process>,
+    way: Way,
+    tokens: Vec<String>,
+    presentations: Vec<(usize, Vec<u8>)>,
+}
+
+impl Scene {
+    async fn start(directory: &Path, nodes: usize, store: &str) -> Self {
+        let issuer = Issuer::new();
+        let randomness = SystemRandom::new();
+        let tokens = (0..TOKENS).map(|_| issuer.token(&randomness)).collect();
+        let secret = GatewaySecret::load_or_create(&directory.join("gateway-secret")).unwrap();
+        let issuer = issuer.serve_directory().await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (mut processes, mut urls) = (Vec::new(), Vec::new());
+        for node in 0..nodes {
+            let listen = free_address();
+            let name = format!("node-{node}");
+            let process = Process::start(directory, &name, listen, issuer, store);
+            // The first one makes the keys and the tables.
+            process.ready(&http).await;
+            processes.push(process);
+            urls.push(format!(
+                "http://{listen}{}",
+                Operation::ReserveGroupId.path()
+            ));
+        }
+        let mut presentations: Vec<(usize, Vec<u8>)> = (0..REQUESTS)
+            .map(|number| (number % TOKENS, reservation()))
+            .collect();
+        presentations.shuffle(&mut rand::rng());
+        Self {
+            nodes: processes,
+            way: Way {
+                http,
+                urls,
+                gateway: secret.header_value(),
+            },
+            tokens,
+            presentations,
+        }
+    }
+
+    async fn redeem(&self, number: usize) -> (usize, Outcome) {
+        let (token, request) = &self.presentations[number];
+        let outcome = self.way.redeem(number, request, &self.tokens[*token]);
+        (*token, outcome.await)
+    }
+
+    /// Every token is spent by one of its two requests, whatever is killed meanwhile, and stays so.
+    async fn play(self: Arc<Self>) {
+        let (next, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let workers: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let this = Arc::clone(&self);
+                let (next, answered) = (Arc::clone(&next), Arc::clone(&answered));
+                tokio::spawn(async move {
+                    let mut outcomes = Vec::new();
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= REQUESTS {
+                            return outcomes;
+                        }
+                        outcomes.push(this.redeem(number).await);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for (kill, kill_after) in KILLS.into_iter().enumerate() {
+            while answered.load(Ordering::Relaxed) < kill_after {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            self.nodes[kill % self.nodes.len()].restart();
+        }
+        let mut done = vec![0; TOKENS];
+        let mut spent = vec![0; TOKENS];
+        for worker in workers {
+            for (token, outcome) in worker.await.unwrap() {
+                match outcome {
+                    Outcome::Done(_) => done[token] += 1,
+                    Outcome::Spent => spent[token] += 1,
+                }
+            }
+        }
+        assert_eq!((done, spent), (vec![1; TOKENS], vec![1; TOKENS]));
+
+        // Once more after all of it: what was carried out is answered alike, what was not stays refused.
+        for node in &self.nodes {
+            node.restart();
+            node.ready(&self.way.http).await;
+        }
+        let mut again = [0, 0];
+        // From all over: of those that came first hardly any was refused.
+        for number in (0..REQUESTS).step_by(REQUESTS / 200) {
+            let (_, outcome) = self.redeem(number).await;
+            again[usize::from(outcome == Outcome::Spent)] += 1;
+        }
+        assert!(again[0] > 0 && again[1] > 0, "{again:?}");
+        let mut refused = 0;
+        for node in &self.nodes {
+            refused += node.attempts_to_spend_twice(&self.way.http).await;
+        }
+        assert_eq!(refused, again[1]);
+        for node in &self.nodes {
+            node.kill();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_redemptions_of_five_thousand_tokens_over_kills_are_five_thousand_spends() {
     let directory = tempfile::tempdir().unwrap();
-    let issuer = Issuer::new();
-    let randomness = SystemRandom::new();
-    let tokens: Vec<String> = (0..TOKENS).map(|_| issuer.token(&randomness)).collect();
-    let secret = GatewaySecret::load_or_create(&directory.path().join("gateway-secret")).unwrap();
-    let listen = free_address();
-    let process = Process::start(directory.path(), listen, issuer.serve_directory().await);
-    let process = Arc::new(process);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    process.ready(&http).await;
-    let way = Arc::new(Way {
-        http: http.clone(),
-        url: format!("http://{listen}{}", Operation::ReserveGroupId.path()),
-        gateway: secret.header_value(),
-    });
+    let data = directory.path().join("store");
+    let store = format!("engine = \"rocksdb\"\ndirectory = \"{}\"", data.display());
+    Arc::new(Scene::start(directory.path(), 1, &store).await)
+        .play()
+        .await;
+    let rows = Rocks::open(data).unwrap().count_rows().await.unwrap();
+    let rows = |table| rows.iter().find(|(name, _)| *name == table).unwrap().1;
+    assert_eq!(rows("spent"), TOKENS as u64);
+    assert_eq!(rows("reservations"), TOKENS as u64);
+}
 
-    let mut presentations: Vec<(usize, Vec<u8>)> = (0..REQUESTS)
-        .map(|number| (number % TOKENS, reservation()))
-        .collect();
-    presentations.shuffle(&mut rand::rng());
-    let presentations = Arc::new(presentations);
-    let (next, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let tokens = Arc::new(tokens);
-    let workers: Vec<_> = (0..AT_ONCE)
-        .map(|_| {
-            let (way, tokens) = (Arc::clone(&way), Arc::clone(&tokens));
-            let (next, answered) = (Arc::clone(&next), Arc::clone(&answered));
-            let presentations = Arc::clone(&presentations);
-            tokio::spawn(async move {
-                let mut outcomes = Vec::new();
-                while let Some((token, request)) =
-                    presentations.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    outcomes.push((*token, way.redeem(request, &tokens[*token]).await));
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-                outcomes
-            })
-        })
-        .collect();
-    for kill_after in KILLS {
-        while answered.load(Ordering::Relaxed) < kill_after {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        process.restart();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_are_they_over_three_nodes_on_one_database_with_kills_of_each() {
+    let Some(server) = Server::shared() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let database = server.fresh_database().await;
+    let store = format!(
+        "engine = \"postgres\"\nhost = \"{}\"\nuser = \"mimimi\"\ndatabase = \"{database}\"\n\
+         password_file = \"{}\"\nconnections = 16\nacquire_ms = 20000",
+        server.sockets,
+        server.password_file.display()
+    );
+    Arc::new(Scene::start(directory.path(), 3, &store).await)
+        .play()
+        .await;
+    for table in ["spent", "reservations"] {
+        let rows = server
+            .number(&database, &format!("SELECT count(*) FROM {table}"))
+            .await;
+        assert_eq!(rows, TOKENS as i64, "{table}");
     }
-    let mut done = vec![0; TOKENS];
-    let mut spent = vec![0; TOKENS];
-    for worker in workers {
-        for (token, outcome) in worker.await.unwrap() {
-            match outcome {
-                Outcome::Done(_) => done[token] += 1,
-                Outcome::Spent => spent[token] += 1,
-            }
-        }
-    }
-    assert_eq!((done, spent), (vec![1; TOKENS], vec![1; TOKENS]));
-
-    // Once more after all of it: what was carried out is answered alike, what was not stays refused.
-    process.restart();
-    process.ready(&http).await;
-    let mut again = [0, 0];
-    for (token, request) in presentations.iter().take(200) {
-        let outcome = way.redeem(request, &tokens[*token]).await;
-        again[usize::from(outcome == Outcome::Spent)] += 1;
-    }
-    assert!(again[0] > 0 && again[1] > 0, "{again:?}");
-    let metrics = http.get(format!("http://{}/metrics", process.admin)).send();
-    let metrics = metrics.await.unwrap().text().await.unwrap();
-    let refused = format!("ds_tokens_refused_total{{reason=\"spent\"}} {}", again[1]);
-    assert!(metrics.contains(&refused), "{metrics}");
-
-    process.kill();
-    assert_eq!(rows(directory.path(), "spent").await, TOKENS as u64);
-    assert_eq!(rows(directory.path(), "reservations").await, TOKENS as u64);
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
-use ohttp_chunked::{CHUNKED_REQ, CHUNKED_RES, ResponseEncoder, SealError, binary_http};
+use ohttp_chunked::{CHUNKED_RES, ResponseEncoder, SealError, binary_http};
 use protocol::padding;
 use service::Problem;
 use service::http::RequestBody;
@@ -34,18 +34,14 @@ use crate::{Parts, Route, count, refuse};
 /// draft-ietf-httpbis-incremental: intermediaries are not to collect the content.
 const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
 
-pub(crate) fn is_media_type(content_type: Option<&[u8]>) -> bool {
-    content_type.is_some_and(|value| value.eq_ignore_ascii_case(CHUNKED_REQ.as_bytes()))
-}
-
 pub(crate) async fn answer(gateway: &Arc<Parts>, body: Result<RequestBody, Problem>) -> Response {
     let request = match body {
         Ok(RequestBody(request)) => request,
         Err(problem) => return problem.into_response(),
     };
     metrics::histogram!("ohttp_gateway_request_bytes").record(request.len() as f64);
-    let now_unix_ms = gateway.clock.now_unix_ms();
-    let (opened, encoder) = match gateway.keys.decapsulate_chunked(&request, now_unix_ms) {
+    let now_ms = gateway.clock.monotonic_ms();
+    let (opened, encoder) = match gateway.keys.decapsulate_chunked(&request, now_ms) {
         Ok(opened) => opened,
         Err(refusal) => return refuse(refusal),
     };

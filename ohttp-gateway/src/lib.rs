@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
@@ -48,7 +48,7 @@ use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
 use service::secret_file::SecretFileError;
 use service::start::Process;
-use service::tls::{ServerTls, TlsError};
+use service::tls::{IsCertified, Peers, ServerTls, TlsError};
 use service::{Problem, SharedClock, Shutdown};
 
 use binary_http::{InnerRequest, InnerResponse};
@@ -57,6 +57,7 @@ pub use config::{
 };
 use keys::KeyRing;
 pub use keys::RotationError;
+use ohttp_chunked::CHUNKED_REQ;
 use problems::{Failure, Refusal};
 use relays::Relays;
 use targets::Targets;
@@ -65,7 +66,7 @@ use upstream::Upstream;
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
-/// RFC 9540 §3.
+/// RFC 9540 §5.
 const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
 /// Why a gateway could not be made or ended.
@@ -79,14 +80,16 @@ pub enum GatewayError {
     Key,
     #[error("`kems` names none, or one twice")]
     Kems,
-    #[error("`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`")]
+    #[error(
+        "`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`, and not so short that too many keys are accepted at once"
+    )]
     Rotation,
     #[error("a file in the key directory is no generation of keys")]
     KeyFile,
     #[error("the key directory cannot be used")]
     KeyDirectory(#[source] std::io::Error),
     #[error(
-        "a target needs known methods, a `path_prefix` that begins with a slash, and an http or \
+        "`targets` names none, or a target lacks one of the methods of HTTP, a `path_prefix` that begins with a slash, and an http or \
          https `forward_to` without a path"
     )]
     Target,
@@ -102,9 +105,6 @@ pub enum GatewayError {
     Bind(#[from] service::http::BindError),
 }
 
-/// How often the key files are looked at.
-const KEY_INTERVAL: Duration = Duration::from_secs(30);
-
 /// A gateway that is set up.
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
@@ -114,6 +114,8 @@ struct Parts {
     targets: Targets,
     upstream: Upstream,
     relays: Relays,
+    /// Of who sends requests; keys are for everybody.
+    certificate_required: bool,
     replay: ReplaySettings,
     stream: StreamSettings,
     clock: SharedClock,
@@ -149,12 +151,21 @@ impl Gateway {
         {
             return Err(GatewayError::ReplayWindow);
         }
+        if !config.replay.require_date {
+            tracing::warn!(
+                "requests need no date: who captured one can have it carried out again after a restart"
+            );
+        }
         let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
         Ok(Self(Arc::new(Parts {
             keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
             targets: Targets::new(&config.targets)?,
             upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
+            certificate_required: config
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_ca_file.is_some()),
             replay: config.replay.clone(),
             stream: config.stream.clone(),
             clock,
@@ -220,7 +231,7 @@ impl Gateway {
 
     /// Until the process is told to end.
     async fn keep_keys(self, shutdown: Shutdown) {
-        let mut interval = tokio::time::interval(KEY_INTERVAL);
+        let mut interval = tokio::time::interval(self.0.keys.interval());
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
@@ -243,7 +254,7 @@ impl Gateway {
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
-    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
+    let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Anybody, &process)?;
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
     gateway.offer(&process.commands);
     let router = gateway.router();
@@ -272,21 +283,15 @@ async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
     (headers, published.configs).into_response()
 }
 
-async fn encapsulated_request(
-    State(gateway): State<Arc<Parts>>,
-    headers: HeaderMap,
-    body: Result<RequestBody, Problem>,
-) -> Response {
-    let now_unix_ms = gateway.clock.now_unix_ms();
-    if let Err(refusal) = gateway.relays.admit(&headers, now_unix_ms) {
-        return refuse(refusal);
-    }
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if chunked::is_media_type(content_type) {
+async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {
+    // By its head alone: of a stranger's request nothing is collected.
+    let is_chunked = match gateway.admit(&request) {
+        Ok(is_chunked) => is_chunked,
+        Err(refusal) => return refuse(refusal),
+    };
+    let body = RequestBody::from_request(request, &()).await;
+    if is_chunked {
         return chunked::answer(&gateway, body).await;
-    }
-    if !content_type.is_some_and(|value| value.eq_ignore_ascii_case(OHTTP_REQ.as_bytes())) {
-        return refuse(Refusal::MediaType);
     }
     let request = match body {
         Ok(RequestBody(request)) => request,
@@ -295,7 +300,7 @@ async fn encapsulated_request(
     metrics::histogram!("ohttp_gateway_request_bytes").record(request.len() as f64);
     let opened = match gateway
         .keys
-        .decapsulate(&request, gateway.clock.now_unix_ms())
+        .decapsulate(&request, gateway.clock.monotonic_ms())
     {
         Ok(opened) => opened,
         Err(refusal) => return refuse(refusal),
@@ -338,6 +343,26 @@ enum Route {
 }
 
 impl Parts {
+    /// Whether the request is chunked, if its sender may ask and it is one of ours.
+    fn admit(&self, request: &Request) -> Result<bool, Refusal> {
+        let is_certified = request.extensions().get() == Some(&IsCertified(true));
+        if self.certificate_required && !is_certified {
+            return Err(Refusal::Relay);
+        }
+        let headers = request.headers();
+        self.relays.admit(headers, self.clock.now_unix_ms())?;
+        let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is = |media_type: &str| {
+            content_type.is_some_and(|value| value.eq_ignore_ascii_case(media_type.as_bytes()))
+        };
+        let is_chunked = is(CHUNKED_REQ);
+        if is_chunked || is(OHTTP_REQ) {
+            Ok(is_chunked)
+        } else {
+            Err(Refusal::MediaType)
+        }
+    }
+
     async fn answer(&self, opened: &[u8]) -> Result<InnerResponse, Failure> {
         match self.route(opened)? {
             Route::Own(response) => Ok(response),

@@ -35,7 +35,7 @@ pub(crate) struct ReplayCache {
 struct Generations {
     current: HashSet<Name>,
     previous: HashSet<Name>,
-    current_since_unix_ms: u64,
+    current_since_ms: u64,
 }
 
 /// The encapsulated key was seen before.
@@ -52,7 +52,7 @@ impl ReplayCache {
     }
 
     /// Remembers `enc`. Call it for what was decapsulated only: garbage must not fill the cache.
-    pub(crate) fn remember(&self, enc: &[u8], now_unix_ms: u64) -> Result<(), Replayed> {
+    pub(crate) fn remember(&self, enc: &[u8], now_ms: u64) -> Result<(), Replayed> {
         let mut name = [0; NAME_LEN];
         name.iter_mut()
             .zip(digest(&SHA256, enc).as_ref())
@@ -61,7 +61,7 @@ impl ReplayCache {
             .generations
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        generations.advance(self.window_ms, self.max_entries, now_unix_ms);
+        generations.advance(self.window_ms, self.max_entries, now_ms);
         if generations.previous.contains(&name) || !generations.current.insert(name) {
             return Err(Replayed);
         }
@@ -71,11 +71,11 @@ impl ReplayCache {
 
 impl Generations {
     fn advance(&mut self, window_ms: u64, max_entries: usize, now: u64) {
-        let age = now.saturating_sub(self.current_since_unix_ms);
+        let age = now.saturating_sub(self.current_since_ms);
         if age >= window_ms.saturating_mul(2) {
             self.current.clear();
             self.previous.clear();
-            self.current_since_unix_ms = now;
+            self.current_since_ms = now;
         } else if age >= window_ms {
             self.begin_generation(now);
         } else if self.current.len() >= max_entries {
@@ -88,7 +88,7 @@ impl Generations {
 
     fn begin_generation(&mut self, now: u64) {
         self.previous = std::mem::take(&mut self.current);
-        self.current_since_unix_ms = now;
+        self.current_since_ms = now;
     }
 }
 

@@ -18,8 +18,22 @@ struct Target {
     forward_to: Url,
 }
 
+/// What can be asked of a target; `CONNECT` and `TRACE` make no sense through a gateway.
+const KNOWN: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
 impl Targets {
     pub(crate) fn new(settings: &[TargetSettings]) -> Result<Self, GatewayError> {
+        if settings.is_empty() {
+            return Err(GatewayError::Target);
+        }
         settings
             .iter()
             .map(Target::new)
@@ -54,17 +68,19 @@ impl Target {
             .iter()
             .map(|name| Method::from_bytes(name.as_bytes()))
             .collect();
+        let methods = methods.map_err(|_| GatewayError::Target)?;
+        let are_known = methods.iter().all(|method| KNOWN.contains(method));
         let is_base = matches!(forward_to.scheme(), "http" | "https")
             && forward_to.path() == "/"
             && forward_to.query().is_none()
             && forward_to.fragment().is_none();
-        if !is_base || !settings.path_prefix.starts_with('/') {
+        if !is_base || methods.is_empty() || !are_known || !settings.path_prefix.starts_with('/') {
             return Err(GatewayError::Target);
         }
         Ok(Self {
             scheme: settings.scheme.clone(),
             authority: settings.authority.clone(),
-            methods: methods.map_err(|_| GatewayError::Target)?,
+            methods,
             path_prefix: settings.path_prefix.clone(),
             forward_to,
         })
@@ -106,6 +122,24 @@ mod tests {
             forward_to: "http://127.0.0.1:9".into(),
         }])
         .unwrap()
+    }
+
+    #[test]
+    fn a_list_that_allows_nothing_is_a_mistake() {
+        let with = |methods: &[&str]| {
+            Targets::new(&[TargetSettings {
+                scheme: "https".into(),
+                authority: "ds.example".into(),
+                methods: methods.iter().map(|&name| name.to_owned()).collect(),
+                path_prefix: "/v1".into(),
+                forward_to: "http://127.0.0.1:9".into(),
+            }])
+        };
+        assert!(with(&["GET", "POST"]).is_ok());
+        for methods in [&[][..], &["GTE"], &["get"], &["CONNECT"]] {
+            assert!(with(methods).is_err(), "{methods:?}");
+        }
+        assert!(Targets::new(&[]).is_err());
     }
 
     fn request(method: Method, scheme: &str, authority: &str, path: &str) -> InnerRequest {

@@ -10,11 +10,16 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use ohttp::ClientRequest;
 use proptest::prelude::*;
+use service::tls::IsCertified;
 use service::{Clock, MovedClock, Shutdown};
 use support::{
     Opened, Served, Target, free_port, gateway_config, http_client, http_date, inner, inner_to,
     open, serve, target,
 };
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
 const NOW: u64 = 1_700_000_000_000;
 const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
@@ -347,8 +352,8 @@ async fn an_unknown_key_is_a_key_problem_for_the_client_also_through_the_relay()
 async fn a_mutated_or_truncated_request_is_refused_and_reaches_nothing() {
     let path = path().await;
     let date = http_date(NOW);
-    let (encapsulated, response) =
-        path.encapsulate(&inner("/v1/echo", &[("date", &date)], b"intact"));
+    let message = inner("/v1/echo", &[("date", &date)], b"intact");
+    let (encapsulated, response) = path.encapsulate(&message);
     for at in 0..encapsulated.len() {
         let mut mutated = encapsulated.clone();
         mutated[at] ^= 0x41;
@@ -357,9 +362,15 @@ async fn a_mutated_or_truncated_request_is_refused_and_reaches_nothing() {
             (StatusCode::BAD_REQUEST, OHTTP_KEY.to_owned())
         );
     }
-    for len in [0, 1, 6, 7, 38, 39, 54, 55, encapsulated.len() - 1] {
+    // Header, encapsulated key and tag.
+    let least = encapsulated.len() - message.len();
+    for len in [0, 1, 6, 7, 38, 39, least - 1, least, encapsulated.len() - 1] {
         let (status, problem) = path.refusal(encapsulated[..len].to_vec()).await;
-        let expected = if len < 55 { "about:blank" } else { OHTTP_KEY };
+        let expected = if len < least {
+            "about:blank"
+        } else {
+            OHTTP_KEY
+        };
         assert_eq!(
             (status, problem.as_str()),
             (StatusCode::BAD_REQUEST, expected),
@@ -388,6 +399,116 @@ async fn media_type_and_size_are_checked_before_anything_is_opened() {
     assert_eq!(plain.status(), 415);
     let (status, _) = path.refusal(vec![9; 2 * 1024 * 1024 + 4097]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn of_a_stranger_nothing_but_the_head_is_read() {
+    let path = path_with(
+        "relays = [{ secret_file = 'DIRECTORY/relay-secret' }]",
+        None,
+    )
+    .await;
+    let mut stream = TcpStream::connect(path.gateway.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
+                content-length: 2000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Not a byte of the body is sent, and there is an answer.
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+}
+
+#[tokio::test]
+async fn where_relays_need_certificates_keys_are_for_everybody_and_requests_for_them_only() {
+    let path = path_with(
+        "tls = { certificate_file = 'c', key_file = 'k', client_ca_file = 'ca' }",
+        None,
+    )
+    .await;
+    let ask = async |method: &str, is_certified: Option<bool>, body: Vec<u8>| {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri("/")
+            .header(CONTENT_TYPE, "message/ohttp-req")
+            .body(axum::body::Body::from(body))
+            .unwrap();
+        if let Some(is_certified) = is_certified {
+            request.extensions_mut().insert(IsCertified(is_certified));
+        }
+        path.handle
+            .router()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
+    };
+    let encapsulated = || {
+        path.encapsulate(&inner("/v1/echo", &[("date", &http_date(NOW))], b"x"))
+            .0
+    };
+    assert_eq!(ask("GET", Some(false), Vec::new()).await, 200);
+    for nobody in [None, Some(false)] {
+        assert_eq!(ask("POST", nobody, encapsulated()).await, 403);
+    }
+    assert_eq!(path.target.seen.lock().unwrap().len(), 0);
+    assert_eq!(ask("POST", Some(true), encapsulated()).await, 200);
+}
+
+#[tokio::test]
+async fn a_padded_request_under_any_kem_passes_a_relay_that_requires_padding_and_no_other_does() {
+    let path = path().await;
+    let text = format!(
+        "listen = '127.0.0.1:0'\ngateway = '{}'\n[require_padding]\n\
+         [service]\nadmin_listen = '127.0.0.1:0'",
+        path.gateway.url("/")
+    );
+    let config: ohttp_relay::Config = service::config::parse(&text).unwrap();
+    let (_trigger, shutdown) = Shutdown::channel();
+    let relay = serve(ohttp_relay::router(&config, path.clock.clone(), shutdown).unwrap()).await;
+    for config in path.configs() {
+        for (extra, status) in [(0, 200), (1, 400)] {
+            let mut message = inner("/v1/echo", &[("date", &http_date(NOW))], b"x");
+            message.resize(protocol::padding::bucket(message.len()) + extra, 0);
+            let client = ClientRequest::from_encoded_config(&config).unwrap();
+            let (encapsulated, _) = client.encapsulate(&message).unwrap();
+            assert_eq!(path.post_to(&relay, encapsulated).await.status(), status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_replaced_at_once_reach_clients_of_the_relay_at_once() {
+    let path = path().await;
+    path.clock.advance(20_000);
+    path.handle.rotate(true).unwrap();
+    let mirrored = async || {
+        let answer = path.http.get(path.relay.url("/ohttp-keys")).send().await;
+        answer.unwrap().bytes().await.unwrap()
+    };
+    // Nobody has tried the old ones yet.
+    assert_eq!(mirrored().await, path.keys);
+    let (encapsulated, _) = path.encapsulate(&inner("/v1/echo", &[], b"x"));
+    assert_eq!(path.post_to(&path.relay, encapsulated).await.status(), 400);
+    let renewed = mirrored().await;
+    assert_ne!(renewed, path.keys);
+    let (encapsulated, response) = ClientRequest::from_encoded_config_list(&renewed)
+        .unwrap()
+        .encapsulate(&inner(
+            "/v1/echo",
+            &[("date", &http_date(NOW + 20_000))],
+            b"x",
+        ))
+        .unwrap();
+    let answer = path.post_to(&path.relay, encapsulated).await;
+    assert_eq!(open(response, &answer.bytes().await.unwrap()).content, b"x");
+    // Keys that somebody makes up do not send the relay to the gateway each time.
+    path.handle.rotate(true).unwrap();
+    let (mut made_up, _) = path.encapsulate(b"x");
+    made_up[0] ^= 0xff;
+    assert_eq!(path.post_to(&path.relay, made_up).await.status(), 400);
+    assert_eq!(mirrored().await, renewed);
+    path.clock.advance(20_000);
+    assert_ne!(mirrored().await, renewed);
 }
 
 #[tokio::test]
@@ -486,14 +607,19 @@ async fn the_key_configurations_are_published_at_every_place_and_mirrored() {
     }
     // Each: length, key id, KEM, public key, and both AEADs with HKDF-SHA256; X-Wing comes first.
     let suites = [0, 8, 0, 1, 0, 1, 0, 1, 0, 3];
-    let [x_wing, x25519] = path.configs().try_into().unwrap();
+    let [x_wing, x25519, p256] = path.configs().try_into().unwrap();
     assert_eq!(x_wing.len(), 1 + 2 + 1216 + 10);
     assert_eq!(x25519.len(), 1 + 2 + 32 + 10);
+    assert_eq!(p256.len(), 1 + 2 + 65 + 10);
     assert_eq!(
-        (&x_wing[..3], &x25519[..3]),
-        (&[1, 0x64, 0x7a][..], &[2, 0, 0x20][..])
+        [&x_wing[..3], &x25519[..3], &p256[..3]],
+        [&[1, 0x64, 0x7a], &[2, 0, 0x20], &[3, 0, 0x10]]
     );
-    assert!(x_wing.ends_with(&suites) && x25519.ends_with(&suites));
+    assert!(
+        [x_wing, x25519, p256]
+            .iter()
+            .all(|config| config.ends_with(&suites))
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
 use crate::request::Fault;
+use crate::slots::Slot;
 
 pub(crate) const OHTTP_RES: &str = "message/ohttp-res";
 pub(crate) const OHTTP_CHUNKED_RES: &str = "message/ohttp-chunked-res";
@@ -53,6 +54,17 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
+    /// An answer that still comes in counts as a request at the gateway.
+    pub(crate) fn holding(self, slot: Slot) -> Self {
+        match self {
+            Self::Streamed(download) => Self::Streamed(Download {
+                slot: Some(slot),
+                ..download
+            }),
+            other => other,
+        }
+    }
+
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Whole(_) | Self::Streamed(_) => "encapsulated",
@@ -180,6 +192,8 @@ pub(crate) struct Download {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     ended: oneshot::Receiver<()>,
+    #[allow(dead_code, reason = "is held")]
+    slot: Option<Slot>,
 }
 
 /// A torn answer: the client sees its connection or stream break off.
@@ -216,6 +230,7 @@ impl Download {
             },
             timer: None,
             ended,
+            slot: None,
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Config {
     #[serde(default)]
     pub gateways: Vec<GatewaySettings>,
     #[serde(default)]
+    pub allow_cleartext: bool,
+    #[serde(default)]
     pub tls: Option<TlsSettings>,
     #[serde(default)]
     pub require_padding: Option<Padding>,
@@ -45,6 +47,8 @@ pub struct Config {
     pub idle_connections: usize,
     #[serde(default = "default_http2_connections")]
     pub http2_connections: usize,
+    #[serde(default = "default_max_requests")]
+    pub max_requests: usize,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
@@ -125,8 +129,39 @@ impl Config {
         if gateways.is_empty() {
             return Err(RelayError::NoGateway);
         }
+        for gateway in &gateways {
+            for url in [Some(&gateway.url), gateway.keys_url.as_ref()] {
+                let is_clear = url.is_some_and(|url| is_http(url));
+                let is_near = self.allow_cleartext
+                    || match gateway.addresses.as_slice() {
+                        [] => url.is_some_and(|url| is_loopback(url)),
+                        nodes => nodes.iter().all(|node| node.ip().is_loopback()),
+                    };
+                if is_clear && (!is_near || gateway.tls != ClientTlsSettings::default()) {
+                    return Err(RelayError::Cleartext);
+                }
+            }
+        }
         Ok(gateways)
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.get(..7)
+        .is_some_and(|start| start.eq_ignore_ascii_case("http://"))
+}
+
+fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    uri.host().is_some_and(|host| {
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
 }
 
 /// `/`, or `/name` with letters, digits, `-` and `_`, which no route of ours begins with.
@@ -171,6 +206,10 @@ fn default_http2_connections() -> usize {
     4
 }
 
+fn default_max_requests() -> usize {
+    4096
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -195,6 +234,7 @@ mod tests {
         assert_eq!(sample.max_response_bytes, least.max_response_bytes);
         assert_eq!(sample.idle_connections, least.idle_connections);
         assert_eq!(sample.http2_connections, least.http2_connections);
+        assert_eq!(sample.max_requests, least.max_requests);
         assert_eq!(sample.address_limits, least.address_limits);
         assert_eq!(sample.limits.max_streams, least.limits.max_streams);
     }
@@ -248,6 +288,30 @@ mod tests {
         ] {
             assert!(matches!(with(&paths), Err(RelayError::Paths)), "{paths:?}");
         }
+    }
+
+    #[test]
+    fn no_gateway_is_asked_in_the_clear_over_a_network_by_mistake() {
+        let to = |url: &str, rest: &str| {
+            let text = LEAST.replace("http://127.0.0.1:2/", url);
+            parse(&format!("{rest}\n{text}")).gateways().map(|_| ())
+        };
+        for near in [
+            "http://127.0.0.1:2/",
+            "http://[::1]:2/",
+            "http://localhost/",
+            "https://g.example/",
+        ] {
+            assert!(to(near, "").is_ok(), "{near}");
+        }
+        for far in ["http://g.example/", "HTTP://192.0.2.1/"] {
+            assert!(matches!(to(far, ""), Err(RelayError::Cleartext)), "{far}");
+            assert!(to(far, "allow_cleartext = true").is_ok(), "{far}");
+        }
+        let tls =
+            "[[gateways]]\npath = '/b'\nurl = 'http://127.0.0.1:2/'\ntls = { ca_file = 'ca.pem' }";
+        let unused = parse(&format!("{LEAST}\n{tls}"));
+        assert!(matches!(unused.gateways(), Err(RelayError::Cleartext)));
     }
 
     #[test]

@@ -46,13 +46,13 @@ const RETRY_MS: u64 = 1_000;
 #[derive(Default)]
 struct Mirror {
     entry: Option<Entry>,
-    retry_unix_ms: u64,
+    retry_ms: u64,
 }
 
 struct Entry {
     configs: Bytes,
-    fetched_unix_ms: u64,
-    expires_unix_ms: u64,
+    fetched_ms: u64,
+    expires_ms: u64,
 }
 
 /// The configurations as they are handed out.
@@ -81,37 +81,37 @@ impl KeyMirror {
         if let Ok(mut mirror) = self.mirror.try_lock()
             && let Some(entry) = &mut mirror.entry
         {
-            let doubted = entry.fetched_unix_ms.saturating_add(DOUBTED_MS);
-            entry.expires_unix_ms = entry.expires_unix_ms.min(doubted);
+            let doubted = entry.fetched_ms.saturating_add(DOUBTED_MS);
+            entry.expires_ms = entry.expires_ms.min(doubted);
         }
     }
 
     /// What the gateway publishes, at most as old as it allows. `None`: nothing valid is to be had.
     pub(crate) async fn current(&self, upstream: &Upstream) -> Option<Mirrored> {
         let mut mirror = self.mirror.lock().await;
-        let now = self.clock.now_unix_ms();
+        let now = self.clock.monotonic_ms();
         if mirror
             .entry
             .as_ref()
-            .is_none_or(|entry| entry.expires_unix_ms <= now)
+            .is_none_or(|entry| entry.expires_ms <= now)
         {
-            if now < mirror.retry_unix_ms {
+            if now < mirror.retry_ms {
                 return None;
             }
             let Some((configs, max_age)) = upstream.key_configs().await else {
                 // Everybody who waited for the lock gets this answer too, without a fetch.
-                mirror.retry_unix_ms = self.clock.now_unix_ms().saturating_add(RETRY_MS);
+                mirror.retry_ms = self.clock.monotonic_ms().saturating_add(RETRY_MS);
                 return None;
             };
             mirror.entry = Some(Entry {
                 configs,
-                fetched_unix_ms: now,
-                expires_unix_ms: now.saturating_add(max_age * 1000),
+                fetched_ms: now,
+                expires_ms: now.saturating_add(max_age * 1000),
             });
         }
         mirror.entry.as_ref().map(|entry| Mirrored {
             configs: entry.configs.clone(),
-            remaining_seconds: entry.expires_unix_ms.saturating_sub(now) / 1000,
+            remaining_seconds: entry.expires_ms.saturating_sub(now) / 1000,
         })
     }
 }

@@ -17,6 +17,7 @@ mod connector;
 mod keys;
 mod padding;
 mod request;
+mod slots;
 mod upstream;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use http_body::Body as _;
 use service::addresses::AddressLimits;
 use service::http::{Limits, Server};
 use service::start::Process;
-use service::tls::{Reload, ServerTls, TlsError};
+use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
 use answer::Answer;
@@ -55,6 +56,13 @@ pub enum RelayError {
     SecretOfNoGateway,
     #[error("each gateway needs a `path` of its own, `/` or `/NAME` with letters, digits, - and _")]
     Paths,
+    #[error(
+        "a gateway is asked in the clear over a network (`allow_cleartext` if something else protects the way), \
+         or has a table `tls` and an http URL"
+    )]
+    Cleartext,
+    #[error("`require_padding` allows every length, or none")]
+    Padding,
     #[error("a URL of a gateway is not http or https, or has a user or a query")]
     GatewayUrl,
     #[error("the relay's secret cannot be used")]
@@ -114,6 +122,13 @@ impl Relay {
             router: service::http::router(),
             tls: Vec::new(),
         };
+        if config
+            .require_padding
+            .as_ref()
+            .is_some_and(|padding| !padding.is_a_rule())
+        {
+            return Err(RelayError::Padding);
+        }
         for settings in config.gateways()? {
             let upstream = Upstream::new(&settings, config, shutdown.clone())?;
             relay.tls.push(upstream.tls());
@@ -156,7 +171,11 @@ pub fn router(
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), RelayError> {
     let mut relay = Relay::new(&config, &process.clock, &process.shutdown)?;
-    let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|settings| ServerTls::load(settings, Peers::Certified))
+        .transpose()?;
     relay
         .tls
         .extend(tls.clone().map(|tls| tls as Arc<dyn Reload>));

@@ -1,15 +1,16 @@
 //! The client's body on its way to the gateway: never whole in memory, limited while it passes.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use service::Problem;
 use tokio::time::{Sleep, sleep};
 
@@ -107,11 +108,59 @@ impl Upload {
         Arc::clone(&self.fault)
     }
 
-    fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    /// Waits for what goes on first: who sends nothing holds nothing at the gateway.
+    ///
+    /// # Errors
+    /// The client's fault.
+    pub(crate) async fn begin(&mut self) -> Result<(), Fault> {
+        poll_fn(|context| self.poll_block(context)).await
+    }
+
+    /// Until `block` has what goes on next, or nothing when the body has ended.
+    fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let least = if self.is_stream { 1 } else { BLOCK };
+        while self.block.len() < least && !self.ended {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                let patience = self.patience;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+                ready!(timer.as_mut().poll(context));
+                return Poll::Ready(Err(self.fail(Fault::TooSlow)));
+            };
+            match frame {
+                None => {
+                    if let Some(fault) = self.end() {
+                        return Poll::Ready(Err(self.fail(fault)));
+                    }
+                }
+                Some(Err(error)) => {
+                    let is_too_large = service::http::is_length_limit(&error);
+                    return Poll::Ready(Err(self.fail(if is_too_large {
+                        Fault::TooLarge
+                    } else {
+                        Fault::Broken
+                    })));
+                }
+                Some(Ok(frame)) => {
+                    // Trailers are left out: they would be fields of the client's choice.
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    self.taken += data.len() as u64;
+                    self.block.extend_from_slice(&data);
+                    if self.is_stream {
+                        self.timer = None;
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn fail(&mut self, fault: Fault) -> Fault {
         self.ended = true;
         self.block.clear();
         let _ = self.fault.set(fault);
-        Poll::Ready(Some(Err(fault)))
+        fault
     }
 
     /// What is there when the client has sent everything. The gateway has no whole request before that.
@@ -137,50 +186,15 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        loop {
-            if self.block.len() >= BLOCK || (self.ended && !self.block.is_empty()) {
-                let len = self.block.len().min(BLOCK);
-                let block = self.block.split_to(len).freeze();
-                return Poll::Ready(Some(Ok(Frame::data(block))));
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Pending => {
-                    let patience = self.patience;
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    if timer.as_mut().poll(context).is_ready() {
-                        return self.fail(Fault::TooSlow);
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(None) => {
-                    if let Some(fault) = self.end() {
-                        return self.fail(fault);
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    let is_too_large = service::http::is_length_limit(&error);
-                    return self.fail(if is_too_large {
-                        Fault::TooLarge
-                    } else {
-                        Fault::Broken
-                    });
-                }
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are left out: they would be fields of the client's choice.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    self.taken += data.len() as u64;
-                    if self.is_stream {
-                        self.timer = None;
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    self.block.extend_from_slice(&data);
-                }
-            }
+        if let Err(fault) = ready!(self.poll_block(context)) {
+            return Poll::Ready(Some(Err(fault)));
         }
+        let len = if self.is_stream {
+            self.block.len()
+        } else {
+            self.block.len().min(BLOCK)
+        };
+        let block = self.block.split_to(len).freeze();
+        Poll::Ready((!block.is_empty()).then_some(Ok(Frame::data(block))))
     }
 }

@@ -1,7 +1,6 @@
 //! The relay's side towards a gateway.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +21,8 @@ use crate::answer::{
 };
 use crate::config::{Config, GatewaySettings, HttpVersion};
 use crate::connector::Connector;
-use crate::request::Upload;
+use crate::request::{Fault, Upload};
+use crate::slots::Slots;
 use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError, keys};
 
 /// A problem document that is longer than this is not looked at.
@@ -52,7 +52,7 @@ pub(crate) struct Upstream {
     /// Each with connections of its own: one HTTP/2 connection takes as many requests at once as the gateway
     /// lets it, and long polls are many.
     clients: Box<[Client<Connector, Outgoing>]>,
-    next: AtomicUsize,
+    slots: Slots,
     gateway: Uri,
     keys: Uri,
     authorization: Option<HeaderValue>,
@@ -107,7 +107,7 @@ impl Upstream {
             clients: (0..connections)
                 .map(|_| builder.build(connector.clone()))
                 .collect(),
-            next: AtomicUsize::new(0),
+            slots: Slots::new(connections, config.max_requests),
             gateway,
             keys,
             authorization: secret.map(|secret| secret.header_value()),
@@ -132,6 +132,7 @@ impl Upstream {
     /// same head for every client, and only the body is the client's.
     async fn send(
         &self,
+        connection: usize,
         method: Method,
         uri: &Uri,
         form: Option<Form>,
@@ -154,31 +155,38 @@ impl Upstream {
         if let Some(authorization) = &self.authorization {
             headers.insert(RELAY_AUTHORIZATION, authorization.clone());
         }
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len();
         // The error's own text may hold the gateway's address and is not used.
-        self.clients[next].request(request).await.map_err(|error| {
-            if error.is_connect() {
-                "connect"
-            } else {
-                "broken"
-            }
-        })
+        self.clients[connection]
+            .request(request)
+            .await
+            .map_err(|error| {
+                if error.is_connect() {
+                    "connect"
+                } else {
+                    "broken"
+                }
+            })
     }
 
     /// Passes `upload` to the gateway, and its answer back.
-    pub(crate) async fn forward(&self, upload: Upload, form: Form) -> Answer {
+    pub(crate) async fn forward(&self, mut upload: Upload, form: Form) -> Answer {
         let fault = upload.fault();
-        let sent = self.send(
-            Method::POST,
-            &self.gateway,
-            Some(form),
-            Either::Left(upload),
-        );
+        let sent = async {
+            upload.begin().await.map_err(Fault::outcome)?;
+            let slot = self.slots.take().ok_or("busy")?;
+            let method = Method::POST;
+            let body = Either::Left(upload);
+            let sent = self.send(slot.connection(), method, &self.gateway, Some(form), body);
+            Ok((sent.await?, slot))
+        };
         let answered = tokio::time::timeout(self.forward, sent)
             .await
             .unwrap_or(Err("timeout"));
         let read = match answered {
-            Ok(response) => self.read(response, form).await,
+            Ok((response, slot)) => self
+                .read(response, form)
+                .await
+                .map(|answer| answer.holding(slot)),
             Err(reason) => Err(reason),
         };
         // A request that the client did not bring to its end has no answer, whatever the gateway says.
@@ -221,7 +229,10 @@ impl Upstream {
     pub(crate) async fn key_configs(&self) -> Option<(Bytes, u64)> {
         let exchange = async {
             let empty = Either::Right(Empty::new());
-            let response = self.send(Method::GET, &self.keys, None, empty).await.ok()?;
+            let response = self
+                .send(self.slots.least(), Method::GET, &self.keys, None, empty)
+                .await
+                .ok()?;
             let (head, body) = response.into_parts();
             if head.status != StatusCode::OK || !has_content_type(&head.headers, keys::OHTTP_KEYS) {
                 return None;

@@ -35,7 +35,7 @@ const ROUTES: [&str; 10] = [
 ];
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const OUTCOMES: [&str; 17] = [
+const OUTCOMES: [&str; 18] = [
     "encapsulated",
     "key_problem",
     "date_problem",
@@ -50,6 +50,7 @@ const OUTCOMES: [&str; 17] = [
     "broken",
     "refused",
     "not_ohttp",
+    "busy",
     "too_large",
     "ending",
     // Of TLS.

@@ -15,7 +15,7 @@ use certificates::{Authority, Files};
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, Version};
 use service::http::{Limits, Server};
-use service::tls::{ServerTls, TlsSettings};
+use service::tls::{Peers, ServerTls, TlsSettings};
 use service::{Shutdown, SystemClock};
 use support::{StubGateway, config, encapsulated, serve_relay, stub_gateway};
 use support_process::start_with;
@@ -34,12 +34,13 @@ async fn gateway(name: &str) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let files = authority.issue(directory.path(), "gateway", name);
-    let tls = ServerTls::load(&TlsSettings {
+    let settings = TlsSettings {
         certificate_file: files.certificate,
         key_file: files.key,
         client_ca_file: Some(authority.file(directory.path(), "ca.pem")),
         reload_seconds: 0,
-    });
+    };
+    let tls = ServerTls::load(&settings, Peers::Certified);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (router, recorder) = StubGateway::router(Duration::ZERO, || encapsulated("answer"));

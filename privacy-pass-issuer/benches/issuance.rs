@@ -23,14 +23,14 @@ use axum::Router;
 use axum::body::Body;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::BodyExt as _;
-use privacy_pass_issuer::accounts::AccountHasher;
-use privacy_pass_issuer::attestation::JwtAttester;
+use privacy_pass_issuer::accounts::{Account, AccountHasher};
+use privacy_pass_issuer::attestation::{Attester as _, JwtAttester};
 use privacy_pass_issuer::http::{
     BATCH_REQUEST_MEDIA_TYPE, REQUEST_MEDIA_TYPE, TOKEN_REQUEST_PATH, router,
 };
 use privacy_pass_issuer::issuance::{Issuer, IssuerParts};
 use privacy_pass_issuer::plans::{Plan, Plans};
-use privacy_pass_issuer::store::RocksStore;
+use privacy_pass_issuer::store::{Charge, ChargeOutcome, Day, IssuerStore as _, RocksStore};
 use privacy_pass_issuer::token_keys::{TokenKey, TokenKeys};
 use privacy_pass_issuer::token_request::TokenRequest;
 use service::SystemClock;
@@ -69,7 +69,8 @@ impl Bench {
             clock,
             plans: Plans::new(plan, [].into()),
             max_batch_size: NonZeroUsize::new(BATCH).unwrap(),
-        });
+        })
+        .unwrap();
         Self {
             router: router(Arc::new(issuer), TOKEN_REQUEST_PATH, 3600),
             _directory: directory,
@@ -118,12 +119,8 @@ async fn answer(router: Router, request: http::Request<Body>) {
 
 /// Time on a processor of all threads of this process.
 fn cpu() -> Duration {
-    let on_cpu = |task: std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        stat.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    Duration::from_nanos(tasks.filter_map(|task| on_cpu(task.unwrap())).sum())
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.try_into().unwrap()
 }
 
 struct Cost {
@@ -167,6 +164,62 @@ fn bare_on(cores: usize, bench: &Bench, rounds: usize) -> Cost {
     })
 }
 
+/// What stands beside the signature.
+fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
+    let clock = SystemClock::shared();
+    let attester = JwtAttester::new(&bench.accounts.settings(), clock).unwrap();
+    let token = bench.accounts.token("account", 4_000_000_000);
+    let attested = cost(1000, || {
+        runtime.block_on(async {
+            for _ in 0..1000 {
+                attester.attest(&token, 1).await.unwrap();
+            }
+        });
+    });
+    println!(
+        "{:<24} {:>10.0} {:>40.0}",
+        "account token", attested.cpu_us, attested.wall_us
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(directory.path()).unwrap();
+    for threads in [1_u8, 8] {
+        let charged = cost(1000 * usize::from(threads), || {
+            std::thread::scope(|scope| {
+                for thread in 0..threads {
+                    let store = &store;
+                    scope.spawn(move || {
+                        for request in 0..1000_u32 {
+                            charge(store, threads * 8 + thread, request);
+                        }
+                    });
+                }
+            });
+        });
+        println!(
+            "{:<24} {:>10.0} {:>40.0}",
+            format!("charge, {threads} at once"),
+            charged.cpu_us,
+            charged.wall_us
+        );
+    }
+}
+
+fn charge(store: &RocksStore, account: u8, request: u32) {
+    let account = Account::new(format!("account-{account}"), None).unwrap();
+    let hasher = AccountHasher::new(&[5; 32]);
+    let mut bytes = [0; 259];
+    bytes[..4].copy_from_slice(&request.to_be_bytes());
+    let day = Day(20_000);
+    let outcome = store.charge(&Charge {
+        account: hasher.account_of_day(&account, day),
+        day,
+        request: hasher.request(&account, &bytes),
+        tokens: 1,
+        limit: u32::MAX,
+    });
+    assert_eq!(outcome.unwrap(), ChargeOutcome::Charged);
+}
+
 fn row(what: &str, issue: &Cost, bare: &Cost) {
     println!(
         "{what:<24} {:>10.0} {:>10.0} {:>8.2} {:>10.0} {:>12.0}",
@@ -182,8 +235,6 @@ fn main() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores)
-        // Its threads stay, so that their time is counted.
-        .thread_keep_alive(Duration::from_secs(600))
         .enable_all()
         .build()
         .unwrap();
@@ -193,6 +244,7 @@ fn main() {
         "", "cpu us", "bare cpu", "ratio", "wall us", "tokens/s"
     );
     bare(&bench, 200);
+    parts(&bench, &runtime);
     let one = |requests: Vec<http::Request<Body>>| {
         runtime.block_on(async {
             for request in requests {

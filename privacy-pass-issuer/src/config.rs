@@ -139,6 +139,55 @@ impl Default for ReportingSettings {
     }
 }
 
+/// The table `[reporting]` contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReportingSettingsError {
+    #[error("`reporting.{0}` must be at least 1")]
+    Zero(&'static str),
+    #[error(
+        "`reporting.key_days` must be at least {least}: keys are published two days before they sign"
+    )]
+    KeyDays { least: u32 },
+    #[error(
+        "`reporting.keep_reports_days` must be at least {least}: as long as a certificate can be valid, or the \
+         same evidence would be a new report"
+    )]
+    KeepReports { least: u32 },
+    #[error(
+        "`reporting.automatic_within_days` must be 1 to `keep_reports_days`: reports that are gone do not count"
+    )]
+    AutomaticWithin,
+}
+
+impl ReportingSettings {
+    /// # Errors
+    /// [`ReportingSettingsError`].
+    pub fn check(&self) -> Result<(), ReportingSettingsError> {
+        use ReportingSettingsError as E;
+        for (days, name) in [
+            (self.certificate_days, "certificate_days"),
+            (self.withhold_days, "withhold_days"),
+        ] {
+            if days == 0 {
+                return Err(E::Zero(name));
+            }
+        }
+        let least = crate::reporting::keys::LEAST_KEY_DAYS;
+        if self.key_days < least {
+            return Err(E::KeyDays { least });
+        }
+        let least = crate::reporting::longest_certificate_days(self.certificate_days);
+        if self.keep_reports_days < least {
+            return Err(E::KeepReports { least });
+        }
+        let within = 1..=self.keep_reports_days;
+        if self.automatic_reporters > 0 && !within.contains(&self.automatic_within_days) {
+            return Err(E::AutomaticWithin);
+        }
+        Ok(())
+    }
+}
+
 impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
@@ -178,6 +227,7 @@ mod tests {
         let max_age = config.directory_max_age_seconds.into();
         assert_eq!(config.rotation.check(max_age), Ok(()));
         assert!(config.rotation.period_seconds.is_some());
+        assert_eq!(config.reporting.check(), Ok(()));
         let clock = service::SystemClock::shared();
         assert!(JwtAttester::new(&config.accounts, clock).is_ok());
         assert!(config.plans().of(Some("plus")).tokens_per_day.get() > 500);
@@ -192,6 +242,41 @@ mod tests {
         let config = service::config::parse::<Config>(text).unwrap();
         assert_eq!(config.rotation, Rotation::default());
         assert!(config.limits().max_body_bytes >= 4 + 100 * 259);
+    }
+
+    #[test]
+    fn settings_of_reporting_that_contradict_each_other_are_refused() {
+        use ReportingSettingsError as E;
+        let refused = |change: fn(&mut ReportingSettings)| {
+            let mut settings = ReportingSettings::default();
+            change(&mut settings);
+            settings.check().err()
+        };
+        assert_eq!(refused(|_| {}), None);
+        assert_eq!(
+            refused(|it| it.certificate_days = 0),
+            Some(E::Zero("certificate_days"))
+        );
+        assert_eq!(
+            refused(|it| it.withhold_days = 0),
+            Some(E::Zero("withhold_days"))
+        );
+        assert_eq!(refused(|it| it.key_days = 2), Some(E::KeyDays { least: 3 }));
+        assert_eq!(
+            refused(|it| it.keep_reports_days = 33),
+            Some(E::KeepReports { least: 34 })
+        );
+        assert_eq!(refused(|it| it.keep_reports_days = 34), None);
+        // Nothing is counted, so nothing contradicts.
+        assert_eq!(refused(|it| it.automatic_within_days = 0), None);
+        for days in [0, 91] {
+            let settings = ReportingSettings {
+                automatic_reporters: 2,
+                automatic_within_days: days,
+                ..ReportingSettings::default()
+            };
+            assert_eq!(settings.check(), Err(E::AutomaticWithin));
+        }
     }
 
     #[test]

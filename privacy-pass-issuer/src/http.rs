@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::issuance::{IssuanceError, Issued, Issuer};
 use crate::observe;
+use crate::text::{hex, media_type};
 use crate::token_request::batch_response;
 
 /// Where the directory is (RFC 9578 §4).
@@ -79,10 +80,6 @@ async fn token_keys(State(directory): State<Directory>, headers: HeaderMap) -> R
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What a body claims to be.
 #[derive(Clone, Copy)]
 enum Form {
@@ -92,12 +89,7 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, IssuanceError> {
-        let declared = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .map(|essence| essence.trim().to_ascii_lowercase());
-        match declared.as_deref() {
+        match media_type(headers).as_deref() {
             Some(REQUEST_MEDIA_TYPE) => Ok(Self::Single),
             Some(BATCH_REQUEST_MEDIA_TYPE) => Ok(Self::Batch),
             _ => Err(IssuanceError::MediaType),

@@ -9,13 +9,12 @@ use tokio::task::spawn_blocking;
 
 use crate::accounts::{Account, AccountHasher};
 use crate::attestation::{AttestationError, Attester, bearer_token};
+use crate::charging::{ChargeQueue, Ledger, Order};
 use crate::plans::{BurstExceeded, Bursts, Plans};
-use crate::signing::{Assignment, Signers, SignersError};
+use crate::signing::{Assignment, Signers};
 use crate::store::reports::{AccountTag, ReportStore};
-use crate::store::{
-    BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest, StoreError,
-};
-use crate::token_keys::{BlindSignature, KeySet, TokenKeys};
+use crate::store::{BlockedAccount, Charge, Day, IssuerStore, RequestDigest, StoreError};
+use crate::token_keys::{BlindSignature, KeySet, SigningError, TokenKeys};
 use crate::token_request::{TokenRequest, TokenRequestError, batch_from_bytes};
 
 /// Why no token is issued.
@@ -42,7 +41,7 @@ pub enum IssuanceError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Signing(#[from] SignersError),
+    Signing(#[from] SigningError),
     #[error("a worker thread ended early")]
     Worker,
 }
@@ -82,18 +81,26 @@ pub struct Issued {
 /// Attester and issuer in one: it knows who asks, and signs without seeing what.
 pub struct Issuer {
     parts: IssuerParts,
-    bursts: Arc<Bursts>,
-    signers: Signers,
+    /// Before the signers, which it hands its work to: it ends first.
+    charges: ChargeQueue,
+    _signers: Signers,
 }
 
 impl Issuer {
-    #[must_use]
-    pub fn new(parts: IssuerParts) -> Self {
-        Self {
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn new(parts: IssuerParts) -> std::io::Result<Self> {
+        let signers = Signers::start()?;
+        let ledger = Ledger {
+            store: Arc::clone(&parts.store),
+            reports: Arc::clone(&parts.reports),
+            bursts: Bursts::default(),
+        };
+        Ok(Self {
+            charges: ChargeQueue::start(ledger, Arc::clone(signers.shared()))?,
+            _signers: signers,
             parts,
-            bursts: Arc::default(),
-            signers: Signers::new(),
-        }
+        })
     }
 
     #[must_use]
@@ -176,35 +183,16 @@ impl Issuer {
             tokens: u32::try_from(work.len()).unwrap_or(u32::MAX),
             limit: plan.tokens_per_day.get(),
         };
-        let lasting = self.parts.hasher.blocked_account(account);
-        let tag = self.parts.hasher.tag(account);
-        let (store, bursts) = (Arc::clone(&self.parts.store), Arc::clone(&self.bursts));
-        let reports = Arc::clone(&self.parts.reports);
-        let outcome = spawn_blocking(move || {
-            require_good_standing(&*store, &*reports, (lasting, &tag), day)?;
-            // A repeated request costs nothing, so nothing can be lacking for it.
-            if store.is_charged(charge.day, charge.request)? {
-                return Ok::<_, IssuanceError>(ChargeOutcome::AlreadyIssued);
-            }
-            bursts.take(lasting, plan, charge.tokens, now.saturating_mul(1000))?;
-            let outcome = store.charge(&charge);
-            if !matches!(outcome, Ok(ChargeOutcome::Charged)) {
-                bursts.give_back(lasting, charge.tokens);
-            }
-            Ok(outcome?)
-        })
-        .await
-        .map_err(|_| IssuanceError::Worker)??;
-        if let ChargeOutcome::LimitReached { left } = outcome {
-            return Err(IssuanceError::QuotaExhausted {
-                available: left,
-                retry_after_s: Day::seconds_left(now),
-            });
-        }
-        Ok(Issued {
-            signatures: self.signers.sign(charge.account, work).await?,
-            repeated: outcome == ChargeOutcome::AlreadyIssued,
-        })
+        self.charges
+            .issue(Order {
+                charge,
+                lasting: self.parts.hasher.blocked_account(account),
+                tag: self.parts.hasher.tag(account),
+                plan,
+                now_ms: now.saturating_mul(1000),
+                work,
+            })
+            .await
     }
 
     /// From now on the account gets no tokens; those that it has cannot be recalled.
@@ -258,7 +246,7 @@ fn assign(
     Ok((Arc::clone(key), request))
 }
 
-fn require_good_standing(
+pub(crate) fn require_good_standing(
     store: &dyn IssuerStore,
     reports: &dyn ReportStore,
     (lasting, tag): (BlockedAccount, &AccountTag),

@@ -24,6 +24,10 @@ const EXCHANGE: Duration = Duration::from_secs(10);
 const KEPT_MS: u64 = 20_000;
 /// For so long nobody asks again a gateway that did not answer.
 const RETRY_MS: u64 = 1_000;
+/// For so long after they were fetched configurations are shown while the gateway does not answer: a mirror
+/// that fails with every hiccup keeps clients from sending anything. Far shorter than the
+/// gateway lets anybody keep them by default (an hour), so that what is shown still opens.
+const LAST_KNOWN_MS: u64 = 600_000;
 
 /// The gateway is no URL, or there is no HTTP client.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +44,21 @@ struct KeyMirror {
 
 #[derive(Default)]
 struct Kept {
-    configs: Option<Vec<u8>>,
+    known: Option<Known>,
+    /// When the gateway is asked again.
     until_ms: u64,
+}
+
+/// What the gateway has last said.
+struct Known {
+    configs: Vec<u8>,
+    fetched_ms: u64,
+}
+
+/// What is shown, and for how long others may keep it.
+struct Shown {
+    configs: Vec<u8>,
+    max_age_s: u64,
 }
 
 /// `GET /ohttp-keys`.
@@ -71,12 +88,13 @@ pub fn router(gateway: &str, clock: SharedClock) -> Result<Router, KeyMirrorErro
 
 async fn configs(State(mirror): State<Arc<KeyMirror>>) -> Response {
     match mirror.current().await {
-        Some(configs) => {
+        Some(Shown { configs, max_age_s }) => {
+            let cached = HeaderValue::try_from(format!("public, max-age={max_age_s}"));
             let headers = [
                 (CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
                 (
                     CACHE_CONTROL,
-                    HeaderValue::from_static("public, max-age=20"),
+                    cached.unwrap_or(HeaderValue::from_static("no-cache")),
                 ),
             ];
             (headers, configs).into_response()
@@ -86,18 +104,35 @@ async fn configs(State(mirror): State<Arc<KeyMirror>>) -> Response {
 }
 
 impl KeyMirror {
-    async fn current(&self) -> Option<Vec<u8>> {
+    async fn current(&self) -> Option<Shown> {
         let mut kept = self.kept.lock().await;
-        if kept.until_ms <= self.clock.now_unix_ms() {
+        if kept.until_ms <= self.clock.monotonic_ms() {
             let fetched = self.fetch().await;
+            // The time after a fetch, which may have taken long: who waited meanwhile does not ask again.
+            let now = self.clock.monotonic_ms();
             let good_for = if fetched.is_some() { KEPT_MS } else { RETRY_MS };
-            *kept = Kept {
-                configs: fetched,
-                // By the time after a fetch, which may have taken long: who waited meanwhile does not ask again.
-                until_ms: self.clock.now_unix_ms().saturating_add(good_for),
-            };
+            kept.until_ms = now.saturating_add(good_for);
+            match fetched {
+                Some(configs) => {
+                    kept.known = Some(Known {
+                        configs,
+                        fetched_ms: now,
+                    });
+                }
+                None => {
+                    if let Some(known) = &kept.known
+                        && now.saturating_sub(known.fetched_ms) > LAST_KNOWN_MS
+                    {
+                        kept.known = None;
+                    }
+                }
+            }
         }
-        kept.configs.clone()
+        let left_ms = kept.until_ms.saturating_sub(self.clock.monotonic_ms());
+        kept.known.as_ref().map(|known| Shown {
+            configs: known.configs.clone(),
+            max_age_s: left_ms.div_ceil(1000).min(KEPT_MS / 1000),
+        })
     }
 
     async fn fetch(&self) -> Option<Vec<u8>> {
@@ -113,5 +148,94 @@ impl KeyMirror {
             configs.extend_from_slice(&chunk);
         }
         Some(configs)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::sync::Mutex as Held;
+
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use service::MovedClock;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// A gateway that shows what it is told to, or fails.
+    struct Gateway {
+        shows: Arc<Held<Option<&'static str>>>,
+        url: String,
+    }
+
+    impl Gateway {
+        async fn start() -> Self {
+            let shows = Arc::new(Held::new(Some("one")));
+            let shown = Arc::clone(&shows);
+            let answer = move || {
+                let shown = *shown.lock().unwrap();
+                async move { shown.ok_or(StatusCode::INTERNAL_SERVER_ERROR) }
+            };
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let router = Router::new().route("/ohttp-keys", get(answer));
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            Self { shows, url }
+        }
+
+        fn shows(&self, configs: Option<&'static str>) {
+            *self.shows.lock().unwrap() = configs;
+        }
+    }
+
+    async fn mirrored(mirror: &Router) -> Option<(String, String)> {
+        let request = Request::get(PATH).body(Body::empty()).unwrap();
+        let response = mirror.clone().oneshot(request).await.unwrap();
+        if response.status() != StatusCode::OK {
+            assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+            return None;
+        }
+        let cached = response.headers()[CACHE_CONTROL].to_str().unwrap();
+        let cached = cached.to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Some((String::from_utf8(body.to_vec()).unwrap(), cached))
+    }
+
+    fn shown(configs: &str, max_age: u64) -> Option<(String, String)> {
+        Some((configs.to_owned(), format!("public, max-age={max_age}")))
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_last_said_is_shown_while_it_fails_for_a_limited_time() {
+        let gateway = Gateway::start().await;
+        let clock = MovedClock::at(1_800_000_000_000);
+        let mirror = router(&gateway.url, clock.clone()).unwrap();
+        assert_eq!(mirrored(&mirror).await, shown("one", 60));
+        gateway.shows(None);
+        clock.advance(KEPT_MS);
+        assert_eq!(mirrored(&mirror).await, shown("one", 1));
+        clock.advance(LAST_KNOWN_MS - KEPT_MS);
+        assert_eq!(mirrored(&mirror).await, shown("one", 1));
+        clock.advance(RETRY_MS);
+        assert_eq!(mirrored(&mirror).await, None);
+        gateway.shows(Some("two"));
+        assert_eq!(mirrored(&mirror).await, None, "it was just asked");
+        clock.advance(RETRY_MS);
+        assert_eq!(mirrored(&mirror).await, shown("two", 60));
+    }
+
+    #[tokio::test]
+    async fn a_new_configuration_is_shown_within_a_minute() {
+        let gateway = Gateway::start().await;
+        let clock = MovedClock::at(1_800_000_000_000);
+        let mirror = router(&gateway.url, clock.clone()).unwrap();
+        assert_eq!(mirrored(&mirror).await, shown("one", 60));
+        gateway.shows(Some("two"));
+        clock.advance(KEPT_MS - 1);
+        assert_eq!(mirrored(&mirror).await, shown("one", 1));
+        clock.advance(1);
+        assert_eq!(mirrored(&mirror).await, shown("two", 60));
     }
 }

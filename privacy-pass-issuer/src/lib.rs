@@ -36,7 +36,7 @@
 //! ## What is kept
 //!
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
-//! the database, for two days. The count is on disk before the signature exists. A clock that is
+//! the database, for two days. The count is on disk before the signature exists; charges that wait at once share one write. A clock that is
 //! set back finds the counts of that day again, if it was one of the last two. Of a blocked account an HMAC
 //! is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
 //! when an account's tokens are withheld (`docs/abuse.md`).
@@ -66,6 +66,7 @@
 
 pub mod accounts;
 pub mod attestation;
+mod charging;
 mod commands;
 mod config;
 pub mod http;
@@ -78,6 +79,7 @@ pub mod reporting;
 pub mod rsa;
 mod signing;
 pub mod store;
+mod text;
 pub mod token_keys;
 pub mod token_request;
 
@@ -87,12 +89,12 @@ use std::time::Duration;
 use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::Process;
-use service::tls::{ServerTls, TlsError};
+use service::tls::{Peers, ServerTls, TlsError};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
-pub use config::{AccountSettings, Config, ReportingSettings};
+pub use config::{AccountSettings, Config, ReportingSettings, ReportingSettingsError};
 use issuance::{Issuer, IssuerParts};
 use reporting::keys::{CertificateKeyError, CertificateKeys};
 use reporting::{Reporting, ReportingParts};
@@ -117,6 +119,8 @@ pub enum IssuerError {
     #[error(transparent)]
     Rotation(#[from] RotationError),
     #[error(transparent)]
+    Reporting(#[from] ReportingSettingsError),
+    #[error(transparent)]
     TokenKeys(#[from] TokenKeyError),
     #[error("account-hash.key cannot be used")]
     AccountHashKey(#[source] SecretFileError),
@@ -128,6 +132,8 @@ pub enum IssuerError {
     KeyMirror(#[from] key_mirror::KeyMirrorError),
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
     #[error(transparent)]
     Bind(#[from] service::http::BindError),
 }
@@ -141,6 +147,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     config
         .rotation
         .check(config.directory_max_age_seconds.into())?;
+    config.reporting.check()?;
     let attester: Arc<dyn Attester> =
         if config.accounts.development || !config.accounts.development_tokens.is_empty() {
             tracing::warn!("account tokens are a list in the configuration file: development only");
@@ -161,7 +168,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     )
     .map_err(IssuerError::AccountHashKey)?;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
-    let issuer = Arc::new(Issuer::new(IssuerParts {
+    let issuer = Issuer::new(IssuerParts {
         attester: Arc::clone(&attester),
         hasher: AccountHasher::new(&hash_key),
         keys: Arc::new(keys),
@@ -170,7 +177,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         clock: Arc::clone(&clock),
         plans: config.plans(),
         max_batch_size: config.max_batch_size,
-    }));
+    });
+    let issuer = Arc::new(issuer.map_err(IssuerError::Thread)?);
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
         keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,
@@ -191,7 +199,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
         None => router,
     };
-    let tls = ServerTls::of_listener(config.tls.as_ref(), &process)?;
+    let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Certified, &process)?;
     let listener = service::http::bind(config.listen).await?;
     commands::offer(&process.commands, &issuer);
     // Ends with this function.

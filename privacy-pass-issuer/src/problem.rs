@@ -165,8 +165,8 @@ impl From<&IssuanceError> for Problem {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::signing::SignersError;
     use crate::store::StoreError;
+    use crate::token_keys::SigningError;
 
     #[test]
     fn every_error_has_its_problem_and_survives_the_round_trip() {
@@ -233,7 +233,7 @@ mod tests {
                 "batch-too-large",
             ),
             (StoreError::Format.into(), 500, "internal"),
-            (SignersError::Worker.into(), 500, "internal"),
+            (SigningError.into(), 500, "internal"),
             (IssuanceError::Worker, 500, "internal"),
         ];
         for (error, status, slug) in errors {

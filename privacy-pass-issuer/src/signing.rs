@@ -1,127 +1,289 @@
-//! Blind signatures on all cores, shared fairly: an account that asks for a hundred at once has as many under
-//! way as an account that asks for a few.
+//! Blind signatures on all cores, shared fairly: accounts take turns, so an account that asks for a hundred at
+//! once does not hold up an account that asks for a few.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::oneshot;
 
+use crate::issuance::{IssuanceError, Issued};
 use crate::store::AccountOfDay;
 use crate::token_keys::{BlindSignature, SigningError, TokenKey};
 use crate::token_request::TokenRequest;
 
-/// Signatures that are made in one go: long enough (1.5 ms) that handing them out costs nothing beside
+/// Signatures that are made in one go: long enough (1 ms) that handing them out costs nothing beside
 /// them, short enough that others need not wait.
 const PIECE: usize = 4;
-/// Accounts that are kept before those that wait for nothing are looked for.
-const FIRST_CLEANING: usize = 1024;
 
 /// A request and the key that it names.
 pub(crate) type Assignment = (Arc<TokenKey>, TokenRequest);
 
-/// Why there are no signatures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SignersError {
-    #[error(transparent)]
-    Signing(#[from] SigningError),
-    #[error("a worker thread ended early")]
-    Worker,
-}
+/// Where signatures go.
+pub(crate) type Answer = oneshot::Sender<Result<Issued, IssuanceError>>;
 
-/// The places at which signatures are made: one per core, taken in the order of asking. More at once would
-/// only make each of them slower.
+/// The threads that sign: one per core, since more at once would only make each of them slower. Dropped, they
+/// finish what somebody waits for, and end.
 pub(crate) struct Signers {
-    places: Arc<Semaphore>,
-    cores: usize,
-    queues: Mutex<Queues>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// Per account, as many turns in the queue for the places as there are places.
+/// The threads' work.
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    /// There is work, or the end.
+    work: Condvar,
+    /// There is soon no work.
+    low: Condvar,
+    cores: usize,
+}
+
 #[derive(Default)]
-struct Queues {
-    of: HashMap<AccountOfDay, Weak<Semaphore>>,
-    clean_at: usize,
+struct Queue {
+    of: HashMap<AccountOfDay, VecDeque<Piece>>,
+    /// Every account that waits, once.
+    turns: VecDeque<AccountOfDay>,
+    signatures: usize,
+    ended: bool,
+}
+
+/// A few requests of one job.
+struct Piece {
+    job: Arc<Job>,
+    first: usize,
+    work: Vec<Assignment>,
+}
+
+/// What is answered as a whole.
+struct Job {
+    repeated: bool,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    signatures: Vec<BlindSignature>,
+    missing: usize,
+    /// `None`: answered.
+    answer: Option<Answer>,
 }
 
 impl Signers {
-    pub(crate) fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_cores(cores)
+    pub(crate) fn start() -> io::Result<Self> {
+        Self::with_cores(thread::available_parallelism().map_or(1, usize::from))
     }
 
-    fn with_cores(cores: usize) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(cores)),
+    fn with_cores(cores: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            low: Condvar::new(),
             cores,
-            queues: Mutex::default(),
+        });
+        // From the beginning, so that those that could be started end if another one cannot.
+        let mut signers = Self {
+            shared: Arc::clone(&shared),
+            threads: Vec::with_capacity(cores),
+        };
+        for _ in 0..cores {
+            let shared = Arc::clone(&shared);
+            let thread = thread::Builder::new().name("signatures".to_owned());
+            signers
+                .threads
+                .push(thread.spawn(move || shared.work_off())?);
         }
+        Ok(signers)
     }
 
-    fn queue_of(&self, account: AccountOfDay) -> Arc<Semaphore> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.of.len() >= queues.clean_at.max(FIRST_CLEANING) {
-            queues.of.retain(|_, queue| queue.strong_count() > 0);
-            queues.clean_at = queues.of.len().saturating_mul(2);
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for Signers {
+    fn drop(&mut self) {
+        self.shared.queue().ended = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that signs ended early");
+            }
         }
-        let slot = queues.of.entry(account).or_default();
-        slot.upgrade().unwrap_or_else(|| {
-            let queue = Arc::new(Semaphore::new(self.cores));
-            *slot = Arc::downgrade(&queue);
-            queue
-        })
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs everything, in its order. Dropped, it leaves at most `cores` pieces to be finished.
-    pub(crate) async fn sign(
+    /// Has everything signed, in its order, and answered as a whole. What nobody waits for any more is not signed.
+    pub(crate) fn sign(
         &self,
         account: AccountOfDay,
         work: Vec<Assignment>,
-    ) -> Result<Vec<BlindSignature>, SignersError> {
-        let queue = self.queue_of(account);
+        repeated: bool,
+        answer: Answer,
+    ) {
         let total = work.len();
-        let mut pieces = JoinSet::new();
+        let job = Arc::new(Job {
+            repeated,
+            progress: Mutex::new(Progress {
+                signatures: vec![[0; _]; total],
+                missing: total,
+                answer: Some(answer),
+            }),
+        });
         let mut work = work.into_iter();
-        for first in (0..total).step_by(PIECE) {
-            let piece: Vec<_> = work.by_ref().take(PIECE).collect();
-            let (queue, places) = (Arc::clone(&queue), Arc::clone(&self.places));
-            pieces.spawn(async move {
-                let _turn = queue.acquire().await.map_err(|_| SignersError::Worker)?;
-                let place = places
-                    .acquire_owned()
-                    .await
-                    .map_err(|_| SignersError::Worker)?;
-                let signed = spawn_blocking(move || {
-                    // Held by the work, not by who waits for it: it goes on when they are gone.
-                    let _place = place;
-                    piece
-                        .iter()
-                        .map(|(key, request)| key.blind_sign(request))
-                        .collect::<Result<Vec<_>, _>>()
-                });
-                let signed = signed.await.map_err(|_| SignersError::Worker)??;
-                Ok::<_, SignersError>((first, signed))
-            });
+        let pieces = (0..total).step_by(PIECE).map(|first| Piece {
+            job: Arc::clone(&job),
+            first,
+            work: work.by_ref().take(PIECE).collect(),
+        });
+        let mut queue = self.queue();
+        for piece in pieces {
+            queue.push(account, piece);
         }
-        let mut signatures = vec![[0; _]; total];
-        while let Some(piece) = pieces.join_next().await {
-            let (first, signed) = piece.map_err(|_| SignersError::Worker)??;
-            for (slot, signature) in signatures.iter_mut().skip(first).zip(signed) {
-                *slot = signature;
+        drop(queue);
+        if total <= PIECE {
+            self.work.notify_one();
+        } else {
+            self.work.notify_all();
+        }
+    }
+
+    /// Returns when the cores would soon have nothing to do, and after `patience` in any case.
+    pub(crate) fn wait_until_low(&self, patience: Duration) {
+        let enough = self.enough();
+        let busy = |queue: &mut Queue| queue.signatures >= enough;
+        drop(self.low.wait_timeout_while(self.queue(), patience, busy));
+    }
+
+    /// Signatures for which others need not be hurried.
+    fn enough(&self) -> usize {
+        2 * PIECE * self.cores
+    }
+
+    fn work_off(&self) {
+        while let Some(pieces) = self.next() {
+            let signed: Vec<_> = pieces.iter().map(Piece::sign).collect();
+            // Together, which wakes whoever waits for them once.
+            for (piece, signed) in pieces.iter().zip(signed) {
+                piece.job.add(piece.first, signed);
             }
         }
-        Ok(signatures)
+    }
+
+    /// As much as is signed in one go, of accounts in turn; a core's share, when there is little.
+    fn next(&self) -> Option<Vec<Piece>> {
+        let mut queue = self.queue();
+        loop {
+            let before = queue.signatures;
+            let share = before.div_ceil(self.cores).clamp(1, PIECE);
+            let (mut pieces, mut signatures) = (Vec::new(), 0);
+            while signatures < share
+                && let Some(piece) = queue.pop()
+            {
+                if !piece.job.is_given_up() {
+                    signatures += piece.work.len();
+                    pieces.push(piece);
+                }
+            }
+            if before >= self.enough() && queue.signatures < self.enough() {
+                self.low.notify_one();
+            }
+            if !pieces.is_empty() {
+                return Some(pieces);
+            }
+            if queue.ended {
+                return None;
+            }
+            queue = self
+                .work
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, account: AccountOfDay, piece: Piece) {
+        self.signatures += piece.work.len();
+        let pieces = self.of.entry(account).or_default();
+        if pieces.is_empty() {
+            self.turns.push_back(account);
+        }
+        pieces.push_back(piece);
+    }
+
+    fn pop(&mut self) -> Option<Piece> {
+        let account = self.turns.pop_front()?;
+        let pieces = self.of.get_mut(&account)?;
+        let piece = pieces.pop_front()?;
+        if pieces.is_empty() {
+            self.of.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        self.signatures -= piece.work.len();
+        Some(piece)
+    }
+}
+
+impl Piece {
+    fn sign(&self) -> Result<Vec<BlindSignature>, SigningError> {
+        let sign = |(key, request): &Assignment| key.blind_sign(request);
+        self.work.iter().map(sign).collect()
+    }
+}
+
+impl Job {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody waits for it any more.
+    fn is_given_up(&self) -> bool {
+        let progress = self.progress();
+        progress.answer.as_ref().is_none_or(Answer::is_closed)
+    }
+
+    fn add(&self, first: usize, signed: Result<Vec<BlindSignature>, SigningError>) {
+        let mut progress = self.progress();
+        let outcome = match signed {
+            Ok(signed) => {
+                progress.missing -= signed.len();
+                let places = progress.signatures.iter_mut().skip(first);
+                for (place, signature) in places.zip(signed) {
+                    *place = signature;
+                }
+                if progress.missing > 0 {
+                    return;
+                }
+                Ok(Issued {
+                    signatures: std::mem::take(&mut progress.signatures),
+                    repeated: self.repeated,
+                })
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Some(answer) = progress.answer.take() {
+            // Whoever has gone meanwhile asks again, at no charge.
+            let _ = answer.send(outcome);
+        }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
-
     use super::*;
     use crate::token_keys::TokenKeys;
+
+    const GREEDY: AccountOfDay = AccountOfDay([1; 32]);
+    const MODEST: AccountOfDay = AccountOfDay([2; 32]);
 
     fn work(count: u16) -> (tempfile::TempDir, Vec<Assignment>) {
         let directory = tempfile::tempdir().unwrap();
@@ -139,53 +301,124 @@ mod tests {
         (directory, work)
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn each_signature_stands_where_its_request_stood() {
+    type Waiting = oneshot::Receiver<Result<Issued, IssuanceError>>;
+
+    fn ask(signers: &Signers, account: AccountOfDay, work: &[Assignment]) -> Waiting {
+        let (answer, waiting) = oneshot::channel();
+        signers.shared().sign(account, work.to_vec(), false, answer);
+        waiting
+    }
+
+    #[test]
+    fn each_signature_stands_where_its_request_stood() {
         let (_directory, work) = work(11);
-        let signed = Signers::new()
-            .sign(AccountOfDay([1; 32]), work.clone())
-            .await
+        let signers = Signers::start().unwrap();
+        let issued = ask(&signers, GREEDY, &work)
+            .blocking_recv()
+            .unwrap()
             .unwrap();
-        for ((key, request), signature) in work.iter().zip(signed) {
+        assert_eq!(issued.signatures.len(), 11);
+        for ((key, request), signature) in work.iter().zip(issued.signatures) {
             assert_eq!(key.blind_sign(request).unwrap(), signature);
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn many_batches_of_one_account_do_not_hold_up_another_account() {
+    #[test]
+    fn many_batches_of_one_account_do_not_hold_up_another_account() {
         let (_directory, work) = work(200);
-        let signers = Arc::new(Signers::with_cores(1));
-        let greedy_done = Arc::new(AtomicBool::new(false));
-        let mut greedy = JoinSet::new();
-        for _ in 0..5 {
-            let (signers, work) = (Arc::clone(&signers), work.clone());
-            let done = Arc::clone(&greedy_done);
-            greedy.spawn(async move {
-                signers.sign(AccountOfDay([1; 32]), work).await.unwrap();
-                done.store(true, Ordering::SeqCst);
-            });
+        let signers = Signers::with_cores(1).unwrap();
+        let mut greedy: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
+        let modest = ask(&signers, MODEST, &work[..1]);
+        assert!(modest.blocking_recv().unwrap().is_ok());
+        assert!(greedy.iter_mut().all(|batch| batch.try_recv().is_err()));
+        for batch in greedy {
+            assert!(batch.blocking_recv().unwrap().is_ok());
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let modest = work[..1].to_vec();
-        signers.sign(AccountOfDay([2; 32]), modest).await.unwrap();
-        assert!(!greedy_done.load(Ordering::SeqCst));
-        greedy.join_all().await;
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn who_goes_away_leaves_no_work_behind() {
-        let (_directory, work) = work(2000);
-        let signers = Arc::new(Signers::with_cores(1));
-        let waiting = {
-            let (signers, work) = (Arc::clone(&signers), work.clone());
-            tokio::spawn(async move { signers.sign(AccountOfDay([1; 32]), work).await.map(|_| ()) })
+    #[test]
+    fn accounts_take_turns_and_each_ones_requests_keep_their_order() {
+        let (_directory, work) = work(1);
+        let piece = |first| {
+            let (answer, _) = oneshot::channel();
+            let progress = Progress {
+                signatures: Vec::new(),
+                missing: 1,
+                answer: Some(answer),
+            };
+            Piece {
+                job: Arc::new(Job {
+                    repeated: false,
+                    progress: Mutex::new(progress),
+                }),
+                first,
+                work: work.clone(),
+            }
         };
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        waiting.abort();
-        assert!(waiting.await.unwrap_err().is_cancelled());
-        // 2000 signatures take most of a second; a few do not.
-        let next = signers.sign(AccountOfDay([2; 32]), work[..1].to_vec());
-        let next = tokio::time::timeout(Duration::from_millis(300), next);
-        assert!(next.await.unwrap().is_ok());
+        let mut queue = Queue::default();
+        for (account, first) in [
+            (GREEDY, 1),
+            (GREEDY, 2),
+            (GREEDY, 3),
+            (MODEST, 10),
+            (MODEST, 11),
+        ] {
+            queue.push(account, piece(first));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop())
+            .map(|it| it.first)
+            .collect();
+        assert_eq!(order, [1, 10, 2, 11, 3]);
+        assert!(queue.of.is_empty() && queue.turns.is_empty());
+        assert_eq!(queue.signatures, 0);
+    }
+
+    #[test]
+    fn who_goes_away_leaves_no_work_behind() {
+        let (_directory, work) = work(2000);
+        let signers = Signers::with_cores(1).unwrap();
+        drop(ask(&signers, GREEDY, &work));
+        assert!(
+            ask(&signers, GREEDY, &work[..1])
+                .blocking_recv()
+                .unwrap()
+                .is_ok()
+        );
+        assert_eq!(signers.shared.queue().signatures, 0);
+        // Most of its work was never begun: what is signed is counted down.
+        let (answer, waiting) = oneshot::channel();
+        signers.shared().sign(GREEDY, work.clone(), false, answer);
+        let job = Arc::clone(&signers.shared.queue().of[&GREEDY][0].job);
+        drop(waiting);
+        assert!(
+            ask(&signers, MODEST, &work[..1])
+                .blocking_recv()
+                .unwrap()
+                .is_ok()
+        );
+        assert!(job.progress().missing > 1900);
+    }
+
+    #[test]
+    fn signers_that_end_finish_what_somebody_waits_for() {
+        let (_directory, work) = work(20);
+        let signers = Signers::start().unwrap();
+        let waiting: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
+        drop(signers);
+        for mut waiting in waiting {
+            assert_eq!(waiting.try_recv().unwrap().unwrap().signatures.len(), 20);
+        }
+    }
+
+    #[test]
+    fn others_are_given_time_only_while_the_cores_are_busy() {
+        let (_directory, work) = work(400);
+        let signers = Signers::with_cores(1).unwrap();
+        // Returns at once: a test that hangs here has failed.
+        signers.shared().wait_until_low(Duration::from_secs(3600));
+        let waiting = ask(&signers, GREEDY, &work);
+        signers.shared().wait_until_low(Duration::from_secs(3600));
+        assert!(signers.shared.queue().signatures < signers.shared.enough());
+        assert!(waiting.blocking_recv().unwrap().is_ok());
     }
 }

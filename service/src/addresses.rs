@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::clock::SharedClock;
 
-/// Counters in each table: 64 Ki, which are 768 KiB of memory.
+/// Counters in each table: 64 Ki, which are a MiB of memory.
 const COUNTERS: usize = 1 << 16;
 const TABLES: usize = 2;
 const MICROS: u64 = 1_000_000;
@@ -29,6 +29,8 @@ pub struct AddressLimitSettings {
     /// As many may come at once; at least one.
     pub burst: u32,
     pub max_connections: u32,
+    /// Requests that are being answered, on all of its connections.
+    pub max_requests: u32,
 }
 
 /// The limits of one listener.
@@ -36,6 +38,7 @@ pub struct AddressLimits {
     clock: SharedClock,
     requests: Option<Rate>,
     max_connections: Option<NonZeroU32>,
+    max_requests: Option<NonZeroU32>,
     tables: [Table; TABLES],
 }
 
@@ -52,11 +55,26 @@ struct Table {
     /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the allowed rate.
     due: Box<[AtomicU64]>,
     connections: Box<[AtomicU32]>,
+    requests: Box<[AtomicU32]>,
 }
 
 /// The counters of an address: all that is known of it beyond the accepting of its connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Counters([usize; TABLES]);
+
+/// A request of some address that is being answered, until dropped.
+pub(crate) struct Running {
+    limits: Arc<AddressLimits>,
+    counters: Counters,
+}
+
+/// Why an address may not do more now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooMany {
+    /// For the metrics.
+    pub(crate) limit: &'static str,
+    pub(crate) retry_after_s: u64,
+}
 
 /// An open connection of some address, until dropped.
 pub(crate) struct Admitted {
@@ -76,15 +94,19 @@ impl AddressLimits {
             }
         });
         let max_connections = NonZeroU32::new(settings.max_connections);
-        (requests.is_some() || max_connections.is_some()).then(|| {
+        let max_requests = NonZeroU32::new(settings.max_requests);
+        let is_limited = requests.is_some() || max_connections.is_some() || max_requests.is_some();
+        is_limited.then(|| {
             Arc::new(Self {
                 clock,
                 requests,
                 max_connections,
+                max_requests,
                 tables: std::array::from_fn(|_| Table {
                     hasher: RandomState::new(),
                     due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
                     connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
+                    requests: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
                 }),
             })
         })
@@ -121,8 +143,37 @@ impl Admitted {
     /// One more request.
     ///
     /// # Errors
-    /// It is one too many: the seconds to wait.
-    pub(crate) fn request(&self) -> Result<(), u64> {
+    /// It is one too many.
+    pub(crate) fn request(&self) -> Result<Running, TooMany> {
+        let running = self.begin()?;
+        self.take().map_err(|retry_after_s| TooMany {
+            limit: "requests",
+            retry_after_s,
+        })?;
+        Ok(running)
+    }
+
+    fn begin(&self) -> Result<Running, TooMany> {
+        let tables = self.limits.tables.iter().zip(self.counters.0);
+        let mut least = u32::MAX;
+        for (table, counter) in tables {
+            least = least.min(table.requests[counter].fetch_add(1, Ordering::Relaxed));
+        }
+        let running = Running {
+            limits: Arc::clone(&self.limits),
+            counters: self.counters,
+        };
+        match self.limits.max_requests {
+            // Dropping it counts back.
+            Some(most) if least >= most.get() => Err(TooMany {
+                limit: "requests_at_once",
+                retry_after_s: 1,
+            }),
+            _ => Ok(running),
+        }
+    }
+
+    fn take(&self) -> Result<(), u64> {
         let Some(rate) = self.limits.requests else {
             return Ok(());
         };
@@ -147,14 +198,28 @@ impl Rate {
     /// # Errors
     /// The µs until it can be taken.
     fn take(self, due: &AtomicU64, now: u64) -> Result<(), u64> {
+        let latest = now.saturating_add(self.ahead);
         let mut wait = 0;
-        let taken = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+        let _ = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
             // Further ahead than ever admitted: the clock was set back.
-            let due = due.clamp(now, now.saturating_add(self.ahead)) + self.interval;
-            wait = due.saturating_sub(now.saturating_add(self.ahead));
-            (wait == 0).then_some(due)
+            let from = due.clamp(now, latest);
+            let taken = from.saturating_add(self.interval);
+            wait = taken.saturating_sub(latest);
+            if wait == 0 {
+                Some(taken)
+            } else {
+                (from != due).then_some(from)
+            }
         });
-        taken.map(|_| ()).map_err(|_| wait)
+        if wait == 0 { Ok(()) } else { Err(wait) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
+            table.requests[counter].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -196,7 +261,7 @@ mod tests {
         limits(AddressLimitSettings {
             requests_per_second: 2,
             burst: 4,
-            max_connections: 0,
+            ..AddressLimitSettings::default()
         })
     }
 
@@ -209,12 +274,12 @@ mod tests {
         let (limits, clock) = two_a_second();
         let client = limits.connect(at("192.0.2.1")).unwrap();
         for _ in 0..4 {
-            assert_eq!(client.request(), Ok(()));
+            assert!(client.request().is_ok());
         }
-        assert_eq!(client.request(), Err(1));
+        assert_eq!(client.request().err().unwrap().retry_after_s, 1);
         clock.advance(500);
-        assert_eq!(client.request(), Ok(()));
-        assert_eq!(client.request(), Err(1));
+        assert!(client.request().is_ok());
+        assert_eq!(client.request().err().unwrap().retry_after_s, 1);
     }
 
     #[test]
@@ -224,7 +289,7 @@ mod tests {
         while greedy.request().is_ok() {}
         for last in 2..=255 {
             let other = limits.connect(at(&format!("192.0.2.{last}"))).unwrap();
-            assert_eq!(other.request(), Ok(()), "{last}");
+            assert!(other.request().is_ok(), "{last}");
         }
     }
 
@@ -265,14 +330,30 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_counted_until_they_are_answered_on_all_connections_together() {
+        let (limits, _) = limits(AddressLimitSettings {
+            max_requests: 2,
+            ..AddressLimitSettings::default()
+        });
+        let [one, two] = [(), ()].map(|()| limits.connect(at("192.0.2.1")).unwrap());
+        let first = one.request().unwrap();
+        let _second = two.request().unwrap();
+        assert_eq!(one.request().err().unwrap().limit, "requests_at_once");
+        let other = limits.connect(at("192.0.2.2")).unwrap();
+        assert!(other.request().is_ok());
+        drop(first);
+        assert!(two.request().is_ok());
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_locks_nobody_out() {
         let (limits, clock) = two_a_second();
         let client = limits.connect(at("192.0.2.1")).unwrap();
-        assert_eq!(client.request(), Ok(()));
+        assert!(client.request().is_ok());
         clock.set(1_600_000_000_000);
         assert!(client.request().is_err());
         clock.advance(500);
-        assert_eq!(client.request(), Ok(()));
+        assert!(client.request().is_ok());
     }
 
     #[test]

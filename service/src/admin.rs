@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};
 use axum::routing::{get, post};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -149,6 +149,13 @@ pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness, commands: C
                 format!("Content-Type must be {COMMAND_MEDIA_TYPE}\n"),
             );
         }
+        // A web page whose name was made to lead here (DNS rebinding) is of this origin.
+        if !headers.get(HOST).is_some_and(is_own_name) {
+            return (
+                StatusCode::MISDIRECTED_REQUEST,
+                "Host must be an address or localhost\n".to_owned(),
+            );
+        }
         commands.carry_out(&name, argument).await
     };
     let healthy = || async { "ok\n" };
@@ -173,6 +180,19 @@ pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness, commands: C
         .with_state(readiness)
 }
 
+/// An IP address or `localhost`, with or without a port.
+fn is_own_name(host: &HeaderValue) -> bool {
+    let Some(authority) = host
+        .to_str()
+        .ok()
+        .and_then(|host| host.parse::<http::uri::Authority>().ok())
+    else {
+        return false;
+    };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -182,9 +202,19 @@ mod tests {
     use super::*;
 
     async fn post_command(commands: Commands, name: &str, media_type: &str) -> StatusCode {
+        post_command_to("127.0.0.1:4211", commands, name, media_type).await
+    }
+
+    async fn post_command_to(
+        host: &str,
+        commands: Commands,
+        name: &str,
+        media_type: &str,
+    ) -> StatusCode {
         let handle = PrometheusBuilder::new().build_recorder().handle();
         let request = http::Request::post(format!("/commands/{name}"))
             .header(CONTENT_TYPE, media_type)
+            .header(HOST, host)
             .body(Body::from("argument\n"))
             .unwrap();
         let answer = router(handle, Readiness::default(), commands).oneshot(request);
@@ -215,6 +245,19 @@ mod tests {
             post("other", COMMAND_MEDIA_TYPE).await,
             StatusCode::NOT_FOUND
         );
+        for host in ["localhost", "[::1]:4211"] {
+            let answer = post_command_to(host, commands.clone(), "fail", COMMAND_MEDIA_TYPE);
+            assert_eq!(answer.await, StatusCode::BAD_REQUEST, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:4211",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            let answer = post_command_to(host, commands.clone(), "note", COMMAND_MEDIA_TYPE);
+            assert_eq!(answer.await, StatusCode::MISDIRECTED_REQUEST, "{host}");
+        }
         assert_eq!(*seen.read().unwrap(), ["argument"]);
     }
 }

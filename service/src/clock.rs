@@ -1,13 +1,19 @@
 //! Time comes from outside, so that expiry paths can be tested and processes simulated.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the current time comes from.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
     fn now_unix_ms(&self) -> u64;
+
+    /// Milliseconds since some moment, unmoved when the time is set: for ages that somebody would gain by
+    /// ending early.
+    fn monotonic_ms(&self) -> u64 {
+        self.now_unix_ms()
+    }
 }
 
 /// A clock as it is handed to every part of a process.
@@ -38,6 +44,15 @@ impl Clock for SystemClock {
             .map_or(0, |since| {
                 u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
             })
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place where the time of the machine is read"
+    )]
+    fn monotonic_ms(&self) -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,10 +1,11 @@
 //! One connection of a listener: TLS, the version of HTTP, and what a peer may not hold up.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,11 +24,11 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::addresses::Admitted;
-use crate::http::Limits;
+use crate::addresses::{Admitted, Running, TooMany};
+use crate::http::{Collecting, Limits};
 use crate::problem::Problem;
 use crate::shutdown::Shutdown;
-use crate::tls::ServerTls;
+use crate::tls::{IsCertified, ServerTls};
 
 /// How HTTP/2 begins (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,6 +45,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Common {
     pub(crate) router: Router,
     pub(crate) limits: Limits,
+    pub(crate) collecting: Collecting,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) shutdown: Shutdown,
 }
@@ -54,7 +56,11 @@ pub(crate) async fn serve(stream: TcpStream, common: Arc<Common>, admitted: Opti
     let stream = Patient::new(stream, patience);
     let Some(tls) = &common.tls else {
         if let Ok(Ok((stream, is_http2))) = timeout(patience, sniffed(stream)).await {
-            drive(stream, is_http2, common, admitted).await;
+            let peer = Peer {
+                admitted,
+                is_certified: IsCertified(false),
+            };
+            drive(stream, is_http2, common, peer).await;
         }
         return;
     };
@@ -67,8 +73,14 @@ pub(crate) async fn serve(stream: TcpStream, common: Arc<Common>, admitted: Opti
     };
     metrics::counter!("tls_handshakes_total", "outcome" => outcome).increment(1);
     if let Ok(Ok(stream)) = accepted {
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        drive(stream, is_http2, common, admitted).await;
+        let (_, session) = stream.get_ref();
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let peer = Peer {
+            admitted,
+            // They were verified in the handshake.
+            is_certified: IsCertified(session.peer_certificates().is_some()),
+        };
+        drive(stream, is_http2, common, peer).await;
     }
 }
 
@@ -93,20 +105,34 @@ async fn sniffed(
     Ok((prefixed, len == PREFACE.len() && first == *PREFACE))
 }
 
-async fn drive<S>(stream: S, is_http2: bool, common: Arc<Common>, admitted: Option<Admitted>)
+/// What is known of the other end.
+struct Peer {
+    admitted: Option<Admitted>,
+    is_certified: IsCertified,
+}
+
+async fn drive<S>(stream: S, is_http2: bool, common: Arc<Common>, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
     let service = {
         let (common, activity) = (Arc::clone(&common), Arc::clone(&activity));
-        let admitted = admitted.map(Arc::new);
+        let peer = Arc::new(peer);
         hyper::service::service_fn(move |request: Request<Incoming>| {
             let (common, busy) = (Arc::clone(&common), activity.begin());
-            let admitted = admitted.clone();
+            let peer = Arc::clone(&peer);
             async move {
-                let response = answer(request, &common, admitted.as_deref()).await;
-                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
+                let running = peer.admitted.as_ref().map(Admitted::request).transpose();
+                let (response, running) = match running {
+                    Ok(running) => (answer(request, &common, &peer).await, running),
+                    Err(too_many) => (refusal(&too_many), None),
+                };
+                Ok::<_, Infallible>(response.map(|body| Counted {
+                    body,
+                    busy,
+                    _running: running,
+                }))
             }
         })
     };
@@ -126,13 +152,19 @@ where
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
+        let is_idle = tokio::select! {
             _ = connection.as_mut() => return,
-            () = common.shutdown.requested() => {}
-            () = activity.ceased(idle) => {}
-        }
+            () = activity.stuck(idle) => return,
+            () = common.shutdown.requested() => false,
+            () = activity.ceased(idle) => true,
+        };
         connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = activity.stuck(idle) => {}
+            // Nothing runs: what is left is what the peer does not take.
+            () = sleep(idle), if is_idle => {}
+        }
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -149,24 +181,24 @@ where
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    common: &Common,
-    admitted: Option<&Admitted>,
-) -> Response {
-    if let Some(Err(seconds)) = admitted.map(Admitted::request) {
-        metrics::counter!("address_limit_refusals_total", "limit" => "requests").increment(1);
-        return Problem::plain(StatusCode::TOO_MANY_REQUESTS)
-            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
-            .into_response();
-    }
+fn refusal(too_many: &TooMany) -> Response {
+    metrics::counter!("address_limit_refusals_total", "limit" => too_many.limit).increment(1);
+    Problem::plain(StatusCode::TOO_MANY_REQUESTS)
+        .with_header(RETRY_AFTER, HeaderValue::from(too_many.retry_after_s))
+        .into_response()
+}
+
+async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Response {
     // HTTP/1.1 does not come here with more; HTTP/2 counts bytes only.
     if request.headers().len() > common.limits.max_headers {
         return Problem::plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response();
     }
     let mut request =
         request.map(|body| Body::new(Limited::new(body, common.limits.max_body_bytes)));
-    request.extensions_mut().insert(common.limits);
+    let extensions = request.extensions_mut();
+    extensions.insert(common.limits);
+    extensions.insert(common.collecting.clone());
+    extensions.insert(peer.is_certified);
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
 }
@@ -174,17 +206,50 @@ async fn answer(
 /// Whether anything goes on in a connection. HTTP/2 has no end of its own for idle ones.
 #[derive(Default)]
 struct Activity {
-    running: Arc<()>,
     begun: AtomicU64,
+    /// Requests whose answers have not been sent, each with the time of the last part that was handed out and
+    /// not asked to be followed by another one, in steps of [`Activity::stuck`].
+    running: Mutex<HashMap<u64, Option<u64>>>,
+    step: AtomicU64,
 }
 
 /// A request, until its answer has been sent.
-struct Busy(#[allow(dead_code, reason = "is counted")] Arc<()>);
+struct Busy {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.activity.running().remove(&self.number);
+    }
+}
 
 impl Activity {
-    fn begin(&self) -> Busy {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(&self.running))
+    fn begin(self: &Arc<Self>) -> Busy {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.running().insert(number, None);
+        Busy {
+            activity: Arc::clone(self),
+            number,
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Option<u64>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when some answer has had a part waiting to be taken for longer than `patience`. A peer of HTTP/2
+    /// can leave the window of one stream closed, which no write to the connection notices.
+    async fn stuck(&self, patience: Duration) {
+        loop {
+            sleep(patience).await;
+            let step = self.step.fetch_add(1, Ordering::Relaxed);
+            let waiting = |since: &Option<u64>| since.is_some_and(|since| since < step);
+            if self.running().values().any(waiting) {
+                return;
+            }
+        }
     }
 
     /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice that.
@@ -193,7 +258,7 @@ impl Activity {
         loop {
             sleep(idle).await;
             let begun = self.begun.load(Ordering::Relaxed);
-            let is_idle = Arc::strong_count(&self.running) == 1;
+            let is_idle = self.running().is_empty();
             if is_idle && (begun == 0 || seen == Some(begun)) {
                 return;
             }
@@ -205,7 +270,8 @@ impl Activity {
 /// A response body that keeps its connection from being idle.
 struct Counted {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
+    _running: Option<Running>,
 }
 
 impl HttpBody for Counted {
@@ -216,7 +282,12 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        let since = handed.then(|| self.busy.activity.step.load(Ordering::Relaxed));
+        let number = self.busy.number;
+        self.busy.activity.running().insert(number, since);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::addresses::AddressLimits;
@@ -28,6 +29,8 @@ use crate::tls::ServerTls;
 pub struct Limits {
     /// The longest request body.
     pub max_body_bytes: usize,
+    /// The most bytes of request bodies that are being collected at once.
+    pub max_collected_bytes: u32,
     /// How long a client may take to send a body.
     pub body_read_seconds: u64,
     /// How long a client may take for a TLS handshake, to send a request head, or to take a part of an answer;
@@ -48,6 +51,7 @@ impl Default for Limits {
         Self {
             // The largest size bucket of a padded request, 2 MiB, and its encapsulation.
             max_body_bytes: 2 * 1024 * 1024 + 4096,
+            max_collected_bytes: 512 * 1024 * 1024,
             body_read_seconds: 30,
             header_read_seconds: 30,
             max_header_bytes: 16 * 1024,
@@ -121,6 +125,7 @@ impl Server {
                 .layer(DefaultBodyLimit::disable())
                 .layer(axum::middleware::from_fn(observe)),
             limits: self.limits,
+            collecting: Collecting::new(self.limits.max_collected_bytes),
             tls: self.tls,
             shutdown: shutdown.clone(),
         });
@@ -180,8 +185,41 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().fallback(problem::not_found)
 }
 
+/// What a listener has of bodies that are not whole yet: a place for each of so many KiB.
+#[derive(Clone)]
+pub(crate) struct Collecting(Arc<Semaphore>);
+
+const KIB: usize = 1024;
+
+impl Collecting {
+    fn new(bytes: u32) -> Self {
+        Self(Arc::new(Semaphore::new(
+            usize::try_from(bytes).map_or(usize::MAX, |bytes| bytes.div_ceil(KIB)),
+        )))
+    }
+
+    /// Places for `len` bytes more than `held` has.
+    fn take(&self, held: &mut Option<OwnedSemaphorePermit>, len: usize) -> Result<(), Problem> {
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = len.div_ceil(KIB).saturating_sub(has);
+        let more = u32::try_from(missing)
+            .ok()
+            .and_then(|missing| Arc::clone(&self.0).try_acquire_many_owned(missing).ok())
+            .ok_or_else(|| {
+                metrics::counter!("http_bodies_refused_total").increment(1);
+                Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
+                    .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+            })?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
 /// A request body, whole, read within the limits of the listener. Rejections are problem documents:
-/// 413, 408, or 400 if the body breaks off.
+/// 413, 408, 503 if too much is being read already, or 400 if the body breaks off.
 #[derive(Debug)]
 pub struct RequestBody(pub Bytes);
 
@@ -194,6 +232,7 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
             .get::<Limits>()
             .copied()
             .unwrap_or_default();
+        let collecting = request.extensions().get::<Collecting>().cloned();
         let too_large = || Problem::plain(StatusCode::PAYLOAD_TOO_LARGE);
         let mut body = request.into_body();
         let declared = body.size_hint().lower();
@@ -202,6 +241,7 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
         }
         let read = async {
             let mut whole = BytesMut::new();
+            let mut places = None;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| {
                     if is_length_limit(&error) {
@@ -215,6 +255,9 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
                 };
                 if whole.len() + data.len() > limits.max_body_bytes {
                     return Err(too_large());
+                }
+                if let Some(collecting) = &collecting {
+                    collecting.take(&mut places, whole.len() + data.len())?;
                 }
                 whole.extend_from_slice(data);
             }

@@ -39,7 +39,8 @@ pub struct TlsSettings {
     pub certificate_file: PathBuf,
     /// Its private key, PEM, not accessible to others.
     pub key_file: PathBuf,
-    /// With it, only clients with a certificate from these authorities are let in.
+    /// With it, only clients with a certificate from these authorities are served. An OHTTP gateway shows its key
+    /// configurations to others too.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
     /// How often it is looked whether the files have changed; 0: by the admin command only.
@@ -48,7 +49,7 @@ pub struct TlsSettings {
 }
 
 /// How a process knows another operator's listener, and is known there.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTlsSettings {
     /// The authorities that are trusted, PEM; absent: those of the web.
@@ -59,12 +60,15 @@ pub struct ClientTlsSettings {
     pub certificate_file: Option<PathBuf>,
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-    #[serde(default = "default_reload_seconds")]
-    pub reload_seconds: u64,
+    /// Absent: every minute.
+    #[serde(default)]
+    pub reload_seconds: Option<u64>,
 }
 
+const DEFAULT_RELOAD_SECONDS: u64 = 60;
+
 fn default_reload_seconds() -> u64 {
-    60
+    DEFAULT_RELOAD_SECONDS
 }
 
 /// Why TLS could not be set up. For the operator only.
@@ -95,6 +99,20 @@ pub struct Reloading<T> {
     current: RwLock<Arc<T>>,
     seen: Mutex<Vec<Version>>,
 }
+
+/// Whom a listener with `client_ca_file` lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Nobody without a certificate.
+    Certified,
+    /// Everybody; requests say whether their peer [is certified](IsCertified).
+    Anybody,
+}
+
+/// In the extensions of every request: whether its peer has shown a certificate from the authorities of
+/// the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsCertified(pub bool);
 
 /// The certificate and trust of a listener.
 pub type ServerTls = Reloading<ServerConfig>;
@@ -202,12 +220,16 @@ pub fn keep_current(parts: Vec<Arc<dyn Reload>>, commands: &Commands, shutdown: 
         }
     }
     commands.offer(RELOAD_COMMAND, move |_| {
-        let outcome = parts.iter().try_for_each(|part| part.reload());
-        count(outcome.is_ok());
-        let outcome = outcome.map_err(|error| {
-            tracing::error!(error = %Chain(&error), "the TLS files cannot be used");
-            "the TLS files cannot be used; see the log"
-        });
+        // Each of them, whatever becomes of the others.
+        let mut outcome = Ok(());
+        for part in &parts {
+            let reloaded = part.reload();
+            count(reloaded.is_ok());
+            if let Err(error) = reloaded {
+                tracing::error!(error = %Chain(&error), "the TLS files cannot be used");
+                outcome = Err("TLS files cannot be used; see the log");
+            }
+        }
         async move { outcome }
     });
 }
@@ -243,12 +265,12 @@ impl ServerTls {
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn load(settings: &TlsSettings) -> Result<Arc<Self>, TlsError> {
+    pub fn load(settings: &TlsSettings, peers: Peers) -> Result<Arc<Self>, TlsError> {
         let mut files = vec![settings.certificate_file.clone(), settings.key_file.clone()];
         files.extend(settings.client_ca_file.clone());
         let every = settings.reload_seconds;
         let settings = settings.clone();
-        Self::new(files, every, move || server_config(&settings))
+        Self::new(files, every, move || server_config(&settings, peers))
     }
 
     /// For a process whose listener is all that it has TLS for: loads it and keeps it current.
@@ -257,9 +279,12 @@ impl ServerTls {
     /// As [`ServerTls::load`].
     pub fn of_listener(
         settings: Option<&TlsSettings>,
+        peers: Peers,
         process: &Process,
     ) -> Result<Option<Arc<Self>>, TlsError> {
-        let tls = settings.map(Self::load).transpose()?;
+        let tls = settings
+            .map(|settings| Self::load(settings, peers))
+            .transpose()?;
         if let Some(tls) = &tls {
             let part: Arc<dyn Reload> = tls.clone();
             keep_current(vec![part], &process.commands, &process.shutdown);
@@ -283,7 +308,7 @@ impl ClientTls {
         let every = if files.is_empty() {
             0
         } else {
-            settings.reload_seconds
+            settings.reload_seconds.unwrap_or(DEFAULT_RELOAD_SECONDS)
         };
         let settings = settings.clone();
         Self::new(files, every, move || client_config(&settings))
@@ -300,7 +325,7 @@ pub(crate) fn install_provider() {
     let _ = aws_lc_rs::default_provider().install_default();
 }
 
-fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+fn server_config(settings: &TlsSettings, peers: Peers) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Unusable)?;
@@ -308,9 +333,12 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
         None => builder.with_no_client_auth(),
         Some(file) => {
             let roots = Arc::new(authorities(file)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-                .build()
-                .map_err(|_| TlsError::Authorities)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = match peers {
+                Peers::Certified => verifier,
+                Peers::Anybody => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|_| TlsError::Authorities)?;
             builder.with_client_cert_verifier(verifier)
         }
     };

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -140,6 +140,7 @@ async fn an_address_with_too_many_requests_is_told_when_to_come_again() {
         requests_per_second: 1,
         burst: 2,
         max_connections: 0,
+        max_requests: 0,
     })
     .await;
     for _ in 0..2 {
@@ -231,4 +232,85 @@ async fn a_peer_that_takes_nothing_of_its_answer_is_let_go() {
         .expect("the connection ends")
         .unwrap();
     drop(stream);
+}
+
+/// HTTP/2 by hand (RFC 9113): a frame of some type on some stream.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&len[1..], &[kind, flags, 0, 0, 0, stream]].concat();
+    [&head, payload].concat()
+}
+
+#[tokio::test]
+async fn a_peer_that_opens_no_window_for_its_answer_is_let_go_however_busy_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_trigger, shutdown) = Shutdown::channel();
+    let limits = Limits {
+        header_read_seconds: 1,
+        ..Limits::default()
+    };
+    let router = service::http::router().route("/", get(|| async { vec![0; 1 << 20] }));
+    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // SETTINGS with an initial window of 0, then GET http://x/ in static and literal fields of RFC 7541.
+    let begin = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        frame(1, 5, 1, &[0x82, 0x86, 0x84, 0x01, 1, b'x']),
+    ]
+    .concat();
+    stream.write_all(&begin).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let ended = tokio::spawn(async move {
+        let mut taken = vec![0; 4096];
+        while reader.read(&mut taken).await.is_ok_and(|len| len > 0) {}
+    });
+    let busy = tokio::spawn(async move {
+        // Pings are answered, and settings acknowledged, all the time.
+        while writer.write_all(&frame(6, 0, 0, &[7; 8])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    busy.abort();
+    ended.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn no_more_is_collected_at_once_than_the_limit_says_and_places_come_back() {
+    let (address, _trigger) = serve(Limits {
+        max_collected_bytes: 64 * 1024,
+        body_read_seconds: 2,
+        ..Limits::default()
+    })
+    .await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 60001\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(&vec![b'x'; 60_000]).await.unwrap();
+    let many = "y".repeat(20_000);
+    let mut refused = String::new();
+    for _ in 0..100 {
+        refused = answer(address, &echo(&many)).await;
+        if refused.starts_with("HTTP/1.1 503") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
+    // A small one still has a place.
+    assert!(answer(address, &echo("small")).await.ends_with("small"));
+    drop(slow);
+    for _ in 0..100 {
+        if answer(address, &echo(&many))
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    panic!("the places do not come back");
 }

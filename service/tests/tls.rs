@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::routing::get;
 use certificates::{Authority, Files};
 use rustls::HandshakeKind;
@@ -17,7 +18,9 @@ use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use service::http::{Limits, Server};
 use service::start::Commands;
-use service::tls::{ClientTls, ClientTlsSettings, Reload, ServerTls, TlsError, TlsSettings};
+use service::tls::{
+    ClientTls, ClientTlsSettings, IsCertified, Peers, Reload, ServerTls, TlsError, TlsSettings,
+};
 use service::{Shutdown, ShutdownTrigger};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,11 +48,18 @@ fn settings(files: Files) -> TlsSettings {
 }
 
 async fn listener(with: impl FnOnce(&mut TlsSettings, &Authority, &TempDir)) -> Listener {
+    listener_for(Peers::Certified, with).await
+}
+
+async fn listener_for(
+    peers: Peers,
+    with: impl FnOnce(&mut TlsSettings, &Authority, &TempDir),
+) -> Listener {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let mut settings = settings(authority.issue(directory.path(), "server", "localhost"));
     with(&mut settings, &authority, &directory);
-    let tls = ServerTls::load(&settings).unwrap();
+    let tls = ServerTls::load(&settings, peers).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let (trigger, shutdown) = Shutdown::channel();
@@ -57,7 +67,7 @@ async fn listener(with: impl FnOnce(&mut TlsSettings, &Authority, &TempDir)) -> 
         header_read_seconds: 1,
         ..Limits::default()
     };
-    let router = service::http::router().route("/", get(|| async { "answer" }));
+    let router = service::http::router().route("/", get(answer));
     let server = Server::new(tcp, limits).with_tls(Some(tls.clone()));
     tokio::spawn(server.serve(router, shutdown.clone()));
     Listener {
@@ -80,7 +90,7 @@ impl Listener {
             ca_file: Some(self.authority.file(self.directory.path(), "ca.pem")),
             certificate_file,
             key_file,
-            reload_seconds: 0,
+            reload_seconds: Some(0),
         })
         .unwrap()
     }
@@ -97,6 +107,14 @@ impl Listener {
         let mut config = rustls::ClientConfig::clone(&self.client(certificate).current());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
+    }
+}
+
+async fn answer(Extension(IsCertified(is_certified)): Extension<IsCertified>) -> &'static str {
+    if is_certified {
+        "certified answer"
+    } else {
+        "answer"
     }
 }
 
@@ -227,13 +245,13 @@ fn wrong_files_are_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let good = || settings(authority.issue(directory.path(), "server", "localhost"));
-    let refusal = |settings: TlsSettings| ServerTls::load(&settings).unwrap_err();
+    let refusal = |settings: TlsSettings| ServerTls::load(&settings, Peers::Certified).unwrap_err();
     let exposed = good();
     fs::set_permissions(&exposed.key_file, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(refusal(exposed), TlsError::Exposed));
     let shared = good();
     fs::set_permissions(&shared.key_file, fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(ServerTls::load(&shared).is_ok());
+    assert!(ServerTls::load(&shared, Peers::Certified).is_ok());
     let empty = good();
     fs::write(&empty.certificate_file, "").unwrap();
     assert!(matches!(refusal(empty), TlsError::Certificate));
@@ -270,4 +288,34 @@ async fn whoever_speaks_no_tls_or_none_to_the_end_is_let_go() {
         let text = String::from_utf8_lossy(&answer);
         assert!(!text.contains("HTTP"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_listener_for_anybody_tells_those_with_a_certificate_from_others_and_takes_no_strangers_one()
+ {
+    let listener = listener_for(Peers::Anybody, |settings, authority, directory| {
+        settings.client_ca_file = Some(authority.file(directory.path(), "clients.pem"));
+    })
+    .await;
+    let issue = |authority: &Authority, name| {
+        authority.issue(listener.directory.path(), name, "relay.example")
+    };
+    let known = issue(&listener.authority, "known");
+    let mut certified = listener.connect(listener.http1(Some(known))).await.unwrap();
+    assert!(
+        certified
+            .ask()
+            .await
+            .unwrap()
+            .ends_with("\r\ncertified answer")
+    );
+    let mut anybody = listener.connect(listener.http1(None)).await.unwrap();
+    assert!(anybody.ask().await.unwrap().ends_with("\r\nanswer"));
+    let strange = issue(&Authority::new(), "strange");
+    let refused = match listener.connect(listener.http1(Some(strange))).await {
+        // In TLS 1.3 the refusal comes after the client's end of the handshake.
+        Ok(mut connection) => connection.ask().await.map(|answer| answer.is_empty()),
+        Err(error) => Err(error),
+    };
+    assert!(refused.unwrap_or(true));
 }

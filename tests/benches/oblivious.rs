@@ -75,9 +75,13 @@ fn free_address() -> SocketAddr {
 }
 
 async fn listening(address: SocketAddr) {
-    while tokio::net::TcpStream::connect(address).await.is_err() {
+    for _ in 0..500 {
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!("a program does not listen: what it said is above");
 }
 
 /// Copies until it is killed.
@@ -203,7 +207,7 @@ async fn measure() {
         directory.path(),
         &format!(
             "listen = '{gateway_at}'\ngateway_secret_file = '{path}/secret'\n\
-             [keys]\ndirectory = '{path}/keys'\n\
+             keys = {{ directory = '{path}/keys' }}\n\
              [[targets]]\nscheme = 'http'\nauthority = '{target}'\nmethods = ['POST']\n\
              path_prefix = '/v1/'\nforward_to = 'http://{target}'\n\
              [replay]\nrequire_date = false\n\

@@ -29,7 +29,7 @@ const RELAY_ROUTES: [&str; 2] = ["/", "/ohttp-keys"];
 const GATEWAY_ROUTES: [&str; 3] = ["/", "/ohttp-keys", "/.well-known/ohttp-gateway"];
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const RELAY_OUTCOMES: [&str; 16] = [
+const RELAY_OUTCOMES: [&str; 17] = [
     "encapsulated",
     "key_problem",
     "date_problem",
@@ -44,6 +44,7 @@ const RELAY_OUTCOMES: [&str; 16] = [
     "broken",
     "refused",
     "not_ohttp",
+    "busy",
     "too_large",
     "ending",
 ];

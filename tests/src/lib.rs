@@ -18,6 +18,7 @@ mod allowed;
 mod device;
 mod faults;
 mod load;
+pub mod month;
 mod node;
 mod raw;
 mod secrets;

@@ -150,7 +150,7 @@ async fn rotates(stack: &Stack, argument: &'static str) {
 async fn keys_that_change_under_a_load_with_faults_lose_nothing() {
     let _alone = alone().await;
     let calendar =
-        "[gateway.keys]\nrotation_seconds = 10\noverlap_seconds = 4\nmax_age_seconds = 3";
+        "[gateway.keys]\nrotation_seconds = 15\noverlap_seconds = 4\nmax_age_seconds = 3";
     let stretches = Stretches::open(calendar).await;
     let mut load = stretches.load().await;
     stretches.begin();

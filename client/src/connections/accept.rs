@@ -249,9 +249,7 @@ impl Client {
                 .call(Operation::ExternalCommitInfo, signer, &information)
                 .await
                 .map_err(expired)?;
-            let tokens = self
-                .take_tokens(directory.prices.of(Operation::ExternalJoin, 1))
-                .await?;
+            let tokens = self.take_tokens(directory.prices.of(Operation::ExternalJoin, 1))?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| {
                 let mut pending = build_join(db, profile, &request, &info, &leaf, now_ms)?;

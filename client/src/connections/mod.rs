@@ -321,6 +321,12 @@ impl Client {
 
     /// Looks the handle up and makes the connection group.
     async fn prepare_connection(&mut self, handle: &str) -> Result<Outgoing, Error> {
+        self.expect_tokens(&[
+            Operation::LookupHandle,
+            Operation::ReserveGroupId,
+            Operation::RequestConnection,
+        ])
+        .await?;
         let record = self.look_up(handle).await?;
         let group = self.new_group(GroupKind::Connection, None).await?;
         let seed = Secret::<32>::random()?;

@@ -383,6 +383,11 @@ impl Client {
                 return Ok(CommitOutcome::Accepted);
             }
             Err(Error::Refused(refusal)) => refusal,
+            // Its token was refused, and there is no other.
+            Err(error @ Error::Issuer(_)) => {
+                self.drop_pending_commit(id)?;
+                return Err(error);
+            }
             Err(error) => return Err(error),
         };
         match refusal.problem {

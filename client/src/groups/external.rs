@@ -257,9 +257,7 @@ impl Client {
                 )
                 .await?;
             let prices = self.directory().await?.prices;
-            let tokens = self
-                .take_tokens(prices.of(Operation::ExternalJoin, 1))
-                .await?;
+            let tokens = self.take_tokens(prices.of(Operation::ExternalJoin, 1))?;
             let now_ms = self.transport.time.now_unix_ms();
             self.transact(|db, profile| build(db, profile, entrance, &info, (now_ms, tokens)))?;
             if self.submit_entry(id).await? == CommitOutcome::Accepted {

@@ -63,9 +63,10 @@ impl Client {
         }
         Group::set_rejoin_attempts(&self.db, id, attempts.saturating_add(1))?;
         match self.rejoin(id).await {
-            Err(Error::Unreachable(reason)) => {
+            // Nothing was tried.
+            Err(error @ (Error::Unreachable(_) | Error::Issuer(_))) => {
                 Group::set_rejoin_attempts(&self.db, id, attempts)?;
-                Err(Error::Unreachable(reason))
+                Err(error)
             }
             Err(Error::Peer(_) | Error::Protocol(_)) => Ok(()),
             other => other,

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::directory::decode_base64url;
-use crate::error::{Error, IssuerError};
+use crate::error::{Error, IssuerError, NoAnswer};
 use crate::issuer::{problem_name, read};
 
 /// A report is worth some patience; keys and certificates are asked for again anyway.
@@ -111,7 +111,7 @@ impl ReportingIssuer {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2);
         }
-        Err(Error::Unreachable("the issuer cannot be reached"))
+        Err(NoAnswer::from("the issuer cannot be reached").into())
     }
 
     fn post(&self, path: &str, media_type: &str, body: Vec<u8>) -> reqwest::RequestBuilder {
@@ -124,7 +124,10 @@ impl ReportingIssuer {
 }
 
 async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
-    const AWAY: Error = Error::Unreachable("the issuer cannot be reached");
+    const AWAY: Error = Error::Unreachable(NoAnswer {
+        reason: "the issuer cannot be reached",
+        retry_after_s: None,
+    });
     let answer = request.send().await.map_err(|_| AWAY)?;
     let status = answer.status().as_u16();
     let body = read(answer).await.ok_or(AWAY)?;
@@ -134,7 +137,7 @@ async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error>
 fn answer(status: u16, body: Vec<u8>) -> Result<Vec<u8>, Error> {
     match status {
         200..=299 => Ok(body),
-        500..=599 => Err(Error::Unreachable("the issuer cannot answer")),
+        500..=599 => Err(NoAnswer::from("the issuer cannot answer").into()),
         _ => Err(IssuerError::Refused(problem_name(&body)).into()),
     }
 }

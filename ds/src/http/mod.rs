@@ -227,7 +227,7 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     let spent = request.spent();
     match call(request).await {
         Ok(response) => {
-            tokens::count_redeemed(spent.load(Ordering::Relaxed));
+            tokens::count_redeemed(spent.swap(0, Ordering::Relaxed));
             Ok(response.encode())
         }
         // The same request came twice at once, and the other was first: its transition says so, or what it

@@ -90,6 +90,8 @@ async fn charge_allowance<T>(
     }
     let paid = request.unrecorded_receipt(service, 1)?;
     service.store.settle(paid).await?;
+    // Now, since who waits for messages may be gone before the answer.
+    request.count_spent();
     service.queue_allowances.refill(bucket);
     Ok(())
 }

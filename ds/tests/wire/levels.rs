@@ -175,6 +175,7 @@ async fn a_service_that_is_busy_says_when_to_come_again_before_it_looks_at_anyth
     setup.load = LoadLimits {
         concurrent_requests: 0,
         requests_per_second: 0,
+        nodes: 1,
     };
     let service = Service::with(setup);
     let reply = service.post(Operation::SendMessage, b"anything").await;

@@ -6,12 +6,17 @@
 //! └───────────────────────────────────────── accepted ─────────────────────────────────────────────────────────┘
 //! ```
 
+use std::time::Duration;
+
 use crate::config::KeySettings;
 
 /// Mirrors keep a list for a minute or so, whatever its `max-age`.
 const LEAST_ACCEPTED: u64 = 10 * 60 * 1000;
 /// And clients look for a key that a mirror's list and ours have in common.
 const LEAST_OVERLAP: u64 = 2 * 60 * 1000;
+const LONGEST_INTERVAL: u64 = 30_000;
+/// Between nodes that share a directory.
+const CLOCK_SKEW: u64 = 5 * 60 * 1000;
 
 /// In milliseconds since 1970, or of duration.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,31 @@ impl Calendar {
             _ if now < published => Phase::Waiting { published },
             _ => Phase::Published { retired },
         }
+    }
+
+    /// How many generations there can be at once.
+    pub(super) fn generations(&self) -> usize {
+        let Some(rotation) = self.rotation else {
+            return 1;
+        };
+        let lives = self
+            .overlap
+            .saturating_add(self.max_age)
+            .saturating_add(self.max_age.max(LEAST_ACCEPTED));
+        // One more by hand.
+        usize::try_from(lives.div_ceil(rotation.max(1))).map_or(usize::MAX, |while_it_lives| {
+            while_it_lives.saturating_add(2)
+        })
+    }
+
+    /// How often a node has to look, to know of a generation before it is shown.
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_millis((self.max_age / 2).clamp(1_000, LONGEST_INTERVAL))
+    }
+
+    /// Whether a generation was made by a clock that was far ahead of `now`.
+    pub(super) fn is_of_another_clock(&self, published: u64, now: u64) -> bool {
+        published > self.publication_of_new(now).saturating_add(CLOCK_SKEW)
     }
 
     /// From when a generation that is made now is shown: when no cache holds a list without it any more.

@@ -27,7 +27,7 @@ use calendar::{Calendar, Phase};
 use files::Generation;
 
 /// A key id has one byte, and none is used again while an older key with it may be in a cache.
-const MAX_GENERATIONS: usize = 16;
+const MAX_GENERATIONS: usize = 64;
 
 pub(crate) struct KeyRing {
     directory: PathBuf,
@@ -43,6 +43,8 @@ pub(crate) struct KeyRing {
 struct RingKey {
     key: Key,
     published_unix_ms: u64,
+    /// The same, but always for the oldest generation: whatever clocks say, there is something to show.
+    shown_from_unix_ms: u64,
     /// When the generation after it is published, if there is one.
     next_unix_ms: Option<u64>,
     replay: Arc<ReplayCache>,
@@ -61,6 +63,8 @@ pub enum RotationError {
     UnderWay,
     #[error("too many generations of keys are still accepted")]
     TooMany,
+    #[error("the keys are replaced, but a file of old ones cannot be deleted")]
+    NotRemoved,
     #[error("the key files cannot be written or read")]
     Files(#[source] GatewayError),
 }
@@ -70,6 +74,9 @@ impl RotationError {
         match self {
             Self::UnderWay => "a rotation is already under way: see `keys`",
             Self::TooMany => "too many generations of keys are still accepted: see `keys`",
+            Self::NotRemoved => {
+                "the keys are replaced, but a file of old ones cannot be deleted: delete it now, or they come back"
+            }
             Self::Files(_) => "the key files cannot be written or read; the keys are as before",
         }
     }
@@ -99,14 +106,17 @@ impl KeyRing {
             .max_age_seconds
             .saturating_mul(2)
             .saturating_add(settings.overlap_seconds);
-        if settings.rotation_seconds > 0 && settings.rotation_seconds < lives {
+        let calendar = Calendar::new(settings);
+        if settings.rotation_seconds > 0
+            && (settings.rotation_seconds < lives || calendar.generations() > MAX_GENERATIONS)
+        {
             return Err(GatewayError::Rotation);
         }
         files::prepare(&settings.directory)?;
         let ring = Self {
             directory: settings.directory.clone(),
             kems: distinct.into_iter().copied().collect(),
-            calendar: Calendar::new(settings),
+            calendar,
             replay: replay.clone(),
             keys: RwLock::default(),
             changing: Mutex::default(),
@@ -115,18 +125,16 @@ impl KeyRing {
         Ok(ring)
     }
 
+    /// How often [`KeyRing::advance`] is to be called: twice at least before anybody is shown a new generation.
+    pub(crate) fn interval(&self) -> Duration {
+        self.calendar.interval()
+    }
+
     /// Reads the files again, makes the generation that is due, and drops those whose time is over.
     pub(crate) fn advance(&self, now_unix_ms: u64) -> Result<(), GatewayError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut generations = self.read()?;
-        let due = match generations.last() {
-            None => Some(now_unix_ms),
-            Some(newest) => self.calendar.due(newest.published_unix_ms, now_unix_ms),
-        };
-        if let Some(published) = due {
-            generations.push(self.create(&generations, published)?);
-            tracing::info!("a new generation of keys is made");
-        }
+        let generations = self.read()?;
+        // First, so that there is room for the next one.
         let times = times(&generations);
         let mut kept = Vec::new();
         for (index, generation) in generations.into_iter().enumerate() {
@@ -138,6 +146,26 @@ impl KeyRing {
             } else {
                 kept.push(generation);
             }
+        }
+        let due = match kept.last() {
+            None => Some(now_unix_ms),
+            Some(newest) => {
+                if self
+                    .calendar
+                    .is_of_another_clock(newest.published_unix_ms, now_unix_ms)
+                {
+                    tracing::error!(
+                        "the newest keys are of a time far ahead and will not be followed by others: \
+                         is the clock right? `rotate now` replaces them"
+                    );
+                    metrics::counter!("ohttp_gateway_key_failures_total").increment(1);
+                }
+                self.calendar.due(newest.published_unix_ms, now_unix_ms)
+            }
+        };
+        if let Some(published) = due {
+            kept.push(self.create(&kept, published)?);
+            tracing::info!("a new generation of keys is made");
         }
         self.install(&kept)
     }
@@ -164,18 +192,21 @@ impl KeyRing {
     }
 
     /// After a key became known to somebody: shows a new generation at once and drops all others.
-    /// Clients that have one of those in a cache fetch again.
+    /// Clients that have one of those in a cache fetch again, and relays do for them.
     ///
     /// # Errors
-    /// [`RotationError`]; the keys are as before.
+    /// [`RotationError`]; the keys are as before, but for [`RotationError::NotRemoved`].
     pub(crate) fn replace(&self, now_unix_ms: u64) -> Result<String, RotationError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.read()?;
         let new = self.create_id_after(&old, now_unix_ms)?;
-        for generation in &old {
-            files::remove(&self.directory, generation)?;
-        }
+        // What cannot be deleted is not accepted any more either, until somebody reads the files again.
+        let removed: Result<Vec<_>, _> = old
+            .iter()
+            .map(|generation| files::remove(&self.directory, generation))
+            .collect();
         self.install(&[new])?;
+        removed.map_err(|_| RotationError::NotRemoved)?;
         tracing::warn!("all keys are replaced, as commanded");
         Ok(self.describe(now_unix_ms))
     }
@@ -222,12 +253,9 @@ impl KeyRing {
         }
     }
 
-    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds.
-    pub(crate) fn decapsulate(
-        &self,
-        encapsulated: &[u8],
-        now_unix_ms: u64,
-    ) -> Result<Opened, Refusal> {
+    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds; `now_ms` is
+    /// of a clock that nobody sets.
+    pub(crate) fn decapsulate(&self, encapsulated: &[u8], now_ms: u64) -> Result<Opened, Refusal> {
         let id = match encapsulated.first() {
             Some(id) if encapsulated.len() >= HEADER_LEN => id,
             _ => return Err(Refusal::Truncated),
@@ -238,7 +266,7 @@ impl KeyRing {
         let enc = entry.key.enc(encapsulated)?;
         entry
             .replay
-            .remember(enc, now_unix_ms)
+            .remember(enc, now_ms)
             .map_err(|_| Refusal::Replayed)?;
         Ok(opened)
     }
@@ -248,7 +276,7 @@ impl KeyRing {
     pub(crate) fn decapsulate_chunked(
         &self,
         encapsulated: &[u8],
-        now_unix_ms: u64,
+        now_ms: u64,
     ) -> Result<(Vec<u8>, chunked::ResponseEncoder), Refusal> {
         let keys = self.keys();
         let accepted = Accepted(&keys);
@@ -259,7 +287,7 @@ impl KeyRing {
         let entry = accepted.entry(opened.key_id).ok_or(Refusal::Key)?;
         entry
             .replay
-            .remember(&opened.encapsulated_key, now_unix_ms)
+            .remember(&opened.encapsulated_key, now_ms)
             .map_err(|_| Refusal::Replayed)?;
         Ok((request, opened.response))
     }
@@ -270,7 +298,7 @@ impl KeyRing {
 
     fn phase(&self, entry: &RingKey, now_unix_ms: u64) -> Phase {
         self.calendar
-            .phase(entry.published_unix_ms, entry.next_unix_ms, now_unix_ms)
+            .phase(entry.shown_from_unix_ms, entry.next_unix_ms, now_unix_ms)
     }
 
     /// A directory that was emptied under a running gateway is a mistake, not a rotation.
@@ -331,6 +359,11 @@ impl KeyRing {
                     .find(|entry| entry.key.config() == key.config());
                 keys.push(Arc::new(RingKey {
                     published_unix_ms: generation.published_unix_ms,
+                    shown_from_unix_ms: if index == 0 {
+                        0
+                    } else {
+                        generation.published_unix_ms
+                    },
                     next_unix_ms: times.get(index + 1).copied(),
                     replay: before.map_or_else(
                         || Arc::new(ReplayCache::new(&self.replay)),

@@ -57,6 +57,9 @@ fn keys_change_on_schedule_and_every_client_with_a_cached_list_is_served() {
     let mut now = NOW;
     while now < shown + 4 * DAY {
         ring.advance(now).unwrap();
+        if now < shown {
+            assert_eq!(ids(&ring, now), [1, 2]);
+        }
         let published = ring.published(now);
         assert!(published.max_age_seconds <= HOUR / 1000);
         // Whatever is in a list now is accepted for as long as the list may be cached, and a while longer.
@@ -67,7 +70,6 @@ fn keys_change_on_schedule_and_every_client_with_a_cached_list_is_served() {
         }
         now += HOUR / 2;
     }
-    assert_eq!(ids(&ring, shown - 1), [1, 2]);
     assert_eq!(ids(&ring, now), [3, 4]);
     for config in first {
         let refused = ring.decapsulate(&encapsulated(&config), now);
@@ -257,4 +259,45 @@ fn settings_that_would_break_a_promise_are_refused() {
     assert!(load(&|settings| settings.kems.push(Kem::XWing)).is_err());
     assert!(load(&|settings| settings.rotation_seconds = 2 * DAY / 1000).is_err());
     assert!(load(&|settings| settings.rotation_seconds = 0).is_ok());
+}
+
+#[test]
+fn there_is_always_something_to_show_whatever_the_clocks_of_nodes_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = ring(directory.path());
+    // The other node's clock is behind.
+    let other = KeyRing::load(
+        &settings(directory.path()),
+        &ReplaySettings::default(),
+        NOW - 5_000,
+    )
+    .unwrap();
+    assert_eq!(configs(&other, NOW - 5_000), configs(&first, NOW));
+    first.replace(NOW + 1_000).unwrap();
+    other.advance(NOW - 4_000).unwrap();
+    assert_eq!(configs(&other, NOW - 4_000), configs(&first, NOW + 1_000));
+    // One that was years ahead when the keys were made.
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    KeyRing::load(&settings, &ReplaySettings::default(), NOW + 3_000 * DAY).unwrap();
+    let right = KeyRing::load(&settings, &ReplaySettings::default(), NOW).unwrap();
+    assert_eq!(ids(&right, NOW), [1, 2]);
+}
+
+#[test]
+fn a_schedule_that_needs_more_generations_than_there_may_be_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let often = |rotation_seconds| KeySettings {
+        rotation_seconds,
+        overlap_seconds: 0,
+        max_age_seconds: 10,
+        ..settings(directory.path())
+    };
+    let load = |rotation| KeyRing::load(&often(rotation), &ReplaySettings::default(), NOW);
+    assert!(matches!(load(10), Err(GatewayError::Rotation)));
+    let ring = load(60).unwrap();
+    for step in 1..100 {
+        ring.advance(NOW + step * 15_000).unwrap();
+    }
+    assert!(ring.describe(NOW + 1_500_000).lines().count() <= 2 * MAX_GENERATIONS);
 }

@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use service::SharedClock;
 use tokio::sync::Mutex;
 
-use super::claims::{self, ClaimsError};
+use super::claims::{self, Claimed, ClaimsError};
 use super::jwk::VerificationKey;
 use super::jwks::JwksSource;
+use super::verified::{TokenDigest, VerifiedTokens};
 use super::{AccountSettingsError, AttestationError, Attester};
 use crate::accounts::Account;
 use crate::config::AccountSettings;
@@ -29,11 +30,12 @@ pub struct JwtAttester {
     keys: RwLock<Arc<Keys>>,
 }
 
-/// The keys at one time, and what they were read from.
+/// The keys at one time, what they were read from, and what has been verified with them.
 #[derive(Default)]
 struct Keys {
     keys: Vec<Arc<VerificationKey>>,
     document: Option<Vec<u8>>,
+    verified: VerifiedTokens,
 }
 
 struct Document {
@@ -69,7 +71,7 @@ impl JwtAttester {
             clock_skew: f64::from(settings.clock_skew_seconds),
             keys: RwLock::new(Arc::new(Keys {
                 keys: static_keys.clone(),
-                document: None,
+                ..Keys::default()
             })),
             static_keys,
             document: source.map(|source| Document {
@@ -105,6 +107,7 @@ impl JwtAttester {
                 let next = Keys {
                     keys,
                     document: Some(fetched),
+                    verified: VerifiedTokens::default(),
                 };
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
                 metrics::counter!("issuer_jwks_refreshes_total", "result" => "changed")
@@ -130,8 +133,11 @@ impl JwtAttester {
         if last.is_some_and(|last| now.abs_diff(last) < document.retry_ms) {
             return None;
         }
+        // Before, for a caller who goes away meanwhile; and by the time after it, which may be long: whoever
+        // waited for the same answer does not ask again.
         *last = Some(now);
         self.reload(document).await;
+        *last = Some(document.clock.now_unix_ms());
         let newer = self.keys();
         (!Arc::ptr_eq(&newer, seen)).then_some(newer)
     }
@@ -166,46 +172,63 @@ impl JwtAttester {
         Some(Err(AttestationError::Invalid))
     }
 
-    fn account_of(
+    fn account_of(&self, claimed: &Claimed, now_unix_s: u64) -> Result<Account, AttestationError> {
+        claimed.check_times(self.clock_skew, now_unix_s)?;
+        Account::new(claimed.name.clone(), claimed.plan.clone()).ok_or(AttestationError::Invalid)
+    }
+
+    /// The keys that have signed the token, with what it claims.
+    async fn verify(
         &self,
-        claims: &Map<String, Value>,
-        now_unix_s: u64,
-    ) -> Result<Account, AttestationError> {
-        let claimed = claims::read(claims, &self.plan_claim, self.clock_skew, now_unix_s);
-        let claimed = claimed.map_err(|error| match error {
-            ClaimsError::Invalid => AttestationError::Invalid,
-            ClaimsError::Expired => AttestationError::Expired,
-        })?;
-        Account::new(claimed.name, claimed.plan).ok_or(AttestationError::Invalid)
+        keys: Arc<Keys>,
+        token: &str,
+    ) -> Result<(Arc<Keys>, Claimed), AttestationError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| AttestationError::Invalid)?;
+        // RFC 7515 §4.1.11: whoever does not understand a critical extension must refuse.
+        if header.crit.is_some() {
+            return Err(AttestationError::Invalid);
+        }
+        // A key without an id may have signed anything, but a token that names a key we don't know is one of that key.
+        let names_unknown_key = header
+            .kid
+            .as_deref()
+            .is_some_and(|kid| !keys.keys.iter().any(|key| key.has_id(kid)));
+        let (keys, claims) = match self.signed_claims(&keys, &header, token) {
+            Some(Ok(claims)) => (keys, claims),
+            Some(Err(error)) if !names_unknown_key => return Err(error),
+            _ => match self.newer_keys(&keys).await {
+                Some(newer) => {
+                    let claims = self.signed_claims(&newer, &header, token);
+                    (newer, claims.ok_or(AttestationError::Invalid)??)
+                }
+                None if self.keys().keys.is_empty() => return Err(AttestationError::Unavailable),
+                None => return Err(AttestationError::Invalid),
+            },
+        };
+        Ok((keys, claims::read(&claims, &self.plan_claim)?))
+    }
+}
+
+impl From<ClaimsError> for AttestationError {
+    fn from(error: ClaimsError) -> Self {
+        match error {
+            ClaimsError::Invalid => Self::Invalid,
+            ClaimsError::Expired => Self::Expired,
+        }
     }
 }
 
 #[async_trait]
 impl Attester for JwtAttester {
     async fn attest(&self, token: &str, now_unix_s: u64) -> Result<Account, AttestationError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| AttestationError::Invalid)?;
-        // RFC 7515 §4.1.11: whoever does not understand a critical extension must refuse.
-        if header.crit.is_some() {
-            return Err(AttestationError::Invalid);
+        let (keys, digest) = (self.keys(), TokenDigest::of(token));
+        if let Some(claimed) = keys.verified.find(digest) {
+            return self.account_of(&claimed, now_unix_s);
         }
-        let keys = self.keys();
-        // A key without an id may have signed anything, but a token that names a key we don't know is one of that key.
-        let names_unknown_key = header
-            .kid
-            .as_deref()
-            .is_some_and(|kid| !keys.keys.iter().any(|key| key.has_id(kid)));
-        let claims = match self.signed_claims(&keys, &header, token) {
-            Some(Ok(claims)) => claims,
-            Some(Err(error)) if !names_unknown_key => return Err(error),
-            _ => match self.newer_keys(&keys).await {
-                Some(newer) => self
-                    .signed_claims(&newer, &header, token)
-                    .ok_or(AttestationError::Invalid)??,
-                None if self.keys().keys.is_empty() => return Err(AttestationError::Unavailable),
-                None => return Err(AttestationError::Invalid),
-            },
-        };
-        self.account_of(&claims, now_unix_s)
+        let (keys, claimed) = self.verify(keys, token).await?;
+        let account = self.account_of(&claimed, now_unix_s)?;
+        keys.verified.keep(digest, Arc::new(claimed));
+        Ok(account)
     }
 
     fn refresh_every(&self) -> Option<Duration> {

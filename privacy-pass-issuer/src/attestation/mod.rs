@@ -6,6 +6,7 @@ mod development;
 mod jwk;
 mod jwks;
 mod jwt;
+mod verified;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::Wire as _;
 use protocol::reporting::{
@@ -21,7 +21,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::reason;
 use super::{Reporting, ReportingError};
+use crate::attestation::bearer_token;
+use crate::issuance::IssuanceError;
 use crate::store::reports::Filed;
+use crate::text::media_type;
 
 /// The routes, to be merged with those of issuance.
 pub fn router(reporting: Arc<Reporting>) -> Router {
@@ -75,7 +78,9 @@ async fn report(
     let filed = async {
         require_media_type(&headers, REPORT_MEDIA_TYPE)?;
         let account = reporting.authenticate(&headers).await?;
-        let token = account_token_digest(&headers);
+        // The one that has just been verified.
+        let token = bearer_token(&headers).map_err(IssuanceError::from)?;
+        let token = Sha256::digest(token).into();
         reporting.take(&account, &token, &body).await
     };
     let filed = filed.await;
@@ -90,22 +95,8 @@ async fn report(
     Ok((StatusCode::ACCEPTED, headers).into_response())
 }
 
-/// Of the bearer token (RFC 6750 §2.1), which has been verified already.
-fn account_token_digest(headers: &HeaderMap) -> [u8; 32] {
-    let token = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.split_once(' '))
-        .map(|(_, token)| token.trim_matches(' '))
-        .unwrap_or_default();
-    Sha256::digest(token).into()
-}
-
 fn require_media_type(headers: &HeaderMap, expected: &str) -> Result<(), ReportingError> {
-    let declared = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok()?.split(';').next())
-        .map(|essence| essence.trim().to_ascii_lowercase());
-    if declared.as_deref() == Some(expected) {
+    if media_type(headers).as_deref() == Some(expected) {
         Ok(())
     } else {
         Err(ReportingError::MediaType)

@@ -1,6 +1,7 @@
 //! The keys behind certificates: one file each, from which the signature key and the key of the account handles
 //! are derived.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,6 +22,8 @@ const SEED_LEN: usize = 32;
 const SECONDS_PER_DAY: u64 = 86_400;
 /// Clients fetch the keys once a day: a key is published so long before it signs.
 const PUBLISHED_AHEAD_S: u64 = 2 * SECONDS_PER_DAY;
+/// With fewer there would always be a next key, and another one after it.
+pub(crate) const LEAST_KEY_DAYS: u32 = 3;
 /// Certificates run to the end of a week.
 const WEEK: u32 = 7;
 
@@ -33,6 +36,8 @@ pub enum CertificateKeyError {
     File(#[from] SecretFileError),
     #[error("the key directory holds a certificate-….key whose name is no unix time")]
     FileName,
+    #[error("two certificate key files hold the same key, or two keys with the same id")]
+    Repeated,
     #[error("a certificate key cannot be made or used")]
     Generation,
 }
@@ -169,6 +174,7 @@ impl CertificateKeys {
             keys.push(Arc::new(CertificateKey::from_seed(&seed, not_before)?));
         }
         keys.sort_by_key(|key| key.not_before_unix_s);
+        require_distinct(&keys)?;
         let keys = Self {
             directory: directory.to_owned(),
             keys: RwLock::new(keys),
@@ -196,9 +202,13 @@ impl CertificateKeys {
         let seed = secret_file::load_or_create(&self.path(not_before_unix_s), SEED_LEN)?;
         let key = Arc::new(CertificateKey::from_seed(&seed, not_before_unix_s)?);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|other| other.id != key.id);
-        keys.push(key);
-        keys.sort_by_key(|key| key.not_before_unix_s);
+        let mut next = keys.clone();
+        // The same file once more is the same key.
+        next.retain(|other| other.not_before_unix_s != not_before_unix_s);
+        next.push(key);
+        next.sort_by_key(|key| key.not_before_unix_s);
+        require_distinct(&next)?;
+        *keys = next;
         Ok(())
     }
 
@@ -273,6 +283,18 @@ impl CertificateKeys {
     }
 }
 
+/// Each key is compared with every other one by its id, which is what a certificate names: of two keys with one id
+/// only the first would be found, and a copy of a key under another time would go on to sign after the first was
+/// dropped by its id.
+fn require_distinct(keys: &[Arc<CertificateKey>]) -> Result<(), CertificateKeyError> {
+    let ids: BTreeSet<_> = keys.iter().map(|key| key.id).collect();
+    if ids.len() == keys.len() {
+        Ok(())
+    } else {
+        Err(CertificateKeyError::Repeated)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -338,5 +360,24 @@ mod tests {
         assert_eq!(keys.published(), [second]);
         let keys = CertificateKeys::load_or_create(directory.path(), signs).unwrap();
         assert_eq!(keys.published(), [second]);
+    }
+
+    #[test]
+    fn a_key_that_lies_there_twice_is_refused_and_the_same_file_once_more_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = CertificateKeys::load_or_create(directory.path(), NOW).unwrap();
+        keys.add(NOW).unwrap();
+        assert_eq!(keys.published().len(), 1);
+        // A copy under the name of the key that is to be made next.
+        fs::copy(keys.path(NOW), keys.path(NOW + PUBLISHED_AHEAD_S)).unwrap();
+        assert!(matches!(
+            keys.rotate(NOW),
+            Err(CertificateKeyError::Repeated)
+        ));
+        assert_eq!(keys.published().len(), 1, "nothing has changed");
+        assert!(matches!(
+            CertificateKeys::load_or_create(directory.path(), NOW),
+            Err(CertificateKeyError::Repeated)
+        ));
     }
 }

@@ -4,6 +4,8 @@
 
 use std::thread;
 
+use proptest::prelude::*;
+
 use super::ChargeOutcome::{AlreadyIssued, Charged};
 use super::{
     AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, MemoryStore,
@@ -221,5 +223,69 @@ fn an_account_is_blocked_until_it_is_unblocked() {
         assert!(!store.is_blocked(other).unwrap());
         assert!(store.unblock(blocked).unwrap());
         assert!(!store.is_blocked(blocked).unwrap());
+    });
+}
+
+fn arbitrary_charges() -> impl Strategy<Value = Vec<Charge>> {
+    let one = (0_u8..3, 0_u32..3, 0_u8..8, 1_u32..5, 1_u32..12);
+    let one = one.prop_map(|(account, day, request, tokens, limit)| Charge {
+        account: AccountOfDay([account; 32]),
+        day: Day(TODAY.0 + day),
+        request: RequestDigest([16 * account + request; 32]),
+        tokens,
+        limit,
+    });
+    prop::collection::vec(one, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn charges_in_any_groups_come_to_what_they_come_to_one_at_a_time(
+        charges in arbitrary_charges(),
+        cuts in prop::collection::vec(1_usize..12, 60),
+    ) {
+        let alone = MemoryStore::default();
+        let expected: Vec<_> = charges.iter().map(|it| alone.charge(it).unwrap()).collect();
+        every_engine(|store| {
+            let (mut rest, mut outcomes) = (charges.as_slice(), Vec::new());
+            for cut in &cuts {
+                let (group, others) = rest.split_at((*cut).min(rest.len()));
+                outcomes.extend(store.charge_all(group).unwrap());
+                rest = others;
+            }
+            assert_eq!(outcomes, expected);
+        });
+    }
+}
+
+#[test]
+fn threads_with_groups_together_never_pass_the_limit() {
+    every_engine(|store| {
+        let charged: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8_u8)
+                .map(|thread| {
+                    scope.spawn(move || {
+                        let group: Vec<_> = (0..20)
+                            .map(|number| Charge {
+                                account: AccountOfDay([1; 32]),
+                                day: TODAY,
+                                request: RequestDigest([thread * 20 + number; 32]),
+                                tokens: 1,
+                                limit: 50,
+                            })
+                            .collect();
+                        let outcomes = store.charge_all(&group).unwrap();
+                        outcomes.iter().filter(|it| **it == Charged).count()
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(charged, 50);
     });
 }

@@ -24,6 +24,27 @@ impl Rows {
             .iter()
             .any(|day| self.requests.contains(&(*day, request)))
     }
+
+    fn charge(&mut self, charge: &Charge) -> ChargeOutcome {
+        let Charge {
+            account,
+            day,
+            request,
+            tokens,
+            limit,
+        } = *charge;
+        if self.is_charged(day, request) {
+            return ChargeOutcome::AlreadyIssued;
+        }
+        let count = self.counts.entry((day, account)).or_default();
+        let left = limit.saturating_sub(*count);
+        if left < tokens {
+            return ChargeOutcome::LimitReached { left };
+        }
+        *count += tokens;
+        self.requests.insert((day, request));
+        ChargeOutcome::Charged
+    }
 }
 
 impl MemoryStore {
@@ -33,26 +54,9 @@ impl MemoryStore {
 }
 
 impl IssuerStore for MemoryStore {
-    fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError> {
+    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError> {
         let mut rows = self.rows();
-        let Charge {
-            account,
-            day,
-            request,
-            tokens,
-            limit,
-        } = *charge;
-        if rows.is_charged(day, request) {
-            return Ok(ChargeOutcome::AlreadyIssued);
-        }
-        let count = rows.counts.entry((day, account)).or_default();
-        let left = limit.saturating_sub(*count);
-        if left < tokens {
-            return Ok(ChargeOutcome::LimitReached { left });
-        }
-        *count += tokens;
-        rows.requests.insert((day, request));
-        Ok(ChargeOutcome::Charged)
+        Ok(charges.iter().map(|charge| rows.charge(charge)).collect())
     }
 
     fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {

@@ -81,15 +81,33 @@ pub enum StoreError {
     Format,
 }
 
+impl StoreError {
+    /// The same failure, for each of those whom it concerns.
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            Self::Open(_) => Self::Engine("not open".to_owned()),
+            Self::Engine(kind) => Self::Engine(kind.clone()),
+            Self::Format => Self::Format,
+        }
+    }
+}
+
 /// The quota database. Every engine passes the same conformance suite.
 pub trait IssuerStore: Send + Sync + 'static {
-    /// Counts a request against its account's day, once: no account is ever charged twice for one
-    /// request, nor gets more than `limit` tokens on one day, however many threads ask.
+    /// Counts requests against their accounts' days, each once: no account is ever charged twice for one
+    /// request, nor gets more than `limit` tokens on one day, however many threads ask. What comes of each is
+    /// what would come of it if it were counted alone, one after the other in this order.
     ///
-    /// One transition, durable when it returns. After a crash either both the count and the request
-    /// are there or neither is; a repeated request then finds its record and costs nothing more.
+    /// One transition with one synced write, durable when it returns. After a crash either all that it counted is
+    /// there, or nothing of it; a repeated request then finds its record and costs nothing more.
     /// Requests of the day before are still known, so midnight does not charge a retry.
-    fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError>;
+    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError>;
+
+    /// [`IssuerStore::charge_all`] of one.
+    fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError> {
+        let outcomes = self.charge_all(std::slice::from_ref(charge))?;
+        outcomes.first().copied().ok_or(StoreError::Format)
+    }
 
     /// Whether a charge for this request on this day would find it counted already. For what is decided
     /// before the charge; the charge itself decides again.

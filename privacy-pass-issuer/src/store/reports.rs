@@ -67,6 +67,9 @@ pub enum Filed {
     Known,
 }
 
+/// Where a report stands in the queue.
+pub type Place = (Day, ReportId);
+
 /// A report in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredReport {
@@ -86,7 +89,8 @@ pub enum Decision {
     Uphold { until: Day },
     /// The report counts no more; nothing else changes.
     Dismiss,
-    /// The account gets tokens again; the report stays as it is.
+    /// The account gets tokens again. Its reports stay as they are, and count no more: none of them is a reason to
+    /// withhold again.
     Release,
 }
 
@@ -97,8 +101,8 @@ pub trait ReportStore: Send + Sync + 'static {
     /// as `automatic` says is withheld from then on.
     fn file(&self, report: &NewReport, automatic: Option<&Automatic>) -> Result<Filed, StoreError>;
 
-    /// All reports, oldest day first.
-    fn reports(&self) -> Result<Vec<StoredReport>, StoreError>;
+    /// The first `limit` reports behind `after`, in the order of day and id: oldest day first.
+    fn reports(&self, after: Option<Place>, limit: usize) -> Result<Vec<StoredReport>, StoreError>;
 
     /// Carries an operator's decision out; `false` if there is no such report.
     fn decide(&self, id: &ReportId, decision: Decision) -> Result<bool, StoreError>;

@@ -60,7 +60,7 @@ impl TestIssuer {
         let directory = keys
             .current()
             .directory(TOKEN_REQUEST_PATH, BATCH, NOON_UNIX_S);
-        let issuer = Arc::new(Issuer::new(IssuerParts {
+        let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&ACCOUNTS.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
             keys: Arc::new(keys),
@@ -69,7 +69,8 @@ impl TestIssuer {
             clock: clock.clone(),
             plans: plans(),
             max_batch_size: NonZeroUsize::new(BATCH).unwrap(),
-        }));
+        });
+        let issuer = Arc::new(issuer.unwrap());
         let router = router(Arc::clone(&issuer), TOKEN_REQUEST_PATH, 3600);
         Self {
             router,

@@ -68,7 +68,7 @@ impl World {
         let reports = Arc::new(MemoryReports::default());
         let keys = TokenKeys::load_or_create(directory.path(), 1).unwrap();
         let tokens = keys.current().directory(TOKEN_REQUEST_PATH, 1, NOON_UNIX_S);
-        let issuer = Arc::new(Issuer::new(IssuerParts {
+        let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&ACCOUNTS.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
             keys: Arc::new(keys),
@@ -83,7 +83,8 @@ impl World {
                 BTreeMap::new(),
             ),
             max_batch_size: NonZeroUsize::MIN,
-        }));
+        });
+        let issuer = Arc::new(issuer.unwrap());
         let reporting = Reporting::new(ReportingParts {
             issuer: Arc::clone(&issuer),
             keys: CertificateKeys::load_or_create(directory.path(), NOON_UNIX_S).unwrap(),
@@ -171,9 +172,9 @@ impl World {
 
     /// Sends a report that must be refused and change nothing.
     async fn refused(&self, user: &User, report: &AbuseReport) -> (u16, String) {
-        let before = self.reports.reports().unwrap();
+        let before = self.reports.reports(None, usize::MAX).unwrap();
         let refusal = problem(self.send(user, report).await).await;
-        assert_eq!(self.reports.reports().unwrap(), before);
+        assert_eq!(self.reports.reports(None, usize::MAX).unwrap(), before);
         refusal
     }
 
@@ -236,7 +237,7 @@ async fn an_upheld_report_withholds_the_next_tokens_of_its_account_and_of_no_oth
         "a report alone does nothing"
     );
 
-    let [filed] = <[_; 1]>::try_from(world.reports.reports().unwrap()).unwrap();
+    let [filed] = <[_; 1]>::try_from(world.reports.reports(None, usize::MAX).unwrap()).unwrap();
     assert_eq!(filed.status, Status::Open);
     let until = Day(world.today() + 30);
     world
@@ -286,14 +287,14 @@ async fn the_same_evidence_is_one_report_however_often_it_comes() {
             StatusCode::ACCEPTED
         );
     }
-    assert_eq!(world.reports.reports().unwrap().len(), 1);
-    let filed = world.reports.reports().unwrap();
+    assert_eq!(world.reports.reports(None, usize::MAX).unwrap().len(), 1);
+    let filed = world.reports.reports(None, usize::MAX).unwrap();
     world
         .reports
         .decide(&filed[0].id, Decision::Dismiss)
         .unwrap();
     world.send(&bob, &bob.report(&evidence)).await;
-    let filed = world.reports.reports().unwrap();
+    let filed = world.reports.reports(None, usize::MAX).unwrap();
     assert_eq!((filed.len(), filed[0].status), (1, Status::Dismissed));
 }
 
@@ -423,7 +424,7 @@ async fn any_changed_byte_of_a_report_is_refused() {
         let (status, _) = problem(response).await;
         assert!((400..500).contains(&status), "byte {at}: {status}");
     }
-    assert!(world.reports.reports().unwrap().is_empty());
+    assert!(world.reports.reports(None, usize::MAX).unwrap().is_empty());
     let longer = [&report[..], &[0]].concat();
     let response = world
         .post(&bob, REPORT_PATH, REPORT_MEDIA_TYPE, &longer)

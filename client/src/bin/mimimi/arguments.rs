@@ -83,6 +83,9 @@ pub(crate) enum Command {
     },
     /// The wallet of Privacy Pass tokens
     Tokens,
+    /// Fill the wallet now instead of at a time of its own. The token issuer sees when, and together with the
+    /// delivery service it could guess at what is done soon after
+    TopUp,
     #[command(flatten)]
     Account(AccountCommand),
     /// Make a client out of a backup, in a home directory that has none

@@ -198,6 +198,14 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             client.send_message(&group, &text).await?;
             Output::new(json!({ "group": group, "sent": true }), [])
         }
+        Command::TopUp => {
+            client.fill_wallet().await?;
+            let available = client.tokens()?;
+            Output::new(
+                json!({ "available": available }),
+                [format!("{available} tokens")],
+            )
+        }
         Command::Tokens => {
             let available = client.tokens()?;
             Output::new(

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use arguments::Arguments;
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use client::Error;
+use client::{Error, IssuerError};
 
 fn main() -> ExitCode {
     let json = std::env::args_os().any(|argument| argument == "--json");
@@ -56,6 +56,9 @@ fn describe(error: &Error) -> String {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
+    }
+    if matches!(error, Error::Issuer(IssuerError::WalletEmpty { .. })) {
+        text.push_str(", while a command runs; `mimimi top-up` fills it now");
     }
     text
 }

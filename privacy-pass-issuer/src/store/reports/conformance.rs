@@ -35,6 +35,10 @@ fn after(reporters: u32) -> Automatic {
     }
 }
 
+fn all(store: &dyn ReportStore) -> Vec<StoredReport> {
+    store.reports(None, usize::MAX).unwrap()
+}
+
 fn withheld(store: &dyn ReportStore, account: u8) -> Option<Day> {
     store.withheld_until(&AccountTag([account; 32])).unwrap()
 }
@@ -46,7 +50,7 @@ fn the_same_evidence_is_one_report_whatever_was_decided() {
         assert_eq!(store.file(&report(1, 1, 2), None).unwrap(), Filed::Known);
         assert!(store.decide(&ReportId([1; 16]), Decision::Dismiss).unwrap());
         assert_eq!(store.file(&report(1, 1, 1), None).unwrap(), Filed::Known);
-        let reports = store.reports().unwrap();
+        let reports = all(store);
         assert_eq!(reports.len(), 1);
         assert_eq!(reports[0].status, Status::Dismissed);
         assert_eq!(reports[0].sealed, vec![1; 40]);
@@ -105,6 +109,56 @@ fn distinct_reporters_withhold_without_an_operator_and_one_who_reports_often_doe
 }
 
 #[test]
+fn a_release_uncounts_the_reports_of_its_account_and_of_no_other() {
+    every_engine(|store| {
+        let automatic = after(2);
+        let file = |report: &NewReport| store.file(report, Some(&automatic)).unwrap();
+        assert_eq!(file(&report(1, 1, 1)), Filed::New);
+        assert_eq!(file(&report(2, 1, 2)), Filed::Withheld);
+        assert_eq!(file(&report(3, 2, 1)), Filed::New);
+        assert!(store.decide(&ReportId([1; 16]), Decision::Release).unwrap());
+        assert_eq!(withheld(store, 1), None);
+        let reports = all(store);
+        assert!(reports.iter().all(|it| it.status == Status::Open));
+        let reporters: Vec<_> = reports.iter().map(|it| it.reporters).collect();
+        assert_eq!(reporters, [0, 0, 1]);
+        // It takes as many reporters again, and those of before may be among them.
+        assert_eq!(file(&report(4, 1, 1)), Filed::New);
+        assert_eq!(withheld(store, 1), None);
+        assert_eq!(file(&report(5, 1, 3)), Filed::Withheld);
+        assert_eq!(file(&report(6, 2, 2)), Filed::Withheld);
+    });
+}
+
+#[test]
+fn the_queue_is_read_page_by_page_oldest_day_first() {
+    every_engine(|store| {
+        for id in 0..10 {
+            let of_day = NewReport {
+                day: Day(TODAY.0 - u32::from(id % 3)),
+                ..report(id, id % 2, id)
+            };
+            store.file(&of_day, None).unwrap();
+        }
+        let whole = all(store);
+        assert_eq!(whole.len(), 10);
+        assert!(whole.is_sorted_by_key(|it| (it.day, it.id)));
+        assert!(whole.iter().all(|it| it.reporters == 5));
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.reports(after, 4).unwrap();
+            let Some(last) = page.last() else {
+                break;
+            };
+            assert!(page.len() <= 4);
+            after = Some((last.day, last.id));
+            pages.extend(page);
+        }
+        assert_eq!(pages, whole);
+    });
+}
+
+#[test]
 fn reports_and_withholdings_end() {
     every_engine(|store| {
         store.file(&report(1, 1, 1), None).unwrap();
@@ -120,18 +174,13 @@ fn reports_and_withholdings_end() {
         store
             .forget_reports(Day(TODAY.0 + 1), Day(TODAY.0 + 5))
             .unwrap();
-        let left: Vec<_> = store
-            .reports()
-            .unwrap()
-            .into_iter()
-            .map(|it| it.id)
-            .collect();
+        let left: Vec<_> = all(store).into_iter().map(|it| it.id).collect();
         assert_eq!(left, [ReportId([2; 16])]);
         assert_eq!(withheld(store, 1), Some(until));
         store
             .forget_reports(Day(TODAY.0 + 2), Day(TODAY.0 + 6))
             .unwrap();
-        assert!(store.reports().unwrap().is_empty());
+        assert!(all(store).is_empty());
         assert_eq!(withheld(store, 1), None);
     });
 }
@@ -168,5 +217,5 @@ fn what_was_withheld_is_withheld_after_a_restart_and_when_days_are_dropped() {
     }
     let store = RocksStore::open(directory.path()).unwrap();
     assert_eq!(withheld(&store.reports(), 1), Some(until));
-    assert_eq!(store.reports().reports().unwrap().len(), 1);
+    assert_eq!(all(&store.reports()).len(), 1);
 }

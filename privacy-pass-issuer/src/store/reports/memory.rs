@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    AccountTag, Automatic, Decision, Filed, NewReport, ReportId, ReportStore, Status, StoredReport,
+    AccountTag, Automatic, Decision, Filed, NewReport, Place, ReportId, ReportStore, Status,
+    StoredReport,
 };
 use crate::store::{Day, StoreError};
 
@@ -55,11 +56,12 @@ impl ReportStore for MemoryReports {
         }
     }
 
-    fn reports(&self) -> Result<Vec<StoredReport>, StoreError> {
+    fn reports(&self, after: Option<Place>, limit: usize) -> Result<Vec<StoredReport>, StoreError> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reports: Vec<_> = rows
             .reports
             .values()
+            .filter(|(report, _)| after.is_none_or(|after| (report.day, report.id) > after))
             .map(|(report, status)| StoredReport {
                 id: report.id,
                 account: report.account,
@@ -70,6 +72,7 @@ impl ReportStore for MemoryReports {
             })
             .collect();
         reports.sort_by_key(|report| (report.day, report.id));
+        reports.truncate(limit);
         Ok(reports)
     }
 
@@ -87,6 +90,9 @@ impl ReportStore for MemoryReports {
             Decision::Dismiss => *status = Status::Dismissed,
             Decision::Release => {
                 rows.withheld.remove(&account);
+                for (report, _) in rows.reports.values_mut() {
+                    report.unasked &= report.account != account;
+                }
             }
         }
         Ok(true)

@@ -7,13 +7,14 @@
 //! | `03` ‖ account tag (32) | the last day of withholding (4) |
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 
 use super::{
-    AccountTag, Automatic, Decision, Filed, NewReport, ReportId, ReportStore, ReporterTag, Status,
-    StoredReport,
+    AccountTag, Automatic, Decision, Filed, NewReport, Place, ReportId, ReportStore, ReporterTag,
+    Status, StoredReport,
 };
 use crate::store::rocks::durably;
 use crate::store::{Day, StoreError};
@@ -87,24 +88,26 @@ impl RocksReports {
         row.map(|row| Row::decode(&row)).transpose()
     }
 
-    /// Every row whose key begins so: the rest of the key, and the value.
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyAndValue>, StoreError> {
-        let mut rows = Vec::new();
-        for row in self
+    /// Every row whose key begins so: the rest of the key, and the value, one after the other.
+    fn rows(&self, prefix: Vec<u8>) -> impl Iterator<Item = Result<KeyAndValue, StoreError>> {
+        let rows = self
             .db
-            .iterator(IteratorMode::From(prefix, Direction::Forward))
-        {
-            let (key, value) = row?;
-            let Some(rest) = key.strip_prefix(prefix) else {
-                break;
-            };
-            rows.push((rest.to_vec(), value.to_vec()));
-        }
-        Ok(rows)
+            .iterator(IteratorMode::From(&prefix, Direction::Forward));
+        rows.map_while(move |row| match row {
+            Ok((key, value)) => {
+                let rest = key.strip_prefix(&prefix[..])?;
+                Some(Ok((rest.to_vec(), value.to_vec())))
+            }
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+
+    fn scan(&self, prefix: Vec<u8>) -> Result<Vec<KeyAndValue>, StoreError> {
+        self.rows(prefix).collect()
     }
 
     fn of_account(&self, account: &AccountTag) -> Result<Vec<OfAccount>, StoreError> {
-        let rows = self.scan(&key(OF_ACCOUNT, &[&account.0]))?;
+        let rows = self.scan(key(OF_ACCOUNT, &[&account.0]))?;
         rows.into_iter()
             .map(|(id, value)| {
                 let (id, _) = take(&id)?;
@@ -132,6 +135,16 @@ impl RocksReports {
             .map_or(until, |day| day.max(until));
         batch.put(key(WITHHELD, &[&account.0]), until.0.to_be_bytes());
         Ok(())
+    }
+}
+
+impl OfAccount {
+    fn put_uncounted(&self, batch: &mut WriteBatch, account: &AccountTag) {
+        let day = self.day.0.to_be_bytes();
+        batch.put(
+            key(OF_ACCOUNT, &[&account.0, &self.id.0]),
+            [&day[..], &[0], &self.reporter.0].concat(),
+        );
     }
 }
 
@@ -180,25 +193,44 @@ impl ReportStore for RocksReports {
         Ok(filed)
     }
 
-    fn reports(&self) -> Result<Vec<StoredReport>, StoreError> {
-        let rows = self.scan(&key(REPORT, &[]))?;
-        let mut reports = rows
+    /// One pass over all reports that keeps `limit` of them: rows are not in the order of days, and there
+    /// are few enough.
+    fn reports(&self, after: Option<Place>, limit: usize) -> Result<Vec<StoredReport>, StoreError> {
+        let mut first = BTreeMap::new();
+        for row in self.rows(key(REPORT, &[])) {
+            let (id, value) = row?;
+            let (id, _) = take(&id)?;
+            let row = Row::decode(&value)?;
+            let place = (row.day, ReportId(id));
+            if after.is_some_and(|after| place <= after) {
+                continue;
+            }
+            first.insert(place, row);
+            if first.len() > limit {
+                first.pop_last();
+            }
+        }
+        let mut reporters = BTreeMap::new();
+        first
             .into_iter()
-            .map(|(id, value)| {
-                let (id, _) = take(&id)?;
-                let row = Row::decode(&value)?;
+            .map(|((day, id), row)| {
+                // Once for each account: its reports may be many.
+                let reporters = match reporters.entry(row.account) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => {
+                        *new.insert(count(&distinct(&self.of_account(&row.account)?, Day(0))))
+                    }
+                };
                 Ok(StoredReport {
-                    id: ReportId(id),
-                    reporters: count(&distinct(&self.of_account(&row.account)?, Day(0))),
+                    id,
                     account: row.account,
-                    day: row.day,
+                    day,
                     status: row.status,
+                    reporters,
                     sealed: row.sealed,
                 })
             })
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        reports.sort_by_key(|report| (report.day, report.id));
-        Ok(reports)
+            .collect()
     }
 
     fn decide(&self, id: &ReportId, decision: Decision) -> Result<bool, StoreError> {
@@ -216,15 +248,16 @@ impl ReportStore for RocksReports {
                 row.status = Status::Dismissed;
                 for report in self.of_account(&row.account)? {
                     if report.id == *id {
-                        let day = report.day.0.to_be_bytes();
-                        batch.put(
-                            key(OF_ACCOUNT, &[&row.account.0, &id.0]),
-                            [&day[..], &[0], &report.reporter.0].concat(),
-                        );
+                        report.put_uncounted(&mut batch, &row.account);
                     }
                 }
             }
-            Decision::Release => batch.delete(key(WITHHELD, &[&row.account.0])),
+            Decision::Release => {
+                batch.delete(key(WITHHELD, &[&row.account.0]));
+                for report in self.of_account(&row.account)? {
+                    report.put_uncounted(&mut batch, &row.account);
+                }
+            }
         }
         batch.put(key(REPORT, &[&id.0]), row.encode());
         self.db.write_opt(batch, &durably())?;
@@ -243,14 +276,14 @@ impl ReportStore for RocksReports {
     fn forget_reports(&self, reports: Day, today: Day) -> Result<(), StoreError> {
         let _alone = self.writing();
         let mut batch = WriteBatch::default();
-        for (id, value) in self.scan(&key(REPORT, &[]))? {
+        for (id, value) in self.scan(key(REPORT, &[]))? {
             let row = Row::decode(&value)?;
             if row.day < reports {
                 batch.delete(key(REPORT, &[&id]));
                 batch.delete(key(OF_ACCOUNT, &[&row.account.0, &id]));
             }
         }
-        for (account, until) in self.scan(&key(WITHHELD, &[]))? {
+        for (account, until) in self.scan(key(WITHHELD, &[]))? {
             let (until, _) = take(&until)?;
             if Day(u32::from_be_bytes(until)) < today {
                 batch.delete(key(WITHHELD, &[&account]));

@@ -1,0 +1,346 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::HeaderMap;
+use ohttp::hpke::{Aead, Kdf, Kem};
+
+use super::*;
+use crate::clock::SystemClock;
+
+fn problem(status: u16, document: serde_json::Value) -> Result<Vec<u8>, Attempt> {
+    judge(Answer {
+        status,
+        problem: true,
+        challenge: true,
+        retry_after_s: Some(7),
+        date_ms: None,
+        content: document.to_string().into_bytes(),
+    })
+}
+
+#[test]
+fn every_problem_of_the_service_comes_back_as_such() {
+    for kind in ProblemType::ALL {
+        let answer = problem(
+            kind.status(),
+            serde_json::json!({"type": kind.uri(), "epoch": 5}),
+        );
+        match answer {
+            Err(Attempt::Failed(Error::Refused(refusal))) => {
+                assert_eq!(refusal.problem, *kind);
+                assert_eq!(refusal.epoch, Some(5));
+                assert_eq!(refusal.retry_after_s, Some(7));
+                assert!(refusal.token_helps);
+            }
+            Err(Attempt::Again(_)) => assert!(matches!(
+                kind,
+                ProblemType::Unavailable | ProblemType::Internal | ProblemType::Conflict
+            )),
+            _ => panic!("{kind:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
+    let keys = serde_json::json!({"type": OHTTP_KEY_PROBLEM}).to_string();
+    assert!(matches!(
+        outer_refusal(400, keys.as_bytes(), None),
+        Attempt::NewKeys
+    ));
+    assert!(matches!(
+        outer_refusal(429, b"", Some(9)),
+        Attempt::Again(NoAnswer {
+            retry_after_s: Some(9),
+            ..
+        })
+    ));
+    assert!(matches!(
+        outer_refusal(404, b"{}", None),
+        Attempt::Failed(_)
+    ));
+    for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
+        let answer = outer_refusal(400, damaged.as_bytes(), None);
+        assert!(matches!(answer, Attempt::Again(_)), "{damaged}");
+    }
+    let unpadded = br#"{"type": "urn:mimi-ds:problem:ohttp-unpadded"}"#;
+    assert!(matches!(
+        outer_refusal(400, unpadded, None),
+        Attempt::Failed(_)
+    ));
+    assert!(matches!(
+        problem(400, serde_json::json!({"type": DATE_PROBLEM})),
+        Err(Attempt::Date(None))
+    ));
+    assert!(matches!(
+        problem(502, serde_json::json!({})),
+        Err(Attempt::Again(NoAnswer {
+            retry_after_s: Some(7),
+            ..
+        }))
+    ));
+}
+
+#[test]
+fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
+    use ohttp::hpke::{Aead, Kdf, Kem};
+    let suites = [ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+    for (kem, enc) in [(Kem::XWing, 1120), (Kem::X25519Sha256, 32)] {
+        let config = ohttp::KeyConfig::derive(1, kem, suites.to_vec(), &[1; 32]).unwrap();
+        let list = ohttp::KeyConfig::encode_list(&[config]).unwrap();
+        let config = key_config::usable(&list).unwrap().remove(0);
+        for len in [0, 400, 5_000, 70_000] {
+            let mut message = inner("POST", "https", "ds.example", "/v1/x", "date");
+            message.write_content(vec![7; len]);
+            let (sent, _) = encapsulate(&config, &message).unwrap();
+            let padded = sent.len() - 7 - enc - 16;
+            assert!(padded >= len && padded == bucket(padded), "{padded}");
+        }
+    }
+}
+
+#[test]
+fn only_loopback_addresses_ignore_the_proxy() {
+    assert!(is_loopback("http://127.0.0.1:4200/") && is_loopback("http://[::1]:1"));
+    assert!(is_loopback("http://localhost:1/x") && !is_loopback("https://relay.example"));
+}
+
+/// What the gateway behind a relay does with the next request.
+enum Reply {
+    /// An answer of the service or the gateway, encapsulated.
+    Inner(u16, Vec<(&'static str, String)>, &'static str),
+    /// An answer of the relay.
+    Outer(u16, &'static str),
+    /// A part of an encapsulated answer.
+    Torn,
+}
+
+/// What came in.
+struct Seen {
+    headers: HeaderMap,
+    encapsulated: Vec<u8>,
+    inner: Message,
+}
+
+/// Relay and gateway in one, that keep everything.
+struct Recorder {
+    server: ohttp::Server,
+    list: Mutex<Vec<u8>>,
+    key_fetches: Mutex<usize>,
+    replies: Mutex<VecDeque<Reply>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+const ANSWERED: fn() -> Reply = || Reply::Inner(200, Vec::new(), "answer");
+
+async fn recorder(replies: impl IntoIterator<Item = Reply>) -> (Arc<Recorder>, Transport) {
+    let suites = vec![ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+    let config = ohttp::KeyConfig::derive(7, Kem::XWing, suites, &[1; 32]).unwrap();
+    let list = ohttp::KeyConfig::encode_list(std::slice::from_ref(&config)).unwrap();
+    let recorder = Arc::new(Recorder {
+        server: ohttp::Server::new(config).unwrap(),
+        list: Mutex::new(list),
+        key_fetches: Mutex::default(),
+        replies: Mutex::new(replies.into_iter().collect()),
+        seen: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/", post(record))
+        .route("/ohttp-keys", get(keys))
+        .with_state(Arc::clone(&recorder));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let endpoints = Endpoints {
+        ohttp_keys: format!("{relay}/ohttp-keys"),
+        relay,
+        gateway: "http://127.0.0.1:9".into(),
+        ohttp_key_mirrors: Vec::new(),
+        ds: "https://ds.example".into(),
+        issuer: "http://127.0.0.1:9".into(),
+    };
+    let patience = Patience {
+        attempt: Duration::from_secs(5),
+        pauses: Duration::from_millis(500),
+    };
+    let time = ServiceTime::new(SystemClock::shared(), 0);
+    let transport = Transport::new(endpoints, None, time, patience).unwrap();
+    (recorder, transport)
+}
+
+async fn keys(State(recorder): State<Arc<Recorder>>) -> Response {
+    *recorder.key_fetches.lock().unwrap() += 1;
+    let list = recorder.list.lock().unwrap().clone();
+    ([("content-type", "application/ohttp-keys")], list).into_response()
+}
+
+async fn record(
+    State(recorder): State<Arc<Recorder>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (opened, sealer) = recorder.server.decapsulate(&body).unwrap();
+    let inner = Message::read_bhttp(&mut Cursor::new(&opened)).unwrap();
+    let answer = |status: u16, fields: &[(&str, String)], content: &[u8]| {
+        let mut message = Message::response(status.try_into().unwrap());
+        for (name, value) in fields {
+            message.put_header(*name, value.as_str());
+        }
+        message.write_content(content);
+        let mut encoded = Vec::new();
+        message
+            .write_bhttp(Mode::KnownLength, &mut encoded)
+            .unwrap();
+        encoded
+    };
+    let media_type = [("content-type", "message/ohttp-res")];
+    if inner.control().path() == Some(GATEWAY_KEYS_PATH.as_bytes()) {
+        let list = recorder.list.lock().unwrap().clone();
+        return (
+            media_type,
+            sealer.encapsulate(&answer(200, &[], &list)).unwrap(),
+        )
+            .into_response();
+    }
+    recorder.seen.lock().unwrap().push(Seen {
+        headers,
+        encapsulated: body.to_vec(),
+        inner,
+    });
+    let reply = recorder.replies.lock().unwrap().pop_front();
+    match reply.unwrap() {
+        Reply::Inner(status, fields, content) => {
+            let answer = answer(status, &fields, content.as_bytes());
+            (media_type, sealer.encapsulate(&answer).unwrap()).into_response()
+        }
+        Reply::Outer(status, content) => {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            (status, content).into_response()
+        }
+        Reply::Torn => {
+            let mut sealed = sealer.encapsulate(&answer(200, &[], b"answer")).unwrap();
+            sealed.truncate(30);
+            (media_type, sealed).into_response()
+        }
+    }
+}
+
+impl Recorder {
+    fn inner_field(&self, attempt: usize, name: &str) -> Option<String> {
+        let seen = self.seen.lock().unwrap();
+        let value = seen.get(attempt)?.inner.header().get(name.as_bytes())?;
+        Some(String::from_utf8(value.to_vec()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn every_attempt_has_an_encapsulation_of_its_own_and_the_same_signed_request() {
+    let replies = [Reply::Outer(502, ""), Reply::Torn, ANSWERED()];
+    let (recorder, mut transport) = recorder(replies).await;
+    let tokens = [vec![9; 354]];
+    let sent = transport.post(Operation::SendMessage, b"signed", &tokens);
+    assert_eq!(sent.await.unwrap(), b"answer");
+    let seen = recorder.seen.lock().unwrap();
+    assert_eq!(seen.len(), 3);
+    // Key id, KEM, KDF and AEAD are the same for everybody; the encapsulated key never is.
+    let encs: std::collections::BTreeSet<_> = seen
+        .iter()
+        .map(|seen| seen.encapsulated.get(7..7 + 1120).unwrap())
+        .collect();
+    assert_eq!(encs.len(), 3);
+    for attempt in seen.iter() {
+        assert_eq!(attempt.inner.content(), b"signed");
+        assert_eq!(
+            attempt.inner.header().get(b"authorization"),
+            seen.first().unwrap().inner.header().get(b"authorization")
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_relay_is_told_nothing_but_a_length_and_a_media_type_and_the_gateway_waits_for_nothing()
+{
+    let (recorder, mut transport) = recorder([ANSWERED(), ANSWERED()]).await;
+    transport.fetch("/v1/directory").await.unwrap();
+    let tokens = [vec![9; 354]];
+    let sent = transport.post(Operation::FetchQueue, &[7; 2000], &tokens);
+    sent.await.unwrap();
+    for seen in recorder.seen.lock().unwrap().iter() {
+        let mut names: Vec<_> = seen.headers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "content-length", "content-type", "host"]);
+        assert_eq!(seen.headers.get("accept").unwrap(), "*/*");
+        // RFC 9458 §5.1: no 100-continue.
+        let inside = seen.inner.header();
+        for name in inside.iter().map(bhttp::Field::name) {
+            assert!([&b"date"[..], b"content-type", b"authorization"].contains(&name));
+        }
+    }
+}
+
+fn date_problem(told_ms: u64) -> Reply {
+    let fields = vec![
+        ("content-type", "application/problem+json".to_owned()),
+        ("date", http_date(told_ms)),
+    ];
+    Reply::Inner(
+        400,
+        fields,
+        r#"{"type":"https://iana.org/assignments/http-problem-types#date"}"#,
+    )
+}
+
+#[tokio::test]
+async fn the_gateways_date_is_used_for_one_more_attempt_and_for_nothing_else() {
+    let told = crate::clock::Clock::now_unix_ms(&SystemClock) + 3_600_000;
+    let (recorder, mut transport) = recorder([date_problem(told), ANSWERED(), ANSWERED()]).await;
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_eq!(recorder.inner_field(1, "date"), Some(http_date(told)));
+    // The relay says otherwise, so nothing of it is kept.
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_ne!(recorder.inner_field(2, "date"), Some(http_date(told)));
+    assert_eq!(transport.time.offset_ms(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_accepts_no_date_is_asked_twice_and_not_again() {
+    let told = crate::clock::Clock::now_unix_ms(&SystemClock);
+    let (recorder, mut transport) = recorder([date_problem(told), date_problem(told)]).await;
+    let asked = transport.fetch("/v1/directory").await;
+    assert!(matches!(asked, Err(Error::Protocol(_))));
+    assert_eq!(recorder.seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn after_a_key_problem_keys_are_fetched_again_and_the_request_goes_out_once_more() {
+    const UNKNOWN: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
+    let replies = [ANSWERED(), Reply::Outer(400, UNKNOWN), ANSWERED()];
+    let (recorder, mut transport) = recorder(replies).await;
+    transport.fetch("/v1/directory").await.unwrap();
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_eq!(*recorder.key_fetches.lock().unwrap(), 2);
+    // A gateway that never accepts them: bounded, and no sign of an attack.
+    let refusals: Vec<_> = (0..9).map(|_| Reply::Outer(400, UNKNOWN)).collect();
+    recorder.replies.lock().unwrap().extend(refusals);
+    let asked = transport.fetch("/v1/directory").await;
+    assert!(matches!(asked, Err(Error::Unreachable(_))), "{asked:?}");
+}
+
+#[tokio::test]
+async fn of_key_configurations_that_break_off_none_is_used() {
+    let (recorder, mut transport) = recorder([]).await;
+    let whole = recorder.list.lock().unwrap().clone();
+    recorder
+        .list
+        .lock()
+        .unwrap()
+        .extend_from_slice(&whole[..100]);
+    let asked = transport.fetch("/v1/directory").await;
+    assert!(matches!(asked, Err(Error::Unreachable(_))), "{asked:?}");
+    assert!(recorder.seen.lock().unwrap().is_empty());
+}
