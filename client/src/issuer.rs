@@ -270,6 +270,16 @@ fn announced_times(announced: &Directory) -> Result<BTreeMap<Vec<u8>, Option<u64
         .collect()
 }
 
+/// The id of the key that tokens are asked of now, if the service says from when its keys are in use.
+pub(crate) fn key_in_use(announced: &Directory, now_ms: u64) -> Result<Option<Vec<u8>>, Error> {
+    Ok(announced_times(announced)?
+        .into_iter()
+        .filter_map(|(id, time)| Some((time?, id)))
+        .filter(|(time, _)| *time <= now_ms / 1000)
+        .max()
+        .map(|(_, id)| id))
+}
+
 /// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
 pub(crate) fn problem_name(body: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(body)

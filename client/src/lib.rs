@@ -43,6 +43,13 @@
 //! After [`Error::Unreachable`] it is not known whether the request had an effect. A commit that was
 //! under way is kept with its exact bytes and brought to its end by the next [`Client::sync`].
 //!
+//! # Tokens
+//!
+//! What costs something is paid with tokens of which there is a stock. It is filled by [`Client::sync`] when its time has
+//! come, never by anything that the user does: an action that finds too few fails with [`IssuerError::WalletEmpty`]. Keep
+//! a client running, or call [`Client::sync`] now and then, so that this does not happen; [`Client::fill_wallet`] is for
+//! users who cannot wait.
+//!
 //! # What is kept where
 //!
 //! `client.sqlite` in the home directory (mode 0600 in a directory of mode 0700) holds everything,

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, IssuerError};
-use crate::issuer::{Failure, Issuer, Refused, announced_keys, challenge};
+use crate::issuer::{Failure, Issuer, Refused, announced_keys, challenge, key_in_use};
 
 pub(crate) use batch::Batch;
 use schedule::{Due, Levels, Schedule};
@@ -34,6 +34,18 @@ pub(crate) fn available(db: &Connection) -> Result<usize, Error> {
             row.get(0)
         })?,
     )
+}
+
+/// Those that will be good for long: tokens of a key that has a successor soon expire, all at once.
+fn lasting(db: &Connection, directory: &Directory, now_ms: u64) -> Result<usize, Error> {
+    let Some(key) = key_in_use(directory, now_ms)? else {
+        return available(db);
+    };
+    Ok(db.query_row(
+        "SELECT count(*) FROM tokens WHERE in_use = 0 AND substr(token, ?, 32) = ?",
+        (KEY_ID_AT, key),
+        |row| row.get(0),
+    )?)
 }
 
 /// Keeps tokens, all of them or none, and no longer the batch that they are of.
@@ -182,7 +194,8 @@ impl Client {
     /// Fills a wallet that is new, or that a set-up which was cut off has left low.
     pub(crate) async fn set_up_wallet(&mut self) -> Result<(), Error> {
         let directory = self.fetch_directory().await?;
-        if Levels::of(&directory.prices, 0).is_low(available(&self.db)?) {
+        let now = self.transport.time.now_unix_ms();
+        if Levels::of(&directory.prices, 0).is_low(lasting(&self.db, &directory, now)?) {
             self.fill_wallet().await?;
         }
         Ok(())
@@ -204,7 +217,8 @@ impl Client {
             Err(Error::Unreachable(_)) => return Ok(()),
             directory => directory?,
         };
-        let low = Levels::of(&directory.prices, 0).is_low(available(&self.db)?);
+        let lasting = lasting(&self.db, &directory, now)?;
+        let low = Levels::of(&directory.prices, 0).is_low(lasting);
         if !low && !schedule.is_hastened() && Batch::kept(&self.db)?.is_none() {
             return Schedule::after(now)?.write(&self.db);
         }
@@ -222,26 +236,33 @@ impl Client {
     /// `more` tokens are wanted whatever there is.
     async fn fill(&mut self, more: bool) -> Result<(), Error> {
         let directory = self.fetch_directory().await?;
+        let now = self.transport.time.now_unix_ms();
         let issuer = Issuer::meet(
             self.transport.http().clone(),
             self.transport.issuer(),
             self.profile.account_token.as_str(),
             &directory,
-            self.transport.time.now_unix_ms(),
+            now,
         )
         .await?;
         let levels = Levels::of(&directory.prices, issuer.batch_size());
         let mut came = 0;
         if let Some(batch) = Batch::kept(&self.db)? {
             if issuer.takes(&batch) {
-                came = self.collect(&issuer, batch).await?.unwrap_or(0);
+                match self.collect(&issuer, batch).await? {
+                    Ok(tokens) => came = tokens,
+                    // It stays: another request would be refused likewise.
+                    Err(refused) if refused.is_of_the_account() => return Err(refused.into()),
+                    Err(_) => {}
+                }
             } else {
                 // Its key has expired, or the tokens would be for another challenge.
                 Batch::forget(&self.db)?;
             }
         }
         let least = usize::from(more && came == 0);
-        let batches = levels.batches(available(&self.db)?).max(least);
+        let lasting = lasting(&self.db, &directory, now)?;
+        let batches = levels.batches(lasting).max(least);
         for _ in 0..batches {
             match self.next_batch(&issuer, levels.batch).await {
                 Ok(tokens) => came = came.saturating_add(tokens),
@@ -353,6 +374,22 @@ pub(crate) mod tests {
             clock_window_ms: 1,
             max_request_bytes: 1,
         }
+    }
+
+    #[test]
+    fn tokens_that_expire_with_their_key_do_not_count_as_enough() {
+        let mut db = crate::database::in_memory().unwrap();
+        let token = |nonce: u8, key: &[u8]| {
+            let key: [u8; 32] = Sha256::digest(key).into();
+            [&[0, 2][..], &[nonce; 32], &[0; 32], &key, &[0; 256]].concat()
+        };
+        let tokens = [token(1, b"old"), token(2, b"old"), token(3, b"new")];
+        store(&mut db, &tokens).unwrap();
+        let mut directory = directory(&[b"old", b"new", b"future"]);
+        let lasting = |directory: &Directory| lasting(&db, directory, 10_000).unwrap();
+        assert_eq!(lasting(&directory), 3);
+        directory.issuer.token_keys_not_before_s = vec![1, 5, 90];
+        assert_eq!(lasting(&directory), 1);
     }
 
     #[test]

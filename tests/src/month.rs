@@ -13,7 +13,8 @@ pub const USERS: usize = 1_000;
 const SECOND: u64 = 1_000;
 /// Milliseconds.
 pub const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
+/// Milliseconds.
+pub const DAY: u64 = 24 * 60 * MINUTE;
 const BEGIN: u64 = 1_800_000_000_000;
 const END: u64 = BEGIN + 30 * DAY;
 /// Everybody has been set up by then, and begins to use what there is.
