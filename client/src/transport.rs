@@ -382,6 +382,8 @@ fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attemp
             reason: "relay or gateway cannot answer now",
             retry_after_s,
         }),
+        // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
+        (400, None | Some("about:blank")) => again("the request was damaged"),
         _ => Attempt::Failed(Error::Protocol("relay or gateway refused the request")),
     }
 }

@@ -174,7 +174,6 @@ impl Gateway {
         })))
     }
 
-    #[must_use]
     pub fn router(&self) -> Router {
         let gateway = || post(encapsulated_request).get(key_configs);
         service::http::router()

@@ -137,7 +137,7 @@ impl Connector {
             .connect(name, tcp.into_inner())
             .await
             .map_err(|_| ConnectError)?;
-        Ok(GatewayStream::Tls(TokioIo::new(stream)))
+        Ok(GatewayStream::Tls(Box::new(TokioIo::new(stream))))
     }
 }
 
@@ -158,7 +158,7 @@ impl Service<Uri> for Connector {
 
 pub(crate) enum GatewayStream {
     Plain(TokioIo<TcpStream>),
-    Tls(TokioIo<TlsStream<TcpStream>>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Connection for GatewayStream {

@@ -206,8 +206,10 @@ fn check_line(line: &BTreeMap<String, Value>) {
     }
 }
 
-/// Name, labels and value of each series.
-fn series(metrics: &str) -> Vec<(String, Vec<(String, String)>, String)> {
+/// Name, labels and value.
+type Series = (String, Vec<(String, String)>, String);
+
+fn series(metrics: &str) -> Vec<Series> {
     metrics
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -296,7 +298,7 @@ async fn every_line_and_every_label_is_one_of_those_allowed_and_tells_no_two_cli
         }
         // Of the flood, the one line that all have in common.
         lines.dedup();
-        let mut series: Vec<(String, Vec<(String, String)>, String)> = series.clone();
+        let mut series: Vec<Series> = series.clone();
         series.retain(|(name, labels, _)| {
             !name.starts_with("http_request_duration")
                 && !labels.iter().any(|(_, value)| value == "/readyz")

@@ -64,6 +64,15 @@ fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
         outer_refusal(404, b"{}", None),
         Attempt::Failed(_)
     ));
+    for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
+        let answer = outer_refusal(400, damaged.as_bytes(), None);
+        assert!(matches!(answer, Attempt::Again(_)), "{damaged}");
+    }
+    let unpadded = br#"{"type": "urn:mimi-ds:problem:ohttp-unpadded"}"#;
+    assert!(matches!(
+        outer_refusal(400, unpadded, None),
+        Attempt::Failed(_)
+    ));
     assert!(matches!(
         problem(400, serde_json::json!({"type": DATE_PROBLEM})),
         Err(Attempt::Date(None))
