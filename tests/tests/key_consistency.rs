@@ -71,7 +71,8 @@ impl EvilRelay {
 }
 
 async fn keys(State(relay): State<Arc<EvilRelay>>) -> Response {
-    relay.config.clone().into_response()
+    let media_type = [("content-type", "application/ohttp-keys")];
+    (media_type, relay.config.clone()).into_response()
 }
 
 async fn forward(State(relay): State<Arc<EvilRelay>>, body: Bytes) -> Response {
