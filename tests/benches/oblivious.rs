@@ -30,6 +30,8 @@ const CONTENT: usize = 700;
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 6_000;
 const WARM_UP: usize = 500;
+/// For each program.
+const ONE_CORE: &str = "1";
 
 const OHTTP_REQ: &str = "message/ohttp-req";
 
@@ -58,6 +60,7 @@ impl Process {
         let path = directory.join(format!("{name}-{}.toml", free_address().port()));
         fs::write(&path, config).unwrap();
         let mut command = Command::new(program(name));
+        command.env("TOKIO_WORKER_THREADS", ONE_CORE);
         Self(command.arg("--config").arg(path).spawn().unwrap())
     }
 
@@ -65,6 +68,7 @@ impl Process {
     fn copier(listen: SocketAddr, to: SocketAddr) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env("COPY", format!("{listen} {to}"));
+        command.env("TOKIO_WORKER_THREADS", ONE_CORE);
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
 }
