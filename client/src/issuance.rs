@@ -1,6 +1,7 @@
 //! Tokens on their way: what the issuer sees of one, and what the service sees later (RFC 9578 §6).
 //!
-//! A token that was asked for can be kept: the issuer answers the same request alike and charges for it once, so
+//! A token that was asked for can be kept: the issuer answers the same request alike and charges for it once (as
+//! long as it remembers the request: that day and the next), so
 //! that whoever still has the request and what unblinds its answer has lost nothing.
 
 use blind_rsa_signatures::reexports::rand;

@@ -18,6 +18,10 @@ const TOKEN_TYPE: u16 = 0x0002;
 const ATTEMPTS: u32 = 5;
 /// More keys than a rotation needs could serve to sort users by the key that each is made to use.
 const MAX_KEYS: usize = 8;
+/// What the types of the issuer's own problems begin with.
+const PROBLEMS: &str = "urn:privacy-pass-issuer:problem:";
+/// How long is waited for an answer that nobody waits for.
+const ONCE: Duration = Duration::from_secs(10);
 /// No directory and no batch of answers is longer.
 const MAX_ANSWER: usize = 256 * 1024;
 
@@ -69,6 +73,8 @@ const BATCH: Form = Form {
 /// A refusal by the issuer.
 pub(crate) struct Refused {
     status: u16,
+    /// In the issuer's own words.
+    by_issuer: bool,
     name: String,
     /// For so many tokens it would not have refused.
     pub(crate) available: Option<usize>,
@@ -76,9 +82,10 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// It is not about what was asked for, but about who asked.
-    pub(crate) fn is_of_the_account(&self) -> bool {
-        matches!(self.status, 401 | 403)
+    /// The issuer itself says that what was asked for is refused, and not who asked; the same request would be
+    /// refused again. Anybody on the way can say something else.
+    pub(crate) fn is_of_the_request(&self) -> bool {
+        self.by_issuer && !matches!(self.status, 401 | 403)
     }
 }
 
@@ -124,9 +131,11 @@ impl Issuer {
         account_token: &str,
         announced: &Directory,
         now_ms: u64,
+        effort: Effort,
     ) -> Result<Self, Error> {
         let asked = Asked {
             http,
+            effort,
             account: Zeroizing::new(format!("Bearer {account_token}")),
         };
         let directory_url = format!("{url}/.well-known/private-token-issuer-directory");
@@ -181,8 +190,18 @@ impl Issuer {
     }
 }
 
+/// How hard the issuer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// As long as a user waits for it.
+    Whole,
+    /// Beside what a user waits for: it will be asked again.
+    Once,
+}
+
 struct Asked {
     http: reqwest::Client,
+    effort: Effort,
     account: Zeroizing<String>,
 }
 
@@ -193,8 +212,16 @@ impl Asked {
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
         let mut pause = Duration::from_millis(200);
-        for _ in 0..ATTEMPTS {
-            if let Ok(answer) = request().send().await {
+        let attempts = match self.effort {
+            Effort::Whole => ATTEMPTS,
+            Effort::Once => 1,
+        };
+        for attempt in 1..=attempts {
+            let request = match self.effort {
+                Effort::Whole => request(),
+                Effort::Once => request().timeout(ONCE),
+            };
+            if let Ok(answer) = request.send().await {
                 let status = answer.status().as_u16();
                 let declared = answer.headers().get(CONTENT_TYPE).cloned();
                 let retry_after_s = retry_after(&answer);
@@ -214,6 +241,8 @@ impl Asked {
                         let body = body.unwrap_or_default();
                         return Err(Failure::Refused(Refused {
                             status,
+                            by_issuer: problem_type(&body)
+                                .is_some_and(|kind| kind.starts_with(PROBLEMS)),
                             name: problem_name(&body),
                             available: (status == 429).then(|| available(&body)).flatten(),
                             retry_after_s,
@@ -221,7 +250,9 @@ impl Asked {
                     }
                 }
             }
-            tokio::time::sleep(pause).await;
+            if attempt < attempts {
+                tokio::time::sleep(pause).await;
+            }
             pause = pause.saturating_mul(2);
         }
         Err(Failure::Other(
@@ -280,14 +311,15 @@ pub(crate) fn key_in_use(announced: &Directory, now_ms: u64) -> Result<Option<Ve
         .map(|(_, id)| id))
 }
 
+fn problem_type(body: &[u8]) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(problem.get("type")?.as_str()?.to_owned())
+}
+
 /// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
 pub(crate) fn problem_name(body: &[u8]) -> String {
-    serde_json::from_slice::<serde_json::Value>(body)
-        .ok()
-        .and_then(|problem| {
-            let name = problem.get("type")?.as_str()?.rsplit(':').next()?;
-            Some(name.to_owned())
-        })
+    problem_type(body)
+        .and_then(|kind| Some(kind.rsplit(':').next()?.to_owned()))
         .filter(|name| name.len() < 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
         .unwrap_or_else(|| "no reason was given".to_owned())
 }

@@ -156,6 +156,8 @@ pub struct Client {
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,
     pub(crate) requests: RequestPolicy,
+    /// Why the wallet could not be filled when it was last tried in the background.
+    pub(crate) filling_failure: Option<IssuerError>,
     // Last, so that the lock is given up after the database is closed.
     home: Home,
 }
@@ -233,6 +235,7 @@ impl Client {
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,
+            filling_failure: None,
             home,
         };
         client.find_lost_state()?;

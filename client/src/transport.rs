@@ -170,8 +170,8 @@ impl Transport {
         let mut pause = Duration::from_millis(100);
         let mut keys_renewed = false;
         let mut told = None;
-        let mut mismatch = None;
         loop {
+            let mut mismatch = None;
             let date = http_date(told.unwrap_or_else(|| self.time.now_unix_ms()));
             let reason = match self.attempt(&message(&date)).await {
                 Ok(content) => return Ok(content),

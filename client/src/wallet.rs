@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, IssuerError};
-use crate::issuer::{Failure, Issuer, Refused, announced_keys, challenge, key_in_use};
+use crate::issuer::{Effort, Failure, Issuer, Refused, announced_keys, challenge, key_in_use};
 
 pub(crate) use batch::Batch;
 use schedule::{Due, Levels, Schedule};
@@ -87,8 +87,8 @@ pub(crate) fn discard(db: &Connection, tokens: &[Token]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets tokens whose request was cut off by the end of the process, except those that a kept
-/// request will present again.
+/// Forgets tokens whose request was cut off by the end of the process. A kept request, which will present its
+/// tokens again, has them with it.
 pub(crate) fn discard_doubtful(db: &Connection) -> Result<(), Error> {
     db.execute("DELETE FROM tokens WHERE in_use = 1", ())?;
     Ok(())
@@ -124,7 +124,7 @@ pub(crate) fn discard_expired(db: &Connection, directory: &Directory) -> Result<
     Ok(some)
 }
 
-/// Brings the next filling forward if hardly any token is left, or if there are too few for something.
+/// Brings the next filling forward if hardly any token is left.
 pub(crate) fn hasten(db: &Connection, now_ms: u64, reserve: usize) -> Result<(), Error> {
     if available(db)? >= reserve {
         return Ok(());
@@ -144,13 +144,18 @@ impl Client {
             return Ok(Vec::new());
         }
         let Some(tokens) = reserve(&mut self.db, count)? else {
-            return Err(self.wallet_empty(count)?);
+            return Err(self.wallet_empty()?);
         };
-        if let Some(directory) = self.stored_directory()? {
-            let now = self.transport.time.now_unix_ms();
-            hasten(&self.db, now, Levels::of(&directory.prices, 0).reserve)?;
-        }
+        self.hasten_filling()?;
         Ok(tokens)
+    }
+
+    fn hasten_filling(&self) -> Result<(), Error> {
+        let Some(directory) = self.stored_directory()? else {
+            return Ok(());
+        };
+        let now = self.transport.time.now_unix_ms();
+        hasten(&self.db, now, Levels::of(&directory.prices, 0).reserve)
     }
 
     /// Before the first of several requests that belong together: that what they cost is there.
@@ -161,15 +166,18 @@ impl Client {
             .map(|operation| prices.of(*operation, 1))
             .sum();
         if available(&self.db)? < count {
-            return Err(self.wallet_empty(count)?);
+            return Err(self.wallet_empty()?);
         }
         Ok(())
     }
 
-    /// So many tokens are not there: when they will be.
-    fn wallet_empty(&self, count: usize) -> Result<Error, Error> {
+    /// There are too few tokens: when there will be more, or why there are none. How many were wanted changes nothing.
+    fn wallet_empty(&self) -> Result<Error, Error> {
+        if let Some(failure) = &self.filling_failure {
+            return Ok(failure.clone().into());
+        }
+        self.hasten_filling()?;
         let now = self.transport.time.now_unix_ms();
-        hasten(&self.db, now, count)?;
         let next = Schedule::read(&self.db)?.next_ms;
         Ok(IssuerError::WalletEmpty {
             filled_in_s: next.saturating_sub(now).div_ceil(1000),
@@ -186,7 +194,8 @@ impl Client {
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
     pub async fn fill_wallet(&mut self) -> Result<(), Error> {
-        self.fill(true).await?;
+        self.fill(true, Effort::Whole).await?;
+        self.filling_failure = None;
         let now = self.transport.time.now_unix_ms();
         Schedule::after(now)?.write(&self.db)
     }
@@ -222,7 +231,13 @@ impl Client {
         if !low && !schedule.is_hastened() && Batch::kept(&self.db)?.is_none() {
             return Schedule::after(now)?.write(&self.db);
         }
-        match self.fill(schedule.is_hastened()).await {
+        let filled = self.fill(schedule.is_hastened(), Effort::Once).await;
+        // Told when somebody misses the tokens.
+        self.filling_failure = match &filled {
+            Err(Error::Issuer(failure)) => Some(failure.clone()),
+            _ => None,
+        };
+        match filled {
             Ok(()) => Schedule::after(now)?.write(&self.db),
             Err(Error::Issuer(IssuerError::Limited { retry_after_s, .. })) => {
                 schedule.after_failure(now, retry_after_s)?.write(&self.db)
@@ -234,7 +249,7 @@ impl Client {
 
     /// Brings a batch that was asked for before to its end, and fills the wallet up; with at least one batch if
     /// `more` tokens are wanted whatever there is.
-    async fn fill(&mut self, more: bool) -> Result<(), Error> {
+    async fn fill(&mut self, more: bool, effort: Effort) -> Result<(), Error> {
         let directory = self.fetch_directory().await?;
         let now = self.transport.time.now_unix_ms();
         let issuer = Issuer::meet(
@@ -243,6 +258,7 @@ impl Client {
             self.profile.account_token.as_str(),
             &directory,
             now,
+            effort,
         )
         .await?;
         let levels = Levels::of(&directory.prices, issuer.batch_size());
@@ -251,9 +267,9 @@ impl Client {
             if issuer.takes(&batch) {
                 match self.collect(&issuer, batch).await? {
                     Ok(tokens) => came = tokens,
+                    Err(refused) if refused.is_of_the_request() => {}
                     // It stays: another request would be refused likewise.
-                    Err(refused) if refused.is_of_the_account() => return Err(refused.into()),
-                    Err(_) => {}
+                    Err(refused) => return Err(refused.into()),
                 }
             } else {
                 // Its key has expired, or the tokens would be for another challenge.
@@ -267,7 +283,7 @@ impl Client {
             match self.next_batch(&issuer, levels.batch).await {
                 Ok(tokens) => came = came.saturating_add(tokens),
                 // The quota ends short of a full wallet, which does for now.
-                Err(_) if came > 0 => return Ok(()),
+                Err(Error::Issuer(IssuerError::Limited { .. })) if came > 0 => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -310,17 +326,12 @@ impl Client {
                 Ok(Ok(tokens.len()))
             }
             Err(Failure::Refused(refused)) => {
-                if !refused.is_of_the_account() {
+                if refused.is_of_the_request() {
                     Batch::forget(&self.db)?;
                 }
                 Ok(Err(refused))
             }
-            Err(Failure::Other(error)) => {
-                if matches!(error, Error::Issuer(_)) {
-                    Batch::forget(&self.db)?;
-                }
-                Err(error)
-            }
+            Err(Failure::Other(error)) => Err(error),
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum IssuanceError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Signing(#[from] SigningError),
+    #[error("the account repeats more requests at once than are answered")]
+    Busy,
     #[error("a worker thread ended early")]
     Worker,
 }

@@ -38,7 +38,9 @@ impl Kind {
             IssuanceError::Account(AttestationError::Missing) => Self::AccountTokenMissing,
             IssuanceError::Account(AttestationError::Invalid) => Self::AccountTokenInvalid,
             IssuanceError::Account(AttestationError::Expired) => Self::AccountTokenExpired,
-            IssuanceError::Account(AttestationError::Unavailable) => Self::Unavailable,
+            IssuanceError::Account(AttestationError::Unavailable) | IssuanceError::Busy => {
+                Self::Unavailable
+            }
             IssuanceError::Blocked => Self::AccountBlocked,
             IssuanceError::Request(TokenRequestError::Malformed) => Self::MalformedRequest,
             IssuanceError::Request(TokenRequestError::UnsupportedTokenType) => {
@@ -114,7 +116,7 @@ impl Kind {
             Self::QuotaExhausted => "The account has used up its tokens of the day",
             Self::TokensWithheld => "No tokens for this account for now",
             Self::BurstExceeded => "The account asks for too many tokens at once",
-            Self::Unavailable => "Account tokens cannot be verified yet; try again",
+            Self::Unavailable => "This cannot be answered now; try again",
             Self::Internal => "The issuer failed; try the same request again",
         }
     }

@@ -18,6 +18,9 @@ use crate::token_request::TokenRequest;
 /// them, short enough that others need not wait.
 const PIECE: usize = 4;
 
+/// Signatures that an account may wait for when it asks once more for what it was charged for.
+const MOST_REPEATED: usize = 400;
+
 /// A request and the key that it names.
 pub(crate) type Assignment = (Arc<TokenKey>, TokenRequest);
 
@@ -128,6 +131,11 @@ impl Shared {
         answer: Answer,
     ) {
         let total = work.len();
+        // Repetitions are free of charge, so nothing else bounds how many are asked for at once.
+        if repeated && self.queue().signatures_of(account) + total > MOST_REPEATED.max(total) {
+            let _ = answer.send(Err(IssuanceError::Busy));
+            return;
+        }
         let job = Arc::new(Job {
             repeated,
             progress: Mutex::new(Progress {
@@ -209,6 +217,11 @@ impl Shared {
 }
 
 impl Queue {
+    fn signatures_of(&self, account: AccountOfDay) -> usize {
+        let pieces = self.of.get(&account).into_iter().flatten();
+        pieces.map(|piece| piece.work.len()).sum()
+    }
+
     fn push(&mut self, account: AccountOfDay, piece: Piece) {
         self.signatures += piece.work.len();
         let pieces = self.of.entry(account).or_default();

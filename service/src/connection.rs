@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Limited;
@@ -37,6 +38,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What is written ahead of the peer, on a stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// As much of an answer as is handed out at once.
+const PIECE: usize = 16 * 1024;
 /// A peer that answers no ping for this long is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,6 +133,7 @@ where
                 };
                 Ok::<_, Infallible>(response.map(|body| Counted {
                     body,
+                    rest: Bytes::new(),
                     busy,
                     _running: running,
                 }))
@@ -267,22 +271,39 @@ impl Activity {
     }
 }
 
-/// A response body that keeps its connection from being idle.
+/// A response body that keeps its connection from being idle. It is handed out in pieces: what HTTP/2 has been given
+/// is no longer counted, and is kept there for as long as the peer leaves it.
 struct Counted {
     body: Body,
+    /// Of the last frame.
+    rest: Bytes,
     busy: Busy,
     _running: Option<Running>,
 }
 
 impl HttpBody for Counted {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let polled = if self.rest.is_empty() {
+            Pin::new(&mut self.body).poll_frame(context)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
+        };
+        let polled = polled.map(|frame| match frame?.map(Frame::into_data) {
+            Ok(Ok(mut data)) => {
+                if data.len() > PIECE {
+                    self.rest = data.split_off(PIECE);
+                }
+                Some(Ok(Frame::data(data)))
+            }
+            Ok(Err(other)) => Some(Ok(other)),
+            Err(error) => Some(Err(error)),
+        });
         let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
         let since = handed.then(|| self.busy.activity.step.load(Ordering::Relaxed));
         let number = self.busy.number;
@@ -291,11 +312,17 @@ impl HttpBody for Counted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        HttpBody::size_hint(&self.body)
+        let (body, rest) = (HttpBody::size_hint(&self.body), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }
 

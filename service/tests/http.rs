@@ -243,6 +243,12 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_peer_that_opens_no_window_for_its_answer_is_let_go_however_busy_it_is() {
+    for window in [0, 1] {
+        is_let_go_with_a_window_of(window).await;
+    }
+}
+
+async fn is_let_go_with_a_window_of(window: u8) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_trigger, shutdown) = Shutdown::channel();
@@ -253,10 +259,10 @@ async fn a_peer_that_opens_no_window_for_its_answer_is_let_go_however_busy_it_is
     let router = service::http::router().route("/", get(|| async { vec![0; 1 << 20] }));
     tokio::spawn(service::http::serve(listener, router, limits, shutdown));
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // SETTINGS with an initial window of 0, then GET http://x/ in static and literal fields of RFC 7541.
+    // SETTINGS with an initial window, then GET http://x/ in static and literal fields of RFC 7541.
     let begin = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        frame(4, 0, 0, &[0, 4, 0, 0, 0, window]),
         frame(1, 5, 1, &[0x82, 0x86, 0x84, 0x01, 1, b'x']),
     ]
     .concat();

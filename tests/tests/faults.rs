@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use client::Error;
 use end_to_end::{Fault, FaultyWay, Leg, Load, LogLevel, MUCH, Node, Outcome, Service, Stack};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
@@ -102,10 +103,14 @@ fn show(outcome: &Outcome) {
     }
 }
 
-/// The SDK tries again until it has a result; errors are left for faults upon faults.
+/// The SDK tries again until it has a result. What is left for faults upon faults is that there was no answer in time,
+/// which says that it may be tried again; nothing is taken for an attack or for a fault of the service.
 fn nearly_all_accepted(outcome: &Outcome) {
     let of = outcome.accepted.len() + outcome.refused.len();
     assert!(outcome.refused.len() <= of / 1_000, "{:?}", outcome.refused);
+    for (_, error) in &outcome.refused {
+        assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,8 @@ const HASTE_MS: Range<u64> = MINUTE_MS..15 * MINUTE_MS;
 const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
 /// An issuer may ask for this much patience.
 const MOST_PATIENCE_MS: u64 = 24 * HOUR_MS;
-/// Who was away when it was due does it at some time of the session, not at its beginning.
+/// Who was away when it was due does it at some time of a session, not at its beginning: the issuer would see at
+/// what moment the client of this account came back, and the service sees at what moment each queue's did.
 const LATE_MS: u64 = 5 * MINUTE_MS;
 const DELAY_WHEN_LATE_MS: Range<u64> = 0..10 * MINUTE_MS;
 
@@ -164,7 +165,8 @@ impl Schedule {
             }
             return Ok(Due::PutOff(Self::after(now_ms)?));
         }
-        if self.put_off || now_ms - self.next_ms <= LATE_MS {
+        // A wallet that is nearly empty is put off once only: somebody waits for it.
+        if now_ms - self.next_ms <= LATE_MS || (self.put_off && self.hastened) {
             return Ok(Due::Now);
         }
         Ok(Due::PutOff(Self {
@@ -239,12 +241,26 @@ mod tests {
     fn the_time_of_filling_up_is_kept_and_has_nothing_to_do_with_when_the_client_came_back() {
         assert_eq!(at(NOW + 1).due(NOW).unwrap(), Due::NotYet);
         assert_eq!(at(NOW).due(NOW).unwrap(), Due::Now);
-        // Away for hours: not at once, and once put off not again.
-        let Due::PutOff(later) = at(NOW - 3 * HOUR_MS).due(NOW).unwrap() else {
+        // Away for hours: not at once, however often.
+        let mut schedule = at(NOW - 3 * HOUR_MS);
+        for session in 0..50 {
+            let now = NOW + session * 3 * HOUR_MS;
+            let Due::PutOff(later) = schedule.due(now).unwrap() else {
+                unreachable!("it was due long ago");
+            };
+            assert!(later.put_off && (now..=now + 10 * MINUTE_MS).contains(&later.next_ms));
+            assert_eq!(later.due(later.next_ms).unwrap(), Due::Now);
+            schedule = later;
+        }
+        // But once only where hardly a token is left.
+        let Due::PutOff(later) = at(NOW - 3 * HOUR_MS)
+            .hastened(NOW)
+            .unwrap()
+            .due(NOW)
+            .unwrap()
+        else {
             unreachable!("it was due long ago");
         };
-        assert!(later.put_off && (NOW..=NOW + 10 * MINUTE_MS).contains(&later.next_ms));
-        assert_eq!(later.due(later.next_ms).unwrap(), Due::Now);
         assert_eq!(later.due(later.next_ms + 3 * HOUR_MS).unwrap(), Due::Now);
         // A clock that was years ahead when it was set.
         let far = at(NOW + 1_000_000_000_000).due(NOW).unwrap();
