@@ -20,25 +20,16 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=$level-level=4 -Cllv
 -Cllvm-args=$level-pc-table -Cllvm-args=$level-trace-compares -Ccodegen-units=1" \
     cargo build --release --locked --bins --target "$host" --target-dir "$target_directory"
 
-run() {
-    mkdir -p "corpus/$1" "artifacts/$1"
-    if "$target_directory/$host/release/$1" "corpus/$1" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=4096 \
-        -artifact_prefix="artifacts/$1/" -print_final_stats=1 >"artifacts/$1/log" 2>&1; then
-        echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "artifacts/$1/log") inputs in $seconds s, nothing found"
-    else
-        echo "$1: FOUND SOMETHING, see fuzz/artifacts/$1/" >&2
-        touch artifacts/failed
-    fi
-}
-
 rm -f artifacts/failed
-cores=$(nproc)
-for target; do
-    while [ "$(jobs -p | wc -l)" -ge "$cores" ]; do
-        sleep 1
-        jobs >/dev/null
-    done
-    run "$target" &
-done
-wait
+export seconds target_directory host
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I TARGET sh -c '
+    mkdir -p "corpus/TARGET" "artifacts/TARGET"
+    if "$target_directory/$host/release/TARGET" "corpus/TARGET" -max_total_time="$seconds" -timeout=25 \
+        -rss_limit_mb=4096 -artifact_prefix="artifacts/TARGET/" -print_final_stats=1 >"artifacts/TARGET/log" 2>&1; then
+        tried=$(sed -n "s/^stat::number_of_executed_units: *//p" "artifacts/TARGET/log")
+        echo "TARGET: $tried inputs in $seconds s, nothing found"
+    else
+        echo "TARGET: FOUND SOMETHING, see fuzz/artifacts/TARGET/" >&2
+        touch artifacts/failed
+    fi'
 [ ! -e artifacts/failed ]
