@@ -17,10 +17,10 @@ fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
         Operation::FetchQueue => announced.queue,
         _ => announced.leaf,
     };
-    match 60u32.div_ceil(allowance.refill_per_minute.max(1)) {
-        _ if allowance.refill_per_minute == 0 => Duration::ZERO,
-        seconds => Duration::from_secs(seconds.into()),
+    if allowance.refill_per_minute == 0 {
+        return Duration::ZERO;
     }
+    Duration::from_secs(60u32.div_ceil(allowance.refill_per_minute).into())
 }
 
 /// What helps against an allowance that is used up.

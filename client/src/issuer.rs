@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::directory::decode_base64url;
 use crate::error::{Error, IssuerError, NoAnswer};
+use crate::transport::{limited_body, retry_after};
 use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
@@ -261,22 +262,9 @@ impl Asked {
     }
 }
 
-/// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).
-pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
-    let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.parse().ok()
-}
-
 /// The body, unless it is longer than any that we expect or breaks off.
-pub(crate) async fn read(mut answer: reqwest::Response) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.ok()? {
-        if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body)
+pub(crate) async fn read(answer: reqwest::Response) -> Option<Vec<u8>> {
+    limited_body(answer, MAX_ANSWER).await
 }
 
 pub(crate) fn challenge(announced: &Directory) -> Result<TokenChallenge, Error> {

@@ -6,13 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bhttp::{Message, Mode};
+use http::header::RETRY_AFTER;
 use protocol::Operation;
 use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 
 use crate::clock::ServiceTime;
 use crate::error::{Error, LocalError, NoAnswer, Refusal};
-use crate::issuer;
 use crate::key_config::{self, KeyView};
 use crate::profile::Endpoints;
 
@@ -243,7 +243,7 @@ impl Transport {
         }
         let status = sent.status().as_u16();
         if status != 200 {
-            let retry_after_s = issuer::retry_after(&sent);
+            let retry_after_s = retry_after(&sent);
             let body = limited_body(sent, MAX_PROBLEM).await.unwrap_or_default();
             return Err(outer_refusal(status, &body, retry_after_s));
         }
@@ -358,8 +358,14 @@ fn encapsulate(
         .map_err(|_| Error::Protocol("a request cannot be encapsulated"))
 }
 
+/// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).
+pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
+    let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok()
+}
+
 /// `None`: it broke off, or is longer.
-async fn limited_body(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
+pub(crate) async fn limited_body(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
         if body.len().saturating_add(chunk.len()) > limit {

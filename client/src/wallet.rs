@@ -194,7 +194,12 @@ impl Client {
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
     pub async fn fill_wallet(&mut self) -> Result<(), Error> {
-        self.fill(true, Effort::Whole).await?;
+        let directory = self.fetch_directory().await?;
+        self.fill_now(&directory).await
+    }
+
+    async fn fill_now(&mut self, directory: &Directory) -> Result<(), Error> {
+        self.fill(directory, true, Effort::Whole).await?;
         self.filling_failure = None;
         let now = self.transport.time.now_unix_ms();
         Schedule::after(now)?.write(&self.db)
@@ -205,7 +210,7 @@ impl Client {
         let directory = self.fetch_directory().await?;
         let now = self.transport.time.now_unix_ms();
         if Levels::of(&directory.prices, 0).is_low(lasting(&self.db, &directory, now)?) {
-            self.fill_wallet().await?;
+            self.fill_now(&directory).await?;
         }
         Ok(())
     }
@@ -231,7 +236,8 @@ impl Client {
         if !low && !schedule.is_hastened() && Batch::kept(&self.db)?.is_none() {
             return Schedule::after(now)?.write(&self.db);
         }
-        let filled = self.fill(schedule.is_hastened(), Effort::Once).await;
+        let more = schedule.is_hastened();
+        let filled = self.fill(&directory, more, Effort::Once).await;
         // Told when somebody misses the tokens.
         self.filling_failure = match &filled {
             Err(Error::Issuer(failure)) => Some(failure.clone()),
@@ -249,14 +255,18 @@ impl Client {
 
     /// Brings a batch that was asked for before to its end, and fills the wallet up; with at least one batch if
     /// `more` tokens are wanted whatever there is.
-    async fn fill(&mut self, more: bool, effort: Effort) -> Result<(), Error> {
-        let directory = self.fetch_directory().await?;
+    async fn fill(
+        &mut self,
+        directory: &Directory,
+        more: bool,
+        effort: Effort,
+    ) -> Result<(), Error> {
         let now = self.transport.time.now_unix_ms();
         let issuer = Issuer::meet(
             self.transport.http().clone(),
             self.transport.issuer(),
             self.profile.account_token.as_str(),
-            &directory,
+            directory,
             now,
             effort,
         )
@@ -277,7 +287,7 @@ impl Client {
             }
         }
         let least = usize::from(more && came == 0);
-        let lasting = lasting(&self.db, &directory, now)?;
+        let lasting = lasting(&self.db, directory, now)?;
         let batches = levels.batches(lasting).max(least);
         for _ in 0..batches {
             match self.next_batch(&issuer, levels.batch).await {

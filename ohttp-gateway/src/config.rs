@@ -198,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operating_document_adds_to_the_sample_is_valid() {
+        let document = include_str!("../../docs/operating-ohttp.md");
+        let mut shown = document.split("```toml\n").skip(2);
+        let gateway = shown.next().and_then(|rest| rest.split("```").next());
+        let text = format!("{}\n{}", include_str!("../sample.toml"), gateway.unwrap());
+        let config: Config = service::config::parse(&text).unwrap();
+        assert!(config.tls.is_some_and(|tls| tls.client_ca_file.is_some()));
+        assert_eq!(config.relays.len(), 1);
+    }
+
+    #[test]
     fn an_unknown_field_is_refused() {
         let text = include_str!("../sample.toml").replace("require_date", "requires_date");
         assert!(service::config::parse::<Config>(&text).is_err());

@@ -194,9 +194,9 @@ async fn the_gateway_serves_logs_nothing_that_identifies_and_ends_cleanly() {
     }
 }
 
-/// Everything that the gateway may ever log, without time and duration; `ROUTE`, `METHOD` and `STATUS` are of
+/// Everything that the gateway may ever log in the clear, without time and duration; `ROUTE`, `METHOD` and `STATUS` are of
 /// the sets below.
-const LINES: [&str; 12] = [
+const LINES: [&str; 15] = [
     "INFO service::start: starting",
     "INFO service::start: ending",
     "INFO service::start: ended",
@@ -206,6 +206,9 @@ const LINES: [&str; 12] = [
     "WARN ohttp_gateway::keys: all keys are replaced, as commanded",
     "WARN ohttp_gateway::upstream: the delivery service gave an answer that is not passed on",
     "ERROR ohttp_gateway::upstream: the delivery service does not accept the gateway secret",
+    "ERROR ohttp_gateway::keys: the newest keys are of a time far ahead and will not be followed by others: is the clock right? `rotate now` replaces them",
+    "WARN ohttp_gateway: requests need no date: who captured one can have it carried out again after a restart",
+    "WARN ohttp_gateway::replay: the replay cache is full, the oldest half is forgotten early",
     "ERROR ohttp_gateway: a response could not be encapsulated",
     "ERROR ohttp_gateway: the key files cannot be read or written, the keys stay as they are",
     "DEBUG service::observe: request route=ROUTE method=METHOD status=STATUS milliseconds=N",

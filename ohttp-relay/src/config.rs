@@ -264,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operating_document_shows_is_valid() {
+        let document = include_str!("../../docs/operating-ohttp.md");
+        let mut shown = document.split("```toml\n").skip(1);
+        let relay = shown.next().and_then(|rest| rest.split("```").next());
+        let config = parse(relay.unwrap());
+        assert!(config.gateways().unwrap()[0].tls.certificate_file.is_some());
+        assert!(
+            config
+                .require_padding
+                .is_some_and(|padding| padding.is_a_rule())
+        );
+    }
+
+    #[test]
     fn addresses_suffice() {
         assert_eq!(parse(LEAST).gateways().unwrap()[0].path, "/");
     }

@@ -323,6 +323,27 @@ mod tests {
     }
 
     #[test]
+    fn an_account_that_repeats_itself_without_end_is_refused_and_nobody_else() {
+        // Nobody works, so that everything waits.
+        let signers = Signers::with_cores(0).unwrap();
+        let (_directory, work) = work(100);
+        let ask = |account, repeated| {
+            let (answer, mut answered) = oneshot::channel();
+            signers
+                .shared()
+                .sign(account, work.clone(), repeated, answer);
+            let refused = matches!(answered.try_recv(), Ok(Err(IssuanceError::Busy)));
+            (refused, answered)
+        };
+        let waiting: Vec<_> = (0..6).map(|_| ask(GREEDY, true)).collect();
+        let refused: Vec<_> = waiting.iter().map(|(refused, _)| *refused).collect();
+        assert_eq!(refused, [false, false, false, false, true, true]);
+        assert!(!ask(MODEST, true).0);
+        // What was charged for is signed.
+        assert!(!ask(GREEDY, false).0);
+    }
+
+    #[test]
     fn each_signature_stands_where_its_request_stood() {
         let (_directory, work) = work(11);
         let signers = Signers::start().unwrap();

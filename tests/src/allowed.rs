@@ -1,4 +1,4 @@
-//! Everything that relay and gateway may ever log, and every label that they may ever show: whatever else there
+//! Everything that relay and gateway may log, and every label that they may show, in what these tests do: whatever else there
 //! is, a test that looks fails.
 
 use xtask::stack::Service;
