@@ -38,6 +38,9 @@ struct InBetween {
     http: reqwest::Client,
     issuer: String,
     drops_answers: AtomicBool,
+    /// Instead of an answer to a request for tokens: a page with this status, as a network's portal has it.
+    portal: Mutex<Option<u16>>,
+    shows_another_key: AtomicBool,
     seen: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
@@ -47,6 +50,8 @@ impl InBetween {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             issuer: format!("http://{}", stack.ports().of(Service::Issuer)),
             drops_answers: AtomicBool::new(false),
+            portal: Mutex::default(),
+            shows_another_key: AtomicBool::new(false),
             seen: Mutex::default(),
         });
         let app = Router::new()
@@ -92,9 +97,22 @@ async fn pass_on(
         }
     }
     let answer = request.send().await.unwrap();
+    if let (Some(status), "/token-request") = (*between.portal.lock().unwrap(), uri.path()) {
+        let status = axum::http::StatusCode::from_u16(status).unwrap();
+        return (status, [("content-type", "text/html")], "<p>Log in first").into_response();
+    }
     let status = answer.status();
     let media_type = answer.headers()["content-type"].clone();
-    let body = answer.bytes().await.unwrap();
+    let mut body = answer.bytes().await.unwrap();
+    if uri.path().ends_with("-directory") && between.shows_another_key.load(Ordering::SeqCst) {
+        let mut directory: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        for key in directory["token-keys"].as_array_mut().unwrap() {
+            let spki = key["token-key"].as_str().unwrap().to_owned();
+            let other = if &spki[200..201] == "A" { "B" } else { "A" };
+            key["token-key"] = format!("{}{other}{}", &spki[..200], &spki[201..]).into();
+        }
+        body = directory.to_string().into();
+    }
     if uri.path() == "/token-request" && between.drops_answers.load(Ordering::SeqCst) {
         return axum::http::StatusCode::BAD_GATEWAY.into_response();
     }
@@ -405,4 +423,48 @@ async fn tokens_that_were_taken_never_come_back_whenever_the_client_ends() {
     assert_eq!(taken.len(), count);
     // And it goes on.
     alice.register_handle("alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_was_paid_for_outlasts_what_others_on_the_way_say_of_it() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let (between, url) = InBetween::start(&stack).await;
+    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    for status in [404, 200] {
+        let left = alice.tokens().unwrap();
+        alice.withdraw_tokens(left - 50).await.unwrap();
+        between.requests();
+        *between.portal.lock().unwrap() = Some(status);
+        assert!(alice.fill_wallet().await.is_err(), "{status}");
+        let paid = between.token_requests();
+        *between.portal.lock().unwrap() = None;
+        alice.fill_wallet().await.unwrap();
+        assert_eq!(between.token_requests(), paid[..1], "{status}");
+        assert_eq!(alice.tokens().unwrap(), 50 + BATCH);
+    }
+    assert_eq!(issued(&stack).await, FULL + 2 * BATCH);
+}
+
+#[tokio::test]
+async fn an_issuer_that_shows_another_key_to_a_running_client_is_told_when_tokens_are_missed() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let (between, url) = InBetween::start(&stack).await;
+    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    alice.withdraw_tokens(FULL - 10).await.unwrap();
+    drop(alice);
+    set_schedule(&stack, "alice", now() - 1);
+    between.shows_another_key.store(true, Ordering::SeqCst);
+    between.requests();
+    let mut alice = reopened(&stack, "alice").await;
+    alice.sync(0).await.unwrap();
+    let refused = alice.withdraw_tokens(20).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::Issuer(IssuerError::KeyMismatch)),
+        "{refused:?}"
+    );
+    assert_eq!(between.token_requests().len(), 0);
+    // What is left of the right key is still good.
+    let left = alice.tokens().unwrap();
+    assert!(left > 0);
+    alice.withdraw_tokens(left).await.unwrap();
 }
