@@ -23,6 +23,8 @@ const GATEWAY_KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 /// No answer of ours is larger; more is not read.
 const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
+/// So often a request is refused outside the encapsulation before that is believed.
+const MAX_REFUSALS: u32 = 4;
 const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
 
 /// How long and how often a request is tried.
@@ -63,6 +65,8 @@ enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
     Again(NoAnswer),
+    /// Somebody on the way refused it in words that are nobody's seal: they, or the request, may be damaged.
+    Refused,
     /// The gateway has other keys now.
     NewKeys,
     /// The gateway's clock is another.
@@ -166,6 +170,7 @@ impl Transport {
     }
 
     async fn exchange(&mut self, message: impl Fn(&str) -> Message) -> Result<Vec<u8>, Error> {
+        let mut refusals = 0;
         let mut paused = Duration::ZERO;
         let mut pause = Duration::from_millis(100);
         let mut keys_renewed = false;
@@ -202,6 +207,13 @@ impl Transport {
                     return Err(Error::Protocol("the gateway accepts no date"));
                 }
                 Err(Attempt::Again(reason)) => reason,
+                Err(Attempt::Refused) => {
+                    refusals += 1;
+                    if refusals == MAX_REFUSALS {
+                        return Err(Error::Protocol("relay or gateway refused the request"));
+                    }
+                    "relay or gateway refused the request".into()
+                }
             };
             let asked = Duration::from_secs(reason.retry_after_s.unwrap_or(0));
             let left = self.patience.pauses.saturating_sub(paused);
@@ -390,7 +402,7 @@ fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attemp
         }),
         // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
         (400, None | Some("about:blank")) => again("the request was damaged"),
-        _ => Attempt::Failed(Error::Protocol("relay or gateway refused the request")),
+        _ => Attempt::Refused,
     }
 }
 

@@ -62,7 +62,7 @@ fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
     ));
     assert!(matches!(
         outer_refusal(404, b"{}", None),
-        Attempt::Failed(_)
+        Attempt::Refused
     ));
     for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
         let answer = outer_refusal(400, damaged.as_bytes(), None);
@@ -71,7 +71,7 @@ fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
     let unpadded = br#"{"type": "urn:mimi-ds:problem:ohttp-unpadded"}"#;
     assert!(matches!(
         outer_refusal(400, unpadded, None),
-        Attempt::Failed(_)
+        Attempt::Refused
     ));
     assert!(matches!(
         problem(400, serde_json::json!({"type": DATE_PROBLEM})),
@@ -329,6 +329,20 @@ async fn after_a_key_problem_keys_are_fetched_again_and_the_request_goes_out_onc
     recorder.replies.lock().unwrap().extend(refusals);
     let asked = transport.fetch("/v1/directory").await;
     assert!(matches!(asked, Err(Error::Unreachable(_))), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_may_be_damaged_itself_is_believed_when_it_is_repeated() {
+    const DAMAGED: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-kex"}"#;
+    let refused = || Reply::Outer(400, DAMAGED);
+    let (recorder, mut transport) = recorder([refused(), ANSWERED()]).await;
+    transport.fetch("/v1/directory").await.unwrap();
+    let lasting = (0..MAX_REFUSALS).map(|_| refused());
+    recorder.replies.lock().unwrap().extend(lasting);
+    let asked = transport.fetch("/v1/directory").await;
+    assert!(matches!(asked, Err(Error::Protocol(_))), "{asked:?}");
+    let seen = recorder.seen.lock().unwrap().len();
+    assert_eq!(seen, 2 + usize::try_from(MAX_REFUSALS).unwrap());
 }
 
 #[tokio::test]
