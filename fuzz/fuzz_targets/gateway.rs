@@ -12,7 +12,8 @@ mod binary_http;
 #[path = "../../ohttp-gateway/src/encapsulation/mod.rs"]
 mod encapsulation;
 
-use encapsulation::{Kem, Key};
+use encapsulation::Key;
+use ohttp_chunked::Kem;
 
 static KEYS: LazyLock<[Key; 3]> = LazyLock::new(|| {
     [(1, Kem::XWing), (2, Kem::X25519), (3, Kem::P256)]

@@ -39,7 +39,7 @@ pub use framing::{MAX_CHUNK_LEN, MAX_MESSAGE_LEN, MAX_REQUEST_CHUNKS};
 pub use keys::{Encapsulation, GatewayKey, GatewayPublicKey, Keys, MIN_SEED_LEN};
 pub use request::{OpenedRequest, RequestDecoder, RequestEncoder};
 pub use response::{ResponseDecoder, ResponseEncoder};
-pub use suite::{Aead, HEADER_LEN, HpkeContext, Kem, REQUEST_LABEL};
+pub use suite::{Aead, HEADER_LEN, Header, HpkeContext, Kem, REQUEST_LABEL, hpke};
 
 /// The media type of an encapsulated request.
 pub const CHUNKED_REQ: &str = "message/ohttp-chunked-req";

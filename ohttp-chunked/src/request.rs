@@ -21,7 +21,7 @@ impl Session {
     /// `None`: the library failed.
     fn response_secret(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.context
-            .export(RESPONSE_LABEL, self.header.aead.entropy_len())
+            .export(RESPONSE_LABEL, self.header.aead.key_len())
             .ok()
             .map(Zeroizing::new)
     }

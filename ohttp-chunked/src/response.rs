@@ -96,7 +96,7 @@ impl std::fmt::Debug for ResponseEncoder {
 
 impl ResponseEncoder {
     pub(crate) fn new(aead: Aead, secret: &[u8], encapsulated_key: &[u8]) -> Option<Self> {
-        let mut nonce = vec![0; aead.entropy_len()];
+        let mut nonce = vec![0; aead.key_len()];
         getrandom::fill(&mut nonce).ok()?;
         Self::with_nonce(aead, secret, encapsulated_key, nonce)
     }
@@ -196,7 +196,7 @@ impl ResponseDecoder {
                     encapsulated_key,
                     held,
                 } => {
-                    let Some(nonce) = fill(held, aead.entropy_len(), &mut input) else {
+                    let Some(nonce) = fill(held, aead.key_len(), &mut input) else {
                         return Ok(());
                     };
                     let key = ResponseKey::derive(*aead, secret, encapsulated_key, nonce)

@@ -12,18 +12,22 @@ pub const REQUEST_LABEL: &str = "message/bhttp chunked request";
 /// The context of a request. It wipes its keys on drop.
 pub type HpkeContext = hpke_rs::Context<HpkeRustCrypto>;
 
-/// How a shared secret is made. The KDF is always HKDF-SHA256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a shared secret is made, most wanted first. The KDF is always HKDF-SHA256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kem {
+    /// X-Wing: X25519 and ML-KEM-768. What is recorded today stays closed to a quantum computer.
+    XWing,
     /// DHKEM(X25519, HKDF-SHA256).
     X25519,
-    /// DHKEM(P-256, HKDF-SHA256).
+    /// DHKEM(P-256, HKDF-SHA256), for clients that have nothing else.
     P256,
-    /// X-Wing: X25519 and ML-KEM-768, safe while one of them is.
-    XWing,
 }
 
 impl Kem {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::XWing, Self::X25519, Self::P256];
+
     /// The code point (RFC 9180 §7.1).
     #[must_use]
     pub const fn id(self) -> u16 {
@@ -37,9 +41,17 @@ impl Kem {
     /// The KEM with this code point, if we have it.
     #[must_use]
     pub fn from_id(id: u16) -> Option<Self> {
-        [Self::X25519, Self::P256, Self::XWing]
-            .into_iter()
-            .find(|kem| kem.id() == id)
+        Self::ALL.into_iter().find(|kem| kem.id() == id)
+    }
+
+    /// As configurations have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XWing => "x-wing",
+            Self::X25519 => "x25519",
+            Self::P256 => "p256",
+        }
     }
 
     /// Bytes of an encapsulated key.
@@ -71,7 +83,7 @@ impl Kem {
     }
 }
 
-/// What chunks are sealed with.
+/// What a message is sealed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aead {
     Aes128Gcm,
@@ -79,6 +91,9 @@ pub enum Aead {
 }
 
 impl Aead {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
     /// The code point (RFC 9180 §7.3).
     #[must_use]
     pub const fn id(self) -> u16 {
@@ -91,17 +106,12 @@ impl Aead {
     /// The AEAD with this code point, if we have it.
     #[must_use]
     pub fn from_id(id: u16) -> Option<Self> {
-        [Self::Aes128Gcm, Self::ChaCha20Poly1305]
-            .into_iter()
-            .find(|aead| aead.id() == id)
+        Self::ALL.into_iter().find(|aead| aead.id() == id)
     }
 
-    /// `max(Nn, Nk)` (RFC 9458 §4.4): Nn is 12.
-    pub(crate) const fn entropy_len(self) -> usize {
-        self.key_len()
-    }
-
-    pub(crate) const fn key_len(self) -> usize {
+    /// Nk, and at the same time `max(Nn, Nk)` (RFC 9458 §4.4), in bytes: Nn is 12.
+    #[must_use]
+    pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
             Self::ChaCha20Poly1305 => 32,
@@ -118,14 +128,16 @@ impl Aead {
 
 /// What stands before the encapsulated key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) key_id: u8,
-    pub(crate) kem: Kem,
-    pub(crate) aead: Aead,
+pub struct Header {
+    pub key_id: u8,
+    pub kem: Kem,
+    pub aead: Aead,
 }
 
 impl Header {
-    pub(crate) fn encode(self) -> [u8; HEADER_LEN] {
+    /// As it stands in a request, and in the `info` of its HPKE context.
+    #[must_use]
+    pub fn encode(self) -> [u8; HEADER_LEN] {
         let [kem, aead] = [self.kem.id(), self.aead.id()].map(u16::to_be_bytes);
         [self.key_id, kem[0], kem[1], 0, 1, aead[0], aead[1]]
     }
@@ -148,13 +160,14 @@ impl Header {
         [REQUEST_LABEL.as_bytes(), &[0], &self.encode()].concat()
     }
 
-    /// `None`: the source of randomness failed.
     pub(crate) fn hpke(self) -> Option<Hpke<HpkeRustCrypto>> {
         hpke(self.kem, self.aead)
     }
 }
 
-pub(crate) fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<HpkeRustCrypto>> {
+/// HPKE in base mode (RFC 9180 §5) with these algorithms. `None`: the source of randomness failed.
+#[must_use]
+pub fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<HpkeRustCrypto>> {
     let kdf = KdfAlgorithm::HkdfSha256;
     Hpke::try_new(Mode::Base, kem.algorithm(), kdf, aead.algorithm()).ok()
 }

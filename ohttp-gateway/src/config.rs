@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ohttp_chunked::Kem;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
 use service::tls::TlsSettings;
-
-use crate::encapsulation::Kem;
 
 /// See `sample.toml` for what each field means.
 #[derive(Clone, Debug, Deserialize)]
@@ -157,7 +156,7 @@ fn default_idle_connections() -> usize {
 }
 
 fn default_kems() -> Vec<Kem> {
-    vec![Kem::XWing, Kem::X25519, Kem::P256]
+    Kem::ALL.to_vec()
 }
 
 fn default_rotation_seconds() -> u64 {

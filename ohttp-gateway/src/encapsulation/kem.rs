@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{Context, SHA3_256};
 use aws_lc_rs::hkdf;
 use ml_kem::kem::{Decapsulate, KeyExport};
 use ml_kem::{FromSeed, MlKem768};
+use ohttp_chunked::Kem;
 use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use zeroize::Zeroizing;
@@ -17,8 +18,6 @@ use zeroize::Zeroizing;
 use super::{KeyError, Unopenable};
 
 const X25519_LEN: usize = 32;
-/// Of an uncompressed point (RFC 9180 §7.1.1).
-const P256_LEN: usize = 65;
 /// An ML-KEM-768 ciphertext (FIPS 203, table 3).
 const ML_KEM_CIPHERTEXT: usize = 1088;
 const ML_KEM_PUBLIC: usize = 1184;
@@ -27,62 +26,10 @@ const VERSION: &[u8] = b"HPKE-v1";
 /// draft-connolly-cfrg-xwing-kem §5.3.
 const X_WING_LABEL: &[u8] = br"\.//^\";
 
-/// A key encapsulation mechanism, most wanted first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kem {
-    /// X25519 and ML-KEM-768 together: a recording of today stays closed to a quantum computer.
-    XWing,
-    X25519,
-    /// For clients that have nothing else.
-    P256,
-}
-
-impl Kem {
-    /// In the registry of HPKE KEM identifiers.
-    #[must_use]
-    pub const fn id(self) -> u16 {
-        match self {
-            Self::XWing => 0x647a,
-            Self::X25519 => 0x0020,
-            Self::P256 => 0x0010,
-        }
-    }
-
-    #[must_use]
-    pub const fn from_id(id: u16) -> Option<Self> {
-        match id {
-            0x647a => Some(Self::XWing),
-            0x0020 => Some(Self::X25519),
-            0x0010 => Some(Self::P256),
-            _ => None,
-        }
-    }
-
-    /// Nenc, in bytes.
-    #[must_use]
-    pub const fn enc_len(self) -> usize {
-        match self {
-            Self::XWing => ML_KEM_CIPHERTEXT + X25519_LEN,
-            Self::X25519 => X25519_LEN,
-            Self::P256 => P256_LEN,
-        }
-    }
-
-    /// As in the configuration file.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::XWing => "x-wing",
-            Self::X25519 => "x25519",
-            Self::P256 => "p256",
-        }
-    }
-
-    fn curve(self) -> &'static Algorithm {
-        match self {
-            Self::XWing | Self::X25519 => &X25519,
-            Self::P256 => &ECDH_P256,
-        }
+fn curve(kem: Kem) -> &'static Algorithm {
+    match kem {
+        Kem::XWing | Kem::X25519 => &X25519,
+        Kem::P256 => &ECDH_P256,
     }
 }
 
@@ -131,7 +78,7 @@ impl PrivateKey {
 
     pub(super) fn of_curve(kem: Kem, private: &[u8; 32]) -> Result<Self, KeyError> {
         let curve =
-            agreement::PrivateKey::from_private_key(kem.curve(), private).map_err(|_| KeyError)?;
+            agreement::PrivateKey::from_private_key(curve(kem), private).map_err(|_| KeyError)?;
         let public = curve.compute_public_key().map_err(|_| KeyError)?;
         Ok(Self {
             kem,
@@ -206,7 +153,7 @@ impl PrivateKey {
 
     /// Fails for what is no point of the curve or has a small order, as RFC 9180 §7.1.4 demands.
     fn diffie_hellman(&self, public: &[u8]) -> Result<SharedSecret, Unopenable> {
-        let public = UnparsedPublicKey::new(self.kem.curve(), public);
+        let public = UnparsedPublicKey::new(curve(self.kem), public);
         agreement::agree(&self.curve, public, Unopenable::Key, |shared| {
             shared
                 .try_into()

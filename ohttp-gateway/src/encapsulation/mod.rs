@@ -14,18 +14,13 @@ mod tests;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
-use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};
+use hpke_rs::Hpke;
 use hpke_rs::rustcrypto::HpkeRustCrypto;
-use hpke_rs::{Context, Hpke, Mode};
+use ohttp_chunked::{Aead, HEADER_LEN, Header, HpkeContext, Kem, MIN_SEED_LEN, hpke};
 use zeroize::Zeroizing;
 
-pub use kem::Kem;
 use kem::PrivateKey;
 
-/// Key id, KEM, KDF and AEAD.
-pub const HEADER_LEN: usize = 7;
-/// Of the keying material that a key is derived from: at least as much as the key has.
-pub const MIN_SEED_LEN: usize = 32;
 const HKDF_SHA256: u16 = 0x0001;
 /// Both AEADs have 12 and 16 bytes.
 const NONCE_LEN: usize = 12;
@@ -53,42 +48,10 @@ pub enum Unopenable {
 #[error("a response cannot be encapsulated")]
 pub struct Unsealable;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aead {
-    Aes128Gcm,
-    ChaCha20Poly1305,
-}
-
-impl Aead {
-    const ALL: [Self; 2] = [Self::Aes128Gcm, Self::ChaCha20Poly1305];
-
-    const fn id(self) -> u16 {
-        match self {
-            Self::Aes128Gcm => 0x0001,
-            Self::ChaCha20Poly1305 => 0x0003,
-        }
-    }
-
-    /// Nk, and at the same time max(Nn, Nk).
-    const fn key_len(self) -> usize {
-        match self {
-            Self::Aes128Gcm => 16,
-            Self::ChaCha20Poly1305 => 32,
-        }
-    }
-
-    const fn hpke(self) -> AeadAlgorithm {
-        match self {
-            Self::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
-            Self::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
-        }
-    }
-
-    const fn algorithm(self) -> &'static aead::Algorithm {
-        match self {
-            Self::Aes128Gcm => &aead::AES_128_GCM,
-            Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
-        }
+const fn algorithm(aead: Aead) -> &'static aead::Algorithm {
+    match aead {
+        Aead::Aes128Gcm => &aead::AES_128_GCM,
+        Aead::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
     }
 }
 
@@ -144,16 +107,7 @@ impl Key {
     }
 
     fn new(id: u8, kem: Kem, private: PrivateKey) -> Result<Self, KeyError> {
-        let suite = |aead: Aead| {
-            let kem = match kem {
-                Kem::XWing => KemAlgorithm::XWingDraft06,
-                Kem::X25519 => KemAlgorithm::DhKem25519,
-                Kem::P256 => KemAlgorithm::DhKemP256,
-            };
-            Hpke::try_new(Mode::Base, kem, KdfAlgorithm::HkdfSha256, aead.hpke())
-                .map(|hpke| (aead, hpke))
-                .map_err(|_| KeyError)
-        };
+        let suite = |aead| hpke(kem, aead).map(|hpke| (aead, hpke)).ok_or(KeyError);
         let [first, second] = Aead::ALL;
         Ok(Self {
             config: encode_config(id, kem, &private.public()),
@@ -188,7 +142,8 @@ impl Key {
         let (_, rest) = encapsulated
             .split_first_chunk::<HEADER_LEN>()
             .ok_or(Unopenable::Truncated)?;
-        rest.get(..self.kem.enc_len()).ok_or(Unopenable::Truncated)
+        rest.get(..self.kem.encapsulated_key_len())
+            .ok_or(Unopenable::Truncated)
     }
 
     /// Opens a request.
@@ -226,7 +181,7 @@ impl Key {
         header: &[u8; HEADER_LEN],
         enc: &[u8],
         info: &[u8],
-    ) -> Result<(Aead, Context<HpkeRustCrypto>), Unopenable> {
+    ) -> Result<(Aead, HpkeContext), Unopenable> {
         let (aead, hpke) = self
             .suites
             .iter()
@@ -240,12 +195,13 @@ impl Key {
     }
 
     fn header(&self, aead: Aead) -> [u8; HEADER_LEN] {
-        let [kem_high, kem_low] = self.kem.id().to_be_bytes();
-        let [kdf_high, kdf_low] = HKDF_SHA256.to_be_bytes();
-        let [aead_high, aead_low] = aead.id().to_be_bytes();
-        [
-            self.id, kem_high, kem_low, kdf_high, kdf_low, aead_high, aead_low,
-        ]
+        let Self { id, kem, .. } = self;
+        Header {
+            key_id: *id,
+            kem: *kem,
+            aead,
+        }
+        .encode()
     }
 }
 
@@ -277,7 +233,7 @@ impl ResponseKey {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(&self.secret);
         let key = expand(&prk, "key", self.aead.key_len())?;
         let nonce = expand(&prk, "nonce", NONCE_LEN)?;
-        let key = UnboundKey::new(self.aead.algorithm(), &key).map_err(|_| Unsealable)?;
+        let key = UnboundKey::new(algorithm(self.aead), &key).map_err(|_| Unsealable)?;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_| Unsealable)?;
         let mut sealed = response_nonce;
         let start = sealed.len();

@@ -158,7 +158,7 @@ fn a_point_of_small_order_or_of_no_curve_is_refused() {
     for kem in [Kem::X25519, Kem::XWing, Kem::P256] {
         let key = Key::derive(7, kem, &[5; 32]).unwrap();
         let header = key.header(Aead::Aes128Gcm);
-        let request = [&header[..], &vec![0; kem.enc_len() + 100]].concat();
+        let request = [&header[..], &vec![0; kem.encapsulated_key_len() + 100]].concat();
         assert_eq!(key.open(&request).err(), Some(Unopenable::Key));
     }
 }

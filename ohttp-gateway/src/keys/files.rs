@@ -12,11 +12,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use ohttp_chunked::{Kem, MIN_SEED_LEN};
 use service::secret_file::{self, SecretFileError};
 use zeroize::Zeroizing;
 
 use crate::GatewayError;
-use crate::encapsulation::{Kem, MIN_SEED_LEN};
 
 const VERSION: u8 = 1;
 const HEAD_LEN: usize = 9;

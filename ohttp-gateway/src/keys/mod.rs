@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use ohttp_chunked::{self as chunked, Encapsulation, HpkeContext, RequestDecoder};
+use ohttp_chunked::{self as chunked, Encapsulation, HEADER_LEN, HpkeContext, Kem, RequestDecoder};
 
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
-use crate::encapsulation::{HEADER_LEN, Kem, Key, Opened, Unopenable};
+use crate::encapsulation::{Key, Opened, Unopenable};
 use crate::problems::Refusal;
 use crate::replay::ReplayCache;
 use calendar::{Calendar, Phase};
@@ -392,8 +392,8 @@ impl<'a> Accepted<'a> {
 }
 
 impl chunked::Keys for Accepted<'_> {
-    fn kem(&self, key_id: u8) -> Option<chunked::Kem> {
-        chunked::Kem::from_id(self.entry(key_id)?.key.kem().id())
+    fn kem(&self, key_id: u8) -> Option<Kem> {
+        Some(self.entry(key_id)?.key.kem())
     }
 
     fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
