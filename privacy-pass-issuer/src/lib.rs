@@ -82,6 +82,7 @@ pub mod store;
 mod text;
 pub mod token_keys;
 pub mod token_request;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;

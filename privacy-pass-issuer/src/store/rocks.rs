@@ -19,8 +19,8 @@ use rocksdb::{
 
 use super::reports::RocksReports;
 use super::{
-    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest,
-    StoreError,
+    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, ChargeResult, Day, IssuerStore,
+    RequestDigest, StoreError,
 };
 
 const FORMAT_KEY: &[u8] = b"\0\0\0\0format";
@@ -136,17 +136,19 @@ impl Group {
 }
 
 impl IssuerStore for RocksStore {
-    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError> {
+    fn charge_all(
+        &self,
+        charges: &[Charge],
+        decided: &mut dyn FnMut(Vec<ChargeResult>),
+    ) -> Result<(), StoreError> {
         let _alone = self.charging.lock().unwrap_or_else(PoisonError::into_inner);
         let mut group = Group::default();
-        let outcomes = charges
-            .iter()
-            .map(|charge| self.decide(&mut group, charge))
-            .collect::<Result<Vec<_>, _>>()?;
+        let decide = |charge| self.decide(&mut group, charge);
+        decided(charges.iter().map(decide).collect());
         if !group.requests.is_empty() {
             self.db.write_opt(group.batch(), &durably())?;
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {
