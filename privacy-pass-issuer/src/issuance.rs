@@ -119,10 +119,9 @@ impl Issuer {
         &self.parts.hasher
     }
 
-    /// Returns if a thread has ended that charges or signs: from then on requests fail or are not
-    /// answered, until the process is started again.
-    pub async fn worker_ended(&self) {
-        self.workers.ended().await;
+    /// The threads that charge and sign.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// That the account is neither blocked by the operator nor withheld after a report of abuse.

@@ -344,6 +344,16 @@ fn a_signature_whose_charge_could_not_be_written_never_leaves() {
     ));
 }
 
+#[tokio::test]
+async fn whoever_watches_the_threads_is_told_when_the_charging_one_ends() {
+    let signers = Signers::start(&Workers::default()).unwrap();
+    let workers = Workers::default();
+    let signing = Arc::clone(signers.shared());
+    drop(ChargeQueue::start(ledger(Arc::default()), signing, &workers).unwrap());
+    // Returns: a test that hangs here has failed.
+    workers.ended().await;
+}
+
 #[test]
 fn what_is_refused_is_never_signed() {
     let ledger = ledger(Arc::default());
