@@ -31,13 +31,14 @@ use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
+use metrics::Counter;
 use service::addresses::AddressLimits;
 use service::http::{Limits, Server};
 use service::start::Process;
 use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
-use answer::Answer;
+use answer::{ANSWERED, Answer};
 pub use config::{Config, GatewaySettings, HttpVersion};
 use keys::KeyMirror;
 pub use padding::Padding;
@@ -100,6 +101,7 @@ struct Route {
     stream_idle: Duration,
     shutdown: Shutdown,
     grace: Duration,
+    answered: Counter,
 }
 
 /// A relay, ready to be served.
@@ -139,6 +141,7 @@ impl Relay {
                 stream_idle: Duration::from_secs(config.stream_idle_seconds),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
+                answered: metrics::counter!("ohttp_relay_requests_total", "outcome" => ANSWERED),
             });
             let base = settings.path.trim_end_matches('/');
             let mut routes = Router::new()
@@ -201,7 +204,12 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
     if let Answer::KeyProblem = answer {
         route.keys.doubt();
     }
-    metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
+    match answer.outcome() {
+        ANSWERED => route.answered.increment(1),
+        outcome => {
+            metrics::counter!("ohttp_relay_requests_total", "outcome" => outcome).increment(1)
+        }
+    }
     answer.into_response()
 }
 
@@ -209,7 +217,7 @@ impl Route {
     /// What can be told before anything goes to the gateway.
     fn accept(&self, request: Request<Body>) -> Result<(Upload, Form), Fault> {
         let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
-        let limits: Limits = request.extensions().get().copied().unwrap_or_default();
+        let limits = Limits::of(&request);
         let body = request.into_body();
         let announced = body.size_hint();
         if announced.lower() > limits.max_body_bytes as u64 {

@@ -60,10 +60,7 @@ fn a_gateway_with_new_keys_or_another_clock_is_told_from_one_that_fails() {
             ..
         })
     ));
-    assert!(matches!(
-        outer_refusal(404, b"{}", None),
-        Attempt::Refused
-    ));
+    assert!(matches!(outer_refusal(404, b"{}", None), Attempt::Refused));
     for damaged in ["", r#"{"type": "about:blank"}"#, r#"{"type": "http"#] {
         let answer = outer_refusal(400, damaged.as_bytes(), None);
         assert!(matches!(answer, Attempt::Again(_)), "{damaged}");
