@@ -82,10 +82,7 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
-            Self::Whole(body) => {
-                metrics::histogram!("ohttp_relay_response_bytes").record(body.len() as f64);
-                (encapsulated(OHTTP_RES), body).into_response()
-            }
+            Self::Whole(body) => (encapsulated(OHTTP_RES), body).into_response(),
             Self::Streamed(download) if download.is_chunked => {
                 let incremental = [(INCREMENTAL, IS_INCREMENTAL)];
                 let headers = encapsulated(OHTTP_CHUNKED_RES);

@@ -279,8 +279,8 @@ async fn clients_that_stop_reading_lose_their_own_streams_and_nobody_elses() {
         let mut reading = Client::begin(&relay, "message/ohttp-chunked-req").await;
         reading.send("tick").await;
         reading.0.write_all(b"0\r\n\r\n").await.unwrap();
-        // Four times what either waits for.
-        for _ in 0..40 {
+        // Three times what the first of them waits for.
+        for _ in 0..30 {
             reading.read_until("tick\r\n").await;
         }
         let left = open.load(Ordering::SeqCst);
