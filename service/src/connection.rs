@@ -201,9 +201,7 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
     DefaultBodyLimit::disable().apply(&mut request);
     let extensions = request.extensions_mut();
     extensions.insert(Arc::clone(&common.accepting));
-    if peer.is_certified == IsCertified(true) {
-        extensions.insert(peer.is_certified);
-    }
+    extensions.insert(peer.is_certified);
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
 }

@@ -109,7 +109,8 @@ pub enum Peers {
     Anybody,
 }
 
-/// In the extensions of requests whose peer has shown a certificate from the authorities of the listener.
+/// In the extensions of every request: whether its peer has shown a certificate from the authorities of
+/// the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IsCertified(pub bool);
 
