@@ -60,7 +60,6 @@ impl Bench {
             burst: Some(NonZeroU32::MAX),
         };
         let store = Arc::new(RocksStore::open(&directory.path().join("data")).unwrap());
-        use_for_a_while(&store);
         let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&accounts.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
@@ -183,7 +182,6 @@ fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
     );
     let directory = tempfile::tempdir().unwrap();
     let store = RocksStore::open(directory.path()).unwrap();
-    use_for_a_while(&store);
     for threads in [1_u8, 8] {
         let charged = cost(1000 * usize::from(threads), || {
             std::thread::scope(|scope| {
@@ -203,14 +201,6 @@ fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
             charged.cpu_us,
             charged.wall_us
         );
-    }
-}
-
-/// Until the database's first logs are full and used again, as they are all day.
-fn use_for_a_while(store: &RocksStore) {
-    for group in 0..200 {
-        let charges: Vec<_> = (0..250).map(|it| charge_of(7, 250 * group + it)).collect();
-        store.charge_all(&charges, &mut |_| ()).unwrap();
     }
 }
 

@@ -69,17 +69,19 @@ const GATEWAY_OUTCOMES: [&str; 16] = [
 
 const OBSERVED: &[&str] = &["route", "method", "status"];
 /// Metrics, with the labels that each may have.
-const RELAY_METRICS: [(&str, &[&str]); 6] = [
+const RELAY_METRICS: [(&str, &[&str]); 7] = [
     ("http_requests_total", OBSERVED),
     ("http_request_duration_seconds", OBSERVED),
+    ("http_streams_reset_total", &[]),
     ("ohttp_relay_requests_total", &["outcome"]),
     ("ohttp_relay_request_bytes", &[]),
     ("ohttp_relay_response_bytes", &[]),
     ("ohttp_relay_torn_answers_total", &["reason"]),
 ];
-const GATEWAY_METRICS: [(&str, &[&str]); 6] = [
+const GATEWAY_METRICS: [(&str, &[&str]); 7] = [
     ("http_requests_total", OBSERVED),
     ("http_request_duration_seconds", OBSERVED),
+    ("http_streams_reset_total", &[]),
     ("ohttp_gateway_requests_total", &["outcome"]),
     ("ohttp_gateway_request_bytes", &[]),
     ("ohttp_gateway_response_bytes", &[]),

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
+    WriteOptions,
 };
 
 use super::reports::RocksReports;
@@ -32,9 +32,6 @@ const BLOCKED: u8 = 3;
 const FOR_GOOD: Day = Day(0);
 /// Bits of the filter that answers for most rows that are not there: each request asks for several.
 const FILTER_BITS: f64 = 10.0;
-
-/// Some 13,000 charges: then the log that is full is used again.
-const WRITE_BUFFER: usize = 2 << 20;
 
 pub struct RocksStore {
     db: Arc<DB>,
@@ -63,12 +60,7 @@ impl RocksStore {
         options.create_if_missing(true);
         // Rows are hashes: there is nothing to compress.
         options.set_compression_type(DBCompressionType::None);
-        options.set_write_buffer_size(WRITE_BUFFER);
-        // What overwrites a log is durable without a change of the file's size: less for the disk to do at
-        // each sync. A record of the log's former life is told by its log number, which its checksum covers.
-        options.set_recycle_log_file_num(2);
-        // The mode that RocksDB allows it in: a torn end, which nobody was told of, is cut off.
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_write_buffer_size(16 << 20);
         options.set_keep_log_file_num(4);
         let mut table = BlockBasedOptions::default();
         table.set_bloom_filter(FILTER_BITS, false);
@@ -290,68 +282,6 @@ mod tests {
             tokens: 1,
             limit: u32::MAX,
         }
-    }
-
-    fn copy(from: &Path, to: &Path) {
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-
-    /// The log as a crash leaves it: the process has not closed it, what a former life of the file left
-    /// stands behind it, and of the last record only the beginning has reached the disk.
-    #[test]
-    fn a_log_that_is_used_again_keeps_what_was_counted_and_brings_nothing_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(directory.path()).unwrap();
-        let charge_some = |from: u32, groups: u32| {
-            for group in 0..groups {
-                let group: Vec<_> = (0..100)
-                    .map(|number| charge_of(from + 100 * group + number, 1))
-                    .collect();
-                store.charge_all(&group, &mut |_| ()).unwrap();
-            }
-        };
-        // Three logs, two of which are used again.
-        for life in 0..3 {
-            charge_some(life * 100_000, 60);
-            store.db.flush().unwrap();
-        }
-        charge_some(300_000, 5);
-        let last = charge_of(400_000, 2);
-        store.charge(&last).unwrap();
-        let info = std::fs::read_to_string(directory.path().join("LOG")).unwrap();
-        assert!(info.contains("reusing log"), "otherwise this tests nothing");
-
-        let crashed = tempfile::tempdir().unwrap();
-        copy(directory.path(), crashed.path());
-        let reopened = RocksStore::open(crashed.path()).unwrap();
-        let count = |store: &RocksStore, account| {
-            let row = row_key(Day(20_000), COUNT, &[account; 32]);
-            store.count(&row).unwrap()
-        };
-        assert_eq!((count(&reopened, 1), count(&reopened, 2)), (18_500, 1));
-
-        let torn = tempfile::tempdir().unwrap();
-        copy(directory.path(), torn.path());
-        let mut garbled = 0;
-        for entry in std::fs::read_dir(torn.path()).unwrap() {
-            let path = entry.unwrap().path();
-            let mut bytes = std::fs::read(&path).unwrap();
-            let digest = last.request.0;
-            if path.extension().is_some_and(|it| it == "log")
-                && let Some(at) = bytes.windows(32).position(|it| it == digest)
-            {
-                bytes[at + 16..at + 32].fill(0x55);
-                std::fs::write(&path, bytes).unwrap();
-                garbled += 1;
-            }
-        }
-        assert_eq!(garbled, 1);
-        let reopened = RocksStore::open(torn.path()).unwrap();
-        assert_eq!((count(&reopened, 1), count(&reopened, 2)), (18_500, 0));
-        assert_eq!(reopened.charge(&last).unwrap(), ChargeOutcome::Charged);
     }
 
     #[test]
