@@ -61,7 +61,7 @@ fn store(db: &mut Connection, tokens: &[Token]) -> Result<(), Error> {
 
 /// Marks tokens as in use *before* they are sent: whatever happens, none goes out a second time with
 /// another request. `None` if there are not so many.
-fn reserve(db: &mut Connection, count: usize) -> Result<Option<Vec<Token>>, Error> {
+fn reserve(db: &mut Connection, count: usize, now_ms: u64) -> Result<Option<Vec<Token>>, Error> {
     let transaction = begin(db)?;
     let rows = transaction
         .prepare("SELECT id, token FROM tokens WHERE in_use = 0 ORDER BY id LIMIT ?")?
@@ -75,6 +75,8 @@ fn reserve(db: &mut Connection, count: usize) -> Result<Option<Vec<Token>>, Erro
     for (id, _) in &rows {
         transaction.execute("UPDATE tokens SET in_use = 1 WHERE id = ?", [id])?;
     }
+    let spent = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    transaction.execute("UPDATE profile SET last_spent_ms = ?", [spent])?;
     transaction.commit()?;
     Ok(Some(rows.into_iter().map(|(_, token)| token).collect()))
 }
@@ -143,7 +145,8 @@ impl Client {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let Some(tokens) = reserve(&mut self.db, count)? else {
+        let now = self.transport.time.now_unix_ms();
+        let Some(tokens) = reserve(&mut self.db, count, now)? else {
             return Err(self.wallet_empty()?);
         };
         self.hasten_filling()?;
@@ -220,7 +223,7 @@ impl Client {
     pub(crate) async fn top_up(&mut self) -> Result<(), Error> {
         let now = self.transport.time.now_unix_ms();
         let schedule = Schedule::read(&self.db)?;
-        match schedule.due(now)? {
+        match schedule.due(now, Schedule::last_spent_ms(&self.db)?)? {
             Due::NotYet => return Ok(()),
             Due::PutOff(schedule) => return schedule.write(&self.db),
             Due::Now => {}
@@ -417,12 +420,12 @@ pub(crate) mod tests {
     fn a_token_is_reserved_once_and_gone_after_its_use() {
         let mut db = crate::database::in_memory().unwrap();
         store(&mut db, &[vec![0], vec![1], vec![2]]).unwrap();
-        let first = reserve(&mut db, 2).unwrap().unwrap();
+        let first = reserve(&mut db, 2, 0).unwrap().unwrap();
         assert_eq!(available(&db).unwrap(), 1);
-        assert!(reserve(&mut db, 2).unwrap().is_none());
+        assert!(reserve(&mut db, 2, 0).unwrap().is_none());
         assert_eq!(available(&db).unwrap(), 1);
         discard(&db, &first).unwrap();
-        let second = reserve(&mut db, 1).unwrap().unwrap();
+        let second = reserve(&mut db, 1, 0).unwrap().unwrap();
         assert!(!first.contains(second.first().unwrap()));
         discard_doubtful(&db).unwrap();
         let left = "SELECT count(*) FROM tokens";
@@ -441,7 +444,7 @@ pub(crate) mod tests {
             // As `Client::open` begins.
             let mut db = crate::database::open(&path).unwrap();
             discard_doubtful(&db).unwrap();
-            let taken = reserve(&mut db, 1 + round % 3).unwrap().unwrap();
+            let taken = reserve(&mut db, 1 + round % 3, 0).unwrap().unwrap();
             // From here on somebody may have seen them. Every other process does not live to forget them.
             presented.extend(taken.clone());
             if round % 2 == 0 {
@@ -465,7 +468,7 @@ pub(crate) mod tests {
         let kept = token(1, &digest, b"current");
         let reserved = token(0, &digest, b"expired");
         store(&mut db, std::slice::from_ref(&reserved)).unwrap();
-        assert_eq!(reserve(&mut db, 1).unwrap().unwrap(), [reserved]);
+        assert_eq!(reserve(&mut db, 1, 0).unwrap().unwrap(), [reserved]);
         let tokens = [
             token(2, &digest, b"expired"),
             kept.clone(),
@@ -476,6 +479,6 @@ pub(crate) mod tests {
         assert!(discard_expired(&db, &announced).unwrap());
         assert!(!discard_expired(&db, &announced).unwrap());
         assert_eq!(available(&db).unwrap(), 1);
-        assert_eq!(reserve(&mut db, 1).unwrap().unwrap(), [kept]);
+        assert_eq!(reserve(&mut db, 1, 0).unwrap().unwrap(), [kept]);
     }
 }

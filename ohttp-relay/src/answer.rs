@@ -39,6 +39,9 @@ pub(crate) const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem
 /// off early is a failure that is told and no torn answer.
 const HELD_BACK: usize = 64 * 1024;
 
+/// The outcome of nearly all requests.
+pub(crate) const ANSWERED: &str = "encapsulated";
+
 /// What came of a request.
 pub(crate) enum Answer {
     /// The encapsulated response.
@@ -67,7 +70,7 @@ impl Answer {
 
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
-            Self::Whole(_) | Self::Streamed(_) => "encapsulated",
+            Self::Whole(_) | Self::Streamed(_) => ANSWERED,
             Self::KeyProblem => "key_problem",
             Self::DateProblem => "date_problem",
             Self::Refused(fault) => fault.outcome(),
@@ -79,10 +82,7 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
-            Self::Whole(body) => {
-                metrics::histogram!("ohttp_relay_response_bytes").record(body.len() as f64);
-                (encapsulated(OHTTP_RES), body).into_response()
-            }
+            Self::Whole(body) => (encapsulated(OHTTP_RES), body).into_response(),
             Self::Streamed(download) if download.is_chunked => {
                 let incremental = [(INCREMENTAL, IS_INCREMENTAL)];
                 let headers = encapsulated(OHTTP_CHUNKED_RES);

@@ -31,13 +31,14 @@ use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
+use metrics::{Counter, Histogram};
 use service::addresses::AddressLimits;
 use service::http::{Limits, Server};
 use service::start::Process;
 use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
-use answer::Answer;
+use answer::{ANSWERED, Answer};
 pub use config::{Config, GatewaySettings, HttpVersion};
 use keys::KeyMirror;
 pub use padding::Padding;
@@ -100,6 +101,24 @@ struct Route {
     stream_idle: Duration,
     shutdown: Shutdown,
     grace: Duration,
+    meters: Meters,
+}
+
+/// What nearly every request counts, looked up once.
+struct Meters {
+    answered: Counter,
+    request_bytes: Histogram,
+    response_bytes: Histogram,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            answered: metrics::counter!("ohttp_relay_requests_total", "outcome" => ANSWERED),
+            request_bytes: metrics::histogram!("ohttp_relay_request_bytes"),
+            response_bytes: metrics::histogram!("ohttp_relay_response_bytes"),
+        }
+    }
 }
 
 /// A relay, ready to be served.
@@ -139,6 +158,7 @@ impl Relay {
                 stream_idle: Duration::from_secs(config.stream_idle_seconds),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
+                meters: Meters::new(),
             });
             let base = settings.path.trim_end_matches('/');
             let mut routes = Router::new()
@@ -201,7 +221,15 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
     if let Answer::KeyProblem = answer {
         route.keys.doubt();
     }
-    metrics::counter!("ohttp_relay_requests_total", "outcome" => answer.outcome()).increment(1);
+    match answer.outcome() {
+        ANSWERED => route.meters.answered.increment(1),
+        outcome => {
+            metrics::counter!("ohttp_relay_requests_total", "outcome" => outcome).increment(1)
+        }
+    }
+    if let Answer::Whole(body) = &answer {
+        route.meters.response_bytes.record(body.len() as f64);
+    }
     answer.into_response()
 }
 
@@ -209,14 +237,15 @@ impl Route {
     /// What can be told before anything goes to the gateway.
     fn accept(&self, request: Request<Body>) -> Result<(Upload, Form), Fault> {
         let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
-        let limits: Limits = request.extensions().get().copied().unwrap_or_default();
+        let limits = Limits::of(&request);
         let body = request.into_body();
         let announced = body.size_hint();
         if announced.lower() > limits.max_body_bytes as u64 {
             return Err(Fault::TooLarge);
         }
         if form == Form::Chunked {
-            return Ok((Upload::stream(body, self.stream_idle), form));
+            let length = self.meters.request_bytes.clone();
+            return Ok((Upload::stream(body, self.stream_idle, length), form));
         }
         let is_unpadded = self.padding.as_ref().is_some_and(|padding| {
             announced
@@ -227,7 +256,9 @@ impl Route {
             return Err(Fault::Unpadded);
         }
         let patience = Duration::from_secs(limits.body_read_seconds);
-        Ok((Upload::whole(body, patience, self.padding.clone()), form))
+        let length = self.meters.request_bytes.clone();
+        let upload = Upload::whole(body, patience, self.padding.clone(), length);
+        Ok((upload, form))
     }
 }
 

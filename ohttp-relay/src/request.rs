@@ -11,6 +11,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
+use metrics::Histogram;
 use service::Problem;
 use tokio::time::{Sleep, sleep};
 
@@ -80,10 +81,17 @@ pub(crate) struct Upload {
     block: BytesMut,
     taken: u64,
     ended: bool,
+    /// Of whole bodies, for the metrics.
+    length: Histogram,
 }
 
 impl Upload {
-    pub(crate) fn whole(body: Body, patience: Duration, padding: Option<Padding>) -> Self {
+    pub(crate) fn whole(
+        body: Body,
+        patience: Duration,
+        padding: Option<Padding>,
+        length: Histogram,
+    ) -> Self {
         Self {
             body,
             fault: FaultCell::default(),
@@ -94,13 +102,14 @@ impl Upload {
             block: BytesMut::new(),
             taken: 0,
             ended: false,
+            length,
         }
     }
 
-    pub(crate) fn stream(body: Body, idle: Duration) -> Self {
+    pub(crate) fn stream(body: Body, idle: Duration, length: Histogram) -> Self {
         Self {
             is_stream: true,
-            ..Self::whole(body, idle, None)
+            ..Self::whole(body, idle, None, length)
         }
     }
 
@@ -173,7 +182,7 @@ impl Upload {
         if !is_padded {
             return Some(Fault::Unpadded);
         }
-        metrics::histogram!("ohttp_relay_request_bytes").record(self.taken as f64);
+        self.length.record(self.taken as f64);
         None
     }
 }

@@ -37,9 +37,10 @@ const IDLE: Duration = Duration::from_secs(15);
 /// A gateway that answers no ping for so long is gone, and its connection with it.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a gateway may send ahead of the client, on a stream and on all of a connection.
+/// What a gateway may send ahead of the client, on a stream. The connection adds no bound of its own (RFC 9113 §6.9.1):
+/// a few clients that take nothing would close it for all the others.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// What is sent ahead of the gateway, on a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// The longest head of an answer, and how many fields it may have.

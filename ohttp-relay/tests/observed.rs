@@ -57,7 +57,7 @@ const OUTCOMES: [&str; 18] = [
     "done",
 ];
 /// Metrics, with the labels that each may have.
-const METRICS: [(&str, &[&str]); 8] = [
+const METRICS: [(&str, &[&str]); 9] = [
     ("http_requests_total", &["route", "method", "status"]),
     (
         "http_request_duration_seconds",
@@ -69,6 +69,7 @@ const METRICS: [(&str, &[&str]); 8] = [
     ("ohttp_relay_torn_answers_total", &["reason"]),
     ("address_limit_refusals_total", &["limit"]),
     ("tls_reloads_total", &["outcome"]),
+    ("http_streams_reset_total", &[]),
 ];
 
 /// What a client says of itself.

@@ -15,8 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use service::http::Limits;
 use service::{Shutdown, SystemClock};
-use support::{Served, config, serve, serve_relay};
+use support::{Served, config, serve, serve_relay, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -222,6 +223,83 @@ async fn a_client_that_reads_slowly_makes_the_gateway_wait_and_the_relay_hold_li
             assert_ne!(len, 0, "broken off after {read}");
             read += len;
         }
+    }
+}
+
+/// Counts down when the answer that has it is let go.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A gateway that gives up on who takes nothing for `patience_s`. Its answer to `much` has no end, as fast as it is taken;
+/// to anything else it is `tick`, again and again. And how many of the former are open.
+async fn flood_or_tick(patience_s: u64) -> (Served, Arc<AtomicUsize>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&open);
+    let answer = move |request: Bytes| async move {
+        let body = if request == "much" {
+            count.fetch_add(1, Ordering::SeqCst);
+            let open = Open(count);
+            Body::from_stream(stream::repeat_with(move || {
+                let _ = &open;
+                Ok::<_, Infallible>(Bytes::from(vec![0; 64 * 1024]))
+            }))
+        } else {
+            Body::from_stream(stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Some((Ok::<_, Infallible>("tick"), ()))
+            }))
+        };
+        ([("content-type", "message/ohttp-chunked-res")], body).into_response()
+    };
+    let limits = Limits {
+        header_read_seconds: patience_s,
+        ..Limits::default()
+    };
+    let router = Router::new().route("/", post(answer));
+    (serve_within(limits, router).await, open)
+}
+
+#[tokio::test]
+async fn clients_that_stop_reading_lose_their_own_streams_and_nobody_elses() {
+    /// What the windows of so many hold is more than a connection of its own would let through.
+    const STALLED: usize = 24;
+    // Whoever gives up first, the gateway or the relay.
+    for (gateway_s, relay_s) in [(1, 30), (30, 1)] {
+        let (gateway, open) = flood_or_tick(gateway_s).await;
+        let settings = format!(
+            "http2_connections = 1\n\
+             [[gateways]]\npath = '/g'\nurl = '{}'\nhttp = '2'\n\
+             [limits]\nheader_read_seconds = {relay_s}",
+            gateway.url("/")
+        );
+        let config = config("http://127.0.0.1:1/", &settings);
+        let (_trigger, shutdown) = Shutdown::channel();
+        let router = ohttp_relay::router(&config, SystemClock::shared(), shutdown).unwrap();
+        let relay = serve_within(config.limits, router).await;
+
+        let mut stalled = Vec::new();
+        for _ in 0..STALLED {
+            let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+            client.send("much").await;
+            client.0.write_all(b"0\r\n\r\n").await.unwrap();
+            stalled.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(open.load(Ordering::SeqCst), STALLED);
+        let mut reading = Client::begin(&relay, "message/ohttp-chunked-req").await;
+        reading.send("tick").await;
+        reading.0.write_all(b"0\r\n\r\n").await.unwrap();
+        // Three times what the first of them waits for.
+        for _ in 0..30 {
+            reading.read_until("tick\r\n").await;
+        }
+        let left = open.load(Ordering::SeqCst);
+        assert_eq!(left, 0, "streams are open at the gateway");
     }
 }
 

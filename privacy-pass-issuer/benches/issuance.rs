@@ -60,6 +60,7 @@ impl Bench {
             burst: Some(NonZeroU32::MAX),
         };
         let store = Arc::new(RocksStore::open(&directory.path().join("data")).unwrap());
+        use_for_a_while(&store);
         let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&accounts.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
@@ -182,6 +183,7 @@ fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
     );
     let directory = tempfile::tempdir().unwrap();
     let store = RocksStore::open(directory.path()).unwrap();
+    use_for_a_while(&store);
     for threads in [1_u8, 8] {
         let charged = cost(1000 * usize::from(threads), || {
             std::thread::scope(|scope| {
@@ -204,20 +206,32 @@ fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
     }
 }
 
+/// Until the database's first logs are full and used again, as they are all day.
+fn use_for_a_while(store: &RocksStore) {
+    for group in 0..200 {
+        let charges: Vec<_> = (0..250).map(|it| charge_of(7, 250 * group + it)).collect();
+        store.charge_all(&charges, &mut |_| ()).unwrap();
+    }
+}
+
 fn charge(store: &RocksStore, account: u8, request: u32) {
+    let outcome = store.charge(&charge_of(account, request));
+    assert_eq!(outcome.unwrap(), ChargeOutcome::Charged);
+}
+
+fn charge_of(account: u8, request: u32) -> Charge {
     let account = Account::new(format!("account-{account}"), None).unwrap();
     let hasher = AccountHasher::new(&[5; 32]);
     let mut bytes = [0; 259];
     bytes[..4].copy_from_slice(&request.to_be_bytes());
     let day = Day(20_000);
-    let outcome = store.charge(&Charge {
+    Charge {
         account: hasher.account_of_day(&account, day),
         day,
         request: hasher.request(&account, &bytes),
         tokens: 1,
         limit: u32::MAX,
-    });
-    assert_eq!(outcome.unwrap(), ChargeOutcome::Charged);
+    }
 }
 
 fn row(what: &str, issue: &Cost, bare: &Cost) {

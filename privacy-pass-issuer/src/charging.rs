@@ -1,6 +1,7 @@
 //! Charges in groups: requests that wait at the same time share one synced write. One thread decides them in
-//! the order in which they came, so each gets what it would get alone, and hands them on to be signed when the
-//! group is on the disk.
+//! the order in which they came, so each gets what it would get alone. What is granted is signed while the group
+//! is being written, and leaves when the group is on the disk: if the write fails or the process ends in it,
+//! nobody has seen a signature that was not counted.
 //!
 //! While enough charged requests wait for the cores to sign them, the next group is given time to grow: it
 //! could not be signed sooner anyway. An issuer with nothing to sign makes nobody wait.
@@ -8,16 +9,17 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::issuance::{IssuanceError, Issued, require_good_standing};
 use crate::plans::{Bursts, Plan};
-use crate::signing::{Answer, Assignment, Shared as Signing};
+use crate::signing::{Answer, Assignment, Job, Shared as Signing};
 use crate::store::reports::{AccountTag, ReportStore};
-use crate::store::{BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore};
+use crate::store::{BlockedAccount, Charge, ChargeOutcome, ChargeResult, Day, IssuerStore};
+use crate::worker::{Workers, contained};
 
 /// Requests that are decided together.
 const GROUP: usize = 256;
@@ -43,12 +45,11 @@ struct Waiting {
     answer: Answer,
 }
 
-/// What has become of a group.
-#[derive(Default)]
-struct Decided {
-    outcomes: Vec<(Waiting, Outcome)>,
-    /// What depends on what has become of others in the group: the next one begins with it.
-    left: Vec<Waiting>,
+/// What a request has come to, unless the write fails. Nobody is told before that.
+enum Decided {
+    /// Being signed.
+    Granted(Arc<Job>),
+    Refused(Answer, IssuanceError),
 }
 
 /// What decides: the accounts' standing, their bursts, their quota.
@@ -66,19 +67,21 @@ pub(crate) struct ChargeQueue {
 }
 
 impl ChargeQueue {
-    pub(crate) fn start(ledger: Ledger, signing: Arc<Signing>) -> io::Result<Self> {
+    pub(crate) fn start(
+        ledger: Ledger,
+        signing: Arc<Signing>,
+        workers: &Workers,
+    ) -> io::Result<Self> {
         let (orders, queue) = mpsc::channel(QUEUE);
-        let thread = thread::Builder::new()
-            .name("charges".to_owned())
-            .spawn(move || ledger.work_off(queue, &signing))?;
+        let thread = workers.spawn("charges", move || ledger.work_off(queue, &signing))?;
         Ok(Self {
             orders: Some(orders),
             thread: Some(thread),
         })
     }
 
-    /// Charges an order, and has it signed when that is durable. Given up before it was decided, an order is
-    /// not charged.
+    /// Charges an order and has it signed; returns when both are done. Given up before it was decided, an order
+    /// is not charged.
     pub(crate) async fn issue(&self, order: Order) -> Result<Issued, IssuanceError> {
         let (answer, issued) = oneshot::channel();
         let orders = self.orders.as_ref().ok_or(IssuanceError::Worker)?;
@@ -115,49 +118,62 @@ impl Ledger {
             {
                 group.push(next);
             }
-            let Decided { outcomes, left } = self.decide(group);
-            for (waiting, outcome) in outcomes {
-                waiting.follow(outcome, signing);
-            }
-            group = left;
+            group = self.decide(group, signing);
         }
     }
 
-    fn decide(&self, group: Vec<Waiting>) -> Decided {
-        let (mut taken, mut decided) = (Vec::with_capacity(group.len()), Decided::default());
+    /// Decides a group, and tells everybody in it; but those who depend on what becomes of others in it are
+    /// left, and the next group begins with them.
+    fn decide(&self, group: Vec<Waiting>, signing: &Signing) -> Vec<Waiting> {
+        let (mut taken, mut left) = (Vec::with_capacity(group.len()), Vec::new());
         let mut undecided = HashSet::new();
         for waiting in group {
             if waiting.answer.is_closed() {
                 continue;
             }
             let account = waiting.order.lasting;
-            match self.take(&waiting.order) {
+            match contained(|| self.take(&waiting.order)) {
                 Ok(None) => {
                     undecided.insert(account);
                     taken.push(waiting);
                 }
-                Ok(Some(outcome)) => decided.outcomes.push((waiting, Ok(outcome))),
+                Ok(Some(outcome)) => waiting.follow(Ok(outcome), signing).tell(Ok(())),
                 // What an earlier one has taken may come back, or it may be the same request.
                 Err(IssuanceError::BurstExceeded { .. }) if undecided.contains(&account) => {
-                    decided.left.push(waiting);
+                    left.push(waiting);
                 }
-                Err(error) => decided.outcomes.push((waiting, Err(error))),
+                Err(error) => waiting.follow(Err(error), signing).tell(Ok(())),
             }
         }
+        self.charge(taken, signing);
+        left
+    }
+
+    /// The quota, for those who have everything else: what is charged is signed during the write, and told
+    /// after it.
+    fn charge(&self, mut taken: Vec<Waiting>, signing: &Signing) {
         let charges: Vec<_> = taken.iter().map(|waiting| waiting.order.charge).collect();
-        let outcomes = self.store.charge_all(&charges);
-        for (at, waiting) in taken.into_iter().enumerate() {
-            let outcome = match &outcomes {
-                Ok(outcomes) => outcomes.get(at).copied().ok_or(IssuanceError::Worker),
-                Err(error) => Err(error.repeated().into()),
+        let accounts: Vec<_> = taken.iter().map(|waiting| waiting.order.lasting).collect();
+        let mut decided = Vec::with_capacity(taken.len());
+        let written = contained(|| {
+            let hand_on = &mut |decisions: Vec<ChargeResult>| {
+                for (waiting, decision) in taken.drain(..).zip(decisions) {
+                    let outcome = decision.map_err(IssuanceError::from);
+                    decided.push(waiting.follow(outcome, signing));
+                }
             };
-            if !matches!(outcome, Ok(ChargeOutcome::Charged)) {
-                let tokens = waiting.order.charge.tokens;
-                self.bursts.give_back(waiting.order.lasting, tokens);
+            Ok(self.store.charge_all(&charges, hand_on)?)
+        });
+        let mut decided = decided.into_iter();
+        for (charge, account) in charges.iter().zip(accounts) {
+            let decided = decided.next();
+            if written.is_err() || !decided.as_ref().is_some_and(Decided::is_charged) {
+                self.bursts.give_back(account, charge.tokens);
             }
-            decided.outcomes.push((waiting, outcome));
+            if let Some(decided) = decided {
+                decided.tell(written.as_ref().copied().map_err(again));
+            }
         }
-        decided
     }
 
     /// Everything but the quota. `None`: that has the last word.
@@ -185,28 +201,51 @@ impl Ledger {
 }
 
 impl Waiting {
-    fn follow(self, outcome: Outcome, signing: &Signing) {
+    fn follow(self, outcome: Outcome, signing: &Signing) -> Decided {
         let Order {
             charge,
             work,
             now_ms,
             ..
         } = self.order;
-        let refused = match outcome {
-            Ok(ChargeOutcome::Charged) => {
-                return signing.sign(charge.account, work, false, self.answer);
+        let repeated = match outcome {
+            Ok(ChargeOutcome::Charged) => false,
+            Ok(ChargeOutcome::AlreadyIssued) => true,
+            Ok(ChargeOutcome::LimitReached { left }) => {
+                let refusal = IssuanceError::QuotaExhausted {
+                    available: left,
+                    retry_after_s: Day::seconds_left(now_ms / 1000),
+                };
+                return Decided::Refused(self.answer, refusal);
             }
-            Ok(ChargeOutcome::AlreadyIssued) => {
-                return signing.sign(charge.account, work, true, self.answer);
-            }
-            Ok(ChargeOutcome::LimitReached { left }) => IssuanceError::QuotaExhausted {
-                available: left,
-                retry_after_s: Day::seconds_left(now_ms / 1000),
-            },
-            Err(error) => error,
+            Err(error) => return Decided::Refused(self.answer, error),
         };
-        // Whoever has gone meanwhile asks again, and finds the same.
-        let _ = self.answer.send(Err(refused));
+        Decided::Granted(signing.sign(charge.account, work, repeated, self.answer))
+    }
+}
+
+/// The failure of a write, for each of those whom it concerns.
+fn again(error: &IssuanceError) -> IssuanceError {
+    match error {
+        IssuanceError::Store(error) => IssuanceError::Store(error.repeated()),
+        _ => IssuanceError::Worker,
+    }
+}
+
+impl Decided {
+    fn is_charged(&self) -> bool {
+        matches!(self, Self::Granted(job) if !job.is_repeated())
+    }
+
+    /// Whoever has gone meanwhile asks again, and finds the same.
+    fn tell(self, written: Result<(), IssuanceError>) {
+        match (self, written) {
+            (Self::Granted(job), Ok(())) => job.release(),
+            (Self::Granted(job), Err(error)) => job.fail(error),
+            (Self::Refused(answer, error), Ok(())) | (Self::Refused(answer, _), Err(error)) => {
+                let _ = answer.send(Err(error));
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::store::reports::{AccountTag, ReportStore};
 use crate::store::{BlockedAccount, Charge, Day, IssuerStore, RequestDigest, StoreError};
 use crate::token_keys::{BlindSignature, KeySet, SigningError, TokenKeys};
 use crate::token_request::{TokenRequest, TokenRequestError, batch_from_bytes};
+use crate::worker::Workers;
 
 /// Why no token is issued.
 #[derive(Debug, thiserror::Error)]
@@ -86,21 +87,24 @@ pub struct Issuer {
     /// Before the signers, which it hands its work to: it ends first.
     charges: ChargeQueue,
     _signers: Signers,
+    workers: Workers,
 }
 
 impl Issuer {
     /// # Errors
     /// A thread cannot be started.
     pub fn new(parts: IssuerParts) -> std::io::Result<Self> {
-        let signers = Signers::start()?;
+        let workers = Workers::default();
+        let signers = Signers::start(&workers)?;
         let ledger = Ledger {
             store: Arc::clone(&parts.store),
             reports: Arc::clone(&parts.reports),
             bursts: Bursts::default(),
         };
         Ok(Self {
-            charges: ChargeQueue::start(ledger, Arc::clone(signers.shared()))?,
+            charges: ChargeQueue::start(ledger, Arc::clone(signers.shared()), &workers)?,
             _signers: signers,
+            workers,
             parts,
         })
     }
@@ -113,6 +117,11 @@ impl Issuer {
     #[must_use]
     pub fn hasher(&self) -> &AccountHasher {
         &self.parts.hasher
+    }
+
+    /// The threads that charge and sign.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// That the account is neither blocked by the operator nor withheld after a report of abuse.
@@ -144,7 +153,7 @@ impl Issuer {
     }
 
     /// Answers one token request. Everything that can be wrong with it is found out before the
-    /// account is charged, and the charge is durable before the signature exists. When the answer
+    /// account is charged, and the charge is durable before the signature leaves. When the answer
     /// is lost, the same request gets the same answer at no further charge.
     pub async fn issue(&self, account: &Account, body: &[u8]) -> Result<Issued, IssuanceError> {
         let request = TokenRequest::from_bytes(body)?;

@@ -36,9 +36,9 @@
 //! ## What is kept
 //!
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
-//! the database, for two days. The count is on disk before the signature exists; charges that wait at once share one write. A clock that is
-//! set back finds the counts of that day again, if it was one of the last two. Of a blocked account an HMAC
-//! is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
+//! the database, for two days. The count is on disk before the signature leaves; charges that wait at once share
+//! one write. A clock that is set back finds the counts of that day again, if it was one of the last two. Of a
+//! blocked account an HMAC is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
 //! when an account's tokens are withheld (`docs/abuse.md`).
 //!
 //! ## Token keys
@@ -82,13 +82,14 @@ pub mod store;
 mod text;
 pub mod token_keys;
 pub mod token_request;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use service::http::Server;
 use service::secret_file::{self, SecretFileError};
-use service::start::Process;
+use service::start::{Process, Readiness};
 use service::tls::{Peers, ServerTls, TlsError};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -101,6 +102,7 @@ use reporting::{Reporting, ReportingParts};
 use store::reports::ReportStore;
 use store::{RocksStore, StoreError};
 use token_keys::{RotationError, TokenKeyError, TokenKeys};
+use worker::Workers;
 
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether a key is to be made or dropped: what clients are shown is right to the
@@ -205,9 +207,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     // Ends with this function.
     let mut background = JoinSet::new();
     background.spawn(forget_past_days(Arc::clone(&issuer), reporting));
-    background.spawn(keep_up_with_keys(issuer));
+    background.spawn(keep_up_with_keys(Arc::clone(&issuer)));
     background.spawn(refresh(attester));
     process.readiness.ready();
+    background.spawn(watch(issuer.workers().clone(), process.readiness));
     Server::new(listener, config.limits())
         .with_tls(tls)
         .serve(router, process.shutdown)
@@ -251,9 +254,35 @@ async fn keep_up_with_keys(issuer: Arc<Issuer>) {
     }
 }
 
+/// Without one of its threads an issuer cannot do its work, and nothing but a restart brings it back.
+async fn watch(workers: Workers, readiness: Readiness) {
+    workers.ended().await;
+    readiness.not_ready();
+    tracing::error!("a thread that charges or signs has ended: start the process again");
+}
+
 async fn refresh(attester: Arc<dyn Attester>) {
     while let Some(every) = attester.refresh_every() {
         tokio::time::sleep(every).await;
         attester.refresh().await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_issuer_that_has_lost_a_thread_is_not_ready() {
+        let (workers, readiness) = (Workers::default(), Readiness::default());
+        readiness.ready();
+        let watching = tokio::spawn(watch(workers.clone(), readiness.clone()));
+        tokio::task::yield_now().await;
+        assert!(readiness.is_ready());
+        let thread = workers.spawn("test", || panic!("outside of any work"));
+        assert!(thread.unwrap().join().is_err());
+        watching.await.unwrap();
+        assert!(!readiness.is_ready());
     }
 }

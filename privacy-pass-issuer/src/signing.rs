@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::issuance::{IssuanceError, Issued};
 use crate::store::AccountOfDay;
-use crate::token_keys::{BlindSignature, SigningError, TokenKey};
+use crate::token_keys::{BlindSignature, TokenKey};
 use crate::token_request::TokenRequest;
+use crate::worker::{Workers, contained};
 
 /// Signatures that are made in one go: long enough (1 ms) that handing them out costs nothing beside
 /// them, short enough that others need not wait.
@@ -60,8 +61,8 @@ struct Piece {
     work: Vec<Assignment>,
 }
 
-/// What is answered as a whole.
-struct Job {
+/// What is answered as a whole, when all of it is signed and it has been released: whoever comes last answers.
+pub(crate) struct Job {
     repeated: bool,
     progress: Mutex<Progress>,
 }
@@ -69,16 +70,18 @@ struct Job {
 struct Progress {
     signatures: Vec<BlindSignature>,
     missing: usize,
+    released: bool,
     /// `None`: answered.
     answer: Option<Answer>,
 }
 
 impl Signers {
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::with_cores(thread::available_parallelism().map_or(1, usize::from))
+    pub(crate) fn start(workers: &Workers) -> io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::with_cores(cores, workers)
     }
 
-    fn with_cores(cores: usize) -> io::Result<Self> {
+    pub(crate) fn with_cores(cores: usize, workers: &Workers) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             work: Condvar::new(),
@@ -92,10 +95,8 @@ impl Signers {
         };
         for _ in 0..cores {
             let shared = Arc::clone(&shared);
-            let thread = thread::Builder::new().name("signatures".to_owned());
-            signers
-                .threads
-                .push(thread.spawn(move || shared.work_off())?);
+            let thread = workers.spawn("signatures", move || shared.work_off())?;
+            signers.threads.push(thread);
         }
         Ok(signers)
     }
@@ -122,28 +123,30 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has everything signed, in its order, and answered as a whole. What nobody waits for any more is not signed.
+    /// Has everything signed, in its order, and once it is released answered as a whole. What nobody waits for
+    /// any more is not signed.
     pub(crate) fn sign(
         &self,
         account: AccountOfDay,
         work: Vec<Assignment>,
         repeated: bool,
         answer: Answer,
-    ) {
+    ) -> Arc<Job> {
         let total = work.len();
-        // Repetitions are free of charge, so nothing else bounds how many are asked for at once.
-        if repeated && self.queue().signatures_of(account) + total > MOST_REPEATED.max(total) {
-            let _ = answer.send(Err(IssuanceError::Busy));
-            return;
-        }
         let job = Arc::new(Job {
             repeated,
             progress: Mutex::new(Progress {
                 signatures: vec![[0; _]; total],
                 missing: total,
+                released: false,
                 answer: Some(answer),
             }),
         });
+        // Repetitions are free of charge, so nothing else bounds how many are asked for at once.
+        if repeated && self.queue().signatures_of(account) + total > MOST_REPEATED.max(total) {
+            job.fail(IssuanceError::Busy);
+            return job;
+        }
         let mut work = work.into_iter();
         let pieces = (0..total).step_by(PIECE).map(|first| Piece {
             job: Arc::clone(&job),
@@ -160,6 +163,7 @@ impl Shared {
         } else {
             self.work.notify_all();
         }
+        job
     }
 
     /// Returns when the cores would soon have nothing to do, and after `patience` in any case.
@@ -167,6 +171,11 @@ impl Shared {
         let enough = self.enough();
         let busy = |queue: &mut Queue| queue.signatures >= enough;
         drop(self.low.wait_timeout_while(self.queue(), patience, busy));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue().signatures
     }
 
     /// Signatures for which others need not be hurried.
@@ -246,9 +255,9 @@ impl Queue {
 }
 
 impl Piece {
-    fn sign(&self) -> Result<Vec<BlindSignature>, SigningError> {
-        let sign = |(key, request): &Assignment| key.blind_sign(request);
-        self.work.iter().map(sign).collect()
+    fn sign(&self) -> Result<Vec<BlindSignature>, IssuanceError> {
+        let sign = |(key, request): &Assignment| Ok(key.blind_sign(request)?);
+        contained(|| self.work.iter().map(sign).collect())
     }
 }
 
@@ -263,28 +272,52 @@ impl Job {
         progress.answer.as_ref().is_none_or(Answer::is_closed)
     }
 
-    fn add(&self, first: usize, signed: Result<Vec<BlindSignature>, SigningError>) {
-        let mut progress = self.progress();
-        let outcome = match signed {
-            Ok(signed) => {
-                progress.missing -= signed.len();
-                let places = progress.signatures.iter_mut().skip(first);
-                for (place, signature) in places.zip(signed) {
-                    *place = signature;
-                }
-                if progress.missing > 0 {
-                    return;
-                }
-                Ok(Issued {
-                    signatures: std::mem::take(&mut progress.signatures),
-                    repeated: self.repeated,
-                })
-            }
-            Err(error) => Err(error.into()),
+    fn add(&self, first: usize, signed: Result<Vec<BlindSignature>, IssuanceError>) {
+        let signed = match signed {
+            Ok(signed) => signed,
+            Err(error) => return self.fail(error),
         };
+        let mut progress = self.progress();
+        progress.missing -= signed.len();
+        let places = progress.signatures.iter_mut().skip(first);
+        for (place, signature) in places.zip(signed) {
+            *place = signature;
+        }
+        self.answer_when_complete(progress);
+    }
+
+    /// It may be answered now: what it was charged for is durable.
+    pub(crate) fn release(&self) {
+        let mut progress = self.progress();
+        progress.released = true;
+        self.answer_when_complete(progress);
+    }
+
+    /// It is answered with an error at once, and what is signed for it goes nowhere.
+    pub(crate) fn fail(&self, error: IssuanceError) {
+        let answer = self.progress().answer.take();
+        if let Some(answer) = answer {
+            let _ = answer.send(Err(error));
+        }
+    }
+
+    /// Whether it was charged for before.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
+    fn answer_when_complete(&self, mut progress: MutexGuard<'_, Progress>) {
+        if progress.missing > 0 || !progress.released {
+            return;
+        }
         if let Some(answer) = progress.answer.take() {
+            let signatures = std::mem::take(&mut progress.signatures);
+            drop(progress);
             // Whoever has gone meanwhile asks again, at no charge.
-            let _ = answer.send(outcome);
+            let _ = answer.send(Ok(Issued {
+                signatures,
+                repeated: self.repeated,
+            }));
         }
     }
 }
@@ -318,20 +351,22 @@ mod tests {
 
     fn ask(signers: &Signers, account: AccountOfDay, work: &[Assignment]) -> Waiting {
         let (answer, waiting) = oneshot::channel();
-        signers.shared().sign(account, work.to_vec(), false, answer);
+        let job = signers.shared().sign(account, work.to_vec(), false, answer);
+        job.release();
         waiting
     }
 
     #[test]
     fn an_account_that_repeats_itself_without_end_is_refused_and_nobody_else() {
         // Nobody works, so that everything waits.
-        let signers = Signers::with_cores(0).unwrap();
+        let signers = Signers::with_cores(0, &Workers::default()).unwrap();
         let (_directory, work) = work(100);
         let ask = |account, repeated| {
             let (answer, mut answered) = oneshot::channel();
-            signers
+            let job = signers
                 .shared()
                 .sign(account, work.clone(), repeated, answer);
+            job.release();
             let refused = matches!(answered.try_recv(), Ok(Err(IssuanceError::Busy)));
             (refused, answered)
         };
@@ -346,7 +381,7 @@ mod tests {
     #[test]
     fn each_signature_stands_where_its_request_stood() {
         let (_directory, work) = work(11);
-        let signers = Signers::start().unwrap();
+        let signers = Signers::start(&Workers::default()).unwrap();
         let issued = ask(&signers, GREEDY, &work)
             .blocking_recv()
             .unwrap()
@@ -360,7 +395,7 @@ mod tests {
     #[test]
     fn many_batches_of_one_account_do_not_hold_up_another_account() {
         let (_directory, work) = work(200);
-        let signers = Signers::with_cores(1).unwrap();
+        let signers = Signers::with_cores(1, &Workers::default()).unwrap();
         let mut greedy: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
         let modest = ask(&signers, MODEST, &work[..1]);
         assert!(modest.blocking_recv().unwrap().is_ok());
@@ -378,6 +413,7 @@ mod tests {
             let progress = Progress {
                 signatures: Vec::new(),
                 missing: 1,
+                released: true,
                 answer: Some(answer),
             };
             Piece {
@@ -410,7 +446,7 @@ mod tests {
     #[test]
     fn who_goes_away_leaves_no_work_behind() {
         let (_directory, work) = work(2000);
-        let signers = Signers::with_cores(1).unwrap();
+        let signers = Signers::with_cores(1, &Workers::default()).unwrap();
         drop(ask(&signers, GREEDY, &work));
         assert!(
             ask(&signers, GREEDY, &work[..1])
@@ -421,8 +457,7 @@ mod tests {
         assert_eq!(signers.shared.queue().signatures, 0);
         // Most of its work was never begun: what is signed is counted down.
         let (answer, waiting) = oneshot::channel();
-        signers.shared().sign(GREEDY, work.clone(), false, answer);
-        let job = Arc::clone(&signers.shared.queue().of[&GREEDY][0].job);
+        let job = signers.shared().sign(GREEDY, work.clone(), false, answer);
         drop(waiting);
         assert!(
             ask(&signers, MODEST, &work[..1])
@@ -436,7 +471,7 @@ mod tests {
     #[test]
     fn signers_that_end_finish_what_somebody_waits_for() {
         let (_directory, work) = work(20);
-        let signers = Signers::start().unwrap();
+        let signers = Signers::start(&Workers::default()).unwrap();
         let waiting: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
         drop(signers);
         for mut waiting in waiting {
@@ -445,9 +480,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_signed_is_answered_when_it_is_released_and_never_when_it_has_failed() {
+        let (_directory, work) = work(5);
+        for released in [true, false] {
+            let signers = Signers::start(&Workers::default()).unwrap();
+            let (answer, mut waiting) = oneshot::channel();
+            let job = signers.shared().sign(GREEDY, work.clone(), false, answer);
+            // Ends when everything is signed.
+            drop(signers);
+            assert_eq!(job.progress().missing, 0);
+            assert!(waiting.try_recv().is_err(), "not released yet");
+            if released {
+                job.release();
+                assert_eq!(waiting.try_recv().unwrap().unwrap().signatures.len(), 5);
+            } else {
+                job.fail(IssuanceError::Worker);
+                job.release();
+                let answered = waiting.try_recv().unwrap();
+                assert!(matches!(answered, Err(IssuanceError::Worker)));
+            }
+        }
+    }
+
+    #[test]
     fn others_are_given_time_only_while_the_cores_are_busy() {
         let (_directory, work) = work(400);
-        let signers = Signers::with_cores(1).unwrap();
+        let signers = Signers::with_cores(1, &Workers::default()).unwrap();
         // Returns at once: a test that hangs here has failed.
         signers.shared().wait_until_low(Duration::from_secs(3600));
         let waiting = ask(&signers, GREEDY, &work);

@@ -26,11 +26,13 @@ impl Readiness {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn not_ready(&self) {
+    /// From now on it takes none, or cannot do what they ask for.
+    pub fn not_ready(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
 
-    fn is_ready(&self) -> bool {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }

@@ -1,16 +1,17 @@
 //! One connection of a listener: TLS, the version of HTTP, and what a peer may not hold up.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
@@ -18,7 +19,7 @@ use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Limited;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
@@ -26,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::addresses::{Admitted, Running, TooMany};
-use crate::http::{Collecting, Limits};
+use crate::http::Accepting;
 use crate::problem::Problem;
 use crate::shutdown::Shutdown;
 use crate::tls::{IsCertified, ServerTls};
@@ -47,15 +48,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What all connections of a listener have in common.
 pub(crate) struct Common {
     pub(crate) router: Router,
-    pub(crate) limits: Limits,
-    pub(crate) collecting: Collecting,
+    pub(crate) accepting: Arc<Accepting>,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) shutdown: Shutdown,
 }
 
 pub(crate) async fn serve(stream: TcpStream, common: Arc<Common>, admitted: Option<Admitted>) {
     let _ = stream.set_nodelay(true);
-    let patience = Duration::from_secs(common.limits.header_read_seconds);
+    let patience = Duration::from_secs(common.accepting.limits.header_read_seconds);
     let stream = Patient::new(stream, patience);
     let Some(tls) = &common.tls else {
         if let Ok(Ok((stream, is_http2))) = timeout(patience, sniffed(stream)).await {
@@ -134,17 +134,17 @@ where
                 Ok::<_, Infallible>(response.map(|body| Counted {
                     body,
                     rest: Bytes::new(),
-                    busy,
+                    _busy: busy,
                     _running: running,
                 }))
             }
         })
     };
-    let limits = common.limits;
+    let limits = common.accepting.limits;
     let idle = Duration::from_secs(limits.header_read_seconds);
     // How a connection ends (reset, timeout, malformed head) is the peer's business.
     if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(Streams { patience: idle });
         let connection = builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.max_streams)
@@ -158,14 +158,12 @@ where
         let mut connection = std::pin::pin!(connection);
         let is_idle = tokio::select! {
             _ = connection.as_mut() => return,
-            () = activity.stuck(idle) => return,
             () = common.shutdown.requested() => false,
             () = activity.ceased(idle) => true,
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => {}
-            () = activity.stuck(idle) => {}
             // Nothing runs: what is left is what the peer does not take.
             () = sleep(idle), if is_idle => {}
         }
@@ -194,14 +192,15 @@ fn refusal(too_many: &TooMany) -> Response {
 
 async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Response {
     // HTTP/1.1 does not come here with more; HTTP/2 counts bytes only.
-    if request.headers().len() > common.limits.max_headers {
+    if request.headers().len() > common.accepting.limits.max_headers {
         return Problem::plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response();
     }
     let mut request =
-        request.map(|body| Body::new(Limited::new(body, common.limits.max_body_bytes)));
+        request.map(|body| Body::new(Limited::new(body, common.accepting.limits.max_body_bytes)));
+    // Our own limit holds for every extractor; axum's default would hide larger settings.
+    DefaultBodyLimit::disable().apply(&mut request);
     let extensions = request.extensions_mut();
-    extensions.insert(common.limits);
-    extensions.insert(common.collecting.clone());
+    extensions.insert(Arc::clone(&common.accepting));
     extensions.insert(peer.is_certified);
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
@@ -211,49 +210,24 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
 #[derive(Default)]
 struct Activity {
     begun: AtomicU64,
-    /// Requests whose answers have not been sent, each with the time of the last part that was handed out and
-    /// not asked to be followed by another one, in steps of [`Activity::stuck`].
-    running: Mutex<HashMap<u64, Option<u64>>>,
-    step: AtomicU64,
+    /// Requests whose answers have not been sent.
+    running: AtomicUsize,
 }
 
 /// A request, until its answer has been sent.
-struct Busy {
-    activity: Arc<Activity>,
-    number: u64,
-}
+struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.activity.running().remove(&self.number);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Activity {
     fn begin(self: &Arc<Self>) -> Busy {
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        self.running().insert(number, None);
-        Busy {
-            activity: Arc::clone(self),
-            number,
-        }
-    }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<u64, Option<u64>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Resolves when some answer has had a part waiting to be taken for longer than `patience`. A peer of HTTP/2
-    /// can leave the window of one stream closed, which no write to the connection notices.
-    async fn stuck(&self, patience: Duration) {
-        loop {
-            sleep(patience).await;
-            let step = self.step.fetch_add(1, Ordering::Relaxed);
-            let waiting = |since: &Option<u64>| since.is_some_and(|since| since < step);
-            if self.running().values().any(waiting) {
-                return;
-            }
-        }
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
     }
 
     /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice that.
@@ -262,7 +236,7 @@ impl Activity {
         loop {
             sleep(idle).await;
             let begun = self.begun.load(Ordering::Relaxed);
-            let is_idle = self.running().is_empty();
+            let is_idle = self.running.load(Ordering::Relaxed) == 0;
             if is_idle && (begun == 0 || seen == Some(begun)) {
                 return;
             }
@@ -271,13 +245,57 @@ impl Activity {
     }
 }
 
+tokio::task_local! {
+    /// Of an HTTP/2 stream: parts of its answer that were handed out, and whether the last one waits to be taken.
+    static HANDED: Cell<(u64, bool)>;
+}
+
+/// Runs the streams of HTTP/2 connections, each in a task. A peer can leave the window of one of them closed, which no
+/// write to the connection notices: the answer of such a stream ends (RST_STREAM), and the others on
+/// its connection, which may be of other clients behind the same relay, go on.
+#[derive(Clone)]
+struct Streams {
+    /// With a part of an answer that is not taken.
+    patience: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        tokio::spawn(HANDED.scope(Cell::default(), taken(stream, self.patience)));
+    }
+}
+
+/// `stream`, until it ends or its peer does not take a part of it for `patience`. Dropping it resets it.
+async fn taken(stream: impl Future<Output = ()>, patience: Duration) {
+    let mut stream = std::pin::pin!(stream);
+    let mut waiting: Option<(u64, Pin<Box<Sleep>>)> = None;
+    std::future::poll_fn(|context| {
+        if stream.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let (part, is_waiting) = HANDED.with(Cell::get);
+        if !is_waiting {
+            waiting = None;
+            return Poll::Pending;
+        }
+        let (_, timer) = match waiting.take() {
+            Some(since) if since.0 == part => waiting.insert(since),
+            _ => waiting.insert((part, Box::pin(sleep(patience)))),
+        };
+        ready!(timer.as_mut().poll(context));
+        metrics::counter!("http_streams_reset_total").increment(1);
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// A response body that keeps its connection from being idle. It is handed out in pieces: what HTTP/2 has been given
 /// is no longer counted, and is kept there for as long as the peer leaves it.
 struct Counted {
     body: Body,
     /// Of the last frame.
     rest: Bytes,
-    busy: Busy,
+    _busy: Busy,
     _running: Option<Running>,
 }
 
@@ -304,10 +322,12 @@ impl HttpBody for Counted {
             Ok(Err(other)) => Some(Ok(other)),
             Err(error) => Some(Err(error)),
         });
-        let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
-        let since = handed.then(|| self.busy.activity.step.load(Ordering::Relaxed));
-        let number = self.busy.number;
-        self.busy.activity.running().insert(number, since);
+        let is_handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        // Under HTTP/1.1 a part that waits is one of the connection, which notices.
+        let _ = HANDED.try_with(|handed| {
+            let (parts, _) = handed.get();
+            handed.set((parts + u64::from(is_handed), is_handed));
+        });
         polled
     }
 

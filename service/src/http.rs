@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::addresses::AddressLimits;
 use crate::connection::{self, Common};
-use crate::observe::observe;
+use crate::observe::Observe;
 use crate::problem::{self, Problem};
 use crate::shutdown::Shutdown;
 use crate::tls::ServerTls;
@@ -60,6 +60,21 @@ impl Default for Limits {
             max_streams: 1024,
         }
     }
+}
+
+impl Limits {
+    /// Those of the listener that `request` came to.
+    #[must_use]
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        let accepting = request.extensions().get::<Arc<Accepting>>();
+        accepting.map_or_else(Self::default, |accepting| accepting.limits)
+    }
+}
+
+/// What a listener has for all of its requests.
+pub(crate) struct Accepting {
+    pub(crate) limits: Limits,
+    collecting: Collecting,
 }
 
 /// Binds `listen`. Here so that every binary reports the failure in the same words.
@@ -121,11 +136,11 @@ impl Server {
         let common = Arc::new(Common {
             router: router
                 .method_not_allowed_fallback(problem::method_not_allowed)
-                // Our own limit holds for every extractor; axum's default would hide larger settings.
-                .layer(DefaultBodyLimit::disable())
-                .layer(axum::middleware::from_fn(observe)),
-            limits: self.limits,
-            collecting: Collecting::new(self.limits.max_collected_bytes),
+                .layer(Observe),
+            accepting: Arc::new(Accepting {
+                limits: self.limits,
+                collecting: Collecting::new(self.limits.max_collected_bytes),
+            }),
             tls: self.tls,
             shutdown: shutdown.clone(),
         });
@@ -186,8 +201,7 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 /// What a listener has of bodies that are not whole yet: a place for each of so many KiB.
-#[derive(Clone)]
-pub(crate) struct Collecting(Arc<Semaphore>);
+struct Collecting(Arc<Semaphore>);
 
 const KIB: usize = 1024;
 
@@ -227,12 +241,8 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let limits = request
-            .extensions()
-            .get::<Limits>()
-            .copied()
-            .unwrap_or_default();
-        let collecting = request.extensions().get::<Collecting>().cloned();
+        let limits = Limits::of(&request);
+        let accepting = request.extensions().get::<Arc<Accepting>>().cloned();
         let too_large = || Problem::plain(StatusCode::PAYLOAD_TOO_LARGE);
         let mut body = request.into_body();
         let declared = body.size_hint().lower();
@@ -256,7 +266,8 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
                 if whole.len() + data.len() > limits.max_body_bytes {
                     return Err(too_large());
                 }
-                if let Some(collecting) = &collecting {
+                if let Some(accepting) = &accepting {
+                    let collecting = &accepting.collecting;
                     collecting.take(&mut places, whole.len() + data.len())?;
                 }
                 whole.extend_from_slice(data);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use service::addresses::{AddressLimitSettings, AddressLimits};
 use service::http::{Limits, RequestBody, Server};
@@ -246,6 +246,42 @@ async fn a_peer_that_opens_no_window_for_its_answer_is_let_go_however_busy_it_is
     for window in [0, 1] {
         is_let_go_with_a_window_of(window).await;
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_of_one_answer_loses_that_stream_and_not_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_trigger, shutdown) = Shutdown::channel();
+    let limits = Limits {
+        header_read_seconds: 1,
+        ..Limits::default()
+    };
+    let router = service::http::router()
+        .route("/much", get(|| async { vec![0; 4 << 20] }))
+        .route("/", get(|| async { "answer" }));
+    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let mut get = |path: &str| {
+        let request = http::Request::get(format!("http://{address}{path}"));
+        sender.send_request(request.body(Full::default()).unwrap())
+    };
+    let much = get("/much").await.unwrap();
+    for _ in 0..30 {
+        let answer = get("/").await.unwrap().into_body().collect().await;
+        assert_eq!(answer.unwrap().to_bytes(), "answer");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let torn = much.into_body().collect().await.unwrap_err();
+    let torn = std::error::Error::source(&torn).unwrap().to_string();
+    assert!(torn.contains("stream error received"), "{torn}");
 }
 
 async fn is_let_go_with_a_window_of(window: u8) {

@@ -23,6 +23,11 @@ const IN_USE: u64 = BEGIN + 2 * DAY;
 const ATTACKED: std::ops::Range<u64> = BEGIN + 6 * DAY..BEGIN + 26 * DAY;
 /// A user comes so often on average, and then spends this many tokens on average, one after the other.
 const BETWEEN_SESSIONS: f64 = 8.0 * 60.0 * MINUTE as f64;
+/// Whose client is there for sessions only comes twice as often, stays for some minutes, and spends tokens in one of
+/// three sessions (messages cost none), beginning in the first half of it.
+const BETWEEN_STAYS: f64 = BETWEEN_SESSIONS / 2.0;
+const SHORTEST_STAY: u64 = MINUTE;
+const REST_OF_STAY: f64 = 6.0 * MINUTE as f64;
 const TOKENS_A_SESSION: f64 = 7.0;
 const BETWEEN_TOKENS: f64 = 20.0 * SECOND as f64;
 /// The default of service, issuer and client.
@@ -64,12 +69,27 @@ pub enum Wallet {
     ForEachUse,
     /// Some minutes after it fell below its half.
     SoonAfterLow,
+    /// When the time has come, as soon as the client runs, whatever it does.
+    AtOnce,
+}
+
+/// When clients run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Always.
+    Always,
+    /// For minutes, when their users look at them.
+    Sessions,
 }
 
 /// A month of one user.
 struct Life {
     user: usize,
     wallet: Wallet,
+    presence: Presence,
+    /// The client has been running since.
+    here_since: u64,
+    last_spent: u64,
     schedule: Schedule,
     /// Tokens of each issuance that are left.
     held: VecDeque<(usize, usize)>,
@@ -78,11 +98,14 @@ struct Life {
 }
 
 impl Life {
-    fn live(user: usize, wallet: Wallet, rng: &mut StdRng) -> Self {
+    fn live(user: usize, (wallet, presence): (Wallet, Presence), rng: &mut StdRng) -> Self {
         let set_up = rng.random_range(BEGIN..IN_USE - DAY);
         let mut life = Self {
             user,
             wallet,
+            presence,
+            here_since: 0,
+            last_spent: 0,
             schedule: Schedule::after(set_up).expect("randomness"),
             held: VecDeque::new(),
             issued: Vec::new(),
@@ -91,21 +114,50 @@ impl Life {
         if wallet != Wallet::ForEachUse {
             life.fill(set_up, LEVELS.batches(0));
         }
-        let mut session = IN_USE + after(BETWEEN_SESSIONS, rng);
+        let mut session = IN_USE + life.absence(rng);
         while session < END {
-            let mut at = session;
-            let mut first = true;
-            loop {
-                life.spend(at, first, rng);
-                first = false;
-                if rng.random_bool(1.0 / TOKENS_A_SESSION) {
-                    break;
-                }
-                at += SECOND + after(BETWEEN_TOKENS, rng);
-            }
-            session = at + after(BETWEEN_SESSIONS, rng);
+            session = life.session(session, rng) + life.absence(rng);
         }
         life
+    }
+
+    fn absence(&self, rng: &mut StdRng) -> u64 {
+        match self.presence {
+            Presence::Always => after(BETWEEN_SESSIONS, rng),
+            Presence::Sessions => after(BETWEEN_STAYS, rng),
+        }
+    }
+
+    /// Answers when it is over.
+    fn session(&mut self, begin: u64, rng: &mut StdRng) -> u64 {
+        let (mut at, end) = match self.presence {
+            Presence::Always => (begin, u64::MAX),
+            Presence::Sessions => {
+                self.here_since = begin;
+                let end = begin + SHORTEST_STAY + after(REST_OF_STAY, rng);
+                let spends = rng.random_bool(1.0 / 3.0);
+                let first = if spends {
+                    rng.random_range(begin..begin.midpoint(end))
+                } else {
+                    end
+                };
+                (first, end)
+            }
+        };
+        let mut first = true;
+        while at < end {
+            self.spend(at, first, rng);
+            first = false;
+            if rng.random_bool(1.0 / TOKENS_A_SESSION) {
+                break;
+            }
+            at += SECOND + after(BETWEEN_TOKENS, rng);
+        }
+        if self.presence == Presence::Always {
+            return at;
+        }
+        self.pass_time(end);
+        end
     }
 
     fn holds(&self) -> usize {
@@ -129,15 +181,20 @@ impl Life {
         });
     }
 
-    /// Everything that is due before `now`: this client is always there.
+    /// Everything that is due up to `now`, as soon as the client is there.
     fn pass_time(&mut self, now: u64) {
         while self.schedule.next_ms <= now {
-            let at = self.schedule.next_ms;
-            assert_eq!(self.schedule.due(at).expect("randomness"), Due::Now);
-            if LEVELS.is_low(self.holds()) || self.schedule.is_hastened() {
-                self.fill(at, LEVELS.batches(self.holds()));
-            }
-            self.schedule = Schedule::after(at).expect("randomness");
+            let at = self.schedule.next_ms.max(self.here_since);
+            self.schedule = match self.schedule.due(at, self.last_spent).expect("randomness") {
+                Due::NotYet => panic!("it is due"),
+                Due::PutOff(later) if self.wallet != Wallet::AtOnce => later,
+                Due::PutOff(_) | Due::Now => {
+                    if LEVELS.is_low(self.holds()) || self.schedule.is_hastened() {
+                        self.fill(at, LEVELS.batches(self.holds()));
+                    }
+                    Schedule::after(at).expect("randomness")
+                }
+            };
         }
     }
 
@@ -152,6 +209,7 @@ impl Life {
             return;
         };
         let from = *from;
+        self.last_spent = at;
         *left -= 1;
         if *left == 0 {
             self.held.pop_front();
@@ -188,14 +246,14 @@ pub struct Month {
 impl Month {
     /// Plays it.
     #[must_use]
-    pub fn of(wallet: Wallet, seed: u64) -> Self {
+    pub fn of(wallet: Wallet, presence: Presence, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut month = Self {
             issued: Vec::new(),
             redeemed: Vec::new(),
         };
         for user in 0..USERS {
-            let mut life = Life::live(user, wallet, &mut rng);
+            let mut life = Life::live(user, (wallet, presence), &mut rng);
             life.issued.sort_by_key(|issuance| issuance.at);
             month.issued.push(life.issued);
             month.redeemed.extend(life.redeemed);

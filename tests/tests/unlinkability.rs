@@ -19,7 +19,9 @@ use blind_rsa_signatures::reexports::rand::rng as csprng;
 use blind_rsa_signatures::{Deterministic, KeyPair, PSS, SecretKey, Sha384};
 use client::issuance::PendingToken;
 use ds::tokens::{Challenge, IssuerKeys, PresentedToken};
-use end_to_end::month::{DAY, Issuance, LEVELS, MINUTE, Month, Redemption, USERS, Wallet};
+use end_to_end::month::{
+    DAY, Issuance, LEVELS, MINUTE, Month, Presence, Redemption, USERS, Wallet,
+};
 use end_to_end::{LogLevel, Service, Stack};
 use privacypass::Deserialize as _;
 use privacypass::auth::authenticate::TokenChallenge;
@@ -283,7 +285,7 @@ fn challenges() -> (Challenge, TokenChallenge) {
 #[test]
 fn times_order_and_sizes_of_a_month_do_not_tell_whose_a_token_is() {
     let mut rng = StdRng::seed_from_u64(1);
-    let month = Month::of(Wallet::AsBuilt, 2);
+    let month = Month::of(Wallet::AsBuilt, Presence::Always, 2);
     let sizes = month.issued.iter().flatten().map(|issuance| issuance.size);
     assert!(sizes.into_iter().all(|size| size == LEVELS.batch));
     let outcome = attack_by_time(&month, &mut rng);
@@ -292,11 +294,30 @@ fn times_order_and_sizes_of_a_month_do_not_tell_whose_a_token_is() {
 }
 
 #[test]
+fn nor_do_they_where_clients_run_for_minutes_only_though_they_would_if_wallets_were_filled_at_once()
+{
+    let mut rng = StdRng::seed_from_u64(8);
+    let month = Month::of(Wallet::AsBuilt, Presence::Sessions, 9);
+    let outcome = attack_by_time(&month, &mut rng);
+    assert!(outcome.attacked > 10_000, "{outcome:?}");
+    assert!(outcome.hits <= outcome.by_guessing, "{outcome:?}");
+    let at_once = Month::of(Wallet::AtOnce, Presence::Sessions, 10);
+    let at_once = attack_by_time(&at_once, &mut rng);
+    assert!(2 * at_once.hits > 3 * at_once.by_guessing, "{at_once:?}");
+}
+
+#[test]
 fn the_same_attack_finds_whose_tokens_are_fetched_for_each_use_or_soon_after_a_wallet_falls_low() {
     let mut rng = StdRng::seed_from_u64(3);
-    let each = attack_by_time(&Month::of(Wallet::ForEachUse, 4), &mut rng);
+    let each = attack_by_time(
+        &Month::of(Wallet::ForEachUse, Presence::Always, 4),
+        &mut rng,
+    );
     assert!(each.hits > each.attacked / 2, "{each:?}");
-    let soon = attack_by_time(&Month::of(Wallet::SoonAfterLow, 5), &mut rng);
+    let soon = attack_by_time(
+        &Month::of(Wallet::SoonAfterLow, Presence::Always, 5),
+        &mut rng,
+    );
     assert!(soon.hits > 3 * soon.by_guessing, "{soon:?}");
 }
 
@@ -312,7 +333,7 @@ async fn what_issuer_and_service_see_of_a_thousand_users_does_not_match() {
     let (challenge, for_clients) = challenges();
     let key = PublicKey::from_spki(&issuer.spki).unwrap();
     let mut rng = StdRng::seed_from_u64(6);
-    let month = Month::of(Wallet::AsBuilt, 7);
+    let month = Month::of(Wallet::AsBuilt, Presence::Always, 7);
     let mut of_users = vec![Vec::new(); USERS];
     for redemption in &month.redeemed {
         of_users[redemption.user].push(*redemption);

@@ -178,10 +178,19 @@ fn schedule(stack: &Stack, home: &str) -> (i64, bool, bool) {
         .unwrap()
 }
 
+/// As if the last token had been spent `ago` ms ago.
+fn set_spent(stack: &Stack, home: &str, ago: i64) {
+    database(stack, home)
+        .execute("UPDATE profile SET last_spent_ms = ?", [now() - ago])
+        .unwrap();
+}
+
+/// The next filling, with nothing spent for hours.
 fn set_schedule(stack: &Stack, home: &str, next_ms: i64) {
     database(stack, home)
         .execute("UPDATE profile SET next_top_up_ms = ?", [next_ms])
         .unwrap();
+    set_spent(stack, home, 3 * HOUR_MS);
 }
 
 fn wallet_empty(error: &Error) -> u64 {
@@ -288,6 +297,14 @@ async fn a_wallet_is_filled_in_the_background_when_it_is_low_and_its_kept_time_h
     reopened(&stack, "alice").await.sync(0).await.unwrap();
     let (later, put_off, _) = schedule(&stack, "alice");
     assert!(put_off && later >= now() - MINUTE_MS);
+    assert_eq!(between.requests(), []);
+
+    // Nor who has spent something a moment ago.
+    set_schedule(&stack, "alice", now() - 1);
+    set_spent(&stack, "alice", MINUTE_MS);
+    reopened(&stack, "alice").await.sync(0).await.unwrap();
+    let (later, _, hastened) = schedule(&stack, "alice");
+    assert!(later >= now() + 59 * MINUTE_MS && !hastened);
     assert_eq!(between.requests(), []);
 
     set_schedule(&stack, "alice", now() - 1);

@@ -12,5 +12,7 @@ CREATE TABLE token_batch (
     blinding BLOB NOT NULL
 ) STRICT;
 
+-- When a token was spent last, in milliseconds since 1970.
+ALTER TABLE profile ADD COLUMN last_spent_ms INTEGER NOT NULL DEFAULT 0;
 -- 1: the next filling has been brought forward already.
 ALTER TABLE profile ADD COLUMN top_up_hastened INTEGER NOT NULL DEFAULT 0;

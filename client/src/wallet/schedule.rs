@@ -20,9 +20,14 @@ const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
 /// An issuer may ask for this much patience.
 const MOST_PATIENCE_MS: u64 = 24 * HOUR_MS;
 /// Who was away when it was due does it at some time of a session, not at its beginning: the issuer would see at
-/// what moment the client of this account came back, and the service sees at what moment each queue's did.
+/// what moment the client of this account came back, and the service sees at what moment each queue's did. Nor in
+/// its first minutes, in which most is done.
 const LATE_MS: u64 = 5 * MINUTE_MS;
-const DELAY_WHEN_LATE_MS: Range<u64> = 0..10 * MINUTE_MS;
+const DELAY_WHEN_LATE_MS: Range<u64> = 5 * MINUTE_MS..15 * MINUTE_MS;
+/// So long after a token was spent no wallet is filled. Who is there for minutes only would otherwise do both in them.
+const QUIET_MS: u64 = 30 * MINUTE_MS;
+/// It is put off by so much instead: a time that says nothing about when that was.
+const DELAY_AMID_USE_MS: Range<u64> = HOUR_MS..12 * HOUR_MS;
 
 /// Tokens in a full wallet, if prices don't ask for more.
 const FULL: usize = 200;
@@ -153,11 +158,11 @@ impl Schedule {
         self.hastened
     }
 
-    /// What is to be done now.
+    /// What is to be done now, if a token was spent last at `spent_ms`.
     ///
     /// # Errors
     /// Without randomness.
-    pub fn due(self, now_ms: u64) -> Result<Due, Error> {
+    pub fn due(self, now_ms: u64, spent_ms: u64) -> Result<Due, Error> {
         if now_ms < self.next_ms {
             // A clock that was far ahead once must not leave the wallet empty for years.
             if self.next_ms - now_ms <= PAUSE_MS.end {
@@ -167,7 +172,14 @@ impl Schedule {
         }
         // A wallet that is nearly empty is put off once only: somebody waits for it.
         if now_ms - self.next_ms <= LATE_MS || (self.put_off && self.hastened) {
-            return Ok(Due::Now);
+            let amid_use = spent_ms..spent_ms.saturating_add(QUIET_MS);
+            if self.hastened || !amid_use.contains(&now_ms) {
+                return Ok(Due::Now);
+            }
+            return Ok(Due::PutOff(Self {
+                next_ms: now_ms.saturating_add(random_in(&DELAY_AMID_USE_MS)?),
+                ..self
+            }));
         }
         Ok(Due::PutOff(Self {
             next_ms: now_ms.saturating_add(random_in(&DELAY_WHEN_LATE_MS)?),
@@ -186,6 +198,12 @@ impl Schedule {
                 hastened: row.get(2)?,
             })
         })?)
+    }
+
+    /// When a token was spent last.
+    pub(super) fn last_spent_ms(db: &Connection) -> Result<u64, Error> {
+        let spent: i64 = db.query_row("SELECT last_spent_ms FROM profile", (), |row| row.get(0))?;
+        Ok(u64::try_from(spent).unwrap_or(0))
     }
 
     pub(super) fn write(self, db: &Connection) -> Result<(), Error> {
@@ -239,32 +257,52 @@ mod tests {
 
     #[test]
     fn the_time_of_filling_up_is_kept_and_has_nothing_to_do_with_when_the_client_came_back() {
-        assert_eq!(at(NOW + 1).due(NOW).unwrap(), Due::NotYet);
-        assert_eq!(at(NOW).due(NOW).unwrap(), Due::Now);
+        assert_eq!(at(NOW + 1).due(NOW, 0).unwrap(), Due::NotYet);
+        assert_eq!(at(NOW).due(NOW, 0).unwrap(), Due::Now);
         // Away for hours: not at once, however often.
         let mut schedule = at(NOW - 3 * HOUR_MS);
         for session in 0..50 {
             let now = NOW + session * 3 * HOUR_MS;
-            let Due::PutOff(later) = schedule.due(now).unwrap() else {
+            let Due::PutOff(later) = schedule.due(now, 0).unwrap() else {
                 unreachable!("it was due long ago");
             };
-            assert!(later.put_off && (now..=now + 10 * MINUTE_MS).contains(&later.next_ms));
-            assert_eq!(later.due(later.next_ms).unwrap(), Due::Now);
+            assert!(
+                later.put_off
+                    && (now + 5 * MINUTE_MS..now + 15 * MINUTE_MS).contains(&later.next_ms)
+            );
+            assert_eq!(later.due(later.next_ms, 0).unwrap(), Due::Now);
             schedule = later;
         }
         // But once only where hardly a token is left.
         let Due::PutOff(later) = at(NOW - 3 * HOUR_MS)
             .hastened(NOW)
             .unwrap()
-            .due(NOW)
+            .due(NOW, 0)
             .unwrap()
         else {
             unreachable!("it was due long ago");
         };
-        assert_eq!(later.due(later.next_ms + 3 * HOUR_MS).unwrap(), Due::Now);
+        assert_eq!(later.due(later.next_ms + 3 * HOUR_MS, 0).unwrap(), Due::Now);
         // A clock that was years ahead when it was set.
-        let far = at(NOW + 1_000_000_000_000).due(NOW).unwrap();
+        let far = at(NOW + 1_000_000_000_000).due(NOW, 0).unwrap();
         assert!(matches!(far, Due::PutOff(next) if next.next_ms <= NOW + PAUSE_MS.end));
+    }
+
+    #[test]
+    fn a_wallet_is_filled_long_after_something_was_spent_unless_it_is_nearly_empty() {
+        for spent in [NOW, NOW - QUIET_MS + 1] {
+            let Due::PutOff(later) = at(NOW).due(NOW, spent).unwrap() else {
+                unreachable!("something was spent just now");
+            };
+            assert!((NOW + HOUR_MS..NOW + 12 * HOUR_MS).contains(&later.next_ms));
+            assert_eq!(later.due(later.next_ms, spent).unwrap(), Due::Now);
+        }
+        // Long ago, and by a clock that was ahead.
+        for spent in [NOW - QUIET_MS, NOW + 1, u64::MAX] {
+            assert_eq!(at(NOW).due(NOW, spent).unwrap(), Due::Now);
+        }
+        let hastened = at(NOW).hastened(NOW).unwrap();
+        assert_eq!(hastened.due(NOW, NOW).unwrap(), Due::Now);
     }
 
     #[test]
@@ -290,6 +328,6 @@ mod tests {
         assert!(failed.next_ms >= NOW + HOUR_MS + PAUSE_AFTER_FAILURE_MS.start);
         assert_eq!(failed.hastened(NOW).unwrap(), failed);
         let forever = soon.after_failure(NOW, Some(u64::MAX)).unwrap();
-        assert_eq!(forever.due(NOW).unwrap(), Due::NotYet);
+        assert_eq!(forever.due(NOW, 0).unwrap(), Due::NotYet);
     }
 }

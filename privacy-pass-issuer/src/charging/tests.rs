@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex};
+use std::thread;
 
 use proptest::prelude::*;
 
@@ -19,21 +22,60 @@ const TODAY: Day = Day(20_000);
 struct TestStore {
     rows: MemoryStore,
     groups: Mutex<Vec<usize>>,
-    broken: bool,
+    /// Every write fails.
+    broken: AtomicBool,
+    /// A request whose row cannot be read, and one at which the engine panics.
+    unreadable: Option<RequestDigest>,
+    panics_at: Option<RequestDigest>,
     slow: Duration,
+    disk: Option<Disk>,
+}
+
+/// Tells when a write begins, which then waits until it is let go on, or fails.
+struct Disk {
+    begun: Sender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Disk {
+    fn write(&self) -> Result<(), StoreError> {
+        self.begun.send(()).unwrap();
+        let gone = |_| StoreError::Engine("IOError".to_owned());
+        self.go_on.lock().unwrap().recv().map_err(gone)
+    }
 }
 
 impl IssuerStore for TestStore {
-    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError> {
+    fn charge_all(
+        &self,
+        charges: &[Charge],
+        decided: &mut dyn FnMut(Vec<ChargeResult>),
+    ) -> Result<(), StoreError> {
         self.groups.lock().unwrap().push(charges.len());
-        thread::sleep(self.slow);
-        if self.broken {
+        if self.broken.load(Ordering::Relaxed) {
+            MemoryStore::default().charge_all(charges, decided)?;
             return Err(StoreError::Engine("IOError".to_owned()));
         }
-        self.rows.charge_all(charges)
+        let unreadable = |charge: &Charge| Some(charge.request) == self.unreadable;
+        let readable: Vec<_> = charges
+            .iter()
+            .filter(|it| !unreadable(it))
+            .copied()
+            .collect();
+        self.rows.charge_all(&readable, &mut |decisions| {
+            let mut decisions = decisions.into_iter();
+            let decide = |charge| match unreadable(charge) {
+                true => Err(StoreError::Format),
+                false => decisions.next().unwrap(),
+            };
+            decided(charges.iter().map(decide).collect());
+        })?;
+        thread::sleep(self.slow);
+        self.disk.as_ref().map_or(Ok(()), Disk::write)
     }
 
     fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {
+        assert_ne!(Some(request), self.panics_at);
         self.rows.is_charged(day, request)
     }
 
@@ -102,6 +144,11 @@ fn order_of_one_signature(request: u8) -> Order {
     }
 }
 
+fn start(ledger: Ledger, signers: &Signers) -> ChargeQueue {
+    let signing = Arc::clone(signers.shared());
+    ChargeQueue::start(ledger, signing, &Workers::default()).unwrap()
+}
+
 type Issuing = oneshot::Receiver<Result<Issued, IssuanceError>>;
 
 fn waiting(order: Order) -> (Waiting, Issuing) {
@@ -110,11 +157,22 @@ fn waiting(order: Order) -> (Waiting, Issuing) {
 }
 
 /// The only one of a group.
-fn alone(ledger: &Ledger, order: Order) -> Outcome {
-    let (one, _issuing) = waiting(order);
-    let mut decided = ledger.decide(vec![one]);
-    assert!(decided.left.is_empty());
-    decided.outcomes.pop().unwrap().1
+fn alone(ledger: &Ledger, order: Order) -> Result<Issued, IssuanceError> {
+    let (one, mut issuing) = waiting(order);
+    assert!(decide(ledger, vec![one]).is_empty());
+    issuing.try_recv().unwrap()
+}
+
+/// With nothing to sign, each that is decided has its answer when this returns.
+fn decide(ledger: &Ledger, group: Vec<Waiting>) -> Vec<Waiting> {
+    static NOBODY: LazyLock<Signers> =
+        LazyLock::new(|| Signers::with_cores(0, &Workers::default()).unwrap());
+    ledger.decide(group, NOBODY.shared())
+}
+
+fn said(outcome: &Result<Issued, IssuanceError>) -> String {
+    let repeated = outcome.as_ref().map(|issued| issued.repeated);
+    format!("{repeated:?}")
 }
 
 proptest! {
@@ -131,7 +189,7 @@ proptest! {
             order(account, request, tokens, limit, burst)
         };
         let (grouped, one_by_one) = (ledger(Arc::default()), ledger(Arc::default()));
-        let (mut left, mut waiting_for, mut answered) = (Vec::new(), Vec::new(), 0);
+        let (mut left, mut open) = (Vec::new(), Vec::new());
         let mut groups = orders.chunks(size);
         loop {
             let next = groups.next();
@@ -143,21 +201,26 @@ proptest! {
                 let (waiting, issuing) = waiting(make((*account, *request, *tokens)));
                 group.push(waiting);
                 if !gone {
-                    waiting_for.push(issuing);
+                    open.push((issuing, (*account, *request, *tokens)));
                 }
             }
-            let some = group.iter().any(|waiting| !waiting.answer.is_closed());
-            let decided = grouped.decide(group);
-            prop_assert!(!some || !decided.outcomes.is_empty(), "each group decides something");
-            for (waiting, outcome) in decided.outcomes {
-                answered += 1;
-                let Charge { account, request, tokens, .. } = waiting.order.charge;
-                let expected = alone(&one_by_one, make((account.0[0], request.0[0], tokens)));
-                prop_assert_eq!(format!("{outcome:?}"), format!("{expected:?}"));
+            let before = open.len();
+            left = decide(&grouped, group);
+            let mut undecided = Vec::new();
+            for (mut issuing, asked) in open {
+                match issuing.try_recv() {
+                    Ok(outcome) => {
+                        let expected = alone(&one_by_one, make(asked));
+                        prop_assert_eq!(said(&outcome), said(&expected));
+                    }
+                    Err(_) => undecided.push((issuing, asked)),
+                }
             }
-            left = decided.left;
+            open = undecided;
+            prop_assert!(before == 0 || open.len() < before, "each group decides something");
+            prop_assert_eq!(open.len(), left.len(), "nobody is forgotten");
         }
-        prop_assert_eq!(answered, waiting_for.len(), "everybody gets an answer");
+        prop_assert!(open.is_empty(), "everybody gets an answer");
     }
 }
 
@@ -167,9 +230,9 @@ async fn requests_that_wait_at_once_share_a_write() {
         slow: Duration::from_millis(20),
         ..TestStore::default()
     });
-    let signers = Signers::start().unwrap();
-    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.shared()));
-    let queue = Arc::new(queue.unwrap());
+    let signers = Signers::start(&Workers::default()).unwrap();
+    let queue = start(ledger(store.clone()), &signers);
+    let queue = Arc::new(queue);
     let mut tasks = tokio::task::JoinSet::new();
     for request in 0..100 {
         let queue = Arc::clone(&queue);
@@ -184,28 +247,125 @@ async fn requests_that_wait_at_once_share_a_write() {
 }
 
 #[test]
-fn a_failed_write_is_everybodys_error_and_takes_no_burst() {
-    let broken = ledger(Arc::new(TestStore {
-        broken: true,
+fn a_failed_write_is_everybodys_error_and_takes_no_quota_and_no_burst() {
+    let store = Arc::new(TestStore {
+        broken: true.into(),
         ..TestStore::default()
-    }));
-    let (group, issuing): (Vec<_>, Vec<_>) = (0..3)
-        .map(|request| waiting(order(1, request, 2, 10, Some(6))))
+    });
+    let ledger = ledger(store.clone());
+    // The second is the same request, the third one over the limit.
+    let (group, issuing): (Vec<_>, Vec<_>) = [(1, 2), (1, 2), (2, 9), (3, 2)]
+        .map(|(request, tokens)| waiting(order(1, request, tokens, 6, Some(60))))
+        .into_iter()
         .unzip();
-    let decided = broken.decide(group);
-    assert_eq!(decided.outcomes.len(), issuing.len());
-    for (_, outcome) in decided.outcomes {
+    assert!(decide(&ledger, group).is_empty());
+    for mut issuing in issuing {
+        let outcome = issuing.try_recv().unwrap();
         assert!(matches!(
             outcome,
             Err(IssuanceError::Store(StoreError::Engine(_)))
         ));
     }
-    let mended = Ledger {
-        store: Arc::new(MemoryStore::default()),
-        ..broken
+    store.broken.store(false, Ordering::Relaxed);
+    assert!(
+        !alone(&ledger, order(1, 9, 6, 6, Some(60)))
+            .unwrap()
+            .repeated
+    );
+}
+
+#[test]
+fn a_row_that_cannot_be_read_and_a_panic_are_the_failure_of_their_requests_alone() {
+    let orders = || (0..5).map(|request| order(1, request, 1, 5, Some(5)));
+    let digest = |request: usize| orders().nth(request).unwrap().charge.request;
+    let mut test = ledger(Arc::new(TestStore {
+        unreadable: Some(digest(1)),
+        panics_at: Some(digest(3)),
+        ..TestStore::default()
+    }));
+    let (group, mut issuing): (Vec<_>, Vec<_>) = orders().map(waiting).unzip();
+    assert!(decide(&test, group).is_empty());
+    let outcomes: Vec<_> = issuing
+        .iter_mut()
+        .map(|it| it.try_recv().unwrap())
+        .collect();
+    for charged in [0, 2, 4] {
+        assert!(outcomes[charged].is_ok());
+    }
+    assert!(matches!(
+        outcomes[1],
+        Err(IssuanceError::Store(StoreError::Format))
+    ));
+    assert!(matches!(outcomes[3], Err(IssuanceError::Worker)));
+    // They have taken nothing: two of five are left.
+    test.store = Arc::new(TestStore::default());
+    assert!(alone(&test, order(1, 9, 2, 5, Some(5))).is_ok());
+}
+
+/// An order whose charge is being written and which has been signed meanwhile.
+fn signed_during_the_write() -> (ChargeQueue, Issuing, Sender<()>) {
+    let ((begun, writing), (go_on, disk)) = (channel(), channel());
+    let store = TestStore {
+        disk: Some(Disk {
+            begun,
+            go_on: Mutex::new(disk),
+        }),
+        ..TestStore::default()
     };
-    let all = alone(&mended, order(1, 9, 6, 10, Some(6)));
-    assert!(matches!(all, Ok(ChargeOutcome::Charged)));
+    let signers = Signers::start(&Workers::default()).unwrap();
+    let queue = start(ledger(Arc::new(store)), &signers);
+    let (order, issuing) = waiting(order_of_one_signature(1));
+    let orders = queue.orders.as_ref().unwrap();
+    assert!(orders.blocking_send(order).is_ok());
+    writing.recv().unwrap();
+    // They end when they have signed everything: afterwards nobody is there to do it.
+    drop(signers);
+    (queue, issuing, go_on)
+}
+
+#[test]
+fn what_is_charged_is_signed_during_the_write_and_leaves_after_it() {
+    let (queue, mut issuing, disk) = signed_during_the_write();
+    assert!(issuing.try_recv().is_err());
+    disk.send(()).unwrap();
+    drop(queue);
+    let issued = issuing.try_recv().unwrap().unwrap();
+    assert_eq!(issued.signatures.len(), 1);
+}
+
+#[test]
+fn a_signature_whose_charge_could_not_be_written_never_leaves() {
+    let (queue, mut issuing, disk) = signed_during_the_write();
+    drop(disk);
+    drop(queue);
+    assert!(matches!(
+        issuing.try_recv().unwrap(),
+        Err(IssuanceError::Store(StoreError::Engine(_)))
+    ));
+}
+
+#[tokio::test]
+async fn whoever_watches_the_threads_is_told_when_the_charging_one_ends() {
+    let signers = Signers::start(&Workers::default()).unwrap();
+    let workers = Workers::default();
+    let signing = Arc::clone(signers.shared());
+    drop(ChargeQueue::start(ledger(Arc::default()), signing, &workers).unwrap());
+    // Returns: a test that hangs here has failed.
+    workers.ended().await;
+}
+
+#[test]
+fn what_is_refused_is_never_signed() {
+    let ledger = ledger(Arc::default());
+    let signers = Signers::with_cores(0, &Workers::default()).unwrap();
+    let orders = [(1, 2), (2, 1), (3, 1)].map(|(request, limit)| {
+        let mut order = order_of_one_signature(request);
+        order.charge.limit = limit;
+        order
+    });
+    let (group, _issuing): (Vec<_>, Vec<_>) = orders.map(waiting).into_iter().unzip();
+    assert!(ledger.decide(group, signers.shared()).is_empty());
+    assert_eq!(signers.shared().waiting(), 1);
 }
 
 #[test]
@@ -213,9 +373,8 @@ fn whoever_has_gone_before_it_was_decided_is_not_charged() {
     let ledger = ledger(Arc::default());
     let (gone, issuing) = waiting(order(1, 1, 1, 1, None));
     drop(issuing);
-    assert!(ledger.decide(vec![gone]).outcomes.is_empty());
-    let other = alone(&ledger, order(1, 2, 1, 1, None));
-    assert!(matches!(other, Ok(ChargeOutcome::Charged)));
+    assert!(decide(&ledger, vec![gone]).is_empty());
+    assert!(alone(&ledger, order(1, 2, 1, 1, None)).is_ok());
 }
 
 #[test]
@@ -247,8 +406,8 @@ async fn a_queue_that_ends_decides_what_it_has_taken_in() {
         slow: Duration::from_millis(5),
         ..TestStore::default()
     });
-    let signers = Signers::start().unwrap();
-    let queue = ChargeQueue::start(ledger(store.clone()), Arc::clone(signers.shared())).unwrap();
+    let signers = Signers::start(&Workers::default()).unwrap();
+    let queue = start(ledger(store.clone()), &signers);
     let (orders, outcomes): (Vec<_>, Vec<_>) = (0..20)
         .map(|request| waiting(order_of_one_signature(request)))
         .unzip();

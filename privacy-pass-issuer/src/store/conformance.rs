@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::ChargeOutcome::{AlreadyIssued, Charged};
 use super::{
-    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, MemoryStore,
-    RequestDigest, RocksStore,
+    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, ChargeResult, Day, IssuerStore,
+    MemoryStore, RequestDigest, RocksStore,
 };
 
 const TODAY: Day = Day(20_000);
@@ -50,6 +50,16 @@ fn charge_batch(
             limit,
         })
         .unwrap()
+}
+
+fn charge_group(store: &dyn IssuerStore, group: &[Charge]) -> Vec<ChargeOutcome> {
+    let mut outcomes = None;
+    let told_once = &mut |decisions: Vec<ChargeResult>| {
+        let decisions = decisions.into_iter().map(Result::unwrap).collect();
+        assert!(outcomes.replace(decisions).is_none());
+    };
+    store.charge_all(group, told_once).unwrap();
+    outcomes.unwrap()
 }
 
 #[test]
@@ -252,7 +262,7 @@ proptest! {
             let (mut rest, mut outcomes) = (charges.as_slice(), Vec::new());
             for cut in &cuts {
                 let (group, others) = rest.split_at((*cut).min(rest.len()));
-                outcomes.extend(store.charge_all(group).unwrap());
+                outcomes.extend(charge_group(store, group));
                 rest = others;
             }
             assert_eq!(outcomes, expected);
@@ -276,7 +286,7 @@ fn threads_with_groups_together_never_pass_the_limit() {
                                 limit: 50,
                             })
                             .collect();
-                        let outcomes = store.charge_all(&group).unwrap();
+                        let outcomes = charge_group(store, &group);
                         outcomes.iter().filter(|it| **it == Charged).count()
                     })
                 })

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, Day, IssuerStore, RequestDigest,
-    StoreError,
+    AccountOfDay, BlockedAccount, Charge, ChargeOutcome, ChargeResult, Day, IssuerStore,
+    RequestDigest, StoreError,
 };
 
 #[derive(Debug, Default)]
@@ -54,9 +54,15 @@ impl MemoryStore {
 }
 
 impl IssuerStore for MemoryStore {
-    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError> {
+    fn charge_all(
+        &self,
+        charges: &[Charge],
+        decided: &mut dyn FnMut(Vec<ChargeResult>),
+    ) -> Result<(), StoreError> {
         let mut rows = self.rows();
-        Ok(charges.iter().map(|charge| rows.charge(charge)).collect())
+        let charge = |charge| Ok(rows.charge(charge));
+        decided(charges.iter().map(charge).collect());
+        Ok(())
     }
 
     fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError> {

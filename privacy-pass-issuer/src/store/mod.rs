@@ -69,6 +69,10 @@ pub enum ChargeOutcome {
     LimitReached { left: u32 },
 }
 
+/// What comes of one charge of a group. Rows that cannot be read are the failure of those charges alone that
+/// need them; they are not counted.
+pub type ChargeResult = Result<ChargeOutcome, StoreError>;
+
 /// The engine failed; nothing is known to be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -101,12 +105,23 @@ pub trait IssuerStore: Send + Sync + 'static {
     /// One transition with one synced write, durable when it returns. After a crash either all that it counted is
     /// there, or nothing of it; a repeated request then finds its record and costs nothing more.
     /// Requests of the day before are still known, so midnight does not charge a retry.
-    fn charge_all(&self, charges: &[Charge]) -> Result<Vec<ChargeOutcome>, StoreError>;
+    ///
+    /// `decided` is called once, with what comes of each, and before the write: what it begins goes on while
+    /// the disk is waited for. None of it may be told to anybody before this has returned, and with an error it
+    /// is void: nothing is known to be counted.
+    fn charge_all(
+        &self,
+        charges: &[Charge],
+        decided: &mut dyn FnMut(Vec<ChargeResult>),
+    ) -> Result<(), StoreError>;
 
     /// [`IssuerStore::charge_all`] of one.
     fn charge(&self, charge: &Charge) -> Result<ChargeOutcome, StoreError> {
-        let outcomes = self.charge_all(std::slice::from_ref(charge))?;
-        outcomes.first().copied().ok_or(StoreError::Format)
+        let mut decision = None;
+        self.charge_all(std::slice::from_ref(charge), &mut |mut decisions| {
+            decision = decisions.pop();
+        })?;
+        decision.unwrap_or(Err(StoreError::Format))
     }
 
     /// Whether a charge for this request on this day would find it counted already. For what is decided
