@@ -376,8 +376,8 @@ async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
 #[tokio::test]
 async fn a_stream_is_cut_at_each_of_its_limits() {
     for settings in [
-        "stream = { idle_seconds = 1 }",
-        "stream = { total_seconds = 1 }",
+        "stream = { idle_seconds = 3 }",
+        "stream = { total_seconds = 3 }",
         "stream = { max_bytes = 3 }",
     ] {
         let (target, pieces) = live_target().await;
@@ -394,7 +394,7 @@ async fn a_stream_is_cut_at_each_of_its_limits() {
 #[tokio::test]
 async fn a_stream_that_nobody_reads_lets_go_of_the_target_in_time() {
     let (target, pieces) = live_target().await;
-    let path = path_to(&target, "stream = { total_seconds = 1 }").await;
+    let path = path_to(&target, "stream = { total_seconds = 3 }").await;
     let _unread = path.ask(&dated("/v1/live")).await;
     // More than the buffers on the way hold, until nobody takes it any more.
     let endless = async { while pieces.send(Ok(vec![7; 100_000].into())).await.is_ok() {} };
@@ -423,8 +423,8 @@ async fn a_gateway_that_ends_cuts_its_streams_in_time() {
     let mut reading = path.ask(&dated("/v1/live")).await;
     pieces.send(Ok(Bytes::from_static(b"some"))).await.unwrap();
     reading.until(b"some").await;
-    // Half of `drain_seconds`, which is 4.
+    // Half of `drain_seconds`, which is 12.
     path.trigger.request();
-    let cut = tokio::time::timeout(Duration::from_secs(4), reading.until_cut()).await;
+    let cut = tokio::time::timeout(Duration::from_secs(11), reading.until_cut()).await;
     assert_eq!(cut.expect("in half of the time"), CUT);
 }

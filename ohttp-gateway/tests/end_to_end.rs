@@ -579,8 +579,9 @@ async fn redirects_are_not_followed_and_not_passed_on() {
 async fn what_goes_wrong_behind_the_gateway_is_told_under_the_encapsulation() {
     let down = path_with("", Some(format!("http://127.0.0.1:{}", free_port()))).await;
     assert_eq!(down.ask("/v1/echo", &[], b"").await.status, 502);
-    let path = path_with("forward_seconds = 1\nmax_response_bytes = 1000", None).await;
-    assert_eq!(path.ask("/v1/slow", &[], b"").await.status, 504);
+    let hasty = path_with("forward_seconds = 1", None).await;
+    assert_eq!(hasty.ask("/v1/slow", &[], b"").await.status, 504);
+    let path = path_with("max_response_bytes = 1000", None).await;
     assert_eq!(path.ask("/v1/size/1001", &[], b"").await.status, 502);
     assert_eq!(path.ask("/v1/size/1000", &[], b"").await.status, 200);
     // Our own secret being wrong is not the client's business.

@@ -16,6 +16,8 @@ use support::{
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 /// The gateway as a process, as talkative as it gets.
 struct Running {
     child: Child,
@@ -23,7 +25,7 @@ struct Running {
     url: String,
     admin: String,
     port: u16,
-    _target: Target,
+    target: Target,
     _directory: tempfile::TempDir,
 }
 
@@ -56,21 +58,21 @@ impl Running {
             url: format!("http://127.0.0.1:{port}/"),
             admin: format!("http://127.0.0.1:{admin_port}"),
             port,
-            _target: target,
+            target,
             _directory: directory,
         };
-        for _ in 0..400 {
-            let answer = running.http.get(format!("{}/readyz", running.admin));
-            if answer
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status() == 200)
-            {
-                return running;
-            }
+        tokio::time::timeout(READY_WITHIN, running.is_ready())
+            .await
+            .expect("the gateway becomes ready");
+        running
+    }
+
+    /// Returns when it is.
+    async fn is_ready(&self) {
+        let ready = || self.http.get(format!("{}/readyz", self.admin)).send();
+        while !ready().await.is_ok_and(|answer| answer.status() == 200) {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("the gateway did not become ready");
     }
 
     async fn keys(&self) -> Vec<u8> {
@@ -93,6 +95,17 @@ impl Running {
             .await
             .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Returns when it has asked the target for `path`.
+    async fn is_asked(&self, path: &str) {
+        let asked = || {
+            let seen = self.target.seen.lock().unwrap();
+            seen.iter().any(|request| request.path == path)
+        };
+        while !asked() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn terminate(&self) {
@@ -176,7 +189,7 @@ async fn the_gateway_serves_logs_nothing_that_identifies_and_ends_cleanly() {
     // A long poll that is still waiting gets an answer before the process ends.
     let (encapsulated, response) = encapsulate("/v1/slow", b"");
     let waiting = tokio::spawn(post(encapsulated));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    gateway.is_asked("/v1/slow").await;
     gateway.terminate().await;
     let answer = waiting.await.unwrap().unwrap();
     assert_eq!(open(response, &answer.bytes().await.unwrap()).status, 503);

@@ -5,34 +5,68 @@ mod support;
 #[path = "support/process.rs"]
 mod support_process;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use support::{encapsulated, stub_gateway};
+use axum::Router;
+use support::{Served, encapsulated, serve, stub_gateway};
 use support_process::{start, start_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+/// A gateway whose answers wait until a test lets them go.
+struct HeldGateway {
+    served: Served,
+    asked: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+impl HeldGateway {
+    async fn start() -> Self {
+        let [asked, answers] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
+        let (asking, answering) = (Arc::clone(&asked), Arc::clone(&answers));
+        let answer = async move || {
+            asking.add_permits(1);
+            answering.acquire().await.unwrap().forget();
+            encapsulated("late answer")
+        };
+        Self {
+            served: serve(Router::new().fallback(answer)).await,
+            asked,
+            answers,
+        }
+    }
+
+    /// Returns when one more request has come.
+    async fn is_asked(&self) {
+        self.asked.acquire().await.unwrap().forget();
+    }
+
+    fn answer(&self) {
+        self.answers.add_permits(1);
+    }
+}
 
 #[tokio::test]
 async fn a_running_request_is_answered_after_sigterm_and_the_process_ends_cleanly() {
-    let stub = stub_gateway(Duration::from_millis(700), || encapsulated("late answer")).await;
+    let gateway = HeldGateway::start().await;
     for signal in ["TERM", "INT"] {
-        let process = start(&stub.served.url("/"), 10).await;
+        let process = start(&gateway.served.url("/"), 30).await;
         let running = tokio::spawn(process.post().send());
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        gateway.is_asked().await;
         process.signal(signal).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let refused = reqwest::Client::builder().no_proxy().build().unwrap();
-        assert!(
-            refused.get(&process.url).send().await.is_err(),
-            "no new connection is taken"
-        );
-        let ready = refused
-            .get(format!("{}/readyz", process.admin))
-            .send()
+        // No new connection is taken, which is so at the latest when the process has ended.
+        while TcpStream::connect(("127.0.0.1", process.port))
             .await
-            .unwrap();
-        assert_eq!(ready.status(), 503);
+            .is_ok()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let ready = process.http.get(format!("{}/readyz", process.admin));
+        assert_eq!(ready.send().await.unwrap().status(), 503);
+        gateway.answer();
         let answer = running.await.unwrap().unwrap();
         assert_eq!(answer.bytes().await.unwrap(), "late answer");
         assert_eq!(process.ended().await.0, Some(0));
@@ -41,10 +75,10 @@ async fn a_running_request_is_answered_after_sigterm_and_the_process_ends_cleanl
 
 #[tokio::test]
 async fn a_request_that_waits_too_long_is_told_to_retry_within_the_drain_time() {
-    let stub = stub_gateway(Duration::from_secs(60), || encapsulated("never")).await;
-    let process = start(&stub.served.url("/"), 2).await;
+    let gateway = HeldGateway::start().await;
+    let process = start(&gateway.served.url("/"), 8).await;
     let running = tokio::spawn(process.post().send());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    gateway.is_asked().await;
     process.signal("TERM").await;
     assert_eq!(running.await.unwrap().unwrap().status(), 502);
     assert_eq!(process.ended().await.0, Some(0));
@@ -53,14 +87,16 @@ async fn a_request_that_waits_too_long_is_told_to_retry_within_the_drain_time() 
 #[tokio::test]
 async fn a_client_that_never_finishes_its_request_is_let_go_within_the_drain_time() {
     let stub = stub_gateway(Duration::ZERO, || encapsulated("never")).await;
-    let process = start(&stub.served.url("/"), 2).await;
+    let process = start(&stub.served.url("/"), 8).await;
     let mut stream = TcpStream::connect(("127.0.0.1", process.port))
         .await
         .unwrap();
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
-                content-length: 10\r\n\r\nhalf";
+                content-length: 10\r\nexpect: 100-continue\r\n\r\nhalf";
     stream.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Its body is being read.
+    let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut interim).await.unwrap();
     process.signal("TERM").await;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -84,7 +120,8 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut_at_the_drain_deadline(
     let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: message/ohttp-req\r\n\
                    content-length: 4\r\n\r\nbody";
     stream.write_all(request.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The answer has begun.
+    stream.peek(&mut [0]).await.unwrap();
     process.signal("TERM").await;
     assert_eq!(process.ended().await.0, Some(1));
 }

@@ -392,14 +392,42 @@ mod tests {
         }
     }
 
+    /// For one core, whose thread has not begun.
+    fn about_to_begin() -> Signers {
+        Signers {
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                work: Condvar::new(),
+                low: Condvar::new(),
+                cores: 1,
+            }),
+            threads: Vec::new(),
+        }
+    }
+
+    fn begin(signers: &mut Signers) {
+        let shared = Arc::clone(&signers.shared);
+        signers
+            .threads
+            .push(thread::spawn(move || shared.work_off()));
+    }
+
     #[test]
     fn many_batches_of_one_account_do_not_hold_up_another_account() {
         let (_directory, work) = work(200);
-        let signers = Signers::with_cores(1, &Workers::default()).unwrap();
-        let mut greedy: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
+        let mut signers = about_to_begin();
+        let greedy: Vec<_> = (0..5).map(|_| ask(&signers, GREEDY, &work)).collect();
         let modest = ask(&signers, MODEST, &work[..1]);
+        let turns: Vec<_> = (0..2)
+            .flat_map(|_| signers.shared.next().unwrap())
+            .collect();
+        let sizes: Vec<_> = turns.iter().map(|piece| piece.work.len()).collect();
+        assert_eq!(sizes, [PIECE, 1, PIECE], "in turn");
+        for piece in turns {
+            piece.job.add(piece.first, piece.sign());
+        }
         assert!(modest.blocking_recv().unwrap().is_ok());
-        assert!(greedy.iter_mut().all(|batch| batch.try_recv().is_err()));
+        begin(&mut signers);
         for batch in greedy {
             assert!(batch.blocking_recv().unwrap().is_ok());
         }
@@ -446,26 +474,18 @@ mod tests {
     #[test]
     fn who_goes_away_leaves_no_work_behind() {
         let (_directory, work) = work(2000);
-        let signers = Signers::with_cores(1, &Workers::default()).unwrap();
-        drop(ask(&signers, GREEDY, &work));
-        assert!(
-            ask(&signers, GREEDY, &work[..1])
-                .blocking_recv()
-                .unwrap()
-                .is_ok()
-        );
-        assert_eq!(signers.shared.queue().signatures, 0);
-        // Most of its work was never begun: what is signed is counted down.
-        let (answer, waiting) = oneshot::channel();
+        let mut signers = about_to_begin();
+        let (answer, gone) = oneshot::channel();
         let job = signers.shared().sign(GREEDY, work.clone(), false, answer);
-        drop(waiting);
-        assert!(
-            ask(&signers, MODEST, &work[..1])
-                .blocking_recv()
-                .unwrap()
-                .is_ok()
-        );
-        assert!(job.progress().missing > 1900);
+        drop(gone);
+        let others = [GREEDY, MODEST].map(|account| ask(&signers, account, &work[..1]));
+        begin(&mut signers);
+        for other in others {
+            assert!(other.blocking_recv().unwrap().is_ok());
+        }
+        assert_eq!(signers.shared.queue().signatures, 0);
+        // What is signed is counted down.
+        assert_eq!(job.progress().missing, 2000);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 use crate::tap::Tap;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+/// More than the supervisor gives the services and a database server one after the other.
+const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 /// The program `name` of this workspace.

@@ -11,7 +11,7 @@ use crate::device::Said;
 use crate::stack::{Stack, program};
 
 /// No command takes as long as this, not even while a service is restarted.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What was accepted is there at the first fetch; more are for a machine that is busy.
 const FETCHES: usize = 5;
 

@@ -190,7 +190,9 @@ async fn keys_that_change_under_a_load_with_faults_lose_nothing() {
 async fn a_rolling_restart_of_a_gateway_of_two_nodes_loses_nothing() {
     let _alone = alone().await;
     let stack = Stack::start_with(LogLevel::Info, MUCH).await;
-    let gateway = || Node::beside(&stack, Service::Gateway, "ohttp-gateway", "");
+    // Time for each to answer what it has begun, however busy the machine is.
+    let patient = "[service]\nlog_level = 'info'\ndrain_seconds = 20";
+    let gateway = || Node::beside(&stack, Service::Gateway, "ohttp-gateway", patient);
     let mut nodes = [gateway().await, gateway().await];
     let settings = format!(
         "[[gateways]]\npath = '/nodes'\nurl = 'http://gateway.invalid/'\naddresses = ['{}', '{}']",

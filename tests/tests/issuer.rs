@@ -109,13 +109,15 @@ impl SecondIssuer {
             admin,
             _directory: directory,
         };
-        for _ in 0..200 {
-            if matches!(xtask::http::get(admin, "/readyz").await, Ok((200, _))) {
-                return issuer;
+        let is_ready = async {
+            while !matches!(xtask::http::get(admin, "/readyz").await, Ok((200, _))) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the second issuer does not start");
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_ready)
+            .await
+            .expect("the second issuer becomes ready");
+        issuer
     }
 }
 

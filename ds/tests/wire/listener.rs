@@ -101,13 +101,14 @@ async fn a_long_poll_does_not_hold_a_shutdown_up() {
         Operation::FetchQueue,
         bob.fetch_request(&service, 10, 30_000),
     );
+    let looked = service.store.next_look();
     let end = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        looked.await;
         service.trigger.request();
     };
     let (answer, ()) = tokio::join!(poll, end);
     assert_eq!(answer.status(), 200);
-    tokio::time::timeout(std::time::Duration::from_secs(3), listener.task)
+    tokio::time::timeout(std::time::Duration::from_secs(20), listener.task)
         .await
         .unwrap()
         .unwrap();

@@ -154,7 +154,7 @@ pub fn gateway_config(
          [keys]\ndirectory = '{directory}/keys'\n\
          [[targets]]\nscheme = 'https'\nauthority = 'ds.example'\nmethods = ['POST']\n\
          path_prefix = '/v1/'\nforward_to = '{target}'\n\
-         [service]\nadmin_listen = '{admin}'\ndrain_seconds = 4\n",
+         [service]\nadmin_listen = '{admin}'\ndrain_seconds = 12\n",
         directory = directory.display(),
     )
 }

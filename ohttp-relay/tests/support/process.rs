@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 
 use crate::support::free_port;
 
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 pub struct Process {
     pub child: Child,
     pub url: String,
@@ -60,21 +62,21 @@ pub async fn start_with(
         http: reqwest::Client::builder().no_proxy().build().unwrap(),
         directory,
     };
-    for _ in 0..200 {
-        let ready = process
-            .http
-            .get(format!("{}/readyz", process.admin))
-            .send()
-            .await;
-        if ready.is_ok_and(|answer| answer.status() == 200) {
-            return process;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("the relay did not become ready");
+    tokio::time::timeout(READY_WITHIN, process.is_ready())
+        .await
+        .expect("the relay becomes ready");
+    process
 }
 
 impl Process {
+    /// Returns when it is.
+    async fn is_ready(&self) {
+        let ready = || self.http.get(format!("{}/readyz", self.admin)).send();
+        while !ready().await.is_ok_and(|answer| answer.status() == 200) {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
     pub fn post(&self) -> reqwest::RequestBuilder {
         self.http
             .post(&self.url)

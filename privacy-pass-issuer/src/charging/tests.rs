@@ -227,7 +227,7 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_wait_at_once_share_a_write() {
     let store = Arc::new(TestStore {
-        slow: Duration::from_millis(20),
+        slow: Duration::from_millis(100),
         ..TestStore::default()
     });
     let signers = Signers::start(&Workers::default()).unwrap();

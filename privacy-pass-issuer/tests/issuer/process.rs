@@ -9,10 +9,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use privacypass::{Deserialize as _, public_tokens::TokenResponse};
+use service::SystemClock;
 
 use crate::support::{AccountService, Wallet, issuer_public_key};
 
 pub(crate) const FAR_FUTURE: u64 = 4_000_000_000;
+/// A key is made at the first start.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stack<'a> {
     pub(crate) directory: &'a Path,
@@ -32,6 +35,15 @@ pub(crate) fn free_port() -> u16 {
         .local_addr()
         .unwrap()
         .port()
+}
+
+/// A quota is of a UTC day. Waits for the next one if this one is nearly over.
+pub(crate) async fn time_left_today() {
+    const DAY_MS: u64 = 86_400_000;
+    let left = DAY_MS - SystemClock::shared().now_unix_ms() % DAY_MS;
+    if left < 120_000 {
+        tokio::time::sleep(Duration::from_millis(left)).await;
+    }
 }
 
 impl Stack<'_> {
@@ -88,19 +100,26 @@ impl Stack<'_> {
             base: format!("http://127.0.0.1:{}", self.port),
         };
         let ready = format!("http://127.0.0.1:{}/readyz", self.admin_port);
-        for _ in 0..200 {
-            if reqwest::get(&ready)
+        let is_ready = async {
+            while !reqwest::get(&ready)
                 .await
                 .is_ok_and(|answer| answer.status() == 200)
             {
-                return running;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!(
-            "not ready: {}",
-            std::fs::read_to_string(self.directory.join("log")).unwrap()
-        );
+        };
+        let in_time = tokio::time::timeout(READY_WITHIN, is_ready).await;
+        let log = || std::fs::read_to_string(self.directory.join("log")).unwrap();
+        assert!(in_time.is_ok(), "not ready: {}", log());
+        running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Of a test that has failed; one that ended was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -155,6 +174,7 @@ impl Running {
 
 #[tokio::test]
 async fn keys_and_quota_survive_a_kill_and_the_log_names_nobody() {
+    time_left_today().await;
     let directory = tempfile::tempdir().unwrap();
     let stack = Stack {
         directory: directory.path(),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::stack::beside;
 
 /// No command takes as long as this, not even across a restart of the delivery service.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was accepted is there at the first fetch; more are for a machine that is busy.
 const FETCHES: usize = 5;

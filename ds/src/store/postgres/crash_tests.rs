@@ -9,6 +9,7 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,8 +50,9 @@ impl Inspected for Postgres {
     }
 }
 
-/// Goes through its transitions until one is not acknowledged; answers with how many were.
-async fn write(store: Postgres, run: u64, worker: u64) -> u64 {
+/// Goes through its transitions until one is not acknowledged; answers with how many were. `written` counts
+/// those of all workers.
+async fn write(store: Postgres, run: u64, worker: u64, written: Arc<AtomicU64>) -> u64 {
     for number in 0.. {
         let place = Place {
             run,
@@ -58,7 +60,9 @@ async fn write(store: Postgres, run: u64, worker: u64) -> u64 {
             number,
         };
         match place.carry_out(&store).await {
-            Ok(()) => {}
+            Ok(()) => {
+                written.fetch_add(1, Ordering::Relaxed);
+            }
             Err(StoreError::Engine(_)) => return number,
             Err(error) => panic!("{place:?}: {error:?}"),
         }
@@ -87,13 +91,18 @@ async fn after_a_kill_of_the_server_every_acknowledged_transition_is_there_and_n
     let mut acknowledged = Vec::new();
     let (mut seed, mut undecided_happened) = (0x5eed_u64, 0_u64);
     for run in 0..KILLS {
+        let written = Arc::new(AtomicU64::new(0));
         let workers: Vec<_> = (0..WORKERS)
-            .map(|worker| tokio::spawn(write(store.clone(), run, worker)))
+            .map(|worker| tokio::spawn(write(store.clone(), run, worker, Arc::clone(&written))))
             .collect();
         seed = seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(300 + (seed >> 33) % 500)).await;
+        // However slow the machine is: enough to mean anything.
+        while written.load(Ordering::Relaxed) <= WORKERS * STEPS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         server.kill();
         // A transition may outlast a quick restart, tried again: kill until nobody goes on.
         let mut counts = Vec::new();

@@ -183,7 +183,7 @@ async fn a_statement_that_takes_too_long_is_an_engine_error_and_changes_nothing(
         return;
     };
     let mut settings = settings(server, &database);
-    settings.statement_ms = 500;
+    settings.statement_ms = 3_000;
     let store = Postgres::open(&settings).await.unwrap();
     // A connection that is there already: making one looks at every table.
     store.check().await.unwrap();
@@ -214,7 +214,7 @@ async fn a_full_pool_is_an_engine_error_in_time() {
         return;
     };
     let mut settings = settings(server, &database);
-    (settings.connections, settings.acquire_ms) = (1, 200);
+    (settings.connections, settings.acquire_ms) = (1, 3_000);
     let store = Postgres::open(&settings).await.unwrap();
     store.check().await.unwrap();
     let held = store.sessions.session().await.ok().unwrap();
@@ -386,10 +386,13 @@ async fn a_publication_that_waits_for_a_deletion_makes_the_pool_anew() {
 /// Messages share the group's row: would an epoch change ever get it?
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_epoch_change_gets_through_a_flood_of_messages_from_two_nodes() {
-    let Some((store, server, database)) = fresh().await else {
+    let Some((_, server, database)) = fresh().await else {
         return;
     };
-    let other = Postgres::open(&settings(server, &database)).await.unwrap();
+    let mut settings = settings(server, &database);
+    settings.statement_ms = 60_000;
+    let store = Postgres::open(&settings).await.unwrap();
+    let other = Postgres::open(&settings).await.unwrap();
     found(&store).await;
     let over = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = [&store, &other]
@@ -431,7 +434,7 @@ async fn an_epoch_change_gets_through_a_flood_of_messages_from_two_nodes() {
                 .unwrap();
         }
     };
-    let in_time = tokio::time::timeout(Duration::from_secs(30), changes).await;
+    let in_time = tokio::time::timeout(Duration::from_secs(240), changes).await;
     over.store(true, Ordering::Relaxed);
     let mut accepted = 0;
     for sender in senders {
@@ -447,7 +450,7 @@ async fn a_message_waits_for_no_other_message_and_an_epoch_change_for_each() {
         return;
     };
     let mut settings = settings(server, &database);
-    settings.statement_ms = 500;
+    settings.statement_ms = 3_000;
     let store = Postgres::open(&settings).await.unwrap();
     found(&store).await;
     // As a message does that is not committed yet.
@@ -474,9 +477,16 @@ async fn a_message_waits_for_no_other_message_and_an_epoch_change_for_each() {
 /// Two requests that each hold what the other needs next would wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_transaction_that_the_server_aborts_for_a_deadlock_is_tried_again() {
-    let Some((store, server, database)) = fresh().await else {
+    let Some(server) = Server::shared() else {
         return;
     };
+    let database = server.fresh_database().await;
+    // A session looks for a deadlock once, so long after it began to wait: time to make one.
+    let patience = format!("ALTER DATABASE {database} SET deadlock_timeout = '5s'");
+    server.execute(&database, &patience).await;
+    let mut settings = settings(server, &database);
+    settings.statement_ms = 60_000;
+    let store = Postgres::open(&settings).await.unwrap();
     let spend = Spend {
         issuer_key_id: [1; 32],
         row: [1; 16],
@@ -492,13 +502,17 @@ async fn a_transaction_that_the_server_aborts_for_a_deadlock_is_tried_again() {
     let other = server.client(&database).await;
     other
         .batch_execute(
-            "SET deadlock_timeout = '10s'; BEGIN; INSERT INTO spent \
+            "SET deadlock_timeout = '60s'; BEGIN; INSERT INTO spent \
              VALUES (decode(repeat('01', 32), 'hex'), decode(repeat('01', 16), 'hex'))",
         )
         .await
         .unwrap();
     let settled = tokio::spawn(async move { store.settle(receipt).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while server.number(&database, waiting).await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let crosswise = "INSERT INTO results \
         VALUES (20000, decode(repeat('01', 16), 'hex'), decode('00', 'hex')); ROLLBACK";
     other.batch_execute(crosswise).await.unwrap();

@@ -444,8 +444,8 @@ async fn a_child_writes_until_it_is_killed() {
     }
 }
 
-/// Starts a child, kills it after this time of writing, and returns how many transitions of each
-/// worker were acknowledged.
+/// Starts a child, kills it after this time of writing or, on a slow machine, when it has written enough
+/// to mean anything, and returns how many transitions of each worker were acknowledged.
 fn write_and_kill(directory: &Path, run: u64, after: Duration) -> BTreeMap<u64, u64> {
     let (_, module) = module_path!().split_once("::").unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -461,6 +461,7 @@ fn write_and_kill(directory: &Path, run: u64, after: Duration) -> BTreeMap<u64, 
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (each, written) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut acknowledged = BTreeMap::new();
         for line in lines.map_while(Result::ok) {
@@ -477,10 +478,15 @@ fn write_and_kill(directory: &Path, run: u64, after: Duration) -> BTreeMap<u64, 
             };
             let count = acknowledged.entry(worker).or_insert(0);
             *count = (*count).max(number + 1);
+            let _ = each.send(());
         }
         acknowledged
     });
+    written.recv().unwrap();
     std::thread::sleep(after);
+    for _ in 0..WORKERS * STEPS {
+        written.recv().unwrap();
+    }
     // SIGKILL.
     child.kill().unwrap();
     child.wait().unwrap();

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crypto::rows::Row;
@@ -22,6 +23,7 @@ pub struct Watched {
     /// The number of the last transition that only settled a receipt; 0 for none.
     settled: AtomicU64,
     entries_read: AtomicU64,
+    looks: AtomicU64,
     trees_read: AtomicU64,
     last_tree: Mutex<Option<Vec<u8>>>,
     put_back: Mutex<Option<Vec<u8>>>,
@@ -37,6 +39,7 @@ impl Watched {
             transitions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             entries_read: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             trees_read: AtomicU64::new(0),
             last_tree: Mutex::new(None),
             put_back: Mutex::new(None),
@@ -64,6 +67,17 @@ impl Watched {
     /// How many entry rows were looked up.
     pub fn entries_read(&self) -> u64 {
         self.entries_read.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when somebody has looked into a queue since this was called. From then on, what happens wakes who
+    /// looked.
+    pub fn next_look(&self) -> impl Future<Output = ()> {
+        let before = self.looks.load(Ordering::SeqCst);
+        async move {
+            while self.looks.load(Ordering::SeqCst) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 
     /// How often a tree was asked for.
@@ -264,6 +278,7 @@ impl Store for Watched {
     }
 
     async fn incarnations(&self) -> Result<Vec<(u32, Incarnation)>, StoreError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.engine.incarnations().await
     }
 
