@@ -65,7 +65,7 @@ enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
     Again(NoAnswer),
-    /// Somebody on the way refused it in words that are nobody's seal: they, or the request, may be damaged.
+    /// Somebody on the way refused it in words that nobody has sealed: they, or the request, may be damaged.
     Refused,
     /// The gateway has other keys now.
     NewKeys,

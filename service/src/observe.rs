@@ -47,7 +47,6 @@ struct Meters {
     of: [[OnceLock<Meter>; STATUSES.len()]; METHODS.len()],
 }
 
-#[derive(Clone)]
 struct Meter {
     requests: Counter,
     seconds: Histogram,
