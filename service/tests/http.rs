@@ -4,22 +4,28 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use service::addresses::{AddressLimitSettings, AddressLimits};
 use service::http::{Limits, RequestBody, Server};
 use service::{MovedClock, Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 async fn serve(limits: Limits) -> (SocketAddr, ShutdownTrigger) {
+    let echo = post(|RequestBody(body): RequestBody| async { body });
+    serve_router(limits, service::http::router().route("/", echo)).await
+}
+
+async fn serve_router(limits: Limits, router: Router) -> (SocketAddr, ShutdownTrigger) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = Shutdown::channel();
-    let router =
-        service::http::router().route("/", post(|RequestBody(body): RequestBody| async { body }));
     tokio::spawn(service::http::serve(listener, router, limits, shutdown));
     (address, trigger)
 }
@@ -178,6 +184,18 @@ async fn an_address_with_too_many_connections_gets_no_other_one() {
     );
 }
 
+/// A connection of HTTP/2 in the clear, and the task that it runs in.
+async fn http2(
+    address: SocketAddr,
+) -> (
+    SendRequest<Full<Bytes>>,
+    JoinHandle<Result<(), hyper::Error>>,
+) {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (sender, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
 #[tokio::test]
 async fn http2_in_the_clear_has_the_same_limits_and_ends_when_idle() {
     let limits = Limits {
@@ -187,14 +205,7 @@ async fn http2_in_the_clear_has_the_same_limits_and_ends_when_idle() {
         ..Limits::default()
     };
     let (address, _trigger) = serve(limits).await;
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
-        TokioExecutor::new(),
-        TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    let ended = tokio::spawn(connection);
+    let (mut sender, ended) = http2(address).await;
     let mut post = |body: &'static str, fields: usize| {
         let mut request = http::Request::post(format!("http://{address}/"));
         for field in 0..fields {
@@ -250,9 +261,6 @@ async fn a_peer_that_opens_no_window_for_its_answer_is_let_go_however_busy_it_is
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_of_one_answer_loses_that_stream_and_not_its_connection() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (_trigger, shutdown) = Shutdown::channel();
     let limits = Limits {
         header_read_seconds: 3,
         ..Limits::default()
@@ -260,15 +268,8 @@ async fn a_peer_that_takes_nothing_of_one_answer_loses_that_stream_and_not_its_c
     let router = service::http::router()
         .route("/much", get(|| async { vec![0; 4 << 20] }))
         .route("/", get(|| async { "answer" }));
-    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
-        TokioExecutor::new(),
-        TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    tokio::spawn(connection);
+    let (address, _trigger) = serve_router(limits, router).await;
+    let (mut sender, _connection) = http2(address).await;
     let mut get = |path: &str| {
         let request = http::Request::get(format!("http://{address}{path}"));
         sender.send_request(request.body(Full::default()).unwrap())
@@ -285,15 +286,12 @@ async fn a_peer_that_takes_nothing_of_one_answer_loses_that_stream_and_not_its_c
 }
 
 async fn is_let_go_with_a_window_of(window: u8) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (_trigger, shutdown) = Shutdown::channel();
     let limits = Limits {
         header_read_seconds: 1,
         ..Limits::default()
     };
     let router = service::http::router().route("/", get(|| async { vec![0; 1 << 20] }));
-    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+    let (address, _trigger) = serve_router(limits, router).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     // SETTINGS with an initial window, then GET http://x/ in static and literal fields of RFC 7541.
     let begin = [
