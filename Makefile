@@ -1,10 +1,14 @@
-# Everything is built once, in one profile, outside the clone: a second clone builds next to nothing.
-export CARGO_TARGET_DIR ?= $(or $(HOME),$(CURDIR))/.cache/mimimi/target
+# Each clone builds in a directory of its own: clones that share one take each other's crates for
+# their own. What is dear, RocksDB, is compiled once for all clones (scripts/rocksdb.sh).
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-# What `make setup` found out: where libclang is, when that is not obvious.
+# What `make setup` found out: where libclang is, when that is not obvious, and where RocksDB is.
 EXPORTS := $(CARGO_TARGET_DIR)/setup/exports
 CARGO = . "$(EXPORTS)" && cargo
 XTASK = "$(CARGO_TARGET_DIR)/release/xtask"
+
+# The profile of everything that tests run: with debug assertions (Cargo.toml).
+TESTED = --profile tested
 
 # The load of `make faults`, and how many of a hundred of its requests have a fault.
 FAULT_REQUESTS ?= 100000
@@ -22,7 +26,7 @@ HISTORY_STEPS ?= 100000
 END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build stack demo test bench lint fuzz soak faults clean
+.PHONY: help setup build programs stack demo test bench lint fuzz soak faults clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -44,6 +48,9 @@ setup:
 build: setup
 	$(CARGO) build --release --workspace --bins
 
+programs: setup
+	$(CARGO) build $(TESTED) --workspace --bins
+
 stack: build
 	@$(XTASK) stack$(if $(STORE), --store $(STORE))
 
@@ -55,10 +62,10 @@ test: export PROPTEST_RNG_SEED ?= 1
 test: export HISTORY_SEED ?= 1
 
 # The binaries first: end-to-end tests run them, on each engine.
-test: build
-	$(CARGO) test --release --workspace
+test: programs
+	$(CARGO) test $(TESTED) --workspace
 ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
-	STACK_STORE=postgres sh -c '$(CARGO) test --release --workspace $(END_TO_END)'
+	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END)'
 endif
 
 # The programs first: one of them runs relay and gateway.
@@ -67,7 +74,7 @@ bench: build
 
 lint: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(TESTED) --workspace --all-targets -- -D warnings
 	$(CARGO) xtask check-deps
 	$(CARGO) xtask check-claims
 	sh scripts/deny.sh
@@ -75,17 +82,16 @@ lint: setup
 # Properties over random input, many more of it than `make test` takes.
 # Properties first: they take minutes.
 fuzz: setup
-	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test --release --workspace --lib --test properties'
+	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test $(TESTED) --workspace --lib --test properties'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) sh -c '. "$(EXPORTS)" && scripts/fuzz.sh $(FUZZ_TARGETS)'
 
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
 soak: setup
-	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test --release --package ds --test wire long_history -- --nocapture'
+	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test $(TESTED) --package ds --test wire long_history -- --nocapture'
 
 # Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
-faults: build
-	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test --release --workspace --test faults -- --nocapture'
+faults: programs
+	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test $(TESTED) --workspace --test faults -- --nocapture'
 
 clean:
-	rm -rf target
 	cargo clean

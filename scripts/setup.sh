@@ -1,7 +1,8 @@
 #!/bin/sh
 # Sees to what a build needs besides Rust, gcc and make: a C++ compiler (RocksDB) and libclang with
 # headers (bindgen, which reads RocksDB's); and to what the tests need besides: PostgreSQL's server
-# programs. Writes what must be exported to the file $1.
+# programs. Has RocksDB compiled, once for all clones (rocksdb.sh). Writes what must be exported to
+# the file $1.
 #
 #   as root, with apt-get:   Debian's packages
 #   otherwise:               libclang from its wheel on PyPI, and gcc's own headers
@@ -40,11 +41,12 @@ have_cxx() {
     printf '#include <vector>\nint main() {}\n' | "${CXX:-c++}" -x c++ -fsyntax-only - 2>/dev/null
 }
 
-# Prints the directory of the newest libclang that the system has.
+# Prints the directory of the newest libclang that the system has. Only names that bindgen's loader
+# takes: libclang-cpp.so, which every desktop has, is another library.
 system_libclang() {
     for directory in $(ls -d /usr/lib/llvm-*/lib /usr/lib64/llvm*/lib 2>/dev/null | sort -rV) \
         /usr/lib /usr/lib64 /usr/local/lib "/usr/lib/$(gcc -dumpmachine)"; do
-        for library in "$directory"/libclang.so "$directory"/libclang.so.* "$directory"/libclang-*.so*; do
+        for library in "$directory"/libclang.so "$directory"/libclang.so.* "$directory"/libclang-[0-9]*.so*; do
             if [ -e "$library" ]; then
                 echo "$directory"
                 return
@@ -147,6 +149,13 @@ else
   - install python3 with pip or venv, so that the wheel 'libclang' can be fetched from PyPI"
     fi
 fi
+
+# In a subshell: what RocksDB is compiled with is what was just found.
+rocksdb=$(. "$exports" && sh "$(dirname "$0")/rocksdb.sh")
+{
+    echo "export ROCKSDB_LIB_DIR='$rocksdb'"
+    echo "export ROCKSDB_STATIC=1"
+} >>"$exports"
 mv "$exports" "$final"
 
 if [ "${MIMIMI_WITHOUT_POSTGRES:-}" != 1 ] && ! have_postgres; then

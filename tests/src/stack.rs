@@ -30,7 +30,7 @@ pub fn program(name: &str) -> PathBuf {
     let path = directory.join(name);
     assert!(
         path.is_file(),
-        "{} is not there: `make test` builds it, or `cargo build --release --workspace --bins`; \
+        "{} is not there: `make test` builds it, or `cargo build --profile tested --workspace --bins`; \
          MIMIMI_BIN_DIR names another directory",
         path.display()
     );
