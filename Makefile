@@ -26,7 +26,7 @@ HISTORY_STEPS ?= 100000
 END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test bench lint fuzz soak faults clean
+.PHONY: help setup build programs stack demo test bench lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -41,6 +41,7 @@ help:
 	@echo 'make faults  100,000 requests through relay and gateway, with faults, changes of keys'
 	@echo '             and restarts meanwhile'
 	@echo 'make build   all binaries;  make setup   what a build needs;  make clean'
+	@echo 'make bare    `make test` on a fresh Debian tree (root; scripts/try-bare.sh has options)'
 
 setup:
 	@sh scripts/setup.sh "$(EXPORTS)"
@@ -92,6 +93,10 @@ soak: setup
 # Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
 faults: programs
 	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test $(TESTED) --workspace --test faults -- --nocapture'
+
+# Whether set-up installs all that it needs: this machine has what was installed by hand.
+bare:
+	scripts/try-bare.sh
 
 clean:
 	cargo clean

@@ -24,14 +24,14 @@ const POLL: Duration = Duration::from_millis(20);
 pub fn program(name: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("the path of the test executable");
     let given = std::env::var_os("MIMIMI_BIN_DIR").map(PathBuf::from);
-    // target/release/deps/TEST
+    // target/PROFILE/deps/TEST
     let built = executable.ancestors().nth(2).map(Path::to_owned);
     let directory = given.or(built).expect("the directory of the programs");
     let path = directory.join(name);
     assert!(
         path.is_file(),
-        "{} is not there: `make test` builds it, or `cargo build --profile tested --workspace --bins`; \
-         MIMIMI_BIN_DIR names another directory",
+        "{} is not there: `make programs` builds it; MIMIMI_BIN_DIR names another \
+         directory",
         path.display()
     );
     path
