@@ -16,6 +16,7 @@ pub mod padding;
 pub mod policy;
 pub mod problem;
 pub mod queues;
+pub mod removal;
 pub mod reporting;
 pub mod time;
 

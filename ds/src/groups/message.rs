@@ -113,7 +113,7 @@ async fn send<T>(
         .await?;
         let mut gone = prepared.take_gone();
         gone.extend(roster.never_came(Today::at(service, request.now_ms)));
-        gone.retain(|leaf| *leaf != sender.index);
+        gone.retain(|gone| gone.leaf != sender.index);
         if !gone.is_empty()
             && propose_removals(
                 service,

@@ -12,6 +12,7 @@ use protocol::delivery::Payload;
 use protocol::groups::{GroupKind, MessageAccepted, ProposalRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 use protocol::{Operation, Wire};
 
 use super::parts::{open_roster, with_parts};
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::error::DsError;
 use crate::limits::within;
-use crate::queues::deliver::{self, Prepared};
+use crate::queues::deliver::{self, Gone, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{Advance, Parts, ProposalsChange, Receipt, StoredGroup};
@@ -122,6 +123,7 @@ pub async fn propose(
         if let Origin::SelfRemove(leaf) = new.origin {
             roster.pending_removals.push(PendingRemoval {
                 leaf,
+                reason: RemovalReason::OwnWish,
                 renewed_by_service: kind != ProposalType::SelfRemove,
             });
         }
@@ -158,7 +160,7 @@ pub async fn propose_removals(
     service: &DeliveryService,
     (group_id, row, key): (&GroupId, Row, &StateKey),
     opened: Option<&StoredGroup>,
-    gone: &[u32],
+    gone: &[Gone],
     now_ms: u64,
 ) -> Result<bool, DsError> {
     let Some(stored) = with_parts(service, row, opened, Parts::WITH_PROPOSALS).await? else {
@@ -167,10 +169,10 @@ pub async fn propose_removals(
     };
     let bytes = open_roster(group_id, key, Some(&stored))?;
     let mut roster = Roster::read(&bytes)?;
-    let gone: Vec<u32> = gone
+    let gone: Vec<Gone> = gone
         .iter()
         .copied()
-        .filter(|leaf| !roster.is_leaving(*leaf))
+        .filter(|gone| !roster.is_leaving(gone.leaf))
         .take(removals::MOST_AT_ONCE)
         .collect();
     let new = removals::propose(service, group_id, &roster, &gone)?;
@@ -187,8 +189,9 @@ pub async fn propose_removals(
     part.proposals.extend(new.iter().cloned());
     roster
         .pending_removals
-        .extend(gone.into_iter().map(|leaf| PendingRemoval {
-            leaf,
+        .extend(gone.into_iter().map(|gone| PendingRemoval {
+            leaf: gone.leaf,
+            reason: gone.reason,
             renewed_by_service: true,
         }));
     let state = (roster, part, new);

@@ -3,42 +3,23 @@
 //! too late for their join record. It can read a
 //! group only inside a request that brings the state key, so that is where they are found: by whoever delivers.
 
-use crypto::sign::{LeafKeyPair, Scheme};
+use crypto::sign::Scheme;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
-use openmls::prelude::{
-    Extensions, ExternalProposal, GroupContext, GroupEpoch, GroupId as MlsGroupId, LeafNodeIndex,
-    SenderExtensionIndex, SignatureScheme,
-};
-use openmls_rust_crypto::OpenMlsRustCrypto;
-use openmls_traits::signatures::{Signer, SignerError};
-use openmls_traits::types::SignatureScheme as TraitScheme;
+use openmls::prelude::{Extensions, GroupContext, SignatureScheme};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::removal::ServiceRemoval;
 
 use super::proposals::{Origin, PendingProposal};
 use super::roster::{Roster, ServiceSender};
 use super::tree::Tree;
 use crate::error::DsError;
+use crate::queues::deliver::Gone;
 use crate::service_state::DeliveryService;
 
 /// Most removals that are proposed at once: each goes into every member's queue. The others have their turn in
 /// the next epoch.
 pub const MOST_AT_ONCE: usize = 32;
-
-struct ServiceSigner<'k>(&'k LeafKeyPair);
-
-impl Signer for ServiceSigner<'_> {
-    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
-        Ok(self.0.sign_bytes(payload))
-    }
-
-    fn signature_scheme(&self) -> TraitScheme {
-        match self.0.scheme() {
-            Scheme::Ed25519 => SignatureScheme::ED25519,
-            Scheme::EcdsaP256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
-        }
-    }
-}
 
 /// The scheme of a group's signatures, if the service has a key for it.
 #[must_use]
@@ -99,7 +80,7 @@ pub fn propose(
     service: &DeliveryService,
     group_id: &GroupId,
     roster: &Roster<'_>,
-    leaves: &[u32],
+    gone: &[Gone],
 ) -> Result<Vec<PendingProposal>, DsError> {
     let Some(sender) = &roster.service_sender else {
         return Ok(Vec::new());
@@ -112,26 +93,21 @@ pub fn propose(
     let Some(key) = key else {
         return Ok(Vec::new());
     };
-    leaves
-        .iter()
-        .map(|leaf| {
-            let message = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
-                LeafNodeIndex::new(*leaf),
-                MlsGroupId::from_slice(&group_id.0),
-                GroupEpoch::from(roster.epoch),
-                &ServiceSigner(key),
-                SenderExtensionIndex::new(sender.index),
-            )
-            .map_err(|_| DsError::Internal("removal proposal"))?
-            .tls_serialize_detached()
-            .map_err(|_| DsError::Internal("removal proposal"))?;
-            Ok(PendingProposal {
-                message,
-                origin: Origin::Service(*leaf),
-                new_member: None,
-            })
-        })
-        .collect()
+    let proposals = gone.iter().map(|gone| {
+        let removal = ServiceRemoval {
+            group_id: *group_id,
+            epoch: roster.epoch,
+            sender: sender.index,
+            leaf: gone.leaf,
+            reason: gone.reason,
+        };
+        PendingProposal {
+            message: removal.message(&key.sign_bytes(&removal.to_sign())),
+            origin: Origin::Service(gone.leaf),
+            new_member: None,
+        }
+    });
+    Ok(proposals.collect())
 }
 
 /// A change of the group context must not unlist the service, nor change its key but to the one that it announces.

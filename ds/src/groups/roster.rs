@@ -12,6 +12,7 @@ use crypto::sealing;
 use protocol::groups::{GroupKind, MemberRecord};
 use protocol::ids::{GroupId, QueueId};
 use protocol::policy::Capabilities;
+use protocol::removal::RemovalReason;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -82,6 +83,8 @@ pub struct ServiceSender<'a> {
 pub struct PendingRemoval {
     /// The leaf.
     pub leaf: u32,
+    /// Why, for when the service proposes it.
+    pub reason: RemovalReason,
     /// An external commit cannot cover it: after one the service proposes it for the next epoch.
     pub renewed_by_service: bool,
 }

@@ -28,7 +28,7 @@ use super::tree::{Fields, Tree};
 use super::{join, recipients, removals, several_threads, without_starving_others};
 use crate::error::DsError;
 use crate::limits::within;
-use crate::queues::deliver::{self, Origin, Prepared, Recipient};
+use crate::queues::deliver::{self, Gone, Origin, Prepared, Recipient};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
 use crate::store::{
@@ -47,7 +47,7 @@ pub(super) struct Decision<'r> {
     committer: Option<u32>,
     reinitialized_as: Option<GroupId>,
     /// Removals that were proposed and that an external commit could not cover (RFC 9420 §12.4.3.2).
-    to_propose_again: Vec<u32>,
+    to_propose_again: Vec<Gone>,
     dropped_recovery_records: Vec<crypto::rows::Row>,
     /// An earlier release wrote them elsewhere.
     moves_recovery_records: bool,
@@ -258,7 +258,10 @@ impl Attempt<'_> {
             .pending_removals
             .iter()
             .filter(|pending| roster.renews(pending) && !removed.contains(&pending.leaf))
-            .map(|pending| pending.leaf)
+            .map(|pending| Gone {
+                leaf: pending.leaf,
+                reason: pending.reason,
+            })
             .collect();
         Ok(Decision {
             expected,
@@ -389,10 +392,10 @@ impl Attempt<'_> {
             join::require_reserved(service, successor, self.now_ms).await?;
         }
         let origin = Origin::Group(self.group_id);
-        let mut gone: Vec<u32> = prepared
+        let mut gone: Vec<Gone> = prepared
             .take_gone()
             .into_iter()
-            .filter(|leaf| !decision.removed.contains(leaf))
+            .filter(|gone| !decision.removed.contains(&gone.leaf))
             .collect();
         if let Some(welcome) = self.welcome {
             let payload = Payload::Welcome(WelcomeDelivery {
@@ -431,7 +434,7 @@ impl Attempt<'_> {
         // What was promised comes first.
         gone.splice(0..0, decision.to_propose_again.iter().copied());
         // Whoever asks is there.
-        gone.retain(|leaf| Some(*leaf) != decision.committer);
+        gone.retain(|gone| Some(gone.leaf) != decision.committer);
         let mut advance = self.advance(service, decision, gone, &mut prepared).await?;
         advance.deliveries = prepared.take_deliveries();
         service.store.advance_group(advance, receipt).await?;
@@ -443,14 +446,14 @@ impl Attempt<'_> {
         &self,
         service: &DeliveryService,
         decision: Decision<'_>,
-        mut gone: Vec<u32>,
+        mut gone: Vec<Gone>,
         prepared: &mut Prepared,
     ) -> Result<Advance, DsError> {
         let Decision { mut next, .. } = decision;
         let key = self.next_key.as_ref().unwrap_or(&self.key);
         let version: Version = crypto::random()?;
         let mut seen = std::collections::BTreeSet::new();
-        gone.retain(|leaf| next.leaf(*leaf).is_some() && seen.insert(*leaf));
+        gone.retain(|gone| next.leaf(gone.leaf).is_some() && seen.insert(gone.leaf));
         gone.truncate(removals::MOST_AT_ONCE);
         let proposals = removals::propose(service, &self.group_id, &next, &gone)?;
         let proposals = if proposals.is_empty() {
@@ -458,8 +461,9 @@ impl Attempt<'_> {
         } else {
             next.pending_removals = gone
                 .iter()
-                .map(|leaf| PendingRemoval {
-                    leaf: *leaf,
+                .map(|gone| PendingRemoval {
+                    leaf: gone.leaf,
+                    reason: gone.reason,
                     renewed_by_service: true,
                 })
                 .collect();

@@ -6,6 +6,7 @@ use crypto::queue::seal_payload;
 use protocol::codec::WireSecret;
 use protocol::delivery::{EntryContent, Payload};
 use protocol::ids::{GroupId, QueueId};
+use protocol::removal::RemovalReason;
 use protocol::time::day_of;
 
 use super::backlog;
@@ -32,13 +33,22 @@ pub struct Recipient {
     pub queue: QueueId,
 }
 
+/// A leaf that is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// The leaf.
+    pub leaf: u32,
+    /// Why.
+    pub reason: RemovalReason,
+}
+
 /// Deliveries that wait for their transition.
 #[derive(Default)]
 pub struct Prepared {
     deliveries: Deliveries,
     delivered: Vec<(Arc<Stream>, u32)>,
     queues: Vec<QueueId>,
-    gone: Vec<u32>,
+    gone: Vec<Gone>,
 }
 
 impl Prepared {
@@ -65,7 +75,7 @@ impl Prepared {
     }
 
     /// Leaves whose queue is no longer there, or has not been read for too long, since the last call.
-    pub fn take_gone(&mut self) -> Vec<u32> {
+    pub fn take_gone(&mut self) -> Vec<Gone> {
         std::mem::take(&mut self.gone)
     }
 }
@@ -104,12 +114,15 @@ pub async fn prepare(
     let mut references: u32 = 0;
     for (recipient, found) in recipients.iter().zip(streams) {
         let queue = &recipient.queue;
+        let leaf = recipient.leaf;
         let Some(open) = found else {
-            prepared.gone.push(recipient.leaf);
+            let reason = RemovalReason::QueueGone;
+            prepared.gone.push(Gone { leaf, reason });
             continue;
         };
-        if open.is_abandoned(service.settings.inactivity_days) {
-            prepared.gone.push(recipient.leaf);
+        if let Some(idle_days) = open.abandoned_for(service.settings.inactivity_days) {
+            let reason = RemovalReason::Inactive(day.saturating_sub(idle_days));
+            prepared.gone.push(Gone { leaf, reason });
         }
         if let Origin::Group(group) = origin
             && open.blocks(service, queue, &group)

@@ -76,10 +76,10 @@ pub struct OpenStream {
 }
 
 impl OpenStream {
-    /// Whether its owner has been away for longer than this.
+    /// For how many days its owner has been away, if that is longer than this.
     #[must_use]
-    pub fn is_abandoned(&self, inactivity_days: u32) -> bool {
-        self.idle_days.is_some_and(|days| days > inactivity_days)
+    pub fn abandoned_for(&self, inactivity_days: u32) -> Option<u32> {
+        self.idle_days.filter(|days| *days > inactivity_days)
     }
 
     /// Whether its owner takes nothing from a group.

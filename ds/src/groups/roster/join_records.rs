@@ -1,9 +1,11 @@
 //! Join records whose joiners have not all been here.
 
+use protocol::removal::RemovalReason;
 use protocol::time::day_of;
 use serde::{Deserialize, Serialize};
 
 use super::{Leaf, Roster};
+use crate::queues::deliver::Gone;
 use crate::service_state::DeliveryService;
 use crate::store::DayRow;
 
@@ -96,13 +98,17 @@ impl Roster<'_> {
 
     /// Leaves that were added and had not been here when their join record expired: they cannot come in any more.
     #[must_use]
-    pub fn never_came(&self, today: Today) -> Vec<u32> {
+    pub fn never_came(&self, today: Today) -> Vec<Gone> {
         self.join_records
             .iter()
             .filter(|record| record.is_expired(today))
             .flat_map(|record| &record.waiting)
             .copied()
             .filter(|leaf| *leaf != OpenJoinRecord::GONE)
+            .map(|leaf| Gone {
+                leaf,
+                reason: RemovalReason::NeverCame,
+            })
             .collect()
     }
 
