@@ -16,6 +16,7 @@ use crypto::sealing::{self, Place};
 use crypto::secret::Secret;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
+use protocol::connections::ClientCredential;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
 use rusqlite::Connection;
@@ -27,6 +28,9 @@ use crate::contacts::{self, NewContact};
 use crate::database;
 use crate::devices::own_leaves;
 use crate::error::{Error, LocalError, UsageError};
+use crate::groups::evidence::{self, StopReason};
+use crate::groups::identities::Identity;
+use crate::groups::known::{self, Known, KnownMember};
 use crate::groups::{Group, Status, load_mls};
 use crate::home::Home;
 use crate::leaf;
@@ -116,6 +120,62 @@ struct BackedUpGroup {
     leaf_seed: WireSecret,
     leaf_public_key: VLBytes,
     user_pseudonym: VLBytes,
+    known: BackedUpKnown,
+}
+
+/// What is known of a group, so that the service cannot show another one to whoever restores.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct BackedUpKnown {
+    epoch: u64,
+    own_leaf: u32,
+    external_senders: Vec<VLBytes>,
+    members: Vec<BackedUpMember>,
+}
+
+/// A leaf that was seen in a group.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct BackedUpMember {
+    credential: VLBytes,
+    user_pseudonym: VLBytes,
+    real: Option<ClientCredential>,
+    removed_epoch: Option<u64>,
+}
+
+impl From<Known> for BackedUpKnown {
+    fn from(known: Known) -> Self {
+        let members = known.members.into_iter().map(|member| BackedUpMember {
+            credential: opaque(member.credential),
+            user_pseudonym: opaque(member.identity.user_pseudonym),
+            real: member.identity.real,
+            removed_epoch: member.removed_epoch,
+        });
+        Self {
+            epoch: known.epoch,
+            own_leaf: known.own_leaf,
+            external_senders: known.external_senders.into_iter().map(opaque).collect(),
+            members: members.collect(),
+        }
+    }
+}
+
+impl From<&BackedUpKnown> for Known {
+    fn from(known: &BackedUpKnown) -> Self {
+        let members = known.members.iter().map(|member| KnownMember {
+            credential: member.credential.as_slice().to_vec(),
+            identity: Identity {
+                user_pseudonym: member.user_pseudonym.as_slice().to_vec(),
+                real: member.real.clone(),
+            },
+            removed_epoch: member.removed_epoch,
+        });
+        let senders = known.external_senders.iter();
+        Self {
+            epoch: known.epoch,
+            own_leaf: known.own_leaf,
+            external_senders: senders.map(|sender| sender.as_slice().to_vec()).collect(),
+            members: members.collect(),
+        }
+    }
 }
 
 fn place() -> Place<'static> {
@@ -175,6 +235,7 @@ fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
             leaf_seed: WireSecret::new(*signer.0.seed().expose()),
             leaf_public_key: opaque(public_key),
             user_pseudonym: opaque(user_pseudonym),
+            known: known::of(db, &group.id)?.ok_or(LocalError::Damaged)?.into(),
         });
     }
     Ok(groups)
@@ -300,6 +361,8 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
             (group.leaf_public_key.as_slice(), group.leaf_seed.expose()),
         )?;
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
+        evidence::set_stopped(db, &group.group_id, Some(StopReason::Restored))?;
+        known::restore(db, &group.group_id, &Known::from(&group.known))?;
     }
     Ok(())
 }
@@ -349,6 +412,17 @@ mod tests {
                     leaf_seed: secret(13),
                     leaf_public_key: opaque([14; 32]),
                     user_pseudonym: opaque(*b"p"),
+                    known: BackedUpKnown {
+                        epoch: 5,
+                        own_leaf: 3,
+                        external_senders: vec![opaque([15; 40])],
+                        members: vec![BackedUpMember {
+                            credential: opaque([16; 32]),
+                            user_pseudonym: opaque(*b"p"),
+                            real: None,
+                            removed_epoch: Some(4),
+                        }],
+                    },
                 })
                 .collect(),
         }

@@ -189,8 +189,21 @@ pub enum UsageError {
     #[error("the join code is not good any more")]
     JoinCodeExpired,
     /// This client cannot follow the group any more and must be added again.
-    #[error("this client has lost the group {0} and must be added again by a member")]
+    #[error(
+        "this client does not follow {0} any more: `verify {0}` says why, `rejoin {0}` comes back"
+    )]
     GroupLost(String),
+    /// The group has members whom this client does not know to be there. Nothing was sent.
+    #[error("{group} has members whom you have not seen there: {}", .names.join(", "))]
+    NewMembers {
+        /// Name of the group.
+        group: String,
+        /// How they are shown.
+        names: Vec<String>,
+    },
+    /// A member cannot show who it is. Nothing was sent.
+    #[error("a member of {0} cannot show who it is: remove it, or `accept-unverified {0}`")]
+    UnverifiedMember(String),
     /// Not a link code of this version.
     #[error("that is no link code")]
     InvalidLinkCode,
@@ -272,6 +285,12 @@ pub enum PeerError {
     /// A commit removes members and keeps the state key, so that they could go on reading the state.
     #[error("a commit removes members without changing the state key")]
     RemovalWithoutRotation,
+    /// The group that the service shows to somebody outside is not the one that this client knows of.
+    #[error("the group that the service shows cannot be authenticated: {0}")]
+    Unauthenticated(&'static str),
+    /// The service has a member removed for a reason that is not true.
+    #[error("the service removes a member for a reason that contradicts what was seen: {0}")]
+    FalseRemoval(&'static str),
     /// A commit changes the external senders otherwise than the service has announced, or has members removed on the word
     /// of one who is not the service.
     #[error("a commit relies on an external sender that is not the service")]
@@ -380,6 +399,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Usage(usage) => usage.code(),
+            Self::Peer(PeerError::Unauthenticated(_)) => "unauthenticated-group",
             Self::Peer(_) => "peer",
             Self::Refused(refusal) => refusal.problem.slug(),
             Self::Protocol(_) => "protocol",
@@ -427,6 +447,8 @@ impl UsageError {
             Self::InvalidStack(_) => "invalid-stack",
             Self::InvalidAccountToken => "invalid-account-token",
             Self::GroupLost(_) => "group-lost",
+            Self::NewMembers { .. } => "new-members",
+            Self::UnverifiedMember(_) => "unverified-member",
             Self::InvalidLinkCode => "invalid-link-code",
             Self::NumbersDiffer => "numbers-differ",
             Self::NotLinking => "not-linking",

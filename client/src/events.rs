@@ -1,10 +1,12 @@
 //! What happened, for whoever looks next.
 
+use protocol::removal::RemovalReason;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::Client;
 use crate::error::{Error, LocalError};
+use crate::groups::evidence::StopReason;
 
 /// Something that happened in a group or among contacts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,22 @@ pub enum Event {
         name: String,
         /// By whom.
         by: String,
+    },
+    /// The service had another user removed, or this one, and said why.
+    RemovedByService {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+        /// What it said.
+        why: RemovalReason,
+    },
+    /// The service wants a member removed for a reason that contradicts what this client has seen.
+    RemovalRefused {
+        /// Name of the group.
+        group: String,
+        /// What was seen.
+        why: String,
     },
     /// Somebody asks for a connection.
     ConnectionRequest {
@@ -106,8 +124,28 @@ pub enum Event {
         /// Name of the group.
         group: String,
     },
-    /// A commit could not be followed; a member must add this client again.
+    /// This client follows a group no further. It comes back by itself only from a loss of its own.
     GroupLost {
+        /// Name of the group.
+        group: String,
+        /// Why.
+        why: StopReason,
+    },
+    /// As [`Event::GroupLost`], for the connection with a contact.
+    ConnectionLost {
+        /// The contact.
+        name: String,
+        /// Why.
+        why: StopReason,
+    },
+    /// As [`Event::GroupLost`], for what this user's devices tell each other.
+    DevicesLost {
+        /// Why.
+        why: StopReason,
+    },
+    /// Somebody came into a group from outside who cannot show who that is: nothing is sent there until that
+    /// leaf is gone or the user goes on all the same.
+    UnverifiedMember {
         /// Name of the group.
         group: String,
     },

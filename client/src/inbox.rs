@@ -8,6 +8,7 @@
 use protocol::Wire as _;
 use protocol::delivery::{Payload, PayloadKind};
 use protocol::ids::GroupId;
+use protocol::time::day_of;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
@@ -15,6 +16,7 @@ use crate::connections;
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
 
 /// What waits for a group that never comes is dropped after so long.
@@ -24,6 +26,8 @@ struct Item {
     entry: Vec<u8>,
     payload: Payload,
     epoch: u64,
+    /// On which the service accepted it, as it says.
+    day: u32,
 }
 
 /// Marks an item as done: its id stays, its content goes.
@@ -47,14 +51,17 @@ fn item(
                 row.get(0)?,
                 row.get::<_, Vec<u8>>(1)?,
                 row.get::<_, Option<i64>>(2)?,
+                row.get::<_, i64>(3)?,
             ))
         })
         .optional()?;
-    row.map(|(entry, payload, epoch)| {
+    row.map(|(entry, payload, epoch, sequence)| {
         Ok(Item {
             entry,
             payload: Payload::decode(&payload).map_err(|_| LocalError::Damaged)?,
             epoch: u64::try_from(epoch.unwrap_or(0)).map_err(|_| LocalError::Damaged)?,
+            // A sequence number is microseconds since the Unix epoch.
+            day: day_of(u64::try_from(sequence).unwrap_or(0) / 1000),
         })
     })
     .transpose()
@@ -66,7 +73,7 @@ fn next_of_group(db: &Connection, group: &GroupId, epoch: u64) -> Result<Option<
     let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
     item(
         db,
-        "SELECT entry_id, payload, epoch FROM inbox
+        "SELECT entry_id, payload, epoch, sequence FROM inbox
          WHERE payload IS NOT NULL AND group_id = ? AND epoch <= ?
          ORDER BY epoch, CASE kind WHEN 5 THEN 0 ELSE kind END, sequence LIMIT 1",
         (group.0, epoch),
@@ -89,7 +96,7 @@ fn next_of_kind(
     let Some(sequence) = sequence else {
         return Ok(None);
     };
-    let sql = "SELECT entry_id, payload, epoch FROM inbox
+    let sql = "SELECT entry_id, payload, epoch, sequence FROM inbox
                WHERE payload IS NOT NULL AND kind = ? AND sequence = ? LIMIT 1";
     Ok(item(db, sql, (kind as u8, sequence))?.map(|item| (sequence, item)))
 }
@@ -186,7 +193,7 @@ impl Client {
                 Ok(mls_group) => mls_group.epoch().as_u64(),
                 // What cannot be read any more is found out about, and come back from, elsewhere.
                 Err(_) if group.status == Status::Active => {
-                    self.lose(id)?;
+                    self.lose(id, StopReason::State)?;
                     continue;
                 }
                 Err(_) => u64::try_from(i64::MAX).unwrap_or(0),
@@ -215,14 +222,15 @@ impl Client {
                 events::store(&transaction, &Event::MessagesDropped { group: name }).map(|()| None)
             }
             Payload::Message(bytes) if age <= readable => {
-                process::message(&transaction, &self.profile, group, bytes.as_slice())
-                    .map(|()| None)
+                let content = (bytes.as_slice(), item.day);
+                process::message(&transaction, &self.profile, group, content).map(|()| None)
             }
             Payload::Proposal(bytes) if age == 0 => {
                 pending::keep(&transaction, &group.id, bytes.as_slice()).map(|()| None)
             }
             Payload::Commit(bytes) if age == 0 => {
-                process::commit(&transaction, &self.profile, group, bytes.as_slice())
+                let content = (bytes.as_slice(), item.day);
+                process::commit(&transaction, &self.profile, group, content)
             }
             // A commit that was merged with its answer already, or a message that is too old.
             _ => Ok(None),
@@ -244,9 +252,21 @@ impl Client {
                 // Nothing of it stays, but the item is done: it would fail again.
                 transaction.rollback()?;
                 let transaction = begin(&mut self.db)?;
-                if matches!(item.payload, Payload::Commit(_)) {
-                    // The service accepted a commit that we cannot: from here on we cannot follow.
-                    recovery::lose_to(&transaction, &group.id, fault)?;
+                let now_ms = self.transport.time.now_unix_ms();
+                match (&item.payload, fault) {
+                    (Payload::Commit(bytes), _) => {
+                        // Nobody made it, or the service accepted what we cannot: from here on we cannot follow.
+                        let content = (Some(&item.entry[..]), bytes.as_slice());
+                        evidence::keep(&transaction, &group.id, &fault, content, now_ms)?;
+                        recovery::lose_to(&transaction, &self.profile, &group.id, fault)?;
+                    }
+                    (Payload::Proposal(bytes), PeerError::FalseRemoval(why)) => {
+                        let content = (Some(&item.entry[..]), bytes.as_slice());
+                        evidence::keep(&transaction, &group.id, &fault, content, now_ms)?;
+                        let (group, why) = (group.display_name(), why.to_owned());
+                        events::store(&transaction, &Event::RemovalRefused { group, why })?;
+                    }
+                    _ => {}
                 }
                 transaction
             }

@@ -3,9 +3,7 @@
 use crypto::connection::seal_connection_response;
 use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use crypto::sign::SignatureKeyPair;
-use openmls::prelude::{
-    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
-};
+use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::codec::opaque;
 use protocol::connections::{ConnectionRequest, ConnectionResponse};
 use protocol::groups::{
@@ -17,17 +15,18 @@ use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
-use tls_codec::{DeserializeBytes as _, Serialize as _};
+use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
 use super::is_derived;
 use crate::Client;
 use crate::contacts::{self, NewContact, handle_of};
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
+use crate::groups::authenticate::{Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial};
 use crate::groups::create::own_identity;
 use crate::groups::identities;
-use crate::groups::{Group, Status, group_id, join_config};
+use crate::groups::{Group, Status, join_config, known, load_mls};
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -43,23 +42,19 @@ fn build_join(
     leaf: &NewLeaf,
     now_ms: u64,
 ) -> Result<Pending, Error> {
-    const NO_GROUP_INFO: Error =
-        Error::Protocol("the information for an external commit is malformed");
     let provider = Provider::new(db);
     let id = request.connection_room_id;
-    let group_info = match MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice())
-        .map(MlsMessageIn::extract)
-    {
-        Ok(MlsMessageBodyIn::GroupInfo(group_info)) => group_info,
-        _ => return Err(NO_GROUP_INFO),
-    };
-    if group_id(group_info.group_id()) != Some(id) {
-        return Err(PeerError::ConnectionGroup.into());
-    }
-    let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice())
-        .map_err(|_| NO_GROUP_INFO)?;
     let wrapper_key =
         IdentityLinkWrapperKey::from(&request.connection_room_identity_link_wrapper_key);
+    let requester = request
+        .requester_client_credential
+        .signature_public_key
+        .as_slice();
+    let sight = Sight::Asked {
+        requester: requester.to_vec(),
+    };
+    let group = (&id, GroupKind::Connection);
+    let authenticated = authenticate(db, profile, group, &wrapper_key, info, &sight)?;
     let response = ConnectionResponse {
         responder_connection_key: profile.connection_key.to_wire(),
         version: 1,
@@ -76,11 +71,11 @@ fn build_join(
     .encode();
     leaf.store_key(db)?;
     let (mls_group, bundle) = MlsGroup::external_commit_builder()
-        .with_ratchet_tree(tree)
+        .with_ratchet_tree(authenticated.tree)
         .with_config(join_config())
         .with_aad(aad.clone())
         .skip_lifetime_validation()
-        .build_group(&provider, group_info, leaf.credential.clone())
+        .build_group(&provider, authenticated.group_info, leaf.credential.clone())
         .map_err(|_| PeerError::ConnectionGroup)?
         .leaf_node_parameters(leaf.parameters())
         .load_psks(provider.storage())
@@ -102,6 +97,7 @@ fn build_join(
         status: Status::Joining,
     };
     group.insert(db)?;
+    Group::set_leaf_key(db, &id, &leaf.signer.0.public())?;
     check_requester(db, &mls_group, &group, request, info)?;
     identities::store(
         db,
@@ -190,6 +186,7 @@ fn complete_join(db: &Connection, id: &GroupId) -> Result<Result<(), UsageError>
     super::forget_request(db, contact.credential.signature_public_key.as_slice())?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
+    known::remember(db, id, &load_mls(db, id)?)?;
     Ok(Ok(()))
 }
 
@@ -317,6 +314,7 @@ mod tests {
             ..tests::group(7, "connection")
         };
         group.insert(db).unwrap();
+        tests::keep_mls_group(db, &group.id);
         let signer = SignatureKeyPair::random().unwrap();
         Pending {
             envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1),

@@ -16,9 +16,10 @@ use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
 use super::{enqueue, exchange, leaf_of, others, own_leaves};
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::groups::authenticate::person_digests;
 use crate::groups::commit::Plan;
 use crate::groups::devices::GroupLink;
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::{Group, Status, known, load_mls};
 use crate::key_packages::{check_one, make_package};
 use crate::leaf;
 
@@ -34,6 +35,7 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
     let (user_pseudonym, _) = own_leaves(db, &group.id, &mls_group)?;
+    let known = known::of(db, &group.id)?.ok_or(LocalError::Damaged)?;
     let seed = Secret::<32>::random()?;
     let new_key = LeafKeyPair::from_seed(leaf::scheme(mls_group.ciphersuite()), &seed)?;
     Ok(WayIn {
@@ -45,6 +47,8 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
             state_key: group.state_key.to_wire(),
             wrapper_key: group.wrapper_key.to_wire(),
             user_pseudonym: opaque(user_pseudonym),
+            epoch: known.epoch,
+            members: opaque(person_digests(&known)),
         },
         leaf_seed: WireSecret::new(*seed.expose()),
         authorization: authorize(
@@ -231,7 +235,16 @@ impl Client {
     }
 
     async fn come_in(&mut self, way: &WayIn) -> Result<(), Error> {
-        match Group::find(&self.db, &way.link.group_id)?.map(|group| group.status) {
+        let former = Group::find(&self.db, &way.link.group_id)?;
+        if former
+            .as_ref()
+            .is_some_and(|group| group.kind != way.link.kind)
+        {
+            return Err(
+                PeerError::Unauthenticated("a way leads into a group of another kind").into(),
+            );
+        }
+        match former.map(|group| group.status) {
             Some(Status::Active) => return Ok(()),
             Some(_) => self.transact(|db, _| Group::delete(db, &way.link.group_id))?,
             None => {}

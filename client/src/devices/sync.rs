@@ -203,6 +203,10 @@ mod tests {
                                 state_key: WireSecret::new(*key.expose()),
                                 wrapper_key: WireSecret::new(*key.expose()),
                                 user_pseudonym: signature.clone(),
+                                epoch: u64::from(leaf_index),
+                                members: opaque(
+                                    *group_id.0.as_slice().first_chunk::<16>().unwrap(),
+                                ),
                             },
                             leaf_seed: key,
                             authorization: LeafAuthorization {

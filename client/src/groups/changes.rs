@@ -1,14 +1,14 @@
 //! What a commit changes for the people in a group: identities learned, events for the user.
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup, StagedCommit};
-use protocol::groups::CommitAad;
+use protocol::groups::{CommitAad, GroupKind};
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::senders::ServiceKeys;
-use crate::groups::{Group, enforce, pseudonym_of};
+use crate::groups::{Group, enforce, pseudonym_of, removals};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -37,6 +37,11 @@ pub(crate) fn record(
     enforce::judge(&service, group, mls_group, staged, committer)?;
     let removed: Vec<LeafNodeIndex> = staged
         .queued_proposals()
+        .filter_map(enforce::leaving)
+        .collect();
+    let by_service: Vec<LeafNodeIndex> = staged
+        .queued_proposals()
+        .filter(|queued| service.sent(mls_group, queued))
         .filter_map(enforce::leaving)
         .collect();
     // Whoever is removed must not be able to read the state that is written from now on.
@@ -91,7 +96,7 @@ pub(crate) fn record(
                 Committer::Own | Committer::Joiner => identity,
             };
             if committer == Committer::Joiner {
-                joined(db, profile, group, mls_group, &identity)?;
+                joined(db, profile, group, mls_group, aad, &identity)?;
             }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
             joiner = (committer == Committer::Joiner).then_some(identity);
@@ -117,6 +122,10 @@ pub(crate) fn record(
     // Nobody has left of whom a client stays.
     let mut told = pseudonyms(mls_group, &removed);
     for leaf in removed {
+        let reason = match by_service.contains(&leaf) {
+            true => removals::of(db, &group.id, mls_group, leaf)?,
+            false => None,
+        };
         if leaf == mls_group.own_leaf_index() && group.name.is_none() {
             continue;
         }
@@ -127,6 +136,11 @@ pub(crate) fn record(
                     group: group.display_name(),
                 },
             )?;
+            if let Some(why) = reason {
+                let (group, name) = (group.display_name(), profile.handle.clone());
+                let name = name.unwrap_or_default();
+                events::store(db, &Event::RemovedByService { group, name, why })?;
+            }
             continue;
         }
         let Some(credential) = mls_group.member(leaf) else {
@@ -138,14 +152,12 @@ pub(crate) fn record(
             .map(|identity| identity.user_pseudonym.clone());
         if tell && !user.as_ref().is_some_and(|user| told.contains(user)) {
             let name = identities::name(db, profile, identity.as_ref())?;
-            events::store(
-                db,
-                &Event::MemberRemoved {
-                    group: group.display_name(),
-                    name,
-                    by: by.clone(),
-                },
-            )?;
+            let (group, by) = (group.display_name(), by.clone());
+            let event = match reason {
+                Some(why) => Event::RemovedByService { group, name, why },
+                None => Event::MemberRemoved { group, name, by },
+            };
+            events::store(db, &event)?;
         }
         told.extend(user);
     }
@@ -168,6 +180,7 @@ fn joined(
     profile: &Profile,
     group: &Group,
     mls_group: &MlsGroup,
+    aad: &CommitAad,
     identity: &Identity,
 ) -> Result<(), Error> {
     let mut known = false;
@@ -182,8 +195,20 @@ fn joined(
             }
         }
     }
-    if known || group.name.is_none() {
-        return Ok(());
+    // Nobody new comes into a devices' group, and into a connection only whoever was asked.
+    let answers = !aad.encrypted_connection_response.as_slice().is_empty();
+    match group.kind {
+        _ if known => return Ok(()),
+        GroupKind::Connection if answers => return Ok(()),
+        GroupKind::Connection | GroupKind::SingleUser => {
+            return Err(PeerError::NotPermitted.into());
+        }
+        GroupKind::Group => {}
+    }
+    if identity.real.is_none() {
+        // The service could make such a commit by itself. Nothing is sent to that leaf.
+        let group = group.display_name();
+        return events::store(db, &Event::UnverifiedMember { group });
     }
     let name = identities::name(db, profile, Some(identity))?;
     events::store(

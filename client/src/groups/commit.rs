@@ -25,10 +25,11 @@ use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::changes::{self, Committer};
 use crate::groups::create::{own_identity, policy_extension};
 use crate::groups::enforce;
+use crate::groups::evidence::StopReason;
 use crate::groups::pending::{self, is_covered};
 use crate::groups::upgrade;
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, load_mls,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, known, load_mls,
 };
 use crate::leaf::{self, NewLeaf};
 use crate::profile::Profile;
@@ -341,6 +342,7 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
     )?;
     enforce::remember_policy(db, id, &mls_group)?;
     mls_group.merge_pending_commit(&provider).map_err(mls)?;
+    known::remember(db, id, &mls_group)?;
     if let Some(own_leaf) = mls_group.own_leaf_node() {
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
@@ -421,7 +423,7 @@ impl Client {
         }
         if refusal.problem == ProblemType::WrongEpoch {
             // The queue has lost what moved the group on: without it this client cannot follow.
-            self.lose(id)?;
+            self.lose(id, StopReason::Missing)?;
             return Ok(CommitOutcome::Superseded);
         }
         self.recover_state_key(id).await?;

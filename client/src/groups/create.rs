@@ -25,7 +25,9 @@ use crate::Client;
 use crate::directory::decode_base64url;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
-use crate::groups::{Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, mls_id, sender_ratchet};
+use crate::groups::{
+    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, sender_ratchet,
+};
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -138,6 +140,7 @@ fn build(
         &leaf.credential.credential,
         &own_identity(profile, &leaf)?,
     )?;
+    known::remember(db, &group.id, &mls_group)?;
     let request = CreateGroupRequest {
         group_id: group.id,
         state_key: group.state_key.to_wire(),

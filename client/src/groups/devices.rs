@@ -9,9 +9,10 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;
 use crate::error::{Error, UsageError};
+use crate::groups::authenticate::Sight;
 use crate::groups::commit::Plan;
 use crate::groups::external::Entrance;
-use crate::groups::{Group, Status, free_name, load_mls, own_pseudonym, pseudonym_of};
+use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym, pseudonym_of};
 use crate::leaf::{self, NewLeaf};
 
 /// What a client of a user tells another one of a group: with it and an authorization that one comes in.
@@ -26,6 +27,10 @@ pub(crate) struct GroupLink {
     pub(crate) wrapper_key: WireSecret,
     /// The user's in this group.
     pub(crate) user_pseudonym: VLBytes,
+    /// In which this is said.
+    pub(crate) epoch: u64,
+    /// Who is in it, as far as the one who says this knows ([`crate::groups::authenticate::person_digests`]).
+    pub(crate) members: VLBytes,
 }
 
 impl Client {
@@ -57,6 +62,13 @@ impl Client {
             wrapper_key: IdentityLinkWrapperKey::from(&link.wrapper_key),
             recovery_secret: RecoverySecret::random()?,
             leaf,
+            sight: Sight::Device {
+                epoch: link
+                    .epoch
+                    .max(known::highest_epoch(&self.db, &link.group_id)?.unwrap_or(0)),
+                leaf: authorization.leaf_index,
+                members: link.members.as_slice().to_vec(),
+            },
             permit: JoinPermit::Client(authorization),
         };
         self.enter(&entrance).await

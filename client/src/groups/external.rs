@@ -2,10 +2,7 @@
 //! or again after a loss of state. Connections have their own way in.
 
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use openmls::prelude::{
-    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProtocolMessage,
-    PublicMessageIn, RatchetTreeIn,
-};
+use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
     CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
@@ -15,22 +12,21 @@ use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
-use tls_codec::{DeserializeBytes as _, Serialize as _};
+use tls_codec::Serialize as _;
 
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::events::{self, Event};
+use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, discard_mls, group_id, identities, join_config,
+    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, identities, join_config, known, load_mls,
 };
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::{Envelope, Pending};
-
-const NO_GROUP_INFO: Error = Error::Protocol("the information for an external commit is malformed");
 
 /// A group to come into.
 pub(crate) struct Entrance {
@@ -43,6 +39,8 @@ pub(crate) struct Entrance {
     pub(crate) recovery_secret: RecoverySecret,
     pub(crate) leaf: NewLeaf,
     pub(crate) permit: JoinPermit,
+    /// What is known of it.
+    pub(crate) sight: Sight,
 }
 
 impl Entrance {
@@ -60,43 +58,17 @@ fn again(permit: &JoinPermit) -> JoinPermit {
     }
 }
 
-fn proposal(message: &[u8]) -> Result<PublicMessageIn, Error> {
-    match MlsMessageIn::tls_deserialize_exact_bytes(message)
-        .ok()
-        .and_then(|message| message.try_into_protocol_message().ok())
-    {
-        Some(ProtocolMessage::PublicMessage(message)) => Ok(*message),
-        _ => Err(NO_GROUP_INFO),
-    }
-}
-
 /// Builds the commit and keeps its request and the group that will be, in the caller's transaction.
 fn build(
     db: &Connection,
     profile: &Profile,
     entrance: &Entrance,
-    info: &ExternalCommitInfoResponse,
+    (authenticated, info): (Authenticated, &ExternalCommitInfoResponse),
     (now_ms, tokens): (u64, Vec<Vec<u8>>),
 ) -> Result<(), Error> {
     let provider = Provider::new(db);
     let Entrance { id, leaf, .. } = entrance;
-    let group_info = match MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice())
-        .map(MlsMessageIn::extract)
-    {
-        Ok(MlsMessageBodyIn::GroupInfo(group_info)) => group_info,
-        _ => return Err(NO_GROUP_INFO),
-    };
-    if group_id(group_info.group_id()) != Some(*id) {
-        return Err(NO_GROUP_INFO);
-    }
-    let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice())
-        .map_err(|_| NO_GROUP_INFO)?;
-    let self_removes = info
-        .self_removes
-        .iter()
-        .map(|message| proposal(message.as_slice()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let rotates = entrance.rejoins() || !self_removes.is_empty();
+    let rotates = entrance.rejoins() || !authenticated.self_removes.is_empty();
     let aad = CommitAad {
         encrypted_identity_link_keys: vec![opaque(leaf.wrapped_link_key(&entrance.wrapper_key)?)],
         rotates_state_key: u8::from(rotates),
@@ -104,16 +76,20 @@ fn build(
     }
     .encode();
     leaf.store_key(db)?;
+    if entrance.rejoins() {
+        // What came before is of epochs that this client is not in, or made up for later ones.
+        db.execute("UPDATE inbox SET payload = NULL WHERE group_id = ?", [id.0])?;
+    }
     discard_mls(db, id)?;
     // A leaf with the same signature key is removed by the same commit.
     let (mls_group, bundle) = MlsGroup::external_commit_builder()
-        .with_ratchet_tree(tree)
-        .with_proposals(self_removes)
+        .with_ratchet_tree(authenticated.tree)
+        .with_proposals(authenticated.self_removes)
         .with_config(join_config())
         .with_aad(aad.clone())
         .skip_lifetime_validation()
-        .build_group(&provider, group_info, leaf.credential.clone())
-        .map_err(|_| NO_GROUP_INFO)?
+        .build_group(&provider, authenticated.group_info, leaf.credential.clone())
+        .map_err(|_| PeerError::Unauthenticated("its tree is not what was signed"))?
         .leaf_node_parameters(leaf.parameters())
         .load_psks(provider.storage())
         .map_err(mls)?
@@ -134,9 +110,11 @@ fn build(
         status: Status::Joining,
     };
     let attempts = Group::rejoin_attempts(db, id)?;
+    let stopped = evidence::stopped(db, id)?;
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
     group.insert(db)?;
     Group::set_rejoin_attempts(db, id, attempts)?;
+    evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
     store_identities(db, profile, &mls_group, &group, leaf, info)?;
     let body = ExternalJoinRequest {
@@ -223,6 +201,9 @@ fn complete(db: &Connection, id: &GroupId) -> Result<(), Error> {
     )?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
+    known::remember(db, id, &load_mls(db, id)?)?;
+    evidence::set_stopped(db, id, None)?;
+    db.execute("DELETE FROM shown_members WHERE group_id = ?", [id.0])?;
     match Group::read(db, id)?.name {
         Some(group) if rejoined => events::store(db, &Event::Rejoined { group }),
         _ => Ok(()),
@@ -256,16 +237,57 @@ impl Client {
                     &request,
                 )
                 .await?;
+            let authenticated = self.authenticate(entrance, &info)?;
             let prices = self.directory().await?.prices;
             let tokens = self.take_tokens(prices.of(Operation::ExternalJoin, 1))?;
             let now_ms = self.transport.time.now_unix_ms();
-            self.transact(|db, profile| build(db, profile, entrance, &info, (now_ms, tokens)))?;
+            self.transact(|db, profile| {
+                let shown = (authenticated, &info);
+                build(db, profile, entrance, shown, (now_ms, tokens))
+            })?;
             if self.submit_entry(id).await? == CommitOutcome::Accepted {
                 return Ok(());
             }
             pause(round).await?;
         }
         Err(UsageError::Contention.into())
+    }
+
+    /// Holds what the service shows against what is known. What cannot be is evidence; whom the user has not
+    /// been shown is shown, and nothing is sent.
+    fn authenticate(
+        &mut self,
+        entrance: &Entrance,
+        info: &ExternalCommitInfoResponse,
+    ) -> Result<Authenticated, Error> {
+        let Entrance { id, kind, .. } = entrance;
+        let wrapper = &entrance.wrapper_key;
+        let group = (id, *kind);
+        let now_ms = self.transport.time.now_unix_ms();
+        match authenticate(
+            &self.db,
+            &self.profile,
+            group,
+            wrapper,
+            info,
+            &entrance.sight,
+        ) {
+            Ok(shown) if shown.newcomers.is_empty() => Ok(shown),
+            Ok(shown) => {
+                self.transact(|db, _| authenticate::show(db, id, &shown.newcomers))?;
+                Err(UsageError::NewMembers {
+                    group: entrance.name.clone().unwrap_or_default(),
+                    names: shown.newcomers.into_iter().map(|it| it.name).collect(),
+                }
+                .into())
+            }
+            Err(Error::Peer(fault)) => {
+                let content = (None, info.group_info.as_slice());
+                self.transact(|db, _| evidence::keep(db, id, &fault, content, now_ms))?;
+                Err(fault.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a kept external commit and brings it to an end.

@@ -1,16 +1,18 @@
 //! Who is behind the leaves of a group: identity links, opened and verified once per credential.
 
+use std::collections::HashSet;
+
 use crypto::credential::unwrap_link_key;
 use crypto::keys::IdentityLinkWrapperKey;
-use openmls::prelude::Credential;
+use openmls::prelude::{Credential, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
-use sha2::{Digest as _, Sha256};
 
 use crate::contacts::{UNVERIFIED, display_name};
 use crate::error::{Error, PeerError};
+use crate::groups::known::digest;
 use crate::leaf;
 use crate::profile::Profile;
 
@@ -34,11 +36,6 @@ impl Identity {
         };
         key(self).is_some() && key(self) == key(other)
     }
-}
-
-/// The row of a credential: the whole of it, so that no part can be claimed by another leaf.
-fn row_key(credential: &Credential) -> Vec<u8> {
-    Sha256::digest(credential.serialized_content()).to_vec()
 }
 
 /// Opens the identity link of a leaf and verifies it.
@@ -89,7 +86,7 @@ pub(crate) fn store(
          VALUES (?, ?, ?, ?, ?)",
         (
             group.0,
-            row_key(credential),
+            digest(credential),
             &identity.user_pseudonym,
             identity.real.as_ref().map(|real| String::from_utf8_lossy(real.name.as_slice()).into_owned()),
             identity.real.as_ref().map(|real| real.signature_public_key.as_slice()),
@@ -107,7 +104,7 @@ pub(crate) fn of(
     Ok(db
         .query_row(
             "SELECT user_pseudonym, name, signature_key FROM identities WHERE group_id = ? AND credential = ?",
-            (group.0, row_key(credential)),
+            (group.0, digest(credential)),
             |row| {
                 let name: Option<String> = row.get(1)?;
                 let key: Option<Vec<u8>> = row.get(2)?;
@@ -121,6 +118,34 @@ pub(crate) fn of(
             },
         )
         .optional()?)
+}
+
+/// Whether there is a member that cannot show who it is, and with whom the user has not decided to go on.
+pub(crate) fn has_unverified(
+    db: &Connection,
+    group: &GroupId,
+    mls_group: &MlsGroup,
+) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT credential FROM identities
+         WHERE group_id = ? AND signature_key IS NULL AND accepted = 0",
+    )?;
+    let rows = statement.query_map([group.0], |row| row.get::<_, Vec<u8>>(0))?;
+    let unverified = rows.collect::<Result<HashSet<_>, _>>()?;
+    if unverified.is_empty() {
+        return Ok(false);
+    }
+    let mut members = mls_group.members();
+    Ok(members.any(|member| unverified.contains(&digest(&member.credential))))
+}
+
+/// The user goes on with the members that cannot show who they are, in the caller's transaction.
+pub(crate) fn accept_unverified(db: &Connection, group: &GroupId) -> Result<(), Error> {
+    db.execute(
+        "UPDATE identities SET accepted = 1 WHERE group_id = ? AND signature_key IS NULL",
+        [group.0],
+    )?;
+    Ok(())
 }
 
 /// How the identity is shown.

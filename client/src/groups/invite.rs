@@ -16,9 +16,10 @@ use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::error::{Error, UsageError};
+use crate::groups::authenticate::Sight;
 use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::external::Entrance;
-use crate::groups::{Group, Status, free_name, load_mls, own_pseudonym};
+use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym};
 use crate::leaf::{self, NewLeaf};
 
 const VERSION: u16 = 1;
@@ -34,6 +35,8 @@ struct JoinCode {
     /// Finds and opens the recovery record with the state key, and lets its holder in.
     secret: WireSecret,
     wrapper_key: WireSecret,
+    /// In which it was made: whoever comes in by it is shown nothing older.
+    epoch: u64,
     /// UTF-8; may be empty.
     group_name: VLBytes,
 }
@@ -77,6 +80,7 @@ impl Client {
             ciphersuite: u16::from(mls_group.ciphersuite()),
             secret: secret.to_wire(),
             wrapper_key: group.wrapper_key.to_wire(),
+            epoch: mls_group.epoch().as_u64(),
             group_name: opaque(group.display_name().as_bytes()),
         };
         let last_day = day_of(self.transport.time.now_unix_ms()).saturating_add(days.max(1));
@@ -137,8 +141,11 @@ impl Client {
         self.profile.credential()?;
         self.sync(0).await?;
         let id = code.group_id;
-        let known = Group::find(&self.db, &id)?;
-        let name = match &known {
+        let former = Group::find(&self.db, &id)?;
+        let name = match &former {
+            Some(group) if group.kind != GroupKind::Group => {
+                return Err(UsageError::InvalidJoinCode.into());
+            }
             Some(group) if matches!(group.status, Status::Active | Status::Joining) => {
                 let own = self.profile.handle.clone().unwrap_or_default();
                 return Err(UsageError::AlreadyAMember(own).into());
@@ -165,6 +172,10 @@ impl Client {
                 recovery_secret: RecoverySecret::random()?,
                 leaf: NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)?,
                 permit: JoinPermit::JoinCode(WireSecret::new(*code.secret.expose())),
+                sight: Sight::Code {
+                    epoch: code.epoch,
+                    known: known::of(&self.db, &id)?,
+                },
             };
             match self.enter(&entrance).await {
                 Ok(()) => return Ok(name),
@@ -196,6 +207,7 @@ mod tests {
             ciphersuite: 1,
             secret: WireSecret::new([2; 32]),
             wrapper_key: WireSecret::new([3; 32]),
+            epoch: 4,
             group_name: opaque(*b"team"),
         }
     }

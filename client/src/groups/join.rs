@@ -24,9 +24,10 @@ use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
+use crate::groups::known::Known;
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, discard_mls, free_name, group_id,
-    join_config, upgrade,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, discard_mls, evidence, free_name, group_id,
+    join_config, known, upgrade,
 };
 use crate::inbox;
 use crate::leaf;
@@ -36,6 +37,7 @@ use crate::provider::Provider;
 /// What a Welcome says before the tree is known.
 struct Invitation {
     id: GroupId,
+    epoch: u64,
     join_key: JoinKey,
     info: JoinInfo,
     last_resort: bool,
@@ -103,6 +105,7 @@ fn invitation(
     let by = by.ok_or(PeerError::Attribution)?;
     Ok(Invitation {
         id,
+        epoch,
         join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
         last_resort: processed
             .own_key_package()
@@ -122,16 +125,16 @@ fn join(
 ) -> Result<(), Error> {
     let provider = Provider::new(db);
     let id = &invitation.id;
-    let known = Group::find(db, id)?;
-    match known.as_ref().map(|group| group.status) {
-        None => {}
-        // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group id,
-        // and what this client is in would be replaced by it.
-        Some(Status::Active | Status::Joining) => return Ok(()),
-        Some(Status::Removed | Status::Lost | Status::Refused | Status::Closed) => {
-            discard_mls(db, id)?;
-        }
+    let former = Group::find(db, id)?;
+    // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group id,
+    // and what this client is in would be replaced by it.
+    let status = former.as_ref().map(|group| group.status);
+    if matches!(status, Some(Status::Active | Status::Joining)) {
+        return Ok(());
     }
+    let known = known::of(db, id)?;
+    let by_member = check_return(former.as_ref(), known.as_ref(), profile, invitation)?;
+    discard_mls(db, id)?;
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
         .map_err(|_| Error::Protocol("a join record holds no tree"))?;
     let welcome = parse(delivery.welcome.as_slice())?;
@@ -143,10 +146,17 @@ fn join(
         .build()
         .map_err(|_| PeerError::Message)?;
 
-    let name = match &known {
+    if let Some(known) = &known {
+        let mut members = staged.members();
+        if members.any(|member| known.was_removed(&known::digest(&member.credential))) {
+            return Err(PeerError::Unauthenticated("a leaf is in it that was removed").into());
+        }
+    }
+    let name = match &former {
         Some(Group {
             name: Some(name), ..
-        }) => name.clone(),
+        }) if by_member => name.clone(),
+        // Somebody else's group is another one for the user, whatever its id.
         _ => {
             let wanted = String::from_utf8_lossy(invitation.info.group_name.as_slice());
             upgrade::give_up_name(db, &wanted)?;
@@ -164,9 +174,7 @@ fn join(
         update_due: invitation.last_resort,
         status: Status::Active,
     };
-    if known.is_some() {
-        db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
-    }
+    db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
     let suite = staged.group_context().ciphersuite();
@@ -174,6 +182,7 @@ fn join(
     if let Some(own_leaf) = mls_group.own_leaf_node() {
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
+    known::remember(db, id, &mls_group)?;
     if !invitation.last_resort {
         crate::key_packages::used(db, suite)?;
     }
@@ -184,6 +193,33 @@ fn join(
             by: invitation.by.clone(),
         },
     )
+}
+
+/// Whether a Welcome may put something in the place of a group that this client was in: nothing older, nothing
+/// of another kind, and where it has not been removed, on the word of a member only. Says whether it is that.
+fn check_return(
+    former: Option<&Group>,
+    known: Option<&Known>,
+    profile: &Profile,
+    invitation: &Invitation,
+) -> Result<bool, Error> {
+    let refused = |why| Err(PeerError::Unauthenticated(why).into());
+    if former.is_some_and(|group| group.kind != GroupKind::Group) {
+        return refused("an invitation names a group of another kind");
+    }
+    let Some(known) = known else {
+        return Ok(false);
+    };
+    if invitation.epoch <= known.epoch {
+        return refused("an invitation is older than what is known of the group");
+    }
+    let by = invitation.info.attribution.signature_public_key.as_slice();
+    let by_member = known.has_person(by) || by == profile.identity.public();
+    let stopped = former.is_some_and(|it| matches!(it.status, Status::Lost | Status::Refused));
+    if stopped && !by_member {
+        return refused("an invitation is not of a member");
+    }
+    Ok(by_member)
 }
 
 /// Opens every member's identity link. Who added us must be whom the invitation is attributed to.
@@ -239,7 +275,15 @@ impl Client {
         delivery: &WelcomeDelivery,
     ) -> Result<(), Error> {
         let joined = match self.invitation(delivery) {
-            Ok(invitation) => self.join_invited(entry, delivery, &invitation).await,
+            Ok(invitation) => match self.join_invited(entry, delivery, &invitation).await {
+                Err(Error::Peer(fault)) => {
+                    let now_ms = self.transport.time.now_unix_ms();
+                    let content = (Some(entry), delivery.welcome.as_slice());
+                    evidence::keep(&self.db, &invitation.id, &fault, content, now_ms)?;
+                    Err(fault.into())
+                }
+                other => other,
+            },
             Err(error) => Err(error),
         };
         match joined {
@@ -305,13 +349,12 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crypto::connection::sign_attribution;
-    use openmls::prelude::{BasicCredential, CredentialWithKey, MlsGroup};
     use protocol::codec::opaque;
+    use protocol::connections::ClientCredential;
 
     use super::*;
-    use crate::groups::{load_mls, mls_id, tests};
-    use crate::leaf::CIPHERSUITE;
-    use crate::provider::LeafSigner;
+    use crate::groups::known::KnownMember;
+    use crate::groups::{load_mls, tests};
 
     /// A group of one, as this client keeps it.
     fn keep_group(db: &Connection, status: Status) -> GroupId {
@@ -319,18 +362,70 @@ mod tests {
             status,
             ..tests::group(7, "team")
         };
-        let signer = LeafSigner(SignatureKeyPair::random().unwrap().into());
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(b"x".to_vec()).into(),
-            signature_key: signer.0.public().to_vec().into(),
-        };
-        MlsGroup::builder()
-            .with_group_id(mls_id(&group.id))
-            .ciphersuite(CIPHERSUITE)
-            .build(&Provider::new(db), &signer, credential)
-            .unwrap();
+        tests::keep_mls_group(db, &group.id);
         group.insert(db).unwrap();
         group.id
+    }
+
+    #[test]
+    fn an_invitation_puts_nothing_in_the_place_of_what_is_known_but_on_a_members_word() {
+        let db = crate::database::in_memory().unwrap();
+        let profile = crate::profile::tests::profile(&db);
+        let [member, gone, stranger] = [1, 2, 3].map(|_| SignatureKeyPair::random().unwrap());
+        let leaf = |key: &SignatureKeyPair, removed_epoch| KnownMember {
+            credential: key.public().to_vec(),
+            identity: Identity {
+                user_pseudonym: Vec::new(),
+                real: Some(ClientCredential {
+                    name: opaque(*b"x"),
+                    signature_public_key: opaque(key.public()),
+                }),
+            },
+            removed_epoch,
+        };
+        let known = Known {
+            epoch: 10,
+            own_leaf: 0,
+            external_senders: Vec::new(),
+            members: vec![leaf(&member, None), leaf(&gone, Some(9))],
+        };
+        let judge = |status, kind, by: &SignatureKeyPair, epoch| {
+            let former = Group {
+                status,
+                kind,
+                ..tests::group(7, "team")
+            };
+            let wrapper = IdentityLinkWrapperKey::new([2; 32]);
+            let invitation = Invitation {
+                id: former.id,
+                epoch,
+                join_key: JoinKey::new([1; 32]),
+                info: JoinInfo {
+                    identity_link_wrapper_key: wrapper.to_wire(),
+                    group_name: opaque(*b"team"),
+                    attribution: sign_attribution(by, &former.id, epoch, &wrapper, b"team"),
+                },
+                last_resort: false,
+                by: "x".to_owned(),
+            };
+            check_return(Some(&former), Some(&known), &profile, &invitation).ok()
+        };
+        let group = GroupKind::Group;
+        for stopped in [Status::Lost, Status::Refused] {
+            assert_eq!(judge(stopped, group, &member, 11), Some(true));
+            assert_eq!(judge(stopped, group, &member, 10), None);
+            assert_eq!(judge(stopped, group, &gone, 11), None);
+            assert_eq!(judge(stopped, group, &stranger, 11), None);
+        }
+        // Who was removed can be added again by anybody: under a name of its own, if it is no member.
+        assert_eq!(judge(Status::Removed, group, &member, 11), Some(true));
+        assert_eq!(judge(Status::Removed, group, &stranger, 11), Some(false));
+        assert_eq!(judge(Status::Removed, group, &member, 10), None);
+        for other in [GroupKind::Connection, GroupKind::SingleUser] {
+            for status in [Status::Lost, Status::Removed, Status::Closed] {
+                assert_eq!(judge(status, other, &member, 11), None);
+            }
+        }
     }
 
     #[test]
@@ -343,6 +438,7 @@ mod tests {
             let wrapper = IdentityLinkWrapperKey::new([2; 32]);
             let invitation = Invitation {
                 id,
+                epoch: 100,
                 join_key: JoinKey::new([1; 32]),
                 info: JoinInfo {
                     identity_link_wrapper_key: wrapper.to_wire(),

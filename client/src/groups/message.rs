@@ -13,7 +13,7 @@ use crate::Client;
 use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
-use crate::groups::{Group, enforce, load_mls, pending};
+use crate::groups::{Group, enforce, identities, load_mls, pending};
 use crate::leaf;
 use crate::provider::Provider;
 
@@ -22,6 +22,10 @@ pub(crate) fn encrypt(db: &Connection, id: &GroupId, content: &Content) -> Resul
     let provider = Provider::new(db);
     let mut mls_group: MlsGroup = load_mls(db, id)?;
     enforce::permit_sending(&mls_group)?;
+    if identities::has_unverified(db, id, &mls_group)? {
+        let name = Group::read(db, id)?.display_name();
+        return Err(UsageError::UnverifiedMember(name).into());
+    }
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
     let message = mls_group
@@ -88,6 +92,16 @@ impl Client {
             }
         }
         Err(UsageError::Contention.into())
+    }
+
+    /// Goes on with the members of a group that cannot show who they are: what is sent from now on reaches them.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub async fn accept_unverified(&mut self, group: &str) -> Result<(), Error> {
+        self.sync(0).await?;
+        let id = Group::usable(&self.db, group)?.id;
+        self.transact(|db, _| identities::accept_unverified(db, &id))
     }
 
     /// Whether a removal is pending, as far as this client knows.

@@ -1,16 +1,19 @@
 //! Groups: what is kept of them beside the MLS library's state, and what callers see.
 
+pub(crate) mod authenticate;
 pub(crate) mod changes;
 pub(crate) mod commit;
 pub(crate) mod content;
 pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod enforce;
+pub(crate) mod evidence;
 pub(crate) mod external;
 pub(crate) mod identities;
 mod inspect;
 pub(crate) mod invite;
 mod join;
+pub(crate) mod known;
 mod leave;
 mod membership;
 pub(crate) mod message;
@@ -18,6 +21,7 @@ pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod recovery;
 mod rejoin;
+pub(crate) mod removals;
 mod roles;
 pub(crate) mod senders;
 mod upgrade;
@@ -385,6 +389,8 @@ pub struct GroupSummary {
     pub epoch: u64,
     /// Whether this client is still a member that can follow.
     pub active: bool,
+    /// Why it does not follow any more, if it was not removed.
+    pub stopped: Option<evidence::StopReason>,
 }
 
 /// A member as a caller sees it.
@@ -432,6 +438,7 @@ impl Client {
                 members: mls.as_ref().map_or(0, |mls| mls.members().count()),
                 epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),
                 active: group.status == Status::Active,
+                stopped: evidence::stopped(&self.db, &group.id)?,
             });
         }
         Ok(summaries)
@@ -513,6 +520,21 @@ pub(crate) mod tests {
             update_due: false,
             status: Status::Active,
         }
+    }
+
+    /// What the MLS library keeps of a group of one.
+    pub(crate) fn keep_mls_group(db: &Connection, id: &GroupId) {
+        let key = crypto::sign::SignatureKeyPair::random().unwrap();
+        let signer = LeafSigner(key.into());
+        let credential = openmls::prelude::CredentialWithKey {
+            credential: openmls::prelude::BasicCredential::new(b"x".to_vec()).into(),
+            signature_key: signer.0.public().to_vec().into(),
+        };
+        MlsGroup::builder()
+            .with_group_id(mls_id(id))
+            .ciphersuite(leaf::CIPHERSUITE)
+            .build(&Provider::new(db), &signer, credential)
+            .unwrap();
     }
 
     #[test]

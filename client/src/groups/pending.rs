@@ -6,7 +6,9 @@ use openmls::prelude::{
     LeafNodeIndex, MlsGroup, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProposalType,
     ProtocolMessage, QueuedProposal, hash_ref::ProposalRef,
 };
+use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::Codec as _;
+use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::codec::opaque;
 use protocol::groups::{
     InspectGroupRequest, InspectGroupResponse, MessageAccepted, ProposalRequest,
@@ -15,7 +17,7 @@ use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
-use tls_codec::Serialize as _;
+use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
 use crate::Client;
 use crate::database::begin;
@@ -23,8 +25,9 @@ use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
 use crate::groups::enforce::{goes_by_itself, leaving};
 use crate::groups::process::parse;
+use crate::groups::removals as reasons;
 use crate::groups::senders::ServiceKeys;
-use crate::groups::{Group, Status, load_mls, mls_id, pseudonym_of};
+use crate::groups::{Group, Status, evidence, load_mls, mls_id, pseudonym_of};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
@@ -63,6 +66,7 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
         .map_err(|_| PeerError::Proposal)?;
+    let authenticated_data = processed.aad().to_vec();
     let queued = match processed.into_content() {
         ProcessedMessageContent::ProposalMessage(queued)
         | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => *queued,
@@ -79,6 +83,12 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
     if !sound {
         return Err(PeerError::Proposal.into());
     }
+    if let (MlsSender::External(_), Some(leaf)) = (queued.sender(), leaving(&queued))
+        && ServiceKeys::read(db)?.sent(&mls_group, &queued)
+    {
+        let reason = reasons::check(db, id, &mls_group, leaf, &authenticated_data)?;
+        reasons::keep(db, id, &mls_group, leaf, reason)?;
+    }
     // By its reference: the same one twice is one.
     Ok(mls_group.store_pending_proposal(provider.storage(), queued)?)
 }
@@ -92,6 +102,52 @@ fn proposer(message: &[u8]) -> Option<LeafNodeIndex> {
         },
         _ => None,
     }
+}
+
+/// Whether a member's proposal to leave is signed by its sender (RFC 9420 §6.1), whatever its membership tag,
+/// which the library wants to see first. One that is not the service has made up.
+pub(super) fn is_signed(mls_group: &MlsGroup, sender: LeafNodeIndex, message: &[u8]) -> bool {
+    let Some((framed, signature)) = split(message) else {
+        return false;
+    };
+    let Some(node) = mls_group.public_group().leaf(sender) else {
+        return false;
+    };
+    let context = mls_group.public_group().group_context();
+    let Ok(context) = context.tls_serialize_detached() else {
+        return false;
+    };
+    let label = opaque(*b"MLS 1.0 FramedContentTBS").encode();
+    let signed = opaque([framed, &context].concat()).encode();
+    RustCrypto::default()
+        .verify_signature(
+            mls_group.ciphersuite().signature_algorithm(),
+            &[label, signed].concat(),
+            node.signature_key().as_slice(),
+            &signature,
+        )
+        .is_ok()
+}
+
+/// A PublicMessage with a member's Remove or SelfRemove: all that is signed but the context, and the signature.
+fn split(message: &[u8]) -> Option<(&[u8], Vec<u8>)> {
+    const REMOVE: u16 = 3;
+    const SELF_REMOVE: u16 = 10;
+    // Version and wire format; group, epoch, sender, authenticated data, content type, proposal type.
+    let (_, rest) = u32::tls_deserialize_bytes(message).ok()?;
+    let (_, rest) = VLBytes::tls_deserialize_bytes(rest).ok()?;
+    let (_, rest) = <[u8; 13]>::tls_deserialize_bytes(rest).ok()?;
+    let (_, rest) = VLBytes::tls_deserialize_bytes(rest).ok()?;
+    let (_, rest) = u8::tls_deserialize_bytes(rest).ok()?;
+    let (kind, rest) = u16::tls_deserialize_bytes(rest).ok()?;
+    let rest = match kind {
+        REMOVE => u32::tls_deserialize_bytes(rest).ok()?.1,
+        SELF_REMOVE => rest,
+        _ => return None,
+    };
+    let framed = message.get(..message.len().checked_sub(rest.len())?)?;
+    let (signature, _) = VLBytes::tls_deserialize_bytes(rest).ok()?;
+    Some((framed, signature.as_slice().to_vec()))
 }
 
 /// These leaves and all others of the same users.
@@ -160,17 +216,39 @@ impl Client {
         if inspected.epoch != self.epoch(id)? {
             return Ok(());
         }
-        let refused = self.transact(|db, _| {
+        let now_ms = self.transport.time.now_unix_ms();
+        let (refused, contradicted) = self.transact(|db, _| {
             let mut refused = Vec::new();
+            let mut contradicted = None;
             for proposal in &inspected.pending_proposals {
                 match keep(db, id, proposal.as_slice()) {
                     Ok(()) => {}
-                    Err(Error::Peer(_)) => refused.extend(proposer(proposal.as_slice())),
+                    Err(Error::Peer(fault @ PeerError::FalseRemoval(_))) => {
+                        evidence::keep(db, id, &fault, (None, proposal.as_slice()), now_ms)?;
+                        contradicted = Some(fault);
+                    }
+                    Err(Error::Peer(fault)) => {
+                        let bytes = proposal.as_slice();
+                        match proposer(bytes) {
+                            Some(leaf) if is_signed(&load_mls(db, id)?, leaf, bytes) => {
+                                refused.push(leaf);
+                            }
+                            Some(_) => {
+                                evidence::keep(db, id, &fault, (None, bytes), now_ms)?;
+                                contradicted = Some(fault);
+                            }
+                            None => {}
+                        }
+                    }
                     Err(error) => return Err(error),
                 }
             }
-            Ok(refused)
+            Ok((refused, contradicted))
         })?;
+        if let Some(fault) = contradicted {
+            // It insists: nothing can be sent here before it relents.
+            return Err(fault.into());
+        }
         if refused.is_empty() {
             return Ok(());
         }

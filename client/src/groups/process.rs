@@ -17,7 +17,9 @@ use crate::events::{self, Event};
 use crate::groups::changes::{self, Committer};
 use crate::groups::commit::{CommitOutcome, merge_own};
 use crate::groups::content::Content;
-use crate::groups::{Group, STATE_KEY_LABEL, Status, enforce, identities, load_mls, upgrade};
+use crate::groups::{
+    Group, STATE_KEY_LABEL, Status, enforce, identities, known, load_mls, upgrade,
+};
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::Pending;
@@ -29,12 +31,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
         .ok_or_else(|| PeerError::Message.into())
 }
 
-/// Decrypts an application message and keeps its event, in the caller's transaction.
+/// Decrypts an application message, which the service accepted on this day, and keeps its event, in the
+/// caller's transaction.
 pub(crate) fn message(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    bytes: &[u8],
+    (bytes, day): (&[u8], u32),
 ) -> Result<(), Error> {
     let provider = Provider::new(db);
     let mut mls_group = load_mls(db, &group.id)?;
@@ -52,6 +55,7 @@ pub(crate) fn message(
     let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
         return Err(PeerError::Message.into());
     };
+    known::heard(db, &group.id, &credential, day)?;
     let content = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
     let identity = identities::of(db, &group.id, &credential)?;
     let real = identity
@@ -79,13 +83,13 @@ pub(crate) fn message(
     }
 }
 
-/// Merges a commit, in the caller's transaction. Says what became of a commit of our own that was
+/// Merges a commit, which the service accepted on this day, in the caller's transaction. Says what became of a commit of our own that was
 /// waiting, if there was one.
 pub(crate) fn commit(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    bytes: &[u8],
+    (bytes, day): (&[u8], u32),
 ) -> Result<Option<CommitOutcome>, Error> {
     let provider = Provider::new(db);
     let mut mls_group = load_mls(db, &group.id)?;
@@ -107,6 +111,11 @@ pub(crate) fn commit(
         Sender::NewMemberCommit => Committer::Joiner,
         _ => return Err(PeerError::Commit.into()),
     };
+    if let Committer::Member(leaf) = committer
+        && let Some(credential) = mls_group.member(leaf)
+    {
+        known::heard(db, &group.id, credential, day)?;
+    }
     let joiner = changes::record(db, profile, group, &mls_group, &staged, &aad, committer)?;
     if let (Some(identity), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
         // Other external commits into a connection group are of clients whose users are in it already.
@@ -124,6 +133,7 @@ pub(crate) fn commit(
     mls_group
         .merge_staged_commit(&provider, staged)
         .map_err(mls)?;
+    known::remember(db, &group.id, &mls_group)?;
     if removed {
         Group::set_status(db, &group.id, Status::Removed)?;
         if group.kind == GroupKind::Connection {

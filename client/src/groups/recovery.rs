@@ -13,9 +13,10 @@ use protocol::{Operation, Wire as _};
 
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError};
-use crate::events::{self, Event};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status, load_mls};
 use crate::leaf;
+use crate::profile::Profile;
 
 const LOOKS: u32 = 10;
 
@@ -33,7 +34,7 @@ impl Client {
             ))
             .await;
         }
-        self.lose(id)
+        self.lose(id, StopReason::Missing)
     }
 
     /// The service knows no group that opens with the key that we have. It may have rotated: then the
@@ -54,7 +55,7 @@ impl Client {
         match key.filter(|key| *key != now.state_key) {
             Some(key) => Group::set_state_key(&self.db, id, &key),
             None => {
-                self.lose(id)?;
+                self.lose(id, StopReason::Missing)?;
                 Err(UsageError::GroupLost(now.display_name()).into())
             }
         }
@@ -110,8 +111,8 @@ impl Client {
     }
 
     /// This client cannot follow the group any more; the user is told.
-    pub(crate) fn lose(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.transact(|db, _| lose(db, id))
+    pub(crate) fn lose(&mut self, id: &GroupId, reason: StopReason) -> Result<(), Error> {
+        self.transact(|db, profile| evidence::stop(db, profile, id, reason))
     }
 
     /// After a join: the secret under which the service will write recovery records for the new leaf.
@@ -154,42 +155,20 @@ impl Client {
     }
 }
 
-/// This client leaves off following because of a commit. One that the policy forbids is not made good by coming
-/// back to the state after it.
+/// This client leaves off following because of a commit, in the caller's transaction. One that the policy
+/// forbids is not made good by coming back to the state after it.
 pub(crate) fn lose_to(
     db: &rusqlite::Connection,
+    profile: &Profile,
     id: &GroupId,
     fault: PeerError,
 ) -> Result<(), Error> {
-    let forbidden = matches!(
-        fault,
+    let reason = match fault {
         PeerError::NotPermitted
-            | PeerError::Policy
-            | PeerError::RemovalWithoutRotation
-            | PeerError::ExternalSenders
-    );
-    if !forbidden {
-        return lose(db, id);
-    }
-    let group = Group::read(db, id)?;
-    Group::set_status(db, id, Status::Refused)?;
-    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
-    match group.name {
-        Some(group) => events::store(db, &Event::CommitRefused { group }),
-        None => Ok(()),
-    }
-}
-
-/// As [`Client::lose`], in a transaction.
-pub(crate) fn lose(db: &rusqlite::Connection, id: &GroupId) -> Result<(), Error> {
-    let group = Group::read(db, id)?;
-    if group.status != Status::Active {
-        return Ok(());
-    }
-    Group::set_status(db, id, Status::Lost)?;
-    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
-    match group.name {
-        Some(name) => events::store(db, &Event::GroupLost { group: name }),
-        None => Ok(()),
-    }
+        | PeerError::Policy
+        | PeerError::RemovalWithoutRotation
+        | PeerError::ExternalSenders => StopReason::Forbidden,
+        _ => StopReason::Unprocessable,
+    };
+    evidence::stop(db, profile, id, reason)
 }

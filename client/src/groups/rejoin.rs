@@ -6,11 +6,14 @@ use protocol::Operation;
 use protocol::groups::{JoinPermit, OwnLeafRequest, OwnLeafResponse};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use rusqlite::Connection;
 
 use crate::Client;
-use crate::error::{Error, UsageError};
+use crate::error::{Error, PeerError, UsageError};
+use crate::groups::authenticate::{self, Sight};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::external::Entrance;
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::{Group, Status, known, load_mls};
 use crate::leaf::{self, NewLeaf};
 
 const AUTHORIZATION_MS: u64 = 10 * 60 * 1000;
@@ -19,15 +22,52 @@ const ATTEMPTS: u32 = 3;
 /// The state key may change between the look-up and the commit.
 const ROUNDS: u32 = 3;
 
+fn forget_shown(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    db.execute("DELETE FROM shown_members WHERE group_id = ?", [id.0])?;
+    Ok(())
+}
+
 impl Client {
-    /// Comes back into a group that this client has lost. What was said meanwhile is lost.
+    /// Comes back into a group, or a connection with a contact, that this client does not follow any more.
+    /// What was said meanwhile is lost. Nothing is sent into a group that is not, as far as its members'
+    /// identity links and this client's own knowledge say, the one that was known.
     ///
     /// # Errors
-    /// [`UsageError::GroupLost`] if the service knows this client's leaf no more or the way back is lost,
-    /// [`UsageError::NotAMember`] after a removal.
+    /// [`UsageError::NewMembers`] if somebody is in it whom this client does not know to be there: shown to the
+    /// user, who may go on by [`Client::rejoin_group_with_shown`]. [`PeerError::Unauthenticated`] if it is
+    /// another group. [`UsageError::GroupLost`] if the service knows this client's leaf no more or the way back
+    /// is lost, [`UsageError::NotAMember`] after a removal.
     pub async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
+        let id = self.group_or_connection(group)?.id;
+        self.transact(|db, _| forget_shown(db, &id))?;
+        self.rejoin_group_with_shown(group).await
+    }
+
+    /// As [`Client::rejoin_group`]; the user has been shown the new members that it named, and goes on.
+    ///
+    /// # Errors
+    /// As [`Client::rejoin_group`], for members that it did not name.
+    pub async fn rejoin_group_with_shown(&mut self, group: &str) -> Result<(), Error> {
         self.sync(0).await?;
-        let group = Group::by_name(&self.db, group)?;
+        let group = self.group_or_connection(group)?;
+        self.rejoin_by_word(&group).await
+    }
+
+    /// As [`Client::rejoin_group`], for the group of this user's devices.
+    ///
+    /// # Errors
+    /// As [`Client::rejoin_group`]; [`UsageError::UnknownGroup`] without one.
+    pub async fn rejoin_devices(&mut self) -> Result<(), Error> {
+        self.sync(0).await?;
+        let group = match &self.profile.device_group {
+            Some(id) => Group::find(&self.db, id)?,
+            None => None,
+        };
+        let group = group.ok_or_else(|| UsageError::UnknownGroup("devices".to_owned()))?;
+        self.rejoin_by_word(&group).await
+    }
+
+    async fn rejoin_by_word(&mut self, group: &Group) -> Result<(), Error> {
         match group.status {
             Status::Active => Ok(()),
             Status::Lost | Status::Refused => self.rejoin(&group.id).await,
@@ -49,14 +89,19 @@ impl Client {
                     }
                 }
                 Ok(_) => {}
-                Err(_) => self.lose(&group.id)?,
+                Err(_) => self.lose(&group.id, StopReason::State)?,
             }
         }
         Ok(())
     }
 
-    /// As [`Client::rejoin_group`], by itself: a few times, and never an error for what cannot be.
+    /// As [`Client::rejoin_group`], by itself: only after a loss of this client's own, only among the members
+    /// that it knows, a few times, and never an error for what cannot be.
     pub(crate) async fn try_rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
+        let reason = evidence::stopped(&self.db, id)?;
+        if !reason.is_some_and(StopReason::is_own_loss) {
+            return Ok(());
+        }
         let attempts = Group::rejoin_attempts(&self.db, id)?;
         if attempts >= ATTEMPTS || Group::leaf_key(&self.db, id)?.is_none() {
             return Ok(());
@@ -68,6 +113,12 @@ impl Client {
                 Group::set_rejoin_attempts(&self.db, id, attempts)?;
                 Err(error)
             }
+            Err(Error::Usage(UsageError::NewMembers { .. })) => self.transact(|db, profile| {
+                // The user has seen nothing of them.
+                forget_shown(db, id)?;
+                evidence::set_stopped(db, id, Some(StopReason::Newcomers))?;
+                evidence::tell(db, profile, &Group::read(db, id)?, StopReason::Newcomers)
+            }),
             Err(Error::Peer(_) | Error::Protocol(_)) => Ok(()),
             other => other,
         }
@@ -76,12 +127,17 @@ impl Client {
     async fn rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;
-            let lost = UsageError::GroupLost(group.display_name());
+            let lost =
+                UsageError::GroupLost(evidence::shown_name(&self.db, &self.profile, &group)?);
             let key = Group::leaf_key(&self.db, id)?.ok_or_else(|| lost.clone())?;
             let Some((state_key, own)) = self.own_leaf(&group, &key).await? else {
                 return Err(lost.into());
             };
             Group::set_state_key(&self.db, id, &state_key)?;
+            let known = known::of(&self.db, id)?.ok_or_else(|| lost.clone())?;
+            if own.member.leaf_index != known.own_leaf {
+                return Err(PeerError::Unauthenticated("the own leaf is not where it was").into());
+            }
             let signer = leaf::signer(&self.db, &key)?;
             let not_after_ms = self
                 .transport
@@ -92,12 +148,20 @@ impl Client {
                 &signer.0,
                 id,
                 AuthorizedJoin::Rejoin,
-                own.member.leaf_index,
+                known.own_leaf,
                 not_after_ms,
                 &key,
             );
             let directory = self.directory().await?;
-            let pseudonym = own.member.user_pseudonym;
+            // By what the service calls it, this user could be linked with another group.
+            let pseudonym = known
+                .own_pseudonym(&self.profile.identity.public())
+                .ok_or_else(|| lost.clone())?;
+            let sight = Sight::Back {
+                known,
+                leaf_key: key.clone(),
+                shown: authenticate::shown(&self.db, id)?,
+            };
             let entrance = Entrance {
                 id: *id,
                 kind: group.kind,
@@ -107,6 +171,7 @@ impl Client {
                 recovery_secret: RecoverySecret::from(&group.recovery_secret.to_wire()),
                 leaf: NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?,
                 permit: JoinPermit::Rejoin(authorization),
+                sight,
             };
             match self.enter(&entrance).await {
                 // It has rotated meanwhile.

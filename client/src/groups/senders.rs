@@ -23,7 +23,7 @@ fn key_of(encoded: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The external senders of a group, encoded, in their order.
-fn senders_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
+pub(crate) fn senders_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
     extensions
         .external_senders()
         .into_iter()
@@ -88,12 +88,15 @@ impl ServiceKeys {
         now: &Extensions<GroupContext>,
         next: &Extensions<GroupContext>,
     ) -> Result<(), PeerError> {
-        let (own_now, others_now): (Vec<_>, Vec<_>) = senders_in(now)
-            .into_iter()
-            .partition(|sender| self.is_of_service(sender));
-        let (own_next, others_next): (Vec<_>, Vec<_>) = senders_in(next)
-            .into_iter()
-            .partition(|sender| self.is_of_service(sender));
+        self.check_senders(&senders_in(now), &senders_in(next))
+    }
+
+    /// As [`ServiceKeys::check_change`], for senders as [`senders_in`] gives them.
+    pub(crate) fn check_senders(&self, now: &[Vec<u8>], next: &[Vec<u8>]) -> Result<(), PeerError> {
+        let (own_now, others_now): (Vec<_>, Vec<_>) =
+            now.iter().partition(|sender| self.is_of_service(sender));
+        let (own_next, others_next): (Vec<_>, Vec<_>) =
+            next.iter().partition(|sender| self.is_of_service(sender));
         let announced = own_next
             .iter()
             .any(|sender| key_of(sender).is_some_and(|key| self.current.contains(&key)));

@@ -3,7 +3,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use client::{Client, Endpoints, Error, Event, LocalError, Options, StoredEvent, UsageError};
+use client::{
+    Client, Endpoints, Error, Event, Evidence, LocalError, Options, RemovalReason, StopReason,
+    StoredEvent, UsageError,
+};
 use serde_json::{Value, json};
 
 use crate::account;
@@ -177,19 +180,20 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             Output::new(document, contacts.into_iter().map(|contact| contact.name))
         }
         Command::Verify { name: group } if client.has_group(&group)? => {
-            let (clients, epoch) = client.verify_group(&group).await?;
-            Output::new(
-                json!({ "group": group, "clients": clients, "epoch": epoch }),
-                [format!(
-                    "the service sees {group} as you do: {clients} clients, epoch {epoch}"
-                )],
-            )
+            verify_group(client, &group).await?
         }
         Command::Verify { name: contact } => {
             let number = client.safety_number(&contact)?;
+            let mut lines = vec![number.clone()];
+            // There is no connection group where the connection was restored without one.
+            let (stopped, evidence) = trouble(client, &contact).unwrap_or_default();
+            lines.extend(lines_of(&contact, stopped, &evidence));
             Output::new(
-                json!({ "contact": contact, "safety_number": number }),
-                [number.clone()],
+                json!({
+                    "contact": contact, "safety_number": number,
+                    "stopped": stopped, "evidence": evidence,
+                }),
+                lines,
             )
         }
         Command::Group { command } => group(client, command).await?,
@@ -214,6 +218,54 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             )
         }
     })
+}
+
+type Trouble = (Option<StopReason>, Vec<Evidence>);
+
+fn trouble(client: &Client, name: &str) -> Result<Trouble, Error> {
+    Ok((client.stop_reason(name)?, client.evidence(name)?))
+}
+
+fn lines_of(name: &str, stopped: Option<StopReason>, evidence: &[Evidence]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(why) = stopped {
+        lines.push(format!("you follow {name} no more: {why}"));
+    }
+    for piece in evidence {
+        let entry = match piece.entry.as_str() {
+            "" => "an answer",
+            entry => entry,
+        };
+        lines.push(format!(
+            "evidence: in epoch {}, {entry}, SHA-256 {}: {}",
+            piece.epoch, piece.digest, piece.why
+        ));
+    }
+    lines
+}
+
+/// What came that could not be carried out, and whether the service sees the group as this client does.
+async fn verify_group(client: &mut Client, group: &str) -> Result<Output, Error> {
+    client.sync(0).await?;
+    let (stopped, evidence) = trouble(client, group)?;
+    let mut lines = lines_of(group, stopped, &evidence);
+    let seen = match stopped {
+        Some(_) => None,
+        None => Some(client.verify_group(group).await?),
+    };
+    if let Some((clients, epoch)) = seen {
+        lines.push(format!(
+            "the service sees {group} as you do: {clients} clients, epoch {epoch}"
+        ));
+    }
+    let document = json!({
+        "group": group,
+        "clients": seen.map(|(clients, _)| clients),
+        "epoch": seen.map(|(_, epoch)| epoch),
+        "stopped": stopped,
+        "evidence": evidence,
+    });
+    Ok(Output::new(document, lines))
 }
 
 async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Error> {
@@ -248,10 +300,10 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
             client.sync(0).await?;
             let groups = client.groups()?;
             let lines = groups.iter().map(|group| {
-                let left = if group.active {
-                    ""
-                } else {
-                    " (no longer a member)"
+                let left = match group.stopped {
+                    _ if group.active => String::new(),
+                    Some(why) => format!(" (not followed any more: {why})"),
+                    None => " (no longer a member)".to_owned(),
                 };
                 format!(
                     "{}\t{} members, epoch {}{left}",
@@ -285,6 +337,15 @@ fn received(events: &[StoredEvent]) -> Output {
     Output::new(document, events.iter().map(|stored| line(&stored.event)))
 }
 
+fn reason(why: RemovalReason) -> String {
+    match why {
+        RemovalReason::QueueGone => "its queue is gone".to_owned(),
+        RemovalReason::Inactive(day) => format!("nobody has read its queue since day {day}"),
+        RemovalReason::NeverCame => "it never came".to_owned(),
+        RemovalReason::OwnWish => "it wished to leave".to_owned(),
+    }
+}
+
 fn line(event: &Event) -> String {
     match event {
         Event::Message {
@@ -300,6 +361,17 @@ fn line(event: &Event) -> String {
             format!("[{group}] {name} is gone")
         }
         Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
+        Event::RemovedByService { group, name, why } => {
+            format!(
+                "[{group}] {name} was removed by the service: {}",
+                reason(*why)
+            )
+        }
+        Event::RemovalRefused { group, why } => {
+            format!(
+                "[{group}] the service wants a member removed for a reason that is not true: {why}"
+            )
+        }
         Event::ConnectionRequest { id, name } => {
             format!("{name} asks for a connection: mimimi requests --accept {id}")
         }
@@ -307,8 +379,24 @@ fn line(event: &Event) -> String {
         Event::Disconnected { name } => format!("{name} has ended the connection"),
         Event::DeviceLinked { name } => format!("{name} is a device of yours now"),
         Event::DeviceRemoved { name } => format!("{name} is no device of yours any more"),
-        Event::GroupLost { group } => {
-            format!("{group} cannot be followed any more: ask to be added again")
+        Event::GroupLost { group, why } => {
+            format!(
+                "you follow {group} no more: {why}; mimimi verify {group}, mimimi rejoin {group}"
+            )
+        }
+        Event::ConnectionLost { name, why } => {
+            format!(
+                "the connection with {name} has stopped: {why}; mimimi verify {name}, mimimi rejoin {name}"
+            )
+        }
+        Event::DevicesLost { why } => {
+            format!("your devices do not hear of each other: {why}; mimimi rejoin --devices")
+        }
+        Event::UnverifiedMember { group } => {
+            format!(
+                "[{group}] somebody came in who cannot show who that is: nothing is sent before that one is \
+                 gone, or you say mimimi accept-unverified {group}"
+            )
         }
         Event::MessagesDropped { group } => {
             format!("[{group}] more was said than waits for you: the oldest of it is lost")

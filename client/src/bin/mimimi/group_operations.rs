@@ -48,8 +48,20 @@ pub(crate) enum GroupOperation {
         /// Their name in the group
         member: String,
     },
-    /// Come back into a group that this client has lost
+    /// Come back into a group, or a connection, that this client does not follow any more
     Rejoin {
+        /// Name of the group or contact
+        #[arg(required_unless_present = "devices")]
+        group: Option<String>,
+        /// Go on although there are members whom you have not seen there: those that `rejoin` has named
+        #[arg(long, conflicts_with = "devices")]
+        with_new: bool,
+        /// What your devices tell each other
+        #[arg(long, conflicts_with = "group")]
+        devices: bool,
+    },
+    /// Go on in a group although a member cannot show who it is
+    AcceptUnverified {
         /// Name of the group
         group: String,
     },
@@ -144,9 +156,31 @@ pub(crate) async fn execute(
                 [format!("{member} is banned from {group}")],
             )
         }
-        GroupOperation::Rejoin { group } => {
-            client.rejoin_group(&group).await?;
+        GroupOperation::Rejoin { group: None, .. } => {
+            client.rejoin_devices().await?;
+            Output::new(
+                json!({ "rejoined": "devices" }),
+                ["your devices hear of each other again".to_owned()],
+            )
+        }
+        GroupOperation::Rejoin {
+            group: Some(group),
+            with_new,
+            ..
+        } => {
+            if with_new {
+                client.rejoin_group_with_shown(&group).await?;
+            } else {
+                client.rejoin_group(&group).await?;
+            }
             Output::new(json!({ "rejoined": group }), [format!("back in {group}")])
+        }
+        GroupOperation::AcceptUnverified { group } => {
+            client.accept_unverified(&group).await?;
+            Output::new(
+                json!({ "group": group, "accepted": true }),
+                [format!("you go on in {group}")],
+            )
         }
         GroupOperation::Invite { group, days } => {
             let code = client.invite(&group, days).await?;
@@ -154,7 +188,12 @@ pub(crate) async fn execute(
         }
         GroupOperation::Join { code } => {
             let group = client.join_by_code(&code).await?;
-            Output::new(json!({ "joined": group }), [format!("you are in {group}")])
+            // Whom the user writes to from here on: shown before anything is said.
+            let members = client.members(&group)?;
+            let others = members.into_iter().filter(|member| !member.own);
+            let names: Vec<String> = others.map(|member| member.name).collect();
+            let line = format!("you are in {group} with {}", names.join(", "));
+            Output::new(json!({ "joined": group, "members": names }), [line])
         }
         GroupOperation::Revoke { code } => {
             client.revoke_invitation(&code).await?;

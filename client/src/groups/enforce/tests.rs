@@ -4,13 +4,13 @@ use base64::Engine as _;
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
-    BasicCredential, ExternalProposal, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn,
-    SenderExtensionIndex, StagedWelcome,
+    BasicCredential, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
 use protocol::directory::Directory;
 use protocol::groups::CommitAad;
 use protocol::policy::Standing;
+use protocol::removal::{RemovalReason, ServiceRemoval};
 use tls_codec::DeserializeBytes as _;
 
 use super::*;
@@ -19,7 +19,8 @@ use crate::error::Fault;
 use crate::events::Event;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
 use crate::groups::{
-    PADDING, Status, identities, join_config, load_mls, mls_id, process, recovery, sender_ratchet,
+    PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery,
+    sender_ratchet,
 };
 use crate::leaf::{CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
@@ -42,6 +43,9 @@ fn directory() -> Directory {
     directory.external_sender_key = crate::directory::BASE64URL.encode(sender(SERVICE).public());
     directory
 }
+
+/// The day on which everything comes.
+const TODAY: u32 = 20_000;
 
 const SERVICE: u8 = 2;
 const OUTSIDER: u8 = 3;
@@ -226,17 +230,31 @@ impl User {
 
     /// A proposal that everybody gets: of the sender in this place, to remove a leaf.
     fn takes_removal(&self, place: u32, seed: u8, leaf: u32) {
-        let mls_group = load_mls(&self.db, &ID).unwrap();
-        let message = ExternalProposal::new_remove::<Provider<'_>>(
-            LeafNodeIndex::new(leaf),
-            mls_group.group_id().clone(),
-            mls_group.epoch(),
-            &LeafSigner(sender(seed)),
-            SenderExtensionIndex::new(place),
-        )
-        .unwrap();
-        let message = message.tls_serialize_detached().unwrap();
-        crate::groups::pending::keep(&self.db, &ID, &message).unwrap();
+        self.takes_removal_because(place, seed, leaf, RemovalReason::QueueGone)
+            .unwrap();
+    }
+
+    fn takes_removal_because(
+        &self,
+        place: u32,
+        seed: u8,
+        leaf: u32,
+        reason: RemovalReason,
+    ) -> Result<(), Error> {
+        let removal = ServiceRemoval {
+            group_id: ID,
+            epoch: self.epoch(),
+            sender: place,
+            leaf,
+            reason,
+        };
+        let signature = sender(seed).sign_bytes(&removal.to_sign());
+        let message = removal.message(&signature);
+        crate::groups::pending::keep(&self.db, &ID, &message)
+    }
+
+    fn remembers(&self) {
+        known::remember(&self.db, &ID, &load_mls(&self.db, &ID).unwrap()).unwrap();
     }
 
     fn removals(&self) -> Vec<u32> {
@@ -256,11 +274,11 @@ impl User {
     }
 
     fn takes_commit(&self, commit: &[u8]) -> Result<(), Error> {
-        process::commit(&self.db, &self.profile, &self.group(), commit).map(|_| ())
+        process::commit(&self.db, &self.profile, &self.group(), (commit, TODAY)).map(|_| ())
     }
 
     fn takes_message(&self, message: &[u8]) -> Result<(), Error> {
-        process::message(&self.db, &self.profile, &self.group(), message)
+        process::message(&self.db, &self.profile, &self.group(), (message, TODAY))
     }
 
     fn epoch(&self) -> u64 {
@@ -335,7 +353,7 @@ fn a_removal_by_who_may_not_remove_is_not_followed() {
     assert_eq!(outcome.unwrap_err().fault(), Fault::Peer);
     assert!(carol.takes_commit(&commit).is_err());
     assert_eq!(alice.epoch(), before);
-    recovery::lose_to(&alice.db, &ID, PeerError::NotPermitted).unwrap();
+    recovery::lose_to(&alice.db, &alice.profile, &ID, PeerError::NotPermitted).unwrap();
     assert_eq!(alice.group().status, Status::Refused);
     // The admin's is.
     let [alice, bob, _] = trio();
@@ -412,7 +430,7 @@ fn external_senders_change_to_what_the_directory_announces_and_to_nothing_else()
             outcome.unwrap();
         } else {
             assert!(relies_on_outsider(&outcome), "{seeds:?}: {outcome:?}");
-            recovery::lose_to(&bob.db, &ID, PeerError::ExternalSenders).unwrap();
+            recovery::lose_to(&bob.db, &bob.profile, &ID, PeerError::ExternalSenders).unwrap();
             assert_eq!(bob.group().status, Status::Refused);
         }
     }
@@ -514,4 +532,82 @@ fn a_second_admin_cannot_be_removed_by_a_member_nor_remove_half_a_user() {
     let commit = bob.commit(1, |_| (vec![ALICE, CAROL], None));
     assert!(is_forbidden(&alice.takes_commit(&commit)));
     assert!(is_forbidden(&carol.takes_commit(&commit)));
+}
+
+fn is_false(outcome: &Result<(), Error>) -> bool {
+    matches!(outcome, Err(Error::Peer(PeerError::FalseRemoval(_))))
+}
+
+#[test]
+fn a_removal_by_the_service_whose_reason_contradicts_what_was_seen_is_refused() {
+    let [alice, bob, carol] = trio();
+    alice.remembers();
+    // Carol is heard of today.
+    alice.takes_message(&carol.message("here I am")).unwrap();
+    let why = |reason| alice.takes_removal_because(0, SERVICE, CAROL, reason);
+    assert!(is_false(&why(RemovalReason::NeverCame)));
+    assert!(is_false(&why(RemovalReason::Inactive(TODAY - 1))));
+    assert_eq!(alice.removals(), Vec::<u32>::new());
+    // What nobody can know to be wrong is carried out.
+    why(RemovalReason::Inactive(TODAY)).unwrap();
+    assert_eq!(alice.removals(), [CAROL]);
+    // Bob, who has heard nothing of her, believes it.
+    bob.remembers();
+    bob.takes_removal_because(0, SERVICE, CAROL, RemovalReason::Inactive(TODAY - 1))
+        .unwrap();
+    // And nobody is told of himself that he never came.
+    let never = carol.takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame);
+    assert!(is_false(&never));
+}
+
+#[test]
+fn who_was_removed_by_the_service_and_why_is_shown() {
+    let [alice, bob, _] = trio();
+    for user in [&alice, &bob] {
+        user.takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame)
+            .unwrap();
+    }
+    let commit = alice.commit(1, |_| (Vec::new(), None));
+    bob.takes_commit(&commit).unwrap();
+    let mut statement = bob.db.prepare("SELECT event FROM events").unwrap();
+    let events: Vec<String> = statement
+        .query_map((), |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let told = |event: &String| {
+        matches!(
+            serde_json::from_str(event).unwrap(),
+            Event::RemovedByService {
+                why: RemovalReason::NeverCame,
+                ..
+            }
+        )
+    };
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn a_proposal_to_leave_counts_as_its_members_by_its_signature_and_whatever_its_tag() {
+    let [alice, bob, _] = trio();
+    let mut mls_group = load_mls(&bob.db, &ID).unwrap();
+    let signer = bob.signer(&mls_group);
+    let message = mls_group
+        .leave_group_via_self_remove(&Provider::new(&bob.db), &signer)
+        .unwrap()
+        .tls_serialize_detached()
+        .unwrap();
+    let judge = |message: &[u8]| {
+        let mls_group = load_mls(&alice.db, &ID).unwrap();
+        crate::groups::pending::is_signed(&mls_group, LeafNodeIndex::new(BOB), message)
+    };
+    assert!(judge(&message));
+    // The membership tag comes last, the signature before it (RFC 9420 §6.2).
+    let mut changed = message.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(judge(&changed));
+    let mut forged = message.clone();
+    let at = forged.len() - 40;
+    *forged.get_mut(at).unwrap() ^= 1;
+    assert!(!judge(&forged));
 }

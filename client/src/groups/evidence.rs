@@ -1,0 +1,282 @@
+//! A group that this client follows no further: why it stopped, and the evidence, which is kept for good.
+
+use protocol::groups::GroupKind;
+use protocol::ids::GroupId;
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
+
+use crate::Client;
+use crate::contacts;
+use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::events::{self, Event};
+use crate::groups::{Group, Status, known};
+use crate::profile::Profile;
+
+/// Why this client has stopped following a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The service says that the group went on, and has no commit that leads there.
+    Missing,
+    /// The state of the MLS library is gone or unreadable.
+    State,
+    /// The client was restored from a backup.
+    Restored,
+    /// A commit came that could not be carried out.
+    Unprocessable,
+    /// A commit came that the group's policy forbids.
+    Forbidden,
+    /// Somebody is in the group now whom this client does not know: the user is to look first.
+    Newcomers,
+}
+
+impl StopReason {
+    const ALL: [Self; 6] = [
+        Self::Missing,
+        Self::State,
+        Self::Restored,
+        Self::Unprocessable,
+        Self::Forbidden,
+        Self::Newcomers,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::State => "state",
+            Self::Restored => "restored",
+            Self::Unprocessable => "unprocessable",
+            Self::Forbidden => "forbidden",
+            Self::Newcomers => "newcomers",
+        }
+    }
+
+    /// Whether nothing that anybody did has stopped it: then this client comes back by itself, into the
+    /// group and among the members that it knows.
+    pub(crate) fn is_own_loss(self) -> bool {
+        match self {
+            Self::Missing | Self::State | Self::Restored => true,
+            Self::Unprocessable | Self::Forbidden | Self::Newcomers => false,
+        }
+    }
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "what happened meanwhile is not there any more",
+            Self::State => "this client's state of it is lost",
+            Self::Restored => "this client comes from a backup",
+            Self::Unprocessable => "something came in it that nobody can have done rightly",
+            Self::Forbidden => "somebody did what the group's policy forbids",
+            Self::Newcomers => "somebody is in it whom you have not seen there",
+        })
+    }
+}
+
+/// Something that a group's members could not carry out, or an answer that could not be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// The epoch that this client was in.
+    pub epoch: u64,
+    /// The queue entry that brought it, in hex; empty for an answer.
+    pub entry: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// SHA-256 of it, in hex: two members can compare what each was shown.
+    pub digest: String,
+    /// When it came, milliseconds since 1970.
+    pub seen_ms: u64,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keeps evidence, in the caller's transaction.
+pub(crate) fn keep(
+    db: &Connection,
+    id: &GroupId,
+    fault: &PeerError,
+    (entry, content): (Option<&[u8]>, &[u8]),
+    now_ms: u64,
+) -> Result<(), Error> {
+    let epoch = known::highest_epoch(db, id)?.unwrap_or(0);
+    let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
+    db.execute(
+        "INSERT INTO evidence (group_id, epoch, entry, why, content, seen_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            id.0,
+            number(epoch)?,
+            entry,
+            fault.to_string(),
+            content,
+            number(now_ms)?,
+        ),
+    )?;
+    Ok(())
+}
+
+fn of(db: &Connection, id: &GroupId) -> Result<Vec<Evidence>, Error> {
+    use sha2::Digest as _;
+    let mut statement = db.prepare(
+        "SELECT epoch, entry, why, content, seen_ms FROM evidence WHERE group_id = ? ORDER BY id",
+    )?;
+    let rows = statement.query_map([id.0], |row| {
+        let entry: Option<Vec<u8>> = row.get(1)?;
+        let content: Vec<u8> = row.get(3)?;
+        Ok(Evidence {
+            epoch: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+            entry: hex(&entry.unwrap_or_default()),
+            why: row.get(2)?,
+            digest: hex(&sha2::Sha256::digest(&content)),
+            seen_ms: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Why a group has stopped, if it has.
+pub(crate) fn stopped(db: &Connection, id: &GroupId) -> Result<Option<StopReason>, Error> {
+    let reason: Option<String> = db
+        .query_row(
+            "SELECT stopped FROM groups WHERE group_id = ?",
+            [id.0],
+            |row| row.get(0),
+        )
+        .optional()?
+        .flatten();
+    reason
+        .map(|text| {
+            StopReason::ALL
+                .into_iter()
+                .find(|reason| reason.as_str() == text)
+                .ok_or_else(|| LocalError::Damaged.into())
+        })
+        .transpose()
+}
+
+pub(crate) fn set_stopped(
+    db: &Connection,
+    id: &GroupId,
+    reason: Option<StopReason>,
+) -> Result<(), Error> {
+    db.execute(
+        "UPDATE groups SET stopped = ? WHERE group_id = ?",
+        (reason.map(StopReason::as_str), id.0),
+    )?;
+    Ok(())
+}
+
+/// Stops following a group, in the caller's transaction, and tells the user.
+pub(crate) fn stop(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    reason: StopReason,
+) -> Result<(), Error> {
+    let group = Group::read(db, id)?;
+    if group.status != Status::Active {
+        return Ok(());
+    }
+    let status = match reason {
+        StopReason::Forbidden => Status::Refused,
+        _ => Status::Lost,
+    };
+    Group::set_status(db, id, status)?;
+    set_stopped(db, id, Some(reason))?;
+    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
+    tell(db, profile, &group, reason)
+}
+
+/// Tells the user that a group has stopped.
+pub(crate) fn tell(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    reason: StopReason,
+) -> Result<(), Error> {
+    let event = match (group.kind, &group.name) {
+        (GroupKind::Group, Some(name)) if reason == StopReason::Forbidden => Event::CommitRefused {
+            group: name.clone(),
+        },
+        (GroupKind::Group, Some(name)) => Event::GroupLost {
+            group: name.clone(),
+            why: reason,
+        },
+        (GroupKind::SingleUser, _) => Event::DevicesLost { why: reason },
+        _ => match peer(db, profile, &group.id)? {
+            Some(name) => Event::ConnectionLost { name, why: reason },
+            None => return Ok(()),
+        },
+    };
+    events::store(db, &event)
+}
+
+/// What the user calls a group or connection.
+pub(crate) fn shown_name(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+) -> Result<String, Error> {
+    Ok(match (&group.name, group.kind) {
+        (Some(name), _) => name.clone(),
+        (None, GroupKind::Connection) => peer(db, profile, &group.id)?.unwrap_or_default(),
+        (None, _) => String::new(),
+    })
+}
+
+/// The contact on the other side of a connection group.
+fn peer(db: &Connection, profile: &Profile, id: &GroupId) -> Result<Option<String>, Error> {
+    let Some(known) = known::of(db, id)? else {
+        return Ok(None);
+    };
+    let own = profile.identity.public();
+    for member in known.members {
+        if let Some(real) = member.identity.real
+            && real.signature_public_key.as_slice() != own
+            && let Some(name) = contacts::name_of_key(db, real.signature_public_key.as_slice())?
+        {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+impl Client {
+    /// The group of this name, or the connection with the contact of this name.
+    pub(crate) fn group_or_connection(&self, name: &str) -> Result<Group, Error> {
+        let unknown = match Group::by_name(&self.db, name) {
+            Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
+            other => return other,
+        };
+        for group in Group::all(&self.db)? {
+            if group.kind == GroupKind::Connection
+                && peer(&self.db, &self.profile, &group.id)?.as_deref() == Some(name)
+            {
+                return Ok(group);
+            }
+        }
+        Err(unknown.into())
+    }
+
+    /// What came in a group, or in the connection with a contact, that could not be carried out. It is kept
+    /// for good.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn evidence(&self, name: &str) -> Result<Vec<Evidence>, Error> {
+        let group = self.group_or_connection(name)?;
+        of(&self.db, &group.id)
+    }
+
+    /// Why this client has stopped following a group or connection; `None` if it has not.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn stop_reason(&self, name: &str) -> Result<Option<StopReason>, Error> {
+        let group = self.group_or_connection(name)?;
+        stopped(&self.db, &group.id)
+    }
+}

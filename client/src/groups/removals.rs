@@ -1,0 +1,85 @@
+//! Removals that the service proposes: it says why (draft-robert-mimi-delivery-service §DS-induced removals), and
+//! members hold that against what they have seen.
+
+use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use openmls::treesync::LeafNodeSource;
+use protocol::Wire as _;
+use protocol::ids::GroupId;
+use protocol::removal::RemovalReason;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::error::{Error, LocalError, PeerError};
+use crate::groups::known;
+
+/// The reason in a proposal's authenticated data, unless it contradicts what this client has seen.
+///
+/// # Errors
+/// [`PeerError::FalseRemoval`].
+pub(crate) fn check(
+    db: &Connection,
+    id: &GroupId,
+    mls_group: &MlsGroup,
+    leaf: LeafNodeIndex,
+    authenticated_data: &[u8],
+) -> Result<RemovalReason, Error> {
+    let reason = RemovalReason::decode(authenticated_data)
+        .map_err(|_| PeerError::FalseRemoval("none is given"))?;
+    let member = mls_group.member(leaf).ok_or(PeerError::Proposal)?;
+    let heard_day = known::heard_day(db, id, member)?;
+    match reason {
+        RemovalReason::NeverCame => {
+            let own = leaf == mls_group.own_leaf_index();
+            let node = mls_group.public_group().leaf(leaf);
+            // Whoever replaced the leaf that it was added with was here.
+            let replaced = node.is_some_and(|node| {
+                !matches!(node.leaf_node_source(), LeafNodeSource::KeyPackage(_))
+            });
+            if own || heard_day > 0 || replaced {
+                return Err(PeerError::FalseRemoval("it has been here").into());
+            }
+        }
+        RemovalReason::Inactive(since_day) => {
+            if heard_day > since_day {
+                return Err(PeerError::FalseRemoval("it was heard of since").into());
+            }
+        }
+        RemovalReason::QueueGone | RemovalReason::OwnWish => {}
+    }
+    Ok(reason)
+}
+
+/// Keeps a reason until the removal is carried out, in the caller's transaction.
+pub(crate) fn keep(
+    db: &Connection,
+    id: &GroupId,
+    mls_group: &MlsGroup,
+    leaf: LeafNodeIndex,
+    reason: RemovalReason,
+) -> Result<(), Error> {
+    let epoch = i64::try_from(mls_group.epoch().as_u64()).map_err(|_| LocalError::Damaged)?;
+    db.execute(
+        "INSERT OR REPLACE INTO removal_reasons (group_id, leaf_index, epoch, reason) VALUES (?, ?, ?, ?)",
+        (id.0, leaf.u32(), epoch, reason.encode()),
+    )?;
+    Ok(())
+}
+
+/// Why the service removes a leaf in this epoch.
+pub(crate) fn of(
+    db: &Connection,
+    id: &GroupId,
+    mls_group: &MlsGroup,
+    leaf: LeafNodeIndex,
+) -> Result<Option<RemovalReason>, Error> {
+    let epoch = i64::try_from(mls_group.epoch().as_u64()).map_err(|_| LocalError::Damaged)?;
+    let reason: Option<Vec<u8>> = db
+        .query_row(
+            "SELECT reason FROM removal_reasons WHERE group_id = ? AND leaf_index = ? AND epoch = ?",
+            (id.0, leaf.u32(), epoch),
+            |row| row.get(0),
+        )
+        .optional()?;
+    reason
+        .map(|reason| RemovalReason::decode(&reason).map_err(|_| LocalError::Damaged.into()))
+        .transpose()
+}
