@@ -16,7 +16,9 @@
 
 mod allowed;
 mod device;
+mod false_group;
 mod faults;
+mod liar;
 mod load;
 pub mod month;
 mod node;
@@ -28,7 +30,9 @@ mod user;
 
 pub use allowed::{check_log, check_metrics};
 pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
+pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
+pub use liar::{Heard, Liar};
 pub use load::{Load, MUCH, Outcome};
 pub use node::Node;
 pub use raw::{Answer, Envelope, Outer};

@@ -1,6 +1,7 @@
 //! The four services, as `xtask stack` runs them.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 
+use crate::liar::Liar;
 use crate::tap::Tap;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -37,6 +39,28 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// What stands between the gateway and the delivery service.
+enum Between {
+    Tap(Tap),
+    Liar(Liar),
+}
+
+impl Between {
+    /// Leads on to the service, and says where it stands itself.
+    fn lead_to(&self, target: SocketAddr) -> SocketAddr {
+        match self {
+            Self::Tap(tap) => {
+                tap.lead_to(target);
+                tap.address()
+            }
+            Self::Liar(liar) => {
+                liar.lead_to(target);
+                liar.address()
+            }
+        }
+    }
+}
+
 /// A running stack, ended when dropped.
 pub struct Stack {
     directory: TempDir,
@@ -44,7 +68,7 @@ pub struct Stack {
     ports: Ports,
     log: LogLevel,
     supervisor: Option<Child>,
-    tap: Option<Tap>,
+    between: Option<Between>,
     settings: String,
 }
 
@@ -62,11 +86,19 @@ impl Stack {
     /// A fresh one, with a listener between the gateway and the delivery service.
     pub async fn start_with_tap(log: LogLevel) -> (Self, Tap) {
         let tap = Tap::listen().await;
-        let stack = Self::start_as(log, Some(tap.clone()), String::new()).await;
+        let stack = Self::start_as(log, Some(Between::Tap(tap.clone())), String::new()).await;
         (stack, tap)
     }
 
-    async fn start_as(log: LogLevel, tap: Option<Tap>, settings: String) -> Self {
+    /// A fresh one, whose delivery service lies as it is told.
+    pub async fn start_with_liar(log: LogLevel) -> (Self, Liar) {
+        let liar = Liar::listen().await;
+        let between = Some(Between::Liar(liar.clone()));
+        let stack = Self::start_as(log, between, String::new()).await;
+        (stack, liar)
+    }
+
+    async fn start_as(log: LogLevel, between: Option<Between>, settings: String) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("end-to-end-")
             // A database server passes through as a user of its own.
@@ -82,7 +114,7 @@ impl Stack {
             ports,
             log,
             supervisor: None,
-            tap,
+            between,
             settings,
         };
         // Somebody else may take a port between the search and the start.
@@ -112,9 +144,9 @@ impl Stack {
         let xtask = program("xtask");
         // Through `launch`, so that it ends with us, whatever ends us.
         let mut command = Command::new(&xtask);
-        if let Some(tap) = &self.tap {
-            tap.lead_to(self.ports.of(Service::Ds));
-            command.env("STACK_DS_THROUGH", tap.address().to_string());
+        if let Some(between) = &self.between {
+            let address = between.lead_to(self.ports.of(Service::Ds));
+            command.env("STACK_DS_THROUGH", address.to_string());
         }
         let supervisor = command
             .args(["launch", &std::process::id().to_string()])

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use client::{Client, Error, Event, UsageError, sign};
+use client::{Client, Error, Event, StopReason, UsageError, sign};
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use end_to_end::{LogLevel, Stack, User, device, group_with, messages, patient, reads, talks};
@@ -274,7 +274,8 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
     let told = events(&mut bob).await;
     assert!(
         told.contains(&Event::GroupLost {
-            group: GROUP.into()
+            group: GROUP.into(),
+            why: StopReason::State,
         }),
         "{told:?}"
     );

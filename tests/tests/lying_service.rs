@@ -1,0 +1,702 @@
+//! A delivery service that lies in every answer it can, against the real SDK: it must read nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+
+use client::{Client, Error, Event, PeerError, StopReason, UsageError};
+use end_to_end::{
+    FalseGroup, Liar, LogLevel, Stack, added_by, befriend, blank, context_of, device, group_with,
+    patient, talks,
+};
+use protocol::codec::opaque;
+use protocol::delivery::Payload;
+use protocol::groups::{
+    CommitRequest, CreateGroupRequest, EpochAccepted, ExternalCommitInfoResponse,
+    ExternalJoinRequest, GroupKind, MessageAccepted, OwnLeafResponse, SendMessageRequest,
+};
+use protocol::ids::GroupId;
+use protocol::{Operation, Wire as _};
+
+const GROUP: &str = "expedition";
+const ALICE: &str = "alice.adebayo";
+const BOB: &str = "bob.bergstrom";
+const CAROL: &str = "carol.castillo";
+const SECRET: &str = "the key lies under the third stone";
+
+struct Scene {
+    stack: Stack,
+    liar: Liar,
+    alice: Client,
+    bob: Client,
+    carol: Client,
+}
+
+/// A group of three, at a service that has been honest so far.
+async fn scene() -> Scene {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    let mut carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    Scene {
+        stack,
+        liar,
+        alice,
+        bob,
+        carol,
+    }
+}
+
+const BOBS_QUEUE: usize = 1;
+
+/// The creations of groups of this kind that the service has seen.
+fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
+    let heard = liar.heard(Operation::CreateGroup);
+    let created = heard
+        .iter()
+        .map(|heard| CreateGroupRequest::decode(&heard.body).unwrap());
+    created.filter(|created| created.kind == kind).collect()
+}
+
+/// A commit that nobody made: one of any group, made to look like one of this group and epoch.
+fn garbage_commit(liar: &Liar, id: GroupId, epoch: u64) -> Payload {
+    let heard = liar.heard(Operation::AddUsers);
+    let commit = CommitRequest::decode(&heard[0].body).unwrap();
+    let mut bytes = commit.commit.as_slice().to_vec();
+    // Version and wire format, the length of the id; then id and epoch (RFC 9420 §6).
+    bytes[5..21].copy_from_slice(&id.0);
+    bytes[21..29].copy_from_slice(&epoch.to_be_bytes());
+    Payload::Commit(opaque(bytes))
+}
+
+/// The members' genuine KeyPackages that the service saw when they were added.
+fn genuine_key_packages(liar: &Liar, id: GroupId) -> Vec<openmls::prelude::KeyPackage> {
+    let heard = liar.heard(Operation::AddUsers);
+    heard
+        .iter()
+        .map(|heard| CommitRequest::decode(&heard.body).unwrap())
+        .filter(|request| request.group_id == id)
+        .flat_map(|request| added_by(request.commit.as_slice()))
+        .collect()
+}
+
+/// Has the service play a group of its own to whoever wants to come into one from outside.
+fn play(liar: &Liar, group: FalseGroup) -> Arc<Mutex<FalseGroup>> {
+    let group = Arc::new(Mutex::new(group));
+    let this = Arc::clone(&group);
+    liar.answer(Operation::ExternalCommitInfo, move |_| {
+        Some(this.lock().unwrap().info(Vec::new()).encode())
+    });
+    let this = Arc::clone(&group);
+    liar.answer(Operation::ExternalJoin, move |body| {
+        let request = ExternalJoinRequest::decode(body).unwrap();
+        let mut group = this.lock().unwrap();
+        group.take(request.commit.as_slice());
+        Some(
+            EpochAccepted {
+                epoch: group.epoch(),
+                accepted_timestamp_ms: 1,
+            }
+            .encode(),
+        )
+    });
+    let this = Arc::clone(&group);
+    liar.answer(Operation::SendMessage, move |body| {
+        let request = SendMessageRequest::decode(body).unwrap();
+        this.lock().unwrap().hear(request.message.as_slice());
+        Some(
+            MessageAccepted {
+                accepted_timestamp_ms: 1,
+            }
+            .encode(),
+        )
+    });
+    group
+}
+
+fn has_read(group: &Mutex<FalseGroup>, text: &str) -> bool {
+    let group = group.lock().unwrap();
+    group.read().iter().any(|read| {
+        read.windows(text.len())
+            .any(|window| window == text.as_bytes())
+    })
+}
+
+async fn events(client: &mut Client) -> Vec<Event> {
+    let events = client.receive(0).await.unwrap();
+    client.acknowledge(&events).unwrap();
+    events.into_iter().map(|stored| stored.event).collect()
+}
+
+#[tokio::test]
+async fn a_garbage_commit_leads_nobody_into_a_group_of_the_services_own() {
+    let mut scene = scene().await;
+    let Scene { liar, bob, .. } = &mut scene;
+    let access = bob.group_access(GROUP).unwrap();
+    let context = context_of(created(liar, GroupKind::Group)[0].group_info.as_slice());
+    // Carol's genuine KeyPackage is in it.
+    let carol = genuine_key_packages(liar, access.id).pop().unwrap();
+    let mut group = FalseGroup::make(access.id, context, &[carol]);
+    group.advance(20);
+    let group = play(liar, group);
+    liar.put(
+        liar.queue(BOBS_QUEUE),
+        &garbage_commit(liar, access.id, access.epoch),
+    );
+
+    // Bob's user has done nothing but sync, and writes.
+    bob.sync(0).await.unwrap();
+    let sent = bob.send_message(GROUP, SECRET).await;
+    assert!(!has_read(&group, SECRET), "the service reads along");
+    assert!(
+        matches!(sent, Err(Error::Usage(UsageError::GroupLost(_)))),
+        "{sent:?}"
+    );
+    assert!(
+        liar.heard(Operation::ExternalJoin).len() == 2,
+        "two acceptances"
+    );
+}
+
+/// Has the service show a group of its own to whoever comes into `id`.
+fn play_own_group(liar: &Liar, id: GroupId, kind: GroupKind) -> Arc<Mutex<FalseGroup>> {
+    let created = created(liar, kind);
+    let created = created.iter().find(|created| created.group_id == id);
+    let context = context_of(created.expect("its creation").group_info.as_slice());
+    let mut group = FalseGroup::make(id, context, &[]);
+    group.advance(20);
+    play(liar, group)
+}
+
+fn joins(liar: &Liar) -> usize {
+    liar.heard(Operation::ExternalJoin).len()
+}
+
+fn is_unauthenticated<T: std::fmt::Debug>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Peer(PeerError::Unauthenticated(_))))
+}
+
+#[tokio::test]
+async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
+    let mut scene = scene().await;
+    let Scene { liar, bob, .. } = &mut scene;
+    // The first connection: alice asked bob.
+    let id = created(liar, GroupKind::Connection)[0].group_id;
+    let group = play_own_group(liar, id, GroupKind::Connection);
+    let before = joins(liar);
+    let garbage = garbage_commit(liar, id, 1);
+    liar.put(liar.queue(BOBS_QUEUE), &garbage);
+    let told = events(bob).await;
+    assert!(
+        told.contains(&Event::ConnectionLost {
+            name: ALICE.into(),
+            why: StopReason::Unprocessable,
+        }),
+        "{told:?}"
+    );
+    // It may be anything that he tells his contacts by himself: here a new token, since Carol is none any more.
+    let _ = bob.disconnect(CAROL).await;
+    bob.sync(0).await.unwrap();
+    assert_eq!(joins(liar), before, "nothing was sent into the group");
+    assert!(group.lock().unwrap().read().is_empty(), "the service reads");
+    let back = bob.rejoin_group(ALICE).await;
+    assert!(is_unauthenticated(&back), "{back:?}");
+    assert_eq!(joins(liar), before, "nothing was sent into the group");
+
+    // By the real service and the user's word it goes on.
+    liar.repent();
+    bob.rejoin_group(ALICE).await.unwrap();
+    assert_eq!(bob.stop_reason(ALICE).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    link(&mut alice, &mut laptop).await;
+    let own = created(&liar, GroupKind::SingleUser)[0].group_id;
+    let group = play_own_group(&liar, own, GroupKind::SingleUser);
+    let before = joins(&liar);
+    // One for now, and some that wait for later.
+    for epoch in 0..8 {
+        liar.put(liar.queue(2), &garbage_commit(&liar, own, epoch));
+    }
+    let told = events(&mut laptop).await;
+    assert!(
+        told.contains(&Event::DevicesLost {
+            why: StopReason::Unprocessable,
+        }),
+        "{told:?}"
+    );
+    // What a device tells the others: a contact with its keys.
+    let mut carol = device(&stack, 3, CAROL).await;
+    liar.repent();
+    befriend(&mut laptop, &mut carol).await;
+    let group_again = play(&liar, FalseGroup::make(own, extensions_of(&liar, own), &[]));
+    laptop.sync(0).await.unwrap();
+    assert!(is_unauthenticated(&laptop.rejoin_devices().await));
+    for group in [group, group_again] {
+        assert!(group.lock().unwrap().read().is_empty(), "the service reads");
+    }
+    // Carol's acceptance is the only join since.
+    assert_eq!(joins(&liar), before + 1, "nothing was sent into the group");
+
+    liar.repent();
+    laptop.rejoin_devices().await.unwrap();
+    alice.sync(0).await.unwrap();
+    laptop.sync(0).await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert!(alice.contacts().unwrap().iter().any(|it| it.name == CAROL));
+}
+
+fn extensions_of(
+    liar: &Liar,
+    id: GroupId,
+) -> openmls::prelude::Extensions<openmls::group::GroupContext> {
+    let created = created(liar, GroupKind::SingleUser);
+    let created = created.iter().find(|created| created.group_id == id);
+    context_of(created.unwrap().group_info.as_slice())
+}
+
+async fn link(old: &mut Client, new: &mut Client) {
+    let code = new.link_code("laptop").await.unwrap();
+    let number = old.approve_link(&code.code, &code.number).await.unwrap();
+    new.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        old.sync(0).await.unwrap();
+        new.sync(0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_accepts_a_connection_comes_into_no_group_but_the_requesters() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    alice.connect(BOB).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let id = created(&liar, GroupKind::Connection)[0].group_id;
+    let group = play_own_group(&liar, id, GroupKind::Connection);
+    let request = bob.incoming_requests().unwrap()[0].id.clone();
+    let accepted = bob.accept_request(&request).await;
+    assert!(is_unauthenticated(&accepted), "{accepted:?}");
+    assert_eq!(joins(&liar), 0);
+    assert!(group.lock().unwrap().read().is_empty());
+    liar.repent();
+    assert_eq!(bob.accept_request(&request).await.unwrap(), ALICE);
+}
+
+#[tokio::test]
+async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
+    let mut scene = scene().await;
+    let code = scene.alice.invite(GROUP, 7).await.unwrap();
+    let id = scene.alice.group_access(GROUP).unwrap().id;
+    let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
+    let before = joins(&scene.liar);
+    let group = play_own_group(&scene.liar, id, GroupKind::Group);
+    let joined = dave.join_by_code(&code).await;
+    assert!(is_unauthenticated(&joined), "{joined:?}");
+    assert_eq!(joins(&scene.liar), before);
+    assert!(group.lock().unwrap().read().is_empty());
+    scene.liar.repent();
+    assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
+    let Scene { alice, bob, .. } = &mut scene;
+    talks(GROUP, &mut [alice, bob, &mut dave]).await;
+}
+
+#[tokio::test]
+async fn a_new_device_comes_into_no_group_of_the_services_own() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    let code = laptop.link_code("laptop").await.unwrap();
+    let number = alice.approve_link(&code.code, &code.number).await.unwrap();
+    let before = joins(&liar);
+    let own = created(&liar, GroupKind::SingleUser)[0].group_id;
+    let group = play_own_group(&liar, own, GroupKind::SingleUser);
+    laptop.complete_link(&number, 0).await.unwrap();
+    laptop.sync(0).await.unwrap();
+    assert_eq!(joins(&liar), before, "it comes in nowhere");
+    assert!(group.lock().unwrap().read().is_empty());
+}
+
+/// What the service shows to those who come in from outside, as it truly is now.
+async fn true_info(scene: &mut Scene) -> ExternalCommitInfoResponse {
+    let shown = Arc::new(Mutex::new(None));
+    let code = scene.alice.invite(GROUP, 7).await.unwrap();
+    let mut dave = blank(&scene.stack, 4, "dave").await;
+    dave.register_handle("dave.dimitrov").await.unwrap();
+    let this = Arc::clone(&shown);
+    scene
+        .liar
+        .twist(Operation::ExternalCommitInfo, move |_, answer| {
+            *this.lock().unwrap() = Some(answer.clone());
+            // So that he comes no further.
+            answer.clear();
+        });
+    dave.join_by_code(&code).await.unwrap_err();
+    scene.liar.repent();
+    let shown = shown.lock().unwrap().take().unwrap();
+    ExternalCommitInfoResponse::decode(&shown).unwrap()
+}
+
+#[tokio::test]
+async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
+    let mut scene = scene().await;
+    let old = true_info(&mut scene).await;
+    let Scene {
+        liar, alice, bob, ..
+    } = &mut scene;
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let access = bob.group_access(GROUP).unwrap();
+    liar.put(
+        liar.queue(BOBS_QUEUE),
+        &garbage_commit(liar, access.id, access.epoch),
+    );
+    let old = old.encode();
+    liar.answer(Operation::ExternalCommitInfo, move |_| Some(old.clone()));
+    let before = joins(liar);
+    bob.sync(0).await.unwrap();
+    let back = bob.rejoin_group(GROUP).await;
+    assert!(is_unauthenticated(&back), "{back:?}");
+    assert_eq!(joins(liar), before);
+    // What he was shown is evidence, beside the commit that nobody made.
+    let evidence = bob.evidence(GROUP).unwrap();
+    assert_eq!(evidence.len(), 2, "{evidence:?}");
+    assert_eq!(evidence[0].epoch, access.epoch);
+    liar.repent();
+    bob.rejoin_group(GROUP).await.unwrap();
+    talks(GROUP, &mut [alice, bob]).await;
+}
+
+#[tokio::test]
+async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
+    let mut scene = scene().await;
+    let info = true_info(&mut scene).await;
+    let (intruder, commit) = FalseGroup::break_in(&info);
+    let intruder = Arc::new(Mutex::new(intruder));
+    let this = Arc::clone(&intruder);
+    scene.liar.answer(Operation::SendMessage, move |body| {
+        let request = SendMessageRequest::decode(body).unwrap();
+        this.lock().unwrap().hear(request.message.as_slice());
+        None
+    });
+    let Scene { liar, bob, .. } = &mut scene;
+    liar.put(
+        liar.queue(BOBS_QUEUE),
+        &Payload::Commit(opaque(commit.as_slice())),
+    );
+    let told = events(bob).await;
+    let sent = bob.send_message(GROUP, SECRET).await;
+    assert!(!has_read(&intruder, SECRET), "the service reads along");
+    assert_eq!(
+        sent.unwrap_err().to_string(),
+        Error::from(UsageError::UnverifiedMember(GROUP.into())).to_string()
+    );
+    assert!(
+        told.contains(&Event::UnverifiedMember {
+            group: GROUP.into()
+        }),
+        "{told:?}"
+    );
+    // Only the user's explicit word lets it read.
+    bob.accept_unverified(GROUP).await.unwrap();
+    let _ = bob.send_message(GROUP, SECRET).await;
+    assert!(
+        has_read(&intruder, SECRET),
+        "the attack works without the check"
+    );
+}
+
+#[tokio::test]
+async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
+    let scene = scene().await;
+    let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
+    let Scene {
+        stack,
+        liar,
+        alice,
+        mut bob,
+        ..
+    } = scene;
+    let mut alice = alice;
+    befriend(&mut alice, &mut dave).await;
+    // Bob's queue loses what moves the group on; nobody is in it whom he does not know.
+    let kept = stack.home("kept");
+    drop(bob);
+    copy(&stack.home(BOB), &kept);
+    alice.update_own_leaf(GROUP).await.unwrap();
+    bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+    bob.sync(0).await.unwrap();
+    drop(bob);
+    let mut bob = Client::open(&kept, patient()).await.unwrap();
+    let _ = bob.update_own_leaf(GROUP).await;
+    let told = events(&mut bob).await;
+    assert!(
+        told.contains(&Event::Rejoined {
+            group: GROUP.into()
+        }),
+        "{told:?}"
+    );
+    assert_eq!(bob.stop_reason(GROUP).unwrap(), None, "back by itself");
+    // He replaces the leaf that he came back with.
+    bob.sync(0).await.unwrap();
+    alice.sync(0).await.unwrap();
+    bob.sync(0).await.unwrap();
+
+    // And with somebody new in it, when the user has seen who it is.
+    drop(bob);
+    let again = stack.home("again");
+    copy(&kept, &again);
+    alice.add_to_group(GROUP, &["dave.dimitrov"]).await.unwrap();
+    bob = Client::open(&kept, patient()).await.unwrap();
+    bob.sync(0).await.unwrap();
+    drop(bob);
+    let mut bob = Client::open(&again, patient()).await.unwrap();
+    let before = joins(&liar);
+    let _ = bob.update_own_leaf(GROUP).await;
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Newcomers));
+    let shown = bob.rejoin_group(GROUP).await;
+    let Err(Error::Usage(UsageError::NewMembers { names, .. })) = shown else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(names, ["dave.dimitrov"]);
+    assert_eq!(joins(&liar), before, "nothing was sent into the group");
+    bob.rejoin_group_with_shown(GROUP).await.unwrap();
+    dave.sync(0).await.unwrap();
+    talks(GROUP, &mut [&mut alice, &mut bob, &mut dave]).await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// What comes of a lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The client says that the group is not the one that it knows, and sends nothing into it.
+    NotTheGroup,
+    /// The client cannot read the answer, and sends nothing into the group.
+    Unreadable,
+    /// The client does not look at it, and comes back into its group.
+    NotBelieved,
+}
+
+/// What the service has at hand.
+struct Means {
+    own: Vec<u8>,
+    old: ExternalCommitInfoResponse,
+}
+
+/// Alters what is shown to whoever comes in from outside.
+fn show(liar: &Liar, alter: impl Fn(&mut ExternalCommitInfoResponse) + Send + 'static) {
+    liar.twist(Operation::ExternalCommitInfo, move |_, answer| {
+        let mut info = ExternalCommitInfoResponse::decode(answer).unwrap();
+        alter(&mut info);
+        *answer = info.encode();
+    });
+}
+
+/// Alters what is said of the own leaf.
+fn say_of_leaf(liar: &Liar, alter: impl Fn(&mut OwnLeafResponse) + Send + 'static) {
+    liar.twist(Operation::OwnLeaf, move |_, answer| {
+        let mut own = OwnLeafResponse::decode(answer).unwrap();
+        alter(&mut own);
+        *answer = own.encode();
+    });
+}
+
+fn with_a_byte_more(bytes: &tls_codec::VLBytes) -> tls_codec::VLBytes {
+    opaque([bytes.as_slice(), &[0]].concat())
+}
+
+type Lie = (&'static str, fn(&Liar, &Means), Outcome);
+
+/// Every field of the answers that lead a client back into a group, and what the service says instead.
+const LIES: &[Lie] = &[
+    (
+        "ExternalCommitInfo: a group of the service's own",
+        |liar, means| {
+            let own = ExternalCommitInfoResponse::decode(&means.own).unwrap();
+            // With the genuine link keys.
+            show(liar, move |info| {
+                info.group_info = own.group_info.clone();
+                info.ratchet_tree = own.ratchet_tree.clone();
+            });
+        },
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo: the group as it was",
+        |liar, means| {
+            let old = means.old.clone();
+            show(liar, move |info| *info = old.clone());
+        },
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo.group_info: with another signature",
+        |liar, _| {
+            show(liar, |info| {
+                let mut bytes = info.group_info.as_slice().to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                info.group_info = opaque(bytes);
+            });
+        },
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo.group_info: with a byte more",
+        |liar, _| {
+            show(liar, |info| {
+                info.group_info = with_a_byte_more(&info.group_info)
+            })
+        },
+        Outcome::Unreadable,
+    ),
+    (
+        "ExternalCommitInfo.ratchet_tree: as it was",
+        |liar, means| {
+            let old = means.old.clone();
+            show(liar, move |info| {
+                info.ratchet_tree = old.ratchet_tree.clone()
+            });
+        },
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo.ratchet_tree: with a byte more",
+        |liar, _| {
+            show(liar, |info| {
+                info.ratchet_tree = with_a_byte_more(&info.ratchet_tree)
+            })
+        },
+        Outcome::Unreadable,
+    ),
+    (
+        "ExternalCommitInfo.leaves: none",
+        |liar, _| show(liar, |info| info.leaves.clear()),
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo.leaves: each the key of another one",
+        |liar, _| {
+            show(liar, |info| {
+                let first = info.leaves[0].encrypted_identity_link_key.clone();
+                for at in 1..info.leaves.len() {
+                    info.leaves[at - 1].encrypted_identity_link_key =
+                        info.leaves[at].encrypted_identity_link_key.clone();
+                }
+                info.leaves.last_mut().unwrap().encrypted_identity_link_key = first;
+            });
+        },
+        Outcome::NotTheGroup,
+    ),
+    (
+        "ExternalCommitInfo.self_removes: no proposal",
+        |liar, _| show(liar, |info| info.self_removes.push(opaque(*b"go"))),
+        Outcome::Unreadable,
+    ),
+    (
+        "OwnLeaf.leaf_index: another one",
+        |liar, _| say_of_leaf(liar, |own| own.member.leaf_index += 1),
+        Outcome::NotTheGroup,
+    ),
+    (
+        "OwnLeaf.user_pseudonym: another one",
+        |liar, _| {
+            say_of_leaf(liar, |own| {
+                own.member.user_pseudonym = opaque(*b"mimi://d/p/x")
+            })
+        },
+        Outcome::NotBelieved,
+    ),
+    (
+        "OwnLeaf.epoch: a later one",
+        |liar, _| say_of_leaf(liar, |own| own.epoch += 100),
+        Outcome::NotBelieved,
+    ),
+    (
+        "ExternalJoin.epoch: a later one",
+        |liar, _| {
+            liar.twist(Operation::ExternalJoin, |_, answer| {
+                let mut accepted = EpochAccepted::decode(answer).unwrap();
+                accepted.epoch += 100;
+                *answer = accepted.encode();
+            });
+        },
+        Outcome::NotBelieved,
+    ),
+];
+
+#[tokio::test]
+async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
+    let mut scene = scene().await;
+    let old = true_info(&mut scene).await;
+    let Scene {
+        liar,
+        alice,
+        bob,
+        carol,
+        ..
+    } = &mut scene;
+    let id = bob.group_access(GROUP).unwrap().id;
+    // So that what was is not what is.
+    carol.update_own_leaf(GROUP).await.unwrap();
+    alice.sync(0).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let context = context_of(created(liar, GroupKind::Group)[0].group_info.as_slice());
+    let mut own = FalseGroup::make(id, context, &genuine_key_packages(liar, id));
+    own.advance(20);
+    let means = Means {
+        own: own.info(Vec::new()).encode(),
+        old,
+    };
+    for (field, tell, outcome) in LIES {
+        if bob.stop_reason(GROUP).unwrap().is_none() {
+            let epoch = bob.group_access(GROUP).unwrap().epoch;
+            liar.put(liar.queue(BOBS_QUEUE), &garbage_commit(liar, id, epoch));
+            bob.sync(0).await.unwrap();
+        }
+        assert_eq!(
+            bob.stop_reason(GROUP).unwrap(),
+            Some(StopReason::Unprocessable),
+            "{field}"
+        );
+        let before = joins(liar);
+        tell(liar, &means);
+        let back = bob.rejoin_group(GROUP).await;
+        let seen = match &back {
+            Ok(()) => Outcome::NotBelieved,
+            Err(Error::Peer(PeerError::Unauthenticated(_))) => Outcome::NotTheGroup,
+            Err(Error::Protocol(_)) => Outcome::Unreadable,
+            Err(other) => panic!("{field}: {other:?}"),
+        };
+        assert_eq!(seen, *outcome, "{field}: {back:?}");
+        let sent = joins(liar) - before;
+        assert_eq!(
+            sent,
+            usize::from(*outcome == Outcome::NotBelieved),
+            "{field}"
+        );
+        liar.repent();
+    }
+    if bob.stop_reason(GROUP).unwrap().is_some() {
+        bob.rejoin_group(GROUP).await.unwrap();
+    }
+    alice.sync(0).await.unwrap();
+    carol.sync(0).await.unwrap();
+    talks(GROUP, &mut [alice, bob, carol]).await;
+}
