@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ohttp_chunked::Kem;
 use serde::Deserialize;
+use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
 use service::tls::TlsSettings;
@@ -39,6 +40,9 @@ pub struct Config {
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
+    /// Of one address, that of a relay or a stranger's; 0: any number.
+    #[serde(default = "default_connections_of_address")]
+    pub connections_of_address: u32,
 }
 
 /// The gateway's own key pairs.
@@ -133,6 +137,14 @@ impl ServiceConfig for Config {
 }
 
 impl Config {
+    /// Requests are limited by relay: many clients come from the address of one.
+    pub(crate) fn address_limits(&self) -> AddressLimitSettings {
+        AddressLimitSettings {
+            max_connections: self.connections_of_address,
+            ..AddressLimitSettings::NONE
+        }
+    }
+
     /// How long an exchange may go on after the shutdown was requested.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.service.drain_seconds) / 2
@@ -153,6 +165,10 @@ fn default_max_response_bytes() -> usize {
 
 fn default_idle_connections() -> usize {
     64
+}
+
+fn default_connections_of_address() -> u32 {
+    1024
 }
 
 fn default_kems() -> Vec<Kem> {
@@ -186,6 +202,10 @@ mod tests {
         assert!(config.relays.is_empty());
         assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());
+        assert_eq!(
+            config.connections_of_address,
+            default_connections_of_address()
+        );
         assert_eq!(config.keys.kems, default_kems());
         assert_eq!(config.keys.rotation_seconds, default_rotation_seconds());
         assert_eq!(config.keys.overlap_seconds, default_overlap_seconds());

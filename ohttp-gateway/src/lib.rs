@@ -44,6 +44,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use service::addresses::AddressLimits;
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
 use service::secret_file::SecretFileError;
@@ -254,6 +255,7 @@ impl Gateway {
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Anybody, &process)?;
+    let addresses = AddressLimits::new(config.address_limits(), Arc::clone(&process.clock));
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
     gateway.offer(&process.commands);
     let router = gateway.router();
@@ -262,6 +264,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     process.readiness.ready();
     Server::new(listener, config.limits)
         .with_tls(tls)
+        .with_address_limits(addresses)
         .serve(router, process.shutdown)
         .await;
     Ok(())

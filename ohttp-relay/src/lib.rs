@@ -9,7 +9,7 @@
 //! | `POST /`, `POST /NAME` | forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the gateway of that path |
 //! | `GET /ohttp-keys`, `GET /NAME/ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
 //!
-//! Bodies pass through in pieces, both ways: of one exchange no more than a few windows of 256 KiB is in memory.
+//! A request is collected before it goes on; answers pass through in pieces.
 
 mod answer;
 mod config;
@@ -24,16 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
 use metrics::{Counter, Histogram};
 use service::addresses::AddressLimits;
-use service::http::{Limits, Server};
+use service::http::Server;
 use service::start::Process;
 use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
@@ -42,7 +40,7 @@ use answer::{ANSWERED, Answer};
 pub use config::{Config, GatewaySettings, HttpVersion};
 use keys::KeyMirror;
 pub use padding::Padding;
-use request::{Fault, Upload};
+use request::Upload;
 use upstream::Upstream;
 
 const OHTTP_REQ: &str = "message/ohttp-req";
@@ -98,7 +96,6 @@ struct Route {
     upstream: Upstream,
     keys: KeyMirror,
     padding: Option<Padding>,
-    stream_idle: Duration,
     shutdown: Shutdown,
     grace: Duration,
     meters: Meters,
@@ -155,7 +152,6 @@ impl Relay {
                 upstream,
                 keys: KeyMirror::new(Arc::clone(clock)),
                 padding: config.require_padding.clone(),
-                stream_idle: Duration::from_secs(config.stream_idle_seconds),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
                 meters: Meters::new(),
@@ -205,18 +201,16 @@ pub async fn run(config: Config, process: Process) -> Result<(), RelayError> {
     Server::new(listener, config.limits)
         .with_tls(tls)
         .with_address_limits(AddressLimits::new(config.address_limits, process.clock))
+        .behind_proxies(config.proxies)
         .serve(relay.router, process.shutdown)
         .await;
     Ok(())
 }
 
 async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response {
-    let answer = match route.accept(request) {
-        Err(fault) => Answer::Refused(fault),
-        Ok((upload, form)) => tokio::select! {
-            answer = route.upstream.forward(upload, form) => answer,
-            () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
-        },
+    let answer = tokio::select! {
+        answer = route.forward(request) => answer,
+        () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
     };
     if let Answer::KeyProblem = answer {
         route.keys.doubt();
@@ -234,31 +228,13 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
 }
 
 impl Route {
-    /// What can be told before anything goes to the gateway.
-    fn accept(&self, request: Request<Body>) -> Result<(Upload, Form), Fault> {
-        let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
-        let limits = Limits::of(&request);
-        let body = request.into_body();
-        let announced = body.size_hint();
-        if announced.lower() > limits.max_body_bytes as u64 {
-            return Err(Fault::TooLarge);
-        }
-        if form == Form::Chunked {
-            let length = self.meters.request_bytes.clone();
-            return Ok((Upload::stream(body, self.stream_idle, length), form));
-        }
-        let is_unpadded = self.padding.as_ref().is_some_and(|padding| {
-            announced
-                .exact()
-                .is_some_and(|length| !padding.allows(length))
-        });
-        if is_unpadded {
-            return Err(Fault::Unpadded);
-        }
-        let patience = Duration::from_secs(limits.body_read_seconds);
-        let length = self.meters.request_bytes.clone();
-        let upload = Upload::whole(body, patience, self.padding.clone(), length);
-        Ok((upload, form))
+    async fn forward(&self, request: Request) -> Answer {
+        let (upload, form) = match Upload::collect(request, self.padding.as_ref()).await {
+            Ok(collected) => collected,
+            Err(fault) => return Answer::Refused(fault),
+        };
+        self.meters.request_bytes.record(upload.len() as f64);
+        self.upstream.forward(upload, form).await
     }
 }
 

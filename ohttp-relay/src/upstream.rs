@@ -21,8 +21,8 @@ use crate::answer::{
 };
 use crate::config::{Config, GatewaySettings, HttpVersion};
 use crate::connector::Connector;
-use crate::request::{Fault, Upload};
-use crate::slots::Slots;
+use crate::request::Upload;
+use crate::slots::{Slot, Slots};
 use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError, keys};
 
 /// A problem document that is longer than this is not looked at.
@@ -170,44 +170,43 @@ impl Upstream {
     }
 
     /// Passes `upload` to the gateway, and its answer back.
-    pub(crate) async fn forward(&self, mut upload: Upload, form: Form) -> Answer {
-        let fault = upload.fault();
-        let sent = async {
-            upload.begin().await.map_err(Fault::outcome)?;
-            let slot = self.slots.take().ok_or("busy")?;
-            let method = Method::POST;
-            let body = Either::Left(upload);
-            let sent = self.send(slot.connection(), method, &self.gateway, Some(form), body);
-            Ok((sent.await?, slot))
+    pub(crate) async fn forward(&self, upload: Upload, form: Form) -> Answer {
+        let Some(slot) = self.slots.take() else {
+            return Answer::Busy;
         };
+        let body = Either::Left(upload);
+        let sent = self.send(
+            slot.connection(),
+            Method::POST,
+            &self.gateway,
+            Some(form),
+            body,
+        );
         let answered = tokio::time::timeout(self.forward, sent)
             .await
             .unwrap_or(Err("timeout"));
         let read = match answered {
-            Ok((response, slot)) => self
-                .read(response, form)
-                .await
-                .map(|answer| answer.holding(slot)),
+            Ok(response) => self.read(response, form, slot).await,
             Err(reason) => Err(reason),
         };
-        // A request that the client did not bring to its end has no answer, whatever the gateway says.
-        match (fault.get(), read) {
-            (Some(fault), _) => Answer::Refused(*fault),
-            (None, Ok(answer)) => answer,
-            (None, Err(reason)) => Answer::Failed(reason),
-        }
+        read.unwrap_or_else(Answer::Failed)
     }
 
-    async fn read(&self, response: Response<Incoming>, form: Form) -> Result<Answer, &'static str> {
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        form: Form,
+        slot: Slot,
+    ) -> Result<Answer, &'static str> {
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             return match form {
                 Form::Whole if has_content_type(&head.headers, OHTTP_RES) => {
-                    answer::read(body, &self.bounds).await
+                    answer::read(body, &self.bounds, slot).await
                 }
-                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => {
-                    Ok(Answer::Streamed(Download::chunked(body, &self.bounds)))
-                }
+                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => Ok(
+                    Answer::Streamed(Download::chunked(body, &self.bounds, slot)),
+                ),
                 _ => Err("not_ohttp"),
             };
         }

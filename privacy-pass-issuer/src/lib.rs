@@ -87,6 +87,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::addresses::AddressLimits;
 use service::http::Server;
 use service::secret_file::{self, SecretFileError};
 use service::start::{Process, Readiness};
@@ -146,6 +147,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         return Err(IssuerError::RequestUri);
     }
     let clock = Arc::clone(&process.clock);
+    let limits_clock = Arc::clone(&process.clock);
     config
         .rotation
         .check(config.directory_max_age_seconds.into())?;
@@ -213,6 +215,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     background.spawn(watch(issuer.workers().clone(), process.readiness));
     Server::new(listener, config.limits())
         .with_tls(tls)
+        .with_address_limits(AddressLimits::new(config.address_limits, limits_clock))
+        .behind_proxies(config.proxies)
         .serve(router, process.shutdown)
         .await;
     Ok(())
