@@ -139,6 +139,7 @@ pub struct LimitSettings {
     pub max_queue_entries: usize,
     pub max_queue_entries_of_group: usize,
     pub max_concurrent_requests: usize,
+    pub max_concurrent_fetches: usize,
     pub max_requests_per_second: u32,
 }
 
@@ -171,6 +172,7 @@ impl Default for LimitSettings {
         } = QueueLimits::default();
         let LoadLimits {
             concurrent_requests,
+            concurrent_fetches,
             requests_per_second,
             nodes: _,
         } = LoadLimits::default();
@@ -198,6 +200,7 @@ impl Default for LimitSettings {
             max_queue_entries: entries,
             max_queue_entries_of_group: entries_of_group,
             max_concurrent_requests: concurrent_requests,
+            max_concurrent_fetches: concurrent_fetches,
             max_requests_per_second: requests_per_second,
         }
     }
@@ -232,6 +235,7 @@ impl LimitSettings {
     pub fn load(&self) -> LoadLimits {
         LoadLimits {
             concurrent_requests: self.max_concurrent_requests,
+            concurrent_fetches: self.max_concurrent_fetches,
             requests_per_second: self.max_requests_per_second,
             nodes: 1,
         }

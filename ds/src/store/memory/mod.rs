@@ -88,6 +88,7 @@ impl Store for Memory {
         tables
             .groups
             .insert(group.group, Some((group.version, group.roster)));
+        tables.key_checks.insert(group.group, group.key_check);
         tables.trees.insert(group.group, group.tree);
         Ok(())
     }
@@ -122,6 +123,10 @@ impl Store for Memory {
             .copied())
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().key_checks.get(&group).cloned())
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
         let tables = self.tables();
         let Parts { tree, proposals } = parts;
@@ -148,6 +153,7 @@ impl Store for Memory {
         tables
             .groups
             .insert(advance.group, Some((advance.next, advance.roster)));
+        tables.key_checks.insert(advance.group, advance.key_check);
         if let Some(tree) = advance.tree {
             tables.trees.insert(advance.group, tree);
         }
@@ -189,6 +195,7 @@ impl Store for Memory {
         tables.expect_version(&group, &expected)?;
         tables.record(receipt);
         tables.groups.insert(group, None);
+        tables.key_checks.remove(&group);
         tables.trees.remove(&group);
         tables.proposals.remove(&group);
         for row in dropped_recovery_records {

@@ -156,6 +156,10 @@ impl Store for Postgres {
         self.sessions.reservation(at).await
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.value(step!(sql::KEY_CHECK; &group[..])).await
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
         self.sessions.group(group, parts).await
     }

@@ -11,6 +11,7 @@ INSERT INTO schema_version (version) VALUES (1);
 CREATE TABLE groups (
     id bytea PRIMARY KEY,
     version bytea,
+    key_check bytea,
     roster bytea,
     tree bytea,
     proposals bytea

@@ -285,6 +285,7 @@ async fn found(store: &Postgres) {
         reservation_days: vec![at(1).day],
         owner_tag,
         version: [0; 16],
+        key_check: Vec::new(),
         roster: Vec::new(),
         tree: Vec::new(),
     };
@@ -297,6 +298,7 @@ fn change(epoch: u8) -> Advance {
         group: at(1).row,
         expected: [epoch; 16],
         next: [epoch + 1; 16],
+        key_check: Vec::new(),
         roster: Vec::new(),
         tree: None,
         proposals: ProposalsChange::Keep,

@@ -162,6 +162,7 @@ impl Place {
                     reservation_days,
                     owner_tag,
                     version,
+                    key_check: self.value(12),
                     roster,
                     tree,
                 };
@@ -172,6 +173,7 @@ impl Place {
                     group,
                     expected: self.row(10),
                     next: self.row(20),
+                    key_check: self.value(28),
                     roster: self.value(20),
                     tree: Some(self.value(21)),
                     proposals: ProposalsChange::Put(self.value(27)),

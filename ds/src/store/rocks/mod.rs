@@ -321,6 +321,11 @@ impl Store for Rocks {
         self.blocking(move |engine| engine.reservation(&at)).await
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::KeyChecks, &group))
+            .await
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
         self.blocking(move |engine| engine.group(&group, parts))
             .await

@@ -28,6 +28,7 @@ const REWRITE_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
 pub(super) enum Table {
     Meta,
     Groups,
+    KeyChecks,
     Trees,
     Proposals,
     Reservations,
@@ -60,9 +61,10 @@ enum Load {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Meta,
         Self::Groups,
+        Self::KeyChecks,
         Self::Trees,
         Self::Proposals,
         Self::Reservations,
@@ -88,6 +90,7 @@ impl Table {
         match self {
             Self::Meta => "meta",
             Self::Groups => "groups",
+            Self::KeyChecks => "key_checks",
             Self::Trees => "trees",
             Self::Proposals => "proposals",
             Self::Reservations => "reservations",
@@ -116,6 +119,7 @@ impl Table {
                 Load::HeavyAndMostlyAbsent
             }
             Self::Meta
+            | Self::KeyChecks
             | Self::Proposals
             | Self::Reservations
             | Self::JoinRecords

@@ -168,6 +168,7 @@ fn proposing(group: [u8; 16]) -> Advance {
         group,
         expected: [2; 16],
         next: [2; 16],
+        key_check: b"key check".to_vec(),
         roster: b"roster".to_vec(),
         tree: None,
         proposals: ProposalsChange::Put(b"proposals".to_vec()),
@@ -193,6 +194,7 @@ async fn a_deleted_group_leaves_one_row_without_a_value() {
         reservation_days: vec![1],
         owner_tag,
         version: [2; 16],
+        key_check: b"key check".to_vec(),
         roster: b"roster".to_vec(),
         tree: b"tree".to_vec(),
     };
