@@ -59,6 +59,8 @@ pub struct IssuerSettings {
     pub directory: String,
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
+    #[serde(default = "default_keep_days")]
+    pub keep_days: u32,
 }
 
 /// Token buckets: for each leaf in each group, for each group, and for the fetches of each queue.
@@ -314,6 +316,10 @@ fn default_inactivity_days() -> u32 {
 
 fn default_refresh_seconds() -> u64 {
     600
+}
+
+fn default_keep_days() -> u32 {
+    7
 }
 
 fn default_prices() -> Prices {

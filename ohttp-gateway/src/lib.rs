@@ -63,6 +63,9 @@ use relays::Relays;
 use targets::Targets;
 use upstream::Upstream;
 
+/// The name of the binary.
+pub const PROGRAM: &str = "ohttp-gateway";
+
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
@@ -86,6 +89,8 @@ pub enum GatewayError {
     Rotation,
     #[error("a file in the key directory is no generation of keys")]
     KeyFile,
+    #[error(transparent)]
+    Refused(#[from] service::founding::Refusal),
     #[error("the key directory cannot be used")]
     KeyDirectory(#[source] std::io::Error),
     #[error(
@@ -248,12 +253,29 @@ impl Gateway {
     }
 }
 
+/// Makes the key directory with the first keys, and the secret that gateway and delivery service share,
+/// unless the delivery service made it before. Says what was made.
+///
+/// # Errors
+/// The directory is not empty: nothing was changed.
+pub async fn init(config: Config) -> Result<String, GatewayError> {
+    let now_unix_ms = service::clock::SystemClock::shared().now_unix_ms();
+    let id = keys::found(&config.keys, &config.replay, now_unix_ms)?;
+    GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    Ok(format!(
+        "made the key directory {} ({id}) with the first keys",
+        config.keys.directory.display()
+    ))
+}
+
 /// Runs the gateway until the process is told to end.
 ///
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Anybody, &process)?;
+    keys::recognise(&config.keys)?;
+    GatewaySecret::load(&config.gateway_secret_file)?;
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
     gateway.offer(&process.commands);
     let router = gateway.router();

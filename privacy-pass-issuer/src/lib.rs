@@ -6,7 +6,8 @@
 //! signed here. It never talks to the delivery service, and the two are run by different operators.
 //!
 //! ```text
-//! privacy-pass-issuer --config issuer.toml        (see sample.toml)
+//! privacy-pass-issuer init --config issuer.toml   (once: makes database and keys; see sample.toml)
+//! privacy-pass-issuer --config issuer.toml
 //! ```
 //!
 //! | route | does |
@@ -69,6 +70,7 @@ pub mod attestation;
 mod charging;
 mod commands;
 mod config;
+mod founding;
 pub mod http;
 pub mod issuance;
 pub mod key_mirror;
@@ -87,8 +89,9 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::founding::Refusal;
 use service::http::Server;
-use service::secret_file::{self, SecretFileError};
+use service::secret_file::SecretFileError;
 use service::start::{Process, Readiness};
 use service::tls::{Peers, ServerTls, TlsError};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -96,13 +99,17 @@ use tokio::task::{JoinSet, spawn_blocking};
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
 pub use config::{AccountSettings, Config, ReportingSettings, ReportingSettingsError};
+pub use founding::init;
 use issuance::{Issuer, IssuerParts};
 use reporting::keys::{CertificateKeyError, CertificateKeys};
 use reporting::{Reporting, ReportingParts};
+use store::StoreError;
 use store::reports::ReportStore;
-use store::{RocksStore, StoreError};
 use token_keys::{RotationError, TokenKeyError, TokenKeys};
 use worker::Workers;
+
+/// The name of the binary.
+pub const PROGRAM: &str = "privacy-pass-issuer";
 
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether a key is to be made or dropped: what clients are shown is right to the
@@ -124,10 +131,12 @@ pub enum IssuerError {
     Reporting(#[from] ReportingSettingsError),
     #[error(transparent)]
     TokenKeys(#[from] TokenKeyError),
-    #[error("account-hash.key cannot be used")]
-    AccountHashKey(#[source] SecretFileError),
-    #[error("reports.key cannot be used")]
-    ReportKey(#[source] SecretFileError),
+    #[error(transparent)]
+    KeyFile(#[from] SecretFileError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the database takes no writes ({0}): start again when its disk is mended")]
+    Lost(String),
     #[error(transparent)]
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
@@ -159,16 +168,18 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
             Arc::new(JwtAttester::new(&config.accounts, clock)?)
         };
     // The database comes first: its lock keeps a second process from making keys of its own.
-    let store = Arc::new(RocksStore::open(&config.data_directory)?);
+    let founding::Opened {
+        store,
+        hash_key,
+        report_key,
+    } = founding::open(&config)?;
+    let store = Arc::new(store);
+    let probe = store.probe();
+    process.readiness.depends_on(probe.clone());
     let now_unix_s = process.clock.now_unix_ms() / 1000;
     let keys = TokenKeys::open(&config.key_directory, now_unix_s, config.rotation)?;
     keys.keep_up(now_unix_s)?;
     attester.refresh().await;
-    let hash_key = secret_file::load_or_create(
-        &config.key_directory.join("account-hash.key"),
-        AccountHasher::KEY_LENGTH,
-    )
-    .map_err(IssuerError::AccountHashKey)?;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
     let issuer = Issuer::new(IssuerParts {
         attester: Arc::clone(&attester),
@@ -184,8 +195,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
         keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,
-        report_key: report_key(&config)?,
-        charges: store,
+        report_key,
+        charges: store.clone(),
         reports,
         clock: Arc::clone(&clock),
         settings: config.reporting.clone(),
@@ -211,19 +222,19 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     background.spawn(refresh(attester));
     process.readiness.ready();
     background.spawn(watch(issuer.workers().clone(), process.readiness));
-    Server::new(listener, config.limits())
+    let reading = Arc::clone(&store);
+    spawn_blocking(move || {
+        if let Err(error) = reading.read_everything() {
+            tracing::error!(%error, "the database could not be read as a whole");
+        }
+    });
+    let serving = Server::new(listener, config.limits())
         .with_tls(tls)
-        .serve(router, process.shutdown)
-        .await;
-    Ok(())
-}
-
-fn report_key(config: &Config) -> Result<[u8; 32], IssuerError> {
-    let path = config.key_directory.join("reports.key");
-    let key = secret_file::load_or_create(&path, 32).map_err(IssuerError::ReportKey)?;
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&key);
-    Ok(bytes)
+        .serve(router, process.shutdown);
+    tokio::select! {
+        () = serving => Ok(()),
+        why = service::probe::lost(store.trouble(), probe) => Err(IssuerError::Lost(why)),
+    }
 }
 
 async fn forget_past_days(issuer: Arc<Issuer>, reporting: Arc<Reporting>) {

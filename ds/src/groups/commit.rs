@@ -306,9 +306,7 @@ impl Attempt<'_> {
         let epoch = message.epoch().as_u64();
         match message {
             ProtocolMessage::PublicMessage(_) if epoch != roster.epoch => {
-                Err(DsError::WrongEpoch {
-                    current: roster.epoch,
-                })
+                Err(DsError::other_epoch(epoch, roster.epoch))
             }
             ProtocolMessage::PublicMessage(message) => Ok(*message),
             ProtocolMessage::PrivateMessage(_) => Err(ProblemType::InvalidMessage.into()),

@@ -181,9 +181,7 @@ fn check_message(
     }
     let epoch = message.epoch().as_u64();
     if epoch < roster.oldest_message_epoch || epoch > roster.epoch {
-        return Err(DsError::WrongEpoch {
-            current: roster.epoch,
-        });
+        return Err(DsError::other_epoch(epoch, roster.epoch));
     }
     if !roster.could_send(sender, epoch) {
         return Err(ProblemType::NotAllowed.into());

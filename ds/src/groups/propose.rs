@@ -81,10 +81,9 @@ pub async fn propose(
         if message.group_id().as_slice() != group_id.0 {
             return Err(ProblemType::InvalidMessage.into());
         }
-        if message.epoch().as_u64() != roster.epoch {
-            return Err(DsError::WrongEpoch {
-                current: roster.epoch,
-            });
+        let epoch = message.epoch().as_u64();
+        if epoch != roster.epoch {
+            return Err(DsError::other_epoch(epoch, roster.epoch));
         }
         let price = match (charged, leaf) {
             (Some(price), _) => price,

@@ -6,9 +6,12 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod foundation;
 pub mod memory;
 pub mod postgres;
 pub mod rocks;
+
+pub use self::foundation::{Begun, Foundation, FoundationError, Note, begin, bind, probe};
 
 use async_trait::async_trait;
 use crypto::rows::Row;

@@ -66,7 +66,8 @@ async fn a_message_of_a_future_epoch_or_another_group_is_rejected() {
     bob.merge(&unsent);
     let ahead = bob.text_request(&service, id, b"from the future");
     let reply = service.post(Operation::SendMessage, &ahead).await;
-    assert_eq!(reply.problem(), ProblemType::WrongEpoch);
+    // For all that the service knows it has lost something, and it says so.
+    assert_eq!(reply.problem(), ProblemType::ServiceBehind);
     assert_eq!(reply.document()["epoch"], 1);
 
     let (mut dave, _, elsewhere) = pair(&service).await;

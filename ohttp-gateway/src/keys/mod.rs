@@ -18,6 +18,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use ohttp_chunked::{self as chunked, Encapsulation, HEADER_LEN, HpkeContext, Kem, RequestDecoder};
 
+use service::founding::StoreId;
+
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
 use crate::encapsulation::{Key, Opened, Unopenable};
@@ -91,6 +93,41 @@ impl From<GatewayError> for RotationError {
     }
 }
 
+/// Makes the key directory and the first generation, as `init` is told.
+pub(crate) fn found(
+    settings: &KeySettings,
+    replay: &ReplaySettings,
+    now_unix_ms: u64,
+) -> Result<StoreId, GatewayError> {
+    checked(settings)?;
+    let id = files::found(&settings.directory)?;
+    KeyRing::load(settings, replay, now_unix_ms)?;
+    Ok(id)
+}
+
+/// Refuses a directory that `init` did not make, or that has lost its keys.
+pub(crate) fn recognise(settings: &KeySettings) -> Result<(), GatewayError> {
+    files::recognise(&settings.directory)
+}
+
+fn checked(settings: &KeySettings) -> Result<Calendar, GatewayError> {
+    let distinct: BTreeSet<_> = settings.kems.iter().collect();
+    if settings.kems.is_empty() || distinct.len() < settings.kems.len() {
+        return Err(GatewayError::Kems);
+    }
+    let lives = settings
+        .max_age_seconds
+        .saturating_mul(2)
+        .saturating_add(settings.overlap_seconds);
+    let calendar = Calendar::new(settings);
+    if settings.rotation_seconds > 0
+        && (settings.rotation_seconds < lives || calendar.generations() > MAX_GENERATIONS)
+    {
+        return Err(GatewayError::Rotation);
+    }
+    Ok(calendar)
+}
+
 impl KeyRing {
     /// Reads the generations that are there, and makes the first one if there is none.
     pub(crate) fn load(
@@ -98,24 +135,17 @@ impl KeyRing {
         replay: &ReplaySettings,
         now_unix_ms: u64,
     ) -> Result<Self, GatewayError> {
-        let distinct: BTreeSet<_> = settings.kems.iter().collect();
-        if settings.kems.is_empty() || distinct.len() < settings.kems.len() {
-            return Err(GatewayError::Kems);
-        }
-        let lives = settings
-            .max_age_seconds
-            .saturating_mul(2)
-            .saturating_add(settings.overlap_seconds);
-        let calendar = Calendar::new(settings);
-        if settings.rotation_seconds > 0
-            && (settings.rotation_seconds < lives || calendar.generations() > MAX_GENERATIONS)
-        {
-            return Err(GatewayError::Rotation);
-        }
+        let calendar = checked(settings)?;
         files::prepare(&settings.directory)?;
         let ring = Self {
             directory: settings.directory.clone(),
-            kems: distinct.into_iter().copied().collect(),
+            kems: settings
+                .kems
+                .iter()
+                .copied()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             calendar,
             replay: replay.clone(),
             keys: RwLock::default(),

@@ -313,7 +313,8 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
-        Err(TokenKeyError::Exposed)
+        Err(TokenKeyError::File { path, error })
+            if path == file && matches!(*error, TokenKeyError::Exposed)
     ));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let mut trailing = fs::read(&file).unwrap();
@@ -321,7 +322,8 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     fs::write(&file, &trailing).unwrap();
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
-        Err(TokenKeyError::Unsupported)
+        Err(TokenKeyError::File { path, error })
+            if path == file && matches!(*error, TokenKeyError::Unsupported)
     ));
     let renamed = file.with_file_name("token-soon.pk8");
     fs::rename(&file, renamed).unwrap();

@@ -5,6 +5,7 @@
 //! DIR/data/SERVICE  what the service stores (with `--store postgres`: DIR/data/ds/postgres)
 //! DIR/keys/SERVICE  what it must keep apart from that: key files
 //! DIR/accounts/     ten account tokens
+//! DIR/founded/SERVICE  there once the service's store was made (`SERVICE init`)
 //! DIR/config/, DIR/logs/
 //! ```
 //!
@@ -89,6 +90,11 @@ impl Service {
             Self::Ds => "ds",
             Self::Issuer => "issuer",
         }
+    }
+
+    /// Whether it has something that must be made once.
+    fn has_store(self) -> bool {
+        self != Self::Relay
     }
 
     fn binary(self) -> &'static str {
@@ -186,7 +192,7 @@ impl Layout {
             fs::create_dir_all(layout.data(service))?;
             private_directory(&layout.keys(service))?;
         }
-        for directory in ["config", "logs"] {
+        for directory in ["config", "logs", "founded"] {
             fs::create_dir_all(layout.root.join(directory))?;
         }
         private_directory(&layout.root.join("accounts"))?;
@@ -233,6 +239,11 @@ impl Layout {
         self.root
             .join("config")
             .join(format!("{}.toml", service.name()))
+    }
+
+    /// There once the service's store was made. It is made once: a store that is gone is not made anew.
+    fn founded(&self, service: Service) -> PathBuf {
+        self.root.join("founded").join(service.name())
     }
 
     /// # Errors

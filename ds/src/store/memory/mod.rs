@@ -13,19 +13,23 @@ use protocol::ids::Incarnation;
 use self::tables::Tables;
 use super::{
     Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays,
-    GroupDeletion, NewGroup, NewKeyPackageSet, Parts, ProposalsChange, Receipt, Reservation,
-    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
+    Foundation, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, ProposalsChange, Receipt,
+    Reservation, RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Maps in memory as a [`Store`].
 #[derive(Default)]
 pub struct Memory {
     tables: Mutex<Tables>,
+    notes: Mutex<BTreeMap<Note, Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tables: _ } = self;
+        let Self {
+            tables: _,
+            notes: _,
+        } = self;
         f.write_str("Memory(..)")
     }
 }
@@ -37,10 +41,40 @@ impl Memory {
         Self::default()
     }
 
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<Note, Vec<u8>>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Transitions check everything before they change anything, so a panic in between (which would
     /// poison the lock) leaves the tables whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Foundation for Memory {
+    async fn note(&self, note: Note) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.notes().get(&note).cloned())
+    }
+
+    async fn write_note(&self, note: Note, value: Vec<u8>) -> Result<(), StoreError> {
+        self.notes().insert(note, value);
+        Ok(())
+    }
+
+    async fn replace_note(
+        &self,
+        note: Note,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut notes = self.notes();
+        if notes.get(&note) != expected.as_ref() {
+            return Err(StoreError::Conflict);
+        }
+        notes.insert(note, value);
+        Ok(())
     }
 }
 

@@ -36,6 +36,13 @@ macro_rules! expire {
 statements! {
     CHECK = "SELECT max(version) FROM schema_version";
 
+    // Notes.
+    NOTE = "SELECT value FROM notes WHERE name = $1";
+    WRITE_NOTE = "INSERT INTO notes (name, value) VALUES ($1, $2) \
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    FIRST_NOTE = "INSERT INTO notes (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    NEXT_NOTE = "UPDATE notes SET value = $3 WHERE name = $1 AND value = $2";
+
     // Receipts.
     RECORD_RESULT = "INSERT INTO results (day, id, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     RESULT = "SELECT sealed FROM results WHERE day = $1 AND id = $2";

@@ -418,8 +418,13 @@ async fn a_child_writes_until_it_is_killed() {
     let (Ok(directory), Ok(run)) = (std::env::var(DIRECTORY), std::env::var(RUN)) else {
         return;
     };
-    let run = run.parse().unwrap();
-    let store = Rocks::open(directory).unwrap();
+    let run: u64 = run.parse().unwrap();
+    let store = if run == 0 {
+        Rocks::create(directory)
+    } else {
+        Rocks::open(directory)
+    };
+    let store = store.unwrap();
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let store = store.clone();
