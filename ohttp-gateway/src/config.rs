@@ -26,6 +26,8 @@ pub struct Config {
     pub max_response_bytes: usize,
     #[serde(default = "default_idle_connections")]
     pub idle_connections: usize,
+    #[serde(default = "default_directory_path")]
+    pub directory_path: String,
     pub keys: KeySettings,
     pub targets: Vec<TargetSettings>,
     #[serde(default)]
@@ -155,6 +157,10 @@ fn default_idle_connections() -> usize {
     64
 }
 
+fn default_directory_path() -> String {
+    "/v1/directory".to_owned()
+}
+
 fn default_kems() -> Vec<Kem> {
     Kem::ALL.to_vec()
 }
@@ -186,6 +192,7 @@ mod tests {
         assert!(config.relays.is_empty());
         assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());
+        assert_eq!(config.directory_path, default_directory_path());
         assert_eq!(config.keys.kems, default_kems());
         assert_eq!(config.keys.rotation_seconds, default_rotation_seconds());
         assert_eq!(config.keys.overlap_seconds, default_overlap_seconds());

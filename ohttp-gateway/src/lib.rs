@@ -9,6 +9,7 @@
 //! | `POST /` | the same for `message/ohttp-chunked-req`, answering while the delivery service does |
 //! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
 //! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
+//! | `GET /service-directory` | the directory of the delivery service: public, for mirrors |
 //!
 //! | command | does |
 //! |---|---|
@@ -46,6 +47,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
+use service::mirror::{Keeping, Mirror, Mirrored};
 use service::secret_file::SecretFileError;
 use service::start::Process;
 use service::tls::{IsCertified, Peers, ServerTls, TlsError};
@@ -66,6 +68,7 @@ use upstream::Upstream;
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
+const JSON: &str = "application/json";
 /// RFC 9540 §5.
 const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
@@ -114,6 +117,9 @@ struct Parts {
     targets: Targets,
     upstream: Upstream,
     relays: Relays,
+    /// What the delivery service announces, fetched once for everybody, and where it is.
+    directory: Mirror,
+    directory_url: Option<reqwest::Url>,
     /// Of who sends requests; keys are for everybody.
     certificate_required: bool,
     replay: ReplaySettings,
@@ -157,9 +163,12 @@ impl Gateway {
             );
         }
         let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+        let targets = Targets::new(&config.targets)?;
         Ok(Self(Arc::new(Parts {
             keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
-            targets: Targets::new(&config.targets)?,
+            directory: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
+            directory_url: targets.public(&config.directory_path),
+            targets,
             upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
             certificate_required: config
@@ -180,6 +189,7 @@ impl Gateway {
             .route("/", gateway())
             .route(KEYS_PATH, gateway())
             .route("/ohttp-keys", get(key_configs))
+            .route("/service-directory", get(directory))
             .with_state(Arc::clone(&self.0))
     }
 
@@ -280,6 +290,16 @@ async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
         ),
     ];
     (headers, published.configs).into_response()
+}
+
+/// What the delivery service announces, for mirrors and whoever wants to compare. To clients it is shown inside the
+/// encapsulation too: one that is shown something else there notices.
+async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
+    let Some(url) = gateway.directory_url.clone() else {
+        return Problem::plain(StatusCode::NOT_FOUND).into_response();
+    };
+    let fetch = gateway.upstream.document(url, JSON);
+    Mirrored::respond(gateway.directory.current(fetch).await, JSON)
 }
 
 async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {

@@ -28,6 +28,9 @@ pub(crate) fn offer(commands: &Commands, issuer: &Arc<Issuer>) {
                 Err(TokenKeyError::Rotation(RotationError::NextIsPublished)) => {
                     Err("the next key is already published")
                 }
+                Err(TokenKeyError::Rotation(RotationError::TooMany)) => {
+                    Err("clients take no more keys than are published: wait until one expires")
+                }
                 rotated => rotated.map_err(|_| "the next key cannot be made or written"),
             }
         }

@@ -15,6 +15,7 @@
 //! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
 //! | `POST /token-request` | several: `application/private-token-generic-batch-request` → `…-generic-batch-response` (draft-ietf-privacypass-batched-tokens §6) |
 //! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
+//! | `GET /service-directory`, with it | a mirror of the directory of the service behind it |
 //! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
 //! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
 //! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |

@@ -16,6 +16,7 @@ mod connection;
 pub mod gateway_auth;
 pub mod http;
 pub mod logging;
+pub mod mirror;
 mod observe;
 pub mod problem;
 pub mod secret_file;

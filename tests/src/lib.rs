@@ -26,10 +26,13 @@ mod raw;
 mod secrets;
 mod stack;
 mod tap;
+mod two_faced;
 mod user;
 
 pub use allowed::{check_log, check_metrics};
-pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
+pub use device::{
+    Said, at_once, befriend, blank, device, group_with, messages, patient, reads, talks,
+};
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
 pub use liar::{Heard, Liar};
@@ -39,5 +42,6 @@ pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use stack::{Stack, program};
 pub use tap::Tap;
+pub use two_faced::{Asked, Told, TwoFaced};
 pub use user::{Failure, User};
 pub use xtask::stack::{LogLevel, Service, StoreEngine};

@@ -15,6 +15,7 @@ use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 
 use crate::liar::Liar;
 use crate::tap::Tap;
+use crate::two_faced::TwoFaced;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// More than the supervisor gives the services and a database server one after the other.
@@ -43,6 +44,7 @@ pub fn program(name: &str) -> PathBuf {
 enum Between {
     Tap(Tap),
     Liar(Liar),
+    TwoFaced(TwoFaced),
 }
 
 impl Between {
@@ -56,6 +58,10 @@ impl Between {
             Self::Liar(liar) => {
                 liar.lead_to(target);
                 liar.address()
+            }
+            Self::TwoFaced(service) => {
+                service.lead_to(target);
+                service.address()
             }
         }
     }
@@ -96,6 +102,14 @@ impl Stack {
         let between = Some(Between::Liar(liar.clone()));
         let stack = Self::start_as(log, between, String::new()).await;
         (stack, liar)
+    }
+
+    /// A fresh one, whose delivery service tells each who asks something else when it is told to.
+    pub async fn start_two_faced(log: LogLevel) -> (Self, TwoFaced) {
+        let service = TwoFaced::listen().await;
+        let between = Some(Between::TwoFaced(service.clone()));
+        let stack = Self::start_as(log, between, String::new()).await;
+        (stack, service)
     }
 
     async fn start_as(log: LogLevel, between: Option<Between>, settings: String) -> Self {

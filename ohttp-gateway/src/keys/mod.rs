@@ -28,6 +28,10 @@ use files::Generation;
 
 /// A key id has one byte, and none is used again while an older key with it may be in a cache.
 const MAX_GENERATIONS: usize = 64;
+/// Generations that are shown at once: the one before the newest, for who has not seen that yet. Others are accepted as
+/// long as they would be anyway. Clients refuse a longer list: whoever shows many keys to all can have
+/// each client use another one.
+const SHOWN_GENERATIONS: usize = 2;
 
 pub(crate) struct KeyRing {
     directory: PathBuf,
@@ -237,8 +241,14 @@ impl KeyRing {
     pub(crate) fn published(&self, now_unix_ms: u64) -> Published {
         let keys = self.keys();
         let mut configs = Vec::new();
+        let mut generations = BTreeSet::new();
         for entry in keys.iter() {
             if let Phase::Published { .. } = self.phase(entry, now_unix_ms) {
+                generations.insert(entry.published_unix_ms);
+                // Newest first, so that the rest is older.
+                if generations.len() > SHOWN_GENERATIONS {
+                    break;
+                }
                 let config = entry.key.config();
                 let length = u16::try_from(config.len()).unwrap_or(u16::MAX);
                 configs.extend_from_slice(&length.to_be_bytes());

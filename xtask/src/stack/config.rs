@@ -13,9 +13,9 @@ use super::{Layout, LogLevel, Ports, Service, write_whole};
 pub(super) const DRAIN_SECONDS: i64 = 4;
 
 /// The issuer's name in token challenges: it stays when the stack moves to other ports.
-const ISSUER_NAME: &str = "issuer.localhost";
+pub(super) const ISSUER_NAME: &str = "issuer.localhost";
 /// The delivery service's domain: pseudonyms are qualified with it.
-const DOMAIN: &str = "ds.localhost";
+pub(super) const DOMAIN: &str = "ds.localhost";
 
 pub(super) fn write(
     layout: &Layout,
