@@ -71,7 +71,7 @@ endif
 
 # The programs first: one of them runs relay and gateway.
 bench: build
-	$(CARGO) bench --workspace --bench oblivious --bench gateway --bench delivery --bench issuance --bench redemption --bench aead
+	$(CARGO) bench --workspace --bench oblivious --bench gateway --bench delivery --bench issuance --bench redemption --bench state_key --bench aead
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -7,6 +7,7 @@ use protocol::directory::AllowanceList;
 
 use crate::Client;
 use crate::error::{Error, Refusal};
+use crate::waits::in_steps;
 
 /// No user is kept waiting longer than this to save a token.
 const WORTH_WAITING: Duration = Duration::from_secs(5);
@@ -51,7 +52,8 @@ impl Client {
     pub(crate) fn worth_waiting(&self, operation: Operation) -> Result<Duration, Error> {
         let announced = self.stored_directory()?.and_then(|it| it.allowances);
         Ok(announced.map_or(WORTH_WAITING, |announced| {
-            returns_in(&announced, operation).min(WORTH_WAITING)
+            let returns = returns_in(&announced, operation).as_secs();
+            Duration::from_secs(in_steps(returns)).min(WORTH_WAITING)
         }))
     }
 }

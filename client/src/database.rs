@@ -129,7 +129,9 @@ mod tests {
         assert!(request.extensions.introduction.content().is_empty());
         let profile = crate::profile::Profile::read(&db).unwrap();
         assert_eq!(profile.handle.as_deref(), Some("alice"));
-        assert_eq!(crate::wallet::available(&db).unwrap(), 2);
+        let tokens = "SELECT count(*) FROM tokens WHERE in_use = 0";
+        let tokens: u32 = db.query_row(tokens, (), |row| row.get(0)).unwrap();
+        assert_eq!(tokens, 2);
     }
 
     #[test]

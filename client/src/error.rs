@@ -41,6 +41,9 @@ pub enum Error {
     /// made them may be reading along. Nothing with a content was sent.
     #[error("the relay shows another OHTTP key than {0}: nothing was sent")]
     KeyConfigMismatch(KeyView),
+    /// See [`DirectoryError`].
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// See [`IssuerError`].
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -297,15 +300,40 @@ pub enum PeerError {
     ExternalSenders,
 }
 
+/// What the service announces is not taken: it could mark this client. What was taken before stays in use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// Tokens are asked for under a challenge of configured names and an empty redemption context, and no other.
+    #[error("the service's token challenge is not the configured one: {0} differs")]
+    Challenge(&'static str),
+    /// Operators show different values of it.
+    #[error("the service's directory is not the same everywhere: {0} differs")]
+    Differs(String),
+    /// No operation costs so much.
+    #[error("the service's directory asks too high a price: {0}")]
+    Price(&'static str),
+    /// More keys than a rotation needs could serve to sort users.
+    #[error("the service's directory has more keys than a rotation needs: {0}")]
+    TooManyKeys(&'static str),
+    /// A member that is not as it must be.
+    #[error("the service's directory is not valid: {0}")]
+    Member(&'static str),
+}
+
 /// No token could be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
-    /// The issuer shows this account other keys than the delivery service accepts: tokens might be traceable.
+    /// The issuer does not show this account the key that the delivery service announces to everybody for now: tokens
+    /// might be traceable.
     #[error(
         "the issuer's keys are not those that the delivery service announces; no token was spent"
     )]
     KeyMismatch,
+    /// More keys than a rotation needs could serve to sort users.
+    #[error("the issuer shows more keys than a rotation needs; no token was spent")]
+    TooManyKeys,
     /// No key that can be used now.
     #[error("the issuer has no token key for now")]
     NoKey,
@@ -384,7 +412,7 @@ impl Error {
                 ProblemType::Internal | ProblemType::Unavailable => Fault::Service,
                 _ => Fault::Caller,
             },
-            Self::Protocol(_) | Self::KeyConfigMismatch(_) => Fault::Service,
+            Self::Protocol(_) | Self::KeyConfigMismatch(_) | Self::Directory(_) => Fault::Service,
             Self::Issuer(IssuerError::WalletEmpty { .. } | IssuerError::Limited { .. }) => {
                 Fault::Caller
             }
@@ -404,7 +432,11 @@ impl Error {
             Self::Refused(refusal) => refusal.problem.slug(),
             Self::Protocol(_) => "protocol",
             Self::KeyConfigMismatch(_) => "key-config-mismatch",
-            Self::Issuer(IssuerError::KeyMismatch) => "issuer-key-mismatch",
+            Self::Directory(DirectoryError::Differs(_)) => "directory-differs",
+            Self::Directory(_) => "directory-refused",
+            Self::Issuer(IssuerError::KeyMismatch | IssuerError::TooManyKeys) => {
+                "issuer-key-mismatch"
+            }
             Self::Issuer(IssuerError::WalletEmpty { .. }) => "wallet-empty",
             Self::Issuer(IssuerError::Limited { .. }) => "issuer-limit",
             Self::Issuer(_) => "issuer",

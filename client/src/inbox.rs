@@ -14,13 +14,16 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::Client;
 use crate::connections;
 use crate::database::begin;
-use crate::error::{Error, LocalError, PeerError};
+use crate::error::{DirectoryError, Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
 
 /// What waits for a group that never comes is dropped after so long.
 const KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+/// What cannot be judged yet is judged as far as it can be after so long.
+const UNDECIDED_MS: u64 = 60 * 60 * 1000;
 
 struct Item {
     entry: Vec<u8>,
@@ -126,8 +129,9 @@ impl Client {
                 match self.process_group(&group, Senders::AsKnown) {
                     // The service may have rotated its key since this client looked.
                     Err(Error::Peer(PeerError::ExternalSenders)) => {
-                        self.fetch_directory().await?;
-                        self.process_group(&group, Senders::LookedUp)?;
+                        if self.looks_up_senders(&group).await? {
+                            self.process_group(&group, Senders::LookedUp)?;
+                        }
                     }
                     other => other?,
                 }
@@ -152,6 +156,29 @@ impl Client {
             [now.saturating_sub(KEEP_MS)],
         )?;
         Ok(())
+    }
+
+    /// Whether it is known by now what the service's key is. Relay and service may be behind each other after a rotation:
+    /// what waits for that stays where it is, for an hour at most.
+    async fn looks_up_senders(&mut self, group: &GroupId) -> Result<bool, Error> {
+        match self.heard_directory().await {
+            Ok(heard) => {
+                let text = serde_json::to_string(&heard).map_err(|_| LocalError::Damaged)?;
+                self.db
+                    .execute("UPDATE profile SET directory_heard = ?", [text])?;
+                Ok(true)
+            }
+            Err(Error::Directory(DirectoryError::Differs(_))) => {
+                let oldest: Option<i64> = self.db.query_row(
+                    "SELECT min(received_ms) FROM inbox WHERE group_id = ? AND payload IS NOT NULL",
+                    [group.0],
+                    |row| row.get(0),
+                )?;
+                let oldest = u64::try_from(oldest.unwrap_or(0)).unwrap_or(0);
+                Ok(self.transport.time.now_unix_ms().abs_diff(oldest) > UNDECIDED_MS)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn process_connection_requests(&mut self) -> Result<(), Error> {

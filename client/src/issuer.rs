@@ -10,15 +10,13 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::directory::decode_base64url;
+use crate::directory::{MAX_TOKEN_KEYS, decode_base64url};
 use crate::error::{Error, IssuerError, NoAnswer};
-use crate::transport::{limited_body, retry_after};
+use crate::transport::{Transport, limited_body, retry_after};
 use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
 const ATTEMPTS: u32 = 5;
-/// More keys than a rotation needs could serve to sort users by the key that each is made to use.
-const MAX_KEYS: usize = 8;
 /// What the types of the issuer's own problems begin with.
 const PROBLEMS: &str = "urn:privacy-pass-issuer:problem:";
 /// How long is waited for an answer that nobody waits for.
@@ -45,12 +43,13 @@ pub(crate) struct IssuerKey {
     pub(crate) not_before: Option<u64>,
 }
 
-/// An issuer whose keys are those that everybody gets.
+/// An issuer that shows the key that everybody gets.
 pub(crate) struct Issuer {
     asked: Asked,
     url: String,
     /// SPKI of the key to ask tokens of.
     token_key: Vec<u8>,
+    /// Ids of the keys that issuer or service show.
     key_ids: BTreeSet<Vec<u8>>,
     challenge: TokenChallenge,
     batch_size: usize,
@@ -124,32 +123,34 @@ impl From<Failure> for Error {
 }
 
 impl Issuer {
-    /// Asks the issuer at `url` for its directory, as everybody does, and holds it against what the delivery
-    /// service announces to everybody. Nothing but that request has been sent when it fails.
+    /// Asks the issuer for its directory, as everybody does and by a connection that the account does not use, and holds it
+    /// against what the delivery service announces to everybody. Nothing but that request has been sent when it fails.
     pub(crate) async fn meet(
-        http: reqwest::Client,
-        url: &str,
+        transport: &Transport,
         account_token: &str,
         announced: &Directory,
-        now_ms: u64,
         effort: Effort,
     ) -> Result<Self, Error> {
+        let (url, now_ms) = (transport.issuer(), transport.time.now_unix_ms());
         let asked = Asked {
-            http,
+            http: transport.http().clone(),
             effort,
             account: Zeroizing::new(format!("Bearer {account_token}")),
         };
         let directory_url = format!("{url}/.well-known/private-token-issuer-directory");
         let body = asked
-            .ask(None, || asked.http.get(&directory_url))
+            .ask(None, || transport.to_mirrors().get(&directory_url))
             .await
             .map_err(Error::from)?;
         let shown: IssuerDirectory =
             serde_json::from_slice(&body).map_err(|_| IssuerError::Answer)?;
         Ok(Self {
             token_key: token_key(&shown, announced, now_ms)?,
-            key_ids: announced_keys(announced)?,
-            challenge: challenge(announced)?,
+            key_ids: shown_keys(&shown)?
+                .into_keys()
+                .chain(announced_keys(announced)?)
+                .collect(),
+            challenge: transport.challenge(),
             url: request_url(url, &shown.issuer_request_uri),
             batch_size: shown.generic_batch_size,
             asked,
@@ -167,7 +168,12 @@ impl Issuer {
         Batch::prepare(&self.token_key, &self.challenge, generic, count)
     }
 
-    /// Whether the tokens of a batch that was asked for earlier would be good for something now.
+    /// Ids of the keys whose tokens may be good for something, now or again: all that issuer or service show.
+    pub(crate) fn key_ids(&self) -> &BTreeSet<Vec<u8>> {
+        &self.key_ids
+    }
+
+    /// Whether the tokens of a batch that was asked for earlier may be good for something.
     pub(crate) fn takes(&self, batch: &Batch) -> bool {
         let key_id = Sha256::digest(&batch.token_key).to_vec();
         self.key_ids.contains(&key_id)
@@ -267,11 +273,6 @@ pub(crate) async fn read(answer: reqwest::Response) -> Option<Vec<u8>> {
     limited_body(answer, MAX_ANSWER).await
 }
 
-pub(crate) fn challenge(announced: &Directory) -> Result<TokenChallenge, Error> {
-    TokenChallenge::deserialize(&decode_base64url(&announced.issuer.challenge)?)
-        .map_err(|_| Error::Protocol("the challenge in the directory is malformed"))
-}
-
 /// Ids of the keys whose tokens the delivery service accepts.
 pub(crate) fn announced_keys(announced: &Directory) -> Result<BTreeSet<Vec<u8>>, Error> {
     Ok(announced_times(announced)?.into_keys().collect())
@@ -329,43 +330,49 @@ fn request_url(issuer: &str, request_uri: &str) -> String {
     }
 }
 
-/// The key to ask tokens of: the newest that is valid. Refuses an issuer whose keys are not exactly
-/// those that the delivery service announces to everybody over OHTTP: a key of our own would make our
-/// tokens recognisable (RFC 9576 §5).
+/// The issuer's keys by their ids, each with the time from when it is in use as the issuer says.
+fn shown_keys(issuer: &IssuerDirectory) -> Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>, Error> {
+    let keys: BTreeMap<_, _> = issuer
+        .token_keys
+        .iter()
+        .filter(|key| key.token_type == TOKEN_TYPE)
+        .map(|key| {
+            let spki = decode_base64url(&key.token_key).map_err(|_| IssuerError::Answer)?;
+            let id = Sha256::digest(&spki).to_vec();
+            Ok((id, (spki, key.not_before.unwrap_or(0))))
+        })
+        .collect::<Result<_, Error>>()?;
+    if keys.len() > MAX_TOKEN_KEYS {
+        return Err(IssuerError::TooManyKeys.into());
+    }
+    Ok(keys)
+}
+
+/// The key to ask tokens of: of those that the delivery service announces to everybody, the newest that is in use; and the
+/// issuer must show it too. What else the issuer shows is passed over: a key that it has just published is not announced
+/// yet. But it has no choice: who is not shown the newest key would have tokens of a key of his own (RFC 9576 §5).
 fn token_key(
     issuer: &IssuerDirectory,
     directory: &Directory,
     now_ms: u64,
 ) -> Result<Vec<u8>, Error> {
     let announced = announced_times(directory)?;
-    let mut shown = BTreeSet::new();
-    let mut newest: Option<(u64, Vec<u8>)> = None;
-    for key in issuer
-        .token_keys
-        .iter()
-        .filter(|key| key.token_type == TOKEN_TYPE)
-    {
-        let spki = decode_base64url(&key.token_key).map_err(|_| IssuerError::Answer)?;
-        let id = Sha256::digest(&spki).to_vec();
-        // The service's word first: it is the same for everybody.
-        let announced_time = announced.get(&id).copied().flatten();
-        let not_before = announced_time.or(key.not_before).unwrap_or(0);
-        shown.insert(id);
-        let usable = not_before <= now_ms / 1000;
-        if usable
-            && newest
-                .as_ref()
-                .is_none_or(|(newest, _)| *newest <= not_before)
-        {
-            newest = Some((not_before, spki));
-        }
-    }
-    if !shown.iter().eq(announced.keys()) || shown.len() > MAX_KEYS {
+    let shown = shown_keys(issuer)?;
+    if !announced.keys().any(|id| shown.contains_key(id)) {
         return Err(IssuerError::KeyMismatch.into());
     }
-    newest
-        .map(|(_, spki)| spki)
-        .ok_or_else(|| IssuerError::NoKey.into())
+    let in_use = announced
+        .iter()
+        .map(|(id, time)| {
+            // The service's word first: it is the same for everybody.
+            let issuers = || shown.get(id).map(|(_, time)| *time);
+            (time.or_else(issuers).unwrap_or(0), id)
+        })
+        .filter(|(time, _)| *time <= now_ms / 1000)
+        .max()
+        .ok_or(IssuerError::NoKey)?;
+    let (spki, _) = shown.get(in_use.1).ok_or(IssuerError::KeyMismatch)?;
+    Ok(spki.clone())
 }
 
 #[cfg(test)]
@@ -409,10 +416,23 @@ mod tests {
         assert_eq!(token_key(&shown, &announced, 10_000).unwrap(), b"new");
     }
 
+    fn announced(keys: &[(&[u8], u64)]) -> Directory {
+        let names: Vec<&[u8]> = keys.iter().map(|(key, _)| *key).collect();
+        let mut announced = directory(&names);
+        announced.issuer.token_keys_not_before_s = keys.iter().map(|(_, time)| *time).collect();
+        announced
+    }
+
     #[test]
-    fn an_issuer_that_shows_other_keys_is_refused() {
-        for announced in [&[&b"b"[..]][..], &[], &[&b"a"[..], b"b"]] {
-            let refused = token_key(&issuer(&[(b"a", 0)]), &directory(announced), 1);
+    fn an_issuer_that_does_not_show_the_key_that_everybody_uses_is_refused() {
+        for shown in [
+            issuer(&[(b"a", 0)]),
+            issuer(&[]),
+            // The one before, which would be this user's own.
+            issuer(&[(b"old", 1)]),
+            issuer(&[(b"old", 1), (b"mine", 9)]),
+        ] {
+            let refused = token_key(&shown, &announced(&[(b"old", 1), (b"new", 5)]), 10_000);
             assert!(matches!(
                 refused,
                 Err(Error::Issuer(IssuerError::KeyMismatch))
@@ -421,12 +441,30 @@ mod tests {
     }
 
     #[test]
+    fn after_a_rotation_tokens_are_asked_for_before_the_service_has_heard_of_it() {
+        // Published, and not in use yet; then in use at the issuer; then the old one is gone there.
+        let old = announced(&[(b"old", 1)]);
+        let both = announced(&[(b"old", 1), (b"new", 50)]);
+        let rotated = issuer(&[(b"new", 50), (b"old", 1)]);
+        for now_s in [10, 60] {
+            assert_eq!(token_key(&rotated, &old, now_s * 1000).unwrap(), b"old");
+        }
+        assert_eq!(token_key(&rotated, &both, 10_000).unwrap(), b"old");
+        assert_eq!(token_key(&rotated, &both, 60_000).unwrap(), b"new");
+        let later = issuer(&[(b"new", 50)]);
+        assert_eq!(token_key(&later, &both, 60_000).unwrap(), b"new");
+    }
+
+    #[test]
     fn an_issuer_with_more_keys_than_a_rotation_needs_is_refused() {
-        let keys: Vec<[u8; 1]> = (0..9).map(|number| [number]).collect();
+        let keys: Vec<[u8; 1]> = (0..5).map(|number| [number]).collect();
         let shown: Vec<(&[u8], u64)> = keys.iter().map(|key| (&key[..], 0)).collect();
-        let announced: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-        assert!(token_key(&issuer(&shown), &directory(&announced), 1).is_err());
-        assert!(token_key(&issuer(&shown[..8]), &directory(&announced[..8]), 1).is_ok());
+        let everybodys = announced(&shown[..4]);
+        assert!(token_key(&issuer(&shown[..4]), &everybodys, 1).is_ok());
+        assert!(matches!(
+            token_key(&issuer(&shown), &everybodys, 1),
+            Err(Error::Issuer(IssuerError::TooManyKeys))
+        ));
     }
 
     #[test]

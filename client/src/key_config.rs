@@ -20,19 +20,33 @@ fn public_key_len(kem: u16) -> Option<usize> {
     }
 }
 
-/// A list is not encoded as it must be. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it would
+/// Configurations that a list may have: two generations, of three KEMs each. Whoever shows all its clients two hundred keys can
+/// have each of them use one that nobody else uses.
+const MAX_CONFIGS: usize = 6;
+
+/// A list is not used. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it would
 /// be known by which part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub(crate) enum Unusable {
+    /// It is not encoded as it must be.
+    Malformed,
+    /// It has more keys than a rotation needs.
+    TooMany,
+}
 
 /// The encodings of the configurations that have our suite, reduced to it: those with X-Wing first, otherwise
 /// in their order. Configurations with other algorithms are passed over.
-pub(crate) fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+pub(crate) fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     let mut configs = Vec::new();
+    let mut listed = 0;
     while !list.is_empty() {
-        let (length, rest) = list.split_first_chunk::<2>().ok_or(Malformed)?;
+        let (length, rest) = list.split_first_chunk::<2>().ok_or(Unusable::Malformed)?;
         let length = usize::from(u16::from_be_bytes(*length));
-        let (config, next) = rest.split_at_checked(length).ok_or(Malformed)?;
+        let (config, next) = rest.split_at_checked(length).ok_or(Unusable::Malformed)?;
+        listed += 1;
+        if listed > MAX_CONFIGS {
+            return Err(Unusable::TooMany);
+        }
         configs.extend(reduce(config)?);
         list = next;
     }
@@ -62,14 +76,25 @@ impl std::fmt::Display for KeyView {
     }
 }
 
-/// Keeps what another view has too. A view may have more or fewer than the relay (keys rotate, and caches
-/// hold them for a while), so what counts is that one is in all of them.
+/// Keeps what another view has too. A view may have more or fewer than the others (keys rotate, and caches
+/// hold them for a while), so what counts is that one is in all of them. The gateway is asked last and chooses
+/// nothing: the first one is in its list, or none is used.
 pub(crate) fn agree(
     candidates: &mut Vec<Vec<u8>>,
     other: &[Vec<u8>],
     view: KeyView,
 ) -> Result<(), KeyView> {
-    candidates.retain(|config| other.contains(config));
+    match view {
+        KeyView::Mirror => candidates.retain(|config| other.contains(config)),
+        KeyView::Gateway
+            if candidates
+                .first()
+                .is_some_and(|first| !other.contains(first)) =>
+        {
+            candidates.clear();
+        }
+        KeyView::Gateway => {}
+    }
     // The gateway offers X-Wing in every list or in none: who shows less holds it back.
     let has_x_wing = |configs: &[Vec<u8>]| configs.first().is_some_and(|config| is_x_wing(config));
     let downgraded = view == KeyView::Gateway && has_x_wing(other) && !has_x_wing(candidates);
@@ -81,19 +106,19 @@ pub(crate) fn agree(
 
 /// `None`: not ours. How long the key of a KEM is that we don't have is not known, so that nothing else of its
 /// configuration can be.
-fn reduce(config: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
-    let (_, rest) = config.split_first().ok_or(Malformed)?;
-    let (kem, _) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
+fn reduce(config: &[u8]) -> Result<Option<Vec<u8>>, Unusable> {
+    let (_, rest) = config.split_first().ok_or(Unusable::Malformed)?;
+    let (kem, _) = rest.split_first_chunk::<2>().ok_or(Unusable::Malformed)?;
     let Some(public_key_len) = public_key_len(u16::from_be_bytes(*kem)) else {
         return Ok(None);
     };
     let (key, rest) = config
         .split_at_checked(1 + 2 + public_key_len)
-        .ok_or(Malformed)?;
-    let (length, suites) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
+        .ok_or(Unusable::Malformed)?;
+    let (length, suites) = rest.split_first_chunk::<2>().ok_or(Unusable::Malformed)?;
     let is_whole = usize::from(u16::from_be_bytes(*length)) == suites.len();
     if !is_whole || suites.is_empty() || !suites.len().is_multiple_of(4) {
-        return Err(Malformed);
+        return Err(Unusable::Malformed);
     }
     let has_ours = suites.chunks_exact(4).any(|suite| suite == SUITE);
     Ok(has_ours.then(|| [key, &[0, 4], &SUITE].concat()))
@@ -148,7 +173,10 @@ mod tests {
         }
         let wrong = |bytes: &[u8]| {
             let entry = [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
-            assert_eq!(usable(&[first.clone(), entry].concat()), Err(Malformed));
+            assert_eq!(
+                usable(&[first.clone(), entry].concat()),
+                Err(Unusable::Malformed)
+            );
         };
         wrong(&[]);
         wrong(&[1, 0]);
@@ -220,6 +248,33 @@ mod tests {
         // A gateway without it, and a mirror that is behind.
         assert_eq!(left(&classic, &classic, KeyView::Gateway), Ok(1));
         assert_eq!(left(&both, &classic, KeyView::Mirror), Ok(1));
+    }
+
+    #[test]
+    fn a_list_with_more_keys_than_a_rotation_needs_is_refused_whole() {
+        let keys: Vec<_> = (0..200).map(|number| (number, number)).collect();
+        assert_eq!(
+            usable(&list(&keys[..6])).map(|configs| configs.len()),
+            Ok(6)
+        );
+        assert_eq!(usable(&list(&keys[..7])), Err(Unusable::TooMany));
+        assert_eq!(usable(&list(&keys)), Err(Unusable::TooMany));
+        // Those that are not ours count too.
+        let foreign = config(1, 0x0010, &[SUITE]).repeat(7);
+        assert_eq!(usable(&foreign), Err(Unusable::TooMany));
+    }
+
+    #[test]
+    fn the_gateway_cannot_choose_for_one_client_among_the_keys_that_all_are_shown() {
+        let shown = list(&[(1, 7), (2, 8), (3, 9)]);
+        for chosen in [2, 3] {
+            let mut candidates = usable(&shown).unwrap();
+            let own = usable(&list(&[(chosen, chosen + 6)])).unwrap();
+            assert_eq!(
+                agree(&mut candidates, &own, KeyView::Gateway),
+                Err(KeyView::Gateway)
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! let endpoints = Endpoints::from_json(br#"{
 //!     "relay": "https://relay.example/", "gateway": "https://gateway.example",
 //!     "ohttp_keys": "https://relay.example/ohttp-keys",
-//!     "ds": "https://ds.example", "issuer": "https://issuer.example"
+//!     "ds": "https://ds.example", "issuer": "https://issuer.example",
+//!     "issuer_name": "issuer.example", "token_origin": "ds.example"
 //! }"#)?;
 //! let mut alice = Client::init(home, &endpoints, "the account token", Options::default()).await?;
 //! alice.register_handle("alice").await?;
@@ -88,6 +89,8 @@ mod queue;
 mod reporting;
 mod request;
 mod transport;
+mod views;
+mod waits;
 mod wallet;
 
 use std::collections::HashMap;
@@ -103,7 +106,9 @@ pub use clock::{Clock, SharedClock, SystemClock};
 pub use connections::IncomingRequest;
 pub use contacts::Contact;
 pub use devices::{Device, LinkCode};
-pub use error::{Error, Fault, IssuerError, LocalError, NoAnswer, PeerError, Refusal, UsageError};
+pub use error::{
+    DirectoryError, Error, Fault, IssuerError, LocalError, NoAnswer, PeerError, Refusal, UsageError,
+};
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
@@ -115,6 +120,7 @@ pub use protocol::reporting::ReportReason;
 pub use reporting::RequestPolicy;
 pub use request::sign;
 pub use transport::{Patience, Transport};
+pub use views::Pace;
 
 use clock::ServiceTime;
 use groups::{Group, Status};
@@ -135,6 +141,8 @@ pub struct Options {
     pub ciphersuites: Vec<u16>,
     /// Which connection requests are shown.
     pub requests: RequestPolicy,
+    /// When the views of independent operators are compared.
+    pub pace: Pace,
 }
 
 impl Default for Options {
@@ -145,6 +153,7 @@ impl Default for Options {
             lock_patience: Duration::from_secs(60),
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
             requests: RequestPolicy::default(),
+            pace: Pace::default(),
         }
     }
 }
@@ -160,6 +169,8 @@ pub struct Client {
     pub(crate) requests: RequestPolicy,
     /// Why the wallet could not be filled when it was last tried in the background.
     pub(crate) filling_failure: Option<IssuerError>,
+    /// Why views did not agree when they were last compared in the background.
+    pub(crate) disagreement: Option<Error>,
     // Last, so that the lock is given up after the database is closed.
     home: Home,
 }
@@ -229,6 +240,8 @@ impl Client {
             profile.ohttp_key_config.clone(),
             ServiceTime::new(options.clock, profile.clock_offset_ms),
             options.patience,
+            profile.views.clone(),
+            options.pace,
         )?;
         let mut client = Self {
             db,
@@ -238,6 +251,7 @@ impl Client {
             ciphersuites: options.ciphersuites,
             requests: options.requests,
             filling_failure: None,
+            disagreement: None,
             home,
         };
         client.find_lost_state()?;
@@ -354,7 +368,8 @@ impl Client {
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;
         refusals_can_wait(self.settle_devices().await)?;
-        refusals_can_wait(self.top_up().await)
+        refusals_can_wait(self.top_up().await)?;
+        self.compare_views().await
     }
 
     /// Forgets everything.
@@ -369,7 +384,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn tokens(&self) -> Result<usize, Error> {
-        wallet::available(&self.db)
+        self.spendable()
     }
 
     /// Takes tokens out of the wallet, for requests that are made by hand.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::key32;
 use crate::devices::DeviceId;
 use crate::error::{Error, LocalError, UsageError};
+use crate::views::Views;
 
 /// The addresses of the services, as `stack.json` has them. Members that are not listed are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,12 @@ pub struct Endpoints {
     pub ds: String,
     /// The token issuer; reached directly, since it knows the account anyway.
     pub issuer: String,
+    /// The issuer's name in token challenges (RFC 9577 §2.1.1). Without it: host and port of `issuer`.
+    #[serde(default)]
+    pub issuer_name: Option<String>,
+    /// The origin that tokens are for. Without it: host and port of `ds`.
+    #[serde(default)]
+    pub token_origin: Option<String>,
 }
 
 impl Endpoints {
@@ -53,7 +60,30 @@ impl Endpoints {
                 .filter(|uri| uri.authority().is_some())
                 .ok_or(UsageError::InvalidStack("an address is not a URL"))?;
         }
+        for name in [endpoints.issuer_name(), endpoints.token_origin()] {
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b',');
+            if name.is_empty() || name.len() > LONGEST_NAME || !is_name {
+                return Err(UsageError::InvalidStack(
+                    "issuer_name and token_origin are visible ASCII without commas",
+                )
+                .into());
+            }
+        }
         Ok(endpoints)
+    }
+
+    pub(crate) fn issuer_name(&self) -> String {
+        self.issuer_name
+            .clone()
+            .unwrap_or_else(|| authority(&self.issuer))
+    }
+
+    pub(crate) fn token_origin(&self) -> String {
+        self.token_origin
+            .clone()
+            .unwrap_or_else(|| authority(&self.ds))
     }
 
     /// Scheme and authority of the delivery service, for the inner requests.
@@ -67,6 +97,15 @@ impl Endpoints {
             _ => Err(UsageError::InvalidStack("ds is not a URL").into()),
         }
     }
+}
+
+const LONGEST_NAME: usize = 255;
+
+/// Host and port of a URL.
+fn authority(url: &str) -> String {
+    let uri = url.parse::<http::Uri>().ok();
+    uri.and_then(|uri| Some(uri.authority()?.to_string()))
+        .unwrap_or_default()
 }
 
 /// The profile row.
@@ -92,6 +131,7 @@ pub(crate) struct Profile {
     pub(crate) device_group: Option<GroupId>,
     pub(crate) clock_offset_ms: i64,
     pub(crate) ohttp_key_config: Option<Vec<u8>>,
+    pub(crate) views: Views,
 }
 
 impl Profile {
@@ -110,7 +150,8 @@ impl Profile {
                 queue_hpke_seed, device_id, device_name)
              VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
              ON CONFLICT (id) DO UPDATE SET endpoints = excluded.endpoints,
-                account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL",
+                account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL,
+                directory_heard = NULL, views = NULL",
             (
                 endpoints,
                 account_token,
@@ -135,7 +176,7 @@ impl Profile {
                 "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
                     connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
                     queue_hpke_seed, queue_id, handle, clock_offset_ms, ohttp_key_config, device_id,
-                    device_name, device_group FROM profile",
+                    device_name, device_group, views FROM profile",
                 (),
                 |row| {
                     let mut keys = Vec::with_capacity(8);
@@ -153,6 +194,7 @@ impl Profile {
                         DeviceId(row.get(14)?),
                         row.get(15)?,
                         row.get::<_, Option<[u8; 16]>>(16)?.map(GroupId),
+                        row.get::<_, Option<String>>(17)?,
                     ))
                 },
             )
@@ -169,6 +211,7 @@ impl Profile {
             device,
             device_name,
             device_group,
+            views,
         ) = row;
         let key = |index: usize| {
             key32(
@@ -206,6 +249,10 @@ impl Profile {
             device_group,
             clock_offset_ms,
             ohttp_key_config,
+            views: views
+                .map(|views| serde_json::from_str(&views).map_err(|_| LocalError::Damaged))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
@@ -238,7 +285,7 @@ pub(crate) mod tests {
         Profile::read(db).unwrap()
     }
 
-    fn endpoints(ds: &str) -> Endpoints {
+    pub(crate) fn endpoints(ds: &str) -> Endpoints {
         Endpoints {
             relay: "http://127.0.0.1:1/".into(),
             gateway: "http://127.0.0.1:2".into(),
@@ -246,6 +293,8 @@ pub(crate) mod tests {
             ohttp_key_mirrors: Vec::new(),
             ds: ds.into(),
             issuer: "http://127.0.0.1:4".into(),
+            issuer_name: None,
+            token_origin: None,
         }
     }
 
@@ -275,6 +324,20 @@ pub(crate) mod tests {
         let mut json = serde_json::to_value(endpoints("http://ds:3")).unwrap();
         json["pids"] = serde_json::json!({});
         assert!(Endpoints::from_json(json.to_string().as_bytes()).is_ok());
+        let names = |json: &serde_json::Value| {
+            let endpoints = Endpoints::from_json(json.to_string().as_bytes()).ok()?;
+            Some((endpoints.issuer_name(), endpoints.token_origin()))
+        };
+        assert_eq!(names(&json), Some(("127.0.0.1:4".into(), "ds:3".into())));
+        json["issuer_name"] = "issuer.example".into();
+        json["token_origin"] = "ds.example".into();
+        assert_eq!(
+            names(&json),
+            Some(("issuer.example".into(), "ds.example".into()))
+        );
+        json["token_origin"] = "ds.example,for.you".into();
+        assert_eq!(names(&json), None);
+        json["token_origin"] = "ds.example".into();
         json["ds"] = "nowhere".into();
         assert!(Endpoints::from_json(json.to_string().as_bytes()).is_err());
         assert!(Endpoints::from_json(b"{}").is_err());

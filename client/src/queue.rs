@@ -184,6 +184,8 @@ mod tests {
             ohttp_key_mirrors: Vec::new(),
             ds: "http://d".into(),
             issuer: "http://i".into(),
+            issuer_name: None,
+            token_origin: None,
         };
         Profile::write(db, &endpoints, "token").unwrap();
         Profile::read(db).unwrap()

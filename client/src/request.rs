@@ -17,6 +17,7 @@ use crate::Client;
 use crate::allowance::{Relief, relief};
 use crate::database::key32;
 use crate::error::{Error, LocalError, Refusal};
+use crate::waits::within_its_minute;
 use crate::wallet::{self, Token};
 
 /// Bytes of a token of type 0x0002.
@@ -49,7 +50,7 @@ impl Envelope {
             signer: signer.into(),
             body: Zeroizing::new(body),
             request: Zeroizing::default(),
-            timestamp_ms: now_ms,
+            timestamp_ms: 0,
             tokens: Vec::new(),
             units: 1,
         };
@@ -70,11 +71,11 @@ impl Envelope {
     }
 
     fn sign(&mut self, now_ms: u64) {
-        self.timestamp_ms = now_ms;
+        self.timestamp_ms = within_its_minute(now_ms);
         self.request = Zeroizing::new(
             sign(
                 self.operation,
-                now_ms,
+                self.timestamp_ms,
                 &self.sender,
                 &self.body,
                 &self.signer,
@@ -310,8 +311,9 @@ impl Client {
                 } if !paid_again => {
                     paid_again = true;
                     wallet::discard(&self.db, &envelope.tokens)?;
-                    // Keys or prices may have changed since the directory was fetched.
-                    let prices = self.fetch_directory().await?.prices;
+                    // Keys or prices may have changed since the views were compared.
+                    self.doubt_directory().await?;
+                    let prices = self.directory().await?.prices;
                     let price = prices.of(envelope.operation, envelope.units);
                     envelope.tokens = self.take_tokens(price.max(1))?;
                 }
@@ -321,9 +323,8 @@ impl Client {
                 } => {
                     let left = self.transport.patience().pauses.saturating_sub(waited);
                     let worth = self.worth_waiting(envelope.operation)?;
-                    let can_pay = !paid_again
-                        && envelope.tokens.is_empty()
-                        && wallet::available(&self.db)? > 0;
+                    let can_pay =
+                        !paid_again && envelope.tokens.is_empty() && self.spendable()? > 0;
                     match relief(&refusal, worth, left, can_pay) {
                         Relief::Wait(wait) => {
                             waited = waited.saturating_add(wait);
@@ -364,6 +365,12 @@ impl Client {
             )?;
             self.profile.ohttp_key_config = config.map(<[u8]>::to_vec);
             self.profile.clock_offset_ms = offset;
+        }
+        let views = self.transport.views();
+        if *views != self.profile.views {
+            let text = serde_json::to_string(views).map_err(|_| LocalError::Damaged)?;
+            self.db.execute("UPDATE profile SET views = ?", [text])?;
+            self.profile.views = views.clone();
         }
         Ok(())
     }

@@ -7,14 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
+use privacypass::auth::authenticate::TokenChallenge;
 use protocol::Operation;
+use protocol::directory::Directory;
 use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 
 use crate::clock::ServiceTime;
+use crate::directory;
 use crate::error::{Error, LocalError, NoAnswer, Refusal};
-use crate::key_config::{self, KeyView};
+use crate::key_config::{self, KeyView, Unusable};
 use crate::profile::Endpoints;
+use crate::views::{Agreed, Pace, Views};
+use crate::waits::{MINUTE_MS, in_steps};
 
 const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
@@ -26,6 +31,7 @@ const MAX_PROBLEM: usize = 64 * 1024;
 /// So often a request is refused outside the encapsulation before that is believed.
 const MAX_REFUSALS: u32 = 4;
 const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
+const JSON: &[u8] = b"application/json";
 
 /// How long and how often a request is tried.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +54,14 @@ impl Default for Patience {
 /// The way to the delivery service.
 pub struct Transport {
     http: reqwest::Client,
+    /// To mirrors, with connections and TLS sessions of its own: whoever runs one knows the account by another connection.
+    to_mirrors: reqwest::Client,
     endpoints: Endpoints,
     key_config: Option<Vec<u8>>,
     pub(crate) time: ServiceTime,
     patience: Patience,
+    views: Views,
+    pace: Pace,
 }
 
 impl std::fmt::Debug for Transport {
@@ -95,25 +105,34 @@ impl Transport {
         key_config: Option<Vec<u8>>,
         time: ServiceTime,
         patience: Patience,
+        views: Views,
+        pace: Pace,
     ) -> Result<Self, Error> {
         // A redirect would lead an encapsulated request elsewhere; and a stack on loopback is never
         // behind a proxy, whatever the environment says.
-        let builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(patience.attempt);
-        let builder = if is_loopback(&endpoints.relay) {
-            builder.no_proxy()
-        } else {
-            builder
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(10))
+                .timeout(patience.attempt);
+            if is_loopback(&endpoints.relay) {
+                builder.no_proxy()
+            } else {
+                builder
+            }
         };
-        let http = builder.build().map_err(|_| LocalError::Http)?;
+        let http = builder().build().map_err(|_| LocalError::Http)?;
+        let to_mirrors = builder().pool_max_idle_per_host(0);
+        let to_mirrors = to_mirrors.build().map_err(|_| LocalError::Http)?;
         Ok(Self {
             http,
+            to_mirrors,
             endpoints,
             key_config,
             time,
             patience,
+            views,
+            pace,
         })
     }
 
@@ -125,8 +144,23 @@ impl Transport {
         &self.http
     }
 
+    /// What every token of this client answers.
+    pub(crate) fn challenge(&self) -> TokenChallenge {
+        directory::challenge(&self.endpoints)
+    }
+
     pub(crate) fn issuer(&self) -> &str {
         self.endpoints.issuer.trim_end_matches('/')
+    }
+
+    /// For what is asked without the account.
+    pub(crate) fn to_mirrors(&self) -> &reqwest::Client {
+        &self.to_mirrors
+    }
+
+    /// What others show, for keeping.
+    pub(crate) fn views(&self) -> &Views {
+        &self.views
     }
 
     /// The cached key configuration, for keeping.
@@ -268,15 +302,32 @@ impl Transport {
     }
 
     async fn current_key_config(&mut self) -> Result<Vec<u8>, Attempt> {
-        if let Some(config) = &self.key_config {
-            return Ok(config.clone());
+        let now = self.time.now_unix_ms();
+        let is_new = self.views.keys.adopt(now, &self.pace);
+        match (&self.key_config, is_new) {
+            (Some(config), false) => Ok(config.clone()),
+            _ => match self.choose_key_config(now).await {
+                Ok(config) => {
+                    self.key_config = Some(config.clone());
+                    Ok(config)
+                }
+                // What is in use goes on.
+                Err(attempt) => self.key_config.clone().ok_or(attempt),
+            },
         }
-        let mut candidates = self.key_configs_at(&self.endpoints.ohttp_keys).await?;
-        for mirror in &self.endpoints.ohttp_key_mirrors {
-            let other = self.key_configs_at(mirror).await?;
-            key_config::agree(&mut candidates, &other, KeyView::Mirror)
-                .map_err(Attempt::Mismatch)?;
-        }
+    }
+
+    /// The first of the configurations that mirrors, relay and gateway show; without mirrors, that relay and gateway do.
+    async fn choose_key_config(&mut self, now: u64) -> Result<Vec<u8>, Attempt> {
+        let shown = self.key_configs_of_relay().await?;
+        let mut candidates = match self.mirrored_key_configs(&shown, now).await? {
+            Some(mut mirrored) => {
+                key_config::agree(&mut mirrored, &shown, KeyView::Mirror)
+                    .map_err(Attempt::Mismatch)?;
+                mirrored
+            }
+            None => shown,
+        };
         let asked = candidates
             .first()
             .cloned()
@@ -285,24 +336,162 @@ impl Transport {
             )))?;
         let own = self.key_configs_of_gateway(&asked).await?;
         key_config::agree(&mut candidates, &own, KeyView::Gateway).map_err(Attempt::Mismatch)?;
-        let config = candidates.swap_remove(0);
-        self.key_config = Some(config.clone());
-        Ok(config)
+        Ok(asked)
+    }
+
+    /// What mirrors show: as it was when they were last asked. They are asked now only if they never were, or if the relay
+    /// shows everybody that their word is out of date and the time for it has come.
+    async fn mirrored_key_configs(
+        &mut self,
+        shown: &[Vec<u8>],
+        now: u64,
+    ) -> Result<Option<Vec<Vec<u8>>>, Attempt> {
+        if self.endpoints.ohttp_key_mirrors.is_empty() {
+            return Ok(None);
+        }
+        let is_stale = self.views.is_stale(now);
+        if let Some(known) = self.views.keys.used() {
+            if known.iter().any(|config| shown.contains(config)) {
+                return Ok(Some(known.clone()));
+            }
+            if is_stale {
+                // Who was away for days cannot be made to ask, nor wait.
+            } else if let Some(from_ms) = self.views.keys.next_ms() {
+                return Err(waiting(from_ms, now));
+            } else {
+                let pace = &self.pace;
+                let due = self
+                    .views
+                    .bring_forward(now, pace)
+                    .and_then(|()| self.views.is_due(now, pace))
+                    .map_err(Attempt::Failed)?;
+                if !due {
+                    return Err(waiting(self.views.due_ms(), now));
+                }
+            }
+        }
+        let asked = self.ask_mirrors(shown).await;
+        let kept = match &asked {
+            Ok(mirrored) if is_stale => {
+                self.views.keys = Agreed::of(mirrored.clone());
+                self.views.compared(now, &self.pace)
+            }
+            Ok(mirrored) => self
+                .views
+                .keys
+                .take(mirrored.clone(), now, &self.pace)
+                .and_then(|()| self.views.compared(now, &self.pace)),
+            Err(_) => self.views.failed(now, &self.pace),
+        };
+        kept.map_err(Attempt::Failed)?;
+        asked?;
+        self.views.keys.adopt(now, &self.pace);
+        match self.views.keys.next_ms() {
+            Some(from_ms) => Err(waiting(from_ms, now)),
+            None => Ok(self.views.keys.used().cloned()),
+        }
+    }
+
+    /// The configurations that are in the lists of all mirrors, if the relay shows one of them.
+    async fn ask_mirrors(&self, shown: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Attempt> {
+        let mut all: Option<Vec<Vec<u8>>> = None;
+        for mirror in &self.endpoints.ohttp_key_mirrors {
+            let list = self.key_configs_at(&self.to_mirrors, mirror).await?;
+            match &mut all {
+                None => all = Some(list),
+                Some(all) => {
+                    key_config::agree(all, &list, KeyView::Mirror).map_err(Attempt::Mismatch)?;
+                }
+            }
+        }
+        let all = all.unwrap_or_default();
+        if all.iter().any(|config| shown.contains(config)) {
+            Ok(all)
+        } else {
+            Err(Attempt::Mismatch(KeyView::Mirror))
+        }
+    }
+
+    /// The relay is asked by the connection of all requests: it knows nothing but the address.
+    async fn key_configs_of_relay(&self) -> Result<Vec<Vec<u8>>, Attempt> {
+        self.key_configs_at(&self.http, &self.endpoints.ohttp_keys)
+            .await
     }
 
     /// Key configurations, fetched in the open.
-    async fn key_configs_at(&self, url: &str) -> Result<Vec<Vec<u8>>, Attempt> {
+    async fn key_configs_at(
+        &self,
+        http: &reqwest::Client,
+        url: &str,
+    ) -> Result<Vec<Vec<u8>>, Attempt> {
         let unreachable = || again("the key configurations cannot be fetched");
-        let answer = self.http.get(url).send().await.map_err(|_| unreachable())?;
-        let is_list = answer
-            .headers()
-            .get("content-type")
-            .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(OHTTP_KEYS));
-        if answer.status().as_u16() != 200 || !is_list {
-            return Err(unreachable());
+        let list = document(http, url, OHTTP_KEYS).await;
+        key_config::usable(&list.ok_or_else(unreachable)?).map_err(|error| match error {
+            Unusable::Malformed => unreachable(),
+            Unusable::TooMany => too_many_keys(),
+        })
+    }
+
+    /// The directory of the service, as the relay mirrors it.
+    pub(crate) async fn directory_of_relay(&self) -> Result<Directory, Error> {
+        directory_at(&self.http, &self.endpoints.ohttp_keys).await
+    }
+
+    /// The same as every other mirror shows it.
+    pub(crate) async fn directories_of_mirrors(&self) -> Result<Vec<Directory>, Error> {
+        let mut all = Vec::new();
+        for mirror in &self.endpoints.ohttp_key_mirrors {
+            all.push(directory_at(&self.to_mirrors, mirror).await?);
         }
-        let list = limited_body(answer, MAX_PROBLEM).await;
-        key_config::usable(&list.ok_or_else(unreachable)?).map_err(|_| unreachable())
+        Ok(all)
+    }
+
+    /// Compares what relay and mirrors show; what is new is used later.
+    pub(crate) async fn compare_keys(&mut self) -> Result<(), Error> {
+        if self.endpoints.ohttp_key_mirrors.is_empty() {
+            return Ok(());
+        }
+        let now = self.time.now_unix_ms();
+        let mirrored = match self.key_configs_of_relay().await {
+            Ok(shown) => self.ask_mirrors(&shown).await,
+            Err(attempt) => Err(attempt),
+        };
+        let mirrored = mirrored.map_err(|attempt| match attempt {
+            Attempt::Failed(error) => error,
+            Attempt::Mismatch(view) => Error::KeyConfigMismatch(view),
+            _ => NoAnswer::from("the key configurations cannot be fetched").into(),
+        })?;
+        self.views.keys.take(mirrored, now, &self.pace)
+    }
+
+    pub(crate) fn take_directory(&mut self, directory: Directory) -> Result<(), Error> {
+        let now = self.time.now_unix_ms();
+        self.views.directory.take(directory, now, &self.pace)
+    }
+
+    pub(crate) fn adopt_directory(&mut self) {
+        let now = self.time.now_unix_ms();
+        self.views.directory.adopt(now, &self.pace);
+    }
+
+    pub(crate) fn comparison_is_due(&mut self) -> Result<bool, Error> {
+        let now = self.time.now_unix_ms();
+        self.views.is_due(now, &self.pace)
+    }
+
+    pub(crate) fn comparison_is_done(&mut self) -> Result<(), Error> {
+        let now = self.time.now_unix_ms();
+        self.views.compared(now, &self.pace)
+    }
+
+    pub(crate) fn comparison_failed(&mut self) -> Result<(), Error> {
+        let now = self.time.now_unix_ms();
+        self.views.failed(now, &self.pace)
+    }
+
+    pub(crate) fn bring_comparison_forward(&mut self) -> Result<(), Error> {
+        let now = self.time.now_unix_ms();
+        self.views.bring_forward(now, &self.pace)
     }
 
     /// What the gateway says of itself: the one request that goes out under a key before the views of it
@@ -312,14 +501,50 @@ impl Transport {
         let date = http_date(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
         let list = self.attempt_under(config, &message).await?;
-        key_config::usable(&list)
-            .map_err(|_| again("the gateway's key configurations are malformed"))
+        key_config::usable(&list).map_err(|error| match error {
+            Unusable::Malformed => again("the gateway's key configurations are malformed"),
+            Unusable::TooMany => too_many_keys(),
+        })
     }
 }
 
+fn too_many_keys() -> Attempt {
+    Attempt::Failed(Error::Protocol(
+        "more OHTTP keys are shown than a rotation needs",
+    ))
+}
+
+/// There is no key until mirrors were asked, or until what they said is used: at a time of this client's own.
+fn waiting(until_ms: u64, now_ms: u64) -> Attempt {
+    Attempt::Again(NoAnswer {
+        reason: "the gateway has other keys, which are compared with others' views of them first",
+        retry_after_s: Some(until_ms.saturating_sub(now_ms).div_ceil(1000)),
+    })
+}
+
+/// What is shown in the open at `url`, if it is of this type.
+async fn document(http: &reqwest::Client, url: &str, media_type: &[u8]) -> Option<Vec<u8>> {
+    let answer = http.get(url).send().await.ok()?;
+    let is_ours = answer
+        .headers()
+        .get("content-type")
+        .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type));
+    if answer.status().as_u16() != 200 || !is_ours {
+        return None;
+    }
+    limited_body(answer, MAX_PROBLEM).await
+}
+
+async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Directory, Error> {
+    let document = document(http, &directory::beside_keys(keys_url), JSON).await;
+    let document =
+        document.ok_or_else(|| NoAnswer::from("a mirror of the directory does not answer"))?;
+    directory::parse(&document)
+}
+
 fn http_date(unix_ms: u64) -> String {
-    // Later dates have no such form.
-    let seconds = (unix_ms / 1000).min(253_402_300_799);
+    // To the minute: how far a clock is off in seconds would tie requests together. Later dates have no such form.
+    let seconds = (unix_ms / MINUTE_MS * 60).min(253_402_300_740);
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
@@ -373,7 +598,7 @@ fn encapsulate(
 /// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).
 pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.parse().ok()
+    value.parse().ok().map(in_steps)
 }
 
 /// `None`: it broke off, or is longer.
@@ -421,7 +646,9 @@ fn read_answer(opened: &[u8]) -> Result<Answer, Error> {
         problem: text(b"content-type")
             .is_some_and(|kind| kind.starts_with("application/problem+json")),
         challenge: text(b"www-authenticate").is_some_and(|value| value.starts_with("PrivateToken")),
-        retry_after_s: text(b"retry-after").and_then(|seconds| seconds.parse().ok()),
+        retry_after_s: text(b"retry-after")
+            .and_then(|seconds| seconds.parse().ok())
+            .map(in_steps),
         date_ms: text(b"date").and_then(unix_ms),
         content: message.content().to_vec(),
     })

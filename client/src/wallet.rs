@@ -8,6 +8,8 @@
 mod batch;
 pub(crate) mod schedule;
 
+use std::collections::BTreeSet;
+
 use protocol::Operation;
 use protocol::directory::Directory;
 use rusqlite::Connection;
@@ -15,7 +17,7 @@ use rusqlite::Connection;
 use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, IssuerError};
-use crate::issuer::{Effort, Failure, Issuer, Refused, announced_keys, challenge, key_in_use};
+use crate::issuer::{Effort, Failure, Issuer, Refused, announced_keys, key_in_use};
 
 pub(crate) use batch::Batch;
 use schedule::{Due, Levels, Schedule};
@@ -23,29 +25,47 @@ use schedule::{Due, Levels, Schedule};
 /// A token as it is presented (RFC 9577 §2.2).
 pub(crate) type Token = Vec<u8>;
 
-/// Where in a token its challenge digest and its key id begin, counted from 1 as SQL does.
-const CHALLENGE_DIGEST_AT: u32 = 1 + 2 + 32;
-const KEY_ID_AT: u32 = CHALLENGE_DIGEST_AT + 32;
+/// Where in a token its challenge digest and its key id begin.
+const CHALLENGE_DIGEST: usize = 2 + 32;
+const KEY_ID: usize = CHALLENGE_DIGEST + 32;
 
-/// Tokens that can be spent.
-pub(crate) fn available(db: &Connection) -> Result<usize, Error> {
-    Ok(
-        db.query_row("SELECT count(*) FROM tokens WHERE in_use = 0", (), |row| {
-            row.get(0)
-        })?,
-    )
+/// What makes a token one that the service takes: the challenge of this client's own making, and a key that everybody
+/// is told.
+#[derive(Debug)]
+pub(crate) struct Good {
+    challenge_digest: [u8; 32],
+    keys: BTreeSet<Vec<u8>>,
+}
+
+/// Rows and tokens that are not in use and good, the oldest first.
+fn good(db: &Connection, good: &Good) -> Result<Vec<(i64, Token)>, Error> {
+    let mut statement = db.prepare("SELECT id, token FROM tokens WHERE in_use = 0 ORDER BY id")?;
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get::<_, Token>(1)?)))?;
+    let mut found = rows.collect::<Result<Vec<_>, _>>()?;
+    found.retain(|(_, token)| good.covers(token));
+    Ok(found)
+}
+
+impl Good {
+    fn covers(&self, token: &[u8]) -> bool {
+        let field = |at: usize| token.get(at..at + 32).unwrap_or_default();
+        field(CHALLENGE_DIGEST) == self.challenge_digest && self.keys.contains(field(KEY_ID))
+    }
 }
 
 /// Those that will be good for long: tokens of a key that has a successor soon expire, all at once.
-fn lasting(db: &Connection, directory: &Directory, now_ms: u64) -> Result<usize, Error> {
+fn lasting(
+    db: &Connection,
+    held: &Good,
+    directory: &Directory,
+    now_ms: u64,
+) -> Result<usize, Error> {
+    let all = good(db, held)?;
     let Some(key) = key_in_use(directory, now_ms)? else {
-        return available(db);
+        return Ok(all.len());
     };
-    Ok(db.query_row(
-        "SELECT count(*) FROM tokens WHERE in_use = 0 AND substr(token, ?, 32) = ?",
-        (KEY_ID_AT, key),
-        |row| row.get(0),
-    )?)
+    let of_key = |(_, token): &&(i64, Token)| token.get(KEY_ID..KEY_ID + 32) == Some(&key[..]);
+    Ok(all.iter().filter(of_key).count())
 }
 
 /// Keeps tokens, all of them or none, and no longer the batch that they are of.
@@ -61,17 +81,18 @@ fn store(db: &mut Connection, tokens: &[Token]) -> Result<(), Error> {
 
 /// Marks tokens as in use *before* they are sent: whatever happens, none goes out a second time with
 /// another request. `None` if there are not so many.
-fn reserve(db: &mut Connection, count: usize, now_ms: u64) -> Result<Option<Vec<Token>>, Error> {
+fn reserve(
+    db: &mut Connection,
+    held: &Good,
+    count: usize,
+    now_ms: u64,
+) -> Result<Option<Vec<Token>>, Error> {
     let transaction = begin(db)?;
-    let rows = transaction
-        .prepare("SELECT id, token FROM tokens WHERE in_use = 0 ORDER BY id LIMIT ?")?
-        .query_map([count], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Token>(1)?))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut rows = good(&transaction, held)?;
     if rows.len() < count {
         return Ok(None);
     }
+    rows.truncate(count);
     for (id, _) in &rows {
         transaction.execute("UPDATE tokens SET in_use = 1 WHERE id = ?", [id])?;
     }
@@ -96,41 +117,26 @@ pub(crate) fn discard_doubtful(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets unspent tokens that the service takes no more: of a key that it does not announce any more, or for
-/// another challenge. Answers whether there were any.
-pub(crate) fn discard_expired(db: &Connection, directory: &Directory) -> Result<bool, Error> {
-    let digest = challenge(directory)?
-        .digest()
-        .map_err(|_| Error::Protocol("the challenge in the directory is malformed"))?;
-    let keys = announced_keys(directory)?;
+/// Forgets unspent tokens that will never be good again: for another challenge than the configured one, or of a key that
+/// neither the issuer nor the service shows any more. Whoever lies about one of them costs no token.
+fn discard_expired(db: &Connection, ever: &Good) -> Result<(), Error> {
     let held = {
-        let mut statement = db.prepare(
-            "SELECT id, substr(token, ?, 32), substr(token, ?, 32) FROM tokens WHERE in_use = 0",
-        )?;
-        let rows = statement.query_map((CHALLENGE_DIGEST_AT, KEY_ID_AT), |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, Vec<u8>>(1)?,
-                row.get::<_, Vec<u8>>(2)?,
-            ))
+        let mut statement = db.prepare("SELECT id, token FROM tokens WHERE in_use = 0")?;
+        let rows = statement.query_map((), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Token>(1)?))
         })?;
         rows.collect::<Result<Vec<_>, _>>()?
     };
-    let mut some = false;
-    for (id, held_digest, key) in held {
-        if held_digest != digest || !keys.contains(&key) {
+    for (id, token) in held {
+        if !ever.covers(&token) {
             db.execute("DELETE FROM tokens WHERE id = ?", [id])?;
-            some = true;
         }
     }
-    Ok(some)
+    Ok(())
 }
 
 /// Brings the next filling forward if hardly any token is left.
-pub(crate) fn hasten(db: &Connection, now_ms: u64, reserve: usize) -> Result<(), Error> {
-    if available(db)? >= reserve {
-        return Ok(());
-    }
+fn hasten(db: &Connection, now_ms: u64) -> Result<(), Error> {
     let schedule = Schedule::read(db)?;
     let hastened = schedule.hastened(now_ms)?;
     if hastened != schedule {
@@ -140,25 +146,51 @@ pub(crate) fn hasten(db: &Connection, now_ms: u64, reserve: usize) -> Result<(),
 }
 
 impl Client {
+    /// Which tokens can be spent, as far as is known.
+    fn good(&self) -> Result<Good, Error> {
+        let keys = match self.stored_directory()? {
+            Some(directory) => announced_keys(&directory)?,
+            None => BTreeSet::new(),
+        };
+        self.good_under(keys)
+    }
+
+    fn good_under(&self, keys: BTreeSet<Vec<u8>>) -> Result<Good, Error> {
+        let challenge_digest = self.transport.challenge().digest();
+        Ok(Good {
+            challenge_digest: challenge_digest
+                .map_err(|_| Error::Protocol("a challenge cannot be encoded"))?,
+            keys,
+        })
+    }
+
+    /// Tokens that can be spent.
+    pub(crate) fn spendable(&self) -> Result<usize, Error> {
+        Ok(good(&self.db, &self.good()?)?.len())
+    }
+
     /// Takes tokens out of the wallet; all of them or none. It is not filled for it.
     pub(crate) fn take_tokens(&mut self, count: usize) -> Result<Vec<Token>, Error> {
         if count == 0 {
             return Ok(Vec::new());
         }
         let now = self.transport.time.now_unix_ms();
-        let Some(tokens) = reserve(&mut self.db, count, now)? else {
+        let held = self.good()?;
+        let Some(tokens) = reserve(&mut self.db, &held, count, now)? else {
             return Err(self.wallet_empty()?);
         };
         self.hasten_filling()?;
         Ok(tokens)
     }
 
-    fn hasten_filling(&self) -> Result<(), Error> {
+    pub(crate) fn hasten_filling(&self) -> Result<(), Error> {
         let Some(directory) = self.stored_directory()? else {
             return Ok(());
         };
-        let now = self.transport.time.now_unix_ms();
-        hasten(&self.db, now, Levels::of(&directory.prices, 0).reserve)
+        if self.spendable()? >= Levels::of(&directory.prices, 0).reserve {
+            return Ok(());
+        }
+        hasten(&self.db, self.transport.time.now_unix_ms())
     }
 
     /// Before the first of several requests that belong together: that what they cost is there.
@@ -168,7 +200,7 @@ impl Client {
             .iter()
             .map(|operation| prices.of(*operation, 1))
             .sum();
-        if available(&self.db)? < count {
+        if self.spendable()? < count {
             return Err(self.wallet_empty()?);
         }
         Ok(())
@@ -197,7 +229,7 @@ impl Client {
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
     pub async fn fill_wallet(&mut self) -> Result<(), Error> {
-        let directory = self.fetch_directory().await?;
+        let directory = self.directory().await?;
         self.fill_now(&directory).await
     }
 
@@ -210,9 +242,10 @@ impl Client {
 
     /// Fills a wallet that is new, or that a set-up which was cut off has left low.
     pub(crate) async fn set_up_wallet(&mut self) -> Result<(), Error> {
-        let directory = self.fetch_directory().await?;
+        let directory = self.directory().await?;
         let now = self.transport.time.now_unix_ms();
-        if Levels::of(&directory.prices, 0).is_low(lasting(&self.db, &directory, now)?) {
+        let lasting = lasting(&self.db, &self.good()?, &directory, now)?;
+        if Levels::of(&directory.prices, 0).is_low(lasting) {
             self.fill_now(&directory).await?;
         }
         Ok(())
@@ -230,11 +263,11 @@ impl Client {
         }
         // Set before: whatever becomes of this one, it is no sign for another.
         schedule.after_failure(now, None)?.write(&self.db)?;
-        let directory = match self.fetch_directory().await {
+        let directory = match self.directory().await {
             Err(Error::Unreachable(_)) => return Ok(()),
             directory => directory?,
         };
-        let lasting = lasting(&self.db, &directory, now)?;
+        let lasting = lasting(&self.db, &self.good()?, &directory, now)?;
         let low = Levels::of(&directory.prices, 0).is_low(lasting);
         if !low && !schedule.is_hastened() && Batch::kept(&self.db)?.is_none() {
             return Schedule::after(now)?.write(&self.db);
@@ -265,15 +298,9 @@ impl Client {
         effort: Effort,
     ) -> Result<(), Error> {
         let now = self.transport.time.now_unix_ms();
-        let issuer = Issuer::meet(
-            self.transport.http().clone(),
-            self.transport.issuer(),
-            self.profile.account_token.as_str(),
-            directory,
-            now,
-            effort,
-        )
-        .await?;
+        let account_token = self.profile.account_token.as_str();
+        let issuer = Issuer::meet(&self.transport, account_token, directory, effort).await?;
+        discard_expired(&self.db, &self.good_under(issuer.key_ids().clone())?)?;
         let levels = Levels::of(&directory.prices, issuer.batch_size());
         let mut came = 0;
         if let Some(batch) = Batch::kept(&self.db)? {
@@ -290,7 +317,7 @@ impl Client {
             }
         }
         let least = usize::from(more && came == 0);
-        let lasting = lasting(&self.db, directory, now)?;
+        let lasting = lasting(&self.db, &self.good()?, directory, now)?;
         let batches = levels.batches(lasting).max(least);
         for _ in 0..batches {
             match self.next_batch(&issuer, levels.batch).await {
@@ -352,8 +379,6 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
-    use std::collections::BTreeSet;
-
     use base64::Engine as _;
     use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey};
     use sha2::{Digest as _, Sha256};
@@ -400,17 +425,44 @@ pub(crate) mod tests {
         }
     }
 
+    fn token(nonce: u8, digest: &[u8], key: &[u8]) -> Token {
+        let key: [u8; 32] = Sha256::digest(key).into();
+        [&[0, 2][..], &[nonce; 32], digest, &key, &[0; 256]].concat()
+    }
+
+    fn digest() -> [u8; 32] {
+        test_challenge().digest().unwrap()
+    }
+
+    fn under(keys: &[&[u8]]) -> Good {
+        Good {
+            challenge_digest: digest(),
+            keys: keys
+                .iter()
+                .map(|key| Sha256::digest(key).to_vec())
+                .collect(),
+        }
+    }
+
+    fn tokens(count: u8) -> Vec<Token> {
+        (0..count)
+            .map(|nonce| token(nonce, &digest(), b"key"))
+            .collect()
+    }
+
+    fn available(db: &Connection) -> usize {
+        good(db, &under(&[b"key"])).unwrap().len()
+    }
+
     #[test]
     fn tokens_that_expire_with_their_key_do_not_count_as_enough() {
         let mut db = crate::database::in_memory().unwrap();
-        let token = |nonce: u8, key: &[u8]| {
-            let key: [u8; 32] = Sha256::digest(key).into();
-            [&[0, 2][..], &[nonce; 32], &[0; 32], &key, &[0; 256]].concat()
-        };
-        let tokens = [token(1, b"old"), token(2, b"old"), token(3, b"new")];
+        let of = |nonce: u8, key: &[u8]| token(nonce, &digest(), key);
+        let tokens = [of(1, b"old"), of(2, b"old"), of(3, b"new")];
         store(&mut db, &tokens).unwrap();
         let mut directory = directory(&[b"old", b"new", b"future"]);
-        let lasting = |directory: &Directory| lasting(&db, directory, 10_000).unwrap();
+        let held = under(&[b"old", b"new", b"future"]);
+        let lasting = |directory: &Directory| lasting(&db, &held, directory, 10_000).unwrap();
         assert_eq!(lasting(&directory), 3);
         directory.issuer.token_keys_not_before_s = vec![1, 5, 90];
         assert_eq!(lasting(&directory), 1);
@@ -419,13 +471,14 @@ pub(crate) mod tests {
     #[test]
     fn a_token_is_reserved_once_and_gone_after_its_use() {
         let mut db = crate::database::in_memory().unwrap();
-        store(&mut db, &[vec![0], vec![1], vec![2]]).unwrap();
-        let first = reserve(&mut db, 2, 0).unwrap().unwrap();
-        assert_eq!(available(&db).unwrap(), 1);
-        assert!(reserve(&mut db, 2, 0).unwrap().is_none());
-        assert_eq!(available(&db).unwrap(), 1);
+        let held = under(&[b"key"]);
+        store(&mut db, &tokens(3)).unwrap();
+        let first = reserve(&mut db, &held, 2, 0).unwrap().unwrap();
+        assert_eq!(available(&db), 1);
+        assert!(reserve(&mut db, &held, 2, 0).unwrap().is_none());
+        assert_eq!(available(&db), 1);
         discard(&db, &first).unwrap();
-        let second = reserve(&mut db, 1, 0).unwrap().unwrap();
+        let second = reserve(&mut db, &held, 1, 0).unwrap().unwrap();
         assert!(!first.contains(second.first().unwrap()));
         discard_doubtful(&db).unwrap();
         let left = "SELECT count(*) FROM tokens";
@@ -437,14 +490,15 @@ pub(crate) mod tests {
     fn a_process_that_ends_at_any_moment_uses_no_token_twice_and_loses_no_other() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("db");
-        let tokens: Vec<Token> = (0..40_u8).map(|number| vec![number]).collect();
+        let tokens = tokens(40);
         store(&mut crate::database::open(&path).unwrap(), &tokens).unwrap();
         let mut presented = Vec::new();
         for round in 0..20 {
             // As `Client::open` begins.
             let mut db = crate::database::open(&path).unwrap();
             discard_doubtful(&db).unwrap();
-            let taken = reserve(&mut db, 1 + round % 3, 0).unwrap().unwrap();
+            let taken = reserve(&mut db, &under(&[b"key"]), 1 + round % 3, 0);
+            let taken = taken.unwrap().unwrap();
             // From here on somebody may have seen them. Every other process does not live to forget them.
             presented.extend(taken.clone());
             if round % 2 == 0 {
@@ -454,31 +508,37 @@ pub(crate) mod tests {
         let distinct: BTreeSet<_> = presented.iter().collect();
         assert_eq!(distinct.len(), presented.len());
         let db = crate::database::open(&path).unwrap();
-        assert_eq!(available(&db).unwrap(), tokens.len() - presented.len());
+        assert_eq!(available(&db), tokens.len() - presented.len());
     }
 
     #[test]
-    fn tokens_of_an_expired_key_or_another_challenge_are_dropped_and_no_others() {
+    fn tokens_that_nobody_announces_now_are_kept_and_not_spent_and_those_of_keys_that_are_gone_are_dropped()
+     {
         let mut db = crate::database::in_memory().unwrap();
-        let digest = test_challenge().digest().unwrap();
-        let token = |nonce: u8, digest: &[u8], key: &[u8]| {
-            let key: [u8; 32] = Sha256::digest(key).into();
-            [&[0, 2][..], &[nonce; 32], digest, &key, &[0; 256]].concat()
-        };
-        let kept = token(1, &digest, b"current");
-        let reserved = token(0, &digest, b"expired");
-        store(&mut db, std::slice::from_ref(&reserved)).unwrap();
-        assert_eq!(reserve(&mut db, 1, 0).unwrap().unwrap(), [reserved]);
+        let kept = token(1, &digest(), b"current");
+        let hidden = token(2, &digest(), b"hidden");
         let tokens = [
-            token(2, &digest, b"expired"),
+            hidden.clone(),
+            token(3, &digest(), b"expired"),
+            token(4, &[7; 32], b"current"),
             kept.clone(),
-            token(3, &[7; 32], b"current"),
         ];
         store(&mut db, &tokens).unwrap();
-        let announced = directory(&[b"current", b"next"]);
-        assert!(discard_expired(&db, &announced).unwrap());
-        assert!(!discard_expired(&db, &announced).unwrap());
-        assert_eq!(available(&db).unwrap(), 1);
-        assert_eq!(reserve(&mut db, 1, 0).unwrap().unwrap(), [kept]);
+        // What the service announces is what is spent.
+        let announced = under(&[b"current", b"next"]);
+        assert_eq!(good(&db, &announced).unwrap().len(), 1);
+        assert!(reserve(&mut db, &announced, 2, 0).unwrap().is_none());
+        // The issuer shows one key more.
+        let ever = under(&[b"current", b"next", b"hidden"]);
+        discard_expired(&db, &ever).unwrap();
+        let left = good(&db, &ever).unwrap();
+        let left: Vec<Token> = left.into_iter().map(|(_, token)| token).collect();
+        assert_eq!(left, [hidden, kept.clone()]);
+        let all: i64 = db
+            .query_row("SELECT count(*) FROM tokens", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!(all, 2);
+        let spent = reserve(&mut db, &announced, 1, 0).unwrap().unwrap();
+        assert_eq!(spent, [kept]);
     }
 }

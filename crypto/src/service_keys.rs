@@ -31,6 +31,7 @@ struct QueueServiceKey {
 
 /// Everything that the service key file holds.
 pub struct ServiceKeys {
+    fingerprints: Vec<Zeroizing<[u8; 32]>>,
     rows: RowKeys,
     external_senders: Vec<ExternalSenderKey>,
     queue_service: Vec<QueueServiceKey>,
@@ -65,6 +66,7 @@ impl ExternalSenderKey {
 impl std::fmt::Debug for ServiceKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
+            fingerprints: _,
             rows: _,
             external_senders: _,
             queue_service: _,
@@ -155,10 +157,19 @@ impl ServiceKeys {
             });
         }
         Ok(Self {
+            fingerprints: parts.fingerprints(),
             rows: RowKeys::new(StorageKey::new(*parts.storage))?,
             external_senders,
             queue_service,
         })
+    }
+
+    /// What a store can be bound to: a secret for each generation, oldest first, that follows from all
+    /// keys of the file up to that one. Another file has another one, and so has an earlier copy of
+    /// the same file, but for the generations that it has.
+    #[must_use]
+    pub fn fingerprints(&self) -> &[Zeroizing<[u8; 32]>] {
+        &self.fingerprints
     }
 
     /// Names and seals rows.
@@ -268,6 +279,20 @@ impl<'a> Parts<'a> {
             generations,
         })
     }
+
+    /// A rotation adds one sender and one generation.
+    fn fingerprints(&self) -> Vec<Zeroizing<[u8; 32]>> {
+        let count = (self.senders.len() / 32).max(self.generations.len() / GENERATION);
+        (1..=count)
+            .map(|count| {
+                let upto = |bytes: &'a [u8], len: usize| bytes.get(..count * len).unwrap_or(bytes);
+                let senders = upto(self.senders, 32);
+                let context =
+                    Zeroizing::new([senders, upto(self.generations, GENERATION)].concat());
+                Zeroizing::new(kdf::derive(self.storage, "store binding", &context))
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -310,6 +335,26 @@ mod tests {
         assert_eq!(known.first(), Some(&before));
         assert_eq!(known.len(), 2);
         assert_ne!(new.external_sender_public(Scheme::Ed25519).unwrap(), before);
+    }
+
+    #[test]
+    fn fingerprints_tell_files_and_generations_apart_and_stay_over_a_rotation() {
+        let file = ServiceKeys::generate_file().unwrap();
+        let of = |file: &[u8]| {
+            ServiceKeys::from_file(file)
+                .unwrap()
+                .fingerprints()
+                .to_vec()
+        };
+        let before = of(&file);
+        let rotated = ServiceKeys::rotate_file(&file).unwrap();
+        let after = of(&rotated);
+        assert_eq!((before.len(), after.len()), (1, 2));
+        assert_eq!(before.first(), after.first());
+        assert_ne!(after.first(), after.last());
+        let diverged = of(&ServiceKeys::rotate_file(&file).unwrap());
+        assert_ne!(diverged.last(), after.last());
+        assert_ne!(of(&ServiceKeys::generate_file().unwrap()), before);
     }
 
     #[test]

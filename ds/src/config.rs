@@ -59,6 +59,8 @@ pub struct IssuerSettings {
     pub directory: String,
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
+    #[serde(default = "default_keep_days")]
+    pub keep_days: u32,
 }
 
 /// Token buckets: for each leaf in each group, for each group, and for the fetches of each queue.
@@ -139,6 +141,7 @@ pub struct LimitSettings {
     pub max_queue_entries: usize,
     pub max_queue_entries_of_group: usize,
     pub max_concurrent_requests: usize,
+    pub max_concurrent_fetches: usize,
     pub max_requests_per_second: u32,
 }
 
@@ -171,6 +174,7 @@ impl Default for LimitSettings {
         } = QueueLimits::default();
         let LoadLimits {
             concurrent_requests,
+            concurrent_fetches,
             requests_per_second,
             nodes: _,
         } = LoadLimits::default();
@@ -198,6 +202,7 @@ impl Default for LimitSettings {
             max_queue_entries: entries,
             max_queue_entries_of_group: entries_of_group,
             max_concurrent_requests: concurrent_requests,
+            max_concurrent_fetches: concurrent_fetches,
             max_requests_per_second: requests_per_second,
         }
     }
@@ -232,6 +237,7 @@ impl LimitSettings {
     pub fn load(&self) -> LoadLimits {
         LoadLimits {
             concurrent_requests: self.max_concurrent_requests,
+            concurrent_fetches: self.max_concurrent_fetches,
             requests_per_second: self.max_requests_per_second,
             nodes: 1,
         }
@@ -314,6 +320,10 @@ fn default_inactivity_days() -> u32 {
 
 fn default_refresh_seconds() -> u64 {
     600
+}
+
+fn default_keep_days() -> u32 {
+    7
 }
 
 fn default_prices() -> Prices {

@@ -17,6 +17,12 @@ pub enum DsError {
         /// The group's epoch.
         current: u64,
     },
+    /// The client is at a later epoch than we: the store was rolled back, or the client invents it.
+    #[error("behind the client")]
+    Behind {
+        /// The group's epoch, as we have it.
+        current: u64,
+    },
     /// The client's clock, or a replay of something old.
     #[error("stale timestamp")]
     StaleTimestamp {
@@ -47,6 +53,20 @@ pub enum DsError {
     /// Our fault: something that was sealed by us does not open, or a library refused its own output.
     #[error("internal: {0}")]
     Internal(&'static str),
+}
+
+impl DsError {
+    /// A member's request is of this epoch, and the group at another one.
+    pub(crate) fn other_epoch(of_request: u64, current: u64) -> Self {
+        if of_request <= current {
+            return Self::WrongEpoch { current };
+        }
+        metrics::counter!("ds_behind_total").increment(1);
+        tracing::error!(
+            "a member's request is of a later epoch than this store has: was it restored from a backup?"
+        );
+        Self::Behind { current }
+    }
 }
 
 impl From<ProblemType> for DsError {

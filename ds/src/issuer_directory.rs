@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
+use crate::store::{Foundation, Note, StoreError};
 use crate::tokens::{IssuerKeys, TOKEN_TYPE};
 
 #[derive(Deserialize)]
@@ -38,17 +39,24 @@ pub enum IssuerDirectoryError {
     Keys(#[source] crate::tokens::IssuerKeyError),
 }
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// Largest directory.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Fetches the keys of token type 0x0002.
+/// What the issuer shows.
+pub struct Fetched {
+    /// The keys of token type 0x0002.
+    pub keys: IssuerKeys,
+    /// The directory, for [`kept`].
+    pub body: Vec<u8>,
+}
+
+/// Fetches the keys.
 ///
 /// # Errors
 /// [`IssuerDirectoryError`].
-pub async fn fetch(
-    client: &reqwest::Client,
-    url: &str,
-) -> Result<IssuerKeys, IssuerDirectoryError> {
+pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<Fetched, IssuerDirectoryError> {
     let unreachable =
         |error: reqwest::Error| IssuerDirectoryError::Unreachable(error.without_url());
     let mut response = client
@@ -66,7 +74,43 @@ pub async fn fetch(
         }
         body.extend_from_slice(&chunk);
     }
-    parse(&body)
+    Ok(Fetched {
+        keys: parse(&body)?,
+        body,
+    })
+}
+
+/// Keeps what the issuer showed, for a start while it is away.
+///
+/// # Errors
+/// [`StoreError::Engine`].
+pub async fn keep(store: &dyn Foundation, body: &[u8], now_ms: u64) -> Result<(), StoreError> {
+    let noted = [&now_ms.to_be_bytes()[..], body].concat();
+    store.write_note(Note::IssuerDirectory, noted).await
+}
+
+/// The keys that the issuer showed last, and how long ago, milliseconds. `None` if they are older than
+/// `longest_ms`, if a clock says that they are of a later day, or if there are none.
+///
+/// # Errors
+/// [`StoreError::Engine`].
+pub async fn kept(
+    store: &dyn Foundation,
+    now_ms: u64,
+    longest_ms: u64,
+) -> Result<Option<(IssuerKeys, u64)>, StoreError> {
+    let Some(noted) = store.note(Note::IssuerDirectory).await? else {
+        return Ok(None);
+    };
+    let Some((at, body)) = noted.split_first_chunk() else {
+        return Ok(None);
+    };
+    let at_ms = u64::from_be_bytes(*at);
+    let age_ms = now_ms.saturating_sub(at_ms);
+    if age_ms > longest_ms || at_ms.saturating_sub(now_ms) > DAY_MS {
+        return Ok(None);
+    }
+    Ok(parse(body).ok().map(|keys| (keys, age_ms)))
 }
 
 fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {

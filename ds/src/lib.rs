@@ -8,6 +8,7 @@ pub mod connections;
 pub mod error;
 pub mod groups;
 pub mod http;
+mod init;
 pub mod issuer_directory;
 pub mod key_packages;
 pub mod limits;
@@ -21,5 +22,6 @@ pub mod store;
 pub mod tokens;
 
 pub use error::DsError;
+pub use init::init;
 pub use run::run;
 pub use service_state::DeliveryService;

@@ -95,8 +95,10 @@ impl QueueLimits {
 /// How much is done at once, whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {
-    /// Requests that one process works on at the same time; waiting for a queue is no work.
+    /// Requests that one process works on at the same time, fetches apart.
     pub concurrent_requests: usize,
+    /// Fetches that one process works on or has wait for their queues.
+    pub concurrent_fetches: usize,
     /// Requests a second at all nodes together, of which as many may come at once; 0 for any number.
     pub requests_per_second: u32,
     /// Nodes that serve requests side by side: this one takes its share, at least one request.
@@ -106,7 +108,9 @@ pub struct LoadLimits {
 impl Default for LoadLimits {
     fn default() -> Self {
         Self {
+            // Together as many as the listener has connections.
             concurrent_requests: 1024,
+            concurrent_fetches: 3072,
             requests_per_second: 0,
             nodes: 1,
         }

@@ -9,15 +9,20 @@ use crate::limits::LoadLimits;
 use crate::tokens::{AllowanceLimits, Allowances};
 
 /// When to come again if all places are taken: requests take milliseconds.
-const BUSY_MS: u64 = 1_000;
+pub const BUSY_MS: u64 = 1_000;
 
 /// One bucket is for everybody.
 const EVERYBODY: [u8; 16] = [0; 16];
+
+/// What a request has while it is worked on, or waits for a queue.
+pub type Place<'a> = SemaphorePermit<'a>;
 
 /// The places for requests, and how many may begin in a second.
 #[derive(Debug)]
 pub struct Load {
     places: Semaphore,
+    /// Of fetches, which mostly wait: they take no place from what is work.
+    fetches: Semaphore,
     rate: Option<Allowances>,
 }
 
@@ -25,6 +30,7 @@ impl Load {
     pub fn new(limits: LoadLimits) -> Self {
         let LoadLimits {
             concurrent_requests,
+            concurrent_fetches,
             requests_per_second,
             nodes,
         } = limits;
@@ -38,34 +44,37 @@ impl Load {
         });
         Self {
             places: Semaphore::new(concurrent_requests.min(Semaphore::MAX_PERMITS)),
+            fetches: Semaphore::new(concurrent_fetches.min(Semaphore::MAX_PERMITS)),
             rate,
         }
     }
 
-    /// A place for a request. A fetch takes none: it mostly waits, and connections are bounded.
+    /// A place for a request that begins.
     ///
     /// # Errors
     /// [`DsError::Busy`].
-    pub fn admit(
-        &self,
-        operation: Operation,
-        now_ms: u64,
-    ) -> Result<Option<SemaphorePermit<'_>>, DsError> {
+    pub fn admit(&self, operation: Operation, now_ms: u64) -> Result<Place<'_>, DsError> {
         if let Some(rate) = &self.rate
             && let Err(empty) = rate.take(EVERYBODY, now_ms)
         {
             let retry_after_ms = empty.retry_after_ms.unwrap_or(BUSY_MS);
             return Err(DsError::Busy { retry_after_ms });
         }
-        if operation == Operation::FetchQueue {
-            return Ok(None);
-        }
-        match self.places.try_acquire() {
-            Ok(place) => Ok(Some(place)),
-            Err(_) => Err(DsError::Busy {
-                retry_after_ms: BUSY_MS,
-            }),
-        }
+        self.place(operation)
+    }
+
+    /// A place for a request that began before and gave its own up.
+    ///
+    /// # Errors
+    /// [`DsError::Busy`].
+    pub fn place(&self, operation: Operation) -> Result<Place<'_>, DsError> {
+        let places = match operation {
+            Operation::FetchQueue => &self.fetches,
+            _ => &self.places,
+        };
+        places.try_acquire().map_err(|_| DsError::Busy {
+            retry_after_ms: BUSY_MS,
+        })
     }
 }
 
@@ -78,6 +87,7 @@ mod tests {
     fn whoever_finds_no_place_is_told_when_to_come_again_and_finds_one_later() {
         let load = Load::new(LoadLimits {
             concurrent_requests: 2,
+            concurrent_fetches: 1,
             requests_per_second: 0,
             nodes: 1,
         });
@@ -89,9 +99,29 @@ mod tests {
                 retry_after_ms: 1_000
             })
         ));
-        assert!(load.admit(Operation::FetchQueue, 0).unwrap().is_none());
         drop(first);
         assert!(load.admit(Operation::SendMessage, 0).is_ok());
+    }
+
+    #[test]
+    fn fetches_and_everything_else_take_no_places_from_each_other() {
+        let load = Load::new(LoadLimits {
+            concurrent_requests: 1,
+            concurrent_fetches: 1,
+            requests_per_second: 0,
+            nodes: 1,
+        });
+        let busy = |operation| {
+            let refused = load.place(operation);
+            matches!(refused, Err(DsError::Busy { .. }))
+        };
+        let fetch = load.place(Operation::FetchQueue).unwrap();
+        let work = load.place(Operation::AcknowledgeQueue).unwrap();
+        assert!(busy(Operation::FetchQueue) && busy(Operation::SendMessage));
+        drop(fetch);
+        assert!(busy(Operation::SendMessage) && !busy(Operation::FetchQueue));
+        drop(work);
+        assert!(!busy(Operation::SendMessage));
     }
 
     fn admitted(load: &Load, at: u64) -> usize {
@@ -104,6 +134,7 @@ mod tests {
     fn no_more_requests_begin_in_a_second_than_configured() {
         let load = Load::new(LoadLimits {
             concurrent_requests: 10,
+            concurrent_fetches: 10,
             requests_per_second: 5,
             nodes: 1,
         });
@@ -115,6 +146,7 @@ mod tests {
     fn several_nodes_together_admit_what_one_would() {
         let limits = LoadLimits {
             concurrent_requests: 10,
+            concurrent_fetches: 10,
             requests_per_second: 12,
             nodes: 1,
         };

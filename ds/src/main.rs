@@ -1,4 +1,4 @@
-//! The delivery service as a process: `ds --config FILE`.
+//! The delivery service as a process: `ds --config FILE`, and before the first time `ds init --config FILE`.
 
 use std::process::ExitCode;
 
@@ -9,5 +9,5 @@ use service::alloc::ZeroOnFree;
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
 fn main() -> ExitCode {
-    service::start::run("ds", ds::run)
+    service::start::run_with_store("ds", ds::init, ds::run)
 }

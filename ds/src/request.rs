@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
-use crypto::rows::Row;
 use crypto::sign;
 use protocol::envelope::{REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest};
 use protocol::problem::ProblemType;
@@ -90,6 +89,12 @@ impl Envelope {
     #[must_use]
     pub fn digest(&self) -> &RequestDigest {
         &self.digest
+    }
+
+    /// The operation's body, not decoded yet.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.request.body.as_slice()
     }
 
     /// Where the result of this request is recorded.
@@ -184,6 +189,21 @@ impl<T> Request<T> {
         .map_err(|_| ProblemType::BadSignature.into())
     }
 
+    /// The verified tokens that came with the request.
+    #[must_use]
+    pub fn paid_by(&self) -> &[VerifiedToken] {
+        &self.tokens
+    }
+
+    /// Whether one of them is spent.
+    ///
+    /// # Errors
+    /// [`DsError::Storage`].
+    pub async fn is_spent(&self, service: &DeliveryService) -> Result<bool, DsError> {
+        let spends = spends(service, &self.tokens);
+        Ok(!spends.is_empty() && service.store.is_spent(spends).await?)
+    }
+
     /// How many verified tokens came with the request.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -225,13 +245,7 @@ impl<T> Request<T> {
     fn spends(&self, service: &DeliveryService, price: usize) -> Result<Vec<Spend>, DsError> {
         let paid = self.tokens.get(..price).ok_or(ProblemType::TokenRequired)?;
         self.spent.store(price, Ordering::Relaxed);
-        Ok(paid
-            .iter()
-            .map(|token| Spend {
-                issuer_key_id: *token.issuer_key_id(),
-                row: spent_row(service, token),
-            })
-            .collect())
+        Ok(spends(service, paid))
     }
 
     fn receipt_with(
@@ -304,23 +318,6 @@ impl<T> Request<T> {
         tokens::count_redeemed(self.spent.swap(0, Ordering::Relaxed));
     }
 
-    /// As [`Request::require_tokens`], before work that costs more than to look whether the tokens are
-    /// spent.
-    ///
-    /// # Errors
-    /// [`ProblemType::TokenRequired`], [`ProblemType::TokenRejected`].
-    pub async fn require_unspent_tokens(
-        &self,
-        service: &DeliveryService,
-        price: usize,
-    ) -> Result<(), DsError> {
-        let spends = self.spends(service, price)?;
-        if !spends.is_empty() && service.store.is_spent(spends).await? {
-            return Err(ProblemType::TokenRejected.into());
-        }
-        Ok(())
-    }
-
     /// Refuses early, before any work, a request that does not bring what it costs.
     ///
     /// # Errors
@@ -334,6 +331,10 @@ impl<T> Request<T> {
     }
 }
 
-fn spent_row(service: &DeliveryService, token: &VerifiedToken) -> Row {
-    service.rows().spent(token.nonce_digest())
+fn spends(service: &DeliveryService, tokens: &[VerifiedToken]) -> Vec<Spend> {
+    let spend = |token: &VerifiedToken| Spend {
+        issuer_key_id: *token.issuer_key_id(),
+        row: service.rows().spent(token.nonce_digest()),
+    };
+    tokens.iter().map(spend).collect()
 }

@@ -1,13 +1,15 @@
 //! The life of the process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::service_keys::ServiceKeys;
 use protocol::ids::QueueId;
 use protocol::time::day_of;
+use service::founding::Refusal;
 use service::gateway_auth::GatewaySecret;
+use service::probe::Probe;
 use service::secret_file::SecretFileError;
 use service::start::Process;
 
@@ -15,7 +17,8 @@ use crate::config::{Config, StoreSettings};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::service_state::{DeliveryService, Settings};
 use crate::store::{
-    ExpiryDays, Store, StoreError, memory::Memory, postgres::Postgres, rocks::Rocks,
+    ExpiryDays, Foundation, FoundationError, Store, StoreError, begin, bind, memory::Memory,
+    postgres::Postgres, probe, rocks::Rocks,
 };
 use crate::tokens::{Challenge, IssuerKeys, retired};
 
@@ -23,14 +26,23 @@ use crate::tokens::{Challenge, IssuerKeys, retired};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The service key file.
-    #[error("the service key file cannot be used")]
+    #[error(transparent)]
     KeyFile(#[from] SecretFileError),
     /// Its content.
-    #[error("the service key file is damaged or of a later release")]
-    Keys(#[from] crypto::CryptoError),
+    #[error("the service key file {} is of a later release", .0.display())]
+    Keys(PathBuf, #[source] crypto::CryptoError),
+    /// It is missing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store is not the one, not whole, or not to be had.
+    #[error("the store is not served from")]
+    Foundation(#[from] FoundationError),
     /// The store.
-    #[error("the store cannot be opened")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
+    /// The store, later on.
+    #[error("the store takes no writes ({0}): start again when its disk is mended")]
+    Lost(String),
     /// Issuer name or origin.
     #[error("the token challenge cannot be made")]
     Challenge(#[from] crate::tokens::ChallengeError),
@@ -51,18 +63,28 @@ pub enum RunError {
 /// [`RunError`].
 pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let keys = load_keys(&config.service_key_file)?;
-    let gateway = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
-    let store: Arc<dyn Store> = match &config.store {
-        StoreSettings::Rocksdb { directory } => Arc::new(Rocks::open(directory)?),
-        StoreSettings::Postgres(settings) => Arc::new(Postgres::open(settings).await?),
-        StoreSettings::Memory => Arc::new(Memory::default()),
-    };
+    let gateway = GatewaySecret::load(&config.gateway_secret_file)?;
+    let Opened {
+        store,
+        foundation,
+        rocks,
+    } = open(&config, &keys).await?;
+    let begun = begin(
+        &*foundation,
+        &place(&config.store),
+        &keys,
+        &config.service_key_file,
+    )
+    .await?;
+    tracing::info!(store = %begun.id, generation = begun.generation, "the store is whole");
+    let probe = probe(Arc::clone(&foundation));
+    process.readiness.depends_on(probe.clone());
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()
         .map_err(IssuerDirectoryError::Unreachable)?;
-    let issuer_keys = first_issuer_keys(&client, &config, &process)
+    let issuer_keys = first_issuer_keys(&client, &config, &process, &*foundation)
         .await?
         .without(&retired::closed(&*store).await?)
         .map_err(IssuerDirectoryError::Keys)?;
@@ -91,19 +113,98 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         settings,
     )?);
     let listener = service::http::bind(config.listen).await?;
-    let upkeep = tokio::spawn(upkeep(Arc::clone(&service), client, config.clone()));
+    let upkeep = tokio::spawn(upkeep(
+        Arc::clone(&service),
+        foundation,
+        client,
+        config.clone(),
+    ));
+    let lost = lost(rocks, probe);
     offer_commands(&process, &service, &config);
     process.readiness.ready();
     let router = crate::http::router(Arc::clone(&service), gateway);
-    service::http::serve(listener, router, config.limits.listener(), process.shutdown).await;
+    let serving =
+        service::http::serve(listener, router, config.limits.listener(), process.shutdown);
+    let ended = tokio::select! {
+        () = serving => Ok(()),
+        why = lost => Err(RunError::Lost(why)),
+    };
     upkeep.abort();
-    Ok(())
+    ended
+}
+
+/// An engine, as each side of it is needed.
+struct Opened {
+    store: Arc<dyn Store>,
+    foundation: Arc<dyn Foundation>,
+    rocks: Option<Rocks>,
+}
+
+impl Opened {
+    fn of(engine: impl Store + Foundation) -> Self {
+        let engine = Arc::new(engine);
+        Self {
+            foundation: engine.clone(),
+            store: engine,
+            rocks: None,
+        }
+    }
+}
+
+async fn open(config: &Config, keys: &ServiceKeys) -> Result<Opened, RunError> {
+    Ok(match &config.store {
+        StoreSettings::Rocksdb { directory } => {
+            let rocks = Rocks::open(directory)?;
+            Opened {
+                rocks: Some(rocks.clone()),
+                ..Opened::of(rocks)
+            }
+        }
+        StoreSettings::Postgres(settings) => Opened::of(Postgres::open(settings).await?),
+        StoreSettings::Memory => {
+            let memory = Memory::default();
+            bind(&memory, keys, &config.service_key_file).await?;
+            Opened::of(memory)
+        }
+    })
+}
+
+/// Where the store is, for the operator.
+pub(crate) fn place(settings: &StoreSettings) -> String {
+    match settings {
+        StoreSettings::Rocksdb { directory } => directory.display().to_string(),
+        StoreSettings::Postgres(settings) => {
+            format!("the database {} at {}", settings.database, settings.host)
+        }
+        StoreSettings::Memory => "memory".to_owned(),
+    }
+}
+
+/// Returns when an engine in this process cannot go on. A database elsewhere comes back by itself.
+async fn lost(rocks: Option<Rocks>, probe: Probe) -> String {
+    let Some(rocks) = rocks else {
+        return std::future::pending().await;
+    };
+    let trouble = rocks.trouble();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = rocks.read_everything() {
+            tracing::error!(%error, "the store could not be read as a whole");
+        }
+    });
+    service::probe::lost(trouble, probe).await
 }
 
 fn load_keys(path: &Path) -> Result<ServiceKeys, RunError> {
-    let fresh = || ServiceKeys::generate_file().map_err(|_| SecretFileError::NoRandomness);
-    let file = service::secret_file::load_or_create_with(path, fresh, ServiceKeys::FILE_LENGTHS)?;
-    Ok(ServiceKeys::from_file(&file)?)
+    match service::secret_file::load_between(path, ServiceKeys::FILE_LENGTHS) {
+        Err(error) if error.is_missing() => Err(Refusal::NoKeyFile {
+            path: path.to_owned(),
+            program: "ds",
+        }
+        .into()),
+        file => {
+            ServiceKeys::from_file(&file?).map_err(|error| RunError::Keys(path.to_owned(), error))
+        }
+    }
 }
 
 /// `delete-queue` takes a queue id in hexadecimal (a client that has to go: the service then proposes its
@@ -143,34 +244,56 @@ fn queue_id(text: &str) -> Option<QueueId> {
     Some(QueueId(id))
 }
 
-/// Attempts to reach the issuer at start, one a second.
+/// Attempts to reach the issuer at start, one a second, when nothing is known of it.
 const ISSUER_ATTEMPTS: u32 = 60;
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+/// What the issuer shows, or what it showed when it was there last.
 async fn first_issuer_keys(
     client: &reqwest::Client,
     config: &Config,
     process: &Process,
-) -> Result<IssuerKeys, IssuerDirectoryError> {
+    store: &dyn Foundation,
+) -> Result<IssuerKeys, RunError> {
     let mut attempt = 0;
     loop {
-        match issuer_directory::fetch(client, &config.issuer.directory).await {
-            Ok(keys) => return Ok(keys),
-            Err(error) if attempt >= ISSUER_ATTEMPTS || process.shutdown.is_requested() => {
-                return Err(error);
+        let error = match issuer_directory::fetch(client, &config.issuer.directory).await {
+            Ok(fetched) => {
+                issuer_directory::keep(store, &fetched.body, process.clock.now_unix_ms()).await?;
+                return Ok(fetched.keys);
             }
-            Err(_) => {
-                attempt = attempt.saturating_add(1);
-                tracing::warn!("the issuer's directory is not available yet");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            Err(error) => error,
+        };
+        let now_ms = process.clock.now_unix_ms();
+        let longest_ms = u64::from(config.issuer.keep_days).saturating_mul(DAY_MS);
+        if let Some((keys, age_ms)) = issuer_directory::kept(store, now_ms, longest_ms).await? {
+            tracing::warn!(
+                %error,
+                hours = age_ms / HOUR_MS,
+                "the issuer is away: the keys that it showed so long ago are accepted meanwhile"
+            );
+            return Ok(keys);
         }
+        if attempt >= ISSUER_ATTEMPTS || process.shutdown.is_requested() {
+            return Err(error.into());
+        }
+        attempt += 1;
+        tracing::warn!(%error, "the issuer's directory is not available yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 /// How often expired days are looked for.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(3600);
 
-async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: Config) {
+async fn upkeep(
+    service: Arc<DeliveryService>,
+    store: Arc<dyn Foundation>,
+    client: reqwest::Client,
+    config: Config,
+) {
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
@@ -178,7 +301,13 @@ async fn upkeep(service: Arc<DeliveryService>, client: reqwest::Client, config: 
     loop {
         tokio::select! {
             _ = refresh.tick() => match issuer_directory::fetch(&client, &config.issuer.directory).await {
-                Ok(keys) => accept(&service, keys).await,
+                Ok(fetched) => {
+                    accept(&service, fetched.keys).await;
+                    let now_ms = service.clock.now_unix_ms();
+                    if let Err(error) = issuer_directory::keep(&*store, &fetched.body, now_ms).await {
+                        tracing::error!(%error, "the issuer's keys were not kept");
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "the issuer's keys were not refreshed"),
             },
             _ = expiry.tick() => {

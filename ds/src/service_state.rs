@@ -12,6 +12,7 @@ use crate::error::DsError;
 use crate::limits::{LoadLimits, QueueLimits, RequestLimits};
 use crate::load::Load;
 use crate::queues::drained::Drained;
+use crate::queues::polls::Polls;
 use crate::queues::sequence::Sequence;
 use crate::queues::streams::Streams;
 use crate::queues::wakeups::Wakeups;
@@ -26,6 +27,7 @@ pub struct DeliveryService {
     pub(crate) shutdown: Shutdown,
     pub(crate) streams: Streams,
     pub(crate) wakeups: Wakeups,
+    pub(crate) polls: Polls,
     pub(crate) sequence: Sequence,
     pub(crate) drained: Drained,
     pub(crate) leaf_allowances: Allowances,
@@ -86,6 +88,7 @@ impl DeliveryService {
         Ok(Self {
             streams: Streams::new(),
             wakeups: Wakeups::default(),
+            polls: Polls::default(),
             sequence: Sequence::default(),
             drained: Drained::default(),
             queue_allowances: Allowances::new(settings.queue_allowance),

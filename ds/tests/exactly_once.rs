@@ -134,6 +134,14 @@ impl Process {
             at("gateway-secret"),
         );
         std::fs::write(&config, text).unwrap();
+        if !directory.join("service-keys").exists() {
+            let made = Command::new(env!("CARGO_BIN_EXE_ds"))
+                .args(["init", "--config"])
+                .arg(&config)
+                .stdout(Stdio::null())
+                .status();
+            assert!(made.unwrap().success());
+        }
         Self {
             child: Mutex::new(Self::spawn(&config)),
             config,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ohttp_chunked::Kem;
 use serde::Deserialize;
+use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
 use service::tls::TlsSettings;
@@ -26,6 +27,8 @@ pub struct Config {
     pub max_response_bytes: usize,
     #[serde(default = "default_idle_connections")]
     pub idle_connections: usize,
+    #[serde(default = "default_directory_path")]
+    pub directory_path: String,
     pub keys: KeySettings,
     pub targets: Vec<TargetSettings>,
     #[serde(default)]
@@ -39,6 +42,9 @@ pub struct Config {
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,
+    /// Of one address, that of a relay or a stranger's; 0: any number.
+    #[serde(default = "default_connections_of_address")]
+    pub connections_of_address: u32,
 }
 
 /// The gateway's own key pairs.
@@ -133,6 +139,14 @@ impl ServiceConfig for Config {
 }
 
 impl Config {
+    /// Requests are limited by relay: many clients come from the address of one.
+    pub(crate) fn address_limits(&self) -> AddressLimitSettings {
+        AddressLimitSettings {
+            max_connections: self.connections_of_address,
+            ..AddressLimitSettings::NONE
+        }
+    }
+
     /// How long an exchange may go on after the shutdown was requested.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.service.drain_seconds) / 2
@@ -153,6 +167,14 @@ fn default_max_response_bytes() -> usize {
 
 fn default_idle_connections() -> usize {
     64
+}
+
+fn default_connections_of_address() -> u32 {
+    1024
+}
+
+fn default_directory_path() -> String {
+    "/v1/directory".to_owned()
 }
 
 fn default_kems() -> Vec<Kem> {
@@ -186,6 +208,11 @@ mod tests {
         assert!(config.relays.is_empty());
         assert_eq!(config.relay_limit, RelayLimit::default());
         assert_eq!(config.forward_seconds, default_forward_seconds());
+        assert_eq!(
+            config.connections_of_address,
+            default_connections_of_address()
+        );
+        assert_eq!(config.directory_path, default_directory_path());
         assert_eq!(config.keys.kems, default_kems());
         assert_eq!(config.keys.rotation_seconds, default_rotation_seconds());
         assert_eq!(config.keys.overlap_seconds, default_overlap_seconds());

@@ -9,6 +9,7 @@
 //! | `POST /` | the same for `message/ohttp-chunked-req`, answering while the delivery service does |
 //! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
 //! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
+//! | `GET /service-directory` | the directory of the delivery service: public, for mirrors |
 //!
 //! | command | does |
 //! |---|---|
@@ -44,8 +45,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use service::addresses::AddressLimits;
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
+use service::mirror::{Keeping, Mirror, Mirrored};
 use service::secret_file::SecretFileError;
 use service::start::Process;
 use service::tls::{IsCertified, Peers, ServerTls, TlsError};
@@ -63,9 +66,13 @@ use relays::Relays;
 use targets::Targets;
 use upstream::Upstream;
 
+/// The name of the binary.
+pub const PROGRAM: &str = "ohttp-gateway";
+
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_RES: &str = "message/ohttp-res";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
+const JSON: &str = "application/json";
 /// RFC 9540 §5.
 const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
@@ -86,6 +93,8 @@ pub enum GatewayError {
     Rotation,
     #[error("a file in the key directory is no generation of keys")]
     KeyFile,
+    #[error(transparent)]
+    Refused(#[from] service::founding::Refusal),
     #[error("the key directory cannot be used")]
     KeyDirectory(#[source] std::io::Error),
     #[error(
@@ -114,6 +123,9 @@ struct Parts {
     targets: Targets,
     upstream: Upstream,
     relays: Relays,
+    /// What the delivery service announces, fetched once for everybody, and where it is.
+    directory: Mirror,
+    directory_url: Option<reqwest::Url>,
     /// Of who sends requests; keys are for everybody.
     certificate_required: bool,
     replay: ReplaySettings,
@@ -157,9 +169,12 @@ impl Gateway {
             );
         }
         let secret = GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+        let targets = Targets::new(&config.targets)?;
         Ok(Self(Arc::new(Parts {
             keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
-            targets: Targets::new(&config.targets)?,
+            directory: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
+            directory_url: targets.public(&config.directory_path),
+            targets,
             upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
             certificate_required: config
@@ -180,6 +195,7 @@ impl Gateway {
             .route("/", gateway())
             .route(KEYS_PATH, gateway())
             .route("/ohttp-keys", get(key_configs))
+            .route("/service-directory", get(directory))
             .with_state(Arc::clone(&self.0))
     }
 
@@ -248,12 +264,30 @@ impl Gateway {
     }
 }
 
+/// Makes the key directory with the first keys, and the secret that gateway and delivery service share,
+/// unless the delivery service made it before. Says what was made.
+///
+/// # Errors
+/// The directory is not empty: nothing was changed.
+pub async fn init(config: Config) -> Result<String, GatewayError> {
+    let now_unix_ms = service::clock::SystemClock::shared().now_unix_ms();
+    let id = keys::found(&config.keys, &config.replay, now_unix_ms)?;
+    GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    Ok(format!(
+        "made the key directory {} ({id}) with the first keys",
+        config.keys.directory.display()
+    ))
+}
+
 /// Runs the gateway until the process is told to end.
 ///
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Anybody, &process)?;
+    let addresses = AddressLimits::new(config.address_limits(), Arc::clone(&process.clock));
+    keys::recognise(&config.keys)?;
+    GatewaySecret::load(&config.gateway_secret_file)?;
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
     gateway.offer(&process.commands);
     let router = gateway.router();
@@ -262,6 +296,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     process.readiness.ready();
     Server::new(listener, config.limits)
         .with_tls(tls)
+        .with_address_limits(addresses)
         .serve(router, process.shutdown)
         .await;
     Ok(())
@@ -280,6 +315,16 @@ async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
         ),
     ];
     (headers, published.configs).into_response()
+}
+
+/// What the delivery service announces, for mirrors and whoever wants to compare. To clients it is shown inside the
+/// encapsulation too: one that is shown something else there notices.
+async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
+    let Some(url) = gateway.directory_url.clone() else {
+        return Problem::plain(StatusCode::NOT_FOUND).into_response();
+    };
+    let fetch = gateway.upstream.document(url, JSON);
+    Mirrored::respond(gateway.directory.current(fetch).await, JSON)
 }
 
 async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {

@@ -9,5 +9,9 @@ use service::alloc::ZeroOnFree;
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
 fn main() -> ExitCode {
-    service::start::run("ohttp-gateway", ohttp_gateway::run)
+    service::start::run_with_store(
+        ohttp_gateway::PROGRAM,
+        ohttp_gateway::init,
+        ohttp_gateway::run,
+    )
 }

@@ -41,6 +41,17 @@ impl Targets {
             .map(Self)
     }
 
+    /// Where the document at `path` is that is shown in the open, if a target gives it out.
+    pub(crate) fn public(&self, path: &str) -> Option<Url> {
+        let target = self
+            .0
+            .iter()
+            .find(|target| target.methods.contains(&Method::GET) && target.covers(path))?;
+        let mut url = target.forward_to.clone();
+        url.set_path(path);
+        (url.path() == path).then_some(url)
+    }
+
     /// Whether `request` is for the origin of a listed target, whatever its path.
     pub(crate) fn lists_origin_of(&self, request: &InnerRequest) -> bool {
         self.0.iter().any(|target| target.is_at_origin_of(request))

@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url};
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GATEWAY_CHALLENGE};
+use service::mirror::Fetched;
 
 use crate::GatewayError;
 use crate::binary_http::{InnerRequest, InnerResponse};
@@ -23,6 +24,9 @@ const RESPONSE_FIELDS: [HeaderName; 4] =
 /// Less than the idle time of the delivery service's listener, so that no request meets a closing
 /// connection.
 const IDLE: Duration = Duration::from_secs(15);
+/// No directory is longer, and it is there at once or not at all.
+const MAX_DOCUMENT: usize = 64 * 1024;
+const DOCUMENT_EXCHANGE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Upstream {
     client: Client,
@@ -84,6 +88,31 @@ impl Upstream {
         tokio::time::timeout(self.exchange, exchange)
             .await
             .unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// A public document of the delivery service. `None`: it does not show it now.
+    pub(crate) async fn document(&self, url: Url, media_type: &str) -> Option<Fetched> {
+        let fetch = async {
+            let response = self
+                .client
+                .get(url)
+                .header(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone())
+                .send()
+                .await
+                .ok()?;
+            let is_ours = response
+                .headers()
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type.as_bytes()));
+            if response.status() != StatusCode::OK || !is_ours {
+                return None;
+            }
+            Some(Fetched {
+                document: read_at_most(response, MAX_DOCUMENT).await.ok()?,
+                max_age_s: None,
+            })
+        };
+        tokio::time::timeout(DOCUMENT_EXCHANGE, fetch).await.ok()?
     }
 
     async fn send(&self, request: InnerRequest, url: Url) -> Result<Response, Failure> {

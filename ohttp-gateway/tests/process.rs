@@ -43,6 +43,12 @@ impl Running {
         );
         let file = directory.path().join("gateway.toml");
         std::fs::write(&file, config).unwrap();
+        let made = Command::new(env!("CARGO_BIN_EXE_ohttp-gateway"))
+            .args(["init", "--config"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.await.unwrap().success());
         let child = Command::new(env!("CARGO_BIN_EXE_ohttp-gateway"))
             .arg("--config")
             .arg(&file)

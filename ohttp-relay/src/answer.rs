@@ -4,21 +4,20 @@
 //! client can do something about, and one failure.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use service::{Problem, Shutdown};
-use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use crate::request::Fault;
 use crate::slots::Slot;
@@ -52,28 +51,20 @@ pub(crate) enum Answer {
     DateProblem,
     /// The client's fault.
     Refused(Fault),
+    /// There are as many requests at the gateway as there may be.
+    Busy,
     /// Anything else, with a reason for the metrics.
     Failed(&'static str),
 }
 
 impl Answer {
-    /// An answer that still comes in counts as a request at the gateway.
-    pub(crate) fn holding(self, slot: Slot) -> Self {
-        match self {
-            Self::Streamed(download) => Self::Streamed(Download {
-                slot: Some(slot),
-                ..download
-            }),
-            other => other,
-        }
-    }
-
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Whole(_) | Self::Streamed(_) => ANSWERED,
             Self::KeyProblem => "key_problem",
             Self::DateProblem => "date_problem",
             Self::Refused(fault) => fault.outcome(),
+            Self::Busy => "busy",
             Self::Failed(reason) => reason,
         }
     }
@@ -110,6 +101,7 @@ impl IntoResponse for Answer {
             )
             .into_response(),
             Self::Refused(fault) => fault.problem().into_response(),
+            Self::Busy => busy().into_response(),
             Self::Failed(_) => failure().into_response(),
         }
     }
@@ -127,6 +119,12 @@ pub(crate) fn failure() -> Problem {
     Problem::plain(StatusCode::BAD_GATEWAY)
 }
 
+/// Nothing is wrong behind the relay: the client is to come again.
+fn busy() -> Problem {
+    Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
+        .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
 /// The limits of an answer.
 #[derive(Clone)]
 pub(crate) struct Bounds {
@@ -141,7 +139,11 @@ pub(crate) struct Bounds {
 }
 
 /// Reads an answer that is no stream, up to its end or until it is clear that there is much of it.
-pub(crate) async fn read(mut body: Incoming, bounds: &Bounds) -> Result<Answer, &'static str> {
+pub(crate) async fn read(
+    mut body: Incoming,
+    bounds: &Bounds,
+    slot: Slot,
+) -> Result<Answer, &'static str> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > bounds.max_bytes) {
         return Err("too_large");
@@ -175,7 +177,7 @@ pub(crate) async fn read(mut body: Incoming, bounds: &Bounds) -> Result<Answer, 
         Some(whole) => Answer::Whole(whole),
         None => {
             let held = held.unwrap_or_default().freeze();
-            let download = Download::new(held, body, announced, false, bounds, bounds.answer);
+            let download = Download::new(held, body, announced, false, bounds, slot);
             Answer::Streamed(download)
         }
     })
@@ -184,16 +186,9 @@ pub(crate) async fn read(mut body: Incoming, bounds: &Bounds) -> Result<Answer, 
 /// An answer that is passed on while it comes in.
 pub(crate) struct Download {
     first: Option<Bytes>,
-    upstream: Arc<Mutex<Option<Incoming>>>,
+    pieces: mpsc::Receiver<Result<Bytes, Torn>>,
     announced: Option<u64>,
     is_chunked: bool,
-    taken: u64,
-    max_bytes: u64,
-    idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    ended: oneshot::Receiver<()>,
-    #[allow(dead_code, reason = "is held")]
-    slot: Option<Slot>,
 }
 
 /// A torn answer: the client sees its connection or stream break off.
@@ -201,9 +196,14 @@ pub(crate) struct Download {
 #[error("the answer breaks off")]
 pub(crate) struct Torn;
 
+/// Pieces of an answer that wait for the client, and their size. An answer that is no longer than all of them is
+/// taken from the gateway at once, whether the client takes it or not.
+const PIECES: usize = 8;
+const PIECE: usize = 16 * 1024;
+
 impl Download {
-    pub(crate) fn chunked(body: Incoming, bounds: &Bounds) -> Self {
-        Self::new(Bytes::new(), body, None, true, bounds, bounds.stream)
+    pub(crate) fn chunked(body: Incoming, bounds: &Bounds, slot: Slot) -> Self {
+        Self::new(Bytes::new(), body, None, true, bounds, slot)
     }
 
     fn new(
@@ -212,60 +212,89 @@ impl Download {
         announced: Option<u64>,
         is_chunked: bool,
         bounds: &Bounds,
-        whole: Duration,
+        slot: Slot,
     ) -> Self {
-        let upstream = Arc::new(Mutex::new(Some(body)));
-        let ended = end_after(&upstream, whole, bounds);
-        Self {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let pump = Pump {
+            body,
+            sender,
             taken: first.len() as u64,
-            first: (!first.is_empty()).then_some(first),
-            upstream,
-            announced,
-            is_chunked,
-            max_bytes: bounds.max_bytes,
+            // A live stream has no size; it has an end.
+            max_bytes: (!is_chunked).then_some(bounds.max_bytes),
             idle: if is_chunked {
                 bounds.stream_idle
             } else {
-                whole
+                bounds.answer
             },
-            timer: None,
-            ended,
-            slot: None,
+        };
+        let whole = if is_chunked {
+            bounds.stream
+        } else {
+            bounds.answer
+        };
+        tokio::spawn(pump.run(whole, bounds.shutdown.clone(), bounds.grace, slot));
+        Self {
+            first: (!first.is_empty()).then_some(first),
+            pieces,
+            announced,
+            is_chunked,
         }
-    }
-
-    fn tear(&mut self, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
-        self.upstream
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        metrics::counter!("ohttp_relay_torn_answers_total", "reason" => reason).increment(1);
-        Poll::Ready(Some(Err(Torn)))
     }
 }
 
-/// Lets go of the gateway's side in bounded time, also when the client takes nothing and so the body is
-/// never asked for more.
-fn end_after(
-    upstream: &Arc<Mutex<Option<Incoming>>>,
-    whole: Duration,
-    bounds: &Bounds,
-) -> oneshot::Receiver<()> {
-    let (mut end, ended) = oneshot::channel();
-    let (upstream, shutdown, grace) = (Arc::clone(upstream), bounds.shutdown.clone(), bounds.grace);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = end.closed() => return,
-            () = sleep(whole) => {}
-            () = shutdown.requested_before(grace) => {}
+/// Takes an answer from the gateway. It lets go of it in bounded time, also when the client takes nothing; the
+/// slot is free as soon as the gateway has said everything.
+struct Pump {
+    body: Incoming,
+    sender: mpsc::Sender<Result<Bytes, Torn>>,
+    taken: u64,
+    max_bytes: Option<u64>,
+    idle: Duration,
+}
+
+impl Pump {
+    async fn run(mut self, whole: Duration, shutdown: Shutdown, grace: Duration, slot: Slot) {
+        let sender = self.sender.clone();
+        let pumped = tokio::select! {
+            pumped = self.pump() => pumped,
+            () = sleep(whole) => Err("time"),
+            () = shutdown.requested_before(grace) => Err("time"),
+            // The client is gone.
+            () = sender.closed() => return,
+        };
+        let taken = self.taken;
+        drop((self, slot));
+        match pumped {
+            Ok(()) => metrics::histogram!("ohttp_relay_response_bytes").record(taken as f64),
+            Err(reason) => {
+                metrics::counter!("ohttp_relay_torn_answers_total", "reason" => reason)
+                    .increment(1);
+                let _ = sender.send(Err(Torn)).await;
+            }
         }
-        upstream
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let _ = end.send(());
-    });
-    ended
+    }
+
+    async fn pump(&mut self) -> Result<(), &'static str> {
+        loop {
+            let frame = tokio::time::timeout(self.idle, self.body.frame());
+            let Some(frame) = frame.await.map_err(|_| "idle")? else {
+                return Ok(());
+            };
+            // Trailers are left out, as all other fields.
+            let Ok(mut data) = frame.map_err(|_| "broken")?.into_data() else {
+                continue;
+            };
+            self.taken += data.len() as u64;
+            if self.max_bytes.is_some_and(|most| self.taken > most) {
+                return Err("too_large");
+            }
+            while !data.is_empty() {
+                let piece = data.split_to(data.len().min(PIECE));
+                // Whoever is gone is noticed elsewhere.
+                let _ = self.sender.send(Ok(piece)).await;
+            }
+        }
+    }
 }
 
 impl http_body::Body for Download {
@@ -279,46 +308,7 @@ impl http_body::Body for Download {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if Pin::new(&mut self.ended).poll(context).is_ready() {
-            return self.tear("time");
-        }
-        loop {
-            let polled = {
-                let mut upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(body) = upstream.as_mut() else {
-                    drop(upstream);
-                    return self.tear("time");
-                };
-                Pin::new(body).poll_frame(context)
-            };
-            match polled {
-                Poll::Pending => {
-                    let idle = self.idle;
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(idle)));
-                    if timer.as_mut().poll(context).is_ready() {
-                        return self.tear("idle");
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(None) => {
-                    metrics::histogram!("ohttp_relay_response_bytes").record(self.taken as f64);
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(_))) => return self.tear("broken"),
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are left out, as all other fields.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    self.timer = None;
-                    self.taken += data.len() as u64;
-                    // A live stream has no size; it has an end.
-                    if !self.is_chunked && self.taken > self.max_bytes {
-                        return self.tear("too_large");
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-            }
-        }
+        let piece = ready!(self.pieces.poll_recv(context));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 }

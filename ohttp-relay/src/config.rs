@@ -1,6 +1,6 @@
 //! The relay's configuration file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +54,9 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub address_limits: AddressLimitSettings,
+    /// Addresses of what terminates connections in front, with the PROXY protocol.
+    #[serde(default)]
+    pub proxies: Vec<IpAddr>,
 }
 
 /// A gateway, and the path of this relay that leads to it.

@@ -8,13 +8,13 @@
 //! |---|---|
 //! | `POST /`, `POST /NAME` | forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the gateway of that path |
 //! | `GET /ohttp-keys`, `GET /NAME/ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
+//! | `GET /service-directory`, `GET /NAME/service-directory` | mirrors the directory of the service behind the gateway |
 //!
-//! Bodies pass through in pieces, both ways: of one exchange no more than a few windows of 256 KiB is in memory.
+//! A request is collected before it goes on; answers pass through in pieces.
 
 mod answer;
 mod config;
 mod connector;
-mod keys;
 mod padding;
 mod request;
 mod slots;
@@ -24,29 +24,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use metrics::{Counter, Histogram};
 use service::addresses::AddressLimits;
-use service::http::{Limits, Server};
+use service::http::Server;
+use service::mirror::{Keeping, Mirror, Mirrored};
 use service::start::Process;
 use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
 use answer::{ANSWERED, Answer};
 pub use config::{Config, GatewaySettings, HttpVersion};
-use keys::KeyMirror;
 pub use padding::Padding;
-use request::{Fault, Upload};
+use request::Upload;
 use upstream::Upstream;
 
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_CHUNKED_REQ: &str = "message/ohttp-chunked-req";
+const OHTTP_KEYS: &str = "application/ohttp-keys";
+const JSON: &str = "application/json";
+
+/// Of both documents: the gateway says how long they are good for, between a minute and a day. A copy that has
+/// expired is not shown: what the gateway said once may not be what it opens now.
+const KEEPING: Keeping = Keeping {
+    shortest_ms: 60_000,
+    longest_ms: 86_400_000,
+    default_ms: 300_000,
+    last_known_ms: 0,
+};
 
 /// Why a relay could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +105,11 @@ impl Form {
 /// A gateway and what clients get from it.
 struct Route {
     upstream: Upstream,
-    keys: KeyMirror,
+    /// The same bytes for every client, fetched once for all of them: the gateway cannot hand different keys to different
+    /// clients by who asks.
+    keys: Mirror,
+    directory: Mirror,
     padding: Option<Padding>,
-    stream_idle: Duration,
     shutdown: Shutdown,
     grace: Duration,
     meters: Meters,
@@ -153,9 +164,9 @@ impl Relay {
             relay.tls.push(upstream.tls());
             let route = Arc::new(Route {
                 upstream,
-                keys: KeyMirror::new(Arc::clone(clock)),
+                keys: Mirror::new(Arc::clone(clock), KEEPING),
+                directory: Mirror::new(Arc::clone(clock), KEEPING),
                 padding: config.require_padding.clone(),
-                stream_idle: Duration::from_secs(config.stream_idle_seconds),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
                 meters: Meters::new(),
@@ -163,7 +174,8 @@ impl Relay {
             let base = settings.path.trim_end_matches('/');
             let mut routes = Router::new()
                 .route(&format!("{base}/"), post(forward))
-                .route(&format!("{base}/ohttp-keys"), get(ohttp_keys));
+                .route(&format!("{base}/ohttp-keys"), get(ohttp_keys))
+                .route(&format!("{base}/service-directory"), get(directory));
             if !base.is_empty() {
                 routes = routes.route(base, post(forward));
             }
@@ -205,18 +217,16 @@ pub async fn run(config: Config, process: Process) -> Result<(), RelayError> {
     Server::new(listener, config.limits)
         .with_tls(tls)
         .with_address_limits(AddressLimits::new(config.address_limits, process.clock))
+        .behind_proxies(config.proxies)
         .serve(relay.router, process.shutdown)
         .await;
     Ok(())
 }
 
 async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response {
-    let answer = match route.accept(request) {
-        Err(fault) => Answer::Refused(fault),
-        Ok((upload, form)) => tokio::select! {
-            answer = route.upstream.forward(upload, form) => answer,
-            () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
-        },
+    let answer = tokio::select! {
+        answer = route.forward(request) => answer,
+        () = route.shutdown.requested_before(route.grace) => Answer::Failed("ending"),
     };
     if let Answer::KeyProblem = answer {
         route.keys.doubt();
@@ -234,46 +244,22 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
 }
 
 impl Route {
-    /// What can be told before anything goes to the gateway.
-    fn accept(&self, request: Request<Body>) -> Result<(Upload, Form), Fault> {
-        let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
-        let limits = Limits::of(&request);
-        let body = request.into_body();
-        let announced = body.size_hint();
-        if announced.lower() > limits.max_body_bytes as u64 {
-            return Err(Fault::TooLarge);
-        }
-        if form == Form::Chunked {
-            let length = self.meters.request_bytes.clone();
-            return Ok((Upload::stream(body, self.stream_idle, length), form));
-        }
-        let is_unpadded = self.padding.as_ref().is_some_and(|padding| {
-            announced
-                .exact()
-                .is_some_and(|length| !padding.allows(length))
-        });
-        if is_unpadded {
-            return Err(Fault::Unpadded);
-        }
-        let patience = Duration::from_secs(limits.body_read_seconds);
-        let length = self.meters.request_bytes.clone();
-        let upload = Upload::whole(body, patience, self.padding.clone(), length);
-        Ok((upload, form))
+    async fn forward(&self, request: Request) -> Answer {
+        let (upload, form) = match Upload::collect(request, self.padding.as_ref()).await {
+            Ok(collected) => collected,
+            Err(fault) => return Answer::Refused(fault),
+        };
+        self.meters.request_bytes.record(upload.len() as f64);
+        self.upstream.forward(upload, form).await
     }
 }
 
 async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
-    match route.keys.current(&route.upstream).await {
-        Some(mirrored) => {
-            let cache = format!("public, max-age={}", mirrored.remaining_seconds);
-            let cache = HeaderValue::from_str(&cache)
-                .unwrap_or_else(|_| HeaderValue::from_static("no-store"));
-            let headers = [
-                (CONTENT_TYPE, HeaderValue::from_static(keys::OHTTP_KEYS)),
-                (CACHE_CONTROL, cache),
-            ];
-            (headers, mirrored.configs).into_response()
-        }
-        None => answer::failure().into_response(),
-    }
+    let mirrored = route.keys.current(route.upstream.key_configs()).await;
+    Mirrored::respond(mirrored, OHTTP_KEYS)
+}
+
+async fn directory(State(route): State<Arc<Route>>) -> Response {
+    let mirrored = route.directory.current(route.upstream.directory()).await;
+    Mirrored::respond(mirrored, JSON)
 }

@@ -1,27 +1,26 @@
-//! The client's body on its way to the gateway: never whole in memory, limited while it passes.
+//! The client's request on its way to the gateway.
+//!
+//! It is collected whole before anything of it goes on: who sends slowly, or never ends, holds a few bytes here
+//! and nothing at the gateway. No gateway of ours begins with less than a whole request anyway.
 
-use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use axum::extract::Request;
+use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as _, Frame};
-use metrics::Histogram;
 use service::Problem;
-use tokio::time::{Sleep, sleep};
+use service::http::{CollectError, Collected, Limits};
 
+use crate::Form;
 use crate::padding::Padding;
 
-/// A body that is no stream goes on in blocks of this size, however it arrives: by its pieces the gateway could
-/// tell networks and clients apart.
+/// A request goes on in blocks of this size, however it arrived: by its pieces the gateway could tell networks and
+/// clients apart.
 const BLOCK: usize = 16 * 1024;
 
-/// What is wrong with a request, by the client's fault.
+/// What is wrong with a request, by the client's fault, or why there is no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     MediaType,
@@ -29,6 +28,7 @@ pub(crate) enum Fault {
     TooSlow,
     Broken,
     Unpadded,
+    NoRoom,
 }
 
 impl Fault {
@@ -39,15 +39,17 @@ impl Fault {
             Self::TooSlow => "request_too_slow",
             Self::Broken => "request_broken",
             Self::Unpadded => "request_unpadded",
+            Self::NoRoom => "request_no_room",
         }
     }
 
     pub(crate) fn problem(self) -> Problem {
         match self {
             Self::MediaType => Problem::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-            Self::TooLarge => Problem::plain(StatusCode::PAYLOAD_TOO_LARGE),
-            Self::TooSlow => Problem::plain(StatusCode::REQUEST_TIMEOUT),
-            Self::Broken => Problem::plain(StatusCode::BAD_REQUEST),
+            Self::TooLarge => CollectError::TooLarge.problem(),
+            Self::TooSlow => CollectError::TooSlow.problem(),
+            Self::Broken => CollectError::Broken.problem(),
+            Self::NoRoom => CollectError::NoRoom.problem(),
             Self::Unpadded => Problem::new(
                 StatusCode::BAD_REQUEST,
                 "urn:mimi-ds:problem:ohttp-unpadded",
@@ -57,153 +59,63 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.outcome())
+impl From<CollectError> for Fault {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::TooLarge => Self::TooLarge,
+            CollectError::TooSlow => Self::TooSlow,
+            CollectError::Broken => Self::Broken,
+            CollectError::NoRoom => Self::NoRoom,
+        }
     }
 }
 
-impl std::error::Error for Fault {}
-
-/// Where a fault is left that comes up while a body passes.
-pub(crate) type FaultCell = Arc<OnceLock<Fault>>;
-
-/// The body, as the gateway's connection takes it. Its length is never announced, so that a client that
+/// A whole request, as the gateway's connection takes it. Its length is never announced, so that a client that
 /// announces one and a client that does not look the same.
-pub(crate) struct Upload {
-    body: Body,
-    fault: FaultCell,
-    padding: Option<Padding>,
-    /// Of a stream: between two pieces, which go on as they come. Otherwise: of the whole body.
-    patience: Duration,
-    is_stream: bool,
-    timer: Option<Pin<Box<Sleep>>>,
-    block: BytesMut,
-    taken: u64,
-    ended: bool,
-    /// Of whole bodies, for the metrics.
-    length: Histogram,
-}
+pub(crate) struct Upload(Collected);
 
 impl Upload {
-    pub(crate) fn whole(
-        body: Body,
-        patience: Duration,
-        padding: Option<Padding>,
-        length: Histogram,
-    ) -> Self {
-        Self {
-            body,
-            fault: FaultCell::default(),
-            padding,
-            patience,
-            is_stream: false,
-            timer: None,
-            block: BytesMut::new(),
-            taken: 0,
-            ended: false,
-            length,
-        }
-    }
-
-    pub(crate) fn stream(body: Body, idle: Duration, length: Histogram) -> Self {
-        Self {
-            is_stream: true,
-            ..Self::whole(body, idle, None, length)
-        }
-    }
-
-    pub(crate) fn fault(&self) -> FaultCell {
-        Arc::clone(&self.fault)
-    }
-
-    /// Waits for what goes on first: who sends nothing holds nothing at the gateway.
+    /// Checks what can be told by the head, then collects. Streams are not judged by their padding.
     ///
     /// # Errors
-    /// The client's fault.
-    pub(crate) async fn begin(&mut self) -> Result<(), Fault> {
-        poll_fn(|context| self.poll_block(context)).await
-    }
-
-    /// Until `block` has what goes on next, or nothing when the body has ended.
-    fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let least = if self.is_stream { 1 } else { BLOCK };
-        while self.block.len() < least && !self.ended {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                let patience = self.patience;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-                ready!(timer.as_mut().poll(context));
-                return Poll::Ready(Err(self.fail(Fault::TooSlow)));
-            };
-            match frame {
-                None => {
-                    if let Some(fault) = self.end() {
-                        return Poll::Ready(Err(self.fail(fault)));
-                    }
-                }
-                Some(Err(error)) => {
-                    let is_too_large = service::http::is_length_limit(&error);
-                    return Poll::Ready(Err(self.fail(if is_too_large {
-                        Fault::TooLarge
-                    } else {
-                        Fault::Broken
-                    })));
-                }
-                Some(Ok(frame)) => {
-                    // Trailers are left out: they would be fields of the client's choice.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    self.taken += data.len() as u64;
-                    self.block.extend_from_slice(&data);
-                    if self.is_stream {
-                        self.timer = None;
-                    }
-                }
-            }
+    /// [`Fault`].
+    pub(crate) async fn collect(
+        request: Request,
+        padding: Option<&Padding>,
+    ) -> Result<(Self, Form), Fault> {
+        let form = Form::of(request.headers()).ok_or(Fault::MediaType)?;
+        let padding = padding.filter(|_| form == Form::Whole);
+        let is_padded = |length| padding.is_none_or(|padding| padding.allows(length));
+        let announced = request.body().size_hint();
+        if announced.lower() > Limits::of(&request).max_body_bytes as u64 {
+            return Err(Fault::TooLarge);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn fail(&mut self, fault: Fault) -> Fault {
-        self.ended = true;
-        self.block.clear();
-        let _ = self.fault.set(fault);
-        fault
-    }
-
-    /// What is there when the client has sent everything. The gateway has no whole request before that.
-    fn end(&mut self) -> Option<Fault> {
-        self.ended = true;
-        let is_padded = self
-            .padding
-            .as_ref()
-            .is_none_or(|padding| padding.allows(self.taken));
-        if !is_padded {
-            return Some(Fault::Unpadded);
+        if announced.exact().is_some_and(|length| !is_padded(length)) {
+            return Err(Fault::Unpadded);
         }
-        self.length.record(self.taken as f64);
-        None
+        let collected = Collected::read(request).await?;
+        if is_padded(collected.body.len() as u64) {
+            Ok((Self(collected), form))
+        } else {
+            Err(Fault::Unpadded)
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.body.len()
     }
 }
 
 impl http_body::Body for Upload {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = std::convert::Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if let Err(fault) = ready!(self.poll_block(context)) {
-            return Poll::Ready(Some(Err(fault)));
-        }
-        let len = if self.is_stream {
-            self.block.len()
-        } else {
-            self.block.len().min(BLOCK)
-        };
-        let block = self.block.split_to(len).freeze();
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let left = &mut self.0.body;
+        let block = left.split_to(left.len().min(BLOCK));
         Poll::Ready((!block.is_empty()).then_some(Ok(Frame::data(block))))
     }
 }

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
+use service::mirror::{Fetched, max_age};
 use service::problem::PROBLEM_JSON;
 use service::tls::ClientTls;
 use service::{Problem, Shutdown};
@@ -21,16 +22,18 @@ use crate::answer::{
 };
 use crate::config::{Config, GatewaySettings, HttpVersion};
 use crate::connector::Connector;
-use crate::request::{Fault, Upload};
-use crate::slots::Slots;
-use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError, keys};
+use crate::request::Upload;
+use crate::slots::{Slot, Slots};
+use crate::{Form, JSON, OHTTP_CHUNKED_REQ, OHTTP_KEYS, OHTTP_REQ, RelayError};
 
 /// A problem document that is longer than this is not looked at.
 const MAX_PROBLEM_BYTES: usize = 4096;
 /// 255 key configurations of the longest kind would fit.
 const MAX_KEYS_BYTES: usize = 512 * 1024;
-/// Key configurations are there at once or not at all.
-const KEYS_EXCHANGE: Duration = Duration::from_secs(10);
+/// No directory is longer.
+const MAX_DIRECTORY_BYTES: usize = 64 * 1024;
+/// What is mirrored is there at once or not at all.
+const MIRROR_EXCHANGE: Duration = Duration::from_secs(10);
 /// Less than the idle time of our gateway's listener, so that no request meets a closing
 /// connection.
 const IDLE: Duration = Duration::from_secs(15);
@@ -56,6 +59,7 @@ pub(crate) struct Upstream {
     slots: Slots,
     gateway: Uri,
     keys: Uri,
+    directory: Uri,
     authorization: Option<HeaderValue>,
     forward: Duration,
     bounds: Bounds,
@@ -73,6 +77,7 @@ impl Upstream {
             Some(url) => gateway_uri(url)?,
             None => beside(&gateway, "ohttp-keys")?,
         };
+        let directory = beside(&gateway, "service-directory")?;
         let secret = settings
             .relay_secret_file
             .as_deref()
@@ -111,6 +116,7 @@ impl Upstream {
             slots: Slots::new(connections, config.max_requests),
             gateway,
             keys,
+            directory,
             authorization: secret.map(|secret| secret.header_value()),
             forward: Duration::from_secs(config.forward_seconds),
             bounds: Bounds {
@@ -170,44 +176,43 @@ impl Upstream {
     }
 
     /// Passes `upload` to the gateway, and its answer back.
-    pub(crate) async fn forward(&self, mut upload: Upload, form: Form) -> Answer {
-        let fault = upload.fault();
-        let sent = async {
-            upload.begin().await.map_err(Fault::outcome)?;
-            let slot = self.slots.take().ok_or("busy")?;
-            let method = Method::POST;
-            let body = Either::Left(upload);
-            let sent = self.send(slot.connection(), method, &self.gateway, Some(form), body);
-            Ok((sent.await?, slot))
+    pub(crate) async fn forward(&self, upload: Upload, form: Form) -> Answer {
+        let Some(slot) = self.slots.take() else {
+            return Answer::Busy;
         };
+        let body = Either::Left(upload);
+        let sent = self.send(
+            slot.connection(),
+            Method::POST,
+            &self.gateway,
+            Some(form),
+            body,
+        );
         let answered = tokio::time::timeout(self.forward, sent)
             .await
             .unwrap_or(Err("timeout"));
         let read = match answered {
-            Ok((response, slot)) => self
-                .read(response, form)
-                .await
-                .map(|answer| answer.holding(slot)),
+            Ok(response) => self.read(response, form, slot).await,
             Err(reason) => Err(reason),
         };
-        // A request that the client did not bring to its end has no answer, whatever the gateway says.
-        match (fault.get(), read) {
-            (Some(fault), _) => Answer::Refused(*fault),
-            (None, Ok(answer)) => answer,
-            (None, Err(reason)) => Answer::Failed(reason),
-        }
+        read.unwrap_or_else(Answer::Failed)
     }
 
-    async fn read(&self, response: Response<Incoming>, form: Form) -> Result<Answer, &'static str> {
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        form: Form,
+        slot: Slot,
+    ) -> Result<Answer, &'static str> {
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             return match form {
                 Form::Whole if has_content_type(&head.headers, OHTTP_RES) => {
-                    answer::read(body, &self.bounds).await
+                    answer::read(body, &self.bounds, slot).await
                 }
-                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => {
-                    Ok(Answer::Streamed(Download::chunked(body, &self.bounds)))
-                }
+                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => Ok(
+                    Answer::Streamed(Download::chunked(body, &self.bounds, slot)),
+                ),
                 _ => Err("not_ohttp"),
             };
         }
@@ -225,30 +230,39 @@ impl Upstream {
         }
     }
 
-    /// The gateway's key configurations and for how many seconds they may be kept. `None`: it has
-    /// none for us now.
-    pub(crate) async fn key_configs(&self) -> Option<(Bytes, u64)> {
+    /// The gateway's key configurations. `None`: it has none for us now.
+    pub(crate) async fn key_configs(&self) -> Option<Fetched> {
+        self.document(&self.keys, OHTTP_KEYS, MAX_KEYS_BYTES).await
+    }
+
+    /// The directory of the service behind the gateway, which shows it beside its keys.
+    pub(crate) async fn directory(&self) -> Option<Fetched> {
+        self.document(&self.directory, JSON, MAX_DIRECTORY_BYTES)
+            .await
+    }
+
+    async fn document(&self, uri: &Uri, media_type: &str, max_bytes: usize) -> Option<Fetched> {
         let exchange = async {
             let empty = Either::Right(Empty::new());
             let response = self
-                .send(self.slots.least(), Method::GET, &self.keys, None, empty)
+                .send(self.slots.least(), Method::GET, uri, None, empty)
                 .await
                 .ok()?;
             let (head, body) = response.into_parts();
-            if head.status != StatusCode::OK || !has_content_type(&head.headers, keys::OHTTP_KEYS) {
+            if head.status != StatusCode::OK || !has_content_type(&head.headers, media_type) {
                 return None;
             }
-            let max_age = head
+            let max_age_s = head
                 .headers
                 .get(CACHE_CONTROL)
-                .and_then(|value| value.to_str().ok())
-                .map_or(keys::DEFAULT_MAX_AGE, keys::max_age);
-            let configs = read_at_most(body, MAX_KEYS_BYTES, KEYS_EXCHANGE)
-                .await
-                .ok()?;
-            Some((configs, max_age))
+                .and_then(|value| max_age(value.to_str().ok()?));
+            let document = read_at_most(body, max_bytes, MIRROR_EXCHANGE).await.ok()?;
+            Some(Fetched {
+                document,
+                max_age_s,
+            })
         };
-        tokio::time::timeout(KEYS_EXCHANGE, exchange).await.ok()?
+        tokio::time::timeout(MIRROR_EXCHANGE, exchange).await.ok()?
     }
 }
 

@@ -14,11 +14,24 @@ use support::{encapsulated, free_port, stub_gateway};
 use support_process::{Process, start_with};
 
 /// Messages, with the names of the fields that may stand beside each.
-const MESSAGES: [(&str, &[&str]); 4] = [
+const MESSAGES: [(&str, &[&str]); 8] = [
     ("starting", &[]),
     ("ending", &[]),
     ("ended", &[]),
     ("request", &["route", "method", "status", "milliseconds"]),
+    (
+        "connections are refused: there are as many as the listener takes, and all are busy",
+        &["times", "max_connections"],
+    ),
+    ("connections could not be accepted", &["times", "kind"]),
+    (
+        "connections are closed: not by a proxy of `proxies`, or without its PROXY header",
+        &["times", "from_proxy"],
+    ),
+    (
+        "request bodies are refused: there are as many as the listener collects",
+        &["times"],
+    ),
 ];
 const ROUTES: [&str; 10] = [
     "/",
@@ -35,7 +48,7 @@ const ROUTES: [&str; 10] = [
 ];
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const OUTCOMES: [&str; 18] = [
+const OUTCOMES: [&str; 22] = [
     "encapsulated",
     "key_problem",
     "date_problem",
@@ -44,6 +57,7 @@ const OUTCOMES: [&str; 18] = [
     "request_too_slow",
     "request_broken",
     "request_unpadded",
+    "request_no_room",
     "connect",
     "timeout",
     "answer_timeout",
@@ -55,9 +69,19 @@ const OUTCOMES: [&str; 18] = [
     "ending",
     // Of TLS.
     "done",
+    // Of connections.
+    "told",
+    "closed",
+    "failed",
+];
+const LIMITS: [&str; 4] = [
+    "requests",
+    "requests_at_once",
+    "connections",
+    "new_connections",
 ];
 /// Metrics, with the labels that each may have.
-const METRICS: [(&str, &[&str]); 9] = [
+const METRICS: [(&str, &[&str]); 15] = [
     ("http_requests_total", &["route", "method", "status"]),
     (
         "http_request_duration_seconds",
@@ -70,6 +94,12 @@ const METRICS: [(&str, &[&str]); 9] = [
     ("address_limit_refusals_total", &["limit"]),
     ("tls_reloads_total", &["outcome"]),
     ("http_streams_reset_total", &[]),
+    ("http_connections_refused_total", &["outcome"]),
+    ("http_connections_displaced_total", &[]),
+    ("http_bodies_refused_total", &[]),
+    ("http_bodies_displaced_total", &[]),
+    ("http2_floods_total", &[]),
+    ("proxy_protocol_refusals_total", &[]),
 ];
 
 /// What a client says of itself.
@@ -201,7 +231,7 @@ fn check_line(line: &BTreeMap<String, Value>) {
             "route" => ROUTES.contains(&value.as_str().unwrap()),
             "method" => METHODS.contains(&value.as_str().unwrap()),
             "status" => STATUSES.contains(&value.as_str().unwrap()),
-            "milliseconds" => value.is_u64(),
+            "milliseconds" | "times" | "max_connections" => value.is_u64(),
             _ => false,
         };
         assert!(is_known, "{name} in {line:?}");
@@ -247,7 +277,7 @@ fn check_series(name: &str, labels: &[(String, String)]) {
             "method" => METHODS.contains(&value),
             "status" => STATUSES.contains(&value),
             "outcome" => OUTCOMES.contains(&value),
-            "limit" => ["requests", "connections"].contains(&value),
+            "limit" => LIMITS.contains(&value),
             "reason" => ["time", "idle", "broken", "too_large"].contains(&value),
             _ => false,
         };

@@ -171,3 +171,84 @@ async fn a_configuration_with_an_unknown_field_does_not_start() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("gatewey"));
 }
+
+/// Everything up to the end of the connection, which must come soon, however it does.
+async fn soon(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .expect("an answer or an end, soon");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const GET: &[u8] = b"GET /unknown HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn a_client_for_whom_there_is_no_place_is_told_so_counted_and_logged_once() {
+    let gateway = HeldGateway::start().await;
+    let settings = format!("gateway = '{}'", gateway.served.url("/"));
+    let tables = "[limits]\nmax_connections = 2";
+    let directory = tempfile::tempdir().unwrap();
+    let process = start_with(directory, &settings, "drain_seconds = 20", tables).await;
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        running.push(tokio::spawn(process.post().send()));
+        gateway.is_asked().await;
+    }
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(("127.0.0.1", process.port))
+            .await
+            .unwrap();
+        stream.write_all(GET).await.unwrap();
+        let answer = soon(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+    }
+    let metrics = process.metrics().await;
+    let counted = "http_connections_refused_total{outcome=\"told\"} 5";
+    assert!(metrics.contains(counted), "{metrics}");
+    for running in running {
+        gateway.answer();
+        assert_eq!(running.await.unwrap().unwrap().status(), 200);
+    }
+    process.signal("TERM").await;
+    let (code, log) = process.ended().await;
+    assert_eq!(code, Some(0));
+    assert_eq!(log.matches("connections are refused").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_process_without_file_descriptors_closes_connections_and_goes_on() {
+    let stub = stub_gateway(Duration::ZERO, || encapsulated("answer")).await;
+    let settings = format!("gateway = '{}'", stub.served.url("/"));
+    let process = start_with(
+        tempfile::tempdir().unwrap(),
+        &settings,
+        "drain_seconds = 5",
+        "[address_limits]\nmax_connections = 0",
+    )
+    .await;
+    let pid = process.child.id().unwrap();
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), "--nofile=64"])
+        .status()
+        .await
+        .unwrap();
+    assert!(limited.success());
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        let address = ("127.0.0.1", process.port);
+        crowd.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Those that came last have an end and do not wait.
+    let last = crowd.pop().unwrap();
+    assert_eq!(soon(last).await, "");
+    drop(crowd);
+    while process.post().send().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let metrics = process.metrics().await;
+    let counted = "http_connections_refused_total{outcome=\"failed\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+}

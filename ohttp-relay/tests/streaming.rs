@@ -4,13 +4,12 @@
 mod support;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
@@ -20,16 +19,51 @@ use service::{Shutdown, SystemClock};
 use support::{Served, config, serve, serve_relay, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 const MIB: usize = 1024 * 1024;
 
-/// A gateway that sends back what it gets, piece by piece.
-async fn echo() -> Served {
-    let echo = |request: Request| async move {
+/// A gateway that answers piece by piece, as a test says; to `other` at once.
+struct Told {
+    served: Served,
+    say: mpsc::UnboundedSender<&'static str>,
+    /// The requests that have come, whole.
+    requests: Arc<Mutex<Vec<Bytes>>>,
+}
+
+async fn told() -> Told {
+    let (say, said) = mpsc::unbounded_channel();
+    let said = Arc::new(tokio::sync::Mutex::new(said));
+    let requests: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let seen = Arc::clone(&requests);
+    let answer = move |request: Bytes| async move {
+        let is_other = request == "other";
+        seen.lock().unwrap().push(request);
+        let pieces = stream::unfold(said, |said| async {
+            let piece: &str = said.lock().await.recv().await?;
+            Some((Ok::<_, Infallible>(piece), said))
+        });
         let headers = [("content-type", "message/ohttp-chunked-res")];
-        (headers, request.into_body()).into_response()
+        if is_other {
+            (headers, "nothing").into_response()
+        } else {
+            (headers, Body::from_stream(pieces)).into_response()
+        }
     };
-    serve(Router::new().route("/", post(echo))).await
+    Told {
+        served: serve(Router::new().route("/", post(answer))).await,
+        say,
+        requests,
+    }
+}
+
+/// Says something all the time.
+fn keep_saying(say: mpsc::UnboundedSender<&'static str>) {
+    tokio::spawn(async move {
+        while say.send("x").is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
 }
 
 /// A gateway that answers `pieces` pieces of a MiB, and how many were taken from it.
@@ -89,6 +123,12 @@ impl Client {
         self.0.write_all(chunk.as_bytes()).await.unwrap();
     }
 
+    /// A whole body.
+    async fn ask(&mut self, request: &str) {
+        self.send(request).await;
+        self.0.write_all(b"0\r\n\r\n").await.unwrap();
+    }
+
     async fn read_until(&mut self, end: &str) -> String {
         let mut read = Vec::new();
         let reading = async {
@@ -117,32 +157,44 @@ impl Client {
 }
 
 #[tokio::test]
-async fn pieces_of_a_stream_pass_at_once_in_both_directions_over_either_version() {
-    let gateway = echo().await;
+async fn a_request_goes_on_whole_and_pieces_of_its_answer_pass_at_once_over_either_version() {
     for http in ["1.1", "2"] {
-        let relay = relay(&gateway, http, "").await;
+        let gateway = told().await;
+        let relay = relay(&gateway.served, http, "").await;
         let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
-        client.send("one").await;
-        let first = client.read_until("one\r\n").await;
+        for piece in ["one ", "two ", "three"] {
+            client.send(piece).await;
+        }
+        // Somebody else's, begun later, is there before.
+        let mut other = Client::begin(&relay, "message/ohttp-chunked-req").await;
+        other.ask("other").await;
+        other.read_until("0\r\n\r\n").await;
+        assert_eq!(*gateway.requests.lock().unwrap(), ["other"]);
+        drop(other);
+        client.0.write_all(b"0\r\n\r\n").await.unwrap();
+        gateway.say.send("four").unwrap();
+        let first = client.read_until("four\r\n").await;
         assert!(first.starts_with("HTTP/1.1 200"), "{first}");
         assert!(first.contains("content-type: message/ohttp-chunked-res"));
         assert!(first.contains("incremental: ?1"));
-        for piece in ["two", "three"] {
-            client.send(piece).await;
+        assert_eq!(gateway.requests.lock().unwrap()[1], "one two three");
+        for piece in ["five", "six"] {
+            gateway.say.send(piece).unwrap();
             client.read_until(&format!("{piece}\r\n")).await;
         }
-        client.0.write_all(b"0\r\n\r\n").await.unwrap();
+        drop(gateway.say);
         assert_eq!(client.read_until("0\r\n\r\n").await, "0\r\n\r\n");
     }
 }
 
 #[tokio::test]
 async fn a_stream_in_which_nothing_happens_ends() {
-    let gateway = echo().await;
     for http in ["1.1", "2"] {
-        let relay = relay(&gateway, http, "stream_idle_seconds = 3").await;
+        let gateway = told().await;
+        let relay = relay(&gateway.served, http, "stream_idle_seconds = 3").await;
         let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
-        client.send("one").await;
+        client.ask("request").await;
+        gateway.say.send("one").unwrap();
         let read = client.read_to_end().await;
         let read = String::from_utf8(read).unwrap();
         assert!(read.ends_with("one\r\n"), "no end of the body: {read}");
@@ -151,35 +203,22 @@ async fn a_stream_in_which_nothing_happens_ends() {
 
 #[tokio::test]
 async fn a_stream_ends_after_its_whole_time_however_busy() {
-    let gateway = echo().await;
-    let relay = relay(&gateway, "2", "stream_seconds = 4").await;
+    let gateway = told().await;
+    let relay = relay(&gateway.served, "2", "stream_seconds = 4").await;
     let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
-    client.send("first").await;
-    client.read_until("first\r\n").await;
-    let mut pieces = 0;
-    let busy = async {
-        loop {
-            client.0.write_all(b"1\r\nx\r\n").await?;
-            let mut some = [0; 64];
-            if client.0.read(&mut some).await? == 0 {
-                return Ok::<_, std::io::Error>(());
-            }
-            pieces += 1;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(30), busy)
-        .await
-        .expect("the stream ends");
-    assert!(pieces > 3, "{pieces}");
+    client.ask("request").await;
+    keep_saying(gateway.say);
+    let read = String::from_utf8(client.read_to_end().await).unwrap();
+    assert!(read.matches("1\r\nx\r\n").count() > 3, "{read}");
+    assert!(read.ends_with("x\r\n"), "no end of the body: {read}");
 }
 
 #[tokio::test]
 async fn a_shutdown_ends_streams_within_the_drain_time() {
-    let gateway = echo().await;
+    let gateway = told().await;
     let settings = format!(
         "[[gateways]]\npath = '/g'\nurl = '{}'\nhttp = '2'",
-        gateway.url("/")
+        gateway.served.url("/")
     );
     let mut config = config("http://127.0.0.1:1/", &settings);
     config.service.drain_seconds = 8;
@@ -187,10 +226,11 @@ async fn a_shutdown_ends_streams_within_the_drain_time() {
     let router = ohttp_relay::router(&config, SystemClock::shared(), shutdown).unwrap();
     let relay = serve(router).await;
     let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
-    client.send("one").await;
+    client.ask("request").await;
+    gateway.say.send("one").unwrap();
     client.read_until("one\r\n").await;
     trigger.request();
-    client.send("two").await;
+    gateway.say.send("two").unwrap();
     client.read_until("two\r\n").await;
     assert!(client.read_to_end().await.is_empty());
 }

@@ -59,7 +59,7 @@ impl Bench {
             tokens_per_day: NonZeroU32::MAX,
             burst: Some(NonZeroU32::MAX),
         };
-        let store = Arc::new(RocksStore::open(&directory.path().join("data")).unwrap());
+        let store = Arc::new(RocksStore::create(&directory.path().join("data")).unwrap());
         let issuer = Issuer::new(IssuerParts {
             attester: Arc::new(JwtAttester::new(&accounts.settings(), clock.clone()).unwrap()),
             hasher: AccountHasher::new(&[5; 32]),
@@ -181,7 +181,7 @@ fn parts(bench: &Bench, runtime: &tokio::runtime::Runtime) {
         "account token", attested.cpu_us, attested.wall_us
     );
     let directory = tempfile::tempdir().unwrap();
-    let store = RocksStore::open(directory.path()).unwrap();
+    let store = RocksStore::create(directory.path()).unwrap();
     for threads in [1_u8, 8] {
         let charged = cost(1000 * usize::from(threads), || {
             std::thread::scope(|scope| {

@@ -28,6 +28,9 @@ pub(crate) fn offer(commands: &Commands, issuer: &Arc<Issuer>) {
                 Err(TokenKeyError::Rotation(RotationError::NextIsPublished)) => {
                     Err("the next key is already published")
                 }
+                Err(TokenKeyError::Rotation(RotationError::TooMany)) => {
+                    Err("clients take no more keys than are published: wait until one expires")
+                }
                 rotated => rotated.map_err(|_| "the next key cannot be made or written"),
             }
         }
@@ -43,7 +46,9 @@ pub(crate) fn offer(commands: &Commands, issuer: &Arc<Issuer>) {
                     Err("two keys have the same truncated id; nothing was changed")
                 }
                 Err(TokenKeyError::NoKey) => Err("there is no key; nothing was changed"),
-                Err(TokenKeyError::Exposed) => {
+                Err(TokenKeyError::File { error, .. })
+                    if matches!(*error, TokenKeyError::Exposed) =>
+                {
                     Err("a key file may be read by others; nothing was changed")
                 }
                 Err(_) => Err("a key file cannot be used; nothing was changed"),

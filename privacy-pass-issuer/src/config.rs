@@ -1,11 +1,12 @@
 //! The issuer's configuration file.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
 use service::tls::TlsSettings;
@@ -45,6 +46,11 @@ pub struct Config {
     pub service: ServiceSettings,
     #[serde(default = "default_limits")]
     pub limits: Limits,
+    #[serde(default)]
+    pub address_limits: AddressLimitSettings,
+    /// Addresses of what terminates connections in front, with the PROXY protocol.
+    #[serde(default)]
+    pub proxies: Vec<IpAddr>,
 }
 
 impl Config {

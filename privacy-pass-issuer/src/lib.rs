@@ -6,7 +6,8 @@
 //! signed here. It never talks to the delivery service, and the two are run by different operators.
 //!
 //! ```text
-//! privacy-pass-issuer --config issuer.toml        (see sample.toml)
+//! privacy-pass-issuer init --config issuer.toml   (once: makes database and keys; see sample.toml)
+//! privacy-pass-issuer --config issuer.toml
 //! ```
 //!
 //! | route | does |
@@ -15,6 +16,7 @@
 //! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
 //! | `POST /token-request` | several: `application/private-token-generic-batch-request` → `…-generic-batch-response` (draft-ietf-privacypass-batched-tokens §6) |
 //! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
+//! | `GET /service-directory`, with it | a mirror of the directory of the service behind it |
 //! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
 //! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
 //! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |
@@ -69,6 +71,7 @@ pub mod attestation;
 mod charging;
 mod commands;
 mod config;
+mod founding;
 pub mod http;
 pub mod issuance;
 pub mod key_mirror;
@@ -87,8 +90,10 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::addresses::AddressLimits;
+use service::founding::Refusal;
 use service::http::Server;
-use service::secret_file::{self, SecretFileError};
+use service::secret_file::SecretFileError;
 use service::start::{Process, Readiness};
 use service::tls::{Peers, ServerTls, TlsError};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -96,13 +101,17 @@ use tokio::task::{JoinSet, spawn_blocking};
 use accounts::AccountHasher;
 use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttester};
 pub use config::{AccountSettings, Config, ReportingSettings, ReportingSettingsError};
+pub use founding::init;
 use issuance::{Issuer, IssuerParts};
 use reporting::keys::{CertificateKeyError, CertificateKeys};
 use reporting::{Reporting, ReportingParts};
+use store::StoreError;
 use store::reports::ReportStore;
-use store::{RocksStore, StoreError};
 use token_keys::{RotationError, TokenKeyError, TokenKeys};
 use worker::Workers;
+
+/// The name of the binary.
+pub const PROGRAM: &str = "privacy-pass-issuer";
 
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether a key is to be made or dropped: what clients are shown is right to the
@@ -124,10 +133,12 @@ pub enum IssuerError {
     Reporting(#[from] ReportingSettingsError),
     #[error(transparent)]
     TokenKeys(#[from] TokenKeyError),
-    #[error("account-hash.key cannot be used")]
-    AccountHashKey(#[source] SecretFileError),
-    #[error("reports.key cannot be used")]
-    ReportKey(#[source] SecretFileError),
+    #[error(transparent)]
+    KeyFile(#[from] SecretFileError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the database takes no writes ({0}): start again when its disk is mended")]
+    Lost(String),
     #[error(transparent)]
     CertificateKeys(#[from] CertificateKeyError),
     #[error(transparent)]
@@ -146,6 +157,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         return Err(IssuerError::RequestUri);
     }
     let clock = Arc::clone(&process.clock);
+    let limits_clock = Arc::clone(&process.clock);
     config
         .rotation
         .check(config.directory_max_age_seconds.into())?;
@@ -159,16 +171,18 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
             Arc::new(JwtAttester::new(&config.accounts, clock)?)
         };
     // The database comes first: its lock keeps a second process from making keys of its own.
-    let store = Arc::new(RocksStore::open(&config.data_directory)?);
+    let founding::Opened {
+        store,
+        hash_key,
+        report_key,
+    } = founding::open(&config)?;
+    let store = Arc::new(store);
+    let probe = store.probe();
+    process.readiness.depends_on(probe.clone());
     let now_unix_s = process.clock.now_unix_ms() / 1000;
     let keys = TokenKeys::open(&config.key_directory, now_unix_s, config.rotation)?;
     keys.keep_up(now_unix_s)?;
     attester.refresh().await;
-    let hash_key = secret_file::load_or_create(
-        &config.key_directory.join("account-hash.key"),
-        AccountHasher::KEY_LENGTH,
-    )
-    .map_err(IssuerError::AccountHashKey)?;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
     let issuer = Issuer::new(IssuerParts {
         attester: Arc::clone(&attester),
@@ -184,8 +198,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
         keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,
-        report_key: report_key(&config)?,
-        charges: store,
+        report_key,
+        charges: store.clone(),
         reports,
         clock: Arc::clone(&clock),
         settings: config.reporting.clone(),
@@ -211,19 +225,21 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     background.spawn(refresh(attester));
     process.readiness.ready();
     background.spawn(watch(issuer.workers().clone(), process.readiness));
-    Server::new(listener, config.limits())
+    let reading = Arc::clone(&store);
+    spawn_blocking(move || {
+        if let Err(error) = reading.read_everything() {
+            tracing::error!(%error, "the database could not be read as a whole");
+        }
+    });
+    let serving = Server::new(listener, config.limits())
         .with_tls(tls)
-        .serve(router, process.shutdown)
-        .await;
-    Ok(())
-}
-
-fn report_key(config: &Config) -> Result<[u8; 32], IssuerError> {
-    let path = config.key_directory.join("reports.key");
-    let key = secret_file::load_or_create(&path, 32).map_err(IssuerError::ReportKey)?;
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&key);
-    Ok(bytes)
+        .with_address_limits(AddressLimits::new(config.address_limits, limits_clock))
+        .behind_proxies(config.proxies)
+        .serve(router, process.shutdown);
+    tokio::select! {
+        () = serving => Ok(()),
+        why = service::probe::lost(store.trouble(), probe) => Err(IssuerError::Lost(why)),
+    }
 }
 
 async fn forget_past_days(issuer: Arc<Issuer>, reporting: Arc<Reporting>) {

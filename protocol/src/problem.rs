@@ -62,6 +62,8 @@ problems! {
     InvalidGroupId, "invalid-group-id", 409, "The group id is not reserved for this key";
     /// Member `epoch` is the group's current epoch.
     WrongEpoch, "wrong-epoch", 409, "The epoch is not the group's current one";
+    /// The request is of a later epoch than the service has: it has lost what it accepted. Member `epoch` is the one it has.
+    ServiceBehind, "service-behind", 409, "The service has an earlier epoch of the group than the request";
     /// Not an MLS message that this operation takes.
     InvalidMessage, "invalid-message", 400, "The message is not of the kind that this operation takes";
     /// The commit, its proposals, path or AAD are not valid for the group.

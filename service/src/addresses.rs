@@ -21,10 +21,12 @@ const COUNTERS: usize = 1 << 16;
 const TABLES: usize = 2;
 const MICROS: u64 = 1_000_000;
 
-/// The table `[address_limits]`: what one address may do; 0 for any number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The table `[address_limits]`: what one address may do; 0 for any number. By default as much as the clients
+/// behind one address of a large network need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AddressLimitSettings {
+    /// Of all of its connections. As many new connections are taken.
     pub requests_per_second: u32,
     /// As many may come at once; at least one.
     pub burst: u32,
@@ -33,10 +35,31 @@ pub struct AddressLimitSettings {
     pub max_requests: u32,
 }
 
+impl Default for AddressLimitSettings {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 50,
+            burst: 500,
+            max_connections: 200,
+            max_requests: 400,
+        }
+    }
+}
+
+impl AddressLimitSettings {
+    /// An address may do anything.
+    pub const NONE: Self = Self {
+        requests_per_second: 0,
+        burst: 0,
+        max_connections: 0,
+        max_requests: 0,
+    };
+}
+
 /// The limits of one listener.
 pub struct AddressLimits {
     clock: SharedClock,
-    requests: Option<Rate>,
+    rate: Option<Rate>,
     max_connections: Option<NonZeroU32>,
     max_requests: Option<NonZeroU32>,
     tables: [Table; TABLES],
@@ -54,6 +77,8 @@ struct Table {
     hasher: RandomState,
     /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the allowed rate.
     due: Box<[AtomicU64]>,
+    /// The same of new connections: each may be a TLS handshake.
+    connections_due: Box<[AtomicU64]>,
     connections: Box<[AtomicU32]>,
     requests: Box<[AtomicU32]>,
 }
@@ -86,7 +111,7 @@ impl AddressLimits {
     /// `None` where nothing is limited.
     #[must_use]
     pub fn new(settings: AddressLimitSettings, clock: SharedClock) -> Option<Arc<Self>> {
-        let requests = NonZeroU32::new(settings.requests_per_second).map(|rate| {
+        let rate = NonZeroU32::new(settings.requests_per_second).map(|rate| {
             let interval = (MICROS / u64::from(rate.get())).max(1);
             Rate {
                 interval,
@@ -95,16 +120,17 @@ impl AddressLimits {
         });
         let max_connections = NonZeroU32::new(settings.max_connections);
         let max_requests = NonZeroU32::new(settings.max_requests);
-        let is_limited = requests.is_some() || max_connections.is_some() || max_requests.is_some();
+        let is_limited = rate.is_some() || max_connections.is_some() || max_requests.is_some();
         is_limited.then(|| {
             Arc::new(Self {
                 clock,
-                requests,
+                rate,
                 max_connections,
                 max_requests,
                 tables: std::array::from_fn(|_| Table {
                     hasher: RandomState::new(),
                     due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+                    connections_due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
                     connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
                     requests: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
                 }),
@@ -121,8 +147,11 @@ impl AddressLimits {
         }))
     }
 
-    /// A connection of `peer`. `None`: it has as many as it may have.
-    pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> Option<Admitted> {
+    /// A connection of `peer`.
+    ///
+    /// # Errors
+    /// It has as many as it may have, or they come too fast.
+    pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> Result<Admitted, TooMany> {
         let counters = self.counters(peer);
         let open: [u32; TABLES] = std::array::from_fn(|table| {
             self.tables[table].connections[counters.0[table]].fetch_add(1, Ordering::Relaxed)
@@ -133,8 +162,39 @@ impl AddressLimits {
         };
         match self.max_connections {
             // Dropping it counts back.
-            Some(most) if open.iter().all(|open| *open >= most.get()) => None,
-            _ => Some(admitted),
+            Some(most) if open.iter().all(|open| *open >= most.get()) => Err(TooMany {
+                limit: "connections",
+                retry_after_s: 1,
+            }),
+            _ => {
+                let taken = self.take(&counters, |table| &table.connections_due);
+                taken.map_err(|retry_after_s| TooMany {
+                    limit: "new_connections",
+                    retry_after_s,
+                })?;
+                Ok(admitted)
+            }
+        }
+    }
+
+    /// One more at the allowed rate.
+    fn take(&self, counters: &Counters, due: impl Fn(&Table) -> &[AtomicU64]) -> Result<(), u64> {
+        let Some(rate) = self.rate else {
+            return Ok(());
+        };
+        let now = self.clock.now_unix_ms().saturating_mul(1000);
+        let mut wait = u64::MAX;
+        let mut admitted = false;
+        for (table, counter) in self.tables.iter().zip(counters.0) {
+            match rate.take(&due(table)[counter], now) {
+                Ok(()) => admitted = true,
+                Err(micros) => wait = wait.min(micros),
+            }
+        }
+        if admitted {
+            Ok(())
+        } else {
+            Err(wait.div_ceil(MICROS).max(1))
         }
     }
 }
@@ -146,7 +206,8 @@ impl Admitted {
     /// It is one too many.
     pub(crate) fn request(&self) -> Result<Running, TooMany> {
         let running = self.begin()?;
-        self.take().map_err(|retry_after_s| TooMany {
+        let taken = self.limits.take(&self.counters, |table| &table.due);
+        taken.map_err(|retry_after_s| TooMany {
             limit: "requests",
             retry_after_s,
         })?;
@@ -170,26 +231,6 @@ impl Admitted {
                 retry_after_s: 1,
             }),
             _ => Ok(running),
-        }
-    }
-
-    fn take(&self) -> Result<(), u64> {
-        let Some(rate) = self.limits.requests else {
-            return Ok(());
-        };
-        let now = self.limits.clock.now_unix_ms().saturating_mul(1000);
-        let mut wait = u64::MAX;
-        let mut admitted = false;
-        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
-            match rate.take(&table.due[counter], now) {
-                Ok(()) => admitted = true,
-                Err(micros) => wait = wait.min(micros),
-            }
-        }
-        if admitted {
-            Ok(())
-        } else {
-            Err(wait.div_ceil(MICROS).max(1))
         }
     }
 }
@@ -261,7 +302,7 @@ mod tests {
         limits(AddressLimitSettings {
             requests_per_second: 2,
             burst: 4,
-            ..AddressLimitSettings::default()
+            ..AddressLimitSettings::NONE
         })
     }
 
@@ -309,31 +350,44 @@ mod tests {
         let (limits, _) = two_a_second();
         let mut admitted = 0;
         for _ in 0..10 {
-            let client = limits.connect(at("2001:db8::1")).unwrap();
-            admitted += u32::from(client.request().is_ok());
+            let client = limits.connect(at("2001:db8::1"));
+            admitted += u32::from(client.is_ok_and(|client| client.request().is_ok()));
         }
         assert_eq!(admitted, 4);
+    }
+
+    #[test]
+    fn new_connections_come_no_faster_than_requests_may() {
+        let (limits, clock) = two_a_second();
+        for _ in 0..4 {
+            assert!(limits.connect(at("192.0.2.1")).is_ok());
+        }
+        let refused = limits.connect(at("192.0.2.1")).err().unwrap();
+        assert_eq!(refused.limit, "new_connections");
+        assert!(limits.connect(at("192.0.2.2")).is_ok());
+        clock.advance(500);
+        assert!(limits.connect(at("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn connections_are_counted_until_they_end() {
         let (limits, _) = limits(AddressLimitSettings {
             max_connections: 2,
-            ..AddressLimitSettings::default()
+            ..AddressLimitSettings::NONE
         });
         let first = limits.connect(at("192.0.2.1")).unwrap();
         let _second = limits.connect(at("192.0.2.1")).unwrap();
-        assert!(limits.connect(at("192.0.2.1")).is_none());
-        assert!(limits.connect(at("192.0.2.2")).is_some());
+        assert!(limits.connect(at("192.0.2.1")).is_err());
+        assert!(limits.connect(at("192.0.2.2")).is_ok());
         drop(first);
-        assert!(limits.connect(at("192.0.2.1")).is_some());
+        assert!(limits.connect(at("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn requests_are_counted_until_they_are_answered_on_all_connections_together() {
         let (limits, _) = limits(AddressLimitSettings {
             max_requests: 2,
-            ..AddressLimitSettings::default()
+            ..AddressLimitSettings::NONE
         });
         let [one, two] = [(), ()].map(|()| limits.connect(at("192.0.2.1")).unwrap());
         let first = one.request().unwrap();
@@ -368,6 +422,6 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let clock = MovedClock::at(0);
-        assert!(AddressLimits::new(AddressLimitSettings::default(), clock).is_none());
+        assert!(AddressLimits::new(AddressLimitSettings::NONE, clock).is_none());
     }
 }

@@ -14,26 +14,46 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::probe::Probe;
 use crate::start::StartError;
 
-/// Whether the process takes requests: says `/readyz`.
+/// Whether the process takes requests, and can do what they ask for: says `/readyz`.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness {
+    takes_requests: Arc<AtomicBool>,
+    store: Arc<OnceLock<Probe>>,
+}
 
 impl Readiness {
     /// From now on the process takes requests.
     pub fn ready(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.takes_requests.store(true, Ordering::SeqCst);
     }
 
     /// From now on it takes none, or cannot do what they ask for.
     pub fn not_ready(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.takes_requests.store(false, Ordering::SeqCst);
     }
 
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.takes_requests.load(Ordering::SeqCst)
+    }
+
+    /// From now on the process is ready only while its store takes writes.
+    pub fn depends_on(&self, store: Probe) {
+        let _ = self.store.set(store);
+    }
+
+    /// Why the process is not ready, for its operator.
+    async fn asked(&self) -> Result<(), String> {
+        if !self.is_ready() {
+            return Err(String::new());
+        }
+        match self.store.get() {
+            Some(store) => store.asked().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -162,10 +182,15 @@ pub(crate) fn router(handle: PrometheusHandle, readiness: Readiness, commands: C
     };
     let healthy = || async { "ok\n" };
     let ready = |State(readiness): State<Readiness>| async move {
-        if readiness.is_ready() {
-            (StatusCode::OK, "ready\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        match readiness.asked().await {
+            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Err(why) if why.is_empty() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned())
+            }
+            Err(why) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not ready: {why}\n"),
+            ),
         }
     };
     let metrics = move || async move {

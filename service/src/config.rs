@@ -17,6 +17,23 @@ pub struct CommandLine {
     pub config: PathBuf,
 }
 
+/// The command line of a binary that has a store.
+#[derive(clap::Parser, Debug)]
+pub struct StoreCommandLine {
+    /// Without it the service runs.
+    #[arg(value_enum)]
+    pub command: Option<StoreCommand>,
+    #[command(flatten)]
+    pub shared: CommandLine,
+}
+
+/// What is done beside running.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreCommand {
+    /// Makes a new store with its key files, in an empty place, and ends.
+    Init,
+}
+
 /// Why a configuration could not be used. The text names fields and positions for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,17 +19,22 @@ use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Limited;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::addresses::{Admitted, Running, TooMany};
-use crate::http::Accepting;
+use crate::addresses::{AddressLimits, Admitted, Running, TooMany};
+use crate::floods::{Budget, Counting};
+use crate::http::{Accepting, busy};
 use crate::problem::Problem;
+use crate::proxy;
+use crate::room::{Activity, Busy, Entry, Place, Room};
 use crate::shutdown::Shutdown;
+use crate::sparse::Sparse;
 use crate::tls::{IsCertified, ServerTls};
 
 /// How HTTP/2 begins (RFC 9113 §3.4).
@@ -45,45 +50,189 @@ const PIECE: usize = 16 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection that only gets a refusal may take for all of it.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection that gives its place up may take to end.
+const GONE_WITHIN: Duration = Duration::from_millis(500);
+
 /// What all connections of a listener have in common.
 pub(crate) struct Common {
     pub(crate) router: Router,
     pub(crate) accepting: Arc<Accepting>,
+    pub(crate) room: Arc<Room>,
+    pub(crate) addresses: Option<Arc<AddressLimits>>,
+    pub(crate) proxies: Vec<IpAddr>,
+    /// Whoever comes past the proxies.
+    pub(crate) strangers: Sparse,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) shutdown: Shutdown,
 }
 
-pub(crate) async fn serve(stream: TcpStream, common: Arc<Common>, admitted: Option<Admitted>) {
+/// What a connection gets.
+enum Service {
+    /// Answers.
+    Full {
+        place: Place,
+        admitted: Option<Admitted>,
+    },
+    /// That there is no place for it, and nothing else.
+    Refusal(
+        Problem,
+        #[allow(dead_code, reason = "is held")] OwnedSemaphorePermit,
+    ),
+}
+
+impl Service {
+    /// Does `work`, unless its place is needed by somebody else.
+    async fn unless_displaced<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self {
+            Self::Full { place, .. } => tokio::select! {
+                done = work => Some(done),
+                () = place.activity().gives_way() => None,
+            },
+            Self::Refusal(..) => tokio::time::timeout(TOLD_WITHIN, work).await.ok(),
+        }
+    }
+}
+
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Common>) {
     let _ = stream.set_nodelay(true);
+    let mut service = match common.room.enter().await {
+        Entry::Place(place) => Service::Full {
+            place,
+            admitted: None,
+        },
+        Entry::Full(told) => Service::Refusal(busy(), told),
+        Entry::Closed => return,
+    };
     let patience = Duration::from_secs(common.accepting.limits.header_read_seconds);
-    let stream = Patient::new(stream, patience);
+    let mut stream = Patient::new(stream, patience);
+    let source = timeout(patience, source(&mut stream, peer, &common));
+    let Some(Ok(Some(source))) = service.unless_displaced(source).await else {
+        return;
+    };
+    if let (Some(limits), Service::Full { admitted, .. }) = (&common.addresses, &mut service) {
+        match limits.connect(source) {
+            Ok(counted) => *admitted = Some(counted),
+            Err(too_many) => match common.room.told() {
+                // Its place is free for others.
+                Some(told) => service = Service::Refusal(refusal(&too_many), told),
+                None => return,
+            },
+        }
+    }
     let Some(tls) = &common.tls else {
-        if let Ok(Ok((stream, is_http2))) = timeout(patience, sniffed(stream)).await {
-            let peer = Peer {
-                admitted,
-                is_certified: IsCertified(false),
-            };
-            drive(stream, is_http2, common, peer).await;
+        let sniffed = timeout(patience, sniffed(stream));
+        if let Some(Ok(Ok((stream, is_http2)))) = service.unless_displaced(sniffed).await {
+            drive(stream, is_http2, common, service, IsCertified(false)).await;
         }
         return;
     };
     let acceptor = TlsAcceptor::from(tls.current());
-    let accepted = timeout(patience, acceptor.accept(stream)).await;
-    let outcome = if matches!(accepted, Ok(Ok(_))) {
+    let accepted = timeout(patience, acceptor.accept(stream));
+    let accepted = service.unless_displaced(accepted).await;
+    let outcome = if matches!(accepted, Some(Ok(Ok(_)))) {
         "done"
     } else {
         "failed"
     };
     metrics::counter!("tls_handshakes_total", "outcome" => outcome).increment(1);
-    if let Ok(Ok(stream)) = accepted {
+    if let Some(Ok(Ok(stream))) = accepted {
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let peer = Peer {
-            admitted,
-            // They were verified in the handshake.
-            is_certified: IsCertified(session.peer_certificates().is_some()),
-        };
-        drive(stream, is_http2, common, peer).await;
+        // They were verified in the handshake.
+        let is_certified = IsCertified(session.peer_certificates().is_some());
+        drive(stream, is_http2, common, service, is_certified).await;
+    }
+}
+
+/// Whose connection it is. `None`: it is not to be served.
+async fn source(
+    stream: &mut Patient<TcpStream>,
+    peer: SocketAddr,
+    common: &Common,
+) -> Option<SocketAddr> {
+    if common.proxies.is_empty() {
+        return Some(peer);
+    }
+    let from_proxy = common.proxies.contains(&peer.ip().to_canonical());
+    let source = if from_proxy {
+        proxy::source(stream).await.ok()
+    } else {
+        None
+    };
+    if source.is_none() {
+        metrics::counter!("proxy_protocol_refusals_total").increment(1);
+        if let Some(times) = common.strangers.due() {
+            tracing::warn!(
+                times,
+                from_proxy,
+                "connections are closed: not by a proxy of `proxies`, or without its PROXY header"
+            );
+        }
+    }
+    source.map(|source| source.unwrap_or(peer))
+}
+
+async fn drive<S>(
+    stream: S,
+    is_http2: bool,
+    common: Arc<Common>,
+    service: Service,
+    is_certified: IsCertified,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match service {
+        Service::Full { place, admitted } => {
+            let peer = Peer {
+                place,
+                admitted,
+                is_certified,
+            };
+            answer_all(stream, is_http2, common, peer).await;
+        }
+        Service::Refusal(problem, told) => {
+            let telling = tell(stream, is_http2, &common, &problem);
+            let _ = timeout(TOLD_WITHIN, telling).await;
+            drop(told);
+        }
+    }
+}
+
+/// Answers one request with a refusal.
+async fn tell<S>(stream: S, is_http2: bool, common: &Common, problem: &Problem)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let told = Arc::new(Notify::new());
+    let service = {
+        let (problem, told) = (problem.clone(), Arc::clone(&told));
+        hyper::service::service_fn(move |_request: Request<Incoming>| {
+            let response = problem.clone().into_response();
+            told.notify_one();
+            async move { Ok::<_, Infallible>(response) }
+        })
+    };
+    let limits = common.accepting.limits;
+    if is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(1)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = told.notified() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    } else {
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .max_header_size(limits.max_header_bytes)
+            .max_headers(limits.max_headers)
+            .serve_connection(TokioIo::new(stream), service);
+        let _ = connection.await;
     }
 }
 
@@ -110,26 +259,32 @@ async fn sniffed(
 
 /// What is known of the other end.
 struct Peer {
+    place: Place,
     admitted: Option<Admitted>,
     is_certified: IsCertified,
 }
 
-async fn drive<S>(stream: S, is_http2: bool, common: Arc<Common>, peer: Peer)
+async fn answer_all<S>(stream: S, is_http2: bool, common: Arc<Common>, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::clone(peer.place.activity());
+    let budget = Budget::new();
     let service = {
-        let (common, activity) = (Arc::clone(&common), Arc::clone(&activity));
+        let (common, budget) = (Arc::clone(&common), Arc::clone(&budget));
         let peer = Arc::new(peer);
         hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (common, busy) = (Arc::clone(&common), activity.begin());
-            let peer = Arc::clone(&peer);
+            let (common, busy) = (Arc::clone(&common), peer.place.begin());
+            let (peer, budget) = (Arc::clone(&peer), Arc::clone(&budget));
             async move {
                 let running = peer.admitted.as_ref().map(Admitted::request).transpose();
                 let (response, running) = match running {
-                    Ok(running) => (answer(request, &common, &peer).await, running),
-                    Err(too_many) => (refusal(&too_many), None),
+                    Ok(running) => {
+                        let response = answer(request, &common, &peer).await;
+                        budget.answered();
+                        (response, running)
+                    }
+                    Err(too_many) => (refusal(&too_many).into_response(), None),
                 };
                 Ok::<_, Infallible>(response.map(|body| Counted {
                     body,
@@ -144,6 +299,7 @@ where
     let idle = Duration::from_secs(limits.header_read_seconds);
     // How a connection ends (reset, timeout, malformed head) is the peer's business.
     if is_http2 {
+        let stream = Counting::new(stream, PREFACE.len(), limits.max_streams, budget);
         let mut builder = http2::Builder::new(Streams { patience: idle });
         let connection = builder
             .timer(TokioTimer::new())
@@ -156,17 +312,14 @@ where
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let is_idle = tokio::select! {
+        let left = tokio::select! {
             _ = connection.as_mut() => return,
-            () = common.shutdown.requested() => false,
-            () = activity.ceased(idle) => true,
+            () = common.shutdown.requested() => None,
+            () = activity.ceased(idle) => Some(idle),
+            () = activity.gives_way() => Some(GONE_WITHIN),
         };
         connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            _ = connection => {}
-            // Nothing runs: what is left is what the peer does not take.
-            () = sleep(idle), if is_idle => {}
-        }
+        end(connection, left, &activity).await;
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -175,19 +328,38 @@ where
             .max_headers(limits.max_headers)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
+        let left = tokio::select! {
             _ = connection.as_mut() => return,
-            () = common.shutdown.requested() => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
+            () = common.shutdown.requested() => None,
+            () = activity.gives_way() => Some(GONE_WITHIN),
+        };
+        connection.as_mut().graceful_shutdown();
+        end(connection, left, &activity).await;
     }
 }
 
-fn refusal(too_many: &TooMany) -> Response {
+/// Lets what runs come to its end. Where nothing runs after `left`, what is left is what the peer does not take.
+async fn end<T>(
+    mut connection: Pin<&mut impl Future<Output = T>>,
+    left: Option<Duration>,
+    activity: &Activity,
+) {
+    if let Some(left) = left {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = sleep(left) => {}
+        }
+        if activity.is_idle() {
+            return;
+        }
+    }
+    let _ = connection.await;
+}
+
+fn refusal(too_many: &TooMany) -> Problem {
     metrics::counter!("address_limit_refusals_total", "limit" => too_many.limit).increment(1);
     Problem::plain(StatusCode::TOO_MANY_REQUESTS)
         .with_header(RETRY_AFTER, HeaderValue::from(too_many.retry_after_s))
-        .into_response()
 }
 
 async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Response {
@@ -204,45 +376,6 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
     extensions.insert(peer.is_certified);
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
-}
-
-/// Whether anything goes on in a connection. HTTP/2 has no end of its own for idle ones.
-#[derive(Default)]
-struct Activity {
-    begun: AtomicU64,
-    /// Requests whose answers have not been sent.
-    running: AtomicUsize,
-}
-
-/// A request, until its answer has been sent.
-struct Busy(Arc<Activity>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> Busy {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice that.
-    async fn ceased(&self, idle: Duration) {
-        let mut seen = None;
-        loop {
-            sleep(idle).await;
-            let begun = self.begun.load(Ordering::Relaxed);
-            let is_idle = self.running.load(Ordering::Relaxed) == 0;
-            if is_idle && (begun == 0 || seen == Some(begun)) {
-                return;
-            }
-            seen = is_idle.then_some(begun);
-        }
-    }
 }
 
 tokio::task_local! {

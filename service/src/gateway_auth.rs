@@ -49,6 +49,14 @@ impl GatewaySecret {
         Ok(Self::new(&secret_file::load_or_create(path, SECRET_LEN)?))
     }
 
+    /// The secret in the file at `path`.
+    ///
+    /// # Errors
+    /// See [`secret_file::load`].
+    pub fn load(path: &Path) -> Result<Self, SecretFileError> {
+        Ok(Self::new(&secret_file::load(path, SECRET_LEN)?))
+    }
+
     fn new(secret: &[u8]) -> Self {
         let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret));
         Self {

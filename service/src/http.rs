@@ -1,6 +1,7 @@
 //! The HTTP server of every binary, with its limits.
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,18 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use crate::addresses::AddressLimits;
 use crate::connection::{self, Common};
 use crate::observe::Observe;
 use crate::problem::{self, Problem};
+use crate::room::Room;
 use crate::shutdown::Shutdown;
+use crate::sparse::Sparse;
 use crate::tls::ServerTls;
+use crate::uploads::{NoRoom, Upload, Uploads};
 
 /// The table `[limits]` of a configuration file: what one listener accepts.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -31,6 +35,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// The most bytes of request bodies that are being collected at once.
     pub max_collected_bytes: u32,
+    /// The most request bodies that are being collected at once.
+    pub max_uploads: usize,
     /// How long a client may take to send a body.
     pub body_read_seconds: u64,
     /// How long a client may take for a TLS handshake, to send a request head, or to take a part of an answer;
@@ -40,7 +46,7 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// The most header fields of a request.
     pub max_headers: usize,
-    /// The most connections at once; more wait in the backlog of the operating system.
+    /// The most connections at once; when all of them are busy, others are told so.
     pub max_connections: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_streams: u32,
@@ -52,6 +58,7 @@ impl Default for Limits {
             // The largest size bucket of a padded request, 2 MiB, and its encapsulation.
             max_body_bytes: 2 * 1024 * 1024 + 4096,
             max_collected_bytes: 512 * 1024 * 1024,
+            max_uploads: 4096,
             body_read_seconds: 30,
             header_read_seconds: 30,
             max_header_bytes: 16 * 1024,
@@ -74,7 +81,7 @@ impl Limits {
 /// What a listener has for all of its requests.
 pub(crate) struct Accepting {
     pub(crate) limits: Limits,
-    collecting: Collecting,
+    uploads: Arc<Uploads>,
 }
 
 /// Binds `listen`. Here so that every binary reports the failure in the same words.
@@ -101,6 +108,7 @@ pub struct Server {
     limits: Limits,
     tls: Option<Arc<ServerTls>>,
     addresses: Option<Arc<AddressLimits>>,
+    proxies: Vec<IpAddr>,
 }
 
 impl Server {
@@ -111,6 +119,7 @@ impl Server {
             limits,
             tls: None,
             addresses: None,
+            proxies: Vec::new(),
         }
     }
 
@@ -127,6 +136,14 @@ impl Server {
         self
     }
 
+    /// Every connection comes by one of these proxies, and begins with the header of the PROXY protocol that says
+    /// whose it is. Others are closed. None: clients connect themselves.
+    #[must_use]
+    pub fn behind_proxies(mut self, proxies: Vec<IpAddr>) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
     /// Serves `router` by HTTP/1.1 and HTTP/2 until the shutdown is requested, then ends idle connections, lets
     /// running requests finish, and returns. Drop the future to cut what still runs.
     ///
@@ -139,97 +156,79 @@ impl Server {
                 .layer(Observe),
             accepting: Arc::new(Accepting {
                 limits: self.limits,
-                collecting: Collecting::new(self.limits.max_collected_bytes),
+                uploads: Uploads::new(self.limits.max_uploads, self.limits.max_collected_bytes),
             }),
+            room: Room::new(self.limits.max_connections),
+            addresses: self.addresses,
+            proxies: self.proxies,
+            strangers: Sparse::new(),
             tls: self.tls,
             shutdown: shutdown.clone(),
         });
-        let slots = Arc::new(Semaphore::new(self.limits.max_connections));
         let mut connections = JoinSet::new();
+        let mut accepting = Acceptor::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
-                accepted = accept(&self.listener, &slots) => accepted,
+                accepted = accepting.accept(&self.listener) => accepted,
                 Some(_) = connections.join_next() => continue,
             };
             // Also when connections arrive faster than this loop comes to wait.
             while connections.try_join_next().is_some() {}
-            let Some((stream, peer, slot)) = accepted else {
-                continue;
-            };
-            let admitted = self.addresses.as_ref().map(|limits| limits.connect(peer));
-            let admitted = match admitted {
-                Some(None) => {
-                    metrics::counter!("address_limit_refusals_total", "limit" => "connections")
-                        .increment(1);
-                    continue;
-                }
-                Some(admitted) => admitted,
-                None => None,
-            };
-            let common = Arc::clone(&common);
-            connections.spawn(async move {
-                connection::serve(stream, common, admitted).await;
-                drop(slot);
-            });
+            if let Some((stream, peer)) = accepted {
+                connections.spawn(connection::serve(stream, peer, Arc::clone(&common)));
+            }
         }
         drop(self.listener);
         while connections.join_next().await.is_some() {}
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, slot)),
-        Err(error) => {
-            // Out of file descriptors, most likely: waiting lets some be freed.
-            tracing::warn!(kind = ?error.kind(), "a connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
+/// Takes connections, also when the process has no file descriptors left.
+struct Acceptor {
+    /// One descriptor in reserve: with it a connection that cannot be served is taken and closed, where it would
+    /// wait for ever.
+    reserve: Option<File>,
+    exhausted: Sparse,
+}
+
+impl Acceptor {
+    fn new() -> Self {
+        Self {
+            reserve: File::open("/dev/null").ok(),
+            exhausted: Sparse::new(),
         }
+    }
+
+    async fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        match listener.accept().await {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                metrics::counter!("http_connections_refused_total", "outcome" => "failed")
+                    .increment(1);
+                if let Some(times) = self.exhausted.due() {
+                    tracing::warn!(kind = ?error.kind(), times, "connections could not be accepted");
+                }
+            }
+        }
+        // Out of descriptors, most likely.
+        if self.reserve.take().is_some() {
+            let waiting = listener.accept();
+            drop(tokio::time::timeout(Duration::from_millis(10), waiting).await);
+        }
+        self.reserve = File::open("/dev/null").ok();
+        if self.reserve.is_none() {
+            // Waiting lets some be freed.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        None
     }
 }
 
 /// A router in which every unknown path and method is answered with a problem document.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().fallback(problem::not_found)
-}
-
-/// What a listener has of bodies that are not whole yet: a place for each of so many KiB.
-struct Collecting(Arc<Semaphore>);
-
-const KIB: usize = 1024;
-
-impl Collecting {
-    fn new(bytes: u32) -> Self {
-        Self(Arc::new(Semaphore::new(
-            usize::try_from(bytes).map_or(usize::MAX, |bytes| bytes.div_ceil(KIB)),
-        )))
-    }
-
-    /// Places for `len` bytes more than `held` has.
-    fn take(&self, held: &mut Option<OwnedSemaphorePermit>, len: usize) -> Result<(), Problem> {
-        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = len.div_ceil(KIB).saturating_sub(has);
-        let more = u32::try_from(missing)
-            .ok()
-            .and_then(|missing| Arc::clone(&self.0).try_acquire_many_owned(missing).ok())
-            .ok_or_else(|| {
-                metrics::counter!("http_bodies_refused_total").increment(1);
-                Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
-                    .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
-            })?;
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
-        }
-        Ok(())
-    }
 }
 
 /// A request body, whole, read within the limits of the listener. Rejections are problem documents:
@@ -241,42 +240,109 @@ impl<S: Send + Sync> FromRequest<S> for RequestBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let collected = Collected::read(request).await;
+        collected
+            .map(|collected| Self(collected.body))
+            .map_err(CollectError::problem)
+    }
+}
+
+/// A request body that counts among those that are being collected until this is dropped.
+#[derive(Debug)]
+pub struct Collected {
+    pub body: Bytes,
+    _places: Option<OwnedSemaphorePermit>,
+}
+
+/// Why there is no whole request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectError {
+    TooLarge,
+    TooSlow,
+    Broken,
+    /// Too much is being collected, or this one took longest when another one came.
+    NoRoom,
+}
+
+impl CollectError {
+    /// As it is told.
+    #[must_use]
+    pub fn problem(self) -> Problem {
+        match self {
+            Self::TooLarge => Problem::plain(StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TooSlow => Problem::plain(StatusCode::REQUEST_TIMEOUT),
+            Self::Broken => Problem::plain(StatusCode::BAD_REQUEST),
+            Self::NoRoom => busy(),
+        }
+    }
+}
+
+/// There is no place for a request now.
+pub(crate) fn busy() -> Problem {
+    Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
+        .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+impl Collected {
+    /// Reads the body of `request` within the limits of its listener.
+    ///
+    /// # Errors
+    /// [`CollectError`].
+    pub async fn read(request: Request) -> Result<Self, CollectError> {
         let limits = Limits::of(&request);
         let accepting = request.extensions().get::<Arc<Accepting>>().cloned();
-        let too_large = || Problem::plain(StatusCode::PAYLOAD_TOO_LARGE);
         let mut body = request.into_body();
-        let declared = body.size_hint().lower();
-        if declared > limits.max_body_bytes as u64 {
-            return Err(too_large());
+        if body.size_hint().lower() > limits.max_body_bytes as u64 {
+            return Err(CollectError::TooLarge);
         }
+        let mut upload = accepting
+            .map(|accepting| accepting.uploads.begin())
+            .transpose()
+            .map_err(|NoRoom| CollectError::NoRoom)?;
+        let give_way = upload.as_ref().map(Upload::gives_way);
         let read = async {
             let mut whole = BytesMut::new();
-            let mut places = None;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| {
                     if is_length_limit(&error) {
-                        too_large()
+                        CollectError::TooLarge
                     } else {
-                        Problem::plain(StatusCode::BAD_REQUEST)
+                        CollectError::Broken
                     }
                 })?;
                 let Some(data) = frame.data_ref() else {
                     continue;
                 };
-                if whole.len() + data.len() > limits.max_body_bytes {
-                    return Err(too_large());
+                let len = whole.len() + data.len();
+                if len > limits.max_body_bytes {
+                    return Err(CollectError::TooLarge);
                 }
-                if let Some(accepting) = &accepting {
-                    let collecting = &accepting.collecting;
-                    collecting.take(&mut places, whole.len() + data.len())?;
+                if let Some(upload) = &mut upload {
+                    let grown = upload.grow(len).await;
+                    grown.map_err(|NoRoom| CollectError::NoRoom)?;
                 }
                 whole.extend_from_slice(data);
             }
-            Ok(Self(whole.freeze()))
+            Ok(whole.freeze())
         };
-        tokio::time::timeout(Duration::from_secs(limits.body_read_seconds), read)
-            .await
-            .unwrap_or_else(|_| Err(Problem::plain(StatusCode::REQUEST_TIMEOUT)))
+        let body = tokio::select! {
+            read = read => read?,
+            () = given_way(give_way) => return Err(CollectError::NoRoom),
+            () = tokio::time::sleep(Duration::from_secs(limits.body_read_seconds)) => {
+                return Err(CollectError::TooSlow);
+            }
+        };
+        Ok(Self {
+            body,
+            _places: upload.and_then(Upload::finish),
+        })
+    }
+}
+
+async fn given_way(give_way: Option<impl Future<Output = ()>>) {
+    match give_way {
+        Some(give_way) => give_way.await,
+        None => std::future::pending().await,
     }
 }
 

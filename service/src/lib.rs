@@ -1,5 +1,6 @@
 //! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
-//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, and the clock.
+//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, how a store is founded and
+//! recognised again ([`founding`], [`high_water`]), and the clock.
 //!
 //! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
 //!
@@ -13,15 +14,24 @@ pub mod alloc;
 pub mod clock;
 pub mod config;
 mod connection;
+mod floods;
+pub mod founding;
 pub mod gateway_auth;
+pub mod high_water;
 pub mod http;
 pub mod logging;
+pub mod mirror;
 mod observe;
+pub mod probe;
 pub mod problem;
+mod proxy;
+mod room;
 pub mod secret_file;
 pub mod shutdown;
+pub mod sparse;
 pub mod start;
 pub mod tls;
+mod uploads;
 
 pub use clock::{Clock, MovedClock, SharedClock, SystemClock};
 pub use problem::Problem;

@@ -1,4 +1,8 @@
-//! Secrets in files: raw bytes, readable by their owner only, written once and whole.
+//! Secrets in files: readable by their owner only, written once and whole.
+//!
+//! A file of ours is `content || checksum(8)`, the first bytes of the content's SHA-256: one wrong bit in a
+//! key would else make everything unreadable, without a word. A file that somebody else made
+//! ([`load_within`]) is the content alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -6,19 +10,42 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+const CHECKSUM_LEN: usize = 8;
 
 /// Why a secret could not be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    #[error("the secret file cannot be read")]
-    Unreadable(#[source] io::Error),
-    #[error("the secret file cannot be written")]
-    Unwritable(#[source] io::Error),
-    #[error("the secret file may be read or written by others; it must have mode 0600")]
-    Exposed,
-    #[error("the secret file has {found} bytes, not {expected}")]
-    WrongLength { expected: usize, found: u64 },
+    #[error("the secret file {} cannot be read", .path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the secret file {} cannot be written", .path.display())]
+    Unwritable {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error(
+        "the secret file {} may be read or written by others; it must have mode 0600",
+        .path.display()
+    )]
+    Exposed { path: PathBuf },
+    #[error("the secret file {} has {found} bytes, not {expected}", .path.display())]
+    WrongLength {
+        path: PathBuf,
+        expected: usize,
+        found: u64,
+    },
+    #[error(
+        "the secret file {} is damaged: its checksum is wrong. Bring it back from its backup",
+        .path.display()
+    )]
+    Damaged { path: PathBuf },
     #[error("the operating system gives no randomness")]
     NoRandomness,
 }
@@ -49,19 +76,62 @@ pub fn load_or_create_with(
     fresh: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, SecretFileError>,
     lengths: RangeInclusive<usize>,
 ) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
-    match load_bounded(path, &lengths) {
-        Err(SecretFileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = fresh()?;
-            match create(path, &secret) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    load_bounded(path, &lengths)
-                }
-                Err(error) => Err(SecretFileError::Unwritable(error)),
-                Ok(()) => Ok(secret),
-            }
-        }
+    match load_checked(path, &lengths) {
+        Err(error) if error.is_missing() => match create_with(path, fresh) {
+            Err(error) if error.is_occupied() => load_checked(path, &lengths),
+            created => created,
+        },
         loaded => loaded,
     }
+}
+
+/// Makes a file that is not there.
+///
+/// # Errors
+/// It is there, or cannot be made; those of `fresh`.
+pub fn create_with(
+    path: &Path,
+    fresh: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, SecretFileError>,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let secret = fresh()?;
+    create(path, &with_checksum(&secret)).map_err(unwritable(path))?;
+    Ok(secret)
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> SecretFileError {
+    |error| SecretFileError::Unreadable {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+fn unwritable(path: &Path) -> impl Fn(io::Error) -> SecretFileError {
+    |error| SecretFileError::Unwritable {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+impl SecretFileError {
+    /// Whether there is no such file.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether there is one already.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        matches!(self, Self::Unwritable { error, .. } if error.kind() == io::ErrorKind::AlreadyExists)
+    }
+}
+
+fn with_checksum(secret: &[u8]) -> Zeroizing<Vec<u8>> {
+    let checksum = Sha256::digest(secret);
+    let mut content = Zeroizing::new(Vec::with_capacity(secret.len() + CHECKSUM_LEN));
+    content.extend_from_slice(secret);
+    content.extend(checksum.iter().take(CHECKSUM_LEN));
+    content
 }
 
 /// Replaces the content of an existing secret file by what `next` makes of it: whole or not at all.
@@ -73,25 +143,36 @@ pub fn replace(
     lengths: RangeInclusive<usize>,
     next: impl FnOnce(&[u8]) -> Result<Zeroizing<Vec<u8>>, SecretFileError>,
 ) -> Result<(), SecretFileError> {
-    let secret = next(&load_bounded(path, &lengths)?)?;
+    let secret = next(&load_checked(path, &lengths)?)?;
     let replaced = || {
         let temporary = temporary_beside(path)?;
-        write_new(&temporary, &secret)?;
+        write_new(&temporary, &with_checksum(&secret))?;
         fs::rename(&temporary, path)?;
         File::open(directory_of(path))?.sync_all()
     };
-    replaced().map_err(SecretFileError::Unwritable)
+    replaced().map_err(unwritable(path))
 }
 
-/// The `len` bytes that the file at `path` holds.
+/// The `len` bytes that a file of ours at `path` holds.
 ///
 /// # Errors
-/// The file is missing, readable by others, or has another length.
+/// The file is missing, readable by others, damaged, or has another length.
 pub fn load(path: &Path, len: usize) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
-    load_bounded(path, &(len..=len))
+    load_checked(path, &(len..=len))
 }
 
-/// As [`load`], for a secret that somebody else chose: of any length in `lengths`.
+/// As [`load`], of any length in `lengths`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_between(
+    path: &Path,
+    lengths: RangeInclusive<usize>,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    load_checked(path, &lengths)
+}
+
+/// As [`load_between`], for a secret that somebody else chose, without a checksum.
 ///
 /// # Errors
 /// As [`load`].
@@ -102,25 +183,47 @@ pub fn load_within(
     load_bounded(path, &lengths)
 }
 
+fn load_checked(
+    path: &Path,
+    lengths: &RangeInclusive<usize>,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let damaged = || SecretFileError::Damaged {
+        path: path.to_owned(),
+    };
+    let (shortest, longest) = (*lengths.start(), *lengths.end());
+    let stored = shortest + CHECKSUM_LEN..=longest + CHECKSUM_LEN;
+    let content = load_bounded(path, &stored)?;
+    let (secret, _) = content
+        .split_last_chunk::<CHECKSUM_LEN>()
+        .ok_or_else(damaged)?;
+    if *with_checksum(secret) == *content {
+        Ok(Zeroizing::new(secret.to_vec()))
+    } else {
+        Err(damaged())
+    }
+}
+
 fn load_bounded(
     path: &Path,
     lengths: &RangeInclusive<usize>,
 ) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
-    let mut file = File::open(path).map_err(SecretFileError::Unreadable)?;
-    let metadata = file.metadata().map_err(SecretFileError::Unreadable)?;
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let metadata = file.metadata().map_err(unreadable(path))?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(SecretFileError::Exposed);
+        return Err(SecretFileError::Exposed {
+            path: path.to_owned(),
+        });
     }
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     if !lengths.contains(&len) {
         return Err(SecretFileError::WrongLength {
+            path: path.to_owned(),
             expected: *lengths.start(),
             found: metadata.len(),
         });
     }
     let mut secret = Zeroizing::new(vec![0; len]);
-    file.read_exact(&mut secret)
-        .map_err(SecretFileError::Unreadable)?;
+    file.read_exact(&mut secret).map_err(unreadable(path))?;
     Ok(secret)
 }
 
@@ -226,7 +329,7 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             assert!(matches!(
                 load_or_create(&path, 32),
-                Err(SecretFileError::Exposed)
+                Err(SecretFileError::Exposed { .. })
             ));
         }
     }
@@ -239,10 +342,30 @@ mod tests {
         assert!(matches!(
             load_or_create(&path, 32),
             Err(SecretFileError::WrongLength {
-                expected: 32,
-                found: 16
+                expected: 40,
+                found: 24,
+                ..
             })
         ));
-        assert_eq!(fs::metadata(&path).unwrap().len(), 16);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 24);
+    }
+
+    #[test]
+    fn a_file_with_one_wrong_bit_is_refused_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seed");
+        load_or_create(&path, 16).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            *damaged.get_mut(bit / 8).unwrap() ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).unwrap();
+            let refused = load_or_create(&path, 16);
+            assert!(
+                matches!(&refused, Err(SecretFileError::Damaged { path: named }) if *named == path),
+                "bit {bit}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), damaged);
+        }
     }
 }

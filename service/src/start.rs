@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use crate::admin::{Commands, Readiness};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, CommandLine, ServiceConfig};
+use crate::config::{self, CommandLine, ServiceConfig, StoreCommand, StoreCommandLine};
 use crate::logging::{self, Chain};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::{admin, http, tls};
@@ -58,22 +58,78 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let matches = CommandLine::command()
+    let command_line: CommandLine = command_line(name);
+    match load(name, &command_line) {
+        Ok(config) => serve(config, work),
+        Err(failure) => failure,
+    }
+}
+
+/// As [`run`], for a binary that has a store: `NAME init --config FILE` calls `init` instead, which
+/// makes the store and says in a line or two what it made.
+pub fn run_with_store<C, I, M, N, W, F, E>(name: &'static str, init: I, work: W) -> ExitCode
+where
+    C: ServiceConfig,
+    I: FnOnce(C) -> M,
+    M: Future<Output = Result<String, N>>,
+    N: Error + 'static,
+    W: FnOnce(C, Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let command_line: StoreCommandLine = command_line(name);
+    let config = match load(name, &command_line.shared) {
+        Ok(config) => config,
+        Err(failure) => return failure,
+    };
+    let Some(StoreCommand::Init) = command_line.command else {
+        return serve(config, work);
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return say(name, &StartError::Runtime(error)),
+    };
+    match runtime.block_on(init(config)) {
+        Ok(made) => {
+            let _ = writeln!(std::io::stdout(), "{made}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => say(name, &error),
+    }
+}
+
+fn command_line<L: CommandFactory + FromArgMatches>(name: &'static str) -> L {
+    let matches = L::command()
         .name(name)
         .version(env!("CARGO_PKG_VERSION"))
         .get_matches();
-    let command_line = match CommandLine::from_arg_matches(&matches) {
+    match L::from_arg_matches(&matches) {
         Ok(command_line) => command_line,
         Err(error) => error.exit(),
-    };
-    let config: C = match config::load(&command_line.config) {
-        Ok(config) => config,
-        Err(error) => {
-            // Tracing is not set up before the configuration is known.
-            let _ = writeln!(std::io::stderr(), "{name}: {}", Chain(&error));
-            return ExitCode::FAILURE;
-        }
-    };
+    }
+}
+
+fn load<C: ServiceConfig>(name: &'static str, command_line: &CommandLine) -> Result<C, ExitCode> {
+    config::load(&command_line.config).map_err(|error| say(name, &error))
+}
+
+/// To the terminal: tracing is not set up.
+fn say(name: &'static str, error: &(dyn Error + 'static)) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{name}: {}", Chain(error));
+    ExitCode::FAILURE
+}
+
+fn serve<C, W, F, E>(config: C, work: W) -> ExitCode
+where
+    C: ServiceConfig,
+    W: FnOnce(C, Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
     let settings = config.service().clone();
     logging::init(settings.log_level, settings.log_format);
     match run_with_runtime(config, work, &settings) {

@@ -25,8 +25,13 @@ const ADMIN_ROUTES: [&str; 5] = [
     "/commands/{name}",
     "unmatched",
 ];
-const RELAY_ROUTES: [&str; 2] = ["/", "/ohttp-keys"];
-const GATEWAY_ROUTES: [&str; 3] = ["/", "/ohttp-keys", "/.well-known/ohttp-gateway"];
+const RELAY_ROUTES: [&str; 3] = ["/", "/ohttp-keys", "/service-directory"];
+const GATEWAY_ROUTES: [&str; 4] = [
+    "/",
+    "/ohttp-keys",
+    "/service-directory",
+    "/.well-known/ohttp-gateway",
+];
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const RELAY_OUTCOMES: [&str; 17] = [

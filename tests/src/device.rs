@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use client::{Client, Endpoints, Event, Options, Patience};
+use client::{Client, Endpoints, Event, Options, Pace, Patience};
 
 use crate::stack::Stack;
 
@@ -18,7 +18,18 @@ pub fn patient() -> Options {
             attempt: Duration::from_secs(30),
             pauses: Duration::from_secs(60),
         },
+        pace: at_once(),
         ..Options::default()
+    }
+}
+
+/// Follows at once what relay and mirrors show all their clients: most tests are not about the times of that.
+#[must_use]
+pub fn at_once() -> Pace {
+    Pace {
+        soon: Duration::ZERO..Duration::ZERO,
+        adoption: Duration::ZERO..Duration::ZERO,
+        ..Pace::default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A delivery service that lies. It stands between the gateway and the real service, where requests are
 //! open: it hears everything, answers in the service's place, alters true answers, and puts entries of its
-//! own into queues, sealed as the service seals them.
+//! own into queues, sealed as the service seals them. It can do so by operation, or to any HTTP answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,8 +10,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use crypto::queue::{StreamKey, seal_payload};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
 use protocol::delivery::{EntryContent, Payload};
 use protocol::envelope::SignedRequest;
@@ -36,12 +38,37 @@ pub struct Heard {
     pub answer: Vec<u8>,
 }
 
+/// A request of HTTP, the directory's too.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Which operation, or the directory.
+    pub path: String,
+    /// The tokens that it is paid with.
+    pub tokens: Vec<Vec<u8>>,
+    /// The signed request.
+    pub body: Vec<u8>,
+}
+
+/// An answer of HTTP, to be changed.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Of HTTP.
+    pub status: StatusCode,
+    /// All but those of the connection.
+    pub headers: HeaderMap,
+    /// All of it.
+    pub body: Vec<u8>,
+}
+
+type Lie = Box<dyn FnMut(&Asked, &mut Told) + Send>;
 type Answerer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 type Twister = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
 #[derive(Default)]
 struct Mind {
     heard: Vec<Heard>,
+    asked: Vec<Asked>,
+    lie: Option<Lie>,
     /// HPKE keys of queues, in the order in which they were made.
     queues: Vec<(QueueId, Vec<u8>)>,
     answerers: HashMap<Operation, Answerer>,
@@ -71,6 +98,7 @@ impl Liar {
             .expect("a free port");
         let http = reqwest::Client::builder()
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
         let liar = Self {
@@ -114,9 +142,21 @@ impl Liar {
             .insert(operation, Box::new(twist));
     }
 
+    /// From now on answers of HTTP are what this makes of them.
+    pub fn lies(&self, lie: impl FnMut(&Asked, &mut Told) + Send + 'static) {
+        locked(&self.mind).lie = Some(Box::new(lie));
+    }
+
+    /// Requests of HTTP since the last call.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut locked(&self.mind).asked)
+    }
+
     /// Tells the truth from now on.
     pub fn repent(&self) {
         let mut mind = locked(&self.mind);
+        mind.lie = None;
         mind.answerers.clear();
         mind.twisters.clear();
         mind.put.clear();
@@ -214,7 +254,7 @@ impl Liar {
         });
     }
 
-    async fn forward(&self, request: Request) -> (StatusCode, http::HeaderMap, Vec<u8>) {
+    async fn forward(&self, request: Request) -> (StatusCode, HeaderMap, Vec<u8>) {
         let target = locked(&self.target).expect("the stack is starting");
         let (head, body) = request.into_parts();
         let body = to_bytes(body, MOST_BYTES).await.expect("a body");
@@ -231,7 +271,7 @@ impl Liar {
             .send()
             .await;
         let Ok(answer) = sent else {
-            return (StatusCode::BAD_GATEWAY, http::HeaderMap::new(), Vec::new());
+            return (StatusCode::BAD_GATEWAY, HeaderMap::new(), Vec::new());
         };
         let (status, mut headers) = (answer.status(), answer.headers().clone());
         for hop in [
@@ -246,9 +286,24 @@ impl Liar {
     }
 }
 
+fn tokens(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .filter_map(|value| value.to_str().ok()?.split('"').nth(1))
+        .map(|token| URL_SAFE.decode(token).expect("a token"))
+        .collect()
+}
+
 async fn pass(State(liar): State<Liar>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let bytes = to_bytes(body, MOST_BYTES).await.expect("a body");
+    let heard = Asked {
+        path: head.uri.path().to_owned(),
+        tokens: tokens(&head.headers),
+        body: bytes.to_vec(),
+    };
+    locked(&liar.mind).asked.push(heard.clone());
     let asked = SignedRequest::decode(&bytes)
         .ok()
         .map(|request| (request.operation, request.body.as_slice().to_vec()));
@@ -271,5 +326,13 @@ async fn pass(State(liar): State<Liar>, request: Request) -> Response {
             });
         }
     }
-    (status, headers, answer).into_response()
+    let mut told = Told {
+        status,
+        headers,
+        body: answer,
+    };
+    if let Some(lie) = locked(&liar.mind).lie.as_mut() {
+        lie(&heard, &mut told);
+    }
+    (told.status, told.headers, told.body).into_response()
 }

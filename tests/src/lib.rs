@@ -24,19 +24,23 @@ pub mod month;
 mod node;
 mod raw;
 mod secrets;
+mod solo;
 mod stack;
 mod tap;
 mod user;
 
 pub use allowed::{check_log, check_metrics};
-pub use device::{Said, befriend, blank, device, group_with, messages, patient, reads, talks};
+pub use device::{
+    Said, at_once, befriend, blank, device, group_with, messages, patient, reads, talks,
+};
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
-pub use liar::{Heard, Liar};
+pub use liar::{Asked, Heard, Liar, Told};
 pub use load::{Load, MUCH, Outcome};
 pub use node::Node;
 pub use raw::{Answer, Envelope, Outer};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
+pub use solo::{Kind, Solo, copy_over, issuer_table};
 pub use stack::{Stack, program};
 pub use tap::Tap;
 pub use user::{Failure, User};

@@ -86,6 +86,7 @@ fn options() -> Options {
             attempt: Duration::from_secs(4),
             pauses: Duration::from_secs(60),
         },
+        pace: device::at_once(),
         ..Options::default()
     }
 }

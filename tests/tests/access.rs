@@ -310,11 +310,11 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
         (Operation::SendMessage, long_ago),
     ));
 
-    for epoch in [access.epoch - 3, access.epoch + 1] {
-        bad.push((
-            ProblemType::WrongEpoch,
-            resigned(Operation::SendMessage, message(epoch)),
-        ));
+    for (problem, epoch) in [
+        (ProblemType::WrongEpoch, access.epoch - 3),
+        (ProblemType::ServiceBehind, access.epoch + 1),
+    ] {
+        bad.push((problem, resigned(Operation::SendMessage, message(epoch))));
     }
     let handshake = send_message(
         &access.id,

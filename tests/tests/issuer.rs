@@ -98,6 +98,11 @@ impl SecondIssuer {
                 &at("keys"),
             );
         fs::write(at("issuer.toml"), config).unwrap();
+        let made = Command::new(program("privacy-pass-issuer"))
+            .args(["init", "--config", &at("issuer.toml")])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
         let process = Command::new(program("privacy-pass-issuer"))
             .args(["--config", &at("issuer.toml")])
             .stderr(Stdio::null())

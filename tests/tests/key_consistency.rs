@@ -40,6 +40,7 @@ impl EvilRelay {
         let app = Router::new()
             .route("/", post(forward))
             .route("/ohttp-keys", get(keys))
+            .route("/service-directory", get(directory))
             .with_state(Arc::clone(&relay));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,6 +74,13 @@ impl EvilRelay {
 async fn keys(State(relay): State<Arc<EvilRelay>>) -> Response {
     let media_type = [("content-type", "application/ohttp-keys")];
     (media_type, relay.config.clone()).into_response()
+}
+
+async fn directory(State(relay): State<Arc<EvilRelay>>) -> Response {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let shown = http.get(format!("{}service-directory", relay.gateway));
+    let shown = shown.send().await.unwrap().bytes().await.unwrap();
+    ([("content-type", "application/json")], shown).into_response()
 }
 
 async fn forward(State(relay): State<Arc<EvilRelay>>, body: Bytes) -> Response {

@@ -167,7 +167,7 @@ async fn a_text_that_is_planted_through_the_store_is_found() {
     let hex: String = TEXTS[0].bytes().map(|byte| format!("{byte:02x}")).collect();
     for (planted, encoding) in [(TEXTS[0].to_owned(), Encoding::Raw), (hex, Encoding::Hex)] {
         let directory = tempfile::tempdir().unwrap();
-        let store = Rocks::open(directory.path()).unwrap();
+        let store = Rocks::create(directory.path()).unwrap();
         assert_nothing_is_found(directory.path(), &needles);
         for flush in [false, true] {
             plant(&store, format!("before {planted} after").as_bytes()).await;

@@ -33,31 +33,35 @@ pub(crate) fn senders_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> 
 }
 
 impl ServiceKeys {
-    /// Of the directory that was fetched last; none before the first one.
+    /// Of the directory that all views agreed on, and of the one that was last heard because of such a key; none before the
+    /// first one. All members of a group have the same sender in it: it marks nobody.
     pub(crate) fn read(db: &Connection) -> Result<Self, Error> {
-        let stored: Option<String> =
-            db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
-        let Some(stored) = stored else {
-            return Ok(Self {
-                current: Vec::new(),
-                former: Vec::new(),
-            });
-        };
-        let directory: Directory =
-            serde_json::from_str(&stored).map_err(|_| LocalError::Damaged)?;
+        let stored: [Option<String>; 2] = db.query_row(
+            "SELECT directory, directory_heard FROM profile",
+            (),
+            |row| Ok([row.get(0)?, row.get(1)?]),
+        )?;
         let decoded = |keys: &mut dyn Iterator<Item = &String>| {
             keys.filter(|key| !key.is_empty())
                 .map(|key| decode_base64url(key))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let current = [
-            directory.external_sender_key,
-            directory.external_sender_key_p256,
-        ];
-        Ok(Self {
-            current: decoded(&mut current.iter())?,
-            former: decoded(&mut directory.former_external_sender_keys.iter())?,
-        })
+        let mut known = Self {
+            current: Vec::new(),
+            former: Vec::new(),
+        };
+        for stored in stored.into_iter().flatten() {
+            let directory: Directory =
+                serde_json::from_str(&stored).map_err(|_| LocalError::Damaged)?;
+            let current = [
+                directory.external_sender_key,
+                directory.external_sender_key_p256,
+            ];
+            known.current.extend(decoded(&mut current.iter())?);
+            let former = &directory.former_external_sender_keys;
+            known.former.extend(decoded(&mut former.iter())?);
+        }
+        Ok(known)
     }
 
     fn is_of_service(&self, sender: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use ohttp::hpke::{Aead, Kdf, Kem};
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SharedClock, SystemClock};
 
 fn problem(status: u16, document: serde_json::Value) -> Result<Vec<u8>, Attempt> {
     judge(Answer {
@@ -107,6 +107,8 @@ fn only_loopback_addresses_ignore_the_proxy() {
     assert!(is_loopback("http://localhost:1/x") && !is_loopback("https://relay.example"));
 }
 
+const UNKNOWN_KEY: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
+
 /// What the gateway behind a relay does with the next request.
 enum Reply {
     /// An answer of the service or the gateway, encapsulated.
@@ -126,8 +128,10 @@ struct Seen {
 
 /// Relay and gateway in one, that keep everything.
 struct Recorder {
-    server: ohttp::Server,
+    server: Mutex<ohttp::Server>,
     list: Mutex<Vec<u8>>,
+    /// Instead, to who asks inside the encapsulation.
+    own_list: Mutex<Option<Vec<u8>>>,
     key_fetches: Mutex<usize>,
     replies: Mutex<VecDeque<Reply>>,
     seen: Mutex<Vec<Seen>>,
@@ -136,12 +140,21 @@ struct Recorder {
 const ANSWERED: fn() -> Reply = || Reply::Inner(200, Vec::new(), "answer");
 
 async fn recorder(replies: impl IntoIterator<Item = Reply>) -> (Arc<Recorder>, Transport) {
+    recorder_with(replies, Vec::new(), SystemClock::shared()).await
+}
+
+async fn recorder_with(
+    replies: impl IntoIterator<Item = Reply>,
+    mirrors: Vec<String>,
+    clock: SharedClock,
+) -> (Arc<Recorder>, Transport) {
     let suites = vec![ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
     let config = ohttp::KeyConfig::derive(7, Kem::XWing, suites, &[1; 32]).unwrap();
     let list = ohttp::KeyConfig::encode_list(std::slice::from_ref(&config)).unwrap();
     let recorder = Arc::new(Recorder {
-        server: ohttp::Server::new(config).unwrap(),
+        server: Mutex::new(ohttp::Server::new(config).unwrap()),
         list: Mutex::new(list),
+        own_list: Mutex::default(),
         key_fetches: Mutex::default(),
         replies: Mutex::new(replies.into_iter().collect()),
         seen: Mutex::default(),
@@ -157,16 +170,26 @@ async fn recorder(replies: impl IntoIterator<Item = Reply>) -> (Arc<Recorder>, T
         ohttp_keys: format!("{relay}/ohttp-keys"),
         relay,
         gateway: "http://127.0.0.1:9".into(),
-        ohttp_key_mirrors: Vec::new(),
+        ohttp_key_mirrors: mirrors,
         ds: "https://ds.example".into(),
         issuer: "http://127.0.0.1:9".into(),
+        issuer_name: None,
+        token_origin: None,
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
         pauses: Duration::from_millis(500),
     };
-    let time = ServiceTime::new(SystemClock::shared(), 0);
-    let transport = Transport::new(endpoints, None, time, patience).unwrap();
+    let time = ServiceTime::new(clock, 0);
+    let transport = Transport::new(
+        endpoints,
+        None,
+        time,
+        patience,
+        Views::default(),
+        Pace::default(),
+    )
+    .unwrap();
     (recorder, transport)
 }
 
@@ -181,7 +204,10 @@ async fn record(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let (opened, sealer) = recorder.server.decapsulate(&body).unwrap();
+    let opened = recorder.server.lock().unwrap().decapsulate(&body);
+    let Ok((opened, sealer)) = opened else {
+        return (http::StatusCode::BAD_REQUEST, UNKNOWN_KEY).into_response();
+    };
     let inner = Message::read_bhttp(&mut Cursor::new(&opened)).unwrap();
     let answer = |status: u16, fields: &[(&str, String)], content: &[u8]| {
         let mut message = Message::response(status.try_into().unwrap());
@@ -198,6 +224,7 @@ async fn record(
     let media_type = [("content-type", "message/ohttp-res")];
     if inner.control().path() == Some(GATEWAY_KEYS_PATH.as_bytes()) {
         let list = recorder.list.lock().unwrap().clone();
+        let list = recorder.own_list.lock().unwrap().clone().unwrap_or(list);
         return (
             media_type,
             sealer.encapsulate(&answer(200, &[], &list)).unwrap(),
@@ -315,14 +342,13 @@ async fn a_gateway_that_accepts_no_date_is_asked_twice_and_not_again() {
 
 #[tokio::test]
 async fn after_a_key_problem_keys_are_fetched_again_and_the_request_goes_out_once_more() {
-    const UNKNOWN: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
-    let replies = [ANSWERED(), Reply::Outer(400, UNKNOWN), ANSWERED()];
+    let replies = [ANSWERED(), Reply::Outer(400, UNKNOWN_KEY), ANSWERED()];
     let (recorder, mut transport) = recorder(replies).await;
     transport.fetch("/v1/directory").await.unwrap();
     transport.fetch("/v1/directory").await.unwrap();
     assert_eq!(*recorder.key_fetches.lock().unwrap(), 2);
     // A gateway that never accepts them: bounded, and no sign of an attack.
-    let refusals: Vec<_> = (0..9).map(|_| Reply::Outer(400, UNKNOWN)).collect();
+    let refusals: Vec<_> = (0..9).map(|_| Reply::Outer(400, UNKNOWN_KEY)).collect();
     recorder.replies.lock().unwrap().extend(refusals);
     let asked = transport.fetch("/v1/directory").await;
     assert!(matches!(asked, Err(Error::Unreachable(_))), "{asked:?}");
@@ -354,4 +380,209 @@ async fn of_key_configurations_that_break_off_none_is_used() {
     let asked = transport.fetch("/v1/directory").await;
     assert!(matches!(asked, Err(Error::Unreachable(_))), "{asked:?}");
     assert!(recorder.seen.lock().unwrap().is_empty());
+}
+
+/// A mirror that shows what the relay shows, and notes that it was asked.
+async fn mirror(list: Vec<u8>) -> (Arc<Shown>, String) {
+    let shown = Arc::new(Shown {
+        list: Mutex::new(list),
+        asked: Mutex::default(),
+    });
+    let show = |State(shown): State<Arc<Shown>>| async move {
+        *shown.asked.lock().unwrap() += 1;
+        let list = shown.list.lock().unwrap().clone();
+        ([("content-type", "application/ohttp-keys")], list).into_response()
+    };
+    let router = Router::new()
+        .route("/ohttp-keys", get(show))
+        .with_state(Arc::clone(&shown));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/ohttp-keys", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (shown, url)
+}
+
+struct Shown {
+    list: Mutex<Vec<u8>>,
+    asked: Mutex<usize>,
+}
+
+impl Shown {
+    fn asked(&self) -> usize {
+        *self.asked.lock().unwrap()
+    }
+}
+
+fn key(seed: u8) -> ohttp::KeyConfig {
+    let suites = vec![ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+    ohttp::KeyConfig::derive(seed, Kem::X25519Sha256, suites, &[seed; 32]).unwrap()
+}
+
+fn key_list(seeds: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    let keys: Vec<_> = seeds.into_iter().map(key).collect();
+    ohttp::KeyConfig::encode_list(&keys).unwrap()
+}
+
+/// A gateway with one key, relay and mirror that show it, and a clock that the test moves.
+async fn watched() -> (Arc<Recorder>, Arc<Shown>, Arc<MovedClock>, Transport) {
+    let clock = Arc::new(MovedClock(Mutex::new(1_800_000_000_000)));
+    let (shown, url) = mirror(key_list([1])).await;
+    let (recorder, transport) = recorder_with([], vec![url], clock.clone()).await;
+    recorder.replaces_all_keys(1);
+    (recorder, shown, clock, transport)
+}
+
+struct MovedClock(Mutex<u64>);
+
+impl Clock for MovedClock {
+    fn now_unix_ms(&self) -> u64 {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl MovedClock {
+    fn advance(&self, seconds: u64) {
+        *self.0.lock().unwrap() += seconds * 1000;
+    }
+}
+
+impl Recorder {
+    /// For everybody.
+    fn replaces_all_keys(&self, seed: u8) {
+        *self.server.lock().unwrap() = ohttp::Server::new(key(seed)).unwrap();
+        *self.list.lock().unwrap() = key_list([seed]);
+    }
+
+    fn answers(&self, replies: impl IntoIterator<Item = Reply>) {
+        *self.replies.lock().unwrap() = replies.into_iter().collect();
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_to_one_client_has_no_mirror_asked_as_long_as_the_relay_shows_it() {
+    let (recorder, mirror, _, mut transport) = watched().await;
+    recorder.answers([ANSWERED()]);
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_eq!(mirror.asked(), 1);
+    for _ in 0..5 {
+        recorder.answers([Reply::Outer(400, UNKNOWN_KEY), ANSWERED()]);
+        transport.fetch("/v1/directory").await.unwrap();
+    }
+    // As often as the service likes.
+    recorder.answers((0..20).map(|_| Reply::Outer(400, UNKNOWN_KEY)));
+    assert!(transport.fetch("/v1/directory").await.is_err());
+    assert_eq!(mirror.asked(), 1);
+}
+
+#[tokio::test]
+async fn keys_that_are_replaced_for_all_are_compared_and_used_at_times_of_the_clients_own() {
+    let (recorder, mirror, clock, mut transport) = watched().await;
+    recorder.answers([ANSWERED()]);
+    transport.fetch("/v1/directory").await.unwrap();
+    recorder.replaces_all_keys(2);
+    *mirror.list.lock().unwrap() = key_list([2]);
+    let waits = async |transport: &mut Transport| match transport.fetch("/v1/directory").await {
+        Err(Error::Unreachable(reason)) => reason.retry_after_s.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    // However often something is sent, the time stays, and nobody is asked.
+    let until = waits(&mut transport).await;
+    assert!((20..=120).contains(&until), "{until}");
+    for _ in 0..5 {
+        assert_eq!(waits(&mut transport).await, until);
+    }
+    clock.advance(until - 1);
+    assert!(waits(&mut transport).await <= 1);
+    assert_eq!(mirror.asked(), 1);
+    // Then it is asked, and what it says is used later.
+    clock.advance(1);
+    let until = waits(&mut transport).await;
+    assert!((20..=120).contains(&until), "{until}");
+    assert_eq!(mirror.asked(), 2);
+    clock.advance(until);
+    recorder.answers([ANSWERED()]);
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_eq!(mirror.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_is_agreed_on_stays_in_use_while_the_mirror_shows_something_else() {
+    let (recorder, mirror, clock, mut transport) = watched().await;
+    recorder.answers([ANSWERED(), ANSWERED()]);
+    transport.fetch("/v1/directory").await.unwrap();
+    *mirror.list.lock().unwrap() = key_list([9]);
+    clock.advance(24 * 3600);
+    let compared = transport.compare_keys().await;
+    assert!(matches!(
+        compared,
+        Err(Error::KeyConfigMismatch(KeyView::Mirror))
+    ));
+    transport.fetch("/v1/directory").await.unwrap();
+    assert_eq!(transport.key_config().unwrap().first(), Some(&1));
+}
+
+#[tokio::test]
+async fn of_two_hundred_keys_none_is_used_and_the_gateway_chooses_none_of_two() {
+    let (recorder, mirror, _, mut transport) = watched().await;
+    *recorder.list.lock().unwrap() = key_list(1..=200);
+    *mirror.list.lock().unwrap() = key_list(1..=200);
+    *recorder.own_list.lock().unwrap() = Some(key_list([77]));
+    let refused = transport.fetch("/v1/directory").await;
+    assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+    assert!(transport.key_config().is_none());
+
+    // Only in the gateway's own answer.
+    *recorder.list.lock().unwrap() = key_list([1, 2]);
+    *mirror.list.lock().unwrap() = key_list([1, 2]);
+    *recorder.own_list.lock().unwrap() = Some(key_list(1..=200));
+    let refused = transport.fetch("/v1/directory").await;
+    assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+
+    // To this client it says that the other one is the key.
+    *recorder.own_list.lock().unwrap() = Some(key_list([2]));
+    let refused = transport.fetch("/v1/directory").await;
+    assert!(
+        matches!(refused, Err(Error::KeyConfigMismatch(KeyView::Gateway))),
+        "{refused:?}"
+    );
+    assert!(recorder.seen.lock().unwrap().is_empty());
+    assert!(transport.key_config().is_none());
+}
+
+#[tokio::test]
+async fn the_order_in_which_a_relay_shows_keys_to_one_client_chooses_none() {
+    let mut used = std::collections::BTreeSet::new();
+    for order in [[1, 2], [2, 1]] {
+        let (recorder, mirror, _, mut transport) = watched().await;
+        *mirror.list.lock().unwrap() = key_list([1, 2]);
+        *recorder.list.lock().unwrap() = key_list(order);
+        recorder.answers([ANSWERED()]);
+        transport.fetch("/v1/directory").await.unwrap();
+        used.insert(transport.key_config().unwrap().to_vec());
+    }
+    assert_eq!(used.len(), 1);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_asked_of_one_client_is_one_of_few() {
+    let asked = |seconds: &str| {
+        let fields = vec![
+            ("content-type", "application/problem+json".to_owned()),
+            ("retry-after", seconds.to_owned()),
+        ];
+        Reply::Inner(
+            429,
+            fields,
+            r#"{"type":"urn:mimi-ds:problem:too-many-requests","for":"you"}"#,
+        )
+    };
+    let mut waits = std::collections::BTreeSet::new();
+    for seconds in ["31", "37", "41", "59", "60"] {
+        let (_, mut transport) = recorder([asked(seconds)]).await;
+        match transport.fetch("/v1/directory").await {
+            Err(Error::Refused(refusal)) => waits.insert(refusal.retry_after_s.unwrap()),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(waits.into_iter().collect::<Vec<_>>(), [60]);
 }

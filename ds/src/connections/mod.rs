@@ -190,7 +190,6 @@ pub async fn request_connection(
     let price = usize::from(service.settings.prices.request_connection);
     request.require_tokens(price)?;
     request.authenticate_key()?;
-    request.require_unspent_tokens(service, price).await?;
     let encrypted = request.body.encrypted_request.as_slice();
     if encrypted.len() > MAX_CONNECTION_REQUEST {
         return Err(ProblemType::LimitExceeded.into());

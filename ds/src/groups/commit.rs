@@ -1,6 +1,7 @@
 //! Commits: one successor for each epoch; state and every queue, or nothing.
 
 use crypto::keys::StateKey;
+use crypto::rows::Row;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage, PublicMessageIn, Sender};
 use protocol::Operation;
@@ -11,9 +12,8 @@ use protocol::groups::{
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
-use super::parts::{open_roster, with_parts};
+use super::parts::{OpenedGroup, open_group, with_parts};
 use super::permits::{self, Permission};
 use super::roster::{RecentCommit, Roster};
 use super::{ATTEMPTS, authenticate, charge_allowance};
@@ -21,7 +21,7 @@ use crate::error::DsError;
 use crate::limits::within;
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::{Parts, StoredGroup};
+use crate::store::Parts;
 
 /// A commit on its way through the checks, whoever sent it.
 pub(super) struct Attempt<'b> {
@@ -68,9 +68,8 @@ pub async fn commit(
     let row = service.rows().group(&attempt.group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = attempt.open_with_either_key(stored.as_ref())?;
-        let roster = Roster::read(&opened.bytes)?;
+        let opened = attempt.open_with_either_key(service, row).await?;
+        let roster = Roster::read(&opened.roster)?;
         let sender = match authenticate(&request, &roster) {
             Ok(leaf) => leaf.index,
             Err(refusal) => {
@@ -82,7 +81,7 @@ pub async fn commit(
         if let Some(answer) = attempt.answered(&roster) {
             return Ok(answer);
         }
-        if opened.with_next_key {
+        if opened.by != CURRENT_KEY {
             // The state moved on under this very key, but not by this commit.
             return Err(DsError::WrongEpoch {
                 current: roster.epoch,
@@ -94,10 +93,14 @@ pub async fn commit(
         }
         let price = match charged {
             Some(price) => price,
-            None => *charged
-                .insert(charge_allowance(service, &request, &attempt.group_id, sender).await?),
+            None => *charged.insert(charge_allowance(
+                service,
+                &request,
+                &attempt.group_id,
+                sender,
+            )?),
         };
-        let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
+        let Some(stored) = with_parts(service, row, &opened.stored, Parts::ALL).await? else {
             continue;
         };
         let decided = attempt
@@ -134,7 +137,6 @@ pub async fn external_join(
     let price = usize::from(service.settings.prices.external_join);
     request.require_tokens(price)?;
     let joiner = request.authenticate_leaf_key()?;
-    request.require_unspent_tokens(service, price).await?;
     let body = &request.body;
     let attempt = Attempt {
         operation: Operation::ExternalJoin,
@@ -150,16 +152,15 @@ pub async fn external_join(
     attempt.check(service)?;
     let row = service.rows().group(&attempt.group_id);
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = attempt.open_with_either_key(stored.as_ref())?;
-        let roster = Roster::read(&opened.bytes)?;
+        let opened = attempt.open_with_either_key(service, row).await?;
+        let roster = Roster::read(&opened.roster)?;
         // Who lost the answer is a member by now.
         if roster.leaf_with_key(joiner).is_some()
             && let Some(answer) = attempt.answered(&roster)
         {
             return Ok(answer);
         }
-        if opened.with_next_key {
+        if opened.by != CURRENT_KEY {
             return Err(DsError::WrongEpoch {
                 current: roster.epoch,
             });
@@ -176,7 +177,7 @@ pub async fn external_join(
         if *message.sender() != Sender::NewMemberCommit {
             return Err(ProblemType::InvalidCommit.into());
         }
-        let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
+        let Some(stored) = with_parts(service, row, &opened.stored, Parts::ALL).await? else {
             continue;
         };
         let decided = attempt
@@ -200,10 +201,8 @@ pub async fn external_join(
     Err(ProblemType::Conflict.into())
 }
 
-struct OpenedRoster {
-    bytes: Zeroizing<Vec<u8>>,
-    with_next_key: bool,
-}
+/// Which of the keys that an attempt tries is the one that it names as the group's.
+const CURRENT_KEY: usize = 0;
 
 /// Why an external committer may, and the key that it signed the request with.
 pub(super) type Joiner<'j> = Option<(&'j Permission, &'j [u8])>;
@@ -246,23 +245,16 @@ impl Attempt<'_> {
 
     /// A committer that won but lost the answer comes again with the old key: the state then opens with
     /// the next one, and the roster remembers the commit.
-    fn open_with_either_key(&self, stored: Option<&StoredGroup>) -> Result<OpenedRoster, DsError> {
-        match (
-            open_roster(&self.group_id, &self.key, stored),
-            &self.next_key,
-        ) {
-            (Ok(bytes), _) => Ok(OpenedRoster {
-                bytes,
-                with_next_key: false,
-            }),
-            (Err(DsError::Refused(ProblemType::UnknownGroup)), Some(next)) => {
-                open_roster(&self.group_id, next, stored).map(|bytes| OpenedRoster {
-                    bytes,
-                    with_next_key: true,
-                })
-            }
-            (Err(error), _) => Err(error),
-        }
+    async fn open_with_either_key(
+        &self,
+        service: &DeliveryService,
+        row: Row,
+    ) -> Result<OpenedGroup, DsError> {
+        let keys: Vec<&StateKey> = [Some(&self.key), self.next_key.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        open_group(service, row, &self.group_id, &keys).await
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -306,9 +298,7 @@ impl Attempt<'_> {
         let epoch = message.epoch().as_u64();
         match message {
             ProtocolMessage::PublicMessage(_) if epoch != roster.epoch => {
-                Err(DsError::WrongEpoch {
-                    current: roster.epoch,
-                })
+                Err(DsError::other_epoch(epoch, roster.epoch))
             }
             ProtocolMessage::PublicMessage(message) => Ok(*message),
             ProtocolMessage::PrivateMessage(_) => Err(ProblemType::InvalidMessage.into()),

@@ -17,6 +17,7 @@ use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
+use super::parts::seal_key_check;
 use super::roster::{Leaf, Roster};
 use super::rules::LeafClaims;
 use super::tree::{Tree, policy_in};
@@ -105,6 +106,7 @@ pub async fn create_group(
             reservation_days,
             owner_tag,
             version: begun.version,
+            key_check: begun.key_check,
             roster: begun.roster,
             tree: begun.tree,
         },
@@ -140,6 +142,7 @@ pub async fn create_group(
 /// The sealed parts of a new group.
 struct Begun {
     version: Version,
+    key_check: Vec<u8>,
     roster: Vec<u8>,
     tree: Vec<u8>,
 }
@@ -173,6 +176,7 @@ fn begin(
     let version = crypto::random()?;
     Ok(Begun {
         version,
+        key_check: seal_key_check(&body.group_id, &key)?,
         roster: Roster::new(body.kind, ciphersuite, leaf, version, service_sender).seal(
             &body.group_id,
             &key,

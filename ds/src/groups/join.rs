@@ -12,7 +12,7 @@ use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
-use super::parts::{open_roster, with_parts};
+use super::parts::{open_group, with_parts};
 use super::proposals::{Origin, PendingProposals};
 use super::roster::{Leaf, Roster};
 use super::tree::Tree;
@@ -189,9 +189,8 @@ pub async fn external_commit_info(
     let key = StateKey::from(&body.state_key);
     let row = service.rows().group(&group_id);
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = open_roster(&group_id, &key, stored.as_ref())?;
-        let roster = Roster::read(&opened)?;
+        let opened = open_group(service, row, &group_id, &[&key]).await?;
+        let roster = Roster::read(&opened.roster)?;
         permits::verify(
             service,
             &roster,
@@ -210,7 +209,7 @@ pub async fn external_commit_info(
             .map_err(|empty| DsError::TooManyRequests {
                 retry_after_ms: empty.retry_after_ms,
             })?;
-        let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
+        let Some(stored) = with_parts(service, row, &opened.stored, Parts::ALL).await? else {
             continue;
         };
         let sealed = stored.tree.as_deref().ok_or(DsError::Internal("tree"))?;

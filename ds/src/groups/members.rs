@@ -16,7 +16,7 @@ use protocol::problem::ProblemType;
 use protocol::time::day_of;
 
 use super::join::{RecordChange, moved_records, sealed_recovery_record};
-use super::parts::{open_roster, with_parts};
+use super::parts::{open_group, seal_key_check, with_parts};
 use super::proposals::PendingProposals;
 use super::roster::{JoinCode, Leaf, Roster, Today};
 use super::{ATTEMPTS, authenticate, charge_allowance, refill};
@@ -38,12 +38,11 @@ pub async fn inspect_group(
     let row = service.rows().group(&group_id);
     let mut charged = false;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = open_roster(&group_id, &key, stored.as_ref())?;
-        let roster = Roster::read(&opened)?;
+        let opened = open_group(service, row, &group_id, &[&key]).await?;
+        let roster = Roster::read(&opened.roster)?;
         let leaf = authenticate(&request, &roster)?.index;
         if !charged {
-            let price = charge_allowance(service, &request, &group_id, leaf).await?;
+            let price = charge_allowance(service, &request, &group_id, leaf)?;
             if price > 0 {
                 // It has no other effect: the token buys the leaf a full allowance.
                 let paid = request.unrecorded_receipt(service, price)?;
@@ -53,7 +52,7 @@ pub async fn inspect_group(
             charged = true;
         }
         let parts = Parts::WITH_PROPOSALS;
-        let Some(stored) = with_parts(service, row, stored.as_ref(), parts).await? else {
+        let Some(stored) = with_parts(service, row, &opened.stored, parts).await? else {
             continue;
         };
         let pending = PendingProposals::of_group(&group_id, &key, &roster, &stored)?;
@@ -82,9 +81,8 @@ pub async fn own_leaf(
     let group_id = request.body.group_id;
     let key = StateKey::from(&request.body.state_key);
     let row = service.rows().group(&group_id);
-    let stored = service.store.group(row, Parts::ROSTER).await?;
-    let opened = open_roster(&group_id, &key, stored.as_ref())?;
-    let roster = Roster::read(&opened)?;
+    let opened = open_group(service, row, &group_id, &[&key]).await?;
+    let roster = Roster::read(&opened.roster)?;
     let leaf = roster
         .leaf_with_key(signature_key)
         .ok_or(ProblemType::NotAllowed)?;
@@ -217,13 +215,12 @@ async fn change<T>(
     let row = service.rows().group(&group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = open_roster(&group_id, key, stored.as_ref())?;
-        let mut roster = Roster::read(&opened)?;
+        let opened = open_group(service, row, &group_id, &[key]).await?;
+        let mut roster = Roster::read(&opened.roster)?;
         let index = authenticate(request, &roster)?.index;
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, request, &group_id, index).await?),
+            None => *charged.insert(charge_allowance(service, request, &group_id, index)?),
         };
         // By the secrets as they were and as they will be.
         let older = roster.older_recovery_rows(service);
@@ -237,10 +234,9 @@ async fn change<T>(
         let version = crypto::random()?;
         let advance = Advance {
             group: row,
-            expected: stored
-                .map(|stored| stored.version)
-                .ok_or(ProblemType::UnknownGroup)?,
+            expected: opened.stored.version,
             next: version,
+            key_check: seal_key_check(&group_id, key)?,
             roster: roster.seal(&group_id, key, &version)?,
             tree: None,
             proposals: ProposalsChange::Keep,

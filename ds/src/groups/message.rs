@@ -10,7 +10,7 @@ use protocol::groups::{MessageAccepted, SendMessageRequest, SendToMemberRequest}
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
-use super::parts::open_roster;
+use super::parts::open_group;
 use super::propose::propose_removals;
 use super::roster::{Leaf, Roster, Today};
 use super::{ATTEMPTS, authenticate, charge_allowance, recipients, refill};
@@ -19,7 +19,6 @@ use crate::limits::within;
 use crate::queues::deliver::{self, Origin, Prepared};
 use crate::request::Request;
 use crate::service_state::DeliveryService;
-use crate::store::Parts;
 
 /// Puts a message into every other member's queue.
 ///
@@ -80,9 +79,8 @@ async fn send<T>(
     let mut charged = None;
     // A commit between our reading and writing makes us look again: the roster has changed.
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = open_roster(&group_id, key, stored.as_ref())?;
-        let roster = Roster::read(&opened)?;
+        let opened = open_group(service, row, &group_id, &[key]).await?;
+        let roster = Roster::read(&opened.roster)?;
         let sender = authenticate(request, &roster)?;
         check_message(message, &group_id, &roster, sender)?;
         let is_recipient = |leaf: &&Leaf<'_>| match to {
@@ -95,9 +93,7 @@ async fn send<T>(
         let to = recipients(service, roster.leaves().iter().filter(is_recipient))?;
         let price = match charged {
             Some(price) => price,
-            None => {
-                *charged.insert(charge_allowance(service, request, &group_id, sender.index).await?)
-            }
+            None => *charged.insert(charge_allowance(service, request, &group_id, sender.index)?),
         };
         let mut prepared = Prepared::default();
         let payload = Payload::Message(opaque(message));
@@ -118,7 +114,7 @@ async fn send<T>(
             && propose_removals(
                 service,
                 (&group_id, row, key),
-                stored.as_ref(),
+                &opened.stored,
                 &gone,
                 request.now_ms,
             )
@@ -131,10 +127,7 @@ async fn send<T>(
             accepted_timestamp_ms: request.now_ms,
         };
         let receipt = request.receipt(service, price, &response.encode())?;
-        let expected = stored
-            .as_ref()
-            .map(|stored| stored.version)
-            .ok_or(ProblemType::UnknownGroup)?;
+        let expected = opened.stored.version;
         let deliveries = prepared.take_deliveries();
         match service
             .store
@@ -181,9 +174,7 @@ fn check_message(
     }
     let epoch = message.epoch().as_u64();
     if epoch < roster.oldest_message_epoch || epoch > roster.epoch {
-        return Err(DsError::WrongEpoch {
-            current: roster.epoch,
-        });
+        return Err(DsError::other_epoch(epoch, roster.epoch));
     }
     if !roster.could_send(sender, epoch) {
         return Err(ProblemType::NotAllowed.into());

@@ -56,9 +56,9 @@ fn authenticate<'r, 'a, T>(
     Ok(leaf)
 }
 
-/// Charges the allowances of leaf and group, after authentication. When either is used up, a token that is
-/// not spent pays instead: returns how many tokens the request must spend.
-async fn charge_allowance<T>(
+/// Charges the allowances of leaf and group, after authentication. When either is used up, a token
+/// pays instead: returns how many tokens the request must spend.
+fn charge_allowance<T>(
     service: &DeliveryService,
     request: &Request<T>,
     group: &GroupId,
@@ -78,7 +78,6 @@ async fn charge_allowance<T>(
         Err(empty) => empty,
     };
     if request.tokens() > 0 {
-        request.require_unspent_tokens(service, 1).await?;
         return Ok(1);
     }
     Err(DsError::TooManyRequests {

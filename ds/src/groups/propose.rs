@@ -15,7 +15,7 @@ use protocol::problem::ProblemType;
 use protocol::removal::RemovalReason;
 use protocol::{Operation, Wire};
 
-use super::parts::{open_roster, with_parts};
+use super::parts::{open_group, open_roster, seal_key_check, with_parts};
 use super::proposals::{self, NewMember, Origin, PendingProposal, PendingProposals};
 use super::roster::{PendingRemoval, Roster};
 use super::rules::{LeafClaims, leaving};
@@ -53,16 +53,12 @@ pub async fn propose(
     if !own {
         request.require_tokens(outsider_price)?;
         request.authenticate_leaf_key()?;
-        request
-            .require_unspent_tokens(service, outsider_price)
-            .await?;
     }
     let row = service.rows().group(&group_id);
     let mut charged = None;
     for _ in 0..ATTEMPTS {
-        let stored = service.store.group(row, Parts::ROSTER).await?;
-        let opened = open_roster(&group_id, &key, stored.as_ref())?;
-        let mut roster = Roster::read(&opened)?;
+        let opened = open_group(service, row, &group_id, &[&key]).await?;
+        let mut roster = Roster::read(&opened.roster)?;
         let leaf = if own {
             Some(authenticate(&request, &roster)?.index)
         } else {
@@ -81,19 +77,18 @@ pub async fn propose(
         if message.group_id().as_slice() != group_id.0 {
             return Err(ProblemType::InvalidMessage.into());
         }
-        if message.epoch().as_u64() != roster.epoch {
-            return Err(DsError::WrongEpoch {
-                current: roster.epoch,
-            });
+        let epoch = message.epoch().as_u64();
+        if epoch != roster.epoch {
+            return Err(DsError::other_epoch(epoch, roster.epoch));
         }
         let price = match (charged, leaf) {
             (Some(price), _) => price,
             (None, Some(leaf)) => {
-                *charged.insert(charge_allowance(service, &request, &group_id, leaf).await?)
+                *charged.insert(charge_allowance(service, &request, &group_id, leaf)?)
             }
             (None, None) => *charged.insert(outsider_price),
         };
-        let Some(stored) = with_parts(service, row, stored.as_ref(), Parts::ALL).await? else {
+        let Some(stored) = with_parts(service, row, &opened.stored, Parts::ALL).await? else {
             continue;
         };
         let pending = Opened {
@@ -159,7 +154,7 @@ pub async fn propose(
 pub async fn propose_removals(
     service: &DeliveryService,
     (group_id, row, key): (&GroupId, Row, &StateKey),
-    opened: Option<&StoredGroup>,
+    opened: &StoredGroup,
     gone: &[Gone],
     now_ms: u64,
 ) -> Result<bool, DsError> {
@@ -259,6 +254,7 @@ async fn write(
         group: row,
         expected: stored.version,
         next: version,
+        key_check: seal_key_check(group_id, key)?,
         roster: roster.seal(group_id, key, &version)?,
         tree: None,
         proposals: ProposalsChange::Put(part.seal(group_id, key, &version)?),

@@ -19,6 +19,7 @@ use protocol::{Operation, Wire};
 use zeroize::Zeroizing;
 
 use super::commit::{Attempt, Joiner};
+use super::parts::seal_key_check;
 use super::proposals::PendingProposals;
 use super::roster::{
     Leaf, OpenJoinRecord, PendingRemoval, RecentCommit, Roster, Succession, Today,
@@ -494,6 +495,7 @@ impl Attempt<'_> {
             group: service.rows().group(&self.group_id),
             expected: decision.expected,
             next: version,
+            key_check: seal_key_check(&self.group_id, key)?,
             roster: next.seal(&self.group_id, key, &version)?,
             tree: Some(decision.tree),
             proposals,

@@ -19,10 +19,13 @@ use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
 
 use crate::error::DsError;
+use crate::load::{BUSY_MS, Place};
 use crate::request::{Envelope, Request};
 use crate::results::RequestDigest;
 use crate::service_state::DeliveryService;
-use crate::tokens::{self, VerifiedToken, authorization};
+use crate::store::DayRow;
+use crate::tokens::in_flight::InUse;
+use crate::tokens::{self, Offered};
 use crate::{connections, groups, key_packages, queues};
 
 type Service = Arc<DeliveryService>;
@@ -173,9 +176,10 @@ async fn answer<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     body: &Bytes,
     call: impl FnOnce(Request<T>) -> F,
 ) -> Response {
+    // The body is here: nobody holds a place by sending slowly.
     let place = service.load.admit(operation, service.clock.now_unix_ms());
     let answered = match place {
-        Ok(_place) => carry_out(service, operation, headers, body, call).await,
+        Ok(place) => carry_out(service, operation, headers, body, place, call).await,
         Err(busy) => Err(busy),
     };
     match answered {
@@ -206,6 +210,7 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     operation: Operation,
     headers: &HeaderMap,
     body: &Bytes,
+    mut place: Place<'_>,
     call: impl FnOnce(Request<T>) -> F,
 ) -> Result<Vec<u8>, DsError> {
     if headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)
@@ -218,12 +223,36 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     if let Some(sealed) = service.store.result(row).await? {
         return envelope.digest().open(&sealed);
     }
-    let tokens = verified_tokens(service, headers)?;
-    let (_held, waited) = service.tokens_in_flight.hold(&tokens).await;
-    if waited && let Some(sealed) = service.store.result(row).await? {
-        return envelope.digest().open(&sealed);
+    let offered = Offered::read(service, operation, envelope.body(), headers)?;
+    let releases = service.tokens_in_flight.releases();
+    if offered.is_spent(service).await? {
+        return spent(service, row, body).await;
     }
+    let tokens = offered.verify(service)?;
     let request = envelope.into_request::<T>(tokens)?;
+    // A fetch pays before its work, and then waits: it would keep its token from everything else.
+    let _held = if operation == Operation::FetchQueue {
+        None
+    } else {
+        Some(match service.tokens_in_flight.try_hold(request.paid_by()) {
+            Some(held) => held,
+            None => {
+                let busy = DsError::Busy {
+                    retry_after_ms: BUSY_MS,
+                };
+                drop(place);
+                let held = service.tokens_in_flight.hold(request.paid_by()).await;
+                let held = held.map_err(|InUse| busy)?;
+                place = service.load.place(operation)?;
+                held
+            }
+        })
+    };
+    // Another request may have spent a token since we looked, and was perhaps this very one.
+    if service.tokens_in_flight.releases() != releases && request.is_spent(service).await? {
+        return spent(service, row, body).await;
+    }
+    let _place = place;
     let spent = request.spent();
     match call(request).await {
         Ok(response) => {
@@ -246,18 +275,16 @@ async fn carry_out<T: Wire, R: Wire, F: Future<Output = Result<R, DsError>>>(
     }
 }
 
-fn verified_tokens(service: &Service, headers: &HeaderMap) -> Result<Vec<VerifiedToken>, DsError> {
-    let presented = authorization::parse(headers.get_all(header::AUTHORIZATION)).map_err(|_| {
-        tokens::count_refused("malformed");
-        ProblemType::TokenRejected
-    })?;
-    service
-        .issuer_keys()
-        .verify_all(&presented, &service.settings.challenge)
-        .map_err(|error| {
-            tokens::count_refused(error.reason());
-            ProblemType::TokenRejected.into()
-        })
+/// A token of the request is spent: by the request itself, if it was carried out since its record was looked
+/// for.
+async fn spent(service: &Service, row: DayRow, body: &Bytes) -> Result<Vec<u8>, DsError> {
+    match service.store.result(row).await? {
+        Some(sealed) => RequestDigest::of(body).open(&sealed),
+        None => {
+            tokens::count_refused("spent");
+            Err(ProblemType::TokenRejected.into())
+        }
+    }
 }
 
 /// The status of a problem type; the numbers in `protocol` are statuses.

@@ -18,6 +18,7 @@ pub(super) fn slug(error: &DsError) -> &'static str {
     match error {
         DsError::Refused(problem) => problem.slug(),
         DsError::WrongEpoch { .. } => ProblemType::WrongEpoch.slug(),
+        DsError::Behind { .. } => ProblemType::ServiceBehind.slug(),
         DsError::StaleTimestamp { .. } => ProblemType::StaleTimestamp.slug(),
         DsError::TooManyRequests { .. } => ProblemType::TooManyRequests.slug(),
         DsError::Conflict => ProblemType::Conflict.slug(),
@@ -36,6 +37,7 @@ pub(super) fn respond(service: &Service, error: DsError) -> Response {
         }
         DsError::Refused(problem) => document(problem),
         DsError::WrongEpoch { current } => document(ProblemType::WrongEpoch).with("epoch", current),
+        DsError::Behind { current } => document(ProblemType::ServiceBehind).with("epoch", current),
         DsError::StaleTimestamp { now_ms } => {
             document(ProblemType::StaleTimestamp).with("now_ms", now_ms)
         }

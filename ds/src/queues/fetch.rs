@@ -54,6 +54,7 @@ pub async fn fetch_queue(
         .await?;
     charge_allowance(service, &request, &queue_id).await?;
     let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
+    let poll = service.polls.begin(queue_id);
     loop {
         // Taken before looking: what arrives in between wakes us.
         let notify = service.wakeups.subscribe(queue_id);
@@ -61,11 +62,16 @@ pub async fn fetch_queue(
         woken.as_mut().enable();
         let response = collect(service, &queue_id, usize::from(limit)).await?;
         let left = deadline.saturating_sub(service.clock.now_unix_ms());
-        if !response.entries.is_empty() || left == 0 || service.shutdown.is_requested() {
+        if !response.entries.is_empty()
+            || left == 0
+            || poll.gives_way()
+            || service.shutdown.is_requested()
+        {
             return Ok(response);
         }
         tokio::select! {
             () = woken => {}
+            () = poll.gave_way() => {}
             () = tokio::time::sleep(LOOK_AGAIN.min(Duration::from_millis(left))) => {}
             () = service.shutdown.requested() => {}
         }

@@ -6,6 +6,7 @@ pub mod deliver;
 pub mod drained;
 pub mod fetch;
 pub mod owner;
+pub mod polls;
 pub mod sequence;
 pub mod streams;
 pub mod wakeups;

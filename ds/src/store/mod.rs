@@ -6,9 +6,12 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod foundation;
 pub mod memory;
 pub mod postgres;
 pub mod rocks;
+
+pub use self::foundation::{Begun, Foundation, FoundationError, Note, begin, bind, probe};
 
 use async_trait::async_trait;
 use crypto::rows::Row;
@@ -170,6 +173,8 @@ pub struct NewGroup {
     pub owner_tag: [u8; 32],
     /// First version.
     pub version: Version,
+    /// What tells whether a state key is the group's.
+    pub key_check: Vec<u8>,
     /// Sealed roster.
     pub roster: Vec<u8>,
     /// Sealed tree.
@@ -185,6 +190,8 @@ pub struct Advance {
     pub expected: Version,
     /// Version from now on.
     pub next: Version,
+    /// What tells whether a state key is the group's from now on.
+    pub key_check: Vec<u8>,
     /// Sealed roster.
     pub roster: Vec<u8>,
     /// Sealed tree; `None` leaves it as it is.
@@ -337,6 +344,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The owner tag of the first of these reservations that stands.
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError>;
+
+    /// What tells whether a state key is the group's: a short row, so that a wrong key costs the same
+    /// look as a group that is not there. `None` also for a deleted group.
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// A view of a group's parts, all of one version. `None` also for a deleted group.
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError>;

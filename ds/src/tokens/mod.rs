@@ -8,13 +8,15 @@
 //! Order of work:
 //!
 //! 1. envelope, timestamp, and the recorded result: a repeated request costs nothing more;
-//! 2. [`authorization::parse`], [`IssuerKeys::verify`]: nothing is read or written for what is no token;
-//! 3. [`InFlight::hold`]: a token is in one request at a time;
+//! 2. [`admission::Offered`]: no more tokens than the operation may cost; whether one is spent, which a read
+//!    tells; only then [`IssuerKeys::verify`];
+//! 3. [`InFlight::hold`]: a token is in one request at a time. Whoever has to wait gives up its place;
 //! 4. what is cheap (body, price, bounds, the request's signature): a refusal here costs no token;
-//! 5. where the work is dear (a tree, a walk through a queue), a look whether the token is spent, then the
-//!    work; a refusal after it spends the token and is recorded;
-//! 6. the store spends the [`VerifiedToken`] in the same transition as the effect that it pays for.
+//! 5. where the work is dear (a tree), the work; a refusal after it spends the token and is recorded;
+//! 6. the store spends the [`VerifiedToken`] in the same transition as the effect that it pays for. A fetch
+//!    pays before its work and holds no token.
 
+pub mod admission;
 pub mod allowance;
 pub mod authorization;
 pub mod challenge;
@@ -22,11 +24,12 @@ pub mod in_flight;
 pub mod retired;
 pub mod verify;
 
+pub use admission::Offered;
 pub use allowance::{AllowanceLimits, Allowances, Empty};
 pub use authorization::{AuthorizationError, PresentedToken};
 pub use challenge::{Challenge, ChallengeError};
 pub use in_flight::InFlight;
-pub use verify::{IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
+pub use verify::{IdentifiedToken, IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
 
 /// For the metrics: tokens that have paid for something.
 pub fn count_redeemed(tokens: usize) {

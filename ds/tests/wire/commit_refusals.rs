@@ -479,6 +479,7 @@ async fn a_commit_with_any_byte_changed_is_rejected() {
                     | ProblemType::InvalidGroupInfo
                     | ProblemType::InvalidLeaf
                     | ProblemType::WrongEpoch
+                    | ProblemType::ServiceBehind
             ),
             "{problem:?} at {at}"
         );

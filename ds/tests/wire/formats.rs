@@ -2,7 +2,7 @@
 
 use crypto::keys::{GroupLookup as _, StateKey};
 use crypto::sealing::{self, Place};
-use ds::groups::parts::{Part, open_roster, place};
+use ds::groups::parts::{Part, open_roster, place, seal_key_check};
 use ds::groups::roster::Roster;
 use ds::store::{Advance, Deliveries, Parts, ProposalsChange, Receipt, Store};
 use protocol::Operation;
@@ -118,6 +118,7 @@ async fn of_release_0_1(service: &Service) -> (Client, Client, GroupId) {
         group: row,
         expected: stored.version,
         next: [9; 16],
+        key_check: seal_key_check(&id, &key).unwrap(),
         roster: seal(Part::Roster, &postcard::to_stdvec(&roster).unwrap()),
         tree: Some(seal(Part::Tree, &tree)),
         proposals: ProposalsChange::Clear,
@@ -244,6 +245,7 @@ async fn as_format_2(service: &Service, clients: &[&Client], id: &GroupId) {
         group: row,
         expected: stored.version,
         next,
+        key_check: seal_key_check(id, &key).unwrap(),
         roster: sealing::seal(key.expose(), at.as_place(), &roster).unwrap(),
         tree: None,
         proposals: ProposalsChange::Keep,

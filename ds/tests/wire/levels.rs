@@ -174,6 +174,7 @@ async fn a_service_that_is_busy_says_when_to_come_again_before_it_looks_at_anyth
     let mut setup = Setup::on(Engine::Memory);
     setup.load = LoadLimits {
         concurrent_requests: 0,
+        concurrent_fetches: 0,
         requests_per_second: 0,
         nodes: 1,
     };

@@ -30,6 +30,7 @@ mod message_refusals;
 mod nodes;
 mod other_implementation;
 mod outsiders;
+mod places;
 mod queues;
 mod random_histories;
 mod recovery;

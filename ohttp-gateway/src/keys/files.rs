@@ -13,10 +13,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ohttp_chunked::{Kem, MIN_SEED_LEN};
+use service::founding::{self, Refusal, StoreId};
 use service::secret_file::{self, SecretFileError};
 use zeroize::Zeroizing;
 
-use crate::GatewayError;
+use crate::{GatewayError, PROGRAM};
 
 const VERSION: u8 = 1;
 const HEAD_LEN: usize = 9;
@@ -43,12 +44,40 @@ pub(super) fn read_all(directory: &Path) -> Result<Vec<Generation>, GatewayError
     for entry in fs::read_dir(directory).map_err(GatewayError::KeyDirectory)? {
         let path = entry.map_err(GatewayError::KeyDirectory)?.path();
         if is_generation(&path) {
-            let content = secret_file::load_within(&path, lengths())?;
+            let content = secret_file::load_between(&path, lengths())?;
             generations.push(decode(&content, path).ok_or(GatewayError::KeyFile)?);
         }
     }
     generations.sort_by_key(|generation: &Generation| generation.published_unix_ms);
     Ok(generations)
+}
+
+/// The name of the file that says that a directory was made to hold keys, and which one it is.
+const FOUNDED: &str = "founded";
+const FOUNDED_LEN: usize = 16;
+
+/// Makes the first keys possible: an empty directory, or none, becomes one for keys.
+pub(super) fn found(directory: &Path) -> Result<StoreId, GatewayError> {
+    founding::claim_empty_directory(directory)?;
+    let id = StoreId::generate()?;
+    let content = || Ok(Zeroizing::new(id.0.to_vec()));
+    secret_file::create_with(&directory.join(FOUNDED), content)?;
+    Ok(id)
+}
+
+/// Whether the directory is one that was made for keys, and holds some. Else every client's
+/// copy of the keys would be worth nothing, without a word. Changes nothing.
+pub(super) fn recognise(directory: &Path) -> Result<(), GatewayError> {
+    founding::inspect(directory, PROGRAM, &[FOUNDED])?;
+    secret_file::load(&directory.join(FOUNDED), FOUNDED_LEN)?;
+    if read_all(directory)?.is_empty() {
+        return Err(Refusal::NoKeyFile {
+            path: directory.join(format!("{PREFIX}*")),
+            program: PROGRAM,
+        }
+        .into());
+    }
+    Ok(())
 }
 
 /// Makes the directory if it is not there, and removes what a crash in the middle of a write left of a seed.
@@ -190,7 +219,7 @@ mod tests {
         prepare(directory.path()).unwrap();
         assert!(!torn.exists());
         let made = create(directory.path(), &KEYS, 5).unwrap();
-        let good = secret_file::load_within(&made.path, lengths()).unwrap();
+        let good = fs::read(&made.path).unwrap();
         for (at, value) in [(0, 2), (HEAD_LEN + 1, 0xff)] {
             let mut bad = good.to_vec();
             *bad.get_mut(at).unwrap() = value;

@@ -18,6 +18,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use ohttp_chunked::{self as chunked, Encapsulation, HEADER_LEN, HpkeContext, Kem, RequestDecoder};
 
+use service::founding::StoreId;
+
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
 use crate::encapsulation::{Key, Opened, Unopenable};
@@ -28,6 +30,10 @@ use files::Generation;
 
 /// A key id has one byte, and none is used again while an older key with it may be in a cache.
 const MAX_GENERATIONS: usize = 64;
+/// Generations that are shown at once: the one before the newest, for who has not seen that yet. Others are accepted as
+/// long as they would be anyway. Clients refuse a longer list: whoever shows many keys to all can have
+/// each client use another one.
+const SHOWN_GENERATIONS: usize = 2;
 
 pub(crate) struct KeyRing {
     directory: PathBuf,
@@ -91,6 +97,41 @@ impl From<GatewayError> for RotationError {
     }
 }
 
+/// Makes the key directory and the first generation, as `init` is told.
+pub(crate) fn found(
+    settings: &KeySettings,
+    replay: &ReplaySettings,
+    now_unix_ms: u64,
+) -> Result<StoreId, GatewayError> {
+    checked(settings)?;
+    let id = files::found(&settings.directory)?;
+    KeyRing::load(settings, replay, now_unix_ms)?;
+    Ok(id)
+}
+
+/// Refuses a directory that `init` did not make, or that has lost its keys.
+pub(crate) fn recognise(settings: &KeySettings) -> Result<(), GatewayError> {
+    files::recognise(&settings.directory)
+}
+
+fn checked(settings: &KeySettings) -> Result<Calendar, GatewayError> {
+    let distinct: BTreeSet<_> = settings.kems.iter().collect();
+    if settings.kems.is_empty() || distinct.len() < settings.kems.len() {
+        return Err(GatewayError::Kems);
+    }
+    let lives = settings
+        .max_age_seconds
+        .saturating_mul(2)
+        .saturating_add(settings.overlap_seconds);
+    let calendar = Calendar::new(settings);
+    if settings.rotation_seconds > 0
+        && (settings.rotation_seconds < lives || calendar.generations() > MAX_GENERATIONS)
+    {
+        return Err(GatewayError::Rotation);
+    }
+    Ok(calendar)
+}
+
 impl KeyRing {
     /// Reads the generations that are there, and makes the first one if there is none.
     pub(crate) fn load(
@@ -98,24 +139,17 @@ impl KeyRing {
         replay: &ReplaySettings,
         now_unix_ms: u64,
     ) -> Result<Self, GatewayError> {
-        let distinct: BTreeSet<_> = settings.kems.iter().collect();
-        if settings.kems.is_empty() || distinct.len() < settings.kems.len() {
-            return Err(GatewayError::Kems);
-        }
-        let lives = settings
-            .max_age_seconds
-            .saturating_mul(2)
-            .saturating_add(settings.overlap_seconds);
-        let calendar = Calendar::new(settings);
-        if settings.rotation_seconds > 0
-            && (settings.rotation_seconds < lives || calendar.generations() > MAX_GENERATIONS)
-        {
-            return Err(GatewayError::Rotation);
-        }
+        let calendar = checked(settings)?;
         files::prepare(&settings.directory)?;
         let ring = Self {
             directory: settings.directory.clone(),
-            kems: distinct.into_iter().copied().collect(),
+            kems: settings
+                .kems
+                .iter()
+                .copied()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             calendar,
             replay: replay.clone(),
             keys: RwLock::default(),
@@ -237,8 +271,14 @@ impl KeyRing {
     pub(crate) fn published(&self, now_unix_ms: u64) -> Published {
         let keys = self.keys();
         let mut configs = Vec::new();
+        let mut generations = BTreeSet::new();
         for entry in keys.iter() {
             if let Phase::Published { .. } = self.phase(entry, now_unix_ms) {
+                generations.insert(entry.published_unix_ms);
+                // Newest first, so that the rest is older.
+                if generations.len() > SHOWN_GENERATIONS {
+                    break;
+                }
                 let config = entry.key.config();
                 let length = u16::try_from(config.len()).unwrap_or(u16::MAX);
                 configs.extend_from_slice(&length.to_be_bytes());

@@ -18,7 +18,7 @@ const LIMIT_REACHED: ChargeOutcome = ChargeOutcome::LimitReached { left: 0 };
 fn every_engine(check: impl Fn(&dyn IssuerStore)) {
     check(&MemoryStore::default());
     let directory = tempfile::tempdir().unwrap();
-    check(&RocksStore::open(directory.path()).unwrap());
+    check(&RocksStore::create(directory.path()).unwrap());
 }
 
 fn charge(

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod database;
 mod memory;
 pub mod reports;
 mod rocks;
@@ -76,8 +77,8 @@ pub type ChargeResult = Result<ChargeOutcome, StoreError>;
 /// The engine failed; nothing is known to be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the quota database cannot be opened")]
-    Open(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Refused(#[from] service::founding::Refusal),
     /// With the engine's word for the kind of failure only: its text can quote rows.
     #[error("the quota database failed: {0}")]
     Engine(String),
@@ -89,7 +90,7 @@ impl StoreError {
     /// The same failure, for each of those whom it concerns.
     pub(crate) fn repeated(&self) -> Self {
         match self {
-            Self::Open(_) => Self::Engine("not open".to_owned()),
+            Self::Refused(_) => Self::Engine("not open".to_owned()),
             Self::Engine(kind) => Self::Engine(kind.clone()),
             Self::Format => Self::Format,
         }

@@ -3,6 +3,8 @@
 //! | key | value |
 //! |---|---|
 //! | `00000000` ‖ "format" | version of this layout, one byte |
+//! | `00000000` ‖ "binding" | which database it is, and of which key files ([`service::founding::binding`]) |
+//! | `00000000` ‖ "probe" | written only to see whether writes are taken |
 //! | `00000000` ‖ `03` ‖ blocked account (32) | empty |
 //! | day (4) ‖ `01` ‖ account of day (32) | tokens counted, u32 |
 //! | day (4) ‖ `02` ‖ request digest (32) | empty |
@@ -12,11 +14,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+use service::founding::{self, BoundKey, StoreId};
+use service::probe::{Probe, Trouble};
 
+use super::database::Database;
 use super::reports::RocksReports;
 use super::{
     AccountOfDay, BlockedAccount, Charge, ChargeOutcome, ChargeResult, Day, IssuerStore,
@@ -25,16 +27,16 @@ use super::{
 
 const FORMAT_KEY: &[u8] = b"\0\0\0\0format";
 const FORMAT: &[u8] = &[1];
+const BINDING_KEY: &[u8] = b"\0\0\0\0binding";
+const PROBE_KEY: &[u8] = b"\0\0\0\0probe";
 const COUNT: u8 = 1;
 const REQUEST: u8 = 2;
 const BLOCKED: u8 = 3;
 /// Of no day: nobody was charged in January 1970, and forgetting begins after it.
 const FOR_GOOD: Day = Day(0);
-/// Bits of the filter that answers for most rows that are not there: each request asks for several.
-const FILTER_BITS: f64 = 10.0;
 
 pub struct RocksStore {
-    db: Arc<DB>,
+    db: Arc<Database>,
     /// Groups of charges follow each other: what one decides, the next one reads.
     charging: Mutex<()>,
 }
@@ -53,30 +55,67 @@ impl From<rocksdb::Error> for StoreError {
 }
 
 impl RocksStore {
-    /// Opens or makes the database in `directory`. Fails while another process has it open.
+    /// Makes an empty database in `directory`, which is empty or not there.
+    pub fn create(directory: &Path) -> Result<Self, StoreError> {
+        let db = Database::create(directory)?;
+        db.put(FORMAT_KEY, FORMAT)?;
+        Ok(Self::of(db))
+    }
+
+    /// Opens the database in `directory`, if it is whole. Fails while another process has it open.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(|error| StoreError::Open(error.into()))?;
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        // Rows are hashes: there is nothing to compress.
-        options.set_compression_type(DBCompressionType::None);
-        options.set_write_buffer_size(16 << 20);
-        options.set_keep_log_file_num(4);
-        let mut table = BlockBasedOptions::default();
-        table.set_bloom_filter(FILTER_BITS, false);
-        options.set_block_based_table_factory(&table);
-        // Who waits for somebody else's fsync sleeps, since the cores have signatures to make.
-        options.set_enable_write_thread_adaptive_yield(false);
-        let db = DB::open(&options, directory).map_err(|error| StoreError::Open(error.into()))?;
+        let db = Database::open(directory)?;
         match db.get(FORMAT_KEY)?.as_deref() {
-            Some(FORMAT) => {}
-            Some(_) => return Err(StoreError::Format),
-            None => db.put_opt(FORMAT_KEY, FORMAT, &durably())?,
+            Some(FORMAT) => Ok(Self::of(db)),
+            _ => Err(StoreError::Format),
         }
-        Ok(Self {
+    }
+
+    fn of(db: Database) -> Self {
+        Self {
             db: Arc::new(db),
             charging: Mutex::new(()),
+        }
+    }
+
+    /// Makes a new database the one of these key files.
+    pub fn bind(&self, keys: &[BoundKey<'_>]) -> Result<StoreId, StoreError> {
+        let id = StoreId::generate()?;
+        self.db.put(BINDING_KEY, &founding::binding(id, keys))?;
+        Ok(id)
+    }
+
+    /// Which database it is, if it is that of these key files. `place` is for the operator.
+    pub fn recognise(&self, place: &Path, keys: &[BoundKey<'_>]) -> Result<StoreId, StoreError> {
+        let row = self.db.get(BINDING_KEY)?;
+        let place = place.display().to_string();
+        Ok(founding::check_binding(row.as_deref(), &place, keys)?)
+    }
+
+    /// Reports writes that failed.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        self.db.trouble.clone()
+    }
+
+    /// Asks for one durable write.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        let db = Arc::clone(&self.db);
+        Probe::new(move || {
+            let db = Arc::clone(&db);
+            async move {
+                match tokio::task::spawn_blocking(move || db.probe(PROBE_KEY)).await {
+                    Ok(written) => written.map_err(|error| error.to_string()),
+                    Err(_) => Err("a write broke off".to_owned()),
+                }
+            }
         })
+    }
+
+    /// Reads every row: what is damaged is found before somebody needs it. Blocks.
+    pub fn read_everything(&self) -> Result<(), StoreError> {
+        self.db.read_everything()
     }
 
     /// What the same database keeps of reports.
@@ -146,7 +185,7 @@ impl IssuerStore for RocksStore {
         let decide = |charge| self.decide(&mut group, charge);
         decided(charges.iter().map(decide).collect());
         if !group.requests.is_empty() {
-            self.db.write_opt(group.batch(), &durably())?;
+            self.db.write(group.batch())?;
         }
         Ok(())
     }
@@ -163,13 +202,15 @@ impl IssuerStore for RocksStore {
 
     fn block(&self, account: BlockedAccount) -> Result<(), StoreError> {
         let row = row_key(FOR_GOOD, BLOCKED, &account.0);
-        Ok(self.db.put_opt(row, [], &durably())?)
+        self.db.put(&row, &[])
     }
 
     fn unblock(&self, account: BlockedAccount) -> Result<bool, StoreError> {
         let blocked = self.is_blocked(account)?;
         let row = row_key(FOR_GOOD, BLOCKED, &account.0);
-        self.db.delete_opt(row, &durably())?;
+        let mut batch = WriteBatch::default();
+        batch.delete(row);
+        self.db.write(batch)?;
         Ok(blocked)
     }
 
@@ -190,7 +231,7 @@ impl IssuerStore for RocksStore {
         }
         let mut batch = WriteBatch::default();
         batch.delete_range(begin, end);
-        self.db.write_opt(batch, &durably())?;
+        self.db.write(batch)?;
         // Deleted is not gone until it is compacted away.
         self.db.compact_range(Some(begin), Some(end));
         Ok(())
@@ -205,15 +246,11 @@ fn row_key(day: Day, kind: u8, hash: &[u8; 32]) -> [u8; 37] {
     key
 }
 
-pub(super) fn durably() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    options
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use service::founding::Refusal;
+
     use super::*;
     use crate::store::{AccountOfDay, RequestDigest};
 
@@ -227,7 +264,7 @@ mod tests {
             tokens: 1,
             limit: 1,
         };
-        let store = RocksStore::open(directory.path()).unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
         assert_eq!(store.charge(&charge(1)).unwrap(), ChargeOutcome::Charged);
         drop(store);
         let store = RocksStore::open(directory.path()).unwrap();
@@ -244,7 +281,7 @@ mod tests {
     #[test]
     fn a_blocked_account_stays_blocked_over_a_restart_and_over_forgetting() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(directory.path()).unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
         store.block(BlockedAccount([7; 32])).unwrap();
         store.forget_days_before(Day(30_000)).unwrap();
         drop(store);
@@ -256,7 +293,7 @@ mod tests {
     #[test]
     fn forgetting_leaves_no_row_of_the_days_before() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(directory.path()).unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
         for day in 100..110 {
             let charge = Charge {
                 account: AccountOfDay([1; 32]),
@@ -287,9 +324,9 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_read_fails_its_own_charge_and_no_other_one_of_its_group() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(directory.path()).unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
         let row = row_key(Day(20_000), COUNT, &[2; 32]);
-        store.db.put(row, b"three").unwrap();
+        store.db.put(&row, b"three").unwrap();
         let group = [charge_of(1, 1), charge_of(1, 2), charge_of(1, 3)];
         let mut told = Vec::new();
         let decided = store.charge_all(&group, &mut |results| told = results);
@@ -309,13 +346,8 @@ mod tests {
     #[test]
     fn a_group_that_cannot_be_written_is_decided_and_leaves_nothing_counted() {
         let directory = tempfile::tempdir().unwrap();
-        drop(RocksStore::open(directory.path()).unwrap());
-        // Reads go on, as on a disk that is full.
-        let db = DB::open_for_read_only(&Options::default(), directory.path(), false).unwrap();
-        let store = RocksStore {
-            db: Arc::new(db),
-            charging: Mutex::new(()),
-        };
+        drop(RocksStore::create(directory.path()).unwrap());
+        let store = RocksStore::of(Database::that_takes_no_writes(directory.path()));
         let mut told = Vec::new();
         let group = [charge_of(1, 1), charge_of(1, 1)];
         let written = store.charge_all(&group, &mut |results| told = results);
@@ -330,8 +362,8 @@ mod tests {
     #[test]
     fn a_database_of_another_format_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(directory.path()).unwrap();
-        store.db.put(FORMAT_KEY, [2]).unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
+        store.db.put(FORMAT_KEY, &[2]).unwrap();
         drop(store);
         assert!(matches!(
             RocksStore::open(directory.path()),
@@ -342,10 +374,10 @@ mod tests {
     #[test]
     fn a_second_process_cannot_open_the_database() {
         let directory = tempfile::tempdir().unwrap();
-        let _open = RocksStore::open(directory.path()).unwrap();
+        let _open = RocksStore::create(directory.path()).unwrap();
         assert!(matches!(
             RocksStore::open(directory.path()),
-            Err(StoreError::Open(_))
+            Err(StoreError::Refused(Refusal::InUse { .. }))
         ));
     }
 }

@@ -38,7 +38,11 @@ pub(super) fn load_all(directory: &Path) -> Result<Vec<Arc<TokenKey>>, TokenKeyE
             continue;
         };
         let not_before = not_before.parse().map_err(|_| TokenKeyError::FileName)?;
-        let key = TokenKey::from_pkcs8(&read_secret(&path)?, not_before)?;
+        let read = |path| TokenKey::from_pkcs8(&read_secret(path)?, not_before);
+        let key = read(&path).map_err(|error| TokenKeyError::File {
+            path,
+            error: Box::new(error),
+        })?;
         keys.push(Arc::new(key));
     }
     Ok(keys)

@@ -4,6 +4,7 @@ mod files;
 mod ring;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -36,10 +37,16 @@ pub enum TokenKeyError {
     Directory(#[source] io::Error),
     #[error("the key directory holds a token-….pk8 whose name is no unix time")]
     FileName,
-    #[error("a token key file may be read or written by others; it must have mode 0600")]
+    #[error("it may be read or written by others; it must have mode 0600")]
     Exposed,
-    #[error("a token key file is not a 2048-bit RSA key in PKCS#8")]
+    #[error("not a 2048-bit RSA key in PKCS#8")]
     Unsupported,
+    #[error("the token key file {} cannot be used: bring it back from its backup", .path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        error: Box<TokenKeyError>,
+    },
     #[error("two token keys have the same truncated key id; replace one of them")]
     TruncatedIdCollision,
     #[error("there is no token key")]

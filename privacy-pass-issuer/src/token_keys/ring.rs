@@ -12,7 +12,9 @@ use super::{KeySet, KeyState, TokenKeyError};
 const GENERATION_ATTEMPTS: usize = 64;
 /// More keys in use than this would make collisions of truncated ids a matter of course, and would let the
 /// issuer sort its users by the key they were given.
-const MAX_OVERLAPPING_PERIODS: u64 = 6;
+const MAX_OVERLAPPING_PERIODS: u64 = 2;
+/// Keys in the directory: the one before, the one in use, the next, and one more by hand. Clients take no longer list.
+const MAX_SHOWN: usize = 4;
 
 /// The table `[rotation]`: when keys follow each other.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -46,11 +48,13 @@ pub enum RotationError {
     #[error("`rotation.period_seconds` must be longer than `rotation.lead_seconds`")]
     PeriodTooShort,
     #[error(
-        "`rotation.overlap_seconds` and `rotation.lead_seconds` must be at most six periods together"
+        "`rotation.overlap_seconds` and `rotation.lead_seconds` must be at most two periods together"
     )]
     OverlapTooLong,
     #[error("the next key is already published")]
     NextIsPublished,
+    #[error("clients take no more keys than are published: wait until one expires")]
+    TooMany,
 }
 
 impl Rotation {
@@ -159,6 +163,13 @@ impl TokenKeys {
         let newest = self.current().newest().map(|key| key.not_before_unix_s());
         if newest.is_some_and(|not_before| not_before > now_unix_s) {
             return Err(RotationError::NextIsPublished.into());
+        }
+        let current = self.current();
+        let shown = current
+            .states(now_unix_s)
+            .filter(|(_, state, _)| *state != KeyState::Expired);
+        if shown.count() >= MAX_SHOWN {
+            return Err(RotationError::TooMany.into());
         }
         self.add_key(now_unix_s.saturating_add(self.rotation.lead_seconds))
     }

@@ -246,6 +246,27 @@ fn an_operator_rotates_once_and_the_next_key_waits_for_its_lead_time() {
 }
 
 #[test]
+fn no_command_publishes_more_keys_than_clients_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = Rotation {
+        period_seconds: None,
+        overlap_seconds: 2000,
+        ..ROTATION
+    };
+    let keys = TokenKeys::open(directory.path(), 10, long).unwrap();
+    for now in [1000, 1100, 1200] {
+        keys.rotate(now).unwrap();
+    }
+    assert!(matches!(
+        keys.rotate(1300),
+        Err(TokenKeyError::Rotation(RotationError::TooMany))
+    ));
+    assert_eq!(shown(&keys, 1300).len(), 4);
+    // The first one has expired.
+    keys.rotate(3100).unwrap();
+}
+
+#[test]
 fn files_that_an_operator_puts_and_takes_are_picked_up_and_bad_ones_change_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let keys = TokenKeys::open(directory.path(), 10, ROTATION).unwrap();
@@ -298,10 +319,10 @@ fn settings_that_would_show_clients_a_key_too_late_are_refused() {
         Err(E::ShorterThanTheDirectoryLives)
     );
     assert_eq!(changed(100, 200).check(100), Err(E::PeriodTooShort));
-    // Lead and overlap together bound how many keys are shown: clients take no more than eight.
+    // Lead and overlap together bound how many keys are shown: clients take no more than four.
     assert_eq!(changed(101, 900).check(100), Err(E::OverlapTooLong));
-    assert_eq!(changed(101, 507).check(100), Err(E::OverlapTooLong));
-    assert_eq!(changed(101, 506).check(100), Ok(()));
+    assert_eq!(changed(101, 103).check(100), Err(E::OverlapTooLong));
+    assert_eq!(changed(101, 102).check(100), Ok(()));
 }
 
 #[test]
@@ -313,7 +334,8 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
-        Err(TokenKeyError::Exposed)
+        Err(TokenKeyError::File { path, error })
+            if path == file && matches!(*error, TokenKeyError::Exposed)
     ));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let mut trailing = fs::read(&file).unwrap();
@@ -321,7 +343,8 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     fs::write(&file, &trailing).unwrap();
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
-        Err(TokenKeyError::Unsupported)
+        Err(TokenKeyError::File { path, error })
+            if path == file && matches!(*error, TokenKeyError::Unsupported)
     ));
     let renamed = file.with_file_name("token-soon.pk8");
     fs::rename(&file, renamed).unwrap();

@@ -95,6 +95,14 @@ impl Stack<'_> {
     }
 
     pub(crate) async fn start(&self) -> Running {
+        if !self.directory.join("data").exists() {
+            let made = self
+                .command_line()
+                .arg("init")
+                .stdout(Stdio::null())
+                .status();
+            assert!(made.unwrap().success());
+        }
         let running = Running {
             child: self.command_line().spawn().unwrap(),
             base: format!("http://127.0.0.1:{}", self.port),

@@ -13,9 +13,9 @@ use super::{Layout, LogLevel, Ports, Service, write_whole};
 pub(super) const DRAIN_SECONDS: i64 = 4;
 
 /// The issuer's name in token challenges: it stays when the stack moves to other ports.
-const ISSUER_NAME: &str = "issuer.localhost";
+pub(super) const ISSUER_NAME: &str = "issuer.localhost";
 /// The delivery service's domain: pseudonyms are qualified with it.
-const DOMAIN: &str = "ds.localhost";
+pub(super) const DOMAIN: &str = "ds.localhost";
 
 pub(super) fn write(
     layout: &Layout,
@@ -76,7 +76,18 @@ fn gateway_secret(layout: &Layout) -> Value {
 fn relay(ports: Ports) -> Table {
     let mut config = Table::new();
     config.insert("gateway".into(), url(ports, Service::Gateway));
+    config.insert("address_limits".into(), without_address_limits());
     config
+}
+
+/// All clients of a stack are on this machine.
+fn without_address_limits() -> Value {
+    Value::Table(toml! {
+        requests_per_second = 0
+        burst = 0
+        max_connections = 0
+        max_requests = 0
+    })
 }
 
 fn gateway(layout: &Layout, ports: Ports) -> Table {
@@ -142,6 +153,7 @@ fn issuer(layout: &Layout, ports: Ports, known: &Accounts) -> Table {
     accounts.insert("audience".into(), AUDIENCE.into());
     accounts.insert("keys".into(), vec![known.public_key.clone()].into());
     let mut config = toml! { tokens_per_account_per_day = 2000 };
+    config.insert("address_limits".into(), without_address_limits());
     config.insert("data_directory".into(), path(&layout.data(Service::Issuer)));
     config.insert("key_directory".into(), path(&layout.keys(Service::Issuer)));
     config.insert("ohttp_gateway".into(), url(ports, Service::Gateway));

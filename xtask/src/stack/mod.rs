@@ -5,6 +5,7 @@
 //! DIR/data/SERVICE  what the service stores (with `--store postgres`: DIR/data/ds/postgres)
 //! DIR/keys/SERVICE  what it must keep apart from that: key files
 //! DIR/accounts/     ten account tokens
+//! DIR/founded/SERVICE  there once the service's store was made (`SERVICE init`)
 //! DIR/config/, DIR/logs/
 //! ```
 //!
@@ -89,6 +90,11 @@ impl Service {
             Self::Ds => "ds",
             Self::Issuer => "issuer",
         }
+    }
+
+    /// Whether it has something that must be made once.
+    fn has_store(self) -> bool {
+        self != Self::Relay
     }
 
     fn binary(self) -> &'static str {
@@ -186,7 +192,7 @@ impl Layout {
             fs::create_dir_all(layout.data(service))?;
             private_directory(&layout.keys(service))?;
         }
-        for directory in ["config", "logs"] {
+        for directory in ["config", "logs", "founded"] {
             fs::create_dir_all(layout.root.join(directory))?;
         }
         private_directory(&layout.root.join("accounts"))?;
@@ -235,6 +241,11 @@ impl Layout {
             .join(format!("{}.toml", service.name()))
     }
 
+    /// There once the service's store was made. It is made once: a store that is gone is not made anew.
+    fn founded(&self, service: Service) -> PathBuf {
+        self.root.join("founded").join(service.name())
+    }
+
     /// # Errors
     /// Another stack runs on this directory.
     fn lock(&self) -> Result<File> {
@@ -281,6 +292,8 @@ fn description(layout: &Layout, ports: Ports, tokens: &[PathBuf], pids: [u32; 4]
         "ohttp_key_mirrors": [format!("{}/ohttp-keys", url(Service::Issuer))],
         "ds": url(Service::Ds),
         "issuer": url(Service::Issuer),
+        "issuer_name": config::ISSUER_NAME,
+        "token_origin": config::DOMAIN,
         "data": data,
         "pids": pids,
         "account_tokens": tokens,
@@ -365,6 +378,8 @@ mod tests {
             "ohttp_key_mirrors",
             "ds",
             "issuer",
+            "issuer_name",
+            "token_origin",
             "data",
             "pids",
             "account_tokens",

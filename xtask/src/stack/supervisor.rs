@@ -101,6 +101,11 @@ impl Stack {
         for service in START_ORDER {
             let program = Program::new(&layout, ports, service)?;
             let log = program.log.clone();
+            let founded = layout.founded(service);
+            if service.has_store() && !founded.exists() {
+                program.found().await?;
+                File::create(&founded)?;
+            }
             let supervisor = Supervisor::start(program).await;
             supervisors.push((
                 service,
@@ -214,6 +219,24 @@ impl Program {
             log: layout.log(service),
             admin: ports.admin_of(service),
         })
+    }
+
+    /// Makes the service's store: the word that is said once.
+    async fn found(&self) -> Result<()> {
+        let said = launch::command(&self.launcher, &self.binary)
+            .args(["init", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        if !said.status.success() {
+            bail!(
+                "the store of {} was not made: {}",
+                self.service.name(),
+                String::from_utf8_lossy(&said.stderr).trim()
+            );
+        }
+        Ok(())
     }
 
     fn spawn(&self) -> Result<Child> {

@@ -86,7 +86,7 @@ impl User {
 
     fn hears_of(&self, directory: &Directory) {
         let text = serde_json::to_string(directory).unwrap();
-        let update = "UPDATE profile SET directory = ?, directory_fetched_ms = 0";
+        let update = "UPDATE profile SET directory = ?";
         self.db.execute(update, [text]).unwrap();
     }
 

@@ -101,6 +101,7 @@ pub(super) fn new_group(group: u64, owner_number: u8) -> NewGroup {
         reservation_days: vec![TODAY, TODAY - 1],
         owner_tag: owner(owner_number),
         version: version(0),
+        key_check: value(0),
         roster: value(0),
         tree: value(0),
     }
@@ -124,6 +125,7 @@ pub(super) fn advance(group: u64, expected: u64, next: u64) -> Advance {
         group: row(group),
         expected: version(expected),
         next: version(next),
+        key_check: value(next),
         roster: value(next),
         tree: Some(value(next)),
         proposals: ProposalsChange::Put(value(next)),

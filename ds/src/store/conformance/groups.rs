@@ -117,6 +117,27 @@ pub async fn a_group_is_read_with_its_tree_only_if_asked(store: Engine) {
     assert_eq!(store.group(row(2), Parts::WITH_TREE).await.unwrap(), None);
 }
 
+pub async fn a_key_check_follows_its_group(store: Engine) {
+    let key_check = async |group| store.key_check(row(group)).await.unwrap();
+    assert_eq!(key_check(1).await, None);
+    found(&store, 1).await;
+    found(&store, 2).await;
+    assert_eq!(key_check(1).await, Some(value(0)));
+    store
+        .advance_group(advance(1, 0, 10), free())
+        .await
+        .unwrap();
+    let stale = store.advance_group(advance(1, 0, 20), free()).await;
+    assert!(matches!(stale, Err(StoreError::Conflict)));
+    assert_eq!(key_check(1).await, Some(value(10)));
+    store
+        .delete_group(deletion(1, 10, 11), free())
+        .await
+        .unwrap();
+    assert_eq!(key_check(1).await, None);
+    assert_eq!(key_check(2).await, Some(value(0)));
+}
+
 pub async fn a_group_is_read_with_its_proposals_only_if_asked(store: Engine) {
     found(&store, 1).await;
     let none = store.group(row(1), Parts::WITH_PROPOSALS).await.unwrap();

@@ -39,6 +39,7 @@ macro_rules! each_invariant {
                 only_who_reserved_a_group_id_creates_the_group_and_once,
                 a_reservation_is_found_on_any_of_the_days_asked_for,
                 a_reservation_is_used_up_by_its_owner_only_and_once,
+                a_key_check_follows_its_group,
                 a_group_is_read_with_its_tree_only_if_asked,
                 a_group_is_read_with_its_proposals_only_if_asked,
                 proposals_are_kept_replaced_or_cleared,

@@ -13,19 +13,23 @@ use protocol::ids::Incarnation;
 use self::tables::Tables;
 use super::{
     Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays,
-    GroupDeletion, NewGroup, NewKeyPackageSet, Parts, ProposalsChange, Receipt, Reservation,
-    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
+    Foundation, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, ProposalsChange, Receipt,
+    Reservation, RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Maps in memory as a [`Store`].
 #[derive(Default)]
 pub struct Memory {
     tables: Mutex<Tables>,
+    notes: Mutex<BTreeMap<Note, Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tables: _ } = self;
+        let Self {
+            tables: _,
+            notes: _,
+        } = self;
         f.write_str("Memory(..)")
     }
 }
@@ -37,10 +41,40 @@ impl Memory {
         Self::default()
     }
 
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<Note, Vec<u8>>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Transitions check everything before they change anything, so a panic in between (which would
     /// poison the lock) leaves the tables whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Foundation for Memory {
+    async fn note(&self, note: Note) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.notes().get(&note).cloned())
+    }
+
+    async fn write_note(&self, note: Note, value: Vec<u8>) -> Result<(), StoreError> {
+        self.notes().insert(note, value);
+        Ok(())
+    }
+
+    async fn replace_note(
+        &self,
+        note: Note,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut notes = self.notes();
+        if notes.get(&note) != expected.as_ref() {
+            return Err(StoreError::Conflict);
+        }
+        notes.insert(note, value);
+        Ok(())
     }
 }
 
@@ -88,6 +122,7 @@ impl Store for Memory {
         tables
             .groups
             .insert(group.group, Some((group.version, group.roster)));
+        tables.key_checks.insert(group.group, group.key_check);
         tables.trees.insert(group.group, group.tree);
         Ok(())
     }
@@ -122,6 +157,10 @@ impl Store for Memory {
             .copied())
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().key_checks.get(&group).cloned())
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
         let tables = self.tables();
         let Parts { tree, proposals } = parts;
@@ -148,6 +187,7 @@ impl Store for Memory {
         tables
             .groups
             .insert(advance.group, Some((advance.next, advance.roster)));
+        tables.key_checks.insert(advance.group, advance.key_check);
         if let Some(tree) = advance.tree {
             tables.trees.insert(advance.group, tree);
         }
@@ -189,6 +229,7 @@ impl Store for Memory {
         tables.expect_version(&group, &expected)?;
         tables.record(receipt);
         tables.groups.insert(group, None);
+        tables.key_checks.remove(&group);
         tables.trees.remove(&group);
         tables.proposals.remove(&group);
         for row in dropped_recovery_records {

@@ -10,6 +10,7 @@ use crate::store::{ConsumedSet, DayRow, Deliveries, Receipt, Spend, StoreError, 
 pub(super) struct Tables {
     /// `None`: a tombstone.
     pub(super) groups: BTreeMap<Row, Option<(Version, Vec<u8>)>>,
+    pub(super) key_checks: BTreeMap<Row, Vec<u8>>,
     pub(super) trees: BTreeMap<Row, Vec<u8>>,
     pub(super) proposals: BTreeMap<Row, Vec<u8>>,
     pub(super) reservations: BTreeMap<DayRow, [u8; 32]>,

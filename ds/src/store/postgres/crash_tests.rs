@@ -87,7 +87,9 @@ async fn after_a_kill_of_the_server_every_acknowledged_transition_is_there_and_n
     }
     let server = Arc::new(Server::start());
     let database = server.fresh_database().await;
-    let store = Postgres::open(&settings(&server, &database)).await.unwrap();
+    let store = Postgres::create(&settings(&server, &database))
+        .await
+        .unwrap();
     let mut acknowledged = Vec::new();
     let (mut seed, mut undecided_happened) = (0x5eed_u64, 0_u64);
     for run in 0..KILLS {

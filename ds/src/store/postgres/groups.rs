@@ -48,13 +48,17 @@ impl Transition for Create {
             reservation_days,
             owner_tag,
             version,
+            key_check,
             roster,
             tree,
         } = &self.0;
         let days: Vec<i64> = reservation_days.iter().copied().map(i64::from).collect();
         vec![
             step!(sql::CONSUME_RESERVATION; &group[..], &owner_tag[..], days),
-            step!(sql::CREATE_GROUP; &group[..], &version[..], &roster[..], &tree[..]),
+            step!(
+                sql::CREATE_GROUP;
+                &group[..], &version[..], &roster[..], &tree[..], &key_check[..]
+            ),
         ]
     }
 
@@ -106,7 +110,11 @@ impl Transition for Advance {
             ProposalsChange::Clear => (true, None),
         };
         let tree = self.tree.as_deref();
-        vec![step!(sql::ADVANCE; group, expected, next, roster, tree, change, proposals)]
+        let key_check = &self.key_check[..];
+        vec![step!(
+            sql::ADVANCE;
+            group, expected, next, roster, tree, change, proposals, key_check
+        )]
     }
 
     fn decide(&self, found: &[Outcome]) -> Result<Vec<Step<'_>>, StoreError> {

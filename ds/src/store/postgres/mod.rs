@@ -53,9 +53,9 @@ use self::queues::{CreateQueue, Deliver, RegisterIncarnation, ReplaceQueue};
 use self::session::{Sessions, Step, step};
 use self::transition::{Nothing, Transition};
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
-    StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, Foundation,
+    FoundationError, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, Receipt, Reservation,
+    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// PostgreSQL as a [`Store`].
@@ -72,15 +72,29 @@ impl std::fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Connects, and creates the tables if they are not there. Several nodes may do so at once.
+    /// Makes the tables in an empty database.
     ///
     /// # Errors
-    /// [`StoreError::Engine`]: settings that can't be used, the server can't be reached, has fsync off,
-    /// or has a schema that this version doesn't know.
-    pub async fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
-        let config = settings.connection()?;
-        schema::prepare(&config).await?;
-        let sessions = Sessions::new(config, settings.limits())?;
+    /// [`Refusal::OccupiedDatabase`](service::founding::Refusal) if there are any; else as
+    /// [`Postgres::open`].
+    pub async fn create(settings: &PostgresSettings) -> Result<Self, FoundationError> {
+        schema::create(&settings.connection()?).await?;
+        Self::connect(settings)
+    }
+
+    /// Connects to a database whose tables are there, and brings them to this release's version. Several
+    /// nodes may do so at once.
+    ///
+    /// # Errors
+    /// [`Refusal::EmptyDatabase`](service::founding::Refusal); settings that can't be used, the server
+    /// can't be reached, has fsync off, or has a schema that this version doesn't know.
+    pub async fn open(settings: &PostgresSettings) -> Result<Self, FoundationError> {
+        schema::prepare(&settings.connection()?).await?;
+        Self::connect(settings)
+    }
+
+    fn connect(settings: &PostgresSettings) -> Result<Self, FoundationError> {
+        let sessions = Sessions::new(settings.connection()?, settings.limits())?;
         Ok(Self {
             sessions: Arc::new(sessions),
         })
@@ -115,6 +129,35 @@ async fn to_the_end(
         Err(_) => Err(StoreError::Engine(
             "the runtime is shutting down".to_owned(),
         )),
+    }
+}
+
+#[async_trait]
+impl Foundation for Postgres {
+    async fn note(&self, note: Note) -> Result<Option<Vec<u8>>, StoreError> {
+        self.value(step!(sql::NOTE; note.name())).await
+    }
+
+    async fn write_note(&self, note: Note, value: Vec<u8>) -> Result<(), StoreError> {
+        let write = step!(sql::WRITE_NOTE; note.name(), &value[..]);
+        self.sessions.run(&[write]).await.map(|_| ())
+    }
+
+    async fn replace_note(
+        &self,
+        note: Note,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let replace = match &expected {
+            None => step!(sql::FIRST_NOTE; note.name(), &value[..]),
+            Some(expected) => step!(sql::NEXT_NOTE; note.name(), &expected[..], &value[..]),
+        };
+        let done = self.sessions.run(&[replace]).await?;
+        match done.first() {
+            Some(outcome) if outcome.affected == 1 => Ok(()),
+            _ => Err(StoreError::Conflict),
+        }
     }
 }
 
@@ -154,6 +197,10 @@ impl Store for Postgres {
 
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         self.sessions.reservation(at).await
+    }
+
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.value(step!(sql::KEY_CHECK; &group[..])).await
     }
 
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {

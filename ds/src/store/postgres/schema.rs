@@ -1,11 +1,13 @@
-//! Creates the tables, and finds out whether those that are there are ours.
+//! Makes the tables, and finds out whether those that are there are ours.
 
 use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls};
 
+use service::founding::Refusal;
+
 use super::session::{Failure, Stage, failure};
-use crate::store::StoreError;
+use crate::store::{FoundationError, StoreError};
 
 /// Each leads from the version before to its own, which is its position, from 1.
 const VERSIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
@@ -14,22 +16,53 @@ const VERSIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.
 const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
+const ANY: &str = "SELECT count(*) FROM information_schema.tables \
+    WHERE table_schema = current_schema()";
 const FIND: &str = "SELECT count(*) FROM information_schema.tables \
     WHERE table_schema = current_schema() AND table_name = 'schema_version'";
+
+/// Makes the tables in an empty database.
+///
+/// # Errors
+/// There are tables in it; else as [`prepare`].
+pub(super) async fn create(config: &Config) -> Result<(), FoundationError> {
+    with_client(config, async |client| {
+        let found = client.query_one(ANY, &[]).await.map_err(engine)?;
+        if found.get::<_, i64>(0) != 0 {
+            return Err(Refusal::OccupiedDatabase.into());
+        }
+        Ok(bring_up(client).await?)
+    })
+    .await
+}
 
 /// Brings the schema to this release's version. Nodes that start at the same time may all call it: a
 /// version is one transaction whose key only one of them can insert.
 ///
 /// # Errors
-/// The server can't be reached or loses what it has acknowledged; the schema is of a later release; the
-/// tables belong to something else.
-pub(super) async fn prepare(config: &Config) -> Result<(), StoreError> {
+/// The server can't be reached or loses what it has acknowledged; the schema is of a later release; there
+/// is none, or the tables belong to something else.
+pub(super) async fn prepare(config: &Config) -> Result<(), FoundationError> {
+    with_client(config, async |client| {
+        refuse_without_fsync(client).await?;
+        if version(client).await? == 0 {
+            return Err(Refusal::EmptyDatabase { program: "ds" }.into());
+        }
+        Ok(bring_up(client).await?)
+    })
+    .await
+}
+
+async fn with_client(
+    config: &Config,
+    work: impl AsyncFnOnce(&mut Client) -> Result<(), FoundationError>,
+) -> Result<(), FoundationError> {
     let (mut client, connection) = config.connect(NoTls).await.map_err(engine)?;
     let connection = tokio::spawn(connection);
-    let prepared = bring_up(&mut client).await;
+    let done = work(&mut client).await;
     drop(client);
     let _ = connection.await;
-    prepared
+    done
 }
 
 async fn bring_up(client: &mut Client) -> Result<(), StoreError> {

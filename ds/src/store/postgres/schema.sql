@@ -6,11 +6,18 @@
 CREATE TABLE schema_version (version bigint PRIMARY KEY);
 INSERT INTO schema_version (version) VALUES (1);
 
+-- What the store knows about itself (`store::Note`).
+CREATE TABLE notes (
+    name text PRIMARY KEY,
+    value bytea NOT NULL
+);
+
 -- Without a version it is the tombstone of a deleted group, and all else is null; `proposals` is null
 -- when none are pending.
 CREATE TABLE groups (
     id bytea PRIMARY KEY,
     version bytea,
+    key_check bytea,
     roster bytea,
     tree bytea,
     proposals bytea

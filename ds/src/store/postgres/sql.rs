@@ -36,6 +36,13 @@ macro_rules! expire {
 statements! {
     CHECK = "SELECT max(version) FROM schema_version";
 
+    // Notes.
+    NOTE = "SELECT value FROM notes WHERE name = $1";
+    WRITE_NOTE = "INSERT INTO notes (name, value) VALUES ($1, $2) \
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    FIRST_NOTE = "INSERT INTO notes (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    NEXT_NOTE = "UPDATE notes SET value = $3 WHERE name = $1 AND value = $2";
+
     // Receipts.
     RECORD_RESULT = "INSERT INTO results (day, id, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     RESULT = "SELECT sealed FROM results WHERE day = $1 AND id = $2";
@@ -53,9 +60,11 @@ statements! {
         ON CONFLICT (id) DO UPDATE SET day = excluded.day, owner_tag = excluded.owner_tag \
         WHERE reservations.day < excluded.day - 1 OR reservations.day > excluded.day + 1";
     CONSUME_RESERVATION = "DELETE FROM reservations WHERE id = $1 AND owner_tag = $2 AND day = ANY($3)";
-    CREATE_GROUP = "INSERT INTO groups (id, version, roster, tree) VALUES ($1, $2, $3, $4) \
-        ON CONFLICT DO NOTHING";
+    CREATE_GROUP = "INSERT INTO groups (id, version, roster, tree, key_check) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
     RESERVATION = "SELECT owner_tag FROM reservations WHERE id = $1 AND day = $2";
+    /// Short, so it stands in the row itself, whatever the size of the others.
+    KEY_CHECK = "SELECT key_check FROM groups WHERE id = $1 AND version IS NOT NULL";
     /// A column that is not asked for is not read.
     GROUP = "SELECT version, roster, CASE WHEN $2 THEN tree END, CASE WHEN $3 THEN proposals END \
         FROM groups WHERE id = $1 AND version IS NOT NULL";
@@ -67,9 +76,10 @@ statements! {
         "SELECT version FROM groups WHERE id = $1 AND version IS NOT NULL FOR SHARE";
     /// A large value that is assigned to itself is not written again.
     ADVANCE = "UPDATE groups SET version = $3, roster = $4, tree = coalesce($5, tree), \
-        proposals = CASE WHEN $6 THEN $7 ELSE proposals END WHERE id = $1 AND version = $2";
+        proposals = CASE WHEN $6 THEN $7 ELSE proposals END, key_check = $8 \
+        WHERE id = $1 AND version = $2";
     DELETE_GROUP = "UPDATE groups SET version = NULL, roster = NULL, tree = NULL, \
-        proposals = NULL WHERE id = $1 AND version = $2";
+        proposals = NULL, key_check = NULL WHERE id = $1 AND version = $2";
     JOIN_RECORD = "SELECT sealed FROM join_records WHERE day = $1 AND id = $2";
     PUT_JOIN_RECORD = "INSERT INTO join_records (day, id, sealed) VALUES ($1, $2, $3) \
         ON CONFLICT (day, id) DO UPDATE SET sealed = excluded.sealed";

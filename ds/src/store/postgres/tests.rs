@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use service::founding::Refusal;
+
 use super::server::Server;
 use super::{Postgres, PostgresSettings};
 use crate::store::conformance::{durability, each_invariant};
 use crate::store::{
-    Advance, DayRow, Deliveries, NewGroup, Parts, ProposalsChange, Receipt, Reservation,
-    ResultRecord, Spend, Store, StoreError,
+    Advance, DayRow, Deliveries, FoundationError, NewGroup, Parts, ProposalsChange, Receipt,
+    Reservation, ResultRecord, Spend, Store, StoreError,
 };
 
 pub(super) fn settings(server: &Server, database: &str) -> PostgresSettings {
@@ -30,8 +32,8 @@ pub(super) fn settings(server: &Server, database: &str) -> PostgresSettings {
 async fn fresh() -> Option<(Postgres, &'static Server, String)> {
     let server = Server::shared()?;
     let database = server.fresh_database().await;
-    let store = Postgres::open(&settings(server, &database)).await.unwrap();
-    Some((store, server, database))
+    let store = Postgres::create(&settings(server, &database)).await;
+    Some((store.unwrap(), server, database))
 }
 
 macro_rules! on_postgres {
@@ -61,24 +63,34 @@ async fn everything_is_there_for_another_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nodes_that_start_at_once_make_the_tables_once() {
+async fn an_empty_database_is_refused_until_the_tables_are_made_and_then_by_who_makes_them() {
     let Some(server) = Server::shared() else {
         return;
     };
-    for _ in 0..5 {
-        let database = server.fresh_database().await;
-        let nodes: Vec<_> = (0..6)
-            .map(|_| {
-                let settings = settings(server, &database);
-                tokio::spawn(async move { Postgres::open(&settings).await.unwrap() })
-            })
-            .collect();
-        for node in nodes {
-            node.await.unwrap().check().await.unwrap();
-        }
-        let versions = "SELECT max(version) - count(*) FROM schema_version";
-        assert_eq!(server.number(&database, versions).await, 0);
+    let database = server.fresh_database().await;
+    let settings = settings(server, &database);
+    let refused = Postgres::open(&settings).await;
+    assert!(matches!(
+        refused,
+        Err(FoundationError::Refused(Refusal::EmptyDatabase { .. }))
+    ));
+    Postgres::create(&settings).await.unwrap();
+    let nodes: Vec<_> = (0..6)
+        .map(|_| {
+            let settings = settings.clone();
+            tokio::spawn(async move { Postgres::open(&settings).await.unwrap() })
+        })
+        .collect();
+    for node in nodes {
+        node.await.unwrap().check().await.unwrap();
     }
+    let again = Postgres::create(&settings).await;
+    assert!(matches!(
+        again,
+        Err(FoundationError::Refused(Refusal::OccupiedDatabase))
+    ));
+    let versions = "SELECT max(version) - count(*) FROM schema_version";
+    assert_eq!(server.number(&database, versions).await, 0);
 }
 
 #[tokio::test]
@@ -102,10 +114,15 @@ async fn tables_of_something_else_are_refused_and_left_alone() {
     let database = server.fresh_database().await;
     let foreign = "CREATE TABLE handles (owner text); INSERT INTO handles VALUES ('somebody')";
     server.execute(&database, foreign).await;
-    let refused = Postgres::open(&settings(server, &database)).await;
-    let refused = refused.unwrap_err().to_string();
-    // duplicate_table
-    assert!(refused.contains("42P07"), "{refused}");
+    let settings = settings(server, &database);
+    assert!(matches!(
+        Postgres::open(&settings).await,
+        Err(FoundationError::Refused(Refusal::EmptyDatabase { .. }))
+    ));
+    assert!(matches!(
+        Postgres::create(&settings).await,
+        Err(FoundationError::Refused(Refusal::OccupiedDatabase))
+    ));
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
     assert_eq!(server.number(&database, tables).await, 1);
 }
@@ -285,6 +302,7 @@ async fn found(store: &Postgres) {
         reservation_days: vec![at(1).day],
         owner_tag,
         version: [0; 16],
+        key_check: Vec::new(),
         roster: Vec::new(),
         tree: Vec::new(),
     };
@@ -297,6 +315,7 @@ fn change(epoch: u8) -> Advance {
         group: at(1).row,
         expected: [epoch; 16],
         next: [epoch + 1; 16],
+        key_check: Vec::new(),
         roster: Vec::new(),
         tree: None,
         proposals: ProposalsChange::Keep,
@@ -486,7 +505,7 @@ async fn a_transaction_that_the_server_aborts_for_a_deadlock_is_tried_again() {
     server.execute(&database, &patience).await;
     let mut settings = settings(server, &database);
     settings.statement_ms = 60_000;
-    let store = Postgres::open(&settings).await.unwrap();
+    let store = Postgres::create(&settings).await.unwrap();
     let spend = Spend {
         issuer_key_id: [1; 32],
         row: [1; 16],

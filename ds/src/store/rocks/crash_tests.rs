@@ -162,6 +162,7 @@ impl Place {
                     reservation_days,
                     owner_tag,
                     version,
+                    key_check: self.value(12),
                     roster,
                     tree,
                 };
@@ -172,6 +173,7 @@ impl Place {
                     group,
                     expected: self.row(10),
                     next: self.row(20),
+                    key_check: self.value(28),
                     roster: self.value(20),
                     tree: Some(self.value(21)),
                     proposals: ProposalsChange::Put(self.value(27)),
@@ -418,8 +420,13 @@ async fn a_child_writes_until_it_is_killed() {
     let (Ok(directory), Ok(run)) = (std::env::var(DIRECTORY), std::env::var(RUN)) else {
         return;
     };
-    let run = run.parse().unwrap();
-    let store = Rocks::open(directory).unwrap();
+    let run: u64 = run.parse().unwrap();
+    let store = if run == 0 {
+        Rocks::create(directory)
+    } else {
+        Rocks::open(directory)
+    };
+    let store = store.unwrap();
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let store = store.clone();

@@ -1,7 +1,7 @@
 //! Spent-sets by issuer key: which keys are gone, and the end of their sets.
 
 use super::tables::{Table, retired_of, retired_value};
-use super::{Engine, failed, malformed};
+use super::{Engine, malformed};
 use crate::store::{RetiredIssuerKey, StoreError};
 
 impl Engine {
@@ -39,7 +39,7 @@ impl Engine {
             });
             rows.next();
         }
-        rows.status().map_err(failed)?;
+        rows.status().map_err(|error| self.unread(error))?;
         Ok(keys)
     }
 

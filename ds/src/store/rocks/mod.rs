@@ -8,8 +8,11 @@
 //!   whose last reference was given up right before the crash stays until its day expires.
 //! * **Cancellation**: a call runs on a blocking thread; if its future is dropped, the transition is
 //!   carried out all the same. The result record tells the retry.
-//! * **[`StoreError::Engine`] from a write**: the disk failed, RocksDB takes no more writes until it is
-//!   opened again, and then the transition is there as a whole or not at all. The result record tells.
+//! * **[`StoreError::Engine`] from a write**: the disk failed or is full. RocksDB goes on by itself when
+//!   there is space again; else it has to be opened again ([`Rocks::trouble`]). Then the transition is
+//!   there as a whole or not at all. The result record tells.
+//! * **Damage**: [`Rocks::open`] refuses a directory that lacks anything which was acknowledged. Damage
+//!   inside a table file is found when it is read ([`Rocks::read_everything`]), never answered from.
 
 #[cfg(test)]
 pub(in crate::store) mod crash_tests;
@@ -23,26 +26,38 @@ mod tables;
 mod tests;
 mod transitions;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crypto::rows::Row;
 use protocol::ids::Incarnation;
-use rocksdb::{ColumnFamily, DB, DBPinnableSlice, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, DB, DBPinnableSlice, ErrorKind, ReadOptions, WriteBatch, WriteOptions,
+};
+use service::founding::{self, Refusal};
+use service::high_water::{self, HighWater};
+use service::probe::Trouble;
 
 use self::stripes::Stripes;
 use self::tables::Table;
 use super::{
-    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
-    StoredGroup, Version,
+    Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, Foundation,
+    FoundationError, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, Receipt, Reservation,
+    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
 };
 
-/// Version of tables, keys and values. Another one is refused at open. (1: parts of a group were not
-/// bound to its version; never released.)
+/// Version of tables, keys and values. Another one is refused at open.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
+
+/// What a directory has at least.
+const FILES: [&str; 2] = ["CURRENT", high_water::FILE];
+
+/// Reading everything leaves the disk to others for a while, after so many bytes.
+const READ_AT_ONCE: usize = 4 << 20;
+const READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// RocksDB as a [`Store`].
 #[derive(Clone)]
@@ -64,26 +79,84 @@ struct Engine {
     conditions: Stripes,
     /// For acknowledgements, which hold hundreds of rows: apart, so that nobody else waits for them.
     entries: Stripes,
+    /// For notes.
+    notes: Mutex<()>,
+    /// How far writes were acknowledged.
+    high_water: HighWater,
+    trouble: Trouble,
+    /// What a read found that is not what was written.
+    damage: OnceLock<String>,
 }
 
 impl Rocks {
-    /// Opens the database in this directory; creates both if they are not there. Blocks while the log
-    /// of the last run is replayed.
+    /// Makes an empty database in this directory, which is empty or not there.
     ///
     /// # Errors
-    /// [`StoreError::Engine`]: the directory is in use by another process, damaged, not writable, or
-    /// was written in a format that this version doesn't know.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let db = tables::open(path.as_ref()).map_err(StoreError::Engine)?;
-        let engine = Engine {
-            db,
-            conditions: Stripes::new(),
-            entries: Stripes::new(),
-        };
-        engine.check_format()?;
-        Ok(Self {
-            engine: Arc::new(engine),
-        })
+    /// [`Refusal::Occupied`]; the directory cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, FoundationError> {
+        let path = path.as_ref();
+        founding::claim_empty_directory(path)?;
+        let db = tables::create(path).map_err(|error| refusal(path, &error))?;
+        let rocks = Self::of(db, HighWater::create(path)?);
+        let mut batch = rocks.engine.batch();
+        batch.put(Table::Meta, FORMAT_KEY, &FORMAT.to_be_bytes())?;
+        batch.write()?;
+        Ok(rocks)
+    }
+
+    /// Opens the database in this directory. Blocks while the log of the last run is replayed.
+    ///
+    /// # Errors
+    /// The directory is not there, empty, in use by another process, damaged, not writable, lacks what
+    /// was acknowledged, or was written in a format that this version doesn't know.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FoundationError> {
+        let path = path.as_ref();
+        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for garbage.
+        founding::inspect(path, "ds", &FILES)?;
+        if tables::has_unknown(path).map_err(|error| refusal(path, &error))? {
+            return Err(StoreError::Engine(
+                "the database has tables that this version doesn't know".to_owned(),
+            )
+            .into());
+        }
+        // First without writing: an engine that finds a log cut off goes on from there for good.
+        let high_water = HighWater::open(path)?;
+        let found = tables::last_write(path).map_err(|error| refusal(path, &error))?;
+        high_water.check(found)?;
+        let db = tables::open(path).map_err(|error| refusal(path, &error))?;
+        let rocks = Self::of(db, high_water);
+        rocks.engine.check_format()?;
+        Ok(rocks)
+    }
+
+    fn of(db: DB, high_water: HighWater) -> Self {
+        Self {
+            engine: Arc::new(Engine {
+                db,
+                conditions: Stripes::new(),
+                entries: Stripes::new(),
+                notes: Mutex::new(()),
+                high_water,
+                trouble: Trouble::default(),
+                damage: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Reports writes that failed.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        self.engine.trouble.clone()
+    }
+
+    /// Reads every row, at leisure: what is damaged is found before somebody needs it. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`]; from then on the store takes no notes, so it is not ready.
+    pub fn read_everything(&self) -> Result<(), StoreError> {
+        Table::ALL
+            .into_iter()
+            .try_for_each(|table| self.engine.read_all(table))
     }
 
     /// Writes all that is in memory to table files. Nothing depends on it (the log has everything);
@@ -143,6 +216,22 @@ fn failed(error: rocksdb::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
+/// Why RocksDB does not open a directory, in words for its operator.
+fn refusal(path: &Path, error: &rocksdb::Error) -> Refusal {
+    let path: PathBuf = path.to_owned();
+    let what = error.to_string();
+    match error.kind() {
+        ErrorKind::IOError if what.contains("While lock file") || what.contains("lock hold by") => {
+            Refusal::InUse { path }
+        }
+        ErrorKind::IOError if !what.contains("No such file") => Refusal::Io {
+            path,
+            error: std::io::Error::other(what),
+        },
+        _ => Refusal::Damaged { path, what },
+    }
+}
+
 fn malformed(table: Table) -> StoreError {
     StoreError::Engine(format!("a row of table {} is malformed", table.name()))
 }
@@ -154,22 +243,37 @@ impl Engine {
             Some(_) => Err(StoreError::Engine(
                 "the database was written in another format".to_owned(),
             )),
-            None => {
-                for table in Table::ALL {
-                    let mut rows = self.db.raw_iterator_cf(self.table(table)?);
-                    rows.seek_to_first();
-                    if rows.valid() {
-                        return Err(StoreError::Engine(
-                            "the database does not say its format".to_owned(),
-                        ));
-                    }
-                    rows.status().map_err(failed)?;
-                }
-                let mut batch = self.batch();
-                batch.put(Table::Meta, FORMAT_KEY, &FORMAT.to_be_bytes())?;
-                batch.write()
-            }
+            None => Err(StoreError::Engine(
+                "the database does not say its format: it was not made whole".to_owned(),
+            )),
         }
+    }
+
+    /// As [`failed`], for a read: of a damaged file it is noted.
+    fn unread(&self, error: rocksdb::Error) -> StoreError {
+        if error.kind() == ErrorKind::Corruption && self.damage.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "the store is damaged");
+            self.trouble.report();
+        }
+        failed(error)
+    }
+
+    fn read_all(&self, table: Table) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(READ_AT_ONCE / 2);
+        let mut rows = self.db.raw_iterator_cf_opt(self.table(table)?, options);
+        let mut read = 0;
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            read += key.len() + value.len();
+            if read >= READ_AT_ONCE {
+                read = 0;
+                std::thread::sleep(READ_PAUSE);
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| self.unread(error))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -208,7 +312,7 @@ impl Engine {
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
         self.db
             .get_pinned_cf(self.table(table)?, key)
-            .map_err(failed)
+            .map_err(|error| self.unread(error))
     }
 
     fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
@@ -276,10 +380,69 @@ impl Batch<'_> {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.engine
-            .db
-            .write_opt(self.rows, &options)
-            .map_err(failed)
+        let Engine {
+            db,
+            high_water,
+            trouble,
+            ..
+        } = self.engine;
+        // The batch takes the numbers after this one, or later ones, and its sync makes all before it
+        // durable, too.
+        let durable = db
+            .latest_sequence_number()
+            .saturating_add(self.rows.len() as u64);
+        db.write_opt(self.rows, &options).map_err(|error| {
+            trouble.report();
+            failed(error)
+        })?;
+        if sync {
+            high_water.raise(durable).map_err(|error| {
+                trouble.report();
+                StoreError::Engine(error.to_string())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Foundation for Rocks {
+    async fn note(&self, note: Note) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::Notes, note.name().as_bytes()))
+            .await
+    }
+
+    async fn write_note(&self, note: Note, value: Vec<u8>) -> Result<(), StoreError> {
+        self.blocking(move |engine| engine.write_note(note, &value))
+            .await
+    }
+
+    async fn replace_note(
+        &self,
+        note: Note,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |engine| {
+            // The directory belongs to this process.
+            let _alone = engine.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            if engine.value(Table::Notes, note.name().as_bytes())? != expected {
+                return Err(StoreError::Conflict);
+            }
+            engine.write_note(note, &value)
+        })
+        .await
+    }
+}
+
+impl Engine {
+    fn write_note(&self, note: Note, value: &[u8]) -> Result<(), StoreError> {
+        if let Some(damage) = self.damage.get() {
+            return Err(StoreError::Engine(damage.clone()));
+        }
+        let mut batch = self.batch();
+        batch.put(Table::Notes, note.name().as_bytes(), value)?;
+        batch.write()
     }
 }
 
@@ -319,6 +482,11 @@ impl Store for Rocks {
 
     async fn reservation(&self, at: Vec<DayRow>) -> Result<Option<[u8; 32]>, StoreError> {
         self.blocking(move |engine| engine.reservation(&at)).await
+    }
+
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |engine| engine.value(Table::KeyChecks, &group))
+            .await
     }
 
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {

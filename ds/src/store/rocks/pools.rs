@@ -2,9 +2,9 @@
 
 use rocksdb::ReadOptions;
 
+use super::Engine;
 use super::reads::{OWNER_TAG_LEN, behind};
 use super::tables::{Table, set_key, suite_key};
-use super::{Engine, failed};
 use crate::store::{ConsumedSet, NewKeyPackageSet, Receipt, StoreError};
 
 impl Engine {
@@ -88,7 +88,7 @@ impl Engine {
                 batch.delete(table, key)?;
                 rows.next();
             }
-            rows.status().map_err(failed)?;
+            rows.status().map_err(|error| self.unread(error))?;
         }
         batch.write()
     }

@@ -7,7 +7,7 @@ use rocksdb::ReadOptions;
 
 use super::reads::behind;
 use super::tables::{Table, count_of, day_key, set_of, suite_key};
-use super::{Batch, Engine, failed, malformed};
+use super::{Batch, Engine, malformed};
 use crate::store::{DayRow, Deliveries, ExpiryDays, Receipt, StoreError, Version};
 
 /// Rows that go in one batch when they can't be dropped as a range.
@@ -217,7 +217,7 @@ impl Engine {
         batch.write()?;
         self.db
             .delete_file_in_range_cf(self.table(table)?, from, to)
-            .map_err(failed)
+            .map_err(|error| self.unread(error))
     }
 
     /// Sets are sorted by pool, so their days are found pool by pool; live sets are stepped over.
@@ -237,7 +237,7 @@ impl Engine {
             }
             rows.next();
         }
-        rows.status().map_err(failed)?;
+        rows.status().map_err(|error| self.unread(error))?;
         batch.write()
     }
 
@@ -272,7 +272,7 @@ impl Engine {
             }
             rows.next();
         }
-        rows.status().map_err(failed)
+        rows.status().map_err(|error| self.unread(error))
     }
 }
 

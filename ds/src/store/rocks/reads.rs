@@ -4,7 +4,7 @@ use protocol::ids::Incarnation;
 use rocksdb::ReadOptions;
 
 use super::tables::{SET_KEY_LEN, TOMBSTONE, Table, day_key, set_of, spent_key, suite_key};
-use super::{Engine, failed, malformed};
+use super::{Engine, malformed};
 use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, Parts, Spend, StoreError, StoredGroup};
 
 /// Behind an owner's tag in pools and handles.
@@ -43,7 +43,7 @@ impl Engine {
         self.db
             .batched_multi_get_cf(self.table(table)?, keys, false)
             .into_iter()
-            .map(|value| Ok(take(value.map_err(failed)?.as_deref())))
+            .map(|value| Ok(take(value.map_err(|error| self.unread(error))?.as_deref())))
             .collect()
     }
 
@@ -56,11 +56,12 @@ impl Engine {
         // One point in time, so that the roster of one epoch never comes with the tree of another.
         let now = self.db.snapshot();
         let part = |table| -> Result<_, StoreError> {
-            now.get_cf(self.table(table)?, group).map_err(failed)
+            now.get_cf(self.table(table)?, group)
+                .map_err(|error| self.unread(error))
         };
         let Some(value) = now
             .get_pinned_cf(self.table(Table::Groups)?, group)
-            .map_err(failed)?
+            .map_err(|error| self.unread(error))?
             .filter(|value| **value != *TOMBSTONE)
         else {
             return Ok(None);
@@ -115,7 +116,7 @@ impl Engine {
             keys.push(key);
             rows.seek([&key[..], &[0xff; 17]].concat());
         }
-        rows.status().map_err(failed)?;
+        rows.status().map_err(|error| self.unread(error))?;
         Ok(keys)
     }
 
@@ -142,7 +143,7 @@ impl Engine {
             incarnations.push((u32::from_be_bytes(*day), Incarnation(incarnation)));
             rows.next();
         }
-        rows.status().map_err(failed)?;
+        rows.status().map_err(|error| self.unread(error))?;
         Ok(incarnations)
     }
 
@@ -168,7 +169,7 @@ impl Engine {
             }
             rows.next();
         }
-        rows.status().map_err(failed)?;
+        rows.status().map_err(|error| self.unread(error))?;
         let start = pick
             .checked_rem(candidates.len() as u64)
             .and_then(|start| usize::try_from(start).ok());

@@ -27,7 +27,9 @@ const REWRITE_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Table {
     Meta,
+    Notes,
     Groups,
+    KeyChecks,
     Trees,
     Proposals,
     Reservations,
@@ -60,9 +62,11 @@ enum Load {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Meta,
+        Self::Notes,
         Self::Groups,
+        Self::KeyChecks,
         Self::Trees,
         Self::Proposals,
         Self::Reservations,
@@ -87,7 +91,9 @@ impl Table {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
+            Self::Notes => "notes",
             Self::Groups => "groups",
+            Self::KeyChecks => "key_checks",
             Self::Trees => "trees",
             Self::Proposals => "proposals",
             Self::Reservations => "reservations",
@@ -116,6 +122,8 @@ impl Table {
                 Load::HeavyAndMostlyAbsent
             }
             Self::Meta
+            | Self::KeyChecks
+            | Self::Notes
             | Self::Proposals
             | Self::Reservations
             | Self::JoinRecords
@@ -163,21 +171,45 @@ impl Table {
     }
 }
 
-/// Opens the database with every table.
-pub(super) fn open(path: &Path) -> Result<DB, String> {
-    let mut options = Options::default();
-    if path.join("CURRENT").exists() {
-        let tables = DB::list_cf(&options, path).map_err(|error| error.to_string())?;
-        let known = |name: &String| {
-            name == "default" || Table::ALL.iter().any(|table| table.name() == name)
-        };
-        if !tables.iter().all(known) {
-            return Err("the database has tables that this version doesn't know".to_owned());
-        }
-    }
+/// Makes a database with every table in an empty directory.
+pub(super) fn create(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = options();
     options.create_if_missing(true);
-    // Also those that came after the database was created: they start empty.
+    options.set_error_if_exists(true);
     options.create_missing_column_families(true);
+    open_all(&options, path)
+}
+
+/// Opens the database with every table. Makes nothing: what is missing is damage.
+pub(super) fn open(path: &Path) -> Result<DB, rocksdb::Error> {
+    open_all(&options(), path)
+}
+
+/// The number of the last write that the database and its log hold. Changes nothing.
+pub(super) fn last_write(path: &Path) -> Result<u64, rocksdb::Error> {
+    let db = DB::open_cf_descriptors_read_only(&options(), path, descriptors(), false)?;
+    Ok(db.latest_sequence_number())
+}
+
+/// Whether the database has tables that this version doesn't know.
+pub(super) fn has_unknown(path: &Path) -> Result<bool, rocksdb::Error> {
+    let tables = DB::list_cf(&options(), path)?;
+    let known =
+        |name: &String| name == "default" || Table::ALL.iter().any(|table| table.name() == name);
+    Ok(!tables.iter().all(known))
+}
+
+fn open_all(options: &Options, path: &Path) -> Result<DB, rocksdb::Error> {
+    DB::open_cf_descriptors(options, path, descriptors())
+}
+
+fn descriptors() -> [ColumnFamilyDescriptor; 22] {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)))
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
     options.set_max_open_files(OPEN_FILES);
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
     options.set_max_total_wal_size(LOG_BYTES);
@@ -186,19 +218,17 @@ pub(super) fn open(path: &Path) -> Result<DB, String> {
         .map_or(2, usize::from)
         .clamp(2, 8);
     options.set_max_background_jobs(i32::try_from(cores).unwrap_or(2));
-    // After a crash the log is good up to its last sync; what comes behind was never acknowledged and
-    // may be torn. Stop there.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // After a crash the last record of a log may be cut off: it was never acknowledged. Anything else
+    // that is wrong with a log is damage. A log that was cut off further up looks the same to the engine;
+    // `service::high_water` tells.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
     // The engine's own log file would tell times of flushes and compactions: only what goes wrong.
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(4 << 20);
-
-    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let tables =
-        Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
-    DB::open_cf_descriptors(&options, path, tables).map_err(|error| error.to_string())
+    options
 }
 
 /// Merge operator of the reference counts: an operand is added. It must not panic (it is called from

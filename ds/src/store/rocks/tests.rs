@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
+use service::founding::Refusal;
 use tempfile::TempDir;
 
 use super::tables::Table;
 use super::{FORMAT, FORMAT_KEY, Rocks};
 use crate::store::conformance::{durability, each_invariant};
 use crate::store::{
-    Advance, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup, Parts, ProposalsChange,
-    Receipt, Reservation, Store, StoreError,
+    Advance, DayRow, Deliveries, ExpiryDays, Foundation as _, FoundationError, GroupDeletion,
+    NewGroup, ProposalsChange, Receipt, Reservation, Store, StoreError,
 };
 
 fn fresh() -> (Rocks, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    (Rocks::open(directory.path()).unwrap(), directory)
+    (Rocks::create(directory.path()).unwrap(), directory)
 }
 
 macro_rules! on_rocks {
@@ -55,7 +56,7 @@ async fn a_directory_belongs_to_one_engine() {
     let (store, directory) = fresh();
     assert!(matches!(
         Rocks::open(directory.path()),
-        Err(StoreError::Engine(_))
+        Err(FoundationError::Refused(Refusal::InUse { .. }))
     ));
     drop(store);
     Rocks::open(directory.path()).unwrap();
@@ -102,72 +103,13 @@ async fn tables_of_a_later_version_are_refused() {
     assert!(refused.contains("this version doesn't know"), "{refused}");
 }
 
-/// What a database had before pending proposals came.
-const FIRST_TABLES: [&str; 18] = [
-    "meta",
-    "groups",
-    "trees",
-    "reservations",
-    "join_records",
-    "recovery",
-    "entries",
-    "payloads",
-    "payload_refs",
-    "blocks",
-    "incarnations",
-    "queues",
-    "pools",
-    "key_packages",
-    "last_resort",
-    "handles",
-    "results",
-    "spent",
-];
-
-#[tokio::test]
-async fn a_database_from_before_pending_proposals_opens_and_gets_their_table() {
-    let directory = tempfile::tempdir().unwrap();
-    let group = [1; 16];
-    {
-        let mut options = rocksdb::Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        let db = rocksdb::DB::open_cf(&options, directory.path(), FIRST_TABLES).unwrap();
-        let put = |table, key: &[u8], value: &[u8]| {
-            db.put_cf(db.cf_handle(table).unwrap(), key, value).unwrap();
-        };
-        put("meta", b"format", &1_u32.to_be_bytes());
-        put("groups", &group, &[&[2; 16][..], b"roster"].concat());
-        put("trees", &group, b"tree");
-        put("queues", &[3; 16], b"queue");
-    }
-    let mut expected = crate::store::StoredGroup {
-        version: [2; 16],
-        roster: b"roster".to_vec(),
-        tree: Some(b"tree".to_vec()),
-        proposals: None,
-    };
-    let store = Rocks::open(directory.path()).unwrap();
-    let stored = store.group(group, Parts::ALL).await.unwrap();
-    assert_eq!(stored.as_ref(), Some(&expected));
-    assert_eq!(store.queue([3; 16]).await.unwrap(), Some(b"queue".to_vec()));
-    store
-        .advance_group(proposing(group), Receipt::default())
-        .await
-        .unwrap();
-    drop(store);
-    let store = Rocks::open(directory.path()).unwrap();
-    expected.proposals = Some(b"proposals".to_vec());
-    let stored = store.group(group, Parts::ALL).await.unwrap();
-    assert_eq!(stored, Some(expected));
-}
-
 /// A change of the version `[2; 16]` that keeps it, and brings proposals.
 fn proposing(group: [u8; 16]) -> Advance {
     Advance {
         group,
         expected: [2; 16],
         next: [2; 16],
+        key_check: b"key check".to_vec(),
         roster: b"roster".to_vec(),
         tree: None,
         proposals: ProposalsChange::Put(b"proposals".to_vec()),
@@ -193,6 +135,7 @@ async fn a_deleted_group_leaves_one_row_without_a_value() {
         reservation_days: vec![1],
         owner_tag,
         version: [2; 16],
+        key_check: b"key check".to_vec(),
         roster: b"roster".to_vec(),
         tree: b"tree".to_vec(),
     };
@@ -348,4 +291,108 @@ async fn reference_counts_survive_their_merges_in_files() {
     assert_eq!(store.payloads(vec![at(0)]).await.unwrap(), [None]);
     let rows = store.estimated_rows().unwrap();
     assert_eq!(rows.len(), Table::ALL.len());
+}
+
+/// A whole store with some rows in its log and some in tables, closed.
+async fn closed() -> TempDir {
+    let (store, directory) = fresh();
+    durability::write_one_of_everything(Arc::new(store.clone())).await;
+    store.flush().await.unwrap();
+    for number in 0..20 {
+        let row = [number; 16];
+        store
+            .create_queue(row, vec![number; 5_000], Receipt::default())
+            .await
+            .unwrap();
+    }
+    directory
+}
+
+fn files(directory: &TempDir, suffix: &str) -> Vec<std::path::PathBuf> {
+    let all = std::fs::read_dir(directory.path()).unwrap();
+    let mut found: Vec<_> = all
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(suffix))
+        .collect();
+    found.sort();
+    assert!(!found.is_empty(), "{suffix}");
+    found
+}
+
+/// A read must never hand out what was not written, whichever byte of whichever file is wrong: the store
+/// is refused, or some read fails, or all that was acknowledged is there.
+#[tokio::test]
+async fn wherever_a_file_is_damaged_nothing_acknowledged_is_silently_gone() {
+    let whole = closed().await;
+    let mut refused = 0;
+    for suffix in [".sst", ".log", "CURRENT", "ACKNOWLEDGED"] {
+        for file in files(&whole, suffix) {
+            let content = std::fs::read(&file).unwrap();
+            for eighth in 0..8 {
+                let Some(at) = (content.len() > eighth).then(|| content.len() * eighth / 8) else {
+                    continue;
+                };
+                let copy = tempfile::tempdir().unwrap();
+                for path in files(&whole, "") {
+                    let name = path.file_name().unwrap().to_owned();
+                    std::fs::copy(&path, copy.path().join(name)).unwrap();
+                }
+                let mut damaged = content.clone();
+                *damaged.get_mut(at).unwrap() ^= 0x20;
+                let name = file.file_name().unwrap();
+                std::fs::write(copy.path().join(name), damaged).unwrap();
+                let Ok(store) = Rocks::open(copy.path()) else {
+                    refused += 1;
+                    continue;
+                };
+                let read = store.read_everything();
+                if read.is_err() {
+                    refused += 1;
+                    assert!(
+                        store
+                            .write_note(crate::store::Note::Probe, vec![0])
+                            .await
+                            .is_err()
+                    );
+                    continue;
+                }
+                for number in 0..20 {
+                    let queue = store.queue([number; 16]).await.unwrap();
+                    assert_eq!(queue, Some(vec![number; 5_000]), "{name:?} at {at}");
+                }
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_off_or_gone_is_noticed_and_a_torn_last_write_is_not_held_against_it() {
+    let whole = closed().await;
+    let log = files(&whole, ".log").pop().unwrap();
+    let content = std::fs::read(&log).unwrap();
+    for kept in [0, 1, content.len() / 2, content.len() - 1] {
+        std::fs::write(&log, content.get(..kept).unwrap()).unwrap();
+        let refused = Rocks::open(whole.path());
+        assert!(
+            matches!(
+                refused,
+                Err(FoundationError::Refused(
+                    Refusal::Behind { .. } | Refusal::Damaged { .. }
+                ))
+            ),
+            "{kept}: {refused:?}"
+        );
+    }
+    std::fs::write(&log, &content).unwrap();
+    // The beginning of a record, as a kill in the middle of a write leaves it.
+    let torn = [&content[..], &content[..40]].concat();
+    std::fs::write(&log, torn).unwrap();
+    drop(Rocks::open(whole.path()).unwrap());
+
+    let whole = closed().await;
+    std::fs::remove_file(files(&whole, ".log").pop().unwrap()).unwrap();
+    assert!(Rocks::open(whole.path()).is_err());
+    // A second try finds the same: the first one changed nothing for the better.
+    assert!(Rocks::open(whole.path()).is_err());
 }

@@ -102,6 +102,7 @@ impl Engine {
         batch.receipt(receipt)?;
         batch.delete(Table::Reservations, &day_key(&reservation))?;
         batch.roster(&group.group, &group.version, &group.roster)?;
+        batch.put(Table::KeyChecks, &group.group, &group.key_check)?;
         batch.put(Table::Trees, &group.group, &group.tree)?;
         batch.write()
     }
@@ -187,6 +188,7 @@ impl Engine {
         let mut batch = self.batch_of(size_of_parts(advance));
         batch.receipt(receipt)?;
         batch.roster(&advance.group, &advance.next, &advance.roster)?;
+        batch.put(Table::KeyChecks, &advance.group, &advance.key_check)?;
         if let Some(tree) = &advance.tree {
             batch.put(Table::Trees, &advance.group, tree)?;
         }
@@ -236,6 +238,7 @@ impl Engine {
         let mut batch = self.batch();
         batch.receipt(receipt)?;
         batch.put(Table::Groups, group, TOMBSTONE)?;
+        batch.delete(Table::KeyChecks, group)?;
         batch.delete(Table::Trees, group)?;
         batch.delete(Table::Proposals, group)?;
         for row in dropped_recovery_records {

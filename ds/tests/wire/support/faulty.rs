@@ -102,6 +102,10 @@ impl Store for Faulty {
         self.engine.reservation(at).await
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine.key_check(group).await
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
         self.engine.group(group, parts).await
     }

@@ -165,7 +165,7 @@ impl Service {
         let directory = tempfile::tempdir().unwrap();
         let engine: Arc<dyn Store> = match setup.engine {
             Engine::Memory => Arc::new(Memory::new()),
-            Engine::Rocks => Arc::new(Rocks::open(directory.path().join("store")).unwrap()),
+            Engine::Rocks => Arc::new(Rocks::create(directory.path().join("store")).unwrap()),
             Engine::Postgres => postgres::fresh_nodes::<1>().remove(0),
         };
         // The MLS library reads the machine's clock for lifetimes: ours starts there.

@@ -22,7 +22,7 @@ pub fn fresh_nodes<const N: usize>() -> Vec<Arc<dyn Store>> {
     let opened = async {
         let database = server.fresh_database().await;
         let mut nodes: Vec<Arc<dyn Store>> = Vec::new();
-        for _ in 0..N {
+        for node in 0..N {
             let settings = PostgresSettings {
                 host: server.sockets.clone(),
                 port: 5432,
@@ -33,7 +33,11 @@ pub fn fresh_nodes<const N: usize>() -> Vec<Arc<dyn Store>> {
                 acquire_ms: 20_000,
                 statement_ms: 10_000,
             };
-            nodes.push(Arc::new(Postgres::open(&settings).await.unwrap()));
+            let opened = match node {
+                0 => Postgres::create(&settings).await,
+                _ => Postgres::open(&settings).await,
+            };
+            nodes.push(Arc::new(opened.unwrap()));
         }
         nodes
     };

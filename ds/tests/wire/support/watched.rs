@@ -24,6 +24,8 @@ pub struct Watched {
     settled: AtomicU64,
     entries_read: AtomicU64,
     looks: AtomicU64,
+    key_checks_read: AtomicU64,
+    rosters_read: AtomicU64,
     trees_read: AtomicU64,
     last_tree: Mutex<Option<Vec<u8>>>,
     put_back: Mutex<Option<Vec<u8>>>,
@@ -40,6 +42,8 @@ impl Watched {
             settled: AtomicU64::new(0),
             entries_read: AtomicU64::new(0),
             looks: AtomicU64::new(0),
+            key_checks_read: AtomicU64::new(0),
+            rosters_read: AtomicU64::new(0),
             trees_read: AtomicU64::new(0),
             last_tree: Mutex::new(None),
             put_back: Mutex::new(None),
@@ -78,6 +82,11 @@ impl Watched {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+    }
+
+    /// How often a key check and a roster were asked for.
+    pub fn checks_and_rosters_read(&self) -> [u64; 2] {
+        [&self.key_checks_read, &self.rosters_read].map(|reads| reads.load(Ordering::SeqCst))
     }
 
     /// How often a tree was asked for.
@@ -170,7 +179,13 @@ impl Store for Watched {
         self.engine.reservation(at).await
     }
 
+    async fn key_check(&self, group: Row) -> Result<Option<Vec<u8>>, StoreError> {
+        self.key_checks_read.fetch_add(1, Ordering::SeqCst);
+        self.engine.key_check(group).await
+    }
+
     async fn group(&self, group: Row, parts: Parts) -> Result<Option<StoredGroup>, StoreError> {
+        self.rosters_read.fetch_add(1, Ordering::SeqCst);
         if parts.tree {
             let interlude = self.tree_interlude.lock().unwrap().take();
             if let Some(interlude) = interlude {

@@ -13,7 +13,7 @@ const TODAY: Day = Day(20_000);
 fn every_engine(check: impl Fn(&dyn ReportStore)) {
     check(&MemoryReports::default());
     let directory = tempfile::tempdir().unwrap();
-    check(&RocksStore::open(directory.path()).unwrap().reports());
+    check(&RocksStore::create(directory.path()).unwrap().reports());
 }
 
 fn report(id: u8, account: u8, reporter: u8) -> NewReport {
@@ -208,7 +208,7 @@ fn what_was_withheld_is_withheld_after_a_restart_and_when_days_are_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let until = Day(TODAY.0 + 3);
     {
-        let store = Arc::new(RocksStore::open(directory.path()).unwrap());
+        let store = Arc::new(RocksStore::create(directory.path()).unwrap());
         let reports = store.reports();
         reports.file(&report(1, 1, 1), None).unwrap();
         let uphold = Decision::Uphold { until };

@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
+use rocksdb::{Direction, IteratorMode, WriteBatch};
 
 use super::{
     AccountTag, Automatic, Decision, Filed, NewReport, Place, ReportId, ReportStore, ReporterTag,
     Status, StoredReport,
 };
-use crate::store::rocks::durably;
+use crate::store::database::Database;
 use crate::store::{Day, StoreError};
 
 const BEHIND_EVERY_DAY: [u8; 4] = [0xff; 4];
@@ -25,7 +25,7 @@ const OF_ACCOUNT: u8 = 2;
 const WITHHELD: u8 = 3;
 
 pub struct RocksReports {
-    db: Arc<DB>,
+    db: Arc<Database>,
     /// Reports are few: one changes something at a time.
     writing: Mutex<()>,
 }
@@ -72,7 +72,7 @@ impl Row {
 }
 
 impl RocksReports {
-    pub(crate) fn new(db: Arc<DB>) -> Self {
+    pub(crate) fn new(db: Arc<Database>) -> Self {
         Self {
             db,
             writing: Mutex::new(()),
@@ -189,7 +189,7 @@ impl ReportStore for RocksReports {
                 filed = Filed::Withheld;
             }
         }
-        self.db.write_opt(batch, &durably())?;
+        self.db.write(batch)?;
         Ok(filed)
     }
 
@@ -260,7 +260,7 @@ impl ReportStore for RocksReports {
             }
         }
         batch.put(key(REPORT, &[&id.0]), row.encode());
-        self.db.write_opt(batch, &durably())?;
+        self.db.write(batch)?;
         Ok(true)
     }
 
@@ -292,7 +292,7 @@ impl ReportStore for RocksReports {
         if batch.is_empty() {
             return Ok(());
         }
-        self.db.write_opt(batch, &durably())?;
+        self.db.write(batch)?;
         // Deleted is not gone until it is compacted away.
         self.db.compact_range(Some(BEHIND_EVERY_DAY), None::<&[u8]>);
         Ok(())

@@ -1,0 +1,163 @@
+//! One RocksDB directory: made by an explicit word, recognised again, and written durably.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use rocksdb::{
+    BlockBasedOptions, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
+use service::founding::{self, Refusal};
+use service::high_water::{self, HighWater};
+use service::probe::Trouble;
+
+use super::StoreError;
+
+/// Bits of the filter that answers for most rows that are not there: each request asks for several.
+const FILTER_BITS: f64 = 10.0;
+/// What a directory has at least.
+const FILES: [&str; 2] = ["CURRENT", high_water::FILE];
+
+pub(crate) struct Database {
+    db: DB,
+    /// How far writes were acknowledged.
+    high_water: HighWater,
+    pub(super) trouble: Trouble,
+    /// What was read that is not what was written.
+    damage: OnceLock<String>,
+}
+
+/// For reads.
+impl Deref for Database {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.db
+    }
+}
+
+impl Database {
+    pub(super) fn create(directory: &Path) -> Result<Self, Refusal> {
+        founding::claim_empty_directory(directory)?;
+        let mut options = options();
+        options.create_if_missing(true);
+        options.set_error_if_exists(true);
+        let db = DB::open(&options, directory).map_err(|error| refusal(directory, &error))?;
+        Ok(Self::of(db, HighWater::create(directory)?))
+    }
+
+    pub(super) fn open(directory: &Path) -> Result<Self, Refusal> {
+        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for garbage.
+        founding::inspect(directory, crate::PROGRAM, &FILES)?;
+        let damaged = |error: rocksdb::Error| refusal(directory, &error);
+        // First without writing: an engine that finds a log cut off goes on from there for good.
+        let high_water = HighWater::open(directory)?;
+        let found = DB::open_for_read_only(&options(), directory, false).map_err(damaged)?;
+        high_water.check(found.latest_sequence_number())?;
+        drop(found);
+        let db = DB::open(&options(), directory).map_err(damaged)?;
+        Ok(Self::of(db, high_water))
+    }
+
+    /// Reads go on, writes fail, as on a disk that is full.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn that_takes_no_writes(directory: &Path) -> Self {
+        let db = DB::open_for_read_only(&options(), directory, false).unwrap();
+        let high_water = HighWater::open(directory).unwrap();
+        Self::of(db, high_water)
+    }
+
+    fn of(db: DB, high_water: HighWater) -> Self {
+        Self {
+            db,
+            high_water,
+            trouble: Trouble::default(),
+            damage: OnceLock::new(),
+        }
+    }
+
+    /// All of it or nothing, durably.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        // The batch takes the numbers after this one, or later ones, and its sync makes all before it
+        // durable, too.
+        let durable = self
+            .db
+            .latest_sequence_number()
+            .saturating_add(batch.len() as u64);
+        self.db
+            .write_opt(batch, &options)
+            .inspect_err(|_| self.trouble.report())?;
+        self.high_water.raise(durable).map_err(|error| {
+            self.trouble.report();
+            StoreError::Engine(error.to_string())
+        })
+    }
+
+    /// One durable write.
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put(key, value);
+        self.write(batch)
+    }
+
+    /// Whether writes are taken, and nothing was found damaged. One durable write.
+    pub(super) fn probe(&self, key: &[u8]) -> Result<(), StoreError> {
+        match self.damage.get() {
+            Some(damage) => Err(StoreError::Engine(damage.clone())),
+            None => self.put(key, &service::probe::BYTES),
+        }
+    }
+
+    /// Reads every row: what is damaged is found before somebody needs it. Blocks.
+    pub(super) fn read_everything(&self) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for row in self.db.iterator_opt(IteratorMode::Start, options) {
+            row.inspect_err(|error| {
+                if error.kind() == ErrorKind::Corruption {
+                    let _ = self.damage.set(error.to_string());
+                    tracing::error!(%error, "the database is damaged");
+                    self.trouble.report();
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    // Rows are hashes: there is nothing to compress.
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(16 << 20);
+    options.set_keep_log_file_num(4);
+    // After a crash the last record of a log may be cut off: it was never acknowledged. Anything else
+    // that is wrong with a log is damage; of a log that was cut off further up `high_water` tells.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    let mut table = BlockBasedOptions::default();
+    table.set_bloom_filter(FILTER_BITS, false);
+    options.set_block_based_table_factory(&table);
+    // Who waits for somebody else's fsync sleeps, since the cores have signatures to make.
+    options.set_enable_write_thread_adaptive_yield(false);
+    options
+}
+
+/// Why RocksDB does not open a directory, in words for its operator.
+fn refusal(path: &Path, error: &rocksdb::Error) -> Refusal {
+    let (path, what) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        ErrorKind::IOError if what.contains("While lock file") || what.contains("lock hold by") => {
+            Refusal::InUse { path }
+        }
+        ErrorKind::IOError if !what.contains("No such file") => Refusal::Io {
+            path,
+            error: std::io::Error::other(what),
+        },
+        _ => Refusal::Damaged { path, what },
+    }
+}

@@ -1,0 +1,684 @@
+//! A store that cannot tell the truth is not served from: real processes, real damage.
+//!
+//! Each kind of damage is done to a copy of a store that holds acknowledged writes. The service must
+//! end by itself, name the file, say what to do, make nothing, and say the same when it is started
+//! again. With the damage undone it must be ready.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use end_to_end::{Kind, Solo, copy_over, issuer_table};
+use sha2::{Digest as _, Sha256};
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    Gone,
+    /// One bit, at this part of the file in hundredths.
+    Flipped(usize),
+    /// Cut off at this part.
+    Cut(usize),
+    /// That of another store.
+    Swapped,
+}
+
+/// Which file: in `data` or in `keys`, by the beginning and end of its name, the last one of those.
+type Target = (&'static str, &'static str, &'static str);
+
+/// Words that the refusal must have, beside the file's name.
+type Words = &'static [&'static str];
+
+const ROCKSDB: &[(Target, Blow, Words)] = &[
+    (
+        ("data", "CURRENT", ""),
+        Blow::Gone,
+        &["is missing", "backup"],
+    ),
+    (
+        ("data", "CURRENT", ""),
+        Blow::Cut(50),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "MANIFEST-", ""),
+        Blow::Gone,
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "MANIFEST-", ""),
+        Blow::Flipped(50),
+        &["damaged", "backup"],
+    ),
+    (("data", "MANIFEST-", ""), Blow::Cut(50), &["backup"]),
+    (("data", "", ".sst"), Blow::Gone, &["damaged", "backup"]),
+    (("data", "", ".sst"), Blow::Cut(50), &["damaged", "backup"]),
+    (("data", "", ".sst"), Blow::Cut(0), &["damaged", "backup"]),
+    (("data", "", ".log"), Blow::Gone, &["backup"]),
+    (
+        ("data", "", ".log"),
+        Blow::Cut(0),
+        &["acknowledged", "backup"],
+    ),
+    (
+        ("data", "", ".log"),
+        Blow::Cut(50),
+        &["acknowledged", "backup"],
+    ),
+    (
+        ("data", "", ".log"),
+        Blow::Flipped(0),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "", ".log"),
+        Blow::Flipped(50),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "", ".log"),
+        Blow::Flipped(99),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "", ".log"),
+        Blow::Swapped,
+        &["acknowledged", "backup"],
+    ),
+    (
+        ("data", "ACKNOWLEDGED", ""),
+        Blow::Gone,
+        &["is missing", "backup"],
+    ),
+    (
+        ("data", "ACKNOWLEDGED", ""),
+        Blow::Cut(0),
+        &["damaged", "backup"],
+    ),
+];
+
+const KEY_FILES_OF_DS: &[(Target, Blow, Words)] = &[
+    (
+        ("keys", "service-keys", ""),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("keys", "service-keys", ""),
+        Blow::Flipped(0),
+        &["damaged", "backup"],
+    ),
+    (
+        ("keys", "service-keys", ""),
+        Blow::Flipped(60),
+        &["damaged", "backup"],
+    ),
+    (
+        ("keys", "service-keys", ""),
+        Blow::Swapped,
+        &["is not the one", "use that one"],
+    ),
+    (
+        ("keys", "gateway-secret", ""),
+        Blow::Gone,
+        &["cannot be read"],
+    ),
+    (
+        ("keys", "gateway-secret", ""),
+        Blow::Flipped(40),
+        &["damaged", "backup"],
+    ),
+];
+
+const KEY_FILES_OF_THE_ISSUER: &[(Target, Blow, Words)] = &[
+    (
+        ("keys", "account-hash.key", ""),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("keys", "account-hash.key", ""),
+        Blow::Flipped(10),
+        &["damaged", "backup"],
+    ),
+    (
+        ("keys", "account-hash.key", ""),
+        Blow::Swapped,
+        &["is not the one", "use that one"],
+    ),
+    (
+        ("keys", "reports.key", ""),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("keys", "reports.key", ""),
+        Blow::Flipped(90),
+        &["damaged", "backup"],
+    ),
+    (
+        ("keys", "reports.key", ""),
+        Blow::Swapped,
+        &["is not the one", "use that one"],
+    ),
+    (
+        ("keys", "token-", ".pk8"),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("keys", "token-", ".pk8"),
+        Blow::Flipped(30),
+        &["not a 2048-bit RSA key"],
+    ),
+    (
+        ("keys", "token-", ".pk8"),
+        Blow::Cut(50),
+        &["not a 2048-bit RSA key"],
+    ),
+    (
+        ("keys", "certificate-", ".key"),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("keys", "certificate-", ".key"),
+        Blow::Flipped(50),
+        &["damaged", "backup"],
+    ),
+];
+
+const KEY_DIRECTORY_OF_THE_GATEWAY: &[(Target, Blow, Words)] = &[
+    (
+        ("data", "founded", ""),
+        Blow::Gone,
+        &["is missing", "backup"],
+    ),
+    (
+        ("data", "founded", ""),
+        Blow::Flipped(50),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "keys-", ""),
+        Blow::Gone,
+        &["does not exist", "backup"],
+    ),
+    (
+        ("data", "keys-", ""),
+        Blow::Flipped(5),
+        &["damaged", "backup"],
+    ),
+    (
+        ("data", "keys-", ""),
+        Blow::Flipped(70),
+        &["damaged", "backup"],
+    ),
+    (
+        ("keys", "gateway-secret", ""),
+        Blow::Gone,
+        &["cannot be read"],
+    ),
+    (
+        ("keys", "gateway-secret", ""),
+        Blow::Flipped(40),
+        &["damaged", "backup"],
+    ),
+];
+
+/// The file that a blow meets.
+fn find(solo: &Solo, (directory, prefix, suffix): Target) -> PathBuf {
+    let directory = match directory {
+        "data" => solo.data(),
+        _ => solo.keys(),
+    };
+    let mut found: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(prefix) && name.ends_with(suffix) && name != "LOG")
+        .collect();
+    found.sort();
+    let name = found.pop().unwrap_or_else(|| panic!("{prefix}…{suffix}"));
+    directory.join(name)
+}
+
+/// Overwritten in its place: its mode stays.
+fn strike(path: &Path, blow: Blow, other: &[u8]) {
+    let mut content = fs::read(path).unwrap();
+    match blow {
+        Blow::Gone => return fs::remove_file(path).unwrap(),
+        Blow::Flipped(part) => {
+            let at = content.len() * part / 100;
+            content[at] ^= 0x10;
+        }
+        Blow::Cut(part) => content.truncate(content.len() * part / 100),
+        Blow::Swapped => content = other.to_vec(),
+    }
+    fs::write(path, content).unwrap();
+}
+
+/// Names and contents, but for what the engine writes about itself before it knows anything.
+fn state_of(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut state = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(directory) else {
+        return state;
+    };
+    for entry in entries {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_file() && !name.starts_with("LOG") && name != "LOCK" {
+            let digest = Sha256::digest(fs::read(entry.path()).unwrap());
+            state.insert(name, digest.to_vec());
+        }
+    }
+    state
+}
+
+/// A store with acknowledged writes in tables and in the log.
+async fn used(mut solo: Solo) -> Solo {
+    let (made, said) = solo.init();
+    assert!(made, "{said}");
+    for _ in 0..3 {
+        solo.start().await;
+        // Readiness has written, too.
+        solo.kill();
+    }
+    solo
+}
+
+struct Backup {
+    directory: tempfile::TempDir,
+}
+
+impl Backup {
+    fn of(solo: &Solo) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        copy_over(&solo.data(), &directory.path().join("data"));
+        copy_over(&solo.keys(), &directory.path().join("keys"));
+        Self { directory }
+    }
+
+    fn restore(&self, solo: &Solo) {
+        copy_over(&self.directory.path().join("data"), &solo.data());
+        copy_over(&self.directory.path().join("keys"), &solo.keys());
+    }
+}
+
+/// Twice: a refusal must not prepare the way for the second start.
+async fn is_refused_twice(solo: &mut Solo, what: &str, words: &[&str]) {
+    let before = (state_of(&solo.data()), state_of(&solo.keys()));
+    for start in 1..=2 {
+        let said = solo.is_refused().await;
+        for word in words {
+            assert!(
+                said.contains(word),
+                "{what}, start {start}, no {word:?} in: {said}"
+            );
+        }
+        let after = (state_of(&solo.data()), state_of(&solo.keys()));
+        assert_eq!(before.1, after.1, "{what}, start {start}: the key files");
+        // Beside a wrong key file the store is whole: its engine may go on with its log.
+        if !what.contains("/data/") {
+            continue;
+        }
+        for (name, content) in &before.0 {
+            let kept = after.0.get(name);
+            assert_eq!(kept, Some(content), "{what}, start {start}: {name}");
+        }
+    }
+    let (made, said) = solo.init();
+    if solo.data().exists() && !state_of(&solo.data()).is_empty() {
+        assert!(!made, "{what}: init made a store over another one: {said}");
+    }
+}
+
+async fn is_refused_with_each(solo: &mut Solo, other: &Solo, cases: &[(Target, Blow, Words)]) {
+    let backup = Backup::of(solo);
+    for (target, blow, words) in cases {
+        backup.restore(solo);
+        let path = find(solo, *target);
+        let swapped = match blow {
+            Blow::Swapped => fs::read(find(other, *target)).unwrap(),
+            _ => Vec::new(),
+        };
+        strike(&path, *blow, &swapped);
+        let what = format!("{:?}: {} {blow:?}", solo.kind, path.display());
+        let directory = path.parent().unwrap().to_str().unwrap();
+        let named = [&[directory], *words].concat();
+        is_refused_twice(solo, &what, &named).await;
+    }
+    backup.restore(solo);
+    solo.start().await;
+    solo.kill();
+}
+
+/// The place itself.
+async fn is_refused_without_its_place(solo: &mut Solo, place: &Path) {
+    let backup = Backup::of(solo);
+    fs::remove_dir_all(place).unwrap();
+    let named = place.to_str().unwrap();
+    let words = [named, "does not exist", "mounted", "init"];
+    for _ in 0..2 {
+        let said = solo.is_refused().await;
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(!place.exists(), "it was made");
+    }
+    fs::create_dir(place).unwrap();
+    let words = [named, "is empty", "mounted", "init"];
+    for _ in 0..2 {
+        let said = solo.is_refused().await;
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(state_of(place).is_empty(), "something was made");
+    }
+    // The key files are there: whoever says `init` now would begin anew beside a store that is not mounted.
+    if solo.kind != Kind::Gateway {
+        let (made, said) = solo.init();
+        assert!(!made && said.contains("is there already"), "{said}");
+    }
+    backup.restore(solo);
+    solo.start().await;
+    solo.kill();
+}
+
+async fn issuer() -> Solo {
+    let mut issuer = Solo::new(Kind::Issuer, "");
+    let (made, said) = issuer.init();
+    assert!(made, "{said}");
+    issuer.start().await;
+    issuer
+}
+
+#[tokio::test]
+async fn a_delivery_service_is_not_served_from_a_store_that_is_damaged_or_not_there() {
+    let issuer = issuer().await;
+    let other = used(Solo::ds(issuer.address())).await;
+    let mut solo = used(Solo::ds(issuer.address())).await;
+    is_refused_with_each(&mut solo, &first_of(other).await, ROCKSDB).await;
+    let data = solo.data();
+    is_refused_without_its_place(&mut solo, &data).await;
+}
+
+/// The log of a store that was only made is shorter than that of any that was used.
+async fn first_of(used: Solo) -> Solo {
+    let fresh = Solo::new(used.kind, "");
+    if used.kind == Kind::Ds {
+        fresh.configure(&format!(
+            "[store]\nengine = 'rocksdb'\ndirectory = '{}'\n{}",
+            fresh.data().display(),
+            issuer_table(used.address())
+        ));
+    }
+    let (made, said) = fresh.init();
+    assert!(made, "{said}");
+    fresh
+}
+
+#[tokio::test]
+async fn a_delivery_service_does_not_serve_with_key_files_that_are_damaged_or_of_another_store() {
+    let issuer = issuer().await;
+    let other = used(Solo::ds(issuer.address())).await;
+    let mut solo = used(Solo::ds(issuer.address())).await;
+    is_refused_with_each(&mut solo, &other, KEY_FILES_OF_DS).await;
+}
+
+#[tokio::test]
+async fn an_issuer_does_not_serve_from_a_database_that_is_damaged_or_not_there() {
+    let other = first_of(Solo::new(Kind::Issuer, "")).await;
+    let mut solo = used(Solo::new(Kind::Issuer, "")).await;
+    is_refused_with_each(&mut solo, &other, ROCKSDB).await;
+    for place in [solo.data(), solo.keys()] {
+        is_refused_without_its_place(&mut solo, &place).await;
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_does_not_serve_with_key_files_that_are_damaged_or_of_another_one() {
+    let other = used(Solo::new(Kind::Issuer, "")).await;
+    let mut solo = used(Solo::new(Kind::Issuer, "")).await;
+    is_refused_with_each(&mut solo, &other, KEY_FILES_OF_THE_ISSUER).await;
+}
+
+#[tokio::test]
+async fn a_gateway_does_not_serve_with_a_key_directory_that_is_damaged_or_not_there() {
+    let other = used(Solo::new(Kind::Gateway, "")).await;
+    let mut solo = used(Solo::new(Kind::Gateway, "")).await;
+    is_refused_with_each(&mut solo, &other, KEY_DIRECTORY_OF_THE_GATEWAY).await;
+    let data = solo.data();
+    is_refused_without_its_place(&mut solo, &data).await;
+}
+
+#[tokio::test]
+async fn a_delivery_service_starts_with_the_keys_of_an_issuer_that_is_away_and_says_so() {
+    let mut issuer = issuer().await;
+    let mut solo = used(Solo::ds(issuer.address())).await;
+    issuer.kill();
+    solo.start().await;
+    assert!(solo.log().contains("the issuer is away"), "{}", solo.log());
+    solo.kill();
+    // Not for ever.
+    solo.configure(&format!(
+        "[store]\nengine = 'rocksdb'\ndirectory = '{}'\n{}keep_days = 0\n",
+        solo.data().display(),
+        issuer_table(issuer.address())
+    ));
+    let said = solo.is_refused().await;
+    assert!(said.contains("the issuer's keys cannot be had"), "{said}");
+}
+
+/// A file system of a few megabytes in memory, mounted over the data directory. `None` where nobody may mount.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(path: &Path) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
+            .arg(path)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("NOT TESTED on a full disk: nothing can be mounted here");
+            return None;
+        }
+        Some(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path.join("filler")
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.filler()).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            let bytes = vec![0; size];
+            while file.write_all(&bytes).is_ok() {}
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Until one write of readiness does not fit any more.
+async fn is_full(solo: &mut Solo, disk: &SmallDisk) {
+    disk.fill();
+    let began = Instant::now();
+    while solo.readiness().await.0 != 503 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", solo.log());
+        disk.fill();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (_, said) = solo.readiness().await;
+    assert!(said.contains("No space left"), "{said}");
+}
+
+async fn on_a_full_disk(mut solo: Solo) {
+    let Some(disk) = SmallDisk::mount(&solo.data()) else {
+        return;
+    };
+    let (made, said) = solo.init();
+    assert!(made, "{said}");
+    solo.start().await;
+    is_full(&mut solo, &disk).await;
+    // It comes back by itself when there is space in time, or else ends, to be started again.
+    let said = solo.ends().await;
+    assert!(
+        said.contains("the disk is mended") || said.contains("takes no writes"),
+        "{said}"
+    );
+    fs::remove_file(disk.filler()).unwrap();
+    solo.start().await;
+    is_full(&mut solo, &disk).await;
+    fs::remove_file(disk.filler()).unwrap();
+    solo.becomes(200).await;
+    solo.kill();
+    solo.start().await;
+}
+
+#[tokio::test]
+async fn a_delivery_service_on_a_full_disk_is_not_ready_and_comes_back_or_ends() {
+    let issuer = issuer().await;
+    on_a_full_disk(Solo::ds(issuer.address())).await;
+}
+
+#[tokio::test]
+async fn an_issuer_on_a_full_disk_is_not_ready_and_comes_back_or_ends() {
+    on_a_full_disk(Solo::new(Kind::Issuer, "")).await;
+}
+
+/// A PostgreSQL server of its own.
+struct Postgres {
+    _script: Child,
+    sockets: String,
+    password_file: String,
+    data: PathBuf,
+}
+
+impl Postgres {
+    /// `None` only if `MIMIMI_WITHOUT_POSTGRES=1` says so.
+    fn start() -> Option<Self> {
+        if std::env::var_os("MIMIMI_WITHOUT_POSTGRES").is_some_and(|value| value == "1") {
+            eprintln!("NOT TESTED on PostgreSQL: MIMIMI_WITHOUT_POSTGRES=1");
+            return None;
+        }
+        let mut script = Command::new("sh")
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../scripts/postgres.sh"
+            ))
+            // It ends when this does.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(script.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ["ready", sockets, password_file, data] = words[..] else {
+            panic!("PostgreSQL does not start, see above");
+        };
+        Some(Self {
+            _script: script,
+            sockets: sockets.to_owned(),
+            password_file: password_file.to_owned(),
+            data: data.into(),
+        })
+    }
+
+    fn settings(&self, issuer: &Solo) -> String {
+        format!(
+            "[store]\nengine = 'postgres'\nhost = '{}'\nuser = 'mimimi'\ndatabase = 'mimimi'\n\
+             password_file = '{}'\n{}",
+            self.sockets,
+            self.password_file,
+            issuer_table(issuer.address())
+        )
+    }
+
+    /// The server and each of its processes.
+    fn signal(&self, signal: &str) {
+        let file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap();
+        let postmaster = file.lines().next().unwrap().to_owned();
+        let mut pids = vec![postmaster.clone()];
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            // pid (name) state parent …
+            let behind_name = stat.rsplit(") ").next().unwrap_or_default();
+            if behind_name.split(' ').nth(1) == Some(postmaster.as_str()) {
+                pids.push(process.file_name().into_string().unwrap());
+            }
+        }
+        assert!(pids.len() > 1, "the server has no processes");
+        Command::new("kill")
+            .arg(signal)
+            .args(&pids)
+            .status()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_service_serves_from_its_own_database_with_its_own_key_file_only() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let issuer = issuer().await;
+    let settings = server.settings(&issuer);
+    let mut first = Solo::new(Kind::Ds, &settings);
+    let (made, said) = first.init();
+    assert!(made, "{said}");
+    first.start().await;
+
+    let mut second = Solo::new(Kind::Ds, &settings);
+    let (made, said) = second.init();
+    assert!(!made && said.contains("holds a store already"), "{said}");
+    assert!(
+        fs::read_dir(second.keys()).unwrap().count() <= 1,
+        "a key file of no store stays"
+    );
+    let mut elsewhere = Solo::ds(issuer.address());
+    let (made, said) = elsewhere.init();
+    assert!(made, "{said}");
+    copy_over(&elsewhere.keys(), &second.keys());
+    let said = second.is_refused().await;
+    assert!(
+        said.contains("is not the one") && said.contains("use that one"),
+        "{said}"
+    );
+    copy_over(&first.keys(), &second.keys());
+    second.start().await;
+    second.kill();
+
+    let empty = Postgres::start().unwrap();
+    elsewhere.configure(&empty.settings(&issuer));
+    let said = elsewhere.is_refused().await;
+    assert!(said.contains("the database holds no store"), "{said}");
+    let (made, said) = elsewhere.init();
+    assert!(!made && said.contains("is there already"), "{said}");
+
+    server.signal("-STOP");
+    first.becomes(503).await;
+    server.signal("-CONT");
+    first.becomes(200).await;
+}
