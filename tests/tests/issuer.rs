@@ -11,13 +11,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use client::{Client, Endpoints, Error, IssuerError, Options};
 use end_to_end::{LogLevel, Service, Stack, patient, program};
 use rusqlite::Connection;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -98,11 +101,6 @@ impl SecondIssuer {
                 &at("keys"),
             );
         fs::write(at("issuer.toml"), config).unwrap();
-        let made = Command::new(program("privacy-pass-issuer"))
-            .args(["init", "--config", &at("issuer.toml")])
-            .stdout(Stdio::null())
-            .status();
-        assert!(made.unwrap().success());
         let process = Command::new(program("privacy-pass-issuer"))
             .args(["--config", &at("issuer.toml")])
             .stderr(Stdio::null())
@@ -137,6 +135,13 @@ async fn document_of(issuer: SocketAddr) -> Vec<u8> {
 struct LyingIssuer {
     listen: SocketAddr,
     token_requests: Arc<AtomicUsize>,
+    /// Truncated id of the key of each request (RFC 9578 §6.1).
+    asked_under: Arc<Mutex<Vec<u8>>>,
+}
+
+fn truncated_key_id(key: &serde_json::Value) -> u8 {
+    let spki = URL_SAFE.decode(key["token-key"].as_str().unwrap()).unwrap();
+    *Sha256::digest(spki).last().unwrap()
 }
 
 impl LyingIssuer {
@@ -145,20 +150,29 @@ impl LyingIssuer {
         let listen = listener.local_addr().unwrap();
         let token_requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&token_requests);
+        let asked_under = Arc::<Mutex<Vec<u8>>>::default();
+        let noted = Arc::clone(&asked_under);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (document, counted) = (document.clone(), Arc::clone(&counted));
-                tokio::spawn(serve(stream, document, counted));
+                let noted = Arc::clone(&noted);
+                tokio::spawn(serve(stream, document, counted, noted));
             }
         });
         Self {
             listen,
             token_requests,
+            asked_under,
         }
     }
 }
 
-async fn serve(mut client: TcpStream, document: Vec<u8>, token_requests: Arc<AtomicUsize>) {
+async fn serve(
+    mut client: TcpStream,
+    document: Vec<u8>,
+    token_requests: Arc<AtomicUsize>,
+    asked_under: Arc<Mutex<Vec<u8>>>,
+) {
     let mut request = Vec::new();
     let length = loop {
         if client.read_buf(&mut request).await.unwrap_or(0) == 0 {
@@ -181,6 +195,8 @@ async fn serve(mut client: TcpStream, document: Vec<u8>, token_requests: Arc<Ato
             token_requests.fetch_add(1, Ordering::SeqCst);
             // As long as the request: each of its elements is answered, by some number.
             let mut answer = request.split_off(request.len() - length);
+            // Length of the list, type of the first element, truncated key id.
+            asked_under.lock().unwrap().push(answer[4 + 2]);
             for element in answer[4..].chunks_mut(259) {
                 element[..3].copy_from_slice(&[1, 0, 2]);
             }
@@ -226,15 +242,17 @@ async fn an_issuer_with_a_key_for_one_user_is_found_out_before_a_token_is_asked_
     assert_eq!(tokens_in(&stack, "instead"), 0);
     assert_eq!(metric(second.admin, "issuer_tokens_issued_total").await, 0);
 
-    // One more beside everybody's, which it would rather have used.
+    // One more beside everybody's, which it would rather have used: what it gets is a request under everybody's.
     let mut both: serde_json::Value = serde_json::from_slice(&honest).unwrap();
     let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
     let keys = both["token-keys"].as_array_mut().unwrap();
+    let everybodys = truncated_key_id(&keys[0]);
     keys.insert(0, own["token-keys"][0].clone());
     let beside = LyingIssuer::start(both.to_string().into_bytes()).await;
     let refused = init_at(&stack, "beside", beside.listen).await.unwrap_err();
-    assert!(matches!(refused, Error::Issuer(IssuerError::KeyMismatch)));
-    assert_eq!(beside.token_requests.load(Ordering::SeqCst), 0);
+    assert!(matches!(refused, Error::Issuer(IssuerError::Answer)));
+    assert_eq!(*beside.asked_under.lock().unwrap(), [everybodys]);
+    assert_eq!(tokens_in(&stack, "beside"), 0);
 
     // None at all.
     let mut none = both.clone();

@@ -117,7 +117,7 @@ async fn a_redemption_context_for_each_client_groups_no_tokens_and_costs_none() 
     let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
     let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
     let mut bob = init(&stack, 1, "bob", eager()).await.unwrap();
-    liar.asked();
+    let _ = liar.asked();
 
     // Each directory has another context from now on. Nobody takes it, nobody loses a token by it.
     tagged(&liar);
@@ -201,7 +201,7 @@ async fn a_value_of_the_directory_for_each_client_is_used_by_none() {
         );
     }
     // She goes on by what all were shown: a look-up costs one token.
-    liar.asked();
+    let _ = liar.asked();
     alice.register_handle("alice").await.unwrap();
     let unknown = alice.connect("nobody").await.unwrap_err();
     assert!(unknown.problem().is_some(), "{unknown:?}");

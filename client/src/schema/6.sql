@@ -59,8 +59,3 @@ CREATE TABLE removal_reasons (
 ALTER TABLE groups ADD COLUMN stopped TEXT;
 -- 1: the user goes on although this leaf cannot show whose it is.
 ALTER TABLE identities ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
--- What independent views of keys and directory agreed on, and when they are compared next (JSON).
-ALTER TABLE profile ADD COLUMN views TEXT;
--- The directory as relay and service showed it when the service's own sender key in a group was in question (JSON).
-ALTER TABLE profile ADD COLUMN directory_heard TEXT;
-ALTER TABLE profile DROP COLUMN directory_fetched_ms;
