@@ -288,7 +288,8 @@ impl Client {
         options: Options,
     ) -> Result<Self, Error> {
         let backup = open(key, bytes)?;
-        let home = Home::open(home, options.lock_patience).await?;
+        let home = Home::at(home, options.lock_patience)?;
+        let _held = home.hold().await?;
         let db = database::open(&home.database()?)?;
         if Profile::read(&db).is_ok() {
             return Err(UsageError::AlreadyInUse.into());

@@ -73,6 +73,11 @@ impl ServiceTime {
         self.offset_ms
     }
 
+    /// Another process has learned how far the service's clock is from ours.
+    pub(crate) fn follow(&mut self, offset_ms: i64) {
+        self.offset_ms = offset_ms;
+    }
+
     /// The relay said what time it is.
     pub(crate) fn witness(&mut self, relay_unix_ms: u64) {
         self.relay_offset_ms = Some(self.offset_of(relay_unix_ms));

@@ -158,6 +158,21 @@ pub(crate) fn name_of_key(db: &Connection, signature_key: &[u8]) -> Result<Optio
         .optional()?)
 }
 
+/// The name that somebody has gone by in a group, an introduction or a request: no contact, perhaps a former one.
+pub(crate) fn name_seen(db: &Connection, signature_key: &[u8]) -> Result<Option<String>, Error> {
+    Ok(db
+        .query_row(
+            "SELECT name FROM (
+                SELECT name, 0 AS rank FROM introductions WHERE signature_key = ?1
+                UNION ALL SELECT name, 1 FROM identities WHERE signature_key = ?1 AND name IS NOT NULL
+                UNION ALL SELECT name, 2 FROM incoming_requests WHERE signature_key = ?1
+             ) ORDER BY rank LIMIT 1",
+            [signature_key],
+            |row| row.get(0),
+        )
+        .optional()?)
+}
+
 /// How the owner of a real credential is shown: a contact by its handle; anybody else by the name that
 /// they chose, marked when that is the name of a contact or of this user.
 pub(crate) fn display_name(

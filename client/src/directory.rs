@@ -1,6 +1,8 @@
 //! The service's public directory: what several operators show alike, bounded, and kept until they agree on another.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -241,23 +243,16 @@ impl Client {
 
     /// There is nothing yet that this client has said to the service, so that nothing can be tied to the time.
     async fn first_directory(&mut self) -> Result<Directory, Error> {
-        let mut pauses = self.transport.patience().pauses;
-        let mut pause = std::time::Duration::from_millis(200);
+        let budget = Arc::clone(self.transport.budget());
+        let mut pause = Duration::from_millis(200);
         loop {
             match self.compare_directories().await {
                 // Some are behind others for a moment after a change.
-                Err(
-                    error @ (Error::Unreachable(_) | Error::Directory(DirectoryError::Differs(_))),
-                ) if pauses.is_zero() => {
-                    return Err(error);
-                }
-                Err(Error::Unreachable(_) | Error::Directory(DirectoryError::Differs(_))) => {
-                    let wait = pause.min(pauses);
-                    tokio::time::sleep(wait).await;
-                    pauses = pauses.saturating_sub(wait);
-                    pause = pause
-                        .saturating_mul(2)
-                        .min(std::time::Duration::from_secs(3));
+                Err(Error::Unreachable(_) | Error::Directory(DirectoryError::Differs(_)))
+                    if !budget.left().is_zero() =>
+                {
+                    budget.pause(pause.min(budget.left())).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(3));
                 }
                 other => return other,
             }

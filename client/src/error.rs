@@ -152,6 +152,12 @@ pub enum UsageError {
     /// Not there.
     #[error("{0} is no member of the group")]
     NotInGroup(String),
+    /// They would not be in the group that is put in the place of another one.
+    #[error(
+        "{} would not come along: only contacts with KeyPackages of that ciphersuite do; nothing was changed",
+        .0.join(", ")
+    )]
+    WouldLeaveBehind(Vec<String>),
     /// Nothing to do.
     #[error("no contact was named")]
     NobodyNamed,
@@ -473,6 +479,7 @@ impl UsageError {
             Self::NotAMember(_) => "not-a-member",
             Self::AlreadyAMember(_) => "already-a-member",
             Self::NotInGroup(_) => "not-in-group",
+            Self::WouldLeaveBehind(_) => "would-leave-behind",
             Self::NobodyNamed => "nobody-named",
             Self::TooMany(_) => "too-many",
             Self::RequestExpired => "request-expired",

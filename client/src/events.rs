@@ -68,6 +68,20 @@ pub enum Event {
         /// What was seen.
         why: String,
     },
+    /// A member has come back after a loss of state.
+    MemberRejoined {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+    },
+    /// A member of a group that another one was put in the place of could not be brought along.
+    LeftBehind {
+        /// Name of the new group.
+        group: String,
+        /// Who.
+        name: String,
+    },
     /// Somebody asks for a connection.
     ConnectionRequest {
         /// For accepting or declining it.
@@ -94,6 +108,21 @@ pub enum Event {
     DeviceRemoved {
         /// What it was called.
         name: String,
+    },
+    /// Another device of this user has removed this one.
+    DeviceUnlinked,
+    /// Others have claimed so many KeyPackages of this user since they were counted last, and nobody has added
+    /// this user anywhere: a contact who wants nobody to be able to.
+    KeyPackagesTaken {
+        /// How many.
+        taken: u32,
+    },
+    /// Somebody who is no contact has tried to add this user to a group; it was not joined.
+    InvitationRefused {
+        /// What they call the group.
+        group: String,
+        /// The name that they go by, as far as it is known; else empty.
+        by: String,
     },
     /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
     Rejoined {
@@ -164,6 +193,18 @@ pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
     let event = serde_json::to_string(event).map_err(|_| LocalError::Damaged)?;
     db.execute("INSERT INTO events (event) VALUES (?)", [event])?;
     Ok(())
+}
+
+/// All that is kept, oldest first.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn stored(db: &Connection) -> Vec<Event> {
+    let mut statement = db.prepare("SELECT event FROM events ORDER BY id").unwrap();
+    let rows = statement
+        .query_map((), |row| row.get::<_, String>(0))
+        .unwrap();
+    rows.map(|event| serde_json::from_str(&event.unwrap()).unwrap())
+        .collect()
 }
 
 impl Client {

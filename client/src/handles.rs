@@ -20,6 +20,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::HandleRegistered`], [`UsageError::InvalidHandle`]; the problem `handle-taken`.
     pub async fn register_handle(&mut self, handle: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         if !is_valid_handle(handle.as_bytes()) {
             return Err(UsageError::InvalidHandle.into());
         }

@@ -1,6 +1,7 @@
 //! The way to the token issuer, as this account: its directory, its keys, answers to requests for tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use privacypass::auth::authenticate::TokenChallenge;
@@ -17,6 +18,8 @@ use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
 const ATTEMPTS: u32 = 5;
+/// All attempts together end after so long.
+const WHOLE: Duration = Duration::from_secs(30);
 /// What the types of the issuer's own problems begin with.
 const PROBLEMS: &str = "urn:privacy-pass-issuer:problem:";
 /// How long is waited for an answer that nobody waits for.
@@ -218,6 +221,22 @@ impl Asked {
         media_type: Option<&str>,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
+        let met = Mutex::new("the issuer does not answer");
+        tokio::time::timeout(WHOLE, self.attempts(media_type, request, &met))
+            .await
+            .unwrap_or_else(|_| {
+                let met = *met.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(Failure::Other(NoAnswer::from(met).into()))
+            })
+    }
+
+    async fn attempts(
+        &self,
+        media_type: Option<&str>,
+        request: impl Fn() -> reqwest::RequestBuilder,
+        met: &Mutex<&'static str>,
+    ) -> Result<Vec<u8>, Failure> {
+        let meets = |reason| *met.lock().unwrap_or_else(PoisonError::into_inner) = reason;
         let mut pause = Duration::from_millis(200);
         let attempts = match self.effort {
             Effort::Whole => ATTEMPTS,
@@ -228,7 +247,15 @@ impl Asked {
                 Effort::Whole => request(),
                 Effort::Once => request().timeout(ONCE),
             };
-            if let Ok(answer) = request.send().await {
+            let sent = request.send().await;
+            if let Err(error) = &sent {
+                meets(if error.is_connect() {
+                    "the issuer cannot be reached"
+                } else {
+                    "the issuer takes requests and does not answer them"
+                });
+            }
+            if let Ok(answer) = sent {
                 let status = answer.status().as_u16();
                 let declared = answer.headers().get(CONTENT_TYPE).cloned();
                 let retry_after_s = retry_after(&answer);
@@ -243,7 +270,7 @@ impl Asked {
                         }
                         return Ok(body);
                     }
-                    (200 | 500..=599, _) => {}
+                    (200 | 500..=599, _) => meets("the issuer cannot answer"),
                     (_, body) => {
                         let body = body.unwrap_or_default();
                         return Err(Failure::Refused(Refused {
@@ -262,9 +289,8 @@ impl Asked {
             }
             pause = pause.saturating_mul(2);
         }
-        Err(Failure::Other(
-            NoAnswer::from("the issuer cannot be reached").into(),
-        ))
+        let met = *met.lock().unwrap_or_else(PoisonError::into_inner);
+        Err(Failure::Other(NoAnswer::from(met).into()))
     }
 }
 

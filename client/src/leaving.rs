@@ -26,6 +26,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::NoHandle`].
     pub async fn delete_handle(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let handle = self.profile.handle.clone().ok_or(UsageError::NoHandle)?;
         self.delete_published_handle(&handle).await
     }
@@ -153,6 +154,7 @@ impl Client {
     /// # Errors
     /// Whatever the requests meet; it can be called again then.
     pub async fn delete_account(mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let others: Vec<String> = self
             .devices()?

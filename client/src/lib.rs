@@ -54,7 +54,9 @@
 //! # What is kept where
 //!
 //! `client.sqlite` in the home directory (mode 0600 in a directory of mode 0700) holds everything,
-//! private keys and unread messages too: protect it like a key. One process at a time can use it.
+//! private keys and unread messages too: protect it like a key. Several processes can use it: a call waits for
+//! another one's call, not while that waits for news, and sees what it has changed. [`Client::hold`] keeps the
+//! others out for longer.
 //!
 //! # For tests of the service
 //!
@@ -119,23 +121,27 @@ pub use protocol::removal::RemovalReason;
 pub use protocol::reporting::ReportReason;
 pub use reporting::RequestPolicy;
 pub use request::sign;
-pub use transport::{Patience, Transport};
+pub use transport::{Patience, Progress, Transport, Waiting};
 pub use views::Pace;
 
 use clock::ServiceTime;
 use groups::{Group, Status};
+pub use home::Held;
 use home::Home;
 use profile::Profile;
 use request::Pending;
+use transport::Budget;
 
 /// How a client behaves.
 #[derive(Clone)]
 pub struct Options {
     /// Where the time comes from.
     pub clock: SharedClock,
-    /// How long requests are tried.
+    /// How long calls wait for answers.
     pub patience: Patience,
-    /// How long to wait for another process to leave the home directory.
+    /// Hears of calls that wait longer than usual.
+    pub progress: Option<Progress>,
+    /// How long a call waits for another process to leave the home directory.
     pub lock_patience: Duration,
     /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
     pub ciphersuites: Vec<u16>,
@@ -150,6 +156,7 @@ impl Default for Options {
         Self {
             clock: SystemClock::shared(),
             patience: Patience::default(),
+            progress: None,
             lock_patience: Duration::from_secs(60),
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
             requests: RequestPolicy::default(),
@@ -171,7 +178,8 @@ pub struct Client {
     pub(crate) filling_failure: Option<IssuerError>,
     /// Why views did not agree when they were last compared in the background.
     pub(crate) disagreement: Option<Error>,
-    // Last, so that the lock is given up after the database is closed.
+    /// Changes with what other processes write to the database.
+    data_version: i64,
     home: Home,
 }
 
@@ -208,7 +216,8 @@ impl Client {
         if account_token.is_empty() || !account_token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(UsageError::InvalidAccountToken.into());
         }
-        let home = Home::open(home, options.lock_patience).await?;
+        let home = Home::at(home, options.lock_patience)?;
+        let _held = home.hold().await?;
         let db = database::open(&home.database()?)?;
         Profile::write(&db, endpoints, account_token)?;
         reporting::start_anew(&db)?;
@@ -227,7 +236,8 @@ impl Client {
         if !home.is_dir() {
             return Err(UsageError::NotInitialised.into());
         }
-        let home = Home::open(home, options.lock_patience).await?;
+        let home = Home::at(home, options.lock_patience)?;
+        let _held = home.hold().await?;
         let db = database::open(&home.database()?)?;
         Self::assemble(home, db, options)
     }
@@ -239,7 +249,7 @@ impl Client {
             profile.endpoints.clone(),
             profile.ohttp_key_config.clone(),
             ServiceTime::new(options.clock, profile.clock_offset_ms),
-            options.patience,
+            Budget::new(options.patience, options.progress),
             profile.views.clone(),
             options.pace,
         )?;
@@ -252,8 +262,10 @@ impl Client {
             requests: options.requests,
             filling_failure: None,
             disagreement: None,
+            data_version: 0,
             home,
         };
+        client.data_version = client.read_data_version()?;
         client.find_lost_state()?;
         Ok(client)
     }
@@ -264,9 +276,21 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.
     pub async fn sync(&mut self, wait_ms: u32) -> Result<(), Error> {
+        let held = self.hold().await?;
         self.refresh_reporting().await?;
         self.resume().await?;
-        self.pull(wait_ms).await?;
+        if wait_ms == 0 {
+            self.pull().await?;
+            self.process().await?;
+            return self.settle().await;
+        }
+        // Others may use the home while this one waits.
+        drop(held);
+        let news = self.wait_for_news(wait_ms).await?;
+        let _held = self.hold().await?;
+        if let Some(news) = news {
+            self.take_over(news).await?;
+        }
         self.process().await?;
         self.settle().await
     }
@@ -276,7 +300,8 @@ impl Client {
     /// # Errors
     /// As [`Client::sync`].
     pub async fn take_in(&mut self) -> Result<(), Error> {
-        self.pull(0).await?;
+        let _held = self.hold().await?;
+        self.pull().await?;
         self.process().await
     }
 
@@ -294,6 +319,38 @@ impl Client {
             left = left.saturating_sub(wait);
         }
         self.events()
+    }
+
+    /// Waits for other processes to leave the home directory and keeps them out while the answer is there. Every
+    /// call of this type does so by itself.
+    ///
+    /// # Errors
+    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`] if another process has deleted the client.
+    pub async fn hold(&mut self) -> Result<Held, Error> {
+        let held = self.home.hold().await?;
+        if held.is_first() {
+            self.home.check()?;
+            self.transport.budget().begin();
+            let version = self.read_data_version()?;
+            if version != self.data_version {
+                self.data_version = version;
+                self.profile = Profile::read(&self.db)?;
+                self.transport.follow(
+                    &self.profile.endpoints,
+                    self.profile.ohttp_key_config.as_deref(),
+                    self.profile.clock_offset_ms,
+                    &self.profile.views,
+                );
+            }
+        }
+        Ok(held)
+    }
+
+    /// Changes with every transaction of another connection than this client's.
+    pub(crate) fn read_data_version(&self) -> Result<i64, Error> {
+        Ok(self
+            .db
+            .pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
     /// Runs `work` in one transaction: all of its effects or none.
@@ -392,6 +449,7 @@ impl Client {
     /// # Errors
     /// [`IssuerError::WalletEmpty`].
     pub async fn withdraw_tokens(&mut self, count: usize) -> Result<Vec<Vec<u8>>, Error> {
+        let _held = self.hold().await?;
         self.take_tokens(count)
     }
 

@@ -1,6 +1,7 @@
 //! The own queue: create, fetch, store, acknowledge. What the entries mean is the inbox's matter.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crypto::keys::PayloadKey;
 use crypto::queue::{StreamKey, open_payload};
@@ -20,12 +21,14 @@ use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 
 use crate::Client;
-use crate::database::begin;
+use crate::database::{self, begin};
 use crate::error::{Error, LocalError};
 use crate::profile::Profile;
 
 /// Ids of finished entries are kept this long: entries themselves do not live longer at the service.
 const REMEMBER_DAYS: u32 = 60;
+/// How often a client that waits looks whether another process has had news.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 /// One long poll; below what relays and gateways cut.
 const LONGEST_POLL_MS: u32 = 20_000;
 
@@ -51,23 +54,63 @@ impl Client {
         Ok(())
     }
 
-    /// Takes everything out of the queue into the inbox; waits for something to come, if told to.
-    pub(crate) async fn pull(&mut self, wait_ms: u32) -> Result<(), Error> {
+    /// Takes everything out of the queue into the inbox.
+    pub(crate) async fn pull(&mut self) -> Result<(), Error> {
+        let news = self.fetch(0).await?;
+        self.take_over(news).await
+    }
+
+    /// Waits for something to come into the queue, without holding the home. Nothing if another process has
+    /// taken in something of interest meanwhile.
+    pub(crate) async fn wait_for_news(
+        &mut self,
+        wait_ms: u32,
+    ) -> Result<Option<FetchQueueResponse>, Error> {
+        let known = last_event(&self.db)?;
+        // A connection of its own: this client's is busy with the request.
+        let watched = database::open_to_look(&self.home.database()?)?;
+        let elsewhere = async move {
+            loop {
+                tokio::time::sleep(LOOK_ELSEWHERE).await;
+                match last_event(&watched) {
+                    Ok(last) if last <= known => {}
+                    other => return other.map(drop),
+                }
+            }
+        };
+        let news = tokio::select! {
+            news = self.fetch(wait_ms) => news.map(Some),
+            seen = elsewhere => seen.map(|()| None),
+        };
+        self.transport.expect_wait(Duration::ZERO);
+        news
+    }
+
+    async fn fetch(&mut self, wait_ms: u32) -> Result<FetchQueueResponse, Error> {
+        let wait_ms = wait_ms.min(LONGEST_POLL_MS);
+        let request = FetchQueueRequest {
+            queue_id: self.profile.queue()?,
+            limit: MAX_FETCH,
+            wait_ms,
+        };
+        self.transport
+            .expect_wait(Duration::from_millis(wait_ms.into()));
+        let fetched = self
+            .call(Operation::FetchQueue, self.queue_owner(), &request)
+            .await;
+        self.transport.expect_wait(Duration::ZERO);
+        fetched
+    }
+
+    /// Keeps what was fetched and acknowledges it, and the same with what else there is.
+    pub(crate) async fn take_over(&mut self, news: FetchQueueResponse) -> Result<(), Error> {
         let queue_id = self.profile.queue()?;
-        let mut wait_ms = wait_ms.min(LONGEST_POLL_MS);
+        let mut news = news;
         loop {
-            let request = FetchQueueRequest {
-                queue_id,
-                limit: MAX_FETCH,
-                wait_ms,
-            };
-            let answer: FetchQueueResponse = self
-                .call(Operation::FetchQueue, self.queue_owner(), &request)
-                .await?;
             let now = self.transport.time.now_unix_ms();
-            store(&mut self.db, &self.profile, &queue_id, &answer.entries, now)?;
+            store(&mut self.db, &self.profile, &queue_id, &news.entries, now)?;
             // Only now: what is acknowledged is gone at the service.
-            let ids: Vec<EntryId> = answer.entries.iter().map(|entry| entry.id).collect();
+            let ids: Vec<EntryId> = news.entries.iter().map(|entry| entry.id).collect();
             for entries in ids.chunks(MAX_ACKNOWLEDGE) {
                 let request = AcknowledgeQueueRequest {
                     queue_id,
@@ -77,12 +120,21 @@ impl Client {
                     .call(Operation::AcknowledgeQueue, self.queue_owner(), &request)
                     .await?;
             }
-            if answer.more == 0 {
+            if news.more == 0 {
                 return Ok(());
             }
-            wait_ms = 0;
+            news = self.fetch(0).await?;
         }
     }
+}
+
+/// The last event that is kept.
+fn last_event(db: &Connection) -> Result<i64, Error> {
+    Ok(
+        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
+            row.get(0)
+        })?,
+    )
 }
 
 /// Opens entries and keeps them, in one transaction. One that does not open is remembered only: it

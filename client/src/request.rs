@@ -1,6 +1,6 @@
 //! Signed requests and what it takes to get them through: the right time, tokens, retries.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
@@ -17,6 +17,7 @@ use crate::Client;
 use crate::allowance::{Relief, relief};
 use crate::database::key32;
 use crate::error::{Error, LocalError, Refusal};
+use crate::transport::Met;
 use crate::waits::within_its_minute;
 use crate::wallet::{self, Token};
 
@@ -284,7 +285,6 @@ impl Client {
         kept: Option<&GroupId>,
     ) -> Result<Vec<u8>, Error> {
         let (mut signed_again, mut paid_again) = (false, false);
-        let mut waited = Duration::ZERO;
         loop {
             let answer = self
                 .transport
@@ -321,14 +321,15 @@ impl Client {
                     problem: ProblemType::TooManyRequests,
                     ..
                 } => {
-                    let left = self.transport.patience().pauses.saturating_sub(waited);
+                    let budget = Arc::clone(self.transport.budget());
+                    let left = budget.left();
                     let worth = self.worth_waiting(envelope.operation)?;
                     let can_pay =
                         !paid_again && envelope.tokens.is_empty() && self.spendable()? > 0;
                     match relief(&refusal, worth, left, can_pay) {
                         Relief::Wait(wait) => {
-                            waited = waited.saturating_add(wait);
-                            tokio::time::sleep(wait).await;
+                            budget.meets(Met::NoAnswer("the service asks to wait".into()));
+                            budget.pause(wait).await;
                         }
                         Relief::Pay => {
                             paid_again = true;

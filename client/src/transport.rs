@@ -1,6 +1,9 @@
 //! Requests to the delivery service: binary HTTP, padded, encapsulated, posted to the relay.
 
+mod patience;
+
 use std::io::Cursor;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -20,6 +23,8 @@ use crate::key_config::{self, KeyView, Unusable};
 use crate::profile::Endpoints;
 use crate::views::{Agreed, Pace, Views};
 use crate::waits::{MINUTE_MS, in_steps};
+pub(crate) use patience::{Budget, Met};
+pub use patience::{Patience, Progress, Waiting};
 
 const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
@@ -33,24 +38,6 @@ const MAX_REFUSALS: u32 = 4;
 const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
 const JSON: &[u8] = b"application/json";
 
-/// How long and how often a request is tried.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// One attempt must be answered within this time.
-    pub attempt: Duration,
-    /// Attempts are made until this much time was spent waiting between them.
-    pub pauses: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            attempt: Duration::from_secs(45),
-            pauses: Duration::from_secs(30),
-        }
-    }
-}
-
 /// The way to the delivery service.
 pub struct Transport {
     http: reqwest::Client,
@@ -59,7 +46,9 @@ pub struct Transport {
     endpoints: Endpoints,
     key_config: Option<Vec<u8>>,
     pub(crate) time: ServiceTime,
-    patience: Patience,
+    budget: Arc<Budget>,
+    /// How long the service may hold what is posted.
+    held: Duration,
     views: Views,
     pace: Pace,
 }
@@ -85,6 +74,10 @@ enum Attempt {
     Mismatch(KeyView),
 }
 
+fn no_answer(reason: &'static str) -> Met {
+    Met::NoAnswer(reason.into())
+}
+
 fn again(reason: &'static str) -> Attempt {
     Attempt::Again(reason.into())
 }
@@ -104,7 +97,7 @@ impl Transport {
         endpoints: Endpoints,
         key_config: Option<Vec<u8>>,
         time: ServiceTime,
-        patience: Patience,
+        budget: Budget,
         views: Views,
         pace: Pace,
     ) -> Result<Self, Error> {
@@ -114,7 +107,7 @@ impl Transport {
             let builder = reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(Duration::from_secs(10))
-                .timeout(patience.attempt);
+                .timeout(budget.attempt());
             if is_loopback(&endpoints.relay) {
                 builder.no_proxy()
             } else {
@@ -130,14 +123,21 @@ impl Transport {
             endpoints,
             key_config,
             time,
-            patience,
+            budget: Arc::new(budget),
+            held: Duration::ZERO,
             views,
             pace,
         })
     }
 
-    pub(crate) fn patience(&self) -> Patience {
-        self.patience
+    /// What is left of the patience of the call that is under way.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The service may hold what is posted from here on for so long before it answers.
+    pub(crate) fn expect_wait(&mut self, held: Duration) {
+        self.held = held;
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -163,6 +163,20 @@ impl Transport {
         &self.views
     }
 
+    /// What another process has learned since.
+    pub(crate) fn follow(
+        &mut self,
+        endpoints: &Endpoints,
+        key_config: Option<&[u8]>,
+        clock_offset_ms: i64,
+        views: &Views,
+    ) {
+        self.endpoints = endpoints.clone();
+        self.key_config = key_config.map(<[u8]>::to_vec);
+        self.time.follow(clock_offset_ms);
+        self.views = views.clone();
+    }
+
     /// The cached key configuration, for keeping.
     pub(crate) fn key_config(&self) -> Option<&[u8]> {
         self.key_config.as_deref()
@@ -173,7 +187,7 @@ impl Transport {
     /// service sees one request however often it arrives.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the service's problem; [`Error::Unreachable`] when there was none in time.
+    /// [`Error::Refused`] with the service's problem; [`Error::Unreachable`] when the call's patience has ended.
     pub async fn post(
         &mut self,
         operation: Operation,
@@ -181,7 +195,7 @@ impl Transport {
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(|date| {
+        self.exchange(self.held, |date| {
             let mut message = inner("POST", &scheme, &authority, operation.path(), date);
             message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
             for token in tokens {
@@ -199,20 +213,35 @@ impl Transport {
     /// Fetches a public document of the service, through relay and gateway like everything.
     pub(crate) async fn fetch(&mut self, path: &str) -> Result<Vec<u8>, Error> {
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(|date| inner("GET", &scheme, &authority, path, date))
-            .await
+        self.exchange(Duration::ZERO, |date| {
+            inner("GET", &scheme, &authority, path, date)
+        })
+        .await
     }
 
-    async fn exchange(&mut self, message: impl Fn(&str) -> Message) -> Result<Vec<u8>, Error> {
+    async fn exchange(
+        &mut self,
+        held: Duration,
+        message: impl Fn(&str) -> Message,
+    ) -> Result<Vec<u8>, Error> {
+        let budget = Arc::clone(&self.budget);
+        budget
+            .wait(held, self.until_answered(held, message))
+            .await?
+    }
+
+    async fn until_answered(
+        &mut self,
+        held: Duration,
+        message: impl Fn(&str) -> Message,
+    ) -> Result<Vec<u8>, Error> {
         let mut refusals = 0;
-        let mut paused = Duration::ZERO;
         let mut pause = Duration::from_millis(100);
         let mut keys_renewed = false;
         let mut told = None;
         loop {
-            let mut mismatch = None;
             let date = http_date(told.unwrap_or_else(|| self.time.now_unix_ms()));
-            let reason = match self.attempt(&message(&date)).await {
+            let met: Met = match self.attempt(held, &message(&date)).await {
                 Ok(content) => return Ok(content),
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::NewKeys) if !keys_renewed => {
@@ -223,12 +252,11 @@ impl Transport {
                 // The relay is behind; or a request was damaged on the way, which looks the same.
                 Err(Attempt::NewKeys) => {
                     self.key_config = None;
-                    "the gateway does not accept its own key".into()
+                    no_answer("the gateway does not accept its own key")
                 }
                 // After keys were replaced at once, relay and mirrors need a moment to follow.
                 Err(Attempt::Mismatch(view)) if keys_renewed || view == KeyView::Mirror => {
-                    mismatch = Some(view);
-                    "the gateway has other keys".into()
+                    Met::Mismatch(view)
                 }
                 Err(Attempt::Mismatch(view)) => return Err(Error::KeyConfigMismatch(view)),
                 // One more attempt with its time (RFC 9458 §6.5.2), which is used for nothing else.
@@ -240,35 +268,36 @@ impl Transport {
                 Err(Attempt::Date(_)) => {
                     return Err(Error::Protocol("the gateway accepts no date"));
                 }
-                Err(Attempt::Again(reason)) => reason,
+                Err(Attempt::Again(reason)) => Met::NoAnswer(reason),
                 Err(Attempt::Refused) => {
                     refusals += 1;
                     if refusals == MAX_REFUSALS {
                         return Err(Error::Protocol("relay or gateway refused the request"));
                     }
-                    "relay or gateway refused the request".into()
+                    no_answer("relay or gateway refused the request")
                 }
             };
-            let asked = Duration::from_secs(reason.retry_after_s.unwrap_or(0));
-            let left = self.patience.pauses.saturating_sub(paused);
+            let asked = Duration::from_secs(met.retry_after_s().unwrap_or(0));
+            self.budget.meets(met);
+            let left = self.budget.left();
             if left.is_zero() || asked > left {
-                return Err(mismatch.map_or(Error::Unreachable(reason), Error::KeyConfigMismatch));
+                return Err(met.into());
             }
             let pause_now = pause.max(asked);
             tokio::time::sleep(pause_now).await;
-            paused = paused.saturating_add(pause_now);
             pause = pause.saturating_mul(2).min(Duration::from_secs(3));
         }
     }
 
-    async fn attempt(&mut self, message: &Message) -> Result<Vec<u8>, Attempt> {
+    async fn attempt(&mut self, held: Duration, message: &Message) -> Result<Vec<u8>, Attempt> {
         let config = self.current_key_config().await?;
-        self.attempt_under(&config, message).await
+        self.attempt_under(&config, held, message).await
     }
 
     async fn attempt_under(
         &mut self,
         config: &[u8],
+        held: Duration,
         message: &Message,
     ) -> Result<Vec<u8>, Attempt> {
         let (encapsulated, response) = encapsulate(config, message).map_err(Attempt::Failed)?;
@@ -276,10 +305,11 @@ impl Transport {
             .http
             .post(&self.endpoints.relay)
             .header("content-type", "message/ohttp-req")
+            .timeout(self.budget.attempt().saturating_add(held))
             .body(encapsulated)
             .send()
             .await
-            .map_err(|_| again("the relay cannot be reached"))?;
+            .map_err(|error| again(unanswered(&error)))?;
         if let Some(now) = sent
             .headers()
             .get("date")
@@ -294,10 +324,12 @@ impl Transport {
             return Err(outer_refusal(status, &body, retry_after_s));
         }
         // A body that was cut short is as good as none; the retry is the same request.
-        let opened = limited_body(sent, MAX_RESPONSE)
+        let body = limited_body(sent, MAX_RESPONSE)
             .await
-            .and_then(|body| response.decapsulate(&body).ok())
-            .ok_or_else(|| again("the answer was damaged"))?;
+            .ok_or_else(|| again("the relay does not bring an answer to its end"))?;
+        let opened = response
+            .decapsulate(&body)
+            .map_err(|_| again("the answer was damaged"))?;
         judge(read_answer(&opened).map_err(Attempt::Failed)?)
     }
 
@@ -500,7 +532,7 @@ impl Transport {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
         let date = http_date(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
-        let list = self.attempt_under(config, &message).await?;
+        let list = self.attempt_under(config, Duration::ZERO, &message).await?;
         key_config::usable(&list).map_err(|error| match error {
             Unusable::Malformed => again("the gateway's key configurations are malformed"),
             Unusable::TooMany => too_many_keys(),
@@ -540,6 +572,17 @@ async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Director
     let document =
         document.ok_or_else(|| NoAnswer::from("a mirror of the directory does not answer"))?;
     directory::parse(&document)
+}
+
+/// Why a request was not answered at all.
+fn unanswered(error: &reqwest::Error) -> &'static str {
+    if error.is_connect() {
+        "the relay cannot be reached"
+    } else if error.is_timeout() {
+        "the relay takes requests and does not answer them"
+    } else {
+        "the relay breaks off before it answers"
+    }
 }
 
 fn http_date(unix_ms: u64) -> String {

@@ -229,6 +229,7 @@ impl Client {
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
     pub async fn fill_wallet(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let directory = self.directory().await?;
         self.fill_now(&directory).await
     }

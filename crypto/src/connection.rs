@@ -13,7 +13,7 @@ use tls_codec::Size;
 
 use crate::CryptoError;
 use crate::hpke::{self, HpkeKeyPair};
-use crate::keys::{ConnectionKey, ConnectionToken, IdentityLinkWrapperKey, StateKey};
+use crate::keys::{ConnectionKey, IdentityLinkWrapperKey, StateKey};
 use crate::sign::{self, SignatureKeyPair};
 
 const REQUEST_INFO: &str = "MIMIMI 1.0 connection request";
@@ -69,8 +69,6 @@ pub struct ConnectionOffer<'a> {
     pub response_key: [u8; 32],
     /// Of the connection group.
     pub state_key: &'a StateKey,
-    /// The requester's.
-    pub connection_token: &'a ConnectionToken,
     /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the same.
     pub introduction: Padded<REQUEST_SLOT>,
 }
@@ -93,7 +91,6 @@ pub fn seal_connection_request(
         extensions: ConnectionRequestExtensions {
             version: ConnectionRequestExtensions::VERSION,
             state_key: offer.state_key.to_wire(),
-            connection_token: offer.connection_token.to_wire(),
             introduction: offer.introduction.clone(),
         },
         signature: opaque(*b""),
@@ -126,7 +123,7 @@ pub fn open_connection_request(
 ) -> Result<ConnectionRequest, CryptoError> {
     let bytes = hpke::open(key, REQUEST_INFO, &[], sealed)?;
     let request = ConnectionRequest::decode(&bytes).map_err(|_| CryptoError::CannotOpen)?;
-    if request.extensions.version > ConnectionRequestExtensions::VERSION {
+    if request.extensions.version != ConnectionRequestExtensions::VERSION {
         return Err(CryptoError::UnknownVersion);
     }
     let signed_len = bytes
@@ -251,7 +248,7 @@ mod tests {
             IdentityLinkWrapperKey::new([1; 32]),
             ConnectionKey::new([2; 32]),
         );
-        let (state, token) = (StateKey::new([3; 32]), ConnectionToken::new([4; 32]));
+        let state = StateKey::new([3; 32]);
         let offer = ConnectionOffer {
             credential: &credential,
             group_id: GroupId([5; 16]),
@@ -259,7 +256,6 @@ mod tests {
             connection_key: &key,
             response_key: [6; 32],
             state_key: &state,
-            connection_token: &token,
             introduction: Padded::empty(),
         };
         let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
@@ -302,7 +298,6 @@ mod tests {
                 connection_key: &ConnectionKey::new([2; 32]),
                 response_key: [6; 32],
                 state_key: &StateKey::new([3; 32]),
-                connection_token: &ConnectionToken::new([4; 32]),
                 introduction: Padded::new(introduction).unwrap(),
             };
             seal_connection_request(&offer, &signer, &bob.public()).unwrap()

@@ -1,8 +1,6 @@
 //! Handles and connection requests (draft-kohbrok-mimi-metadata-minimalization §connections): consent first.
 
-use tls_codec::{
-    DeserializeBytes, Serialize, Size, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes,
-};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
 use crate::ids::GroupId;
@@ -100,71 +98,21 @@ pub struct ConnectionRequest {
     pub signature: VLBytes,
 }
 
-/// What the draft's struct lacks.
-#[derive(Debug)]
+/// What the draft's struct lacks. No connection token is among it: the requester's is told in the connection
+/// group, to who has accepted.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequestExtensions {
-    /// 1 or 2.
+    /// [`ConnectionRequestExtensions::VERSION`].
     pub version: u16,
     /// State key of the connection group.
     pub state_key: WireSecret,
-    /// The requester's connection token: claims KeyPackages of the requester.
-    pub connection_token: WireSecret,
-    /// From version 2: the requester's [`crate::reporting::SignedIntroduction`], or nothing.
+    /// The requester's [`crate::reporting::SignedIntroduction`], or nothing.
     pub introduction: Padded<REQUEST_SLOT>,
 }
 
 impl ConnectionRequestExtensions {
-    /// The version without an introduction.
-    pub const VERSION_1: u16 = 1;
-    /// The version that is written.
-    pub const VERSION: u16 = 2;
-
-    fn has_introduction(version: u16) -> bool {
-        version > Self::VERSION_1
-    }
-}
-
-impl Size for ConnectionRequestExtensions {
-    fn tls_serialized_len(&self) -> usize {
-        let introduction = if Self::has_introduction(self.version) {
-            REQUEST_SLOT
-        } else {
-            0
-        };
-        2 + 32 + 32 + introduction
-    }
-}
-
-impl Serialize for ConnectionRequestExtensions {
-    fn tls_serialize<W: std::io::Write>(&self, writer: &mut W) -> Result<usize, tls_codec::Error> {
-        self.version.tls_serialize(writer)?;
-        self.state_key.tls_serialize(writer)?;
-        self.connection_token.tls_serialize(writer)?;
-        if Self::has_introduction(self.version) {
-            self.introduction.tls_serialize(writer)?;
-        }
-        Ok(self.tls_serialized_len())
-    }
-}
-
-impl DeserializeBytes for ConnectionRequestExtensions {
-    fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
-        let (version, rest) = u16::tls_deserialize_bytes(bytes)?;
-        let (state_key, rest) = WireSecret::tls_deserialize_bytes(rest)?;
-        let (connection_token, rest) = WireSecret::tls_deserialize_bytes(rest)?;
-        let (introduction, rest) = if Self::has_introduction(version) {
-            Padded::tls_deserialize_bytes(rest)?
-        } else {
-            (Padded::empty(), rest)
-        };
-        let extensions = Self {
-            version,
-            state_key,
-            connection_token,
-            introduction,
-        };
-        Ok((extensions, rest))
-    }
+    /// The version that is written and read.
+    pub const VERSION: u16 = 3;
 }
 
 /// The draft's `ConnectionResponse`, with the responder's token.

@@ -283,19 +283,6 @@ pub struct ProposalRequest {
     pub encrypted_identity_link_key: VLBytes,
 }
 
-/// Body of `SendToMember`, signed by the sender's leaf.
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct SendToMemberRequest {
-    /// The group.
-    pub group_id: GroupId,
-    /// The key that seals the state now.
-    pub state_key: WireSecret,
-    /// Whose queue gets it; nobody else's does.
-    pub recipient: u32,
-    /// As in [`SendMessageRequest`].
-    pub message: VLBytes,
-}
-
 /// Most join codes of a group that are good at the same time.
 pub const MAX_JOIN_CODES: usize = 16;
 

@@ -40,6 +40,37 @@ pub struct DeleteKeyPackagesRequest {
     pub lookup: LookupId,
 }
 
+/// Body of `CountKeyPackages`, signed by the pool's owner key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CountKeyPackagesRequest {
+    /// As published.
+    pub lookup: LookupId,
+}
+
+/// What the pool can hand out today and later.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CountKeyPackagesResponse {
+    /// By ciphersuite, kind and expiry day, in no order. Together at most [`MAX_COUNTED`] sets: a pool that
+    /// holds more is counted no further.
+    pub counts: Vec<KeyPackageCount>,
+}
+
+/// Sets of one ciphersuite and kind that expire on one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct KeyPackageCount {
+    /// MLS ciphersuite number.
+    pub ciphersuite: u16,
+    /// As published.
+    pub expiry_day: u32,
+    /// As published.
+    pub last_resort: u8,
+    /// How many.
+    pub sets: u32,
+}
+
+/// Most sets that are counted.
+pub const MAX_COUNTED: usize = 1024;
+
 /// Body of `ClaimKeyPackages`. Costs one token for each claim.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClaimKeyPackagesRequest {

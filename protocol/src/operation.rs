@@ -80,6 +80,8 @@ operations! {
     ClaimKeyPackages = 21, "/v1/key-packages/claim";
     /// Delete a pool with all its sets.
     DeleteKeyPackages = 22, "/v1/key-packages/delete";
+    /// What a pool holds, for its owner.
+    CountKeyPackages = 23, "/v1/key-packages/count";
     /// Register a handle.
     RegisterHandle = 30, "/v1/handles/register";
     /// Look up a handle.
@@ -102,8 +104,6 @@ operations! {
     ReInitializeGroup = 50, "/v1/groups/re-initialize";
     /// Have deliveries for the own leaf go to another queue (`update_queue_info`).
     UpdateQueueReference = 51, "/v1/groups/update-queue-reference";
-    /// Application message to one leaf.
-    SendToMember = 52, "/v1/groups/send-to-member";
     /// The own leaf of whoever has its signature key.
     OwnLeaf = 53, "/v1/groups/own-leaf";
 }

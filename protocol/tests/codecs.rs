@@ -18,8 +18,9 @@ use protocol::envelope::{ReceivedRequest, Sender, SignedRequest};
 use protocol::groups::*;
 use protocol::ids::{EntryId, GroupId, Incarnation, LookupId, QueueId};
 use protocol::key_packages::{
-    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, DeleteKeyPackagesRequest,
-    KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest,
+    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, CountKeyPackagesRequest,
+    CountKeyPackagesResponse, DeleteKeyPackagesRequest, KeyPackageCount, KeyPackageSet,
+    KeyPackageSetUpload, PublishKeyPackagesRequest,
 };
 use protocol::policy::{Capabilities, GroupPolicy, Participant, Role, Standing};
 use protocol::queues::{
@@ -418,11 +419,10 @@ fn abuse_report() -> impl Strategy<Value = AbuseReport> {
 }
 
 fn connection_request() -> impl Strategy<Value = ConnectionRequest> {
-    let extensions = (option::of(introduction()), secret(), secret()).prop_map(
-        |(introduction, state_key, connection_token)| ConnectionRequestExtensions {
-            version: if introduction.is_some() { 2 } else { 1 },
+    let extensions = (option::of(introduction()), any::<u16>(), secret()).prop_map(
+        |(introduction, version, state_key)| ConnectionRequestExtensions {
+            version,
             state_key,
-            connection_token,
             introduction: introduction
                 .and_then(|introduction| Padded::new(introduction.encode()))
                 .unwrap_or_else(Padded::empty),
@@ -584,8 +584,6 @@ wire_types! {
         .prop_map(|(group_id, permit, leaf_index, not_after_ms, signature_key)| LeafAuthorizationTbs { group_id, permit, leaf_index, not_after_ms, signature_key });
     proposal_request: ProposalRequest = (group_id(), secret(), bytes(), bytes())
         .prop_map(|(group_id, state_key, proposal, link_key)| ProposalRequest { group_id, state_key, proposal, encrypted_identity_link_key: link_key });
-    send_to_member_request: SendToMemberRequest = (group_id(), secret(), any::<u32>(), bytes())
-        .prop_map(|(group_id, state_key, recipient, message)| SendToMemberRequest { group_id, state_key, recipient, message });
     set_join_code_request: SetJoinCodeRequest = (group_id(), secret(), secret(), any::<u32>())
         .prop_map(|(group_id, state_key, secret, expiry_day)| SetJoinCodeRequest { group_id, state_key, secret, expiry_day });
     inspect_group_request: InspectGroupRequest = (group_id(), secret())
@@ -602,6 +600,11 @@ wire_types! {
     block_group_request: BlockGroupRequest = (queue_id(), group_id(), any::<u8>())
         .prop_map(|(queue_id, group_id, blocked)| BlockGroupRequest { queue_id, group_id, blocked });
     delete_handle_request: DeleteHandleRequest = bytes().prop_map(|handle| DeleteHandleRequest { handle });
+    count_key_packages_request: CountKeyPackagesRequest = lookup().prop_map(|lookup| CountKeyPackagesRequest { lookup });
+    count_key_packages_response: CountKeyPackagesResponse =
+        vec((any::<u16>(), any::<u32>(), any::<u8>(), any::<u32>()).prop_map(|(ciphersuite, expiry_day, last_resort, sets)| {
+            KeyPackageCount { ciphersuite, expiry_day, last_resort, sets }
+        }), 0..4).prop_map(|counts| CountKeyPackagesResponse { counts });
     delete_key_packages_request: DeleteKeyPackagesRequest = lookup().prop_map(|lookup| DeleteKeyPackagesRequest { lookup });
     epoch_accepted: EpochAccepted = (any::<u64>(), any::<u64>())
         .prop_map(|(epoch, accepted_timestamp_ms)| EpochAccepted { epoch, accepted_timestamp_ms });

@@ -16,7 +16,7 @@ pub fn patient() -> Options {
     Options {
         patience: Patience {
             attempt: Duration::from_secs(30),
-            pauses: Duration::from_secs(60),
+            call: Duration::from_secs(120),
         },
         pace: at_once(),
         ..Options::default()

@@ -84,7 +84,7 @@ fn options() -> Options {
     Options {
         patience: Patience {
             attempt: Duration::from_secs(4),
-            pauses: Duration::from_secs(60),
+            call: Duration::from_secs(60),
         },
         pace: device::at_once(),
         ..Options::default()

@@ -88,6 +88,12 @@ impl User {
         })
     }
 
+    /// The directory that `mimimi` keeps everything in.
+    #[must_use]
+    pub fn home(&self) -> &std::path::Path {
+        &self.home
+    }
+
     /// As [`User::try_run`]; an error ends the test.
     pub async fn run(&self, arguments: &[&str]) -> Value {
         self.try_run(arguments)

@@ -74,6 +74,59 @@ async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    alice.connect(BOB).await.unwrap();
+    bob.sync(0).await.unwrap();
+    let secret = |home: &str, sql: &str| -> Vec<u8> {
+        rusqlite::Connection::open(stack.home(home).join("client.sqlite"))
+            .unwrap()
+            .query_row(sql, (), |row| row.get(0))
+            .unwrap()
+    };
+    // Bob keeps the request, and declines it or not, or alice cancels it: it is all the same.
+    let request = secret(BOB, "SELECT request FROM incoming_requests");
+    let token = secret(ALICE, "SELECT connection_token FROM profile");
+    assert!(request.windows(32).all(|window| window != token));
+
+    let id = bob.incoming_requests().unwrap().remove(0).id;
+    bob.accept_request(&id).await.unwrap();
+    bob.create_group(GROUP).await.unwrap();
+    let early = bob.add_to_group(GROUP, &[ALICE]).await.unwrap_err();
+    assert_eq!(early.problem(), Some(ProblemType::NoKeyPackages));
+    // Once alice's client has seen who has accepted, he can.
+    alice.sync(0).await.unwrap();
+    bob.add_to_group(GROUP, &[ALICE]).await.unwrap();
+    alice.sync(0).await.unwrap();
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+}
+
+#[tokio::test]
+async fn who_is_added_by_somebody_who_is_no_contact_any_more_is_told_and_does_not_come() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    befriend(&mut alice, &mut bob).await;
+    bob.create_group("trap").await.unwrap();
+    // He has a KeyPackage of hers in hand when she ends it.
+    bob.stage_add("trap", &[ALICE]).await.unwrap();
+    alice.disconnect(BOB).await.unwrap();
+    bob.submit("trap").await.unwrap();
+    let events = alice.receive(0).await.unwrap();
+    let refused = Event::InvitationRefused {
+        group: "trap".into(),
+        by: BOB.into(),
+    };
+    assert!(
+        events.iter().any(|stored| stored.event == refused),
+        "{events:?}"
+    );
+    assert!(alice.groups().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     let stack = Stack::start(LogLevel::Info).await;
     let mut alice = device(&stack, 0, ALICE).await;

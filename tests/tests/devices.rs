@@ -176,7 +176,21 @@ async fn a_lost_device_is_removed_by_another_one() {
     bob.send_message(GROUP, "only to those who are left")
         .await
         .unwrap();
-    assert!(messages(&mut phone).await.is_empty());
+    let told: Vec<Event> = phone
+        .receive(0)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|stored| stored.event)
+        .collect();
+    assert!(told.contains(&Event::DeviceUnlinked), "{told:?}");
+    let wrong = |event: &Event| {
+        matches!(
+            event,
+            Event::Disconnected { .. } | Event::Message { .. } | Event::GroupLost { .. }
+        )
+    };
+    assert!(!told.iter().any(wrong), "{told:?}");
     assert!(group_names(&phone).is_empty());
     // The new connection token has come to bob, and leads to sets without the phone.
     bob.create_group("summit").await.unwrap();

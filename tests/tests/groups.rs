@@ -260,6 +260,25 @@ async fn a_member_without_a_queue_is_removed_before_anybody_can_send() {
 }
 
 #[tokio::test]
+async fn who_comes_back_is_shown_as_back_and_not_as_gone() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    drop(bob);
+    lose_state(&stack.home(BOB));
+    let mut bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+    bob.rejoin_group(GROUP).await.unwrap();
+    let told = events(&mut alice).await;
+    let back = Event::MemberRejoined {
+        group: GROUP.into(),
+        name: BOB.into(),
+    };
+    assert!(told.contains(&back), "{told:?}");
+    let gone = |event: &Event| matches!(event, Event::MemberRemoved { .. });
+    assert!(!told.iter().any(gone), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
     let stack = Stack::start(LogLevel::Info).await;
     let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
@@ -446,33 +465,95 @@ async fn groups_of_every_ciphersuite_live_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_message_to_one_member_reaches_nobody_else() {
+async fn another_group_takes_the_place_the_name_and_the_roles_of_one() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
-    alice
-        .send_to_member(GROUP, BOB, "between us")
-        .await
-        .unwrap();
-    alice.send_message(GROUP, "to all").await.unwrap();
-    reads(&mut bob, &[(ALICE, "between us"), (ALICE, "to all")]).await;
-    reads(&mut carol, &[(ALICE, "to all")]).await;
-    assert_eq!(carol.verify_group(GROUP).await.unwrap().0, 3);
-}
-
-#[tokio::test]
-async fn another_group_takes_the_place_and_the_name_of_one() {
-    let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [mut alice, mut bob, mut carol, mut dave] =
+        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    let others = &mut [&mut bob, &mut carol, &mut dave];
+    group_with(GROUP, &mut alice, others).await;
     assert!(is_not_permitted(bob.upgrade_group(GROUP, 1).await));
+    alice.set_role(GROUP, BOB, "admin").await.unwrap();
+    alice.set_muted(GROUP, CAROL, true).await.unwrap();
+    alice.ban(GROUP, DAVE).await.unwrap();
     alice.upgrade_group(GROUP, 1).await.unwrap();
     for client in [&mut bob, &mut carol] {
         client.sync(0).await.unwrap();
+        assert_eq!(names(client), [ALICE, BOB, CAROL]);
+        assert_eq!(role(client, ALICE), ("admin".to_owned(), "active"));
+        assert_eq!(role(client, BOB), ("admin".to_owned(), "active"));
+        assert_eq!(role(client, CAROL), ("member".to_owned(), "muted"));
     }
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    assert!(is_not_permitted(carol.send_message(GROUP, "x").await));
     let former = bob.send_message(&format!("{GROUP} (former)"), "x").await;
     assert!(is_not_a_member(former));
+}
+
+#[tokio::test]
+async fn no_group_is_put_in_the_place_of_one_without_its_members_unless_the_user_says_so() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let code = alice.invite(GROUP, 1).await.unwrap();
+    carol.join_by_code(&code).await.unwrap();
+    let refused = alice.upgrade_group(GROUP, 1).await.unwrap_err();
+    let Error::Usage(UsageError::WouldLeaveBehind(who)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(who, [CAROL]);
+    carol.send_message(GROUP, "still here").await.unwrap();
+    reads(&mut bob, &[(CAROL, "still here")]).await;
+    let left_behind = alice.upgrade_group_leaving_others(GROUP, 1).await.unwrap();
+    assert_eq!(left_behind, [CAROL]);
+    bob.sync(0).await.unwrap();
+    assert_eq!(names(&bob), [ALICE, BOB]);
+    assert!(is_not_a_member(carol.send_message(GROUP, "x").await));
+}
+
+#[tokio::test]
+async fn the_name_of_a_group_that_is_over_can_be_used_again() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    bob.leave_group(GROUP).await.unwrap();
+    bob.create_group(GROUP).await.unwrap();
+    alice.sync(0).await.unwrap();
+    bob.sync(0).await.unwrap();
+    bob.add_to_group(GROUP, &[ALICE]).await.unwrap();
+    alice.delete_group(GROUP).await.unwrap();
+    alice.create_group(GROUP).await.unwrap();
+    alice.send_message(GROUP, "to myself").await.unwrap();
+    let taken = alice.create_group(GROUP).await;
+    assert!(matches!(
+        taken,
+        Err(Error::Usage(UsageError::GroupExists(_)))
+    ));
+}
+
+#[tokio::test]
+async fn who_is_behind_a_removal_catches_up_before_the_group_is_called_unknown() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+    bob.update_queue_references().await.unwrap();
+    assert_eq!(names(&bob), [ALICE, BOB]);
+    // Nobody is left out who sends while others come and go.
+    let sends = async {
+        for number in 0..40 {
+            let text = format!("number {number}");
+            bob.send_message(GROUP, &text).await.unwrap();
+        }
+    };
+    let comings_and_goings = async {
+        for _ in 0..6 {
+            alice.add_to_group(GROUP, &[CAROL]).await.unwrap();
+            alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
+        }
+    };
+    tokio::join!(sends, comings_and_goings);
+    // One who is no member any more is told so.
+    assert!(is_not_a_member(carol.send_message(GROUP, "x").await));
 }
 
 #[tokio::test]

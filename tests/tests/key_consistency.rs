@@ -119,7 +119,7 @@ async fn init(stack: &Stack, home: &str, relay: &str, mirrors: bool) -> Result<C
     let token = std::fs::read_to_string(stack.account_token(0)).unwrap();
     let options = Options {
         patience: Patience {
-            pauses: std::time::Duration::from_secs(2),
+            call: std::time::Duration::from_secs(2),
             ..Patience::default()
         },
         ..Options::default()

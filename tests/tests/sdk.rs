@@ -10,11 +10,13 @@
 use std::path::{Path, PathBuf};
 
 use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
+use crypto::keys::{ConnectionToken, Lookup as _};
 use crypto::sign::{LeafKeyPair, Scheme};
-use end_to_end::{LogLevel, Stack, device};
+use end_to_end::{LogLevel, Stack, befriend, device};
 use protocol::codec::{WireSecret, opaque};
 use protocol::envelope::Sender;
 use protocol::groups::{CreateGroupRequest, GroupKind};
+use protocol::key_packages::{Claim, ClaimKeyPackagesRequest};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 
@@ -236,34 +238,135 @@ async fn somebody_is_removed_and_added_again() {
 }
 
 #[tokio::test]
-async fn a_leaf_from_the_last_resort_key_package_is_replaced_at_once() {
+async fn a_pool_that_contacts_have_emptied_puts_nobody_into_two_groups_under_one_pseudonym() {
     let mut scene = scene(&["alice", "bob"]).await;
     let bob = scene.name(1);
-    for number in 0..21 {
+    let full = scene.client(1).count_key_packages().await.unwrap();
+    let (_, full) = *full.iter().find(|(suite, _)| *suite == 1).unwrap();
+    for number in 0..full {
         scene.group(&format!("g{number}"), &[1]).await;
     }
+    scene.client(0).create_group("one more").await.unwrap();
+    let none_left = scene.client(0).add_to_group("one more", &[&bob]).await;
+    assert_eq!(
+        none_left.unwrap_err().problem(),
+        Some(ProblemType::NoKeyPackages)
+    );
     scene.client(1).sync(0).await.unwrap();
-    assert_eq!(scene.client(1).groups().unwrap().len(), 21);
-    scene.client(0).sync(0).await.unwrap();
-    let updated: Vec<String> = scene
-        .client(0)
-        .groups()
-        .unwrap()
-        .into_iter()
-        .filter(|group| group.epoch == 2)
-        .map(|group| group.name)
-        .collect();
-    assert_eq!(updated, ["g20"]);
-    let members = scene.client(0).members("g20").unwrap();
-    assert!(members.iter().any(|member| member.name == bob));
-    scene
-        .client(1)
-        .send_message("g20", "new leaf")
-        .await
+    assert_eq!(scene.client(1).groups().unwrap().len(), full as usize);
+    // Identities that bob has of himself, by the pseudonym in each group.
+    let database = rusqlite::Connection::open(scene.users[1].home.join("client.sqlite")).unwrap();
+    let pseudonyms: u32 = database
+        .query_row(
+            "SELECT count(DISTINCT user_pseudonym) FROM identities JOIN groups USING (group_id)
+             WHERE groups.kind = 1 AND identities.name = 'bob'",
+            (),
+            |row| row.get(0),
+        )
         .unwrap();
-    assert_eq!(scene.texts(0).await, ["new leaf"]);
-    // New KeyPackages were published.
-    scene.group("more", &[1]).await;
+    assert_eq!(pseudonyms, full);
+    // New ones were published.
+    scene.add("one more", &[1]).await;
+    scene.client(1).sync(0).await.unwrap();
+    assert_eq!(scene.client(1).groups().unwrap().len(), full as usize + 1);
+}
+
+/// Claims so many sets of a contact by hand, and uses none.
+async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
+    let database = rusqlite::Connection::open(scene.users[by].home.join("client.sqlite")).unwrap();
+    let token: Vec<u8> = database
+        .query_row("SELECT connection_token FROM contacts", (), |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let lookup = ConnectionToken::try_from(token.as_slice())
+        .unwrap()
+        .lookup();
+    let client = scene.client(by);
+    for _ in 0..count {
+        let claims = vec![Claim {
+            lookup,
+            ciphersuite: 1,
+        }];
+        let body = ClaimKeyPackagesRequest { claims }.encode();
+        let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
+        let sender = Sender::Key(opaque(signer.public()));
+        let now = SystemClock.now_unix_ms();
+        let operation = Operation::ClaimKeyPackages;
+        let request = client::sign(operation, now, &sender, &body, &signer).encode();
+        let tokens = client.withdraw_tokens(1).await.unwrap();
+        let claimed = client.transport().post(operation, &request, &tokens).await;
+        claimed.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_takes_key_packages_and_adds_nobody_is_noticed_and_the_pool_filled_up() {
+    let mut scene = scene(&["alice", "bob"]).await;
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    let full = of_first(scene.client(1).count_key_packages().await.unwrap()).unwrap();
+    claim_by_hand(&mut scene, 0, full - 2).await;
+    // As if the hour had passed after which the service is asked again.
+    rusqlite::Connection::open(scene.users[1].home.join("client.sqlite"))
+        .unwrap()
+        .execute("UPDATE profile SET pool_due_ms = 0", ())
+        .unwrap();
+    let events = scene.client(1).receive(0).await.unwrap();
+    let taken = Event::KeyPackagesTaken { taken: full - 2 };
+    assert!(
+        events.iter().any(|stored| stored.event == taken),
+        "{events:?}"
+    );
+    let left = of_first(scene.client(1).count_key_packages().await.unwrap());
+    assert_eq!(left, Some(full + 2));
+}
+
+#[tokio::test]
+async fn an_add_that_fails_again_and_again_takes_one_key_package() {
+    let stack = Stack::start_with(LogLevel::Info, "[ds.limits]\nmax_members = 2").await;
+    let mut alice = device(&stack, 0, "alice").await;
+    let mut bob = device(&stack, 1, "bob").await;
+    let mut carol = device(&stack, 2, "carol").await;
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    alice.create_group("full").await.unwrap();
+    alice.add_to_group("full", &["bob"]).await.unwrap();
+    let before = of_first(carol.count_key_packages().await.unwrap()).unwrap();
+    for _ in 0..5 {
+        let refused = alice.add_to_group("full", &["carol"]).await.unwrap_err();
+        assert_eq!(refused.problem(), Some(ProblemType::LimitExceeded));
+    }
+    assert_eq!(
+        of_first(carol.count_key_packages().await.unwrap()),
+        Some(before - 1)
+    );
+    // The service has seen that one in another group: it is not used where that would link them.
+    alice.create_group("other").await.unwrap();
+    alice.add_to_group("other", &["carol"]).await.unwrap();
+    assert_eq!(
+        of_first(carol.count_key_packages().await.unwrap()),
+        Some(before - 2)
+    );
+    carol.sync(0).await.unwrap();
+    assert_eq!(carol.groups().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_impossible_takes_no_key_package() {
+    let mut scene = scene(&["alice", "bob", "carol"]).await;
+    let (bob, carol) = (scene.name(1), scene.name(2));
+    scene.group("g", &[1]).await;
+    let before = scene.client(2).count_key_packages().await.unwrap();
+    let already = scene.client(0).add_to_group("g", &[&carol, &bob]).await;
+    assert!(matches!(
+        already,
+        Err(Error::Usage(UsageError::AlreadyAMember(_)))
+    ));
+    scene.client(0).leave_group("g").await.unwrap();
+    let leaving = scene.client(0).add_to_group("g", &[&carol]).await;
+    assert!(matches!(leaving, Err(Error::Usage(_))), "{leaving:?}");
+    assert_eq!(scene.client(2).count_key_packages().await.unwrap(), before);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -231,7 +231,8 @@ fn without_times(_: usize, _: u64) -> f64 {
 fn verified(redeemed: &[RedeemedToken], keys: &IssuerKeys, challenge: &Challenge) {
     for redeemed in redeemed {
         let token = PresentedToken::from_bytes(&redeemed.token).unwrap();
-        keys.verify(keys.identify(token, challenge).unwrap()).unwrap();
+        keys.verify(keys.identify(token, challenge).unwrap())
+            .unwrap();
     }
 }
 

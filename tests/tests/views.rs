@@ -55,7 +55,7 @@ fn eager() -> Options {
 fn impatient() -> Options {
     Options {
         patience: Patience {
-            pauses: Duration::from_secs(1),
+            call: Duration::from_secs(1),
             ..Patience::default()
         },
         ..eager()
@@ -269,7 +269,7 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
     let options = Options {
         pace: Pace::default(),
         patience: Patience {
-            pauses: Duration::from_secs(1),
+            call: Duration::from_secs(1),
             ..Patience::default()
         },
         ..patient()

@@ -1,7 +1,9 @@
 //! Accepting a connection request: an external commit into the requester's connection group.
 
 use crypto::connection::seal_connection_response;
-use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::keys::{
+    ConnectionKey, ConnectionToken, IdentityLinkWrapperKey, RecoverySecret, StateKey,
+};
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::codec::opaque;
@@ -117,9 +119,8 @@ fn build_join(
     let contact = NewContact {
         credential: request.requester_client_credential.clone(),
         connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
-        connection_token: protocol::codec::WireSecret::new(
-            *request.extensions.connection_token.expose(),
-        ),
+        // Finds nothing: the requester's own is told in the group, once they know who has accepted.
+        connection_token: ConnectionToken::random()?.to_wire(),
     };
     let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
     Ok(Pending {
@@ -197,6 +198,7 @@ impl Client {
     /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`], [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is
     /// not the requester's.
     pub async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
+        let _held = self.hold().await?;
         let accepted = self.join_requester(id).await;
         if let Err(Error::Usage(UsageError::RequestExpired)) = &accepted {
             // Cancelled, or too old: it leads nowhere any more.

@@ -179,6 +179,11 @@ pub(crate) fn accept_joiner(
         }
         stored => stored?,
     };
+    // Now that they have accepted: the request said nothing that adds this user anywhere.
+    db.execute(
+        "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
+        [&key],
+    )?;
     reporting::keep_answer(db, profile, &name, &key, link.introduction.content())?;
     db.execute(
         "DELETE FROM outgoing_requests WHERE group_id = ?",
@@ -263,6 +268,7 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`]; [`UsageError::InvalidGreeting`].
     pub async fn connect_with(&mut self, handle: &str, greeting: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         if greeting.len() > MAX_GREETING_BYTES {
             return Err(UsageError::InvalidGreeting.into());
         }
@@ -299,7 +305,6 @@ impl Client {
             connection_key: &self.profile.connection_key,
             response_key: outgoing.response_key.public(),
             state_key: &group.state_key,
-            connection_token: &self.profile.connection_token,
             introduction,
         };
         let encrypted =

@@ -8,10 +8,12 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use super::withdraw::group_with;
 use crate::Client;
+use crate::contacts;
 use crate::devices::enqueue;
 use crate::devices::sync::{PoolKeys, SyncMessage};
 use crate::error::Error;
 use crate::groups::content::Content;
+use crate::groups::identities::Identity;
 use crate::profile::Profile;
 
 /// What a contact is told through the connection group.
@@ -31,10 +33,28 @@ pub(crate) fn receive_update(
     signature_key: &[u8],
     update: &ConnectionUpdate,
 ) -> Result<(), Error> {
-    if update.version == UPDATE_VERSION {
+    if update.version != UPDATE_VERSION {
+        return Ok(());
+    }
+    db.execute(
+        "UPDATE contacts SET connection_token = ? WHERE signature_key = ?",
+        (update.connection_token.expose(), signature_key),
+    )?;
+    // This user's other devices may come into the connection group too late to read it there.
+    for contact in contacts::all(db)? {
+        if contact.credential.signature_public_key.as_slice() == signature_key {
+            enqueue(db, SyncMessage::Contact(contact))?;
+        }
+    }
+    Ok(())
+}
+
+/// A contact is told this user's token with the next settling, in the caller's transaction.
+pub(crate) fn tell_again(db: &Connection, contact: &Identity) -> Result<(), Error> {
+    if let Some(real) = &contact.real {
         db.execute(
-            "UPDATE contacts SET connection_token = ? WHERE signature_key = ?",
-            (update.connection_token.expose(), signature_key),
+            "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
+            [real.signature_public_key.as_slice()],
         )?;
     }
     Ok(())
@@ -57,10 +77,7 @@ impl Client {
                 "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0",
                 (token.expose(), owner.expose()),
             )?;
-            db.execute(
-                "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
-                (),
-            )?;
+            db.execute("UPDATE key_packages SET sets_left = 0", ())?;
             db.execute("DELETE FROM key_package_batch", ())?;
             db.execute("UPDATE contacts SET token_due = 1", ())?;
             enqueue(

@@ -53,6 +53,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownRequest`]; [`UsageError::AlreadyConnected`] if it was accepted meanwhile.
     pub async fn cancel_request(&mut self, handle: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let asked: Option<[u8; 16]> = self
             .db
@@ -90,6 +91,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownContact`].
     pub async fn disconnect(&mut self, contact: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let key = contacts::by_name(&self.db, contact)?.signature_key;
         if let Some(group) = group_with(&self.db, &key)? {
@@ -111,6 +113,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`] for a name that is neither a group nor a contact.
     pub async fn block(&mut self, name: &str, blocked: bool) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let group = match Group::by_name(&self.db, name) {
             Ok(group) => group.id,
             Err(unknown) => {

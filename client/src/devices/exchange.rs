@@ -91,12 +91,8 @@ pub(crate) fn receive(
         SyncMessage::SetsWanted(wanted) => {
             for set in wanted.sets {
                 db.execute(
-                    "INSERT OR IGNORE INTO wanted_packages VALUES (?, ?, ?)",
-                    (
-                        set.user_pseudonym.as_slice(),
-                        set.ciphersuite,
-                        set.last_resort,
-                    ),
+                    "INSERT OR IGNORE INTO wanted_packages VALUES (?, ?)",
+                    (set.user_pseudonym.as_slice(), set.ciphersuite),
                 )?;
             }
             Ok(())
@@ -137,10 +133,7 @@ pub(crate) fn receive(
                 "UPDATE profile SET connection_token = ?, pool_owner_seed = ?",
                 (connection_token.expose(), owner_seed.expose()),
             )?;
-            db.execute(
-                "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
-                (),
-            )?;
+            db.execute("UPDATE key_packages SET sets_left = 0", ())?;
             Ok(())
         }
         SyncMessage::Handle(HandleKeys {
@@ -181,10 +174,7 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     )?;
     // The sets that are published lack its packages.
     db.execute("UPDATE profile SET pool_stale = 1", ())?;
-    db.execute(
-        "UPDATE key_packages SET sets_left = 0, last_resort_day = 0",
-        (),
-    )?;
+    db.execute("UPDATE key_packages SET sets_left = 0", ())?;
     db.execute("DELETE FROM key_package_batch", ())?;
     db.execute("UPDATE groups SET announced = 0", ())?;
     enqueue(db, hello(profile))?;

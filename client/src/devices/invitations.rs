@@ -166,7 +166,6 @@ impl Client {
         let set = WantedSet {
             user_pseudonym: way.link.user_pseudonym.clone(),
             ciphersuite: way.link.ciphersuite,
-            last_resort: 0,
         };
         self.transact(|db, profile| {
             let key_package = make_package(db, profile, &directory, &set, now_ms)?;

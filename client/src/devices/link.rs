@@ -174,6 +174,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::AlreadyInUse`] for a client that is somebody already.
     pub async fn link_code(&mut self, name: &str) -> Result<LinkCode, Error> {
+        let _held = self.hold().await?;
         if name.is_empty() || name.len() > MAX_DEVICE_NAME || name.chars().any(char::is_control) {
             return Err(UsageError::InvalidDeviceName.into());
         }
@@ -229,6 +230,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::InvalidLinkCode`], [`UsageError::NumbersDiffer`]: nothing was sent then.
     pub async fn approve_link(&mut self, code: &str, shown: &str) -> Result<String, Error> {
+        let _held = self.hold().await?;
         let credential = self.profile.credential()?;
         let (code, bytes) = decode(code)?;
         if !same_number(shown, &number("link code", &[&bytes])) {
@@ -292,13 +294,18 @@ impl Client {
         let mut left = wait_ms;
         loop {
             let wait = left.min(20_000);
-            self.pull(wait).await?;
+            let news = self.wait_for_news(wait).await?;
+            let _held = self.hold().await?;
+            if let Some(news) = news {
+                self.take_over(news).await?;
+            }
             self.process().await?;
             left = left.saturating_sub(wait);
             if left == 0 || waiting(&self.db)?.is_none_or(|waiting| waiting.package.is_some()) {
                 break;
             }
         }
+        let _held = self.hold().await?;
         let waiting = waiting(&self.db)?.ok_or(UsageError::NotLinking)?;
         let sealed = waiting.package.as_deref().ok_or(UsageError::NotLinking)?;
         if !same_number(shown, &number("link package", &[&waiting.code, sealed])) {

@@ -46,6 +46,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownDevice`].
     pub async fn unlink_device(&mut self, name: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let device = by_name(&self.db, name)?;
         // First where it learns what the others do.

@@ -109,7 +109,6 @@ pub(crate) struct SetsWanted {
 pub(crate) struct WantedSet {
     pub(crate) user_pseudonym: VLBytes,
     pub(crate) ciphersuite: u16,
-    pub(crate) last_resort: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -231,13 +230,12 @@ mod tests {
                     key_package,
                 })
             }),
-            prop::collection::vec((bytes(), any::<u16>(), any::<u8>()), 0..5).prop_map(|sets| {
+            prop::collection::vec((bytes(), any::<u16>()), 0..5).prop_map(|sets| {
                 let sets = sets
                     .into_iter()
-                    .map(|(user_pseudonym, ciphersuite, last_resort)| WantedSet {
+                    .map(|(user_pseudonym, ciphersuite)| WantedSet {
                         user_pseudonym,
                         ciphersuite,
-                        last_resort,
                     })
                     .collect();
                 SyncMessage::SetsWanted(SetsWanted { sets })

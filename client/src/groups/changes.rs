@@ -119,8 +119,24 @@ pub(crate) fn record(
         )?;
     }
 
-    // Nobody has left of whom a client stays.
+    // Nobody has left of whom a client stays, or comes back by this commit.
     let mut told = pseudonyms(mls_group, &removed);
+    if let Some(identity) = &joiner {
+        let returns = removed.iter().any(|leaf| {
+            mls_group.member(*leaf).and_then(pseudonym_of).as_ref()
+                == Some(&identity.user_pseudonym)
+        });
+        if tell && returns {
+            events::store(
+                db,
+                &Event::MemberRejoined {
+                    group: group.display_name(),
+                    name: identities::name(db, profile, Some(identity))?,
+                },
+            )?;
+        }
+        told.push(identity.user_pseudonym.clone());
+    }
     for leaf in removed {
         let reason = match by_service.contains(&leaf) {
             true => removals::of(db, &group.id, mls_group, leaf)?,

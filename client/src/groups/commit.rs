@@ -31,6 +31,7 @@ use crate::groups::upgrade;
 use crate::groups::{
     Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, known, load_mls,
 };
+use crate::key_packages::stock;
 use crate::leaf::{self, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -176,6 +177,9 @@ fn stage(
     }
     let plan = plan.without(&leaving);
     enforce::permit(&group, &mls_group, &plan)?;
+    if let Plan::Add { key_packages, .. } = &plan {
+        stock::shown(db, id, key_packages)?;
+    }
     let operation = plan.operation();
     let others: Vec<LeafNodeIndex> = mls_group
         .members()
@@ -343,6 +347,7 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
     enforce::remember_policy(db, id, &mls_group)?;
     mls_group.merge_pending_commit(&provider).map_err(mls)?;
     known::remember(db, id, &mls_group)?;
+    stock::used(db, id, &mls_group)?;
     if let Some(own_leaf) = mls_group.own_leaf_node() {
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
@@ -404,7 +409,7 @@ impl Client {
         let epoch = self.epoch(id)?;
         for look in 0..LOOKS {
             self.outcomes.remove(id);
-            self.pull(0).await?;
+            self.pull().await?;
             self.process().await?;
             if let Some(outcome) = self.outcomes.remove(id) {
                 return Ok(outcome);

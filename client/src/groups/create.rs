@@ -26,7 +26,7 @@ use crate::directory::decode_base64url;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, sender_ratchet,
+    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, sender_ratchet, upgrade,
 };
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
@@ -190,12 +190,14 @@ impl Client {
     /// # Errors
     /// As [`Client::create_group`]; [`UsageError::UnknownCiphersuite`].
     pub async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(UsageError::InvalidGroupName.into());
         }
         self.profile.credential()?;
         self.sync(0).await?;
+        upgrade::give_up_name(&self.db, name)?;
         if self
             .db
             .query_row("SELECT 1 FROM groups WHERE name = ?", [name], |_| Ok(()))

@@ -122,6 +122,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotOwnDevice`].
     pub async fn remove_device(&mut self, group: &str, leaf_index: u32) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.remove_own_leaves(&id, &[leaf_index]).await
@@ -132,6 +133,7 @@ impl Client {
     /// # Errors
     /// As [`Client::remove_device`].
     pub async fn remove_other_devices(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         for group in Group::all(&self.db)? {
             if group.status != Status::Active {

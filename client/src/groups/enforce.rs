@@ -144,6 +144,15 @@ pub(crate) fn permit(group: &Group, mls_group: &MlsGroup, plan: &Plan) -> Result
     Ok(())
 }
 
+/// As [`permit`] for an Add, before there is a KeyPackage for one.
+pub(crate) fn permit_adding(group: &Group, mls_group: &MlsGroup) -> Result<(), Error> {
+    let none = Plan::Add {
+        key_packages: Vec::new(),
+        wrapped_link_keys: Vec::new(),
+    };
+    permit(group, mls_group, &none)
+}
+
 /// Whether this client may send.
 pub(crate) fn permit_sending(mls_group: &MlsGroup) -> Result<(), Error> {
     let own = own_pseudonym(mls_group)?;

@@ -57,6 +57,22 @@ pub(crate) fn open(
     })
 }
 
+/// The identity key behind a user pseudonym of a group, now or in the past.
+pub(crate) fn key_behind(
+    db: &Connection,
+    group: &GroupId,
+    user_pseudonym: &[u8],
+) -> Result<Option<Vec<u8>>, Error> {
+    Ok(db
+        .query_row(
+            "SELECT signature_key FROM identities
+             WHERE group_id = ? AND user_pseudonym = ? AND signature_key IS NOT NULL LIMIT 1",
+            (group.0, user_pseudonym),
+            |row| row.get(0),
+        )
+        .optional()?)
+}
+
 /// As [`open`], but a leaf whose link does not open is known as such: one member's fault must not
 /// throw the others out of the group.
 pub(crate) fn open_or_unverified(

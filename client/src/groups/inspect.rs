@@ -1,21 +1,15 @@
-//! The service's view of a group, held against this client's; where deliveries go; messages to one member.
+//! The service's view of a group, held against this client's; where deliveries go.
 
 use openmls::prelude::MlsGroup;
 use protocol::codec::opaque;
-use protocol::groups::{
-    Accepted, InspectGroupResponse, MessageAccepted, SendToMemberRequest,
-    UpdateQueueReferenceRequest,
-};
+use protocol::groups::{Accepted, InspectGroupResponse, UpdateQueueReferenceRequest};
 use protocol::ids::GroupId;
-use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
-use crate::groups::content::Content;
 use crate::groups::enforce::{capabilities, policy_in};
-use crate::groups::message::encrypt;
 use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
 use crate::leaf;
 
@@ -49,17 +43,14 @@ impl Client {
     /// # Errors
     /// [`PeerError::Disagreement`].
     pub async fn verify_group(&mut self, group: &str) -> Result<(usize, u64), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         for _ in 0..ROUNDS {
             let epoch = self.epoch(&id)?;
-            let inspected = match self.inspect(&id).await {
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(&id).await?;
-                    continue;
-                }
-                other => other?,
-            };
+            let inspected = self.inspect(&id).await?;
+            // Asking may have brought this client further.
+            let epoch = epoch.max(self.epoch(&id)?);
             if inspected.epoch > epoch {
                 self.follow(&id, epoch).await?;
                 Group::usable(&self.db, group)?;
@@ -80,87 +71,28 @@ impl Client {
     /// # Errors
     /// Whatever the service refuses.
     pub async fn update_queue_references(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let directory = self.directory().await?;
         for group in Group::all(&self.db)? {
             if group.status != Status::Active {
                 continue;
             }
-            let (sender, signer) = self.own_sender(&group.id)?;
-            let reference = leaf::queue_reference(&self.profile, &directory, &signer.public())?;
-            let request = UpdateQueueReferenceRequest {
-                group_id: group.id,
-                state_key: group.state_key.to_wire(),
-                queue_reference: opaque(reference),
-            };
             let _: Accepted = self
-                .call_as(
+                .as_member(
+                    &group.id,
                     Operation::UpdateQueueReference,
-                    sender,
-                    signer,
-                    request.encode(),
-                    0,
+                    |client, group| {
+                        let (_, signer) = client.own_sender(&group.id)?;
+                        let reference =
+                            leaf::queue_reference(&client.profile, &directory, &signer.public())?;
+                        let request = UpdateQueueReferenceRequest {
+                            group_id: group.id,
+                            state_key: group.state_key.to_wire(),
+                            queue_reference: opaque(reference),
+                        };
+                        Ok(request.encode())
+                    },
                 )
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Sends a text to one member of a group, on all clients of that user; nobody else gets it.
-    ///
-    /// # Errors
-    /// As [`Client::send_message`]; [`UsageError::NotInGroup`].
-    pub async fn send_to_member(
-        &mut self,
-        group: &str,
-        member: &str,
-        text: &str,
-    ) -> Result<(), Error> {
-        self.sync(0).await?;
-        for _ in 0..ROUNDS {
-            let group = Group::usable(&self.db, group)?;
-            let leaves = self.leaves_of(&group, &[member])?;
-            let leaves: Vec<u32> = leaves.into_iter().map(|leaf| leaf.u32()).collect();
-            let epoch = self.epoch(&group.id)?;
-            match self.send_to_leaves(&group, &leaves, text).await {
-                Ok(()) => return Ok(()),
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {
-                    self.follow(&group.id, epoch).await?;
-                }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(&group.id).await?;
-                }
-                Err(Error::Refused(refusal))
-                    if refusal.problem == ProblemType::PendingProposals =>
-                {
-                    self.make_way(&group.id).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(UsageError::Contention.into())
-    }
-
-    async fn send_to_leaves(
-        &mut self,
-        group: &Group,
-        leaves: &[u32],
-        text: &str,
-    ) -> Result<(), Error> {
-        let content = Content::Text(text.to_owned());
-        for recipient in leaves {
-            if self.is_held_up(&group.id)? {
-                self.make_way(&group.id).await?;
-            }
-            let message = self.transact(|db, _| encrypt(db, &group.id, &content))?;
-            let request = SendToMemberRequest {
-                group_id: group.id,
-                state_key: group.state_key.to_wire(),
-                recipient: *recipient,
-                message: opaque(message),
-            };
-            let (sender, signer) = self.own_sender(&group.id)?;
-            let _: MessageAccepted = self
-                .call_as(Operation::SendToMember, sender, signer, request.encode(), 0)
                 .await?;
         }
         Ok(())

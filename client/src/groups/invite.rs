@@ -65,6 +65,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotPermitted`]; the problem `limit-exceeded` when there are too many codes.
     pub async fn invite(&mut self, group: &str, days: u32) -> Result<String, Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let group = Group::usable(&self.db, group)?;
         let mls_group = load_mls(&self.db, &group.id)?;
@@ -93,6 +94,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::InvalidJoinCode`], [`UsageError::NotAMember`].
     pub async fn revoke_invitation(&mut self, code: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let code = JoinCode::parse(code)?;
         self.sync(0).await?;
         let group = Group::find(&self.db, &code.group_id)?
@@ -108,26 +110,18 @@ impl Client {
         secret: &RecoverySecret,
         expiry_day: u32,
     ) -> Result<(), Error> {
-        for _ in 0..ROUNDS {
-            let (sender, signer) = self.own_sender(id)?;
-            let request = SetJoinCodeRequest {
-                group_id: *id,
-                state_key: Group::read(&self.db, id)?.state_key.to_wire(),
-                secret: secret.to_wire(),
-                expiry_day,
-            };
-            let set: Result<Accepted, Error> = self
-                .call_as(Operation::SetJoinCode, sender, signer, request.encode(), 0)
-                .await;
-            match set {
-                Ok(_) => return Ok(()),
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(id).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(UsageError::Contention.into())
+        let _: Accepted = self
+            .as_member(id, Operation::SetJoinCode, |_, group| {
+                let request = SetJoinCodeRequest {
+                    group_id: group.id,
+                    state_key: group.state_key.to_wire(),
+                    secret: secret.to_wire(),
+                    expiry_day,
+                };
+                Ok(request.encode())
+            })
+            .await?;
+        Ok(())
     }
 
     /// Comes into a group by a join code and returns the name that it has here.
@@ -135,6 +129,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::InvalidJoinCode`], [`UsageError::JoinCodeExpired`], [`UsageError::AlreadyAMember`].
     pub async fn join_by_code(&mut self, code: &str) -> Result<String, Error> {
+        let _held = self.hold().await?;
         let code = JoinCode::parse(code)?;
         let suite = leaf::ciphersuite(code.ciphersuite)
             .ok_or(UsageError::UnknownCiphersuite(code.ciphersuite))?;

@@ -10,6 +10,8 @@ use openmls::group::ProcessedWelcome;
 use openmls::prelude::{
     MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome, Welcome,
 };
+use protocol::codec::opaque;
+use protocol::connections::ClientCredential;
 use protocol::delivery::{JoinInfo, WelcomeDelivery};
 use protocol::groups::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
 use protocol::ids::{GroupId, LookupId};
@@ -19,7 +21,7 @@ use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 
 use crate::Client;
-use crate::contacts::name_of_key;
+use crate::contacts::{self, name_of_key};
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
@@ -45,6 +47,30 @@ struct Invitation {
     by: String,
 }
 
+/// Somebody who is no contact, and what they call the group that they have made of a KeyPackage of ours.
+struct Stranger {
+    key: Vec<u8>,
+    group: String,
+}
+
+impl Stranger {
+    /// Says what happened; the group is not joined.
+    fn refuse(&self, db: &Connection, profile: &Profile) -> Result<(), Error> {
+        let by = match contacts::name_seen(db, &self.key)? {
+            Some(name) => {
+                let credential = ClientCredential {
+                    name: opaque(name.into_bytes()),
+                    signature_public_key: opaque(self.key.as_slice()),
+                };
+                contacts::display_name(db, &profile.credential()?, &credential)?
+            }
+            None => String::new(),
+        };
+        let group = self.group.clone();
+        events::store(db, &Event::InvitationRefused { group, by })
+    }
+}
+
 fn parse(bytes: &[u8]) -> Result<Welcome, Error> {
     match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::Welcome(welcome)) => Ok(welcome),
@@ -58,7 +84,7 @@ fn invitation(
     db: &Connection,
     profile: &Profile,
     delivery: &WelcomeDelivery,
-) -> Result<Invitation, Error> {
+) -> Result<Result<Invitation, Stranger>, Error> {
     let provider = Provider::new(db);
     let welcome = parse(delivery.welcome.as_slice())?;
     let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
@@ -102,8 +128,16 @@ fn invitation(
     } else {
         name_of_key(db, key)?
     };
-    let by = by.ok_or(PeerError::Attribution)?;
-    Ok(Invitation {
+    let by = match by {
+        Some(by) => by,
+        None => {
+            return Ok(Err(Stranger {
+                key: key.to_vec(),
+                group: String::from_utf8_lossy(info.group_name.as_slice()).into_owned(),
+            }));
+        }
+    };
+    Ok(Ok(Invitation {
         id,
         epoch,
         join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
@@ -112,7 +146,7 @@ fn invitation(
             .is_some_and(openmls::key_packages::KeyPackage::last_resort),
         info,
         by,
-    })
+    }))
 }
 
 /// Joins, in the caller's transaction.
@@ -275,7 +309,7 @@ impl Client {
         delivery: &WelcomeDelivery,
     ) -> Result<(), Error> {
         let joined = match self.invitation(delivery) {
-            Ok(invitation) => match self.join_invited(entry, delivery, &invitation).await {
+            Ok(Ok(invitation)) => match self.join_invited(entry, delivery, &invitation).await {
                 Err(Error::Peer(fault)) => {
                     let now_ms = self.transport.time.now_unix_ms();
                     let content = (Some(entry), delivery.welcome.as_slice());
@@ -284,6 +318,10 @@ impl Client {
                 }
                 other => other,
             },
+            Ok(Err(stranger)) => self.transact(|db, profile| {
+                stranger.refuse(db, profile)?;
+                inbox::finish(db, entry)
+            }),
             Err(error) => Err(error),
         };
         match joined {
@@ -292,7 +330,10 @@ impl Client {
         }
     }
 
-    fn invitation(&mut self, delivery: &WelcomeDelivery) -> Result<Invitation, Error> {
+    fn invitation(
+        &mut self,
+        delivery: &WelcomeDelivery,
+    ) -> Result<Result<Invitation, Stranger>, Error> {
         let transaction = begin(&mut self.db)?;
         let invitation = invitation(&transaction, &self.profile, delivery);
         transaction.rollback()?;

@@ -20,6 +20,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].
     pub async fn leave_group(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         let own: Vec<u32> = self
@@ -42,6 +43,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotPermitted`].
     pub async fn delete_group(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let group = Group::by_name(&self.db, group)?;
         group.check_usable()?;

@@ -22,6 +22,7 @@ impl Client {
     /// # Errors
     /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has none left.
     pub async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.add_contacts(&id, names).await
@@ -38,6 +39,7 @@ impl Client {
     /// # Errors
     /// [`UsageError`] for names that do not fit.
     pub async fn remove_from_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
@@ -52,6 +54,7 @@ impl Client {
     /// # Errors
     /// As [`Client::remove_from_group`].
     pub async fn update_own_leaf(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.update_leaf(&id).await
@@ -95,9 +98,15 @@ impl Client {
         names: &[&str],
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
         let group = Group::read(&self.db, id)?;
-        let suite = load_mls(&self.db, id)?.ciphersuite();
+        group.check_usable()?;
+        let mls_group = load_mls(&self.db, id)?;
+        // A claim takes something from the contact: first whether the commit is possible at all.
+        enforce::permit_adding(&group, &mls_group)?;
+        if Group::is_leaving(&self.db, id)? {
+            return Err(UsageError::Leaving(group.display_name()).into());
+        }
         let contacts = self.addable(&group, names)?;
-        self.claim(&contacts, suite).await
+        self.claim(id, &contacts, mls_group.ciphersuite()).await
     }
 
     fn plan_add(
@@ -222,6 +231,7 @@ impl Client {
     /// # Errors
     /// As [`Client::add_to_group`].
     pub async fn stage_add(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let id = Group::usable(&self.db, group)?.id;
         let claimed = self.claim_for(&id, names).await?;
         let plan = self.plan_add(&id, names, &claimed)?;
@@ -243,6 +253,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`], or as the staged operation.
     pub async fn submit(&mut self, group: &str) -> Result<CommitOutcome, Error> {
+        let _held = self.hold().await?;
         let id = Group::by_name(&self.db, group)?.id;
         self.submit_commit(&id).await
     }

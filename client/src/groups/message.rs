@@ -41,6 +41,7 @@ impl Client {
     /// [`UsageError`] for a group that is not there or left; [`Error::Unreachable`] when no answer
     /// came in time: the message may have been delivered or not, and is not sent again.
     pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.send_content(&id, &Content::Text(text.to_owned()))
@@ -99,6 +100,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub async fn accept_unverified(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.transact(|db, _| identities::accept_unverified(db, &id))

@@ -15,6 +15,7 @@ pub(crate) mod invite;
 mod join;
 pub(crate) mod known;
 mod leave;
+mod member_request;
 mod membership;
 pub(crate) mod message;
 pub(crate) mod pending;

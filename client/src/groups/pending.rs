@@ -207,7 +207,7 @@ fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
 impl Client {
     /// The service says that something is pending: it is in the queue, or else the service shows it.
     pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.pull(0).await?;
+        self.pull().await?;
         self.process().await?;
         if Group::read(&self.db, id)?.status != Status::Active {
             return Ok(());
@@ -260,14 +260,14 @@ impl Client {
     }
 
     pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {
-        let group = Group::read(&self.db, id)?;
-        let (sender, signer) = self.own_sender(id)?;
-        let request = InspectGroupRequest {
-            group_id: *id,
-            state_key: group.state_key.to_wire(),
-        };
-        self.call_as(Operation::InspectGroup, sender, signer, request.encode(), 0)
-            .await
+        self.as_member(id, Operation::InspectGroup, |_, group| {
+            let request = InspectGroupRequest {
+                group_id: group.id,
+                state_key: group.state_key.to_wire(),
+            };
+            Ok(request.encode())
+        })
+        .await
     }
 
     /// Commits what is pending; does nothing if it is this client itself that is to go.
@@ -324,7 +324,7 @@ impl Client {
                 .await;
             match proposed {
                 Ok(_) => {
-                    self.pull(0).await?;
+                    self.pull().await?;
                     return self.process().await;
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {

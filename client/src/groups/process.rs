@@ -2,8 +2,8 @@
 
 use crypto::keys::StateKey;
 use openmls::prelude::{
-    MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
-    StagedCommit,
+    MlsGroup, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, Proposal,
+    ProtocolMessage, Sender, StagedCommit,
 };
 use protocol::Wire as _;
 use protocol::groups::{CommitAad, GroupKind};
@@ -123,9 +123,17 @@ pub(crate) fn commit(
             && !aad.encrypted_connection_response.as_slice().is_empty()
         {
             connections::accept_joiner(db, profile, group, &identity, leaf, &aad)?;
+        } else if group.kind == GroupKind::Connection {
+            // A device that is new here or has lost its state may not know the token of now.
+            tokens::tell_again(db, &identity)?;
         }
     }
     let removed = staged.self_removed();
+    let removed_by = if removed {
+        Some(remover(db, profile, group, &mls_group, &staged, committer)?)
+    } else {
+        None
+    };
     let reinitialized = staged
         .queued_proposals()
         .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_)));
@@ -136,8 +144,14 @@ pub(crate) fn commit(
     known::remember(db, &group.id, &mls_group)?;
     if removed {
         Group::set_status(db, &group.id, Status::Removed)?;
-        if group.kind == GroupKind::Connection {
-            withdraw::ended(db, &group.id, &profile.identity.public())?;
+        match (group.kind, removed_by) {
+            (GroupKind::Connection, Some(Remover::Other)) => {
+                withdraw::ended(db, &group.id, &profile.identity.public())?;
+            }
+            (GroupKind::SingleUser, Some(Remover::OwnDevice)) => {
+                events::store(db, &Event::DeviceUnlinked)?;
+            }
+            _ => {}
         }
     } else if reinitialized {
         let name = upgrade::retire(db, group)?;
@@ -161,4 +175,47 @@ pub(crate) fn commit(
     let superseded = Pending::read(db, &group.id)?.is_some();
     Pending::delete(db, &group.id)?;
     Ok(superseded.then_some(CommitOutcome::Superseded))
+}
+
+/// Who has removed this client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remover {
+    /// Another device of this user.
+    OwnDevice,
+    /// Another user, by their own wish.
+    Other,
+    /// Somebody else has proposed it: the service.
+    Proposal,
+}
+
+fn remover(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    mls_group: &MlsGroup,
+    staged: &StagedCommit,
+    committer: Committer,
+) -> Result<Remover, Error> {
+    let Committer::Member(leaf) = committer else {
+        return Ok(Remover::Proposal);
+    };
+    let own = mls_group.own_leaf_index();
+    let by_value = staged.queued_proposals().any(|queued| {
+        enforce::leaving(queued) == Some(own) && *queued.sender() == Sender::Member(leaf)
+    });
+    if !by_value {
+        return Ok(Remover::Proposal);
+    }
+    let identity = match mls_group.member(leaf) {
+        Some(credential) => identities::of(db, &group.id, credential)?,
+        None => None,
+    };
+    let is_own = identity
+        .and_then(|identity| identity.real)
+        .is_some_and(|real| real.signature_public_key.as_slice() == profile.identity.public());
+    Ok(if is_own {
+        Remover::OwnDevice
+    } else {
+        Remover::Other
+    })
 }

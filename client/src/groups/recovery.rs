@@ -24,7 +24,7 @@ impl Client {
     /// The service says that the group is at another epoch: the commits that led there stand in the queue.
     pub(crate) async fn follow(&mut self, id: &GroupId, epoch: u64) -> Result<(), Error> {
         for look in 0..LOOKS {
-            self.pull(0).await?;
+            self.pull().await?;
             self.process().await?;
             if self.epoch(id)? != epoch || Group::read(&self.db, id)?.status != Status::Active {
                 return Ok(());
@@ -42,7 +42,7 @@ impl Client {
     pub(crate) async fn recover_state_key(&mut self, id: &GroupId) -> Result<(), Error> {
         let before = Group::read(&self.db, id)?;
         let epoch = self.epoch(id)?;
-        self.pull(0).await?;
+        self.pull().await?;
         self.process().await?;
         let now = Group::read(&self.db, id)?;
         if now.state_key != before.state_key

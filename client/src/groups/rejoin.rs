@@ -38,6 +38,7 @@ impl Client {
     /// another group. [`UsageError::GroupLost`] if the service knows this client's leaf no more or the way back
     /// is lost, [`UsageError::NotAMember`] after a removal.
     pub async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let id = self.group_or_connection(group)?.id;
         self.transact(|db, _| forget_shown(db, &id))?;
         self.rejoin_group_with_shown(group).await
@@ -48,6 +49,7 @@ impl Client {
     /// # Errors
     /// As [`Client::rejoin_group`], for members that it did not name.
     pub async fn rejoin_group_with_shown(&mut self, group: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let group = self.group_or_connection(group)?;
         self.rejoin_by_word(&group).await
@@ -58,6 +60,7 @@ impl Client {
     /// # Errors
     /// As [`Client::rejoin_group`]; [`UsageError::UnknownGroup`] without one.
     pub async fn rejoin_devices(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let group = match &self.profile.device_group {
             Some(id) => Group::find(&self.db, id)?,

@@ -36,6 +36,7 @@ impl Client {
     /// [`UsageError::NotInGroup`], [`UsageError::UnknownRole`], [`UsageError::NotPermitted`],
     /// [`UsageError::Policy`].
     pub async fn set_role(&mut self, group: &str, member: &str, role: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.change_policy(group, member, |policy, pseudonym| {
             let number = policy
                 .roles
@@ -54,6 +55,7 @@ impl Client {
     /// # Errors
     /// As [`Client::set_role`].
     pub async fn set_muted(&mut self, group: &str, member: &str, muted: bool) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let standing = if muted {
             Standing::Muted
         } else {
@@ -71,6 +73,7 @@ impl Client {
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
     pub async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.change_policy(group, member, |policy, pseudonym| {
             Ok(policy.with(pseudonym, policy.default_role, Standing::Banned))
         })

@@ -1,20 +1,24 @@
 //! Putting another group in the place of one, in another ciphersuite. RFC 9420 §11.2 has ReInit for that, but the
-//! MLS library leaves ReInit proposals out of the commits that it builds: so the old group is deleted, and the
-//! members who are contacts are added to a new one. A ReInit of another implementation is followed.
+//! MLS library leaves ReInit proposals out of the commits that it builds: so the old group is deleted, and its
+//! members are added to a new one. Only contacts can be, so the old group stays if somebody is none, unless the
+//! user says otherwise. A ReInit of another implementation is followed.
 
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
+use protocol::Wire as _;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
+use protocol::policy::{Capabilities, GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
-use crate::contacts;
+use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, LocalError, UsageError};
+use crate::events::{self, Event};
 use crate::groups::commit::Plan;
 use crate::groups::enforce;
-use crate::groups::{Group, Status, free_name, identities, load_mls};
+use crate::groups::{Group, Status, free_name, identities, load_mls, own_pseudonym, pseudonym_of};
 use crate::leaf::{self, NewLeaf};
 
 struct Successor {
@@ -76,7 +80,10 @@ pub(crate) fn retire(db: &Connection, group: &Group) -> Result<String, Error> {
 /// A group of this name that is over leaves it to another one.
 pub(crate) fn give_up_name(db: &Connection, name: &str) -> Result<(), Error> {
     match Group::by_name(db, name) {
-        Ok(group) if matches!(group.status, Status::Removed | Status::Closed) => {
+        Ok(group)
+            if matches!(group.status, Status::Removed | Status::Closed)
+                || Group::is_leaving(db, &group.id)? =>
+        {
             let former = free_name(db, &format!("{name} (former)"))?;
             db.execute(
                 "UPDATE groups SET name = ? WHERE group_id = ?",
@@ -99,29 +106,74 @@ pub(crate) fn ended(db: &Connection, group: &Group) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Ends a group and makes another one under its name, in another ciphersuite, in which the members who are
-    /// contacts are added again. The others need to be invited.
+    /// Ends a group and makes another one under its name, in another ciphersuite, in which all of its members are
+    /// again, in the roles that they had.
     ///
     /// # Errors
-    /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`].
+    /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`]; [`UsageError::WouldLeaveBehind`] when
+    /// somebody is no contact, or has no KeyPackage for the ciphersuite: nothing has changed then.
     pub async fn upgrade_group(&mut self, group: &str, suite: u16) -> Result<(), Error> {
+        let left_behind = self.upgrade(group, suite, false).await?;
+        debug_assert!(left_behind.is_empty());
+        Ok(())
+    }
+
+    /// As [`Client::upgrade_group`], without the members who cannot be brought along: returns who they are.
+    ///
+    /// # Errors
+    /// As [`Client::upgrade_group`].
+    pub async fn upgrade_group_leaving_others(
+        &mut self,
+        group: &str,
+        suite: u16,
+    ) -> Result<Vec<String>, Error> {
+        self.upgrade(group, suite, true).await
+    }
+
+    async fn upgrade(
+        &mut self,
+        group: &str,
+        suite: u16,
+        leave_others: bool,
+    ) -> Result<Vec<String>, Error> {
+        let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         self.sync(0).await?;
         let old = Group::usable(&self.db, group)?;
         let mls_group = load_mls(&self.db, &old.id)?;
         enforce::permit(&old, &mls_group, &Plan::Delete)?;
-        let members =
-            serde_json::to_string(&self.contacts_in(&old.id)?).map_err(|_| LocalError::Damaged)?;
+        let policy = enforce::policy_in(mls_group.extensions())?.map(|policy| policy.encode());
         let directory = self.directory().await?;
         let pseudonym = random_pseudonym(&directory.domain)?;
         let leaf = NewLeaf::of_user(&self.profile, &directory, suite, pseudonym.clone())?;
+        let (contacts, mut left_behind) = self.members_to_bring(&old.id)?;
+        // Nothing is asked of anybody if it comes to nothing anyway.
+        if !left_behind.is_empty() && !leave_others {
+            return Err(UsageError::WouldLeaveBehind(left_behind).into());
+        }
         let id = self.reserve(&leaf).await?;
+        // Their KeyPackages are there before the old group is not.
+        let mut members = Vec::new();
+        for contact in contacts {
+            let name = contact.name.clone();
+            match self.claim(&id, &[contact], suite).await {
+                Ok(_) => members.push(name),
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {
+                    left_behind.push(name);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !left_behind.is_empty() && !leave_others {
+            return Err(UsageError::WouldLeaveBehind(left_behind).into());
+        }
+        let members = serde_json::to_string(&members).map_err(|_| LocalError::Damaged)?;
         self.transact(|db, _| {
             leaf.store_key(db)?;
             db.execute(
                 "INSERT OR REPLACE INTO successors
-                    (group_id, successor, leaf_key, pseudonym, name, members, ciphersuite, stage)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+                    (group_id, successor, leaf_key, pseudonym, name, members, ciphersuite, stage, policy)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
                 (
                     old.id.0,
                     id.0,
@@ -130,12 +182,14 @@ impl Client {
                     group,
                     members,
                     u16::from(suite),
+                    policy,
                 ),
             )?;
             Ok(())
         })?;
         self.commit(&old.id, |_| Ok(Plan::Delete)).await?;
-        self.go_on_upgrading(&old.id).await
+        self.go_on_upgrading(&old.id).await?;
+        Ok(left_behind)
     }
 
     /// What is left to do of an upgrade.
@@ -166,36 +220,122 @@ impl Client {
         let members: Vec<String> =
             serde_json::from_str(&members).map_err(|_| LocalError::Damaged)?;
         for contact in members {
-            match self.add_contacts(&next.id, &[contact.as_str()]).await {
-                Ok(())
-                | Err(Error::Usage(
-                    UsageError::AlreadyAMember(_) | UsageError::UnknownContact(_),
-                )) => {}
-                // Who has published nothing for this ciphersuite has to be invited.
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {}
+            let added = self.add_contacts(&next.id, &[contact.as_str()]).await;
+            match added {
+                Ok(()) | Err(Error::Usage(UsageError::AlreadyAMember(_))) => {}
+                // A contact no more, or with other keys, since the old group was ended.
+                Err(Error::Usage(UsageError::UnknownContact(_)) | Error::Peer(_)) => {
+                    self.leave_behind(&next.id, contact)?;
+                }
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {
+                    self.leave_behind(&next.id, contact)?;
+                }
                 Err(error) => return Err(error),
             }
         }
+        self.take_over_policy(old, &next.id).await?;
         self.db
             .execute("DELETE FROM successors WHERE group_id = ?", [old.0])?;
         Ok(())
     }
 
-    /// Names of the contacts among the members of a group.
-    fn contacts_in(&self, id: &GroupId) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
+    fn leave_behind(&self, id: &GroupId, name: String) -> Result<(), Error> {
+        let group = Group::read(&self.db, id)?.display_name();
+        events::store(&self.db, &Event::LeftBehind { group, name })
+    }
+
+    /// The other members of a group: who is a contact, and the names of who is not.
+    fn members_to_bring(&self, id: &GroupId) -> Result<(Vec<ContactKeys>, Vec<String>), Error> {
+        let (mut contacts, mut others) = (Vec::<ContactKeys>::new(), Vec::new());
+        let own = self.profile.identity.public();
         for member in load_mls(&self.db, id)?.members() {
-            let real = identities::of(&self.db, id, &member.credential)?
-                .and_then(|identity| identity.real);
-            if let Some(real) = real
-                && let Some(name) =
-                    contacts::name_of_key(&self.db, real.signature_public_key.as_slice())?
-                && !names.contains(&name)
-            {
-                names.push(name);
+            let identity = identities::of(&self.db, id, &member.credential)?;
+            let key = identity
+                .as_ref()
+                .and_then(|identity| identity.real.as_ref())
+                .map(|real| real.signature_public_key.as_slice().to_vec());
+            if key.as_deref() == Some(&own) {
+                continue;
+            }
+            let contact = match &key {
+                Some(key) => contacts::name_of_key(&self.db, key)?,
+                None => None,
+            };
+            match contact {
+                Some(name) if contacts.iter().any(|known| known.name == name) => {}
+                Some(name) => contacts.push(contacts::by_name(&self.db, &name)?),
+                None => {
+                    let name = identities::name(&self.db, &self.profile, identity.as_ref())?;
+                    if !others.contains(&name) {
+                        others.push(name);
+                    }
+                }
             }
         }
-        Ok(names)
+        Ok((contacts, others))
+    }
+
+    /// Everybody has the role and the standing in the new group that they had in the old one. Who was banned
+    /// there stays listed: the members know who is behind that pseudonym.
+    async fn take_over_policy(&mut self, old: &GroupId, id: &GroupId) -> Result<(), Error> {
+        let policy: Option<Vec<u8>> = self.db.query_row(
+            "SELECT policy FROM successors WHERE group_id = ?",
+            [old.0],
+            |row| row.get(0),
+        )?;
+        let Some(policy) = policy else {
+            return Ok(());
+        };
+        let former = GroupPolicy::decode(&policy).map_err(|_| LocalError::Damaged)?;
+        let next = |client: &Client| -> Result<GroupPolicy, Error> {
+            let mls_group = load_mls(&client.db, id)?;
+            let mut next = GroupPolicy {
+                participants: Vec::new(),
+                ..former.clone()
+            };
+            for participant in &former.participants {
+                let before = participant.user_pseudonym.as_slice();
+                let key = identities::key_behind(&client.db, old, before)?;
+                let mut now = None;
+                for member in mls_group.members() {
+                    let identity = identities::of(&client.db, id, &member.credential)?;
+                    let real = identity
+                        .as_ref()
+                        .and_then(|identity| identity.real.as_ref());
+                    if key.is_some()
+                        && real.map(|real| real.signature_public_key.as_slice()) == key.as_deref()
+                    {
+                        now = identity.map(|identity| identity.user_pseudonym);
+                    }
+                }
+                let pseudonym = match now {
+                    Some(pseudonym) => pseudonym,
+                    None if participant.standing == Standing::Banned => before.to_vec(),
+                    // Left behind.
+                    None => continue,
+                };
+                next = next.with(&pseudonym, participant.role, participant.standing);
+            }
+            // Somebody must be able to change it.
+            let admins = mls_group.members().any(|member| {
+                pseudonym_of(&member.credential)
+                    .is_some_and(|user| next.capabilities(&user).contain(Capabilities::SET_ROLE))
+            });
+            if !admins {
+                next = next.with(
+                    &own_pseudonym(&mls_group)?,
+                    GroupPolicy::ADMIN,
+                    Standing::Active,
+                );
+            }
+            Ok(next)
+        };
+        let present = enforce::policy_in(load_mls(&self.db, id)?.extensions())?;
+        if present.as_ref() == Some(&next(self)?) {
+            return Ok(());
+        }
+        self.commit(id, |client| Ok(Plan::SetPolicy(Box::new(next(client)?))))
+            .await
     }
 
     /// Groups that are being upgraded.

@@ -1,6 +1,8 @@
 //! Own KeyPackages: published ahead. Contacts' KeyPackages: claimed and checked.
 
+mod count;
 mod publish;
+pub(crate) mod stock;
 
 pub(crate) use publish::{make_package, used};
 
@@ -13,6 +15,7 @@ use openmls::prelude::{
 };
 use protocol::codec::opaque;
 use protocol::envelope::Sender;
+use protocol::ids::GroupId;
 use protocol::key_packages::{
     Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
 };
@@ -59,13 +62,26 @@ fn open_set(token: &ConnectionToken, sealed: &[u8]) -> Result<KeyPackageSet, Err
 }
 
 impl Client {
-    /// Claims a KeyPackage of every client of each contact: all or none.
+    /// KeyPackages of every client of each contact, for a group: kept ones first, the others are claimed, all or
+    /// none.
     pub(crate) async fn claim(
         &mut self,
+        group: &GroupId,
         contacts: &[ContactKeys],
         suite: Ciphersuite,
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
-        let claims = contacts
+        let mut key_packages = Vec::new();
+        let mut missing = Vec::new();
+        for contact in contacts {
+            match stock::find(&self.db, contact, suite, group)? {
+                Some(kept) => key_packages.extend(kept),
+                None => missing.push(contact),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(key_packages);
+        }
+        let claims = missing
             .iter()
             .map(|contact| Claim {
                 lookup: contact.connection_token.lookup(),
@@ -81,15 +97,25 @@ impl Client {
                 sender,
                 signer,
                 request,
-                contacts.len(),
+                missing.len(),
             )
             .await?;
-        if claimed.sets.len() != contacts.len() {
+        if claimed.sets.len() != missing.len() {
             return Err(Error::Protocol("an answer to another number of claims"));
         }
-        let mut key_packages = Vec::new();
-        for (contact, set) in contacts.iter().zip(&claimed.sets) {
-            key_packages.extend(check(&self.db, contact, suite, set.sealed.as_slice())?);
+        // All that are good are kept before one that is not ends this.
+        let checked: Vec<Result<Vec<ClaimedKeyPackage>, Error>> = missing
+            .iter()
+            .zip(&claimed.sets)
+            .map(|(contact, set)| {
+                let sealed = set.sealed.as_slice();
+                let packages = check(&self.db, contact, suite, sealed)?;
+                stock::keep(&self.db, contact, suite, sealed, &packages)?;
+                Ok(packages)
+            })
+            .collect();
+        for packages in checked {
+            key_packages.extend(packages?);
         }
         Ok(key_packages)
     }

@@ -28,44 +28,37 @@ use crate::profile::Profile;
 use crate::provider::Provider;
 
 /// So many sets of the usual ciphersuite, and of each other one, are published at a time,
-const BATCH: (u32, u32) = (20, 4);
+const BATCH: (u32, u32) = (24, 5);
 /// when fewer than so many are left.
 const LOW: (u32, u32) = (8, 2);
-/// The last-resort set is replaced after so many days, well within its lifetime.
-const LAST_RESORT_DAYS: u32 = 28;
 /// So long the other devices have time to add their packages.
 const BATCH_MS: u64 = DAY_MS;
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// Sets of one ciphersuite that are to be published.
+/// Sets of one ciphersuite that are to be published. None is of last resort: that would be one pseudonym in
+/// as many groups as the service, or a contact who has emptied the pool, wants it to be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Due {
     suite: Ciphersuite,
     sets: u32,
-    last_resort: bool,
 }
 
-fn due(db: &Connection, suites: &[Ciphersuite], today: u32) -> Result<Vec<Due>, Error> {
+fn due(db: &Connection, suites: &[Ciphersuite]) -> Result<Vec<Due>, Error> {
     let mut all = Vec::new();
     for suite in suites.iter().copied() {
-        let (left, last_resort_day): (u32, u32) = db
+        let left: u32 = db
             .query_row(
-                "SELECT sets_left, last_resort_day FROM key_packages WHERE ciphersuite = ?",
+                "SELECT sets_left FROM key_packages WHERE ciphersuite = ?",
                 [u16::from(suite)],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| row.get(0),
             )
             .optional()?
             .unwrap_or_default();
         let usual = suite == CIPHERSUITE;
         let low = if usual { LOW.0 } else { LOW.1 };
-        let batch = if usual { BATCH.0 } else { BATCH.1 };
-        let due = Due {
-            suite,
-            sets: if left < low { batch } else { 0 },
-            last_resort: last_resort_day.saturating_add(LAST_RESORT_DAYS) <= today,
-        };
-        if due.sets > 0 || due.last_resort {
-            all.push(due);
+        if left < low {
+            let sets = if usual { BATCH.0 } else { BATCH.1 };
+            all.push(Due { suite, sets });
         }
     }
     Ok(all)
@@ -86,11 +79,6 @@ pub(crate) fn make_package(
         .key_package_lifetime(leaf::lifetime(now_ms))
         .leaf_node_capabilities(leaf::capabilities())
         .leaf_node_extensions(leaf.extensions.clone());
-    let builder = if set.last_resort == 1 {
-        builder.mark_as_last_resort()
-    } else {
-        builder
-    };
     let bundle = builder
         .build(
             suite,
@@ -118,7 +106,7 @@ fn upload(
     Ok(KeyPackageSetUpload {
         ciphersuite: set.ciphersuite,
         expiry_day: day_of(now_ms).saturating_add(lifetime_days),
-        last_resort: set.last_resort,
+        last_resort: 0,
         sealed: opaque(sealed),
     })
 }
@@ -126,12 +114,10 @@ fn upload(
 fn sets_of(due: &[Due], domain: &str) -> Result<Vec<WantedSet>, Error> {
     let mut sets = Vec::new();
     for due in due {
-        let ordinary = (0..due.sets).map(|_| 0);
-        for last_resort in ordinary.chain(due.last_resort.then_some(1)) {
+        for _ in 0..due.sets {
             sets.push(WantedSet {
                 user_pseudonym: random_pseudonym(domain)?,
                 ciphersuite: u16::from(due.suite),
-                last_resort,
             });
         }
     }
@@ -145,17 +131,15 @@ struct Batch {
 
 /// The batch in the making, if there is one.
 fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, Error> {
-    let mut statement = db.prepare(
-        "SELECT user_pseudonym, ciphersuite, last_resort, begun_ms FROM key_package_batch",
-    )?;
+    let mut statement =
+        db.prepare("SELECT user_pseudonym, ciphersuite, begun_ms FROM key_package_batch")?;
     let rows = statement.query_map((), |row| {
         Ok((
             WantedSet {
                 user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
                 ciphersuite: row.get(1)?,
-                last_resort: row.get(2)?,
             },
-            row.get::<_, i64>(3)?,
+            row.get::<_, i64>(2)?,
         ))
     })?;
     let mut batch = Batch {
@@ -179,7 +163,7 @@ fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, 
 }
 
 impl Client {
-    /// Publishes KeyPackages when few are left.
+    /// Publishes KeyPackages when few are left: as the service counts them, and this client what it used.
     pub(crate) async fn replenish_key_packages(&mut self) -> Result<(), Error> {
         if self.profile.handle.is_none() || !self.publishes()? {
             return Ok(());
@@ -193,8 +177,9 @@ impl Client {
                 Ok(())
             };
         }
+        self.count_when_due(now_ms).await?;
         let directory = self.directory().await?;
-        let due = due(&self.db, &self.suites(&directory), day_of(now_ms))?;
+        let due = due(&self.db, &self.suites(&directory))?;
         if due.is_empty() {
             return Ok(());
         }
@@ -205,11 +190,10 @@ impl Client {
                 let package = make_package(db, profile, &directory, set, now_ms)?;
                 let pseudonym = set.user_pseudonym.as_slice();
                 db.execute(
-                    "INSERT INTO key_package_batch VALUES (?, ?, ?, ?)",
+                    "INSERT INTO key_package_batch VALUES (?, ?, ?)",
                     (
                         pseudonym,
                         set.ciphersuite,
-                        set.last_resort,
                         i64::try_from(now_ms).unwrap_or(i64::MAX),
                     ),
                 )?;
@@ -237,7 +221,7 @@ impl Client {
         }
         let directory = self.directory().await?;
         let now_ms = self.transport.time.now_unix_ms();
-        let due = due(&self.db, &self.suites(&directory), day_of(now_ms))?;
+        let due = due(&self.db, &self.suites(&directory))?;
         if due.is_empty() {
             return Ok(());
         }
@@ -287,15 +271,9 @@ impl Client {
         self.transact(|db, _| {
             for (set, _) in sets {
                 db.execute(
-                    "INSERT INTO key_packages (ciphersuite, sets_left, last_resort_day) VALUES (?, ?, ?)
-                     ON CONFLICT (ciphersuite) DO UPDATE SET
-                        sets_left = sets_left + excluded.sets_left,
-                        last_resort_day = max(last_resort_day, excluded.last_resort_day)",
-                    (
-                        set.ciphersuite,
-                        u32::from(set.last_resort == 0),
-                        if set.last_resort == 1 { day_of(now_ms) } else { 0 },
-                    ),
+                    "INSERT INTO key_packages (ciphersuite, sets_left) VALUES (?, 1)
+                     ON CONFLICT (ciphersuite) DO UPDATE SET sets_left = sets_left + 1",
+                    [set.ciphersuite],
                 )?;
                 db.execute(
                     "DELETE FROM key_package_batch WHERE user_pseudonym = ?",
@@ -333,12 +311,11 @@ impl Client {
         let wanted = {
             let mut statement = self
                 .db
-                .prepare("SELECT user_pseudonym, ciphersuite, last_resort FROM wanted_packages")?;
+                .prepare("SELECT user_pseudonym, ciphersuite FROM wanted_packages")?;
             let rows = statement.query_map((), |row| {
                 Ok(WantedSet {
                     user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
                     ciphersuite: row.get(1)?,
-                    last_resort: row.get(2)?,
                 })
             })?;
             rows.collect::<Result<Vec<_>, _>>()?
@@ -380,22 +357,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_are_due_for_each_ciphersuite_when_few_are_left_or_the_last_resort_is_old() {
+    fn sets_are_due_for_each_ciphersuite_when_few_are_left() {
         let db = crate::database::in_memory().unwrap();
         let other = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
         let suites = [CIPHERSUITE, other];
-        let all = due(&db, &suites, 1000).unwrap();
-        assert_eq!(all.len(), 2);
-        db.execute_batch("INSERT INTO key_packages VALUES (1, 8, 990), (3, 1, 900)")
+        assert_eq!(due(&db, &suites).unwrap().len(), 2);
+        db.execute_batch("INSERT INTO key_packages VALUES (1, 8), (3, 1)")
             .unwrap();
-        let left = due(&db, &suites, 1000).unwrap();
+        let left = due(&db, &suites).unwrap();
         let expected = Due {
             suite: other,
-            sets: 4,
-            last_resort: true,
+            sets: BATCH.1,
         };
         assert_eq!(left, [expected]);
         used(&db, CIPHERSUITE).unwrap();
-        assert_eq!(due(&db, &suites, 1000).unwrap().len(), 2);
+        assert_eq!(due(&db, &suites).unwrap().len(), 2);
     }
 }

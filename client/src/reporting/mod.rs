@@ -262,6 +262,7 @@ impl Client {
     /// [`UsageError::UnknownContact`]; [`UsageError::NotReportable`] for somebody who has shown no certificate, or
     /// whose certificate has expired; [`Error::Issuer`].
     pub async fn report(&mut self, who: &str, reason: ReportReason) -> Result<(), Error> {
+        let _held = self.hold().await?;
         let key = key_of(&self.db, who)?;
         let evidence = evidence(&self.db, &key, self.today())?
             .ok_or_else(|| UsageError::NotReportable(who.to_owned()))?;

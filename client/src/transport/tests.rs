@@ -178,14 +178,14 @@ async fn recorder_with(
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
-        pauses: Duration::from_millis(500),
+        call: Duration::from_millis(500),
     };
     let time = ServiceTime::new(clock, 0);
     let transport = Transport::new(
         endpoints,
         None,
         time,
-        patience,
+        Budget::new(patience, None),
         Views::default(),
         Pace::default(),
     )
@@ -585,4 +585,117 @@ async fn a_wait_that_is_asked_of_one_client_is_one_of_few() {
         };
     }
     assert_eq!(waits.into_iter().collect::<Vec<_>>(), [60]);
+}
+
+/// What a relay does with a connection.
+#[derive(Clone, Copy)]
+enum Conduct {
+    Silent,
+    Trickling,
+    Busy,
+    Closed,
+}
+
+async fn relay(conduct: Conduct) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    if matches!(conduct, Conduct::Closed) {
+        return address;
+    }
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut some = [0; 16 * 1024];
+                while connection.read(&mut some).await.is_ok_and(|read| read > 0) {
+                    let head: &[u8] = match conduct {
+                        Conduct::Trickling => b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
+                        Conduct::Busy => {
+                            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+                        }
+                        Conduct::Silent | Conduct::Closed => continue,
+                    };
+                    connection.write_all(head).await.unwrap();
+                    while matches!(conduct, Conduct::Trickling)
+                        && connection.write_all(b"x").await.is_ok()
+                    {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A call of several requests that a relay treats so: the error, and what was said meanwhile.
+async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
+    let suites = vec![ohttp::SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+    let config = ohttp::KeyConfig::derive(7, Kem::XWing, suites, &[1; 32]).unwrap();
+    let list = ohttp::KeyConfig::encode_list(&[config]).unwrap();
+    let relay = relay(conduct).await;
+    let endpoints = Endpoints {
+        ohttp_keys: format!("{relay}ohttp-keys"),
+        relay,
+        gateway: "http://127.0.0.1:9".into(),
+        ohttp_key_mirrors: Vec::new(),
+        ds: "https://ds.example".into(),
+        issuer: "http://127.0.0.1:9".into(),
+    };
+    let patience = Patience {
+        attempt: Duration::from_millis(1_500),
+        call: Duration::from_secs(6),
+    };
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let progress: Progress = {
+        let said = Arc::clone(&said);
+        Arc::new(move |waiting| said.lock().unwrap().push(waiting))
+    };
+    let time = ServiceTime::new(SystemClock::shared(), 0);
+    let key = key_config::usable(&list).unwrap().remove(0);
+    let budget = Budget::new(patience, Some(progress));
+    let mut transport = Transport::new(endpoints, Some(key), time, budget).unwrap();
+    let mut last = None;
+    // One patience for all of them; behind it a request still has the two seconds that cost nothing.
+    let all = async {
+        for _ in 0..requests {
+            last = transport.fetch("/v1/directory").await.err();
+        }
+    };
+    let longest = Duration::from_secs(20 + 3 * requests as u64);
+    tokio::time::timeout(longest, all).await.unwrap();
+    let said = said.lock().unwrap().clone();
+    (last.unwrap(), said)
+}
+
+#[tokio::test]
+async fn a_call_ends_when_its_patience_does_and_says_what_it_met() {
+    for (conduct, reason) in [
+        (
+            Conduct::Silent,
+            "the relay takes requests and does not answer them",
+        ),
+        (
+            Conduct::Trickling,
+            "the relay does not bring an answer to its end",
+        ),
+        (Conduct::Closed, "the relay cannot be reached"),
+        (Conduct::Busy, "relay or gateway cannot answer now"),
+    ] {
+        let (error, said) = call(conduct, 1).await;
+        let Error::Unreachable(no_answer) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(no_answer.reason, reason);
+        let first = said.first().unwrap();
+        assert_eq!(first.reason, reason);
+        assert!(first.so_far >= Duration::from_secs(5), "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_requests_of_a_call_have_one_patience_together() {
+    let (error, _) = call(Conduct::Silent, 5).await;
+    assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
 }

@@ -6,7 +6,7 @@ use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::delivery::Payload;
-use protocol::groups::{MessageAccepted, SendMessageRequest, SendToMemberRequest};
+use protocol::groups::{MessageAccepted, SendMessageRequest};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 
@@ -32,48 +32,8 @@ pub async fn send_message(
     request: Request<SendMessageRequest>,
 ) -> Result<MessageAccepted, DsError> {
     let body = &request.body;
-    let key = StateKey::from(&body.state_key);
-    send(
-        service,
-        &request,
-        body.group_id,
-        &key,
-        body.message.as_slice(),
-        None,
-    )
-    .await
-}
-
-/// Puts a message into one member's queue.
-///
-/// # Errors
-/// As [`send_message`]; [`ProblemType::NotAllowed`] for a leaf that is not there.
-pub async fn send_to_member(
-    service: &DeliveryService,
-    request: Request<SendToMemberRequest>,
-) -> Result<MessageAccepted, DsError> {
-    let body = &request.body;
-    let key = StateKey::from(&body.state_key);
-    let to = Some(body.recipient);
-    send(
-        service,
-        &request,
-        body.group_id,
-        &key,
-        body.message.as_slice(),
-        to,
-    )
-    .await
-}
-
-async fn send<T>(
-    service: &DeliveryService,
-    request: &Request<T>,
-    group_id: GroupId,
-    key: &StateKey,
-    message: &[u8],
-    to: Option<u32>,
-) -> Result<MessageAccepted, DsError> {
+    let (group_id, message) = (body.group_id, body.message.as_slice());
+    let key = &StateKey::from(&body.state_key);
     within(message.len(), service.settings.limits.message_bytes)?;
     let row = service.rows().group(&group_id);
     let mut charged = None;
@@ -81,19 +41,18 @@ async fn send<T>(
     for _ in 0..ATTEMPTS {
         let opened = open_group(service, row, &group_id, &[key]).await?;
         let roster = Roster::read(&opened.roster)?;
-        let sender = authenticate(request, &roster)?;
+        let sender = authenticate(&request, &roster)?;
         check_message(message, &group_id, &roster, sender)?;
-        let is_recipient = |leaf: &&Leaf<'_>| match to {
-            Some(to) => leaf.index == to,
-            None => leaf.index != sender.index,
-        };
-        if to.is_some_and(|to| roster.leaf(to).is_none()) {
-            return Err(ProblemType::NotAllowed.into());
-        }
+        let is_recipient = |leaf: &&Leaf<'_>| leaf.index != sender.index;
         let to = recipients(service, roster.leaves().iter().filter(is_recipient))?;
         let price = match charged {
             Some(price) => price,
-            None => *charged.insert(charge_allowance(service, request, &group_id, sender.index)?),
+            None => *charged.insert(charge_allowance(
+                service,
+                &request,
+                &group_id,
+                sender.index,
+            )?),
         };
         let mut prepared = Prepared::default();
         let payload = Payload::Message(opaque(message));

@@ -90,9 +90,6 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
         Operation::UpdateQueueReference,
         |service, request| { groups::members::update_queue_reference(service, request).await }
     );
-    router = operation!(router, Operation::SendToMember, |service, request| {
-        groups::message::send_to_member(service, request).await
-    });
     router = operation!(router, Operation::SendMessage, |service, request| {
         groups::message::send_message(service, request).await
     });
@@ -116,6 +113,9 @@ pub fn router(service: Service, gateway: GatewaySecret) -> Router {
     });
     router = operation!(router, Operation::DeleteKeyPackages, |service, request| {
         key_packages::delete_key_packages(service, request).await
+    });
+    router = operation!(router, Operation::CountKeyPackages, |service, request| {
+        key_packages::count_key_packages(service, request).await
     });
     router = operation!(router, Operation::RegisterHandle, |service, request| {
         connections::register_handle(service, request).await

@@ -4,8 +4,9 @@ use crypto::rows::Row;
 use protocol::codec::opaque;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, DeleteKeyPackagesRequest,
-    MAX_CLAIMS, MAX_SETS, PublishKeyPackagesRequest,
+    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, ClaimedSet, CountKeyPackagesRequest,
+    CountKeyPackagesResponse, DeleteKeyPackagesRequest, KeyPackageCount, MAX_CLAIMS, MAX_SETS,
+    PublishKeyPackagesRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -102,6 +103,37 @@ pub async fn delete_key_packages(
             other => DsError::from(other),
         })?;
     Ok(Accepted {})
+}
+
+/// Says what the signing key's pool can hand out.
+///
+/// # Errors
+/// [`ProblemType::NotOwner`], also for a pool that is not there: one and the same.
+pub async fn count_key_packages(
+    service: &DeliveryService,
+    request: Request<CountKeyPackagesRequest>,
+) -> Result<CountKeyPackagesResponse, DsError> {
+    let owner = request.authenticate_key()?.tag(service, POOL_OWNER);
+    let pool = service.rows().key_package_pool(&request.body.lookup);
+    let today = day_of(request.now_ms);
+    let counts = service
+        .store
+        .count_key_packages(pool, owner, today)
+        .await
+        .map_err(|error| match error {
+            StoreError::Taken | StoreError::Absent => ProblemType::NotOwner.into(),
+            other => DsError::from(other),
+        })?;
+    let counts = counts
+        .into_iter()
+        .map(|count| KeyPackageCount {
+            ciphersuite: count.ciphersuite,
+            expiry_day: count.expiry_day,
+            last_resort: u8::from(count.last_resort),
+            sets: count.sets,
+        })
+        .collect();
+    Ok(CountKeyPackagesResponse { counts })
 }
 
 /// Claims one set for each of several users: all of them, or none.

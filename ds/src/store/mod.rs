@@ -16,6 +16,7 @@ pub use self::foundation::{Begun, Foundation, FoundationError, Note, begin, bind
 use async_trait::async_trait;
 use crypto::rows::Row;
 use protocol::ids::Incarnation;
+use protocol::key_packages::MAX_COUNTED;
 
 /// Identifies one state of a group's rows: random, so that it counts nothing.
 pub type Version = [u8; 16];
@@ -283,6 +284,36 @@ pub struct ClaimableSet {
     pub sealed: Vec<u8>,
 }
 
+/// Sets of a pool of one ciphersuite and kind that expire on one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetCount {
+    /// MLS ciphersuite.
+    pub ciphersuite: u16,
+    /// Last day on which they are handed out.
+    pub expiry_day: u32,
+    /// The kind.
+    pub last_resort: bool,
+    /// How many.
+    pub sets: u32,
+}
+
+impl SetCount {
+    /// Counts sets that come in the order of their ciphersuites and days.
+    fn add(counts: &mut Vec<Self>, ciphersuite: u16, expiry_day: u32) {
+        match counts.last_mut() {
+            Some(last) if (last.ciphersuite, last.expiry_day) == (ciphersuite, expiry_day) => {
+                last.sets = last.sets.saturating_add(1);
+            }
+            _ => counts.push(Self {
+                ciphersuite,
+                expiry_day,
+                last_resort: false,
+                sets: 1,
+            }),
+        }
+    }
+}
+
 /// Names one set of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsumedSet {
@@ -450,6 +481,16 @@ pub trait Store: Send + Sync + 'static {
         owner_tag: [u8; 32],
         receipt: Receipt,
     ) -> Result<(), StoreError>;
+
+    /// What the pool can hand out on day `today` and later, the first [`MAX_COUNTED`] sets of it: those that
+    /// are consumed, by ciphersuite and day, then those of last resort. [`StoreError::Taken`] and
+    /// [`StoreError::Absent`] as when it is deleted.
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError>;
 
     /// A set of the pool that can be claimed now, the last-resort set only if no other is there. `today` excludes expired ones. `pick` is random and chooses where to
     /// start among the sets, so that concurrent claimers seldom meet.

@@ -129,7 +129,6 @@ fn most_useful(prices: &Prices, operation: Operation, body: &[u8]) -> usize {
         | Operation::DeleteGroup
         | Operation::ReInitializeGroup
         | Operation::SendMessage
-        | Operation::SendToMember
         | Operation::SelfRemove
         | Operation::SetRecoverySecret
         | Operation::SetJoinCode
@@ -142,6 +141,7 @@ fn most_useful(prices: &Prices, operation: Operation, body: &[u8]) -> usize {
         | Operation::RecoveryRecord
         | Operation::ExternalCommitInfo
         | Operation::OwnLeaf
+        | Operation::CountKeyPackages
         | Operation::DeleteKeyPackages
         | Operation::DeleteHandle
         | Operation::AcknowledgeQueue

@@ -8,8 +8,8 @@ use http::StatusCode;
 use protocol::Operation;
 use protocol::groups::Accepted;
 use protocol::key_packages::{
-    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSetUpload, MAX_CLAIMS,
-    MAX_SETS, PublishKeyPackagesRequest,
+    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, CountKeyPackagesRequest,
+    CountKeyPackagesResponse, KeyPackageSetUpload, MAX_CLAIMS, MAX_SETS, PublishKeyPackagesRequest,
 };
 use protocol::problem::ProblemType;
 use protocol::time::{DAY_MS, day_of};
@@ -18,6 +18,7 @@ on_every_engine! {
     a_set_is_handed_out_once_under_contention
     a_claim_takes_all_or_nothing
     a_last_resort_set_is_handed_out_when_nothing_else_is_left_and_stays
+    the_owner_and_nobody_else_learns_what_a_pool_can_hand_out
 }
 
 async fn publish(
@@ -156,6 +157,68 @@ async fn a_last_resort_set_is_handed_out_when_nothing_else_is_left_and_stays(ser
         Err(ProblemType::NoKeyPackages),
         "expired"
     );
+}
+
+async fn the_owner_and_nobody_else_learns_what_a_pool_can_hand_out(service: Service) {
+    let (pool, owner) = (token(), fresh_key());
+    let body = CountKeyPackagesRequest {
+        lookup: pool.lookup(),
+    };
+    let operation = Operation::CountKeyPackages;
+    assert_eq!(
+        service.refusal(operation, &owner, &body).await,
+        ProblemType::NotOwner,
+        "not there"
+    );
+    let day = set(&service, b"").expiry_day;
+    let upload = |ciphersuite, expiry_day, last_resort| KeyPackageSetUpload {
+        ciphersuite,
+        expiry_day,
+        last_resort,
+        ..set(&service, b"sealed")
+    };
+    let sets = vec![
+        upload(1, day, 0),
+        upload(1, day, 0),
+        upload(1, day - 5, 0),
+        upload(3, day, 0),
+        upload(3, day, 1),
+    ];
+    publish(&service, &owner, &pool, sets).await;
+    publish(&service, &fresh_key(), &token(), vec![upload(1, day, 0)]).await;
+    assert_eq!(
+        service.refusal(operation, &fresh_key(), &body).await,
+        ProblemType::NotOwner
+    );
+    let counted = async || {
+        let answer: CountKeyPackagesResponse = service.call(operation, &owner, &body).await;
+        let mut counts: Vec<_> = answer
+            .counts
+            .iter()
+            .map(|it| (it.ciphersuite, it.expiry_day, it.last_resort, it.sets))
+            .collect();
+        counts.sort_unstable();
+        counts
+    };
+    assert_eq!(
+        counted().await,
+        [
+            (1, day - 5, 0, 1),
+            (1, day, 0, 2),
+            (3, day, 0, 1),
+            (3, day, 1, 1)
+        ]
+    );
+    claim(&service, &[&pool]).await.unwrap();
+    let left = counted().await;
+    let of_first: u32 = left.iter().filter(|it| it.0 == 1).map(|it| it.3).sum();
+    assert_eq!(of_first, 2, "{left:?}");
+    // What has expired is not handed out, so it does not count.
+    let today = day_of(service.now());
+    service.clock.advance(u64::from(day - today) * DAY_MS);
+    assert!(counted().await.iter().all(|it| it.1 == day));
+    service.clock.advance(DAY_MS);
+    assert_eq!(counted().await, []);
 }
 
 #[tokio::test]

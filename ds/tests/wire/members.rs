@@ -1,12 +1,11 @@
-//! What a member asks for or changes of its own leaf's record without a commit, and what it sends to one other.
+//! What a member asks for or changes of its own leaf's record without a commit.
 
 use crypto::queue::seal_reference;
 use protocol::Operation;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::groups::{
-    Accepted, JoinRecordRequest, MessageAccepted, OwnLeafRequest, OwnLeafResponse,
-    SendToMemberRequest, UpdateQueueReferenceRequest,
+    Accepted, JoinRecordRequest, OwnLeafRequest, OwnLeafResponse, UpdateQueueReferenceRequest,
 };
 use protocol::ids::GroupId;
 use protocol::policy::Capabilities;
@@ -23,7 +22,6 @@ use crypto::keys::{GroupLookup as _, JoinKey};
 
 on_every_engine! {
     a_member_moves_to_another_queue
-    a_message_to_one_member_reaches_that_one_alone
     a_join_record_goes_when_all_joiners_have_come
 }
 
@@ -100,92 +98,6 @@ async fn a_queue_reference_that_is_not_for_this_leaf_is_refused() {
     }
     alice.send(&service, &id, b"still here").await;
     assert_eq!(bob.receive(&service).await.len(), 1);
-}
-
-fn to_member(
-    service: &Service,
-    client: &Client,
-    id: &GroupId,
-    recipient: u32,
-    message: Vec<u8>,
-) -> Vec<u8> {
-    let body = SendToMemberRequest {
-        group_id: *id,
-        state_key: WireSecret::new(client.group(id).state_key),
-        recipient,
-        message: opaque(message),
-    };
-    client.leaf_request(service, id, Operation::SendToMember, body.encode())
-}
-
-async fn a_message_to_one_member_reaches_that_one_alone(service: Service) {
-    let Trio {
-        mut alice,
-        mut bob,
-        mut carol,
-        id,
-    } = trio(&service).await;
-    let message = alice.encrypt(&id, b"for carol");
-    let request = to_member(&service, &alice, &id, 2, message);
-    let _: MessageAccepted = service
-        .post(Operation::SendToMember, &request)
-        .await
-        .accepted();
-    assert_eq!(bob.receive(&service).await, []);
-    assert_eq!(
-        carol.receive(&service).await,
-        [Event::Message {
-            from: 0,
-            text: b"for carol".to_vec()
-        }]
-    );
-}
-
-#[tokio::test]
-async fn a_message_to_one_member_is_a_message_to_a_member() {
-    let service = Service::start(Engine::Memory);
-    let mut trio = trio(&service).await;
-    let id = trio.id;
-    let message = trio.alice.encrypt(&id, b"for nobody");
-    for absent in [3, 99, u32::MAX] {
-        let request = to_member(&service, &trio.alice, &id, absent, message.clone());
-        assert_eq!(
-            service.refused(Operation::SendToMember, &request).await,
-            ProblemType::NotAllowed
-        );
-    }
-    let alone = trio
-        .alice
-        .create_group(&service, protocol::groups::GroupKind::Group)
-        .await;
-    let message = trio.alice.encrypt(&alone, b"for nobody");
-    let request = to_member(&service, &trio.alice, &alone, 1, message);
-    assert_eq!(
-        service.refused(Operation::SendToMember, &request).await,
-        ProblemType::NotAllowed
-    );
-    let commit = trio.alice.stage(&id, Plan::update());
-    trio.alice.abandon(&id);
-    for other in [commit.commit, Vec::new(), b"plain text".to_vec()] {
-        let request = to_member(&service, &trio.alice, &id, 1, other);
-        assert_eq!(
-            service.refused(Operation::SendToMember, &request).await,
-            ProblemType::InvalidMessage
-        );
-    }
-    let mut policy = trio.alice.policy(&id).unwrap();
-    policy.roles[1].capabilities = Capabilities::ADD;
-    trio.alice.set_policy(&service, &id, &policy).await;
-    for client in [&mut trio.alice, &mut trio.bob, &mut trio.carol] {
-        client.receive(&service).await;
-    }
-    let message = trio.bob.encrypt(&id, b"hush");
-    let request = to_member(&service, &trio.bob, &id, 2, message);
-    assert_eq!(
-        service.refused(Operation::SendToMember, &request).await,
-        ProblemType::NotAllowed
-    );
-    trio.still_works(&service).await;
 }
 
 #[tokio::test]

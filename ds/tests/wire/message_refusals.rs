@@ -33,7 +33,6 @@ async fn an_unknown_group_and_a_wrong_state_key_get_the_same_answer_byte_for_byt
                 | Operation::InspectGroup
                 | Operation::OwnLeaf
                 | Operation::UpdateQueueReference
-                | Operation::SendToMember
         ) {
             continue;
         }

@@ -39,6 +39,7 @@ fn is_recorded(operation: Operation) -> bool {
             | Operation::ExternalCommitInfo
             | Operation::InspectGroup
             | Operation::OwnLeaf
+            | Operation::CountKeyPackages
             | Operation::FetchQueue
             | Operation::AcknowledgeQueue
     )

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use client::{
     Client, Endpoints, Error, Event, Evidence, LocalError, Options, RemovalReason, StopReason,
@@ -62,18 +63,35 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             .await?
             .print(json);
     }
-    let mut client = Client::open(&home, Options::default()).await?;
+    let mut client = Client::open(&home, options()).await?;
     if let Command::DeleteAccount { .. } = arguments.command {
         client.delete_account().await?;
         return Output::new(json!({ "deleted": true }), ["nothing is left".to_owned()]).print(json);
     }
     if let Command::Receive { wait } = arguments.command {
-        let events = client.receive(wait.saturating_mul(1000)).await?;
+        client.receive(wait.saturating_mul(1000)).await?;
+        // What another process shows meanwhile is not shown again.
+        let _held = client.hold().await?;
+        let events = client.events()?;
         received(&events).print(json)?;
         // After printing: a crash shows them twice rather than never.
         return client.acknowledge(&events);
     }
     execute(&mut client, arguments.command).await?.print(json)
+}
+
+/// As usual; who waits is told what for.
+pub(crate) fn options() -> Options {
+    Options {
+        progress: Some(Arc::new(|waiting| {
+            eprintln!(
+                "mimimi: waiting since {} s: {}",
+                waiting.so_far.as_secs(),
+                waiting.reason
+            );
+        })),
+        ..Options::default()
+    }
 }
 
 fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
@@ -96,7 +114,7 @@ async fn init(home: &Path, stack: &Path, account_token: &Path) -> Result<Output,
     let endpoints = Endpoints::from_json(&read(stack)?)?;
     let token =
         String::from_utf8(read(account_token)?).map_err(|_| UsageError::InvalidAccountToken)?;
-    let client = Client::init(home, &endpoints, &token, Options::default()).await?;
+    let client = Client::init(home, &endpoints, &token, options()).await?;
     let tokens = client.tokens()?;
     Ok(Output::new(
         json!({ "home": home.display().to_string(), "tokens": tokens }),
@@ -372,6 +390,14 @@ fn line(event: &Event) -> String {
                 "[{group}] the service wants a member removed for a reason that is not true: {why}"
             )
         }
+        Event::MemberRejoined { group, name } => format!("[{group}] {name} came back"),
+        Event::LeftBehind { group, name } => {
+            format!("[{group}] {name} could not be brought along: invite them")
+        }
+        Event::DeviceUnlinked => {
+            "another device of yours has removed this one: it is no device of yours any more"
+                .to_owned()
+        }
         Event::ConnectionRequest { id, name } => {
             format!("{name} asks for a connection: mimimi requests --accept {id}")
         }
@@ -408,6 +434,15 @@ fn line(event: &Event) -> String {
             format!("somebody did in {group} what its policy forbids: you follow it no more")
         }
         Event::PolicyChanged { group, by } => format!("[{group}] {by} changed the roles"),
+        Event::KeyPackagesTaken { taken } => {
+            format!("contacts took {taken} of your KeyPackages and added you nowhere")
+        }
+        Event::InvitationRefused { group, by } if by.is_empty() => {
+            format!("somebody who is no contact tried to add you to {group}: you are not in it")
+        }
+        Event::InvitationRefused { group, by } => {
+            format!("{by}, who is no contact, tried to add you to {group}: you are not in it")
+        }
         Event::ReInitialized { group, by } => {
             format!("[{group}] {by} put another group in its place")
         }

@@ -99,15 +99,9 @@ pub(crate) enum GroupOperation {
         group: String,
         /// 1, 2 (P-256), 3 (ChaCha20), 78 or 79 (X-Wing, post-quantum hybrid)
         suite: u16,
-    },
-    /// Send a message to one member of a group
-    Whisper {
-        /// Name of the group
-        group: String,
-        /// Their name in the group
-        member: String,
-        /// What to say
-        text: String,
+        /// Also when some members cannot be brought along: who is no contact, or has no KeyPackages for it
+        #[arg(long)]
+        leave_others: bool,
     },
 }
 
@@ -247,20 +241,25 @@ pub(crate) async fn execute(
                 .collect();
             Output::new(document, lines)
         }
-        GroupOperation::Upgrade { group, suite } => {
-            client.upgrade_group(&group, suite).await?;
-            Output::new(
-                json!({ "group": group, "ciphersuite": suite }),
-                [format!("{group} has ciphersuite {suite:#06x} now")],
-            )
-        }
-        GroupOperation::Whisper {
+        GroupOperation::Upgrade {
             group,
-            member,
-            text,
+            suite,
+            leave_others,
         } => {
-            client.send_to_member(&group, &member, &text).await?;
-            Output::new(json!({ "group": group, "sent": true }), [])
+            let left_behind = if leave_others {
+                client.upgrade_group_leaving_others(&group, suite).await?
+            } else {
+                client.upgrade_group(&group, suite).await?;
+                Vec::new()
+            };
+            let mut lines = vec![format!("{group} has ciphersuite {suite:#06x} now")];
+            if !left_behind.is_empty() {
+                lines.push(format!("not in it: {}", left_behind.join(", ")));
+            }
+            Output::new(
+                json!({ "group": group, "ciphersuite": suite, "left_behind": left_behind }),
+                lines,
+            )
         }
     })
 }

@@ -13,8 +13,9 @@ use protocol::ids::Incarnation;
 use self::tables::Tables;
 use super::{
     Advance, CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays,
-    Foundation, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, ProposalsChange, Receipt,
-    Reservation, RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
+    Foundation, GroupDeletion, MAX_COUNTED, NewGroup, NewKeyPackageSet, Note, Parts,
+    ProposalsChange, Receipt, Reservation, RetiredIssuerKey, SetCount, Spend, Store, StoreError,
+    StoredGroup, Version,
 };
 
 /// Maps in memory as a [`Store`].
@@ -444,6 +445,38 @@ impl Store for Memory {
         tables.key_packages.retain(|set, _| set.pool != pool);
         tables.last_resort.retain(|(of, _), _| *of != pool);
         Ok(())
+    }
+
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        let tables = self.tables();
+        let owner = tables.pools.get(&pool).ok_or(StoreError::Absent)?;
+        if *owner != owner_tag {
+            return Err(StoreError::Taken);
+        }
+        let mut counts = Vec::new();
+        let sets = tables.key_packages.keys();
+        for set in sets
+            .filter(|set| set.pool == pool && set.expiry_day >= today)
+            .take(MAX_COUNTED)
+        {
+            SetCount::add(&mut counts, set.ciphersuite, set.expiry_day);
+        }
+        for ((of, ciphersuite), (expiry_day, _)) in &tables.last_resort {
+            if *of == pool && *expiry_day >= today {
+                counts.push(SetCount {
+                    ciphersuite: *ciphersuite,
+                    expiry_day: *expiry_day,
+                    last_resort: true,
+                    sets: 1,
+                });
+            }
+        }
+        Ok(counts)
     }
 
     async fn claimable_set(

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::Row;
+
 use super::groups::nth;
-use super::session::{Outcome, Sessions, Step, day, name, step};
+use super::session::{Outcome, Sessions, Step, day, malformed, name, step};
 use super::sql;
 use super::transition::Transition;
-use crate::store::{CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, NewKeyPackageSet, StoreError};
+use crate::store::{
+    CLAIM_CANDIDATES, ClaimableSet, ConsumedSet, MAX_COUNTED, NewKeyPackageSet, SetCount,
+    StoreError,
+};
 
 pub(super) struct Publish {
     pub(super) pool: [u8; 16],
@@ -157,7 +162,43 @@ impl Transition for DeleteHandle {
     }
 }
 
+/// A column that holds a ciphersuite.
+fn suite(row: &Row, column: usize) -> Result<u16, StoreError> {
+    u16::try_from(day(row, column)?).map_err(|_| malformed())
+}
+
 impl Sessions {
+    pub(super) async fn count_key_packages(
+        &self,
+        pool: [u8; 16],
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        let today = i64::from(today);
+        let limit = i64::try_from(MAX_COUNTED).unwrap_or(i64::MAX);
+        let found = self
+            .run(&[
+                step!(sql::POOL; &pool[..]),
+                step!(sql::COUNTED_SETS; &pool[..], today, limit),
+                step!(sql::COUNTED_LAST_RESORT; &pool[..], today),
+            ])
+            .await?;
+        expect_owner(&found, &owner_tag)?;
+        let mut counts = Vec::new();
+        for row in &nth(&found, 1)?.rows {
+            SetCount::add(&mut counts, suite(row, 0)?, day(row, 1)?);
+        }
+        for row in &nth(&found, 2)?.rows {
+            counts.push(SetCount {
+                ciphersuite: suite(row, 0)?,
+                expiry_day: day(row, 1)?,
+                last_resort: true,
+                sets: 1,
+            });
+        }
+        Ok(counts)
+    }
+
     pub(super) async fn claimable_set(
         &self,
         pool: [u8; 16],

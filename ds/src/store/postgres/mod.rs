@@ -55,7 +55,7 @@ use self::transition::{Nothing, Transition};
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, Foundation,
     FoundationError, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, Receipt, Reservation,
-    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
+    RetiredIssuerKey, SetCount, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// PostgreSQL as a [`Store`].
@@ -330,6 +330,17 @@ impl Store for Postgres {
         receipt: Receipt,
     ) -> Result<(), StoreError> {
         self.carry_out(DeletePool { pool, owner_tag }, receipt)
+            .await
+    }
+
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        self.sessions
+            .count_key_packages(pool, owner_tag, today)
             .await
     }
 

@@ -123,6 +123,11 @@ statements! {
         ON CONFLICT (id) DO UPDATE SET owner_tag = excluded.owner_tag \
         WHERE pools.owner_tag = excluded.owner_tag";
     HOLD_POOL = "SELECT owner_tag FROM pools WHERE id = $1 FOR UPDATE";
+    POOL = "SELECT owner_tag FROM pools WHERE id = $1";
+    COUNTED_SETS = "SELECT ciphersuite, expiry_day FROM key_packages \
+        WHERE pool = $1 AND expiry_day >= $2 ORDER BY ciphersuite, expiry_day, id LIMIT $3";
+    COUNTED_LAST_RESORT = "SELECT ciphersuite, expiry_day FROM last_resort \
+        WHERE pool = $1 AND expiry_day >= $2 ORDER BY ciphersuite";
     ADD_SETS = "INSERT INTO key_packages (pool, ciphersuite, expiry_day, id, sealed) \
         SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[])";
     PUT_LAST_RESORT = "INSERT INTO last_resort (pool, ciphersuite, expiry_day, sealed) \

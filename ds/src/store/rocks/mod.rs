@@ -45,7 +45,7 @@ use self::tables::Table;
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, Foundation,
     FoundationError, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, Receipt, Reservation,
-    RetiredIssuerKey, Spend, Store, StoreError, StoredGroup, Version,
+    RetiredIssuerKey, SetCount, Spend, Store, StoreError, StoredGroup, Version,
 };
 
 /// Version of tables, keys and values. Another one is refused at open.
@@ -618,6 +618,16 @@ impl Store for Rocks {
         receipt: Receipt,
     ) -> Result<(), StoreError> {
         self.blocking(move |engine| engine.delete_key_packages(&pool, &owner_tag, &receipt))
+            .await
+    }
+
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        self.blocking(move |engine| engine.count_key_packages(&pool, &owner_tag, today))
             .await
     }
 

@@ -5,7 +5,10 @@ use rocksdb::ReadOptions;
 
 use super::tables::{SET_KEY_LEN, TOMBSTONE, Table, day_key, set_of, spent_key, suite_key};
 use super::{Engine, malformed};
-use crate::store::{CLAIM_CANDIDATES, ClaimableSet, DayRow, Parts, Spend, StoreError, StoredGroup};
+use crate::store::{
+    CLAIM_CANDIDATES, ClaimableSet, DayRow, MAX_COUNTED, Parts, SetCount, Spend, StoreError,
+    StoredGroup,
+};
 
 /// Behind an owner's tag in pools and handles.
 pub(super) const OWNER_TAG_LEN: usize = 32;
@@ -145,6 +148,58 @@ impl Engine {
         }
         rows.status().map_err(|error| self.unread(error))?;
         Ok(incarnations)
+    }
+
+    pub(super) fn count_key_packages(
+        &self,
+        pool: &[u8; 16],
+        owner_tag: &[u8; OWNER_TAG_LEN],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        let owner = self.read(Table::Pools, pool)?.ok_or(StoreError::Absent)?;
+        if *owner != *owner_tag {
+            return Err(StoreError::Taken);
+        }
+        let rows_of = |table| -> Result<_, StoreError> {
+            let mut options = ReadOptions::default();
+            options.set_iterate_upper_bound(behind(pool));
+            let mut rows = self.db.raw_iterator_cf_opt(self.table(table)?, options);
+            rows.seek(pool);
+            Ok(rows)
+        };
+        let mut counts = Vec::new();
+        let mut counted = 0;
+        let mut rows = rows_of(Table::KeyPackages)?;
+        while let Some(key) = rows.key() {
+            let set = set_of(key).ok_or_else(|| malformed(Table::KeyPackages))?;
+            if set.expiry_day >= today {
+                SetCount::add(&mut counts, set.ciphersuite, set.expiry_day);
+                counted += 1;
+            }
+            if counted == MAX_COUNTED {
+                break;
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| self.unread(error))?;
+
+        let mut rows = rows_of(Table::LastResort)?;
+        while let Some((key, value)) = rows.item() {
+            let wrong = || malformed(Table::LastResort);
+            let ciphersuite = key.last_chunk().ok_or_else(wrong)?;
+            let expiry_day = u32::from_be_bytes(*value.first_chunk().ok_or_else(wrong)?);
+            if expiry_day >= today {
+                counts.push(SetCount {
+                    ciphersuite: u16::from_be_bytes(*ciphersuite),
+                    expiry_day,
+                    last_resort: true,
+                    sets: 1,
+                });
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| self.unread(error))?;
+        Ok(counts)
     }
 
     pub(super) fn claimable_set(

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
-    StoredGroup, Version,
+    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, SetCount, Spend, Store,
+    StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -230,6 +230,15 @@ impl Store for Faulty {
     ) -> Result<(), StoreError> {
         self.write(self.engine.delete_key_packages(pool, owner_tag, receipt))
             .await
+    }
+
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        self.engine.count_key_packages(pool, owner_tag, today).await
     }
 
     async fn claimable_set(

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use crypto::rows::Row;
 use ds::store::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, GroupDeletion, NewGroup,
-    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, Spend, Store, StoreError,
-    StoredGroup, Version,
+    NewKeyPackageSet, Parts, Receipt, Reservation, RetiredIssuerKey, SetCount, Spend, Store,
+    StoreError, StoredGroup, Version,
 };
 use protocol::ids::Incarnation;
 
@@ -340,6 +340,15 @@ impl Store for Watched {
                 .delete_key_packages(pool, owner_tag, receipt)
                 .await,
         )
+    }
+
+    async fn count_key_packages(
+        &self,
+        pool: Row,
+        owner_tag: [u8; 32],
+        today: u32,
+    ) -> Result<Vec<SetCount>, StoreError> {
+        self.engine.count_key_packages(pool, owner_tag, today).await
     }
 
     async fn claimable_set(

@@ -10,10 +10,12 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::connections::DeleteHandleRequest;
 use protocol::groups::{
     Accepted, InspectGroupRequest, OwnLeafRequest, ProposalRequest, ReserveGroupIdRequest,
-    ReserveGroupIdResponse, SendToMemberRequest, SetJoinCodeRequest, UpdateQueueReferenceRequest,
+    ReserveGroupIdResponse, SetJoinCodeRequest, UpdateQueueReferenceRequest,
 };
 use protocol::ids::GroupId;
-use protocol::key_packages::{DeleteKeyPackagesRequest, PublishKeyPackagesRequest};
+use protocol::key_packages::{
+    CountKeyPackagesRequest, DeleteKeyPackagesRequest, PublishKeyPackagesRequest,
+};
 use protocol::policy::{GroupPolicy, Standing};
 use protocol::queues::{BlockGroupRequest, DeleteQueueRequest};
 use protocol::time::day_of;
@@ -123,20 +125,6 @@ pub async fn samples(service: &Service) -> Vec<Sample> {
     ];
     let mut newcomer = Client::new(service).await;
     samples.push(join_proposal(service, &alice, &mut newcomer, &id));
-    let message = SendToMemberRequest {
-        group_id: id,
-        state_key: WireSecret::new(alice.group(&id).state_key),
-        recipient: 1,
-        message: opaque(alice.encrypt(&id, b"for one")),
-    };
-    let encoded = message.encode();
-    samples.push(Sample::by_leaf(
-        service,
-        &alice,
-        &id,
-        Operation::SendToMember,
-        encoded,
-    ));
     samples.extend(commits(service).await);
     samples
 }
@@ -216,6 +204,12 @@ pub async fn endings(service: &Service) -> Vec<Sample> {
             &DeleteHandleRequest {
                 handle: opaque(*b"deleted"),
             },
+        ),
+        Sample::by_key(
+            service,
+            Operation::CountKeyPackages,
+            copy(&publisher),
+            &CountKeyPackagesRequest { lookup },
         ),
         Sample::by_key(
             service,

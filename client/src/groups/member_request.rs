@@ -1,0 +1,40 @@
+//! Requests of a member that carry the group's state key. The service knows no group that opens with a former
+//! key, so whoever is behind a removal catches up first and asks then.
+
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use protocol::{Operation, Wire};
+
+use crate::Client;
+use crate::error::{Error, UsageError};
+use crate::groups::Group;
+use crate::groups::commit::{ROUNDS, pause};
+
+impl Client {
+    /// Makes a request of the own leaf, by what `body` makes of the group as it is now. It is paid by the leaf's
+    /// allowance.
+    ///
+    /// # Errors
+    /// [`UsageError::GroupLost`] for a group that the service has no more, or not for this client.
+    pub(crate) async fn as_member<R: Wire>(
+        &mut self,
+        id: &GroupId,
+        operation: Operation,
+        body: impl Fn(&Client, &Group) -> Result<Vec<u8>, Error>,
+    ) -> Result<R, Error> {
+        for round in 0..ROUNDS {
+            let group = Group::read(&self.db, id)?;
+            group.check_usable()?;
+            let (sender, signer) = self.own_sender(id)?;
+            let body = body(self, &group)?;
+            match self.call_as(operation, sender, signer, body, 0).await {
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
+                    self.recover_state_key(id).await?;
+                }
+                other => return other,
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+}

@@ -1,0 +1,195 @@
+//! How many sets there still are: asked of the service, since contacts claim without telling.
+
+use crypto::keys::Lookup as _;
+use crypto::sign::SignatureKeyPair;
+use openmls::prelude::Ciphersuite;
+use protocol::Operation;
+use protocol::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::problem::ProblemType;
+use protocol::time::day_of;
+use rusqlite::Connection;
+
+use crate::Client;
+use crate::error::Error;
+use crate::events::{self, Event};
+use crate::leaf::CIPHERSUITE;
+
+/// Asked every so often, on average; the times are random.
+const INTERVAL_MS: u64 = 60 * 60 * 1000;
+/// Sets that expire sooner are replaced before they do.
+const FRESH_DAYS: u32 = 14;
+/// So often a day sets are published because the service says that they are gone. Each costs tokens: a
+/// service that says so without end does not empty the wallet.
+const REFILLS: u32 = 4;
+/// So many sets that went at once without this user being added anywhere are worth telling.
+const TAKEN: u32 = 12;
+
+/// What a service has said is left, at most what was known: nobody but this client adds to a pool.
+fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) -> Result<(), Error> {
+    let (refill_day, refills): (u32, u32) =
+        db.query_row("SELECT refill_day, refills FROM profile", (), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let refills = if refill_day == today { refills } else { 0 };
+    let known = db
+        .prepare("SELECT ciphersuite, sets_left FROM key_packages")?
+        .query_map((), |row| Ok((row.get::<_, u16>(0)?, row.get::<_, u32>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut fewer = false;
+    for (suite, before) in known {
+        let left = counted
+            .counts
+            .iter()
+            .filter(|count| {
+                count.ciphersuite == suite
+                    && count.last_resort == 0
+                    && count.expiry_day >= today.saturating_add(FRESH_DAYS)
+            })
+            .fold(0u32, |sum, count| sum.saturating_add(count.sets));
+        if left < before && refills < REFILLS {
+            fewer = true;
+            db.execute(
+                "UPDATE key_packages SET sets_left = ? WHERE ciphersuite = ?",
+                (left, suite),
+            )?;
+            let usual = Ciphersuite::try_from(suite).is_ok_and(|suite| suite == CIPHERSUITE);
+            if usual && before.saturating_sub(left) >= TAKEN {
+                let taken = before.saturating_sub(left);
+                events::store(db, &Event::KeyPackagesTaken { taken })?;
+            }
+        }
+    }
+    if fewer {
+        db.execute(
+            "UPDATE profile SET refill_day = ?, refills = ?",
+            (today, refills.saturating_add(1)),
+        )?;
+    }
+    Ok(())
+}
+
+impl Client {
+    /// KeyPackages that others can still claim of this user, by ciphersuite, as the service counts them. What
+    /// is missing is published by the next [`Client::sync`].
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and whatever the request meets.
+    pub async fn count_key_packages(&mut self) -> Result<Vec<(u16, u32)>, Error> {
+        let _held = self.hold().await?;
+        let counted = self.count_pool().await?;
+        let mut sums: Vec<(u16, u32)> = Vec::new();
+        for count in &counted.counts {
+            match sums
+                .iter_mut()
+                .find(|(suite, _)| *suite == count.ciphersuite)
+            {
+                Some((_, sum)) => *sum = sum.saturating_add(count.sets),
+                None => sums.push((count.ciphersuite, count.sets)),
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Asks when it is time to.
+    pub(super) async fn count_when_due(&mut self, now_ms: u64) -> Result<(), Error> {
+        let due_ms: i64 = self
+            .db
+            .query_row("SELECT pool_due_ms FROM profile", (), |row| row.get(0))?;
+        if now_ms < u64::try_from(due_ms).unwrap_or(0) {
+            return Ok(());
+        }
+        self.count_pool().await.map(drop)
+    }
+
+    async fn count_pool(&mut self) -> Result<CountKeyPackagesResponse, Error> {
+        let request = CountKeyPackagesRequest {
+            lookup: self.profile.connection_token.lookup(),
+        };
+        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
+        let counted = match self
+            .call(Operation::CountKeyPackages, owner, &request)
+            .await
+        {
+            // There is no pool: nothing was published yet, or the service has lost it.
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotOwner => {
+                CountKeyPackagesResponse { counts: Vec::new() }
+            }
+            other => other?,
+        };
+        let now_ms = self.transport.time.now_unix_ms();
+        let [random] = crypto::random::<1>()?;
+        // Between a half and one and a half times the interval.
+        let wait_ms =
+            (INTERVAL_MS / 2).saturating_add(INTERVAL_MS.saturating_mul(random.into()) / 255);
+        let next_ms = i64::try_from(now_ms.saturating_add(wait_ms)).unwrap_or(i64::MAX);
+        self.transact(|db, _| {
+            take_over(db, &counted, day_of(now_ms))?;
+            db.execute("UPDATE profile SET pool_due_ms = ?", [next_ms])?;
+            Ok(())
+        })?;
+        Ok(counted)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::key_packages::KeyPackageCount;
+
+    use super::*;
+    use crate::events::stored;
+
+    const TODAY: u32 = 20_000;
+
+    fn counted(sets: u32, days: u32) -> CountKeyPackagesResponse {
+        CountKeyPackagesResponse {
+            counts: vec![KeyPackageCount {
+                ciphersuite: 1,
+                expiry_day: TODAY + days,
+                last_resort: 0,
+                sets,
+            }],
+        }
+    }
+
+    fn left(db: &Connection) -> u32 {
+        db.query_row("SELECT sets_left FROM key_packages", (), |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn what_the_service_counts_is_believed_if_it_is_less_and_not_about_to_expire() {
+        let db = crate::database::in_memory().unwrap();
+        crate::profile::tests::profile(&db);
+        db.execute("INSERT INTO key_packages VALUES (1, 20)", ())
+            .unwrap();
+        take_over(&db, &counted(500, 60), TODAY).unwrap();
+        assert_eq!(left(&db), 20);
+        take_over(&db, &counted(15, 60), TODAY).unwrap();
+        assert_eq!(left(&db), 15);
+        assert!(stored(&db).is_empty());
+        take_over(&db, &counted(15, 13), TODAY).unwrap();
+        assert_eq!(left(&db), 0);
+        assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 15 }]);
+    }
+
+    #[test]
+    fn a_service_that_says_without_end_that_all_are_gone_costs_a_few_publications_a_day() {
+        let db = crate::database::in_memory().unwrap();
+        crate::profile::tests::profile(&db);
+        db.execute("INSERT INTO key_packages VALUES (1, 20)", ())
+            .unwrap();
+        let mut publications = 0;
+        for _ in 0..50 {
+            take_over(&db, &counted(0, 60), TODAY).unwrap();
+            if left(&db) == 0 {
+                publications += 1;
+                db.execute("UPDATE key_packages SET sets_left = 20", ())
+                    .unwrap();
+            }
+        }
+        assert_eq!(publications, REFILLS);
+        take_over(&db, &counted(0, 60), TODAY + 1).unwrap();
+        assert_eq!(left(&db), 0, "the next day it is believed again");
+    }
+}
