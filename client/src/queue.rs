@@ -65,7 +65,7 @@ impl Client {
                 .call(Operation::FetchQueue, self.queue_owner(), &request)
                 .await?;
             let now = self.transport.time.now_unix_ms();
-            store(&mut self.db, &self.profile, &queue_id, &answer.entries, now)?;
+            let fresh = store(&mut self.db, &self.profile, &queue_id, &answer.entries, now)?;
             // Only now: what is acknowledged is gone at the service.
             let ids: Vec<EntryId> = answer.entries.iter().map(|entry| entry.id).collect();
             for entries in ids.chunks(MAX_ACKNOWLEDGE) {
@@ -77,7 +77,8 @@ impl Client {
                     .call(Operation::AcknowledgeQueue, self.queue_owner(), &request)
                     .await?;
             }
-            if answer.more == 0 {
+            // A service that shows the same again, whatever the reason, will do so at once next time too.
+            if answer.more == 0 || fresh == 0 {
                 return Ok(());
             }
             wait_ms = 0;
@@ -86,15 +87,16 @@ impl Client {
 }
 
 /// Opens entries and keeps them, in one transaction. One that does not open is remembered only: it
-/// would not open next time either.
+/// would not open next time either. Says how many were not known.
 fn store(
     db: &mut Connection,
     profile: &Profile,
     queue: &QueueId,
     entries: &[QueueEntry],
     now_ms: u64,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let mut streams = HashMap::new();
+    let mut fresh = 0usize;
     let transaction = begin(db)?;
     let oldest = day_of(now_ms).saturating_sub(REMEMBER_DAYS);
     transaction.execute(
@@ -108,10 +110,12 @@ fn store(
             StreamKey::receive(&profile.queue_hpke, enc, queue, incarnation, *day).ok()
         });
         let opened = key.as_ref().and_then(|key| open(key, entry));
-        insert(&transaction, &entry.id, opened.as_ref(), now_ms)?;
+        if insert(&transaction, &entry.id, opened.as_ref(), now_ms)? {
+            fresh = fresh.saturating_add(1);
+        }
     }
     transaction.commit()?;
-    Ok(())
+    Ok(fresh)
 }
 
 fn open(key: &StreamKey, entry: &QueueEntry) -> Option<(EntryContent, Payload)> {
@@ -136,19 +140,20 @@ fn address(payload: &Payload) -> Option<(Vec<u8>, u64)> {
     ))
 }
 
+/// Keeps an entry, if it is not known yet.
 pub(crate) fn insert(
     db: &Connection,
     id: &EntryId,
     opened: Option<&(EntryContent, Payload)>,
     now_ms: u64,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let address = opened.and_then(|(_, payload)| address(payload));
     // A message that shows no group cannot be processed at all.
     let readable = opened.filter(|(_, payload)| {
         address.is_some() || matches!(payload, Payload::Welcome(_) | Payload::ConnectionRequest(_))
     });
     let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
-    db.execute(
+    let inserted = db.execute(
         "INSERT OR IGNORE INTO inbox (entry_id, day, sequence, kind, group_id, epoch, payload, received_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -162,7 +167,7 @@ pub(crate) fn insert(
             number(now_ms)?,
         ),
     )?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 #[cfg(test)]

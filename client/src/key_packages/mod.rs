@@ -16,7 +16,7 @@ use protocol::envelope::Sender;
 use protocol::key_packages::{
     Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
 };
-use protocol::{Operation, Wire as _};
+use protocol::{Operation, Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 
@@ -87,9 +87,12 @@ impl Client {
         if claimed.sets.len() != contacts.len() {
             return Err(Error::Protocol("an answer to another number of claims"));
         }
+        // By the service's time, which judges them too when it takes the commit; never by this machine's.
+        let now_ms = self.transport.time.now_unix_ms();
         let mut key_packages = Vec::new();
         for (contact, set) in contacts.iter().zip(&claimed.sets) {
-            key_packages.extend(check(&self.db, contact, suite, set.sealed.as_slice())?);
+            let checked = check(&self.db, contact, suite, set.sealed.as_slice(), now_ms)?;
+            key_packages.extend(checked);
         }
         Ok(key_packages)
     }
@@ -104,6 +107,7 @@ fn check(
     contact: &ContactKeys,
     suite: Ciphersuite,
     sealed: &[u8],
+    now_ms: u64,
 ) -> Result<Vec<ClaimedKeyPackage>, Error> {
     let set = open_set(&contact.connection_token, sealed)?;
     if set.key_packages.is_empty() || set.key_packages.len() > MAX_CLIENTS {
@@ -117,6 +121,7 @@ fn check(
             (&contact.signature_key, &contact.connection_key),
             suite,
             key_package.as_slice(),
+            now_ms,
         )?;
         let same_client = claimed.iter().any(|other| {
             other.key_package.leaf_node().signature_key()
@@ -136,6 +141,7 @@ pub(crate) fn check_one(
     (signature_key, connection_key): (&[u8], &ConnectionKey),
     suite: Ciphersuite,
     key_package: &[u8],
+    now_ms: u64,
 ) -> Result<(ClaimedKeyPackage, VLBytes), Error> {
     let key_package = KeyPackageIn::tls_deserialize_exact_bytes(key_package)
         .ok()
@@ -144,6 +150,10 @@ pub(crate) fn check_one(
                 .ok()
         })
         .filter(|it| it.ciphersuite() == suite)
+        .filter(|it| {
+            let shown = it.life_time();
+            lifetime::is_good(shown.not_before(), shown.not_after(), now_ms / 1000)
+        })
         .ok_or(PeerError::KeyPackage)?;
     let leaf = key_package.leaf_node();
     let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
