@@ -31,7 +31,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::identities::Identity;
 use crate::groups::known::{self, Known, KnownMember};
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::{Group, Status, load_mls, restored};
 use crate::home::Home;
 use crate::leaf;
 use crate::profile::{Endpoints, Profile};
@@ -280,7 +280,8 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::NotABackup`], [`UsageError::WrongBackupKey`], [`UsageError::NewerBackup`];
-    /// [`UsageError::AlreadyInUse`] for a home directory that has a client.
+    /// [`UsageError::AlreadyInUse`] for a home directory that has a client; [`UsageError::PartlyRestored`] names the groups
+    /// that it could not come back into: the client is there all the same, and can be opened.
     pub async fn restore(
         home: &Path,
         bytes: &[u8],
@@ -313,7 +314,12 @@ impl Client {
         }
         // Groups are rejoined as after any loss of state.
         client.sync(0).await?;
-        Ok(client)
+        let lost = client.not_restored()?;
+        if lost.is_empty() {
+            Ok(client)
+        } else {
+            Err(UsageError::PartlyRestored(lost).into())
+        }
     }
 }
 
@@ -362,6 +368,8 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
             (group.leaf_public_key.as_slice(), group.leaf_seed.expose()),
         )?;
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
+        let leaf = (group.leaf_seed.expose(), group.leaf_public_key.as_slice());
+        restored::keep(db, &group.group_id, leaf, group.recovery_secret.expose())?;
         evidence::set_stopped(db, &group.group_id, Some(StopReason::Restored))?;
         known::restore(db, &group.group_id, &Known::from(&group.known))?;
     }

@@ -182,6 +182,18 @@ pub enum UsageError {
     /// The group's policy does not allow it to this user.
     #[error("the group's policy does not allow you to do this")]
     NotPermitted,
+    /// The client was restored and is there, but not in these groups.
+    #[error("restored, but not into {}", .0.join("; "))]
+    PartlyRestored(Vec<String>),
+    /// Kept out of the group by a decision of its admins.
+    #[error("{0} is banned from the group: an admin can lift that (unban)")]
+    Banned(String),
+    /// This user is kept out of the group.
+    #[error("you are banned from {0}")]
+    BannedYourself(String),
+    /// Nobody of that name is kept out.
+    #[error("{0} is not banned from the group")]
+    NotBanned(String),
     /// The change of the policy is not possible.
     #[error("the policy cannot be changed so: {0}")]
     Policy(protocol::policy::PolicyError),
@@ -276,6 +288,12 @@ pub enum PeerError {
     /// A message does not decrypt or decode.
     #[error("a message of the group is not valid")]
     Message,
+    /// A message uses a key that was used before, or one that is out of reach.
+    #[error("a message of the group is under a key that cannot be used")]
+    MessageKey,
+    /// A commit by the own leaf that this client has not made.
+    #[error("another copy of this client is in use")]
+    OtherCopy,
     /// A commit is not valid.
     #[error("a commit of the group is not valid")]
     Commit,
@@ -500,6 +518,10 @@ impl UsageError {
             Self::GroupRefused(_) => "group-refused",
             Self::Leaving(_) => "leaving",
             Self::NotPermitted => "not-permitted",
+            Self::PartlyRestored(_) => "partly-restored",
+            Self::Banned(_) => "banned",
+            Self::BannedYourself(_) => "banned-yourself",
+            Self::NotBanned(_) => "not-banned",
             Self::Policy(_) => "policy",
             Self::UnknownRole(_) => "unknown-role",
             Self::NotOwnDevice(_) => "not-own-device",

@@ -1,7 +1,7 @@
 //! What happened, for whoever looks next.
 
 use protocol::removal::RemovalReason;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use crate::Client;
@@ -153,6 +153,33 @@ pub enum Event {
         /// Name of the group.
         group: String,
     },
+    /// Another client of this user came in this one's place: it was restored from a backup, or came back.
+    Replaced {
+        /// Name of the group.
+        group: String,
+    },
+    /// Somebody is in the group again who is banned from it, or does not show who it is while others are banned. Members
+    /// who may remove it do so.
+    BannedCameIn {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+        /// By whom; empty if it came by itself.
+        by: String,
+    },
+    /// Messages that could not be read: what they said is lost, though their sender was told that they were accepted.
+    MessageUnreadable {
+        /// Name of the group.
+        group: String,
+        /// The member who sent them; empty if that cannot be told.
+        sender: String,
+        /// How many, one after the other.
+        count: u32,
+    },
+    /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
+    /// sent.
+    HomeCopied {},
     /// This client follows a group no further. It comes back by itself only from a loss of its own.
     GroupLost {
         /// Name of the group.
@@ -205,6 +232,37 @@ pub(crate) fn stored(db: &Connection) -> Vec<Event> {
         .unwrap();
     rows.map(|event| serde_json::from_str(&event.unwrap()).unwrap())
         .collect()
+}
+
+/// As [`store`], for a message of a group that could not be read: one event for as many as follow each other.
+pub(crate) fn store_unreadable(db: &Connection, group: &str, sender: &str) -> Result<(), Error> {
+    let last: Option<(i64, String)> = db
+        .query_row(
+            "SELECT id, event FROM events ORDER BY id DESC LIMIT 1",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let mut event = Event::MessageUnreadable {
+        group: group.to_owned(),
+        sender: sender.to_owned(),
+        count: 1,
+    };
+    if let Some((id, text)) = last
+        && let Ok(Event::MessageUnreadable {
+            group: last_group,
+            sender: last_sender,
+            count: before,
+        }) = serde_json::from_str(&text)
+        && (last_group.as_str(), last_sender.as_str()) == (group, sender)
+    {
+        if let Event::MessageUnreadable { count, .. } = &mut event {
+            *count = before.saturating_add(1);
+        }
+        // Under a number of its own: whoever acknowledges the former one has not seen this count.
+        db.execute("DELETE FROM events WHERE id = ?", [id])?;
+    }
+    store(db, &event)
 }
 
 impl Client {

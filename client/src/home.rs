@@ -112,9 +112,18 @@ impl Home {
         })
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Removes the database with its journal.
     pub(crate) fn wipe(&self) -> Result<(), Error> {
-        for name in [DATABASE, "client.sqlite-wal", "client.sqlite-shm"] {
+        for name in [
+            DATABASE,
+            "client.sqlite-wal",
+            "client.sqlite-shm",
+            "instance",
+        ] {
             match std::fs::remove_file(self.directory.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(LocalError::Home(error).into());

@@ -17,7 +17,7 @@ use crate::database::begin;
 use crate::error::{DirectoryError, Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
-use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery};
+use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery, unreadable};
 
 /// What waits for a group that never comes is dropped after so long.
 const KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -259,7 +259,9 @@ impl Client {
                 let content = (bytes.as_slice(), item.day);
                 process::commit(&transaction, &self.profile, group, content)
             }
-            // A commit that was merged with its answer already, or a message that is too old.
+            // The secrets of its epoch are gone.
+            Payload::Message(_) => Err(PeerError::Message.into()),
+            // A commit that was merged with its answer already.
             _ => Ok(None),
         };
         let transaction = match outcome {
@@ -292,6 +294,11 @@ impl Client {
                         evidence::keep(&transaction, &group.id, &fault, content, now_ms)?;
                         let (group, why) = (group.display_name(), why.to_owned());
                         events::store(&transaction, &Event::RemovalRefused { group, why })?;
+                    }
+                    // Its sender was told that it is in our queue: the user hears of it too.
+                    (Payload::Message(bytes), _) => {
+                        let content = bytes.as_slice();
+                        unreadable::record(&transaction, &self.profile, group, content, fault)?;
                     }
                     _ => {}
                 }

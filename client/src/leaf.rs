@@ -15,6 +15,7 @@ use openmls::prelude::{
 };
 use protocol::Wire as _;
 use protocol::directory::Directory;
+use protocol::lifetime;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -55,9 +56,10 @@ pub(crate) fn scheme(suite: Ciphersuite) -> Scheme {
     }
 }
 
-/// KeyPackages and fresh leaves are valid for twelve weeks, and from an hour ago for clocks that are late.
-pub(crate) const LIFETIME_S: u64 = 84 * 24 * 60 * 60;
-const MARGIN_S: u64 = 60 * 60;
+/// KeyPackages are good for twelve weeks at least, and until the end of a week: the second in which one was made
+/// would tell its maker's packages apart from others.
+pub(crate) const LIFETIME_S: u64 = 12 * WEEK_S;
+const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
 /// A leaf that is about to be published.
 pub(crate) struct NewLeaf {
@@ -232,9 +234,11 @@ pub(crate) fn capabilities() -> Capabilities {
     )
 }
 
+/// Of a KeyPackage or a group's first leaf that is made now, by the service's time; no reader's clock finds it bad.
 pub(crate) fn lifetime(now_ms: u64) -> Lifetime {
-    let now = now_ms / 1000;
-    Lifetime::init(now.saturating_sub(MARGIN_S), now.saturating_add(LIFETIME_S))
+    let end = (now_ms / 1000).saturating_add(LIFETIME_S);
+    let (not_before, not_after) = lifetime::bounds(end.div_ceil(WEEK_S).saturating_mul(WEEK_S));
+    Lifetime::init(not_before, not_after)
 }
 
 /// The pseudonymous credential of a leaf; it must be for the leaf's own key.

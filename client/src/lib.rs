@@ -70,6 +70,7 @@ mod backup;
 mod clock;
 mod connections;
 mod contacts;
+mod copies;
 mod database;
 mod devices;
 mod directory;
@@ -266,6 +267,7 @@ impl Client {
             home,
         };
         client.data_version = client.read_data_version()?;
+        copies::check(client.home.directory(), &mut client.db)?;
         client.find_lost_state()?;
         Ok(client)
     }
@@ -408,6 +410,8 @@ impl Client {
             }
             refusals_can_wait(self.go_on_leaving(&group.id).await)?;
             refusals_can_wait(self.cover(&group.id).await)?;
+            refusals_can_wait(self.keep_up(&group.id).await)?;
+            refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
             let group = Group::read(&self.db, &group.id)?;
             if group.status != Status::Active {
                 continue;

@@ -108,7 +108,7 @@ impl Client {
         let mut news = news;
         loop {
             let now = self.transport.time.now_unix_ms();
-            store(&mut self.db, &self.profile, &queue_id, &news.entries, now)?;
+            let fresh = store(&mut self.db, &self.profile, &queue_id, &news.entries, now)?;
             // Only now: what is acknowledged is gone at the service.
             let ids: Vec<EntryId> = news.entries.iter().map(|entry| entry.id).collect();
             for entries in ids.chunks(MAX_ACKNOWLEDGE) {
@@ -120,7 +120,8 @@ impl Client {
                     .call(Operation::AcknowledgeQueue, self.queue_owner(), &request)
                     .await?;
             }
-            if news.more == 0 {
+            // A service that shows the same again, whatever the reason, will do so at once next time too.
+            if news.more == 0 || fresh == 0 {
                 return Ok(());
             }
             news = self.fetch(0).await?;
@@ -138,15 +139,16 @@ fn last_event(db: &Connection) -> Result<i64, Error> {
 }
 
 /// Opens entries and keeps them, in one transaction. One that does not open is remembered only: it
-/// would not open next time either.
+/// would not open next time either. Says how many were not known.
 fn store(
     db: &mut Connection,
     profile: &Profile,
     queue: &QueueId,
     entries: &[QueueEntry],
     now_ms: u64,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let mut streams = HashMap::new();
+    let mut fresh = 0usize;
     let transaction = begin(db)?;
     let oldest = day_of(now_ms).saturating_sub(REMEMBER_DAYS);
     transaction.execute(
@@ -160,10 +162,12 @@ fn store(
             StreamKey::receive(&profile.queue_hpke, enc, queue, incarnation, *day).ok()
         });
         let opened = key.as_ref().and_then(|key| open(key, entry));
-        insert(&transaction, &entry.id, opened.as_ref(), now_ms)?;
+        if insert(&transaction, &entry.id, opened.as_ref(), now_ms)? {
+            fresh = fresh.saturating_add(1);
+        }
     }
     transaction.commit()?;
-    Ok(())
+    Ok(fresh)
 }
 
 fn open(key: &StreamKey, entry: &QueueEntry) -> Option<(EntryContent, Payload)> {
@@ -188,19 +192,20 @@ fn address(payload: &Payload) -> Option<(Vec<u8>, u64)> {
     ))
 }
 
+/// Keeps an entry, if it is not known yet.
 pub(crate) fn insert(
     db: &Connection,
     id: &EntryId,
     opened: Option<&(EntryContent, Payload)>,
     now_ms: u64,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let address = opened.and_then(|(_, payload)| address(payload));
     // A message that shows no group cannot be processed at all.
     let readable = opened.filter(|(_, payload)| {
         address.is_some() || matches!(payload, Payload::Welcome(_) | Payload::ConnectionRequest(_))
     });
     let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
-    db.execute(
+    let inserted = db.execute(
         "INSERT OR IGNORE INTO inbox (entry_id, day, sequence, kind, group_id, epoch, payload, received_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -214,7 +219,7 @@ pub(crate) fn insert(
             number(now_ms)?,
         ),
     )?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 #[cfg(test)]

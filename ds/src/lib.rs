@@ -6,6 +6,7 @@
 pub mod config;
 pub mod connections;
 pub mod error;
+pub mod expiry_day;
 pub mod groups;
 pub mod http;
 mod init;

@@ -297,6 +297,9 @@ async fn upkeep(
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
+    if let Err(error) = settle(&service).await {
+        tracing::error!(%error, "the days of what is stored cannot be read");
+    }
     refresh.tick().await;
     loop {
         tokio::select! {
@@ -311,10 +314,14 @@ async fn upkeep(
                 Err(error) => tracing::warn!(%error, "the issuer's keys were not refreshed"),
             },
             _ = expiry.tick() => {
-                if let Err(error) = expire(&service).await {
-                    tracing::error!(%error, "expiry failed");
-                }
-                if let Err(error) = retired::drop_expired(&service).await {
+                let agreed = match expire_steadily(&service).await {
+                    Ok(agreed) => agreed,
+                    Err(error) => {
+                        tracing::error!(%error, "expiry failed");
+                        false
+                    }
+                };
+                if agreed && let Err(error) = retired::drop_expired(&service).await {
                     tracing::error!(%error, "spent-sets of retired keys were not dropped");
                 }
             }
@@ -343,12 +350,34 @@ async fn accept(service: &DeliveryService, keys: IssuerKeys) {
 /// Days that result records outlive the clock window: a day and the one before.
 const RESULT_DAYS: u32 = 1;
 
+/// As [`expire`], on a day that no jump of the clock decides. Says whether it is the clock's.
+async fn expire_steadily(service: &DeliveryService) -> Result<bool, StoreError> {
+    let (today, agreed) = service.settled();
+    if !agreed {
+        tracing::warn!(
+            "the clock is ahead of what it said before: nothing expires by it until it has said so for a day"
+        );
+    }
+    expire_before(service, today).await?;
+    Ok(agreed)
+}
+
+/// The day that expiry goes by is the store's, not that of a clock that was wrong from the start.
+async fn settle(service: &DeliveryService) -> Result<(), StoreError> {
+    let incarnations = service.store.incarnations().await?;
+    service.settle_from(incarnations.into_iter().map(|(day, _)| day).max());
+    Ok(())
+}
+
 /// Drops what has expired.
 ///
 /// # Errors
 /// [`StoreError::Engine`].
 pub async fn expire(service: &DeliveryService) -> Result<(), StoreError> {
-    let today = day_of(service.clock.now_unix_ms());
+    expire_before(service, day_of(service.clock.now_unix_ms())).await
+}
+
+async fn expire_before(service: &DeliveryService, today: u32) -> Result<(), StoreError> {
     let kept = service.settings.retention_days;
     service
         .store

@@ -1,6 +1,6 @@
 //! The running service: keys, store, streams, allowances. No group state: that lives for one request.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crypto::rows::RowKeys;
 use crypto::service_keys::ServiceKeys;
@@ -9,6 +9,7 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::error::DsError;
+use crate::expiry_day::ExpiryDay;
 use crate::limits::{LoadLimits, QueueLimits, RequestLimits};
 use crate::load::Load;
 use crate::queues::drained::Drained;
@@ -24,6 +25,7 @@ pub struct DeliveryService {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: ServiceKeys,
     pub(crate) clock: SharedClock,
+    expiry_day: Mutex<ExpiryDay>,
     pub(crate) shutdown: Shutdown,
     pub(crate) streams: Streams,
     pub(crate) wakeups: Wakeups,
@@ -73,6 +75,34 @@ pub struct Settings {
 }
 
 impl DeliveryService {
+    /// This day, or the one before it that a clock which jumped ahead has left: by which is decided what cannot be undone
+    /// (see [`ExpiryDay`]).
+    #[must_use]
+    pub fn settled_day(&self, day: u32) -> u32 {
+        self.settled().0.min(day)
+    }
+
+    /// The settled day, and whether it is the clock's.
+    #[must_use]
+    pub fn settled(&self) -> (u32, bool) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        let mut expiry_day = self
+            .expiry_day
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        expiry_day.today(now, steady)
+    }
+
+    /// The settled day goes on from the last one on which something was delivered.
+    pub fn settle_from(&self, last_day: Option<u32>) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        *self
+            .expiry_day
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) =
+            ExpiryDay::from(last_day, now, steady);
+    }
+
     /// Puts a service together.
     ///
     /// # Errors
@@ -97,6 +127,11 @@ impl DeliveryService {
             leaf_allowances: Allowances::new(settings.leaf_allowance),
             tokens_in_flight: InFlight::default(),
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
+            expiry_day: Mutex::new(ExpiryDay::from(
+                None,
+                clock.now_unix_ms(),
+                clock.monotonic_ms(),
+            )),
             store,
             keys,
             clock,

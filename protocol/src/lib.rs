@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod groups;
 pub mod ids;
 pub mod key_packages;
+pub mod lifetime;
 pub mod operation;
 pub mod padding;
 pub mod policy;

@@ -14,6 +14,8 @@ pub const POLICY_VERSION: u16 = 1;
 pub const MAX_ROLES: usize = 32;
 /// Most listed participants of a group.
 pub const MAX_PARTICIPANTS: usize = 4096;
+/// Longest [`Participant::person`], bytes.
+pub const MAX_PERSON: usize = 256;
 /// Longest name of a role, bytes.
 pub const MAX_ROLE_NAME: usize = 64;
 
@@ -90,6 +92,9 @@ pub struct Participant {
     pub role: u8,
     /// How it stands.
     pub standing: Standing,
+    /// Who it is, for members: sealed under a key of theirs, so that the service learns nothing. Empty where nothing was
+    /// decided that outlasts a pseudonym.
+    pub person: VLBytes,
 }
 
 /// The policy of a group. A user who is not listed is active in the default role, so that adding one
@@ -148,6 +153,7 @@ impl GroupPolicy {
                 user_pseudonym,
                 role: Self::ADMIN,
                 standing: Standing::Active,
+                person: VLBytes::new(Vec::new()),
             }],
         }
     }
@@ -170,6 +176,10 @@ impl GroupPolicy {
                 .participants
                 .iter()
                 .all(|participant| self.role(participant.role).is_some());
+        let bounded_people = self
+            .participants
+            .iter()
+            .all(|participant| participant.person.as_slice().len() <= MAX_PERSON);
         if self.version == POLICY_VERSION
             && self.roles.len() <= MAX_ROLES
             && self.participants.len() <= MAX_PARTICIPANTS
@@ -177,6 +187,7 @@ impl GroupPolicy {
             && ordered_participants
             && sound_roles
             && known_roles
+            && bounded_people
         {
             Ok(())
         } else {
@@ -237,9 +248,24 @@ impl GroupPolicy {
         self.standing(user_pseudonym).1 == Standing::Banned
     }
 
-    /// The same policy with a user's role and standing set.
+    /// The same policy with a user's role and standing set; who it is stays as it was.
     #[must_use]
     pub fn with(&self, user_pseudonym: &[u8], role: u8, standing: Standing) -> Self {
+        let person = self
+            .participant(user_pseudonym)
+            .map_or(&[][..], |participant| participant.person.as_slice());
+        self.with_person(user_pseudonym, role, standing, person)
+    }
+
+    /// As [`GroupPolicy::with`], and says who it is.
+    #[must_use]
+    pub fn with_person(
+        &self,
+        user_pseudonym: &[u8],
+        role: u8,
+        standing: Standing,
+        person: &[u8],
+    ) -> Self {
         let mut next = self.clone();
         next.participants
             .retain(|participant| participant.user_pseudonym.as_slice() != user_pseudonym);
@@ -253,6 +279,7 @@ impl GroupPolicy {
                     user_pseudonym: VLBytes::new(user_pseudonym.to_vec()),
                     role,
                     standing,
+                    person: VLBytes::new(person.to_vec()),
                 },
             );
         }
@@ -346,6 +373,23 @@ mod tests {
         assert_eq!(policy.capabilities(BOB), Capabilities::ADD);
         assert_eq!(policy.capabilities(CAROL), Capabilities::NONE);
         assert!(policy.bans(CAROL) && !policy.bans(BOB));
+    }
+
+    #[test]
+    fn who_was_decided_about_stays_known_until_nothing_is_decided_any_more() {
+        let banned =
+            policy().with_person(BOB, GroupPolicy::MEMBER, Standing::Banned, b"bob, sealed");
+        banned.check().unwrap();
+        let muted = banned.with(BOB, GroupPolicy::MEMBER, Standing::Muted);
+        let person =
+            |policy: &GroupPolicy| Some(policy.participant(BOB)?.person.as_slice().to_vec());
+        assert_eq!(person(&muted), Some(b"bob, sealed".to_vec()));
+        assert_eq!(
+            person(&muted.with(BOB, GroupPolicy::MEMBER, Standing::Active)),
+            None
+        );
+        let long = policy().with_person(BOB, 0, Standing::Banned, &[0; MAX_PERSON + 1]);
+        assert_eq!(long.check(), Err(PolicyError::Malformed));
     }
 
     #[test]

@@ -257,12 +257,14 @@ fn policy() -> impl Strategy<Value = GroupPolicy> {
         Standing::Muted,
         Standing::Banned,
     ]);
-    let participant =
-        (bytes(), any::<u8>(), standing).prop_map(|(user_pseudonym, role, standing)| Participant {
+    let participant = (bytes(), any::<u8>(), standing, bytes()).prop_map(
+        |(user_pseudonym, role, standing, person)| Participant {
             user_pseudonym,
             role,
             standing,
-        });
+            person,
+        },
+    );
     (
         any::<u16>(),
         vec(role, 0..4),

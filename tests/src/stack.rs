@@ -1,5 +1,6 @@
 //! The four services, as `xtask stack` runs them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +15,7 @@ use tokio::time::sleep;
 use xtask::stack::{Layout, LogLevel, Ports, Service, StoreEngine};
 
 use crate::liar::Liar;
+use crate::moved_clock::MovedClocks;
 use crate::tap::Tap;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -70,6 +72,7 @@ pub struct Stack {
     supervisor: Option<Child>,
     between: Option<Between>,
     settings: String,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Stack {
@@ -90,6 +93,15 @@ impl Stack {
         (stack, tap)
     }
 
+    /// A fresh one whose services' clocks can be moved; at first they are so many seconds ahead.
+    pub async fn start_with_clocks(log: LogLevel, seconds: i64) -> (Self, MovedClocks) {
+        let directory = Self::directory();
+        let clocks = MovedClocks::make(directory.path(), seconds);
+        let environment = clocks.for_programs();
+        let stack = Self::start_in(directory, log, None, String::new(), environment).await;
+        (stack, clocks)
+    }
+
     /// A fresh one, whose delivery service lies as it is told.
     pub async fn start_with_liar(log: LogLevel) -> (Self, Liar) {
         let liar = Liar::listen().await;
@@ -99,12 +111,25 @@ impl Stack {
     }
 
     async fn start_as(log: LogLevel, between: Option<Between>, settings: String) -> Self {
-        let directory = tempfile::Builder::new()
+        Self::start_in(Self::directory(), log, between, settings, Vec::new()).await
+    }
+
+    fn directory() -> TempDir {
+        tempfile::Builder::new()
             .prefix("end-to-end-")
             // A database server passes through as a user of its own.
             .permissions(fs::Permissions::from_mode(0o711))
             .tempdir()
-            .expect("a directory");
+            .expect("a directory")
+    }
+
+    async fn start_in(
+        directory: TempDir,
+        log: LogLevel,
+        between: Option<Between>,
+        settings: String,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Self {
         fs::create_dir(directory.path().join("homes")).expect("a directory");
         let layout = Layout::prepare(&directory.path().join("stack")).expect("the directories");
         let ports = Ports::free().expect("free ports");
@@ -116,6 +141,7 @@ impl Stack {
             supervisor: None,
             between,
             settings,
+            environment,
         };
         // Somebody else may take a port between the search and the start.
         for _ in 0..2 {
@@ -156,6 +182,7 @@ impl Stack {
             .args(["--port", &self.ports.of(Service::Relay).port().to_string()])
             .args(["--log", &self.log.to_string()])
             .env("STACK_SETTINGS", &self.settings)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file"))
             .stderr(output)

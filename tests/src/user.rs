@@ -1,5 +1,6 @@
 //! A user who has nothing but `mimimi`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct User {
     /// The registered handle.
     pub handle: String,
     home: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// What `mimimi` prints when it ends with status 1.
@@ -34,9 +36,20 @@ pub struct Failure {
 impl User {
     /// A new user with account `number` and a handle.
     pub async fn register(stack: &Stack, number: usize, handle: &str) -> Self {
+        Self::register_in(stack, number, handle, Vec::new()).await
+    }
+
+    /// As [`User::register`]; `mimimi` runs with these variables too.
+    pub async fn register_in(
+        stack: &Stack,
+        number: usize,
+        handle: &str,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Self {
         let user = Self {
             handle: handle.to_owned(),
             home: stack.home(handle),
+            environment,
         };
         let stack_json = stack.layout().stack_json();
         let token = stack.account_token(number);
@@ -57,6 +70,7 @@ impl User {
             .arg(&self.home)
             .args(arguments)
             .arg("--json")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();

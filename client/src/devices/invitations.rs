@@ -215,13 +215,19 @@ impl Client {
         else {
             return Ok(());
         };
+        let now_ms = self.transport.time.now_unix_ms();
         self.commit(id, |client| {
             let mls_group = load_mls(&client.db, id)?;
             let (own, leaves) = own_leaves(&client.db, id, &mls_group)?;
             let profile = &client.profile;
             let user = (&profile.identity.public()[..], &profile.connection_key);
-            let (claimed, pseudonym) =
-                check_one(&client.db, user, mls_group.ciphersuite(), key_package)?;
+            let (claimed, pseudonym) = check_one(
+                &client.db,
+                user,
+                mls_group.ciphersuite(),
+                key_package,
+                now_ms,
+            )?;
             if pseudonym.as_slice() != own || leaves.len() > others(&client.db)?.len() {
                 return Err(PeerError::KeyPackage.into());
             }

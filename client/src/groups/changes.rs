@@ -8,7 +8,7 @@ use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::senders::ServiceKeys;
-use crate::groups::{Group, enforce, pseudonym_of, removals};
+use crate::groups::{Group, enforce, people, pseudonym_of, removals};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -69,6 +69,7 @@ pub(crate) fn record(
             identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
         identities::store(db, &group.id, leaf.credential(), &identity)?;
         if tell && !here.contains(&identity.user_pseudonym) {
+            people::arrived(db, profile, (group, mls_group), &identity, &by)?;
             let name = identities::name(db, profile, Some(&identity))?;
             events::store(
                 db,
@@ -146,12 +147,13 @@ pub(crate) fn record(
             continue;
         }
         if leaf == mls_group.own_leaf_index() {
-            events::store(
-                db,
-                &Event::Removed {
-                    group: group.display_name(),
-                },
-            )?;
+            let group_name = group.display_name();
+            let event = match committer {
+                // Only this user's own links get somebody in whose commit takes this leaf away.
+                Committer::Joiner => Event::Replaced { group: group_name },
+                Committer::Own | Committer::Member(_) => Event::Removed { group: group_name },
+            };
+            events::store(db, &event)?;
             if let Some(why) = reason {
                 let (group, name) = (group.display_name(), profile.handle.clone());
                 let name = name.unwrap_or_default();
@@ -221,6 +223,7 @@ fn joined(
         }
         GroupKind::Group => {}
     }
+    people::arrived(db, profile, (group, mls_group), identity, "")?;
     if identity.real.is_none() {
         // The service could make such a commit by itself. Nothing is sent to that leaf.
         let group = group.display_name();

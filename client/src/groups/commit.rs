@@ -25,12 +25,11 @@ use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::changes::{self, Committer};
 use crate::groups::create::{own_identity, policy_extension};
 use crate::groups::enforce;
-use crate::groups::evidence::StopReason;
 use crate::groups::pending::{self, is_covered};
-use crate::groups::upgrade;
 use crate::groups::{
     Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, known, load_mls,
 };
+use crate::groups::{restored, upgrade, upkeep};
 use crate::key_packages::stock;
 use crate::leaf::{self, NewLeaf};
 use crate::profile::Profile;
@@ -369,6 +368,8 @@ pub(crate) fn merge_own(db: &Connection, profile: &Profile, id: &GroupId) -> Res
             "UPDATE groups SET update_due = 0 WHERE group_id = ?",
             [id.0],
         )?;
+        upkeep::renewed(db, id)?;
+        restored::renewed(db, id)?;
     }
     Pending::delete(db, id)
 }
@@ -399,6 +400,9 @@ impl Client {
         };
         match refusal.problem {
             ProblemType::WrongEpoch | ProblemType::UnknownGroup => {}
+            ProblemType::BadSignature if self.stop_if_replaced(id).await? => {
+                return Ok(CommitOutcome::Superseded);
+            }
             _ => {
                 self.drop_pending_commit(id)?;
                 return Err(Error::Refused(refusal));
@@ -428,7 +432,7 @@ impl Client {
         }
         if refusal.problem == ProblemType::WrongEpoch {
             // The queue has lost what moved the group on: without it this client cannot follow.
-            self.lose(id, StopReason::Missing)?;
+            self.lose_track(id).await?;
             return Ok(CommitOutcome::Superseded);
         }
         self.recover_state_key(id).await?;

@@ -26,7 +26,7 @@ use crate::directory::decode_base64url;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, sender_ratchet, upgrade,
+    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, upgrade, upkeep,
 };
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
@@ -108,7 +108,7 @@ fn build(
         .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .max_past_epochs(PAST_EPOCHS)
         .padding_size(PADDING)
-        .sender_ratchet_configuration(sender_ratchet())
+        .sender_ratchet_configuration(upkeep::sender_ratchet())
         .with_group_context_extensions(context_extensions(directory, draft.suite, policy.as_ref())?)
         // Capabilities first: the builder holds the extensions against them at once.
         .with_capabilities(leaf::capabilities())

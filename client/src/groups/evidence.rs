@@ -29,16 +29,22 @@ pub enum StopReason {
     Forbidden,
     /// Somebody is in the group now whom this client does not know: the user is to look first.
     Newcomers,
+    /// Another copy of this client's home directory is in use, and has replaced the leaf that both had.
+    OtherCopy,
+    /// The backup that this client was restored from is too old: its leaf is there no more.
+    Outdated,
 }
 
 impl StopReason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Missing,
         Self::State,
         Self::Restored,
         Self::Unprocessable,
         Self::Forbidden,
         Self::Newcomers,
+        Self::OtherCopy,
+        Self::Outdated,
     ];
 
     fn as_str(self) -> &'static str {
@@ -49,6 +55,8 @@ impl StopReason {
             Self::Unprocessable => "unprocessable",
             Self::Forbidden => "forbidden",
             Self::Newcomers => "newcomers",
+            Self::OtherCopy => "other_copy",
+            Self::Outdated => "outdated",
         }
     }
 
@@ -57,7 +65,11 @@ impl StopReason {
     pub(crate) fn is_own_loss(self) -> bool {
         match self {
             Self::Missing | Self::State | Self::Restored => true,
-            Self::Unprocessable | Self::Forbidden | Self::Newcomers => false,
+            Self::Unprocessable
+            | Self::Forbidden
+            | Self::Newcomers
+            | Self::OtherCopy
+            | Self::Outdated => false,
         }
     }
 }
@@ -71,6 +83,10 @@ impl std::fmt::Display for StopReason {
             Self::Unprocessable => "something came in it that nobody can have done rightly",
             Self::Forbidden => "somebody did what the group's policy forbids",
             Self::Newcomers => "somebody is in it whom you have not seen there",
+            Self::OtherCopy => "another copy of this client's home directory is in use",
+            Self::Outdated => {
+                "your place in it was renewed or taken away since the backup: a member can replace it"
+            }
         })
     }
 }
@@ -212,6 +228,20 @@ pub(crate) fn tell(
         },
     };
     events::store(db, &event)
+}
+
+/// As [`shown_name`], in a sentence.
+pub(crate) fn described(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+) -> Result<String, Error> {
+    let name = shown_name(db, profile, group)?;
+    Ok(match group.kind {
+        GroupKind::Group => name,
+        GroupKind::SingleUser => "your devices".to_owned(),
+        GroupKind::Connection => format!("the connection with {name}"),
+    })
 }
 
 /// What the user calls a group or connection.

@@ -21,7 +21,8 @@ use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, identities, join_config, known, load_mls,
+    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, identities, join_config, known,
+    load_mls, people, restored,
 };
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
@@ -109,6 +110,12 @@ fn build(
         update_due: false,
         status: Status::Joining,
     };
+    // Members would remove this user at once, and say why to all but this one.
+    if matches!(entrance.permit, JoinPermit::JoinCode(_))
+        && people::is_banned(&mls_group, &group, &profile.identity.public())?
+    {
+        return Err(UsageError::BannedYourself(group.display_name()).into());
+    }
     let attempts = Group::rejoin_attempts(db, id)?;
     let stopped = evidence::stopped(db, id)?;
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
@@ -125,7 +132,7 @@ fn build(
             .transpose()?,
         commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
         group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
-        recovery_secret: RecoverySecret::random()?.to_wire(),
+        recovery_secret: restored::next_recovery_secret(db, id)?.to_wire(),
         permit: again(&entrance.permit),
     };
     let signer = leaf.signer.key()?;

@@ -12,7 +12,9 @@ use crate::Client;
 use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::{CommitOutcome, Plan};
-use crate::groups::{Group, enforce, identities, load_mls, own_pseudonym};
+use crate::groups::{
+    Group, enforce, identities, load_mls, own_pseudonym, people, pseudonym_of, restored,
+};
 use crate::key_packages::ClaimedKeyPackage;
 use crate::leaf::NewLeaf;
 
@@ -29,9 +31,25 @@ impl Client {
     }
 
     pub(crate) async fn add_contacts(&mut self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
+        self.heed_bans(id, names)?;
         let claimed = self.claim_for(id, names).await?;
-        self.commit(id, |client| client.plan_add(id, names, &claimed))
-            .await
+        self.commit(id, |client| {
+            client.heed_bans(id, names)?;
+            client.plan_add(id, names, &claimed)
+        })
+        .await
+    }
+
+    fn heed_bans(&self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
+        let group = Group::read(&self.db, id)?;
+        let mls_group = load_mls(&self.db, id)?;
+        for name in names {
+            let contact = contacts::by_name(&self.db, name)?;
+            if people::is_banned(&mls_group, &group, &contact.signature_key)? {
+                return Err(UsageError::Banned(contact.name).into());
+            }
+        }
+        Ok(())
     }
 
     /// Removes users from a group, with all their clients; the state key changes with it.
@@ -47,6 +65,41 @@ impl Client {
             Ok(Plan::Remove(client.leaves_of(&group, names)?))
         })
         .await
+    }
+
+    /// Has a contact whose clients are dead come in anew: the old ones are removed, and the present ones, which have
+    /// published KeyPackages, are added, with the role and standing that the contact had. Whoever still had an old one
+    /// reads that it was removed.
+    ///
+    /// # Errors
+    /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed, unless the group changed
+    /// meanwhile.
+    pub async fn replace_in_group(&mut self, group: &str, name: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        self.sync(0).await?;
+        let id = Group::usable(&self.db, group)?.id;
+        let group = Group::read(&self.db, &id)?;
+        let mls_group = load_mls(&self.db, &id)?;
+        self.heed_bans(&id, &[name])?;
+        let leaves = self.leaves_of(&group, &[name])?;
+        enforce::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
+        let former = leaves
+            .first()
+            .and_then(|leaf| mls_group.member(*leaf))
+            .and_then(pseudonym_of)
+            .ok_or_else(|| UsageError::NotInGroup(name.to_owned()))?;
+        let contact = contacts::by_name(&self.db, name)?;
+        let suite = mls_group.ciphersuite();
+        // First, as without one nobody should be removed.
+        let claimed = self.claim(&id, &[contact], suite).await?;
+        self.commit(&id, |client| {
+            let group = Group::read(&client.db, &id)?;
+            Ok(Plan::Remove(client.leaves_of(&group, &[name])?))
+        })
+        .await?;
+        self.commit(&id, |client| client.plan_add(&id, &[name], &claimed))
+            .await?;
+        self.take_over_listing(&id, &former, name).await
     }
 
     /// Replaces the own leaf: new keys, new pseudonyms.
@@ -66,7 +119,10 @@ impl Client {
             let mls_group = load_mls(&client.db, id)?;
             let pseudonym = client.next_pseudonym(id, &mls_group, &directory)?;
             let suite = mls_group.ciphersuite();
-            let leaf = NewLeaf::of_user(&client.profile, &directory, suite, pseudonym)?;
+            let leaf = match restored::next_leaf_key(&client.db, id)? {
+                Some(key) => NewLeaf::with_key(&client.profile, &directory, key, pseudonym)?,
+                None => NewLeaf::of_user(&client.profile, &directory, suite, pseudonym)?,
+            };
             Ok(Plan::Update(Box::new(leaf)))
         })
         .await
@@ -83,7 +139,9 @@ impl Client {
         let own = own_pseudonym(mls_group)?;
         let listed = enforce::policy_in(mls_group.extensions())?
             .is_some_and(|policy| policy.participant(&own).is_some());
-        let due = Group::read(&self.db, id)?.update_due;
+        // Who has come back from a backup does so under the pseudonym that stands there, the next time too.
+        let due = Group::read(&self.db, id)?.update_due
+            && restored::next_leaf_key(&self.db, id)?.is_none();
         if due && !listed && self.other_own_leaves(id)?.is_empty() {
             Ok(random_pseudonym(&directory.domain)?)
         } else {
@@ -226,7 +284,7 @@ impl Client {
     }
 
     /// Stages and keeps an Add without sending it: for tests of races and lost answers. The next
-    /// [`Client::sync`] or [`Client::submit`] sends it.
+    /// [`Client::sync`] or [`Client::submit`] sends it. Does not ask whether somebody is banned.
     ///
     /// # Errors
     /// As [`Client::add_to_group`].

@@ -13,7 +13,7 @@ use crate::Client;
 use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
-use crate::groups::{Group, enforce, identities, load_mls, pending};
+use crate::groups::{Group, enforce, identities, load_mls, pending, upkeep};
 use crate::leaf;
 use crate::provider::Provider;
 
@@ -31,6 +31,7 @@ pub(crate) fn encrypt(db: &Connection, id: &GroupId, content: &Content) -> Resul
     let message = mls_group
         .create_message(&provider, &signer, &content.encode())
         .map_err(mls)?;
+    upkeep::count_message(db, id, mls_group.epoch().as_u64())?;
     message.tls_serialize_detached().map_err(mls)
 }
 
@@ -55,6 +56,10 @@ impl Client {
         content: &Content,
     ) -> Result<(), Error> {
         for _ in 0..ROUNDS {
+            let group = Group::read(&self.db, id)?;
+            group.check_usable()?;
+            self.prepare_to_send(id).await?;
+            // It may have brought another state key, or the news that this client is no member any more.
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             let message = match self.transact(|db, _| encrypt(db, id, content)) {
@@ -88,6 +93,11 @@ impl Client {
                     if refusal.problem == ProblemType::PendingProposals =>
                 {
                     self.make_way(id).await?;
+                }
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::BadSignature => {
+                    if !self.stop_if_replaced(id).await? {
+                        return Err(Error::Refused(refusal));
+                    }
                 }
                 Err(error) => return Err(error),
             }

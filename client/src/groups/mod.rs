@@ -19,13 +19,17 @@ mod member_request;
 mod membership;
 pub(crate) mod message;
 pub(crate) mod pending;
+pub(crate) mod people;
 pub(crate) mod process;
 pub(crate) mod recovery;
 mod rejoin;
 pub(crate) mod removals;
+pub(crate) mod restored;
 mod roles;
 pub(crate) mod senders;
+pub(crate) mod unreadable;
 mod upgrade;
+pub(crate) mod upkeep;
 
 use crypto::credential::PseudonymousCredential;
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
@@ -33,7 +37,6 @@ use crypto::sign::LeafKeyPair;
 use openmls::group::MlsGroupJoinConfig;
 use openmls::prelude::{
     Credential, MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
-    SenderRatchetConfiguration,
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
@@ -347,17 +350,12 @@ pub(crate) fn own_pseudonym(mls_group: &MlsGroup) -> Result<Vec<u8>, Error> {
         .ok_or_else(|| LocalError::Damaged.into())
 }
 
-pub(crate) fn sender_ratchet() -> SenderRatchetConfiguration {
-    // The service keeps the order within a group but expiry and limits may leave holes.
-    SenderRatchetConfiguration::new(200, 5000)
-}
-
 pub(crate) fn join_config() -> MlsGroupJoinConfig {
     MlsGroupJoinConfig::builder()
         .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .max_past_epochs(PAST_EPOCHS)
         .padding_size(PADDING)
-        .sender_ratchet_configuration(sender_ratchet())
+        .sender_ratchet_configuration(upkeep::sender_ratchet())
         .build()
 }
 

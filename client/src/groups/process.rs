@@ -1,6 +1,8 @@
 //! Messages and commits of groups that this client is in.
 
 use crypto::keys::StateKey;
+use openmls::framing::errors::MessageDecryptionError;
+use openmls::group::{ProcessMessageError, StageCommitError, ValidationError};
 use openmls::prelude::{
     MlsGroup, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, Proposal,
     ProtocolMessage, Sender, StagedCommit,
@@ -43,7 +45,12 @@ pub(crate) fn message(
     let mut mls_group = load_mls(db, &group.id)?;
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
-        .map_err(|_| PeerError::Message)?;
+        .map_err(|error| match error {
+            ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
+                MessageDecryptionError::SecretTreeError(_),
+            )) => PeerError::MessageKey,
+            _ => PeerError::Message,
+        })?;
     let epoch = processed.epoch().as_u64();
     if !enforce::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
         return Err(PeerError::NotPermitted.into());
@@ -95,7 +102,12 @@ pub(crate) fn commit(
     let mut mls_group = load_mls(db, &group.id)?;
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
-        .map_err(|_| PeerError::Commit)?;
+        .map_err(|error| match error {
+            ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => {
+                PeerError::OtherCopy
+            }
+            _ => PeerError::Commit,
+        })?;
     let sender = processed.sender().clone();
     let aad = CommitAad::decode(processed.aad()).map_err(|_| PeerError::Commit)?;
     let staged: StagedCommit = match processed.into_content() {
@@ -107,6 +119,10 @@ pub(crate) fn commit(
         _ => return Err(PeerError::Commit.into()),
     };
     let committer = match sender {
+        // Not the one that waits, which would be known: another one with the same keys has made it.
+        Sender::Member(leaf) if leaf == mls_group.own_leaf_index() => {
+            return Err(PeerError::OtherCopy.into());
+        }
         Sender::Member(leaf) => Committer::Member(leaf),
         Sender::NewMemberCommit => Committer::Joiner,
         _ => return Err(PeerError::Commit.into()),

@@ -6,7 +6,10 @@ use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
 use protocol::envelope::Sender;
-use protocol::groups::{Accepted, RecoveryRecordRequest, SealedRecord, SetRecoverySecretRequest};
+use protocol::groups::{
+    Accepted, OwnLeafRequest, OwnLeafResponse, RecoveryRecordRequest, SealedRecord,
+    SetRecoverySecretRequest,
+};
 use protocol::ids::{GroupId, LookupId};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
@@ -34,7 +37,37 @@ impl Client {
             ))
             .await;
         }
+        self.lose_track(id).await
+    }
+
+    /// The group has gone on, and what would lead there is not in the queue.
+    pub(crate) async fn lose_track(&mut self, id: &GroupId) -> Result<(), Error> {
+        if self.stop_if_replaced(id).await? {
+            return Ok(());
+        }
         self.lose(id, StopReason::Missing)
+    }
+
+    /// Stops in a group where another copy of this client goes on. The group still opens with the known key, so nobody was
+    /// removed since that key; if no leaf has this client's key all the same, somebody who had it
+    /// has replaced it, and has perhaps fetched from the queue what would show that here.
+    pub(crate) async fn stop_if_replaced(&mut self, id: &GroupId) -> Result<bool, Error> {
+        let state_key = Group::read(&self.db, id)?.state_key;
+        let (_, signer) = self.own_sender(id)?;
+        let request = OwnLeafRequest {
+            group_id: *id,
+            state_key: state_key.to_wire(),
+        };
+        let own: Result<OwnLeafResponse, Error> =
+            self.call(Operation::OwnLeaf, signer, &request).await;
+        match own {
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
+                self.transact(|db, profile| lose_to(db, profile, id, PeerError::OtherCopy))?;
+                Ok(true)
+            }
+            Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+            _ => Ok(false),
+        }
     }
 
     /// The service knows no group that opens with the key that we have. It may have rotated: then the
@@ -168,6 +201,7 @@ pub(crate) fn lose_to(
         | PeerError::Policy
         | PeerError::RemovalWithoutRotation
         | PeerError::ExternalSenders => StopReason::Forbidden,
+        PeerError::OtherCopy => StopReason::OtherCopy,
         _ => StopReason::Unprocessable,
     };
     evidence::stop(db, profile, id, reason)

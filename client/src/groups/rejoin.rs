@@ -128,6 +128,7 @@ impl Client {
     }
 
     async fn rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
+        self.find_restored_leaf(id).await?;
         for _ in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;
             let lost =

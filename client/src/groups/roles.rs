@@ -1,5 +1,6 @@
 //! Roles and standing of a group's users (draft-ietf-mimi-room-policy).
 
+use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 
 use crate::Client;
@@ -37,7 +38,7 @@ impl Client {
     /// [`UsageError::Policy`].
     pub async fn set_role(&mut self, group: &str, member: &str, role: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.change_policy(group, member, |policy, pseudonym| {
+        self.change_policy(group, member, |policy, pseudonym, person| {
             let number = policy
                 .roles
                 .iter()
@@ -45,7 +46,7 @@ impl Client {
                 .map(|role| role.number)
                 .ok_or_else(|| UsageError::UnknownRole(role.to_owned()))?;
             let (_, standing) = policy.standing(pseudonym);
-            Ok(policy.with(pseudonym, number, standing))
+            Ok(policy.with_person(pseudonym, number, standing, person))
         })
         .await
     }
@@ -61,21 +62,22 @@ impl Client {
         } else {
             Standing::Active
         };
-        self.change_policy(group, member, |policy, pseudonym| {
+        self.change_policy(group, member, |policy, pseudonym, person| {
             let (role, _) = policy.standing(pseudonym);
-            Ok(policy.with(pseudonym, role, standing))
+            Ok(policy.with_person(pseudonym, role, standing, person))
         })
         .await
     }
 
-    /// Bans a member: nothing is left to it, and it is removed. Its pseudonym here cannot come in again.
+    /// Bans a member: nothing is left to it, and it is removed. The person cannot come in again, under whatever pseudonym,
+    /// without members being told and whoever may removing it.
     ///
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
     pub async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.change_policy(group, member, |policy, pseudonym| {
-            Ok(policy.with(pseudonym, policy.default_role, Standing::Banned))
+        self.change_policy(group, member, |policy, pseudonym, person| {
+            Ok(policy.with_person(pseudonym, policy.default_role, Standing::Banned, person))
         })
         .await?;
         let id = Group::usable(&self.db, group)?.id;
@@ -86,11 +88,36 @@ impl Client {
         .await
     }
 
+    /// Gives a member the role and standing that are listed under a former pseudonym of the same person.
+    pub(crate) async fn take_over_listing(
+        &mut self,
+        id: &GroupId,
+        former: &[u8],
+        member: &str,
+    ) -> Result<(), Error> {
+        let listed = |client: &Self| -> Result<bool, Error> {
+            let mls_group = load_mls(&client.db, id)?;
+            Ok(policy_in(mls_group.extensions())?
+                .is_some_and(|policy| policy.participant(former).is_some()))
+        };
+        if !listed(self)? {
+            return Ok(());
+        }
+        let group = Group::read(&self.db, id)?.display_name();
+        self.change_policy(&group, member, |policy, pseudonym, person| {
+            let (role, standing) = policy.standing(former);
+            Ok(policy
+                .with(former, policy.default_role, Standing::Active)
+                .with_person(pseudonym, role, standing, person))
+        })
+        .await
+    }
+
     async fn change_policy(
         &mut self,
         group: &str,
         member: &str,
-        change: impl Fn(&GroupPolicy, &[u8]) -> Result<GroupPolicy, UsageError>,
+        change: impl Fn(&GroupPolicy, &[u8], &[u8]) -> Result<GroupPolicy, UsageError>,
     ) -> Result<(), Error> {
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
@@ -107,7 +134,10 @@ impl Client {
                         .unwrap_or(false)
                 })
                 .ok_or_else(|| UsageError::NotInGroup(member.to_owned()))?;
-            Ok(Plan::SetPolicy(Box::new(change(&policy, &pseudonym)?)))
+            let person = client.person(&group, &mls_group, &pseudonym)?;
+            Ok(Plan::SetPolicy(Box::new(change(
+                &policy, &pseudonym, &person,
+            )?)))
         })
         .await
     }

@@ -19,7 +19,7 @@ use protocol::ids::GroupId;
 use protocol::key_packages::{
     Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
 };
-use protocol::{Operation, Wire as _};
+use protocol::{Operation, Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 
@@ -70,10 +70,12 @@ impl Client {
         contacts: &[ContactKeys],
         suite: Ciphersuite,
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
+        // By the service's time, which judges them too when it takes the commit; never by this machine's.
+        let now_ms = self.transport.time.now_unix_ms();
         let mut key_packages = Vec::new();
         let mut missing = Vec::new();
         for contact in contacts {
-            match stock::find(&self.db, contact, suite, group)? {
+            match stock::find(&self.db, contact, suite, group, now_ms)? {
                 Some(kept) => key_packages.extend(kept),
                 None => missing.push(contact),
             }
@@ -109,7 +111,7 @@ impl Client {
             .zip(&claimed.sets)
             .map(|(contact, set)| {
                 let sealed = set.sealed.as_slice();
-                let packages = check(&self.db, contact, suite, sealed)?;
+                let packages = check(&self.db, contact, suite, sealed, now_ms)?;
                 stock::keep(&self.db, contact, suite, sealed, &packages)?;
                 Ok(packages)
             })
@@ -130,6 +132,7 @@ fn check(
     contact: &ContactKeys,
     suite: Ciphersuite,
     sealed: &[u8],
+    now_ms: u64,
 ) -> Result<Vec<ClaimedKeyPackage>, Error> {
     let set = open_set(&contact.connection_token, sealed)?;
     if set.key_packages.is_empty() || set.key_packages.len() > MAX_CLIENTS {
@@ -143,6 +146,7 @@ fn check(
             (&contact.signature_key, &contact.connection_key),
             suite,
             key_package.as_slice(),
+            now_ms,
         )?;
         let same_client = claimed.iter().any(|other| {
             other.key_package.leaf_node().signature_key()
@@ -162,6 +166,7 @@ pub(crate) fn check_one(
     (signature_key, connection_key): (&[u8], &ConnectionKey),
     suite: Ciphersuite,
     key_package: &[u8],
+    now_ms: u64,
 ) -> Result<(ClaimedKeyPackage, VLBytes), Error> {
     let key_package = KeyPackageIn::tls_deserialize_exact_bytes(key_package)
         .ok()
@@ -170,6 +175,10 @@ pub(crate) fn check_one(
                 .ok()
         })
         .filter(|it| it.ciphersuite() == suite)
+        .filter(|it| {
+            let shown = it.life_time();
+            lifetime::is_good(shown.not_before(), shown.not_after(), now_ms / 1000)
+        })
         .ok_or(PeerError::KeyPackage)?;
     let leaf = key_package.leaf_node();
     let pseudonymous = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())

@@ -39,6 +39,7 @@ pub(super) fn find(
     contact: &ContactKeys,
     suite: Ciphersuite,
     group: &GroupId,
+    now_ms: u64,
 ) -> Result<Option<Vec<ClaimedKeyPackage>>, Error> {
     let kept = db
         .prepare_cached(
@@ -50,7 +51,7 @@ pub(super) fn find(
         })?
         .collect::<Result<Vec<_>, _>>()?;
     for (id, sealed) in kept {
-        match super::check(db, contact, suite, &sealed) {
+        match super::check(db, contact, suite, &sealed, now_ms) {
             Ok(packages) => return Ok(Some(packages)),
             // It has expired, or the contact has another token now, and perhaps other devices.
             Err(Error::Peer(_)) => {

@@ -642,6 +642,8 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
         ohttp_key_mirrors: Vec::new(),
         ds: "https://ds.example".into(),
         issuer: "http://127.0.0.1:9".into(),
+        issuer_name: None,
+        token_origin: None,
     };
     let patience = Patience {
         attempt: Duration::from_millis(1_500),
@@ -655,7 +657,8 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
     let time = ServiceTime::new(SystemClock::shared(), 0);
     let key = key_config::usable(&list).unwrap().remove(0);
     let budget = Budget::new(patience, Some(progress));
-    let mut transport = Transport::new(endpoints, Some(key), time, budget).unwrap();
+    let (views, pace) = (Views::default(), Pace::default());
+    let mut transport = Transport::new(endpoints, Some(key), time, budget, views, pace).unwrap();
     let mut last = None;
     // One patience for all of them; behind it a request still has the two seconds that cost nothing.
     let all = async {

@@ -11,7 +11,6 @@ use protocol::queues::{
     AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH,
     MAX_WAIT_MS, QueueEntry,
 };
-use protocol::time::day_of;
 
 use super::deliver::EntryValue;
 use super::owner::owned;
@@ -53,7 +52,11 @@ pub async fn fetch_queue(
         .note_presence(service, &queue_id, request.now_ms)
         .await?;
     charge_allowance(service, &request, &queue_id).await?;
-    let deadline = request.now_ms.saturating_add(u64::from(wait_ms));
+    // By a clock that nobody sets: a step back would hold the request for as long.
+    let deadline = service
+        .clock
+        .monotonic_ms()
+        .saturating_add(u64::from(wait_ms));
     let poll = service.polls.begin(queue_id);
     loop {
         // Taken before looking: what arrives in between wakes us.
@@ -61,7 +64,7 @@ pub async fn fetch_queue(
         let mut woken = std::pin::pin!(notify.notified());
         woken.as_mut().enable();
         let response = collect(service, &queue_id, usize::from(limit)).await?;
-        let left = deadline.saturating_sub(service.clock.now_unix_ms());
+        let left = deadline.saturating_sub(service.clock.monotonic_ms());
         if !response.entries.is_empty()
             || left == 0
             || poll.gives_way()
@@ -301,14 +304,8 @@ pub async fn acknowledge_queue(
     }
     let queue = request.body.queue_id;
     owned(service, &request, &queue).await?;
-    let today = day_of(request.now_ms);
-    let mut ids: Vec<EntryId> = request
-        .body
-        .entries
-        .iter()
-        .copied()
-        .filter(|id| id.day <= today)
-        .collect();
+    // Of any day: a clock may have gone back since they were written.
+    let mut ids = request.body.entries.clone();
     ids.sort_unstable();
     ids.dedup();
     let mut entries = Vec::with_capacity(ids.len());

@@ -30,6 +30,8 @@ const SHARDS: usize = 64;
 pub struct Generation {
     /// Days since the Unix epoch.
     pub day: u32,
+    /// No later than `day`: by which the absence of owners is judged.
+    settled_day: u32,
     /// Never used before or after this table.
     pub incarnation: Incarnation,
     /// Seals row values.
@@ -187,6 +189,7 @@ impl Streams {
         service.store.register_incarnation(day, incarnation).await?;
         let generation = Arc::new(Generation {
             day,
+            settled_day: service.settled_day(day),
             incarnation,
             cipher: service.rows().entry_cipher(day, &incarnation)?,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -311,9 +314,10 @@ impl Generation {
         });
         // What changed while it was read is looked for again next time.
         entry.read_at_ms = if is_current { now_ms } else { 0 };
-        entry.idle_days = record
-            .last_read_day
-            .map(|last| self.day.saturating_sub(last.saturating_add(WEEK - 1)));
+        entry.idle_days = record.last_read_day.map(|last| {
+            let last = last.saturating_add(WEEK - 1);
+            self.settled_day.saturating_sub(last)
+        });
         entry.blocked = Arc::from(record.blocked.as_slice());
         Ok(entry.clone())
     }

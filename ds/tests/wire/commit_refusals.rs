@@ -1,7 +1,9 @@
 //! Commits that are refused: each a typed problem, nothing changed, everybody goes on.
 
 use crate::message_refusals::{CONTENT_TYPE, public_application_message};
-use crate::support::client::{CIPHERSUITES, Client, FLAWS, Flaw, Leaf, external_sender, scheme_of};
+use crate::support::client::{
+    CIPHERSUITES, Client, FLAWS, Flaw, Leaf, external_sender, lifetime, scheme_of,
+};
 use crate::support::commits::{Commit, Plan, honest_aad};
 use crate::support::request::{copy, fresh_key};
 use crate::support::scenes::{Trio, pair, trio};
@@ -11,11 +13,12 @@ use crypto::sign::Scheme;
 use http::StatusCode;
 use openmls::prelude::group_info::GroupInfo;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
-use openmls::prelude::{Extension, ExtensionType, Extensions, OpenMlsProvider as _};
+use openmls::prelude::{Extension, ExtensionType, Extensions, Lifetime, OpenMlsProvider as _};
 use protocol::groups::{EpochAccepted, GroupKind};
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire};
+use service::Clock as _;
 
 on_every_engine! {
     a_commit_for_a_past_epoch_is_rejected_and_changes_nothing
@@ -482,6 +485,44 @@ async fn a_commit_with_any_byte_changed_is_rejected() {
                     | ProblemType::ServiceBehind
             ),
             "{problem:?} at {at}"
+        );
+    }
+    trio.still_works(&service).await;
+}
+
+/// A member whose clock is off, or who reads the commit after the KeyPackage has ended, would lose the group by it.
+#[tokio::test]
+async fn nobody_is_added_with_a_lifetime_that_a_readers_clock_could_find_bad() {
+    const DAY: u64 = 24 * 60 * 60;
+    let service = Service::start(Engine::Memory);
+    let mut trio = trio(&service).await;
+    let mut dave = Client::new(&service).await;
+    let now = service.clock.now_unix_ms() / 1000;
+    let (_, end) = protocol::lifetime::bounds(now + 84 * DAY);
+    for (case, lifetime) in [
+        (
+            "as RFC 9420 has it",
+            Lifetime::init(now - 3600, now + 84 * DAY),
+        ),
+        (
+            "not good for clocks that are late",
+            Lifetime::init(now - 3600, end),
+        ),
+        ("without an end", Lifetime::init(0, u64::MAX)),
+        ("too long", lifetime(&service, 99 * DAY)),
+        // The clock is 5 s further when it is judged.
+        ("over", lifetime(&service, 4)),
+    ] {
+        service.clock.advance(5_000);
+        let leaf = Leaf {
+            lifetime,
+            ..dave.leaf(&service)
+        };
+        let invitee = dave.invitee_with(leaf);
+        assert_eq!(
+            refused_plan(&service, &mut trio, Plan::add([invitee])).await,
+            ProblemType::InvalidLeaf,
+            "{case}"
         );
     }
     trio.still_works(&service).await;

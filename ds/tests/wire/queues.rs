@@ -12,6 +12,7 @@ use protocol::queues::{
     MAX_ACKNOWLEDGE, MAX_FETCH, MAX_WAIT_MS,
 };
 use protocol::time::DAY_MS;
+use service::Clock as _;
 
 use crate::support::client::Client;
 use crate::support::commits::Plan;
@@ -27,6 +28,28 @@ on_every_engine! {
     a_long_poll_ends_with_the_service
     many_entries_for_one_queue_all_arrive
     days_that_are_over_and_empty_are_not_walked_again
+    entries_of_a_day_that_is_yet_to_come_are_acknowledged
+}
+
+/// The clock was ahead for a while: what came then is fetched once, not for ever.
+async fn entries_of_a_day_that_is_yet_to_come_are_acknowledged(service: Service) {
+    let (mut alice, bob, id) = pair(&service).await;
+    let now = service.clock.now_unix_ms();
+    for ahead in [DAY_MS, 60 * DAY_MS] {
+        service.clock.set(now + ahead);
+        alice.send(&service, &id, b"from tomorrow").await;
+        service.clock.set(now);
+        let entries = bob.fetch(&service).await;
+        assert_eq!(entries.len(), 1);
+        bob.acknowledge(&service, entries.iter().map(|entry| entry.id).collect())
+            .await;
+        assert!(bob.fetch(&service).await.is_empty());
+        alice.send(&service, &id, b"from today").await;
+        let entries = bob.fetch(&service).await;
+        assert_eq!(entries.len(), 1);
+        bob.acknowledge(&service, entries.iter().map(|entry| entry.id).collect())
+            .await;
+    }
 }
 
 async fn an_acknowledgement_deletes_exactly_what_it_names(service: Service) {

@@ -405,6 +405,36 @@ fn line(event: &Event) -> String {
         Event::Disconnected { name } => format!("{name} has ended the connection"),
         Event::DeviceLinked { name } => format!("{name} is a device of yours now"),
         Event::DeviceRemoved { name } => format!("{name} is no device of yours any more"),
+        Event::Replaced { group } => {
+            format!(
+                "another client of yours, restored from a backup, is in {group} in this one's place"
+            )
+        }
+        Event::BannedCameIn { group, name, by } if by.is_empty() => {
+            format!("[{group}] {name}, who is banned or does not show who it is, has come in")
+        }
+        Event::BannedCameIn { group, name, by } => {
+            format!("[{group}] {by} added {name}, who is banned or does not show who it is")
+        }
+        Event::MessageUnreadable {
+            group,
+            sender,
+            count,
+        } => {
+            let whose = if sender.is_empty() {
+                String::new()
+            } else {
+                format!(" of {sender}")
+            };
+            if *count == 1 {
+                format!("[{group}] a message{whose} could not be read")
+            } else {
+                format!("[{group}] {count} messages{whose} could not be read")
+            }
+        }
+        Event::HomeCopied {} => "this home directory was copied or put back: its keys are renewed \
+                                 before anything is sent, and a copy of it that is in use will stop"
+            .to_owned(),
         Event::GroupLost { group, why } => {
             format!(
                 "you follow {group} no more: {why}; mimimi verify {group}, mimimi rejoin {group}"

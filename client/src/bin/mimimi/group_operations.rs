@@ -48,6 +48,20 @@ pub(crate) enum GroupOperation {
         /// Their name in the group
         member: String,
     },
+    /// Have a contact whose client is dead come in anew, as it is now
+    Replace {
+        /// Name of the group
+        group: String,
+        /// The contact
+        member: String,
+    },
+    /// Let a banned person come in again
+    Unban {
+        /// Name of the group
+        group: String,
+        /// Their name
+        name: String,
+    },
     /// Come back into a group, or a connection, that this client does not follow any more
     Rejoin {
         /// Name of the group or contact
@@ -148,6 +162,20 @@ pub(crate) async fn execute(
             Output::new(
                 json!({ "group": group, "banned": member }),
                 [format!("{member} is banned from {group}")],
+            )
+        }
+        GroupOperation::Replace { group, member } => {
+            client.replace_in_group(&group, &member).await?;
+            Output::new(
+                json!({ "group": group, "replaced": member }),
+                [format!("{member} is in {group} anew")],
+            )
+        }
+        GroupOperation::Unban { group, name } => {
+            client.unban(&group, &name).await?;
+            Output::new(
+                json!({ "group": group, "unbanned": name }),
+                [format!("{name} can come into {group} again")],
             )
         }
         GroupOperation::Rejoin { group: None, .. } => {

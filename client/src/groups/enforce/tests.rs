@@ -19,8 +19,7 @@ use crate::error::Fault;
 use crate::events::Event;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
 use crate::groups::{
-    PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery,
-    sender_ratchet,
+    PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery, upkeep,
 };
 use crate::leaf::{CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
@@ -130,7 +129,7 @@ impl User {
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .max_past_epochs(PAST_EPOCHS)
             .padding_size(PADDING)
-            .sender_ratchet_configuration(sender_ratchet())
+            .sender_ratchet_configuration(upkeep::sender_ratchet())
             .with_group_context_extensions(with_senders(
                 &context_extensions(&directory(), CIPHERSUITE, Some(&policy)).unwrap(),
                 &[SERVICE, OUTSIDER],

@@ -23,7 +23,7 @@ impl Today {
     #[must_use]
     pub fn at(service: &DeliveryService, now_ms: u64) -> Self {
         Self {
-            day: day_of(now_ms),
+            day: service.settled_day(day_of(now_ms)),
             retention_days: service.settings.retention_days,
         }
     }

@@ -1,11 +1,12 @@
 //! Commits by members.
 
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
-use openmls::prelude::{ExtensionType, ProposalType, Sender};
+use openmls::prelude::{ExtensionType, KeyPackage, ProposalType, Sender};
 use openmls::prelude::{Extensions, GroupContext, Proposal};
 use protocol::Operation;
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
+use protocol::lifetime;
 use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
@@ -134,12 +135,7 @@ fn added(service: &DeliveryService, case: &Case<'_>) -> Result<Effect, DsError> 
         } else {
             link_key
         };
-        let until = day_of(
-            add.key_package()
-                .life_time()
-                .not_after()
-                .saturating_mul(1000),
-        );
+        let until = day_of(good_until(service, add.key_package())?.saturating_mul(1000));
         effect.key_packages_until = effect.key_packages_until.max(until);
         effect.added.push((claims, link_key.to_vec()));
     }
@@ -147,6 +143,16 @@ fn added(service: &DeliveryService, case: &Case<'_>) -> Result<Effect, DsError> 
         return Err(ProblemType::InvalidCommit.into());
     }
     Ok(effect)
+}
+
+/// When a KeyPackage ends. Now is the one moment at which that is judged, by the one clock of the service:
+/// another lifetime would make members whose clocks are off, or who read the commit late, lose the group.
+fn good_until(service: &DeliveryService, key_package: &KeyPackage) -> Result<u64, DsError> {
+    let shown = key_package.life_time();
+    let now_s = service.clock.now_unix_ms() / 1000;
+    lifetime::end(shown.not_before(), shown.not_after())
+        .filter(|_| lifetime::is_good(shown.not_before(), shown.not_after(), now_s))
+        .ok_or_else(|| ProblemType::InvalidLeaf.into())
 }
 
 fn add_users(

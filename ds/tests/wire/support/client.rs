@@ -15,7 +15,7 @@ use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
-    Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, LeafNode, MlsGroup,
+    Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, LeafNode, Lifetime, MlsGroup,
     OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProposalType,
     RequiredCapabilitiesExtension, SignatureScheme, UnknownExtension,
 };
@@ -32,6 +32,8 @@ use protocol::ids::{GroupId, QueueId};
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::queues::{CreateQueueRequest, CreateQueueResponse};
 use protocol::{Operation, Wire};
+
+use service::Clock as _;
 
 use super::request::{Draft, copy, fresh_key};
 use super::{DOMAIN, Service};
@@ -79,6 +81,13 @@ pub const FLAWS: [Flaw; 4] = [
     Flaw::CredentialForAnotherKey,
 ];
 
+/// The lifetime of a KeyPackage that is good for so many seconds, by the service's clock.
+pub fn lifetime(service: &Service, seconds: u64) -> Lifetime {
+    let end = (service.clock.now_unix_ms() / 1000).saturating_add(seconds);
+    let (not_before, not_after) = protocol::lifetime::bounds(end);
+    Lifetime::init(not_before, not_after)
+}
+
 /// A leaf that is about to come in.
 pub struct Leaf {
     pub signer: LeafSigner,
@@ -86,6 +95,8 @@ pub struct Leaf {
     pub extensions: Extensions<LeafNode>,
     pub link_key: IdentityLinkKey,
     pub user: Vec<u8>,
+    /// Of a KeyPackage with this leaf.
+    pub lifetime: Lifetime,
 }
 
 /// A KeyPackage as a contact claims it, with the link key that it can derive.
@@ -303,6 +314,7 @@ impl Client {
             extensions,
             link_key,
             user: user_pseudonym.to_vec(),
+            lifetime: lifetime(service, 84 * 24 * 60 * 60),
         }
     }
 
@@ -313,6 +325,7 @@ impl Client {
 
     pub fn invitee_with(&mut self, leaf: Leaf) -> Invitee {
         let bundle = KeyPackage::builder()
+            .key_package_lifetime(leaf.lifetime)
             .leaf_node_capabilities(capabilities())
             .leaf_node_extensions(leaf.extensions)
             .build(self.suite, &self.provider, &leaf.signer, leaf.credential)

@@ -9,6 +9,7 @@ pub mod participant;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crypto::credential::{
     CREDENTIAL_TYPE, PseudonymousCredential, QUEUE_REFERENCE_EXTENSION, random_pseudonym,
@@ -193,7 +194,10 @@ impl OtherClient {
         let credential =
             CustomCredential::new(CredentialType::new(CREDENTIAL_TYPE), credential.encode());
         let identity = SigningIdentity::new(Credential::Custom(credential), key.public.clone());
+        // It counts from the time that is given when the package is made: 0.
+        let end = super::client::lifetime(service, 84 * 24 * 60 * 60).not_after();
         let mls = mls_rs::Client::builder()
+            .key_package_lifetime(Duration::from_secs(end))
             .crypto_provider(RustCryptoProvider::new())
             .mls_rules(rules())
             .identity_provider(Pseudonymous)
@@ -219,7 +223,11 @@ impl OtherClient {
     pub fn invitee_with(&mut self, leaf: OtherLeaf) -> Invitee {
         let message = leaf
             .mls
-            .generate_key_package_message(ExtensionList::new(), leaf.extensions.clone(), None)
+            .generate_key_package_message(
+                ExtensionList::new(),
+                leaf.extensions.clone(),
+                Some(0.into()),
+            )
             .unwrap();
         let invitee = Invitee {
             key_package: key_package_of(&message.to_bytes().unwrap()),

@@ -76,7 +76,7 @@ pub fn newcomer_proposal(
 }
 
 pub async fn samples(service: &Service) -> Vec<Sample> {
-    let (mut alice, bob, id) = pair(service).await;
+    let (alice, bob, id) = pair(service).await;
     let state_key = || WireSecret::new(alice.group(&id).state_key);
     let by_alice = |operation, body| Sample::by_leaf(service, &alice, &id, operation, body);
     let code = SetJoinCodeRequest {

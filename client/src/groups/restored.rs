@@ -1,0 +1,232 @@
+//! The way back of a client that was restored from a backup, the first time and every other time.
+//!
+//! A restored client comes back in the place of the leaf that is in the backup, and then replaces its key and recovery
+//! secret. If the next ones were random, the same backup could never be restored again, and its owner might find that out
+//! when it is all that is left. So they follow from those in the backup: number n of a chain that whoever has the
+//! backup can derive, and who has it can come back anyway. A leaf that was renewed for another reason (by the user's word,
+//! or since the home was copied) leaves the chain: the backup is then too old for that group, and that is said.
+
+use crypto::kdf;
+use crypto::keys::{RecoverySecret, StateKey};
+use crypto::secret::Secret;
+use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
+use protocol::Operation;
+use protocol::groups::{OwnLeafRequest, OwnLeafResponse};
+use protocol::ids::GroupId;
+use protocol::problem::ProblemType;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::Client;
+use crate::database::key32;
+use crate::error::{Error, UsageError};
+use crate::groups::evidence::{self, StopReason};
+use crate::groups::{Group, Status};
+use crate::leaf;
+
+/// So often the same backup can be restored.
+const RESTORES: u8 = 8;
+
+/// What a backup says of an own leaf.
+struct Origin {
+    seed: Secret<32>,
+    scheme: Scheme,
+    recovery_secret: RecoverySecret,
+    /// The leaf's number in the chain, once it is found.
+    number: Option<u8>,
+}
+
+impl Origin {
+    fn of(db: &Connection, id: &GroupId) -> Result<Option<Self>, Error> {
+        let row: Option<(Vec<u8>, Vec<u8>, Vec<u8>, Option<u8>)> = db
+            .query_row(
+                "SELECT leaf_seed, leaf_public_key, recovery_secret, number FROM restored_leaves
+                 WHERE group_id = ?",
+                [id.0],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .optional()?;
+        row.map(|(seed, public_key, recovery_secret, number)| {
+            Ok(Self {
+                seed: Secret::new(key32(&seed)?),
+                scheme: if public_key.len() == P256_PUBLIC_KEY_LEN {
+                    Scheme::EcdsaP256
+                } else {
+                    Scheme::Ed25519
+                },
+                recovery_secret: RecoverySecret::new(key32(&recovery_secret)?),
+                number,
+            })
+        })
+        .transpose()
+    }
+
+    fn key(&self, number: u8) -> Result<LeafKeyPair, Error> {
+        let seed = match number {
+            0 => Secret::new(*self.seed.expose()),
+            n => Secret::new(kdf::derive(self.seed.expose(), "restored leaf", &[n])),
+        };
+        Ok(LeafKeyPair::from_seed(self.scheme, &seed)?)
+    }
+
+    fn recovery_secret(&self, number: u8) -> RecoverySecret {
+        let first = self.recovery_secret.expose();
+        RecoverySecret::new(match number {
+            0 => *first,
+            n => kdf::derive(first, "restored recovery secret", &[n]),
+        })
+    }
+}
+
+/// Keeps what the backup says, in the transaction that restores it.
+pub(crate) fn keep(
+    db: &Connection,
+    id: &GroupId,
+    (leaf_seed, leaf_public_key): (&[u8; 32], &[u8]),
+    recovery_secret: &[u8; 32],
+) -> Result<(), Error> {
+    db.execute(
+        "INSERT INTO restored_leaves (group_id, leaf_seed, leaf_public_key, recovery_secret)
+         VALUES (?, ?, ?, ?)",
+        (id.0, leaf_seed, leaf_public_key, recovery_secret),
+    )?;
+    Ok(())
+}
+
+/// The next recovery secret of a leaf that comes back.
+pub(crate) fn next_recovery_secret(db: &Connection, id: &GroupId) -> Result<RecoverySecret, Error> {
+    match Origin::of(db, id)? {
+        Some(origin) if origin.number.is_some() => {
+            Ok(origin.recovery_secret(origin.number.unwrap_or(0).saturating_add(1)))
+        }
+        _ => Ok(RecoverySecret::random()?),
+    }
+}
+
+/// The next key of a leaf that came back, if there is one that follows from a backup.
+pub(crate) fn next_leaf_key(db: &Connection, id: &GroupId) -> Result<Option<LeafKeyPair>, Error> {
+    match Origin::of(db, id)? {
+        Some(origin) => origin
+            .number
+            .map(|number| origin.key(number.saturating_add(1)))
+            .transpose(),
+        None => Ok(None),
+    }
+}
+
+/// The leaf has its next key, in the caller's transaction: those after that are random.
+pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    db.execute("DELETE FROM restored_leaves WHERE group_id = ?", [id.0])?;
+    Ok(())
+}
+
+impl Client {
+    /// Looks for the leaf of a restored group along the chain of its keys, and keeps what the way back needs. Does nothing
+    /// in other groups.
+    ///
+    /// # Errors
+    /// [`UsageError::GroupLost`] if it is not there.
+    pub(crate) async fn find_restored_leaf(&mut self, id: &GroupId) -> Result<(), Error> {
+        let Some(origin) = Origin::of(&self.db, id)? else {
+            return Ok(());
+        };
+        let group = Group::read(&self.db, id)?;
+        // The latest record is the one that is written at every rotation.
+        let mut state_keys = vec![StateKey::from(&group.state_key.to_wire())];
+        for number in 0..=RESTORES {
+            let secret = origin.recovery_secret(number);
+            state_keys.extend(self.recovered_key(id, &secret).await?);
+        }
+        for state_key in state_keys.iter().rev() {
+            for number in 0..RESTORES {
+                let key = origin.key(number)?;
+                let request = OwnLeafRequest {
+                    group_id: *id,
+                    state_key: state_key.to_wire(),
+                };
+                let own: Result<OwnLeafResponse, Error> = self
+                    .call(Operation::OwnLeaf, origin.key(number)?, &request)
+                    .await;
+                match own {
+                    Ok(own) => {
+                        return self.transact(|db, _| {
+                            leaf::store_key(db, &key)?;
+                            Group::set_leaf_key(db, id, &key.public())?;
+                            Group::set_state_key(db, id, state_key)?;
+                            db.execute(
+                                "UPDATE restored_leaves SET number = ? WHERE group_id = ?",
+                                (number, id.0),
+                            )?;
+                            // Who came back before may have another place; the key is this client's.
+                            db.execute(
+                                "UPDATE known_groups SET own_leaf = ? WHERE group_id = ?",
+                                (own.member.leaf_index, id.0),
+                            )?;
+                            Ok(())
+                        });
+                    }
+                    Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {}
+                    Err(Error::Refused(refusal))
+                        if refusal.problem == ProblemType::UnknownGroup =>
+                    {
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.transact(|db, profile| {
+            evidence::set_stopped(db, id, Some(StopReason::Outdated))?;
+            evidence::tell(db, profile, &group, StopReason::Outdated)
+        })?;
+        Err(UsageError::GroupLost(group.display_name()).into())
+    }
+
+    /// What a restored client has not come back into, and why.
+    pub(crate) fn not_restored(&self) -> Result<Vec<String>, Error> {
+        let mut lost = Vec::new();
+        for group in Group::all(&self.db)? {
+            if group.status == Status::Active {
+                continue;
+            }
+            let name = evidence::described(&self.db, &self.profile, &group)?;
+            let why = evidence::stopped(&self.db, &group.id)?
+                .map(|why| why.to_string())
+                .unwrap_or_default();
+            lost.push(format!("{name} ({why})"));
+        }
+        Ok(lost)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_after_a_restore_follow_from_the_backup_until_one_is_renewed() {
+        let db = crate::database::in_memory().unwrap();
+        let id = GroupId([1; 16]);
+        assert!(next_leaf_key(&db, &id).unwrap().is_none());
+        keep(&db, &id, (&[2; 32], &[3; 32]), &[4; 32]).unwrap();
+        // Not before its place in the chain is known.
+        assert!(next_leaf_key(&db, &id).unwrap().is_none());
+        db.execute("UPDATE restored_leaves SET number = 0", ())
+            .unwrap();
+        let origin = Origin::of(&db, &id).unwrap().unwrap();
+        let next = next_leaf_key(&db, &id).unwrap().unwrap();
+        assert_eq!(next.public(), origin.key(1).unwrap().public());
+        assert_eq!(
+            next_recovery_secret(&db, &id).unwrap(),
+            origin.recovery_secret(1)
+        );
+        let mut keys: Vec<_> = (0..RESTORES)
+            .map(|number| origin.key(number).unwrap().public())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), usize::from(RESTORES));
+        renewed(&db, &id).unwrap();
+        assert!(next_leaf_key(&db, &id).unwrap().is_none());
+    }
+}
