@@ -397,7 +397,8 @@ mod tests {
 
     #[test]
     fn every_member_that_one_view_shows_otherwise_is_named_and_nothing_of_it_is_taken() {
-        let changes: [(&str, fn(&mut Directory)); 11] = [
+        type Change = (&'static str, fn(&mut Directory));
+        let changes: [Change; 11] = [
             ("domain", |it| it.domain = "for you".into()),
             ("queue_service_key.public_key", |it| {
                 it.queue_service_key.public_key = "AAAA".into();

@@ -356,9 +356,12 @@ fn request_url(issuer: &str, request_uri: &str) -> String {
     }
 }
 
+/// SPKI of each key and a time, by its id.
+type ShownKeys = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
 /// The issuer's keys by their ids, each with the time from when it is in use as the issuer says.
-fn shown_keys(issuer: &IssuerDirectory) -> Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>, Error> {
-    let keys: BTreeMap<_, _> = issuer
+fn shown_keys(issuer: &IssuerDirectory) -> Result<ShownKeys, Error> {
+    let keys: ShownKeys = issuer
         .token_keys
         .iter()
         .filter(|key| key.token_type == TOKEN_TYPE)

@@ -111,15 +111,19 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Commo
     let Some(Ok(Some(source))) = service.unless_displaced(source).await else {
         return;
     };
-    if let (Some(limits), Service::Full { admitted, .. }) = (&common.addresses, &mut service) {
-        match limits.connect(source) {
-            Ok(counted) => *admitted = Some(counted),
-            Err(too_many) => match common.room.told() {
-                // Its place is free for others.
-                Some(told) => service = Service::Refusal(refusal(&too_many), told),
-                None => return,
-            },
-        }
+    let counted = common.addresses.as_ref();
+    let mut _told = None;
+    match (counted.map(|limits| limits.connect(source)), &mut service) {
+        (None, _) => {}
+        (Some(Ok(counted)), Service::Full { admitted, .. }) => *admitted = Some(counted),
+        (Some(Ok(counted)), Service::Refusal(..)) => _told = Some(counted),
+        (Some(Err(too_many)), Service::Full { .. }) => match common.room.told() {
+            // Its place is free for others.
+            Some(told) => service = Service::Refusal(refusal(&too_many), told),
+            None => return,
+        },
+        // A refusal may be a TLS handshake: it counts like any other.
+        (Some(Err(_)), Service::Refusal(..)) => return,
     }
     let Some(tls) = &common.tls else {
         let sniffed = timeout(patience, sniffed(stream));
