@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Error, LocalError};
+use crate::error::{Error, FileError, LocalError};
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -21,13 +21,13 @@ impl Home {
     pub(crate) async fn open(directory: &Path, patience: Duration) -> Result<Self, Error> {
         if directory.is_dir() {
             std::fs::set_permissions(directory, Permissions::from_mode(0o700))
-                .map_err(LocalError::Home)?;
+                .map_err(home_error(directory, "kept from others"))?;
         } else {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)
-                .map_err(LocalError::Home)?;
+                .map_err(home_error(directory, "made"))?;
         }
         let lock = private_file(&directory.join("lock"))?;
         let mut waited = Duration::ZERO;
@@ -44,7 +44,9 @@ impl Home {
                     waited = waited.saturating_add(POLL);
                 }
                 Err(TryLockError::WouldBlock) => return Err(LocalError::Busy.into()),
-                Err(TryLockError::Error(error)) => return Err(LocalError::Home(error).into()),
+                Err(TryLockError::Error(error)) => {
+                    return Err(home_error(directory, "locked")(error).into());
+                }
             }
         }
     }
@@ -52,9 +54,10 @@ impl Home {
     /// Removes the database with its journal.
     pub(crate) fn wipe(&self) -> Result<(), Error> {
         for name in ["client.sqlite", "client.sqlite-wal", "client.sqlite-shm"] {
-            match std::fs::remove_file(self.directory.join(name)) {
+            let file = self.directory.join(name);
+            match std::fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(LocalError::Home(error).into());
+                    return Err(home_error(&file, "removed")(error).into());
                 }
                 _ => {}
             }
@@ -79,10 +82,15 @@ fn private_file(path: &Path) -> Result<File, Error> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(LocalError::Home)?;
+        .map_err(home_error(path, "opened"))?;
     file.set_permissions(Permissions::from_mode(0o600))
-        .map_err(LocalError::Home)?;
+        .map_err(home_error(path, "kept from others"))?;
     Ok(file)
+}
+
+fn home_error(path: &Path, done: &'static str) -> impl Fn(std::io::Error) -> LocalError {
+    let error = FileError::at(path, done);
+    move |source| LocalError::Home(error(source))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::directory::{MAX_TOKEN_KEYS, decode_base64url};
 use crate::error::{Error, IssuerError, NoAnswer};
 use crate::transport::{Transport, limited_body, retry_after};
+use crate::trust::unreached;
 use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
@@ -218,6 +219,7 @@ impl Asked {
         media_type: Option<&str>,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
+        let mut reason = String::new();
         let mut pause = Duration::from_millis(200);
         let attempts = match self.effort {
             Effort::Whole => ATTEMPTS,
@@ -228,7 +230,12 @@ impl Asked {
                 Effort::Whole => request(),
                 Effort::Once => request().timeout(ONCE),
             };
-            if let Ok(answer) = request.send().await {
+            let sent = request.send().await;
+            if let Err(error) = &sent {
+                let url = error.url().map(ToString::to_string).unwrap_or_default();
+                reason = unreached("the issuer", &url, error);
+            }
+            if let Ok(answer) = sent {
                 let status = answer.status().as_u16();
                 let declared = answer.headers().get(CONTENT_TYPE).cloned();
                 let retry_after_s = retry_after(&answer);
@@ -243,7 +250,9 @@ impl Asked {
                         }
                         return Ok(body);
                     }
-                    (200 | 500..=599, _) => {}
+                    (200 | 500..=599, _) => {
+                        reason = format!("the issuer cannot answer now (status {status})");
+                    }
                     (_, body) => {
                         let body = body.unwrap_or_default();
                         return Err(Failure::Refused(Refused {
@@ -262,9 +271,7 @@ impl Asked {
             }
             pause = pause.saturating_mul(2);
         }
-        Err(Failure::Other(
-            NoAnswer::from("the issuer cannot be reached").into(),
-        ))
+        Err(Failure::Other(NoAnswer::from(reason).into()))
     }
 }
 

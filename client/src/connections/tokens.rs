@@ -54,7 +54,8 @@ impl Client {
                 ),
             )?;
             db.execute(
-                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0",
+                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0,
+                    keys_due = keys_due & ~1",
                 (token.expose(), owner.expose()),
             )?;
             db.execute(

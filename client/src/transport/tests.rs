@@ -175,6 +175,7 @@ async fn recorder_with(
         issuer: "http://127.0.0.1:9".into(),
         issuer_name: None,
         token_origin: None,
+        authorities: None,
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
