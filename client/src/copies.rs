@@ -18,9 +18,10 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::database::begin;
-use crate::error::{Error, LocalError};
+use crate::error::Error;
 use crate::events::{self, Event};
 use crate::groups::upkeep;
+use crate::home::home_error;
 
 const FILE: &str = "instance";
 
@@ -43,7 +44,7 @@ fn kept(db: &Connection) -> Result<Option<Marker>, Error> {
 }
 
 fn inode(path: &Path) -> Result<String, Error> {
-    let metadata = fs::metadata(path).map_err(LocalError::Home)?;
+    let metadata = fs::metadata(path).map_err(home_error(path, "looked at"))?;
     Ok(format!(
         "{} {}.{:09}",
         metadata.ino(),
@@ -67,7 +68,7 @@ fn replace(home: &Path, content: &[u8]) -> Result<(), Error> {
         fs::rename(&fresh, home.join(FILE))?;
         File::open(home)?.sync_all()
     };
-    write().map_err(|error| LocalError::Home(error).into())
+    write().map_err(|error| home_error(&fresh, "written")(error).into())
 }
 
 /// Whether the file is the one that the database knows.
@@ -93,7 +94,7 @@ pub(crate) fn check(home: &Path, db: &mut Connection) -> Result<(), Error> {
     if copied {
         let transaction = begin(db)?;
         upkeep::renew_everywhere(&transaction)?;
-        events::store(&transaction, &Event::HomeCopied {})?;
+        events::store(&transaction, &Event::HomeCopied)?;
         // Told once, whatever happens now.
         transaction.execute("DELETE FROM home_marker", ())?;
         transaction.commit()?;

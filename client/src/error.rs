@@ -56,19 +56,19 @@ pub enum Error {
 }
 
 /// Why there was no usable answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no answer from the service: {reason}{}", again(*.retry_after_s))]
 pub struct NoAnswer {
-    /// What the last attempt met.
-    pub reason: &'static str,
+    /// What the last attempt met, and where.
+    pub reason: String,
     /// When to come back, in seconds, if somebody on the way said so.
     pub retry_after_s: Option<u64>,
 }
 
-impl From<&'static str> for NoAnswer {
-    fn from(reason: &'static str) -> Self {
+impl<T: Into<String>> From<T> for NoAnswer {
+    fn from(reason: T) -> Self {
         Self {
-            reason,
+            reason: reason.into(),
             retry_after_s: None,
         }
     }
@@ -140,8 +140,8 @@ pub enum UsageError {
     /// The name is in use.
     #[error("there is a group {0} already")]
     GroupExists(String),
-    /// The empty name, or one of more than 256 bytes.
-    #[error("a group name has 1 to 256 bytes")]
+    /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
+    #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
     InvalidGroupName,
     /// One is no member any more.
     #[error("you are no longer a member of {0}")]
@@ -200,9 +200,6 @@ pub enum UsageError {
     /// There is no such role.
     #[error("there is no role {0} in the group")]
     UnknownRole(String),
-    /// Not a leaf of this user's other clients.
-    #[error("leaf {0} is no other device of yours")]
-    NotOwnDevice(u32),
     /// Not a join code that this release reads.
     #[error("that is no join code")]
     InvalidJoinCode,
@@ -211,7 +208,7 @@ pub enum UsageError {
     JoinCodeExpired,
     /// This client cannot follow the group any more and must be added again.
     #[error(
-        "this client does not follow {0} any more: `verify {0}` says why, `rejoin {0}` comes back"
+        "this client does not follow {0} any more: `verify {0}` says why, `group rejoin {0}` comes back"
     )]
     GroupLost(String),
     /// The group has members whom this client does not know to be there. Nothing was sent.
@@ -223,7 +220,7 @@ pub enum UsageError {
         names: Vec<String>,
     },
     /// A member cannot show who it is. Nothing was sent.
-    #[error("a member of {0} cannot show who it is: remove it, or `accept-unverified {0}`")]
+    #[error("a member of {0} cannot show who it is: remove it, or `group accept-unverified {0}`")]
     UnverifiedMember(String),
     /// Not a link code of this version.
     #[error("that is no link code")]
@@ -237,8 +234,8 @@ pub enum UsageError {
     /// The client is somebody already.
     #[error("this home directory belongs to a user already")]
     AlreadyInUse,
-    /// The empty name, one of more than 64 bytes or with control characters.
-    #[error("a device name has 1 to 64 bytes and no control characters")]
+    /// The empty name, one of more than 64 bytes, or with characters that cannot be seen.
+    #[error("a device name has 1 to 64 bytes and no characters that cannot be seen")]
     InvalidDeviceName,
     /// No other device of that name.
     #[error("there is no other device {0}")]
@@ -261,6 +258,15 @@ pub enum UsageError {
     /// Too long.
     #[error("a greeting has at most 256 bytes")]
     InvalidGreeting,
+    /// Nothing to say.
+    #[error("a message has a text")]
+    EmptyText,
+    /// More than one message can hold.
+    #[error("a text has at most {} bytes", crate::MAX_TEXT)]
+    TextTooLong,
+    /// Not a text.
+    #[error("the text is not in UTF-8")]
+    TextNotUtf8,
     /// Others were faster every time.
     #[error("the group changed too often meanwhile; try again")]
     Contention,
@@ -397,11 +403,17 @@ fn filled(in_s: u64) -> String {
 #[non_exhaustive]
 pub enum LocalError {
     /// The home directory or a file in it.
-    #[error("the home directory cannot be used")]
-    Home(#[source] std::io::Error),
+    #[error("the home directory cannot be used: {0}")]
+    Home(FileError),
     /// A file named by the caller.
-    #[error("a file cannot be read")]
-    File(#[source] std::io::Error),
+    #[error(transparent)]
+    File(FileError),
+    /// What was to be told cannot be.
+    #[error("standard output cannot be written")]
+    Output(#[source] std::io::Error),
+    /// What was to be read there cannot be.
+    #[error("standard input cannot be read")]
+    Input(#[source] std::io::Error),
     /// Another process works with this home directory.
     #[error("another process is using this home directory")]
     Busy,
@@ -423,6 +435,32 @@ pub enum LocalError {
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up")]
     Http,
+    /// The authorities that the services' certificates are to be from.
+    #[error("there are no authorities in {0}: certificates in PEM are needed")]
+    Authorities(String),
+}
+
+/// What was to be done with which file, and why it cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be {done}: {source}", path.display())]
+pub struct FileError {
+    /// Which.
+    pub path: std::path::PathBuf,
+    /// `read`, `written`, `opened`, `removed`.
+    pub done: &'static str,
+    /// Why not.
+    pub source: std::io::Error,
+}
+
+impl FileError {
+    /// For `map_err`.
+    pub fn at(path: &std::path::Path, done: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self {
+            path: path.to_owned(),
+            done,
+            source,
+        }
+    }
 }
 
 impl Error {
@@ -524,12 +562,14 @@ impl UsageError {
             Self::NotBanned(_) => "not-banned",
             Self::Policy(_) => "policy",
             Self::UnknownRole(_) => "unknown-role",
-            Self::NotOwnDevice(_) => "not-own-device",
             Self::InvalidJoinCode => "invalid-join-code",
             Self::JoinCodeExpired => "join-code-expired",
             Self::UnknownCiphersuite(_) => "unknown-ciphersuite",
             Self::NotReportable(_) => "not-reportable",
             Self::InvalidGreeting => "invalid-greeting",
+            Self::EmptyText => "empty-text",
+            Self::TextTooLong => "text-too-long",
+            Self::TextNotUtf8 => "text-not-utf8",
             Self::Contention => "contention",
         }
     }

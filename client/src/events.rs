@@ -179,7 +179,7 @@ pub enum Event {
     },
     /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
     /// sent.
-    HomeCopied {},
+    HomeCopied,
     /// This client follows a group no further. It comes back by itself only from a loss of its own.
     GroupLost {
         /// Name of the group.
@@ -294,5 +294,68 @@ impl Client {
         }
         transaction.commit()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What docs/cli.md says that events look like.
+    fn documented() -> Vec<serde_json::Value> {
+        let documents = include_str!("../../docs/cli.md");
+        let events = documents.split("\n## Events\n").nth(1).unwrap();
+        let lines = events.split("```").nth(1).unwrap().lines().skip(1);
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Stops compiling when there is an event more: docs/cli.md needs an example of it.
+    fn is_documented(event: &Event) -> bool {
+        match event {
+            Event::Message { .. }
+            | Event::Joined { .. }
+            | Event::Removed { .. }
+            | Event::MemberAdded { .. }
+            | Event::MemberRemoved { .. }
+            | Event::RemovedByService { .. }
+            | Event::RemovalRefused { .. }
+            | Event::ConnectionLost { .. }
+            | Event::DevicesLost { .. }
+            | Event::UnverifiedMember { .. }
+            | Event::ConnectionRequest { .. }
+            | Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::DeviceLinked { .. }
+            | Event::DeviceRemoved { .. }
+            | Event::Rejoined { .. }
+            | Event::CommitRefused { .. }
+            | Event::PolicyChanged { .. }
+            | Event::ReInitialized { .. }
+            | Event::MessagesDropped { .. }
+            | Event::GroupLost { .. }
+            | Event::MemberRejoined { .. }
+            | Event::LeftBehind { .. }
+            | Event::DeviceUnlinked
+            | Event::KeyPackagesTaken { .. }
+            | Event::InvitationRefused { .. }
+            | Event::Replaced { .. }
+            | Event::BannedCameIn { .. }
+            | Event::MessageUnreadable { .. }
+            | Event::HomeCopied => true,
+        }
+    }
+
+    #[test]
+    fn every_documented_event_is_one_and_shows_all_of_its_members() {
+        let documented = documented();
+        assert_eq!(documented.len(), 30);
+        for example in documented {
+            let event: Event = serde_json::from_value(example.clone()).unwrap();
+            assert!(is_documented(&event));
+            assert_eq!(serde_json::to_value(&event).unwrap(), example);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, FileError, LocalError, UsageError};
 
 const POLL: Duration = Duration::from_millis(20);
 const DATABASE: &str = "client.sqlite";
@@ -61,13 +61,13 @@ impl Home {
     pub(crate) fn at(directory: &Path, patience: Duration) -> Result<Self, Error> {
         if directory.is_dir() {
             std::fs::set_permissions(directory, Permissions::from_mode(0o700))
-                .map_err(LocalError::Home)?;
+                .map_err(home_error(directory, "kept from others"))?;
         } else {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)
-                .map_err(LocalError::Home)?;
+                .map_err(home_error(directory, "made"))?;
         }
         Ok(Self {
             directory: directory.to_owned(),
@@ -90,7 +90,9 @@ impl Home {
                     waited = waited.saturating_add(POLL);
                 }
                 Err(TryLockError::WouldBlock) => return Err(LocalError::Busy.into()),
-                Err(TryLockError::Error(error)) => return Err(LocalError::Home(error).into()),
+                Err(TryLockError::Error(error)) => {
+                    return Err(home_error(&self.directory, "locked")(error).into());
+                }
             }
         }
     }
@@ -124,9 +126,10 @@ impl Home {
             "client.sqlite-shm",
             "instance",
         ] {
-            match std::fs::remove_file(self.directory.join(name)) {
+            let file = self.directory.join(name);
+            match std::fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(LocalError::Home(error).into());
+                    return Err(home_error(&file, "removed")(error).into());
                 }
                 _ => {}
             }
@@ -147,10 +150,10 @@ impl Home {
             .open(&path);
         match made {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(LocalError::Home(error).into());
+                return Err(home_error(&path, "made")(error).into());
             }
             _ => std::fs::set_permissions(&path, Permissions::from_mode(0o600))
-                .map_err(LocalError::Home)?,
+                .map_err(home_error(&path, "kept from others"))?,
         }
         Ok(path)
     }
@@ -175,10 +178,15 @@ fn private_file(path: &Path) -> Result<File, Error> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(LocalError::Home)?;
+        .map_err(home_error(path, "opened"))?;
     file.set_permissions(Permissions::from_mode(0o600))
-        .map_err(LocalError::Home)?;
+        .map_err(home_error(path, "kept from others"))?;
     Ok(file)
+}
+
+pub(crate) fn home_error(path: &Path, done: &'static str) -> impl Fn(std::io::Error) -> LocalError {
+    let error = FileError::at(path, done);
+    move |source| LocalError::Home(error(source))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::directory::{MAX_TOKEN_KEYS, decode_base64url};
 use crate::error::{Error, IssuerError, NoAnswer};
 use crate::transport::{Transport, limited_body, retry_after};
+use crate::trust::unreached;
 use crate::wallet::Batch;
 
 const TOKEN_TYPE: u16 = 0x0002;
@@ -221,20 +222,17 @@ impl Asked {
         media_type: Option<&str>,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
-        let met = Mutex::new("the issuer does not answer");
+        let met = Mutex::new("the issuer does not answer".to_owned());
         tokio::time::timeout(WHOLE, self.attempts(media_type, request, &met))
             .await
-            .unwrap_or_else(|_| {
-                let met = *met.lock().unwrap_or_else(PoisonError::into_inner);
-                Err(Failure::Other(NoAnswer::from(met).into()))
-            })
+            .unwrap_or_else(|_| Err(Failure::Other(NoAnswer::from(last(&met)).into())))
     }
 
     async fn attempts(
         &self,
         media_type: Option<&str>,
         request: impl Fn() -> reqwest::RequestBuilder,
-        met: &Mutex<&'static str>,
+        met: &Mutex<String>,
     ) -> Result<Vec<u8>, Failure> {
         let meets = |reason| *met.lock().unwrap_or_else(PoisonError::into_inner) = reason;
         let mut pause = Duration::from_millis(200);
@@ -249,11 +247,8 @@ impl Asked {
             };
             let sent = request.send().await;
             if let Err(error) = &sent {
-                meets(if error.is_connect() {
-                    "the issuer cannot be reached"
-                } else {
-                    "the issuer takes requests and does not answer them"
-                });
+                let url = error.url().map(ToString::to_string).unwrap_or_default();
+                meets(unreached("the issuer", &url, error));
             }
             if let Ok(answer) = sent {
                 let status = answer.status().as_u16();
@@ -270,7 +265,9 @@ impl Asked {
                         }
                         return Ok(body);
                     }
-                    (200 | 500..=599, _) => meets("the issuer cannot answer"),
+                    (200 | 500..=599, _) => {
+                        meets(format!("the issuer cannot answer now (status {status})"));
+                    }
                     (_, body) => {
                         let body = body.unwrap_or_default();
                         return Err(Failure::Refused(Refused {
@@ -289,9 +286,13 @@ impl Asked {
             }
             pause = pause.saturating_mul(2);
         }
-        let met = *met.lock().unwrap_or_else(PoisonError::into_inner);
-        Err(Failure::Other(NoAnswer::from(met).into()))
+        Err(Failure::Other(NoAnswer::from(last(met)).into()))
     }
+}
+
+/// What the last attempt met.
+fn last(met: &Mutex<String>) -> String {
+    met.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// The body, unless it is longer than any that we expect or breaks off.

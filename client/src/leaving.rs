@@ -64,7 +64,10 @@ impl Client {
             )
         })?;
         self.profile = Profile::read(&self.db)?;
-        self.register_handle(&handle).await
+        self.register_handle(&handle).await?;
+        self.db
+            .execute("UPDATE profile SET keys_due = keys_due & ~2", ())?;
+        Ok(())
     }
 
     /// Deletes something of this client's at the service; that it is gone already is no error.

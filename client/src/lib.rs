@@ -91,7 +91,9 @@ mod provider;
 mod queue;
 mod reporting;
 mod request;
+pub mod text;
 mod transport;
+mod trust;
 mod views;
 mod waits;
 mod wallet;
@@ -110,11 +112,13 @@ pub use connections::IncomingRequest;
 pub use contacts::Contact;
 pub use devices::{Device, LinkCode};
 pub use error::{
-    DirectoryError, Error, Fault, IssuerError, LocalError, NoAnswer, PeerError, Refusal, UsageError,
+    DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer, PeerError, Refusal,
+    UsageError,
 };
 pub use events::{Event, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
+pub use groups::message::MAX_TEXT;
 pub use groups::{GroupAccess, GroupSummary, Member};
 pub use key_config::KeyView;
 pub use profile::Endpoints;
@@ -428,6 +432,7 @@ impl Client {
         }
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;
+        refusals_can_wait(self.go_on_removing().await)?;
         refusals_can_wait(self.settle_devices().await)?;
         refusals_can_wait(self.top_up().await)?;
         self.compare_views().await

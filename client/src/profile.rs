@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::key32;
 use crate::devices::DeviceId;
 use crate::error::{Error, LocalError, UsageError};
+use crate::trust;
 use crate::views::Views;
 
 /// The addresses of the services, as `stack.json` has them. Members that are not listed are ignored.
@@ -38,6 +39,10 @@ pub struct Endpoints {
     /// The origin that tokens are for. Without it: host and port of `ds`.
     #[serde(default)]
     pub token_origin: Option<String>,
+    /// The authorities, in PEM, that the certificates of relay, mirrors and issuer must be from, instead of those of
+    /// the web. See [`Endpoints::trust`].
+    #[serde(default)]
+    pub authorities: Option<String>,
 }
 
 impl Endpoints {
@@ -84,6 +89,18 @@ impl Endpoints {
         self.token_origin
             .clone()
             .unwrap_or_else(|| authority(&self.ds))
+    }
+
+    /// Has only certificates from these authorities taken, PEM; `origin` says where they are from.
+    ///
+    /// # Errors
+    /// [`LocalError::Authorities`]: there is none, or something else.
+    pub fn trust(&mut self, pem: &[u8], origin: &str) -> Result<(), Error> {
+        let unusable = || LocalError::Authorities(origin.to_owned());
+        let text = String::from_utf8(pem.to_vec()).map_err(|_| unusable())?;
+        trust::certificates(text.as_bytes()).map_err(|_| unusable())?;
+        self.authorities = Some(text);
+        Ok(())
     }
 
     /// Scheme and authority of the delivery service, for the inner requests.
@@ -295,6 +312,7 @@ pub(crate) mod tests {
             issuer: "http://127.0.0.1:4".into(),
             issuer_name: None,
             token_origin: None,
+            authorities: None,
         }
     }
 

@@ -243,6 +243,7 @@ mod tests {
             issuer: "http://i".into(),
             issuer_name: None,
             token_origin: None,
+            authorities: None,
         };
         Profile::write(db, &endpoints, "token").unwrap();
         Profile::read(db).unwrap()

@@ -21,6 +21,7 @@ use crate::directory;
 use crate::error::{Error, LocalError, NoAnswer, Refusal};
 use crate::key_config::{self, KeyView, Unusable};
 use crate::profile::Endpoints;
+use crate::trust::{self, unreached};
 use crate::views::{Agreed, Pace, Views};
 use crate::waits::{MINUTE_MS, in_steps};
 pub(crate) use patience::{Budget, Met};
@@ -74,12 +75,12 @@ enum Attempt {
     Mismatch(KeyView),
 }
 
-fn no_answer(reason: &'static str) -> Met {
-    Met::NoAnswer(reason.into())
+fn no_answer(reason: impl Into<String>) -> Met {
+    Met::NoAnswer(NoAnswer::from(reason))
 }
 
-fn again(reason: &'static str) -> Attempt {
-    Attempt::Again(reason.into())
+fn again(reason: impl Into<String>) -> Attempt {
+    Attempt::Again(NoAnswer::from(reason))
 }
 
 struct Answer {
@@ -114,9 +115,13 @@ impl Transport {
                 builder
             }
         };
-        let http = builder().build().map_err(|_| LocalError::Http)?;
-        let to_mirrors = builder().pool_max_idle_per_host(0);
-        let to_mirrors = to_mirrors.build().map_err(|_| LocalError::Http)?;
+        let build = |builder| {
+            trust::apply(builder, &endpoints)?
+                .build()
+                .map_err(|_| Error::from(LocalError::Http))
+        };
+        let http = build(builder())?;
+        let to_mirrors = build(builder().pool_max_idle_per_host(0))?;
         Ok(Self {
             http,
             to_mirrors,
@@ -278,7 +283,7 @@ impl Transport {
                 }
             };
             let asked = Duration::from_secs(met.retry_after_s().unwrap_or(0));
-            self.budget.meets(met);
+            self.budget.meets(met.clone());
             let left = self.budget.left();
             if left.is_zero() || asked > left {
                 return Err(met.into());
@@ -309,7 +314,7 @@ impl Transport {
             .body(encapsulated)
             .send()
             .await
-            .map_err(|error| again(unanswered(&error)))?;
+            .map_err(|error| again(unreached("the relay", &self.endpoints.relay, &error)))?;
         if let Some(now) = sent
             .headers()
             .get("date")
@@ -456,10 +461,13 @@ impl Transport {
         http: &reqwest::Client,
         url: &str,
     ) -> Result<Vec<Vec<u8>>, Attempt> {
-        let unreachable = || again("the key configurations cannot be fetched");
-        let list = document(http, url, OHTTP_KEYS).await;
-        key_config::usable(&list.ok_or_else(unreachable)?).map_err(|error| match error {
-            Unusable::Malformed => unreachable(),
+        let unusable = || {
+            let url = trust::without_secrets(url);
+            again(format!("{url} shows no usable key configurations"))
+        };
+        let list = document(http, url, OHTTP_KEYS).await.map_err(again)?;
+        key_config::usable(&list).map_err(|error| match error {
+            Unusable::Malformed => unusable(),
             Unusable::TooMany => too_many_keys(),
         })
     }
@@ -549,40 +557,36 @@ fn too_many_keys() -> Attempt {
 /// There is no key until mirrors were asked, or until what they said is used: at a time of this client's own.
 fn waiting(until_ms: u64, now_ms: u64) -> Attempt {
     Attempt::Again(NoAnswer {
-        reason: "the gateway has other keys, which are compared with others' views of them first",
+        reason: "the gateway has other keys, which are compared with others' views of them first"
+            .to_owned(),
         retry_after_s: Some(until_ms.saturating_sub(now_ms).div_ceil(1000)),
     })
 }
 
 /// What is shown in the open at `url`, if it is of this type.
-async fn document(http: &reqwest::Client, url: &str, media_type: &[u8]) -> Option<Vec<u8>> {
-    let answer = http.get(url).send().await.ok()?;
+/// # Errors
+/// Why there is none, in words.
+async fn document(http: &reqwest::Client, url: &str, media_type: &[u8]) -> Result<Vec<u8>, String> {
+    let answer = http.get(url).send().await;
+    let answer = answer.map_err(|error| unreached("who shows keys and directory", url, &error))?;
+    let status = answer.status();
     let is_ours = answer
         .headers()
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type));
-    if answer.status().as_u16() != 200 || !is_ours {
-        return None;
+    let unusable = || {
+        let url = trust::without_secrets(url);
+        format!("{url} shows nothing that can be used (status {status})")
+    };
+    if status.as_u16() != 200 || !is_ours {
+        return Err(unusable());
     }
-    limited_body(answer, MAX_PROBLEM).await
+    limited_body(answer, MAX_PROBLEM).await.ok_or_else(unusable)
 }
 
 async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Directory, Error> {
     let document = document(http, &directory::beside_keys(keys_url), JSON).await;
-    let document =
-        document.ok_or_else(|| NoAnswer::from("a mirror of the directory does not answer"))?;
-    directory::parse(&document)
-}
-
-/// Why a request was not answered at all.
-fn unanswered(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
-        "the relay cannot be reached"
-    } else if error.is_timeout() {
-        "the relay takes requests and does not answer them"
-    } else {
-        "the relay breaks off before it answers"
-    }
+    directory::parse(&document.map_err(NoAnswer::from)?)
 }
 
 fn http_date(unix_ms: u64) -> String {
@@ -665,7 +669,7 @@ fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attemp
     match (status, kind) {
         (_, Some(OHTTP_KEY_PROBLEM)) => Attempt::NewKeys,
         (408 | 409 | 425 | 429 | 500..=599, _) => Attempt::Again(NoAnswer {
-            reason: "relay or gateway cannot answer now",
+            reason: format!("relay or gateway cannot answer now (status {status})"),
             retry_after_s,
         }),
         // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
@@ -715,7 +719,10 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
         return Err(Attempt::Date(answer.date_ms));
     }
     let later = Attempt::Again(NoAnswer {
-        reason: "the delivery service cannot answer now",
+        reason: format!(
+            "the delivery service cannot answer now (status {})",
+            answer.status
+        ),
         retry_after_s: answer.retry_after_s,
     });
     let Some(problem) = ProblemType::from_uri(kind) else {

@@ -78,7 +78,7 @@ async fn a_home_that_was_put_back_renews_its_keys_before_it_sends() {
     copy(&kept, &home);
     let mut alice = Client::open(&home, patient()).await.unwrap();
     alice.send_message("garden", "three").await.unwrap();
-    assert!(events(&mut alice).await.contains(&Event::HomeCopied {}));
+    assert!(events(&mut alice).await.contains(&Event::HomeCopied));
     reads(&mut bob, &[("alice", "three")]).await;
     bob.send_message("garden", "four").await.unwrap();
     reads(&mut alice, &[("bob", "four")]).await;

@@ -202,6 +202,83 @@ async fn a_lost_device_is_removed_by_another_one() {
     assert!(group_names(&phone).is_empty());
 }
 
+/// What a device knows that lets it speak for its user: connection token, pool and handle.
+fn shared_keys(stack: &Stack, home: &str) -> [Vec<u8>; 4] {
+    let database = stack.home(home).join("client.sqlite");
+    let db = rusqlite::Connection::open(database).unwrap();
+    db.query_row(
+        "SELECT connection_token, pool_owner_seed, handle_owner_seed, establishment_seed FROM profile",
+        (),
+        |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]),
+    )
+    .unwrap()
+}
+
+fn have_none_in_common(one: &[Vec<u8>; 4], other: &[Vec<u8>; 4]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one != other)
+}
+
+#[tokio::test]
+async fn who_removes_a_lost_device_has_new_keys_and_so_have_the_devices_that_are_left() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut phone = blank(&stack, 1, "phone").await;
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    link(&mut alice, &mut phone, "phone").await;
+    link(&mut alice, &mut laptop, "laptop").await;
+    settle(&mut [&mut alice, &mut phone, &mut laptop]).await;
+    let lost = shared_keys(&stack, "phone");
+    assert_eq!(lost, shared_keys(&stack, ALICE));
+
+    alice.unlink_device("phone").await.unwrap();
+    assert_eq!(device_names(&alice), ["first", "laptop"]);
+    settle(&mut [&mut laptop, &mut alice]).await;
+    assert!(have_none_in_common(&lost, &shared_keys(&stack, ALICE)));
+    assert_eq!(shared_keys(&stack, "laptop"), shared_keys(&stack, ALICE));
+    // What the phone still has opens nothing at the service.
+    phone.sync(0).await.unwrap();
+    let _ = phone.delete_handle().await;
+    assert_eq!(shared_keys(&stack, "phone"), lost);
+    let mut carol = device(&stack, 3, CAROL).await;
+    carol.connect(ALICE).await.unwrap();
+
+    let left = shared_keys(&stack, "laptop");
+    assert_eq!(alice.unlink_other_devices().await.unwrap(), ["laptop"]);
+    assert_eq!(device_names(&alice), ["first"]);
+    assert!(have_none_in_common(&left, &shared_keys(&stack, ALICE)));
+    assert!(alice.unlink_other_devices().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_removal_of_a_device_that_is_cut_off_is_brought_to_its_end() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let mut phone = blank(&stack, 2, "phone").await;
+    link(&mut alice, &mut phone, "phone").await;
+    let lost = shared_keys(&stack, "phone");
+
+    // The phone is out of the groups when the tokens for new keys run out.
+    let all = alice.tokens().unwrap();
+    alice.withdraw_tokens(all).await.unwrap();
+    let error = alice.unlink_device("phone").await.unwrap_err();
+    assert_eq!(error.code(), "wallet-empty");
+    drop(alice);
+    let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
+    alice.fill_wallet().await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert_eq!(device_names(&alice), ["first"]);
+    assert!(have_none_in_common(&lost, &shared_keys(&stack, ALICE)));
+    let _ = phone.delete_handle().await;
+    let mut carol = device(&stack, 3, CAROL).await;
+    carol.connect(ALICE).await.unwrap();
+    bob.sync(0).await.unwrap();
+    bob.create_group("summit").await.unwrap();
+    bob.add_to_group("summit", &[ALICE]).await.unwrap();
+    assert_eq!(bob.members("summit").unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_client_is_restored_from_a_backup_by_rejoining() {
     let stack = Stack::start(LogLevel::Info).await;

@@ -566,28 +566,28 @@ async fn the_commands_do_what_they_say() {
     alice.run(&["group", "create", GROUP]).await;
     alice.run(&["group", "add", GROUP, BOB]).await;
     bob.receive().await;
-    let code = alice.run(&["invite", GROUP]).await;
+    let code = alice.run(&["group", "invite", GROUP]).await;
     let code = code["code"].as_str().unwrap().to_owned();
-    carol.run(&["join", &code]).await;
+    carol.run(&["group", "join", &code]).await;
     assert_eq!(carol.members(GROUP).await, [ALICE, BOB, CAROL]);
 
-    alice.run(&["mute", GROUP, CAROL]).await;
+    alice.run(&["group", "mute", GROUP, CAROL]).await;
     let muted = carol.try_run(&["send", GROUP, "x"]).await.unwrap_err();
     assert_eq!(muted.error, "not-permitted");
-    alice.run(&["unmute", GROUP, CAROL]).await;
-    alice.run(&["role", GROUP, BOB, "admin"]).await;
+    alice.run(&["group", "unmute", GROUP, CAROL]).await;
+    alice.run(&["group", "role", GROUP, BOB, "admin"]).await;
     carol.run(&["send", GROUP, "here I am"]).await;
     bob.reads(&[(&carol, "here I am")]).await;
     let checked = bob.run(&["verify", GROUP]).await;
     assert_eq!(checked["clients"], 3);
-    bob.run(&["revoke", &code]).await;
-    carol.run(&["leave", GROUP]).await;
+    bob.run(&["group", "revoke", &code]).await;
+    carol.run(&["group", "leave", GROUP]).await;
     alice.run(&["send", GROUP, "and then there were two"]).await;
     bob.reads(&[(&alice, "and then there were two")]).await;
     assert_eq!(bob.members(GROUP).await, [ALICE, BOB]);
-    let late = carol.try_run(&["join", &code]).await.unwrap_err();
+    let late = carol.try_run(&["group", "join", &code]).await.unwrap_err();
     assert_eq!(late.error, "join-code-expired");
-    bob.run(&["delete-group", GROUP]).await;
+    bob.run(&["group", "delete", GROUP]).await;
     let gone = alice.try_run(&["send", GROUP, "x"]).await.unwrap_err();
     assert_eq!(gone.error, "not-a-member");
 }

@@ -115,7 +115,9 @@ async fn two_processes_that_commit_at_once_both_get_through() {
     let dave = User::register(&stack, 3, "dave.dimitrov").await;
     alice.befriend(&dave).await;
     a_group_of(&alice, &[&bob, &carol, &dave]).await;
-    alice.run(&["role", GROUP, &bob.handle, "admin"]).await;
+    alice
+        .run(&["group", "role", GROUP, &bob.handle, "admin"])
+        .await;
     let (hers, his) = (
         ["group", "remove", GROUP, &carol.handle],
         ["group", "remove", GROUP, &dave.handle],

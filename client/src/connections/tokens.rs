@@ -74,7 +74,8 @@ impl Client {
                 ),
             )?;
             db.execute(
-                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0",
+                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0,
+                    keys_due = keys_due & ~1",
                 (token.expose(), owner.expose()),
             )?;
             db.execute("UPDATE key_packages SET sets_left = 0", ())?;

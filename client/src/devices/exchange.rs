@@ -20,6 +20,7 @@ use crate::groups::content::Content;
 use crate::groups::{Group, Status, load_mls};
 use crate::profile::Profile;
 use crate::reporting;
+use crate::text;
 
 /// Keeps a message for the other devices, in the caller's transaction. Without others it is nothing.
 pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error> {
@@ -190,11 +191,8 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
 }
 
 fn free_name(db: &Connection, profile: &Profile, said: &Hello) -> Result<String, Error> {
-    let wanted: String = String::from_utf8_lossy(said.name.as_slice())
-        .chars()
-        .filter(|char| !char.is_control())
-        .take(MAX_DEVICE_NAME)
-        .collect();
+    let said_name = String::from_utf8_lossy(said.name.as_slice());
+    let wanted = text::received(&said_name, MAX_DEVICE_NAME);
     let taken = wanted.is_empty()
         || wanted == profile.device_name
         || db

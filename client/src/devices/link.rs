@@ -32,6 +32,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::groups::Group;
 use crate::leaf::queue_reference;
 use crate::profile::Profile;
+use crate::text;
 
 const VERSION: u8 = 1;
 const INFO: &str = "MIMIMI 1.0 device link";
@@ -175,9 +176,7 @@ impl Client {
     /// [`UsageError::AlreadyInUse`] for a client that is somebody already.
     pub async fn link_code(&mut self, name: &str) -> Result<LinkCode, Error> {
         let _held = self.hold().await?;
-        if name.is_empty() || name.len() > MAX_DEVICE_NAME || name.chars().any(char::is_control) {
-            return Err(UsageError::InvalidDeviceName.into());
-        }
+        let name = text::chosen(name, MAX_DEVICE_NAME).ok_or(UsageError::InvalidDeviceName)?;
         if self.profile.handle.is_some() {
             return Err(UsageError::AlreadyInUse.into());
         }
@@ -211,7 +210,7 @@ impl Client {
                 "INSERT OR REPLACE INTO link (id, code, seed, owner_seed) VALUES (1, ?, ?, ?)",
                 (&bytes, seed.expose(), owner_seed.expose()),
             )?;
-            db.execute("UPDATE profile SET device_name = ?", [name])?;
+            db.execute("UPDATE profile SET device_name = ?", [&name])?;
             Ok(())
         })?;
         self.profile = Profile::read(&self.db)?;

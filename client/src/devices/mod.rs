@@ -22,6 +22,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::identities;
+use crate::text;
 
 /// Names a device among its user's; random.
 #[derive(
@@ -51,8 +52,18 @@ pub(crate) struct OtherDevice {
 
 /// All others, by leaf.
 pub(crate) fn others(db: &Connection) -> Result<Vec<OtherDevice>, Error> {
-    let mut statement =
-        db.prepare_cached("SELECT device_id, name, leaf_index FROM devices ORDER BY leaf_index")?;
+    select(db, "TRUE")
+}
+
+/// Those that are being removed.
+fn going(db: &Connection) -> Result<Vec<OtherDevice>, Error> {
+    select(db, "going = 1")
+}
+
+fn select(db: &Connection, condition: &str) -> Result<Vec<OtherDevice>, Error> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT device_id, name, leaf_index FROM devices WHERE {condition} ORDER BY leaf_index"
+    ))?;
     let rows = statement.query_map((), |row| {
         Ok(OtherDevice {
             id: DeviceId(row.get(0)?),
@@ -64,9 +75,10 @@ pub(crate) fn others(db: &Connection) -> Result<Vec<OtherDevice>, Error> {
 }
 
 fn by_name(db: &Connection, name: &str) -> Result<OtherDevice, Error> {
+    let wanted = text::canonical(name);
     others(db)?
         .into_iter()
-        .find(|device| device.name == name)
+        .find(|device| device.name == wanted)
         .ok_or_else(|| UsageError::UnknownDevice(name.to_owned()).into())
 }
 

@@ -6,7 +6,7 @@ use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use super::exchange::forget_removed;
-use super::{OtherDevice, by_name, leaf_of, others, own_leaves};
+use super::{OtherDevice, by_name, going, leaf_of, others, own_leaves};
 use crate::Client;
 use crate::error::Error;
 use crate::groups::commit::Plan;
@@ -21,7 +21,9 @@ fn leaves_of(
 ) -> Result<Vec<LeafNodeIndex>, Error> {
     let mls_group = load_mls(db, &group.id)?;
     if group.kind == GroupKind::SingleUser {
-        return Ok(vec![LeafNodeIndex::new(device.leaf)]);
+        let leaf = LeafNodeIndex::new(device.leaf);
+        // Not there when that part is done already.
+        return Ok(mls_group.member(leaf).map(|_| leaf).into_iter().collect());
     }
     let (_, leaves) = own_leaves(db, &group.id, &mls_group)?;
     if let Some(leaf) = leaf_of(db, &device.id, &group.id)? {
@@ -39,9 +41,28 @@ fn leaves_of(
     Ok(unclaimed)
 }
 
+/// What a removed device still knows (column `keys_due`).
+const ALL_KEYS: u8 = 3;
+const HANDLE_KEYS: u8 = 2;
+
+fn keys_due(db: &Connection) -> Result<u8, Error> {
+    Ok(db.query_row("SELECT keys_due FROM profile", (), |row| row.get(0))?)
+}
+
+/// Marks a device, in the caller's transaction: from now on its removal is gone on with until it is whole.
+fn begin(db: &Connection, device: &OtherDevice) -> Result<(), Error> {
+    db.execute(
+        "UPDATE devices SET going = 1 WHERE device_id = ?",
+        [device.id.0],
+    )?;
+    db.execute("UPDATE profile SET keys_due = ?", [ALL_KEYS])?;
+    Ok(())
+}
+
 impl Client {
     /// Removes another device of this user from all groups, from the KeyPackage sets and from the handle;
-    /// contacts get a new connection token. What it had, it keeps: the identity key among it.
+    /// contacts get a new connection token. What it had, it keeps: the identity key among it. What is cut
+    /// off is gone on with by [`Client::sync`].
     ///
     /// # Errors
     /// [`UsageError::UnknownDevice`].
@@ -49,22 +70,72 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let device = by_name(&self.db, name)?;
+        self.transact(|db, _| begin(db, &device))?;
+        self.go_on_removing().await?;
+        self.sync(0).await
+    }
+
+    /// As [`Client::unlink_device`] for every other device, those too that have not said their names. Returns
+    /// the names of the others.
+    ///
+    /// # Errors
+    /// Whatever the requests meet; it can be called again then.
+    pub async fn unlink_other_devices(&mut self) -> Result<Vec<String>, Error> {
+        self.sync(0).await?;
+        let devices = others(&self.db)?;
+        self.transact(|db, _| devices.iter().try_for_each(|device| begin(db, device)))?;
+        self.go_on_removing().await?;
+        self.remove_nameless().await?;
+        self.sync(0).await?;
+        Ok(devices.into_iter().map(|device| device.name).collect())
+    }
+
+    /// Clients of this user that are in its groups and are no device that it knows.
+    async fn remove_nameless(&mut self) -> Result<(), Error> {
+        for group in Group::all(&self.db)? {
+            if group.status != Status::Active {
+                continue;
+            }
+            if self.other_own_leaves(&group.id)?.is_empty() {
+                continue;
+            }
+            self.db
+                .execute("UPDATE profile SET keys_due = ?", [ALL_KEYS])?;
+            self.remove_other_own_leaves(&group.id).await?;
+        }
+        self.go_on_removing().await
+    }
+
+    /// Brings the removal of devices to its end, and then gives new keys to whoever knew theirs.
+    pub(crate) async fn go_on_removing(&mut self) -> Result<(), Error> {
+        if keys_due(&self.db)? == 0 {
+            return Ok(());
+        }
         // First where it learns what the others do.
         let mut groups = Group::all(&self.db)?;
         groups.sort_by_key(|group| group.kind != GroupKind::SingleUser);
-        for group in groups {
-            if group.status == Status::Active {
-                self.remove_leaves_of(&group.id, &device).await?;
+        for device in going(&self.db)? {
+            for group in &groups {
+                if group.status == Status::Active {
+                    self.remove_leaves_of(&group.id, &device).await?;
+                }
             }
         }
         if let Some(group) = self.devices_group()? {
             self.transact(|db, _| forget_removed(db, &group))?;
         }
-        self.rotate_connection_token().await?;
-        if self.profile.handle.is_some() {
-            self.rotate_handle_keys().await?;
+        let due = keys_due(&self.db)?;
+        if due != HANDLE_KEYS && due != 0 {
+            self.rotate_connection_token().await?;
         }
-        self.sync(0).await
+        if due & HANDLE_KEYS == 0 {
+            return Ok(());
+        }
+        if self.profile.handle.is_some() {
+            return self.rotate_handle_keys().await;
+        }
+        self.db.execute("UPDATE profile SET keys_due = 0", ())?;
+        Ok(())
     }
 
     async fn remove_leaves_of(&mut self, id: &GroupId, device: &OtherDevice) -> Result<(), Error> {

@@ -26,15 +26,13 @@ use crate::directory::decode_base64url;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, upgrade, upkeep,
+    Group, MAX_NAME, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, upgrade, upkeep,
 };
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::{Envelope, Pending};
-
-/// Longest group name in bytes.
-const MAX_NAME: usize = 256;
+use crate::text;
 
 /// What every group here demands of its members, and who may propose removals from outside.
 pub(crate) fn context_extensions(
@@ -192,24 +190,21 @@ impl Client {
     pub async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
         let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
-        if name.is_empty() || name.len() > MAX_NAME {
-            return Err(UsageError::InvalidGroupName.into());
-        }
+        let name = text::chosen(name, MAX_NAME).ok_or(UsageError::InvalidGroupName)?;
         self.profile.credential()?;
         self.sync(0).await?;
-        upgrade::give_up_name(&self.db, name)?;
+        upgrade::give_up_name(&self.db, &name)?;
         if self
             .db
-            .query_row("SELECT 1 FROM groups WHERE name = ?", [name], |_| Ok(()))
+            .query_row("SELECT 1 FROM groups WHERE name = ?", [&name], |_| Ok(()))
             .optional()?
             .is_some()
         {
-            return Err(UsageError::GroupExists(name.to_owned()).into());
+            return Err(UsageError::GroupExists(name).into());
         }
         let leaf = self.new_leaf(suite).await?;
         let id = self.reserve(&leaf).await?;
-        let name = Some(name.to_owned());
-        self.create_reserved(id, GroupKind::Group, name, suite, leaf)
+        self.create_reserved(id, GroupKind::Group, Some(name), suite, leaf)
             .await
     }
 

@@ -8,7 +8,7 @@ use protocol::ids::GroupId;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;
-use crate::error::{Error, UsageError};
+use crate::error::Error;
 use crate::groups::authenticate::Sight;
 use crate::groups::commit::Plan;
 use crate::groups::external::Entrance;
@@ -86,65 +86,11 @@ impl Client {
             .collect())
     }
 
-    /// Removes other clients of this user from a group: those with these leaf indices.
-    pub(crate) async fn remove_own_leaves(
-        &mut self,
-        id: &GroupId,
-        leaves: &[u32],
-    ) -> Result<(), Error> {
+    /// Removes other clients of this user from a group.
+    pub(crate) async fn remove_other_own_leaves(&mut self, id: &GroupId) -> Result<(), Error> {
         self.commit(id, |client| {
-            let others = client.other_own_leaves(id)?;
-            if let Some(stranger) = leaves
-                .iter()
-                .find(|leaf| !others.iter().any(|other| other.u32() == **leaf))
-            {
-                return Err(UsageError::NotOwnDevice(*stranger).into());
-            }
-            Ok(Plan::RemoveClients(
-                leaves.iter().copied().map(LeafNodeIndex::new).collect(),
-            ))
+            Ok(Plan::RemoveClients(client.other_own_leaves(id)?))
         })
         .await
-    }
-
-    /// The leaf indices of this user's other clients in a group.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn other_devices(&self, group: &str) -> Result<Vec<u32>, Error> {
-        let group = Group::usable(&self.db, group)?;
-        let leaves = self.other_own_leaves(&group.id)?;
-        Ok(leaves.into_iter().map(|leaf| leaf.u32()).collect())
-    }
-
-    /// Removes another client of this user from a group, by its leaf index; the state key changes with it.
-    ///
-    /// # Errors
-    /// [`UsageError::NotOwnDevice`].
-    pub async fn remove_device(&mut self, group: &str, leaf_index: u32) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        self.sync(0).await?;
-        let id = Group::usable(&self.db, group)?.id;
-        self.remove_own_leaves(&id, &[leaf_index]).await
-    }
-
-    /// Removes all other clients of this user from every group: they are lost or stolen.
-    ///
-    /// # Errors
-    /// As [`Client::remove_device`].
-    pub async fn remove_other_devices(&mut self) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        self.sync(0).await?;
-        for group in Group::all(&self.db)? {
-            if group.status != Status::Active {
-                continue;
-            }
-            let leaves = self.other_own_leaves(&group.id)?;
-            if !leaves.is_empty() {
-                let leaves: Vec<u32> = leaves.into_iter().map(|leaf| leaf.u32()).collect();
-                self.remove_own_leaves(&group.id, &leaves).await?;
-            }
-        }
-        Ok(())
     }
 }

@@ -28,13 +28,14 @@ use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::known::Known;
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, Status, discard_mls, evidence, free_name, group_id,
-    join_config, known, upgrade,
+    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, MAX_NAME, Status, discard_mls, evidence, free_name,
+    group_id, join_config, known, upgrade,
 };
 use crate::inbox;
 use crate::leaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
+use crate::text;
 
 /// What a Welcome says before the tree is known.
 struct Invitation {
@@ -193,6 +194,7 @@ fn join(
         // Somebody else's group is another one for the user, whatever its id.
         _ => {
             let wanted = String::from_utf8_lossy(invitation.info.group_name.as_slice());
+            let wanted = text::received(&wanted, MAX_NAME);
             upgrade::give_up_name(db, &wanted)?;
             free_name(db, &wanted)?
         }

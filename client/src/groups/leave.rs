@@ -23,16 +23,12 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
-        let own: Vec<u32> = self
-            .other_own_leaves(&id)?
-            .into_iter()
-            .map(|leaf| leaf.u32())
-            .collect();
-        if load_mls(&self.db, &id)?.members().count() == own.len().saturating_add(1) {
+        let own = self.other_own_leaves(&id)?.len();
+        if load_mls(&self.db, &id)?.members().count() == own.saturating_add(1) {
             return self.commit(&id, |_| Ok(Plan::Delete)).await;
         }
-        if !own.is_empty() {
-            self.remove_own_leaves(&id, &own).await?;
+        if own > 0 {
+            self.remove_other_own_leaves(&id).await?;
         }
         set_leaving(&self.db, &id)?;
         self.propose_leaving(&id).await

@@ -17,6 +17,10 @@ use crate::groups::{Group, enforce, identities, load_mls, pending, upkeep};
 use crate::leaf;
 use crate::provider::Provider;
 
+/// Longest text of a message in bytes: what the service takes by default (1 MiB), less what MLS, its padding
+/// and a signature add.
+pub const MAX_TEXT: usize = 1024 * 1024 - 4096;
+
 /// Encrypts and keeps the ratchet's step before anything is sent: no key is used twice.
 pub(crate) fn encrypt(db: &Connection, id: &GroupId, content: &Content) -> Result<Vec<u8>, Error> {
     let provider = Provider::new(db);
@@ -35,13 +39,25 @@ pub(crate) fn encrypt(db: &Connection, id: &GroupId, content: &Content) -> Resul
     message.tls_serialize_detached().map_err(mls)
 }
 
+pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
+    if text.trim().is_empty() {
+        return Err(UsageError::EmptyText);
+    }
+    if text.len() > MAX_TEXT {
+        return Err(UsageError::TextTooLong);
+    }
+    Ok(())
+}
+
 impl Client {
     /// Sends a text to all other members. When this returns, it stands in their queues.
     ///
     /// # Errors
-    /// [`UsageError`] for a group that is not there or left; [`Error::Unreachable`] when no answer
-    /// came in time: the message may have been delivered or not, and is not sent again.
+    /// [`UsageError`] for a group that is not there or left, an empty text or one of more than [`MAX_TEXT`]
+    /// bytes; [`Error::Unreachable`] when no answer came in time: the message may have been delivered or
+    /// not, and is not sent again.
     pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
+        check_text(text)?;
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;

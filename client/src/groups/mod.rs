@@ -50,9 +50,12 @@ use crate::database::key32;
 use crate::error::{Error, LocalError, UsageError};
 use crate::leaf;
 use crate::provider::{JsonCodec, LeafSigner, Provider};
+use crate::text;
 
 /// Messages of so many past epochs can still be read when they come late.
 pub(crate) const PAST_EPOCHS: usize = 5;
+/// Longest group name in bytes.
+pub(crate) const MAX_NAME: usize = 256;
 /// Application messages are padded to multiples of this.
 pub(crate) const PADDING: usize = 128;
 /// Exporter label of the key that seals the group's state at the service.
@@ -162,7 +165,8 @@ impl Group {
     }
 
     pub(crate) fn by_name(db: &Connection, name: &str) -> Result<Self, Error> {
-        Self::select(db, "name = ? AND status != 'joining'", name)?
+        let canonical = text::canonical(name);
+        Self::select(db, "name = ? AND status != 'joining'", canonical)?
             .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()).into())
     }
 
@@ -359,16 +363,19 @@ pub(crate) fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
-/// A name that no group has yet.
+/// A name that no group has yet, after one that others may have chosen.
 pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> {
-    let wanted = if wanted.is_empty() { "group" } else { wanted };
+    let wanted = match text::received(wanted, MAX_NAME) {
+        name if name.is_empty() => "group".to_owned(),
+        name => name,
+    };
     let taken = |name: &str| -> Result<bool, Error> {
         Ok(db
             .query_row("SELECT 1 FROM groups WHERE name = ?", [name], |_| Ok(()))
             .optional()?
             .is_some())
     };
-    let mut name = wanted.to_owned();
+    let mut name = wanted.clone();
     let mut number = 2u32;
     while taken(&name)? {
         name = format!("{wanted} ({number})");

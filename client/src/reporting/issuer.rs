@@ -14,6 +14,7 @@ use crate::Client;
 use crate::directory::decode_base64url;
 use crate::error::{Error, IssuerError, NoAnswer};
 use crate::issuer::{problem_name, read};
+use crate::trust::unreached;
 
 /// A report is worth some patience; keys and certificates are asked for again anyway.
 /// Certificate keys that are taken over: a rotation needs three.
@@ -111,7 +112,7 @@ impl ReportingIssuer {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2);
         }
-        Err(NoAnswer::from("the issuer cannot be reached").into())
+        Err(NoAnswer::from(format!("the issuer at {} cannot answer", self.url)).into())
     }
 
     fn post(&self, path: &str, media_type: &str, body: Vec<u8>) -> reqwest::RequestBuilder {
@@ -124,13 +125,13 @@ impl ReportingIssuer {
 }
 
 async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
-    const AWAY: Error = Error::Unreachable(NoAnswer {
-        reason: "the issuer cannot be reached",
-        retry_after_s: None,
-    });
-    let answer = request.send().await.map_err(|_| AWAY)?;
+    let answer = request.send().await.map_err(|error| {
+        let url = error.url().map(ToString::to_string).unwrap_or_default();
+        NoAnswer::from(unreached("the issuer", &url, &error))
+    })?;
     let status = answer.status().as_u16();
-    let body = read(answer).await.ok_or(AWAY)?;
+    let broken = || NoAnswer::from("the answer of the issuer broke off");
+    let body = read(answer).await.ok_or_else(broken)?;
     Ok((status, body))
 }
 

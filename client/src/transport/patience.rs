@@ -34,10 +34,10 @@ impl Default for Patience {
 }
 
 /// What a call is waiting for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// What the last attempt met, or that there was no answer yet.
-    pub reason: &'static str,
+    pub reason: String,
     /// For how long the call has waited so far.
     pub so_far: Duration,
 }
@@ -55,29 +55,28 @@ pub(crate) struct Budget {
 }
 
 /// What the last attempt of a request met.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Met {
     NoAnswer(NoAnswer),
     Mismatch(KeyView),
 }
 
 impl Met {
-    const NOTHING: Self = Self::NoAnswer(NoAnswer {
-        reason: "the relay does not answer",
-        retry_after_s: None,
-    });
+    fn nothing() -> Self {
+        Self::NoAnswer("the relay does not answer".into())
+    }
 
-    pub(crate) fn retry_after_s(self) -> Option<u64> {
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::NoAnswer(no_answer) => no_answer.retry_after_s,
             Self::Mismatch(_) => None,
         }
     }
 
-    fn reason(self) -> &'static str {
+    fn reason(self) -> String {
         match self {
             Self::NoAnswer(no_answer) => no_answer.reason,
-            Self::Mismatch(_) => "the gateway has other keys",
+            Self::Mismatch(_) => "the gateway has other keys".to_owned(),
         }
     }
 }
@@ -98,7 +97,7 @@ impl Budget {
             progress,
             waited_ms: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
-            met: Mutex::new(Met::NOTHING),
+            met: Mutex::new(Met::nothing()),
         }
     }
 
@@ -126,7 +125,8 @@ impl Budget {
     }
 
     fn met(&self) -> Met {
-        *self.met.lock().unwrap_or_else(PoisonError::into_inner)
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.clone()
     }
 
     fn count(&self, time: Duration) {
@@ -168,7 +168,7 @@ impl Budget {
         held: Duration,
         request: impl Future<Output = T>,
     ) -> Result<T, Error> {
-        self.meets(Met::NOTHING);
+        self.meets(Met::nothing());
         let mut request = std::pin::pin!(request);
         if let Ok(done) =
             tokio::time::timeout(GOOD_TIME.saturating_add(held), request.as_mut()).await

@@ -175,6 +175,7 @@ async fn recorder_with(
         issuer: "http://127.0.0.1:9".into(),
         issuer_name: None,
         token_origin: None,
+        authorities: None,
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
@@ -644,6 +645,7 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
         issuer: "http://127.0.0.1:9".into(),
         issuer_name: None,
         token_origin: None,
+        authorities: None,
     };
     let patience = Patience {
         attempt: Duration::from_millis(1_500),
@@ -675,24 +677,21 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
 #[tokio::test]
 async fn a_call_ends_when_its_patience_does_and_says_what_it_met() {
     for (conduct, reason) in [
-        (
-            Conduct::Silent,
-            "the relay takes requests and does not answer them",
-        ),
+        (Conduct::Silent, "takes requests and does not answer them"),
         (
             Conduct::Trickling,
             "the relay does not bring an answer to its end",
         ),
-        (Conduct::Closed, "the relay cannot be reached"),
+        (Conduct::Closed, "cannot be reached"),
         (Conduct::Busy, "relay or gateway cannot answer now"),
     ] {
         let (error, said) = call(conduct, 1).await;
         let Error::Unreachable(no_answer) = error else {
             panic!("{error:?}");
         };
-        assert_eq!(no_answer.reason, reason);
+        assert!(no_answer.reason.contains(reason), "{no_answer}");
         let first = said.first().unwrap();
-        assert_eq!(first.reason, reason);
+        assert!(first.reason.contains(reason), "{first:?}");
         assert!(first.so_far >= Duration::from_secs(5), "{first:?}");
     }
 }

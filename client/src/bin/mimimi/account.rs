@@ -4,65 +4,28 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use client::{BackupKey, Client, Error, LocalError, Options, ReportReason, UsageError};
+use client::{BackupKey, Client, Error, FileError, LocalError, Options, ReportReason, UsageError};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::arguments::AccountCommand;
 use crate::commands::{Output, read};
 
+impl AccountCommand {
+    /// See `commands::shows_once`.
+    pub(crate) fn shows_once(&self) -> bool {
+        matches!(
+            self,
+            Self::Backup {
+                passphrase_file: None,
+                ..
+            }
+        )
+    }
+}
+
 pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Result<Output, Error> {
     Ok(match command {
-        AccountCommand::Link { name } => {
-            let link = client.link_code(&name).await?;
-            Output::new(
-                json!(link),
-                [
-                    format!("on the other device: mimimi link-approve {} {}", link.code, link.number),
-                    "type the number there yourself; then here: mimimi link-complete and the number shown there"
-                        .to_owned(),
-                ],
-            )
-        }
-        AccountCommand::LinkApprove { code, number } => {
-            let number = client.approve_link(&code, &number.join(" ")).await?;
-            Output::new(
-                json!({ "number": number }),
-                [format!("on the new device: mimimi link-complete {number}")],
-            )
-        }
-        AccountCommand::LinkComplete { number, wait } => {
-            let wait = wait.saturating_mul(1000);
-            let handle = client.complete_link(&number.join(" "), wait).await?;
-            Output::new(
-                json!({ "handle": handle }),
-                [format!("this is a device of {handle} now")],
-            )
-        }
-        AccountCommand::Devices => {
-            client.sync(0).await?;
-            let devices = client.devices()?;
-            let lines = devices.iter().map(|device| {
-                let own = if device.own { " (this one)" } else { "" };
-                format!("{}{own}", device.name)
-            });
-            Output::new(json!(devices), lines)
-        }
-        AccountCommand::RemoveDevice { name } => {
-            client.unlink_device(&name).await?;
-            Output::new(
-                json!({ "removed": name }),
-                [format!("{name} is removed from everything")],
-            )
-        }
-        AccountCommand::Decline { id } => {
-            client.sync(0).await?;
-            client.decline_request(&id)?;
-            Output::new(
-                json!({ "declined": id }),
-                [format!("request {id} is forgotten")],
-            )
-        }
         AccountCommand::Cancel { name } => {
             client.cancel_request(&name).await?;
             Output::new(
@@ -136,10 +99,11 @@ fn backup(client: &Client, file: &Path, passphrase: Option<&Path>) -> Result<Out
         .create_new(true)
         .mode(0o600)
         .open(file)
-        .and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()
+        .and_then(|mut opened| {
+            opened.write_all(&bytes)?;
+            opened.sync_all()
         })
+        .map_err(FileError::at(file, "written"))
         .map_err(LocalError::File)?;
     let shown = recovery_key.as_ref().map(|key| key.as_str());
     let line = match shown {

@@ -30,6 +30,10 @@ pub(crate) enum Command {
         /// File with the account token of the issuer
         #[arg(long, value_name = "FILE")]
         account_token: PathBuf,
+        /// File with the authorities of the services' certificates, PEM, instead of those of the web
+        /// [default: the file that SSL_CERT_FILE names, if it is set]
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
     },
     /// The handle that others find this user by
     Handle {
@@ -66,13 +70,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GroupCommand,
     },
-    #[command(flatten)]
-    Operation(GroupOperation),
+    /// This user's devices
+    Device {
+        #[command(subcommand)]
+        command: DeviceCommand,
+    },
     /// Send a message to a group
     Send {
         /// Name of the group
         group: String,
-        /// What to say
+        /// What to say, 1 to 1,044,480 bytes; `-` takes it from standard input, less a newline at its end
         text: String,
     },
     /// What happened since the last time
@@ -111,44 +118,9 @@ pub(crate) enum Command {
     },
 }
 
-/// Devices, consent, backups.
+/// Consent, backups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccountCommand {
-    /// On a new device, after init: show the code that makes it a device of a user
-    Link {
-        /// What to call it
-        #[arg(long, default_value = "second")]
-        name: String,
-    },
-    /// On a device of the user: link the device that shows this code
-    LinkApprove {
-        /// The code
-        code: String,
-        /// The number on the new device's screen: twenty digits
-        #[arg(required = true, num_args = 1..=4)]
-        number: Vec<String>,
-    },
-    /// On the new device: finish, if this is the number that the other device shows
-    LinkComplete {
-        /// Twenty digits
-        #[arg(required = true, num_args = 1..=4)]
-        number: Vec<String>,
-        /// Wait this long for the other device
-        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-        wait: u32,
-    },
-    /// This user's devices
-    Devices,
-    /// Remove a device that was lost
-    RemoveDevice {
-        /// As `devices` shows it
-        name: String,
-    },
-    /// Forget a connection request
-    Decline {
-        /// As `requests` shows it
-        id: String,
-    },
     /// Take a connection request back that was not answered
     Cancel {
         /// Whom it went to
@@ -184,6 +156,45 @@ pub(crate) enum AccountCommand {
         /// File with a passphrase
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
+    },
+}
+
+/// The devices of one user.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// This user's devices
+    List,
+    /// On a new device, after init: show the code that makes it a device of a user
+    Link {
+        /// What to call it
+        #[arg(long, default_value = "second")]
+        name: String,
+    },
+    /// On a device of the user: link the device that shows this code
+    Approve {
+        /// The code
+        code: String,
+        /// The number on the new device's screen: twenty digits
+        #[arg(required = true, num_args = 1..=4)]
+        number: Vec<String>,
+    },
+    /// On the new device: finish, if this is the number that the other device shows
+    Complete {
+        /// Twenty digits
+        #[arg(required = true, num_args = 1..=4)]
+        number: Vec<String>,
+        /// Wait this long for the other device
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u32,
+    },
+    /// Remove a device that was lost, from every group; contacts and the handle get new keys
+    Remove {
+        /// As `device list` shows it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// All devices but this one
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -231,6 +242,8 @@ pub(crate) enum GroupCommand {
         /// Name of the group
         group: String,
     },
+    #[command(flatten)]
+    Operation(GroupOperation),
 }
 
 #[cfg(test)]
@@ -243,6 +256,79 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    /// The commands at the ends of the tree, by their words.
+    fn leaves(command: &clap::Command, words: &str) -> Vec<String> {
+        let below: Vec<String> = command
+            .get_subcommands()
+            .filter(|below| below.get_name() != "help")
+            .flat_map(|below| leaves(below, &format!("{words} {}", below.get_name())))
+            .collect();
+        if below.is_empty() {
+            return vec![words.trim().to_owned()];
+        }
+        below
+    }
+
+    #[test]
+    fn no_two_commands_have_one_name_and_each_is_documented() {
+        fn names_are_unique(command: &clap::Command) {
+            let names: Vec<&str> = command.get_subcommands().map(|it| it.get_name()).collect();
+            let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+            assert_eq!(names.len(), unique.len(), "{names:?}");
+            command.get_subcommands().for_each(names_are_unique);
+        }
+        let command = Arguments::command();
+        names_are_unique(&command);
+        let documents = include_str!("../../../../docs/cli.md");
+        for words in leaves(&command, "") {
+            let heading = format!("\n### `{words}");
+            assert!(documents.contains(&heading), "docs/cli.md lacks {words}");
+        }
+    }
+
+    /// `a [--suite N] B|C` says each of `a B`, `a C`, `a --suite N B`, `a --suite N C`.
+    fn meanings(usage: &str) -> Vec<String> {
+        if let Some((before, rest)) = usage.split_once('[') {
+            let (option, after) = rest.split_once(']').unwrap();
+            return [String::new(), option.to_owned()]
+                .into_iter()
+                .flat_map(|option| meanings(&format!("{before}{option}{after}")))
+                .collect();
+        }
+        let Some(choice) = usage.split(' ').find(|word| word.contains('|')) else {
+            return vec![usage.to_owned()];
+        };
+        choice
+            .split('|')
+            .flat_map(|one| meanings(&usage.replacen(choice, one, 1)))
+            .collect()
+    }
+
+    #[test]
+    fn every_command_of_the_readmes_table_is_one() {
+        let readme = include_str!("../../../../README.md");
+        let table = readme.split("\n| command | |\n").nth(1).unwrap();
+        let mut tried = 0;
+        for row in table.lines().take_while(|row| row.starts_with('|')).skip(1) {
+            let row = row.replace("\\|", "/");
+            let first = row.split('|').nth(1).unwrap().replace('/', "|");
+            for usage in first.split('`').skip(1).step_by(2) {
+                for line in meanings(usage) {
+                    let line = format!("mimimi {line}");
+                    // A number stands for what has to be one.
+                    let words = line.split_whitespace().map(|word| match word {
+                        "N" | "SUITE" => "2",
+                        other => other,
+                    });
+                    let parsed = Arguments::try_parse_from(words);
+                    assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried > 20, "{tried}");
     }
 
     #[test]
@@ -260,9 +346,9 @@ mod tests {
     #[test]
     fn numbers_may_be_typed_in_groups_and_deletion_must_be_meant() {
         for line in [
-            "mimimi link-approve CODE 12345 67890 12345 67890",
-            "mimimi link-approve CODE 12345678901234567890",
-            "mimimi link-complete 12345 67890 12345 67890 --wait 3",
+            "mimimi device approve CODE 12345 67890 12345 67890",
+            "mimimi device approve CODE 12345678901234567890",
+            "mimimi device complete 12345 67890 12345 67890 --wait 3",
             "mimimi delete-account --yes",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -1,56 +1,35 @@
 //! One function that does what a command says and prints what came of it.
 
-use std::io::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::{
-    Client, Endpoints, Error, Event, Evidence, LocalError, Options, RemovalReason, StopReason,
-    StoredEvent, UsageError,
+    Client, Endpoints, Error, Event, Evidence, FileError, LocalError, MAX_TEXT, Options,
+    RemovalReason, StopReason, StoredEvent, UsageError,
 };
 use serde_json::{Value, json};
 
-use crate::account;
-use crate::arguments::{Arguments, Command, GroupCommand, HandleCommand};
-use crate::group_operations;
-
-/// What a command says: a document for programs, lines for people.
-pub(crate) struct Output {
-    document: Value,
-    lines: Vec<String>,
-}
-
-impl Output {
-    pub(crate) fn new(document: Value, lines: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            document,
-            lines: lines.into_iter().collect(),
-        }
-    }
-
-    /// Prints all of it and makes sure that it is out.
-    fn print(&self, json: bool) -> Result<(), Error> {
-        let text = if json {
-            format!("{}\n", self.document)
-        } else {
-            self.lines.iter().map(|line| format!("{line}\n")).collect()
-        };
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| LocalError::File(error).into())
-    }
-}
+use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCommand};
+use crate::group_operations::GroupOperation;
+pub(crate) use crate::terminal::Output;
+use crate::terminal::{Name, names, output_is_closed};
+use crate::{account, devices, group_operations};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
+    if shows_once(&arguments.command) && output_is_closed() {
+        return Err(LocalError::Output(std::io::ErrorKind::BrokenPipe.into()).into());
+    }
     let home = home(arguments.home)?;
-    let json = arguments.json;
+    let print = |output: Output| output.print(arguments.json).map_err(LocalError::Output);
     if let Command::Init {
         stack,
         account_token,
+        ca_file,
     } = &arguments.command
     {
-        return init(&home, stack, account_token).await?.print(json);
+        let output = init(&home, stack, account_token, ca_file.as_deref()).await?;
+        return Ok(print(output)?);
     }
     if let Command::Restore {
         file,
@@ -59,25 +38,24 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     } = &arguments.command
     {
         let keys = (passphrase_file.as_deref(), recovery_key_file.as_deref());
-        return account::restore(&home, file, keys.0, keys.1)
-            .await?
-            .print(json);
+        return Ok(print(account::restore(&home, file, keys.0, keys.1).await?)?);
     }
     let mut client = Client::open(&home, options()).await?;
     if let Command::DeleteAccount { .. } = arguments.command {
         client.delete_account().await?;
-        return Output::new(json!({ "deleted": true }), ["nothing is left".to_owned()]).print(json);
+        let lines = ["nothing is left".to_owned()];
+        return Ok(print(Output::new(json!({ "deleted": true }), lines))?);
     }
     if let Command::Receive { wait } = arguments.command {
         client.receive(wait.saturating_mul(1000)).await?;
         // What another process shows meanwhile is not shown again.
         let _held = client.hold().await?;
         let events = client.events()?;
-        received(&events).print(json)?;
+        print(received(&events))?;
         // After printing: a crash shows them twice rather than never.
         return client.acknowledge(&events);
     }
-    execute(&mut client, arguments.command).await?.print(json)
+    Ok(print(execute(&mut client, arguments.command).await?)?)
 }
 
 /// As usual; who waits is told what for.
@@ -94,7 +72,48 @@ pub(crate) fn options() -> Options {
     }
 }
 
-fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
+/// Whether what the command prints can be had from nowhere else: it is not begun when it cannot be shown.
+fn shows_once(command: &Command) -> bool {
+    match command {
+        Command::Receive { .. } => true,
+        Command::Device { command } => matches!(
+            command,
+            DeviceCommand::Link { .. } | DeviceCommand::Approve { .. }
+        ),
+        Command::Group { command } => matches!(
+            command,
+            GroupCommand::Operation(GroupOperation::Invite { .. })
+        ),
+        Command::Account(command) => command.shows_once(),
+        _ => false,
+    }
+}
+
+/// The text of a message: as it was given, or from standard input without the newline at its end.
+fn text(given: String) -> Result<String, Error> {
+    if given != "-" {
+        return Ok(given);
+    }
+    let mut bytes = Vec::new();
+    // What is too long is not read to its end.
+    let most = u64::try_from(MAX_TEXT.saturating_add(3)).unwrap_or(u64::MAX);
+    std::io::stdin()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(LocalError::Input)?;
+    let end = match bytes.as_slice() {
+        [.., b'\r', b'\n'] => 2,
+        [.., b'\n'] => 1,
+        _ => 0,
+    };
+    bytes.truncate(bytes.len().saturating_sub(end));
+    if bytes.len() > MAX_TEXT {
+        return Err(UsageError::TextTooLong.into());
+    }
+    String::from_utf8(bytes).map_err(|_| UsageError::TextNotUtf8.into())
+}
+
+pub(crate) fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -107,11 +126,19 @@ fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| LocalError::File(error).into())
+    std::fs::read(path).map_err(|error| LocalError::File(FileError::at(path, "read")(error)).into())
 }
 
-async fn init(home: &Path, stack: &Path, account_token: &Path) -> Result<Output, Error> {
-    let endpoints = Endpoints::from_json(&read(stack)?)?;
+async fn init(
+    home: &Path,
+    stack: &Path,
+    account_token: &Path,
+    ca_file: Option<&Path>,
+) -> Result<Output, Error> {
+    let mut endpoints = Endpoints::from_json(&read(stack)?)?;
+    if let Some(file) = ca_file {
+        endpoints.trust(&read(file)?, &file.display().to_string())?;
+    }
     let token =
         String::from_utf8(read(account_token)?).map_err(|_| UsageError::InvalidAccountToken)?;
     let client = Client::init(home, &endpoints, &token, options()).await?;
@@ -159,7 +186,7 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             let name = client.accept_request(&id).await?;
             Output::new(
                 json!({ "accepted": id, "name": name }),
-                [format!("{name} is a contact now")],
+                [format!("{} is a contact now", Name(&name))],
             )
         }
         Command::Requests {
@@ -182,11 +209,12 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
                 } else {
                     " (cannot be reported)"
                 };
-                format!("{}\t{}{anonymous}\t{greeting}", request.id, request.name)
+                let name = Name(&request.name);
+                format!("{}\t{name}{anonymous}\t{greeting}", request.id)
                     .trim_end()
                     .to_owned()
             });
-            Output::new(json!(requests), lines)
+            Output::new(json!(requests), lines).with_texts_of_others()
         }
         Command::Contacts => {
             client.sync(0).await?;
@@ -195,7 +223,10 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
                 .iter()
                 .map(|it| json!({ "name": it.name, "reportable": it.reportable }))
                 .collect();
-            Output::new(document, contacts.into_iter().map(|contact| contact.name))
+            let lines = contacts
+                .iter()
+                .map(|contact| Name(&contact.name).to_string());
+            Output::new(document, lines)
         }
         Command::Verify { name: group } if client.has_group(&group)? => {
             verify_group(client, &group).await?
@@ -215,9 +246,9 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             )
         }
         Command::Group { command } => group(client, command).await?,
-        Command::Operation(operation) => group_operations::execute(client, operation).await?,
-        Command::Send { group, text } => {
-            client.send_message(&group, &text).await?;
+        Command::Device { command } => devices::execute(client, command).await?,
+        Command::Send { group, text: given } => {
+            client.send_message(&group, &text(given)?).await?;
             Output::new(json!({ "group": group, "sent": true }), [])
         }
         Command::TopUp => {
@@ -302,7 +333,7 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
             client.add_to_group(&group, &as_strs(&contacts)).await?;
             Output::new(
                 json!({ "group": group, "added": contacts, "epoch": epoch(client, &group)? }),
-                [format!("added {} to {group}", contacts.join(", "))],
+                [format!("added {} to {group}", names(&contacts))],
             )
         }
         GroupCommand::Remove { group, contacts } => {
@@ -311,7 +342,7 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
                 .await?;
             Output::new(
                 json!({ "group": group, "removed": contacts, "epoch": epoch(client, &group)? }),
-                [format!("removed {} from {group}", contacts.join(", "))],
+                [format!("removed {} from {group}", names(&contacts))],
             )
         }
         GroupCommand::List => {
@@ -325,7 +356,9 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
                 };
                 format!(
                     "{}\t{} members, epoch {}{left}",
-                    group.name, group.members, group.epoch
+                    Name(&group.name),
+                    group.members,
+                    group.epoch
                 )
             });
             Output::new(json!(groups), lines)
@@ -339,10 +372,12 @@ async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Err
                     "active" => String::new(),
                     other => format!(", {other}"),
                 };
-                format!("{}{you}\t{}{standing}", member.name, member.role)
+                let (name, role) = (Name(&member.name), Name(&member.role));
+                format!("{name}{you}\t{role}{standing}")
             });
             Output::new(json!(members), lines)
         }
+        GroupCommand::Operation(operation) => group_operations::execute(client, operation).await?,
     })
 }
 
@@ -352,7 +387,21 @@ fn as_strs(names: &[String]) -> Vec<&str> {
 
 fn received(events: &[StoredEvent]) -> Output {
     let document = events.iter().map(|stored| json!(stored.event)).collect();
-    Output::new(document, events.iter().map(|stored| line(&stored.event)))
+    Output::new(document, events.iter().map(|stored| line(&stored.event))).with_texts_of_others()
+}
+
+/// The event with all that others have chosen in it as [`Name`]s, but for texts, which end a line.
+fn named(event: &Event) -> Event {
+    let mut document = json!(event);
+    for (field, value) in document.as_object_mut().into_iter().flatten() {
+        if let Some(text) = value.as_str()
+            && !text.is_empty()
+            && !["type", "id", "text", "why"].contains(&field.as_str())
+        {
+            *value = Name(text).to_string().into();
+        }
+    }
+    serde_json::from_value(document).unwrap_or_else(|_| event.clone())
 }
 
 fn reason(why: RemovalReason) -> String {
@@ -365,7 +414,7 @@ fn reason(why: RemovalReason) -> String {
 }
 
 fn line(event: &Event) -> String {
-    match event {
+    match &named(event) {
         Event::Message {
             group,
             sender,
@@ -432,26 +481,26 @@ fn line(event: &Event) -> String {
                 format!("[{group}] {count} messages{whose} could not be read")
             }
         }
-        Event::HomeCopied {} => "this home directory was copied or put back: its keys are renewed \
+        Event::HomeCopied => "this home directory was copied or put back: its keys are renewed \
                                  before anything is sent, and a copy of it that is in use will stop"
             .to_owned(),
         Event::GroupLost { group, why } => {
             format!(
-                "you follow {group} no more: {why}; mimimi verify {group}, mimimi rejoin {group}"
+                "you follow {group} no more: {why}; mimimi verify {group}, mimimi group rejoin {group}"
             )
         }
         Event::ConnectionLost { name, why } => {
             format!(
-                "the connection with {name} has stopped: {why}; mimimi verify {name}, mimimi rejoin {name}"
+                "the connection with {name} has stopped: {why}; mimimi verify {name}, mimimi group rejoin {name}"
             )
         }
         Event::DevicesLost { why } => {
-            format!("your devices do not hear of each other: {why}; mimimi rejoin --devices")
+            format!("your devices do not hear of each other: {why}; mimimi group rejoin --devices")
         }
         Event::UnverifiedMember { group } => {
             format!(
                 "[{group}] somebody came in who cannot show who that is: nothing is sent before that one is \
-                 gone, or you say mimimi accept-unverified {group}"
+                 gone, or you say mimimi group accept-unverified {group}"
             )
         }
         Event::MessagesDropped { group } => {

@@ -14,7 +14,7 @@ pub(crate) enum GroupOperation {
         group: String,
     },
     /// Delete a group for everybody
-    DeleteGroup {
+    Delete {
         /// Name of the group
         group: String,
     },
@@ -97,16 +97,6 @@ pub(crate) enum GroupOperation {
         /// As `invite` printed it
         code: String,
     },
-    /// Other devices of this user in a group; or remove one of them
-    RemoveDevice {
-        /// Name of the group
-        group: Option<String>,
-        /// Which one
-        device: Option<u32>,
-        /// All other devices, from every group: they are lost
-        #[arg(long, conflicts_with_all = ["group", "device"])]
-        all: bool,
-    },
     /// Put another group in the place of one, in another ciphersuite
     Upgrade {
         /// Name of the group
@@ -128,7 +118,7 @@ pub(crate) async fn execute(
             client.leave_group(&group).await?;
             Output::new(json!({ "leaving": group }), [format!("leaving {group}")])
         }
-        GroupOperation::DeleteGroup { group } => {
+        GroupOperation::Delete { group } => {
             client.delete_group(&group).await?;
             Output::new(json!({ "deleted": group }), [format!("deleted {group}")])
         }
@@ -214,7 +204,8 @@ pub(crate) async fn execute(
             let members = client.members(&group)?;
             let others = members.into_iter().filter(|member| !member.own);
             let names: Vec<String> = others.map(|member| member.name).collect();
-            let line = format!("you are in {group} with {}", names.join(", "));
+            let shown = crate::terminal::names(&names);
+            let line = format!("you are in {group} with {shown}");
             Output::new(json!({ "joined": group, "members": names }), [line])
         }
         GroupOperation::Revoke { code } => {
@@ -223,51 +214,6 @@ pub(crate) async fn execute(
                 json!({ "revoked": true }),
                 ["nobody comes in by it any more".to_owned()],
             )
-        }
-        GroupOperation::RemoveDevice { all: true, .. } => {
-            client.remove_other_devices().await?;
-            Output::new(
-                json!({ "removed": "all" }),
-                ["this is your only device now".to_owned()],
-            )
-        }
-        GroupOperation::RemoveDevice {
-            group: Some(group),
-            device: Some(device),
-            ..
-        } => {
-            client.remove_device(&group, device).await?;
-            Output::new(
-                json!({ "group": group, "removed": device }),
-                [format!("removed device {device} from {group}")],
-            )
-        }
-        GroupOperation::RemoveDevice { group, .. } => {
-            client.sync(0).await?;
-            let groups = match group {
-                Some(group) => vec![group],
-                None => client
-                    .groups()?
-                    .into_iter()
-                    .filter(|group| group.active)
-                    .map(|group| group.name)
-                    .collect(),
-            };
-            let mut devices = Vec::new();
-            for group in groups {
-                for device in client.other_devices(&group)? {
-                    devices.push((group.clone(), device));
-                }
-            }
-            let document = devices
-                .iter()
-                .map(|(group, device)| json!({ "group": group, "device": device }))
-                .collect();
-            let lines: Vec<String> = devices
-                .iter()
-                .map(|(group, device)| format!("{group}\t{device}"))
-                .collect();
-            Output::new(document, lines)
         }
         GroupOperation::Upgrade {
             group,
