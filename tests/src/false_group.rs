@@ -200,17 +200,19 @@ impl FalseGroup {
         Some(processed.into_content())
     }
 
-    /// A client has come in.
+    /// A client has come in, or made another commit. Says whether it was for this group.
     ///
     /// # Panics
-    /// When the commit is none.
-    pub fn take(&mut self, external_commit: &[u8]) {
-        match self.process(external_commit) {
-            Some(ProcessedMessageContent::StagedCommitMessage(staged)) => self
-                .group
-                .merge_staged_commit(&self.provider, *staged)
-                .expect("merged"),
-            _ => panic!("an external commit"),
+    /// When the library has verified it and does not merge it.
+    pub fn take(&mut self, commit: &[u8]) -> bool {
+        match self.process(commit) {
+            Some(ProcessedMessageContent::StagedCommitMessage(staged)) => {
+                self.group
+                    .merge_staged_commit(&self.provider, *staged)
+                    .expect("merged");
+                true
+            }
+            _ => false,
         }
     }
 

@@ -92,7 +92,7 @@ fn play(liar: &Liar, group: FalseGroup) -> Arc<Mutex<FalseGroup>> {
     liar.answer(Operation::ExternalJoin, move |body| {
         let request = ExternalJoinRequest::decode(body).unwrap();
         let mut group = this.lock().unwrap();
-        group.take(request.commit.as_slice());
+        assert!(group.take(request.commit.as_slice()), "an external commit");
         Some(
             EpochAccepted {
                 epoch: group.epoch(),
@@ -100,6 +100,20 @@ fn play(liar: &Liar, group: FalseGroup) -> Arc<Mutex<FalseGroup>> {
             }
             .encode(),
         )
+    });
+    // Whoever comes back replaces its leaf at once.
+    let this = Arc::clone(&group);
+    liar.answer(Operation::UpdateClient, move |body| {
+        let request = CommitRequest::decode(body).unwrap();
+        let mut group = this.lock().unwrap();
+        let taken = group.take(request.commit.as_slice());
+        taken.then(|| {
+            EpochAccepted {
+                epoch: group.epoch(),
+                accepted_timestamp_ms: 1,
+            }
+            .encode()
+        })
     });
     let this = Arc::clone(&group);
     liar.answer(Operation::SendMessage, move |body| {
