@@ -86,7 +86,7 @@ struct ParentNode {
 #[repr(u8)]
 enum Node {
     #[tls_codec(discriminant = 1)]
-    Leaf(LeafNode),
+    Leaf(Box<LeafNode>),
     #[tls_codec(discriminant = 2)]
     Parent(ParentNode),
 }
@@ -292,7 +292,7 @@ pub(crate) fn authenticate(
             .iter()
             .map(|message| proposal(message.as_slice()))
             .collect::<Result<_, _>>()?,
-        group_info: *Box::new(group_info),
+        group_info,
         newcomers,
     })
 }
@@ -365,7 +365,7 @@ impl Shown<'_> {
     ) -> Result<Vec<Newcomer>, Error> {
         self.not_before(known.epoch)?;
         let own = self.leaves.iter().find(|leaf| leaf.index == known.own_leaf);
-        if !own.is_some_and(|own| own.signature_key == leaf_key) {
+        if own.is_none_or(|own| own.signature_key != leaf_key) {
             return Err(not("the own leaf is not where it was"));
         }
         self.nobody_back(known)?;
@@ -420,7 +420,7 @@ impl Shown<'_> {
         self.not_before(epoch)?;
         let own_key = self.own_key();
         let voucher = self.leaves.iter().find(|leaf| leaf.index == voucher);
-        if !voucher.is_some_and(|leaf| leaf.person() == Some(&own_key)) {
+        if voucher.is_none_or(|leaf| leaf.person() != Some(&own_key)) {
             return Err(not("the device that vouches is not where it was"));
         }
         let is_member = |key: &[u8]| {
