@@ -393,7 +393,7 @@ impl Client {
             Err(error) => return Err(error),
         };
         match refusal.problem {
-            ProblemType::WrongEpoch | ProblemType::UnknownGroup => {}
+            ProblemType::WrongEpoch | ProblemType::ServiceBehind | ProblemType::UnknownGroup => {}
             _ => {
                 self.drop_pending_commit(id)?;
                 return Err(Error::Refused(refusal));
@@ -402,6 +402,11 @@ impl Client {
         // Whichever commit was accepted, perhaps this very one, stands in the queue: the service puts
         // it there in the same transition.
         let epoch = self.epoch(id)?;
+        if refusal.epoch.is_some_and(|current| current < epoch) {
+            self.drop_pending_commit(id)?;
+            self.lose(id, StopReason::Behind)?;
+            return Ok(CommitOutcome::Superseded);
+        }
         for look in 0..LOOKS {
             self.outcomes.remove(id);
             self.pull(0).await?;

@@ -15,6 +15,7 @@ use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
 use crate::groups::enforce::{capabilities, policy_in};
+use crate::groups::evidence::StopReason;
 use crate::groups::message::encrypt;
 use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
 use crate::leaf;
@@ -61,12 +62,13 @@ impl Client {
                 other => other?,
             };
             if inspected.epoch > epoch {
-                self.follow(&id, epoch).await?;
+                self.follow(&id, epoch, Some(inspected.epoch)).await?;
                 Group::usable(&self.db, group)?;
                 continue;
             }
             let mls_group = load_mls(&self.db, &id)?;
             if inspected.epoch < epoch {
+                self.lose(&id, StopReason::Behind)?;
                 return Err(PeerError::Disagreement("the service is at an earlier epoch").into());
             }
             compare(&mls_group, &inspected)?;
@@ -123,8 +125,8 @@ impl Client {
             let epoch = self.epoch(&group.id)?;
             match self.send_to_leaves(&group, &leaves, text).await {
                 Ok(()) => return Ok(()),
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {
-                    self.follow(&group.id, epoch).await?;
+                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
+                    self.follow(&group.id, epoch, refusal.epoch).await?;
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
                     self.recover_state_key(&group.id).await?;
