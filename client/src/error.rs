@@ -96,7 +96,7 @@ fn span(seconds: u64) -> String {
 pub struct Refusal {
     /// Which one.
     pub problem: ProblemType,
-    /// With [`ProblemType::WrongEpoch`]: the group's epoch.
+    /// With [`ProblemType::WrongEpoch`] and [`ProblemType::ServiceBehind`]: the group's epoch.
     pub epoch: Option<u64>,
     /// With [`ProblemType::StaleTimestamp`]: the service's clock, milliseconds since 1970.
     pub now_ms: Option<u64>,
@@ -104,6 +104,16 @@ pub struct Refusal {
     pub retry_after_s: Option<u64>,
     /// A token would have bought it, or another one.
     pub token_helps: bool,
+}
+
+impl Refusal {
+    /// Whether the service has the group at another epoch than the request: an earlier or a later one.
+    pub(crate) fn is_of_other_epoch(&self) -> bool {
+        matches!(
+            self.problem,
+            ProblemType::WrongEpoch | ProblemType::ServiceBehind
+        )
+    }
 }
 
 /// The call cannot be done as it was made.

@@ -25,6 +25,7 @@ use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::changes::{self, Committer};
 use crate::groups::create::{own_identity, policy_extension};
 use crate::groups::enforce;
+use crate::groups::evidence::StopReason;
 use crate::groups::pending::{self, is_covered};
 use crate::groups::{
     Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, STATE_KEY_LABEL, Status, identities, known, load_mls,
@@ -399,7 +400,7 @@ impl Client {
             Err(error) => return Err(error),
         };
         match refusal.problem {
-            ProblemType::WrongEpoch | ProblemType::UnknownGroup => {}
+            ProblemType::WrongEpoch | ProblemType::ServiceBehind | ProblemType::UnknownGroup => {}
             ProblemType::BadSignature if self.stop_if_replaced(id).await? => {
                 return Ok(CommitOutcome::Superseded);
             }
@@ -411,6 +412,11 @@ impl Client {
         // Whichever commit was accepted, perhaps this very one, stands in the queue: the service puts
         // it there in the same transition.
         let epoch = self.epoch(id)?;
+        if refusal.epoch.is_some_and(|current| current < epoch) {
+            self.drop_pending_commit(id)?;
+            self.lose(id, StopReason::Behind)?;
+            return Ok(CommitOutcome::Superseded);
+        }
         for look in 0..LOOKS {
             self.outcomes.remove(id);
             self.pull().await?;

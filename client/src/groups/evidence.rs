@@ -19,6 +19,8 @@ use crate::profile::Profile;
 pub enum StopReason {
     /// The service says that the group went on, and has no commit that leads there.
     Missing,
+    /// The service shows the group at an earlier epoch than this client was in: it has lost what it accepted.
+    Behind,
     /// The state of the MLS library is gone or unreadable.
     State,
     /// The client was restored from a backup.
@@ -36,8 +38,9 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Missing,
+        Self::Behind,
         Self::State,
         Self::Restored,
         Self::Unprocessable,
@@ -50,6 +53,7 @@ impl StopReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::Behind => "behind",
             Self::State => "state",
             Self::Restored => "restored",
             Self::Unprocessable => "unprocessable",
@@ -65,7 +69,8 @@ impl StopReason {
     pub(crate) fn is_own_loss(self) -> bool {
         match self {
             Self::Missing | Self::State | Self::Restored => true,
-            Self::Unprocessable
+            Self::Behind
+            | Self::Unprocessable
             | Self::Forbidden
             | Self::Newcomers
             | Self::OtherCopy
@@ -78,6 +83,7 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Missing => "what happened meanwhile is not there any more",
+            Self::Behind => "the service has lost what it accepted, and shows it as it was earlier",
             Self::State => "this client's state of it is lost",
             Self::Restored => "this client comes from a backup",
             Self::Unprocessable => "something came in it that nobody can have done rightly",

@@ -10,6 +10,7 @@ use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
 use crate::groups::enforce::{capabilities, policy_in};
+use crate::groups::evidence::StopReason;
 use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
 use crate::leaf;
 
@@ -52,12 +53,13 @@ impl Client {
             // Asking may have brought this client further.
             let epoch = epoch.max(self.epoch(&id)?);
             if inspected.epoch > epoch {
-                self.follow(&id, epoch).await?;
+                self.follow(&id, epoch, Some(inspected.epoch)).await?;
                 Group::usable(&self.db, group)?;
                 continue;
             }
             let mls_group = load_mls(&self.db, &id)?;
             if inspected.epoch < epoch {
+                self.lose(&id, StopReason::Behind)?;
                 return Err(PeerError::Disagreement("the service is at an earlier epoch").into());
             }
             compare(&mls_group, &inspected)?;

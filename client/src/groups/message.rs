@@ -99,8 +99,8 @@ impl Client {
             match sent {
                 Ok(_) => return Ok(()),
                 // Refused, so it is in nobody's queue and can be encrypted anew.
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {
-                    self.follow(id, epoch).await?;
+                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
+                    self.follow(id, epoch, refusal.epoch).await?;
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
                     self.recover_state_key(id).await?;

@@ -327,8 +327,8 @@ impl Client {
                     self.pull().await?;
                     return self.process().await;
                 }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::WrongEpoch => {
-                    self.follow(id, epoch).await?;
+                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
+                    self.follow(id, epoch, refusal.epoch).await?;
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
                     self.recover_state_key(id).await?;

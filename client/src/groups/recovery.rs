@@ -24,8 +24,18 @@ use crate::profile::Profile;
 const LOOKS: u32 = 10;
 
 impl Client {
-    /// The service says that the group is at another epoch: the commits that led there stand in the queue.
-    pub(crate) async fn follow(&mut self, id: &GroupId, epoch: u64) -> Result<(), Error> {
+    /// The service says that the group is at another epoch, `current`, than this client at `epoch`: the commits
+    /// that led there stand in the queue. To an earlier one nothing leads: the service has lost what it
+    /// accepted, and whoever went on from there would undo what was decided since.
+    pub(crate) async fn follow(
+        &mut self,
+        id: &GroupId,
+        epoch: u64,
+        current: Option<u64>,
+    ) -> Result<(), Error> {
+        if current.is_some_and(|current| current < epoch) {
+            return self.lose(id, StopReason::Behind);
+        }
         for look in 0..LOOKS {
             self.pull().await?;
             self.process().await?;

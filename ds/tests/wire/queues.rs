@@ -35,7 +35,7 @@ on_every_engine! {
 async fn entries_of_a_day_that_is_yet_to_come_are_acknowledged(service: Service) {
     let (mut alice, bob, id) = pair(&service).await;
     let now = service.clock.now_unix_ms();
-    for ahead in [DAY_MS, 60 * DAY_MS] {
+    for ahead in [DAY_MS, 20 * DAY_MS] {
         service.clock.set(now + ahead);
         alice.send(&service, &id, b"from tomorrow").await;
         service.clock.set(now);

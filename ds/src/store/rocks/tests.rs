@@ -328,8 +328,9 @@ async fn wherever_a_file_is_damaged_nothing_acknowledged_is_silently_gone() {
     for suffix in [".sst", ".log", "CURRENT", "ACKNOWLEDGED"] {
         for file in files(&whole, suffix) {
             let content = std::fs::read(&file).unwrap();
-            for eighth in 0..8 {
-                let Some(at) = (content.len() > eighth).then(|| content.len() * eighth / 8) else {
+            for quarter in 0..4 {
+                let Some(at) = (content.len() > quarter).then(|| content.len() * quarter / 4)
+                else {
                     continue;
                 };
                 let copy = tempfile::tempdir().unwrap();

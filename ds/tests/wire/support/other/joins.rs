@@ -128,7 +128,7 @@ impl OtherClient {
                 Vec::new(),
                 Default::default(),
                 leaf.extensions.clone(),
-                None,
+                Some(0.into()),
             )
             .unwrap();
         let request = ProposalRequest {
