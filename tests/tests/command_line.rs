@@ -286,7 +286,6 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     alice(d, &["group", "role", "garden", BOB, "admin"]);
     alice(d, &["group", "mute", "garden", BOB]);
     alice(d, &["group", "unmute", "garden", BOB]);
-    alice(d, &["group", "whisper", "garden", BOB, "psst"]);
     alice(d, &["group", "rejoin", "garden"]);
     alice(d, &["group", "accept-unverified", "garden"]);
     let code = alice(d, &["group", "invite", "garden"]);
@@ -298,7 +297,10 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     alice(d, &["group", "remove", "garden", BOB]);
     alice(d, &["group", "add", "garden", BOB]);
     bob(d, &["receive"]);
+    alice(d, &["group", "replace", "garden", BOB]);
+    bob(d, &["receive"]);
     alice(d, &["group", "ban", "garden", BOB]);
+    alice(d, &["group", "unban", "garden", BOB]);
     alice(d, &["group", "upgrade", "garden", "2"]);
     alice(d, &["group", "delete", "garden"]);
     bob(d, &["block", ALICE]);

@@ -81,6 +81,7 @@ impl Client {
     /// # Errors
     /// Whatever the requests meet; it can be called again then.
     pub async fn unlink_other_devices(&mut self) -> Result<Vec<String>, Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let devices = others(&self.db)?;
         self.transact(|db, _| devices.iter().try_for_each(|device| begin(db, device)))?;

@@ -299,6 +299,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotBanned`], [`UsageError::NotPermitted`].
     pub async fn unban(&mut self, group: &str, name: &str) -> Result<(), Error> {
+        let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
