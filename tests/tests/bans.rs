@@ -117,3 +117,23 @@ async fn reads_last(client: &mut Client, text: &str) {
     let said = |event: &Event| matches!(event, Event::Message { text: said, .. } if said == text);
     assert!(told.iter().any(said), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_ban_holds_in_the_group_that_an_upgrade_puts_in_the_place_of_another() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    let mut bob = device(&stack, 1, "bob").await;
+    let mut carol = device(&stack, 2, "carol").await;
+    group_with("garden", &mut alice, &mut [&mut bob, &mut carol]).await;
+    alice.ban("garden", "carol").await.unwrap();
+    alice.upgrade_group("garden", 2).await.unwrap();
+    assert_eq!(alice.banned("garden").unwrap(), ["carol"]);
+    bob.sync(0).await.unwrap();
+    // He has seen the ban in the former group only; what holds is what the new one says.
+    assert_eq!(bob.banned("garden").unwrap(), ["carol"]);
+    let added = alice.add_to_group("garden", &["carol"]).await;
+    assert!(
+        matches!(&added, Err(Error::Usage(UsageError::Banned(name))) if name == "carol"),
+        "{added:?}"
+    );
+}

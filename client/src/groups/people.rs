@@ -64,6 +64,14 @@ fn open(group: &Group, sealed: &[u8]) -> Option<(Vec<u8>, String)> {
     Some((key.to_vec(), name.trim_end_matches('\0').to_owned()))
 }
 
+/// The same person for the policy of another group; nothing for what no member has made.
+pub(crate) fn resealed(from: &Group, to: &Group, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    match sealing::open(&seal_key(from), place(&from.id), sealed) {
+        Ok(plain) => Ok(sealing::seal(&seal_key(to), place(&to.id), &plain)?),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
 /// The listings of a person, under whatever pseudonym.
 fn listings<'p>(
     policy: &'p GroupPolicy,

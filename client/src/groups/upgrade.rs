@@ -17,8 +17,8 @@ use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, LocalError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::Plan;
-use crate::groups::enforce;
 use crate::groups::{Group, Status, free_name, identities, load_mls, own_pseudonym, pseudonym_of};
+use crate::groups::{enforce, people};
 use crate::leaf::{self, NewLeaf};
 
 struct Successor {
@@ -276,7 +276,7 @@ impl Client {
     }
 
     /// Everybody has the role and the standing in the new group that they had in the old one. Who was banned
-    /// there stays listed: the members know who is behind that pseudonym.
+    /// there stays listed, and who that is is sealed for the members of the new group.
     async fn take_over_policy(&mut self, old: &GroupId, id: &GroupId) -> Result<(), Error> {
         let policy: Option<Vec<u8>> = self.db.query_row(
             "SELECT policy FROM successors WHERE group_id = ?",
@@ -289,6 +289,7 @@ impl Client {
         let former = GroupPolicy::decode(&policy).map_err(|_| LocalError::Damaged)?;
         let next = |client: &Client| -> Result<GroupPolicy, Error> {
             let mls_group = load_mls(&client.db, id)?;
+            let groups = (Group::read(&client.db, old)?, Group::read(&client.db, id)?);
             let mut next = GroupPolicy {
                 participants: Vec::new(),
                 ..former.clone()
@@ -314,7 +315,10 @@ impl Client {
                     // Left behind.
                     None => continue,
                 };
-                next = next.with(&pseudonym, participant.role, participant.standing);
+                let person = participant.person.as_slice();
+                let person = people::resealed(&groups.0, &groups.1, person)?;
+                let (role, standing) = (participant.role, participant.standing);
+                next = next.with_person(&pseudonym, role, standing, &person);
             }
             // Somebody must be able to change it.
             let admins = mls_group.members().any(|member| {
