@@ -199,10 +199,15 @@ pub(crate) fn insert(
     opened: Option<&(EntryContent, Payload)>,
     now_ms: u64,
 ) -> Result<bool, Error> {
-    let address = opened.and_then(|(_, payload)| address(payload));
+    // Numbers that no honest service or member reaches, and the database cannot keep.
+    const MOST: u64 = i64::MAX as u64;
+    let address = opened
+        .and_then(|(_, payload)| address(payload))
+        .filter(|(_, epoch)| *epoch <= MOST);
     // A message that shows no group cannot be processed at all.
-    let readable = opened.filter(|(_, payload)| {
-        address.is_some() || matches!(payload, Payload::Welcome(_) | Payload::ConnectionRequest(_))
+    let readable = opened.filter(|(content, payload)| {
+        let welcome = matches!(payload, Payload::Welcome(_) | Payload::ConnectionRequest(_));
+        content.sequence <= MOST && (address.is_some() || welcome)
     });
     let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
     let inserted = db.execute(

@@ -2,6 +2,7 @@
 //! internal one goes to the trace only.
 
 use protocol::problem::ProblemType;
+use service::sparse::Sparse;
 
 use crate::store::StoreError;
 
@@ -62,9 +63,14 @@ impl DsError {
             return Self::WrongEpoch { current };
         }
         metrics::counter!("ds_behind_total").increment(1);
-        tracing::error!(
-            "a member's request is of a later epoch than this store has: was it restored from a backup?"
-        );
+        // Any member of a group can say so of it.
+        static SAID: Sparse = Sparse::new();
+        if let Some(times) = SAID.due() {
+            tracing::error!(
+                times,
+                "a member's request is of a later epoch than this store has: was it restored from a backup?"
+            );
+        }
         Self::Behind { current }
     }
 }

@@ -393,6 +393,8 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
 #[tokio::test]
 async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     let mut scene = scene().await;
+    let mut dave = device(&scene.stack, 3, "dave").await;
+    befriend(&mut scene.bob, &mut dave).await;
     let info = true_info(&mut scene).await;
     let (intruder, commit) = FalseGroup::break_in(&info);
     let intruder = Arc::new(Mutex::new(intruder));
@@ -419,6 +421,12 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
             group: GROUP.into()
         }),
         "{told:?}"
+    );
+    // Nor is anybody added: the newcomer's keys to names are sealed under what every leaf can derive.
+    let added = bob.add_to_group(GROUP, &["dave"]).await;
+    assert!(
+        matches!(&added, Err(Error::Usage(UsageError::UnverifiedMember(_)))),
+        "{added:?}"
     );
     // Only the user's explicit word lets it read.
     bob.accept_unverified(GROUP).await.unwrap();

@@ -177,6 +177,13 @@ fn stage(
     }
     let plan = plan.without(&leaving);
     enforce::permit(&group, &mls_group, &plan)?;
+    // Who is added gets the wrapper key under an exporter of the next epoch, which every leaf has: a leaf of
+    // the service's own would learn who everybody is, and could come in again under a name that opens.
+    if matches!(plan, Plan::Add { .. } | Plan::AddClients { .. })
+        && identities::has_unverified(db, id, &mls_group)?
+    {
+        return Err(UsageError::UnverifiedMember(group.display_name()).into());
+    }
     if let Plan::Add { key_packages, .. } = &plan {
         stock::shown(db, id, key_packages)?;
     }

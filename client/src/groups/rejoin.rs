@@ -204,8 +204,7 @@ impl Client {
             match self.call(Operation::OwnLeaf, signer.0, &request).await {
                 Ok(own) => return Ok(Some((state_key, own))),
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
-                    // It opens, and this client is not in it.
-                    Group::set_status(&self.db, &group.id, Status::Removed)?;
+                    // The service's word alone: what it says ends no group for good.
                     return Err(UsageError::NotAMember(group.display_name()).into());
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {

@@ -1,5 +1,6 @@
 //! Fan-out: one payload, one small entry of uniform size for each recipient, all pure inserts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crypto::queue::seal_payload;
@@ -112,6 +113,7 @@ pub async fn prepare(
     let queues: Vec<QueueId> = recipients.iter().map(|recipient| recipient.queue).collect();
     let streams = generation.streams(service, &queues, now_ms).await?;
     let mut references: u32 = 0;
+    let mut written = HashSet::new();
     for (recipient, found) in recipients.iter().zip(streams) {
         let queue = &recipient.queue;
         let leaf = recipient.leaf;
@@ -127,6 +129,10 @@ pub async fn prepare(
         if let Origin::Group(group) = origin
             && open.blocks(service, queue, &group)
         {
+            continue;
+        }
+        // Leaves that name one queue have one reader.
+        if !written.insert(*queue) {
             continue;
         }
         let to = (queue, &open.stream);

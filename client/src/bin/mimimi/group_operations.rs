@@ -74,7 +74,8 @@ pub(crate) enum GroupOperation {
         #[arg(long, conflicts_with = "group")]
         devices: bool,
     },
-    /// Go on in a group although a member cannot show who it is
+    /// Go on in a group although a member cannot show who it is: it reads what is sent from then on, and
+    /// learns who everybody is when somebody is added
     AcceptUnverified {
         /// Name of the group
         group: String,
