@@ -27,7 +27,9 @@ pub struct Readiness {
 impl Readiness {
     /// From now on the process takes requests.
     pub fn ready(&self) {
-        self.takes_requests.store(true, Ordering::SeqCst);
+        if !self.takes_requests.swap(true, Ordering::SeqCst) {
+            tracing::info!("ready");
+        }
     }
 
     /// From now on it takes none, or cannot do what they ask for.

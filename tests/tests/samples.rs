@@ -23,6 +23,8 @@ const RELAY: &str = include_str!("../../ohttp-relay/sample.toml");
 const GATEWAY: &str = include_str!("../../ohttp-gateway/sample.toml");
 const DS: &str = include_str!("../../ds/sample.toml");
 const ISSUER: &str = include_str!("../../privacy-pass-issuer/sample.toml");
+/// Who says it is behind a proxy takes nobody else: left out where somebody connects.
+const PROXIES: &str = "proxies = [\"127.0.0.1\"]\n";
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// The setting or table that a line shows in a comment.
@@ -232,6 +234,7 @@ async fn the_samples_with_everything_in_them_start_and_serve_with_tls_and_privat
 
     // With the accounts of development, since no account service is here.
     let config = uncommented(ISSUER, &["[accounts]"])
+        .replace(PROXIES, "")
         .replace("https://gateway.example.org/", &gateway_url)
         .replace(
             "\"a-token\" = \"alice\"",
@@ -264,6 +267,7 @@ async fn the_samples_with_everything_in_them_start_and_serve_with_tls_and_privat
     let gateway = machine.start("ohttp-gateway", "gateway", &config).await;
 
     let config = uncommented(RELAY, &[])
+        .replace(PROXIES, "")
         .replace("https://gateway.example.org/", &gateway_url)
         .replace("https://gateway.example.net/ohttp", &gateway_url)
         .replace(
