@@ -50,6 +50,18 @@ pub enum StoreSettings {
     Memory,
 }
 
+impl StoreSettings {
+    /// As the configuration file has it.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Rocksdb { .. } => "rocksdb",
+            Self::Postgres(_) => "postgres",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// The Privacy Pass issuer whose tokens are taken.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +69,8 @@ pub struct IssuerSettings {
     pub name: String,
     pub origin: String,
     pub directory: String,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     #[serde(default = "default_refresh_seconds")]
     pub refresh_seconds: u64,
     #[serde(default = "default_keep_days")]
@@ -411,12 +425,12 @@ mod tests {
     #[test]
     fn the_sample_shows_every_setting_of_each_engine() {
         let sample = include_str!("../sample.toml");
-        let (before, store) = sample.split_once("engine = \"rocksdb\"").unwrap();
-        let (_, store) = store.split_once("\n# engine").unwrap();
+        let (before, store) = sample.split_once("\n[store]\n").unwrap();
+        let (_, store) = store.split_once("\n# [store]\n").unwrap();
         let (postgres, after) = store.split_once("\n\n").unwrap();
         // Commented out: a setting has one "# " before it, a comment two.
-        let postgres = postgres.replace("\n# ", "\n");
-        let text = format!("{before}engine{postgres}\n\n{after}");
+        let postgres = format!("\n{postgres}").replace("\n# ", "\n");
+        let text = format!("{before}\n[store]{postgres}\n\n{after}");
         let config: Config = service::config::parse(&text).unwrap();
         assert!(matches!(&config.store, StoreSettings::Postgres(settings)
             if settings.connections == 16 && settings.password_file.is_some()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde::Deserialize;
+use service::tls::CertificateDer;
 
 use crate::store::{Foundation, Note, StoreError};
 use crate::tokens::{IssuerKeys, TOKEN_TYPE};
@@ -29,11 +30,20 @@ struct TokenKey {
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerDirectoryError {
     /// No answer.
-    #[error("the issuer's directory cannot be fetched")]
-    Unreachable(#[source] reqwest::Error),
+    #[error("the issuer's directory {url} cannot be fetched")]
+    Unreachable {
+        /// As it is configured, without what may be a password in it.
+        url: String,
+        /// Why not.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// There is no client that could ask.
+    #[error("the HTTP client for the issuer's directory cannot be set up")]
+    Client(#[source] reqwest::Error),
     /// Not a directory.
-    #[error("the issuer's directory is malformed")]
-    Malformed,
+    #[error("what is at {0} is no directory of an issuer")]
+    Malformed(String),
     /// No usable key.
     #[error("the issuer's directory has no usable key")]
     Keys(#[source] crate::tokens::IssuerKeyError),
@@ -57,8 +67,10 @@ pub struct Fetched {
 /// # Errors
 /// [`IssuerDirectoryError`].
 pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<Fetched, IssuerDirectoryError> {
-    let unreachable =
-        |error: reqwest::Error| IssuerDirectoryError::Unreachable(error.without_url());
+    let unreachable = |error: reqwest::Error| IssuerDirectoryError::Unreachable {
+        url: service::logging::without_secrets(url),
+        source: error.without_url(),
+    };
     let mut response = client
         .get(url)
         .timeout(Duration::from_secs(10))
@@ -70,12 +82,12 @@ pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<Fetched, Issue
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         if body.len().saturating_add(chunk.len()) > MAX_BYTES {
-            return Err(IssuerDirectoryError::Malformed);
+            return Err(malformed(url));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(Fetched {
-        keys: parse(&body)?,
+        keys: parse(&body, url)?,
         body,
     })
 }
@@ -110,12 +122,36 @@ pub async fn kept(
     if age_ms > longest_ms || at_ms.saturating_sub(now_ms) > DAY_MS {
         return Ok(None);
     }
-    Ok(parse(body).ok().map(|keys| (keys, age_ms)))
+    Ok(parse(body, "").ok().map(|keys| (keys, age_ms)))
 }
 
-fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {
-    let directory: IssuerDirectory =
-        serde_json::from_slice(body).map_err(|_| IssuerDirectoryError::Malformed)?;
+fn malformed(url: &str) -> IssuerDirectoryError {
+    IssuerDirectoryError::Malformed(service::logging::without_secrets(url))
+}
+
+/// What [`fetch`] asks with. `authorities`, if there are any, are trusted instead of those of the web.
+///
+/// # Errors
+/// [`IssuerDirectoryError::Client`].
+pub fn http_client(
+    authorities: Option<Vec<CertificateDer<'static>>>,
+) -> Result<reqwest::Client, IssuerDirectoryError> {
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    if let Some(authorities) = authorities {
+        builder = builder.tls_built_in_root_certs(false);
+        for authority in authorities {
+            let authority =
+                reqwest::Certificate::from_der(&authority).map_err(IssuerDirectoryError::Client)?;
+            builder = builder.add_root_certificate(authority);
+        }
+    }
+    builder.build().map_err(IssuerDirectoryError::Client)
+}
+
+fn parse(body: &[u8], url: &str) -> Result<IssuerKeys, IssuerDirectoryError> {
+    let directory: IssuerDirectory = serde_json::from_slice(body).map_err(|_| malformed(url))?;
     let keys = directory
         .token_keys
         .iter()
@@ -124,7 +160,7 @@ fn parse(body: &[u8]) -> Result<IssuerKeys, IssuerDirectoryError> {
             let spki = URL_SAFE
                 .decode(&key.token_key)
                 .or_else(|_| URL_SAFE_NO_PAD.decode(&key.token_key))
-                .map_err(|_| IssuerDirectoryError::Malformed)?;
+                .map_err(|_| malformed(url))?;
             Ok((spki, key.not_before))
         })
         .collect::<Result<Vec<_>, IssuerDirectoryError>>()?;
@@ -152,7 +188,7 @@ mod tests {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let fetched = fetch(&client, &url).await.map(|_| ());
         assert!(
-            matches!(fetched, Err(IssuerDirectoryError::Malformed)),
+            matches!(fetched, Err(IssuerDirectoryError::Malformed(_))),
             "{fetched:?}"
         );
         issuer.await.unwrap();

@@ -9,6 +9,7 @@ use protocol::ids::QueueId;
 use protocol::time::day_of;
 use service::founding::Refusal;
 use service::gateway_auth::GatewaySecret;
+use service::logging::Chain;
 use service::probe::Probe;
 use service::secret_file::SecretFileError;
 use service::start::Process;
@@ -34,6 +35,12 @@ pub enum RunError {
     /// It is missing.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The authorities of the issuer's certificate.
+    #[error("the authorities for the issuer's certificate cannot be used")]
+    Authorities(#[from] service::tls::TlsError),
+    /// The directory of the database.
+    #[error(transparent)]
+    Directory(#[from] service::directory::DirectoryError),
     /// The store is not the one, not whole, or not to be had.
     #[error("the store is not served from")]
     Foundation(#[from] FoundationError),
@@ -50,7 +57,7 @@ pub enum RunError {
     #[error("the issuer's keys cannot be had")]
     Issuer(#[from] IssuerDirectoryError),
     /// The listener.
-    #[error("the listener cannot be started")]
+    #[error(transparent)]
     Bind(#[from] service::http::BindError),
     /// The service.
     #[error("the service cannot be put together")]
@@ -79,11 +86,13 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     tracing::info!(store = %begun.id, generation = begun.generation, "the store is whole");
     let probe = probe(Arc::clone(&foundation));
     process.readiness.depends_on(probe.clone());
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(IssuerDirectoryError::Unreachable)?;
+    if let StoreSettings::Rocksdb { directory } = &config.store {
+        // Only now: what is refused stays as it is.
+        service::directory::private(directory)?;
+    }
+    tracing::info!(engine = config.store.engine(), "the store is open");
+    let authorities = service::tls::private_authorities(config.issuer.ca_file.as_deref())?;
+    let client = issuer_directory::http_client(authorities)?;
     let issuer_keys = first_issuer_keys(&client, &config, &process, &*foundation)
         .await?
         .without(&retired::closed(&*store).await?)
@@ -270,7 +279,7 @@ async fn first_issuer_keys(
         let longest_ms = u64::from(config.issuer.keep_days).saturating_mul(DAY_MS);
         if let Some((keys, age_ms)) = issuer_directory::kept(store, now_ms, longest_ms).await? {
             tracing::warn!(
-                %error,
+                error = %Chain(&error),
                 hours = age_ms / HOUR_MS,
                 "the issuer is away: the keys that it showed so long ago are accepted meanwhile"
             );
@@ -280,7 +289,7 @@ async fn first_issuer_keys(
             return Err(error.into());
         }
         attempt += 1;
-        tracing::warn!(%error, "the issuer's directory is not available yet");
+        tracing::warn!(error = %Chain(&error), "the issuer's directory is not available yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -311,7 +320,9 @@ async fn upkeep(
                         tracing::error!(%error, "the issuer's keys were not kept");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the issuer's keys were not refreshed"),
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the issuer's keys were not refreshed");
+                }
             },
             _ = expiry.tick() => {
                 let agreed = match expire_steadily(&service).await {

@@ -19,6 +19,8 @@ pub struct Config {
     #[serde(default)]
     pub tls: Option<TlsSettings>,
     pub gateway_secret_file: PathBuf,
+    #[serde(default)]
+    pub target_ca_file: Option<PathBuf>,
     #[serde(default = "default_forward_seconds")]
     pub forward_seconds: u64,
     #[serde(default = "default_connect_seconds")]

@@ -36,6 +36,7 @@ mod replay;
 mod targets;
 mod upstream;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,12 +92,20 @@ pub enum GatewayError {
         "`rotation_seconds` must be at least `overlap_seconds` and twice `max_age_seconds`, and not so short that too many keys are accepted at once"
     )]
     Rotation,
-    #[error("a file in the key directory is no generation of keys")]
-    KeyFile,
+    #[error("the key file {} is no generation of keys", .0.display())]
+    KeyFile(PathBuf),
     #[error(transparent)]
     Refused(#[from] service::founding::Refusal),
-    #[error("the key directory cannot be used")]
-    KeyDirectory(#[source] std::io::Error),
+    #[error("the key directory or file {} cannot be read or written", path.display())]
+    KeyDirectory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Directory(#[from] service::directory::DirectoryError),
+    #[error("the authorities for the certificates of `targets` cannot be used")]
+    Authorities(#[source] TlsError),
     #[error(
         "`targets` names none, or a target lacks one of the methods of HTTP, a `path_prefix` that begins with a slash, and an http or \
          https `forward_to` without a path"
@@ -105,7 +114,7 @@ pub enum GatewayError {
     #[error("`window_seconds` must be at least twice `date_seconds`, or replays would get through")]
     ReplayWindow,
     #[error("the HTTP client cannot be set up")]
-    Client,
+    Client(#[source] reqwest::Error),
     #[error(transparent)]
     Secret(#[from] SecretFileError),
     #[error("TLS cannot be set up")]

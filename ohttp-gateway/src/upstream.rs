@@ -40,7 +40,7 @@ impl Upstream {
         config: &Config,
         gateway_authorization: HeaderValue,
     ) -> Result<Self, GatewayError> {
-        let client = Client::builder()
+        let builder = Client::builder()
             .http1_only()
             .no_proxy()
             .referer(false)
@@ -48,9 +48,21 @@ impl Upstream {
             .connect_timeout(Duration::from_secs(config.connect_seconds))
             .pool_max_idle_per_host(config.idle_connections)
             .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|_| GatewayError::Client)?;
+            .tcp_nodelay(true);
+        let authorities = service::tls::private_authorities(config.target_ca_file.as_deref())
+            .map_err(GatewayError::Authorities)?;
+        let builder = match authorities {
+            Some(authorities) => authorities.iter().try_fold(
+                builder.tls_built_in_root_certs(false),
+                |builder, authority| {
+                    Ok(builder.add_root_certificate(reqwest::Certificate::from_der(authority)?))
+                },
+            ),
+            None => Ok(builder),
+        };
+        let client = builder
+            .and_then(reqwest::ClientBuilder::build)
+            .map_err(GatewayError::Client)?;
         Ok(Self {
             client,
             gateway_authorization,

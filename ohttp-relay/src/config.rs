@@ -22,6 +22,8 @@ pub struct Config {
     #[serde(default)]
     pub gateway: Option<String>,
     #[serde(default)]
+    pub gateway_ca_file: Option<PathBuf>,
+    #[serde(default)]
     pub relay_secret_file: Option<PathBuf>,
     #[serde(default)]
     pub gateways: Vec<GatewaySettings>,
@@ -114,7 +116,10 @@ impl Config {
             addresses: Vec::new(),
             http: HttpVersion::default(),
             relay_secret_file: self.relay_secret_file.clone(),
-            tls: ClientTlsSettings::default(),
+            tls: ClientTlsSettings {
+                ca_file: self.gateway_ca_file.clone(),
+                ..ClientTlsSettings::default()
+            },
         });
         if first.is_none() && self.relay_secret_file.is_some() {
             return Err(RelayError::SecretOfNoGateway);

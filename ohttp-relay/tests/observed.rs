@@ -14,8 +14,13 @@ use support::{encapsulated, free_port, stub_gateway};
 use support_process::{Process, start_with};
 
 /// Messages, with the names of the fields that may stand beside each.
-const MESSAGES: [(&str, &[&str]); 8] = [
-    ("starting", &[]),
+const MESSAGES: [(&str, &[&str]); 12] = [
+    ("starting", &["service", "version"]),
+    // Its own addresses.
+    ("listening", &["address"]),
+    ("listening for the operator", &["address"]),
+    ("ready", &[]),
+    ("an admin command was carried out", &["command"]),
     ("ending", &[]),
     ("ended", &[]),
     ("request", &["route", "method", "status", "milliseconds"]),
@@ -232,6 +237,10 @@ fn check_line(line: &BTreeMap<String, Value>) {
             "method" => METHODS.contains(&value.as_str().unwrap()),
             "status" => STATUSES.contains(&value.as_str().unwrap()),
             "milliseconds" | "times" | "max_connections" => value.is_u64(),
+            "service" => value == "ohttp-relay",
+            "version" => value == env!("CARGO_PKG_VERSION"),
+            "address" => value.as_str().unwrap().starts_with("127.0.0.1:"),
+            "command" => value == "reload-tls",
             _ => false,
         };
         assert!(is_known, "{name} in {line:?}");

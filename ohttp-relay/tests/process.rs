@@ -150,6 +150,11 @@ async fn the_log_at_its_most_verbose_and_the_metrics_identify_nothing() {
     let (code, log) = process.ended().await;
     assert_eq!(code, Some(0));
     assert!(log.contains("request"), "requests are logged at all: {log}");
+    // Where it listens itself it says, once.
+    let (own, log): (Vec<&str>, Vec<&str>) =
+        log.lines().partition(|line| line.contains(" listening "));
+    assert_eq!(own.len(), 2, "{own:?}");
+    let log = log.join("\n");
     for text in [&log, &metrics] {
         for secret in ["SECRET", "127.0.0.1", "[::1]", "localhost"] {
             assert!(!text.contains(secret), "{secret} in {text}");

@@ -47,7 +47,7 @@ pub(crate) fn offer(commands: &Commands, issuer: &Arc<Issuer>) {
                 }
                 Err(TokenKeyError::NoKey) => Err("there is no key; nothing was changed"),
                 Err(TokenKeyError::File { error, .. })
-                    if matches!(*error, TokenKeyError::Exposed) =>
+                    if matches!(*error, TokenKeyError::Exposed { .. }) =>
                 {
                     Err("a key file may be read by others; nothing was changed")
                 }

@@ -36,6 +36,9 @@ pub struct Config {
     /// The base URL of an OHTTP gateway whose key configurations are mirrored.
     #[serde(default)]
     pub ohttp_gateway: Option<String>,
+    /// The authorities of its certificate.
+    #[serde(default)]
+    pub ohttp_gateway_ca_file: Option<PathBuf>,
     pub accounts: AccountSettings,
     #[serde(default)]
     pub reporting: ReportingSettings,
@@ -87,6 +90,7 @@ pub struct AccountSettings {
     pub keys: Vec<String>,
     pub jwks_file: Option<PathBuf>,
     pub jwks_url: Option<String>,
+    pub jwks_ca_file: Option<PathBuf>,
     pub jwks_refresh_seconds: u64,
     pub jwks_retry_seconds: u64,
     pub clock_skew_seconds: u32,
@@ -103,6 +107,7 @@ impl Default for AccountSettings {
             keys: Vec::new(),
             jwks_file: None,
             jwks_url: None,
+            jwks_ca_file: None,
             jwks_refresh_seconds: 300,
             jwks_retry_seconds: 30,
             clock_skew_seconds: 60,

@@ -71,6 +71,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, IssuerError> {
             .into());
         }
     }
+    // Only now: what is refused stays as it is.
+    service::directory::private(&config.data_directory)?;
     tracing::info!(database = %id, "the database is whole");
     let mut report_key = [0; REPORT_KEY_LENGTH];
     report_key.copy_from_slice(&bytes);

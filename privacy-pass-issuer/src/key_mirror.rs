@@ -2,6 +2,7 @@
 //! take neither their relay nor the service at its word: the issuer's operator is another, and reaches the gateway by
 //! another way. The same bytes for everybody; they are not looked into ([`service::mirror`]).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,16 @@ const DIRECTORY: Kind = Kind {
 };
 const EXCHANGE: Duration = Duration::from_secs(10);
 
-/// The gateway is no URL, or there is no HTTP client.
+/// The mirror cannot be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("`ohttp_gateway` is not an http or https URL")]
-pub struct KeyMirrorError;
+pub enum KeyMirrorError {
+    #[error("`ohttp_gateway` is not an http or https URL")]
+    Url,
+    #[error("the authorities for the certificate of `ohttp_gateway` cannot be used")]
+    Authorities(#[from] service::tls::TlsError),
+    #[error("the HTTP client for `ohttp_gateway` cannot be set up")]
+    Client(#[from] reqwest::Error),
+}
 
 /// What is mirrored.
 struct Kind {
@@ -55,23 +62,26 @@ struct Document {
 ///
 /// # Errors
 /// [`KeyMirrorError`].
-pub fn router(gateway: &str, clock: SharedClock) -> Result<Router, KeyMirrorError> {
-    let base = reqwest::Url::parse(gateway).map_err(|_| KeyMirrorError)?;
+pub fn router(
+    gateway: &str,
+    ca_file: Option<&Path>,
+    clock: SharedClock,
+) -> Result<Router, KeyMirrorError> {
+    let base = reqwest::Url::parse(gateway).map_err(|_| KeyMirrorError::Url)?;
     if !matches!(base.scheme(), "http" | "https") {
-        return Err(KeyMirrorError);
+        return Err(KeyMirrorError::Url);
     }
-    let http = reqwest::Client::builder()
+    let http = trusting(ca_file)?
         .no_proxy()
         .referer(false)
         .redirect(reqwest::redirect::Policy::none())
         .timeout(EXCHANGE)
-        .build()
-        .map_err(|_| KeyMirrorError)?;
+        .build()?;
     let document = |kind: &'static Kind| {
         Ok::<_, KeyMirrorError>(Arc::new(Document {
             kind,
             http: http.clone(),
-            url: base.join(kind.path).map_err(|_| KeyMirrorError)?,
+            url: base.join(kind.path).map_err(|_| KeyMirrorError::Url)?,
             mirror: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
         }))
     };
@@ -79,6 +89,19 @@ pub fn router(gateway: &str, clock: SharedClock) -> Result<Router, KeyMirrorErro
     Ok(Router::new()
         .route(PATH, mirror(&KEYS)?)
         .route(DIRECTORY_PATH, mirror(&DIRECTORY)?))
+}
+
+/// A client that trusts the authorities in `ca_file`, or those that the environment names, instead
+/// of those of the web.
+pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, KeyMirrorError> {
+    let mut builder = reqwest::Client::builder();
+    if let Some(authorities) = service::tls::private_authorities(ca_file)? {
+        builder = builder.tls_built_in_root_certs(false);
+        for authority in authorities {
+            builder = builder.add_root_certificate(reqwest::Certificate::from_der(&authority)?);
+        }
+    }
+    Ok(builder)
 }
 
 async fn shown(State(document): State<Arc<Document>>) -> Response {
@@ -183,7 +206,7 @@ mod tests {
         for path in [PATH, DIRECTORY_PATH] {
             let gateway = Gateway::start().await;
             let clock = MovedClock::at(1_800_000_000_000);
-            let mirror = router(&gateway.url, clock.clone()).unwrap();
+            let mirror = router(&gateway.url, None, clock.clone()).unwrap();
             assert_eq!(mirrored(&mirror, path).await, shown("one", 20));
             gateway.shows(Some("two"));
             clock.advance(19_999);

@@ -137,6 +137,8 @@ pub enum IssuerError {
     KeyFile(#[from] SecretFileError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Directory(#[from] service::directory::DirectoryError),
     #[error("the database takes no writes ({0}): start again when its disk is mended")]
     Lost(String),
     #[error(transparent)]
@@ -212,7 +214,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     )
     .merge(reporting::http::router(Arc::clone(&reporting)));
     let router = match &config.ohttp_gateway {
-        Some(gateway) => router.merge(key_mirror::router(gateway, clock)?),
+        Some(gateway) => {
+            let ca_file = config.ohttp_gateway_ca_file.as_deref();
+            router.merge(key_mirror::router(gateway, ca_file, clock)?)
+        }
         None => router,
     };
     let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Certified, &process)?;

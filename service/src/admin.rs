@@ -27,7 +27,9 @@ pub struct Readiness {
 impl Readiness {
     /// From now on the process takes requests.
     pub fn ready(&self) {
-        self.takes_requests.store(true, Ordering::SeqCst);
+        if !self.takes_requests.swap(true, Ordering::SeqCst) {
+            tracing::info!("ready");
+        }
     }
 
     /// From now on it takes none, or cannot do what they ask for.
@@ -105,14 +107,23 @@ impl Commands {
             .0
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .map(Arc::clone);
-        let Some(handler) = handler else {
+            .get_key_value(name)
+            .map(|(name, handler)| (*name, Arc::clone(handler)));
+        let Some((command, handler)) = handler else {
+            tracing::warn!("an unknown admin command was refused");
             return (StatusCode::NOT_FOUND, "unknown command\n".to_owned());
         };
-        match handler(argument.trim().to_owned()).await {
-            Ok(report) => (StatusCode::OK, report),
-            Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
+        // The name is one of ours; the argument may be an account or a queue.
+        let done = handler(argument.trim().to_owned()).await;
+        match done {
+            Ok(report) => {
+                tracing::info!(command, "an admin command was carried out");
+                (StatusCode::OK, report)
+            }
+            Err(why) => {
+                tracing::warn!(command, why, "an admin command failed");
+                (StatusCode::BAD_REQUEST, format!("{why}\n"))
+            }
         }
     }
 }

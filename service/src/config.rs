@@ -37,9 +37,19 @@ pub enum StoreCommand {
 /// Why a configuration could not be used. The text names fields and positions for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("the configuration file cannot be read")]
-    Unreadable(#[source] std::io::Error),
-    #[error("the configuration file is not valid")]
+    #[error("the configuration file {} cannot be read", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration file {} is not valid", path.display())]
+    InvalidFile {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("the configuration is not valid")]
     Invalid(#[source] Box<toml::de::Error>),
 }
 
@@ -49,7 +59,14 @@ pub enum ConfigError {
 /// # Errors
 /// The file cannot be read, or is not a valid `T`.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    parse(&std::fs::read_to_string(path).map_err(ConfigError::Unreadable)?)
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::InvalidFile {
+        path: path.to_owned(),
+        source: Box::new(error),
+    })
 }
 
 /// [`load`] from text: for the sample files, which tests read with `include_str!`.
@@ -116,6 +133,6 @@ mod tests {
     #[test]
     fn a_missing_file_is_an_error() {
         let result = load::<ServiceSettings>(Path::new("/nonexistent/config.toml"));
-        assert!(matches!(result, Err(ConfigError::Unreadable(_))));
+        assert!(matches!(result, Err(ConfigError::Unreadable { .. })));
     }
 }

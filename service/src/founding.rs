@@ -6,9 +6,9 @@
 //! names the file, and says what to do (docs/stores.md).
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, Mac};
@@ -171,7 +171,8 @@ pub fn claim_empty_directory(path: &Path) -> Result<(), Refusal> {
         .create(path)
         .map_err(Refusal::io(path))?;
     if names(path)?.is_empty() {
-        Ok(())
+        // One that was there may be open to others.
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Refusal::io(path))
     } else {
         Err(Refusal::Occupied {
             path: path.to_owned(),

@@ -89,13 +89,26 @@ pub(crate) struct Accepting {
 /// # Errors
 /// The address is in use or not ours.
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(listen).await.map_err(BindError)
+    let listener = open(listen).await?;
+    // The configured address may leave the port to the operating system.
+    let address = listener.local_addr().unwrap_or(listen);
+    tracing::info!(%address, "listening");
+    Ok(listener)
+}
+
+pub(crate) async fn open(listen: SocketAddr) -> Result<TcpListener, BindError> {
+    let opened = TcpListener::bind(listen).await;
+    opened.map_err(|source| BindError { listen, source })
 }
 
 /// A listener could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on the configured address")]
-pub struct BindError(#[source] std::io::Error);
+#[error("cannot listen on {listen}")]
+pub struct BindError {
+    listen: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
 
 /// Serves `router` on `listener`, in the clear and to whoever connects: see [`Server`].
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {

@@ -14,6 +14,7 @@ pub mod alloc;
 pub mod clock;
 pub mod config;
 mod connection;
+pub mod directory;
 mod floods;
 pub mod founding;
 pub mod gateway_auth;

@@ -122,6 +122,21 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) {
     }
 }
 
+/// A configured URL as a log may show it: without user, password, query and fragment.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 /// An error with all its sources on one line, for our own log.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
@@ -179,6 +194,18 @@ mod tests {
             let lines = lines_logged(LogLevel::Trace, format);
             assert!(lines.contains("ours, trace") && lines.contains("ours, warn"));
             assert!(!lines.contains("foreign"));
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret_in_it() {
+        for (url, shown) in [
+            ("https://a.example/b?c=d#e", "https://a.example/b"),
+            ("https://user:pass@a.example:1/b", "https://a.example:1/b"),
+            ("http://[::1]:4203", "http://[::1]:4203"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 

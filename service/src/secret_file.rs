@@ -31,10 +31,11 @@ pub enum SecretFileError {
         error: io::Error,
     },
     #[error(
-        "the secret file {} may be read or written by others; it must have mode 0600",
+        "the secret file {0} may be read or written by others: it has mode {mode:04o} and must \
+         have 0600 (chmod 600 {0})",
         .path.display()
     )]
-    Exposed { path: PathBuf },
+    Exposed { path: PathBuf, mode: u32 },
     #[error("the secret file {} has {found} bytes, not {expected}", .path.display())]
     WrongLength {
         path: PathBuf,
@@ -212,6 +213,7 @@ fn load_bounded(
     if metadata.mode() & 0o077 != 0 {
         return Err(SecretFileError::Exposed {
             path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
         });
     }
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);

@@ -14,7 +14,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, CommandLine, ServiceConfig, StoreCommand, StoreCommandLine};
 use crate::logging::{self, Chain};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
-use crate::{admin, http, tls};
+use crate::{admin, directory, http, tls};
 
 /// What the start-up kit hands to a service.
 pub struct Process {
@@ -60,7 +60,7 @@ where
 {
     let command_line: CommandLine = command_line(name);
     match load(name, &command_line) {
-        Ok(config) => serve(config, work),
+        Ok(config) => serve(name, config, work),
         Err(failure) => failure,
     }
 }
@@ -83,8 +83,9 @@ where
         Err(failure) => return failure,
     };
     let Some(StoreCommand::Init) = command_line.command else {
-        return serve(config, work);
+        return serve(name, config, work);
     };
+    directory::keep_new_files_private();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -123,7 +124,7 @@ fn say(name: &'static str, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn serve<C, W, F, E>(config: C, work: W) -> ExitCode
+fn serve<C, W, F, E>(name: &'static str, config: C, work: W) -> ExitCode
 where
     C: ServiceConfig,
     W: FnOnce(C, Process) -> F,
@@ -132,6 +133,9 @@ where
 {
     let settings = config.service().clone();
     logging::init(settings.log_level, settings.log_format);
+    directory::keep_new_files_private();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(service = name, version, "starting");
     match run_with_runtime(config, work, &settings) {
         Ok(()) => {
             tracing::info!("ended");
@@ -180,9 +184,11 @@ where
     tokio::spawn(admin::upkeep(metrics.clone()));
     let readiness = Readiness::default();
     let commands = Commands::default();
-    let admin_listener = http::bind(settings.admin_listen)
+    let admin_listener = http::open(settings.admin_listen)
         .await
         .map_err(StartError::Admin)?;
+    let address = admin_listener.local_addr().unwrap_or(settings.admin_listen);
+    tracing::info!(%address, "listening for the operator");
     // The admin listener outlives the drain, so that it can be watched.
     let (_admin_ends, admin_shutdown) = Shutdown::channel();
     tokio::spawn(http::serve(
@@ -205,7 +211,6 @@ where
         signalled.requested().await;
         tokio::time::sleep(settings.drain()).await;
     };
-    tracing::info!("starting");
     tokio::select! {
         ended = work(config, process) => ended.map_err(|error| StartError::Service(error.into())),
         () = drain => Err(StartError::Drain),

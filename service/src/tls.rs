@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+pub use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -30,6 +31,10 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The admin command that reads all TLS files again.
 pub const RELOAD_COMMAND: &str = "reload-tls";
+
+/// The environment variable that names a file of authorities, PEM, trusted instead of those of the web where
+/// the configuration names none.
+pub const AUTHORITIES_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The table `[tls]` of a public listener. Without it the listener speaks in the clear.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,7 +57,7 @@ pub struct TlsSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTlsSettings {
-    /// The authorities that are trusted, PEM; absent: those of the web.
+    /// The authorities that are trusted, PEM; absent: those of [`AUTHORITIES_VARIABLE`], else those of the web.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What this process shows where it is asked for a certificate; with `key_file`.
@@ -74,20 +79,39 @@ fn default_reload_seconds() -> u64 {
 /// Why TLS could not be set up. For the operator only.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("a certificate or key file cannot be read")]
-    Unreadable(#[source] io::Error),
-    #[error("the private key file may be accessed by others; it must have mode 0640 or less")]
-    Exposed,
-    #[error("a certificate file has no certificate in it, or something else")]
-    Certificate,
-    #[error("the private key file has no usable key in it")]
-    Key,
+    #[error("the certificate or key file {} cannot be read", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the private key file {0} may be accessed by others: it has mode {mode:04o} and must have 0640 or less \
+         (chmod 640 {0})",
+        path.display()
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("the certificate file {} has no certificate in it, or something else", .0.display())]
+    Certificate(PathBuf),
+    #[error("the private key file {} has no usable key in it", .0.display())]
+    Key(PathBuf),
     #[error("a client certificate needs both `certificate_file` and `key_file`")]
     Incomplete,
-    #[error("certificate and key cannot be used together")]
-    Unusable(#[source] rustls::Error),
-    #[error("the file of authorities cannot be used")]
-    Authorities,
+    #[error(
+        "the certificate in {} and the key in {} cannot be used together",
+        certificate.display(),
+        key.display()
+    )]
+    Unusable {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("TLS 1.3 cannot be set up")]
+    Protocol(#[source] rustls::Error),
+    #[error("the file of authorities {} cannot be used", .0.display())]
+    Authorities(PathBuf),
 }
 
 /// A TLS configuration that follows its files. What is wrong with new files is told, and the last usable ones
@@ -300,11 +324,11 @@ impl ClientTls {
     /// They cannot be used.
     pub fn load(settings: &ClientTlsSettings) -> Result<Arc<Self>, TlsError> {
         let files = [
-            &settings.ca_file,
-            &settings.certificate_file,
-            &settings.key_file,
+            trusted_file(settings.ca_file.as_deref()),
+            settings.certificate_file.clone(),
+            settings.key_file.clone(),
         ];
-        let files: Vec<_> = files.into_iter().flatten().cloned().collect();
+        let files: Vec<_> = files.into_iter().flatten().collect();
         let every = if files.is_empty() {
             0
         } else {
@@ -328,7 +352,7 @@ pub(crate) fn install_provider() {
 fn server_config(settings: &TlsSettings, peers: Peers) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
-        .map_err(TlsError::Unusable)?;
+        .map_err(TlsError::Protocol)?;
     let builder = match &settings.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(file) => {
@@ -338,7 +362,9 @@ fn server_config(settings: &TlsSettings, peers: Peers) -> Result<ServerConfig, T
                 Peers::Certified => verifier,
                 Peers::Anybody => verifier.allow_unauthenticated(),
             };
-            let verifier = verifier.build().map_err(|_| TlsError::Authorities)?;
+            let verifier = verifier
+                .build()
+                .map_err(|_| TlsError::Authorities(file.clone()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -347,7 +373,7 @@ fn server_config(settings: &TlsSettings, peers: Peers) -> Result<ServerConfig, T
             certificates(&settings.certificate_file)?,
             private_key(&settings.key_file)?,
         )
-        .map_err(TlsError::Unusable)?;
+        .map_err(unusable(&settings.certificate_file, &settings.key_file))?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -355,19 +381,19 @@ fn server_config(settings: &TlsSettings, peers: Peers) -> Result<ServerConfig, T
 }
 
 fn client_config(settings: &ClientTlsSettings) -> Result<ClientConfig, TlsError> {
-    let roots = match &settings.ca_file {
-        Some(file) => authorities(file)?,
+    let roots = match trusted_file(settings.ca_file.as_deref()) {
+        Some(file) => authorities(&file)?,
         None => RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
     };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
-        .map_err(TlsError::Unusable)?
+        .map_err(TlsError::Protocol)?
         .with_root_certificates(roots);
     let mut config = match (&settings.certificate_file, &settings.key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => builder
             .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-            .map_err(TlsError::Unusable)?,
+            .map_err(unusable(certificate, key))?,
         _ => return Err(TlsError::Incomplete),
     };
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
@@ -375,13 +401,55 @@ fn client_config(settings: &ClientTlsSettings) -> Result<ClientConfig, TlsError>
     Ok(config)
 }
 
+/// The file of authorities that is trusted: the configured one, otherwise the one that the environment names as for
+/// OpenSSL; `None`: those of the web.
+fn trusted_file(configured: Option<&Path>) -> Option<PathBuf> {
+    configured.map(Path::to_owned).or_else(|| {
+        std::env::var_os(AUTHORITIES_VARIABLE)
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from)
+    })
+}
+
+/// The authorities that a client of another library trusts, instead of those of the web, where a file was configured or
+/// [`AUTHORITIES_VARIABLE`] names one. They are read once.
+///
+/// # Errors
+/// The file cannot be used.
+pub fn private_authorities(
+    configured: Option<&Path>,
+) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
+    let Some(file) = trusted_file(configured) else {
+        return Ok(None);
+    };
+    // That they can be used is seen here, with the file's name.
+    authorities(&file)?;
+    certificates(&file).map(Some)
+}
+
+fn unusable(certificate: &Path, key: &Path) -> impl Fn(rustls::Error) -> TlsError {
+    move |source| TlsError::Unusable {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> TlsError {
+    move |source| TlsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = fs::read(path).map_err(TlsError::Unreadable)?;
+    let pem = fs::read(path).map_err(unreadable(path))?;
+    let no_certificate = || TlsError::Certificate(path.to_owned());
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(|_| TlsError::Certificate)?;
+        .map_err(|_| no_certificate())?;
     if certificates.is_empty() {
-        return Err(TlsError::Certificate);
+        return Err(no_certificate());
     }
     Ok(certificates)
 }
@@ -389,21 +457,26 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|_| TlsError::Authorities)?;
+        roots
+            .add(certificate)
+            .map_err(|_| TlsError::Authorities(path.to_owned()))?;
     }
     Ok(roots)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let mut file = File::open(path).map_err(TlsError::Unreadable)?;
-    let metadata = file.metadata().map_err(TlsError::Unreadable)?;
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let metadata = file.metadata().map_err(unreadable(path))?;
     // Its group may read it: certificate tools and services often share one.
     if metadata.mode() & 0o037 != 0 {
-        return Err(TlsError::Exposed);
+        return Err(TlsError::Exposed {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
+        });
     }
     let mut pem = Zeroizing::new(Vec::with_capacity(
         usize::try_from(metadata.len()).unwrap_or(0) + 1,
     ));
-    file.read_to_end(&mut pem).map_err(TlsError::Unreadable)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Key)
+    file.read_to_end(&mut pem).map_err(unreadable(path))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Key(path.to_owned()))
 }

@@ -234,8 +234,14 @@ async fn files_that_cannot_be_used_leave_the_last_ones_in_use() {
     listener.authority.issue(directory, "server", "localhost");
     let next_key = fs::read(&listener.settings.key_file).unwrap();
     fs::write(&listener.settings.key_file, key).unwrap();
-    assert!(matches!(listener.tls.follow(), Err(TlsError::Unusable(_))));
-    assert!(matches!(listener.tls.reload(), Err(TlsError::Unusable(_))));
+    assert!(matches!(
+        listener.tls.follow(),
+        Err(TlsError::Unusable { .. })
+    ));
+    assert!(matches!(
+        listener.tls.reload(),
+        Err(TlsError::Unusable { .. })
+    ));
     let still = listener.connect(config.clone()).await.unwrap();
     assert_eq!(still.certificate(), first);
     fs::write(&listener.settings.key_file, next_key).unwrap();
@@ -252,22 +258,22 @@ fn wrong_files_are_refused_with_the_reason() {
     let refusal = |settings: TlsSettings| ServerTls::load(&settings, Peers::Certified).unwrap_err();
     let exposed = good();
     fs::set_permissions(&exposed.key_file, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(refusal(exposed), TlsError::Exposed));
+    assert!(matches!(refusal(exposed), TlsError::Exposed { .. }));
     let shared = good();
     fs::set_permissions(&shared.key_file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(ServerTls::load(&shared, Peers::Certified).is_ok());
     let empty = good();
     fs::write(&empty.certificate_file, "").unwrap();
-    assert!(matches!(refusal(empty), TlsError::Certificate));
+    assert!(matches!(refusal(empty), TlsError::Certificate(_)));
     let mut swapped = good();
     swapped.key_file = authority.issue(directory.path(), "other", "localhost").key;
-    assert!(matches!(refusal(swapped), TlsError::Unusable(_)));
+    assert!(matches!(refusal(swapped), TlsError::Unusable { .. }));
     let keyless = good();
     fs::write(&keyless.key_file, "no key").unwrap();
-    assert!(matches!(refusal(keyless), TlsError::Key));
+    assert!(matches!(refusal(keyless), TlsError::Key(_)));
     let mut missing = good();
     missing.client_ca_file = Some(directory.path().join("nowhere.pem"));
-    assert!(matches!(refusal(missing), TlsError::Unreadable(_)));
+    assert!(matches!(refusal(missing), TlsError::Unreadable { .. }));
     let half = ClientTlsSettings {
         certificate_file: Some(good().certificate_file),
         ..ClientTlsSettings::default()

@@ -4,8 +4,11 @@
 use xtask::stack::Service;
 
 /// Of both, without the time; words in capitals stand for a value of the sets below, N for a number.
-const LINES: [&str; 4] = [
-    "INFO service::start: starting",
+const LINES: [&str; 7] = [
+    "INFO service::start: starting service=NAME version=VERSION",
+    "INFO service::start: listening for the operator address=OWN",
+    "INFO service::http: listening address=OWN",
+    "INFO service::admin: ready",
     "INFO service::start: ending",
     "INFO service::start: ended",
     "DEBUG service::observe: request route=ROUTE method=METHOD status=STATUS milliseconds=N",
@@ -138,12 +141,24 @@ fn shape(service: Service, line: &str) -> String {
             Some(("milliseconds", value)) if value.parse::<u64>().is_ok() => {
                 "milliseconds=N".to_owned()
             }
+            // Once, at the start: where it listens itself.
+            Some(("address", value)) if rest.contains("listening") && is_loopback(value) => {
+                "address=OWN".to_owned()
+            }
+            Some(("service", "\"ohttp-relay\"" | "\"ohttp-gateway\"")) => "service=NAME".to_owned(),
+            Some(("version", _)) => "version=VERSION".to_owned(),
             Some((name, value)) if is_known(service, name, value.trim_matches('"')) => {
                 format!("{name}={}", name.to_uppercase())
             }
             _ => word.to_owned(),
         });
     words.collect::<Vec<_>>().join(" ")
+}
+
+fn is_loopback(address: &str) -> bool {
+    address
+        .parse::<std::net::SocketAddr>()
+        .is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// How many series there are.

@@ -283,7 +283,17 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
             "{} is not verbose:\n{log}",
             service.name()
         );
-        assert!(!log.contains("127.0.0.1"), "{}:\n{log}", service.name());
+        // Where the operators listen they may say; whoever comes is nowhere.
+        let without_operators = Service::ALL.iter().fold(log.clone(), |log, operator| {
+            let ports = stack.ports();
+            log.replace(&ports.of(*operator).to_string(), "")
+                .replace(&ports.admin_of(*operator).to_string(), "")
+        });
+        assert!(
+            !without_operators.contains("127.0.0.1"),
+            "{}:\n{log}",
+            service.name()
+        );
         if matches!(service, Service::Relay | Service::Gateway) {
             check_log(service, &log);
         }

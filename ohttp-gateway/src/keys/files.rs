@@ -7,9 +7,8 @@
 //! The name holds the first id, so that two nodes that share the directory and rotate at the same moment
 //! end with the same generation: whoever is second reads what the first one wrote.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ohttp_chunked::{Kem, MIN_SEED_LEN};
@@ -41,11 +40,11 @@ pub(super) struct Seeded {
 /// All generations in `directory`, oldest first.
 pub(super) fn read_all(directory: &Path) -> Result<Vec<Generation>, GatewayError> {
     let mut generations = Vec::new();
-    for entry in fs::read_dir(directory).map_err(GatewayError::KeyDirectory)? {
-        let path = entry.map_err(GatewayError::KeyDirectory)?.path();
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
         if is_generation(&path) {
             let content = secret_file::load_between(&path, lengths())?;
-            generations.push(decode(&content, path).ok_or(GatewayError::KeyFile)?);
+            generations.push(decode(&content, path)?);
         }
     }
     generations.sort_by_key(|generation: &Generation| generation.published_unix_ms);
@@ -82,16 +81,12 @@ pub(super) fn recognise(directory: &Path) -> Result<(), GatewayError> {
 
 /// Makes the directory if it is not there, and removes what a crash in the middle of a write left of a seed.
 pub(super) fn prepare(directory: &Path) -> Result<(), GatewayError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(GatewayError::KeyDirectory)?;
-    for entry in fs::read_dir(directory).map_err(GatewayError::KeyDirectory)? {
-        let path = entry.map_err(GatewayError::KeyDirectory)?.path();
+    service::directory::private(directory)?;
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         if name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".new")) {
-            fs::remove_file(&path).map_err(GatewayError::KeyDirectory)?;
+            fs::remove_file(&path).map_err(at(&path))?;
         }
     }
     Ok(())
@@ -119,7 +114,7 @@ pub(super) fn create(
         Ok(content)
     };
     let content = secret_file::load_or_create_with(&path, fresh, lengths())?;
-    decode(&content, path).ok_or(GatewayError::KeyFile)
+    decode(&content, path)
 }
 
 /// Removes a generation for good: what was encapsulated to it stays closed.
@@ -129,7 +124,7 @@ pub(super) fn remove(directory: &Path, generation: &Generation) -> Result<(), Ga
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed
             .and_then(|()| File::open(directory)?.sync_all())
-            .map_err(GatewayError::KeyDirectory),
+            .map_err(at(&generation.path)),
     }
 }
 
@@ -144,7 +139,26 @@ fn is_generation(path: &Path) -> bool {
     number.is_some_and(|number| number.len() == 3 && number.parse::<u8>().is_ok())
 }
 
-fn decode(content: &[u8], path: PathBuf) -> Option<Generation> {
+fn at(path: &Path) -> impl Fn(io::Error) -> GatewayError {
+    move |source| GatewayError::KeyDirectory {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn decode(content: &[u8], path: PathBuf) -> Result<Generation, GatewayError> {
+    match seeds(content) {
+        Some((published_unix_ms, keys)) => Ok(Generation {
+            published_unix_ms,
+            keys,
+            path,
+        }),
+        None => Err(GatewayError::KeyFile(path)),
+    }
+}
+
+/// When a generation was published, and its keys.
+fn seeds(content: &[u8]) -> Option<(u64, Vec<Seeded>)> {
     let (version, rest) = content.split_first()?;
     let (published, rest) = rest.split_first_chunk::<8>()?;
     if *version != VERSION || rest.len() % ENTRY_LEN != 0 {
@@ -159,11 +173,7 @@ fn decode(content: &[u8], path: PathBuf) -> Option<Generation> {
             seed: Zeroizing::new(seed.to_vec()),
         })
     });
-    Some(Generation {
-        published_unix_ms: u64::from_be_bytes(*published),
-        keys: keys.collect::<Option<_>>()?,
-        path,
-    })
+    Some((u64::from_be_bytes(*published), keys.collect::<Option<_>>()?))
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use service::logging::{Chain, without_secrets};
+
 use super::AccountSettingsError;
 use crate::config::AccountSettings;
+use crate::key_mirror::{KeyMirrorError, trusting};
 
 /// 64 RSA keys of 4096 bits with certificates beside them are shorter.
 const MAX_DOCUMENT: usize = 512 * 1024;
@@ -14,14 +17,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FILE_EVERY: Duration = Duration::from_secs(5);
 
 /// A document could not be had. Carries nothing that came from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("the file cannot be read")]
-    File,
-    #[error("the URL gives no document")]
-    Url,
-    #[error("the document is longer than 512 KiB")]
-    TooLong,
+    #[error("`accounts.jwks_file` {} cannot be read", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`accounts.jwks_url` {url} cannot be fetched")]
+    Url {
+        /// Without what may be a password in it.
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("`accounts.jwks_url` {url} gives no document: status {status}")]
+    Status { url: String, status: u16 },
+    #[error("the document at {0} is longer than 512 KiB")]
+    TooLong(String),
 }
 
 /// Where keys come from, besides the configuration file.
@@ -46,11 +60,14 @@ impl JwksSource {
                     .filter(|url| matches!(url.scheme(), "http" | "https"))
                     .ok_or(AccountSettingsError::Url)?;
                 // A redirect would let somebody else choose whom we believe.
-                let http = reqwest::Client::builder()
+                let client =
+                    |error: KeyMirrorError| AccountSettingsError::Client(Chain(&error).to_string());
+                let http = trusting(settings.jwks_ca_file.as_deref())
+                    .map_err(client)?
                     .redirect(reqwest::redirect::Policy::none())
                     .timeout(PATIENCE)
                     .build()
-                    .map_err(|_| AccountSettingsError::Url)?;
+                    .map_err(|error| client(error.into()))?;
                 Ok(Some(Self::Url {
                     http,
                     url,
@@ -70,22 +87,33 @@ impl JwksSource {
     pub(super) async fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         match self {
             Self::File(path) => {
-                let path = path.clone();
-                tokio::task::spawn_blocking(move || read_file(&path))
+                let (file, path) = (path.clone(), path.clone());
+                tokio::task::spawn_blocking(move || read_file(&file))
                     .await
-                    .map_err(|_| FetchError::File)?
+                    .map_err(|source| FetchError::File {
+                        path,
+                        source: source.into(),
+                    })?
             }
             Self::Url { http, url, .. } => {
                 // The client's timeout covers the body too.
                 let request = http.get(url.clone()).header("accept", "application/json");
-                let mut answer = request.send().await.map_err(|_| FetchError::Url)?;
+                let shown = || without_secrets(url.as_str());
+                let failed = |error: reqwest::Error| FetchError::Url {
+                    url: shown(),
+                    source: error.without_url(),
+                };
+                let mut answer = request.send().await.map_err(failed)?;
                 if answer.status() != 200 {
-                    return Err(FetchError::Url);
+                    return Err(FetchError::Status {
+                        url: shown(),
+                        status: answer.status().as_u16(),
+                    });
                 }
                 let mut document = Vec::new();
-                while let Some(chunk) = answer.chunk().await.map_err(|_| FetchError::Url)? {
+                while let Some(chunk) = answer.chunk().await.map_err(failed)? {
                     if document.len() + chunk.len() > MAX_DOCUMENT {
-                        return Err(FetchError::TooLong);
+                        return Err(FetchError::TooLong(shown()));
                     }
                     document.extend_from_slice(&chunk);
                 }
@@ -96,13 +124,17 @@ impl JwksSource {
 }
 
 fn read_file(path: &std::path::Path) -> Result<Vec<u8>, FetchError> {
-    let file = std::fs::File::open(path).map_err(|_| FetchError::File)?;
+    let failed = |source| FetchError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
     let mut document = Vec::new();
     file.take(MAX_DOCUMENT as u64 + 1)
         .read_to_end(&mut document)
-        .map_err(|_| FetchError::File)?;
+        .map_err(failed)?;
     if document.len() > MAX_DOCUMENT {
-        return Err(FetchError::TooLong);
+        return Err(FetchError::TooLong(path.display().to_string()));
     }
     Ok(document)
 }

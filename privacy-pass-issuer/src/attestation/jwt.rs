@@ -8,6 +8,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation};
 use serde_json::{Map, Value};
 use service::SharedClock;
+use service::logging::Chain;
 use tokio::sync::Mutex;
 
 use super::claims::{self, Claimed, ClaimsError};
@@ -92,7 +93,7 @@ impl JwtAttester {
         let fetched = match document.source.fetch().await {
             Ok(fetched) => fetched,
             Err(error) => {
-                tracing::warn!(%error, "the key set of account tokens was not refreshed");
+                tracing::warn!(error = %Chain(&error), "the key set of account tokens was not refreshed");
                 metrics::counter!("issuer_jwks_refreshes_total", "result" => "failed").increment(1);
                 return;
             }

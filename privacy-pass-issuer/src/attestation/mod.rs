@@ -24,7 +24,7 @@ use crate::accounts::Account;
 const MAX_TOKEN_LENGTH: usize = 4096;
 
 /// The `[accounts]` table cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountSettingsError {
     #[error("`accounts` names no key: `keys`, `jwks_file` or `jwks_url`")]
     NoKey,
@@ -36,6 +36,8 @@ pub enum AccountSettingsError {
     EmptyName,
     #[error("`accounts.jwks_url` is not an http or https URL")]
     Url,
+    #[error("the HTTP client for `accounts.jwks_url` cannot be set up: {0}")]
+    Client(String),
     #[error("`accounts.development_tokens` needs `accounts.development = true`")]
     NotDevelopment,
     #[error("`accounts.development_tokens` is for a listener on loopback only")]

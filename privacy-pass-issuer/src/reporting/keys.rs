@@ -30,12 +30,16 @@ const WEEK: u32 = 7;
 /// Certificate keys cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateKeyError {
-    #[error("the key directory cannot be read or written")]
-    Directory(#[source] std::io::Error),
-    #[error("a certificate key file cannot be used")]
+    #[error("the key directory {} cannot be read or written", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("a certificate key cannot be used")]
     File(#[from] SecretFileError),
-    #[error("the key directory holds a certificate-….key whose name is no unix time")]
-    FileName,
+    #[error("the name of {} is not certificate-TIME.key with a unix time", .0.display())]
+    FileName(PathBuf),
     #[error("two certificate key files hold the same key, or two keys with the same id")]
     Repeated,
     #[error("a certificate key cannot be made or used")]
@@ -158,8 +162,12 @@ impl CertificateKeys {
     /// [`CertificateKeyError`].
     pub fn load_or_create(directory: &Path, now_unix_s: u64) -> Result<Self, CertificateKeyError> {
         let mut keys = Vec::new();
-        for entry in fs::read_dir(directory).map_err(CertificateKeyError::Directory)? {
-            let path = entry.map_err(CertificateKeyError::Directory)?.path();
+        let failed = |source| CertificateKeyError::Directory {
+            path: directory.to_owned(),
+            source,
+        };
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
             let Some(not_before) = path.file_name().and_then(|name| {
                 name.to_str()?
                     .strip_prefix("certificate-")?
@@ -167,9 +175,9 @@ impl CertificateKeys {
             }) else {
                 continue;
             };
-            let not_before = not_before
-                .parse()
-                .map_err(|_| CertificateKeyError::FileName)?;
+            let Ok(not_before) = not_before.parse() else {
+                return Err(CertificateKeyError::FileName(path));
+            };
             let seed = secret_file::load(&path, SEED_LEN)?;
             keys.push(Arc::new(CertificateKey::from_seed(&seed, not_before)?));
         }
@@ -274,8 +282,9 @@ impl CertificateKeys {
             if successor.not_before_unix_s.saturating_add(lifetime) >= now_unix_s {
                 break;
             }
-            fs::remove_file(self.path(key.not_before_unix_s))
-                .map_err(CertificateKeyError::Directory)?;
+            let path = self.path(key.not_before_unix_s);
+            fs::remove_file(&path)
+                .map_err(|source| CertificateKeyError::Directory { path, source })?;
             let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
             keys.retain(|other| other.id != key.id);
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,11 +16,14 @@ use super::{TokenKey, TokenKeyError};
 const MAX_FILE_LENGTH: u64 = 4096;
 
 pub(super) fn make_directory(directory: &Path) -> Result<(), TokenKeyError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(TokenKeyError::Directory)
+    Ok(service::directory::private(directory)?)
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> TokenKeyError {
+    move |source| TokenKeyError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn path_of(directory: &Path, not_before_unix_s: u64) -> PathBuf {
@@ -29,15 +32,17 @@ fn path_of(directory: &Path, not_before_unix_s: u64) -> PathBuf {
 
 pub(super) fn load_all(directory: &Path) -> Result<Vec<Arc<TokenKey>>, TokenKeyError> {
     let mut keys = Vec::new();
-    for entry in fs::read_dir(directory).map_err(TokenKeyError::Directory)? {
-        let path = entry.map_err(TokenKeyError::Directory)?.path();
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
         let Some(not_before) = path
             .file_name()
             .and_then(|name| name.to_str()?.strip_prefix("token-")?.strip_suffix(".pk8"))
         else {
             continue;
         };
-        let not_before = not_before.parse().map_err(|_| TokenKeyError::FileName)?;
+        let Ok(not_before) = not_before.parse() else {
+            return Err(TokenKeyError::FileName(path));
+        };
         let read = |path| TokenKey::from_pkcs8(&read_secret(path)?, not_before);
         let key = read(&path).map_err(|error| TokenKeyError::File {
             path,
@@ -55,10 +60,12 @@ pub(super) fn generate_pkcs8() -> Result<Zeroizing<Vec<u8>>, TokenKeyError> {
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TokenKeyError> {
-    let file = File::open(path).map_err(TokenKeyError::Directory)?;
-    let metadata = file.metadata().map_err(TokenKeyError::Directory)?;
+    let file = File::open(path).map_err(at(path))?;
+    let metadata = file.metadata().map_err(at(path))?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(TokenKeyError::Exposed);
+        return Err(TokenKeyError::Exposed {
+            mode: metadata.mode() & 0o7777,
+        });
     }
     if metadata.len() > MAX_FILE_LENGTH {
         return Err(TokenKeyError::Unsupported);
@@ -67,7 +74,7 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TokenKeyError> {
     let mut secret = Zeroizing::new(Vec::with_capacity(MAX_FILE_LENGTH as usize + 1));
     file.take(MAX_FILE_LENGTH)
         .read_to_end(&mut secret)
-        .map_err(TokenKeyError::Directory)?;
+        .map_err(at(path))?;
     Ok(secret)
 }
 
@@ -82,22 +89,22 @@ pub(super) fn store(
         not_before_unix_s += 1;
     }
     let path = path_of(directory, not_before_unix_s);
-    write_secret(directory, &path, pkcs8).map_err(TokenKeyError::Directory)?;
+    write_secret(directory, &path, pkcs8).map_err(at(&path))?;
     Ok(Arc::new(TokenKey::from_pkcs8(pkcs8, not_before_unix_s)?))
 }
 
 /// Deletes the file of a key that has expired: with it nobody can make tokens of the past any more.
 pub(super) fn remove(directory: &Path, key: &TokenKey) -> Result<(), TokenKeyError> {
-    let removed = fs::remove_file(path_of(directory, key.not_before_unix_s()));
-    match removed {
+    let path = path_of(directory, key.not_before_unix_s());
+    match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(TokenKeyError::Directory(error));
+            return Err(at(&path)(error));
         }
         _ => {}
     }
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(TokenKeyError::Directory)
+        .map_err(at(directory))
 }
 
 /// A key file is there whole or not at all, and is on disk before it is used: a key that signed and

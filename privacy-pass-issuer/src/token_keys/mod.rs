@@ -33,12 +33,18 @@ pub struct TokenKey {
 /// Token keys cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenKeyError {
-    #[error("the key directory cannot be read or written")]
-    Directory(#[source] io::Error),
-    #[error("the key directory holds a token-….pk8 whose name is no unix time")]
-    FileName,
-    #[error("it may be read or written by others; it must have mode 0600")]
-    Exposed,
+    #[error("{} cannot be read or written", .path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Directory(#[from] service::directory::DirectoryError),
+    #[error("the name of {} is not token-TIME.pk8 with a unix time", .0.display())]
+    FileName(PathBuf),
+    #[error("it may be read or written by others: it has mode {mode:04o} and must have 0600")]
+    Exposed { mode: u32 },
     #[error("not a 2048-bit RSA key in PKCS#8")]
     Unsupported,
     #[error("the token key file {} cannot be used: bring it back from its backup", .path.display())]

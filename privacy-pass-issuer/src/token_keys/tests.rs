@@ -335,7 +335,7 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
         Err(TokenKeyError::File { path, error })
-            if path == file && matches!(*error, TokenKeyError::Exposed)
+            if path == file && matches!(*error, TokenKeyError::Exposed { .. })
     ));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let mut trailing = fs::read(&file).unwrap();
@@ -350,6 +350,6 @@ fn a_key_file_that_is_exposed_or_no_key_is_refused() {
     fs::rename(&file, renamed).unwrap();
     assert!(matches!(
         TokenKeys::load_or_create(&path, 1),
-        Err(TokenKeyError::FileName)
+        Err(TokenKeyError::FileName(_))
     ));
 }
