@@ -1,6 +1,11 @@
 //! What goes wrong when something is started names the file, the address or the URL, and the cause: each case by the
 //! real condition, with the real program.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 #[path = "../../service/tests/support/certificates.rs"]
 mod certificates;

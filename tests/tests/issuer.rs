@@ -101,6 +101,11 @@ impl SecondIssuer {
                 &at("keys"),
             );
         fs::write(at("issuer.toml"), config).unwrap();
+        let made = Command::new(program("privacy-pass-issuer"))
+            .args(["init", "--config", &at("issuer.toml")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
         let process = Command::new(program("privacy-pass-issuer"))
             .args(["--config", &at("issuer.toml")])
             .stderr(Stdio::null())

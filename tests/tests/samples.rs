@@ -1,6 +1,11 @@
 //! The sample configurations with everything in them that is commented out: real processes with TLS between all of them
 //! and private authorities, and a client that goes by them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 #[path = "../../service/tests/support/certificates.rs"]
 mod certificates;

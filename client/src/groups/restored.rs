@@ -23,6 +23,9 @@ use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status};
 use crate::leaf;
 
+/// Seed, public key, recovery secret, number.
+type Row = (Vec<u8>, Vec<u8>, Vec<u8>, Option<u8>);
+
 /// So often the same backup can be restored.
 const RESTORES: u8 = 8;
 
@@ -37,7 +40,7 @@ struct Origin {
 
 impl Origin {
     fn of(db: &Connection, id: &GroupId) -> Result<Option<Self>, Error> {
-        let row: Option<(Vec<u8>, Vec<u8>, Vec<u8>, Option<u8>)> = db
+        let row: Option<Row> = db
             .query_row(
                 "SELECT leaf_seed, leaf_public_key, recovery_secret, number FROM restored_leaves
                  WHERE group_id = ?",

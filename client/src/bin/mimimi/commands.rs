@@ -1,6 +1,6 @@
 //! One function that does what a command says and prints what came of it.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,10 +62,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
 pub(crate) fn options() -> Options {
     Options {
         progress: Some(Arc::new(|waiting| {
-            eprintln!(
+            let _ = writeln!(
+                std::io::stderr(),
                 "mimimi: waiting since {} s: {}",
                 waiting.so_far.as_secs(),
-                waiting.reason
+                crate::terminal::escape(&waiting.reason)
             );
         })),
         ..Options::default()
