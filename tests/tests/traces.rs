@@ -122,7 +122,13 @@ async fn nothing_that_was_said_or_used_is_found_in_the_stored_files() {
         .iter()
         .map(|finding| finding.needle)
         .collect();
-    assert_eq!(found.len(), hers.len());
+    let missing: Vec<usize> = (0..hers.len())
+        .filter(|needle| !found.contains(needle))
+        .map(|needle| hers[needle].len())
+        // What is longer than a page of the database does not stand in one piece.
+        .filter(|length| *length < 4000)
+        .collect();
+    assert_eq!(missing, [0; 0], "lengths of what was not found");
 
     let needles = private.needles();
     let all_data = stack.layout().all_data();

@@ -381,6 +381,7 @@ impl Client {
             credential,
             extensions,
             link_key,
+            lifetime,
             ..
         } = leaf;
         let context: Extensions<GroupContext> = Extensions::from_vec(context).unwrap();
@@ -393,6 +394,7 @@ impl Client {
             .with_capabilities(capabilities())
             .with_leaf_node_extensions(extensions)
             .unwrap()
+            .lifetime(lifetime)
             .build(&self.provider, &signer, credential)
             .unwrap();
         let wrapper: [u8; 32] = crypto::random().unwrap();
