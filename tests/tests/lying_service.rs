@@ -393,8 +393,8 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
 #[tokio::test]
 async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     let mut scene = scene().await;
-    let mut dave = device(&scene.stack, 3, "dave").await;
-    befriend(&mut scene.bob, &mut dave).await;
+    let mut erin = device(&scene.stack, 3, "erin").await;
+    befriend(&mut scene.bob, &mut erin).await;
     let info = true_info(&mut scene).await;
     let (intruder, commit) = FalseGroup::break_in(&info);
     let intruder = Arc::new(Mutex::new(intruder));
@@ -423,7 +423,7 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
         "{told:?}"
     );
     // Nor is anybody added: the newcomer's keys to names are sealed under what every leaf can derive.
-    let added = bob.add_to_group(GROUP, &["dave"]).await;
+    let added = bob.add_to_group(GROUP, &["erin"]).await;
     assert!(
         matches!(&added, Err(Error::Usage(UsageError::UnverifiedMember(_)))),
         "{added:?}"
