@@ -483,10 +483,16 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    fn mount(path: &Path) -> Option<Self> {
+    fn mount(path: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=0700"),
+                "tmpfs",
+            ])
             .arg(path)
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
@@ -532,8 +538,9 @@ async fn is_full(solo: &mut Solo, disk: &SmallDisk) {
     assert!(said.contains("No space left"), "{said}");
 }
 
-async fn on_a_full_disk(mut solo: Solo) {
-    let Some(disk) = SmallDisk::mount(&solo.data()) else {
+/// `size` is less than the engine would take for a log at once: what it has taken cannot be full.
+async fn on_a_full_disk(mut solo: Solo, size: &str) {
+    let Some(disk) = SmallDisk::mount(&solo.data(), size) else {
         return;
     };
     let (made, said) = solo.init();
@@ -550,12 +557,12 @@ async fn on_a_full_disk(mut solo: Solo) {
 #[tokio::test]
 async fn a_delivery_service_on_a_full_disk_is_not_ready_ends_and_starts_when_there_is_space() {
     let issuer = issuer().await;
-    on_a_full_disk(Solo::ds(issuer.address())).await;
+    on_a_full_disk(Solo::ds(issuer.address()), "24m").await;
 }
 
 #[tokio::test]
 async fn an_issuer_on_a_full_disk_is_not_ready_ends_and_starts_when_there_is_space() {
-    on_a_full_disk(Solo::new(Kind::Issuer, "")).await;
+    on_a_full_disk(Solo::new(Kind::Issuer, ""), "12m").await;
 }
 
 /// A PostgreSQL server of its own.

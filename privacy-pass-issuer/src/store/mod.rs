@@ -79,7 +79,7 @@ pub type ChargeResult = Result<ChargeOutcome, StoreError>;
 pub enum StoreError {
     #[error(transparent)]
     Refused(#[from] service::founding::Refusal),
-    /// With the engine's word for the kind of failure only: its text can quote rows.
+    /// With the engine's word for the kind of failure only, as its text can quote rows; of files with its text.
     #[error("the quota database failed: {0}")]
     Engine(String),
     #[error("the quota database was written by another version of this program")]

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use rocksdb::{Direction, ErrorKind, IteratorMode, WriteBatch};
 use service::founding::{self, BoundKey, StoreId};
 use service::probe::{Probe, Trouble};
 
@@ -50,7 +50,11 @@ struct Group {
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
-        Self::Engine(format!("{:?}", error.kind()))
+        Self::Engine(match error.kind() {
+            // The file system's words: a file and why.
+            ErrorKind::IOError => error.to_string(),
+            kind => format!("{kind:?}"),
+        })
     }
 }
 
