@@ -13,10 +13,10 @@ use protocol::next::journal::{
 use protocol::padding::bucket;
 use sha2::{Digest as _, Sha256};
 
+use crate::CryptoError;
 use crate::schedule::JournalKey;
 use crate::sealing::{self, Place, SALT};
 use crate::sign::{self, LeafKeyPair, SignatureKeyPair};
-use crate::CryptoError;
 
 /// `segment || step || class`: what an entry is bound to. Its position is bound by the chain, since an
 /// append that comes second is not sealed again.
@@ -117,9 +117,12 @@ pub fn next_head(head: &ChainHead, position: Position, class: Class, row: &Diges
 #[must_use]
 pub fn head_after(head: &ChainHead, position: Position, entry: &Entry) -> ChainHead {
     match entry {
-        Entry::Handshake(sealed) => {
-            next_head(head, position, Class::Handshake, &row_hash(sealed.as_slice()))
-        }
+        Entry::Handshake(sealed) => next_head(
+            head,
+            position,
+            Class::Handshake,
+            &row_hash(sealed.as_slice()),
+        ),
         Entry::Message(sealed) => {
             next_head(head, position, Class::Message, &row_hash(sealed.as_slice()))
         }

@@ -54,10 +54,6 @@ macro_rules! keys {
                 pub fn to_wire(&self) -> WireSecret {
                     WireSecret::new(*self.0.expose())
                 }
-
-                fn derived<T: From<[u8; 32]>>(&self, label: &str, context: &[u8]) -> T {
-                    kdf::derive::<32>(self.expose(), label, context).into()
-                }
             }
 
             impl From<[u8; 32]> for $name {
@@ -82,13 +78,17 @@ macro_rules! keys {
     };
 }
 
+fn derived<T: From<[u8; 32]>>(secret: &[u8; 32], label: &str) -> T {
+    kdf::derive::<32>(secret, label, &[]).into()
+}
+
 macro_rules! ratchets {
     ($($name:ident;)+) => {
         $(impl $name {
             /// The key of the next step; this one is gone.
             #[must_use]
             pub fn next(self) -> Self {
-                self.derived("next", &[])
+                derived(self.expose(), "next")
             }
 
             /// The key `steps` further on.
@@ -150,13 +150,13 @@ impl RotationSecret {
     /// `S_0`.
     #[must_use]
     pub fn state_key(&self) -> StateKey {
-        self.derived("state key", &[])
+        derived(self.expose(), "state key")
     }
 
     /// `W`.
     #[must_use]
     pub fn wrapper_key(&self) -> WrapperKey {
-        self.derived("link wrapper", &[])
+        derived(self.expose(), "link wrapper")
     }
 }
 
@@ -173,7 +173,7 @@ impl JournalKey {
     /// `T_0`; this key must be `k_0`.
     #[must_use]
     pub fn tag_key(&self) -> TagKey {
-        self.derived("tag", &[])
+        derived(self.expose(), "tag")
     }
 }
 
@@ -181,11 +181,8 @@ impl WelcomeSecret {
     /// Where the Welcome of a KeyPackage is found, and what opens it.
     #[must_use]
     pub fn of(&self, key_package_ref: &[u8]) -> (WelcomeId, WelcomeKey) {
-        let own: Secret<32> = Secret::new(kdf::derive(
-            self.expose(),
-            "welcome of",
-            key_package_ref,
-        ));
+        let own: Secret<32> =
+            Secret::new(kdf::derive(self.expose(), "welcome of", key_package_ref));
         (
             WelcomeId(kdf::derive(own.expose(), "welcome id", &[])),
             WelcomeKey::new(kdf::derive(own.expose(), "welcome key", &[])),
@@ -205,7 +202,7 @@ impl JoinCodeSecret {
     /// What its holder shows to the service.
     #[must_use]
     pub fn permit(&self) -> JoinCodePermit {
-        self.derived("permit", &[])
+        derived(self.expose(), "permit")
     }
 
     /// Seed of the key pair that rotation secrets are sealed to.

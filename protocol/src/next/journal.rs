@@ -10,9 +10,7 @@ use super::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId, Step};
 use super::join::{LinkKeyUpload, SealedFormerWrapperKey};
 
 /// How long an entry is kept. The number stands in the hash chain.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum Class {
     /// Commits and proposals: [`HANDSHAKE_DAYS`].
@@ -101,7 +99,10 @@ pub struct ReadJournalResponse {
     pub step: Step,
     /// 1 if nothing will follow in this segment: its last entry is the commit that closed it.
     pub closed: u8,
-    /// From the position that was asked for on, dense. Fewer than there are when they exceed the
+    /// The position of the first of `entries`: the one that was asked for, or a later one where entries
+    /// have expired altogether.
+    pub first: Position,
+    /// Dense from `first` on. Fewer than there are when they exceed the
     /// read bucket; at least one where there is one.
     pub entries: Vec<Entry>,
     /// Zeros, up to the segment's read bucket.
