@@ -15,7 +15,9 @@
 pub mod engine;
 pub mod env;
 pub mod execution;
+pub mod inbox;
 pub mod journal;
+pub mod key_packages;
 pub mod memory;
 pub mod operation;
 pub mod refusal;

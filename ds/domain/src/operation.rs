@@ -97,6 +97,8 @@ pub enum Level {
     Group,
     /// The readers of a segment.
     Segment,
+    /// The owner of a pool or inbox.
+    Owner,
 }
 
 /// What was decided.

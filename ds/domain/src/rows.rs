@@ -374,6 +374,18 @@ impl Rows<'_> {
         Bucket(self.0.row(45, &[&segment.0]))
     }
 
+    /// The allowance of a pool's owner.
+    #[must_use]
+    pub fn pool_bucket(&self, pool: &PoolId) -> Bucket {
+        Bucket(self.0.row(47, &[&pool.0]))
+    }
+
+    /// The allowance of an inbox's owner.
+    #[must_use]
+    pub fn inbox_bucket(&self, inbox: &InboxId) -> Bucket {
+        Bucket(self.0.row(48, &[&inbox.0]))
+    }
+
     /// A keyed digest by which the owner of something is known again.
     #[must_use]
     pub fn owner(&self, purpose: OwnerOf, key: &[u8]) -> Owner {

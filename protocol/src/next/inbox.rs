@@ -85,7 +85,7 @@ pub struct ReadInboxResponse {
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct InboxEntry {
-    /// The day it came.
+    /// The last day on which it is kept.
     pub day: Day,
     /// For its deletion.
     pub id: InboxEntryId,
