@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::engine::{ApplyError, Batch, EngineError, Found, Key, Read};
 use crate::env::Env;
 use crate::memory::MemoryEngine;
-use crate::operation::{Change, Charge, Cost, Operation};
+use crate::operation::{Change, Charge, Cost, Operation, UnsignedRead};
 use crate::refusal::{Refusal, Stop};
 use crate::request::Unauthenticated;
 use crate::rows::SegmentRow;
@@ -367,6 +367,29 @@ pub fn run<O: Operation>(
             Step::Done(outcome) => return outcome.answer,
         };
         step = execution.next(input, env);
+    }
+}
+
+/// Carries an unsigned read out on the engine in memory.
+///
+/// # Errors
+/// [`Stop`], never [`Stop::Need`].
+pub fn read<R: UnsignedRead>(
+    request: &R::Request,
+    engine: &MemoryEngine,
+    env: &mut Env<'_>,
+) -> Result<R::Response, Stop> {
+    let mut view = View::default();
+    loop {
+        match R::read(request, &view, env) {
+            Err(Stop::Need(reads)) => {
+                let found = engine.read(&reads);
+                for (read, found) in reads.into_iter().zip(found) {
+                    view.add(read, found);
+                }
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -24,5 +24,8 @@ pub mod refusal;
 pub mod request;
 pub mod rows;
 pub mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 pub mod tokens;
 pub mod view;

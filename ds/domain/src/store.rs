@@ -143,7 +143,7 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
-    fn puts(self, batch: &mut Batch) {
+    pub(crate) fn puts(self, batch: &mut Batch) {
         let kept_until = handshake_day(self.day);
         batch.puts.push((
             self.segment.handshake(kept_until, self.position),
@@ -542,7 +542,7 @@ fn use_up(batch: &mut Batch, name: ReservationName) {
 }
 
 impl NextHead {
-    fn lower(self, batch: &mut Batch) {
+    pub(crate) fn lower(self, batch: &mut Batch) {
         at_version(batch, self.segment.key(), self.expected);
         batch
             .puts

@@ -25,4 +25,14 @@ impl VerifiedToken {
     pub fn nonce_digest(&self) -> &[u8; 32] {
         &self.nonce_digest
     }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(nonce: u16) -> Self {
+        let mut nonce_digest = [0; 32];
+        nonce_digest[..2].copy_from_slice(&nonce.to_be_bytes());
+        Self {
+            issuer_key_id: [1; 32],
+            nonce_digest,
+        }
+    }
 }

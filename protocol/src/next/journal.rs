@@ -77,7 +77,9 @@ pub struct ReadJournalRequest {
     pub version: u16,
     /// Which segment.
     pub segment: SegmentId,
-    /// A multiple of [`Position::READ_GRANULE`].
+    /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position, which
+    /// would tell it from other readers. After that the end of the answer before: answers are filled
+    /// in one way, so that all who began alike ask alike.
     pub from: Position,
     /// The service answers at once when the segment goes on beyond this position or is closed; else
     /// it waits for `wait_ms`. Either `from`, or `head.next` of an answer that came just before: the

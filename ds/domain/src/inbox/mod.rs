@@ -5,6 +5,9 @@ mod handle;
 mod records;
 mod request;
 mod requests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
 
 pub use self::handle::{DeleteHandle, LookupHandle, RegisterHandle};
 pub use self::request::RequestConnection;

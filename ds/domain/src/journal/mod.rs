@@ -3,6 +3,9 @@
 pub mod append;
 pub mod head;
 pub mod read;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
 
 pub use self::append::Journal;
 pub use self::head::Head;

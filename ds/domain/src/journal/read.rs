@@ -36,9 +36,6 @@ impl UnsignedRead for ReadJournal {
         if request.version != WIRE_VERSION {
             return Err(ProblemType::UnsupportedVersion.into());
         }
-        if request.from != request.from.rounded_down() {
-            return Err(ProblemType::Malformed.into());
-        }
         let stored =
             StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
         let head = &stored.head;

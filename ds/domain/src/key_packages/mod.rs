@@ -4,6 +4,9 @@ mod claim;
 mod owned;
 mod pool;
 mod publish;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
 
 pub use self::claim::ClaimKeyPackages;
 pub use self::owned::{CountKeyPackages, DeleteKeyPackages};
