@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use async_trait::async_trait;
+
 /// A table. Those with days drop a day whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -236,4 +238,32 @@ pub enum ApplyError {
     /// was lost.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// What every engine does. A call that was begun is carried out even when nobody waits for it any more.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Reads, each for itself: what a decision depends on it states as a condition.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Found>, EngineError>;
+
+    /// Applies a batch: all of it, durable when this returns, or nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    async fn apply(&self, batch: Batch) -> Result<(), ApplyError>;
+
+    /// Drops the rows of a table with days whose day is before this one.
+    ///
+    /// # Errors
+    /// [`EngineError`]; some rows may be gone then.
+    async fn drop_days(&self, table: Table, before: u32) -> Result<(), EngineError>;
+
+    /// Drops the rows of a table without days whose names begin alike.
+    ///
+    /// # Errors
+    /// [`EngineError`]; some rows may be gone then.
+    async fn drop_prefix(&self, table: Table, prefix: Vec<u8>) -> Result<(), EngineError>;
 }

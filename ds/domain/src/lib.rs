@@ -12,6 +12,9 @@
 //! engine      the port: a batch of conditions and writes, atomic and durable
 //! ```
 
+#[cfg(feature = "conformance")]
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub mod conformance;
 pub mod engine;
 pub mod env;
 pub mod execution;

@@ -39,7 +39,7 @@ fn registration(service: &Service, handle: &str, inbox: InboxId) -> RegisterHand
         handle: opaque(handle.as_bytes()),
         record: opaque(HandleRecord::encode(&record)),
         inbox,
-        inbox_owner: key(11).public().try_into().unwrap(),
+        inbox_owner: key(11).public(),
         expiry: Week(Week::of(service.now_ms).0 + 8),
     }
 }
