@@ -1,5 +1,5 @@
 //! The suite that judges every engine. An engine's crate names it once:
-//! `ds_domain::engine_conformance!(make)`, where `make` gives an empty engine.
+//! `ds_domain::engine_conformance_with!(tests)`, where `tests` makes a test of each name.
 
 use std::sync::Arc;
 
@@ -12,13 +12,11 @@ use crate::engine::{
 };
 use crate::memory::MemoryEngine;
 
-/// A test for each function of the suite; `$make` is an async function that gives an empty engine and
-/// whatever must live as long.
+/// Hands the names of all functions of the suite to a macro.
 #[macro_export]
-macro_rules! engine_conformance {
-    ($make:path) => {
-        $crate::engine_conformance!(
-            $make:
+macro_rules! engine_conformance_with {
+    ($macro:ident) => {
+        $macro!(
             a_batch_happens_whole_or_not_at_all,
             the_first_condition_that_does_not_hold_is_reported_with_the_row,
             a_version_is_what_a_value_begins_with,
@@ -29,17 +27,8 @@ macro_rules! engine_conformance {
             of_many_changes_of_one_row_each_builds_on_the_one_before,
             of_many_claims_of_one_row_one_wins,
             names_and_values_of_every_length_come_back,
-            every_engine_does_what_the_map_does
+            every_engine_does_what_the_map_does,
         );
-    };
-    ($make:path: $($name:ident),+) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $name() {
-                let (engine, _keep) = $make().await;
-                $crate::conformance::$name(std::sync::Arc::new(engine)).await;
-            }
-        )+
     };
 }
 

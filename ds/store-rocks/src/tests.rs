@@ -6,7 +6,20 @@ async fn empty() -> (Rocks, tempfile::TempDir) {
     (rocks, directory)
 }
 
-ds_domain::engine_conformance!(empty);
+macro_rules! on_rocks {
+    ($($name:ident),+ $(,)?) => {
+        mod conformance {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $name() {
+                    let (rocks, _directory) = super::empty().await;
+                    ds_domain::conformance::$name(std::sync::Arc::new(rocks)).await;
+                }
+            )+
+        }
+    };
+}
+ds_domain::engine_conformance_with!(on_rocks);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_is_there_after_the_store_is_opened_again() {
