@@ -17,7 +17,7 @@ use crate::refusal::{Refusal, Stop};
 use crate::request::Unauthenticated;
 use crate::rows::SegmentRow;
 use crate::store::{Failed, Receipt, TOKEN_SPENT, Transition};
-use crate::tokens::VerifiedToken;
+use crate::tokens::{Spend, VerifiedToken};
 use crate::view::View;
 
 /// How often a decision that met another change is made again.
@@ -250,7 +250,8 @@ impl<O: Operation> Execution<O> {
             .get(..price)
             .ok_or(Stop::Internal("fewer tokens than the price"))?;
         let key = &self.record;
-        let receipt = Receipt::new(spends.to_vec(), Some((key.row, key.last_day, sealed)));
+        let spends = spends.iter().map(Spend::of).collect();
+        let receipt = Receipt::new(spends, Some((key.row, key.last_day, sealed)));
         let batch = receipt.batch(&env.rows(), transition);
         self.phase = Phase::Applying(Box::new(Applying {
             receipt,

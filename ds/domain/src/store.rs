@@ -11,7 +11,7 @@ use crate::rows::{
     GroupRow, HandleRow, InboxRow, JoinRecordRow, Owner, Part, PoolRow, RecoveryRow,
     ReservationRow, ResultRow, Rows, SegmentRow, WelcomeRow, retired_issuer_key,
 };
-use crate::tokens::VerifiedToken;
+use crate::tokens::Spend;
 
 /// A change of the store. All of it happens, or nothing.
 #[derive(Debug, Clone)]
@@ -343,7 +343,7 @@ pub struct DeleteFromInbox {
 /// Only [`crate::execution`] makes one, of tokens that were verified.
 #[derive(Debug)]
 pub struct Receipt {
-    spends: Vec<VerifiedToken>,
+    spends: Vec<Spend>,
     result: Option<(ResultRow, Day, Vec<u8>)>,
 }
 
@@ -359,10 +359,7 @@ pub enum Failed {
 }
 
 impl Receipt {
-    pub(crate) fn new(
-        spends: Vec<VerifiedToken>,
-        result: Option<(ResultRow, Day, Vec<u8>)>,
-    ) -> Self {
+    pub(crate) fn new(spends: Vec<Spend>, result: Option<(ResultRow, Day, Vec<u8>)>) -> Self {
         Self { spends, result }
     }
 

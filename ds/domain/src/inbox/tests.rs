@@ -16,7 +16,7 @@ use super::{
 };
 use crate::engine::Table;
 use crate::execution::Failure;
-use crate::testing::{DAY_MS, Service, key};
+use crate::testing::{DAY_MS, Service, key, same};
 
 const INBOX: InboxId = InboxId([9; 32]);
 
@@ -173,7 +173,7 @@ fn a_handle_has_one_owner_until_it_expires_or_is_given_up() {
     let token = service.token();
     assert_eq!(
         service
-            .run::<RegisterHandle>(&bytes, vec![token.clone()])
+            .run::<RegisterHandle>(&bytes, vec![same(&token)])
             .unwrap_err(),
         refused(ProblemType::HandleTaken)
     );
@@ -240,7 +240,7 @@ fn an_unknown_handle_costs_a_token_and_says_nothing_of_inboxes() {
     let bytes = service.signed(Number::LookupHandle, &key(3), &body);
     let token = service.token();
     for _ in 0..2 {
-        let answer = service.run::<LookupHandle>(&bytes, vec![token.clone()]);
+        let answer = service.run::<LookupHandle>(&bytes, vec![same(&token)]);
         assert_eq!(answer.unwrap_err(), refused(ProblemType::UnknownHandle));
     }
     let other = service.signed(Number::LookupHandle, &key(3), &body);

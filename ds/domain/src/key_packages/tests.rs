@@ -9,7 +9,7 @@ use protocol::problem::ProblemType;
 
 use super::{ClaimKeyPackages, CountKeyPackages, DeleteKeyPackages, PublishKeyPackages};
 use crate::execution::Failure;
-use crate::testing::{DAY_MS, Service, key};
+use crate::testing::{DAY_MS, Service, key, same};
 
 const POOL: PoolId = PoolId([7; 32]);
 
@@ -80,11 +80,11 @@ fn a_repeated_claim_is_answered_alike_and_takes_nothing_more() {
     let bytes = service.signed(Number::ClaimKeyPackages, &key(2), &claim(1));
     let token = service.token();
     let first = service
-        .run::<ClaimKeyPackages>(&bytes, vec![token.clone()])
+        .run::<ClaimKeyPackages>(&bytes, vec![same(&token)])
         .unwrap();
     let rows = service.engine.clone();
     let again = service
-        .run::<ClaimKeyPackages>(&bytes, vec![token.clone()])
+        .run::<ClaimKeyPackages>(&bytes, vec![same(&token)])
         .unwrap();
     assert_eq!(first, again);
     assert_eq!(service.engine, rows);
@@ -108,7 +108,7 @@ fn trying_pools_costs_a_token_each_time() {
     assert_eq!(no_token.unwrap_err(), refused(ProblemType::TokenRequired));
     let refusal = refused(ProblemType::NoKeyPackages);
     for _ in 0..2 {
-        let answer = service.run::<ClaimKeyPackages>(&bytes, vec![token.clone()]);
+        let answer = service.run::<ClaimKeyPackages>(&bytes, vec![same(&token)]);
         assert_eq!(answer.unwrap_err(), refusal);
     }
     let other = service.signed(Number::ClaimKeyPackages, &key(2), &claim(1));
