@@ -189,6 +189,9 @@ impl<O: Operation> Execution<O> {
             Err(Stop::Moved) => self.again(env),
             Err(Stop::Refused(refusal)) => self.refuse(refusal),
             Err(Stop::RefusedAtCost(refusal)) => self.settle(refusal, env),
+            Err(Stop::RefusedUsingUp(refusal, reserved)) => {
+                self.record(refusal, Transition::UseUpReservation(reserved), env)
+            }
             Err(Stop::Internal(what)) => self.over(Err(Failure::Internal(what))),
         }
     }
@@ -268,9 +271,15 @@ impl<O: Operation> Execution<O> {
         if price == 0 {
             return self.refuse(refusal);
         }
+        self.record(refusal, Transition::Settle, env)
+    }
+
+    /// A refusal that has an effect.
+    fn record(&mut self, refusal: Refusal, transition: Transition, env: &mut Env<'_>) -> Step {
+        let price = self.charged.as_ref().map_or(0, |(price, _)| *price);
         let settled = self.record.seal(&Err(refusal), env).and_then(|sealed| {
             self.apply(
-                Transition::Settle,
+                transition,
                 price,
                 sealed,
                 Err(refusal),

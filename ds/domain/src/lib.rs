@@ -18,6 +18,7 @@ pub mod conformance;
 pub mod engine;
 pub mod env;
 pub mod execution;
+pub mod group;
 pub mod inbox;
 pub mod journal;
 pub mod key_packages;

@@ -5,6 +5,7 @@ use protocol::next::ids::Epoch;
 use protocol::problem::ProblemType;
 
 use crate::engine::Read;
+use crate::store::ReservationName;
 
 /// The client's fault, or its view is out of date. Changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum Stop {
     Refused(Refusal),
     /// Refused after dear work: the tokens that came for it are spent.
     RefusedAtCost(Refusal),
+    /// Refused after dear work that a reservation pays for: it is used up.
+    RefusedUsingUp(Refusal, ReservationName),
     /// The rows that were read are not of one moment: read again.
     Moved,
     /// Our fault: something that was sealed by us does not open, or a library refused its own output.

@@ -8,5 +8,6 @@ pub mod join;
 pub mod journal;
 pub mod key_packages;
 pub mod operation;
+pub mod removal;
 pub mod request;
 pub mod welcome;
