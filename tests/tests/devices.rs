@@ -329,3 +329,34 @@ async fn key_packages_are_there_for_every_ciphersuite_of_the_options() {
         reads(&mut alice, &[(BOB, "hello")]).await;
     }
 }
+
+#[tokio::test]
+async fn a_person_who_is_in_a_group_comes_in_by_no_code_a_second_time() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let code = alice.invite(GROUP, 7).await.unwrap();
+    // The new device knows its user's key, and nothing of the group: nobody has told it yet.
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    let link = laptop.link_code("laptop").await.unwrap();
+    let number = alice.approve_link(&link.code, &link.number).await.unwrap();
+    laptop.complete_link(&number, 0).await.unwrap();
+    assert_eq!(group_names(&laptop), [""; 0]);
+    let joined = laptop.join_by_code(&code).await.unwrap_err();
+    assert_eq!(usage(joined), UsageError::AlreadyAMember(ALICE.into()));
+    // It comes in by its user's other device, and the others are told of it.
+    settle(&mut [&mut alice, &mut laptop]).await;
+    assert_eq!(group_names(&laptop), [GROUP]);
+    let one_more = Event::ClientAdded {
+        group: GROUP.into(),
+        name: ALICE.into(),
+    };
+    let told = bob.receive(0).await.unwrap();
+    assert!(told.iter().any(|it| it.event == one_more), "{told:?}");
+    // The device that vouched is told too, of the devices' group as of the others.
+    let told = alice.receive(0).await.unwrap();
+    for event in [Event::DeviceCameIn, one_more] {
+        assert!(told.iter().any(|it| it.event == event), "{told:?}");
+    }
+}
