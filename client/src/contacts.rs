@@ -190,7 +190,8 @@ fn has_namesake(db: &Connection, name: &str, own_key: &[u8], key: &[u8]) -> Resu
         .is_some())
 }
 
-/// What tells a key from others under the same name: 48 bits, so that to find another key with the same is work.
+/// What tells a key from others under the same name: 48 bits, so that to find another key with the
+/// same is work.
 fn mark_of(key: &[u8]) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(key);
@@ -200,9 +201,9 @@ fn mark_of(key: &[u8]) -> String {
         .fold("#".to_owned(), |mark, byte| mark + &format!("{byte:02x}"))
 }
 
-/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name that
-/// they chose, marked when that is the name of a contact or of this user, and with a part of the key's hash when it is
-/// the name of yet another one.
+/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name
+/// that they chose, marked when that is the name of a contact or of this user, and with a part of
+/// the key's hash when it is the name of yet another one.
 pub(crate) fn display_name(
     db: &Connection,
     own: &ClientCredential,

@@ -595,9 +595,9 @@ impl UsageError {
 }
 
 impl Error {
-    /// What is wrong with something that others sent, where carrying it out failed for nothing else. So it fails the
-    /// next time too, and must hold up nothing beside it. What this machine or the way to the service
-    /// has failed at stays as it is.
+    /// What is wrong with something that others sent, where carrying it out failed for nothing
+    /// else. So it fails the next time too, and must hold up nothing beside it. What this machine
+    /// or the way to the service has failed at stays as it is.
     ///
     /// # Errors
     /// The error itself.

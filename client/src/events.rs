@@ -75,8 +75,8 @@ pub enum Event {
         /// Who.
         name: String,
     },
-    /// One more client of somebody who is in a group, or in a connection, reads along: a further device, as one
-    /// that is there already says.
+    /// One more client of somebody who is in a group, or in a connection, reads along: a further
+    /// device, as one that is there already says.
     ClientAdded {
         /// Name of the group; empty for a connection.
         group: String,
@@ -145,8 +145,8 @@ pub enum Event {
         /// Whether roles may do something else than they could.
         rules_changed: bool,
     },
-    /// Another device of this user has told of a contact that this one cannot have: another user of that name is one
-    /// here, or it has no name at all.
+    /// Another device of this user has told of a contact that this one cannot have: another user of
+    /// that name is one here, or it has no name at all.
     ContactConflict {
         /// The name; empty if there is none.
         name: String,

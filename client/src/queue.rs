@@ -307,8 +307,8 @@ mod tests {
     #[test]
     fn an_entry_with_numbers_that_nobody_reaches_is_kept_as_done_and_stops_nothing() {
         let db = crate::database::in_memory().unwrap();
-        // A public message of a group (RFC 9420 §6): version and wire format, group id, epoch, sender, no
-        // authenticated data, a SelfRemove, a signature and a tag.
+        // A public message of a group (RFC 9420 §6): version and wire format, group id, epoch,
+        // sender, no authenticated data, a SelfRemove, a signature and a tag.
         let message = |epoch: u64| {
             let tail = [1, 0, 0, 0, 0, 0, 2, 0, 10, 1, 0, 1, 0];
             let bytes = [&[0, 1, 0, 1, 16][..], &[7; 16], &epoch.to_be_bytes(), &tail].concat();

@@ -135,8 +135,8 @@ fn discard_expired(db: &Connection, ever: &Good) -> Result<(), Error> {
     Ok(())
 }
 
-/// A service that refuses what was paid, or says that an allowance is used up, has a client pay so many tokens a day,
-/// and no more: it would else choose when the client's account gets new ones.
+/// A service that refuses what was paid, or says that an allowance is used up, has a client pay so
+/// many tokens a day, and no more: it would else choose when the client's account gets new ones.
 const MOST_FOR_REFUSALS: usize = 64;
 
 /// Tokens that refusals have cost on a day.
@@ -209,7 +209,8 @@ impl Client {
         Ok(tokens)
     }
 
-    /// Takes tokens because the service has refused a request. `None` if refusals have cost enough today.
+    /// Takes tokens because the service has refused a request. `None` if refusals have cost enough
+    /// today.
     pub(crate) fn take_tokens_again(&mut self, count: usize) -> Result<Option<Vec<Token>>, Error> {
         let today = self.today();
         if paid_for_refusals(&self.db, today)?.saturating_add(count) > MOST_FOR_REFUSALS {

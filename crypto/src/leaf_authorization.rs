@@ -39,8 +39,8 @@ fn tbs(
     .encode()
 }
 
-/// Signs an authorization with the key of the leaf at `leaf_index`. It is good as long as the group has this state
-/// key: whoever was removed since has none that is good, whoever gave it.
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good as long as the group
+/// has this state key: whoever was removed since has none that is good, whoever gave it.
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,
@@ -58,8 +58,8 @@ pub fn authorize(
     }
 }
 
-/// Verifies an authorization by the leaf whose signature key is `leaf_key`. Members, who read of a join later, verify
-/// it as of time 0: that it had not expired is for the service to see.
+/// Verifies an authorization by the leaf whose signature key is `leaf_key`. Members, who read of a
+/// join later, verify it as of time 0: that it had not expired is for the service to see.
 ///
 /// # Errors
 /// [`CryptoError::InvalidSignature`], also when it has expired.

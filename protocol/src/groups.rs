@@ -94,7 +94,8 @@ pub struct CommitAad {
     pub rotates_state_key: u8,
     /// `ConnectionResponse`, HPKE-encrypted to the requester; only in an external join of a connection group.
     pub encrypted_connection_response: VLBytes,
-    /// That of the [`JoinPermit`], if it has one: members verify it, since the service's word is not enough.
+    /// That of the [`JoinPermit`], if it has one: members verify it, since the service's word is
+    /// not enough.
     pub leaf_authorization: Option<LeafAuthorization>,
 }
 
@@ -146,8 +147,8 @@ pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
 pub struct LeafAuthorizationTbs {
     /// The group.
     pub group_id: GroupId,
-    /// `HKDF(state key, "leaf authorization")` with the group id as context: no word is good any longer than
-    /// nobody is removed.
+    /// `HKDF(state key, "leaf authorization")` with the group id as context: no word is good any
+    /// longer than nobody is removed.
     pub period: [u8; 32],
     /// The number of the [`JoinPermit`]: 2 or 3.
     pub permit: u8,

@@ -1,4 +1,5 @@
-//! What a service can bring about by refusals alone, which cost it nothing: nothing that a client does by itself.
+//! What a service can bring about by refusals alone, which cost it nothing: nothing that a client
+//! does by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use client::{Client, Error, Event, StopReason, UsageError};
@@ -32,7 +33,8 @@ async fn scene() -> Scene {
     }
 }
 
-/// Has the service refuse these operations with these problems. What was asked for is done all the same.
+/// Has the service refuse these operations with these problems. What was asked for is done all the
+/// same.
 fn refuse(liar: &Liar, refusals: &'static [(Operation, &'static str)]) {
     liar.lies(move |asked, told| {
         let Ok(request) = SignedRequest::decode(&asked.body) else {

@@ -150,7 +150,8 @@ pub(crate) fn receive(
     }
 }
 
-/// Keeps a contact of another device. One that this device cannot have is told to the user, and holds up nothing.
+/// Keeps a contact of another device. One that this device cannot have is told to the user, and
+/// holds up nothing.
 fn learn_contact(db: &Connection, contact: &contacts::NewContact) -> Result<(), Error> {
     match contact.keep(db) {
         Ok(_) => Ok(()),

@@ -198,8 +198,8 @@ fn pseudonyms(mls_group: &MlsGroup, without: &[LeafNodeIndex]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Tells of one more client of somebody who is here. In a connection and among the user's own devices too: whoever
-/// has a user's keys can only come in so.
+/// Tells of one more client of somebody who is here. In a connection and among the user's own
+/// devices too: whoever has a user's keys can only come in so.
 fn tell_of_client(
     db: &Connection,
     profile: &Profile,

@@ -303,7 +303,8 @@ fn stage(
     .write(db, id)
 }
 
-/// Remembers a commit that is about to be sent, in the caller's transaction: the service has it from then on.
+/// Remembers a commit that is about to be sent, in the caller's transaction: the service has it
+/// from then on.
 fn remember_made(db: &Connection, id: &GroupId, epoch: u64, commit: &[u8]) -> Result<(), Error> {
     let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
     db.execute(

@@ -31,10 +31,11 @@ pub enum StopReason {
     Forbidden,
     /// Somebody is in the group now whom this client does not know: the user is to look first.
     Newcomers,
-    /// Another copy of this client's home directory is in use: it has made a commit with the keys that both have.
+    /// Another copy of this client's home directory is in use: it has made a commit with the keys
+    /// that both have.
     OtherCopy,
-    /// The service says that this client's leaf is not in the group, though nobody has removed it as far as is known:
-    /// another copy of this client may have replaced it, or the service lies.
+    /// The service says that this client's leaf is not in the group, though nobody has removed it
+    /// as far as is known: another copy of this client may have replaced it, or the service lies.
     LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
@@ -69,8 +70,8 @@ impl StopReason {
         }
     }
 
-    /// Whether this machine alone has stopped it: then this client comes back by itself, into the group and
-    /// among the members that it knows. That commits are missing is the service's word.
+    /// Whether this machine alone has stopped it: then this client comes back by itself, into the
+    /// group and among the members that it knows. That commits are missing is the service's word.
     pub(crate) fn is_own_loss(self) -> bool {
         match self {
             Self::State | Self::Restored => true,

@@ -1,9 +1,10 @@
 //! Who is one person in a group: a further client of somebody who is here, or somebody new.
 //!
-//! A client comes to a user who is here by the word of one of that user's leaves, and of nobody else: by a commit
-//! of such a leaf, or by an external commit that carries its authorization. The service asks for the same, but it
-//! may let in whom it likes, and whoever has had the user's keys makes an identity link that opens. So each member
-//! verifies the word against the tree that it has, in which a device that was removed has no leaf.
+//! A client comes to a user who is here by the word of one of that user's leaves, and of nobody
+//! else: by a commit of such a leaf, or by an external commit that carries its authorization. The
+//! service asks for the same, but it may let in whom it likes, and whoever has had the user's keys
+//! makes an identity link that opens. So each member verifies the word against the tree that it
+//! has, in which a device that was removed has no leaf.
 
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use openmls::prelude::{LeafNodeIndex, MlsGroup, Proposal, StagedCommit};
@@ -57,8 +58,8 @@ fn identity_of(
     })
 }
 
-/// Whether there is one person behind each pseudonym among these, and one pseudonym for each person. Of a leaf
-/// whose identity link does not open its pseudonym alone is known.
+/// Whether there is one person behind each pseudonym among these, and one pseudonym for each
+/// person. Of a leaf whose identity link does not open its pseudonym alone is known.
 fn stands_apart(people: &[Identity], newcomer: &Identity) -> bool {
     people.iter().all(|other| {
         let pseudonym = other.user_pseudonym == newcomer.user_pseudonym;
@@ -82,8 +83,8 @@ pub(crate) fn check_distinct(people: &[Identity]) -> Result<(), PeerError> {
     Ok(())
 }
 
-/// Judges whom a member adds: a further client of its own, or a person whom nobody here is. `here` are those who
-/// stay, `added` those whom the same commit adds before this one.
+/// Judges whom a member adds: a further client of its own, or a person whom nobody here is. `here`
+/// are those who stay, `added` those whom the same commit adds before this one.
 ///
 /// # Errors
 /// [`PeerError::NotPermitted`].
@@ -113,8 +114,8 @@ pub(crate) fn judge_added(
     Ok(Arrival::Person)
 }
 
-/// Judges who comes in by an external commit: with the word of a leaf of its own user, or as a person whom nobody
-/// here is. Who takes the place of a leaf must have the word of just that one.
+/// Judges who comes in by an external commit: with the word of a leaf of its own user, or as a
+/// person whom nobody here is. Who takes the place of a leaf must have the word of just that one.
 ///
 /// # Errors
 /// [`PeerError::NotPermitted`].
@@ -178,8 +179,8 @@ pub(crate) fn judge_joiner(
     }
 }
 
-/// These leaves and all others of the same people: by identity key, and by pseudonym, so that a client whose link does
-/// not open goes with its user.
+/// These leaves and all others of the same people: by identity key, and by pseudonym, so that a
+/// client whose link does not open goes with its user.
 pub(crate) fn with_their_people(
     db: &Connection,
     group: &Group,

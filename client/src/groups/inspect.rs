@@ -68,9 +68,9 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// What two members can compare over another channel: the authenticator of the present epoch (RFC 9420 §8.7) in hex,
-    /// with the epoch. It is the same for all who have the same history of the group, and different after two
-    /// different commits, whatever the service shows.
+    /// What two members can compare over another channel: the authenticator of the present epoch
+    /// (RFC 9420 §8.7) in hex, with the epoch. It is the same for all who have the same history of
+    /// the group, and different after two different commits, whatever the service shows.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].

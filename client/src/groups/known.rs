@@ -115,9 +115,12 @@ pub(crate) fn highest_epoch(db: &Connection, id: &GroupId) -> Result<Option<u64>
     .transpose()
 }
 
+/// Epoch, own leaf, external senders, policy.
+type Row = (i64, u32, Vec<u8>, Option<Vec<u8>>);
+
 /// What is known of a group; `None` before this client was in it.
 pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> {
-    let row: Option<(i64, u32, Vec<u8>, Option<Vec<u8>>)> = db
+    let row: Option<Row> = db
         .query_row(
             "SELECT epoch, own_leaf, external_senders, policy FROM known_groups WHERE group_id = ?",
             [id.0],

@@ -58,9 +58,10 @@ impl Client {
         self.lose(id, StopReason::Missing)
     }
 
-    /// Stops in a group where the service says that no leaf has this client's key. The group still opens with the known
-    /// key, so nobody was removed since: if that is true, another copy of this client has replaced the leaf, and has
-    /// perhaps fetched from the queue what would show that here. It is the service's word alone, and said as such.
+    /// Stops in a group where the service says that no leaf has this client's key. The group still
+    /// opens with the known key, so nobody was removed since: if that is true, another copy of this
+    /// client has replaced the leaf, and has perhaps fetched from the queue what would show that
+    /// here. It is the service's word alone, and said as such.
     pub(crate) async fn stop_if_replaced(&mut self, id: &GroupId) -> Result<bool, Error> {
         let state_key = Group::read(&self.db, id)?.state_key;
         let (_, signer) = self.own_sender(id)?;

@@ -75,7 +75,8 @@ impl Client {
             Status::Active => Ok(()),
             Status::Lost | Status::Refused => {
                 self.rejoin(&group.id).await?;
-                // Not after an attempt of its own: who can cause a loss must not cause any number of them.
+                // Not after an attempt of its own: who can cause a loss must not cause any number
+                // of them.
                 Group::set_rejoin_attempts(&self.db, &group.id, 0)
             }
             Status::Joining | Status::Removed | Status::Closed => group.check_usable(),

@@ -1,6 +1,7 @@
-//! What a client that comes back into a group finds changed. What the service did not show it meanwhile it cannot
-//! see again: whoever shows it a group of its own choice among the genuine ones (an old one, or a member's fork)
-//! shows it by who is missing there and by what has become of the roles.
+//! What a client that comes back into a group finds changed. What the service did not show it
+//! meanwhile it cannot see again: whoever shows it a group of its own choice among the genuine ones
+//! (an old one, or a member's fork) shows it by who is missing there and by what has become of the
+//! roles.
 
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
@@ -53,7 +54,8 @@ pub(crate) fn difference(
         present.extend(identities::of(db, id, &member.credential)?);
     }
     let mut difference = Difference {
-        // Of a group without roles, and of a backup that says nothing of them, there is nothing to say.
+        // Of a group without roles, and of a backup that says nothing of them, there is nothing to
+        // say.
         rules_changed: known.policy.is_some()
             && before.as_ref().map(rules) != now.as_ref().map(rules),
         ..Difference::default()
