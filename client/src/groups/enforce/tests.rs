@@ -508,6 +508,19 @@ fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
         let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), word));
         assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
     }
+    // Not even another client of the same user: as if Carol's leaf were Bob's second one.
+    let mls_group = load_mls(&alice.db, &ID).unwrap();
+    let second = mls_group.member(LeafNodeIndex::new(CAROL)).unwrap().clone();
+    let own = identities::of(&alice.db, &ID, &second).unwrap().unwrap();
+    let bobs = Identity {
+        user_pseudonym: pseudonym.clone(),
+        real: Some(bob.profile.credential().unwrap()),
+    };
+    identities::store(&alice.db, &ID, &second, &bobs).unwrap();
+    let by_second = Some(word(&by_carol, Rejoin, CAROL, 1, &leaf()));
+    let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), by_second));
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+    identities::store(&alice.db, &ID, &second, &own).unwrap();
     let good = Some(word(&key(), Rejoin, BOB, 1, &leaf()));
     alice
         .takes_commit(&comes_in(&back, &alice, &leaf(), good))
