@@ -70,11 +70,21 @@ pub enum Event {
     },
     /// A member has come back after a loss of state.
     MemberRejoined {
-        /// Name of the group.
+        /// Name of the group; empty for a connection.
         group: String,
         /// Who.
         name: String,
     },
+    /// One more client of somebody who is in a group, or in a connection, reads along: a further
+    /// device, as one that is there already says.
+    ClientAdded {
+        /// Name of the group; empty for a connection.
+        group: String,
+        /// Whose: a member, the contact, or this user.
+        name: String,
+    },
+    /// A device has come into the group of this user's devices, or has come back into it.
+    DeviceCameIn,
     /// A member of a group that another one was put in the place of could not be brought along.
     LeftBehind {
         /// Name of the new group.
@@ -128,6 +138,18 @@ pub enum Event {
     Rejoined {
         /// Name of the group.
         group: String,
+        /// Who was in it when this client was, and is not now.
+        absent: Vec<String>,
+        /// Whose role or standing is not what it was.
+        changed: Vec<String>,
+        /// Whether roles may do something else than they could.
+        rules_changed: bool,
+    },
+    /// Another device of this user has told of a contact that this one cannot have: another user of
+    /// that name is one here, or it has no name at all.
+    ContactConflict {
+        /// The name; empty if there is none.
+        name: String,
     },
     /// The service took a commit that the group's policy forbids; it was not applied.
     CommitRefused {
@@ -331,12 +353,15 @@ mod tests {
             | Event::DeviceLinked { .. }
             | Event::DeviceRemoved { .. }
             | Event::Rejoined { .. }
+            | Event::ContactConflict { .. }
             | Event::CommitRefused { .. }
             | Event::PolicyChanged { .. }
             | Event::ReInitialized { .. }
             | Event::MessagesDropped { .. }
             | Event::GroupLost { .. }
             | Event::MemberRejoined { .. }
+            | Event::ClientAdded { .. }
+            | Event::DeviceCameIn
             | Event::LeftBehind { .. }
             | Event::DeviceUnlinked
             | Event::KeyPackagesTaken { .. }
@@ -351,7 +376,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 30);
+        assert_eq!(documented.len(), 33);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

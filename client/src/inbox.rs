@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::Client;
 use crate::connections;
 use crate::database::begin;
-use crate::error::{DirectoryError, Error, LocalError, PeerError};
+use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery, unreadable};
@@ -145,8 +145,8 @@ impl Client {
                 return Err(LocalError::Damaged.into());
             };
             match self.process_welcome(&item.entry, delivery).await {
-                // Refused for now: it waits for the next time.
-                Err(Error::Refused(_)) => break,
+                // Refused for now, or not to be paid: it waits for the next time.
+                Err(Error::Refused(_) | Error::Issuer(_)) => break,
                 other => other?,
             }
         }
@@ -168,7 +168,10 @@ impl Client {
                     .execute("UPDATE profile SET directory_heard = ?", [text])?;
                 Ok(true)
             }
-            Err(Error::Directory(DirectoryError::Differs(_))) => {
+            // It waits, and nothing beside it does.
+            Err(
+                Error::Directory(_) | Error::Protocol(_) | Error::Refused(_) | Error::Issuer(_),
+            ) => {
                 let oldest: Option<i64> = self.db.query_row(
                     "SELECT min(received_ms) FROM inbox WHERE group_id = ? AND payload IS NOT NULL",
                     [group.0],
@@ -190,15 +193,15 @@ impl Client {
             };
             let (policy, today) = (self.requests, self.today());
             let transaction = begin(&mut self.db)?;
-            match connections::receive_request(
+            let received = connections::receive_request(
                 &transaction,
                 &self.profile,
                 sealed.as_slice(),
                 policy,
                 today,
-            ) {
-                Ok(()) | Err(Error::Peer(_)) => {}
-                Err(error) => return Err(error),
+            );
+            if let Err(error) = received {
+                error.of_content()?;
             }
             finish(&transaction, &item.entry)?;
             transaction.commit()?;
@@ -277,9 +280,10 @@ impl Client {
             {
                 return Err(unjudged);
             }
-            Err(Error::Peer(fault)) => {
+            Err(error) => {
                 // Nothing of it stays, but the item is done: it would fail again.
                 transaction.rollback()?;
+                let fault = error.of_content()?;
                 let transaction = begin(&mut self.db)?;
                 let now_ms = self.transport.time.now_unix_ms();
                 match (&item.payload, fault) {
@@ -304,7 +308,6 @@ impl Client {
                 }
                 transaction
             }
-            Err(error) => return Err(error),
         };
         finish(&transaction, &item.entry)?;
         transaction.commit()?;

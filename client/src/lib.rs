@@ -392,18 +392,15 @@ impl Client {
             } else {
                 self.submit_commit(&group).await.map(|_| ())
             };
-            match finished {
-                // Refused after all: there is nobody left to tell, and the state is as before. Nor does an empty
-                // wallet stop what comes after this, its filling included.
-                Ok(()) | Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => {}
-                Err(error) => return Err(error),
-            }
+            // Refused after all: there is nobody left to tell, and the state is as before. Nor does
+            // an empty wallet stop what comes after this, its filling included.
+            refusals_can_wait(finished)?;
         }
         Ok(())
     }
 
-    /// What follows from what was taken in: recovery secrets, leaves that came from a last-resort
-    /// KeyPackage, new KeyPackages. What is refused is tried again next time.
+    /// What follows from what was taken in: recovery secrets, leaves whose key somebody else knows
+    /// or knew, new KeyPackages. What is refused is tried again next time.
     async fn settle(&mut self) -> Result<(), Error> {
         for group in Group::all(&self.db)? {
             if group.status == Status::Lost {
@@ -504,9 +501,17 @@ impl Client {
     }
 }
 
+/// What one group, or one of the things that a client sees to by itself, meets must not keep it
+/// from the others: a refusal, and what others have sent or answered.
 pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     match done {
-        Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => Ok(()),
+        Err(
+            Error::Refused(_)
+            | Error::Usage(_)
+            | Error::Issuer(_)
+            | Error::Peer(_)
+            | Error::Protocol(_),
+        ) => Ok(()),
         other => other,
     }
 }

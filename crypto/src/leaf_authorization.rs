@@ -7,6 +7,8 @@ use protocol::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthoriz
 use protocol::ids::GroupId;
 
 use crate::CryptoError;
+use crate::kdf;
+use crate::keys::StateKey;
 use crate::sign::{self, LeafKeyPair};
 
 /// What a leaf gives its word for.
@@ -20,7 +22,7 @@ pub enum AuthorizedJoin {
 }
 
 fn tbs(
-    group_id: &GroupId,
+    (group_id, state_key): (&GroupId, &StateKey),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
@@ -28,6 +30,7 @@ fn tbs(
 ) -> Vec<u8> {
     LeafAuthorizationTbs {
         group_id: *group_id,
+        period: kdf::derive(state_key.expose(), "leaf authorization", &group_id.0),
         permit: join as u8,
         leaf_index,
         not_after_ms,
@@ -36,17 +39,18 @@ fn tbs(
     .encode()
 }
 
-/// Signs an authorization with the key of the leaf at `leaf_index`.
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good as long as the group
+/// has this state key: whoever was removed since has none that is good, whoever gave it.
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,
-    group_id: &GroupId,
+    group: (&GroupId, &StateKey),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
     new_key: &[u8],
 ) -> LeafAuthorization {
-    let tbs = tbs(group_id, join, leaf_index, not_after_ms, new_key);
+    let tbs = tbs(group, join, leaf_index, not_after_ms, new_key);
     LeafAuthorization {
         leaf_index,
         not_after_ms,
@@ -54,14 +58,15 @@ pub fn authorize(
     }
 }
 
-/// Verifies an authorization by the leaf whose signature key is `leaf_key`.
+/// Verifies an authorization by the leaf whose signature key is `leaf_key`. Members, who read of a
+/// join later, verify it as of time 0: that it had not expired is for the service to see.
 ///
 /// # Errors
 /// [`CryptoError::InvalidSignature`], also when it has expired.
 pub fn verify(
     authorization: &LeafAuthorization,
     leaf_key: &[u8],
-    group_id: &GroupId,
+    group: (&GroupId, &StateKey),
     join: AuthorizedJoin,
     new_key: &[u8],
     now_ms: u64,
@@ -70,7 +75,7 @@ pub fn verify(
         return Err(CryptoError::InvalidSignature);
     }
     let tbs = tbs(
-        group_id,
+        group,
         join,
         authorization.leaf_index,
         authorization.not_after_ms,
@@ -91,32 +96,26 @@ mod tests {
     use crate::sign::Scheme;
 
     #[test]
-    fn an_authorization_is_good_for_its_group_purpose_key_and_time_only() {
+    fn an_authorization_is_good_for_its_group_period_purpose_key_and_time_only() {
         let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
         let group = GroupId([1; 16]);
-        let signed = authorize(&key, &group, AuthorizedJoin::Client, 3, 1000, b"new");
-        let check = |leaf: &[u8], group, join, new: &[u8], now| {
-            verify(&signed, leaf, &group, join, new, now).is_ok()
+        let now = StateKey::new([5; 32]);
+        let client = AuthorizedJoin::Client;
+        let signed = authorize(&key, (&group, &now), client, 3, 1000, b"new");
+        let check = |leaf: &[u8], group: (&GroupId, &StateKey), join, new: &[u8], now| {
+            verify(&signed, leaf, group, join, new, now).is_ok()
         };
         let public = key.public();
-        assert!(check(&public, group, AuthorizedJoin::Client, b"new", 1000));
-        assert!(!check(&public, group, AuthorizedJoin::Client, b"new", 1001));
-        assert!(!check(&public, group, AuthorizedJoin::Rejoin, b"new", 1000));
-        assert!(!check(
-            &public,
-            group,
-            AuthorizedJoin::Client,
-            b"other",
-            1000
-        ));
-        assert!(!check(
-            &public,
-            GroupId([2; 16]),
-            AuthorizedJoin::Client,
-            b"new",
-            1000
-        ));
+        let here = (&group, &now);
+        assert!(check(&public, here, client, b"new", 1000));
+        assert!(!check(&public, here, client, b"new", 1001));
+        assert!(!check(&public, here, AuthorizedJoin::Rejoin, b"new", 1000));
+        assert!(!check(&public, here, client, b"other", 1000));
+        let there = (&GroupId([2; 16]), &now);
+        assert!(!check(&public, there, client, b"new", 1000));
+        let rotated = (&group, &StateKey::new([6; 32]));
+        assert!(!check(&public, rotated, client, b"new", 1000));
         let other = LeafKeyPair::random(Scheme::Ed25519).unwrap().public();
-        assert!(!check(&other, group, AuthorizedJoin::Client, b"new", 1000));
+        assert!(!check(&other, here, client, b"new", 1000));
     }
 }

@@ -437,8 +437,19 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     );
 }
 
+/// Back in the group, where these are not any more and these have another role.
+fn back_without(absent: &[&str], changed: &[&str]) -> Event {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Event::Rejoined {
+        group: GROUP.into(),
+        absent: names(absent),
+        changed: names(changed),
+        rules_changed: false,
+    }
+}
+
 #[tokio::test]
-async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
+async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is_new() {
     let scene = scene().await;
     let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let Scene {
@@ -459,15 +470,22 @@ async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
     bob.sync(0).await.unwrap();
     drop(bob);
     let mut bob = Client::open(&kept, patient()).await.unwrap();
+    let before = joins(&liar);
     let _ = bob.update_own_leaf(GROUP).await;
     let told = events(&mut bob).await;
     assert!(
-        told.contains(&Event::Rejoined {
-            group: GROUP.into()
+        told.contains(&Event::GroupLost {
+            group: GROUP.into(),
+            why: StopReason::Missing
         }),
         "{told:?}"
     );
-    assert_eq!(bob.stop_reason(GROUP).unwrap(), None, "back by itself");
+    // That something is missing is the service's word.
+    bob.sync(0).await.unwrap();
+    assert_eq!(joins(&liar), before, "nothing by itself");
+    bob.rejoin_group(GROUP).await.unwrap();
+    let told = events(&mut bob).await;
+    assert!(told.contains(&back_without(&[], &[])), "{told:?}");
     // He replaces the leaf that he came back with.
     bob.sync(0).await.unwrap();
     alice.sync(0).await.unwrap();
@@ -485,7 +503,7 @@ async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
     let before = joins(&liar);
     let _ = bob.update_own_leaf(GROUP).await;
     bob.sync(0).await.unwrap();
-    assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Newcomers));
+    assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Missing));
     let shown = bob.rejoin_group(GROUP).await;
     let Err(Error::Usage(UsageError::NewMembers { names, .. })) = shown else {
         panic!("{shown:?}");
