@@ -2,8 +2,10 @@
 //! stops and says so, or does not care. Whatever it is told, it sends nothing that the service can read, loses no
 //! group in silence, spends no tokens without bound, ends in time, and goes on in its other groups.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "how long a call really takes")]
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use client::{Client, Error, Event, Options, Patience, UsageError};
@@ -15,7 +17,7 @@ use end_to_end::lies::{Does, Outcome};
 use end_to_end::{Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks};
 use protocol::connections::{LookupHandleResponse, RequestConnectionRequest};
 use protocol::envelope::SignedRequest;
-use protocol::groups::{CreateGroupRequest, GroupKind};
+use protocol::groups::{CreateGroupRequest, GroupKind, SendMessageRequest};
 use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
 use protocol::{Operation, Wire as _};
 
@@ -159,8 +161,16 @@ impl Scene {
             Does::Verify => self.alice.verify_group(GROUP).await.map(drop),
             Does::Send => self.alice.send_message(GROUP, SECRET).await,
             Does::Renew => self.alice.update_own_leaf(GROUP).await,
+            Does::Mute => {
+                self.alice.set_muted(GROUP, CAROL, true).await?;
+                self.alice.send_message(GROUP, SECRET).await
+            }
             Does::Add => self.alice.add_to_group(ALONE, &[BOB, CAROL]).await,
-            Does::Create => self.alice.create_group(&format!("new {}", self.made)).await,
+            Does::Create => {
+                let name = format!("new {}", self.made);
+                self.alice.create_group(&name).await?;
+                self.alice.send_message(&name, SECRET).await
+            }
             Does::Upgrade => self.alice.upgrade_group(PAIR, 1).await,
             Does::Invite => self.alice.invite(GROUP, 1).await.map(drop),
             Does::Count => self.alice.count_key_packages().await.map(drop),
@@ -181,6 +191,7 @@ impl Scene {
         let group = match does {
             Does::Join => self.invited.clone().unwrap(),
             Does::Add => ALONE.to_owned(),
+            Does::Create => format!("new {}", self.made),
             Does::Upgrade => PAIR.to_owned(),
             _ => GROUP.to_owned(),
         };
@@ -214,6 +225,7 @@ impl Scene {
     /// Lies to whoever does it, and holds it to what holds whatever the lie is.
     async fn lie(&mut self, what: &str, does: Does, tell: impl FnOnce(&Liar, &Means)) -> Seen {
         self.prepare(does).await;
+        let evidence = self.alice.evidence(GROUP).unwrap().len();
         let groups_before = names(self.actor(does));
         let _ = self.liar.asked();
         tell(&self.liar, &self.means);
@@ -234,17 +246,22 @@ impl Scene {
         let goes_on = told.iter().any(|event| {
             matches!(event, Event::Message { group, text, .. } if group == OTHER && *text == word)
         });
-        let outcome = self.judge(does, &done, &told);
+        let mut outcome = self.judge(does, &done, &told);
+        if let Outcome::Refused(code) = outcome
+            && self.alice.evidence(GROUP).unwrap().len() > evidence
+        {
+            outcome = Outcome::Evidence(code);
+        }
         let reads_request = does == Does::Connect && self.reads_requests();
         let in_silence = groups_before.into_iter().any(|name| {
-            let lost = self.actor(does).stop_reason(&name).unwrap();
+            let Ok(lost) = self.actor(does).stop_reason(&name) else {
+                return true;
+            };
             let said =
                 |event: &Event| matches!(event, Event::GroupLost { group, .. } if *group == name);
             lost.is_some() && !told.iter().any(said)
         });
         let together = self.carol.members(OTHER).unwrap().len();
-        let answered =
-            |done: &Result<(), Error>| matches!(done, Ok(()) | Err(Error::Unreachable(_)));
         let detail = format!("{done:?} {news:?} {again:?} in {took:?}, {told:?}");
         for (holds, why) in [
             (!readable, "the service reads"),
@@ -254,7 +271,7 @@ impl Scene {
             ),
             (goes_on, "the other group does not go on"),
             (
-                answered(&news) && again.iter().all(answered),
+                news.is_ok() && again.iter().all(Result::is_ok),
                 "all groups are held up",
             ),
             (together == 4, "somebody has come into another group"),
@@ -487,12 +504,15 @@ async fn an_invitation_that_waits_for_its_record_holds_up_no_other_one() {
     let mut alice = device_with(&stack, 0, ALICE, options()).await;
     let mut bob = device_with(&stack, 1, BOB, options()).await;
     befriend(&mut alice, &mut bob).await;
-    for name in [GROUP, OTHER] {
-        alice.create_group(name).await.unwrap();
-        alice.add_to_group(name, &[BOB]).await.unwrap();
-    }
-    // Of what the user is told once, and of what may pass.
-    for wrong in ["handle-taken", "too-many-requests"] {
+    // What the user is told once, and what may pass.
+    for (number, (wrong, told)) in [("handle-taken", 1), ("too-many-requests", 0)]
+        .into_iter()
+        .enumerate()
+    {
+        for name in ["first", "second"].map(|name| format!("{name} {number}")) {
+            alice.create_group(&name).await.unwrap();
+            alice.add_to_group(&name, &[BOB]).await.unwrap();
+        }
         let mut first = None;
         liar.lies(move |asked, told| {
             if asked.path != Operation::JoinRecord.path() {
@@ -510,14 +530,40 @@ async fn an_invitation_that_waits_for_its_record_holds_up_no_other_one() {
         for _ in 0..3 {
             bob.sync(0).await.unwrap();
         }
-        let told = bob.events().unwrap();
-        let said = told
-            .iter()
-            .filter(|stored| matches!(stored.event, Event::InvitationWaits { .. }));
-        assert_eq!(said.count(), 1, "{wrong}: {told:?}");
-        assert_eq!(bob.groups().unwrap().len(), 1, "{wrong}");
+        let events = bob.events().unwrap();
+        bob.acknowledge(&events).unwrap();
+        let waits = |event: &Event| matches!(event, Event::InvitationWaits { .. });
+        let said = events.iter().filter(|stored| waits(&stored.event));
+        assert_eq!(said.count(), told, "{wrong}: {events:?}");
+        assert_eq!(bob.groups().unwrap().len(), 2 * number + 1, "{wrong}");
+        liar.repent();
+        bob.sync(0).await.unwrap();
+        assert_eq!(bob.groups().unwrap().len(), 2 * number + 2, "{wrong}");
     }
-    liar.repent();
-    bob.sync(0).await.unwrap();
-    assert_eq!(bob.groups().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contact_who_cannot_be_told_of_a_new_token_holds_up_no_other_one() {
+    let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
+    let mut alice = device_with(&stack, 0, ALICE, options()).await;
+    for (number, handle) in [BOB, CAROL, DAVE].into_iter().enumerate() {
+        let mut contact = device_with(&stack, number + 1, handle, options()).await;
+        befriend(&mut alice, &mut contact).await;
+    }
+    let told: Arc<Mutex<BTreeSet<[u8; 16]>>> = Arc::default();
+    let asked_for = Arc::clone(&told);
+    liar.lies(move |asked, told| {
+        if asked.path != Operation::SendMessage.path() {
+            return;
+        }
+        let request = SignedRequest::decode(&asked.body).unwrap();
+        let request = SendMessageRequest::decode(request.body.as_slice()).unwrap();
+        asked_for.lock().unwrap().insert(request.group_id.0);
+        // Nobody is.
+        told.status = http::StatusCode::BAD_REQUEST;
+        told.body = b"no".to_vec();
+    });
+    let _ = alice.disconnect(CAROL).await;
+    alice.sync(0).await.unwrap();
+    assert_eq!(told.lock().unwrap().len(), 2, "bob and dave");
 }

@@ -9,9 +9,9 @@ use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{ClientCredential, HandleRecord, LookupHandleResponse};
 use protocol::groups::{
-    CommitRequest, EpochAccepted, InspectGroupResponse, JoinRecordContent, JoinRecordRequest,
-    MessageAccepted, RecoveryRecordRequest, ReserveGroupIdResponse, SealedRecord,
-    SetJoinCodeRequest,
+    CommitRequest, EpochAccepted, InspectGroupRequest, InspectGroupResponse, JoinRecordContent,
+    JoinRecordRequest, MessageAccepted, RecoveryRecordRequest, ReserveGroupIdResponse,
+    SealedRecord, SetJoinCodeRequest,
 };
 use protocol::ids::{GroupId, LookupId};
 use protocol::key_packages::{
@@ -21,9 +21,9 @@ use protocol::policy::Capabilities;
 use protocol::{Operation, Wire as _};
 use tls_codec::VLBytes;
 
-use super::Does::{Add, Connect, Count, Create, Enter, Join, Renew, Send, Upgrade, Verify};
-use super::Outcome::{ComesBack, Harmless, Pinned, Refused, Stops, Unverified, Waits};
-use super::{Does, Outcome, alter};
+use super::Does::{Add, Connect, Count, Create, Enter, Join, Mute, Renew, Send, Upgrade, Verify};
+use super::Outcome::{ComesBack, Evidence, Harmless, Pinned, Refused, Stops, Unverified, Waits};
+use super::{Does, Outcome, alter, refusals};
 use crate::liar::Liar;
 
 /// What the service has at hand.
@@ -365,6 +365,116 @@ const ACCEPTED: &[Lie] = &[
         Harmless,
     ),
 ];
+
+/// What is said to be accepted and is not, and what is said to be pending and is not.
+const MADE_UP: &[Lie] = &[
+    (
+        "MessageAccepted: nothing was",
+        Send,
+        |liar, _| {
+            let accepted = MessageAccepted {
+                accepted_timestamp_ms: 1,
+            };
+            liar.answer(Operation::SendMessage, move |_| Some(accepted.encode()));
+        },
+        Harmless,
+    ),
+    (
+        "EpochAccepted of a commit: nothing was",
+        Mute,
+        |liar, _| nothing_was_accepted(liar, Operation::SetRole),
+        Stops(client::StopReason::Behind),
+    ),
+    (
+        "EpochAccepted of a creation: nothing was",
+        Create,
+        |liar, _| nothing_was_accepted(liar, Operation::CreateGroup),
+        Stops(client::StopReason::Missing),
+    ),
+    (
+        "InspectGroup.pending_proposals, needed for sending: none",
+        Send,
+        |liar, _| pending(liar, |_, _| Vec::new()),
+        Refused("contention"),
+    ),
+    (
+        "InspectGroup.pending_proposals, needed for sending: garbage",
+        Send,
+        |liar, _| pending(liar, |_, _| vec![opaque(GARBAGE); 3]),
+        Refused("contention"),
+    ),
+    (
+        "InspectGroup.pending_proposals, needed for sending: a member leaves who has not said so",
+        Send,
+        |liar, _| {
+            pending(liar, |id, epoch| {
+                vec![opaque(made_up_leaving(id, epoch, 1))]
+            })
+        },
+        Evidence("peer"),
+    ),
+    (
+        "InspectGroup.pending_proposals, needed for sending: of a leaf that is not there",
+        Send,
+        |liar, _| {
+            pending(liar, |id, epoch| {
+                vec![opaque(made_up_leaving(id, epoch, u32::MAX))]
+            })
+        },
+        Evidence("peer"),
+    ),
+    (
+        "InspectGroup.pending_proposals, needed for sending: of another epoch",
+        Send,
+        |liar, _| {
+            pending(liar, |id, epoch| {
+                vec![opaque(made_up_leaving(id, epoch + 1, 1))]
+            })
+        },
+        Evidence("peer"),
+    ),
+];
+
+fn nothing_was_accepted(liar: &Liar, operation: Operation) {
+    let accepted = EpochAccepted {
+        epoch: 1,
+        accepted_timestamp_ms: 1,
+    };
+    liar.answer(operation, move |_| Some(accepted.encode()));
+}
+
+/// Refuses messages because of proposals that it then shows.
+fn pending(liar: &Liar, made_up: fn(GroupId, u64) -> Vec<VLBytes>) {
+    liar.instead(Operation::SendMessage, refusals::pending_proposals());
+    liar.twist(Operation::InspectGroup, move |body, answer| {
+        let id = InspectGroupRequest::decode(body)
+            .expect("a request")
+            .group_id;
+        let mut inspected = InspectGroupResponse::decode(answer).expect("a true answer");
+        inspected.pending_proposals = made_up(id, inspected.epoch);
+        *answer = inspected.encode();
+    });
+}
+
+/// A SelfRemove of a member who has not made it: a PublicMessage (RFC 9420 §6.2) with a signature and a membership
+/// tag of zeros.
+fn made_up_leaving(id: GroupId, epoch: u64, leaf: u32) -> Vec<u8> {
+    const MLS10_PUBLIC_MESSAGE: [u8; 4] = [0, 1, 0, 1];
+    const MEMBER: [u8; 1] = [1];
+    const PROPOSAL_SELF_REMOVE: [u8; 3] = [2, 0, 10];
+    [
+        &MLS10_PUBLIC_MESSAGE[..],
+        &opaque(id.0).encode(),
+        &epoch.to_be_bytes(),
+        &MEMBER,
+        &leaf.to_be_bytes(),
+        &opaque(*b"").encode(),
+        &PROPOSAL_SELF_REMOVE,
+        &opaque([0; 64]).encode(),
+        &opaque([0; 32]).encode(),
+    ]
+    .concat()
+}
 
 const RESERVE_GROUP_ID: &[Lie] = &[
     (
@@ -783,6 +893,7 @@ const JOIN_RECORD: &[Lie] = &[
 pub const ANSWERS: &[&[Lie]] = &[
     INSPECT_GROUP,
     ACCEPTED,
+    MADE_UP,
     RESERVE_GROUP_ID,
     CLAIM_KEY_PACKAGES,
     COUNT_KEY_PACKAGES,

@@ -19,9 +19,11 @@ pub enum Does {
     Send,
     /// Replaces its leaf in the group.
     Renew,
+    /// Changes what a member of the group may do, and sends a message into it.
+    Mute,
     /// Adds two contacts to another group, in one commit.
     Add,
-    /// Creates a group.
+    /// Creates a group, and sends a message into it.
     Create,
     /// Puts another group in the place of one.
     Upgrade,
@@ -44,6 +46,8 @@ pub enum Outcome {
     Harmless,
     /// The call fails with the error of this code; the group is as it was.
     Refused(&'static str),
+    /// As before; what it was shown is kept as evidence.
+    Evidence(&'static str),
     /// The client follows the group no further, and says so and why.
     Stops(StopReason),
     /// The client has stopped, has come back among those that it knows, and says so.

@@ -67,6 +67,12 @@ impl Wrong {
     }
 }
 
+/// Sending has to wait for a commit.
+#[must_use]
+pub fn pending_proposals() -> Told {
+    Wrong::problem("", 409, "pending-proposals").told()
+}
+
 /// What is said in the place of every answer.
 pub const WRONG: &[Wrong] = &[
     Wrong::problem("a page", 200, ""),
