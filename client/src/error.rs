@@ -107,6 +107,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it says nothing of what was asked for, and the same request may be answered later.
+    pub(crate) fn is_for_now(&self) -> bool {
+        matches!(
+            self.problem,
+            ProblemType::TooManyRequests
+                | ProblemType::TokenRequired
+                | ProblemType::TokenRejected
+                | ProblemType::StaleTimestamp
+        )
+    }
+
     /// Whether the service has the group at another epoch than the request: an earlier or a later one.
     pub(crate) fn is_of_other_epoch(&self) -> bool {
         matches!(
@@ -295,6 +306,9 @@ pub enum PeerError {
     /// A leaf's identity link does not open or is not of whom it should be.
     #[error("an identity link does not verify")]
     IdentityLink,
+    /// What the service keeps for those who are invited is not there or not right.
+    #[error("the service shows nothing by which an invitation can be followed")]
+    JoinRecord,
     /// An invitation is not attributed to a contact.
     #[error("an invitation is not from a contact")]
     Attribution,

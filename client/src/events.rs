@@ -134,6 +134,14 @@ pub enum Event {
         /// The name that they go by, as far as it is known; else empty.
         by: String,
     },
+    /// A contact has added this user to a group, and the service shows nothing by which it can be joined: the
+    /// invitation waits for that, up to a month.
+    InvitationWaits {
+        /// What they call the group.
+        group: String,
+        /// Who.
+        by: String,
+    },
     /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
     Rejoined {
         /// Name of the group.
@@ -366,6 +374,7 @@ mod tests {
             | Event::DeviceUnlinked
             | Event::KeyPackagesTaken { .. }
             | Event::InvitationRefused { .. }
+            | Event::InvitationWaits { .. }
             | Event::Replaced { .. }
             | Event::BannedCameIn { .. }
             | Event::MessageUnreadable { .. }
@@ -376,7 +385,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 33);
+        assert_eq!(documented.len(), 34);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

@@ -392,6 +392,10 @@ impl Client {
             } else {
                 self.submit_commit(&group).await.map(|_| ())
             };
+            // It stays kept. Whether the service answers at all shows in what comes next.
+            if matches!(finished, Err(Error::Unreachable(_))) {
+                break;
+            }
             // Refused after all: there is nobody left to tell, and the state is as before. Nor does
             // an empty wallet stop what comes after this, its filling included.
             refusals_can_wait(finished)?;
@@ -403,25 +407,11 @@ impl Client {
     /// or knew, new KeyPackages. What is refused is tried again next time.
     async fn settle(&mut self) -> Result<(), Error> {
         for group in Group::all(&self.db)? {
-            if group.status == Status::Lost {
-                refusals_can_wait(self.try_rejoin(&group.id).await)?;
-            }
-            if group.status != Status::Active {
-                continue;
-            }
-            refusals_can_wait(self.go_on_leaving(&group.id).await)?;
-            refusals_can_wait(self.cover(&group.id).await)?;
-            refusals_can_wait(self.keep_up(&group.id).await)?;
-            refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
-            let group = Group::read(&self.db, &group.id)?;
-            if group.status != Status::Active {
-                continue;
-            }
-            if !group.recovery_set {
-                refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
-            }
-            if group.update_due {
-                refusals_can_wait(self.update_leaf(&group.id).await)?;
+            match self.settle_group(&group).await {
+                // It has answered meanwhile: what it holds back of one group holds up no other one.
+                Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
+                Err(Error::Unreachable(_)) => return Ok(()),
+                other => other?,
             }
         }
         for group in self.upgrading()? {
@@ -433,6 +423,30 @@ impl Client {
         refusals_can_wait(self.settle_devices().await)?;
         refusals_can_wait(self.top_up().await)?;
         self.compare_views().await
+    }
+
+    async fn settle_group(&mut self, group: &Group) -> Result<(), Error> {
+        if group.status == Status::Lost {
+            refusals_can_wait(self.try_rejoin(&group.id).await)?;
+        }
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        refusals_can_wait(self.go_on_leaving(&group.id).await)?;
+        refusals_can_wait(self.cover(&group.id).await)?;
+        refusals_can_wait(self.keep_up(&group.id).await)?;
+        refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
+        let group = Group::read(&self.db, &group.id)?;
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        if !group.recovery_set {
+            refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
+        }
+        if group.update_due {
+            refusals_can_wait(self.update_leaf(&group.id).await)?;
+        }
+        Ok(())
     }
 
     /// Forgets everything.

@@ -19,6 +19,7 @@ mod device;
 mod false_group;
 mod faults;
 mod liar;
+pub mod lies;
 mod load;
 pub mod month;
 mod moved_clock;
@@ -32,7 +33,8 @@ mod user;
 
 pub use allowed::{check_log, check_metrics};
 pub use device::{
-    Said, at_once, befriend, blank, device, group_with, messages, patient, reads, talks,
+    Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
+    talks,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};

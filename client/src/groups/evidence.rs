@@ -2,6 +2,7 @@
 
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,25 @@ pub(crate) fn keep(
         ),
     )?;
     Ok(())
+}
+
+/// So often an answer that may be put right is asked for whenever there is occasion; then once a day.
+const TRIES: u32 = 16;
+
+/// How often something was kept because of an entry, and when last.
+pub(crate) fn tries(db: &Connection, entry: &[u8]) -> Result<(u32, u64), Error> {
+    let (tries, last): (u32, i64) = db.query_row(
+        "SELECT count(*), coalesce(max(seen_ms), 0) FROM evidence WHERE entry = ?",
+        [entry],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok((tries, u64::try_from(last).unwrap_or(0)))
+}
+
+/// Whether it is time to ask again for what an entry needs: nobody has this client ask without end.
+pub(crate) fn may_try_again(db: &Connection, entry: &[u8], now_ms: u64) -> Result<bool, Error> {
+    let (tries, last_ms) = tries(db, entry)?;
+    Ok(tries < TRIES || now_ms.abs_diff(last_ms) >= DAY_MS)
 }
 
 fn of(db: &Connection, id: &GroupId) -> Result<Vec<Evidence>, Error> {

@@ -352,6 +352,56 @@ impl Client {
         delivery: &WelcomeDelivery,
         invitation: &Invitation,
     ) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        if !evidence::may_try_again(&self.db, entry, now_ms)? {
+            return Ok(());
+        }
+        let former = Group::find(&self.db, &invitation.id)?;
+        let known = known::of(&self.db, &invitation.id)?;
+        check_return(former.as_ref(), known.as_ref(), &self.profile, invitation)?;
+        match self.join_by_record(entry, delivery, invitation).await {
+            // What does not fit may be the record, which the service shows, and not the Welcome, which it
+            // cannot make. So the invitation waits: one answer takes nobody's group away.
+            Err(Error::Peer(fault)) => self.wait_for_record(entry, delivery, invitation, fault),
+            Err(Error::Protocol(_)) => {
+                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+            }
+            Err(Error::Refused(refusal)) if !refusal.is_for_now() => {
+                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+            }
+            other => other,
+        }
+    }
+
+    /// Keeps what was wrong and the invitation; the user is told once.
+    fn wait_for_record(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+        invitation: &Invitation,
+        fault: PeerError,
+    ) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        self.transact(|db, _| {
+            if evidence::tries(db, entry)?.0 == 0 {
+                let name = String::from_utf8_lossy(invitation.info.group_name.as_slice());
+                let event = Event::InvitationWaits {
+                    group: text::received(&name, MAX_NAME),
+                    by: invitation.by.clone(),
+                };
+                events::store(db, &event)?;
+            }
+            let content = (Some(entry), delivery.welcome.as_slice());
+            evidence::keep(db, &invitation.id, &fault, content, now_ms)
+        })
+    }
+
+    async fn join_by_record(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+        invitation: &Invitation,
+    ) -> Result<(), Error> {
         let (lookup, record) = self.sealed_join_record(invitation).await?;
         let place = Place {
             table: "join_records",
@@ -388,7 +438,7 @@ impl Client {
                 other => return other.map(|record| (lookup, record)),
             }
         }
-        Err(PeerError::Message.into())
+        Err(PeerError::JoinRecord.into())
     }
 }
 

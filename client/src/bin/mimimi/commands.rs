@@ -570,6 +570,9 @@ fn line(event: &Event) -> String {
         Event::InvitationRefused { group, by } => {
             format!("{by}, who is no contact, tried to add you to {group}: you are not in it")
         }
+        Event::InvitationWaits { group, by } => format!(
+            "{by} added you to {group}, but the service shows nothing by which you could come in: it is tried again"
+        ),
         Event::ReInitialized { group, by } => {
             format!("[{group}] {by} put another group in its place")
         }
