@@ -29,6 +29,7 @@ mod chunked;
 mod config;
 mod date;
 pub mod encapsulation;
+mod extent;
 mod keys;
 pub mod problems;
 mod relays;
