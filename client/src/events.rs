@@ -1,5 +1,8 @@
 //! What happened, for whoever looks next.
 
+use std::cmp::Ordering;
+
+use protocol::directory::StoreState;
 use protocol::removal::RemovalReason;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -210,6 +213,11 @@ pub enum Event {
     /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
     /// sent.
     HomeCopied,
+    /// The store of the service is not the one that this client knew: what was accepted since its backup is lost there.
+    ServiceStoreChanged {
+        /// In what way.
+        change: StoreChange,
+    },
     /// This client follows a group no further. It comes back by itself only from a loss of its own.
     GroupLost {
         /// Name of the group.
@@ -235,6 +243,33 @@ pub enum Event {
         /// Name of the group.
         group: String,
     },
+}
+
+/// What became of a service's store, as its directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreChange {
+    /// Its operator says that it was restored from a backup.
+    Restored,
+    /// It is of an earlier generation than before: a backup from before a restoration.
+    RolledBack,
+    /// It is another one.
+    Replaced,
+}
+
+impl StoreChange {
+    /// What lies between the two. `None`: nothing.
+    #[must_use]
+    pub fn between(known: &StoreState, shown: &StoreState) -> Option<Self> {
+        if known.id != shown.id {
+            return Some(Self::Replaced);
+        }
+        match shown.generation.cmp(&known.generation) {
+            Ordering::Less => Some(Self::RolledBack),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Self::Restored),
+        }
+    }
 }
 
 /// An event that is kept until it is acknowledged.
@@ -378,6 +413,7 @@ mod tests {
             | Event::Replaced { .. }
             | Event::BannedCameIn { .. }
             | Event::MessageUnreadable { .. }
+            | Event::ServiceStoreChanged { .. }
             | Event::HomeCopied => true,
         }
     }
@@ -385,7 +421,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 34);
+        assert_eq!(documented.len(), 35);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

@@ -115,7 +115,7 @@ pub use error::{
     DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer, PeerError, Refusal,
     UsageError,
 };
-pub use events::{Event, StoredEvent};
+pub use events::{Event, StoreChange, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
 pub use groups::message::MAX_TEXT;

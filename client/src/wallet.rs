@@ -419,7 +419,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use base64::Engine as _;
-    use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey};
+    use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey, StoreState};
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -461,6 +461,10 @@ pub(crate) mod tests {
             allowances: None,
             clock_window_ms: 1,
             max_request_bytes: 1,
+            store: StoreState {
+                id: BASE64URL.encode([1; 16]),
+                generation: 0,
+            },
         }
     }
 

@@ -15,6 +15,7 @@
 )]
 
 mod allowed;
+mod broken_disk;
 mod device;
 mod false_group;
 mod faults;
@@ -32,6 +33,7 @@ mod tap;
 mod user;
 
 pub use allowed::{check_log, check_metrics};
+pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
     Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
     talks,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use client::{
     Client, Endpoints, Error, Event, Evidence, FileError, LocalError, MAX_TEXT, Options,
-    RemovalReason, StopReason, StoredEvent, UsageError,
+    RemovalReason, StopReason, StoreChange, StoredEvent, UsageError,
 };
 use serde_json::{Value, json};
 
@@ -514,6 +514,20 @@ fn line(event: &Event) -> String {
                 format!("[{group}] {count} messages{whose} could not be read")
             }
         }
+        Event::ServiceStoreChanged { change } => match change {
+            StoreChange::Restored => {
+                "the service was restored from a backup: what it accepted after that backup is lost there, and groups \
+                 that went on since stop"
+            }
+            StoreChange::RolledBack => {
+                "the service has an earlier state than this client has seen, without its operator saying so: ask the \
+                 operator, and make anew the groups that matter"
+            }
+            StoreChange::Replaced => {
+                "the service has another store than before: it knows nothing of what was there"
+            }
+        }
+        .to_owned(),
         Event::HomeCopied => "this home directory was copied or put back: its keys are renewed \
                                  before anything is sent, and a copy of it that is in use will stop"
             .to_owned(),
