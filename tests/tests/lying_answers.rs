@@ -195,10 +195,9 @@ impl Scene {
             Does::Upgrade => PAIR.to_owned(),
             _ => GROUP.to_owned(),
         };
-        let came_back = Event::Rejoined {
-            group: group.clone(),
-        };
-        if told.contains(&came_back) {
+        let came_back =
+            |event: &Event| matches!(event, Event::Rejoined { group: into, .. } if *into == group);
+        if told.iter().any(came_back) {
             return Outcome::ComesBack;
         }
         if let Ok(Some(why)) = self.actor(does).stop_reason(&group) {
