@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use protocol::directory::StoreState;
+use protocol::next::directory::StoreState;
 use protocol::removal::RemovalReason;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};

@@ -7,8 +7,9 @@ use protocol::codec::opaque;
 use protocol::connections::{
     HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest, is_valid_handle,
 };
-use protocol::groups::Accepted;
-use protocol::{Operation, Wire as _};
+use protocol::next::group::Accepted;
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};

@@ -7,7 +7,7 @@
 
 use protocol::Wire as _;
 use protocol::delivery::{Payload, PayloadKind};
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::time::day_of;
 use rusqlite::{Connection, OptionalExtension as _};
 

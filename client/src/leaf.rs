@@ -14,7 +14,7 @@ use openmls::prelude::{
     SignatureScheme, UnknownExtension,
 };
 use protocol::Wire as _;
-use protocol::directory::Directory;
+use protocol::next::directory::Directory;
 use protocol::lifetime;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};

@@ -5,11 +5,12 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::DeleteHandleRequest;
-use protocol::groups::Accepted;
-use protocol::key_packages::DeleteKeyPackagesRequest;
+use protocol::next::group::Accepted;
+use protocol::next::key_packages::DeleteKeyPackagesRequest;
 use protocol::problem::ProblemType;
 use protocol::queues::DeleteQueueRequest;
-use protocol::{Operation, Wire};
+use protocol::Wire;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::database::key32;

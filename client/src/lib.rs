@@ -102,8 +102,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::Operation;
-use protocol::ids::GroupId;
+use protocol::next::operation::Operation;
+use protocol::next::ids::GroupId;
 use rusqlite::Connection;
 
 pub use backup::BackupKey;
@@ -492,7 +492,7 @@ impl Client {
         let mls_group = groups::load_mls(&self.db, &group.id)?;
         let leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
         let signer = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
-        let sender = protocol::envelope::Sender::Leaf(mls_group.own_leaf_index().u32());
+        let sender = protocol::next::request::Sender::Leaf(mls_group.own_leaf_index().u32());
         let now = self.transport.time.now_unix_ms();
         Ok(protocol::Wire::encode(&sign(
             operation, now, &sender, body, &signer.0,

@@ -6,7 +6,7 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::ids::{GroupId, QueueId};
+use protocol::next::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 

@@ -8,14 +8,15 @@ use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::codec::opaque;
 use protocol::connections::{ConnectionRequest, ConnectionResponse};
-use protocol::groups::{
+use protocol::next::group::{
     CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
     ExternalJoinRequest, GroupKind, JoinPermit,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::Connection;
 use tls_codec::Serialize as _;
 use zeroize::Zeroizing;

@@ -17,10 +17,11 @@ use protocol::codec::opaque;
 use protocol::connections::{
     ClientCredential, ConnectionRequest, RequestConnectionRequest, is_valid_handle,
 };
-use protocol::groups::{Accepted, CommitAad, GroupKind};
-use protocol::ids::GroupId;
+use protocol::next::group::{Accepted, CommitAad, GroupKind};
+use protocol::next::ids::GroupId;
 use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 

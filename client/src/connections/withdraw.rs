@@ -1,9 +1,9 @@
 //! Taking consent back: requests are cancelled or declined, connections end, groups are blocked.
 
-use protocol::Operation;
+use protocol::next::operation::Operation;
 use protocol::codec::opaque;
-use protocol::groups::{Accepted, GroupKind};
-use protocol::ids::GroupId;
+use protocol::next::group::{Accepted, GroupKind};
+use protocol::next::ids::GroupId;
 use protocol::queues::BlockGroupRequest;
 use rusqlite::{Connection, OptionalExtension as _};
 

@@ -16,9 +16,10 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{
     ClientCredential, DeleteHandleRequest, RegisterHandleRequest, RequestConnectionRequest,
 };
-use protocol::groups::{Accepted, GroupKind};
+use protocol::next::group::{Accepted, GroupKind};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};

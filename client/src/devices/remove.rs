@@ -1,8 +1,8 @@
 //! A device that was lost is removed by another one.
 
 use openmls::prelude::LeafNodeIndex;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use rusqlite::Connection;
 
 use super::exchange::forget_removed;

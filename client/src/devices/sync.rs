@@ -5,8 +5,8 @@
 
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::groups::LeafAuthorization;
-use protocol::ids::GroupId;
+use protocol::next::group::LeafAuthorization;
+use protocol::next::ids::GroupId;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use super::DeviceId;
@@ -166,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
-    use protocol::groups::GroupKind;
+    use protocol::next::group::GroupKind;
 
     use super::*;
 

@@ -4,14 +4,15 @@
 //! GroupInfo is signed by a leaf that has shown whose it is, and it is the group that the joiner knows of.
 
 use crypto::keys::IdentityLinkWrapperKey;
+use mls_rules::context::senders_in;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
     Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProtocolMessage,
     PublicMessageIn, RatchetTreeIn, SignaturePublicKey, Verifiable as _,
 };
 use protocol::Wire as _;
-use protocol::groups::{ExternalCommitInfoResponse, GroupKind};
-use protocol::ids::GroupId;
+use protocol::next::group::{ExternalCommitInfoResponse, GroupKind};
+use protocol::next::ids::GroupId;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -21,7 +22,7 @@ use crate::error::{Error, PeerError};
 use crate::groups::group_id;
 use crate::groups::identities::{self, Identity};
 use crate::groups::known::{self, Known};
-use crate::groups::senders::{ServiceKeys, senders_in};
+use crate::groups::policy::service_senders;
 use crate::profile::Profile;
 use crate::provider::Provider;
 
@@ -377,7 +378,7 @@ impl Shown<'_> {
         {
             return Err(not("its signer was no member when this client was one"));
         }
-        ServiceKeys::read(self.db)?
+        service_senders(self.db)?
             .check_senders(&known.external_senders, &self.senders)
             .map_err(|_| not("its external senders are not those that are known"))?;
         let mut newcomers: Vec<Newcomer> = Vec::new();

@@ -10,14 +10,15 @@ use openmls::prelude::{
     ProposalType, RequiredCapabilitiesExtension, UnknownExtension,
 };
 use protocol::codec::opaque;
-use protocol::directory::Directory;
-use protocol::groups::{
+use protocol::next::directory::Directory;
+use protocol::next::group::{
     CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 

@@ -3,8 +3,8 @@
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use openmls::prelude::LeafNodeIndex;
 use protocol::codec::WireSecret;
-use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
-use protocol::ids::GroupId;
+use protocol::next::group::{GroupKind, JoinPermit, LeafAuthorization};
+use protocol::next::ids::GroupId;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;

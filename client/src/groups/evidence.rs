@@ -1,7 +1,7 @@
 //! A group that this client follows no further: why it stopped, and the evidence, which is kept for good.
 
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -40,10 +40,14 @@ pub enum StopReason {
     LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
+    /// The service has shown different journals of the group to different members, and has signed both.
+    Split,
+    /// A commit led to where the service has nothing: whoever made it told the service other keys than the members.
+    Stranded,
 }
 
 impl StopReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -54,6 +58,8 @@ impl StopReason {
         Self::OtherCopy,
         Self::LeafGone,
         Self::Outdated,
+        Self::Split,
+        Self::Stranded,
     ];
 
     fn as_str(self) -> &'static str {
@@ -68,6 +74,8 @@ impl StopReason {
             Self::OtherCopy => "other_copy",
             Self::LeafGone => "leaf_gone",
             Self::Outdated => "outdated",
+            Self::Split => "split",
+            Self::Stranded => "stranded",
         }
     }
 
@@ -83,7 +91,9 @@ impl StopReason {
             | Self::Forbidden
             | Self::Newcomers
             | Self::OtherCopy
-            | Self::Outdated => false,
+            | Self::Outdated
+            | Self::Split
+            | Self::Stranded => false,
         }
     }
 }
@@ -105,6 +115,8 @@ impl std::fmt::Display for StopReason {
             Self::Outdated => {
                 "your place in it was renewed or taken away since the backup: a member can replace it"
             }
+            Self::Split => "the service shows its members different journals of it",
+            Self::Stranded => "somebody's commit led to where the service has nothing",
         })
     }
 }
@@ -114,7 +126,7 @@ impl std::fmt::Display for StopReason {
 pub struct Evidence {
     /// The epoch that this client was in.
     pub epoch: u64,
-    /// The queue entry that brought it, in hex; empty for an answer.
+    /// The entry that brought it (segment and position), in hex; empty for an answer.
     pub entry: String,
     /// What is wrong with it.
     pub why: String,

@@ -4,13 +4,14 @@
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::codec::{WireSecret, opaque};
-use protocol::groups::{
+use protocol::next::group::{
     CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
     ExternalJoinRequest, GroupKind, JoinPermit,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::Connection;
 use tls_codec::Serialize as _;
 
@@ -349,7 +350,7 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::groups::{LeafAuthorization, PartialGroupInfo};
+    use protocol::next::group::{LeafAuthorization, PartialGroupInfo};
 
     use super::*;
     use crate::groups::tests;

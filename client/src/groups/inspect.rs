@@ -2,14 +2,15 @@
 
 use openmls::prelude::MlsGroup;
 use protocol::codec::opaque;
-use protocol::groups::{Accepted, InspectGroupResponse, UpdateQueueReferenceRequest};
-use protocol::ids::GroupId;
-use protocol::{Operation, Wire as _};
+use protocol::next::group::{Accepted, InspectGroupResponse, UpdateQueueReferenceRequest};
+use protocol::next::ids::GroupId;
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
-use crate::groups::enforce::{capabilities, policy_in};
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::evidence::StopReason;
 use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
 use crate::leaf;

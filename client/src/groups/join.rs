@@ -13,10 +13,11 @@ use openmls::prelude::{
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::delivery::{JoinInfo, WelcomeDelivery};
-use protocol::groups::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
+use protocol::next::group::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
 use protocol::ids::{GroupId, LookupId};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 

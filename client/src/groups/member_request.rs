@@ -1,9 +1,10 @@
 //! Requests of a member that carry the group's state key. The service knows no group that opens with a former
 //! key, so whoever is behind a removal catches up first and asks then.
 
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire};
+use protocol::Wire;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, UsageError};

@@ -3,8 +3,8 @@
 use crypto::credential::wrap_link_key;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
-use protocol::ids::GroupId;
-use protocol::key_packages::MAX_CLAIMS;
+use protocol::next::ids::GroupId;
+use protocol::next::key_packages::MAX_CLAIMS;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};
@@ -80,7 +80,7 @@ impl Client {
         let mls_group = load_mls(&self.db, &id)?;
         self.heed_bans(&id, &[name])?;
         let leaves = self.leaves_of(&group, &[name])?;
-        enforce::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
+        policy::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
         let former = leaves
             .first()
             .and_then(|leaf| mls_group.member(*leaf))
@@ -136,7 +136,7 @@ impl Client {
         group.check_usable()?;
         let mls_group = load_mls(&self.db, id)?;
         // A claim takes something from the contact: first whether the commit is possible at all.
-        enforce::permit_adding(&group, &mls_group)?;
+        policy::permit_adding(&group, &mls_group)?;
         if Group::is_leaving(&self.db, id)? {
             return Err(UsageError::Leaving(group.display_name()).into());
         }

@@ -10,12 +10,13 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::Codec as _;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::codec::opaque;
-use protocol::groups::{
+use protocol::next::group::{
     InspectGroupRequest, InspectGroupResponse, MessageAccepted, ProposalRequest,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
@@ -23,17 +24,17 @@ use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
-use crate::groups::enforce::{goes_by_itself, leaving};
+use crate::groups::policy::{goes_by_itself, leaving};
 use crate::groups::process::parse;
 use crate::groups::removals as reasons;
-use crate::groups::senders::ServiceKeys;
+use crate::groups::policy::service_senders;
 use crate::groups::{Group, Status, evidence, further, load_mls, mls_id};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
 /// Leaves that must go: by their own wish or the service's.
 pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>, Error> {
-    let service = ServiceKeys::read(db)?;
+    let service = service_senders(db)?;
     Ok(mls_group
         .pending_proposals()
         .filter(|queued| goes_by_itself(&service, mls_group, queued))
@@ -44,7 +45,7 @@ pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>
 
 /// The references of the pending proposals that a commit of ours covers. What outsiders want lapses.
 pub(crate) fn covered(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<ProposalRef>, Error> {
-    let service = ServiceKeys::read(db)?;
+    let service = service_senders(db)?;
     Ok(mls_group
         .pending_proposals()
         .filter(|queued| goes_by_itself(&service, mls_group, queued))
@@ -100,7 +101,7 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
         return Err(PeerError::Proposal.into());
     }
     if let (MlsSender::External(_), Some(leaf)) = (queued.sender(), leaving(&queued))
-        && ServiceKeys::read(db)?.sent(&mls_group, &queued)
+        && service_senders(db)?.sent(mls_group.extensions(), &queued)
     {
         let reason = reasons::check(db, id, &mls_group, leaf, &authenticated_data)?;
         reasons::keep(db, id, &mls_group, leaf, reason)?;

@@ -5,14 +5,15 @@ use std::time::Duration;
 use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
-use protocol::envelope::Sender;
-use protocol::groups::{
+use protocol::next::request::Sender;
+use protocol::next::group::{
     Accepted, OwnLeafRequest, OwnLeafResponse, RecoveryRecordRequest, SealedRecord,
     SetRecoverySecretRequest,
 };
 use protocol::ids::{GroupId, LookupId};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError};

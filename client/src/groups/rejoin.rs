@@ -2,9 +2,9 @@
 
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
-use protocol::Operation;
-use protocol::groups::{JoinPermit, OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::GroupId;
+use protocol::next::operation::Operation;
+use protocol::next::group::{JoinPermit, OwnLeafRequest, OwnLeafResponse};
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 

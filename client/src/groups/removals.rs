@@ -4,7 +4,7 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
 use protocol::Wire as _;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::removal::RemovalReason;
 use rusqlite::{Connection, OptionalExtension as _};
 

@@ -10,9 +10,9 @@ use crypto::kdf;
 use crypto::keys::{RecoverySecret, StateKey};
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
-use protocol::Operation;
-use protocol::groups::{OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::GroupId;
+use protocol::next::operation::Operation;
+use protocol::next::group::{OwnLeafRequest, OwnLeafResponse};
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 

@@ -6,7 +6,7 @@
 //! messages, by expiry or by a limit, can read the next one all the same.
 
 use openmls::prelude::SenderRatchetConfiguration;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;

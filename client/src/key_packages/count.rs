@@ -3,8 +3,8 @@
 use crypto::keys::Lookup as _;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::Ciphersuite;
-use protocol::Operation;
-use protocol::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::next::operation::Operation;
+use protocol::next::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use rusqlite::Connection;
@@ -157,7 +157,7 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::key_packages::KeyPackageCount;
+    use protocol::next::key_packages::KeyPackageCount;
 
     use super::*;
     use crate::events::stored;

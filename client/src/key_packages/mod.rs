@@ -14,12 +14,13 @@ use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
 use protocol::codec::opaque;
-use protocol::envelope::Sender;
-use protocol::ids::GroupId;
-use protocol::key_packages::{
+use protocol::next::request::Sender;
+use protocol::next::ids::GroupId;
+use protocol::next::key_packages::{
     Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
 };
-use protocol::{Operation, Wire as _, lifetime};
+use protocol::next::operation::Operation;
+use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 

@@ -134,8 +134,9 @@ CREATE TABLE groups (
     rejoin_attempts INTEGER NOT NULL DEFAULT 0,
     -- The other devices know which leaf is ours.
     announced INTEGER NOT NULL DEFAULT 0,
-    -- 1: this client came in from outside and has heard nobody since: it sends nothing.
-    unheard INTEGER NOT NULL DEFAULT 0,
+    -- This client came in from outside and has heard nobody since: it sends nothing. The credential (its digest) of
+    -- whoever signed what it came in by; NULL once somebody else was heard.
+    unheard BLOB,
     -- Why this client has stopped following; NULL if it has not.
     stopped TEXT
 ) STRICT;
@@ -330,7 +331,8 @@ CREATE TABLE outbox (
     -- SHA-256 of the MLS message, and the epoch that it is of.
     digest BLOB NOT NULL UNIQUE,
     epoch INTEGER NOT NULL,
-    content BLOB
+    content BLOB,
+    made_ms INTEGER NOT NULL
 ) STRICT;
 
 -- Groups that this client puts another one in the place of, until everybody is in that.
@@ -349,19 +351,19 @@ CREATE TABLE successors (
     policy BLOB
 ) STRICT;
 
--- Pointers to Welcomes of clients that this one has added, by whoever is to be told: kept until the join record
--- expires, so that they can be told again.
+-- Pointers to Welcomes of clients that this one has added: kept until the join record expires, so that they can be told
+-- again.
 CREATE TABLE pointers (
     group_id BLOB NOT NULL,
     epoch INTEGER NOT NULL,
-    -- The identity key of the user who was added.
-    signature_key BLOB NOT NULL,
+    -- Of the leaf that was added (its digest).
+    credential BLOB NOT NULL,
     -- Encoded WelcomePointer; its place is known when the commit was read in the journal.
     pointer BLOB NOT NULL,
     -- 0: the commit is not read yet; 1: to be sent; 2: sent.
     state INTEGER NOT NULL,
     expires_day INTEGER NOT NULL,
-    PRIMARY KEY (group_id, epoch, signature_key)
+    PRIMARY KEY (group_id, epoch, credential)
 ) STRICT;
 
 -- Invitations: pointers that came and are not followed yet.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use protocol::directory::Prices;
+use protocol::next::directory::Prices;
 use rusqlite::Connection;
 
 use crate::error::Error;
@@ -59,7 +59,6 @@ impl Levels {
             prices.register_handle,
             prices.lookup_handle,
             prices.request_connection,
-            prices.create_queue,
             prices.external_join,
         ];
         let round = each.into_iter().map(usize::from).sum::<usize>()
