@@ -1,6 +1,7 @@
 //! Contacts: whose connection key and token this client has, and the names that members go by.
 
-use crypto::keys::{ConnectionKey, ConnectionToken};
+use crypto::keys::ConnectionKey;
+use crypto::schedule::PoolToken;
 use crypto::safety_number::safety_number;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{ClientCredential, is_valid_handle};
@@ -37,7 +38,7 @@ pub(crate) struct ContactKeys {
     pub(crate) name: String,
     pub(crate) signature_key: Vec<u8>,
     pub(crate) connection_key: ConnectionKey,
-    pub(crate) connection_token: ConnectionToken,
+    pub(crate) connection_token: PoolToken,
 }
 
 /// The handle in a credential.
@@ -108,7 +109,7 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
         name: name.to_owned(),
         signature_key,
         connection_key: ConnectionKey::new(key32(&connection_key)?),
-        connection_token: ConnectionToken::new(key32(&connection_token)?),
+        connection_token: PoolToken::new(key32(&connection_token)?),
     })
 }
 

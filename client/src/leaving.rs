@@ -1,14 +1,13 @@
-//! Leaving for good: handle, KeyPackages, queue, groups, and what is kept here.
+//! Leaving for good: handle with its inbox, KeyPackages, groups, and what is kept here.
 
-use crypto::keys::{ConnectionToken, Lookup as _};
+use crypto::schedule::PoolToken;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
-use protocol::connections::DeleteHandleRequest;
 use protocol::next::group::Accepted;
+use protocol::next::inbox::DeleteHandleRequest;
 use protocol::next::key_packages::DeleteKeyPackagesRequest;
 use protocol::problem::ProblemType;
-use protocol::queues::DeleteQueueRequest;
 use protocol::Wire;
 use protocol::next::operation::Operation;
 
@@ -88,11 +87,11 @@ impl Client {
 
     async fn delete_pool(
         &mut self,
-        token: &ConnectionToken,
+        token: &PoolToken,
         owner: SignatureKeyPair,
     ) -> Result<(), Error> {
         let request = DeleteKeyPackagesRequest {
-            lookup: token.lookup(),
+            pool: token.pool(),
         };
         self.delete_at_service(
             Operation::DeleteKeyPackages,
@@ -115,7 +114,7 @@ impl Client {
             rows.collect::<Result<Vec<_>, _>>()?
         };
         for (token, owner) in retired {
-            let key = ConnectionToken::new(key32(&token)?);
+            let key = PoolToken::new(key32(&token)?);
             let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
             self.delete_pool(&key, owner).await?;
             self.db.execute(
@@ -128,30 +127,14 @@ impl Client {
 
     /// Deletes the pool under the present token, before sets are published that take the place of all.
     pub(crate) async fn empty_pool(&mut self) -> Result<(), Error> {
-        let token = ConnectionToken::new(*self.profile.connection_token.expose());
+        let token = PoolToken::new(*self.profile.connection_token.expose());
         let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
         self.delete_pool(&token, owner).await?;
         self.db.execute("UPDATE profile SET pool_stale = 0", ())?;
         Ok(())
     }
 
-    /// Deletes the queue: nothing is delivered any more, and the service removes this device from the
-    /// groups that it is still in.
-    async fn delete_queue(&mut self) -> Result<(), Error> {
-        let Some(queue_id) = self.profile.queue else {
-            return Ok(());
-        };
-        let request = DeleteQueueRequest { queue_id };
-        self.delete_at_service(
-            Operation::DeleteQueue,
-            self.queue_owner(),
-            &request,
-            ProblemType::UnknownQueue,
-        )
-        .await
-    }
-
-    /// Leaves every group, takes back every connection and request, deletes handle, KeyPackages and queue,
+    /// Leaves every group, takes back every connection and request, deletes handle, inbox and KeyPackages,
     /// and forgets everything. The user's other devices are removed first. Where others are left in a group,
     /// the last trace of this user goes with their next commit.
     ///
@@ -179,7 +162,6 @@ impl Client {
         }
         self.empty_pool().await?;
         self.delete_retired_pools().await?;
-        self.delete_queue().await?;
         self.wipe()
     }
 

@@ -22,6 +22,8 @@ use crate::error::{Error, LocalError, Refusal};
 use crate::transport::Met;
 use crate::wallet::{self, Token};
 
+/// Most tokens for one request, whatever the service says that it costs.
+const MOST_FOR_ONE: usize = 16;
 /// Bytes of a token of type 0x0002.
 const TOKEN_LENGTH: usize = 354;
 
@@ -256,6 +258,23 @@ impl Client {
         let sender = Sender::Key(opaque(signer.public()));
         self.call_as(operation, sender, signer, body.encode(), units)
             .await
+    }
+
+    /// As [`Client::call`], for what costs what the service said a moment ago, if that is more than usual.
+    pub(crate) async fn call_at_price<R: Wire>(
+        &mut self,
+        operation: Operation,
+        signer: impl Into<LeafKeyPair>,
+        body: &impl Wire,
+        price: usize,
+    ) -> Result<R, Error> {
+        let now = self.transport.time.now_unix_ms();
+        let mut envelope = Envelope::by_key(operation, signer, body.encode(), now)?;
+        let usual = self.directory().await?.prices.of(operation, 1);
+        envelope.tokens = self.take_tokens(price.max(usual).min(MOST_FOR_ONE))?;
+        let sent = self.send(&mut envelope, None).await;
+        wallet::discard(&self.db, &envelope.tokens)?;
+        R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
     }
 
     /// As [`Client::call`], as any sender; `units` go into the price.

@@ -1,6 +1,8 @@
 //! Connections: nobody is added to a group before they consented to know each other.
 
 mod accept;
+
+pub(crate) use accept::joined;
 pub(crate) mod tokens;
 pub(crate) mod withdraw;
 
@@ -14,11 +16,10 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::LeafNode;
 use protocol::codec::opaque;
-use protocol::connections::{
-    ClientCredential, ConnectionRequest, RequestConnectionRequest, is_valid_handle,
-};
+use protocol::connections::{ClientCredential, ConnectionRequest, is_valid_handle};
 use protocol::next::group::{Accepted, CommitAad, GroupKind};
 use protocol::next::ids::GroupId;
+use protocol::next::inbox::{REQUEST_SIZE, RequestConnectionRequest};
 use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
 use protocol::Wire as _;
 use protocol::next::operation::Operation;
@@ -206,6 +207,8 @@ pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<()
 
 struct Outgoing {
     group: GroupId,
+    /// Of a request, as the look-up said; of another one the usual.
+    price: u8,
     /// The recipient's.
     credential: ClientCredential,
     establishment_key: Vec<u8>,
@@ -233,12 +236,34 @@ fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
         let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
         Ok(Outgoing {
             group,
+            price: 0,
             credential: ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
             establishment_key,
             response_key,
         })
     })
     .transpose()
+}
+
+/// A sealed request in the one size that all have: its length, itself, then random bytes.
+fn of_one_size(sealed: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let length = u16::try_from(sealed.len()).map_err(|_| LocalError::Damaged)?;
+    let mut request = length.to_be_bytes().to_vec();
+    request.extend(sealed);
+    let missing = REQUEST_SIZE
+        .checked_sub(request.len())
+        .ok_or(LocalError::Damaged)?;
+    for _ in 0..missing.div_ceil(64) {
+        request.extend(crypto::random::<64>()?);
+    }
+    request.truncate(REQUEST_SIZE);
+    Ok(request)
+}
+
+/// What stands in it.
+pub(crate) fn sealed_in(request: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = request.split_first_chunk::<2>()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
 
 impl Client {
@@ -289,24 +314,35 @@ impl Client {
         let offer = ConnectionOffer {
             credential: &credential,
             group_id: group.id,
-            wrapper_key: &group.wrapper_key,
+            wrapper_key: &group.segment.wrapper_key,
             connection_key: &self.profile.connection_key,
             response_key: outgoing.response_key.public(),
-            state_key: &group.state_key,
+            state_key: &crypto::keys::StateKey::new(*group.segment.state_key.expose()),
             introduction,
         };
         let encrypted =
             seal_connection_request(&offer, &self.profile.identity, &outgoing.establishment_key)
                 .map_err(|_| PeerError::HandleRecord)?;
+        self.put_into_inbox(handle, encrypted, outgoing.price).await
+    }
+
+    /// Puts something into the inbox of a handle: all such have one size.
+    pub(crate) async fn put_into_inbox(
+        &mut self,
+        handle: &str,
+        sealed: Vec<u8>,
+        price: u8,
+    ) -> Result<(), Error> {
         let request = RequestConnectionRequest {
             handle: opaque(handle.as_bytes()),
-            encrypted_request: opaque(encrypted),
+            encrypted_request: opaque(of_one_size(sealed)?),
         };
         let _: Accepted = self
-            .call(
+            .call_at_price(
                 Operation::RequestConnection,
                 SignatureKeyPair::random()?,
                 &request,
+                price.into(),
             )
             .await?;
         Ok(())
@@ -320,7 +356,7 @@ impl Client {
             Operation::RequestConnection,
         ])
         .await?;
-        let record = self.look_up(handle).await?;
+        let (record, price) = self.look_up(handle).await?;
         let group = self.new_group(GroupKind::Connection, None).await?;
         let seed = Secret::<32>::random()?;
         let establishment_key = record.connection_establishment_key.as_slice().to_vec();
@@ -331,6 +367,7 @@ impl Client {
         )?;
         Ok(Outgoing {
             group,
+            price,
             credential: record.credential,
             establishment_key,
             response_key: HpkeKeyPair::from_seed(&seed)?,

@@ -1,6 +1,6 @@
 //! Connection tokens that change, so that whoever knows a former one finds nothing.
 
-use crypto::keys::ConnectionToken;
+use crypto::schedule::PoolToken;
 use crypto::secret::Secret;
 use protocol::codec::WireSecret;
 use rusqlite::Connection;
@@ -66,7 +66,7 @@ impl Client {
     /// left are told.
     pub(crate) async fn rotate_connection_token(&mut self) -> Result<(), Error> {
         self.transact(|db, profile| {
-            let (token, owner) = (ConnectionToken::random()?, Secret::<32>::random()?);
+            let (token, owner) = (PoolToken::new(crypto::random()?), Secret::<32>::random()?);
             db.execute(
                 "INSERT OR IGNORE INTO retired_pools (connection_token, owner_seed) VALUES (?, ?)",
                 (

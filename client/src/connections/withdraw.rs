@@ -1,10 +1,8 @@
-//! Taking consent back: requests are cancelled or declined, connections end, groups are blocked.
+//! Taking consent back: requests are cancelled or declined, connections end.
 
-use protocol::next::operation::Operation;
 use protocol::codec::opaque;
-use protocol::next::group::{Accepted, GroupKind};
+use protocol::next::group::GroupKind;
 use protocol::next::ids::GroupId;
-use protocol::queues::BlockGroupRequest;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
@@ -104,37 +102,6 @@ impl Client {
         })?;
         self.rotate_connection_token().await?;
         self.sync(0).await
-    }
-
-    /// Takes nothing more from a group, or from the connection with a contact, into this device's queue; or
-    /// takes from it again. What is sent meanwhile is lost, handshakes too: after a long block the group may
-    /// have to be joined again.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`] for a name that is neither a group nor a contact.
-    pub async fn block(&mut self, name: &str, blocked: bool) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        let group = match Group::by_name(&self.db, name) {
-            Ok(group) => group.id,
-            Err(unknown) => {
-                let contact = contacts::by_name(&self.db, name).map_err(|_| unknown)?;
-                group_with(&self.db, &contact.signature_key)?
-                    .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()))?
-            }
-        };
-        let request = BlockGroupRequest {
-            queue_id: self.profile.queue()?,
-            group_id: group,
-            blocked: u8::from(blocked),
-        };
-        let _: Accepted = self
-            .call(Operation::BlockGroup, self.queue_owner(), &request)
-            .await?;
-        self.db.execute(
-            "UPDATE groups SET blocked = ? WHERE group_id = ?",
-            (blocked, group.0),
-        )?;
-        Ok(())
     }
 }
 

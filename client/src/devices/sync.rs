@@ -5,8 +5,8 @@
 
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::next::group::LeafAuthorization;
 use protocol::next::ids::GroupId;
+use protocol::next::join::LeafAuthorization;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use super::DeviceId;
@@ -199,6 +199,9 @@ mod tests {
                                 kind: GroupKind::Connection,
                                 ciphersuite: 1,
                                 name,
+                                segment: protocol::next::ids::SegmentId(*key.expose()),
+                                rotation: protocol::next::ids::RotationEpoch(3),
+                                step: protocol::next::ids::Step(leaf_index),
                                 state_key: WireSecret::new(*key.expose()),
                                 wrapper_key: WireSecret::new(*key.expose()),
                                 user_pseudonym: signature.clone(),

@@ -412,12 +412,17 @@ fn stage(
     let group_info = bundle.group_info().ok_or(LocalError::Damaged)?;
     let commit = bundle.commit().tls_serialize_detached().map_err(mls)?;
     remember_made(db, id, mls_group.epoch().as_u64(), &commit)?;
+    let former = beginning
+        .as_ref()
+        .map(|_| {
+            let of = group.segment.rotation;
+            seal_former(id, of, &group.segment.wrapper_key, wrapper)
+        })
+        .transpose()?;
     let rotation = match beginning {
         None => None,
         Some(beginning) => {
-            let of = group.segment.rotation;
-            let former = seal_former(id, of, &group.segment.wrapper_key, wrapper)?;
-            let wire = beginning.to_wire(Some(former), Vec::new());
+            let wire = beginning.to_wire(former, Vec::new());
             let day = Day::of(staging.now_ms);
             let next = beginning.into_segment(id, rotation, day);
             // Whoever is removed may know a code: then all end.

@@ -4,15 +4,18 @@ use std::collections::HashSet;
 
 use crypto::credential::{unwrap_link_key, wrap_link_key};
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
-use openmls::prelude::{Credential, MlsGroup};
+use openmls::prelude::{Credential, Member, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::next::ids::{GroupId, RotationEpoch};
+use protocol::next::join::LeafLinkKey;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::contacts::{UNVERIFIED, display_name};
 use crate::error::{Error, PeerError};
+use crate::groups::Group;
 use crate::groups::known::digest;
+use crate::journal::wrappers::Wrappers;
 use crate::leaf;
 use crate::profile::Profile;
 
@@ -111,6 +114,46 @@ pub(crate) fn store(
         ),
     )?;
     Ok(())
+}
+
+/// Who is behind a member, by what the service shows to who comes in, and keeps it.
+pub(crate) fn found(
+    db: &Connection,
+    group: &Group,
+    wrappers: &Wrappers,
+    leaves: &[LeafLinkKey],
+    member: &Member,
+) -> Result<Identity, Error> {
+    let link = wrappers.link(leaves, member.index.u32());
+    let identity = shown(&member.credential, &member.signature_key, link);
+    store(db, &group.id, &member.credential, &identity)?;
+    if let Some((rotation, wrapper, wrapped)) = link {
+        keep_link_key(
+            db,
+            &group.id,
+            &member.credential,
+            (rotation, wrapper),
+            wrapped,
+        )?;
+    }
+    Ok(identity)
+}
+
+/// Who is behind a leaf, by a link key and what opens that.
+pub(crate) fn shown(
+    credential: &Credential,
+    signature_key: &[u8],
+    link: Option<(RotationEpoch, &IdentityLinkWrapperKey, &[u8])>,
+) -> Identity {
+    match link {
+        Some((_, wrapper, wrapped)) => {
+            open_or_unverified(credential, signature_key, wrapper, Some(wrapped))
+        }
+        None => {
+            let none = IdentityLinkWrapperKey::new([0; 32]);
+            open_or_unverified(credential, signature_key, &none, None)
+        }
+    }
 }
 
 /// Keeps what opens the identity link of a leaf, and under which wrapper key the service has it; what does not open is not

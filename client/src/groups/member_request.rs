@@ -30,7 +30,11 @@ impl Client {
             let body = body(self, &group)?;
             match self.call_as(operation, sender, signer, body, 0).await {
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(id).await?;
+                    self.follow_rotation(id).await?;
+                }
+                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
+                    let epoch = self.epoch(id)?;
+                    self.follow(id, epoch, refusal.epoch).await?;
                 }
                 other => return other,
             }

@@ -1,20 +1,22 @@
 //! Adding and removing users; replacing the own leaf.
 
-use crypto::credential::wrap_link_key;
+use crypto::keys::IdentityLinkKey;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
 use protocol::next::ids::GroupId;
-use protocol::next::key_packages::MAX_CLAIMS;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, UsageError};
 use crate::groups::commit::{CommitOutcome, Plan};
 use crate::groups::{
-    Group, enforce, further, identities, load_mls, own_pseudonym, people, pseudonym_of, restored,
+    Group, further, identities, load_mls, own_pseudonym, people, policy, pseudonym_of, restored,
 };
 use crate::key_packages::ClaimedKeyPackage;
 use crate::leaf::NewLeaf;
+
+/// Most contacts that are added at once.
+const MAX_CLAIMS: usize = 64;
 
 impl Client {
     /// Adds contacts to a group, all in one commit.
@@ -43,7 +45,7 @@ impl Client {
         let mls_group = load_mls(&self.db, id)?;
         for name in names {
             let contact = contacts::by_name(&self.db, name)?;
-            if people::is_banned(&mls_group, &group, &contact.signature_key)? {
+            if people::is_banned(&self.db, &mls_group, &group, &contact.signature_key)? {
                 return Err(UsageError::Banned(contact.name).into());
             }
         }
@@ -153,17 +155,17 @@ impl Client {
         let group = Group::read(&self.db, id)?;
         // Somebody else may have added them meanwhile.
         self.addable(&group, names)?;
-        let wrapped_link_keys = claimed
+        let link_keys = claimed
             .iter()
-            .map(|claimed| Ok(wrap_link_key(&group.wrapper_key, &claimed.link_key)?))
-            .collect::<Result<_, Error>>()?;
+            .map(|claimed| IdentityLinkKey::new(*claimed.link_key.expose()))
+            .collect();
         let key_packages = claimed
             .iter()
             .map(|claimed| claimed.key_package.clone())
             .collect();
         Ok(Plan::Add {
             key_packages,
-            wrapped_link_keys,
+            link_keys,
         })
     }
 

@@ -7,8 +7,10 @@
 //! is kept out, as long as anybody is. A person with another identity is another person here.
 
 use crypto::kdf;
+use crypto::keys::IdentityLinkWrapperKey;
 use crypto::sealing::{self, Place};
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::next::group::GroupKind;
 use protocol::next::ids::GroupId;
@@ -20,9 +22,10 @@ use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, Plan};
-use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::identities::{self, Identity};
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, further, load_mls, own_pseudonym, pseudonym_of};
+use crate::journal::wrappers;
 use crate::profile::Profile;
 
 const KEY: usize = 32;
@@ -37,8 +40,23 @@ fn place(group: &GroupId) -> Place<'_> {
     }
 }
 
-fn seal_key(group: &Group) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(kdf::derive(group.wrapper_key.expose(), "people", &[]))
+fn seal_key(wrapper: &IdentityLinkWrapperKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(kdf::derive(wrapper.expose(), "people", &[]))
+}
+
+/// Opens what was sealed in some segment that this client knows the wrapper key of.
+fn open_plain(
+    db: &Connection,
+    group: &Group,
+    sealed: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let open = |wrapper: &IdentityLinkWrapperKey| {
+        sealing::open(&seal_key(wrapper), place(&group.id), sealed).ok()
+    };
+    if let Some(plain) = open(&group.segment.wrapper_key) {
+        return Ok(Some(plain));
+    }
+    Ok(wrappers::kept(db, &group.id)?.iter().find_map(open))
 }
 
 /// Who somebody is, for the policy of this group.
@@ -53,38 +71,56 @@ fn seal(group: &Group, person: &ClientCredential) -> Result<Vec<u8>, Error> {
     let mut plain = key.to_vec();
     plain.extend_from_slice(name);
     plain.resize(KEY.saturating_add(NAME), 0);
-    Ok(sealing::seal(&seal_key(group), place(&group.id), &plain)?)
+    let key = seal_key(&group.segment.wrapper_key);
+    Ok(sealing::seal(&key, place(&group.id), &plain)?)
 }
 
 /// Signature key and name of a person in the policy. `None` for what no member has made.
-fn open(group: &Group, sealed: &[u8]) -> Option<(Vec<u8>, String)> {
-    let plain = sealing::open(&seal_key(group), place(&group.id), sealed).ok()?;
-    let (key, name) = plain.split_first_chunk::<KEY>()?;
-    let name = String::from_utf8_lossy(name);
-    Some((key.to_vec(), name.trim_end_matches('\0').to_owned()))
+fn open(
+    db: &Connection,
+    group: &Group,
+    sealed: &[u8],
+) -> Result<Option<(Vec<u8>, String)>, Error> {
+    let Some(plain) = open_plain(db, group, sealed)? else {
+        return Ok(None);
+    };
+    Ok(plain.split_first_chunk::<KEY>().map(|(key, name)| {
+        let name = String::from_utf8_lossy(name);
+        (key.to_vec(), name.trim_end_matches('\0').to_owned())
+    }))
 }
 
 /// The same person for the policy of another group; nothing for what no member has made.
-pub(crate) fn resealed(from: &Group, to: &Group, sealed: &[u8]) -> Result<Vec<u8>, Error> {
-    match sealing::open(&seal_key(from), place(&from.id), sealed) {
-        Ok(plain) => Ok(sealing::seal(&seal_key(to), place(&to.id), &plain)?),
-        Err(_) => Ok(Vec::new()),
+pub(crate) fn resealed(
+    db: &Connection,
+    from: &Group,
+    to: &Group,
+    sealed: &[u8],
+) -> Result<Vec<u8>, Error> {
+    match open_plain(db, from, sealed)? {
+        Some(plain) => {
+            let key = seal_key(&to.segment.wrapper_key);
+            Ok(sealing::seal(&key, place(&to.id), &plain)?)
+        }
+        None => Ok(Vec::new()),
     }
 }
 
 /// The listings of a person, under whatever pseudonym.
 fn listings<'p>(
+    db: &Connection,
     policy: &'p GroupPolicy,
     group: &Group,
     signature_key: &[u8],
-) -> Vec<&'p Participant> {
-    policy
-        .participants
-        .iter()
-        .filter(|participant| {
-            open(group, participant.person.as_slice()).is_some_and(|(key, _)| key == signature_key)
-        })
-        .collect()
+) -> Result<Vec<&'p Participant>, Error> {
+    let mut found = Vec::new();
+    for participant in &policy.participants {
+        let person = open(db, group, participant.person.as_slice())?;
+        if person.is_some_and(|(key, _)| key == signature_key) {
+            found.push(participant);
+        }
+    }
+    Ok(found)
 }
 
 fn has(listings: &[&Participant], standing: Standing) -> bool {
@@ -93,12 +129,16 @@ fn has(listings: &[&Participant], standing: Standing) -> bool {
 
 /// Whether a person is banned here.
 pub(crate) fn is_banned(
+    db: &Connection,
     mls_group: &MlsGroup,
     group: &Group,
     signature_key: &[u8],
-) -> Result<bool, PeerError> {
-    Ok(policy_in(mls_group.extensions())?
-        .is_some_and(|policy| has(&listings(&policy, group, signature_key), Standing::Banned)))
+) -> Result<bool, Error> {
+    let Some(policy) = policy_in(mls_group.extensions())? else {
+        return Ok(false);
+    };
+    let listed = listings(db, &policy, group, signature_key)?;
+    Ok(has(&listed, Standing::Banned))
 }
 
 fn keep_out(db: &Connection, id: &GroupId, pseudonym: &[u8]) -> Result<(), Error> {
@@ -130,7 +170,7 @@ pub(crate) fn arrived(
     };
     let unwelcome = match &newcomer.real {
         Some(real) => has(
-            &listings(&policy, group, real.signature_public_key.as_slice()),
+            &listings(db, &policy, group, real.signature_public_key.as_slice())?,
             Standing::Banned,
         ),
         None => policy
@@ -166,11 +206,11 @@ fn unwelcome(
             continue;
         };
         let real = identities::of(db, &group.id, &member.credential)?.and_then(|it| it.real);
-        let banned = policy.bans(&pseudonym)
-            || real.is_some_and(|real| {
-                let key = real.signature_public_key.as_slice().to_vec();
-                has(&listings(policy, group, &key), Standing::Banned)
-            });
+        let listed = match &real {
+            Some(real) => listings(db, policy, group, real.signature_public_key.as_slice())?,
+            None => Vec::new(),
+        };
+        let banned = policy.bans(&pseudonym) || has(&listed, Standing::Banned);
         if banned {
             users.push(pseudonym);
         }
@@ -202,7 +242,7 @@ fn muted_again(
         ) else {
             continue;
         };
-        let listings = listings(policy, group, real.signature_public_key.as_slice());
+        let listings = listings(db, policy, group, real.signature_public_key.as_slice())?;
         // A listing under the present pseudonym is a later word than one under a former one.
         let listed = next.participant(&pseudonym).is_some();
         if !listed && has(&listings, Standing::Muted) {
@@ -215,6 +255,28 @@ fn muted_again(
                         .iter()
                         .any(|former| former.user_pseudonym == participant.user_pseudonym)
             });
+        }
+    }
+    Ok((next != *policy).then_some(next))
+}
+
+/// A policy that says of everybody who it is under the wrapper key of now, if one is under a former one: who comes in later
+/// has no reason to go back to that, and may not be able to.
+fn under_present_key(
+    db: &Connection,
+    group: &Group,
+    policy: &GroupPolicy,
+) -> Result<Option<GroupPolicy>, Error> {
+    let key = seal_key(&group.segment.wrapper_key);
+    let mut next = policy.clone();
+    for participant in &mut next.participants {
+        let sealed = participant.person.as_slice();
+        if sealed.is_empty() || sealing::open(&key, place(&group.id), sealed).is_ok() {
+            continue;
+        }
+        let again = resealed(db, group, group, sealed)?;
+        if !again.is_empty() {
+            participant.person = opaque(again);
         }
     }
     Ok((next != *policy).then_some(next))
@@ -241,6 +303,10 @@ impl Client {
         }
         if may.contain(Capabilities::SET_ROLE)
             && let Some(next) = muted_again(&self.db, &group, &mls_group, &policy)?
+        {
+            plans.push(Plan::SetPolicy(Box::new(next)));
+        } else if may.contain(Capabilities::SET_ROLE)
+            && let Some(next) = under_present_key(&self.db, &group, &policy)?
         {
             plans.push(Plan::SetPolicy(Box::new(next)));
         }
@@ -292,7 +358,7 @@ impl Client {
             .flat_map(|policy| policy.participants)
             .filter(|participant| participant.standing == Standing::Banned)
         {
-            let Some((key, name)) = open(&group, participant.person.as_slice()) else {
+            let Some((key, name)) = open(&self.db, &group, participant.person.as_slice())? else {
                 continue;
             };
             let person = ClientCredential {
@@ -319,7 +385,8 @@ impl Client {
             let own = client.profile.credential()?;
             let mut next = policy.clone();
             for participant in &policy.participants {
-                let Some((key, claimed)) = open(&group, participant.person.as_slice()) else {
+                let Some((key, claimed)) = open(&client.db, &group, participant.person.as_slice())?
+                else {
                     continue;
                 };
                 let person = ClientCredential {

@@ -161,7 +161,7 @@ pub(crate) fn permit(group: &Group, mls_group: &MlsGroup, plan: &Plan) -> Result
 pub(crate) fn permit_adding(group: &Group, mls_group: &MlsGroup) -> Result<(), Error> {
     let none = Plan::Add {
         key_packages: Vec::new(),
-        wrapped_link_keys: Vec::new(),
+        link_keys: Vec::new(),
     };
     permit(group, mls_group, &none)
 }

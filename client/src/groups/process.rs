@@ -77,15 +77,18 @@ pub(crate) fn message(
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
         .map_err(|error| match error {
-            // In the own name, and not one that this client has sent.
-            ProcessMessageError::ValidationError(ValidationError::CannotDecryptOwnMessage) => {
-                PeerError::OtherCopy
-            }
             ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
                 MessageDecryptionError::SecretTreeError(_),
             )) => PeerError::MessageKey,
             _ => PeerError::Message,
         })?;
+    // In the own name, and not one that this client has sent.
+    if matches!(
+        processed.content(),
+        ProcessedMessageContent::OwnPrivateMessage
+    ) {
+        return Err(PeerError::OtherCopy.into());
+    }
     let epoch = processed.epoch().as_u64();
     if !policy::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
         return Err(PeerError::NotPermitted.into());

@@ -18,7 +18,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, free_name, identities, load_mls, own_pseudonym, pseudonym_of};
-use crate::groups::{enforce, people};
+use crate::groups::{people, policy};
 use crate::leaf::{self, NewLeaf};
 
 struct Successor {
@@ -316,7 +316,7 @@ impl Client {
                     None => continue,
                 };
                 let person = participant.person.as_slice();
-                let person = people::resealed(&groups.0, &groups.1, person)?;
+                let person = people::resealed(&client.db, &groups.0, &groups.1, person)?;
                 let (role, standing) = (participant.role, participant.standing);
                 next = next.with_person(&pseudonym, role, standing, &person);
             }

@@ -198,7 +198,7 @@ impl Segment {
                 self.chain.map(|chain| chain.0),
             ),
         )?;
-        Ok(())
+        wrappers::keep(db, group, self.rotation, &self.wrapper_key)
     }
 
     /// The epoch after a commit that begins no segment.

@@ -22,7 +22,7 @@ use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::process::{self, CommitEntry, Next};
-use crate::groups::{Group, Status, load_mls, pending, recovery, unreadable};
+use crate::groups::{Group, Status, load_mls, pending, recovery, unreadable, upkeep};
 use crate::profile::Profile;
 
 /// How often a client that waits looks whether another process has had news.
@@ -259,10 +259,14 @@ impl Client {
                 let content = (Some(&name[..]), bytes.as_slice());
                 let event = opened.as_ref().ok().map(|content| &content.event);
                 match (event, fault) {
-                    // A message of an own leaf that this client has not sent: another copy of it has.
-                    (Some(JournalEvent::Message(_)), PeerError::OtherCopy) => {
+                    // In the own name, and this client has not sent it: another copy of it has; or a member says so, who
+                    // can make the sender's name. Nothing more is sent before the own leaf is another one: a copy
+                    // that is alive notices that, and stops.
+                    (Some(JournalEvent::Message(message)), PeerError::OtherCopy) => {
                         evidence::keep(&transaction, id, &fault, content, now_ms)?;
-                        recovery::lose_to(&transaction, profile, id, fault)?;
+                        upkeep::renew(&transaction, id)?;
+                        let message = message.as_slice();
+                        unreadable::record(&transaction, profile, &group, message, fault)?;
                     }
                     // Its sender was told that it is in the journal: the user hears of it too.
                     (Some(JournalEvent::Message(message)), _) => {

@@ -9,7 +9,7 @@ use protocol::codec::opaque;
 use protocol::next::ids::WelcomeId;
 use protocol::next::welcome::{DevicePointer, WelcomeContent, WelcomeUpload};
 use protocol::padding::bucket;
-use tls_codec::{Serialize as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError, PeerError, mls};
@@ -25,7 +25,7 @@ struct WelcomeMessage {
     encrypted_group_info: VLBytes,
 }
 
-#[derive(Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(Debug, Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct EncryptedGroupSecrets {
     new_member: VLBytes,
     kem_output: VLBytes,

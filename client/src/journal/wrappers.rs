@@ -9,8 +9,11 @@ use protocol::codec::opaque;
 use protocol::next::ids::{GroupId, LeafIndex, RotationEpoch};
 use protocol::next::join::{LeafLinkKey, SealedFormerWrapperKey, WrapperChainLink};
 
+use rusqlite::Connection;
+use zeroize::Zeroizing;
+
 use crate::database::key32;
-use crate::error::{Error, PeerError};
+use crate::error::{Error, LocalError, PeerError};
 
 fn row(group: &GroupId, of: RotationEpoch) -> Vec<u8> {
     [&group.0[..], &of.0.to_be_bytes()].concat()
@@ -55,6 +58,34 @@ pub(crate) fn open_former(
     Ok(IdentityLinkWrapperKey::new(key))
 }
 
+/// Keeps a wrapper key, in the caller's transaction.
+pub(crate) fn keep(
+    db: &Connection,
+    group: &GroupId,
+    of: RotationEpoch,
+    key: &IdentityLinkWrapperKey,
+) -> Result<(), Error> {
+    db.execute(
+        "INSERT OR REPLACE INTO wrappers (group_id, rotation_epoch, wrapper_key) VALUES (?, ?, ?)",
+        (
+            group.0,
+            i64::try_from(of.0).map_err(|_| LocalError::Damaged)?,
+            key.expose(),
+        ),
+    )?;
+    Ok(())
+}
+
+/// All that are kept, the latest first.
+pub(crate) fn kept(db: &Connection, group: &GroupId) -> Result<Vec<IdentityLinkWrapperKey>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT wrapper_key FROM wrappers WHERE group_id = ? ORDER BY rotation_epoch DESC",
+    )?;
+    let rows = statement.query_map([group.0], |row| row.get::<_, Vec<u8>>(0))?;
+    rows.map(|row| Ok(IdentityLinkWrapperKey::new(key32(&Zeroizing::new(row?))?)))
+        .collect()
+}
+
 /// The wrapper keys that somebody who comes in finds: the one in force and those that the chain leads back to.
 pub(crate) struct Wrappers {
     keys: HashMap<RotationEpoch, IdentityLinkWrapperKey>,
@@ -81,6 +112,14 @@ impl Wrappers {
             }
         }
         Self { keys }
+    }
+
+    /// Keeps them all, in the caller's transaction.
+    pub(crate) fn keep(&self, db: &Connection, group: &GroupId) -> Result<(), Error> {
+        for (of, key) in &self.keys {
+            keep(db, group, *of, key)?;
+        }
+        Ok(())
     }
 
     /// The wrapped link key of a leaf, and the key that opens it.

@@ -1,10 +1,10 @@
 //! How many sets there still are: asked of the service, since contacts claim without telling.
 
-use crypto::keys::Lookup as _;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::Ciphersuite;
 use protocol::next::operation::Operation;
 use protocol::next::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::next::ids::Day;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use rusqlite::Connection;
@@ -68,8 +68,7 @@ fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) ->
             .iter()
             .filter(|count| {
                 count.ciphersuite == suite
-                    && count.last_resort == 0
-                    && count.expiry_day >= today.saturating_add(FRESH_DAYS)
+                    && count.expiry.last_day() >= Day(today.saturating_add(FRESH_DAYS))
             })
             .fold(0u32, |sum, count| sum.saturating_add(count.sets));
         if left < before && refills < REFILLS {
@@ -126,7 +125,7 @@ impl Client {
 
     async fn count_pool(&mut self) -> Result<CountKeyPackagesResponse, Error> {
         let request = CountKeyPackagesRequest {
-            lookup: self.profile.connection_token.lookup(),
+            pool: self.profile.connection_token.pool(),
         };
         let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
         let counted = match self
@@ -168,8 +167,7 @@ mod tests {
         CountKeyPackagesResponse {
             counts: vec![KeyPackageCount {
                 ciphersuite: 1,
-                expiry_day: TODAY + days,
-                last_resort: 0,
+                expiry: protocol::next::ids::Week(u16::try_from((TODAY + days) / 7).unwrap()),
                 sets,
             }],
         }

@@ -5,7 +5,6 @@
 //! that come of it by the others.
 
 use crypto::credential::random_pseudonym;
-use crypto::keys::Lookup as _;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{Ciphersuite, KeyPackage};
 use protocol::next::operation::Operation;
@@ -13,7 +12,8 @@ use protocol::codec::opaque;
 use protocol::next::directory::Directory;
 use protocol::next::group::Accepted;
 use protocol::next::key_packages::{KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest};
-use protocol::time::{DAY_MS, day_of};
+use protocol::next::ids::Week;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 
@@ -34,7 +34,7 @@ const BATCH: (u32, u32) = (24, 5);
 const LOW: (u32, u32) = (8, 2);
 /// So long the other devices have time to add their packages.
 const BATCH_MS: u64 = DAY_MS;
-const DAY_S: u64 = 24 * 60 * 60;
+const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
 /// Sets of one ciphersuite that are to be published. None is of last resort: that would be one pseudonym in
 /// as many groups as the service, or a contact who has emptied the pool, wants it to be in.
@@ -78,8 +78,7 @@ pub(crate) fn make_package(
     leaf.store_key(db)?;
     let builder = KeyPackage::builder()
         .key_package_lifetime(leaf::lifetime(now_ms))
-        .leaf_node_capabilities(leaf::capabilities())
-        .leaf_node_extensions(leaf.extensions.clone());
+        .leaf_node_capabilities(leaf::capabilities());
     let bundle = builder
         .build(
             suite,
@@ -99,15 +98,14 @@ fn upload(
     key_packages: Vec<VLBytes>,
     now_ms: u64,
 ) -> Result<KeyPackageSetUpload, Error> {
-    // Not handed out in its last days, so that whoever claims it has time to use it.
-    let lifetime_days = u32::try_from(LIFETIME_S / DAY_S)
+    // Not handed out in its last week, so that whoever claims it has time to use it.
+    let weeks = u16::try_from(LIFETIME_S / WEEK_S)
         .unwrap_or(0)
-        .saturating_sub(4);
+        .saturating_sub(1);
     let sealed = seal_set(&profile.connection_token, &KeyPackageSet { key_packages })?;
     Ok(KeyPackageSetUpload {
         ciphersuite: set.ciphersuite,
-        expiry_day: day_of(now_ms).saturating_add(lifetime_days),
-        last_resort: 0,
+        expiry: Week(Week::of(now_ms).0.saturating_add(weeks)),
         sealed: opaque(sealed),
     })
 }
@@ -265,7 +263,7 @@ impl Client {
             .map(|(set, packages)| upload(&self.profile, set, packages.clone(), now_ms))
             .collect::<Result<_, _>>()?;
         let request = PublishKeyPackagesRequest {
-            lookup: self.profile.connection_token.lookup(),
+            pool: self.profile.connection_token.pool(),
             sets: uploads,
         };
         let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());

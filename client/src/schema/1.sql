@@ -104,12 +104,6 @@ CREATE TABLE outgoing_requests (
     response_seed BLOB NOT NULL
 ) STRICT;
 
--- Entries of inboxes that were taken in and are to be deleted at the service.
-CREATE TABLE inbox_done (
-    entry_id BLOB PRIMARY KEY,
-    day INTEGER NOT NULL
-) STRICT;
-
 -- Groups that this client is or was in; the MLS library's own state stands beside it.
 CREATE TABLE groups (
     group_id BLOB PRIMARY KEY,
@@ -158,6 +152,14 @@ CREATE TABLE segments (
     chain BLOB,
     -- The last signed end that was shown (encoded SignedHead).
     head BLOB
+) STRICT;
+
+-- Wrapper keys of segments that this client was in: what the policy says of people stays under the one of its time.
+CREATE TABLE wrappers (
+    group_id BLOB NOT NULL,
+    rotation_epoch INTEGER NOT NULL,
+    wrapper_key BLOB NOT NULL,
+    PRIMARY KEY (group_id, rotation_epoch)
 ) STRICT;
 
 -- The chain before each position of segments that were read: what others have seen is held against it.
