@@ -1,0 +1,197 @@
+//! Clients against the service's decisions, in one process: groups, connections, rotations, joins, returns.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use client::{Client, Error, Event};
+use protocol::next::operation::Operation;
+use support::{Homes, befriend, settle};
+
+fn texts(client: &Client, group: &str) -> Vec<String> {
+    client
+        .events()
+        .unwrap()
+        .into_iter()
+        .filter_map(|stored| match stored.event {
+            Event::Message { group: of, text, .. } if of == group => Some(text),
+            _ => None,
+        })
+        .collect()
+}
+
+fn epoch(client: &Client, group: &str) -> u64 {
+    let groups = client.groups().unwrap();
+    groups.iter().find(|it| it.name == group).unwrap().epoch
+}
+
+#[tokio::test]
+async fn a_group_of_one_is_created_and_its_own_words_are_read_in_the_journal() {
+    let homes = Homes::new(1);
+    let mut alice = homes.user("alice").await;
+    alice.create_group("diary").await.unwrap();
+    alice.send_message("diary", "one").await.unwrap();
+    alice.sync(0).await.unwrap();
+    alice.update_own_leaf("diary").await.unwrap();
+    alice.send_message("diary", "two").await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert_eq!(epoch(&alice, "diary"), 1);
+    assert_eq!(alice.verify_group("diary").await.unwrap(), (1, 1));
+    assert!(alice.evidence("diary").unwrap().is_empty());
+    assert!(alice.stop_reason("diary").unwrap().is_none());
+}
+
+#[tokio::test]
+async fn contacts_come_about_through_inboxes_and_are_added_through_pointers() {
+    let homes = Homes::new(2);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    assert_eq!(alice.contacts().unwrap().len(), 1);
+    assert_eq!(bob.contacts().unwrap().len(), 1);
+    assert_eq!(
+        alice.safety_number("bob").unwrap(),
+        bob.safety_number("alice").unwrap()
+    );
+    alice.create_group("climbing").await.unwrap();
+    alice.add_to_group("climbing", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("climbing").unwrap().len(), 2);
+    alice.send_message("climbing", "Saturday?").await.unwrap();
+    bob.sync(0).await.unwrap();
+    bob.send_message("climbing", "yes").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "climbing"), ["Saturday?"]);
+    assert_eq!(texts(&alice, "climbing"), ["yes"]);
+    assert_eq!(bob.verify_group("climbing").await.unwrap().0, 2);
+}
+
+#[tokio::test]
+async fn a_removal_begins_a_segment_that_the_removed_one_does_not_find() {
+    let homes = Homes::new(3);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.remove_from_group("team", &["bob"]).await.unwrap();
+    alice.send_message("team", "without bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    assert_eq!(texts(&carol, "team"), ["without bob"]);
+    assert!(texts(&bob, "team").is_empty());
+    let was_told = |client: &Client| {
+        let mut events = client.events().unwrap().into_iter();
+        events.any(|stored| matches!(stored.event, Event::Removed { .. }))
+    };
+    assert!(was_told(&bob));
+    assert!(bob.send_message("team", "still here?").await.is_err());
+    // Who is added after the rotation sees who everybody is.
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let mut names: Vec<String> = bob
+        .members("team")
+        .unwrap()
+        .into_iter()
+        .map(|member| member.name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["alice", "bob", "carol"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_found_in_the_journal_and_nothing_is_said_twice() {
+    let homes = Homes::new(4);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    homes.service.lose_answer(Operation::AddUsers);
+    let lost = alice.add_to_group("team", &["bob"]).await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(epoch(&alice, "team"), 1);
+    homes.service.lose_answer(Operation::SendMessage);
+    let lost = alice.send_message("team", "once").await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["once"]);
+    homes.service.clock.advance(std::time::Duration::from_secs(3600));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["once"]);
+}
+
+#[tokio::test]
+async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment() {
+    let homes = Homes::new(5);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    for round in 0..3 {
+        alice.add_to_group("team", &["carol"]).await.unwrap();
+        alice.send_message("team", &format!("with {round}")).await.unwrap();
+        alice.remove_from_group("team", &["carol"]).await.unwrap();
+        alice.send_message("team", &format!("without {round}")).await.unwrap();
+        settle(&mut [&mut alice, &mut carol]).await;
+    }
+    bob.send_message("team", "back").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let said: Vec<String> = (0..3)
+        .flat_map(|round| [format!("with {round}"), format!("without {round}")])
+        .collect();
+    assert_eq!(texts(&bob, "team"), said);
+    assert_eq!(texts(&alice, "team"), ["back"]);
+}
+
+#[tokio::test]
+async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
+    let homes = Homes::new(6);
+    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    alice.create_group("open").await.unwrap();
+    let code = alice.invite("open", 7).await.unwrap();
+    let name = dave.join_by_code(&code).await.unwrap();
+    let early = dave.send_message(&name, "too early").await;
+    assert!(matches!(
+        early,
+        Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+    ));
+    settle(&mut [&mut alice, &mut dave]).await;
+    dave.send_message(&name, "hello").await.unwrap();
+    settle(&mut [&mut alice, &mut dave]).await;
+    assert_eq!(texts(&alice, "open"), ["hello"]);
+    alice.revoke_invitation(&code).await.unwrap();
+    let mut erin = homes.user("erin").await;
+    assert!(erin.join_by_code(&code).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations() {
+    let homes = Homes::new(7);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let key = client::BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
+    let backup = bob.backup(&key).unwrap();
+    drop(bob);
+    // A rotation that the backup knows nothing of, and the rows of it.
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice]).await;
+    homes.service.clock.advance(std::time::Duration::from_secs(3600));
+    settle(&mut [&mut alice]).await;
+    let restored = Client::restore(&homes.path("bob2"), &backup, &key, homes.options()).await;
+    let mut bob = restored.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "are you there?").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "yes").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["are you there?"]);
+    assert_eq!(texts(&alice, "team"), ["yes"]);
+}
