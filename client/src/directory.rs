@@ -416,15 +416,12 @@ mod tests {
     #[test]
     fn every_member_that_one_view_shows_otherwise_is_named_and_nothing_of_it_is_taken() {
         type Change = (&'static str, fn(&mut Directory));
-        let changes: [Change; 13] = [
+        let changes: [Change; 12] = [
             ("store.id", |it| it.store.id = "for you".into()),
             ("store.generation", |it| it.store.generation += 1),
             ("domain", |it| it.domain = "for you".into()),
-            ("queue_service_key.public_key", |it| {
-                it.queue_service_key.public_key = "AAAA".into();
-            }),
-            ("queue_service_key.key_id", |it| {
-                it.queue_service_key.key_id = 9
+            ("journal_signing_key", |it| {
+                it.journal_signing_key = "AAAA".into();
             }),
             ("external_sender_key", |it| {
                 it.external_sender_key = "AAAA".into()

@@ -440,7 +440,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use base64::Engine as _;
-    use protocol::next::directory::{AcceptedIssuer, Prices, QueueServiceKey, StoreState};
+    use protocol::next::directory::{AcceptedIssuer, Prices, StoreState};
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -452,13 +452,10 @@ pub(crate) mod tests {
             domain: "d".into(),
             wire_versions: vec![1],
             ciphersuites: vec![1],
-            queue_service_key: QueueServiceKey {
-                key_id: 1,
-                public_key: String::new(),
-            },
             external_sender_key: String::new(),
             external_sender_key_p256: String::new(),
             former_external_sender_keys: Vec::new(),
+            journal_signing_key: String::new(),
             issuer: AcceptedIssuer {
                 name: "i".into(),
                 challenge: BASE64URL.encode(test_challenge().serialize().unwrap()),

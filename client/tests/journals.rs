@@ -4,7 +4,13 @@
 
 mod support;
 
-use client::{Client, Error, Event};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Client, Error, Event, StopReason};
+use protocol::Wire as _;
+use protocol::next::ids::ChainHead;
+use protocol::next::journal::ReadJournalResponse;
 use protocol::next::operation::Operation;
 use support::{Homes, befriend, settle};
 
@@ -194,4 +200,186 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(texts(&bob, "team"), ["are you there?"]);
     assert_eq!(texts(&alice, "team"), ["yes"]);
+}
+
+#[tokio::test]
+async fn a_client_whose_mls_state_is_gone_comes_back_into_its_place() {
+    let homes = Homes::new(8);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    drop(bob);
+    let db = rusqlite::Connection::open(homes.path("bob").join("client.sqlite")).unwrap();
+    db.execute("DELETE FROM openmls_group_data", ()).unwrap();
+    drop(db);
+    let mut bob = Client::open(&homes.path("bob"), homes.options()).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "there?").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "there").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&alice, "team"), ["there"]);
+    assert_eq!(bob.verify_group("team").await.unwrap().0, 2);
+}
+
+#[tokio::test]
+async fn who_leaves_goes_with_the_next_commit_of_another_one() {
+    let homes = Homes::new(9);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.leave_group("team").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(alice.members("team").unwrap().len(), 1);
+    assert!(bob.send_message("team", "still?").await.is_err());
+    alice.send_message("team", "alone").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
+    let homes = Homes::new(10);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.ban("team", "bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    assert_eq!(alice.banned("team").unwrap(), ["bob"]);
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice]).await;
+    alice.add_to_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    // Who came after the rotation knows it too.
+    assert_eq!(carol.banned("team").unwrap(), ["bob"]);
+    let code = alice.invite("team", 7).await.unwrap();
+    let came = bob.join_by_code(&code).await;
+    assert!(matches!(
+        came,
+        Err(Error::Usage(client::UsageError::BannedYourself(_)))
+    ));
+}
+
+#[tokio::test]
+async fn a_second_device_comes_into_all_groups_and_both_say_the_same() {
+    let homes = Homes::new(11);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let mut phone = homes.client("phone").await;
+    let code = phone.link_code("phone").await.unwrap();
+    let number = alice.approve_link(&code.code, &code.number).await.unwrap();
+    assert_eq!(phone.complete_link(&number, 0).await.unwrap(), "alice");
+    for _ in 0..4 {
+        settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    }
+    assert_eq!(phone.devices().unwrap().len(), 2);
+    assert_eq!(phone.contacts().unwrap().len(), 1);
+    assert_eq!(bob.members("team").unwrap().len(), 3);
+    bob.send_message("team", "to both").await.unwrap();
+    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    phone.send_message("team", "from the phone").await.unwrap();
+    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["from the phone"]);
+    assert!(texts(&alice, "team").contains(&"to both".to_owned()));
+    assert_eq!(texts(&phone, "team"), ["to both"]);
+}
+
+#[tokio::test]
+async fn a_group_is_put_in_the_place_of_another_one_in_another_ciphersuite() {
+    let homes = Homes::new(12);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group_with("team", 1).await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.upgrade_group("team", 1).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "in the new one").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["in the new one"]);
+}
+
+#[tokio::test]
+async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group() {
+    let homes = Homes::new(13);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    // Not signed by the service: nobody's word.
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.head.chain = ChainHead([9; 32]);
+        read.encode()
+    })));
+    bob.sync(0).await.unwrap();
+    assert!(bob.stop_reason("team").unwrap().is_none());
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
+    // Signed: proof.
+    let service = Arc::clone(&homes.service);
+    let segment = bob.group_access("team").unwrap().segment;
+    homes.service.alter(Some(Box::new(move |operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.head.chain = ChainHead([9; 32]);
+        read.head = service.sign_end(&segment, &read.head);
+        read.encode()
+    })));
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Split));
+    homes.service.alter(None);
+}
+
+#[tokio::test]
+async fn a_leaf_is_renewed_in_time_and_the_segment_with_it_when_the_service_asks() {
+    let homes = Homes::new(14);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let before = alice.group_access("team").unwrap().segment;
+    homes.service.clock.advance(Duration::from_secs(46 * 86_400));
+    settle(&mut [&mut alice]).await;
+    homes.service.clock.advance(Duration::from_secs(3 * 3_600));
+    settle(&mut [&mut alice]).await;
+    assert!(epoch(&alice, "team") >= 2);
+    assert_ne!(alice.group_access("team").unwrap().segment, before);
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "with you").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&alice, "team"), ["with you"]);
+}
+
+#[tokio::test]
+async fn who_ends_a_connection_is_forgotten_and_who_deletes_the_account_leaves_nothing_behind() {
+    let homes = Homes::new(15);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.disconnect("bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert!(alice.contacts().unwrap().is_empty());
+    assert!(bob.contacts().unwrap().is_empty());
+    bob.delete_account().await.unwrap();
+    settle(&mut [&mut alice]).await;
+    assert_eq!(alice.members("team").unwrap().len(), 1);
+    assert!(!homes.path("bob").join("client.sqlite").exists());
 }

@@ -520,6 +520,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crypto::connection::sign_attribution;
+    use crypto::sign::SignatureKeyPair;
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
 

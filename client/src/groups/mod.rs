@@ -421,6 +421,8 @@ pub struct GroupAccess {
     pub id: GroupId,
     /// The key that seals its state, as far as this client knows.
     pub state_key: StateKey,
+    /// The segment of its journal.
+    pub segment: protocol::next::ids::SegmentId,
     /// Its epoch, as far as this client has followed.
     pub epoch: u64,
     /// The own leaf.
@@ -502,6 +504,7 @@ impl Client {
         let mls = load_mls(&self.db, &group.id)?;
         Ok(GroupAccess {
             id: group.id,
+            segment: group.segment.id,
             state_key: group.segment.state_key,
             epoch: mls.epoch().as_u64(),
             leaf_index: mls.own_leaf_index().u32(),

@@ -411,9 +411,10 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use protocol::next::ids::RotationEpoch;
+
     use super::*;
     use crate::groups::tests::group;
-    use protocol::codec::opaque;
 
     fn person(name: &str, key: u8) -> ClientCredential {
         ClientCredential {
@@ -424,18 +425,39 @@ mod tests {
 
     #[test]
     fn who_is_kept_out_is_known_to_members_of_that_group_only_and_has_no_length() {
+        let db = crate::database::in_memory().unwrap();
         let here = group(1, "here");
         let sealed = seal(&here, &person("carol", 3)).unwrap();
-        assert_eq!(
-            open(&here, &sealed),
-            Some((vec![3; 32], "carol".to_owned()))
-        );
-        assert_eq!(open(&group(2, "there"), &sealed), None);
-        let strangers = Group {
-            wrapper_key: crypto::keys::IdentityLinkWrapperKey::new([9; 32]),
-            ..group(1, "here")
+        let carol = Some((vec![3; 32], "carol".to_owned()));
+        assert_eq!(open(&db, &here, &sealed).unwrap(), carol);
+        assert_eq!(open(&db, &group(2, "there"), &sealed).unwrap(), None);
+        let with_key = |key| {
+            let segment = crate::journal::Segment {
+                wrapper_key: IdentityLinkWrapperKey::new([key; 32]),
+                ..group(1, "here").segment
+            };
+            Group {
+                segment,
+                ..group(1, "here")
+            }
         };
-        assert_eq!(open(&strangers, &sealed), None);
+        assert_eq!(open(&db, &with_key(9), &sealed).unwrap(), None);
+        // Whoever was in the segment in which it was sealed.
+        let former = (RotationEpoch(0), &here.segment.wrapper_key);
+        wrappers::keep(&db, &here.id, former.0, former.1).unwrap();
+        assert_eq!(open(&db, &with_key(9), &sealed).unwrap(), carol);
+        let policy = GroupPolicy::of_creator(opaque(*b"alice")).with_person(
+            b"old",
+            GroupPolicy::MEMBER,
+            Standing::Banned,
+            &sealed,
+        );
+        let next = under_present_key(&db, &with_key(9), &policy).unwrap();
+        let next = next.unwrap();
+        assert_eq!(under_present_key(&db, &with_key(9), &next).unwrap(), None);
+        db.execute("DELETE FROM wrappers", ()).unwrap();
+        let listed = listings(&db, &next, &with_key(9), &[3; 32]).unwrap();
+        assert!(has(&listed, Standing::Banned));
         let longer = seal(&here, &person(&"c".repeat(64), 3)).unwrap();
         assert_eq!(longer.len(), sealed.len());
         assert!(longer.len() <= protocol::policy::MAX_PERSON);
@@ -443,6 +465,7 @@ mod tests {
 
     #[test]
     fn a_person_is_found_under_any_pseudonym() {
+        let db = crate::database::in_memory().unwrap();
         let here = group(1, "here");
         let sealed = seal(&here, &person("carol", 3)).unwrap();
         let policy = GroupPolicy::of_creator(opaque(*b"alice")).with_person(
@@ -451,8 +474,9 @@ mod tests {
             Standing::Banned,
             &sealed,
         );
-        assert!(has(&listings(&policy, &here, &[3; 32]), Standing::Banned));
-        assert!(!has(&listings(&policy, &here, &[3; 32]), Standing::Muted));
-        assert!(listings(&policy, &here, &[4; 32]).is_empty());
+        let listings = |key: u8| listings(&db, &policy, &here, &[key; 32]).unwrap();
+        assert!(has(&listings(3), Standing::Banned));
+        assert!(!has(&listings(3), Standing::Muted));
+        assert!(listings(4).is_empty());
     }
 }

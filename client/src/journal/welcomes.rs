@@ -3,7 +3,7 @@
 
 use crypto::schedule::{WelcomeKey, WelcomeSecret};
 use crypto::sealing::{self, Place};
-use openmls::prelude::{Ciphersuite, KeyPackage, OpenMlsProvider as _};
+use openmls::prelude::{KeyPackage, OpenMlsProvider as _};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::next::ids::WelcomeId;
@@ -117,12 +117,6 @@ pub(crate) fn open(
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| fault)?;
     let content = rest.get(..length).ok_or(fault)?;
     WelcomeContent::decode(content).map_err(|_| fault.into())
-}
-
-/// The suite of a Welcome.
-pub(crate) fn suite_of(welcome: &[u8]) -> Option<Ciphersuite> {
-    let message = WelcomeMessage::decode(welcome).ok()?;
-    Ciphersuite::try_from(message.ciphersuite).ok()
 }
 
 #[cfg(test)]

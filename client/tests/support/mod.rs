@@ -58,7 +58,12 @@ struct Inner {
     /// Requests whose answers are lost, by operation.
     lost: Vec<Number>,
     requests: Vec<Number>,
+    /// What the service says otherwise than it is.
+    alter: Option<Alter>,
 }
+
+/// Alters an answer.
+pub(crate) type Alter = Box<dyn Fn(Number, Vec<u8>) -> Vec<u8> + Send>;
 
 /// The service.
 pub(crate) struct InProcess {
@@ -112,6 +117,7 @@ impl InProcess {
                 tokens: HashMap::new(),
                 lost: Vec::new(),
                 requests: Vec::new(),
+                alter: None,
             }),
         })
     }
@@ -123,6 +129,21 @@ impl InProcess {
     /// The answer to the next request of this kind does not come.
     pub(crate) fn lose_answer(&self, operation: Number) {
         self.inner().lost.push(operation);
+    }
+
+    /// From now on the service says something else than it is.
+    pub(crate) fn alter(&self, alter: Option<Alter>) {
+        self.inner().alter = alter;
+    }
+
+    /// Signs the end of a journal as the service would.
+    pub(crate) fn sign_end(
+        &self,
+        segment: &protocol::next::ids::SegmentId,
+        end: &protocol::next::journal::SignedHead,
+    ) -> protocol::next::journal::SignedHead {
+        let key = self.keys.journal_signing();
+        crypto::journal::sign_head(key, segment, end.next, end.chain).unwrap()
     }
 
     /// How many requests of this kind have come.
@@ -240,8 +261,10 @@ impl InProcess {
             inner.lost.remove(at);
             return Err(Error::Unreachable("the test has lost it".into()));
         }
-        drop(inner);
-        answer
+        match (&inner.alter, answer) {
+            (Some(alter), Ok(answer)) => Ok(alter(operation, answer)),
+            (_, answer) => answer,
+        }
     }
 }
 

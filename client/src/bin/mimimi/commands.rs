@@ -202,6 +202,7 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
         }
         Command::Requests { .. } => {
             client.sync(0).await?;
+            client.check_inbox().await?;
             let requests = client.incoming_requests()?;
             let lines = requests.iter().map(|request| {
                 let greeting = request.greeting.as_deref().unwrap_or_default();
