@@ -86,6 +86,7 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
+        self.front = Some(id);
         self.send_content(&id, &Content::Text(text.to_owned()))
             .await
     }

@@ -189,7 +189,7 @@ mod tests {
         take_over(&db, &counted(15, 60), TODAY).unwrap();
         assert_eq!(left(&db), 15);
         assert!(stored(&db).is_empty());
-        take_over(&db, &counted(15, 13), TODAY).unwrap();
+        take_over(&db, &counted(15, 6), TODAY).unwrap();
         assert_eq!(left(&db), 0);
         assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 15 }]);
     }

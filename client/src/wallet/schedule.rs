@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(batches, [2, 1, 1, 0, 0, 0]);
         prices.claim_key_package = 20;
         let dear = Levels::of(&prices, 5_000);
-        assert_eq!((dear.batch, dear.full, dear.reserve), (100, 654, 163));
+        assert_eq!((dear.batch, dear.full, dear.reserve), (100, 652, 163));
         prices.register_handle = u8::MAX;
         prices.claim_key_package = u8::MAX;
         assert_eq!(Levels::of(&prices, 0).full, 1_000);
