@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol::next::operation::Operation;
 use protocol::next::directory::AllowanceList;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, Refusal};

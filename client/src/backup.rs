@@ -100,8 +100,6 @@ struct Backup {
     identity_seed: WireSecret,
     establishment_seed: WireSecret,
     connection_key: WireSecret,
-    connection_token: WireSecret,
-    pool_owner_seed: WireSecret,
     handle_owner_seed: WireSecret,
     contacts: Vec<NewContact>,
     groups: Vec<BackedUpGroup>,
@@ -279,8 +277,6 @@ impl Client {
             identity_seed: WireSecret::new(*profile.identity.seed().expose()),
             establishment_seed: WireSecret::new(*profile.establishment_seed.expose()),
             connection_key: profile.connection_key.to_wire(),
-            connection_token: profile.connection_token.to_wire(),
-            pool_owner_seed: WireSecret::new(*profile.pool_owner.seed().expose()),
             handle_owner_seed: WireSecret::new(*profile.handle_owner.seed().expose()),
             contacts: contacts::all(&self.db)?,
             groups: groups(&self.db)?,
@@ -341,14 +337,12 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
         String::from_utf8(backup.handle.as_slice().to_vec()).map_err(|_| UsageError::NotABackup)?;
     db.execute(
         "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            connection_token = ?, pool_owner_seed = ?, handle_owner_seed = ?, pool_stale = 1, device_group = ?",
+            handle_owner_seed = ?, device_group = ?",
         (
             Some(handle).filter(|handle| !handle.is_empty()),
             backup.identity_seed.expose(),
             backup.establishment_seed.expose(),
             backup.connection_key.expose(),
-            backup.connection_token.expose(),
-            backup.pool_owner_seed.expose(),
             backup.handle_owner_seed.expose(),
             backup
                 .groups
@@ -360,6 +354,8 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
     for contact in &backup.contacts {
         contact.keep(db)?;
     }
+    // What is published is of clients that are no more.
+    db.execute("UPDATE contacts SET pool_stale = 1", ())?;
     for group in &backup.groups {
         let name = String::from_utf8(group.name.as_slice().to_vec())
             .map_err(|_| UsageError::NotABackup)?;
@@ -413,8 +409,6 @@ mod tests {
             identity_seed: secret(1),
             establishment_seed: secret(2),
             connection_key: secret(3),
-            connection_token: secret(4),
-            pool_owner_seed: secret(5),
             handle_owner_seed: secret(6),
             contacts: vec![NewContact {
                 credential: ClientCredential {
@@ -423,6 +417,10 @@ mod tests {
                 },
                 connection_key: secret(8),
                 connection_token: secret(9),
+                pool: contacts::PoolKeys {
+                    token: secret(4),
+                    owner_seed: secret(5),
+                },
             }],
             groups: names
                 .into_iter()

@@ -3,12 +3,12 @@
 use crypto::connection::{sign_handle_record, verify_handle_record};
 use crypto::hpke;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{HandleRecord, is_valid_handle};
 use protocol::next::group::Accepted;
 use protocol::next::ids::Week;
 use protocol::next::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
-use protocol::Wire as _;
 use protocol::next::operation::Operation;
 
 use crate::Client;

@@ -72,15 +72,15 @@ impl Client {
                 inbox,
                 limit: MAX_READ,
             };
-            let page: ReadInboxResponse =
-                match self.call(Operation::ReadInbox, key(), &request).await {
-                    Err(Error::Refused(refusal))
-                        if refusal.problem == ProblemType::UnknownInbox =>
-                    {
-                        return Ok(());
-                    }
-                    page => page?,
-                };
+            let page: ReadInboxResponse = match self
+                .call(Operation::ReadInbox, key(), &request)
+                .await
+            {
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownInbox => {
+                    return Ok(());
+                }
+                page => page?,
+            };
             let mut names = Vec::new();
             for entry in &page.requests {
                 self.take_request(entry.encrypted_request.as_slice())?;
@@ -96,7 +96,9 @@ impl Client {
                 inbox,
                 entries: names,
             };
-            let _: Accepted = self.call(Operation::DeleteFromInbox, key(), &request).await?;
+            let _: Accepted = self
+                .call(Operation::DeleteFromInbox, key(), &request)
+                .await?;
             if page.more == 0 {
                 return Ok(());
             }

@@ -3,15 +3,16 @@
 use crypto::schedule::PoolToken;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire;
 use protocol::codec::{WireSecret, opaque};
 use protocol::next::group::Accepted;
 use protocol::next::inbox::DeleteHandleRequest;
 use protocol::next::key_packages::DeleteKeyPackagesRequest;
-use protocol::problem::ProblemType;
-use protocol::Wire;
 use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
 
 use crate::Client;
+use crate::contacts::{self, PoolKeys};
 use crate::database::key32;
 use crate::devices::enqueue;
 use crate::devices::sync::{HandleKeys, SyncMessage};
@@ -90,9 +91,7 @@ impl Client {
         token: &PoolToken,
         owner: SignatureKeyPair,
     ) -> Result<(), Error> {
-        let request = DeleteKeyPackagesRequest {
-            pool: token.pool(),
-        };
+        let request = DeleteKeyPackagesRequest { pool: token.pool() };
         self.delete_at_service(
             Operation::DeleteKeyPackages,
             owner,
@@ -102,12 +101,12 @@ impl Client {
         .await
     }
 
-    /// Deletes the pools of former connection tokens.
+    /// Deletes former pools.
     pub(crate) async fn delete_retired_pools(&mut self) -> Result<(), Error> {
         let retired = {
             let mut statement = self
                 .db
-                .prepare("SELECT connection_token, owner_seed FROM retired_pools")?;
+                .prepare("SELECT pool_token, owner_seed FROM retired_pools")?;
             let rows = statement.query_map((), |row| {
                 Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
             })?;
@@ -117,20 +116,23 @@ impl Client {
             let key = PoolToken::new(key32(&token)?);
             let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
             self.delete_pool(&key, owner).await?;
-            self.db.execute(
-                "DELETE FROM retired_pools WHERE connection_token = ?",
-                [token],
-            )?;
+            self.db
+                .execute("DELETE FROM retired_pools WHERE pool_token = ?", [token])?;
         }
         Ok(())
     }
 
-    /// Deletes the pool under the present token, before sets are published that take the place of all.
-    pub(crate) async fn empty_pool(&mut self) -> Result<(), Error> {
-        let token = PoolToken::new(*self.profile.connection_token.expose());
-        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
-        self.delete_pool(&token, owner).await?;
-        self.db.execute("UPDATE profile SET pool_stale = 0", ())?;
+    /// Deletes what is in the pool of a contact, before sets are published that take the place of all.
+    pub(crate) async fn empty_pool(
+        &mut self,
+        signature_key: &[u8],
+        pool: &PoolKeys,
+    ) -> Result<(), Error> {
+        self.delete_pool(&pool.token(), pool.owner()).await?;
+        self.db.execute(
+            "UPDATE contacts SET pool_stale = 0 WHERE signature_key = ?",
+            [signature_key],
+        )?;
         Ok(())
     }
 
@@ -160,7 +162,9 @@ impl Client {
                 self.leave_for_good(&group).await?;
             }
         }
-        self.empty_pool().await?;
+        for (key, pool) in contacts::pools(&self.db)? {
+            self.empty_pool(&key, &pool).await?;
+        }
         self.delete_retired_pools().await?;
         self.wipe()
     }

@@ -104,8 +104,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::next::operation::Operation;
 use protocol::next::ids::GroupId;
+use protocol::next::operation::Operation;
 use rusqlite::Connection;
 
 pub use backup::BackupKey;
@@ -121,11 +121,11 @@ pub use events::{Event, StoreChange, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
 pub use groups::message::MAX_TEXT;
+pub use groups::removals::RemovalReason;
 pub use groups::{GroupAccess, GroupSummary, Member};
+pub use in_process::SharedService;
 pub use key_config::KeyView;
 pub use profile::Endpoints;
-pub use groups::removals::RemovalReason;
-pub use in_process::SharedService;
 pub use protocol::reporting::ReportReason;
 pub use reporting::RequestPolicy;
 pub use request::sign;
@@ -427,6 +427,7 @@ impl Client {
         for group in self.upgrading()? {
             refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
+        self.plan_claims()?;
         refusals_can_wait(self.act().await)?;
         refusals_can_wait(self.check_inbox_in_time().await)?;
         refusals_can_wait(self.replenish_key_packages().await)?;

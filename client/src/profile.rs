@@ -2,7 +2,6 @@
 
 use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
-use crypto::schedule::PoolToken;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
@@ -135,8 +134,6 @@ pub(crate) struct Profile {
     pub(crate) establishment: HpkeKeyPair,
     pub(crate) establishment_seed: Secret<32>,
     pub(crate) connection_key: ConnectionKey,
-    pub(crate) connection_token: PoolToken,
-    pub(crate) pool_owner: SignatureKeyPair,
     pub(crate) handle_owner: SignatureKeyPair,
     /// Reads the inbox of the handle.
     pub(crate) inbox_owner: SignatureKeyPair,
@@ -164,17 +161,14 @@ impl Profile {
         let seed = Secret::<32>::random;
         db.execute(
             "INSERT INTO profile (id, endpoints, account_token, identity_seed, establishment_seed,
-                connection_key, connection_token, pool_owner_seed, handle_owner_seed, inbox_owner_seed,
-                inbox_id, device_id, device_name)
-             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
+                connection_key, handle_owner_seed, inbox_owner_seed, inbox_id, device_id, device_name)
+             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
              ON CONFLICT (id) DO UPDATE SET endpoints = excluded.endpoints,
                 account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL,
                 directory_heard = NULL, views = NULL",
             (
                 endpoints,
                 account_token,
-                seed()?.expose(),
-                seed()?.expose(),
                 seed()?.expose(),
                 seed()?.expose(),
                 seed()?.expose(),
@@ -192,27 +186,26 @@ impl Profile {
         let row = db
             .query_row(
                 "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
-                    connection_token, pool_owner_seed, handle_owner_seed, inbox_owner_seed,
-                    inbox_id, handle, clock_offset_ms, ohttp_key_config, device_id,
+                    handle_owner_seed, inbox_owner_seed, inbox_id, handle, clock_offset_ms, ohttp_key_config, device_id,
                     device_name, device_group, views FROM profile",
                 (),
                 |row| {
-                    let mut keys = Vec::with_capacity(7);
-                    for column in 2..9 {
+                    let mut keys = Vec::with_capacity(5);
+                    for column in 2..7 {
                         keys.push(zeroize::Zeroizing::new(row.get::<_, Vec<u8>>(column)?));
                     }
                     Ok((
                         row.get::<_, String>(0)?,
                         row.get::<_, String>(1)?,
                         keys,
-                        InboxId(row.get(9)?),
+                        InboxId(row.get(7)?),
+                        row.get(8)?,
+                        row.get(9)?,
                         row.get(10)?,
-                        row.get(11)?,
+                        DeviceId(row.get(11)?),
                         row.get(12)?,
-                        DeviceId(row.get(13)?),
-                        row.get(14)?,
-                        row.get::<_, Option<[u8; 16]>>(15)?.map(GroupId),
-                        row.get::<_, Option<String>>(16)?,
+                        row.get::<_, Option<[u8; 16]>>(13)?.map(GroupId),
+                        row.get::<_, Option<String>>(14)?,
                     ))
                 },
             )
@@ -248,10 +241,8 @@ impl Profile {
             establishment: hpke(1)?,
             establishment_seed: Secret::new(key(1)?),
             connection_key: ConnectionKey::new(key(2)?),
-            connection_token: PoolToken::new(key(3)?),
-            pool_owner: signature(4)?,
-            handle_owner: signature(5)?,
-            inbox_owner: signature(6)?,
+            handle_owner: signature(3)?,
+            inbox_owner: signature(4)?,
             inbox,
             handle,
             device,
@@ -318,7 +309,7 @@ pub(crate) mod tests {
         let second = Profile::read(&db).unwrap();
         assert_eq!(first.identity.public(), second.identity.public());
         assert_eq!(first.inbox, second.inbox);
-        assert_ne!(first.identity.public(), first.pool_owner.public());
+        assert_ne!(first.identity.public(), first.handle_owner.public());
         assert_eq!(second.account_token.as_str(), "two");
         assert_eq!(
             second.endpoints.ds_origin().unwrap(),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
-use protocol::next::ids::Minute;
-use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::next::ids::GroupId;
-use protocol::problem::ProblemType;
+use protocol::next::ids::Minute;
 use protocol::next::operation::Operation;
+use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
@@ -308,9 +308,7 @@ impl Client {
             let answer = self.transport.post(operation, &body, &[]).await;
             self.keep_transport_state()?;
             let refusal = match answer {
-                Err(Error::Refused(refusal))
-                    if refusal.problem == ProblemType::TooManyRequests =>
-                {
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::TooManyRequests => {
                     refusal
                 }
                 other => {
@@ -483,9 +481,14 @@ mod tests {
         let group = GroupId([7; 16]);
         let signer = LeafKeyPair::random(Scheme::EcdsaP256).unwrap();
         let public_key = signer.public();
-        let mut envelope =
-            Envelope::new(Operation::AddUsers, Sender::Leaf(LeafIndex(3)), signer, vec![1, 2], 9)
-                .unwrap();
+        let mut envelope = Envelope::new(
+            Operation::AddUsers,
+            Sender::Leaf(LeafIndex(3)),
+            signer,
+            vec![1, 2],
+            9,
+        )
+        .unwrap();
         envelope.tokens = vec![vec![1; TOKEN_LENGTH], vec![2; TOKEN_LENGTH]];
         let request = envelope.request.clone();
         let pending = Pending {

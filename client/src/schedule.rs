@@ -21,6 +21,8 @@ pub(crate) enum Act {
     Renew,
     /// Tell a contact the connection token.
     Token,
+    /// Claim KeyPackages of a contact, so that a claim is not followed by the Add.
+    Claim,
 }
 
 /// How an act is spread.
@@ -37,12 +39,13 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Act {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Greet,
         Self::Pointer,
         Self::Rows,
         Self::Renew,
         Self::Token,
+        Self::Claim,
     ];
 
     /// Somebody waits for what is urgent: it is done at once, but not in the same moment as others.
@@ -53,6 +56,7 @@ impl Act {
             Self::Rows => ("rows", 2 * MINUTE, 10 * MINUTE),
             Self::Renew => ("renew", 20 * MINUTE, 2 * HOUR),
             Self::Token => ("token", 0, 0),
+            Self::Claim => ("claim", 2 * HOUR, 12 * HOUR),
         };
         Spread {
             name,
@@ -158,6 +162,7 @@ impl Client {
             Act::Rows => self.write_rows(&group()?).await,
             Act::Renew => self.update_leaf(&group()?).await,
             Act::Token => self.settle_tokens().await,
+            Act::Claim => self.claim_ahead(about).await,
         }
     }
 }
@@ -173,7 +178,10 @@ mod tests {
         let waits: Vec<u64> = (0..2_000).map(|_| wait(&spread).unwrap()).collect();
         assert!(waits.iter().all(|waited| *waited <= spread.most_ms));
         let mean = waits.iter().sum::<u64>() / 2_000;
-        assert!((spread.mean_ms / 2..spread.mean_ms * 2).contains(&mean), "{mean}");
+        assert!(
+            (spread.mean_ms / 2..spread.mean_ms * 2).contains(&mean),
+            "{mean}"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ pub(crate) mod schedule;
 
 use std::collections::BTreeSet;
 
-use protocol::next::operation::Operation;
 use protocol::next::directory::Directory;
+use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;

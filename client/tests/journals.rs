@@ -20,7 +20,9 @@ fn texts(client: &Client, group: &str) -> Vec<String> {
         .unwrap()
         .into_iter()
         .filter_map(|stored| match stored.event {
-            Event::Message { group: of, text, .. } if of == group => Some(text),
+            Event::Message {
+                group: of, text, ..
+            } if of == group => Some(text),
             _ => None,
         })
         .collect()
@@ -121,7 +123,10 @@ async fn an_answer_that_is_lost_is_found_in_the_journal_and_nothing_is_said_twic
     assert!(matches!(lost, Err(Error::Unreachable(_))));
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(texts(&bob, "team"), ["once"]);
-    homes.service.clock.advance(std::time::Duration::from_secs(3600));
+    homes
+        .service
+        .clock
+        .advance(std::time::Duration::from_secs(3600));
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(texts(&bob, "team"), ["once"]);
 }
@@ -138,9 +143,15 @@ async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment
     settle(&mut [&mut alice, &mut bob]).await;
     for round in 0..3 {
         alice.add_to_group("team", &["carol"]).await.unwrap();
-        alice.send_message("team", &format!("with {round}")).await.unwrap();
+        alice
+            .send_message("team", &format!("with {round}"))
+            .await
+            .unwrap();
         alice.remove_from_group("team", &["carol"]).await.unwrap();
-        alice.send_message("team", &format!("without {round}")).await.unwrap();
+        alice
+            .send_message("team", &format!("without {round}"))
+            .await
+            .unwrap();
         settle(&mut [&mut alice, &mut carol]).await;
     }
     bob.send_message("team", "back").await.unwrap();
@@ -189,7 +200,10 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     // A rotation that the backup knows nothing of, and the rows of it.
     alice.remove_from_group("team", &["carol"]).await.unwrap();
     settle(&mut [&mut alice]).await;
-    homes.service.clock.advance(std::time::Duration::from_secs(3600));
+    homes
+        .service
+        .clock
+        .advance(std::time::Duration::from_secs(3600));
     settle(&mut [&mut alice]).await;
     let restored = Client::restore(&homes.path("bob2"), &backup, &key, homes.options()).await;
     let mut bob = restored.unwrap();
@@ -214,7 +228,9 @@ async fn a_client_whose_mls_state_is_gone_comes_back_into_its_place() {
     let db = rusqlite::Connection::open(homes.path("bob").join("client.sqlite")).unwrap();
     db.execute("DELETE FROM openmls_group_data", ()).unwrap();
     drop(db);
-    let mut bob = Client::open(&homes.path("bob"), homes.options()).await.unwrap();
+    let mut bob = Client::open(&homes.path("bob"), homes.options())
+        .await
+        .unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
     alice.send_message("team", "there?").await.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
@@ -354,7 +370,10 @@ async fn a_leaf_is_renewed_in_time_and_the_segment_with_it_when_the_service_asks
     alice.add_to_group("team", &["bob"]).await.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
     let before = alice.group_access("team").unwrap().segment;
-    homes.service.clock.advance(Duration::from_secs(46 * 86_400));
+    homes
+        .service
+        .clock
+        .advance(Duration::from_secs(46 * 86_400));
     settle(&mut [&mut alice]).await;
     homes.service.clock.advance(Duration::from_secs(3 * 3_600));
     settle(&mut [&mut alice]).await;
@@ -382,4 +401,40 @@ async fn who_ends_a_connection_is_forgotten_and_who_deletes_the_account_leaves_n
     settle(&mut [&mut alice]).await;
     assert_eq!(alice.members("team").unwrap().len(), 1);
     assert!(!homes.path("bob").join("client.sqlite").exists());
+}
+
+#[tokio::test]
+async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
+    let homes = Homes::new(16);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let db = rusqlite::Connection::open(homes.path("alice").join("client.sqlite")).unwrap();
+    let pools: u32 = db
+        .query_row(
+            "SELECT count(DISTINCT pool_token) FROM contacts",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(pools, 2);
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 0);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut alice]).await;
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
+    // What is in stock is used: nothing is claimed for an Add.
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 2);
+    // Who is no contact any more finds nothing, and others still do.
+    alice.disconnect("bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    carol.create_group("other").await.unwrap();
+    carol.add_to_group("other", &["alice"]).await.unwrap();
+    settle(&mut [&mut alice, &mut carol]).await;
+    assert_eq!(alice.members("other").unwrap().len(), 2);
 }

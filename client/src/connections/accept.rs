@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::is_derived;
 use crate::Client;
-use crate::contacts::{self, NewContact, handle_of};
+use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::Sight;
 use crate::groups::external::{Answer, Entrance};
@@ -126,10 +126,11 @@ impl Client {
             "",
         )?;
         let leaf = NewLeaf::introducing(&self.profile, &directory, introduction)?;
+        let pool = PoolKeys::fresh()?;
         let response = ConnectionResponse {
             responder_connection_key: self.profile.connection_key.to_wire(),
             version: 1,
-            connection_token: self.profile.connection_token.to_wire(),
+            connection_token: pool.token().to_wire(),
         };
         let encrypted = seal_connection_response(
             &response,
@@ -142,6 +143,7 @@ impl Client {
             connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
             // Finds nothing: the requester's own is told in the group, once they know who has accepted.
             connection_token: PoolToken::new(crypto::random()?).to_wire(),
+            pool,
         };
         // A group with an open request is at its first epoch: nobody commits there before the answer.
         let state_key = StateKey::from(&request.extensions.state_key);
@@ -196,6 +198,7 @@ mod tests {
             },
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: PoolKeys::fresh().unwrap(),
         }
     }
 

@@ -15,19 +15,19 @@ use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::LeafNode;
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, ConnectionRequest, is_valid_handle};
 use protocol::next::group::{Accepted, CommitAad, GroupKind};
 use protocol::next::ids::GroupId;
 use protocol::next::inbox::{REQUEST_SIZE, RequestConnectionRequest};
-use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
-use protocol::Wire as _;
 use protocol::next::operation::Operation;
+use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
 use crate::Client;
-use crate::contacts::{self, NewContact, handle_of};
+use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::database::key32;
 use crate::devices;
 use crate::devices::sync::SyncMessage;
@@ -160,6 +160,8 @@ pub(crate) fn accept_joiner(
         credential,
         connection_key: response.responder_connection_key,
         connection_token: response.connection_token,
+        // Told in the group, now that they have accepted: the request said nothing that adds this user anywhere.
+        pool: PoolKeys::fresh()?,
     };
     let name = match contact.store(db) {
         // Somebody else has become a contact under this handle since: this join makes none.
@@ -168,7 +170,6 @@ pub(crate) fn accept_joiner(
         }
         stored => stored?,
     };
-    // Now that they have accepted: the request said nothing that adds this user anywhere.
     db.execute(
         "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
         [&key],

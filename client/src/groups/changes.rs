@@ -1,8 +1,8 @@
 //! What a commit changes for the people in a group: identities learned, events for the user.
 
-use openmls::prelude::{LeafNodeIndex, MlsGroup, StagedCommit};
 use crypto::keys::IdentityLinkWrapperKey;
 use mls_rules::Effect;
+use openmls::prelude::{LeafNodeIndex, MlsGroup, StagedCommit};
 use protocol::next::group::{CommitAad, GroupKind};
 use protocol::next::ids::{LeafIndex, RotationEpoch};
 use protocol::next::join::LinkKeyUpload;
@@ -53,7 +53,10 @@ pub(crate) fn places(mls_group: &MlsGroup, removed: &[LeafNodeIndex], count: usi
         .filter(|index| !removed.contains(index))
         .map(|index| index.u32())
         .collect();
-    (0..).filter(|leaf| !occupied.contains(leaf)).take(count).collect()
+    (0..)
+        .filter(|leaf| !occupied.contains(leaf))
+        .take(count)
+        .collect()
 }
 
 /// Keeps what a commit says about members, before it is merged; it has been judged by the rules. Returns the identity of
@@ -104,8 +107,7 @@ pub(crate) fn record(
         let leaf = added.add_proposal().key_package().leaf_node();
         let wrapped = beside.link_key(*place);
         let key = leaf.signature_key().as_slice();
-        let identity =
-            identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
+        let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
         let arrival = match committer {
             // What this client makes is judged when it is made.
             Committer::Own => Arrival::Person,
@@ -147,8 +149,7 @@ pub(crate) fn record(
             };
             let wrapped = beside.link_key(place);
             let key = leaf.signature_key().as_slice();
-            let identity =
-                identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
+            let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
             // A member that changes its credential stays who it was, or is shown as nobody.
             let identity = match committer {
                 Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,

@@ -1,9 +1,9 @@
 //! Own commits: staged and kept before they are sent, merged when they are read in the journal.
 
 use crypto::connection::sign_attribution;
+use crypto::credential::wrap_link_key;
 use crypto::journal::{sign_recovery_key, verify_join_code};
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
-use crypto::credential::wrap_link_key;
 use crypto::schedule::{JoinKey, WelcomeSecret, exporters};
 use crypto::secret::Secret;
 use mls_rules::Effect;
@@ -455,11 +455,7 @@ fn stage(
 }
 
 /// The key that opens the own identity link.
-fn own_link(
-    db: &Connection,
-    id: &GroupId,
-    mls_group: &MlsGroup,
-) -> Result<IdentityLinkKey, Error> {
+fn own_link(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> Result<IdentityLinkKey, Error> {
     let own = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let profile = Profile::read(db)?;
     let pseudonymous = leaf::pseudonymous(own.credential(), own.signature_key().as_slice());

@@ -9,17 +9,18 @@ use openmls::prelude::{
     ExternalSender, MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
     ProposalType, RequiredCapabilitiesExtension, UnknownExtension,
 };
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::next::directory::Directory;
 use protocol::next::group::{
-    CommitAccepted, CreateGroupRequest, GroupKind, OwnLeafRequest, OwnLeafResponse, ReserveGroupIdRequest, ReserveGroupIdResponse,
+    CommitAccepted, CreateGroupRequest, GroupKind, OwnLeafRequest, OwnLeafResponse,
+    ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
 use protocol::next::ids::{Day, GroupId, RotationEpoch};
 use protocol::next::journal::MESSAGE_DAYS;
+use protocol::next::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
-use protocol::Wire as _;
-use protocol::next::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 

@@ -114,9 +114,7 @@ fn build(
     let aad = CommitAad {
         rotates: u8::from(rotates),
         authorization: entrance.authorization.clone(),
-        encrypted_connection_response: opaque(
-            answer.map_or(&b""[..], |answer| &answer.encrypted),
-        ),
+        encrypted_connection_response: opaque(answer.map_or(&b""[..], |answer| &answer.encrypted)),
     }
     .encode();
     leaf.store_key(db)?;
@@ -244,8 +242,7 @@ fn store_identities(
             people.push(own.clone());
             continue;
         }
-        let identity =
-            identities::found(db, group, wrappers, &info.leaves, &member)?;
+        let identity = identities::found(db, group, wrappers, &info.leaves, &member)?;
         if identity.user_pseudonym == own.user_pseudonym && !identity.is_same_user(&own) {
             return Err(PeerError::IdentityLink.into());
         }
@@ -497,7 +494,9 @@ mod tests {
                 tag_day: Day(3),
             },
         };
-        complete(&db, &profile, &group.id, &accepted).unwrap().unwrap();
+        complete(&db, &profile, &group.id, &accepted)
+            .unwrap()
+            .unwrap();
         let segment = Group::read(&db, &group.id).unwrap().segment;
         assert_eq!((segment.next, segment.tag_day), (Position(5), Day(3)));
         assert_eq!(Group::rejoin_attempts(&db, &group.id).unwrap(), 2);

@@ -109,8 +109,14 @@ pub(crate) fn store(
             group.0,
             digest(credential),
             &identity.user_pseudonym,
-            identity.real.as_ref().map(|real| String::from_utf8_lossy(real.name.as_slice()).into_owned()),
-            identity.real.as_ref().map(|real| real.signature_public_key.as_slice()),
+            identity
+                .real
+                .as_ref()
+                .map(|real| String::from_utf8_lossy(real.name.as_slice()).into_owned()),
+            identity
+                .real
+                .as_ref()
+                .map(|real| real.signature_public_key.as_slice()),
         ),
     )?;
     Ok(())

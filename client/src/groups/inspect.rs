@@ -7,8 +7,8 @@ use protocol::next::ids::GroupId;
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
-use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::evidence::StopReason;
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, load_mls, pending, pseudonym_of};
 
 /// Compares leaves, pseudonyms and capabilities.
@@ -20,7 +20,8 @@ fn compare(mls_group: &MlsGroup, inspected: &InspectGroupResponse) -> Result<(),
             .next()
             .ok_or(PeerError::Disagreement("the service misses a member"))?;
         let pseudonym = pseudonym_of(&member.credential).unwrap_or_default();
-        if record.leaf_index.0 != member.index.u32() || record.user_pseudonym.as_slice() != pseudonym
+        if record.leaf_index.0 != member.index.u32()
+            || record.user_pseudonym.as_slice() != pseudonym
         {
             return Err(PeerError::Disagreement("a member differs"));
         }

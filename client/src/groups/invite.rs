@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crypto::credential::random_pseudonym;
 use crypto::journal::join_code_tbs;
 use crypto::schedule::{JoinCodeSecret, recovery_row_id};
+use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::next::group::{
     Accepted, GroupKind, JOIN_CODE_LABEL, JoinCode as PublicCode, JoinCodeChange,
@@ -12,18 +13,17 @@ use protocol::next::group::{
 };
 use protocol::next::ids::{GroupId, LeafIndex, Week};
 use protocol::next::join::JoinPermit;
+use protocol::next::operation::Operation;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
-use protocol::Wire as _;
-use protocol::next::operation::Operation;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::authenticate::Sight;
-use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::external::Entrance;
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym};
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf::{self, NewLeaf};

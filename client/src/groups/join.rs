@@ -208,7 +208,8 @@ fn join(
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
     known::remember(db, id, &mls_group)?;
-    crate::key_packages::used(db, suite)?;
+    let by = invitation.info.attribution.signature_public_key.as_slice();
+    crate::key_packages::used(db, by, suite)?;
     events::store(
         db,
         &Event::Joined {
@@ -362,7 +363,10 @@ impl Client {
                 });
             }
         };
-        match self.join_invited(&entry, invited, &content, &invitation).await {
+        match self
+            .join_invited(&entry, invited, &content, &invitation)
+            .await
+        {
             // The service's answer and not the Welcome: it may show another one the next time.
             Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
             Err(error) => {
@@ -385,16 +389,16 @@ impl Client {
                 version: WIRE_VERSION,
                 id: device.id,
             };
-            let fetched: FetchWelcomeResponse =
-                match self.read(Operation::FetchWelcome, &request).await {
-                    // Expired, or not there yet.
-                    Err(Error::Refused(refusal))
-                        if refusal.problem == ProblemType::UnknownRecord =>
-                    {
-                        return Err(Error::Refused(refusal));
-                    }
-                    fetched => fetched?,
-                };
+            let fetched: FetchWelcomeResponse = match self
+                .read(Operation::FetchWelcome, &request)
+                .await
+            {
+                // Expired, or not there yet.
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
+                    return Err(Error::Refused(refusal));
+                }
+                fetched => fetched?,
+            };
             let key = Invited::key_of(device);
             return welcomes::open(&device.id, &key, fetched.sealed.as_slice()).map(Some);
         }
@@ -408,7 +412,8 @@ impl Client {
             &opaque(reference).encode(),
         )
         .map_err(|_| PeerError::Message)?;
-        let key = crate::provider::JsonCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
+        let key =
+            crate::provider::JsonCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
         Ok(self
             .db
             .query_row(

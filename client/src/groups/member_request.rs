@@ -1,10 +1,10 @@
 //! Requests of a member that carry the group's state key. The service knows no group that opens with a former
 //! key, so whoever is behind a removal catches up first and asks then.
 
-use protocol::next::ids::GroupId;
-use protocol::problem::ProblemType;
 use protocol::Wire;
+use protocol::next::ids::GroupId;
 use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
 
 use crate::Client;
 use crate::error::{Error, UsageError};

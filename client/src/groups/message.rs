@@ -1,12 +1,12 @@
 //! Application messages.
 
 use openmls::prelude::MlsGroup;
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::next::group::{EntryAccepted, SendMessageRequest};
 use protocol::next::ids::GroupId;
-use protocol::problem::ProblemType;
-use protocol::Wire as _;
 use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;

@@ -45,9 +45,9 @@ use openmls::prelude::{
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
-use protocol::next::request::Sender;
 use protocol::next::group::{GroupKey, GroupKind};
 use protocol::next::ids::{GroupId, LeafIndex};
+use protocol::next::request::Sender;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::Client;

@@ -37,7 +37,10 @@ pub(crate) fn keep(
 
 /// The service has accepted it: it stands in the journal.
 pub(crate) fn accepted(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
-    db.execute("UPDATE outbox SET content = NULL WHERE digest = ?", [digest])?;
+    db.execute(
+        "UPDATE outbox SET content = NULL WHERE digest = ?",
+        [digest],
+    )?;
     Ok(())
 }
 
@@ -55,9 +58,11 @@ pub(crate) fn is_read(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error>
 /// Whether it still waits to be read.
 pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
     Ok(db
-        .query_row("SELECT 1 FROM outbox WHERE digest = ?", [digest], |_| {
-            Ok(())
-        })
+        .query_row(
+            "SELECT 1 FROM outbox WHERE digest = ?",
+            [digest],
+            |_| Ok(()),
+        )
         .optional()?
         .is_some())
 }

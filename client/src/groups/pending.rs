@@ -9,14 +9,14 @@ use openmls::prelude::{
 use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::Codec as _;
 use openmls_traits::crypto::OpenMlsCrypto as _;
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::next::group::{
     EntryAccepted, InspectGroupRequest, InspectGroupResponse, LEAVES_PER_PAGE, ProposalRequest,
 };
 use protocol::next::ids::{GroupId, LeafIndex};
-use protocol::problem::ProblemType;
-use protocol::Wire as _;
 use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 

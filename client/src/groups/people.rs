@@ -76,11 +76,7 @@ fn seal(group: &Group, person: &ClientCredential) -> Result<Vec<u8>, Error> {
 }
 
 /// Signature key and name of a person in the policy. `None` for what no member has made.
-fn open(
-    db: &Connection,
-    group: &Group,
-    sealed: &[u8],
-) -> Result<Option<(Vec<u8>, String)>, Error> {
+fn open(db: &Connection, group: &Group, sealed: &[u8]) -> Result<Option<(Vec<u8>, String)>, Error> {
     let Some(plain) = open_plain(db, group, sealed)? else {
         return Ok(None);
     };

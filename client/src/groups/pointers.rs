@@ -4,7 +4,7 @@
 use crypto::schedule::WelcomeKey;
 use openmls::prelude::{Credential, KeyPackage};
 use protocol::Wire as _;
-use protocol::next::ids::{ChainHead, Epoch, GroupId, RotationEpoch, Position, SegmentId};
+use protocol::next::ids::{ChainHead, Epoch, GroupId, Position, RotationEpoch, SegmentId};
 use protocol::next::journal::Place;
 use protocol::next::welcome::{DevicePointer, WelcomePointer};
 use protocol::time::day_of;
@@ -212,32 +212,29 @@ impl Client {
                 self.send_content(&shared, &Content::Pointer(pointer))
                     .await?;
             }
-            self.db.execute(
-                "UPDATE pointers SET state = ? WHERE rowid = ?",
-                (SENT, row),
-            )?;
+            self.db
+                .execute("UPDATE pointers SET state = ? WHERE rowid = ?", (SENT, row))?;
         }
         Ok(())
     }
+}
 
-    /// Tells a contact again where it is invited to, while the invitations are good: it says that it has lost them.
-    pub(crate) fn tell_pointers_again(&mut self, signature_key: &[u8]) -> Result<(), Error> {
-        self.transact(|db, _| {
-            let mut statement = db.prepare(
-                "SELECT pointers.rowid, pointers.group_id FROM pointers JOIN identities
-                    ON identities.group_id = pointers.group_id AND identities.credential = pointers.credential
-                 WHERE signature_key = ? AND state = ?",
-            )?;
-            let sent = statement
-                .query_map((signature_key, SENT), |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?))
-                })?
-                .collect::<Result<Vec<_>, _>>()?;
-            for (row, group) in sent {
-                db.execute("UPDATE pointers SET state = ? WHERE rowid = ?", (DUE, row))?;
-                schedule::plan(db, Act::Pointer, &group)?;
-            }
-            Ok(())
-        })
+/// A client of a contact is new or has lost its state: the contact is told again where it is invited to, while the
+/// invitations are good; in the caller's transaction.
+pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    let mut statement = db.prepare(
+        "SELECT pointers.rowid, pointers.group_id FROM pointers JOIN identities
+            ON identities.group_id = pointers.group_id AND identities.credential = pointers.credential
+         WHERE signature_key = ? AND state = ?",
+    )?;
+    let sent = statement
+        .query_map((signature_key, SENT), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (row, group) in sent {
+        db.execute("UPDATE pointers SET state = ? WHERE rowid = ?", (DUE, row))?;
+        schedule::plan(db, Act::Pointer, &group)?;
     }
+    Ok(())
 }

@@ -24,7 +24,8 @@ use crate::groups::commit::{CommitOutcome, has_made, is_pending, merge_own};
 use crate::groups::content::Content;
 use crate::groups::further::Arrival;
 use crate::groups::{
-    Group, Status, evidence, heard, identities, known, load_mls, outbox, pending, pointers, policy, upgrade,
+    Group, Status, evidence, heard, identities, known, load_mls, outbox, pending, pointers, policy,
+    upgrade,
 };
 use crate::journal::heads::{self, Told};
 use crate::journal::wrappers::open_former;
@@ -227,7 +228,13 @@ pub(crate) fn commit(
         Sender::NewMemberCommit => Committer::Joiner,
         _ => return Err(PeerError::Commit.into()),
     };
-    let effect = judge(db, group, &mls_group, &staged, (&sender, &aad, entry.accepted_ms))?;
+    let effect = judge(
+        db,
+        group,
+        &mls_group,
+        &staged,
+        (&sender, &aad, entry.accepted_ms),
+    )?;
     let day = Day::of(entry.accepted_ms).0;
     if let Committer::Member(leaf) = committer
         && let Some(credential) = mls_group.member(leaf)
@@ -319,9 +326,7 @@ pub(crate) fn commit(
         return Ok((Next::Out, superseded));
     }
     let next = match beginning {
-        Some(beginning) => {
-            Next::Segment(beginning.into_segment(&group.id, rotation, Day(day)))
-        }
+        Some(beginning) => Next::Segment(beginning.into_segment(&group.id, rotation, Day(day))),
         None => Next::Step,
     };
     Ok((next, superseded))

@@ -20,8 +20,8 @@ use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status, load_mls};
-use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::journal::Segment;
+use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf;
 use crate::profile::Profile;
 use crate::schedule::{self, Act};
@@ -55,8 +55,10 @@ impl Client {
     }
 
     fn has_moved(&self, id: &GroupId, epoch: u64) -> Result<bool, Error> {
-        Ok(Group::find(&self.db, id)?.is_none_or(|group| group.status != Status::Active)
-            || self.epoch(id)? != epoch)
+        Ok(
+            Group::find(&self.db, id)?.is_none_or(|group| group.status != Status::Active)
+                || self.epoch(id)? != epoch,
+        )
     }
 
     /// The group has gone on, and what would lead there is not in the journal.
@@ -79,10 +81,7 @@ impl Client {
             if self.has_moved(id, epoch)? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(
-                50u64.saturating_mul(u64::from(look)),
-            ))
-            .await;
+            tokio::time::sleep(Duration::from_millis(50u64.saturating_mul(u64::from(look)))).await;
         }
         let name = Group::read(&self.db, id)?.display_name();
         self.lose(id, StopReason::Missing)?;

@@ -4,8 +4,8 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
 use protocol::Wire as _;
-use protocol::next::ids::GroupId;
 use protocol::next::ids::Day;
+use protocol::next::ids::GroupId;
 use protocol::next::removal::RemovalReason as Said;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,8 @@ pub(crate) fn check(
     leaf: LeafNodeIndex,
     authenticated_data: &[u8],
 ) -> Result<Said, Error> {
-    let reason = Said::decode(authenticated_data)
-        .map_err(|_| PeerError::FalseRemoval("none is given"))?;
+    let reason =
+        Said::decode(authenticated_data).map_err(|_| PeerError::FalseRemoval("none is given"))?;
     let member = mls_group.member(leaf).ok_or(PeerError::Proposal)?;
     let heard_day = known::heard_day(db, id, member)?;
     match reason {

@@ -11,9 +11,9 @@ use rusqlite::Connection;
 
 use crate::contacts::display_name;
 use crate::error::Error;
-use crate::groups::policy::policy_in;
 use crate::groups::identities;
 use crate::groups::known::Known;
+use crate::groups::policy::policy_in;
 use crate::groups::roles;
 use crate::profile::Profile;
 

@@ -197,7 +197,9 @@ pub(crate) fn split(
     now_ms: u64,
 ) -> Result<(), Error> {
     let name = [&seen.segment.0[..], &seen.head.next.0.to_be_bytes()].concat();
-    let own = last(db, group)?.map(|head| head.encode()).unwrap_or_default();
+    let own = last(db, group)?
+        .map(|head| head.encode())
+        .unwrap_or_default();
     let content = [seen.encode(), own].concat();
     evidence::keep(
         db,
@@ -217,9 +219,8 @@ pub(crate) fn contradiction(
     at: Position,
     chain: &ChainHead,
 ) -> Result<Option<SignedHead>, Error> {
-    let mut statement = db.prepare_cached(
-        "SELECT head FROM heads_ahead WHERE segment_id = ? AND position = ?",
-    )?;
+    let mut statement =
+        db.prepare_cached("SELECT head FROM heads_ahead WHERE segment_id = ? AND position = ?")?;
     let told = statement
         .query_map((segment.0, number(at.0)?), |row| row.get::<_, Vec<u8>>(0))?
         .collect::<Result<Vec<_>, _>>()?;
@@ -255,7 +256,8 @@ mod tests {
     use crate::groups::tests::group;
 
     #[test]
-    fn an_end_that_others_have_seen_is_held_against_the_own_chain_now_or_when_this_client_comes_there() {
+    fn an_end_that_others_have_seen_is_held_against_the_own_chain_now_or_when_this_client_comes_there()
+     {
         let db = crate::database::in_memory().unwrap();
         let group = group(7, "team");
         group.insert(&db).unwrap();
@@ -269,10 +271,7 @@ mod tests {
         let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &key);
         passed(&db, &group.id, &segment, Position(2), &ChainHead([2; 32])).unwrap();
         assert_eq!(hear(&seen(2, 2)).unwrap(), Told::Nothing);
-        assert_eq!(
-            hear(&seen(2, 9)).unwrap(),
-            Told::Contradiction(group.id)
-        );
+        assert_eq!(hear(&seen(2, 9)).unwrap(), Told::Contradiction(group.id));
         // Ahead: nothing can be said yet.
         assert_eq!(hear(&seen(5, 5)).unwrap(), Told::Nothing);
         assert_eq!(hear(&seen(6, 6)).unwrap(), Told::Nothing);
@@ -285,10 +284,7 @@ mod tests {
         // What the service has not signed is its teller's word.
         let mut forged = seen(2, 2);
         forged.head.signature[0] ^= 1;
-        assert!(matches!(
-            hear(&forged),
-            Err(Error::Peer(PeerError::Head))
-        ));
+        assert!(matches!(hear(&forged), Err(Error::Peer(PeerError::Head))));
         // Of no group of this client's.
         let mut elsewhere = seen(2, 9);
         elsewhere.segment = SegmentId([9; 32]);

@@ -72,29 +72,29 @@ impl Beginning {
     }
 
     /// Of the epoch that the group is in.
-    pub(crate) fn of_group(
-        provider: &Provider<'_>,
-        mls_group: &MlsGroup,
-    ) -> Result<Self, Error> {
+    pub(crate) fn of_group(provider: &Provider<'_>, mls_group: &MlsGroup) -> Result<Self, Error> {
         let export = |label| {
             mls_group
                 .export_secret(provider.crypto(), label, &[], 32)
                 .map_err(mls)
         };
-        Self::of(export(exporters::ROTATION)?, export(exporters::JOURNAL_KEY)?)
+        Self::of(
+            export(exporters::ROTATION)?,
+            export(exporters::JOURNAL_KEY)?,
+        )
     }
 
     /// Of the epoch that a commit begins.
-    pub(crate) fn of_commit(
-        provider: &Provider<'_>,
-        staged: &StagedCommit,
-    ) -> Result<Self, Error> {
+    pub(crate) fn of_commit(provider: &Provider<'_>, staged: &StagedCommit) -> Result<Self, Error> {
         let export = |label| {
             staged
                 .export_secret(provider.crypto(), label, &[], 32)
                 .map_err(mls)
         };
-        Self::of(export(exporters::ROTATION)?, export(exporters::JOURNAL_KEY)?)
+        Self::of(
+            export(exporters::ROTATION)?,
+            export(exporters::JOURNAL_KEY)?,
+        )
     }
 
     /// What the service is told of it.
@@ -112,7 +112,12 @@ impl Beginning {
     }
 
     /// The segment that begins with it, on the day on which the service has accepted that.
-    pub(crate) fn into_segment(self, group: &GroupId, rotation: RotationEpoch, day: Day) -> Segment {
+    pub(crate) fn into_segment(
+        self,
+        group: &GroupId,
+        rotation: RotationEpoch,
+        day: Day,
+    ) -> Segment {
         let id = self.state_key.segment(group, rotation);
         Segment {
             id,
@@ -130,7 +135,8 @@ impl Beginning {
 }
 
 /// Columns of a [`Segment`], as [`Segment::from_row`] takes them.
-pub(crate) const COLUMNS: &str = "segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
+pub(crate) const COLUMNS: &str =
+    "segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
     wrapper_key, next, chain";
 
 impl Segment {

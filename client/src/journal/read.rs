@@ -72,9 +72,9 @@ impl Client {
     /// Reads the journals of all groups, in an order that is nobody's.
     pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
         let groups = {
-            let mut statement = self.db.prepare(
-                "SELECT group_id FROM groups WHERE status = 'active' ORDER BY random()",
-            )?;
+            let mut statement = self
+                .db
+                .prepare("SELECT group_id FROM groups WHERE status = 'active' ORDER BY random()")?;
             let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
             rows.collect::<Result<Vec<_>, _>>()?
         };
@@ -164,7 +164,10 @@ impl Client {
         let segment = Group::read(&self.db, id)?.segment;
         let signing_key = heads::signing_key(&self.db)?;
         if verify_head(&signing_key, &segment.id, &page.head).is_err() {
-            let content = (Some(&name_of(&segment, page.head.next)[..]), &page.head.encode()[..]);
+            let content = (
+                Some(&name_of(&segment, page.head.next)[..]),
+                &page.head.encode()[..],
+            );
             evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
             return Err(Error::Protocol("the end of a journal is not signed"));
         }

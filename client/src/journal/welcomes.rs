@@ -145,7 +145,10 @@ mod tests {
         let secret = WelcomeSecret::new([5; 32]);
         let references = [b"one".to_vec(), b"other".to_vec()];
         let (uploads, pointers) = seal(&secret, &welcome(), &references, b"info").unwrap();
-        let sizes: Vec<usize> = uploads.iter().map(|it| it.sealed.as_slice().len()).collect();
+        let sizes: Vec<usize> = uploads
+            .iter()
+            .map(|it| it.sealed.as_slice().len())
+            .collect();
         assert_eq!(sizes.first(), sizes.get(1));
         for (at, (upload, pointer)) in uploads.iter().zip(&pointers).enumerate() {
             assert_eq!(upload.id, pointer.id);

@@ -24,10 +24,11 @@ use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 
 use crate::Client;
-use crate::contacts::ContactKeys;
+use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, PeerError};
 use crate::leaf;
 use crate::provider::Provider;
+use crate::schedule::{self, Act};
 
 /// A KeyPackage that is valid and of the contact it was claimed for.
 pub(crate) struct ClaimedKeyPackage {
@@ -92,6 +93,28 @@ impl Client {
             Some(error) => Err(error),
             None => Ok(key_packages),
         }
+    }
+
+    /// Has a set of each contact in stock, in the usual ciphersuite: claimed at times that have nothing to do with its use.
+    pub(crate) fn plan_claims(&mut self) -> Result<(), Error> {
+        self.transact(|db, _| {
+            for key in stock::missing(db, leaf::CIPHERSUITE)? {
+                schedule::plan(db, Act::Claim, &key)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Claims a set of a contact for the stock.
+    pub(crate) async fn claim_ahead(&mut self, signature_key: &[u8]) -> Result<(), Error> {
+        let Some(name) = contacts::name_of_key(&self.db, signature_key)? else {
+            return Ok(());
+        };
+        let contact = contacts::by_name(&self.db, &name)?;
+        let now_ms = self.transport.time.now_unix_ms();
+        self.claim_one(&contact, leaf::CIPHERSUITE, now_ms)
+            .await
+            .map(drop)
     }
 
     async fn claim_one(

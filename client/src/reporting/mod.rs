@@ -449,6 +449,7 @@ pub(crate) mod tests {
             },
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: crate::contacts::PoolKeys::fresh().unwrap(),
         }
         .keep(&bobs)
         .unwrap();

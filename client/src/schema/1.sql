@@ -6,8 +6,6 @@ CREATE TABLE profile (
     identity_seed BLOB NOT NULL,
     establishment_seed BLOB NOT NULL,
     connection_key BLOB NOT NULL,
-    connection_token BLOB NOT NULL,
-    pool_owner_seed BLOB NOT NULL,
     handle_owner_seed BLOB NOT NULL,
     -- The inbox of the handle: its id and the key that reads it occur nowhere else.
     inbox_id BLOB NOT NULL,
@@ -19,14 +17,10 @@ CREATE TABLE profile (
     device_name TEXT NOT NULL,
     -- The group of this user's devices, once there is a second one.
     device_group BLOB,
-    -- 1: sets were published that lack a package of some device; the pool is emptied with the next publication.
-    pool_stale INTEGER NOT NULL DEFAULT 0,
-    -- When the service is asked next what it has of KeyPackages; a random time.
-    pool_due_ms INTEGER NOT NULL DEFAULT 0,
     -- The last day on which sets were published because the service said that they are gone, and how often.
     refill_day INTEGER NOT NULL DEFAULT 0,
     refills INTEGER NOT NULL DEFAULT 0,
-    -- What a removed device still knows and has to be made worthless: 1 the connection token, 2 the handle's keys.
+    -- What a removed device still knows and has to be made worthless: 1 the tokens of pools, 2 the handle's keys.
     keys_due INTEGER NOT NULL DEFAULT 0,
     -- When the wallet is filled up next, and whether it was due while the client was away and has been put off since,
     next_top_up_ms INTEGER NOT NULL DEFAULT 0,
@@ -84,8 +78,16 @@ CREATE TABLE contacts (
     signature_key BLOB PRIMARY KEY,
     handle TEXT NOT NULL UNIQUE,
     connection_key BLOB NOT NULL,
+    -- Claims KeyPackages of the contact.
     connection_token BLOB NOT NULL,
-    -- 1: the contact does not know the new connection token yet.
+    -- The own pool that this contact claims from, and nobody else; and what only its owner does with it.
+    pool_token BLOB NOT NULL,
+    pool_owner_seed BLOB NOT NULL,
+    -- 1: sets were published that lack a package of some device; the pool is emptied with the next publication.
+    pool_stale INTEGER NOT NULL DEFAULT 0,
+    -- When the service is asked next what it has in the pool; a random time.
+    pool_due_ms INTEGER NOT NULL DEFAULT 0,
+    -- 1: the contact does not know the token of its pool yet.
     token_due INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -440,15 +442,18 @@ CREATE TABLE link (
     package BLOB
 ) STRICT;
 
--- What is published, by ciphersuite.
+-- What is published for each contact, by ciphersuite.
 CREATE TABLE key_packages (
-    ciphersuite INTEGER PRIMARY KEY,
-    sets_left INTEGER NOT NULL DEFAULT 0
+    signature_key BLOB NOT NULL REFERENCES contacts (signature_key) ON DELETE CASCADE,
+    ciphersuite INTEGER NOT NULL,
+    sets_left INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (signature_key, ciphersuite)
 ) STRICT;
 
 -- Sets in the making: each device adds its package.
 CREATE TABLE key_package_batch (
     user_pseudonym BLOB PRIMARY KEY,
+    signature_key BLOB NOT NULL REFERENCES contacts (signature_key) ON DELETE CASCADE,
     ciphersuite INTEGER NOT NULL,
     begun_ms INTEGER NOT NULL
 ) STRICT;
@@ -465,9 +470,9 @@ CREATE TABLE wanted_packages (
     ciphersuite INTEGER NOT NULL
 ) STRICT;
 
--- Pools under former connection tokens, until the service has deleted them.
+-- Former pools, until the service has deleted them.
 CREATE TABLE retired_pools (
-    connection_token BLOB PRIMARY KEY,
+    pool_token BLOB PRIMARY KEY,
     owner_seed BLOB NOT NULL
 ) STRICT;
 

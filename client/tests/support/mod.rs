@@ -171,9 +171,8 @@ impl InProcess {
     }
 
     fn read<R: UnsignedRead>(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        let request = R::Request::decode(bytes).map_err(|_| {
-            refused(Failure::Refused(ProblemType::Malformed.into()))
-        })?;
+        let request = R::Request::decode(bytes)
+            .map_err(|_| refused(Failure::Refused(ProblemType::Malformed.into())))?;
         let mut inner = self.inner();
         let inner = &mut *inner;
         let mut env = Env {
@@ -186,7 +185,12 @@ impl InProcess {
         Ok(answer.map_err(stopped)?.encode())
     }
 
-    fn dispatch(&self, operation: Number, bytes: &[u8], tokens: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
+    fn dispatch(
+        &self,
+        operation: Number,
+        bytes: &[u8],
+        tokens: &[Vec<u8>],
+    ) -> Result<Vec<u8>, Error> {
         macro_rules! table {
             (run { $($run:ident => $signed:ty,)+ } read { $($read:ident => $unsigned:ty,)+ }) => {
                 match operation {
@@ -285,7 +289,8 @@ impl Service for InProcess {
     }
 
     fn directory(&self) -> Directory {
-        let key = |scheme| URL_SAFE_NO_PAD.encode(self.keys.external_sender_public(scheme).unwrap());
+        let key =
+            |scheme| URL_SAFE_NO_PAD.encode(self.keys.external_sender_public(scheme).unwrap());
         Directory {
             domain: "example.org".into(),
             wire_versions: vec![protocol::WIRE_VERSION],
