@@ -326,17 +326,16 @@ impl Client {
     /// # Errors
     /// As [`Client::sync`].
     pub async fn receive(&mut self, wait_ms: u32) -> Result<Vec<StoredEvent>, Error> {
-        let until = tokio::time::Instant::now()
-            .checked_add(Duration::from_millis(wait_ms.into()))
-            .ok_or(LocalError::Damaged)?;
+        let mut whole = std::pin::pin!(tokio::time::sleep(Duration::from_millis(wait_ms.into())));
         self.sync(0).await?;
         while self.events()?.is_empty() {
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
-            if left.is_zero() {
+            let is_over = |cx: &mut std::task::Context<'_>| {
+                std::task::Poll::Ready(whole.as_mut().poll(cx).is_ready())
+            };
+            if std::future::poll_fn(is_over).await {
                 break;
             }
-            self.sync(u32::try_from(left.as_millis()).unwrap_or(u32::MAX))
-                .await?;
+            self.sync(wait_ms).await?;
         }
         self.events()
     }

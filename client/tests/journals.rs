@@ -438,3 +438,48 @@ async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
     settle(&mut [&mut alice, &mut carol]).await;
     assert_eq!(alice.members("other").unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn whoever_waits_hears_when_something_comes_and_gives_up_when_nothing_does() {
+    let homes = Homes::new(17);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let events = bob.events().unwrap();
+    bob.acknowledge(&events).unwrap();
+    assert!(bob.receive(300).await.unwrap().is_empty());
+    bob.send_message("team", "in front").await.unwrap();
+    let (heard, sent) = tokio::join!(bob.receive(20_000), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        alice.send_message("team", "now").await
+    });
+    sent.unwrap();
+    assert!(matches!(
+        heard.unwrap().as_slice(),
+        [stored] if matches!(stored.event, Event::Message { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
+    let homes = Homes::new(18);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "of long ago").await.unwrap();
+    homes
+        .service
+        .clock
+        .advance(Duration::from_secs(40 * 86_400));
+    homes.service.drop_messages();
+    alice.send_message("team", "of now").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["of now"]);
+    let mut events = bob.events().unwrap().into_iter();
+    assert!(events.any(|stored| matches!(stored.event, Event::MessagesDropped { .. })));
+    assert!(bob.stop_reason("team").unwrap().is_none());
+}

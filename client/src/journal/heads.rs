@@ -42,7 +42,7 @@ pub(crate) fn passed(
         "INSERT OR REPLACE INTO chains (segment_id, position, group_id, chain) VALUES (?, ?, ?, ?)",
         (segment.0, number(at.0)?, group.0, chain.0),
     )?;
-    if at.0 % REMEMBERED == 0 {
+    if at.0.is_multiple_of(REMEMBERED) {
         let oldest = number(at.0.saturating_sub(REMEMBERED))?;
         db.execute(
             "DELETE FROM chains WHERE segment_id = ? AND position < ?",

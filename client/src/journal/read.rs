@@ -378,7 +378,7 @@ impl Client {
             wait_ms,
         };
         self.transport.expect_wait(wait);
-        let asked = tokio::time::Instant::now();
+        let mut whole = std::pin::pin!(tokio::time::sleep(wait));
         let polled: Result<ReadJournalResponse, Error> =
             self.read(Operation::ReadJournal, &request).await;
         self.transport.expect_wait(Duration::ZERO);
@@ -387,7 +387,7 @@ impl Client {
             Ok(page) if page.head.next > head.next || page.closed == 1 => Ok(()),
             // A service that does not wait is not asked in a circle.
             Ok(_) | Err(Error::Refused(_) | Error::Protocol(_)) => {
-                tokio::time::sleep(wait.saturating_sub(asked.elapsed())).await;
+                whole.as_mut().await;
                 Ok(())
             }
             Err(error) => Err(error),

@@ -146,6 +146,15 @@ impl InProcess {
         crypto::journal::sign_head(key, segment, end.next, end.chain).unwrap()
     }
 
+    /// Drops the messages of days that are over, as the service does by the clock.
+    pub(crate) fn drop_messages(&self) {
+        let today = protocol::next::ids::Day::of(self.clock.now_unix_ms());
+        let mut inner = self.inner();
+        inner
+            .engine
+            .drop_days(ds_domain::engine::Table::Messages, today.0);
+    }
+
     /// How many requests of this kind have come.
     pub(crate) fn count(&self, operation: Number) -> usize {
         let inner = self.inner();
