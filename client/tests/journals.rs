@@ -483,3 +483,22 @@ async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
     assert!(events.any(|stored| matches!(stored.event, Event::MessagesDropped { .. })));
     assert!(bob.stop_reason("team").unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_message_that_never_came_is_sent_again_when_it_cannot_come_any_more_and_not_before() {
+    let homes = Homes::new(19);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    homes.service.lose_request(Operation::SendMessage);
+    let lost = alice.send_message("team", "late").await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    homes.service.clock.advance(Duration::from_secs(600));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert!(texts(&bob, "team").is_empty());
+    homes.service.clock.advance(Duration::from_secs(900));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["late"]);
+}

@@ -183,3 +183,7 @@ fn pseudonyms(mls_group: &MlsGroup) -> Vec<Vec<u8>> {
         .filter_map(|member| pseudonym_of(&member.credential))
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

@@ -212,12 +212,12 @@ mod tests {
             .unwrap();
         take_over(&db, &BOB, &counted(500, 60), TODAY).unwrap();
         assert_eq!(left(&db), 20);
-        take_over(&db, &BOB, &counted(15, 60), TODAY).unwrap();
-        assert_eq!(left(&db), 15);
+        take_over(&db, &BOB, &counted(18, 60), TODAY).unwrap();
+        assert_eq!(left(&db), 18);
         assert!(stored(&db).is_empty());
-        take_over(&db, &BOB, &counted(15, 6), TODAY).unwrap();
+        take_over(&db, &BOB, &counted(18, 6), TODAY).unwrap();
         assert_eq!(left(&db), 0);
-        assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 15 }]);
+        assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 18 }]);
     }
 
     #[test]

@@ -57,6 +57,8 @@ struct Inner {
     tokens: HashMap<Vec<u8>, u16>,
     /// Requests whose answers are lost, by operation.
     lost: Vec<Number>,
+    /// Requests that do not come.
+    unsent: Vec<Number>,
     requests: Vec<Number>,
     /// What the service says otherwise than it is.
     alter: Option<Alter>,
@@ -116,6 +118,7 @@ impl InProcess {
                 rng: ChaCha12Rng::seed_from_u64(seed),
                 tokens: HashMap::new(),
                 lost: Vec::new(),
+                unsent: Vec::new(),
                 requests: Vec::new(),
                 alter: None,
             }),
@@ -129,6 +132,11 @@ impl InProcess {
     /// The answer to the next request of this kind does not come.
     pub(crate) fn lose_answer(&self, operation: Number) {
         self.inner().lost.push(operation);
+    }
+
+    /// The next request of this kind does not come.
+    pub(crate) fn lose_request(&self, operation: Number) {
+        self.inner().unsent.push(operation);
     }
 
     /// From now on the service says something else than it is.
@@ -256,7 +264,14 @@ impl InProcess {
         request: &[u8],
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
-        self.inner().requests.push(operation);
+        {
+            let mut inner = self.inner();
+            if let Some(at) = inner.unsent.iter().position(|it| *it == operation) {
+                inner.unsent.remove(at);
+                return Err(Error::Unreachable("the test has lost it".into()));
+            }
+            inner.requests.push(operation);
+        }
         let mut answer = self.dispatch(operation, request, tokens);
         if operation == Number::ReadJournal
             && let Ok(read) = ReadJournalRequest::decode(request)
