@@ -475,6 +475,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_says_its_minute_and_nothing_finer_and_is_another_one_each_time() {
+        let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
+        let sender = Sender::Key(opaque(signer.public()));
+        let at = |now_ms| sign(Operation::SendMessage, now_ms, &sender, b"body", &signer).unwrap();
+        let (first, last) = (at(600_000), at(659_999));
+        assert_eq!(first.minute, last.minute);
+        assert_ne!(first.nonce, last.nonce);
+        assert_ne!(at(660_000).minute, last.minute);
+    }
+
+    #[test]
     fn a_kept_request_is_the_same_bytes_after_a_restart() {
         let db = crate::database::in_memory().unwrap();
         crate::groups::tests::group(7, "team").insert(&db).unwrap();
