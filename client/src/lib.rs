@@ -1,5 +1,5 @@
 //! The client's side of the delivery service: a library that hides tokens, encapsulation, state keys
-//! and their rotation, identity links, the queue and its order, retries and recovery.
+//! and their rotation, identity links, journals and their order, retries and recovery.
 //!
 //! A [`Client`] is one device of one user, kept in a home directory. Every request to the delivery
 //! service goes through the relay and the gateway; the token issuer is asked directly. What a call

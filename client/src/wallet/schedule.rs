@@ -20,7 +20,7 @@ const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
 /// An issuer may ask for this much patience.
 const MOST_PATIENCE_MS: u64 = 24 * HOUR_MS;
 /// Who was away when it was due does it at some time of a session, not at its beginning: the issuer would see at
-/// what moment the client of this account came back, and the service sees at what moment each queue's did. Nor in
+/// what moment the client of this account came back, and the service sees at what moment each segment's readers did. Nor in
 /// its first minutes, in which most is done.
 const LATE_MS: u64 = 5 * MINUTE_MS;
 const DELAY_WHEN_LATE_MS: Range<u64> = 5 * MINUTE_MS..15 * MINUTE_MS;
