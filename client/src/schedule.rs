@@ -17,6 +17,8 @@ pub(crate) enum Act {
     Pointer,
     /// Write the rows that others come back by.
     Rows,
+    /// See that the own one is there, after somebody else's rotation.
+    OwnRow,
     /// Replace the own leaf.
     Renew,
     /// Tell a contact the connection token.
@@ -39,10 +41,11 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Act {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Greet,
         Self::Pointer,
         Self::Rows,
+        Self::OwnRow,
         Self::Renew,
         Self::Token,
         Self::Claim,
@@ -54,6 +57,7 @@ impl Act {
             Self::Greet => ("greet", 0, 0),
             Self::Pointer => ("pointer", 0, 0),
             Self::Rows => ("rows", 2 * MINUTE, 10 * MINUTE),
+            Self::OwnRow => ("own row", 3 * HOUR, 12 * HOUR),
             Self::Renew => ("renew", 20 * MINUTE, 2 * HOUR),
             Self::Token => ("token", 0, 0),
             Self::Claim => ("claim", 2 * HOUR, 12 * HOUR),
@@ -160,6 +164,7 @@ impl Client {
             Act::Greet => self.say_hello(&group()?).await,
             Act::Pointer => self.tell_pointers(&group()?).await,
             Act::Rows => self.write_rows(&group()?).await,
+            Act::OwnRow => self.mend_own_row(&group()?).await,
             Act::Renew => self.update_leaf(&group()?).await,
             Act::Token => self.settle_tokens().await,
             Act::Claim => self.claim_ahead(about).await,

@@ -502,3 +502,71 @@ async fn a_message_that_never_came_is_sent_again_when_it_cannot_come_any_more_an
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(texts(&bob, "team"), ["late"]);
 }
+
+#[tokio::test]
+async fn a_member_whose_row_nobody_has_written_writes_it_itself() {
+    let homes = Homes::new(20);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let mut carol = homes.user("carol").await;
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    // Alice goes away before she has written any.
+    drop(alice);
+    settle(&mut [&mut bob]).await;
+    let before = homes.service.count(Operation::PutRecoveryRows);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+}
+
+#[tokio::test]
+async fn groups_of_every_ciphersuite_rotate_and_are_come_into_by_codes_after_that() {
+    for suite in [2, 3, 0x4f] {
+        let homes = Homes::new(21);
+        let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+        let mut erin = homes.user("erin").await;
+        alice.create_group_with("open", suite).await.unwrap();
+        let code = alice.invite("open", 60).await.unwrap();
+        dave.join_by_code(&code).await.unwrap();
+        settle(&mut [&mut alice, &mut dave]).await;
+        let before = alice.group_access("open").unwrap().segment;
+        // The segment is old: the next commit rotates, and takes the code along.
+        homes
+            .service
+            .clock
+            .advance(Duration::from_secs(31 * 86_400));
+        alice.update_own_leaf("open").await.unwrap();
+        assert_ne!(alice.group_access("open").unwrap().segment, before);
+        erin.join_by_code(&code).await.unwrap();
+        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        erin.send_message("open", "in").await.unwrap();
+        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        assert_eq!(texts(&alice, "open"), ["in"], "{suite}");
+        assert_eq!(texts(&dave, "open"), ["in"], "{suite}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_journal_is_read_page_by_page_and_in_order() {
+    let homes = Homes::new(22);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let said: Vec<String> = (0..120).map(|number| format!("number {number}")).collect();
+    for text in &said {
+        alice.send_message("team", text).await.unwrap();
+    }
+    let before = homes.service.count(Operation::ReadJournal);
+    bob.sync(0).await.unwrap();
+    assert!(homes.service.count(Operation::ReadJournal) > before + 2);
+    assert_eq!(texts(&bob, "team"), said);
+}

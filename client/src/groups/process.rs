@@ -33,6 +33,7 @@ use crate::journal::{Beginning, Segment};
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::Pending;
+use crate::schedule::{self, Act};
 
 /// A commit as it is read.
 pub(crate) struct CommitEntry<'e> {
@@ -326,7 +327,10 @@ pub(crate) fn commit(
         return Ok((Next::Out, superseded));
     }
     let next = match beginning {
-        Some(beginning) => Next::Segment(beginning.into_segment(&group.id, rotation, Day(day))),
+        Some(beginning) => {
+            schedule::plan(db, Act::OwnRow, &group.id.0)?;
+            Next::Segment(beginning.into_segment(&group.id, rotation, Day(day)))
+        }
         None => Next::Step,
     };
     Ok((next, superseded))

@@ -210,6 +210,32 @@ impl Client {
         Ok(())
     }
 
+    /// Whoever rotated writes everybody's row; if the own one is not there, this client does.
+    pub(crate) async fn mend_own_row(&mut self, id: &GroupId) -> Result<(), Error> {
+        let group = Group::read(&self.db, id)?;
+        if group.status != Status::Active || !group.recovery_set {
+            return Ok(());
+        }
+        let suite = load_mls(&self.db, id)?.ciphersuite();
+        let rotation = group.segment.rotation;
+        let kept = self.recovered_segment(id, suite, &group.recovery).await?;
+        if kept.is_some_and(|segment| segment.rotation == rotation) {
+            return Ok(());
+        }
+        let _: Accepted = self
+            .as_member(id, Operation::PutRecoveryRows, |_, group| {
+                let pair = RecoveryKeyPair::of(suite, &group.recovery)?;
+                let request = PutRecoveryRowsRequest {
+                    group: group.key(),
+                    rotation_epoch: group.segment.rotation,
+                    rows: vec![rows::seal(suite, id, &group.segment, &pair.public)?],
+                };
+                Ok(request.encode())
+            })
+            .await?;
+        Ok(())
+    }
+
     /// Writes the rows that are missing since the last rotation, for those leaves whose recovery key verifies under the own
     /// tree: to another key the way in is not sealed.
     pub(crate) async fn write_rows(&mut self, id: &GroupId) -> Result<(), Error> {
