@@ -79,17 +79,33 @@ fn handle(client: &Client) -> String {
     client.handle().expect("a handle").to_owned()
 }
 
+/// Catches up as often as it takes for everything that follows from everything.
+pub async fn settle(clients: &mut [&mut Client]) {
+    for _ in 0..3 {
+        for client in clients.iter_mut() {
+            client.sync(0).await.expect("in step");
+        }
+    }
+}
+
+/// Looks into the inbox now, and returns the ids of the requests that are there.
+pub async fn requests_of(client: &mut Client) -> Vec<String> {
+    client.check_inbox().await.expect("an inbox");
+    let requests = client.incoming_requests().expect("requests");
+    requests.into_iter().map(|request| request.id).collect()
+}
+
 /// `asker` asks for a connection, `other` accepts.
 pub async fn befriend(asker: &mut Client, other: &mut Client) {
     asker.connect(&handle(other)).await.expect("asked");
-    other.sync(0).await.expect("in step");
+    other.check_inbox().await.expect("an inbox");
     let requests = other.incoming_requests().expect("requests");
     let request = requests
         .iter()
         .find(|request| request.name == handle(asker));
     let id = request.expect("the request").id.clone();
     other.accept_request(&id).await.expect("accepted");
-    asker.sync(0).await.expect("in step");
+    settle(&mut [asker, other]).await;
     for client in [asker, other] {
         let events = client.events().expect("events");
         client.acknowledge(&events).expect("acknowledged");
@@ -105,6 +121,7 @@ pub async fn group_with(name: &str, founder: &mut Client, others: &mut [&mut Cli
     let handles: Vec<_> = others.iter().map(|other| handle(other)).collect();
     let handles: Vec<_> = handles.iter().map(String::as_str).collect();
     founder.add_to_group(name, &handles).await.expect("added");
+    founder.sync(0).await.expect("in step");
     for other in others {
         other.sync(0).await.expect("joined");
         let events = other.events().expect("events");

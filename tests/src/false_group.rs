@@ -1,26 +1,24 @@
 //! A group of the service's own under the id of a real one: what a lying service would have a client come into.
 
-use crypto::credential::{
-    CREDENTIAL_TYPE, PseudonymousCredential, QUEUE_REFERENCE_EXTENSION, random_pseudonym,
-};
+use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
 use crypto::keys::ConnectionKey;
-use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
 use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, GroupId as MlsGroupId, KeyPackage, KeyPackageIn, LeafNode,
-    LeafNodeIndex, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn,
-    OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProposalType,
-    ProtocolMessage, ProtocolVersion, RatchetTreeIn, SignatureScheme, UnknownExtension,
+    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, ExtensionType,
+    Extensions, GroupId as MlsGroupId, KeyPackage, KeyPackageIn, LeafNodeIndex, LeafNodeParameters,
+    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _,
+    PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProposalType, ProtocolMessage,
+    ProtocolVersion, RatchetTreeIn, SignatureScheme,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::groups::{CommitAad, ExternalCommitInfoResponse, LeafLinkKey};
-use protocol::ids::GroupId;
+use protocol::next::group::CommitAad;
+use protocol::next::ids::{Epoch, GroupId};
+use protocol::next::join::{ExternalCommitInfoResponse, LeafLinkKey};
 use protocol::policy::POLICY_EXTENSION;
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
@@ -107,7 +105,6 @@ fn capabilities() -> Capabilities {
         None,
         Some(&[SUITE]),
         Some(&[
-            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
             ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,
         ]),
@@ -117,14 +114,6 @@ fn capabilities() -> Capabilities {
             CredentialType::Basic,
         ]),
     )
-}
-
-fn leaf_extensions() -> Extensions<LeafNode> {
-    let reference = Extension::Unknown(
-        QUEUE_REFERENCE_EXTENSION,
-        UnknownExtension(Secret::<32>::random().expect("bytes").expose().to_vec()),
-    );
-    Extensions::single(reference).expect("an extension")
 }
 
 /// The group.
@@ -147,8 +136,6 @@ impl FalseGroup {
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .with_group_context_extensions(context)
             .with_capabilities(capabilities())
-            .with_leaf_node_extensions(leaf_extensions())
-            .expect("leaf extensions")
             .build(&provider, &signer, credential)
             .expect("a group");
         if !members.is_empty() {
@@ -186,10 +173,12 @@ impl FalseGroup {
             .expect("a GroupInfo");
         let tree = self.group.export_ratchet_tree();
         ExternalCommitInfoResponse {
+            epoch: Epoch(self.epoch()),
             group_info: opaque(info.tls_serialize_detached().expect("encoded")),
             ratchet_tree: opaque(tree.tls_serialize_detached().expect("encoded")),
             leaves,
-            self_removes: Vec::new(),
+            wrapper_chain: Vec::new(),
+            codes: Vec::new(),
         }
     }
 
@@ -256,16 +245,13 @@ impl FalseGroup {
             _ => panic!("a GroupInfo"),
         };
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice());
-        // As if it had a link key for the members.
         let aad = CommitAad {
-            encrypted_identity_link_keys: vec![opaque([9; 60])],
-            rotates_state_key: 0,
+            rotates: 0,
+            authorization: None,
             encrypted_connection_response: opaque(*b""),
-            leaf_authorization: None,
         };
         let parameters = LeafNodeParameters::builder()
             .with_capabilities(capabilities())
-            .with_extensions(leaf_extensions())
             .build();
         let (group, bundle) = MlsGroup::external_commit_builder()
             .with_ratchet_tree(tree.expect("a tree"))

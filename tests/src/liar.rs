@@ -1,6 +1,6 @@
 //! A delivery service that lies. It stands between the gateway and the real service, where requests are
 //! open: it hears everything, answers in the service's place, alters true answers, and puts entries of its
-//! own into queues, sealed as the service seals them. It can do so by operation, or to any HTTP answer.
+//! own into journals, sealed and signed as the service does it. It can do so by operation, or to any HTTP answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,16 +12,24 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use crypto::queue::{StreamKey, seal_payload};
+use crypto::journal::{first_head, head_after, seal_entry, sign_head};
+use crypto::schedule::{JournalKey, StateKey};
+use crypto::sealing::SALT;
+use crypto::service_keys::ServiceKeys;
 use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
-use protocol::delivery::{EntryContent, Payload};
-use protocol::envelope::SignedRequest;
-use protocol::ids::{EntryId, Incarnation, QueueId};
-use protocol::queues::{
-    CreateQueueRequest, CreateQueueResponse, FetchQueueRequest, FetchQueueResponse, QueueEntry,
+use protocol::next::group::{
+    CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, JoinAccepted,
+    NextSegment,
 };
-use protocol::{Operation, RESPONSE_MEDIA_TYPE, Wire as _};
+use protocol::next::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::next::journal::{
+    Class, Entry, EntryContent, Event, ReadJournalRequest, ReadJournalResponse, SignedHead,
+};
+use protocol::next::operation::Operation;
+use protocol::next::request::SignedRequest;
+use protocol::{RESPONSE_MEDIA_TYPE, Wire};
+use tls_codec::VLBytes;
 use tokio::net::TcpListener;
 
 /// More than any request or answer has.
@@ -45,8 +53,35 @@ pub struct Asked {
     pub path: String,
     /// The tokens that it is paid with.
     pub tokens: Vec<Vec<u8>>,
-    /// The signed request.
+    /// The request, signed or not.
     pub body: Vec<u8>,
+}
+
+impl Asked {
+    /// What it asks for, and the operation's request type, encoded; none for the directory and for what is no request.
+    #[must_use]
+    pub fn request(&self) -> Option<(Operation, Vec<u8>)> {
+        let mut all = Operation::ALL.iter();
+        let operation = *all.find(|operation| operation.path() == self.path)?;
+        if is_signed(operation) {
+            let request = SignedRequest::decode(&self.body).ok()?;
+            Some((request.operation, request.body.as_slice().to_vec()))
+        } else {
+            Some((operation, self.body.clone()))
+        }
+    }
+}
+
+/// Whether its requests are signed.
+#[must_use]
+pub const fn is_signed(operation: Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::ReadJournal
+            | Operation::JoinRecord
+            | Operation::FetchWelcome
+            | Operation::RecoveryRow
+    )
 }
 
 /// An answer of HTTP, to be changed.
@@ -64,19 +99,164 @@ type Lie = Box<dyn FnMut(&Asked, &mut Told) + Send>;
 type Answerer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 type Twister = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
+/// A segment of a group's journal, as its keys came with a commit.
+struct Segment {
+    group: GroupId,
+    id: SegmentId,
+    first_key: [u8; 32],
+}
+
+/// Entries of the service's own at the end of a segment, in the place of all that truly follow.
+struct Fork {
+    segment: SegmentId,
+    content: Vec<EntryContent>,
+    /// Since it was shown: where it begins, and what.
+    shown: Option<(Position, ChainHead, Vec<Entry>)>,
+}
+
 #[derive(Default)]
 struct Mind {
     heard: Vec<Heard>,
     asked: Vec<Asked>,
     lie: Option<Lie>,
-    /// HPKE keys of queues, in the order in which they were made.
-    queues: Vec<(QueueId, Vec<u8>)>,
+    keys: Option<ServiceKeys>,
+    /// In the order in which they were begun.
+    segments: Vec<Segment>,
+    forks: Vec<Fork>,
+    /// By segment: the chain before the last entry.
+    chains: Vec<(SegmentId, ChainHead)>,
     answerers: HashMap<Operation, Answerer>,
     twisters: HashMap<Operation, Twister>,
     instead: HashMap<Operation, Told>,
-    /// What the next fetch of a queue brings beside what is in it.
-    put: HashMap<QueueId, Vec<QueueEntry>>,
-    entries: u32,
+}
+
+impl Mind {
+    fn begin_segment(&mut self, group: GroupId, rotation: RotationEpoch, next: &NextSegment) {
+        let state_key = StateKey::from(&next.state_key);
+        self.segments.push(Segment {
+            group,
+            id: state_key.segment(&group, rotation),
+            first_key: *JournalKey::from(&next.journal_key).expose(),
+        });
+    }
+
+    /// What the service is told of segments stands in requests that it has accepted.
+    fn learn_segment(&mut self, operation: Operation, body: &[u8], answer: &[u8]) {
+        match operation {
+            Operation::CreateGroup => {
+                if let Ok(request) = CreateGroupRequest::decode(body) {
+                    self.begin_segment(request.group_id, RotationEpoch(0), &request.segment);
+                }
+            }
+            Operation::ExternalJoin => {
+                if let (Ok(request), Ok(joined)) = (
+                    ExternalJoinRequest::decode(body),
+                    JoinAccepted::decode(answer),
+                ) && let Some(next) = &request.rotation
+                {
+                    let rotation = RotationEpoch(joined.accepted.epoch.0);
+                    self.begin_segment(request.group.group_id, rotation, next);
+                }
+            }
+            Operation::AddUsers
+            | Operation::RemoveUsers
+            | Operation::AddClients
+            | Operation::RemoveClients
+            | Operation::UpdateClient
+            | Operation::SetRole => {
+                if let (Ok(request), Ok(accepted)) =
+                    (CommitRequest::decode(body), CommitAccepted::decode(answer))
+                    && let Some(next) = &request.rotation
+                {
+                    let rotation = RotationEpoch(accepted.epoch.0);
+                    self.begin_segment(request.group.group_id, rotation, next);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn journal_key(&self, segment: &SegmentId, step: Step) -> JournalKey {
+        let mut segments = self.segments.iter();
+        let known = segments.find(|known| known.id == *segment);
+        JournalKey::new(known.expect("a segment").first_key).ahead(step.0)
+    }
+
+    fn sign(&self, segment: &SegmentId, next: Position, chain: ChainHead) -> SignedHead {
+        let keys = self.keys.as_ref().expect("the service's keys");
+        sign_head(keys.journal_signing(), segment, next, chain).expect("signed")
+    }
+
+    /// Chains of segments that fit into one answer from their beginning.
+    fn follow_chain(&mut self, body: &[u8], answer: &[u8]) {
+        let (Ok(request), Ok(page)) = (
+            ReadJournalRequest::decode(body),
+            ReadJournalResponse::decode(answer),
+        ) else {
+            return;
+        };
+        if page.first != Position(0) {
+            return;
+        }
+        let mut chain = first_head(&request.segment);
+        let mut at = Position(0);
+        for entry in page.entries.iter().take(page.entries.len().saturating_sub(1)) {
+            chain = head_after(&chain, at, entry);
+            at = at.next();
+        }
+        self.chains.retain(|(known, _)| *known != request.segment);
+        self.chains.push((request.segment, chain));
+    }
+
+    /// Has the reader see a journal that goes on with entries of the service's own.
+    fn show_fork(&mut self, body: &[u8], answer: &mut Vec<u8>) {
+        let (Ok(request), Ok(mut page)) = (
+            ReadJournalRequest::decode(body),
+            ReadJournalResponse::decode(answer),
+        ) else {
+            return;
+        };
+        let mut forks = self.forks.iter();
+        let Some(at) = forks.position(|fork| fork.segment == request.segment) else {
+            return;
+        };
+        let mut fork = self.forks.swap_remove(at);
+        let (begins, before, entries) = match fork.shown.take() {
+            Some(shown) => shown,
+            None => {
+                let key = self.journal_key(&fork.segment, page.step);
+                let seal = |content: &EntryContent| {
+                    let salt = crypto::random::<SALT>().expect("randomness");
+                    let sealed = seal_entry(&key, salt, &fork.segment, page.step, content);
+                    let sealed = opaque(sealed.expect("sealed"));
+                    match content.event.class() {
+                        Class::Handshake => Entry::Handshake(sealed),
+                        Class::Message => Entry::Message(sealed),
+                    }
+                };
+                let entries = fork.content.iter().map(seal).collect();
+                (page.head.next, page.head.chain, entries)
+            }
+        };
+        let end = page.first.0 + page.entries.len() as u64;
+        if end >= begins.0 {
+            let kept = usize::try_from(begins.0.saturating_sub(page.first.0)).expect("a few");
+            page.entries.truncate(kept);
+            let from = usize::try_from(page.first.0.saturating_sub(begins.0)).expect("a few");
+            page.entries.extend(entries.iter().skip(from).cloned());
+        }
+        let (mut next, mut chain) = (begins, before);
+        for entry in &entries {
+            chain = head_after(&chain, next, entry);
+            next = next.next();
+        }
+        page.head = self.sign(&fork.segment, next, chain);
+        page.closed = 0;
+        page.padding = VLBytes::new(Vec::new());
+        *answer = page.encode();
+        fork.shown = Some((begins, before, entries));
+        self.forks.push(fork);
+    }
 }
 
 /// Where the gateway is sent to.
@@ -166,7 +346,7 @@ impl Liar {
         mind.answerers.clear();
         mind.twisters.clear();
         mind.instead.clear();
-        mind.put.clear();
+        mind.forks.clear();
     }
 
     /// What was asked of one operation so far.
@@ -180,54 +360,62 @@ impl Liar {
             .collect()
     }
 
-    /// The queue that was made as the `number`th, from 0.
-    #[must_use]
-    pub fn queue(&self, number: usize) -> QueueId {
-        locked(&self.mind).queues[number].0
+    /// Takes the service's keys, which it signs with.
+    pub(crate) fn take_keys(&self, file: &[u8]) {
+        locked(&self.mind).keys = Some(ServiceKeys::from_file(file).expect("keys"));
     }
 
-    /// Puts an entry into a queue, sealed as the service seals it.
-    pub fn put(&self, queue: QueueId, payload: &Payload) {
+    /// The segment that a group is in.
+    #[must_use]
+    pub fn segment(&self, group: GroupId) -> SegmentId {
+        let mind = locked(&self.mind);
+        let mut segments = mind.segments.iter().rev();
+        segments.find(|it| it.group == group).expect("a segment").id
+    }
+
+    /// Whoever reads a group's journal from now on sees it go on with this, sealed and signed as the service does it,
+    /// and not as it truly does.
+    pub fn put(&self, group: GroupId, event: Event) {
+        let segment = self.segment(group);
         let mut mind = locked(&self.mind);
-        let (_, key) = mind
-            .queues
-            .iter()
-            .find(|(id, _)| *id == queue)
-            .expect("a queue")
-            .clone();
-        mind.entries += 1;
-        let id = EntryId {
-            day: 20_000,
-            incarnation: Incarnation(crypto::random().expect("randomness")),
-            index: mind.entries,
-        };
-        let (encapsulated_key, stream) =
-            StreamKey::start(&key, &queue, &id.incarnation, id.day).expect("a stream");
-        let (payload_key, sealed_payload) = seal_payload(payload).expect("sealed");
         let content = EntryContent {
-            kind: payload.kind(),
-            payload_key: payload_key.to_wire(),
-            // Later than what the real service writes.
-            sequence: (1 << 62) + u64::from(mind.entries),
+            accepted_ms: now_ms(),
+            event,
         };
-        let entry = QueueEntry {
-            id,
-            encapsulated_key,
-            sealed: opaque(stream.seal(&id, &content).expect("sealed")),
-            sealed_payload: opaque(sealed_payload),
-        };
-        mind.put.entry(queue).or_default().push(entry);
+        let mut forks = mind.forks.iter_mut();
+        match forks.find(|fork| fork.segment == segment && fork.shown.is_none()) {
+            Some(fork) => fork.content.push(content),
+            None => mind.forks.push(Fork {
+                segment,
+                content: vec![content],
+                shown: None,
+            }),
+        }
+    }
+
+    /// Signs the end of a segment as the service would.
+    #[must_use]
+    pub fn sign_end(&self, segment: &SegmentId, next: Position, chain: ChainHead) -> SignedHead {
+        locked(&self.mind).sign(segment, next, chain)
+    }
+
+    /// The chain of a segment before its last entry, as it was truly read last.
+    #[must_use]
+    pub fn chain_before_end(&self, segment: &SegmentId) -> ChainHead {
+        let mind = locked(&self.mind);
+        let mut chains = mind.chains.iter();
+        chains.find(|(known, _)| known == segment).expect("a chain").1
+    }
+
+    /// The key that entries of a step of a segment are sealed under.
+    #[must_use]
+    pub fn journal_key(&self, segment: &SegmentId, step: Step) -> JournalKey {
+        locked(&self.mind).journal_key(segment, step)
     }
 
     /// What is answered without asking the real service.
     fn lie(&self, operation: Operation, body: &[u8]) -> Option<Vec<u8>> {
         let mut mind = locked(&self.mind);
-        if operation == Operation::FetchQueue {
-            let request = FetchQueueRequest::decode(body).ok()?;
-            if let Some(entries) = mind.put.remove(&request.queue_id) {
-                return Some(FetchQueueResponse { entries, more: 1 }.encode());
-            }
-        }
         let answerer = mind.answerers.remove(&operation);
         drop(mind);
         // It may hear of what is asked meanwhile.
@@ -241,6 +429,9 @@ impl Liar {
     }
 
     fn learn(&self, operation: Operation, body: &[u8], answer: &mut Vec<u8>) {
+        if operation == Operation::ReadJournal {
+            locked(&self.mind).follow_chain(body, answer);
+        }
         let twister = locked(&self.mind).twisters.remove(&operation);
         // It may look at what was heard meanwhile.
         if let Some(mut twist) = twister {
@@ -249,14 +440,9 @@ impl Liar {
             mind.twisters.entry(operation).or_insert(twist);
         }
         let mut mind = locked(&self.mind);
-        if operation == Operation::CreateQueue
-            && let (Ok(request), Ok(created)) = (
-                CreateQueueRequest::decode(body),
-                CreateQueueResponse::decode(answer),
-            )
-        {
-            let key = request.hpke_public_key.as_slice().to_vec();
-            mind.queues.push((created.queue_id, key));
+        mind.learn_segment(operation, body, answer);
+        if operation == Operation::ReadJournal {
+            mind.show_fork(body, answer);
         }
         mind.heard.push(Heard {
             operation,
@@ -297,6 +483,11 @@ impl Liar {
     }
 }
 
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.expect("after 1970").as_millis()).expect("a time")
+}
+
 fn tokens(headers: &HeaderMap) -> Vec<Vec<u8>> {
     headers
         .get_all(header::AUTHORIZATION)
@@ -315,9 +506,7 @@ async fn pass(State(liar): State<Liar>, request: Request) -> Response {
         body: bytes.to_vec(),
     };
     locked(&liar.mind).asked.push(heard.clone());
-    let asked = SignedRequest::decode(&bytes)
-        .ok()
-        .map(|request| (request.operation, request.body.as_slice().to_vec()));
+    let asked = heard.request();
     if let Some((operation, body)) = &asked
         && let Some(mut answer) = liar.lie(*operation, body)
     {

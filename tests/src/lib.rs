@@ -21,8 +21,6 @@ mod false_group;
 mod faults;
 mod liar;
 pub mod lies;
-// Back when the end-to-end tests are on journals.
-#[cfg(any())]
 mod load;
 pub mod month;
 mod moved_clock;
@@ -38,16 +36,15 @@ pub use allowed::{check_log, check_metrics};
 pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
     Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
-    talks,
+    requests_of, settle, talks,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
 pub use liar::{Asked, Heard, Liar, Told};
-#[cfg(any())]
 pub use load::{Load, MUCH, Outcome};
 pub use moved_clock::MovedClocks;
 pub use node::Node;
-pub use raw::{Answer, Envelope, Outer};
+pub use raw::{Answer, Envelope, Outer, recovery_row_of};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use solo::{Kind, Solo, copy_over, issuer_table};
 pub use stack::{Stack, program};

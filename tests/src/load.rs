@@ -1,8 +1,8 @@
-//! Many requests that change something, each of which can be counted: messages to one queue.
+//! Many requests that change something, each of which can be counted: messages in journals.
 //!
 //! Senders are SDK clients, each in a group with one reader; what they send is signed by their leaf and goes by the SDK's
-//! own transport with its retries. Its content is a number, so that the entries of the reader's queue tell how often
-//! each request was executed. The reader takes them out by hand: the SDK would pass over what came twice.
+//! own transport with its retries. Its content is a number, so that the entries of a journal tell how often
+//! each request was executed. The reader reads them by hand: the SDK would pass over what came twice.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Client, Endpoints, Error, GroupAccess, Options, Patience, sign};
-use crypto::hpke::HpkeKeyPair;
-use crypto::keys::PayloadKey;
-use crypto::queue::{StreamKey, open_payload};
+use crypto::journal::open_entry;
+use crypto::schedule::JournalKey;
 use crypto::secret::Secret;
-use crypto::sign::{LeafKeyPair, Scheme};
+use crypto::sign::{LeafKeyPair, Scheme, verify};
 use protocol::codec::opaque;
-use protocol::delivery::Payload;
-use protocol::envelope::{Sender, SignedRequest};
-use protocol::groups::{MessageAccepted, SendMessageRequest};
-use protocol::ids::{GroupId, QueueId};
-use protocol::queues::{
-    AcknowledgeQueueRequest, FetchQueueRequest, FetchQueueResponse, MAX_FETCH, QueueEntry,
+use protocol::next::group::{EntryAccepted, GroupKey, SendMessageRequest};
+use protocol::next::ids::{GroupId, LeafIndex, Position, SegmentId, Step};
+use protocol::next::journal::{
+    Class, Entry, Event, ReadJournalRequest, ReadJournalResponse,
 };
-use protocol::{Operation, Wire as _};
+use protocol::next::operation::Operation;
+use protocol::next::request::{REQUEST_LABEL, ReceivedRequest, Sender};
+use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
 
 use crate::device;
@@ -44,6 +43,8 @@ max_queue_entries_of_group = 1000000
 /// Nothing goes on for longer than this without an answer: attempts and pauses, and what they overlap.
 const BOUND: Duration = Duration::from_secs(240);
 const GROUP: &str = "the load";
+/// Between two readings.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Senders and a reader.
 pub struct Load {
@@ -73,11 +74,17 @@ struct SendingClient {
 
 struct Reader {
     client: Client,
-    owner: LeafKeyPair,
-    hpke: HpkeKeyPair,
-    queue: QueueId,
-    /// How often each number stood in the queue.
+    journals: Vec<Journal>,
+    /// How often each number stood in a journal.
     read: BTreeMap<usize, usize>,
+}
+
+/// A group's, whose epoch does not change meanwhile.
+struct Journal {
+    segment: SegmentId,
+    step: Step,
+    key: JournalKey,
+    next: Position,
 }
 
 fn options() -> Options {
@@ -112,21 +119,12 @@ impl Load {
                 client: sender,
             });
         }
-        let database = open(&stack.home("reader"));
-        let blob = |column: &str| -> Vec<u8> {
-            let query = format!("SELECT {column} FROM profile");
-            database
-                .query_row(&query, (), |row| row.get(0))
-                .expect("a profile")
-        };
-        let seed = |column| Secret::new(blob(column).try_into().expect("a seed"));
+        let journals = journals(&open(&stack.home("reader")));
         Self {
             senders: ready,
             reader: Reader {
-                owner: ed25519(&seed("queue_owner_seed")),
-                hpke: HpkeKeyPair::from_seed(&seed("queue_hpke_seed")).expect("a key"),
-                queue: QueueId(blob("queue_id").try_into().expect("an id")),
                 client: reader,
+                journals,
                 read: BTreeMap::new(),
             },
             next: Arc::default(),
@@ -168,12 +166,12 @@ impl Load {
         (outcome, watched)
     }
 
-    /// Whether every request that was answered stood in the queue once, and every other one at most once.
+    /// Whether every request that was answered stands in the journal once, and every other one at most once.
     ///
     /// # Panics
     /// It is not so.
     pub async fn check(&mut self, outcomes: &[&Outcome]) {
-        while self.reader.fetch(0).await > 0 {}
+        while self.reader.read_on().await > 0 {}
         let read = &self.reader.read;
         let twice: Vec<_> = read.iter().filter(|(_, count)| **count > 1).collect();
         assert!(twice.is_empty(), "executed more than once: {twice:?}");
@@ -225,7 +223,7 @@ impl SendingClient {
             outcome.slowest = outcome.slowest.max(began.elapsed());
             match answered {
                 Ok(answer) => {
-                    MessageAccepted::decode(&answer).expect("a result");
+                    EntryAccepted::decode(&answer).expect("a result");
                     outcome.accepted.push(number);
                 }
                 Err(error) => outcome.refused.push((number, error)),
@@ -235,101 +233,102 @@ impl SendingClient {
 
     fn request(&self, number: usize) -> Vec<u8> {
         let body = SendMessageRequest {
-            group_id: self.access.id,
-            state_key: self.access.state_key.to_wire(),
+            group: GroupKey {
+                group_id: self.access.id,
+                state_key: self.access.state_key.to_wire(),
+            },
             message: opaque(message(&self.access.id, self.access.epoch, number)),
         };
-        let sender = Sender::Leaf(self.access.leaf_index);
+        let sender = Sender::Leaf(LeafIndex(self.access.leaf_index));
         let operation = Operation::SendMessage;
-        sign(operation, now_ms(), &sender, &body.encode(), &self.key).encode()
+        let signed = sign(operation, now_ms(), &sender, &body.encode(), &self.key);
+        signed.expect("signed").encode()
     }
 }
 
 impl Reader {
     async fn reads_while<T>(&mut self, other: impl Future<Output = T>) -> T {
         tokio::pin!(other);
-        let mut ended = None;
-        while ended.is_none() {
-            // Fetches are not broken off: what one has brought is acknowledged.
-            let mut fetch = std::pin::pin!(self.fetch(250));
-            tokio::select! {
-                value = &mut other => {
-                    ended = Some(value);
-                    fetch.await;
-                }
-                _ = &mut fetch => {}
-            }
-        }
-        ended.expect("just set")
-    }
-
-    /// Takes out what is there, and says how much it was.
-    async fn fetch(&mut self, wait_ms: u32) -> usize {
-        let request = FetchQueueRequest {
-            queue_id: self.queue,
-            limit: MAX_FETCH,
-            wait_ms,
-        };
-        let answer = self.call(Operation::FetchQueue, &request.encode()).await;
-        let entries = FetchQueueResponse::decode(&answer)
-            .expect("entries")
-            .entries;
-        let mut streams = BTreeMap::new();
-        for entry in &entries {
-            let name = (entry.id.incarnation.0, entry.id.day, entry.encapsulated_key);
-            let stream = streams.entry(name).or_insert_with(|| self.stream(entry));
-            if let Some(number) = number(&opened(stream, entry)) {
-                *self.read.entry(number).or_default() += 1;
-            }
-        }
-        if !entries.is_empty() {
-            let request = AcknowledgeQueueRequest {
-                queue_id: self.queue,
-                entries: entries.iter().map(|entry| entry.id).collect(),
-            };
-            let acknowledge = Operation::AcknowledgeQueue;
-            self.call(acknowledge, &request.encode()).await;
-        }
-        entries.len()
-    }
-
-    fn stream(&self, entry: &QueueEntry) -> StreamKey {
-        let QueueEntry {
-            id,
-            encapsulated_key,
-            ..
-        } = entry;
-        StreamKey::receive(
-            &self.hpke,
-            encapsulated_key,
-            &self.queue,
-            &id.incarnation,
-            id.day,
-        )
-        .expect("a stream of ours")
-    }
-
-    /// Until it is answered: what it asks for changes nothing, or the same however often.
-    async fn call(&mut self, operation: Operation, body: &[u8]) -> Vec<u8> {
         loop {
-            let sender = Sender::Key(opaque(self.owner.public()));
-            let request = sign(operation, now_ms(), &sender, body, &self.owner).encode();
-            let posted = self.client.transport().post(operation, &request, &[]);
-            let answered = tokio::time::timeout(BOUND, posted).await;
-            match answered.expect("an answer in bounded time") {
-                Ok(answer) => return answer,
-                Err(Error::Refused(refusal)) => panic!("{operation:?}: {refusal:?}"),
-                Err(_) => {}
+            tokio::select! {
+                value = &mut other => return value,
+                // What a reading that is broken off has seen is seen again.
+                _ = self.read_on() => tokio::time::sleep(PAUSE).await,
             }
+        }
+    }
+
+    /// Reads what has come, and says how much it was.
+    async fn read_on(&mut self) -> usize {
+        let mut come = 0;
+        for journal in &mut self.journals {
+            let request = ReadJournalRequest {
+                version: WIRE_VERSION,
+                segment: journal.segment,
+                from: journal.next.rounded_down(),
+                known: journal.next.rounded_down(),
+                wait_ms: 0,
+            };
+            let page = ask(&mut self.client, &request).await;
+            let mut position = page.first;
+            for entry in &page.entries {
+                let at = position;
+                position = position.next();
+                if at < journal.next {
+                    continue;
+                }
+                journal.next = position;
+                come += 1;
+                if let Entry::Message(sealed) = entry
+                    && let Some(number) = number(&journal.open(sealed.as_slice()))
+                {
+                    *self.read.entry(number).or_default() += 1;
+                }
+            }
+        }
+        come
+    }
+}
+
+/// Until it is answered: it changes nothing.
+async fn ask(client: &mut Client, request: &ReadJournalRequest) -> ReadJournalResponse {
+    let operation = Operation::ReadJournal;
+    loop {
+        let bytes = request.encode();
+        let posted = client.transport().post(operation, &bytes, &[]);
+        let answered = tokio::time::timeout(BOUND, posted).await;
+        match answered.expect("an answer in bounded time") {
+            Ok(answer) => return ReadJournalResponse::decode(&answer).expect("a stretch"),
+            Err(Error::Refused(refusal)) => panic!("{operation:?}: {refusal:?}"),
+            Err(_) => {}
         }
     }
 }
 
-fn opened(stream: &StreamKey, entry: &QueueEntry) -> Payload {
-    let content = stream.open(&entry.id, entry.sealed.as_slice());
-    let content = content.expect("an entry of ours");
-    let key = PayloadKey::from(&content.payload_key);
-    open_payload(&key, entry.sealed_payload.as_slice()).expect("a payload of ours")
+impl Journal {
+    fn open(&self, sealed: &[u8]) -> Event {
+        let content = open_entry(&self.key, &self.segment, self.step, Class::Message, sealed);
+        content.expect("an entry of ours").event
+    }
+}
+
+/// Of the groups that the client of this database is in.
+fn journals(database: &Connection) -> Vec<Journal> {
+    let mut statement = database
+        .prepare(
+            "SELECT segment_id, step, journal_key, next FROM segments JOIN groups USING (group_id)
+             WHERE kind = 1",
+        )
+        .expect("a query");
+    let rows = statement.query_map((), |row| {
+        Ok(Journal {
+            segment: SegmentId(row.get(0)?),
+            step: Step(row.get(1)?),
+            key: JournalKey::new(row.get(2)?),
+            next: Position(u64::from(row.get::<_, u32>(3)?)),
+        })
+    });
+    rows.expect("rows").map(|row| row.expect("a row")).collect()
 }
 
 /// What the service can see of an application message: group and epoch. The number is the ciphertext.
@@ -347,8 +346,8 @@ fn message(group: &GroupId, epoch: u64, number: usize) -> Vec<u8> {
     message
 }
 
-fn number(payload: &Payload) -> Option<usize> {
-    let Payload::Message(message) = payload else {
+fn number(event: &Event) -> Option<usize> {
+    let Event::Message(message) = event else {
         return None;
     };
     let bytes = message.as_slice().last_chunk()?;
@@ -370,24 +369,20 @@ fn leaf_key(client: &Client, group: &str, home: &Path) -> LeafKeyPair {
     let signed = client
         .sign_as_member(group, operation, b"who am I?")
         .expect("a member");
-    let SignedRequest {
-        timestamp_ms,
-        sender,
-        ..
-    } = SignedRequest::decode(&signed).expect("a request");
+    let received = ReceivedRequest::decode(&signed).expect("a request");
+    let signature = received.request.signature.as_slice();
     let database = open(home);
     let mut statement = database
         .prepare("SELECT seed FROM leaf_keys")
         .expect("a query");
-    let seeds = statement.query_map((), |row| row.get::<_, Vec<u8>>(0));
+    let seeds = statement.query_map((), |row| row.get::<_, [u8; 32]>(0));
     seeds
         .expect("rows")
-        .map(|seed| {
-            ed25519(&Secret::new(
-                seed.expect("a row").try_into().expect("a seed"),
-            ))
+        .map(|seed| ed25519(&Secret::new(seed.expect("a seed"))))
+        .find(|key| {
+            let signed = received.signed_bytes;
+            verify(&key.public(), REQUEST_LABEL, signed, signature).is_ok()
         })
-        .find(|key| sign(operation, timestamp_ms, &sender, b"who am I?", key).encode() == signed)
         .expect("the key of the leaf")
 }
 

@@ -1,9 +1,15 @@
 //! Requests that no client makes: by hand, through relay and gateway or past them.
 
 use std::io::Cursor;
+use std::path::Path;
 
 use bhttp::{Message, Mode};
-use protocol::Operation;
+use crypto::schedule::recovery_row_id;
+use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _, OpenMlsProvider as _};
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use protocol::next::ids::{GroupId, RecoveryRowId};
+use protocol::next::operation::Operation;
+use rusqlite::Connection;
 use xtask::stack::Service;
 
 use crate::stack::Stack;
@@ -37,6 +43,20 @@ impl Answer {
         let kind = document["type"].as_str()?;
         kind.rsplit(['/', ':', '#']).next().map(str::to_owned)
     }
+}
+
+/// The row by which the client in a home directory would come back into a group of the usual ciphersuite.
+#[must_use]
+pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
+    let database = Connection::open(home.join("client.sqlite")).expect("a database");
+    let query = "SELECT group_id, recovery_seed FROM groups WHERE name = ?";
+    let (id, seed): ([u8; 16], [u8; 32]) = database
+        .query_row(query, [group], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("a group");
+    let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+    let key = OpenMlsRustCrypto::default();
+    let key = key.crypto().derive_hpke_keypair(suite.hpke_config(), &seed);
+    recovery_row_id(&GroupId(id), &key.expect("a key").public)
 }
 
 /// A plain HTTP client of a stack.

@@ -12,14 +12,18 @@ use rusqlite::{Connection, OpenFlags};
 /// Columns of the client's database by table, with what they hold.
 const COLUMNS: &[&str] = &[
     "SELECT account_token FROM profile",
-    "SELECT identity_seed, establishment_seed, pool_owner_seed, handle_owner_seed FROM profile",
-    "SELECT connection_key, connection_token FROM profile",
-    "SELECT queue_owner_seed, queue_hpke_seed, queue_id FROM profile",
+    "SELECT identity_seed, establishment_seed, handle_owner_seed FROM profile",
+    "SELECT connection_key, inbox_id, inbox_owner_seed FROM profile",
     "SELECT device_id, device_group FROM profile",
     "SELECT token, substr(token, 3, 32) FROM tokens",
     "SELECT signature_key, connection_key, connection_token FROM contacts",
-    "SELECT group_id, state_key, wrapper_key, recovery_secret FROM groups",
-    "SELECT credential, user_pseudonym, signature_key FROM identities",
+    "SELECT pool_token, pool_owner_seed FROM contacts",
+    "SELECT group_id, recovery_seed FROM groups",
+    "SELECT segment_id, state_key, journal_key, tag_key, wrapper_key FROM segments",
+    "SELECT wrapper_key FROM wrappers",
+    "SELECT pointer FROM pointers",
+    "SELECT pointer FROM invitations",
+    "SELECT credential, user_pseudonym, signature_key, link_key FROM identities",
     // The public halves stand in every KeyPackage and leaf.
     "SELECT public_key, seed FROM leaf_keys",
     "SELECT certificate, salt FROM reporting WHERE certificate IS NOT NULL",

@@ -202,6 +202,12 @@ impl Stack {
             }
             sleep(POLL).await;
         }
+        if let Some(Between::Liar(liar)) = &self.between {
+            let config = fs::read_to_string(self.layout.config(Service::Ds)).expect("a file");
+            let config: toml::Table = toml::from_str(&config).expect("a configuration");
+            let keys = config["service_key_file"].as_str().expect("a path");
+            liar.take_keys(&fs::read(keys).expect("the service's keys"));
+        }
         Ok(())
     }
 

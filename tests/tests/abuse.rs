@@ -140,7 +140,7 @@ async fn the_delivery_service_hears_and_keeps_nothing_of_certificates_and_report
     let mut mallory = device(&stack, 0, "mallory").await;
     let mut alice = device(&stack, 1, "alice").await;
     mallory.connect_with("alice", GREETING).await.unwrap();
-    alice.sync(0).await.unwrap();
+    alice.check_inbox().await.unwrap();
     let request = alice.incoming_requests().unwrap().remove(0);
     assert_eq!(request.greeting.as_deref(), Some(GREETING));
     alice.accept_request(&request.id).await.unwrap();

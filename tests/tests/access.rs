@@ -2,21 +2,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use client::{Client, Error, Event, sign};
-use crypto::keys::{ConnectionToken, GroupLookup as _, Lookup as _, RecoverySecret, StateKey};
+use crypto::schedule::{PoolToken, StateKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{
-    Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads, talks,
+    Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads,
+    recovery_row_of, talks,
 };
 use protocol::codec::opaque;
-use protocol::envelope::Sender;
-use protocol::groups::{
-    CommitRequest, ExternalCommitInfoRequest, JoinPermit, RecoveryRecordRequest,
-    SendMessageRequest, SetRecoverySecretRequest,
+use protocol::next::request::Sender;
+use protocol::next::group::{
+    CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, SendMessageRequest,
 };
-use protocol::ids::GroupId;
-use protocol::key_packages::{Claim, ClaimKeyPackagesRequest};
+use protocol::next::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
+use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::next::key_packages::ClaimKeyPackagesRequest;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::{WIRE_VERSION, Wire as _};
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";
@@ -53,22 +56,40 @@ fn application_message(group: &GroupId, epoch: u64) -> Vec<u8> {
     message
 }
 
-fn send_message(group: &GroupId, state_key: &StateKey, message: Vec<u8>) -> Vec<u8> {
-    SendMessageRequest {
+fn key(group: &GroupId, state_key: &StateKey) -> GroupKey {
+    GroupKey {
         group_id: *group,
         state_key: state_key.to_wire(),
+    }
+}
+
+fn send_message(group: &GroupId, state_key: &StateKey, message: Vec<u8>) -> Vec<u8> {
+    SendMessageRequest {
+        group: key(group, state_key),
         message: opaque(message),
     }
     .encode()
 }
 
-fn recovery_secret_of(stack: &Stack, handle: &str) -> RecoverySecret {
-    let database = rusqlite::Connection::open(stack.home(handle).join("client.sqlite")).unwrap();
-    let query = "SELECT recovery_secret FROM groups WHERE name = ?";
-    let secret: Vec<u8> = database
-        .query_row(query, [GROUP], |row| row.get(0))
-        .unwrap();
-    RecoverySecret::new(secret.try_into().unwrap())
+/// The request for the row by which a member would come back.
+fn row_of(stack: &Stack, handle: &str) -> Vec<u8> {
+    let request = RecoveryRowRequest {
+        version: WIRE_VERSION,
+        id: recovery_row_of(&stack.home(handle), GROUP),
+    };
+    request.encode()
+}
+
+/// The request for all of a segment.
+fn reading(segment: SegmentId) -> Vec<u8> {
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment,
+        from: Position(0),
+        known: Position(0),
+        wait_ms: 0,
+    };
+    request.encode()
 }
 
 async fn events(client: &mut Client) -> Vec<Event> {
@@ -86,23 +107,34 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     bob.sync(0).await.unwrap();
     bob.stage_remove(GROUP, &[CAROL]).unwrap();
     let his = bob.group_access(GROUP).unwrap();
-    let secret = recovery_secret_of(&stack, BOB);
     let info = ExternalCommitInfoRequest {
-        group_id: his.id,
-        state_key: his.state_key.to_wire(),
+        group: key(&his.id, &his.state_key),
         permit: JoinPermit::Connection,
+        authorization: None,
     };
+    let his_row = row_of(&stack, BOB);
+    bob.transport()
+        .post(Operation::RecoveryRow, &his_row, &[])
+        .await
+        .unwrap();
 
     alice.remove_from_group(GROUP, &[BOB]).await.unwrap();
     alice.send_message(GROUP, "he is gone").await.unwrap();
     carol.send_message(GROUP, "so he is").await.unwrap();
 
-    let set_secret = SetRecoverySecretRequest {
-        group_id: his.id,
-        state_key: his.state_key.to_wire(),
-        recovery_secret: secret.to_wire(),
+    let inspect = InspectGroupRequest {
+        group: key(&his.id, &his.state_key),
+        from: LeafIndex(0),
     };
-    let mut attempts = vec![(Operation::SetRecoverySecret, set_secret.encode())];
+    let put_rows = PutRecoveryRowsRequest {
+        group: key(&his.id, &his.state_key),
+        rotation_epoch: RotationEpoch(0),
+        rows: Vec::new(),
+    };
+    let mut attempts = vec![
+        (Operation::InspectGroup, inspect.encode()),
+        (Operation::PutRecoveryRows, put_rows.encode()),
+    ];
     for epoch in [his.epoch, his.epoch + 1] {
         let message = application_message(&his.id, epoch);
         attempts.push((
@@ -121,19 +153,22 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let request = signed_by_anybody(Operation::ExternalCommitInfo, &info.encode());
     let problem = problem_of(&mut bob, Operation::ExternalCommitInfo, &request).await;
     assert_eq!(problem, Some(ProblemType::UnknownGroup));
-    // The rotation wrote no recovery record for him, but one for Carol.
-    for (handle, expected) in [(BOB, false), (CAROL, true)] {
-        let lookup = recovery_secret_of(&stack, handle).lookup_in(&his.id);
-        let body = RecoveryRecordRequest { lookup }.encode();
-        let request = signed_by_anybody(Operation::RecoveryRecord, &body);
-        let answer = bob
-            .transport()
-            .post(Operation::RecoveryRecord, &request, &[])
-            .await;
-        let problem = answer.as_ref().err().and_then(Error::problem);
-        let refused = (!expected).then_some(ProblemType::UnknownRecord);
-        assert_eq!((answer.is_ok(), problem), (expected, refused), "{handle}");
+    // The rotation left no row for him.
+    let problem = problem_of(&mut bob, Operation::RecoveryRow, &his_row).await;
+    assert_eq!(problem, Some(ProblemType::UnknownRecord));
+    // The segment that he knows ends with his removal; the next one has a name that he cannot make.
+    let old = bob.transport();
+    let old = old.post(Operation::ReadJournal, &reading(his.segment), &[]);
+    let old = ReadJournalResponse::decode(&old.await.unwrap()).unwrap();
+    assert_eq!(old.closed, 1);
+    let rotation = RotationEpoch(his.epoch + 1);
+    for state_key in [his.state_key.to_wire(), StateKey::from(&his.state_key.to_wire()).next().to_wire()] {
+        let guessed = StateKey::from(&state_key).segment(&his.id, rotation);
+        let problem = problem_of(&mut bob, Operation::ReadJournal, &reading(guessed)).await;
+        assert_eq!(problem, Some(ProblemType::UnknownSegment));
     }
+    let now = alice.group_access(GROUP).unwrap().segment;
+    assert_ne!(now, his.segment);
 
     assert_eq!(
         events(&mut bob).await.last(),
@@ -163,7 +198,7 @@ fn now_ms() -> u64 {
 fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key).encode()
+    sign(operation, now_ms(), &sender, body, &key).unwrap().encode()
 }
 
 #[tokio::test]
@@ -172,7 +207,7 @@ async fn an_unknown_group_and_a_wrong_state_key_are_the_same_problem() {
     let [alice, _, _] = trio(&stack).await;
     let access = alice.group_access(GROUP).unwrap();
     let outer = Outer::of(&stack).await;
-    let wrong = StateKey::random().unwrap();
+    let wrong = StateKey::new(crypto::random().unwrap());
     let nowhere = GroupId([7; 16]);
     let mut answers = Vec::new();
     for (group, key) in [
@@ -231,7 +266,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     // The state is what it was if this commit, made before, is accepted after all the others.
     alice.stage_remove(GROUP, &[CAROL]).unwrap();
     let kept = alice.pending_request(GROUP).unwrap().unwrap();
-    let good = protocol::envelope::SignedRequest::decode(&kept.request).unwrap();
+    let good = protocol::next::request::SignedRequest::decode(&kept.request).unwrap();
     let commit = || CommitRequest::decode(good.body.as_slice()).unwrap();
     let access = alice.group_access(GROUP).unwrap();
     let resigned = |operation, body: Vec<u8>| {
@@ -265,8 +300,8 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
         ProblemType::Malformed,
         resigned(Operation::SendMessage, trailing),
     ));
-    // Version, operation, timestamp, sender; then a body of 2^30 - 1 bytes, so it says.
-    let over_long = [&whole[..17], &[0xbf, 0xff, 0xff, 0xff], &whole[17..]].concat();
+    // Version, operation, minute, nonce, sender; then a body of 2^30 - 1 bytes, so it says.
+    let over_long = [&whole[..29], &[0xbf, 0xff, 0xff, 0xff], &whole[29..]].concat();
     bad.push((ProblemType::Malformed, (Operation::SendMessage, over_long)));
     let mut of_another_version = whole.clone();
     of_another_version[..2].copy_from_slice(&[0x7f, 0xff]);
@@ -277,14 +312,14 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     // Made for another operation, and posted as what it is not.
     bad.push((
         ProblemType::Malformed,
-        (Operation::SetRecoverySecret, whole.clone()),
+        (Operation::SetLeafExtras, whole.clone()),
     ));
 
     let mut forged = whole.clone();
     *forged.last_mut().unwrap() ^= 1;
     bad.push((ProblemType::BadSignature, (Operation::SendMessage, forged)));
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
-    let leaf = Sender::Leaf(access.leaf_index);
+    let leaf = Sender::Leaf(LeafIndex(access.leaf_index));
     let stranger = sign(
         Operation::SendMessage,
         now_ms(),
@@ -292,6 +327,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
         &message(access.epoch),
         &key,
     )
+    .unwrap()
     .encode();
     bad.push((
         ProblemType::BadSignature,
@@ -304,6 +340,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
         &message(access.epoch),
         &key,
     )
+    .unwrap()
     .encode();
     bad.push((
         ProblemType::StaleTimestamp,
@@ -343,9 +380,9 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     ));
     // Everybody would take a key that the service does not have.
     let mut without_rotation = commit();
-    without_rotation.next_state_key = None;
+    without_rotation.rotation = None;
     bad.push((
-        ProblemType::InvalidCommit,
+        ProblemType::RotationRequired,
         resigned(Operation::RemoveUsers, without_rotation.encode()),
     ));
     let mut other_signature = commit();
@@ -380,21 +417,18 @@ async fn nobody_is_added_before_they_accepted() {
     assert_eq!(before.code(), "unknown-contact");
     // Asking is not enough.
     alice.connect(BOB).await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     alice.sync(0).await.unwrap();
     let asked = alice.add_to_group(GROUP, &[BOB]).await.unwrap_err();
     assert_eq!(asked.code(), "unknown-contact");
 
     // A client that does not play by the rules needs his KeyPackages, and for them his token.
-    let lookup = ConnectionToken::random().unwrap().lookup();
-    let claims = vec![Claim {
-        lookup,
+    let claim = ClaimKeyPackagesRequest {
+        pool: PoolToken::new(crypto::random().unwrap()).pool(),
         ciphersuite: 1,
-    }];
-    let request = signed_by_anybody(
-        Operation::ClaimKeyPackages,
-        &ClaimKeyPackagesRequest { claims }.encode(),
-    );
+        sets: 1,
+    };
+    let request = signed_by_anybody(Operation::ClaimKeyPackages, &claim.encode());
     let token = alice.withdraw_tokens(1).await.unwrap();
     let answer = alice
         .transport()

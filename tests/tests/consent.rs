@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use client::{Client, Error, Event, UsageError};
-use ds::store::rocks::Rocks;
+use ds_domain::engine::{Engine as _, Found, Range, Read, Table};
+use ds_store_rocks::Rocks;
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, messages, reads,
-    talks,
+    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, settle, talks,
 };
 use protocol::problem::ProblemType;
 
@@ -39,7 +39,7 @@ async fn a_request_that_was_cancelled_leads_nowhere() {
     let mut alice = device(&stack, 0, ALICE).await;
     let mut bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().remove(0);
     alice.cancel_request(BOB).await.unwrap();
     let gone = bob.accept_request(&request.id).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
     let mut alice = device(&stack, 0, ALICE).await;
     let mut bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().remove(0);
     bob.decline_request(&request.id).unwrap();
     assert!(bob.incoming_requests().unwrap().is_empty());
@@ -73,13 +73,20 @@ async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
     assert!(contacts(&alice).is_empty());
 }
 
+fn secret_count(stack: &Stack, home: &str, sql: &str) -> u32 {
+    rusqlite::Connection::open(stack.home(home).join("client.sqlite"))
+        .unwrap()
+        .query_row(sql, (), |row| row.get(0))
+        .unwrap()
+}
+
 #[tokio::test]
 async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
     let stack = Stack::start(LogLevel::Info).await;
     let mut alice = device(&stack, 0, ALICE).await;
     let mut bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     let secret = |home: &str, sql: &str| -> Vec<u8> {
         rusqlite::Connection::open(stack.home(home).join("client.sqlite"))
             .unwrap()
@@ -88,8 +95,10 @@ async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
     };
     // Bob keeps the request, and declines it or not, or alice cancels it: it is all the same.
     let request = secret(BOB, "SELECT request FROM incoming_requests");
-    let token = secret(ALICE, "SELECT connection_token FROM profile");
-    assert!(request.windows(32).all(|window| window != token));
+    let key = secret(ALICE, "SELECT connection_key FROM profile");
+    assert!(request.windows(32).all(|window| window != key));
+    let pools = secret_count(&stack, ALICE, "SELECT count(*) FROM contacts");
+    assert_eq!(pools, 0, "nothing is published before somebody has accepted");
 
     let id = bob.incoming_requests().unwrap().remove(0).id;
     bob.accept_request(&id).await.unwrap();
@@ -161,26 +170,13 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     alice.sync(0).await.unwrap();
     talks(GROUP, &mut [&mut carol, &mut alice]).await;
     drop(bob);
-    let database = rusqlite::Connection::open(copy.join("client.sqlite")).unwrap();
-    let token: Vec<u8> = database
-        .query_row("SELECT connection_token FROM contacts", (), |row| {
-            row.get(0)
-        })
-        .unwrap();
-    let key: (Vec<u8>, Vec<u8>) = database
-        .query_row(
-            "SELECT signature_key, connection_key FROM contacts",
-            (),
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .unwrap();
+    let kept = copy.join("client.sqlite");
+    let kept = kept.to_str().unwrap();
     rusqlite::Connection::open(home.join("client.sqlite"))
         .unwrap()
-        .execute(
-            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token)
-             VALUES (?, 'alice', ?, ?)",
-            (key.0, key.1, token),
-        )
+        .execute_batch(&format!(
+            "ATTACH '{kept}' AS kept; INSERT INTO contacts SELECT * FROM kept.contacts;"
+        ))
         .unwrap();
     let mut bob = Client::open(&home, end_to_end::patient()).await.unwrap();
     bob.create_group("trap").await.unwrap();
@@ -188,26 +184,26 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     assert_eq!(refused.problem(), Some(ProblemType::NoKeyPackages));
 }
 
-#[tokio::test]
-async fn nothing_is_taken_from_a_blocked_group_until_it_is_unblocked() {
-    let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    bob.block(GROUP, true).await.unwrap();
-    alice.send_message(GROUP, "unheard").await.unwrap();
-    assert!(messages(&mut bob).await.is_empty());
-    bob.block(GROUP, false).await.unwrap();
-    alice.send_message(GROUP, "heard").await.unwrap();
-    reads(&mut bob, &[(ALICE, "heard")]).await;
-    bob.block(ALICE, true).await.unwrap();
-    let unknown = bob.block("nobody", true).await.unwrap_err();
-    assert_eq!(usage(unknown), UsageError::UnknownGroup("nobody".into()));
-}
-
-async fn rows(stack: &Stack) -> BTreeMap<&'static str, u64> {
+/// How many rows there are of what has no day on which it goes.
+async fn rows(stack: &Stack) -> BTreeMap<&'static str, usize> {
     let store = Rocks::open(stack.layout().data(Service::Ds)).unwrap();
-    store.count_rows().await.unwrap().into_iter().collect()
+    let tables = Table::ALL.into_iter().filter(|table| !table.has_days());
+    let mut counts = BTreeMap::new();
+    for table in tables {
+        let all = Range {
+            table,
+            day: 0,
+            prefix: Vec::new(),
+            from: Vec::new(),
+            limit: usize::MAX,
+            max_bytes: usize::MAX,
+        };
+        match store.read(vec![Read::Range(all)]).await.unwrap().remove(0) {
+            Found::Range(rows) => counts.insert(table.name(), rows.len()),
+            Found::Row(_) => panic!("a range"),
+        };
+    }
+    counts
 }
 
 #[tokio::test]
@@ -249,19 +245,13 @@ async fn who_deletes_the_account_leaves_nothing_behind() {
 
     stack.stop().await;
     let after = rows(&stack).await;
-    // Of the first device, which was removed from everything, its queue is left: that is its own to delete.
-    let queues_left = 1;
     for table in [
         "handles",
+        "inboxes",
         "pools",
-        "key_packages",
-        "last_resort",
-        "trees",
-        "proposals",
-        "recovery",
-        "join_records",
+        "group_parts",
+        "recovery_rows",
     ] {
         assert_eq!(after[table], before[table], "{table}");
     }
-    assert_eq!(after["queues"], before["queues"] + queues_left);
 }

@@ -9,11 +9,17 @@
 use std::sync::{Arc, Mutex};
 
 use client::{BackupKey, Client, Error, Event, StopReason, UsageError};
-use end_to_end::{LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads};
-use protocol::delivery::Payload;
-use protocol::envelope::SignedRequest;
-use protocol::groups::{EpochAccepted, ExternalJoinRequest};
-use protocol::{Operation, Wire as _};
+use end_to_end::{
+    LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads, settle,
+};
+use protocol::next::group::{
+    CommitAccepted, CreateGroupRequest, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
+};
+use protocol::next::ids::{Day, Epoch, Position, RotationEpoch};
+use protocol::next::journal::{CommitEvent, Event as JournalEvent, Place};
+use protocol::Wire as _;
+use protocol::codec::WireSecret;
+use protocol::next::operation::Operation;
 
 const ALICE: &str = "alice";
 const BOB: &str = "bob";
@@ -32,15 +38,6 @@ async fn events(client: &mut Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
-}
-
-/// As often as it takes for everything that follows from everything.
-async fn settle(clients: &mut [&mut Client]) {
-    for _ in 0..4 {
-        for client in clients.iter_mut() {
-            client.sync(0).await.unwrap();
-        }
-    }
 }
 
 fn device_names(client: &Client) -> Vec<String> {
@@ -214,12 +211,34 @@ async fn a_lost_device_is_removed_by_another_one() {
     assert!(group_names(&phone).is_empty());
 }
 
-/// What a device knows that lets it speak for its user: connection token, pool and handle.
+#[tokio::test]
+async fn a_lost_device_goes_from_every_group_wherever_it_says_that_it_is() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    for (account, name, said) in [(2, "phone", 99), (3, "tablet", 0)] {
+        let mut lost = blank(&stack, account, name).await;
+        link(&mut alice, &mut lost, name).await;
+        bob.sync(0).await.unwrap();
+        assert_eq!(bob.members(GROUP).unwrap().len(), 3);
+        // At no leaf; at the one of the device that removes it.
+        let database = stack.home(ALICE).join("client.sqlite");
+        let db = rusqlite::Connection::open(database).unwrap();
+        let heard = db.execute("UPDATE device_leaves SET leaf_index = ?", [said]);
+        assert!(heard.unwrap() > 0);
+        alice.unlink_device(name).await.unwrap();
+        bob.sync(0).await.unwrap();
+        assert_eq!(bob.members(GROUP).unwrap().len(), 2, "{name} reads on");
+    }
+}
+
+/// What a device knows that lets it speak for its user: connection key, inbox and handle.
 fn shared_keys(stack: &Stack, home: &str) -> [Vec<u8>; 4] {
     let database = stack.home(home).join("client.sqlite");
     let db = rusqlite::Connection::open(database).unwrap();
     db.query_row(
-        "SELECT connection_token, pool_owner_seed, handle_owner_seed, establishment_seed FROM profile",
+        "SELECT connection_key, inbox_owner_seed, handle_owner_seed, establishment_seed FROM profile",
         (),
         |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]),
     )
@@ -395,8 +414,7 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     let mut laptop = blank(&stack, 2, "laptop").await;
     // A way in that was never used, since the service would not have it: as in a copy of the disk.
     liar.lies(|asked, told| {
-        let request = SignedRequest::decode(&asked.body);
-        if request.is_ok_and(|it| it.operation == Operation::ExternalCommitInfo) {
+        if asked.path == Operation::ExternalCommitInfo.path() {
             told.status = http::StatusCode::BAD_REQUEST;
             let media = http::HeaderValue::from_static("application/problem+json");
             told.headers.insert("content-type", media);
@@ -434,9 +452,21 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     liar.answer(Operation::ExternalJoin, move |body| {
         let request = ExternalJoinRequest::decode(body).unwrap();
         *sent.lock().unwrap() = Some(request.commit);
-        let accepted = EpochAccepted {
-            epoch: 9,
-            accepted_timestamp_ms: 1,
+        let accepted = JoinAccepted {
+            accepted: CommitAccepted {
+                epoch: Epoch(9),
+                place: Place {
+                    rotation_epoch: RotationEpoch(0),
+                    position: Position(9),
+                },
+                accepted_ms: 1,
+            },
+            journal: JournalKeys {
+                rotation_epoch: RotationEpoch(0),
+                journal_key: WireSecret::new([1; 32]),
+                tag_key: WireSecret::new([1; 32]),
+                tag_day: Day(1),
+            },
         };
         Some(accepted.encode())
     });
@@ -448,7 +478,15 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
         .take()
         .expect("it comes in, as far as it knows");
     liar.repent();
-    liar.put(liar.queue(0), &Payload::Commit(commit));
+    let created = liar.heard(Operation::CreateGroup).into_iter();
+    let mut created = created.map(|heard| CreateGroupRequest::decode(&heard.body).unwrap());
+    let devices = created.find(|it| it.kind == GroupKind::SingleUser).unwrap();
+    let event = CommitEvent {
+        commit,
+        link_keys: Vec::new(),
+        former_wrapper_key: None,
+    };
+    liar.put(devices.group_id, JournalEvent::Commit(event));
     let told = events(&mut alice).await;
     assert_eq!(
         told,

@@ -10,18 +10,19 @@
 use std::path::Path;
 
 use client::{Client, Error, Event, StopReason, UsageError, sign};
-use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
-use end_to_end::{LogLevel, Stack, User, device, group_with, messages, patient, reads, talks};
-use protocol::codec::opaque;
-use protocol::envelope::Sender;
-use protocol::groups::{
-    ExternalCommitInfoRequest, InspectGroupRequest, JoinPermit, OwnLeafRequest,
+use end_to_end::{
+    LogLevel, Stack, User, device, group_with, messages, patient, reads, recovery_row_of, settle,
+    talks,
 };
-use protocol::ids::QueueId;
+use protocol::codec::opaque;
+use protocol::next::request::Sender;
+use protocol::next::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
+use protocol::next::ids::LeafIndex;
+use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::queues::DeleteQueueRequest;
-use protocol::{Operation, Wire as _};
+use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
 
 const GROUP: &str = "expedition";
@@ -79,29 +80,6 @@ fn lose_state(home: &Path) {
             "DELETE FROM openmls_group_data; DELETE FROM openmls_own_leaf_nodes;
              DELETE FROM openmls_epoch_keys_pairs; DELETE FROM openmls_encryption_keys;",
         )
-        .unwrap();
-}
-
-/// The queue of a home directory is deleted by its owner.
-async fn delete_queue(home: &Path, by: &mut Client) {
-    let (seed, queue): (Vec<u8>, [u8; 16]) = database(home)
-        .query_row(
-            "SELECT queue_owner_seed, queue_id FROM profile",
-            (),
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .unwrap();
-    let owner = SignatureKeyPair::from_seed(&Secret::new(seed.try_into().unwrap()));
-    let body = DeleteQueueRequest {
-        queue_id: QueueId(queue),
-    }
-    .encode();
-    let sender = Sender::Key(opaque(owner.public()));
-    let now = now_ms();
-    let request = sign(Operation::DeleteQueue, now, &sender, &body, &owner.into()).encode();
-    by.transport()
-        .post(Operation::DeleteQueue, &request, &[])
-        .await
         .unwrap();
 }
 
@@ -173,8 +151,11 @@ async fn a_deleted_group_is_gone_for_everybody() {
     }
     assert!(is_not_a_member(alice.send_message(GROUP, "x").await));
     let inspect = InspectGroupRequest {
-        group_id: access.id,
-        state_key: access.state_key.to_wire(),
+        group: GroupKey {
+            group_id: access.id,
+            state_key: access.state_key.to_wire(),
+        },
+        from: LeafIndex(0),
     };
     let request = alice
         .sign_as_member(GROUP, Operation::InspectGroup, &inspect.encode())
@@ -243,20 +224,6 @@ async fn an_admin_replaces_its_leaf_and_stays_admin() {
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     talks(GROUP, &mut [&mut alice, &mut bob]).await;
     assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
-}
-
-#[tokio::test]
-async fn a_member_without_a_queue_is_removed_before_anybody_can_send() {
-    let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
-    delete_queue(&stack.home(CAROL), &mut bob).await;
-    // A plain member may commit what the service proposes.
-    bob.send_message(GROUP, "where is carol?").await.unwrap();
-    assert_eq!(names(&bob), [ALICE, BOB]);
-    reads(&mut alice, &[(BOB, "where is carol?")]).await;
-    assert_eq!(names(&alice), [ALICE, BOB]);
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
 }
 
 #[tokio::test]
@@ -376,55 +343,37 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
     let [mut alice, mut bob, mut mallory] = devices(&stack, [ALICE, BOB, CAROL]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut mallory]).await;
     let access = mallory.group_access(GROUP).unwrap();
-    let secret: Vec<u8> = database(&stack.home(CAROL))
-        .query_row(
-            "SELECT recovery_secret FROM groups WHERE name = ?",
-            [GROUP],
-            |row| row.get(0),
-        )
-        .unwrap();
+    let row = recovery_row_of(&stack.home(CAROL), GROUP);
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     alice.send_message(GROUP, "not for carol").await.unwrap();
 
     // Mallory knows nothing of the removal and asks with all that it has.
     let key = SignatureKeyPair::random().unwrap();
-    let state_key = || access.state_key.to_wire();
+    let group = || GroupKey {
+        group_id: access.id,
+        state_key: access.state_key.to_wire(),
+    };
     let attempts = [
         (
             Operation::OwnLeaf,
-            OwnLeafRequest {
-                group_id: access.id,
-                state_key: state_key(),
-            }
-            .encode(),
+            OwnLeafRequest { group: group() }.encode(),
             ProblemType::UnknownGroup,
         ),
         (
             Operation::ExternalCommitInfo,
             ExternalCommitInfoRequest {
-                group_id: access.id,
-                state_key: state_key(),
+                group: group(),
                 permit: JoinPermit::Connection,
+                authorization: None,
             }
             .encode(),
             ProblemType::UnknownGroup,
-        ),
-        (
-            Operation::RecoveryRecord,
-            protocol::groups::RecoveryRecordRequest {
-                lookup: crypto::keys::GroupLookup::lookup_in(
-                    &crypto::keys::RecoverySecret::try_from(secret.as_slice()).unwrap(),
-                    &access.id,
-                ),
-            }
-            .encode(),
-            ProblemType::UnknownRecord,
         ),
     ];
     for (operation, body, expected) in attempts {
         let sender = Sender::Key(opaque(key.public()));
         let signer = SignatureKeyPair::from_seed(&key.seed());
-        let request = sign(operation, now_ms(), &sender, &body, &signer.into()).encode();
+        let request = sign(operation, now_ms(), &sender, &body, &signer.into()).unwrap().encode();
         let refused = mallory.transport().post(operation, &request, &[]).await;
         assert_eq!(
             refused.unwrap_err().problem(),
@@ -432,6 +381,17 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
             "{operation:?}"
         );
     }
+    let request = RecoveryRowRequest {
+        version: WIRE_VERSION,
+        id: row,
+    };
+    let transport = mallory.transport();
+    let operation = Operation::RecoveryRow;
+    let refused = transport.post(operation, &request.encode(), &[]).await;
+    assert_eq!(
+        refused.unwrap_err().problem(),
+        Some(ProblemType::UnknownRecord)
+    );
     assert!(is_not_a_member(
         mallory.send_message(GROUP, "I am still here").await
     ));
@@ -452,8 +412,9 @@ async fn groups_of_every_ciphersuite_live_side_by_side() {
     for suite in [2, 3, 0x4e, 0x4f] {
         let name = format!("suite {suite}");
         alice.create_group_with(&name, suite).await.unwrap();
-        let code = alice.invite(&name, 1).await.unwrap();
+        let code = alice.invite(&name, 7).await.unwrap();
         bob.join_by_code(&code).await.unwrap();
+        settle(&mut [&mut alice, &mut bob]).await;
         alice.send_message(&name, "hello").await.unwrap();
         reads(&mut bob, &[(ALICE, "hello")]).await;
         bob.update_own_leaf(&name).await.unwrap();
@@ -540,7 +501,7 @@ async fn who_is_behind_a_removal_catches_up_before_the_group_is_called_unknown()
     let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
-    bob.update_queue_references().await.unwrap();
+    bob.update_own_leaf(GROUP).await.unwrap();
     assert_eq!(names(&bob), [ALICE, BOB]);
     // Nobody is left out who sends while others come and go.
     let sends = async {

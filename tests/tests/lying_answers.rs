@@ -16,10 +16,11 @@ use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
 use end_to_end::{Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks};
 use protocol::connections::{LookupHandleResponse, RequestConnectionRequest};
-use protocol::envelope::SignedRequest;
+use protocol::next::request::SignedRequest;
 use protocol::groups::{CreateGroupRequest, GroupKind, SendMessageRequest};
 use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
-use protocol::{Operation, Wire as _};
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 
 const ALICE: &str = "alice.adebayo";
 const BOB: &str = "bob.bergstrom";

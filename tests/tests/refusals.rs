@@ -5,7 +5,7 @@
 use client::{Client, Error, Event, StopReason, UsageError};
 use end_to_end::{Liar, LogLevel, Stack, device, group_with, talks};
 use http::{HeaderValue, StatusCode};
-use protocol::{Operation, Wire as _, envelope::SignedRequest};
+use protocol::next::operation::Operation;
 use serde_json::json;
 
 const GROUP: &str = "expedition";
@@ -37,12 +37,12 @@ async fn scene() -> Scene {
 /// same.
 fn refuse(liar: &Liar, refusals: &'static [(Operation, &'static str)]) {
     liar.lies(move |asked, told| {
-        let Ok(request) = SignedRequest::decode(&asked.body) else {
+        let Some((asked_for, _)) = asked.request() else {
             return;
         };
         let refused = refusals
             .iter()
-            .find(|(operation, _)| *operation == request.operation);
+            .find(|(operation, _)| *operation == asked_for);
         if let Some((_, kind)) = refused {
             told.status = StatusCode::UNAUTHORIZED;
             let media = HeaderValue::from_static("application/problem+json");
@@ -146,13 +146,13 @@ async fn nothing_that_is_free_is_paid_for_whatever_is_refused() {
                 (Operation::SendMessage, "token-required"),
                 (Operation::UpdateClient, "token-required"),
                 (Operation::InspectGroup, "token-required"),
-                (Operation::FetchQueue, "token-required"),
+                (Operation::ReadJournal, "token-required"),
             ],
             _ => &[
                 (Operation::SendMessage, "token-rejected"),
                 (Operation::UpdateClient, "token-rejected"),
                 (Operation::InspectGroup, "token-rejected"),
-                (Operation::FetchQueue, "token-rejected"),
+                (Operation::ReadJournal, "token-rejected"),
             ],
         };
         let _ = liar.asked();

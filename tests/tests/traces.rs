@@ -14,15 +14,16 @@ use std::path::Path;
 
 use client::{Client, sign};
 use crypto::sign::{LeafKeyPair, Scheme};
-use ds::store::rocks::Rocks;
-use ds::store::{Receipt, Store as _};
+use ds_domain::engine::{Batch, Engine as _, Key, Table};
+use ds_store_rocks::Rocks;
 use end_to_end::{
     Envelope, LogLevel, Outer, Service, Stack, StoreEngine, account_of, check_log, check_metrics,
     device, group_with, reads, secrets_of,
 };
 use protocol::codec::opaque;
-use protocol::envelope::Sender;
-use protocol::{Operation, Wire as _};
+use protocol::next::request::Sender;
+use protocol::Wire as _;
+use protocol::next::operation::Operation;
 use xtask::scan::{self, Encoding, Needles};
 
 const GROUP: &str = "harbour festival";
@@ -173,11 +174,16 @@ async fn nothing_that_was_said_or_used_is_found_in_the_stored_files() {
 }
 
 async fn plant(store: &Rocks, sealed: &[u8]) {
-    let row = crypto::random().unwrap();
-    store
-        .create_queue(row, sealed.to_vec(), Receipt::default())
-        .await
-        .unwrap();
+    let key = Key {
+        table: Table::Groups,
+        day: 0,
+        name: crypto::random::<16>().unwrap().to_vec(),
+    };
+    let batch = Batch {
+        puts: vec![(key, sealed.to_vec())],
+        ..Batch::default()
+    };
+    store.apply(batch).await.unwrap();
 }
 
 #[tokio::test]
@@ -251,11 +257,11 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
     outer.exchange(&stranger).await;
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let request = sign(Operation::CreateQueue, 1, &sender, marker.as_bytes(), &key).encode();
+    let request = sign(Operation::RegisterHandle, 1, &sender, marker.as_bytes(), &key).unwrap().encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
     let refused = clients[0]
         .transport()
-        .post(Operation::CreateQueue, &request, &token)
+        .post(Operation::RegisterHandle, &request, &token)
         .await;
     assert!(refused.is_err());
     private.add(key.public());

@@ -221,7 +221,7 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
     let mut bob = device(&stack, 1, "bob").await;
     alice.register_handle("alice").await.unwrap();
     alice.connect("bob").await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().remove(0);
     bob.accept_request(&request.id).await.unwrap();
     alice.sync(0).await.unwrap();

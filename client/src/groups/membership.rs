@@ -27,7 +27,9 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
-        self.add_contacts(&id, names).await
+        self.add_contacts(&id, names).await?;
+        // They wait for the word where their Welcomes are.
+        crate::refusals_can_wait(self.act().await)
     }
 
     pub(crate) async fn add_contacts(&mut self, id: &GroupId, names: &[&str]) -> Result<(), Error> {

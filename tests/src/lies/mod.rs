@@ -2,11 +2,16 @@
 //! `lying_service` and `lying_answers` tell the lies to the real SDK.
 
 pub mod answers;
-pub mod coming_back;
+mod groups;
+pub mod journals;
+mod joining;
+pub mod outside;
+mod people;
 pub mod refusals;
 
 use client::StopReason;
-use protocol::{Operation, Wire};
+use protocol::Wire;
+use protocol::next::operation::Operation;
 
 use crate::liar::Liar;
 
@@ -21,7 +26,7 @@ pub enum Does {
     Renew,
     /// Changes what a member of the group may do, and sends a message into it.
     Mute,
-    /// Adds two contacts to another group, in one commit.
+    /// Adds a contact to another group.
     Add,
     /// Creates a group, and sends a message into it.
     Create,
@@ -33,6 +38,10 @@ pub enum Does {
     Count,
     /// Asks somebody for a connection.
     Connect,
+    /// Looks for connection requests.
+    Look,
+    /// Accepts a connection.
+    Accept,
     /// Comes in by a join code.
     Enter,
     /// Comes in by an invitation of a member.
@@ -50,12 +59,14 @@ pub enum Outcome {
     Evidence(&'static str),
     /// The client follows the group no further, and says so and why.
     Stops(StopReason),
-    /// The client has stopped, has come back among those that it knows, and says so.
+    /// The client has stopped, has come back by itself, and says so: no lie does that.
     ComesBack,
     /// The invitation waits for a true answer; nothing is joined and nothing lost.
     Waits,
     /// The group is joined, with somebody in it who does not show who it is: nothing is sent into it.
     Unverified,
+    /// The group is joined, and nothing is sent into it before somebody was heard.
+    Unheard,
     /// Taken, as at every first look-up: the safety number is not the true one's.
     Pinned,
 }

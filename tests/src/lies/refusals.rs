@@ -2,10 +2,10 @@
 
 use client::StopReason;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use protocol::Operation;
+use protocol::next::operation::Operation;
 use serde_json::json;
 
-use super::Outcome::{ComesBack, Harmless, Refused, Stops, Waits};
+use super::Outcome::{Harmless, Refused, Stops, Waits};
 use super::{Does, Outcome};
 use crate::liar::Told;
 
@@ -144,19 +144,35 @@ pub const ASKED: &[(Operation, Does)] = &[
     (Operation::CountKeyPackages, Does::Count),
     (Operation::LookupHandle, Does::Connect),
     (Operation::RequestConnection, Does::Connect),
-    (Operation::RecoveryRecord, Does::Enter),
+    (Operation::RecoveryRow, Does::Enter),
     (Operation::ExternalCommitInfo, Does::Enter),
     (Operation::ExternalJoin, Does::Enter),
+    (Operation::FetchWelcome, Does::Join),
     (Operation::JoinRecord, Does::Join),
-    (Operation::SetRecoverySecret, Does::Join),
+    (Operation::SetLeafExtras, Does::Join),
+    (Operation::ReadInbox, Does::Look),
+    (Operation::DeleteFromInbox, Does::Look),
+    (Operation::ReadJournal, Does::Send),
 ];
 
 /// What comes of it otherwise.
 pub const EXCEPT: &[(Operation, &str, Outcome)] = &[
-    // Nothing leads there: out, and back by itself among those that it knows.
-    (Operation::InspectGroup, "a problem of groups", ComesBack),
-    (Operation::SendMessage, "a problem of groups", ComesBack),
-    (Operation::SetJoinCode, "a problem of groups", ComesBack),
+    // On the service's word alone nothing leads back.
+    (
+        Operation::InspectGroup,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
+    (
+        Operation::SendMessage,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
+    (
+        Operation::SetJoinCode,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
     // It has lost what it accepted.
     (Operation::SendMessage, "epoch 0", Stops(StopReason::Behind)),
     (
@@ -194,7 +210,7 @@ pub const EXCEPT: &[(Operation, &str, Outcome)] = &[
     (Operation::RequestConnection, "cut short", Harmless),
     // What a code that has expired meets too.
     (
-        Operation::RecoveryRecord,
+        Operation::RecoveryRow,
         "a problem of records",
         Refused("join-code-expired"),
     ),
@@ -221,8 +237,8 @@ pub const LEFT_OUT: &[(Operation, &str)] = &[
 pub fn expected(operation: Operation, what: &str, usual: Outcome) -> Outcome {
     match operation {
         // An invitation waits for its record, and whoever has come in for a time to say how it would come back.
-        Operation::JoinRecord => return Waits,
-        Operation::SetRecoverySecret => return Harmless,
+        Operation::JoinRecord | Operation::FetchWelcome => return Waits,
+        Operation::SetLeafExtras => return Harmless,
         _ => {}
     }
     let except = EXCEPT.iter();
