@@ -157,8 +157,8 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let problem = problem_of(&mut bob, Operation::RecoveryRow, &his_row).await;
     assert_eq!(problem, Some(ProblemType::UnknownRecord));
     // The segment that he knows ends with his removal; the next one has a name that he cannot make.
-    let old = bob.transport();
-    let old = old.post(Operation::ReadJournal, &reading(his.segment), &[]);
+    let read = reading(his.segment);
+    let old = bob.transport().post(Operation::ReadJournal, &read, &[]);
     let old = ReadJournalResponse::decode(&old.await.unwrap()).unwrap();
     assert_eq!(old.closed, 1);
     let rotation = RotationEpoch(his.epoch + 1);

@@ -14,12 +14,15 @@ use crypto::safety_number::safety_number;
 use end_to_end::lies::answers::{ANSWERS, Means, own_identity, own_key};
 use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
-use end_to_end::{Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks};
-use protocol::connections::{LookupHandleResponse, RequestConnectionRequest};
-use protocol::next::request::SignedRequest;
-use protocol::groups::{CreateGroupRequest, GroupKind, SendMessageRequest};
-use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
+use end_to_end::{
+    Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, settle, talks,
+};
 use protocol::Wire as _;
+use protocol::next::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
+use protocol::next::inbox::{
+    LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest,
+};
+use protocol::next::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
 use protocol::next::operation::Operation;
 
 const ALICE: &str = "alice.adebayo";
@@ -61,7 +64,7 @@ struct Scene {
     bob: Client,
     carol: Client,
     dave: Client,
-    _erin: Client,
+    erin: Client,
     /// A join code of the group.
     code: String,
     /// The group that bob is invited to and has not come into.
@@ -85,7 +88,8 @@ async fn scene() -> Scene {
     alice.add_to_group(GROUP, &[BOB, CAROL]).await.unwrap();
     alice.create_group(ALONE).await.unwrap();
     talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
-    let code = alice.invite(GROUP, 7).await.unwrap();
+    let code = alice.invite(GROUP, 30).await.unwrap();
+    // The last one is of carol: it is shown to who adds her.
     let claims = liar.heard(Operation::ClaimKeyPackages);
     let claimed = ClaimKeyPackagesResponse::decode(&claims.last().unwrap().answer).unwrap();
     let looked_up = liar.heard(Operation::LookupHandle);
@@ -99,8 +103,7 @@ async fn scene() -> Scene {
         tree: created.last().unwrap().ratchet_tree.as_slice().to_vec(),
         handle: ERIN,
         record: record.record.as_slice().to_vec(),
-        // The first one of the last claim is bob's.
-        claimed: claimed.sets[0].sealed.as_slice().to_vec(),
+        claimed: claimed.sets[0].as_slice().to_vec(),
     };
     Scene {
         stack,
@@ -110,7 +113,7 @@ async fn scene() -> Scene {
         bob,
         carol,
         dave,
-        _erin: erin,
+        erin,
         code,
         invited: None,
         said: 0,
@@ -128,7 +131,7 @@ struct Seen {
 impl Scene {
     fn actor(&mut self, does: Does) -> &mut Client {
         match does {
-            Does::Connect | Does::Enter => &mut self.dave,
+            Does::Connect | Does::Enter | Does::Look => &mut self.dave,
             Does::Join => &mut self.bob,
             _ => &mut self.alice,
         }
@@ -139,6 +142,11 @@ impl Scene {
         self.said += 1;
         let word = format!("word {}", self.said);
         self.carol.send_message(OTHER, &word).await.unwrap();
+        if does == Does::Look {
+            self.erin.connect(DAVE).await.unwrap();
+            // It is not answered.
+            self.erin.cancel_request(DAVE).await.unwrap();
+        }
         if does == Does::Join && self.invited.is_none() {
             self.made += 1;
             let trip = format!("trip {}", self.made);
@@ -166,16 +174,18 @@ impl Scene {
                 self.alice.set_muted(GROUP, CAROL, true).await?;
                 self.alice.send_message(GROUP, SECRET).await
             }
-            Does::Add => self.alice.add_to_group(ALONE, &[BOB, CAROL]).await,
+            Does::Add => self.alice.add_to_group(ALONE, &[CAROL]).await,
             Does::Create => {
                 let name = format!("new {}", self.made);
                 self.alice.create_group(&name).await?;
                 self.alice.send_message(&name, SECRET).await
             }
             Does::Upgrade => self.alice.upgrade_group(PAIR, 1).await,
-            Does::Invite => self.alice.invite(GROUP, 1).await.map(drop),
+            Does::Invite => self.alice.invite(GROUP, 7).await.map(drop),
             Does::Count => self.alice.count_key_packages().await.map(drop),
             Does::Connect => self.dave.connect(ERIN).await,
+            Does::Look => self.dave.check_inbox().await,
+            Does::Accept => unreachable!("in `lying_outside`"),
             Does::Enter => {
                 let code = self.code.clone();
                 self.dave.join_by_code(&code).await.map(drop)
@@ -209,6 +219,7 @@ impl Scene {
             Ok(()) => Outcome::Harmless,
             Err(Error::Usage(UsageError::UnknownGroup(_))) if does == Does::Join => Outcome::Waits,
             Err(Error::Usage(UsageError::UnverifiedMember(_))) => Outcome::Unverified,
+            Err(Error::Usage(UsageError::NobodyHeard(_))) => Outcome::Unheard,
             Err(error) => Outcome::Refused(error.code()),
         }
     }
@@ -308,7 +319,7 @@ impl Scene {
         let claimed = own_identity().public();
         let erin = self.liar.heard(Operation::RegisterHandle);
         let erin = erin.iter().find_map(|heard| {
-            let request = protocol::connections::RegisterHandleRequest::decode(&heard.body).ok()?;
+            let request = RegisterHandleRequest::decode(&heard.body).ok()?;
             let record = protocol::connections::HandleRecord::decode(request.record.as_slice());
             let own = request.handle.as_slice() == ERIN.as_bytes();
             own.then(|| record.unwrap().credential.signature_public_key)
@@ -337,6 +348,12 @@ impl Scene {
                 }
                 dave.cancel_request(ERIN).await.unwrap();
             }
+            // Who has asked is there, whatever was said meanwhile.
+            Does::Look => {
+                dave.check_inbox().await.unwrap();
+                let request = dave.incoming_requests().unwrap().pop();
+                dave.decline_request(&request.expect(what).id).unwrap();
+            }
             Does::Enter => {
                 dave.sync(0).await.unwrap();
                 let is_in = dave
@@ -347,7 +364,7 @@ impl Scene {
                 if is_in {
                     alice.remove_from_group(GROUP, &[DAVE]).await.unwrap();
                     dave.sync(0).await.unwrap();
-                    self.code = alice.invite(GROUP, 7).await.unwrap();
+                    self.code = alice.invite(GROUP, 30).await.unwrap();
                 }
             }
             Does::Join => bob.sync(0).await.unwrap(),
@@ -371,7 +388,7 @@ impl Scene {
                 }
                 let members = alice.members(ALONE).unwrap();
                 if members.len() > 1 {
-                    alice.remove_from_group(ALONE, &[BOB, CAROL]).await.unwrap();
+                    alice.remove_from_group(ALONE, &[CAROL]).await.unwrap();
                 }
             }
         }
@@ -518,8 +535,7 @@ async fn an_invitation_that_waits_for_its_record_holds_up_no_other_one() {
             if asked.path != Operation::JoinRecord.path() {
                 return;
             }
-            let request = SignedRequest::decode(&asked.body).unwrap();
-            let body = request.body.as_slice().to_vec();
+            let body = asked.body.clone();
             if *first.get_or_insert_with(|| body.clone()) == body {
                 told.status = http::StatusCode::BAD_REQUEST;
                 let json = http::HeaderValue::from_static("application/problem+json");
@@ -556,9 +572,9 @@ async fn a_contact_who_cannot_be_told_of_a_new_token_holds_up_no_other_one() {
         if asked.path != Operation::SendMessage.path() {
             return;
         }
-        let request = SignedRequest::decode(&asked.body).unwrap();
-        let request = SendMessageRequest::decode(request.body.as_slice()).unwrap();
-        asked_for.lock().unwrap().insert(request.group_id.0);
+        let (_, request) = asked.request().unwrap();
+        let request = SendMessageRequest::decode(&request).unwrap();
+        asked_for.lock().unwrap().insert(request.group.group_id.0);
         // Nobody is.
         told.status = http::StatusCode::BAD_REQUEST;
         told.body = b"no".to_vec();

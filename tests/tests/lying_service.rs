@@ -5,20 +5,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::{Client, Error, Event, PeerError, StopReason, UsageError};
-use end_to_end::lies::coming_back::{Back, COMING_BACK, Shown};
 use end_to_end::{
     FalseGroup, Liar, LogLevel, Stack, added_by, befriend, blank, context_of, device, group_with,
-    patient, talks,
+    settle, talks,
 };
-use protocol::codec::opaque;
-use protocol::delivery::Payload;
-use protocol::groups::{
-    CommitRequest, CreateGroupRequest, EpochAccepted, ExternalCommitInfoResponse,
-    ExternalJoinRequest, GroupKind, MessageAccepted, SendMessageRequest,
-};
-use protocol::next::ids::{EntryId, GroupId, Incarnation};
-use protocol::queues::{FetchQueueResponse, QueueEntry};
 use protocol::Wire as _;
+use protocol::codec::{WireSecret, opaque};
+use protocol::next::group::{
+    CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted, ExternalJoinRequest,
+    GroupKind, JoinAccepted, JournalKeys, SendMessageRequest,
+};
+use protocol::next::ids::{Day, Epoch, GroupId, Position, RotationEpoch, SegmentId};
+use protocol::next::join::ExternalCommitInfoResponse;
+use protocol::next::journal::{
+    CommitEvent, Entry, Event as JournalEvent, Place, ReadJournalRequest, ReadJournalResponse,
+};
 use protocol::next::operation::Operation;
 
 const GROUP: &str = "expedition";
@@ -52,7 +53,25 @@ async fn scene() -> Scene {
     }
 }
 
-const BOBS_QUEUE: usize = 1;
+fn commit(bytes: &[u8]) -> JournalEvent {
+    JournalEvent::Commit(CommitEvent {
+        commit: opaque(bytes),
+        link_keys: Vec::new(),
+        former_wrapper_key: None,
+    })
+}
+
+/// What the service says of a commit to a group of its own.
+fn accepted(epoch: u64) -> CommitAccepted {
+    CommitAccepted {
+        epoch: Epoch(epoch),
+        place: Place {
+            rotation_epoch: RotationEpoch(0),
+            position: Position(epoch),
+        },
+        accepted_ms: 1,
+    }
+}
 
 /// The creations of groups of this kind that the service has seen.
 fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
@@ -64,14 +83,14 @@ fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
 }
 
 /// A commit that nobody made: one of any group, made to look like one of this group and epoch.
-fn garbage_commit(liar: &Liar, id: GroupId, epoch: u64) -> Payload {
+fn garbage_commit(liar: &Liar, id: GroupId, epoch: u64) -> JournalEvent {
     let heard = liar.heard(Operation::AddUsers);
-    let commit = CommitRequest::decode(&heard[0].body).unwrap();
-    let mut bytes = commit.commit.as_slice().to_vec();
+    let request = CommitRequest::decode(&heard[0].body).unwrap();
+    let mut bytes = request.commit.as_slice().to_vec();
     // Version and wire format, the length of the id; then id and epoch (RFC 9420 §6).
     bytes[5..21].copy_from_slice(&id.0);
     bytes[21..29].copy_from_slice(&epoch.to_be_bytes());
-    Payload::Commit(opaque(bytes))
+    commit(&bytes)
 }
 
 /// The members' genuine KeyPackages that the service saw when they were added.
@@ -80,7 +99,7 @@ fn genuine_key_packages(liar: &Liar, id: GroupId) -> Vec<openmls::prelude::KeyPa
     heard
         .iter()
         .map(|heard| CommitRequest::decode(&heard.body).unwrap())
-        .filter(|request| request.group_id == id)
+        .filter(|request| request.group.group_id == id)
         .flat_map(|request| added_by(request.commit.as_slice()))
         .collect()
 }
@@ -97,13 +116,16 @@ fn play(liar: &Liar, group: FalseGroup) -> Arc<Mutex<FalseGroup>> {
         let request = ExternalJoinRequest::decode(body).unwrap();
         let mut group = this.lock().unwrap();
         assert!(group.take(request.commit.as_slice()), "an external commit");
-        Some(
-            EpochAccepted {
-                epoch: group.epoch(),
-                accepted_timestamp_ms: 1,
-            }
-            .encode(),
-        )
+        let joined = JoinAccepted {
+            accepted: accepted(group.epoch()),
+            journal: JournalKeys {
+                rotation_epoch: RotationEpoch(0),
+                journal_key: WireSecret::new([1; 32]),
+                tag_key: WireSecret::new([1; 32]),
+                tag_day: Day(20_000),
+            },
+        };
+        Some(joined.encode())
     });
     // Whoever comes back replaces its leaf at once.
     let this = Arc::clone(&group);
@@ -111,24 +133,17 @@ fn play(liar: &Liar, group: FalseGroup) -> Arc<Mutex<FalseGroup>> {
         let request = CommitRequest::decode(body).unwrap();
         let mut group = this.lock().unwrap();
         let taken = group.take(request.commit.as_slice());
-        taken.then(|| {
-            EpochAccepted {
-                epoch: group.epoch(),
-                accepted_timestamp_ms: 1,
-            }
-            .encode()
-        })
+        taken.then(|| accepted(group.epoch()).encode())
     });
     let this = Arc::clone(&group);
     liar.answer(Operation::SendMessage, move |body| {
         let request = SendMessageRequest::decode(body).unwrap();
         this.lock().unwrap().hear(request.message.as_slice());
-        Some(
-            MessageAccepted {
-                accepted_timestamp_ms: 1,
-            }
-            .encode(),
-        )
+        let accepted = EntryAccepted {
+            place: accepted(0).place,
+            accepted_ms: 1,
+        };
+        Some(accepted.encode())
     });
     group
 }
@@ -148,32 +163,31 @@ async fn events(client: &mut Client) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn a_queue_without_an_end_ends_a_call_and_hides_nothing_that_is_in_it() {
+async fn a_journal_without_an_end_ends_a_call_and_hides_nothing_that_is_in_it() {
     let mut scene = scene().await;
     let Scene {
         liar, alice, bob, ..
     } = &mut scene;
     alice.send_message(GROUP, "hello").await.unwrap();
-    let mut index = 0;
-    liar.twist(Operation::FetchQueue, move |_, answer| {
-        let mut news = FetchQueueResponse::decode(answer).unwrap();
-        index += 1;
-        news.entries.push(QueueEntry {
-            id: EntryId {
-                // Never so old that it may be forgotten.
-                day: u32::MAX,
-                incarnation: Incarnation([9; 16]),
-                index,
-            },
-            encapsulated_key: [9; 32],
-            sealed: opaque(*b""),
-            sealed_payload: opaque(*b""),
-        });
-        news.more = 1;
-        *answer = news.encode();
+    let segment = liar.segment(alice.group_access(GROUP).unwrap().id);
+    let signs = liar.clone();
+    liar.twist(Operation::ReadJournal, move |body, answer| {
+        let request = ReadJournalRequest::decode(body).unwrap();
+        let mut page = ReadJournalResponse::decode(answer).unwrap();
+        if request.segment != segment {
+            return;
+        }
+        // As many more as there are, and the end always beyond them.
+        if page.entries.is_empty() {
+            page.first = request.from;
+            page.entries = vec![Entry::Message(opaque([0xa5; 300])); 32];
+        }
+        page.head.next = Position(request.from.0 + 1_000);
+        page.head = signs.sign_end(&segment, page.head.next, page.head.chain);
+        *answer = page.encode();
     });
     let caught_up = tokio::time::timeout(Duration::from_secs(120), bob.sync(0)).await;
-    caught_up.expect("an end").unwrap();
+    let _ = caught_up.expect("an end");
     let read = bob.events().unwrap();
     let hello = |event: &Event| matches!(event, Event::Message { text, .. } if text == "hello");
     assert!(read.iter().any(|it| hello(&it.event)), "{read:?}");
@@ -190,10 +204,7 @@ async fn a_garbage_commit_leads_nobody_into_a_group_of_the_services_own() {
     let mut group = FalseGroup::make(access.id, context, &[carol]);
     group.advance(20);
     let group = play(liar, group);
-    liar.put(
-        liar.queue(BOBS_QUEUE),
-        &garbage_commit(liar, access.id, access.epoch),
-    );
+    liar.put(access.id, garbage_commit(liar, access.id, access.epoch));
 
     // Bob's user has done nothing but sync, and writes.
     bob.sync(0).await.unwrap();
@@ -235,8 +246,7 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
     let id = created(liar, GroupKind::Connection)[0].group_id;
     let group = play_own_group(liar, id, GroupKind::Connection);
     let before = joins(liar);
-    let garbage = garbage_commit(liar, id, 1);
-    liar.put(liar.queue(BOBS_QUEUE), &garbage);
+    liar.put(id, garbage_commit(liar, id, 1));
     let told = events(bob).await;
     assert!(
         told.contains(&Event::ConnectionLost {
@@ -273,7 +283,7 @@ async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
     let before = joins(&liar);
     // One for now, and some that wait for later.
     for epoch in 0..8 {
-        liar.put(liar.queue(2), &garbage_commit(&liar, own, epoch));
+        liar.put(own, garbage_commit(&liar, own, epoch));
     }
     let told = events(&mut laptop).await;
     assert!(
@@ -328,7 +338,7 @@ async fn whoever_accepts_a_connection_comes_into_no_group_but_the_requesters() {
     let mut alice = device(&stack, 0, ALICE).await;
     let mut bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
-    bob.sync(0).await.unwrap();
+    bob.check_inbox().await.unwrap();
     let id = created(&liar, GroupKind::Connection)[0].group_id;
     let group = play_own_group(&liar, id, GroupKind::Connection);
     let request = bob.incoming_requests().unwrap()[0].id.clone();
@@ -355,6 +365,7 @@ async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
     scene.liar.repent();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
     let Scene { alice, bob, .. } = &mut scene;
+    settle(&mut [alice, bob, &mut dave]).await;
     talks(GROUP, &mut [alice, bob, &mut dave]).await;
 }
 
@@ -406,10 +417,7 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     bob.sync(0).await.unwrap();
     let access = bob.group_access(GROUP).unwrap();
-    liar.put(
-        liar.queue(BOBS_QUEUE),
-        &garbage_commit(liar, access.id, access.epoch),
-    );
+    liar.put(access.id, garbage_commit(liar, access.id, access.epoch));
     let old = old.encode();
     liar.answer(Operation::ExternalCommitInfo, move |_| Some(old.clone()));
     let before = joins(liar);
@@ -441,10 +449,8 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
         None
     });
     let Scene { liar, bob, .. } = &mut scene;
-    liar.put(
-        liar.queue(BOBS_QUEUE),
-        &Payload::Commit(opaque(commit.as_slice())),
-    );
+    let id = bob.group_access(GROUP).unwrap().id;
+    liar.put(id, self::commit(&commit));
     let told = events(bob).await;
     let sent = bob.send_message(GROUP, SECRET).await;
     assert!(!has_read(&intruder, SECRET), "the service reads along");
@@ -484,31 +490,42 @@ fn back_without(absent: &[&str], changed: &[&str]) -> Event {
     }
 }
 
+/// Shows a segment as it was when it was read last.
+fn withhold(liar: &Liar, segment: SegmentId) {
+    let heard = liar.heard(Operation::ReadJournal);
+    let mut pages = heard.iter().rev().filter(|heard| {
+        let request = ReadJournalRequest::decode(&heard.body).unwrap();
+        request.segment == segment && !heard.answer.is_empty()
+    });
+    let last = ReadJournalResponse::decode(&pages.next().unwrap().answer).unwrap();
+    liar.twist(Operation::ReadJournal, move |body, answer| {
+        if ReadJournalRequest::decode(body).unwrap().segment != segment {
+            return;
+        }
+        let mut page = ReadJournalResponse::decode(answer).unwrap();
+        let shown = last.head.next.0 - page.first.0;
+        page.entries.truncate(usize::try_from(shown).unwrap());
+        page.head = last.head.clone();
+        page.closed = 0;
+        *answer = page.encode();
+    });
+}
+
 #[tokio::test]
 async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is_new() {
-    let scene = scene().await;
+    let mut scene = scene().await;
     let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let Scene {
-        stack,
-        liar,
-        alice,
-        mut bob,
-        ..
-    } = scene;
-    let mut alice = alice;
-    befriend(&mut alice, &mut dave).await;
-    // Bob's queue loses what moves the group on; nobody is in it whom he does not know.
-    let kept = stack.home("kept");
-    drop(bob);
-    copy(&stack.home(BOB), &kept);
-    alice.update_own_leaf(GROUP).await.unwrap();
-    bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+        liar, alice, bob, ..
+    } = &mut scene;
+    befriend(alice, &mut dave).await;
+    // What moves the group on is not shown to bob; nobody is in it whom he does not know.
     bob.sync(0).await.unwrap();
-    drop(bob);
-    let mut bob = Client::open(&kept, patient()).await.unwrap();
-    let before = joins(&liar);
+    withhold(liar, bob.group_access(GROUP).unwrap().segment);
+    alice.update_own_leaf(GROUP).await.unwrap_err();
+    let before = joins(liar);
     let _ = bob.update_own_leaf(GROUP).await;
-    let told = events(&mut bob).await;
+    let told = events(bob).await;
     assert!(
         told.contains(&Event::GroupLost {
             group: GROUP.into(),
@@ -518,99 +535,33 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     );
     // That something is missing is the service's word.
     bob.sync(0).await.unwrap();
-    assert_eq!(joins(&liar), before, "nothing by itself");
+    assert_eq!(joins(liar), before, "nothing by itself");
+    liar.repent();
+    alice.sync(0).await.unwrap();
     bob.rejoin_group(GROUP).await.unwrap();
-    let told = events(&mut bob).await;
+    let told = events(bob).await;
     assert!(told.contains(&back_without(&[], &[])), "{told:?}");
     // He replaces the leaf that he came back with.
-    bob.sync(0).await.unwrap();
-    alice.sync(0).await.unwrap();
-    bob.sync(0).await.unwrap();
+    settle(&mut [alice, bob]).await;
 
     // And with somebody new in it, when the user has seen who it is.
-    drop(bob);
-    let again = stack.home("again");
-    copy(&kept, &again);
-    alice.add_to_group(GROUP, &["dave.dimitrov"]).await.unwrap();
-    bob = Client::open(&kept, patient()).await.unwrap();
     bob.sync(0).await.unwrap();
-    drop(bob);
-    let mut bob = Client::open(&again, patient()).await.unwrap();
-    let before = joins(&liar);
+    withhold(liar, bob.group_access(GROUP).unwrap().segment);
+    let _ = alice.add_to_group(GROUP, &["dave.dimitrov"]).await;
+    let before = joins(liar);
     let _ = bob.update_own_leaf(GROUP).await;
     bob.sync(0).await.unwrap();
     assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Missing));
+    liar.repent();
+    alice.sync(0).await.unwrap();
     let shown = bob.rejoin_group(GROUP).await;
     let Err(Error::Usage(UsageError::NewMembers { names, .. })) = shown else {
         panic!("{shown:?}");
     };
     assert_eq!(names, ["dave.dimitrov"]);
-    assert_eq!(joins(&liar), before, "nothing was sent into the group");
+    assert_eq!(joins(liar), before, "nothing was sent into the group");
     bob.rejoin_group_with_shown(GROUP).await.unwrap();
     dave.sync(0).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut dave]).await;
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
-    let mut scene = scene().await;
-    let old = true_info(&mut scene).await;
-    let Scene {
-        liar,
-        alice,
-        bob,
-        carol,
-        ..
-    } = &mut scene;
-    let id = bob.group_access(GROUP).unwrap().id;
-    // So that what was is not what is.
-    carol.update_own_leaf(GROUP).await.unwrap();
-    alice.sync(0).await.unwrap();
-    bob.sync(0).await.unwrap();
-    let context = context_of(created(liar, GroupKind::Group)[0].group_info.as_slice());
-    let mut own = FalseGroup::make(id, context, &genuine_key_packages(liar, id));
-    own.advance(20);
-    let means = Shown {
-        own: own.info(Vec::new()).encode(),
-        old,
-    };
-    for (field, tell, outcome) in COMING_BACK {
-        if bob.stop_reason(GROUP).unwrap().is_none() {
-            let epoch = bob.group_access(GROUP).unwrap().epoch;
-            liar.put(liar.queue(BOBS_QUEUE), &garbage_commit(liar, id, epoch));
-            bob.sync(0).await.unwrap();
-        }
-        assert_eq!(
-            bob.stop_reason(GROUP).unwrap(),
-            Some(StopReason::Unprocessable),
-            "{field}"
-        );
-        let before = joins(liar);
-        tell(liar, &means);
-        let back = bob.rejoin_group(GROUP).await;
-        let seen = match &back {
-            Ok(()) => Back::NotBelieved,
-            Err(Error::Peer(PeerError::Unauthenticated(_))) => Back::NotTheGroup,
-            Err(Error::Protocol(_)) => Back::Unreadable,
-            Err(other) => panic!("{field}: {other:?}"),
-        };
-        assert_eq!(seen, *outcome, "{field}: {back:?}");
-        let sent = joins(liar) - before;
-        assert_eq!(sent, usize::from(*outcome == Back::NotBelieved), "{field}");
-        liar.repent();
-    }
-    if bob.stop_reason(GROUP).unwrap().is_some() {
-        bob.rejoin_group(GROUP).await.unwrap();
-    }
-    alice.sync(0).await.unwrap();
-    carol.sync(0).await.unwrap();
-    talks(GROUP, &mut [alice, bob, carol]).await;
+    settle(&mut [alice, bob, &mut dave]).await;
+    talks(GROUP, &mut [alice, bob, &mut dave]).await;
 }
