@@ -16,7 +16,7 @@ use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
 use protocol::{Operation, Wire as _};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
@@ -55,6 +55,14 @@ fn clear(
         let key = real.map(|real| real.signature_public_key.as_slice());
         key != Some(requester) && key != Some(&own)
     });
+    let asked_for = db
+        .query_row(
+            "SELECT 1 FROM outgoing_requests WHERE group_id = ?",
+            [id.0],
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_some();
     let group = Group::find(db, id)?;
     let of_another_kind = group
         .as_ref()
@@ -65,7 +73,7 @@ fn clear(
         .transpose()?;
     let for_another = waits_for
         .is_some_and(|contact| contact.credential.signature_public_key.as_slice() != requester);
-    if of_others || of_another_kind || for_another {
+    if of_others || asked_for || of_another_kind || for_another {
         return Err(PeerError::ConnectionGroup.into());
     }
     match group.map(|group| group.status) {
@@ -410,6 +418,23 @@ mod tests {
                 assert_eq!(own, kind == GroupKind::Connection);
             }
         }
+        // The one in which this user has asked somebody else.
+        let db = crate::database::in_memory().unwrap();
+        let profile = crate::profile::tests::profile(&db);
+        let group = Group {
+            kind: GroupKind::Connection,
+            status: Status::Lost,
+            ..tests::group(7, "connection")
+        };
+        group.insert(&db).unwrap();
+        db.execute(
+            "INSERT INTO outgoing_requests
+                (handle, group_id, credential, establishment_key, response_seed)
+             VALUES ('carol', ?, x'', x'', x'')",
+            [group.id.0],
+        )
+        .unwrap();
+        assert!(clear(&db, &profile, &group.id, &asker).is_err());
         // A join that waits for its answer is that of whoever it was for.
         let db = crate::database::in_memory().unwrap();
         let profile = crate::profile::tests::profile(&db);
