@@ -15,7 +15,7 @@ use protocol::queues::{
     AcknowledgeQueueRequest, CreateQueueRequest, CreateQueueResponse, FetchQueueRequest,
     FetchQueueResponse, MAX_ACKNOWLEDGE, MAX_FETCH, QueueEntry,
 };
-use protocol::time::day_of;
+use protocol::time::DAY_MS;
 use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
@@ -26,9 +26,12 @@ use crate::error::{Error, LocalError};
 use crate::profile::Profile;
 
 /// Ids of finished entries are kept this long: entries themselves do not live longer at the service.
-const REMEMBER_DAYS: u32 = 60;
+const REMEMBER_MS: u64 = 60 * DAY_MS;
 /// How often a client that waits looks whether another process has had news.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
+/// So often a call fetches, whatever a service says that there is more: it keeps fewer entries for one queue
+/// (`max_queue_entries`). What is left comes with the next call.
+const MOST_FETCHES: u32 = 100;
 /// One long poll; below what relays and gateways cut.
 const LONGEST_POLL_MS: u32 = 20_000;
 
@@ -106,7 +109,7 @@ impl Client {
     pub(crate) async fn take_over(&mut self, news: FetchQueueResponse) -> Result<(), Error> {
         let queue_id = self.profile.queue()?;
         let mut news = news;
-        loop {
+        for _ in 0..MOST_FETCHES {
             let now = self.transport.time.now_unix_ms();
             let fresh = store(&mut self.db, &self.profile, &queue_id, &news.entries, now)?;
             // Only now: what is acknowledged is gone at the service.
@@ -126,6 +129,7 @@ impl Client {
             }
             news = self.fetch(0).await?;
         }
+        Ok(())
     }
 }
 
@@ -150,10 +154,11 @@ fn store(
     let mut streams = HashMap::new();
     let mut fresh = 0usize;
     let transaction = begin(db)?;
-    let oldest = day_of(now_ms).saturating_sub(REMEMBER_DAYS);
+    // By the own clock: the day in an id is the service's word.
+    let oldest = now_ms.saturating_sub(REMEMBER_MS);
     transaction.execute(
-        "DELETE FROM inbox WHERE payload IS NULL AND day < ?",
-        [oldest],
+        "DELETE FROM inbox WHERE payload IS NULL AND received_ms < ?",
+        [i64::try_from(oldest).unwrap_or(i64::MAX)],
     )?;
     for entry in entries {
         let stream = (entry.id.incarnation, entry.id.day, entry.encapsulated_key);

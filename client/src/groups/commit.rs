@@ -158,7 +158,7 @@ pub(crate) fn partial(group_info: &GroupInfo) -> Result<PartialGroupInfo, Error>
 }
 
 /// Stages a commit and keeps its request, in the caller's transaction.
-fn stage(
+pub(super) fn stage(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,

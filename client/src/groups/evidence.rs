@@ -40,10 +40,13 @@ pub enum StopReason {
     LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
+    /// The service had this client removed. Of connections and devices' groups only: of a group
+    /// [`Event::RemovedByService`] tells.
+    RemovedByService,
 }
 
 impl StopReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -54,6 +57,7 @@ impl StopReason {
         Self::OtherCopy,
         Self::LeafGone,
         Self::Outdated,
+        Self::RemovedByService,
     ];
 
     fn as_str(self) -> &'static str {
@@ -68,6 +72,7 @@ impl StopReason {
             Self::OtherCopy => "other_copy",
             Self::LeafGone => "leaf_gone",
             Self::Outdated => "outdated",
+            Self::RemovedByService => "removed_by_service",
         }
     }
 
@@ -83,7 +88,8 @@ impl StopReason {
             | Self::Forbidden
             | Self::Newcomers
             | Self::OtherCopy
-            | Self::Outdated => false,
+            | Self::Outdated
+            | Self::RemovedByService => false,
         }
     }
 }
@@ -105,6 +111,7 @@ impl std::fmt::Display for StopReason {
             Self::Outdated => {
                 "your place in it was renewed or taken away since the backup: a member can replace it"
             }
+            Self::RemovedByService => "the service had this client removed from it",
         })
     }
 }

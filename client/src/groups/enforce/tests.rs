@@ -8,24 +8,33 @@ use openmls::prelude::{
     BasicCredential, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
+use protocol::delivery::WelcomeDelivery;
 use protocol::directory::Directory;
-use protocol::groups::{CommitAad, LeafAuthorization};
+use protocol::groups::{CommitAad, CommitRequest, LeafAuthorization};
 use protocol::policy::Standing;
 use protocol::removal::{RemovalReason, ServiceRemoval};
 use tls_codec::DeserializeBytes as _;
 
 use super::*;
+use crate::connections::tokens::{ConnectionUpdate, UPDATE_VERSION};
+use crate::contacts::{self, NewContact};
 use crate::database;
+use crate::devices::sync::SyncMessage;
 use crate::error::Fault;
-use crate::events::Event;
+use crate::events::{self, Event};
+use crate::groups::changes;
+use crate::groups::content::Content;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::identities::Identity;
 use crate::groups::{
-    PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery, upkeep,
+    PADDING, Status, commit, identities, join, join_config, known, load_mls, mls_id, process,
+    recovery, upkeep,
 };
 use crate::leaf::{CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::{LeafSigner, Provider};
+use crate::request::Pending;
 use openmls::prelude::{OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY};
 
 const ID: GroupId = GroupId([7; 16]);
@@ -264,14 +273,62 @@ impl User {
     }
 
     fn message(&self, text: &str) -> Vec<u8> {
+        self.says(&Content::Text(text.to_owned()))
+    }
+
+    fn says(&self, content: &Content) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
         let signer = self.signer(&mls_group);
-        let content = [&[1u8][..], &opaque(text.as_bytes()).encode()].concat();
         mls_group
-            .create_message(&Provider::new(&self.db), &signer, &content)
+            .create_message(&Provider::new(&self.db), &signer, &content.encode())
             .unwrap()
             .tls_serialize_detached()
             .unwrap()
+    }
+
+    /// The group is one of another kind, which has no name.
+    fn is_in(&self, kind: GroupKind) {
+        let update = "UPDATE groups SET kind = ?, name = NULL";
+        self.db.execute(update, [kind as u8]).unwrap();
+    }
+
+    fn knows(&self, contact: &Self) {
+        NewContact {
+            credential: contact.profile.credential().unwrap(),
+            connection_key: contact.profile.connection_key.to_wire(),
+            connection_token: contact.profile.connection_token.to_wire(),
+        }
+        .store(&self.db)
+        .unwrap();
+    }
+
+    /// Carries out what is pending, and records that as a client does with its own commit.
+    fn covers(&self) -> Vec<u8> {
+        let mut mls_group = load_mls(&self.db, &ID).unwrap();
+        mls_group.set_aad(aad(1, 0));
+        let provider = Provider::new(&self.db);
+        let signer = self.signer(&mls_group);
+        let bundle = mls_group
+            .commit_builder()
+            .load_psks(provider.storage())
+            .unwrap()
+            .build(provider.rand(), provider.crypto(), &signer, |_| true)
+            .unwrap()
+            .stage_commit(&provider)
+            .unwrap();
+        changes::record(
+            &self.db,
+            &self.profile,
+            &self.group(),
+            &mls_group,
+            mls_group.pending_commit().unwrap(),
+            &CommitAad::decode(&aad(1, 0)).unwrap(),
+            Committer::Own,
+        )
+        .unwrap();
+        mls_group.merge_pending_commit(&provider).unwrap();
+        self.remembers();
+        bundle.commit().tls_serialize_detached().unwrap()
     }
 
     fn takes_commit(&self, commit: &[u8]) -> Result<(), Error> {
@@ -952,6 +1009,163 @@ fn who_was_removed_by_the_service_and_why_is_shown() {
         )
     };
     assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn whoever_carries_out_a_removal_by_the_service_reads_of_it_too() {
+    let [alice, bob, carol] = trio();
+    introduce(&[&alice, &bob, &carol]);
+    alice
+        .takes_removal_because(0, SERVICE, CAROL, RemovalReason::QueueGone)
+        .unwrap();
+    alice.covers();
+    let gone = Event::RemovedByService {
+        group: "team".into(),
+        name: "carol".into(),
+        why: RemovalReason::QueueGone,
+    };
+    assert_eq!(events::stored(&alice.db), [gone]);
+}
+
+#[test]
+fn nobody_is_removed_from_a_connection_by_the_service_without_reading_of_it() {
+    let users = ["alice", "bob"].map(User::new);
+    let [alice, bob] = &users;
+    alice.found();
+    alice.add(&[bob]);
+    introduce(&[alice, bob]);
+    for (user, other) in [(alice, bob), (bob, alice)] {
+        user.is_in(GroupKind::Connection);
+        user.knows(other);
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::QueueGone)
+            .unwrap();
+    }
+    let commit = alice.covers();
+    let gone = Event::RemovedByService {
+        group: String::new(),
+        name: "bob".into(),
+        why: RemovalReason::QueueGone,
+    };
+    assert_eq!(events::stored(&alice.db), [gone]);
+    bob.takes_commit(&commit).unwrap();
+    assert_eq!(bob.group().status, Status::Removed);
+    let lost = Event::ConnectionLost {
+        name: "alice".into(),
+        why: StopReason::RemovedByService,
+    };
+    assert_eq!(events::stored(&bob.db), [lost]);
+    let why = evidence::stopped(&bob.db, &ID).unwrap();
+    assert_eq!(why, Some(StopReason::RemovedByService));
+}
+
+#[test]
+fn no_device_is_removed_from_the_others_by_the_service_without_reading_of_it() {
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    alice.found();
+    alice.add(&[&phone]);
+    introduce(&[&alice, &phone]);
+    for user in [&alice, &phone] {
+        user.is_in(GroupKind::SingleUser);
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::QueueGone)
+            .unwrap();
+    }
+    phone.takes_commit(&alice.covers()).unwrap();
+    let lost = Event::DevicesLost {
+        why: StopReason::RemovedByService,
+    };
+    assert_eq!(events::stored(&phone.db), [lost]);
+}
+
+#[test]
+fn what_a_removed_device_says_in_an_epoch_that_it_was_in_is_carried_out_by_no_other_one() {
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    alice.found();
+    alice.add(&[&phone]);
+    introduce(&[&alice, &phone]);
+    for user in [&alice, &phone] {
+        user.is_in(GroupKind::SingleUser);
+    }
+    let [bob, carol] = ["bob", "carol"].map(User::new);
+    alice.knows(&bob);
+    alice.knows(&carol);
+    let drop = |contact: &User| {
+        let key = contact.profile.identity.public();
+        let frame = SyncMessage::ContactGone(opaque(key)).into_frame();
+        phone.says(&Content::Sync(frame))
+    };
+    let (before, after) = (drop(&bob), drop(&carol));
+    alice.takes_message(&before).unwrap();
+    assert!(contacts::by_name(&alice.db, "bob").is_err());
+    alice.commit(1, |_| (vec![BOB], None));
+    alice.remembers();
+    let outcome = alice.takes_message(&after);
+    assert!(contacts::by_name(&alice.db, "carol").is_ok());
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn in_this_users_own_name_a_device_is_brought_only_where_it_has_asked_to_come() {
+    // A phone that was removed: it has the identity key, and a KeyPackage that it knew.
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    phone.found();
+    let plan = Plan::Add {
+        key_packages: vec![alice.key_package()],
+        wrapped_link_keys: vec![Vec::new()],
+    };
+    commit::stage(&phone.db, &phone.profile, &ID, plan, 1).unwrap();
+    let pending = Pending::read(&phone.db, &ID).unwrap().unwrap();
+    let upload = CommitRequest::decode(&pending.envelope.body).unwrap();
+    let welcome = upload.welcome.unwrap();
+    let delivery = WelcomeDelivery {
+        welcome: welcome.welcome,
+        sealed_join_info: welcome.sealed_join_info,
+    };
+    let is_followed = || {
+        // A Welcome takes its KeyPackage with it.
+        let transaction = alice.db.unchecked_transaction().unwrap();
+        let invited = join::invitation(&transaction, &alice.profile, &delivery);
+        transaction.rollback().unwrap();
+        invited.unwrap().is_ok()
+    };
+    assert!(!is_followed(), "the phone brings her where it likes");
+    alice
+        .db
+        .execute("INSERT INTO asked_in VALUES (?, x'01')", [ID.0])
+        .unwrap();
+    assert!(is_followed());
+}
+
+#[test]
+fn a_removed_device_of_a_contact_gives_nobody_another_connection_token() {
+    let bob = User::new("bob");
+    let [alice, phone] = [User::new("alice"), device_of(&bob)];
+    bob.found();
+    bob.add(&[&alice, &phone]);
+    introduce(&[&bob, &alice, &phone]);
+    alice.knows(&bob);
+    for user in [&alice, &bob, &phone] {
+        user.is_in(GroupKind::Connection);
+    }
+    let told = |user: &User, token: u8| {
+        user.says(&Content::Connection(ConnectionUpdate {
+            version: UPDATE_VERSION,
+            connection_token: protocol::codec::WireSecret::new([token; 32]),
+        }))
+    };
+    let token = || {
+        let contact = contacts::by_name(&alice.db, "bob").unwrap();
+        *contact.connection_token.expose()
+    };
+    let (late, removal) = (told(&phone, 7), bob.commit(1, |_| (vec![CAROL], None)));
+    alice.takes_commit(&removal).unwrap();
+    alice.takes_message(&told(&bob, 8)).unwrap();
+    assert_eq!(token(), [8; 32]);
+    let outcome = alice.takes_message(&late);
+    assert_eq!(token(), [8; 32], "the phone's sets would be claimed");
+    assert!(is_forbidden(&outcome), "{outcome:?}");
 }
 
 #[test]
