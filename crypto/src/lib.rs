@@ -13,6 +13,7 @@ pub mod kdf;
 pub mod keys;
 pub mod leaf_authorization;
 pub mod queue;
+pub mod records;
 pub mod reporting;
 pub mod rows;
 pub mod safety_number;

@@ -2,6 +2,7 @@
 //! gives nothing of its body away but what finds the key to authenticate it with.
 
 use crypto::sign;
+use protocol::codec::WireSecret;
 use protocol::next::group::GroupKey;
 use protocol::next::ids::{LeafIndex, Minute};
 use protocol::next::operation::Operation;
@@ -28,6 +29,16 @@ pub struct Unauthenticated<T> {
 pub trait NamesGroup {
     /// The group, and the key that opens its state.
     fn group(&self) -> &GroupKey;
+
+    /// The state key that its commit tells, which opens the group's state once the commit has won.
+    fn next_key(&self) -> Option<&WireSecret> {
+        None
+    }
+
+    /// Its commit: who has won and lost the answer is known again by it.
+    fn commit(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl<T: Wire> Unauthenticated<T> {
@@ -130,6 +141,18 @@ impl<T: NamesGroup> Unauthenticated<T> {
     #[must_use]
     pub fn group(&self) -> &GroupKey {
         self.body.group()
+    }
+
+    /// As [`NamesGroup::next_key`].
+    #[must_use]
+    pub fn next_key(&self) -> Option<&WireSecret> {
+        self.body.next_key()
+    }
+
+    /// As [`NamesGroup::commit`].
+    #[must_use]
+    pub fn commit(&self) -> Option<&[u8]> {
+        self.body.commit()
     }
 }
 

@@ -11,16 +11,25 @@
 //! ```
 
 mod activity;
+mod attempt;
 mod checks;
+pub mod commit;
 mod control;
 pub mod create;
+pub mod external;
+pub mod extras;
+pub mod inspect;
 pub mod message;
 pub mod open;
 mod parts;
 mod proposals;
+pub mod propose;
+pub mod records;
 mod removals;
 mod roster;
 pub mod short;
+mod state;
+mod succession;
 mod tree;
 
 pub use self::open::{Member, OpenedGroup};

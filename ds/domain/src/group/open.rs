@@ -36,10 +36,30 @@ macro_rules! names_group {
 }
 
 names_group! {
-    CommitRequest ExternalJoinRequest SendMessageRequest ProposalRequest SetLeafExtrasRequest
+    SendMessageRequest ProposalRequest SetLeafExtrasRequest
     SetJoinCodeRequest InspectGroupRequest OwnLeafRequest PutRecoveryRowsRequest
     ExternalCommitInfoRequest
 }
+
+macro_rules! brings_commit {
+    ($($request:ty)+) => {
+        $(impl NamesGroup for $request {
+            fn group(&self) -> &GroupKey {
+                &self.group
+            }
+
+            fn next_key(&self) -> Option<&WireSecret> {
+                self.rotation.as_ref().map(|next| &next.state_key)
+            }
+
+            fn commit(&self) -> Option<&[u8]> {
+                Some(self.commit.as_slice())
+            }
+        })+
+    };
+}
+
+brings_commit! { CommitRequest ExternalJoinRequest }
 
 /// A group whose short part is open.
 #[derive(Debug)]

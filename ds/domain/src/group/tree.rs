@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupContext, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
+    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
     PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
@@ -17,7 +17,6 @@ use openmls_traits::crypto::OpenMlsCrypto as _;
 use openmls_traits::public_storage::PublicStorageProvider;
 use openmls_traits::storage::{CURRENT_VERSION, traits};
 use protocol::next::group::PartialGroupInfo;
-use protocol::next::ids::GroupId;
 use protocol::policy::GroupPolicy;
 use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};
