@@ -36,3 +36,7 @@ pub use self::open::{Member, OpenedGroup};
 
 /// Epochs that a message may lag behind, within a segment; and that a winner who lost the answer may.
 pub const MESSAGE_LAG: u64 = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
