@@ -220,11 +220,7 @@ impl Case<'_> {
         let node = self.staged.update_path_leaf_node();
         let claims = LeafClaims::of(node.ok_or(Refusal::Commit)?)?;
         let user = claims.user_pseudonym.as_slice();
-        let is_answer = !self
-            .aad
-            .encrypted_connection_response
-            .as_slice()
-            .is_empty();
+        let is_answer = !self.aad.encrypted_connection_response.as_slice().is_empty();
         let joined = match (&self.aad.authorization, replaced) {
             (Some(word), Some(leaf)) => {
                 if word.leaf_index != leaf {
@@ -347,8 +343,7 @@ impl Member<'_> {
                     effect.added.push(Arrival {
                         claims,
                         lifetime: Some((shown.not_before(), shown.not_after())),
-                        by_reference: queued.proposal_or_ref_type()
-                            == ProposalOrRefType::Reference,
+                        by_reference: queued.proposal_or_ref_type() == ProposalOrRefType::Reference,
                     });
                 }
                 Proposal::GroupContextExtensions(proposal) => {
@@ -397,8 +392,8 @@ impl Member<'_> {
         Ok(claims)
     }
 
-    /// Own clients may be removed; other users, whole, by who may remove; everybody by who may delete.
-    /// In a connection nobody removes the other one. Returns whether the group ends.
+    /// Own clients may be removed; other users, whole, by who may remove; everybody, so that the group
+    /// ends, by who may delete. In a connection nobody removes the other one. Returns whether the group ends.
     fn removals(&self) -> Result<bool, Refusal> {
         let gone = self.case.removed();
         if gone.contains(&self.index) {
@@ -406,8 +401,9 @@ impl Member<'_> {
         }
         let members = self.case.group.treesync().full_leaves().count();
         let everybody = members > 1 && gone.len().saturating_add(1) >= members;
+        let deletes = everybody && self.case.aad.rotates == 0;
         let may = (self.case.kind == GroupKind::Group && self.may.contain(Capabilities::REMOVE))
-            || (everybody && self.may.contain(Capabilities::DELETE));
+            || (deletes && self.may.contain(Capabilities::DELETE));
         for queued in self.case.staged.queued_proposals() {
             let Some(index) = leaving(queued).filter(|_| !self.case.goes_by_itself(queued)) else {
                 continue;
@@ -427,7 +423,6 @@ impl Member<'_> {
             }
         }
         // Whoever is left alone ends the group, whatever its role.
-        let deletes = everybody && self.case.aad.rotates == 0;
         if deletes && !self.may.contain(Capabilities::DELETE) && !is_one_user(self.case.group) {
             return Err(Refusal::Rotation);
         }
@@ -475,8 +470,8 @@ impl Member<'_> {
         let claims = LeafClaims::of(node)?;
         let user = claims.user_pseudonym.as_slice();
         if user != self.actor {
-            let shared = users(self.case.group)
-                .any(|(leaf, of)| leaf != self.index && of == self.actor);
+            let shared =
+                users(self.case.group).any(|(leaf, of)| leaf != self.index && of == self.actor);
             if shared || self.lists(user) || self.lists(&self.actor) || self.case.has_user(user) {
                 return Err(Refusal::NotAllowed);
             }

@@ -157,9 +157,15 @@ mod tests {
         };
         assert_eq!(check(&[&old, &other], &[&old, &other]), Ok(()));
         assert_eq!(check(&[&old, &other], &[&new, &other]), Ok(()));
-        assert_eq!(check(&[&new, &other], &[&old, &other]), Err(Refusal::Senders));
+        assert_eq!(
+            check(&[&new, &other], &[&old, &other]),
+            Err(Refusal::Senders)
+        );
         assert_eq!(check(&[&old], &[]), Err(Refusal::Senders));
         assert_eq!(check(&[&old], &[&old, &other]), Err(Refusal::Senders));
-        assert_eq!(check(&[&old, &other], &[&old, &another]), Err(Refusal::Senders));
+        assert_eq!(
+            check(&[&old, &other], &[&old, &another]),
+            Err(Refusal::Senders)
+        );
     }
 }

@@ -182,12 +182,7 @@ impl Case<'_> {
         }
     }
 
-    fn arrivals(
-        &self,
-        operation: Operation,
-        actor: &[u8],
-        effect: &Effect,
-    ) -> Result<(), Refusal> {
+    fn arrivals(&self, operation: Operation, actor: &[u8], effect: &Effect) -> Result<(), Refusal> {
         let own = match operation {
             Operation::AddUsers => false,
             Operation::AddClients => true,

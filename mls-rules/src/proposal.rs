@@ -4,10 +4,10 @@
 use openmls::prelude::{Proposal, ProposalType, PublicGroup, QueuedProposal, Sender};
 use protocol::next::group::GroupKind;
 
+use crate::Refusal;
 use crate::commit::leaving;
 use crate::context::{external_index, policy_in, sender_keys};
 use crate::leaf::{LeafClaims, users};
-use crate::Refusal;
 
 /// A SelfRemove, or a Remove of the sender's own leaf by implementations that have no SelfRemove.
 ///
@@ -71,8 +71,8 @@ pub fn judge_outsider(
         (Proposal::Add(add), key) => {
             let claims = LeafClaims::of(add.key_package().leaf_node())?;
             let user = claims.user_pseudonym.as_slice();
-            let listed = policy_in(extensions)?
-                .is_some_and(|policy| policy.participant(user).is_some());
+            let listed =
+                policy_in(extensions)?.is_some_and(|policy| policy.participant(user).is_some());
             if listed || users(group).any(|(_, here)| here == user) {
                 return Err(Refusal::NotAllowed);
             }

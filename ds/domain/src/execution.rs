@@ -278,13 +278,7 @@ impl<O: Operation> Execution<O> {
     fn record(&mut self, refusal: Refusal, transition: Transition, env: &mut Env<'_>) -> Step {
         let price = self.charged.as_ref().map_or(0, |(price, _)| *price);
         let settled = self.record.seal(&Err(refusal), env).and_then(|sealed| {
-            self.apply(
-                transition,
-                price,
-                sealed,
-                Err(refusal),
-                (Vec::new(), env),
-            )
+            self.apply(transition, price, sealed, Err(refusal), (Vec::new(), env))
         });
         match settled {
             Ok(step) => step,

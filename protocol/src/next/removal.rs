@@ -8,9 +8,7 @@ use crate::codec::opaque;
 
 /// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which members
 /// hold against what they have seen.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum RemovalReason {
     /// The leaf has not committed since this week, for longer than the service waits.

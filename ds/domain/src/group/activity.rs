@@ -39,7 +39,9 @@ impl Activity {
 
     /// A leaf has committed, or has come in.
     pub(super) fn mark(&mut self, leaf: u32, week: Week) {
-        let Ok(at) = usize::try_from(leaf) else { return };
+        let Ok(at) = usize::try_from(leaf) else {
+            return;
+        };
         if self.0.len() <= at {
             self.0.resize(at.saturating_add(1), byte_of(week));
         }

@@ -102,10 +102,7 @@ impl Attempt<'_> {
 
     fn next_segment(&self) -> Option<SegmentId> {
         let keys = SegmentKeys::from(self.rotation?);
-        Some(
-            keys.state_key
-                .segment(&self.group.id, self.next_rotation()),
-        )
+        Some(keys.state_key.segment(&self.group.id, self.next_rotation()))
     }
 
     /// Decides.
@@ -233,9 +230,7 @@ impl Attempt<'_> {
             Number::UpdateClient | Number::ReInitializeGroup
         );
         match self.by {
-            By::Member(index)
-                if small && self.rotation.is_none() && !env.settings.self_check =>
-            {
+            By::Member(index) if small && self.rotation.is_none() && !env.settings.self_check => {
                 let page = index / super::short::LEAVES_IN_PAGE;
                 u16::try_from(page).into_iter().collect()
             }
@@ -525,14 +520,13 @@ pub(super) fn leaves_are_trees(roster: &Roster, tree: &Tree) -> Result<(), Stop>
     for (index, node) in tree.group.treesync().full_leaves() {
         let claims = mls_rules::LeafClaims::of(node)
             .map_err(|_| Stop::Internal("self-check: credential"))?;
-        let (at, leaf) = leaves
-            .next()
-            .ok_or(Stop::Internal("self-check: a leaf is missing in the roster"))?;
+        let (at, leaf) = leaves.next().ok_or(Stop::Internal(
+            "self-check: a leaf is missing in the roster",
+        ))?;
         if LeafIndex(at) != LeafIndex(index.u32())
             || leaf.signature_key != claims.signature_key
             || leaf.user_pseudonym != claims.user_pseudonym
-            || leaf.capabilities()
-                != mls_rules::capabilities(policy.as_ref(), &leaf.user_pseudonym)
+            || leaf.capabilities() != mls_rules::capabilities(policy.as_ref(), &leaf.user_pseudonym)
         {
             return Err(Stop::Internal("self-check: a leaf differs"));
         }

@@ -101,10 +101,7 @@ impl Control {
         self.recent.push(Recent {
             epoch: accepted.epoch.0,
             digest: digest.0,
-            place: (
-                accepted.place.rotation_epoch.0,
-                accepted.place.position.0,
-            ),
+            place: (accepted.place.rotation_epoch.0, accepted.place.position.0),
             accepted_ms: accepted.accepted_ms,
             former_key,
         });

@@ -50,10 +50,7 @@ impl Operation for ReserveGroupId {
         Ok(request.by_its_key()?)
     }
 
-    fn cost(
-        _request: &Authenticated<'_, ReserveGroupIdRequest, SignedBy>,
-        env: &Env<'_>,
-    ) -> Cost {
+    fn cost(_request: &Authenticated<'_, ReserveGroupIdRequest, SignedBy>, env: &Env<'_>) -> Cost {
         Cost {
             tokens: env.settings.prices.reserve_group_id,
             charges: Vec::new(),

@@ -5,7 +5,9 @@ use mls_rules::commit::verify_word;
 use mls_rules::leaf::is_one_user;
 use mls_rules::operation::Permit;
 use protocol::codec::opaque;
-use protocol::next::group::{CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys};
+use protocol::next::group::{
+    CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
+};
 use protocol::next::ids::GroupId;
 use protocol::next::join::{ExternalCommitInfoRequest, ExternalCommitInfoResponse};
 use protocol::next::operation::Operation as Number;
@@ -161,10 +163,7 @@ impl Operation for ExternalCommitInfo {
         }))
     }
 
-    fn cost(
-        request: &Authenticated<'_, ExternalCommitInfoRequest, Joiner>,
-        env: &Env<'_>,
-    ) -> Cost {
+    fn cost(request: &Authenticated<'_, ExternalCommitInfoRequest, Joiner>, env: &Env<'_>) -> Cost {
         charges(&request.who().group.id, JOINERS, 0, env)
     }
 

@@ -243,8 +243,7 @@ impl Operation for SetJoinCode {
             require_free(&new.row.id, view, env)?;
             let salt = env.salt();
             let rotation = group.short.rotation_epoch;
-            let sealed =
-                seal_recovery_row(&new.row.id, salt, rotation, new.row.sealed.as_slice())?;
+            let sealed = seal_recovery_row(&new.row.id, salt, rotation, new.row.sealed.as_slice())?;
             written.push((env.rows().recovery(&new.row.id), sealed));
             control.codes.push(new.code.clone());
         } else if ended.is_empty() {

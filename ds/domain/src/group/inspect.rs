@@ -174,7 +174,9 @@ impl Operation for OwnLeaf {
             .leaves()
             .filter(|(_, leaf)| leaf.signature_key == *key)
             .collect();
-        let record = records(group, &own, &activity, view, env)?.into_iter().next();
+        let record = records(group, &own, &activity, view, env)?
+            .into_iter()
+            .next();
         Ok(Change::nothing(OwnLeafResponse {
             epoch: group.short.epoch,
             leaf: record.ok_or(ProblemType::NotAllowed)?,

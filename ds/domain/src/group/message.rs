@@ -14,8 +14,8 @@ use protocol::time::DAY_MS;
 use super::checks::within;
 use super::open::{Member, OpenedGroup};
 use crate::env::Env;
-use crate::journal::head::{DayLoad, Head, StoredHead};
 use crate::journal::Journal;
+use crate::journal::head::{DayLoad, Head, StoredHead};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::{Refusal, Stop};
 use crate::request::{Authenticated, Unauthenticated};
@@ -90,18 +90,12 @@ impl Operation for SendMessage {
 ///
 /// # Errors
 /// [`Stop::Need`]; [`Stop::Moved`].
-pub(super) fn head_of(
-    group: &OpenedGroup,
-    view: &View,
-    env: &Env<'_>,
-) -> Result<StoredHead, Stop> {
+pub(super) fn head_of(group: &OpenedGroup, view: &View, env: &Env<'_>) -> Result<StoredHead, Stop> {
     let short = &group.short;
     StoredHead::read(view, &short.segment, env)?
         .filter(|stored| {
             let head = &stored.head;
-            !head.closed
-                && head.step == short.step()
-                && head.rotation_epoch == short.rotation_epoch
+            !head.closed && head.step == short.step() && head.rotation_epoch == short.rotation_epoch
         })
         .ok_or(Stop::Moved)
 }

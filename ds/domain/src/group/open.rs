@@ -181,14 +181,7 @@ impl Member {
         view.all(&keys)?;
         let leaf = leaf_of_page(&group, index, view)?.ok_or(ProblemType::BadSignature)?;
         let signature_key = leaf.signature_key.clone();
-        Ok(request.by_leaf(
-            &signature_key,
-            Self {
-                group,
-                index,
-                leaf,
-            },
-        )?)
+        Ok(request.by_leaf(&signature_key, Self { group, index, leaf })?)
     }
 
     /// What a request of a leaf draws on.

@@ -51,7 +51,13 @@ impl Operation for SelfRemove {
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<EntryAccepted>, Stop> {
-        decide(request.body(), &request.who().group, By::Leaf(request.who().index), view, env)
+        decide(
+            request.body(),
+            &request.who().group,
+            By::Leaf(request.who().index),
+            view,
+            env,
+        )
     }
 }
 
@@ -115,7 +121,10 @@ fn decide(
 ) -> Result<Change<EntryAccepted>, Stop> {
     let bytes = body.proposal.as_slice();
     within(bytes.len(), env.settings.limits.proposal_bytes)?;
-    let parts = [Some(Part::Tree), group.short.proposals.map(|_| Part::Proposals)];
+    let parts = [
+        Some(Part::Tree),
+        group.short.proposals.map(|_| Part::Proposals),
+    ];
     let mut keys: Vec<_> = parts
         .into_iter()
         .flatten()
@@ -158,12 +167,7 @@ fn decide(
     let proposal = PendingProposal::new(bytes.to_vec(), origin, &accepted);
     pending.proposals.push(proposal);
     let plain = vec![(Part::Proposals, pending.encode()?)];
-    let mut change = write(
-        group,
-        plain,
-        |short| short.removal_pending |= removes,
-        env,
-    )?;
+    let mut change = write(group, plain, |short| short.removal_pending |= removes, env)?;
     let segment = journal.row();
     let (head, entries) = journal.into_next(env)?;
     change.head = Some(head);

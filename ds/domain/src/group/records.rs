@@ -67,7 +67,9 @@ impl UnsignedRead for JoinRecord {
     ) -> Result<JoinRecordResponse, Stop> {
         check_version(request.version)?;
         let row = env.rows().join_record(&request.id);
-        let keys: Vec<Key> = shelves(env).map(|day| row.page(day, request.page)).collect();
+        let keys: Vec<Key> = shelves(env)
+            .map(|day| row.page(day, request.page))
+            .collect();
         let stored = find(view, &keys)?;
         let (pages, sealed) = stored
             .split_first_chunk::<2>()

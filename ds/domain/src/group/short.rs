@@ -93,7 +93,9 @@ impl Short {
     /// All parts but the short one.
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
-        let pages = (0u16..).zip(&self.pages).map(|(page, _)| Part::Roster(page));
+        let pages = (0u16..)
+            .zip(&self.pages)
+            .map(|(page, _)| Part::Roster(page));
         pages
             .chain([Part::Control, Part::Activity, Part::Tree])
             .chain(self.proposals.map(|_| Part::Proposals))

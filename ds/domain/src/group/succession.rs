@@ -125,8 +125,7 @@ impl Succession<'_> {
         let mut begins = begins;
         let pending = self.propose(&gone, &keys, begins.as_mut().unwrap_or(&mut current), env)?;
         let wake = vec![current.row()];
-        let (short, parts, dropped_parts) =
-            self.seal(keys, (places, code_ended), pending, env)?;
+        let (short, parts, dropped_parts) = self.seal(keys, (places, code_ended), pending, env)?;
         let (head, mut entries) = current.into_next(env)?;
         let begins = match begins {
             Some(journal) => {
@@ -198,9 +197,9 @@ impl Succession<'_> {
                 .group
                 .leaf(openmls::prelude::LeafNodeIndex::new(*index));
             // Adds fill the leftmost free leaves in their order (RFC 9420 §12.1.1).
-            if node.is_none_or(|node| {
-                node.signature_key().as_slice() != arrival.claims.signature_key
-            }) {
+            if node
+                .is_none_or(|node| node.signature_key().as_slice() != arrival.claims.signature_key)
+            {
                 return Err(Stop::Internal("roster is not the tree's"));
             }
             let key = keys
@@ -314,10 +313,7 @@ impl Succession<'_> {
             lifetime::end(from, until)
         });
         let last = ends.max().unwrap_or_default().saturating_mul(1000);
-        let kept = env
-            .today()
-            .0
-            .saturating_add(env.settings.join_record_days);
+        let kept = env.today().0.saturating_add(env.settings.join_record_days);
         let until = Day::of(last).min(Day(kept));
         self.control.await_leaves(judged.arrivals.clone(), until);
     }
@@ -409,9 +405,7 @@ impl Succession<'_> {
             return Ok((current, None));
         }
         close(&mut current);
-        let segment = keys
-            .state
-            .segment(self.id(), attempt.next_rotation());
+        let segment = keys.state.segment(self.id(), attempt.next_rotation());
         let head = Head::new(
             segment,
             attempt.next_rotation(),
@@ -536,8 +530,7 @@ impl Succession<'_> {
         let pages = u16::try_from(places.div_ceil(LEAVES_IN_PAGE))
             .map_err(|_| ProblemType::LimitExceeded)?;
         let mut plain = Vec::new();
-        let mut versions: Vec<Option<Version>> =
-            former.pages.iter().copied().map(Some).collect();
+        let mut versions: Vec<Option<Version>> = former.pages.iter().copied().map(Some).collect();
         versions.resize(usize::from(pages), None);
         for (number, page) in self.roster.changed(rotates, pages)? {
             let version = env.version();
@@ -548,7 +541,9 @@ impl Succession<'_> {
         }
         let versions: Option<Vec<Version>> = versions.into_iter().collect();
         let segment = match attempt.rotation {
-            Some(_) => keys.state.segment(&attempt.group.id, attempt.next_rotation()),
+            Some(_) => keys
+                .state
+                .segment(&attempt.group.id, attempt.next_rotation()),
             None => former.segment,
         };
         let has_proposals = !pending.proposals.is_empty();

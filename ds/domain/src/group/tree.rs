@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
-    PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
+    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
+    QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
