@@ -213,6 +213,9 @@ pub(super) fn leaf_of_page(
         .transpose()
 }
 
+/// The plaintext of a page.
+type Plain = Zeroizing<Vec<u8>>;
+
 /// Pages of a roster that were opened.
 #[derive(Debug)]
 pub(super) struct Roster {
@@ -271,10 +274,6 @@ impl Roster {
         (0u16..).zip(&group.short.pages).map(|(at, _)| at).collect()
     }
 
-    pub(super) fn leaf(&self, index: u32) -> Option<&Leaf> {
-        self.pages.get(&page_number(index))?.leaves.get(&index)
-    }
-
     /// A leaf, to change it.
     pub(super) fn leaf_mut(&mut self, index: u32) -> Option<&mut Leaf> {
         let page = self.pages.get_mut(&page_number(index))?;
@@ -325,7 +324,7 @@ impl Roster {
         &self,
         all: bool,
         pages: u16,
-    ) -> Result<Vec<(u16, Zeroizing<Vec<u8>>)>, Stop> {
+    ) -> Result<Vec<(u16, Plain)>, Stop> {
         let mut changed = Vec::new();
         for number in 0..pages {
             match self.pages.get(&number) {
@@ -336,15 +335,10 @@ impl Roster {
         }
         Ok(changed)
     }
-
-    /// Whether a page was opened, or begun.
-    pub(super) fn has_page(&self, number: u16) -> bool {
-        self.pages.contains_key(&number)
-    }
 }
 
 impl Page {
-    fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Stop> {
+    fn encode(&self) -> Result<Plain, Stop> {
         let mut out = Zeroizing::new(Vec::with_capacity(1 + 400 * self.leaves.len()));
         out.push(FORMAT);
         for (index, leaf) in &self.leaves {

@@ -252,7 +252,7 @@ impl Succession<'_> {
     fn follow_codes(
         &mut self,
         env: &mut Env<'_>,
-    ) -> Result<(Vec<RecoveryRow>, Vec<(RecoveryRow, Vec<u8>)>), Stop> {
+    ) -> Result<(Vec<RecoveryRow>, Vec<SealedRow>), Stop> {
         let group = self.attempt.group.id;
         let week = env.week();
         let all_end = self.judged.effect.users_go;
@@ -523,7 +523,7 @@ impl Succession<'_> {
         (places, code_ended): (u32, bool),
         pending: PendingProposals,
         env: &mut Env<'_>,
-    ) -> Result<(Versioned, Vec<(Part, Vec<u8>)>, Vec<Part>), Stop> {
+    ) -> Result<SealedState, Stop> {
         let attempt = self.attempt;
         let former = &attempt.group.short;
         let rotates = attempt.rotation.is_some();
@@ -642,6 +642,13 @@ impl Succession<'_> {
     }
 }
 
+/// A recovery row for the store.
+type SealedRow = (RecoveryRow, Vec<u8>);
+
+/// The short part, the others that change, and those that go.
+type SealedState = (Versioned, Vec<(Part, Vec<u8>)>, Vec<Part>);
+
+/// A join record and Welcomes.
 type Records = (
     Option<(JoinRecordRow, Day, Vec<Vec<u8>>)>,
     Vec<(WelcomeRow, Day, Vec<u8>)>,

@@ -96,13 +96,13 @@ impl World {
         if answer.is_err() && !settles.contains(&O::OPERATION) {
             assert!(self.service.engine == before, "{:?}", O::OPERATION);
         }
-        if answer.is_ok() {
+        if let Ok(answer) = &answer {
             // The same request again has no second effect, and the same answer.
             let once = self.service.engine.clone();
             if once != before {
                 let again = self.service.run::<O>(bytes, Vec::new()).unwrap();
                 assert!(self.service.engine == once, "{:?} twice", O::OPERATION);
-                assert_eq!(again.encode(), answer.as_ref().unwrap().encode());
+                assert_eq!(again.encode(), answer.encode());
             }
         }
         answer
@@ -1146,9 +1146,10 @@ impl Client {
 
     /// The group's context with another policy.
     pub(super) fn context_with(&self, policy: &GroupPolicy) -> Extensions<GroupContext> {
-        let others = self.mls.extensions().iter().cloned().filter(|extension| {
+        let others = self.mls.extensions().iter().filter(|extension| {
             extension.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION)
         });
+        let others = others.cloned();
         Extensions::from_vec(others.chain([policy_extension(policy)]).collect()).unwrap()
     }
 
