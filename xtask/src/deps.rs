@@ -54,6 +54,12 @@ const RULES: &[Rule] = &[
         reason: "an auditor reads it without a server around it",
     },
     Rule {
+        package: "mls-rules",
+        ours: Ours::Only(&["protocol", "crypto"]),
+        never: &["tokio", "axum", "rusqlite", "rocksdb"],
+        reason: "service and members judge by it: it reads and writes nothing",
+    },
+    Rule {
         package: "service",
         ours: Ours::Only(&[]),
         never: DECRYPTION_AND_STORES,

@@ -320,11 +320,7 @@ impl Roster {
     }
 
     /// Plaintexts of pages that have changed, or of all. A page in a gap is empty, not absent.
-    pub(super) fn changed(
-        &self,
-        all: bool,
-        pages: u16,
-    ) -> Result<Vec<(u16, Plain)>, Stop> {
+    pub(super) fn changed(&self, all: bool, pages: u16) -> Result<Vec<(u16, Plain)>, Stop> {
         let mut changed = Vec::new();
         for number in 0..pages {
             match self.pages.get(&number) {
