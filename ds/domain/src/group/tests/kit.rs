@@ -51,14 +51,14 @@ use crate::group::propose::SelfRemove;
 use crate::group::records::{FetchWelcome, JoinRecord};
 use crate::journal::read::ReadJournal;
 use crate::operation::Operation;
-use crate::testing::{Service, signed};
+use crate::testing::{Service, same, signed};
 use crate::tokens::VerifiedToken;
 
 pub(super) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 const DOMAIN: &str = "example.org";
 
 /// All that reaches the service, for a second run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Sent {
     pub(super) operation: Number,
     pub(super) now_ms: u64,
@@ -87,7 +87,7 @@ impl World {
             operation: O::OPERATION,
             now_ms: self.service.now_ms,
             bytes: bytes.to_vec(),
-            tokens: tokens.clone(),
+            tokens: tokens.iter().map(same).collect(),
         });
         let before = self.service.engine.clone();
         let answer = self.service.run::<O>(bytes, tokens);

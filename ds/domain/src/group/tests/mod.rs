@@ -929,7 +929,7 @@ fn again(world: &World, seed: u64) -> Service {
     let mut service = Service::new(seed);
     for sent in &world.sent {
         service.now_ms = sent.now_ms;
-        let tokens = sent.tokens.clone();
+        let tokens = sent.tokens.iter().map(crate::testing::same).collect();
         macro_rules! run {
             ($($operation:ty)+) => {
                 match sent.operation {
