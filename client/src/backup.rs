@@ -129,6 +129,7 @@ struct BackedUpKnown {
     epoch: u64,
     own_leaf: u32,
     external_senders: Vec<VLBytes>,
+    policy: Option<VLBytes>,
     members: Vec<BackedUpMember>,
 }
 
@@ -153,6 +154,7 @@ impl From<Known> for BackedUpKnown {
             epoch: known.epoch,
             own_leaf: known.own_leaf,
             external_senders: known.external_senders.into_iter().map(opaque).collect(),
+            policy: known.policy.map(opaque),
             members: members.collect(),
         }
     }
@@ -173,6 +175,10 @@ impl From<&BackedUpKnown> for Known {
             epoch: known.epoch,
             own_leaf: known.own_leaf,
             external_senders: senders.map(|sender| sender.as_slice().to_vec()).collect(),
+            policy: known
+                .policy
+                .as_ref()
+                .map(|policy| policy.as_slice().to_vec()),
             members: members.collect(),
         }
     }
@@ -425,6 +431,7 @@ mod tests {
                         epoch: 5,
                         own_leaf: 3,
                         external_senders: vec![opaque([15; 40])],
+                        policy: Some(opaque([17; 9])),
                         members: vec![BackedUpMember {
                             credential: opaque([16; 32]),
                             user_pseudonym: opaque(*b"p"),

@@ -173,8 +173,37 @@ pub(crate) fn name_seen(db: &Connection, signature_key: &[u8]) -> Result<Option<
         .optional()?)
 }
 
-/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name that
-/// they chose, marked when that is the name of a contact or of this user.
+/// Whether somebody else who is no contact goes by this name too, in any group or request.
+fn has_namesake(db: &Connection, name: &str, own_key: &[u8], key: &[u8]) -> Result<bool, Error> {
+    Ok(db
+        .prepare_cached(
+            "SELECT 1 FROM (
+                SELECT name, signature_key FROM identities
+                UNION ALL SELECT name, signature_key FROM known_members
+                UNION ALL SELECT name, signature_key FROM incoming_requests
+             ) AS seen
+             WHERE name = ?1 AND signature_key IS NOT NULL AND signature_key NOT IN (?2, ?3)
+                AND signature_key NOT IN (SELECT signature_key FROM contacts) LIMIT 1",
+        )?
+        .query_row((name, own_key, key), |_| Ok(()))
+        .optional()?
+        .is_some())
+}
+
+/// What tells a key from others under the same name: 48 bits, so that to find another key with the
+/// same is work.
+fn mark_of(key: &[u8]) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(key);
+    digest
+        .iter()
+        .take(6)
+        .fold("#".to_owned(), |mark, byte| mark + &format!("{byte:02x}"))
+}
+
+/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name
+/// that they chose, marked when that is the name of a contact or of this user, and with a part of
+/// the key's hash when it is the name of yet another one.
 pub(crate) fn display_name(
     db: &Connection,
     own: &ClientCredential,
@@ -189,11 +218,18 @@ pub(crate) fn display_name(
     };
     let is_own = own.signature_public_key.as_slice() == key;
     let claimed = own.name.as_slice() == name.as_bytes() || by_name(db, &name).is_ok();
-    Ok(if claimed && !is_own {
-        format!("{name} {UNVERIFIED}")
-    } else {
-        name
-    })
+    if is_own {
+        return Ok(name);
+    }
+    let namesake = has_namesake(db, &name, own.signature_public_key.as_slice(), key)?;
+    let mut shown = name;
+    if claimed {
+        shown = format!("{shown} {UNVERIFIED}");
+    }
+    if namesake {
+        shown = format!("{shown} {}", mark_of(key));
+    }
+    Ok(shown)
 }
 
 impl Client {
@@ -278,5 +314,39 @@ mod tests {
         assert_eq!(shown("bob", 9), "bob");
         assert_eq!(shown("bob", 8), "bob (unverified)");
         assert_eq!(shown("Not A Handle", 4), "(unverified)");
+    }
+
+    #[test]
+    fn two_people_of_one_name_are_told_apart_wherever_they_are_shown() {
+        let db = crate::database::in_memory().unwrap();
+        contact("alice", 1).store(&db).unwrap();
+        crate::groups::tests::group(7, "team").insert(&db).unwrap();
+        let own = credential("bob", 9);
+        let shown = |name, key| display_name(&db, &own, &credential(name, key)).unwrap();
+        let seen = |name: &str, key: u8| {
+            db.execute(
+                "INSERT INTO identities (group_id, credential, user_pseudonym, name, signature_key)
+                 VALUES (?, ?, x'', ?, ?)",
+                ([7u8; 16], [key; 32], name, [key; 32]),
+            )
+            .unwrap();
+        };
+        seen("carol", 3);
+        seen("alice", 1);
+        assert_eq!(shown("carol", 3), "carol");
+        seen("carol", 4);
+        let (one, other) = (shown("carol", 3), shown("carol", 4));
+        assert!(
+            one.starts_with("carol #") && other.starts_with("carol #"),
+            "{one} {other}"
+        );
+        assert_ne!(one, other);
+        // Impostors of a contact too; the contact stays who it is.
+        seen("alice", 5);
+        assert_eq!(shown("alice", 5), "alice (unverified)");
+        seen("alice", 6);
+        assert_ne!(shown("alice", 5), shown("alice", 6));
+        assert_eq!(shown("alice", 1), "alice");
+        assert_eq!(shown("bob", 9), "bob");
     }
 }

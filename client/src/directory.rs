@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::Client;
 use crate::error::{DirectoryError, Error, LocalError};
+use crate::events::{self, Event, StoreChange};
 use crate::leaf::CIPHERSUITE;
 use crate::profile::Endpoints;
 
@@ -214,8 +215,14 @@ impl Client {
 
     fn store_directory(&mut self, directory: &Directory) -> Result<(), Error> {
         let text = serde_json::to_string(directory).map_err(|_| LocalError::Damaged)?;
-        self.db
-            .execute("UPDATE profile SET directory = ?", [text])?;
+        let known = self.stored_directory()?;
+        let change = known.and_then(|known| StoreChange::between(&known.store, &directory.store));
+        let transaction = crate::database::begin(&mut self.db)?;
+        if let Some(change) = change {
+            events::store(&transaction, &Event::ServiceStoreChanged { change })?;
+        }
+        transaction.execute("UPDATE profile SET directory = ?", [text])?;
+        transaction.commit()?;
         // Tokens under a key that is gone are none.
         self.hasten_filling()
     }
@@ -398,7 +405,9 @@ mod tests {
     #[test]
     fn every_member_that_one_view_shows_otherwise_is_named_and_nothing_of_it_is_taken() {
         type Change = (&'static str, fn(&mut Directory));
-        let changes: [Change; 11] = [
+        let changes: [Change; 13] = [
+            ("store.id", |it| it.store.id = "for you".into()),
+            ("store.generation", |it| it.store.generation += 1),
             ("domain", |it| it.domain = "for you".into()),
             ("queue_service_key.public_key", |it| {
                 it.queue_service_key.public_key = "AAAA".into();

@@ -107,6 +107,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it says nothing of what was asked for, and the same request may be answered later.
+    pub(crate) fn is_for_now(&self) -> bool {
+        matches!(
+            self.problem,
+            ProblemType::TooManyRequests
+                | ProblemType::TokenRequired
+                | ProblemType::TokenRejected
+                | ProblemType::StaleTimestamp
+        )
+    }
+
     /// Whether the service has the group at another epoch than the request: an earlier or a later one.
     pub(crate) fn is_of_other_epoch(&self) -> bool {
         matches!(
@@ -295,6 +306,9 @@ pub enum PeerError {
     /// A leaf's identity link does not open or is not of whom it should be.
     #[error("an identity link does not verify")]
     IdentityLink,
+    /// What the service keeps for those who are invited is not there or not right.
+    #[error("the service shows nothing by which an invitation can be followed")]
+    JoinRecord,
     /// An invitation is not attributed to a contact.
     #[error("an invitation is not from a contact")]
     Attribution,
@@ -310,9 +324,18 @@ pub enum PeerError {
     /// A commit by the own leaf that this client has not made.
     #[error("another copy of this client is in use")]
     OtherCopy,
+    /// A commit that this client has made, and given up since the service refused it.
+    #[error("the service plays a commit of this client that it has refused")]
+    GivenUp,
     /// A commit is not valid.
     #[error("a commit of the group is not valid")]
     Commit,
+    /// It asks for something that cannot be done here.
+    #[error("what somebody sent cannot be carried out")]
+    Unusable,
+    /// A group is said to be at an epoch that no group comes to.
+    #[error("a group is said to be at an epoch that no group comes to")]
+    Epoch,
     /// A proposal is not valid.
     #[error("a proposal in the group is not valid")]
     Proposal,
@@ -581,6 +604,36 @@ impl UsageError {
             Self::TextTooLong => "text-too-long",
             Self::TextNotUtf8 => "text-not-utf8",
             Self::Contention => "contention",
+        }
+    }
+}
+
+impl Error {
+    /// What is wrong with something that others sent, where carrying it out failed for nothing
+    /// else. So it fails the next time too, and must hold up nothing beside it. What this machine
+    /// or the way to the service has failed at stays as it is.
+    ///
+    /// # Errors
+    /// The error itself.
+    pub(crate) fn of_content(self) -> Result<PeerError, Self> {
+        match self {
+            Self::Peer(fault) => Ok(fault),
+            Self::Usage(_)
+            | Self::Protocol(_)
+            | Self::Local(LocalError::Mls(_) | LocalError::Crypto(_) | LocalError::Damaged) => {
+                Ok(PeerError::Unusable)
+            }
+            Self::Local(LocalError::Database(
+                rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error {
+                        code: rusqlite::ErrorCode::ConstraintViolation,
+                        ..
+                    },
+                    _,
+                )
+                | rusqlite::Error::ToSqlConversionFailure(_),
+            )) => Ok(PeerError::Unusable),
+            other => Err(other),
         }
     }
 }

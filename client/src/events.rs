@@ -1,5 +1,8 @@
 //! What happened, for whoever looks next.
 
+use std::cmp::Ordering;
+
+use protocol::directory::StoreState;
 use protocol::removal::RemovalReason;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -70,11 +73,21 @@ pub enum Event {
     },
     /// A member has come back after a loss of state.
     MemberRejoined {
-        /// Name of the group.
+        /// Name of the group; empty for a connection.
         group: String,
         /// Who.
         name: String,
     },
+    /// One more client of somebody who is in a group, or in a connection, reads along: a further
+    /// device, as one that is there already says.
+    ClientAdded {
+        /// Name of the group; empty for a connection.
+        group: String,
+        /// Whose: a member, the contact, or this user.
+        name: String,
+    },
+    /// A device has come into the group of this user's devices, or has come back into it.
+    DeviceCameIn,
     /// A member of a group that another one was put in the place of could not be brought along.
     LeftBehind {
         /// Name of the new group.
@@ -124,10 +137,30 @@ pub enum Event {
         /// The name that they go by, as far as it is known; else empty.
         by: String,
     },
+    /// A contact has added this user to a group, and the service shows nothing by which it can be joined: the
+    /// invitation waits for that, up to a month.
+    InvitationWaits {
+        /// What they call the group.
+        group: String,
+        /// Who.
+        by: String,
+    },
     /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
     Rejoined {
         /// Name of the group.
         group: String,
+        /// Who was in it when this client was, and is not now.
+        absent: Vec<String>,
+        /// Whose role or standing is not what it was.
+        changed: Vec<String>,
+        /// Whether roles may do something else than they could.
+        rules_changed: bool,
+    },
+    /// Another device of this user has told of a contact that this one cannot have: another user of
+    /// that name is one here, or it has no name at all.
+    ContactConflict {
+        /// The name; empty if there is none.
+        name: String,
     },
     /// The service took a commit that the group's policy forbids; it was not applied.
     CommitRefused {
@@ -180,6 +213,11 @@ pub enum Event {
     /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
     /// sent.
     HomeCopied,
+    /// The store of the service is not the one that this client knew: what was accepted since its backup is lost there.
+    ServiceStoreChanged {
+        /// In what way.
+        change: StoreChange,
+    },
     /// This client follows a group no further. It comes back by itself only from a loss of its own.
     GroupLost {
         /// Name of the group.
@@ -205,6 +243,33 @@ pub enum Event {
         /// Name of the group.
         group: String,
     },
+}
+
+/// What became of a service's store, as its directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreChange {
+    /// Its operator says that it was restored from a backup.
+    Restored,
+    /// It is of an earlier generation than before: a backup from before a restoration.
+    RolledBack,
+    /// It is another one.
+    Replaced,
+}
+
+impl StoreChange {
+    /// What lies between the two. `None`: nothing.
+    #[must_use]
+    pub fn between(known: &StoreState, shown: &StoreState) -> Option<Self> {
+        if known.id != shown.id {
+            return Some(Self::Replaced);
+        }
+        match shown.generation.cmp(&known.generation) {
+            Ordering::Less => Some(Self::RolledBack),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Self::Restored),
+        }
+    }
 }
 
 /// An event that is kept until it is acknowledged.
@@ -331,19 +396,24 @@ mod tests {
             | Event::DeviceLinked { .. }
             | Event::DeviceRemoved { .. }
             | Event::Rejoined { .. }
+            | Event::ContactConflict { .. }
             | Event::CommitRefused { .. }
             | Event::PolicyChanged { .. }
             | Event::ReInitialized { .. }
             | Event::MessagesDropped { .. }
             | Event::GroupLost { .. }
             | Event::MemberRejoined { .. }
+            | Event::ClientAdded { .. }
+            | Event::DeviceCameIn
             | Event::LeftBehind { .. }
             | Event::DeviceUnlinked
             | Event::KeyPackagesTaken { .. }
             | Event::InvitationRefused { .. }
+            | Event::InvitationWaits { .. }
             | Event::Replaced { .. }
             | Event::BannedCameIn { .. }
             | Event::MessageUnreadable { .. }
+            | Event::ServiceStoreChanged { .. }
             | Event::HomeCopied => true,
         }
     }
@@ -351,7 +421,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 30);
+        assert_eq!(documented.len(), 35);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

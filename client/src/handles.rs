@@ -1,6 +1,7 @@
 //! Handles: registering the own one, looking up others'.
 
 use crypto::connection::{sign_handle_record, verify_handle_record};
+use crypto::hpke;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
 use protocol::connections::{
@@ -73,6 +74,9 @@ impl Client {
         if record.credential.name.as_slice() != handle.as_bytes() {
             return Err(PeerError::HandleRecord.into());
         }
+        // Before anything is made for it: to a key that is none no request could ever be sealed.
+        let key = record.connection_establishment_key.as_slice();
+        hpke::seal(key, "", &[], &[]).map_err(|_| PeerError::HandleRecord)?;
         Ok(record)
     }
 }

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::Client;
 use crate::connections;
 use crate::database::begin;
-use crate::error::{DirectoryError, Error, LocalError, PeerError};
+use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, PAST_EPOCHS, Status, load_mls, pending, process, recovery, unreadable};
@@ -83,25 +83,19 @@ fn next_of_group(db: &Connection, group: &GroupId, epoch: u64) -> Result<Option<
     )
 }
 
-fn next_of_kind(
-    db: &Connection,
-    kind: PayloadKind,
-    after: i64,
-) -> Result<Option<(i64, Item)>, Error> {
-    let sequence: Option<i64> = db
-        .query_row(
-            "SELECT min(sequence) FROM inbox WHERE payload IS NOT NULL AND kind = ? AND sequence > ?",
-            (kind as u8, after),
-            |row| row.get(0),
-        )
-        .optional()?
-        .flatten();
-    let Some(sequence) = sequence else {
-        return Ok(None);
-    };
+/// What waits of one kind, in the order in which the service took it.
+fn all_of_kind(db: &Connection, kind: PayloadKind) -> Result<Vec<Item>, Error> {
+    let entries = db
+        .prepare_cached(
+            "SELECT entry_id FROM inbox WHERE payload IS NOT NULL AND kind = ?
+             ORDER BY sequence, rowid",
+        )?
+        .query_map([kind as u8], |row| row.get::<_, Vec<u8>>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
     let sql = "SELECT entry_id, payload, epoch, sequence FROM inbox
-               WHERE payload IS NOT NULL AND kind = ? AND sequence = ? LIMIT 1";
-    Ok(item(db, sql, (kind as u8, sequence))?.map(|item| (sequence, item)))
+               WHERE payload IS NOT NULL AND entry_id = ?";
+    let items = entries.into_iter().map(|entry| item(db, sql, [entry]));
+    items.filter_map(Result::transpose).collect()
 }
 
 /// Whether the service's keys are those of the directory as it is now.
@@ -124,37 +118,42 @@ impl Client {
     /// Processes what is stored, as far as it can be.
     pub(crate) async fn process(&mut self) -> Result<(), Error> {
         self.process_connection_requests()?;
-        loop {
-            for group in groups_with_items(&self.db)? {
-                match self.process_group(&group, Senders::AsKnown) {
-                    // The service may have rotated its key since this client looked.
-                    Err(Error::Peer(PeerError::ExternalSenders)) => {
-                        if self.looks_up_senders(&group).await? {
-                            self.process_group(&group, Senders::LookedUp)?;
-                        }
-                    }
-                    other => other?,
-                }
-            }
-            // A Welcome after the commits of the groups that we know: it may be the second one into a
-            // group that we were removed from.
-            let Some((_, item)) = next_of_kind(&self.db, PayloadKind::Welcome, i64::MIN)? else {
-                break;
-            };
+        self.process_groups().await?;
+        // A Welcome after the commits of the groups that we know: it may be the second one into a
+        // group that we were removed from.
+        for item in all_of_kind(&self.db, PayloadKind::Welcome)? {
             let Payload::Welcome(delivery) = &item.payload else {
                 return Err(LocalError::Damaged.into());
             };
             match self.process_welcome(&item.entry, delivery).await {
-                // Refused for now: it waits for the next time.
-                Err(Error::Refused(_)) => break,
+                // Refused for now, or not to be paid: it waits for the next time, and holds up no
+                // other one.
+                Err(Error::Refused(_) | Error::Issuer(_)) => continue,
+                Err(Error::Unreachable(_)) => break,
                 other => other?,
             }
+            self.process_groups().await?;
         }
         let now = i64::try_from(self.transport.time.now_unix_ms()).unwrap_or(i64::MAX);
         self.db.execute(
             "UPDATE inbox SET payload = NULL WHERE payload IS NOT NULL AND received_ms < ?",
             [now.saturating_sub(KEEP_MS)],
         )?;
+        Ok(())
+    }
+
+    async fn process_groups(&mut self) -> Result<(), Error> {
+        for group in groups_with_items(&self.db)? {
+            match self.process_group(&group, Senders::AsKnown) {
+                // The service may have rotated its key since this client looked.
+                Err(Error::Peer(PeerError::ExternalSenders)) => {
+                    if self.looks_up_senders(&group).await? {
+                        self.process_group(&group, Senders::LookedUp)?;
+                    }
+                }
+                other => other?,
+            }
+        }
         Ok(())
     }
 
@@ -168,7 +167,10 @@ impl Client {
                     .execute("UPDATE profile SET directory_heard = ?", [text])?;
                 Ok(true)
             }
-            Err(Error::Directory(DirectoryError::Differs(_))) => {
+            // It waits, and nothing beside it does.
+            Err(
+                Error::Directory(_) | Error::Protocol(_) | Error::Refused(_) | Error::Issuer(_),
+            ) => {
                 let oldest: Option<i64> = self.db.query_row(
                     "SELECT min(received_ms) FROM inbox WHERE group_id = ? AND payload IS NOT NULL",
                     [group.0],
@@ -182,23 +184,21 @@ impl Client {
     }
 
     fn process_connection_requests(&mut self) -> Result<(), Error> {
-        while let Some((_, item)) =
-            next_of_kind(&self.db, PayloadKind::ConnectionRequest, i64::MIN)?
-        {
+        for item in all_of_kind(&self.db, PayloadKind::ConnectionRequest)? {
             let Payload::ConnectionRequest(sealed) = &item.payload else {
                 return Err(LocalError::Damaged.into());
             };
             let (policy, today) = (self.requests, self.today());
             let transaction = begin(&mut self.db)?;
-            match connections::receive_request(
+            let received = connections::receive_request(
                 &transaction,
                 &self.profile,
                 sealed.as_slice(),
                 policy,
                 today,
-            ) {
-                Ok(()) | Err(Error::Peer(_)) => {}
-                Err(error) => return Err(error),
+            );
+            if let Err(error) = received {
+                error.of_content()?;
             }
             finish(&transaction, &item.entry)?;
             transaction.commit()?;
@@ -277,9 +277,10 @@ impl Client {
             {
                 return Err(unjudged);
             }
-            Err(Error::Peer(fault)) => {
+            Err(error) => {
                 // Nothing of it stays, but the item is done: it would fail again.
                 transaction.rollback()?;
+                let fault = error.of_content()?;
                 let transaction = begin(&mut self.db)?;
                 let now_ms = self.transport.time.now_unix_ms();
                 match (&item.payload, fault) {
@@ -304,7 +305,6 @@ impl Client {
                 }
                 transaction
             }
-            Err(error) => return Err(error),
         };
         finish(&transaction, &item.entry)?;
         transaction.commit()?;
@@ -369,14 +369,13 @@ mod tests {
         insert(&db, 1, PayloadKind::Welcome, None, 0, 20);
         insert(&db, 2, PayloadKind::Welcome, None, 0, 10);
         insert(&db, 3, PayloadKind::ConnectionRequest, None, 0, 5);
-        let (_, first) = next_of_kind(&db, PayloadKind::Welcome, i64::MIN)
-            .unwrap()
-            .unwrap();
-        assert_eq!(first.entry, [2]);
-        finish(&db, &first.entry).unwrap();
-        let (sequence, second) = next_of_kind(&db, PayloadKind::Welcome, i64::MIN)
-            .unwrap()
-            .unwrap();
-        assert_eq!((sequence, second.entry.as_slice()), (20, &[1u8][..]));
+        let entries = |kind| -> Vec<Vec<u8>> {
+            let items = all_of_kind(&db, kind).unwrap().into_iter();
+            items.map(|item| item.entry).collect()
+        };
+        assert_eq!(entries(PayloadKind::Welcome), [[2], [1]]);
+        assert_eq!(entries(PayloadKind::ConnectionRequest), [[3]]);
+        finish(&db, &[2]).unwrap();
+        assert_eq!(entries(PayloadKind::Welcome), [[1]]);
     }
 }

@@ -115,7 +115,7 @@ pub use error::{
     DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer, PeerError, Refusal,
     UsageError,
 };
-pub use events::{Event, StoredEvent};
+pub use events::{Event, StoreChange, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
 pub use groups::message::MAX_TEXT;
@@ -392,39 +392,26 @@ impl Client {
             } else {
                 self.submit_commit(&group).await.map(|_| ())
             };
-            match finished {
-                // Refused after all: there is nobody left to tell, and the state is as before. Nor does an empty
-                // wallet stop what comes after this, its filling included.
-                Ok(()) | Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => {}
-                Err(error) => return Err(error),
+            // It stays kept. Whether the service answers at all shows in what comes next.
+            if matches!(finished, Err(Error::Unreachable(_))) {
+                break;
             }
+            // Refused after all: there is nobody left to tell, and the state is as before. Nor does
+            // an empty wallet stop what comes after this, its filling included.
+            refusals_can_wait(finished)?;
         }
         Ok(())
     }
 
-    /// What follows from what was taken in: recovery secrets, leaves that came from a last-resort
-    /// KeyPackage, new KeyPackages. What is refused is tried again next time.
+    /// What follows from what was taken in: recovery secrets, leaves whose key somebody else knows
+    /// or knew, new KeyPackages. What is refused is tried again next time.
     async fn settle(&mut self) -> Result<(), Error> {
         for group in Group::all(&self.db)? {
-            if group.status == Status::Lost {
-                refusals_can_wait(self.try_rejoin(&group.id).await)?;
-            }
-            if group.status != Status::Active {
-                continue;
-            }
-            refusals_can_wait(self.go_on_leaving(&group.id).await)?;
-            refusals_can_wait(self.cover(&group.id).await)?;
-            refusals_can_wait(self.keep_up(&group.id).await)?;
-            refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
-            let group = Group::read(&self.db, &group.id)?;
-            if group.status != Status::Active {
-                continue;
-            }
-            if !group.recovery_set {
-                refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
-            }
-            if group.update_due {
-                refusals_can_wait(self.update_leaf(&group.id).await)?;
+            match self.settle_group(&group).await {
+                // It has answered meanwhile: what it holds back of one group holds up no other one.
+                Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
+                Err(Error::Unreachable(_)) => return Ok(()),
+                other => other?,
             }
         }
         for group in self.upgrading()? {
@@ -436,6 +423,30 @@ impl Client {
         refusals_can_wait(self.settle_devices().await)?;
         refusals_can_wait(self.top_up().await)?;
         self.compare_views().await
+    }
+
+    async fn settle_group(&mut self, group: &Group) -> Result<(), Error> {
+        if group.status == Status::Lost {
+            refusals_can_wait(self.try_rejoin(&group.id).await)?;
+        }
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        refusals_can_wait(self.go_on_leaving(&group.id).await)?;
+        refusals_can_wait(self.cover(&group.id).await)?;
+        refusals_can_wait(self.keep_up(&group.id).await)?;
+        refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
+        let group = Group::read(&self.db, &group.id)?;
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        if !group.recovery_set {
+            refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
+        }
+        if group.update_due {
+            refusals_can_wait(self.update_leaf(&group.id).await)?;
+        }
+        Ok(())
     }
 
     /// Forgets everything.
@@ -504,9 +515,17 @@ impl Client {
     }
 }
 
+/// What one group, or one of the things that a client sees to by itself, meets must not keep it
+/// from the others: a refusal, and what others have sent or answered.
 pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     match done {
-        Err(Error::Refused(_) | Error::Usage(_) | Error::Issuer(_)) => Ok(()),
+        Err(
+            Error::Refused(_)
+            | Error::Usage(_)
+            | Error::Issuer(_)
+            | Error::Peer(_)
+            | Error::Protocol(_),
+        ) => Ok(()),
         other => other,
     }
 }

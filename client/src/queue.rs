@@ -305,6 +305,45 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_with_numbers_that_nobody_reaches_is_kept_as_done_and_stops_nothing() {
+        let db = crate::database::in_memory().unwrap();
+        // A public message of a group (RFC 9420 §6): version and wire format, group id, epoch,
+        // sender, no authenticated data, a SelfRemove, a signature and a tag.
+        let message = |epoch: u64| {
+            let tail = [1, 0, 0, 0, 0, 0, 2, 0, 10, 1, 0, 1, 0];
+            let bytes = [&[0, 1, 0, 1, 16][..], &[7; 16], &epoch.to_be_bytes(), &tail].concat();
+            Payload::Proposal(opaque(bytes))
+        };
+        assert_eq!(address(&message(5)), Some((vec![7; 16], 5)));
+        let cases = [
+            (message(5), 9, 1),
+            (message(u64::MAX), 9, 0),
+            (message(1 << 63), 9, 0),
+            (message(5), u64::MAX, 0),
+            (Payload::ConnectionRequest(opaque(vec![7])), u64::MAX, 0),
+            (Payload::ConnectionRequest(opaque(vec![7])), 9, 1),
+        ];
+        for (index, (payload, sequence, waits)) in (0u32..).zip(cases) {
+            let id = EntryId {
+                day: 20_000,
+                incarnation: Incarnation([1; 16]),
+                index,
+            };
+            let content = EntryContent {
+                kind: payload.kind(),
+                payload_key: protocol::codec::WireSecret::new([1; 32]),
+                sequence,
+            };
+            assert!(insert(&db, &id, Some(&(content, payload)), 1).unwrap());
+            let count = "SELECT count(*) FROM inbox WHERE payload IS NOT NULL AND entry_id = ?";
+            let waiting: u32 = db
+                .query_row(count, [id.encode()], |row| row.get(0))
+                .unwrap();
+            assert_eq!(waiting, waits, "{index}");
+        }
+    }
+
+    #[test]
     fn ids_of_finished_entries_are_forgotten_in_the_end() {
         let mut db = crate::database::in_memory().unwrap();
         let profile = profile(&db);

@@ -315,7 +315,14 @@ impl Client {
                     self.doubt_directory().await?;
                     let prices = self.directory().await?.prices;
                     let price = prices.of(envelope.operation, envelope.units);
-                    envelope.tokens = self.take_tokens(price.max(1))?;
+                    // What everybody is told to be free is free, whatever one answer says.
+                    if price == 0 {
+                        return Err(Error::Refused(refusal));
+                    }
+                    let Some(tokens) = self.take_tokens_again(price)? else {
+                        return Err(Error::Refused(refusal));
+                    };
+                    envelope.tokens = tokens;
                 }
                 Refusal {
                     problem: ProblemType::TooManyRequests,
@@ -333,7 +340,10 @@ impl Client {
                         }
                         Relief::Pay => {
                             paid_again = true;
-                            envelope.tokens = self.take_tokens(1)?;
+                            let Some(tokens) = self.take_tokens_again(1)? else {
+                                return Err(Error::Refused(refusal));
+                            };
+                            envelope.tokens = tokens;
                         }
                         Relief::None => return Err(Error::Refused(refusal)),
                     }

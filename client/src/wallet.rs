@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use protocol::Operation;
 use protocol::directory::Directory;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
 use crate::database::begin;
@@ -135,6 +135,32 @@ fn discard_expired(db: &Connection, ever: &Good) -> Result<(), Error> {
     Ok(())
 }
 
+/// A service that refuses what was paid, or says that an allowance is used up, has a client pay so
+/// many tokens a day, and no more: it would else choose when the client's account gets new ones.
+const MOST_FOR_REFUSALS: usize = 64;
+
+/// Tokens that refusals have cost on a day.
+fn paid_for_refusals(db: &Connection, day: u32) -> Result<usize, Error> {
+    let paid: Option<i64> = db
+        .query_row(
+            "SELECT tokens FROM paid_for_refusals WHERE day = ?",
+            [day],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(usize::try_from(paid.unwrap_or(0)).unwrap_or(0))
+}
+
+fn pay_for_refusal(db: &Connection, day: u32, count: usize) -> Result<(), Error> {
+    db.execute("DELETE FROM paid_for_refusals WHERE day != ?", [day])?;
+    db.execute(
+        "INSERT INTO paid_for_refusals (day, tokens) VALUES (?1, ?2)
+         ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        (day, i64::try_from(count).unwrap_or(i64::MAX)),
+    )?;
+    Ok(())
+}
+
 /// Brings the next filling forward if hardly any token is left.
 fn hasten(db: &Connection, now_ms: u64) -> Result<(), Error> {
     let schedule = Schedule::read(db)?;
@@ -181,6 +207,18 @@ impl Client {
         };
         self.hasten_filling()?;
         Ok(tokens)
+    }
+
+    /// Takes tokens because the service has refused a request. `None` if refusals have cost enough
+    /// today.
+    pub(crate) fn take_tokens_again(&mut self, count: usize) -> Result<Option<Vec<Token>>, Error> {
+        let today = self.today();
+        if paid_for_refusals(&self.db, today)?.saturating_add(count) > MOST_FOR_REFUSALS {
+            return Ok(None);
+        }
+        let tokens = self.take_tokens(count)?;
+        pay_for_refusal(&self.db, today, count)?;
+        Ok(Some(tokens))
     }
 
     pub(crate) fn hasten_filling(&self) -> Result<(), Error> {
@@ -381,7 +419,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use base64::Engine as _;
-    use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey};
+    use protocol::directory::{AcceptedIssuer, Prices, QueueServiceKey, StoreState};
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -423,6 +461,10 @@ pub(crate) mod tests {
             allowances: None,
             clock_window_ms: 1,
             max_request_bytes: 1,
+            store: StoreState {
+                id: BASE64URL.encode([1; 16]),
+                generation: 0,
+            },
         }
     }
 
@@ -449,6 +491,18 @@ pub(crate) mod tests {
         (0..count)
             .map(|nonce| token(nonce, &digest(), b"key"))
             .collect()
+    }
+
+    #[test]
+    fn refusals_cost_a_client_so_many_tokens_a_day_and_no_more() {
+        let db = crate::database::in_memory().unwrap();
+        assert_eq!(paid_for_refusals(&db, 7).unwrap(), 0);
+        pay_for_refusal(&db, 7, 2).unwrap();
+        pay_for_refusal(&db, 7, 3).unwrap();
+        assert_eq!(paid_for_refusals(&db, 7).unwrap(), 5);
+        assert_eq!(paid_for_refusals(&db, 8).unwrap(), 0);
+        pay_for_refusal(&db, 8, 1).unwrap();
+        assert_eq!(paid_for_refusals(&db, 8).unwrap(), 1);
     }
 
     fn available(db: &Connection) -> usize {

@@ -5,9 +5,12 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 use protocol::ids::GroupId;
+use protocol::next::ids::SegmentId;
 
 use crate::CryptoError;
-use crate::sign::{self, LeafKeyPair};
+use crate::kdf;
+use crate::keys::StateKey;
+use crate::sign::LeafKeyPair;
 
 /// What a leaf gives its word for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +22,13 @@ pub enum AuthorizedJoin {
     Rejoin = 3,
 }
 
+/// For how long a word is good: while the group has this state key.
+fn period((group_id, state_key): (&GroupId, &StateKey)) -> [u8; 32] {
+    kdf::derive(state_key.expose(), "leaf authorization", &group_id.0)
+}
+
 fn tbs(
-    group_id: &GroupId,
+    (group_id, period): (&GroupId, [u8; 32]),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
@@ -28,6 +36,7 @@ fn tbs(
 ) -> Vec<u8> {
     LeafAuthorizationTbs {
         group_id: *group_id,
+        period,
         permit: join as u8,
         leaf_index,
         not_after_ms,
@@ -36,17 +45,43 @@ fn tbs(
     .encode()
 }
 
-/// Signs an authorization with the key of the leaf at `leaf_index`.
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good as long as the group
+/// has this state key: whoever was removed since has none that is good, whoever gave it.
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,
-    group_id: &GroupId,
+    group: (&GroupId, &StateKey),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
     new_key: &[u8],
 ) -> LeafAuthorization {
-    let tbs = tbs(group_id, join, leaf_index, not_after_ms, new_key);
+    let of = (group.0, period(group));
+    sign(key, of, join, (leaf_index, not_after_ms, new_key))
+}
+
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is in
+/// this segment: whoever was removed is in none that follows, whoever gave it.
+#[must_use]
+pub fn authorize_in(
+    key: &LeafKeyPair,
+    (group_id, segment): (&GroupId, &SegmentId),
+    join: AuthorizedJoin,
+    leaf_index: u32,
+    not_after_ms: u64,
+    new_key: &[u8],
+) -> LeafAuthorization {
+    let of = (group_id, segment.0);
+    sign(key, of, join, (leaf_index, not_after_ms, new_key))
+}
+
+fn sign(
+    key: &LeafKeyPair,
+    of: (&GroupId, [u8; 32]),
+    join: AuthorizedJoin,
+    (leaf_index, not_after_ms, new_key): (u32, u64, &[u8]),
+) -> LeafAuthorization {
+    let tbs = tbs(of, join, leaf_index, not_after_ms, new_key);
     LeafAuthorization {
         leaf_index,
         not_after_ms,
@@ -54,29 +89,64 @@ pub fn authorize(
     }
 }
 
-/// Verifies an authorization by the leaf whose signature key is `leaf_key`.
+/// Verifies an authorization by the leaf whose signature key is `leaf_key`. Members, who read of a
+/// join later, verify it as of time 0: that it had not expired is for the service to see.
 ///
 /// # Errors
 /// [`CryptoError::InvalidSignature`], also when it has expired.
 pub fn verify(
     authorization: &LeafAuthorization,
     leaf_key: &[u8],
-    group_id: &GroupId,
+    group: (&GroupId, &StateKey),
     join: AuthorizedJoin,
     new_key: &[u8],
     now_ms: u64,
+) -> Result<(), CryptoError> {
+    verify_of(
+        authorization,
+        leaf_key,
+        (group.0, period(group)),
+        (join, new_key, now_ms),
+    )
+}
+
+/// As [`verify`], of what [`authorize_in`] signed.
+///
+/// # Errors
+/// [`CryptoError::InvalidSignature`], also when it has expired.
+pub fn verify_in(
+    authorization: &LeafAuthorization,
+    leaf_key: &[u8],
+    (group_id, segment): (&GroupId, &SegmentId),
+    join: AuthorizedJoin,
+    new_key: &[u8],
+    now_ms: u64,
+) -> Result<(), CryptoError> {
+    verify_of(
+        authorization,
+        leaf_key,
+        (group_id, segment.0),
+        (join, new_key, now_ms),
+    )
+}
+
+fn verify_of(
+    authorization: &LeafAuthorization,
+    leaf_key: &[u8],
+    of: (&GroupId, [u8; 32]),
+    (join, new_key, now_ms): (AuthorizedJoin, &[u8], u64),
 ) -> Result<(), CryptoError> {
     if authorization.not_after_ms < now_ms {
         return Err(CryptoError::InvalidSignature);
     }
     let tbs = tbs(
-        group_id,
+        of,
         join,
         authorization.leaf_index,
         authorization.not_after_ms,
         new_key,
     );
-    sign::verify(
+    crate::sign::verify(
         leaf_key,
         LEAF_AUTHORIZATION_LABEL,
         &tbs,
@@ -91,32 +161,26 @@ mod tests {
     use crate::sign::Scheme;
 
     #[test]
-    fn an_authorization_is_good_for_its_group_purpose_key_and_time_only() {
+    fn an_authorization_is_good_for_its_group_period_purpose_key_and_time_only() {
         let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
         let group = GroupId([1; 16]);
-        let signed = authorize(&key, &group, AuthorizedJoin::Client, 3, 1000, b"new");
-        let check = |leaf: &[u8], group, join, new: &[u8], now| {
-            verify(&signed, leaf, &group, join, new, now).is_ok()
+        let now = StateKey::new([5; 32]);
+        let client = AuthorizedJoin::Client;
+        let signed = authorize(&key, (&group, &now), client, 3, 1000, b"new");
+        let check = |leaf: &[u8], group: (&GroupId, &StateKey), join, new: &[u8], now| {
+            verify(&signed, leaf, group, join, new, now).is_ok()
         };
         let public = key.public();
-        assert!(check(&public, group, AuthorizedJoin::Client, b"new", 1000));
-        assert!(!check(&public, group, AuthorizedJoin::Client, b"new", 1001));
-        assert!(!check(&public, group, AuthorizedJoin::Rejoin, b"new", 1000));
-        assert!(!check(
-            &public,
-            group,
-            AuthorizedJoin::Client,
-            b"other",
-            1000
-        ));
-        assert!(!check(
-            &public,
-            GroupId([2; 16]),
-            AuthorizedJoin::Client,
-            b"new",
-            1000
-        ));
+        let here = (&group, &now);
+        assert!(check(&public, here, client, b"new", 1000));
+        assert!(!check(&public, here, client, b"new", 1001));
+        assert!(!check(&public, here, AuthorizedJoin::Rejoin, b"new", 1000));
+        assert!(!check(&public, here, client, b"other", 1000));
+        let there = (&GroupId([2; 16]), &now);
+        assert!(!check(&public, there, client, b"new", 1000));
+        let rotated = (&group, &StateKey::new([6; 32]));
+        assert!(!check(&public, rotated, client, b"new", 1000));
         let other = LeafKeyPair::random(Scheme::Ed25519).unwrap().public();
-        assert!(!check(&other, group, AuthorizedJoin::Client, b"new", 1000));
+        assert!(!check(&other, here, client, b"new", 1000));
     }
 }

@@ -23,6 +23,6 @@ pub mod store;
 pub mod tokens;
 
 pub use error::DsError;
-pub use init::init;
+pub use init::{command, init};
 pub use run::run;
 pub use service_state::DeliveryService;

@@ -1,4 +1,5 @@
-//! The delivery service as a process: `ds --config FILE`, and before the first time `ds init --config FILE`.
+//! The delivery service as a process: `ds --config FILE`, and before the first time `ds init --config
+//! FILE`; after the store was put back from a backup, `ds restored --config FILE`.
 
 use std::process::ExitCode;
 
@@ -9,5 +10,5 @@ use service::alloc::ZeroOnFree;
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
 fn main() -> ExitCode {
-    service::start::run_with_store("ds", ds::init, ds::run)
+    service::start::run_with_store("ds", ds::command, ds::run)
 }

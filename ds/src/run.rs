@@ -4,21 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use crypto::service_keys::ServiceKeys;
+use protocol::directory::StoreState;
 use protocol::ids::QueueId;
 use protocol::time::day_of;
+use service::clock::SystemClock;
 use service::founding::Refusal;
 use service::gateway_auth::GatewaySecret;
 use service::logging::Chain;
 use service::probe::Probe;
 use service::secret_file::SecretFileError;
+use service::shutdown::Shutdown;
 use service::start::Process;
 
 use crate::config::{Config, StoreSettings};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::service_state::{DeliveryService, Settings};
 use crate::store::{
-    ExpiryDays, Foundation, FoundationError, Store, StoreError, begin, bind, memory::Memory,
+    ExpiryDays, Foundation, FoundationError, Note, Store, StoreError, begin, bind, memory::Memory,
     postgres::Postgres, probe, rocks::Rocks,
 };
 use crate::tokens::{Challenge, IssuerKeys, retired};
@@ -69,6 +74,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
+    crate::init::check_finished(&config)?;
     let keys = load_keys(&config.service_key_file)?;
     let gateway = GatewaySecret::load(&config.gateway_secret_file)?;
     let Opened {
@@ -83,7 +89,12 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         &config.service_key_file,
     )
     .await?;
-    tracing::info!(store = %begun.id, generation = begun.generation, "the store is whole");
+    tracing::info!(
+        store = %begun.id,
+        starts = begun.starts,
+        generation = begun.generation,
+        "the store is whole"
+    );
     let probe = probe(Arc::clone(&foundation));
     process.readiness.depends_on(probe.clone());
     if let StoreSettings::Rocksdb { directory } = &config.store {
@@ -112,6 +123,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         limits: config.limits.request(),
         queue_limits: config.limits.queues().share_of(config.allowances.nodes),
         load: config.limits.load().share_of(config.allowances.nodes),
+        store: StoreState {
+            id: URL_SAFE.encode(begun.id.0),
+            generation: begun.generation,
+        },
     };
     let service = Arc::new(DeliveryService::new(
         store,
@@ -128,7 +143,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         client,
         config.clone(),
     ));
-    let lost = lost(rocks, probe);
+    let lost = lost(rocks, probe, process.shutdown.clone());
     offer_commands(&process, &service, &config);
     process.readiness.ready();
     let router = crate::http::router(Arc::clone(&service), gateway);
@@ -140,6 +155,29 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     };
     upkeep.abort();
     ended
+}
+
+/// Notes that the store was put back from a backup, and says so.
+///
+/// # Errors
+/// As [`run`]'s about the store.
+pub(crate) async fn restored(config: &Config) -> Result<String, RunError> {
+    crate::init::check_finished(config)?;
+    let keys = load_keys(&config.service_key_file)?;
+    let opened = open(config, &keys).await?;
+    let place = place(&config.store);
+    let begun = crate::store::restored(
+        &*opened.foundation,
+        &place,
+        &keys,
+        &config.service_key_file,
+        SystemClock::shared().now_unix_ms() / 1000,
+    )
+    .await?;
+    Ok(format!(
+        "the store {} in {place} is of generation {} now: each client is told that it was restored from a backup",
+        begun.id, begun.generation
+    ))
 }
 
 /// An engine, as each side of it is needed.
@@ -190,13 +228,13 @@ pub(crate) fn place(settings: &StoreSettings) -> String {
 }
 
 /// Returns when an engine in this process cannot go on. A database elsewhere comes back by itself.
-async fn lost(rocks: Option<Rocks>, probe: Probe) -> String {
+async fn lost(rocks: Option<Rocks>, probe: Probe, shutdown: Shutdown) -> String {
     let Some(rocks) = rocks else {
         return std::future::pending().await;
     };
     let trouble = rocks.trouble();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = rocks.read_everything() {
+        if let Err(error) = rocks.read_everything(&shutdown) {
             tracing::error!(%error, "the store could not be read as a whole");
         }
     });
@@ -306,7 +344,7 @@ async fn upkeep(
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
-    if let Err(error) = settle(&service).await {
+    if let Err(error) = settle(&service, &*store).await {
         tracing::error!(%error, "the days of what is stored cannot be read");
     }
     refresh.tick().await;
@@ -332,6 +370,9 @@ async fn upkeep(
                         false
                     }
                 };
+                if let Err(error) = note_clock(&service, &*store).await {
+                    tracing::error!(%error, "the day was not noted");
+                }
                 if agreed && let Err(error) = retired::drop_expired(&service).await {
                     tracing::error!(%error, "spent-sets of retired keys were not dropped");
                 }
@@ -373,11 +414,23 @@ async fn expire_steadily(service: &DeliveryService) -> Result<bool, StoreError> 
     Ok(agreed)
 }
 
-/// The day that expiry goes by is the store's, not that of a clock that was wrong from the start.
-async fn settle(service: &DeliveryService) -> Result<(), StoreError> {
+/// The day that expiry goes by is the store's, not that of a clock that was wrong from the start: the last one on which
+/// something was delivered, or the last one of the clock. What was delivered by a clock that was far behind is not
+/// deleted as soon as it is right again.
+async fn settle(service: &DeliveryService, store: &dyn Foundation) -> Result<(), StoreError> {
     let incarnations = service.store.incarnations().await?;
-    service.settle_from(incarnations.into_iter().map(|(day, _)| day).max());
-    Ok(())
+    let delivered = incarnations.into_iter().map(|(day, _)| day).max();
+    let noted = store.note(Note::Clock).await?;
+    let noted = noted.and_then(|day| day.try_into().ok().map(u32::from_be_bytes));
+    service.settle_from(delivered.map(|day| noted.map_or(day, |noted| day.min(noted))));
+    note_clock(service, store).await
+}
+
+async fn note_clock(service: &DeliveryService, store: &dyn Foundation) -> Result<(), StoreError> {
+    let today = day_of(service.clock.now_unix_ms());
+    store
+        .write_note(Note::Clock, today.to_be_bytes().to_vec())
+        .await
 }
 
 /// Drops what has expired.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crypto::rows::RowKeys;
 use crypto::service_keys::ServiceKeys;
-use protocol::directory::Prices;
+use protocol::directory::{Prices, StoreState};
 use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
@@ -72,6 +72,8 @@ pub struct Settings {
     pub queue_limits: QueueLimits,
     /// Of what is done at once: this node's share.
     pub load: LoadLimits,
+    /// As clients are shown it.
+    pub store: StoreState,
 }
 
 impl DeliveryService {

@@ -10,7 +10,7 @@ use openmls::prelude::{
     Sender, StagedCommit,
 };
 use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::GroupId;
+use protocol::next::ids::{GroupId, SegmentId};
 use protocol::next::join::LeafAuthorization;
 use protocol::policy::{Capabilities, GroupPolicy};
 use tls_codec::{TlsDeserializeBytes, TlsSize, VLBytes};
@@ -24,6 +24,8 @@ use crate::{Refusal, SUPPORTED_CIPHERSUITES, capabilities};
 pub struct Case<'c> {
     /// The group.
     pub group_id: GroupId,
+    /// The segment of its journal that it is in.
+    pub segment: SegmentId,
     /// Its kind.
     pub kind: GroupKind,
     /// Before the commit.
@@ -273,7 +275,7 @@ impl Case<'_> {
     ) -> Result<(), Refusal> {
         let user = verify_word(
             self.group,
-            &self.group_id,
+            (&self.group_id, &self.segment),
             (word, join),
             &claims.signature_key,
             self.accepted_ms,
@@ -292,7 +294,7 @@ impl Case<'_> {
 /// [`Refusal::NotAllowed`], [`Refusal::TooLong`].
 pub fn verify_word(
     group: &PublicGroup,
-    group_id: &GroupId,
+    of: (&GroupId, &SegmentId),
     (word, join): (&LeafAuthorization, AuthorizedJoin),
     new_key: &[u8],
     accepted_ms: u64,
@@ -303,10 +305,10 @@ pub fn verify_word(
     if word.not_after_ms > accepted_ms.saturating_add(MAX_AUTHORIZATION_MS) {
         return Err(Refusal::TooLong);
     }
-    leaf_authorization::verify(
+    leaf_authorization::verify_in(
         word,
         leaf.signature_key().as_slice(),
-        group_id,
+        of,
         join,
         new_key,
         accepted_ms,

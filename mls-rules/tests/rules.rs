@@ -19,7 +19,7 @@ use openmls_traits::signatures::{Signer, SignerError};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::{Epoch, GroupId, LeafIndex};
+use protocol::next::ids::{Epoch, GroupId, LeafIndex, SegmentId};
 use protocol::next::operation::Operation;
 use protocol::next::removal::{RemovalReason, ServiceRemoval};
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION, Standing};
@@ -277,6 +277,7 @@ impl User {
             .collect();
         let case = Case {
             group_id: ID,
+            segment: SegmentId([7; 32]),
             kind: GroupKind::Group,
             group: self.mls.public_group(),
             service: keys,

@@ -11,6 +11,8 @@ use http::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use protocol::padding;
 
+use crate::extent;
+
 /// More fields than any client of ours sends.
 const MAX_FIELDS: usize = 64;
 
@@ -33,6 +35,9 @@ pub(crate) struct Malformed;
 impl InnerRequest {
     /// Reads a request. Anything after the message must be zeros: padding (RFC 9292 §3.8).
     pub(crate) fn decode(encoded: &[u8]) -> Result<Self, Malformed> {
+        if extent::fields(encoded)? > MAX_FIELDS {
+            return Err(Malformed);
+        }
         let mut cursor = Cursor::new(encoded);
         let message = Message::read_bhttp(&mut cursor).map_err(|_| Malformed)?;
         let consumed = usize::try_from(cursor.position()).map_err(|_| Malformed)?;
@@ -82,9 +87,6 @@ fn plain_path(path: &[u8]) -> Result<String, Malformed> {
 }
 
 fn decode_fields(section: &bhttp::FieldSection) -> Result<HeaderMap, Malformed> {
-    if section.len() > MAX_FIELDS {
-        return Err(Malformed);
-    }
     let mut fields = HeaderMap::with_capacity(section.len());
     for field in section.fields() {
         // Names are lower-case in binary HTTP (RFC 9292 §3.6).
@@ -212,6 +214,40 @@ mod tests {
                 InnerRequest::decode(&encoded("/v1/x", &[field])).is_err(),
                 "{field:?}"
             );
+        }
+    }
+
+    /// As many fields as a body has room for: in the header, and behind the content, in both forms of framing.
+    #[test]
+    fn a_request_with_too_many_fields_is_malformed_before_any_of_them_is_read() {
+        let with = |header: usize, trailer: usize, mode| {
+            let mut message = Message::request(
+                b"POST".to_vec(),
+                b"https".to_vec(),
+                b"ds.example".to_vec(),
+                b"/v1/x".to_vec(),
+            );
+            for _ in 0..header {
+                message.put_header("a", "");
+            }
+            message.write_content(b"content");
+            for _ in 0..trailer {
+                message.put_trailer("a", "");
+            }
+            let mut encoded = Vec::new();
+            message.write_bhttp(mode, &mut encoded).unwrap();
+            encoded
+        };
+        for mode in [Mode::KnownLength, Mode::IndeterminateLength] {
+            for (header, trailer) in [(MAX_FIELDS, 0), (MAX_FIELDS / 2, MAX_FIELDS / 2)] {
+                let bytes = with(header, trailer, mode);
+                assert_eq!(extent::fields(&bytes).unwrap(), MAX_FIELDS);
+                assert!(InnerRequest::decode(&bytes).is_ok(), "{header} {trailer}");
+            }
+            for (header, trailer) in [(MAX_FIELDS + 1, 0), (0, MAX_FIELDS + 1), (600_000, 0)] {
+                let bytes = with(header, trailer, mode);
+                assert!(InnerRequest::decode(&bytes).is_err(), "{header} {trailer}");
+            }
         }
     }
 

@@ -47,6 +47,9 @@ pub struct Config {
     /// Of one address, that of a relay or a stranger's; 0: any number.
     #[serde(default = "default_connections_of_address")]
     pub connections_of_address: u32,
+    /// New ones of one address, in a second; as many at once as it may have. 0: any number.
+    #[serde(default = "default_new_connections_of_address_per_second")]
+    pub new_connections_of_address_per_second: u32,
 }
 
 /// The gateway's own key pairs.
@@ -145,6 +148,9 @@ impl Config {
     pub(crate) fn address_limits(&self) -> AddressLimitSettings {
         AddressLimitSettings {
             max_connections: self.connections_of_address,
+            connections_per_second: self.new_connections_of_address_per_second,
+            burst: self.connections_of_address,
+            addresses_of_network: AddressLimitSettings::default().addresses_of_network,
             ..AddressLimitSettings::NONE
         }
     }
@@ -173,6 +179,10 @@ fn default_idle_connections() -> usize {
 
 fn default_connections_of_address() -> u32 {
     1024
+}
+
+fn default_new_connections_of_address_per_second() -> u32 {
+    100
 }
 
 fn default_directory_path() -> String {
@@ -213,6 +223,10 @@ mod tests {
         assert_eq!(
             config.connections_of_address,
             default_connections_of_address()
+        );
+        assert_eq!(
+            config.new_connections_of_address_per_second,
+            default_new_connections_of_address_per_second()
         );
         assert_eq!(config.directory_path, default_directory_path());
         assert_eq!(config.keys.kems, default_kems());

@@ -29,6 +29,7 @@ mod chunked;
 mod config;
 mod date;
 pub mod encapsulation;
+mod extent;
 mod keys;
 pub mod problems;
 mod relays;
@@ -280,8 +281,9 @@ impl Gateway {
 /// The directory is not empty: nothing was changed.
 pub async fn init(config: Config) -> Result<String, GatewayError> {
     let now_unix_ms = service::clock::SystemClock::shared().now_unix_ms();
-    let id = keys::found(&config.keys, &config.replay, now_unix_ms)?;
+    let (id, unfinished) = keys::found(&config.keys, &config.replay, now_unix_ms)?;
     GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    unfinished.end()?;
     Ok(format!(
         "made the key directory {} ({id}) with the first keys",
         config.keys.directory.display()
@@ -333,7 +335,8 @@ async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
         return Problem::plain(StatusCode::NOT_FOUND).into_response();
     };
     let fetch = gateway.upstream.document(url, JSON);
-    Mirrored::respond(gateway.directory.current(fetch).await, JSON)
+    let mirrored = gateway.directory.unless(&gateway.shutdown, fetch).await;
+    Mirrored::respond(mirrored, JSON)
 }
 
 async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {

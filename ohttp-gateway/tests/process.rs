@@ -31,6 +31,11 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With these settings, besides.
+    async fn start_with(settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let target = target().await;
         let (port, admin_port) = (free_port(), free_port());
@@ -41,6 +46,7 @@ impl Running {
             &target.served.url(""),
             "",
         );
+        let config = format!("{settings}{config}");
         let file = directory.path().join("gateway.toml");
         std::fs::write(&file, config).unwrap();
         let made = Command::new(env!("CARGO_BIN_EXE_ohttp-gateway"))
@@ -502,4 +508,27 @@ async fn keys_are_listed_rotated_and_replaced_by_command_without_a_restart() {
     assert_eq!(post(&after).await, (200, true));
     gateway.terminate().await;
     gateway.log().await;
+}
+
+/// Each may be a TLS handshake, however soon it ends.
+#[tokio::test]
+async fn an_address_has_new_connections_at_a_bounded_rate() {
+    let gateway = Running::start_with(
+        "connections_of_address = 5\nnew_connections_of_address_per_second = 1\n",
+    )
+    .await;
+    let mut told = Vec::new();
+    for _ in 0..40 {
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", gateway.port)).await;
+        let mut stream = connected.unwrap();
+        let request = b"GET /ohttp-keys HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request)
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        told.push(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200"));
+    }
+    let served = told.iter().filter(|served| **served).count();
+    assert!((5..20).contains(&served), "{served}");
 }

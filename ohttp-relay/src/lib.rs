@@ -255,11 +255,13 @@ impl Route {
 }
 
 async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
-    let mirrored = route.keys.current(route.upstream.key_configs()).await;
+    let fetch = route.upstream.key_configs();
+    let mirrored = route.keys.unless(&route.shutdown, fetch).await;
     Mirrored::respond(mirrored, OHTTP_KEYS)
 }
 
 async fn directory(State(route): State<Arc<Route>>) -> Response {
-    let mirrored = route.directory.current(route.upstream.directory()).await;
+    let fetch = route.upstream.directory();
+    let mirrored = route.directory.unless(&route.shutdown, fetch).await;
     Mirrored::respond(mirrored, JSON)
 }

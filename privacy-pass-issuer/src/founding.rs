@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use service::clock::SystemClock;
-use service::founding::{self, BoundKey, Refusal};
+use service::founding::{self, BoundKey, Refusal, Unfinished};
 use service::secret_file::{self, SecretFileError};
 use zeroize::Zeroizing;
 
@@ -20,6 +20,16 @@ const HASH_KEY: &str = "account-hash.key";
 /// Reports are sealed with it.
 const REPORT_KEY: &str = "reports.key";
 const REPORT_KEY_LENGTH: usize = 32;
+/// Is in the key directory while `init` runs.
+const UNFINISHED: &str = "init-unfinished";
+
+fn places(config: &Config) -> String {
+    format!(
+        "{} and {}",
+        config.data_directory.display(),
+        config.key_directory.display()
+    )
+}
 
 /// What a start finds.
 pub(crate) struct Opened {
@@ -34,8 +44,10 @@ pub(crate) struct Opened {
 /// One of the two directories is not empty: nothing was changed.
 pub async fn init(config: Config) -> Result<String, IssuerError> {
     let (data, keys) = (&config.data_directory, &config.key_directory);
+    Unfinished::check(&keys.join(UNFINISHED), PROGRAM, &places(&config))?;
     founding::claim_empty_directory(keys)?;
     founding::claim_empty_directory(data)?;
+    let unfinished = Unfinished::begin(&keys.join(UNFINISHED), PROGRAM, &places(&config))?;
     let hash_key = secret_file::load_or_create(&keys.join(HASH_KEY), AccountHasher::KEY_LENGTH)?;
     let report_key = secret_file::load_or_create(&keys.join(REPORT_KEY), REPORT_KEY_LENGTH)?;
     let now_unix_s = SystemClock::shared().now_unix_ms() / 1000;
@@ -44,6 +56,7 @@ pub async fn init(config: Config) -> Result<String, IssuerError> {
     let id = with_bound_keys(keys, &hash_key, &report_key, |bound| {
         RocksStore::create(data)?.bind(bound)
     })?;
+    unfinished.end()?;
     Ok(format!(
         "made the database {id} in {} with the key files in {}: back them up apart from each other",
         data.display(),
@@ -54,6 +67,7 @@ pub async fn init(config: Config) -> Result<String, IssuerError> {
 /// Opens the database, if it is whole, and belongs to the key files that are there.
 pub(crate) fn open(config: &Config) -> Result<Opened, IssuerError> {
     let keys = &config.key_directory;
+    Unfinished::check(&keys.join(UNFINISHED), PROGRAM, &places(config))?;
     let store = RocksStore::open(&config.data_directory)?;
     founding::inspect(keys, PROGRAM, &[])?;
     let hash_key = load(&keys.join(HASH_KEY), AccountHasher::KEY_LENGTH)?;

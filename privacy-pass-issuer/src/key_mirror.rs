@@ -12,8 +12,8 @@ use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use service::SharedClock;
 use service::mirror::{Fetched, Keeping, Mirror, Mirrored, max_age};
+use service::{SharedClock, Shutdown};
 
 /// Where the mirror of the keys is.
 pub const PATH: &str = "/ohttp-keys";
@@ -56,6 +56,7 @@ struct Document {
     http: reqwest::Client,
     url: reqwest::Url,
     mirror: Mirror,
+    shutdown: Shutdown,
 }
 
 /// `GET /ohttp-keys` and `GET /service-directory`.
@@ -66,6 +67,7 @@ pub fn router(
     gateway: &str,
     ca_file: Option<&Path>,
     clock: SharedClock,
+    shutdown: Shutdown,
 ) -> Result<Router, KeyMirrorError> {
     let base = reqwest::Url::parse(gateway).map_err(|_| KeyMirrorError::Url)?;
     if !matches!(base.scheme(), "http" | "https") {
@@ -83,6 +85,7 @@ pub fn router(
             http: http.clone(),
             url: base.join(kind.path).map_err(|_| KeyMirrorError::Url)?,
             mirror: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
+            shutdown: shutdown.clone(),
         }))
     };
     let mirror = |kind| Ok::<_, KeyMirrorError>(get(shown).with_state(document(kind)?));
@@ -105,7 +108,8 @@ pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder,
 }
 
 async fn shown(State(document): State<Arc<Document>>) -> Response {
-    let mirrored = document.mirror.current(document.fetch()).await;
+    let fetch = document.fetch();
+    let mirrored = document.mirror.unless(&document.shutdown, fetch).await;
     Mirrored::respond(mirrored, document.kind.media_type)
 }
 
@@ -203,10 +207,11 @@ mod tests {
     #[tokio::test]
     async fn keys_and_directory_are_shown_within_twenty_seconds_and_while_the_gateway_fails_for_ten_minutes()
      {
+        let (_trigger, shutdown) = Shutdown::channel();
         for path in [PATH, DIRECTORY_PATH] {
             let gateway = Gateway::start().await;
             let clock = MovedClock::at(1_800_000_000_000);
-            let mirror = router(&gateway.url, None, clock.clone()).unwrap();
+            let mirror = router(&gateway.url, None, clock.clone(), shutdown.clone()).unwrap();
             assert_eq!(mirrored(&mirror, path).await, shown("one", 20));
             gateway.shows(Some("two"));
             clock.advance(19_999);

@@ -216,7 +216,12 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     let router = match &config.ohttp_gateway {
         Some(gateway) => {
             let ca_file = config.ohttp_gateway_ca_file.as_deref();
-            router.merge(key_mirror::router(gateway, ca_file, clock)?)
+            router.merge(key_mirror::router(
+                gateway,
+                ca_file,
+                clock,
+                process.shutdown.clone(),
+            )?)
         }
         None => router,
     };
@@ -230,9 +235,9 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     background.spawn(refresh(attester));
     process.readiness.ready();
     background.spawn(watch(issuer.workers().clone(), process.readiness));
-    let reading = Arc::clone(&store);
+    let (reading, shutdown) = (Arc::clone(&store), process.shutdown.clone());
     spawn_blocking(move || {
-        if let Err(error) = reading.read_everything() {
+        if let Err(error) = reading.read_everything(&shutdown) {
             tracing::error!(%error, "the database could not be read as a whole");
         }
     });

@@ -3,10 +3,12 @@
 
 use std::process::ExitCode;
 
+use service::config::InitCommand;
+
 fn main() -> ExitCode {
     service::start::run_with_store(
         privacy_pass_issuer::PROGRAM,
-        privacy_pass_issuer::init,
+        |config, InitCommand::Init| privacy_pass_issuer::init(config),
         privacy_pass_issuer::run,
     )
 }

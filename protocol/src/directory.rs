@@ -34,6 +34,18 @@ pub struct Directory {
     pub clock_window_ms: u64,
     /// Largest request body, bytes.
     pub max_request_bytes: usize,
+    /// Where the service keeps what it was given.
+    pub store: StoreState,
+}
+
+/// Which store a service has, and when it was put back: what it lost then, its clients have not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// base64url of 16 random bytes, drawn when the store was made.
+    pub id: String,
+    /// Higher after each time that the operator said that it was restored from a backup: the time of that, in Unix
+    /// seconds; 0: never.
+    pub generation: u64,
 }
 
 /// The queue service's HPKE key: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.

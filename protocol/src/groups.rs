@@ -94,6 +94,9 @@ pub struct CommitAad {
     pub rotates_state_key: u8,
     /// `ConnectionResponse`, HPKE-encrypted to the requester; only in an external join of a connection group.
     pub encrypted_connection_response: VLBytes,
+    /// That of the [`JoinPermit`], if it has one: members verify it, since the service's word is
+    /// not enough.
+    pub leaf_authorization: Option<LeafAuthorization>,
 }
 
 /// Why somebody may come in by an external commit.
@@ -112,6 +115,17 @@ pub enum JoinPermit {
     /// With the secret of a join code.
     #[tls_codec(discriminant = 4)]
     JoinCode(WireSecret),
+}
+
+impl JoinPermit {
+    /// The word of a leaf, if it is one.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&LeafAuthorization> {
+        match self {
+            Self::Client(authorization) | Self::Rejoin(authorization) => Some(authorization),
+            Self::Connection | Self::JoinCode(_) => None,
+        }
+    }
 }
 
 /// A leaf's word for the signature key of another one.
@@ -133,6 +147,9 @@ pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
 pub struct LeafAuthorizationTbs {
     /// The group.
     pub group_id: GroupId,
+    /// `HKDF(state key, "leaf authorization")` with the group id as context: no word is good any
+    /// longer than nobody is removed.
+    pub period: [u8; 32],
     /// The number of the [`JoinPermit`]: 2 or 3.
     pub permit: u8,
     /// As in the authorization.

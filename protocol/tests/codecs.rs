@@ -169,12 +169,19 @@ fn commit() -> impl Strategy<Value = CommitRequest> {
 }
 
 fn commit_aad() -> impl Strategy<Value = CommitAad> {
-    (vec(bytes(), 0..4), any::<u8>(), bytes()).prop_map(
-        |(encrypted_identity_link_keys, rotates_state_key, encrypted_connection_response)| {
+    let authorization = option::of(authorization());
+    (vec(bytes(), 0..4), any::<u8>(), bytes(), authorization).prop_map(
+        |(
+            encrypted_identity_link_keys,
+            rotates_state_key,
+            encrypted_connection_response,
+            leaf_authorization,
+        )| {
             CommitAad {
                 encrypted_identity_link_keys,
                 rotates_state_key,
                 encrypted_connection_response,
+                leaf_authorization,
             }
         },
     )
@@ -582,8 +589,8 @@ wire_types! {
     commit_request: CommitRequest = commit();
     commit_aad_of_a_group: CommitAad = commit_aad();
     external_join_request: ExternalJoinRequest = external_join();
-    leaf_authorization_tbs: LeafAuthorizationTbs = (group_id(), any::<u8>(), any::<u32>(), any::<u64>(), bytes())
-        .prop_map(|(group_id, permit, leaf_index, not_after_ms, signature_key)| LeafAuthorizationTbs { group_id, permit, leaf_index, not_after_ms, signature_key });
+    leaf_authorization_tbs: LeafAuthorizationTbs = (group_id(), any::<[u8; 32]>(), any::<u8>(), any::<u32>(), any::<u64>(), bytes())
+        .prop_map(|(group_id, period, permit, leaf_index, not_after_ms, signature_key)| LeafAuthorizationTbs { group_id, period, permit, leaf_index, not_after_ms, signature_key });
     proposal_request: ProposalRequest = (group_id(), secret(), bytes(), bytes())
         .prop_map(|(group_id, state_key, proposal, link_key)| ProposalRequest { group_id, state_key, proposal, encrypted_identity_link_key: link_key });
     set_join_code_request: SetJoinCodeRequest = (group_id(), secret(), secret(), any::<u32>())

@@ -1,6 +1,7 @@
 //! Limits for each client address that keep no address.
 //!
-//! An address (IPv6: its /64, which is what one subscriber has) is hashed under keys that are drawn when the process
+//! An address counts twice: as what one subscriber has (IPv6: a /64), and as the network that subscribers and their /64
+//! are handed out of (IPv6: a /48, with 65,536 of them), with a larger bound. It is hashed under keys that are drawn when the process
 //! starts, and only picks a counter in tables of fixed size. There is no list of addresses to log, to store or
 //! to seize. Addresses that share a counter in one table hardly ever share one in the other; what one of
 //! the two admits is admitted, so that nobody is refused for somebody else's requests.
@@ -19,6 +20,8 @@ use crate::clock::SharedClock;
 /// Counters in each table: 64 Ki, which are a MiB of memory.
 const COUNTERS: usize = 1 << 16;
 const TABLES: usize = 2;
+/// Subscriber and network.
+const SCOPES: usize = 2;
 const MICROS: u64 = 1_000_000;
 
 /// The table `[address_limits]`: what one address may do; 0 for any number. By default as much as the clients
@@ -26,22 +29,28 @@ const MICROS: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AddressLimitSettings {
-    /// Of all of its connections. As many new connections are taken.
+    /// Of all of its connections.
     pub requests_per_second: u32,
-    /// As many may come at once; at least one.
+    /// New ones: each may be a TLS handshake.
+    pub connections_per_second: u32,
+    /// As many of either may come at once; at least one.
     pub burst: u32,
     pub max_connections: u32,
     /// Requests that are being answered, on all of its connections.
     pub max_requests: u32,
+    /// An IPv6 network (/48) may do as much as so many addresses of it.
+    pub addresses_of_network: u32,
 }
 
 impl Default for AddressLimitSettings {
     fn default() -> Self {
         Self {
             requests_per_second: 50,
+            connections_per_second: 50,
             burst: 500,
             max_connections: 200,
             max_requests: 400,
+            addresses_of_network: 16,
         }
     }
 }
@@ -50,16 +59,39 @@ impl AddressLimitSettings {
     /// An address may do anything.
     pub const NONE: Self = Self {
         requests_per_second: 0,
+        connections_per_second: 0,
         burst: 0,
         max_connections: 0,
         max_requests: 0,
+        addresses_of_network: 0,
     };
+
+    /// Of a network, in the place of an address.
+    fn of_network(self) -> Self {
+        let times = |limit: u32| limit.saturating_mul(self.addresses_of_network);
+        Self {
+            requests_per_second: times(self.requests_per_second),
+            connections_per_second: times(self.connections_per_second),
+            burst: times(self.burst),
+            max_connections: times(self.max_connections),
+            max_requests: times(self.max_requests),
+            addresses_of_network: 0,
+        }
+    }
 }
 
 /// The limits of one listener.
 pub struct AddressLimits {
     clock: SharedClock,
-    rate: Option<Rate>,
+    scopes: [Scope; SCOPES],
+}
+
+/// How much of an address counts as one, and what that may do.
+struct Scope {
+    /// Bits of an IPv6 address.
+    bits: u32,
+    requests: Option<Rate>,
+    connections: Option<Rate>,
     max_connections: Option<NonZeroU32>,
     max_requests: Option<NonZeroU32>,
     tables: [Table; TABLES],
@@ -85,7 +117,7 @@ struct Table {
 
 /// The counters of an address: all that is known of it beyond the accepting of its connection.
 #[derive(Clone, Copy)]
-pub(crate) struct Counters([usize; TABLES]);
+pub(crate) struct Counters([[usize; TABLES]; SCOPES]);
 
 /// A request of some address that is being answered, until dropped.
 pub(crate) struct Running {
@@ -111,40 +143,31 @@ impl AddressLimits {
     /// `None` where nothing is limited.
     #[must_use]
     pub fn new(settings: AddressLimitSettings, clock: SharedClock) -> Option<Arc<Self>> {
-        let rate = NonZeroU32::new(settings.requests_per_second).map(|rate| {
-            let interval = (MICROS / u64::from(rate.get())).max(1);
-            Rate {
-                interval,
-                ahead: interval * u64::from(settings.burst.max(1)),
-            }
-        });
-        let max_connections = NonZeroU32::new(settings.max_connections);
-        let max_requests = NonZeroU32::new(settings.max_requests);
-        let is_limited = rate.is_some() || max_connections.is_some() || max_requests.is_some();
-        is_limited.then(|| {
-            Arc::new(Self {
-                clock,
-                rate,
-                max_connections,
-                max_requests,
-                tables: std::array::from_fn(|_| Table {
-                    hasher: RandomState::new(),
-                    due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
-                    connections_due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
-                    connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
-                    requests: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
-                }),
-            })
-        })
+        let scopes = [
+            Scope::new(64, settings),
+            Scope::new(48, settings.of_network()),
+        ];
+        let is_limited = scopes.iter().any(Scope::is_limited);
+        is_limited.then(|| Arc::new(Self { clock, scopes }))
     }
 
     fn counters(&self, peer: SocketAddr) -> Counters {
-        let address = subscriber(peer.ip());
-        Counters(std::array::from_fn(|table| {
-            let hash = self.tables[table].hasher.hash_one(address);
-            // The remainder is below COUNTERS.
-            usize::try_from(hash % COUNTERS as u64).unwrap_or(0)
+        Counters(std::array::from_fn(|scope| {
+            let scope = &self.scopes[scope];
+            let address = prefix(peer.ip(), scope.bits);
+            std::array::from_fn(|table| {
+                let hash = scope.tables[table].hasher.hash_one(address);
+                // The remainder is below COUNTERS.
+                usize::try_from(hash % COUNTERS as u64).unwrap_or(0)
+            })
         }))
+    }
+
+    fn counted<'a>(
+        &'a self,
+        counters: &'a Counters,
+    ) -> impl Iterator<Item = (&'a Scope, &'a [usize; TABLES])> {
+        self.scopes.iter().zip(&counters.0)
     }
 
     /// A connection of `peer`.
@@ -153,40 +176,106 @@ impl AddressLimits {
     /// It has as many as it may have, or they come too fast.
     pub(crate) fn connect(self: &Arc<Self>, peer: SocketAddr) -> Result<Admitted, TooMany> {
         let counters = self.counters(peer);
-        let open: [u32; TABLES] = std::array::from_fn(|table| {
-            self.tables[table].connections[counters.0[table]].fetch_add(1, Ordering::Relaxed)
-        });
+        let mut is_full = false;
+        for (scope, counters) in self.counted(&counters) {
+            is_full |= scope.count(counters, scope.max_connections, |table| &table.connections);
+        }
         let admitted = Admitted {
             limits: Arc::clone(self),
             counters,
         };
-        match self.max_connections {
+        if is_full {
             // Dropping it counts back.
-            Some(most) if open.iter().all(|open| *open >= most.get()) => Err(TooMany {
+            return Err(TooMany {
                 limit: "connections",
                 retry_after_s: 1,
-            }),
-            _ => {
-                let taken = self.take(&counters, |table| &table.connections_due);
-                taken.map_err(|retry_after_s| TooMany {
-                    limit: "new_connections",
-                    retry_after_s,
-                })?;
-                Ok(admitted)
-            }
+            });
         }
+        let taken = self.take(
+            &counters,
+            |scope| scope.connections,
+            |table| &table.connections_due,
+        );
+        taken.map_err(|retry_after_s| TooMany {
+            limit: "new_connections",
+            retry_after_s,
+        })?;
+        Ok(admitted)
     }
 
     /// One more at the allowed rate.
-    fn take(&self, counters: &Counters, due: impl Fn(&Table) -> &[AtomicU64]) -> Result<(), u64> {
-        let Some(rate) = self.rate else {
-            return Ok(());
-        };
+    fn take(
+        &self,
+        counters: &Counters,
+        rate: impl Fn(&Scope) -> Option<Rate>,
+        due: impl Fn(&Table) -> &[AtomicU64],
+    ) -> Result<(), u64> {
         let now = self.clock.now_unix_ms().saturating_mul(1000);
+        // What is refused to an address takes nothing of its network's.
+        self.counted(counters).try_for_each(|(scope, counters)| {
+            rate(scope).map_or(Ok(()), |rate| scope.take(rate, counters, now, &due))
+        })
+    }
+}
+
+impl Scope {
+    fn new(bits: u32, settings: AddressLimitSettings) -> Self {
+        let rate = |per_second| {
+            let rate = NonZeroU32::new(per_second)?;
+            let interval = (MICROS / u64::from(rate.get())).max(1);
+            Some(Rate {
+                interval,
+                ahead: interval.saturating_mul(u64::from(settings.burst.max(1))),
+            })
+        };
+        Self {
+            bits,
+            requests: rate(settings.requests_per_second),
+            connections: rate(settings.connections_per_second),
+            max_connections: NonZeroU32::new(settings.max_connections),
+            max_requests: NonZeroU32::new(settings.max_requests),
+            tables: std::array::from_fn(|_| Table {
+                hasher: RandomState::new(),
+                due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+                connections_due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+                connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
+                requests: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
+            }),
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.requests.is_some()
+            || self.connections.is_some()
+            || self.max_connections.is_some()
+            || self.max_requests.is_some()
+    }
+
+    /// Counts one more, and says whether there were as many as there may be.
+    fn count(
+        &self,
+        counters: &[usize; TABLES],
+        most: Option<NonZeroU32>,
+        of: impl Fn(&Table) -> &[AtomicU32],
+    ) -> bool {
+        let mut least = u32::MAX;
+        for (table, counter) in self.tables.iter().zip(counters) {
+            least = least.min(of(table)[*counter].fetch_add(1, Ordering::Relaxed));
+        }
+        most.is_some_and(|most| least >= most.get())
+    }
+
+    fn take(
+        &self,
+        rate: Rate,
+        counters: &[usize; TABLES],
+        now: u64,
+        due: impl Fn(&Table) -> &[AtomicU64],
+    ) -> Result<(), u64> {
         let mut wait = u64::MAX;
         let mut admitted = false;
-        for (table, counter) in self.tables.iter().zip(counters.0) {
-            match rate.take(&due(table)[counter], now) {
+        for (table, counter) in self.tables.iter().zip(counters) {
+            match rate.take(&due(table)[*counter], now) {
                 Ok(()) => admitted = true,
                 Err(micros) => wait = wait.min(micros),
             }
@@ -206,7 +295,8 @@ impl Admitted {
     /// It is one too many.
     pub(crate) fn request(&self) -> Result<Running, TooMany> {
         let running = self.begin()?;
-        let taken = self.limits.take(&self.counters, |table| &table.due);
+        let limits = &self.limits;
+        let taken = limits.take(&self.counters, |scope| scope.requests, |table| &table.due);
         taken.map_err(|retry_after_s| TooMany {
             limit: "requests",
             retry_after_s,
@@ -215,23 +305,22 @@ impl Admitted {
     }
 
     fn begin(&self) -> Result<Running, TooMany> {
-        let tables = self.limits.tables.iter().zip(self.counters.0);
-        let mut least = u32::MAX;
-        for (table, counter) in tables {
-            least = least.min(table.requests[counter].fetch_add(1, Ordering::Relaxed));
+        let mut is_full = false;
+        for (scope, counters) in self.limits.counted(&self.counters) {
+            is_full |= scope.count(counters, scope.max_requests, |table| &table.requests);
         }
         let running = Running {
             limits: Arc::clone(&self.limits),
             counters: self.counters,
         };
-        match self.limits.max_requests {
+        if is_full {
             // Dropping it counts back.
-            Some(most) if least >= most.get() => Err(TooMany {
+            return Err(TooMany {
                 limit: "requests_at_once",
                 retry_after_s: 1,
-            }),
-            _ => Ok(running),
+            });
         }
+        Ok(running)
     }
 }
 
@@ -258,30 +347,35 @@ impl Rate {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
-            table.requests[counter].fetch_sub(1, Ordering::Relaxed);
+        for (scope, counters) in self.limits.counted(&self.counters) {
+            for (table, counter) in scope.tables.iter().zip(counters) {
+                table.requests[*counter].fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        for (table, counter) in self.limits.tables.iter().zip(self.counters.0) {
-            table.connections[counter].fetch_sub(1, Ordering::Relaxed);
+        for (scope, counters) in self.limits.counted(&self.counters) {
+            for (table, counter) in scope.tables.iter().zip(counters) {
+                table.connections[*counter].fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
-/// What of an address is one subscriber's.
-fn subscriber(address: IpAddr) -> u64 {
+/// The first so many bits of an IPv6 address; all of an IPv4 address, which has no larger network.
+fn prefix(address: IpAddr, bits: u32) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits()),
-        // No /64 is in use whose upper half is zero, so that none meets an IPv4 address.
+        // No prefix is in use whose upper half is zero, so that none meets an IPv4 address.
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
-            [a, b, c, d]
+            let half = [a, b, c, d]
                 .into_iter()
-                .fold(0, |prefix, segment| prefix << 16 | u64::from(segment))
+                .fold(0, |prefix, segment| prefix << 16 | u64::from(segment));
+            half & u64::MAX.unbounded_shl(64u32.saturating_sub(bits))
         }
     }
 }
@@ -301,6 +395,7 @@ mod tests {
     fn two_a_second() -> (Arc<AddressLimits>, Arc<MovedClock>) {
         limits(AddressLimitSettings {
             requests_per_second: 2,
+            connections_per_second: 2,
             burst: 4,
             ..AddressLimitSettings::NONE
         })
@@ -337,12 +432,54 @@ mod tests {
     #[test]
     fn a_subscriber_is_an_ipv4_address_or_a_slash_64() {
         let same = |left: &str, right: &str| {
-            subscriber(left.parse().unwrap()) == subscriber(right.parse().unwrap())
+            prefix(left.parse().unwrap(), 64) == prefix(right.parse().unwrap(), 64)
         };
         assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::7"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
         assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
         assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+
+    /// Counts what is admitted, each from a /64 of its own.
+    fn admitted_of(limits: &Arc<AddressLimits>, network: &str) -> (Vec<Admitted>, usize) {
+        let peers = (0..100).map(|subscriber| at(&format!("{network}:{subscriber:x}::1")));
+        let open: Vec<_> = peers.filter_map(|peer| limits.connect(peer).ok()).collect();
+        let requests: Vec<_> = open.iter().map(Admitted::request).collect();
+        let answered = requests.iter().filter(|request| request.is_ok()).count();
+        (open, answered)
+    }
+
+    #[test]
+    fn a_network_of_many_slash_64_may_do_as_much_as_a_few_of_them() {
+        let none = AddressLimitSettings {
+            addresses_of_network: 3,
+            ..AddressLimitSettings::NONE
+        };
+        let connections = AddressLimitSettings {
+            max_connections: 2,
+            ..none
+        };
+        let requests = AddressLimitSettings {
+            max_requests: 2,
+            ..none
+        };
+        let rate = AddressLimitSettings {
+            requests_per_second: 1,
+            connections_per_second: 1,
+            burst: 2,
+            ..none
+        };
+        for (settings, open, answered) in [(connections, 6, 6), (requests, 100, 6), (rate, 6, 6)] {
+            let (limits, _) = limits(settings);
+            for network in ["2001:db8:1", "2001:db8:2"] {
+                let (admitted, requests) = admitted_of(&limits, network);
+                assert_eq!((admitted.len(), requests), (open, answered), "{settings:?}");
+            }
+            // IPv4 addresses are handed out one by one.
+            for last in 0..100 {
+                assert!(limits.connect(at(&format!("192.0.2.{last}"))).is_ok());
+            }
+        }
     }
 
     #[test]
@@ -357,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn new_connections_come_no_faster_than_requests_may() {
+    fn new_connections_come_at_a_rate_of_their_own() {
         let (limits, clock) = two_a_second();
         for _ in 0..4 {
             assert!(limits.connect(at("192.0.2.1")).is_ok());

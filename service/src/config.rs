@@ -19,19 +19,29 @@ pub struct CommandLine {
 
 /// The command line of a binary that has a store.
 #[derive(clap::Parser, Debug)]
-pub struct StoreCommandLine {
+pub struct StoreCommandLine<K: clap::ValueEnum + Send + Sync + 'static> {
     /// Without it the service runs.
     #[arg(value_enum)]
-    pub command: Option<StoreCommand>,
+    pub command: Option<K>,
     #[command(flatten)]
     pub shared: CommandLine,
 }
 
-/// What is done beside running.
+/// What is done beside running, where there is no more to do.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitCommand {
+    /// Makes a new store with its key files, in an empty place, and ends.
+    Init,
+}
+
+/// What is done beside running, where clients keep what the store may have lost.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreCommand {
     /// Makes a new store with its key files, in an empty place, and ends.
     Init,
+    /// Has clients told that the store was restored from a backup, and ends. To be said before the service is started
+    /// on it.
+    Restored,
 }
 
 /// Why a configuration could not be used. The text names fields and positions for the operator.

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
@@ -97,34 +97,35 @@ impl Service {
 
 pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Common>) {
     let _ = stream.set_nodelay(true);
-    let mut service = match common.room.enter().await {
-        Entry::Place(place) => Service::Full {
-            place,
-            admitted: None,
-        },
-        Entry::Full(told) => Service::Refusal(busy(), told),
-        Entry::Closed => return,
-    };
     let patience = Duration::from_secs(common.accepting.limits.header_read_seconds);
     let mut stream = Patient::new(stream, patience);
-    let source = timeout(patience, source(&mut stream, peer, &common));
-    let Some(Ok(Some(source))) = service.unless_displaced(source).await else {
+    // A proxy says it at once.
+    let source = timeout(
+        patience.min(TOLD_WITHIN),
+        source(&mut stream, peer, &common),
+    );
+    let Ok(Some(source)) = source.await else {
         return;
     };
-    let counted = common.addresses.as_ref();
-    let mut _told = None;
-    match (counted.map(|limits| limits.connect(source)), &mut service) {
-        (None, _) => {}
-        (Some(Ok(counted)), Service::Full { admitted, .. }) => *admitted = Some(counted),
-        (Some(Ok(counted)), Service::Refusal(..)) => _told = Some(counted),
-        (Some(Err(too_many)), Service::Full { .. }) => match common.room.told() {
-            // Its place is free for others.
-            Some(told) => service = Service::Refusal(refusal(&too_many), told),
+    // Before it has a place: nobody else gives way to an address that has its share.
+    let admitted = common.addresses.as_ref();
+    let admitted = admitted.map(|limits| limits.connect(source)).transpose();
+    let mut _counted = None;
+    let service = match admitted {
+        Ok(admitted) => match common.room.enter().await {
+            Entry::Place(place) => Service::Full { place, admitted },
+            // A refusal may be a TLS handshake: it counts like any other.
+            Entry::Full(told) => {
+                _counted = admitted;
+                Service::Refusal(busy(), told)
+            }
+            Entry::Closed => return,
+        },
+        Err(too_many) => match common.room.told() {
+            Some(told) => Service::Refusal(refusal(&too_many), told),
             None => return,
         },
-        // A refusal may be a TLS handshake: it counts like any other.
-        (Some(Err(_)), Service::Refusal(..)) => return,
-    }
+    };
     let Some(tls) = &common.tls else {
         let sniffed = timeout(patience, sniffed(stream));
         if let Some(Ok(Ok((stream, is_http2)))) = service.unless_displaced(sniffed).await {
@@ -383,7 +384,7 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
 }
 
 tokio::task_local! {
-    /// Of an HTTP/2 stream: parts of its answer that were handed out, and whether the last one waits to be taken.
+    /// Of an HTTP/2 stream: bytes of its answer that were handed out, and whether the last ones wait to be taken.
     static HANDED: Cell<(u64, bool)>;
 }
 
@@ -392,8 +393,51 @@ tokio::task_local! {
 /// its connection, which may be of other clients behind the same relay, go on.
 #[derive(Clone)]
 struct Streams {
-    /// With a part of an answer that is not taken.
+    /// With what is not taken of an answer.
     patience: Duration,
+}
+
+/// What a peer takes of answers counts so much against the time that it lets us wait, bytes per second: one that takes a
+/// little whenever our patience ends would hold what is behind an answer for as long as that lasts.
+const LEAST_TAKEN_PER_SECOND: u64 = 4096;
+
+/// How long a peer has let us wait, less what it took.
+struct Waits {
+    patience: Duration,
+    owed: Duration,
+    since: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Waits {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            owed: Duration::ZERO,
+            since: None,
+        }
+    }
+
+    /// It lets us wait. Ready: for too long.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "how long a peer takes, by no clock that anybody sets"
+    )]
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let left = self.patience.saturating_sub(self.owed);
+        let (_, timer) = self
+            .since
+            .get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        timer.as_mut().poll(context)
+    }
+
+    /// It does not, or no more: it has taken so many bytes.
+    fn took(&mut self, bytes: u64) {
+        if let Some((since, _)) = self.since.take() {
+            self.owed = self.owed.saturating_add(since.elapsed());
+        }
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_TAKEN_PER_SECOND);
+        self.owed = self.owed.saturating_sub(earned);
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
@@ -402,24 +446,25 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
     }
 }
 
-/// `stream`, until it ends or its peer does not take a part of it for `patience`. Dropping it resets it.
+/// `stream`, until it ends or its peer takes it too slowly. Dropping it resets it.
 async fn taken(stream: impl Future<Output = ()>, patience: Duration) {
     let mut stream = std::pin::pin!(stream);
-    let mut waiting: Option<(u64, Pin<Box<Sleep>>)> = None;
+    let mut waits = Waits::new(patience);
+    let mut counted = 0;
     std::future::poll_fn(|context| {
         if stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        let (part, is_waiting) = HANDED.with(Cell::get);
+        let (handed, is_waiting) = HANDED.with(Cell::get);
+        if handed != counted || !is_waiting {
+            // All but the last ones.
+            waits.took(handed - counted);
+            counted = handed;
+        }
         if !is_waiting {
-            waiting = None;
             return Poll::Pending;
         }
-        let (_, timer) = match waiting.take() {
-            Some(since) if since.0 == part => waiting.insert(since),
-            _ => waiting.insert((part, Box::pin(sleep(patience)))),
-        };
-        ready!(timer.as_mut().poll(context));
+        ready!(waits.poll_over(context));
         metrics::counter!("http_streams_reset_total").increment(1);
         Poll::Ready(())
     })
@@ -460,10 +505,14 @@ impl HttpBody for Counted {
             Err(error) => Some(Err(error)),
         });
         let is_handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        let len = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
         // Under HTTP/1.1 a part that waits is one of the connection, which notices.
         let _ = HANDED.try_with(|handed| {
-            let (parts, _) = handed.get();
-            handed.set((parts + u64::from(is_handed), is_handed));
+            let (bytes, _) = handed.get();
+            handed.set((bytes.saturating_add(len as u64), is_handed));
         });
         polled
     }
@@ -483,36 +532,31 @@ impl HttpBody for Counted {
     }
 }
 
-/// A stream that fails when its peer takes nothing of what is written for too long.
+/// A stream that fails when its peer takes what is written too slowly.
 struct Patient<S> {
     stream: S,
-    patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    waits: Waits,
 }
 
 impl<S> Patient<S> {
     fn new(stream: S, patience: Duration) -> Self {
         Self {
             stream,
-            patience,
-            waiting: None,
+            waits: Waits::new(patience),
         }
     }
 
-    fn judge<T>(
+    fn judge(
         &mut self,
-        written: Poll<io::Result<T>>,
+        written: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            self.waits
+                .took(written.as_ref().map_or(0, |len| *len as u64));
+            return Poll::Ready(written);
         }
-        let patience = self.patience;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(waiting.as_mut().poll(context));
+        ready!(self.waits.poll_over(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -610,5 +654,34 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many parts of so many bytes it takes, each at the end of a pause, before it is cut; at most ten.
+    async fn parts(bytes: u64, pause: Duration) -> usize {
+        let mut waits = Waits::new(Duration::from_millis(400));
+        for part in 0..10 {
+            let over = std::future::poll_fn(|context| waits.poll_over(context));
+            if timeout(pause, over).await.is_ok() {
+                return part;
+            }
+            waits.took(bytes);
+        }
+        10
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_takes_counts_against_the_time_that_it_lets_us_wait() {
+        let pause = Duration::from_millis(300);
+        let (drips, flows, stalls) = tokio::join!(
+            parts(1, pause),
+            parts(LEAST_TAKEN_PER_SECOND / 2, pause),
+            parts(u64::MAX, Duration::from_secs(1)),
+        );
+        assert_eq!((drips, flows, stalls), (1, 10, 0));
     }
 }

@@ -132,6 +132,21 @@ pub enum Refusal {
         /// The file or directory.
         path: PathBuf,
     },
+    /// Half made.
+    #[error(
+        "`{program} init` was begun here and did not end ({} says so): what there is of {places} was never served \
+         from. Remove what there is of them, then {}, and say `{program} init` again",
+        .marker.display(),
+        .marker.display()
+    )]
+    Unfinished {
+        /// The file that was there for as long as it ran.
+        marker: PathBuf,
+        /// Who was called.
+        program: &'static str,
+        /// What it makes.
+        places: String,
+    },
     /// Not an empty database.
     #[error(
         "the database holds a store already: a store is made in an empty one only. If it is to be \
@@ -228,6 +243,62 @@ pub fn sync_directory(path: &Path) -> Result<(), Refusal> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(Refusal::io(path))
+}
+
+/// An `init` that is under way. A file says so from before the first thing is made until after the last one: whatever
+/// ends it in between, the next start and the next `init` know what they find.
+#[derive(Debug)]
+#[must_use]
+pub struct Unfinished {
+    marker: PathBuf,
+}
+
+impl Unfinished {
+    /// Begins, unless another one has not ended. `places` is what will be made, for the operator.
+    ///
+    /// # Errors
+    /// [`Refusal::Unfinished`], [`Refusal::Io`].
+    pub fn begin(marker: &Path, program: &'static str, places: &str) -> Result<Self, Refusal> {
+        Self::check(marker, program, places)?;
+        File::create_new(marker)
+            .and_then(|file| file.sync_all())
+            .map_err(Refusal::io(marker))?;
+        sync_directory(parent_of(marker))?;
+        Ok(Self {
+            marker: marker.to_owned(),
+        })
+    }
+
+    /// Whether none has been broken off.
+    ///
+    /// # Errors
+    /// [`Refusal::Unfinished`].
+    pub fn check(marker: &Path, program: &'static str, places: &str) -> Result<(), Refusal> {
+        if marker.try_exists().map_err(Refusal::io(marker))? {
+            return Err(Refusal::Unfinished {
+                marker: marker.to_owned(),
+                program,
+                places: places.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Everything is made, or nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Io`].
+    pub fn end(self) -> Result<(), Refusal> {
+        fs::remove_file(&self.marker).map_err(Refusal::io(&self.marker))?;
+        sync_directory(parent_of(&self.marker))
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Names a store: random, and no secret.

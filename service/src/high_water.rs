@@ -135,6 +135,35 @@ impl HighWater {
         Ok(())
     }
 
+    /// As [`HighWater::check`], for a log with a hole: `found` is the number of the last write in front of it, if the
+    /// engine can tell, and `what` what it says of the hole. Whatever is behind it is given up for good when the
+    /// store is opened.
+    ///
+    /// # Errors
+    /// [`Refusal::Damaged`]: something acknowledged is behind the hole, or may be.
+    pub fn pass_over_hole(&self, found: Option<u64>, what: &str) -> Result<(), Refusal> {
+        let damaged = |more: &str| Refusal::Damaged {
+            path: self.directory.clone(),
+            what: format!("{what}{more}"),
+        };
+        let found = found.ok_or_else(|| damaged(""))?;
+        match self.check(found) {
+            Ok(()) => {
+                tracing::warn!(
+                    what,
+                    last_write = found,
+                    "the log has a hole behind all that was acknowledged, as a power failure leaves it: the store goes \
+                     on from there"
+                );
+                Ok(())
+            }
+            Err(Refusal::Behind { acknowledged, .. }) => Err(damaged(&format!(
+                " (the log is whole up to write {found}, and {acknowledged} was acknowledged)"
+            ))),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     fn keep(directory: &Path, file: File, number: u64, slot: u64) -> Result<Self, Refusal> {
         let mark = Arc::new(Mutex::new(Mark {
             file,
@@ -240,6 +269,23 @@ mod tests {
                 .unwrap()
                 .check(found)
                 .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_hole_is_passed_over_behind_the_mark_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = HighWater::create(directory.path()).unwrap();
+        mark.raise(7).unwrap();
+        for found in [Some(7), Some(9)] {
+            mark.pass_over_hole(found, "hole").unwrap();
+        }
+        for found in [None, Some(6)] {
+            let refused = mark.pass_over_hole(found, "hole");
+            assert!(
+                matches!(refused, Err(Refusal::Damaged { .. })),
+                "{refused:?}"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -39,6 +40,8 @@ pub struct Limits {
     pub max_uploads: usize,
     /// How long a client may take to send a body.
     pub body_read_seconds: u64,
+    /// After a few seconds a body must have come at this rate on the average, or it is given up; 0 for any.
+    pub least_body_bytes_per_second: u32,
     /// How long a client may take for a TLS handshake, to send a request head, or to take a part of an answer;
     /// idle connections end after it too, those of HTTP/2 after twice that at the latest.
     pub header_read_seconds: u64,
@@ -52,6 +55,9 @@ pub struct Limits {
     pub max_streams: u32,
 }
 
+/// A body may come as slowly as it likes for so long: a network may be gone for a moment.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -60,6 +66,7 @@ impl Default for Limits {
             max_collected_bytes: 512 * 1024 * 1024,
             max_uploads: 4096,
             body_read_seconds: 30,
+            least_body_bytes_per_second: 1024,
             header_read_seconds: 30,
             max_header_bytes: 16 * 1024,
             max_headers: 64,
@@ -313,6 +320,7 @@ impl Collected {
             .transpose()
             .map_err(|NoRoom| CollectError::NoRoom)?;
         let give_way = upload.as_ref().map(Upload::gives_way);
+        let come = AtomicUsize::new(0);
         let read = async {
             let mut whole = BytesMut::new();
             while let Some(frame) = body.frame().await {
@@ -335,6 +343,7 @@ impl Collected {
                     grown.map_err(|NoRoom| CollectError::NoRoom)?;
                 }
                 whole.extend_from_slice(data);
+                come.store(len, Ordering::Relaxed);
             }
             Ok(whole.freeze())
         };
@@ -344,11 +353,28 @@ impl Collected {
             () = tokio::time::sleep(Duration::from_secs(limits.body_read_seconds)) => {
                 return Err(CollectError::TooSlow);
             }
+            () = falls_behind(&come, limits.least_body_bytes_per_second) => {
+                return Err(CollectError::TooSlow);
+            }
         };
         Ok(Self {
             body,
             _places: upload.and_then(Upload::finish),
         })
+    }
+}
+
+/// Resolves when less has come than comes at `rate`, bytes per second, once [`RATE_GRACE`] is over.
+async fn falls_behind(come: &AtomicUsize, rate: u32) {
+    if rate == 0 {
+        return std::future::pending().await;
+    }
+    let rate = usize::try_from(rate).unwrap_or(usize::MAX);
+    tokio::time::sleep(RATE_GRACE).await;
+    let mut due = 0usize;
+    while come.load(Ordering::Relaxed) >= due {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        due = due.saturating_add(rate);
     }
 }
 

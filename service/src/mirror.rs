@@ -13,7 +13,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::Mutex;
 
-use crate::{Problem, SharedClock};
+use crate::{Problem, SharedClock, Shutdown};
 
 /// For so long nobody asks a server again that did not answer.
 const RETRY_MS: u64 = 1_000;
@@ -132,6 +132,18 @@ impl Mirror {
         {
             let doubted = known.fetched_ms.saturating_add(DOUBTED_MS);
             kept.until_ms = kept.until_ms.min(doubted);
+        }
+    }
+
+    /// As [`Mirror::current`], but nobody waits for another server any more when the process is to end.
+    pub async fn unless(
+        &self,
+        shutdown: &Shutdown,
+        fetch: impl Future<Output = Option<Fetched>>,
+    ) -> Option<Mirrored> {
+        tokio::select! {
+            mirrored = self.current(fetch) => mirrored,
+            () = shutdown.requested() => None,
         }
     }
 
@@ -309,6 +321,17 @@ mod tests {
         let (first, second, third) = tokio::join!(ask(), ask(), ask());
         assert!(first.is_some() && first == second && second == third);
         assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_server_that_does_not_answer_when_the_process_is_to_end() {
+        let (_, mirror) = mirror(KEEPING);
+        let (trigger, shutdown) = Shutdown::channel();
+        let (mirrored, ()) =
+            tokio::join!(mirror.unless(&shutdown, std::future::pending()), async {
+                trigger.request()
+            });
+        assert_eq!(mirrored, None);
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ const LEAST_TOLD: usize = 16;
 pub(crate) struct Room {
     places: Arc<Semaphore>,
     told: Arc<Semaphore>,
+    told_size: usize,
     size: usize,
     /// What happens in the listener, in order.
     moments: AtomicU64,
@@ -69,9 +70,11 @@ impl Room {
     pub(crate) fn new(size: usize) -> Arc<Self> {
         let semaphore =
             |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        let told_size = (size / TOLD_PART).max(LEAST_TOLD);
         Arc::new(Self {
             places: semaphore(size),
-            told: semaphore((size / TOLD_PART).max(LEAST_TOLD)),
+            told: semaphore(told_size),
+            told_size,
             size,
             moments: AtomicU64::new(0),
             connections: Mutex::default(),
@@ -99,8 +102,12 @@ impl Room {
         Entry::Full(told)
     }
 
-    /// A place to be told why there is none, for a connection that has one of the others.
+    /// A place to be told why there is none, for a connection of an address that has its share. Half of them are for
+    /// others.
     pub(crate) fn told(&self) -> Option<OwnedSemaphorePermit> {
+        if self.told.available_permits() <= self.told_size / 2 {
+            return None;
+        }
         Arc::clone(&self.told).try_acquire_owned().ok()
     }
 
@@ -261,5 +268,10 @@ mod tests {
         assert!(matches!(room.enter().await, Entry::Closed));
         told.pop();
         assert!(matches!(room.enter().await, Entry::Full(_)));
+        // Whoever has its share already is told by fewer.
+        told.truncate(LEAST_TOLD / 2);
+        assert!(room.told().is_none());
+        told.pop();
+        assert!(room.told().is_some());
     }
 }

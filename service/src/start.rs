@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use crate::admin::{Commands, Readiness};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, CommandLine, ServiceConfig, StoreCommand, StoreCommandLine};
+use crate::config::{self, CommandLine, ServiceConfig, StoreCommandLine};
 use crate::logging::{self, Chain};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::{admin, directory, http, tls};
@@ -65,24 +65,25 @@ where
     }
 }
 
-/// As [`run`], for a binary that has a store: `NAME init --config FILE` calls `init` instead, which
-/// makes the store and says in a line or two what it made.
-pub fn run_with_store<C, I, M, N, W, F, E>(name: &'static str, init: I, work: W) -> ExitCode
+/// As [`run`], for a binary that has a store: `NAME COMMAND --config FILE` calls `command` instead, which
+/// makes the store, say, and says in a line or two what it made.
+pub fn run_with_store<C, K, I, M, N, W, F, E>(name: &'static str, command: I, work: W) -> ExitCode
 where
     C: ServiceConfig,
-    I: FnOnce(C) -> M,
+    K: clap::ValueEnum + Send + Sync + 'static,
+    I: FnOnce(C, K) -> M,
     M: Future<Output = Result<String, N>>,
     N: Error + 'static,
     W: FnOnce(C, Process) -> F,
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let command_line: StoreCommandLine = command_line(name);
+    let command_line: StoreCommandLine<K> = command_line(name);
     let config = match load(name, &command_line.shared) {
         Ok(config) => config,
         Err(failure) => return failure,
     };
-    let Some(StoreCommand::Init) = command_line.command else {
+    let Some(said) = command_line.command else {
         return serve(name, config, work);
     };
     directory::keep_new_files_private();
@@ -94,7 +95,7 @@ where
         Ok(runtime) => runtime,
         Err(error) => return say(name, &StartError::Runtime(error)),
     };
-    match runtime.block_on(init(config)) {
+    match runtime.block_on(command(config, said)) {
         Ok(made) => {
             let _ = writeln!(std::io::stdout(), "{made}");
             ExitCode::SUCCESS

@@ -47,6 +47,7 @@ async fn listen_with(limits: Limits, with: impl FnOnce(Server) -> Server) -> Lis
     };
     let router = service::http::router()
         .route("/", post(|RequestBody(body): RequestBody| async { body }))
+        .route("/long", get(|| async { vec![0u8; LONG] }))
         .route("/wait", get(wait));
     let (trigger, shutdown) = Shutdown::channel();
     let server = with(Server::new(listener, limits));
@@ -237,6 +238,7 @@ async fn bytes_of_bodies_that_never_end_make_room_for_others() {
 async fn behind_a_proxy(proxy: IpAddr) -> Listener {
     let settings = AddressLimitSettings {
         requests_per_second: 1,
+        connections_per_second: 1,
         burst: 3,
         ..AddressLimitSettings::NONE
     };
@@ -287,4 +289,104 @@ async fn whoever_comes_past_the_proxy_or_says_nothing_of_its_client_is_not_serve
     let elsewhere = behind_a_proxy(Ipv4Addr::new(192, 0, 2, 7).into()).await;
     let forged = format!("PROXY TCP4 192.0.2.1 198.51.100.1 1 2\r\n{}", echo("x"));
     assert_eq!(elsewhere.answer(&forged).await, "");
+}
+
+#[tokio::test]
+async fn an_address_that_has_its_share_takes_nobodys_place() {
+    let settings = AddressLimitSettings {
+        max_connections: 1,
+        ..AddressLimitSettings::NONE
+    };
+    let addresses = AddressLimits::new(settings, MovedClock::at(1_700_000_000_000));
+    let proxy = Ipv4Addr::LOCALHOST.into();
+    let listener = listen_with(with_connections(2), |server| {
+        server
+            .with_address_limits(addresses)
+            .behind_proxies(vec![proxy])
+    })
+    .await;
+    let from =
+        |client: &str, text: &str| format!("PROXY TCP4 {client} 198.51.100.1 40000 443\r\n{text}");
+    let kept = echo("x").replace("connection: close\r\n", "");
+    let mut idle = listener.send(&from("192.0.2.1", &kept)).await;
+    idle.read_exact(&mut [0; 12]).await.unwrap();
+    let wait = "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n";
+    let _greedy = listener.send(&from("192.0.2.2", wait)).await;
+    listener.begun.acquire().await.unwrap().forget();
+    // The places are taken, and one of them is idle.
+    for _ in 0..8 {
+        let refused = listener.answer(&from("192.0.2.2", &echo("x"))).await;
+        assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    }
+    idle.write_all(echo("still here").as_bytes()).await.unwrap();
+    assert!(rest(idle).await.ends_with("still here"));
+    // What a proxy does not say whose it is holds no place either.
+    let _silent = [listener.send("").await, listener.send("PROXY").await];
+    let answer = listener.answer(&from("192.0.2.3", &echo("x"))).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_after_a_few_seconds_and_one_that_comes_slowly_is_not() {
+    let listener = listen(Limits {
+        body_read_seconds: 600,
+        least_body_bytes_per_second: 100,
+        ..Limits::default()
+    })
+    .await;
+    let begin = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1200\r\n\r\n";
+    let (mut drips, mut flows) = (listener.send(begin).await, listener.send(begin).await);
+    for _ in 0..10 {
+        // Every second something: no pause is long.
+        let _ = drips.write_all(b"drip").await;
+        flows.write_all(&[b'x'; 120]).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    flows.write_all(&[]).await.unwrap();
+    let given_up = rest(drips).await;
+    assert!(given_up.starts_with("HTTP/1.1 408"), "{given_up}");
+    assert!(rest(flows).await.starts_with("HTTP/1.1 200"));
+}
+
+/// Of an answer that is taken in parts.
+const PART: usize = 16 * 1024;
+const LONG: usize = 16 * PART;
+
+/// Takes a part of a long answer, pauses, takes the next one: whether it gets to the end.
+async fn gets_all(listener: SocketAddr, pause: Duration) -> bool {
+    let stream = TcpStream::connect(listener).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let handshake = builder
+        .initial_stream_window_size(u32::try_from(PART).unwrap())
+        .handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get(format!("http://{listener}/long"));
+    let request = request.body(Full::<Bytes>::default()).unwrap();
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    let mut taken = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        taken += frame.data_ref().map_or(0, Bytes::len);
+        tokio::time::sleep(pause).await;
+    }
+    taken == LONG
+}
+
+#[tokio::test]
+async fn who_takes_a_little_of_an_answer_whenever_patience_ends_does_not_hold_it_for_long() {
+    let listener = listen(Limits {
+        header_read_seconds: 8,
+        ..Limits::default()
+    })
+    .await;
+    let (holds, takes_its_time) = tokio::join!(
+        tokio::time::timeout(
+            Duration::from_secs(45),
+            gets_all(listener.address, Duration::from_millis(7500))
+        ),
+        gets_all(listener.address, Duration::from_secs(1))
+    );
+    assert_eq!(holds, Ok(false));
+    assert!(takes_its_time);
 }

@@ -225,7 +225,7 @@ async fn measure() {
         &format!(
             "listen = '{relay_at}'\ngateway = 'http://{gateway_at}/'\n\
              [[gateways]]\npath = '/h2'\nurl = 'http://{gateway_at}/'\nhttp = '2'\n\
-             [address_limits]\nrequests_per_second = 0\nmax_connections = 0\nmax_requests = 0\n\
+             [address_limits]\nrequests_per_second = 0\nconnections_per_second = 0\nmax_connections = 0\nmax_requests = 0\n\
              [service]\nadmin_listen = '{}'\n",
             free_address()
         ),

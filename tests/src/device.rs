@@ -68,6 +68,13 @@ pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
     client
 }
 
+/// As [`device`], with these options.
+pub async fn device_with(stack: &Stack, number: usize, handle: &str, options: Options) -> Client {
+    let mut client = by(stack, &endpoints(stack), number, handle, options).await;
+    client.register_handle(handle).await.expect("registered");
+    client
+}
+
 fn handle(client: &Client) -> String {
     client.handle().expect("a handle").to_owned()
 }

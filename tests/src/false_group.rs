@@ -261,6 +261,7 @@ impl FalseGroup {
             encrypted_identity_link_keys: vec![opaque([9; 60])],
             rotates_state_key: 0,
             encrypted_connection_response: opaque(*b""),
+            leaf_authorization: None,
         };
         let parameters = LeafNodeParameters::builder()
             .with_capabilities(capabilities())

@@ -73,6 +73,7 @@ struct Mind {
     queues: Vec<(QueueId, Vec<u8>)>,
     answerers: HashMap<Operation, Answerer>,
     twisters: HashMap<Operation, Twister>,
+    instead: HashMap<Operation, Told>,
     /// What the next fetch of a queue brings beside what is in it.
     put: HashMap<QueueId, Vec<QueueEntry>>,
     entries: u32,
@@ -142,6 +143,11 @@ impl Liar {
             .insert(operation, Box::new(twist));
     }
 
+    /// Answers an operation with this from now on, and does not ask the real service.
+    pub fn instead(&self, operation: Operation, told: Told) {
+        locked(&self.mind).instead.insert(operation, told);
+    }
+
     /// From now on answers of HTTP are what this makes of them.
     pub fn lies(&self, lie: impl FnMut(&Asked, &mut Told) + Send + 'static) {
         locked(&self.mind).lie = Some(Box::new(lie));
@@ -159,6 +165,7 @@ impl Liar {
         mind.lie = None;
         mind.answerers.clear();
         mind.twisters.clear();
+        mind.instead.clear();
         mind.put.clear();
     }
 
@@ -234,10 +241,14 @@ impl Liar {
     }
 
     fn learn(&self, operation: Operation, body: &[u8], answer: &mut Vec<u8>) {
-        let mut mind = locked(&self.mind);
-        if let Some(twist) = mind.twisters.get_mut(&operation) {
+        let twister = locked(&self.mind).twisters.remove(&operation);
+        // It may look at what was heard meanwhile.
+        if let Some(mut twist) = twister {
             twist(body, answer);
+            let mut mind = locked(&self.mind);
+            mind.twisters.entry(operation).or_insert(twist);
         }
+        let mut mind = locked(&self.mind);
         if operation == Operation::CreateQueue
             && let (Ok(request), Ok(created)) = (
                 CreateQueueRequest::decode(body),
@@ -312,6 +323,12 @@ async fn pass(State(liar): State<Liar>, request: Request) -> Response {
     {
         liar.learn(*operation, body, &mut answer);
         return ([(header::CONTENT_TYPE, RESPONSE_MEDIA_TYPE)], answer).into_response();
+    }
+    if let Some((operation, _)) = &asked {
+        let instead = locked(&liar.mind).instead.get(operation).cloned();
+        if let Some(told) = instead {
+            return (told.status, told.headers, told.body).into_response();
+        }
     }
     let request = Request::from_parts(head, Body::from(bytes));
     let (status, headers, mut answer) = liar.forward(request).await;

@@ -15,10 +15,12 @@
 )]
 
 mod allowed;
+mod broken_disk;
 mod device;
 mod false_group;
 mod faults;
 mod liar;
+pub mod lies;
 mod load;
 pub mod month;
 mod moved_clock;
@@ -31,8 +33,10 @@ mod tap;
 mod user;
 
 pub use allowed::{check_log, check_metrics};
+pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
-    Said, at_once, befriend, blank, device, group_with, messages, patient, reads, talks,
+    Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
+    talks,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};

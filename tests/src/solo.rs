@@ -1,5 +1,6 @@
 //! One service alone, in directories of its own that a test may damage.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Solo {
     listen: SocketAddr,
     admin: SocketAddr,
     child: Option<Child>,
+    /// Of each process that is started from now on.
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 impl Solo {
@@ -55,6 +58,7 @@ impl Solo {
             listen: free_address(),
             admin: free_address(),
             child: None,
+            environment: Vec::new(),
         };
         solo.configure(settings);
         solo
@@ -101,6 +105,12 @@ impl Solo {
         fs::write(self.config(), text).expect("a file");
     }
 
+    /// Everything of it.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.root.path().join("data")
@@ -136,6 +146,7 @@ impl Solo {
         let output = Command::new(program(self.kind.binary()))
             .args(["init", "--config"])
             .arg(self.config())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the program runs");
         let said = [output.stdout, output.stderr].concat();
@@ -154,6 +165,7 @@ impl Solo {
             .arg(program(self.kind.binary()))
             .args(["--", "--config"])
             .arg(self.config())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)

@@ -104,9 +104,14 @@ impl Stack {
 
     /// A fresh one, whose delivery service lies as it is told.
     pub async fn start_with_liar(log: LogLevel) -> (Self, Liar) {
+        Self::start_with_liar_and(log, "").await
+    }
+
+    /// As [`Stack::start_with_liar`], with settings as in [`Stack::start_with`].
+    pub async fn start_with_liar_and(log: LogLevel, settings: &str) -> (Self, Liar) {
         let liar = Liar::listen().await;
         let between = Some(Between::Liar(liar.clone()));
-        let stack = Self::start_as(log, between, String::new()).await;
+        let stack = Self::start_as(log, between, settings.to_owned()).await;
         (stack, liar)
     }
 

@@ -139,3 +139,56 @@ async fn no_step_of_a_services_clock_loses_what_was_accepted_or_stops_what_comes
     )
     .await;
 }
+
+/// Every program is started while its clock is wrong, and again when it is right.
+#[tokio::test]
+async fn a_service_that_was_started_with_a_wrong_clock_loses_nothing_and_is_right_again_with_a_right_one()
+ {
+    let base = 400 * DAY;
+    let (mut stack, clocks) = Stack::start_with_clocks(LogLevel::Info, base).await;
+    let mut environment = Vec::new();
+    for name in ["alice", "bob"] {
+        environment.push(clocks.one(name));
+        clocks.set(name, base);
+    }
+    let bob = User::register_in(&stack, 1, "bob", environment.pop().unwrap()).await;
+    let alice = User::register_in(&stack, 0, "alice", environment.pop().unwrap()).await;
+    alice.befriend(&bob).await;
+    alice.run(&["group", "create", "garden"]).await;
+    alice.run(&["group", "add", "garden", "bob"]).await;
+    bob.receive().await;
+    for program in PROGRAMS {
+        for step in [-3000 * DAY, 366 * DAY] {
+            let case = format!("{program} {step}");
+            alice.run(&["send", "garden", &case]).await;
+            let mut expected = vec![("alice".to_owned(), case.clone())];
+            stack.stop().await;
+            clocks.set(program, base + step);
+            // It starts, whatever it says then.
+            stack.restart().await;
+            let text = format!("{case} wrong");
+            if tried(&alice, &["send", "garden", &text]).await {
+                expected.push(("alice".to_owned(), text));
+            }
+            stack.stop().await;
+            clocks.set(program, base);
+            stack.restart().await;
+            let text = format!("{case} back");
+            alice.run(&["send", "garden", &text]).await;
+            expected.push(("alice".to_owned(), text));
+            let mut read = Vec::new();
+            for _ in 0..5 {
+                if read.len() >= expected.len() {
+                    break;
+                }
+                read.extend(bob.receive().await);
+            }
+            read.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(read, expected, "{case}");
+        }
+    }
+    // The tokens of before are good, and new ones are to be had.
+    alice.run(&["group", "create", "orchard"]).await;
+    alice.run(&["group", "add", "orchard", "bob"]).await;
+}

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::{Kind, Solo, copy_over, issuer_table};
+use end_to_end::{Breaks, BrokenDisk, Kind, Solo, copy_over, issuer_table};
 use sha2::{Digest as _, Sha256};
 
 /// What is done to a file.
@@ -475,6 +475,188 @@ async fn a_delivery_service_starts_with_the_keys_of_an_issuer_that_is_away_and_s
     ));
     let said = solo.is_refused().await;
     assert!(said.contains("the issuer's keys cannot be had"), "{said}");
+}
+
+/// The mark of how far writes were acknowledged: moved back by so many writes, as a power failure can leave it.
+fn forget_acknowledged(solo: &Solo, writes: u64) {
+    let path = find(solo, ("data", "ACKNOWLEDGED", ""));
+    let slots = fs::read(&path).unwrap();
+    let numbers = slots
+        .chunks_exact(16)
+        .map(|slot| u64::from_be_bytes(slot[..8].try_into().unwrap()));
+    let number = (numbers.max().unwrap() - writes).to_be_bytes();
+    let slot = [&number[..], &Sha256::digest(number)[..8]].concat();
+    fs::write(&path, [slot.clone(), slot].concat()).unwrap();
+}
+
+/// A log with a hole: in its last write, and in what was never synced behind it.
+async fn is_served_with_a_hole_behind_what_was_acknowledged_only(mut solo: Solo) {
+    // Several writes in one log.
+    solo.start().await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(solo.readiness().await.0, 200);
+    }
+    solo.kill();
+    let backup = Backup::of(&solo);
+    let log = find(&solo, ("data", "", ".log"));
+    let whole = fs::read(&log).unwrap();
+    // Of a later write that was under way, the end was not written, but its length was: checksum(4), length(2), type(1).
+    let mut with_tail = whole.clone();
+    let left = 32_768 - with_tail.len() % 32_768;
+    with_tail.extend(vec![0; if left < 2048 { left } else { 0 }]);
+    with_tail.extend([0x5a, 0x5a, 0x5a, 0x5a, 0, 4, 1]);
+    with_tail.extend([[0x11; 512], [0; 512]].concat());
+    with_tail.extend(&whole[..512]);
+    let mut in_the_last_write = whole.clone();
+    let at = in_the_last_write.len() - 2000;
+    in_the_last_write[at..at + 512].fill(0x77);
+    let mut further_up = whole.clone();
+    let at = further_up.len() / 2;
+    further_up[at..at + 512].fill(0x77);
+
+    for (content, forgotten, is_served) in [
+        (&with_tail, 0, true),
+        (&in_the_last_write, 1, true),
+        (&in_the_last_write, 0, false),
+        (&further_up, 1, false),
+    ] {
+        backup.restore(&solo);
+        fs::write(&log, content).unwrap();
+        forget_acknowledged(&solo, forgotten);
+        let what = format!("{:?}/data/ {forgotten} forgotten", solo.kind);
+        if is_served {
+            solo.start().await;
+            assert!(solo.log().contains("has a hole"), "{what}: {}", solo.log());
+            solo.kill();
+            // What comes after it is a store like any other.
+            solo.start().await;
+            assert!(!solo.log().contains("has a hole"), "{what}: {}", solo.log());
+            solo.kill();
+        } else {
+            is_refused_twice(&mut solo, &what, &["was acknowledged", "backup"]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_service_goes_on_behind_a_hole_in_its_log_only_if_nothing_acknowledged_is_missing()
+ {
+    let issuer = issuer().await;
+    let solo = used(Solo::ds(issuer.address())).await;
+    is_served_with_a_hole_behind_what_was_acknowledged_only(solo).await;
+}
+
+#[tokio::test]
+async fn an_issuer_goes_on_behind_a_hole_in_its_log_only_if_nothing_acknowledged_is_missing() {
+    let solo = used(Solo::new(Kind::Issuer, "")).await;
+    is_served_with_a_hole_behind_what_was_acknowledged_only(solo).await;
+}
+
+/// Kills `init` at each of its changes to the disk: the next start and the next `init` say what there is, and doing
+/// what they say ends in a service that starts.
+async fn is_told_of_an_init_that_did_not_end(make: impl Fn() -> Solo) {
+    let mut change = 1;
+    let mut told = 0;
+    loop {
+        let mut solo = make();
+        let disk = BrokenDisk::below(solo.root());
+        solo.environment = disk.dying_at(change);
+        let (made, said) = solo.init();
+        solo.environment.clear();
+        if made {
+            solo.start().await;
+            break;
+        }
+        let what = format!("{:?}, change {change}, after {said:?}", solo.kind);
+        let there = |solo: &Solo| (state_of(&solo.data()), state_of(&solo.keys()));
+        let before = there(&solo);
+        let refused = solo.is_refused().await;
+        let (made, said) = solo.init();
+        if made {
+            // Nothing was there that anybody would miss.
+            assert!(refused.contains("init"), "{what}: {refused}");
+        } else {
+            told += 1;
+            for said in [refused, said] {
+                for word in ["did not end", "never served", "Remove", "init` again"] {
+                    assert!(said.contains(word), "{what}, no {word:?} in: {said}");
+                }
+                let named = solo.data();
+                assert!(said.contains(named.to_str().unwrap()), "{what}: {said}");
+            }
+            assert_eq!(before, there(&solo), "{what}: something was changed");
+            let _ = fs::remove_dir_all(solo.data());
+            fs::remove_dir_all(solo.keys()).unwrap();
+            fs::create_dir(solo.keys()).unwrap();
+            let (made, said) = solo.init();
+            assert!(made, "{what}: {said}");
+        }
+        // All of the first ones; then it is a database that writes.
+        change += 1 + change / 16;
+    }
+    assert!(told > 8, "{told}");
+}
+
+#[tokio::test]
+async fn an_init_of_a_delivery_service_that_did_not_end_is_told_with_what_to_do() {
+    let issuer = issuer().await;
+    is_told_of_an_init_that_did_not_end(|| Solo::ds(issuer.address())).await;
+}
+
+#[tokio::test]
+async fn an_init_of_an_issuer_that_did_not_end_is_told_with_what_to_do() {
+    is_told_of_an_init_that_did_not_end(|| Solo::new(Kind::Issuer, "")).await;
+}
+
+#[tokio::test]
+async fn an_init_of_a_gateway_that_did_not_end_is_told_with_what_to_do() {
+    is_told_of_an_init_that_did_not_end(|| Solo::new(Kind::Gateway, "")).await;
+}
+
+/// A disk that answers with EIO while the service runs: it is not ready, and ends, to be started again.
+async fn on_a_broken_disk(mut solo: Solo) {
+    let (made, said) = solo.init();
+    assert!(made, "{said}");
+    let disk = BrokenDisk::below(&solo.data());
+    solo.environment = disk.environment();
+    for breaks in [Breaks::Writes, Breaks::Syncs] {
+        solo.start().await;
+        disk.is(breaks);
+        solo.becomes(503).await;
+        let (_, said) = solo.readiness().await;
+        assert!(said.contains("Input/output error"), "{breaks:?}: {said}");
+        // After an fsync that failed nobody knows what is on the disk: whether or not it works again.
+        disk.is(Breaks::Nothing);
+        let ended = tokio::time::timeout(Duration::from_secs(3), solo.becomes(200)).await;
+        if ended.is_err() {
+            disk.is(breaks);
+            let said = solo.ends().await;
+            assert!(said.contains("takes no writes"), "{breaks:?}: {said}");
+            disk.is(Breaks::Nothing);
+            solo.start().await;
+        }
+        solo.kill();
+    }
+    // It begins on one, too.
+    disk.is(Breaks::Writes);
+    let said = solo.is_refused().await;
+    assert!(said.contains("Input/output error"), "{said}");
+    disk.is(Breaks::Nothing);
+    solo.start().await;
+}
+
+#[tokio::test]
+async fn a_delivery_service_on_a_broken_disk_is_not_ready_and_goes_on_or_ends_and_starts_when_it_is_mended()
+ {
+    let issuer = issuer().await;
+    on_a_broken_disk(Solo::ds(issuer.address())).await;
+}
+
+#[tokio::test]
+async fn an_issuer_on_a_broken_disk_is_not_ready_and_goes_on_or_ends_and_starts_when_it_is_mended()
+{
+    on_a_broken_disk(Solo::new(Kind::Issuer, "")).await;
 }
 
 /// A file system of a few megabytes in memory, mounted over the data directory. `None` where nobody may mount.

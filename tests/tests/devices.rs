@@ -6,8 +6,14 @@
     clippy::indexing_slicing
 )]
 
-use client::{BackupKey, Client, Error, Event, UsageError};
+use std::sync::{Arc, Mutex};
+
+use client::{BackupKey, Client, Error, Event, StopReason, UsageError};
 use end_to_end::{LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads};
+use protocol::delivery::Payload;
+use protocol::envelope::SignedRequest;
+use protocol::groups::{EpochAccepted, ExternalJoinRequest};
+use protocol::{Operation, Wire as _};
 
 const ALICE: &str = "alice";
 const BOB: &str = "bob";
@@ -20,6 +26,12 @@ async fn link(old: &mut Client, new: &mut Client, name: &str) {
     let handle = new.complete_link(&number, 0).await.unwrap();
     assert_eq!(Some(handle.as_str()), old.handle());
     settle(&mut [old, new]).await;
+}
+
+async fn events(client: &mut Client) -> Vec<Event> {
+    let events = client.receive(0).await.unwrap();
+    client.acknowledge(&events).unwrap();
+    events.into_iter().map(|stored| stored.event).collect()
 }
 
 /// As often as it takes for everything that follows from everything.
@@ -328,4 +340,121 @@ async fn key_packages_are_there_for_every_ciphersuite_of_the_options() {
         bob.send_message(&name, "hello").await.unwrap();
         reads(&mut alice, &[(BOB, "hello")]).await;
     }
+}
+
+#[tokio::test]
+async fn a_person_who_is_in_a_group_comes_in_by_no_code_a_second_time() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let code = alice.invite(GROUP, 7).await.unwrap();
+    // The new device knows its user's key, and nothing of the group: nobody has told it yet.
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    let link = laptop.link_code("laptop").await.unwrap();
+    let number = alice.approve_link(&link.code, &link.number).await.unwrap();
+    laptop.complete_link(&number, 0).await.unwrap();
+    assert_eq!(group_names(&laptop), [""; 0]);
+    let joined = laptop.join_by_code(&code).await.unwrap_err();
+    assert_eq!(usage(joined), UsageError::AlreadyAMember(ALICE.into()));
+    // It comes in by its user's other device, and the others are told of it.
+    settle(&mut [&mut alice, &mut laptop]).await;
+    assert_eq!(group_names(&laptop), [GROUP]);
+    let one_more = Event::ClientAdded {
+        group: GROUP.into(),
+        name: ALICE.into(),
+    };
+    let told = bob.receive(0).await.unwrap();
+    assert!(told.iter().any(|it| it.event == one_more), "{told:?}");
+    // The device that vouched is told too, of the devices' group as of the others.
+    let told = alice.receive(0).await.unwrap();
+    for event in [Event::DeviceCameIn, one_more] {
+        assert!(told.iter().any(|it| it.event == event), "{told:?}");
+    }
+}
+
+/// Copies the home of a client that does not run.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+async fn linked(old: &mut Client, new: &mut Client, name: &str) {
+    let link = new.link_code(name).await.unwrap();
+    let number = old.approve_link(&link.code, &link.number).await.unwrap();
+    new.complete_link(&number, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_device_comes_back_with_no_help_of_the_service() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut laptop = blank(&stack, 2, "laptop").await;
+    // A way in that was never used, since the service would not have it: as in a copy of the disk.
+    liar.lies(|asked, told| {
+        let request = SignedRequest::decode(&asked.body);
+        if request.is_ok_and(|it| it.operation == Operation::ExternalCommitInfo) {
+            told.status = http::StatusCode::BAD_REQUEST;
+            let media = http::HeaderValue::from_static("application/problem+json");
+            told.headers.insert("content-type", media);
+            told.body = br#"{"type": "urn:mimi-ds:problem:limit-exceeded"}"#.to_vec();
+        }
+    });
+    linked(&mut alice, &mut laptop, "laptop").await;
+    drop(laptop);
+    copy(&stack.home("laptop"), &stack.home("kept"));
+    liar.repent();
+    let mut laptop = Client::open(&stack.home("laptop"), patient())
+        .await
+        .unwrap();
+    settle(&mut [&mut alice, &mut laptop]).await;
+    assert_eq!(device_names(&alice), ["first", "laptop"]);
+    alice.unlink_device("laptop").await.unwrap();
+
+    // The service knows what the group is now, and shows it to the former device.
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let now = Arc::clone(&shown);
+    liar.twist(Operation::ExternalCommitInfo, move |_, answer| {
+        *now.lock().unwrap() = std::mem::take(answer);
+    });
+    let mut tablet = blank(&stack, 3, "tablet").await;
+    linked(&mut alice, &mut tablet, "tablet").await;
+    liar.repent();
+    let told: Vec<Event> = events(&mut alice).await;
+    let came = told.iter().filter(|it| **it == Event::DeviceCameIn).count();
+    assert_eq!(came, 1, "the laptop, when it was a device: {told:?}");
+    let info = shown.lock().unwrap().clone();
+    assert!(!info.is_empty());
+    liar.answer(Operation::ExternalCommitInfo, move |_| Some(info.clone()));
+    let commit = Arc::new(Mutex::new(None));
+    let sent = Arc::clone(&commit);
+    liar.answer(Operation::ExternalJoin, move |body| {
+        let request = ExternalJoinRequest::decode(body).unwrap();
+        *sent.lock().unwrap() = Some(request.commit);
+        let accepted = EpochAccepted {
+            epoch: 9,
+            accepted_timestamp_ms: 1,
+        };
+        Some(accepted.encode())
+    });
+    let mut former = Client::open(&stack.home("kept"), patient()).await.unwrap();
+    let _ = former.sync(0).await;
+    let commit = commit
+        .lock()
+        .unwrap()
+        .take()
+        .expect("it comes in, as far as it knows");
+    liar.repent();
+    liar.put(liar.queue(0), &Payload::Commit(commit));
+    let told = events(&mut alice).await;
+    assert_eq!(
+        told,
+        [Event::DevicesLost {
+            why: StopReason::Forbidden
+        }]
+    );
+    assert_eq!(device_names(&alice), ["first"]);
 }

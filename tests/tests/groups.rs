@@ -300,6 +300,10 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
     );
     assert!(
         told.contains(&Event::Rejoined {
+            // Removed meanwhile, which this client has not seen.
+            absent: vec![CAROL.into()],
+            changed: Vec::new(),
+            rules_changed: false,
             group: GROUP.into()
         }),
         "{told:?}"

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use client::{Client, Error, Event, PeerError, StopReason, UsageError};
+use end_to_end::lies::coming_back::{Back, COMING_BACK, Shown};
 use end_to_end::{
     FalseGroup, Liar, LogLevel, Stack, added_by, befriend, blank, context_of, device, group_with,
     patient, talks,
@@ -12,7 +13,7 @@ use protocol::codec::opaque;
 use protocol::delivery::Payload;
 use protocol::groups::{
     CommitRequest, CreateGroupRequest, EpochAccepted, ExternalCommitInfoResponse,
-    ExternalJoinRequest, GroupKind, MessageAccepted, OwnLeafResponse, SendMessageRequest,
+    ExternalJoinRequest, GroupKind, MessageAccepted, SendMessageRequest,
 };
 use protocol::ids::GroupId;
 use protocol::{Operation, Wire as _};
@@ -437,8 +438,19 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     );
 }
 
+/// Back in the group, where these are not any more and these have another role.
+fn back_without(absent: &[&str], changed: &[&str]) -> Event {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Event::Rejoined {
+        group: GROUP.into(),
+        absent: names(absent),
+        changed: names(changed),
+        rules_changed: false,
+    }
+}
+
 #[tokio::test]
-async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
+async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is_new() {
     let scene = scene().await;
     let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let Scene {
@@ -459,15 +471,22 @@ async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
     bob.sync(0).await.unwrap();
     drop(bob);
     let mut bob = Client::open(&kept, patient()).await.unwrap();
+    let before = joins(&liar);
     let _ = bob.update_own_leaf(GROUP).await;
     let told = events(&mut bob).await;
     assert!(
-        told.contains(&Event::Rejoined {
-            group: GROUP.into()
+        told.contains(&Event::GroupLost {
+            group: GROUP.into(),
+            why: StopReason::Missing
         }),
         "{told:?}"
     );
-    assert_eq!(bob.stop_reason(GROUP).unwrap(), None, "back by itself");
+    // That something is missing is the service's word.
+    bob.sync(0).await.unwrap();
+    assert_eq!(joins(&liar), before, "nothing by itself");
+    bob.rejoin_group(GROUP).await.unwrap();
+    let told = events(&mut bob).await;
+    assert!(told.contains(&back_without(&[], &[])), "{told:?}");
     // He replaces the leaf that he came back with.
     bob.sync(0).await.unwrap();
     alice.sync(0).await.unwrap();
@@ -485,7 +504,7 @@ async fn what_comes_back_by_itself_comes_back_among_those_that_it_knows() {
     let before = joins(&liar);
     let _ = bob.update_own_leaf(GROUP).await;
     bob.sync(0).await.unwrap();
-    assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Newcomers));
+    assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Missing));
     let shown = bob.rejoin_group(GROUP).await;
     let Err(Error::Usage(UsageError::NewMembers { names, .. })) = shown else {
         panic!("{shown:?}");
@@ -504,164 +523,6 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
-
-/// What comes of a lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The client says that the group is not the one that it knows, and sends nothing into it.
-    NotTheGroup,
-    /// The client cannot read the answer, and sends nothing into the group.
-    Unreadable,
-    /// The client does not look at it, and comes back into its group.
-    NotBelieved,
-}
-
-/// What the service has at hand.
-struct Means {
-    own: Vec<u8>,
-    old: ExternalCommitInfoResponse,
-}
-
-/// Alters what is shown to whoever comes in from outside.
-fn show(liar: &Liar, alter: impl Fn(&mut ExternalCommitInfoResponse) + Send + 'static) {
-    liar.twist(Operation::ExternalCommitInfo, move |_, answer| {
-        let mut info = ExternalCommitInfoResponse::decode(answer).unwrap();
-        alter(&mut info);
-        *answer = info.encode();
-    });
-}
-
-/// Alters what is said of the own leaf.
-fn say_of_leaf(liar: &Liar, alter: impl Fn(&mut OwnLeafResponse) + Send + 'static) {
-    liar.twist(Operation::OwnLeaf, move |_, answer| {
-        let mut own = OwnLeafResponse::decode(answer).unwrap();
-        alter(&mut own);
-        *answer = own.encode();
-    });
-}
-
-fn with_a_byte_more(bytes: &tls_codec::VLBytes) -> tls_codec::VLBytes {
-    opaque([bytes.as_slice(), &[0]].concat())
-}
-
-type Lie = (&'static str, fn(&Liar, &Means), Outcome);
-
-/// Every field of the answers that lead a client back into a group, and what the service says instead.
-const LIES: &[Lie] = &[
-    (
-        "ExternalCommitInfo: a group of the service's own",
-        |liar, means| {
-            let own = ExternalCommitInfoResponse::decode(&means.own).unwrap();
-            // With the genuine link keys.
-            show(liar, move |info| {
-                info.group_info = own.group_info.clone();
-                info.ratchet_tree = own.ratchet_tree.clone();
-            });
-        },
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo: the group as it was",
-        |liar, means| {
-            let old = means.old.clone();
-            show(liar, move |info| *info = old.clone());
-        },
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo.group_info: with another signature",
-        |liar, _| {
-            show(liar, |info| {
-                let mut bytes = info.group_info.as_slice().to_vec();
-                *bytes.last_mut().unwrap() ^= 1;
-                info.group_info = opaque(bytes);
-            });
-        },
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo.group_info: with a byte more",
-        |liar, _| {
-            show(liar, |info| {
-                info.group_info = with_a_byte_more(&info.group_info)
-            })
-        },
-        Outcome::Unreadable,
-    ),
-    (
-        "ExternalCommitInfo.ratchet_tree: as it was",
-        |liar, means| {
-            let old = means.old.clone();
-            show(liar, move |info| {
-                info.ratchet_tree = old.ratchet_tree.clone()
-            });
-        },
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo.ratchet_tree: with a byte more",
-        |liar, _| {
-            show(liar, |info| {
-                info.ratchet_tree = with_a_byte_more(&info.ratchet_tree)
-            })
-        },
-        Outcome::Unreadable,
-    ),
-    (
-        "ExternalCommitInfo.leaves: none",
-        |liar, _| show(liar, |info| info.leaves.clear()),
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo.leaves: each the key of another one",
-        |liar, _| {
-            show(liar, |info| {
-                let first = info.leaves[0].encrypted_identity_link_key.clone();
-                for at in 1..info.leaves.len() {
-                    info.leaves[at - 1].encrypted_identity_link_key =
-                        info.leaves[at].encrypted_identity_link_key.clone();
-                }
-                info.leaves.last_mut().unwrap().encrypted_identity_link_key = first;
-            });
-        },
-        Outcome::NotTheGroup,
-    ),
-    (
-        "ExternalCommitInfo.self_removes: no proposal",
-        |liar, _| show(liar, |info| info.self_removes.push(opaque(*b"go"))),
-        Outcome::Unreadable,
-    ),
-    (
-        "OwnLeaf.leaf_index: another one",
-        |liar, _| say_of_leaf(liar, |own| own.member.leaf_index += 1),
-        Outcome::NotTheGroup,
-    ),
-    (
-        "OwnLeaf.user_pseudonym: another one",
-        |liar, _| {
-            say_of_leaf(liar, |own| {
-                own.member.user_pseudonym = opaque(*b"mimi://d/p/x")
-            })
-        },
-        Outcome::NotBelieved,
-    ),
-    (
-        "OwnLeaf.epoch: a later one",
-        |liar, _| say_of_leaf(liar, |own| own.epoch += 100),
-        Outcome::NotBelieved,
-    ),
-    (
-        "ExternalJoin.epoch: a later one",
-        |liar, _| {
-            liar.twist(Operation::ExternalJoin, |_, answer| {
-                let mut accepted = EpochAccepted::decode(answer).unwrap();
-                accepted.epoch += 100;
-                *answer = accepted.encode();
-            });
-        },
-        Outcome::NotBelieved,
-    ),
-];
 
 #[tokio::test]
 async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
@@ -682,11 +543,11 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
     let context = context_of(created(liar, GroupKind::Group)[0].group_info.as_slice());
     let mut own = FalseGroup::make(id, context, &genuine_key_packages(liar, id));
     own.advance(20);
-    let means = Means {
+    let means = Shown {
         own: own.info(Vec::new()).encode(),
         old,
     };
-    for (field, tell, outcome) in LIES {
+    for (field, tell, outcome) in COMING_BACK {
         if bob.stop_reason(GROUP).unwrap().is_none() {
             let epoch = bob.group_access(GROUP).unwrap().epoch;
             liar.put(liar.queue(BOBS_QUEUE), &garbage_commit(liar, id, epoch));
@@ -701,18 +562,14 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
         tell(liar, &means);
         let back = bob.rejoin_group(GROUP).await;
         let seen = match &back {
-            Ok(()) => Outcome::NotBelieved,
-            Err(Error::Peer(PeerError::Unauthenticated(_))) => Outcome::NotTheGroup,
-            Err(Error::Protocol(_)) => Outcome::Unreadable,
+            Ok(()) => Back::NotBelieved,
+            Err(Error::Peer(PeerError::Unauthenticated(_))) => Back::NotTheGroup,
+            Err(Error::Protocol(_)) => Back::Unreadable,
             Err(other) => panic!("{field}: {other:?}"),
         };
         assert_eq!(seen, *outcome, "{field}: {back:?}");
         let sent = joins(liar) - before;
-        assert_eq!(
-            sent,
-            usize::from(*outcome == Outcome::NotBelieved),
-            "{field}"
-        );
+        assert_eq!(sent, usize::from(*outcome == Back::NotBelieved), "{field}");
         liar.repent();
     }
     if bob.stop_reason(GROUP).unwrap().is_some() {

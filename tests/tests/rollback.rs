@@ -1,9 +1,13 @@
 //! A delivery service that was restored from a backup has lost what it accepted since. Its clients have not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use client::{Client, Error, Event, StopReason, UsageError};
+use std::process::Command;
+use std::time::Duration;
+
+use client::{Client, Endpoints, Error, Event, Options, Pace, StopReason, StoreChange, UsageError};
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, copy_over, device, group_with, messages, reads,
+    LogLevel, Service, Stack, StoreEngine, copy_over, device, group_with, messages, patient,
+    program, reads,
 };
 
 const ALICE: &str = "alice.adebayo";
@@ -80,4 +84,87 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
     reads(&mut bob, &[]).await;
     let log = std::fs::read_to_string(stack.layout().log(Service::Ds)).unwrap();
     assert!(log.contains("was it restored from a backup?"), "{log}");
+}
+
+/// Compares views whenever it can.
+fn eager() -> Options {
+    let moment = Duration::from_millis(1);
+    Options {
+        pace: Pace {
+            between: moment..2 * moment,
+            soon: moment..2 * moment,
+            adoption: Duration::ZERO..Duration::ZERO,
+        },
+        ..patient()
+    }
+}
+
+/// What a client was told of the service's store, once it has compared all views.
+async fn told_of_store(client: &mut Client) -> Vec<StoreChange> {
+    for _ in 0..3 {
+        client.sync(0).await.unwrap();
+        assert!(
+            client.disagreement().is_none(),
+            "{:?}",
+            client.disagreement()
+        );
+    }
+    let events = client.events().unwrap().into_iter();
+    events
+        .filter_map(|stored| match stored.event {
+            Event::ServiceStoreChanged { change } => Some(change),
+            _ => None,
+        })
+        .collect()
+}
+
+fn say_restored(stack: &Stack) -> String {
+    let output = Command::new(program("ds"))
+        .args(["restored", "--config"])
+        .arg(stack.layout().config(Service::Ds))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn clients_are_told_once_that_the_service_was_restored_from_a_backup_or_rolled_back() {
+    if Stack::engine() != StoreEngine::Rocksdb {
+        return;
+    }
+    let mut stack = Stack::start(LogLevel::Info).await;
+    let endpoints = Endpoints::from_json(stack.description().to_string().as_bytes()).unwrap();
+    let token = std::fs::read_to_string(stack.account_token(0)).unwrap();
+    let made = Client::init(&stack.home(ALICE), &endpoints, &token, eager()).await;
+    let mut alice = made.unwrap();
+    // Each start counts something else.
+    stack.stop().await;
+    let (data, backup) = (
+        stack.layout().data(Service::Ds),
+        tempfile::tempdir().unwrap(),
+    );
+    copy_over(&data, backup.path());
+    stack.restart().await;
+    assert_eq!(told_of_store(&mut alice).await, []);
+
+    let mut expected = Vec::new();
+    for (is_said, change) in [
+        (true, StoreChange::Restored),
+        // The same backup again.
+        (true, StoreChange::Restored),
+        (false, StoreChange::RolledBack),
+        (true, StoreChange::Restored),
+    ] {
+        stack.stop().await;
+        copy_over(backup.path(), &data);
+        if is_said {
+            let said = say_restored(&stack);
+            assert!(said.contains("of generation"), "{said}");
+        }
+        stack.restart().await;
+        expected.push(change);
+        assert_eq!(told_of_store(&mut alice).await, expected);
+        assert_eq!(told_of_store(&mut alice).await, expected, "once");
+    }
 }

@@ -211,6 +211,68 @@ async fn a_value_of_the_directory_for_each_client_is_used_by_none() {
     assert_eq!(look_up.tokens.len(), 1);
 }
 
+/// Every value in a document, by where it stands.
+fn members(document: &Value, at: &str, all: &mut Vec<String>) {
+    match document {
+        Value::Object(members_of_it) => {
+            for (name, value) in members_of_it {
+                members(value, &format!("{at}/{name}"), all);
+            }
+        }
+        _ => all.push(at.to_owned()),
+    }
+}
+
+/// Something else of the same type.
+fn otherwise(value: &Value, answer: u8) -> Value {
+    match value {
+        Value::Bool(value) => (!value).into(),
+        Value::Number(number) => (number.as_u64().unwrap() ^ (1 + u64::from(answer % 7))).into(),
+        Value::String(text) => format!("{text}{answer}").into(),
+        Value::Array(items) => {
+            let own = items
+                .first()
+                .map_or(answer.into(), |item| otherwise(item, answer));
+            [&items[..], &[own]].concat().into()
+        }
+        other => other.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_member_of_the_directory_is_taken_that_one_client_alone_is_shown() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
+    let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
+    let mut all = Vec::new();
+    let address = stack.ports().of(Service::Gateway);
+    let (_, document) = xtask::http::get(address, "/service-directory")
+        .await
+        .unwrap();
+    members(&serde_json::from_str(&document).unwrap(), "", &mut all);
+    assert!(all.len() > 20, "{all:?}");
+    let mut taken = Vec::new();
+    for at in all {
+        let member = at.clone();
+        changes(&liar, move |directory, answer| {
+            let value = directory.pointer_mut(&member).unwrap();
+            *value = otherwise(value, answer);
+        });
+        alice.sync(0).await.unwrap();
+        alice.sync(0).await.unwrap();
+        if !matches!(
+            alice.disagreement(),
+            Some(Error::Directory(_) | Error::Protocol(_))
+        ) {
+            taken.push(at);
+        }
+        changes(&liar, |_, _| ());
+        alice.sync(0).await.unwrap();
+        alice.sync(0).await.unwrap();
+        assert!(alice.disagreement().is_none(), "the truth is taken");
+    }
+    assert_eq!(taken, [""; 0]);
+}
+
 fn paths(heard: &[Asked]) -> Vec<&str> {
     heard.iter().map(|heard| heard.path.as_str()).collect()
 }

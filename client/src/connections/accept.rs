@@ -69,6 +69,7 @@ fn build_join(
             seal_connection_response(&response, request.connection_response_key.as_slice(), &id)
                 .map_err(|_| PeerError::ConnectionGroup)?,
         ),
+        leaf_authorization: None,
     }
     .encode();
     leaf.store_key(db)?;

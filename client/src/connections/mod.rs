@@ -104,6 +104,10 @@ pub(crate) fn keep_request(
     if let Some(signed) = reporting::verify(db, profile, Occasion::Request, key, introduction)? {
         reporting::keep(db, &name, &signed)?;
     }
+    let name = match profile.credential() {
+        Ok(own) => contacts::display_name(db, &own, credential)?,
+        Err(_) => name,
+    };
     events::store(db, &Event::ConnectionRequest { id, name })
 }
 
@@ -119,23 +123,6 @@ pub(crate) fn accept_joiner(
 ) -> Result<(), Error> {
     if group.kind != GroupKind::Connection {
         return Err(PeerError::Commit.into());
-    }
-    // A further device of somebody who is here already.
-    let devices: u32 = db.query_row(
-        "SELECT count(*) FROM identities
-         WHERE group_id = ? AND user_pseudonym = ? AND signature_key = ?",
-        (
-            group.id.0,
-            &identity.user_pseudonym,
-            identity
-                .real
-                .as_ref()
-                .map(|real| real.signature_public_key.as_slice()),
-        ),
-        |row| row.get(0),
-    )?;
-    if devices > 1 {
-        return Ok(());
     }
     let (credential, seed) = db
         .query_row(
@@ -357,7 +344,7 @@ impl Client {
         let mut statement = self
             .db
             .prepare(
-                "SELECT id, incoming_requests.name, introduction FROM incoming_requests
+                "SELECT id, incoming_requests.name, introduction, incoming_requests.signature_key FROM incoming_requests
                  LEFT JOIN introductions ON introductions.signature_key = incoming_requests.signature_key
                     AND not_after_day >= ? ORDER BY id",
             )?;
@@ -368,16 +355,29 @@ impl Client {
             let greeting = said
                 .as_ref()
                 .map(|said| said.introduction.greeting.as_slice());
-            Ok(IncomingRequest {
+            let name: String = row.get(1)?;
+            let key: Vec<u8> = row.get(3)?;
+            let request = IncomingRequest {
                 id: row.get::<_, i64>(0)?.to_string(),
-                name: row.get(1)?,
+                name,
                 greeting: greeting
                     .filter(|greeting| !greeting.is_empty())
                     .map(|greeting| String::from_utf8_lossy(greeting).into_owned()),
                 reportable: said.is_some(),
-            })
+            };
+            Ok((request, key))
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let own = self.profile.credential()?;
+        rows.map(|row| {
+            let (mut request, key) = row?;
+            let credential = ClientCredential {
+                name: opaque(request.name.as_bytes()),
+                signature_public_key: opaque(key),
+            };
+            request.name = contacts::display_name(&self.db, &own, &credential)?;
+            Ok(request)
+        })
+        .collect()
     }
 
     fn incoming(&self, id: &str) -> Result<ConnectionRequest, Error> {

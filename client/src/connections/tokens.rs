@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::groups::content::Content;
 use crate::groups::identities::Identity;
 use crate::profile::Profile;
+use crate::refusals_can_wait;
 
 /// What a contact is told through the connection group.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -112,8 +113,14 @@ impl Client {
                     version: UPDATE_VERSION,
                     connection_token: self.profile.connection_token.to_wire(),
                 };
-                self.send_content(&group, &Content::Connection(update))
-                    .await?;
+                let told = self
+                    .send_content(&group, &Content::Connection(update))
+                    .await;
+                if told.is_err() {
+                    // Others hear of it all the same.
+                    refusals_can_wait(told)?;
+                    continue;
+                }
             }
             self.db.execute(
                 "UPDATE contacts SET token_due = 0 WHERE signature_key = ?",

@@ -51,7 +51,7 @@ pub(crate) fn receive(
     };
     match message {
         SyncMessage::Hello(said) => meet(db, profile, leaf.u32(), &said),
-        SyncMessage::Contact(contact) => contact.keep(db).map(|_| ()),
+        SyncMessage::Contact(contact) => learn_contact(db, &contact),
         SyncMessage::ContactGone(key) => contacts::forget(db, key.as_slice()),
         SyncMessage::Invitation(Invitation { device, way }) => {
             if device == profile.device {
@@ -147,6 +147,19 @@ pub(crate) fn receive(
             )?;
             Ok(())
         }
+    }
+}
+
+/// Keeps a contact of another device. One that this device cannot have is told to the user, and
+/// holds up nothing.
+fn learn_contact(db: &Connection, contact: &contacts::NewContact) -> Result<(), Error> {
+    match contact.keep(db) {
+        Ok(_) => Ok(()),
+        Err(Error::Usage(_) | Error::Peer(_)) => {
+            let name = contacts::handle_of(&contact.credential).unwrap_or_default();
+            events::store(db, &Event::ContactConflict { name })
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -308,4 +321,50 @@ fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::codec::WireSecret;
+    use protocol::connections::ClientCredential;
+
+    use super::*;
+
+    fn contact(name: &str, key: u8) -> contacts::NewContact {
+        contacts::NewContact {
+            credential: ClientCredential {
+                name: opaque(name.as_bytes()),
+                signature_public_key: opaque(vec![key; 32]),
+            },
+            connection_key: WireSecret::new([1; 32]),
+            connection_token: WireSecret::new([2; 32]),
+        }
+    }
+
+    #[test]
+    fn a_contact_of_another_device_that_this_one_cannot_have_is_told_and_holds_up_nothing() {
+        let db = crate::database::in_memory().unwrap();
+        let profile = crate::profile::tests::profile(&db);
+        let leaf = LeafNodeIndex::new(1);
+        let say = |contact| {
+            receive(
+                &db,
+                &profile,
+                leaf,
+                &SyncMessage::Contact(contact).into_frame(),
+            )
+        };
+        say(contact("bob", 1)).unwrap();
+        say(contact("bob", 2)).unwrap();
+        say(contact("Not A Handle", 3)).unwrap();
+        say(contact("carol", 4)).unwrap();
+        let conflict = |name: &str| Event::ContactConflict { name: name.into() };
+        assert_eq!(events::stored(&db), [conflict("bob"), conflict("")]);
+        assert_eq!(
+            contacts::by_name(&db, "bob").unwrap().signature_key,
+            [1; 32]
+        );
+        assert!(contacts::by_name(&db, "carol").is_ok());
+    }
 }

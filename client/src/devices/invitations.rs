@@ -53,7 +53,7 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
         leaf_seed: WireSecret::new(*seed.expose()),
         authorization: authorize(
             &signer.0,
-            &group.id,
+            (&group.id, &group.state_key),
             AuthorizedJoin::Client,
             mls_group.own_leaf_index().u32(),
             now_ms.saturating_add(GOOD_MS),

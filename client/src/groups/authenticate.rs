@@ -259,6 +259,7 @@ pub(crate) fn authenticate(
     {
         return Err(MALFORMED);
     }
+    known::check_epoch(message.epoch)?;
     let leaves = leaves(info.ratchet_tree.as_slice(), wrapper, info)?;
     let signer = leaves
         .iter()

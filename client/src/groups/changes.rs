@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
+use crate::groups::further::{self, Arrival};
 use crate::groups::identities::{self, Identity};
 use crate::groups::senders::ServiceKeys;
 use crate::groups::{Group, enforce, people, pseudonym_of, removals};
@@ -23,7 +24,7 @@ pub(crate) enum Committer {
 }
 
 /// Judges a commit before it is merged and keeps what it says about members. Returns the identity of
-/// the joiner, if it is an external commit.
+/// the joiner, if it is an external commit, and what it is to those who are here.
 pub(crate) fn record(
     db: &Connection,
     profile: &Profile,
@@ -32,7 +33,7 @@ pub(crate) fn record(
     staged: &StagedCommit,
     aad: &CommitAad,
     committer: Committer,
-) -> Result<Option<Identity>, Error> {
+) -> Result<Option<(Identity, Arrival)>, Error> {
     let service = ServiceKeys::read(db)?;
     enforce::judge(&service, group, mls_group, staged, committer)?;
     let removed: Vec<LeafNodeIndex> = staged
@@ -58,17 +59,35 @@ pub(crate) fn record(
     let tell = group.name.is_some() && committer != Committer::Own;
     let mut link_keys = aad.encrypted_identity_link_keys.iter();
 
-    // Further clients of a user who is here make nobody new.
-    let mut here = pseudonyms(mls_group, &[]);
-
+    let here = further::people(db, group, mls_group, &removed)?;
+    let mut came: Vec<Identity> = Vec::new();
+    let adder = match committer {
+        Committer::Member(leaf) => mls_group
+            .member(leaf)
+            .map(|credential| identities::of(db, &group.id, credential))
+            .transpose()?
+            .flatten(),
+        Committer::Own | Committer::Joiner => None,
+    };
     for added in staged.add_proposals() {
         let leaf = added.add_proposal().key_package().leaf_node();
         let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
         let key = leaf.signature_key().as_slice();
         let identity =
             identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
+        let arrival = match committer {
+            // What this client makes is judged when it is made.
+            Committer::Own => Arrival::Person,
+            _ => further::judge_added(&here, &came, adder.as_ref(), &identity)?,
+        };
         identities::store(db, &group.id, leaf.credential(), &identity)?;
-        if tell && !here.contains(&identity.user_pseudonym) {
+        if committer != Committer::Own && arrival == Arrival::Client {
+            tell_of_client(db, profile, group, &identity)?;
+        } else if tell
+            && !came
+                .iter()
+                .any(|it| it.user_pseudonym == identity.user_pseudonym)
+        {
             people::arrived(db, profile, (group, mls_group), &identity, &by)?;
             let name = identities::name(db, profile, Some(&identity))?;
             events::store(
@@ -80,7 +99,7 @@ pub(crate) fn record(
                 },
             )?;
         }
-        here.push(identity.user_pseudonym);
+        came.push(identity);
     }
 
     let mut joiner = None;
@@ -97,10 +116,11 @@ pub(crate) fn record(
                 Committer::Own | Committer::Joiner => identity,
             };
             if committer == Committer::Joiner {
-                joined(db, profile, group, mls_group, aad, &identity)?;
+                let arrival = further::judge_joiner(db, group, mls_group, staged, aad, &identity)?;
+                arrived(db, profile, (group, mls_group), aad, &identity, arrival)?;
+                joiner = Some((identity.clone(), arrival));
             }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
-            joiner = (committer == Committer::Joiner).then_some(identity);
         }
     }
 
@@ -122,20 +142,7 @@ pub(crate) fn record(
 
     // Nobody has left of whom a client stays, or comes back by this commit.
     let mut told = pseudonyms(mls_group, &removed);
-    if let Some(identity) = &joiner {
-        let returns = removed.iter().any(|leaf| {
-            mls_group.member(*leaf).and_then(pseudonym_of).as_ref()
-                == Some(&identity.user_pseudonym)
-        });
-        if tell && returns {
-            events::store(
-                db,
-                &Event::MemberRejoined {
-                    group: group.display_name(),
-                    name: identities::name(db, profile, Some(identity))?,
-                },
-            )?;
-        }
+    if let Some((identity, _)) = &joiner {
         told.push(identity.user_pseudonym.clone());
     }
     for leaf in removed {
@@ -191,32 +198,50 @@ fn pseudonyms(mls_group: &MlsGroup, without: &[LeafNodeIndex]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Whoever joins under a pseudonym that is here already must be shown to be that user: nothing but its own links
-/// says so, since the service's word is not enough. Anybody else is somebody new.
-fn joined(
+/// Tells of one more client of somebody who is here. In a connection and among the user's own
+/// devices too: whoever has a user's keys can only come in so.
+fn tell_of_client(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    mls_group: &MlsGroup,
-    aad: &CommitAad,
     identity: &Identity,
 ) -> Result<(), Error> {
-    let mut known = false;
-    for member in mls_group.members() {
-        let Some(other) = identities::of(db, &group.id, &member.credential)? else {
-            continue;
-        };
-        if other.user_pseudonym == identity.user_pseudonym {
-            known = true;
-            if !other.is_same_user(identity) {
-                return Err(PeerError::NotPermitted.into());
-            }
+    let event = match group.kind {
+        GroupKind::SingleUser => Event::DeviceCameIn,
+        GroupKind::Group | GroupKind::Connection => Event::ClientAdded {
+            group: group.display_name(),
+            name: identities::name(db, profile, Some(identity))?,
+        },
+    };
+    events::store(db, &event)
+}
+
+/// Tells of whoever came in by an external commit, if it may be there at all.
+fn arrived(
+    db: &Connection,
+    profile: &Profile,
+    (group, mls_group): (&Group, &MlsGroup),
+    aad: &CommitAad,
+    identity: &Identity,
+    arrival: Arrival,
+) -> Result<(), Error> {
+    match arrival {
+        Arrival::Client => return tell_of_client(db, profile, group, identity),
+        Arrival::Again => {
+            let event = match group.kind {
+                GroupKind::SingleUser => Event::DeviceCameIn,
+                GroupKind::Group | GroupKind::Connection => Event::MemberRejoined {
+                    group: group.display_name(),
+                    name: identities::name(db, profile, Some(identity))?,
+                },
+            };
+            return events::store(db, &event);
         }
+        Arrival::Person => {}
     }
     // Nobody new comes into a devices' group, and into a connection only whoever was asked.
     let answers = !aad.encrypted_connection_response.as_slice().is_empty();
     match group.kind {
-        _ if known => return Ok(()),
         GroupKind::Connection if answers => return Ok(()),
         GroupKind::Connection | GroupKind::SingleUser => {
             return Err(PeerError::NotPermitted.into());

@@ -17,7 +17,8 @@ use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
+use sha2::{Digest as _, Sha256};
 use tls_codec::{Serialize as _, VLBytes};
 
 use crate::Client;
@@ -213,6 +214,7 @@ fn stage(
         encrypted_identity_link_keys: link_keys.into_iter().map(VLBytes::new).collect(),
         rotates_state_key: rotates,
         encrypted_connection_response: opaque(*b""),
+        leaf_authorization: None,
     }
     .encode();
     mls_group.set_aad(aad.clone());
@@ -281,11 +283,13 @@ fn stage(
         })
         .transpose()?;
     let group_info = bundle.group_info().ok_or(LocalError::Damaged)?;
+    let commit = bundle.commit().tls_serialize_detached().map_err(mls)?;
+    remember_made(db, id, mls_group.epoch().as_u64(), &commit)?;
     let request = CommitRequest {
         group_id: *id,
         state_key: group.state_key.to_wire(),
         next_state_key,
-        commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
+        commit: opaque(commit),
         group_info: partial(group_info)?,
         welcome,
     };
@@ -297,6 +301,33 @@ fn stage(
         contact: None,
     }
     .write(db, id)
+}
+
+/// Remembers a commit that is about to be sent, in the caller's transaction: the service has it
+/// from then on.
+fn remember_made(db: &Connection, id: &GroupId, epoch: u64, commit: &[u8]) -> Result<(), Error> {
+    let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
+    db.execute(
+        "DELETE FROM own_commits WHERE group_id = ? AND epoch != ?",
+        (id.0, epoch),
+    )?;
+    db.execute(
+        "INSERT OR IGNORE INTO own_commits (group_id, epoch, digest) VALUES (?, ?, ?)",
+        (id.0, epoch, Sha256::digest(commit).as_slice()),
+    )?;
+    Ok(())
+}
+
+/// Whether this client has made a commit, and has given it up since.
+pub(crate) fn has_made(db: &Connection, id: &GroupId, commit: &[u8]) -> Result<bool, Error> {
+    Ok(db
+        .query_row(
+            "SELECT 1 FROM own_commits WHERE group_id = ? AND digest = ?",
+            (id.0, Sha256::digest(commit).as_slice()),
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_some())
 }
 
 fn welcome_upload(

@@ -236,7 +236,23 @@ impl Client {
                 &ReserveGroupIdRequest {},
             )
             .await?;
+        // What this client knows under an id would take the place of the group that is about to be made: members
+        // of one would come into another.
+        if self.knows_group(&reserved.group_id)? {
+            return Err(Error::Protocol("an id was reserved that is in use"));
+        }
         Ok(reserved.group_id)
+    }
+
+    /// Whether a group has, has had, or is to have this id.
+    fn knows_group(&self, id: &GroupId) -> Result<bool, Error> {
+        Ok(self.db.query_row(
+            "SELECT EXISTS (SELECT 1 FROM groups WHERE group_id = ?1)
+                OR EXISTS (SELECT 1 FROM identities WHERE group_id = ?1)
+                OR EXISTS (SELECT 1 FROM successors WHERE successor = ?1)",
+            [id.0],
+            |row| row.get(0),
+        )?)
     }
 
     /// Makes a group under a reserved id, and has it accepted.

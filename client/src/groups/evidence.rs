@@ -2,6 +2,7 @@
 
 use protocol::groups::GroupKind;
 use protocol::ids::GroupId;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
@@ -31,14 +32,18 @@ pub enum StopReason {
     Forbidden,
     /// Somebody is in the group now whom this client does not know: the user is to look first.
     Newcomers,
-    /// Another copy of this client's home directory is in use, and has replaced the leaf that both had.
+    /// Another copy of this client's home directory is in use: it has made a commit with the keys
+    /// that both have.
     OtherCopy,
+    /// The service says that this client's leaf is not in the group, though nobody has removed it
+    /// as far as is known: another copy of this client may have replaced it, or the service lies.
+    LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
 }
 
 impl StopReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -47,6 +52,7 @@ impl StopReason {
         Self::Forbidden,
         Self::Newcomers,
         Self::OtherCopy,
+        Self::LeafGone,
         Self::Outdated,
     ];
 
@@ -60,16 +66,19 @@ impl StopReason {
             Self::Forbidden => "forbidden",
             Self::Newcomers => "newcomers",
             Self::OtherCopy => "other_copy",
+            Self::LeafGone => "leaf_gone",
             Self::Outdated => "outdated",
         }
     }
 
-    /// Whether nothing that anybody did has stopped it: then this client comes back by itself, into the
-    /// group and among the members that it knows.
+    /// Whether this machine alone has stopped it: then this client comes back by itself, into the
+    /// group and among the members that it knows. That commits are missing is the service's word.
     pub(crate) fn is_own_loss(self) -> bool {
         match self {
-            Self::Missing | Self::State | Self::Restored => true,
-            Self::Behind
+            Self::State | Self::Restored => true,
+            Self::Missing
+            | Self::LeafGone
+            | Self::Behind
             | Self::Unprocessable
             | Self::Forbidden
             | Self::Newcomers
@@ -90,6 +99,9 @@ impl std::fmt::Display for StopReason {
             Self::Forbidden => "somebody did what the group's policy forbids",
             Self::Newcomers => "somebody is in it whom you have not seen there",
             Self::OtherCopy => "another copy of this client's home directory is in use",
+            Self::LeafGone => {
+                "the service says that your place in it is another's now: perhaps a copy of this home directory is in use"
+            }
             Self::Outdated => {
                 "your place in it was renewed or taken away since the backup: a member can replace it"
             }
@@ -126,8 +138,11 @@ pub(crate) fn keep(
 ) -> Result<(), Error> {
     let epoch = known::highest_epoch(db, id)?.unwrap_or(0);
     let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
+    // Once: whoever shows the same again and again must not fill the disk with it.
     db.execute(
-        "INSERT INTO evidence (group_id, epoch, entry, why, content, seen_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evidence (group_id, epoch, entry, why, content, seen_ms)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (
+            SELECT 1 FROM evidence WHERE group_id = ?1 AND why = ?4 AND content = ?5)",
         (
             id.0,
             number(epoch)?,
@@ -138,6 +153,25 @@ pub(crate) fn keep(
         ),
     )?;
     Ok(())
+}
+
+/// So often an answer that may be put right is asked for whenever there is occasion; then once a day.
+const TRIES: u32 = 16;
+
+/// How often something was kept because of an entry, and when last.
+pub(crate) fn tries(db: &Connection, entry: &[u8]) -> Result<(u32, u64), Error> {
+    let (tries, last): (u32, i64) = db.query_row(
+        "SELECT count(*), coalesce(max(seen_ms), 0) FROM evidence WHERE entry = ?",
+        [entry],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok((tries, u64::try_from(last).unwrap_or(0)))
+}
+
+/// Whether it is time to ask again for what an entry needs: nobody has this client ask without end.
+pub(crate) fn may_try_again(db: &Connection, entry: &[u8], now_ms: u64) -> Result<bool, Error> {
+    let (tries, last_ms) = tries(db, entry)?;
+    Ok(tries < TRIES || now_ms.abs_diff(last_ms) >= DAY_MS)
 }
 
 fn of(db: &Connection, id: &GroupId) -> Result<Vec<Evidence>, Error> {
@@ -314,5 +348,35 @@ impl Client {
     pub fn stop_reason(&self, name: &str) -> Result<Option<StopReason>, Error> {
         let group = self.group_or_connection(name)?;
         stopped(&self.db, &group.id)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_evidence_is_kept_once() {
+        let db = crate::database::in_memory().unwrap();
+        let id = GroupId([7; 16]);
+        for (fault, content) in [
+            (PeerError::Commit, &b"one"[..]),
+            (PeerError::Commit, b"one"),
+            (PeerError::Commit, b"two"),
+            (PeerError::NotPermitted, b"one"),
+        ] {
+            keep(&db, &id, &fault, (None, content), 1).unwrap();
+        }
+        assert_eq!(of(&db, &id).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn only_what_this_machine_has_lost_brings_a_client_back_by_itself() {
+        let own: Vec<StopReason> = StopReason::ALL
+            .into_iter()
+            .filter(|reason| reason.is_own_loss())
+            .collect();
+        assert_eq!(own, [StopReason::State, StopReason::Restored]);
     }
 }

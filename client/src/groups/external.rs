@@ -21,8 +21,8 @@ use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, identities, join_config, known,
-    load_mls, people, restored,
+    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, further, identities, join_config, known,
+    load_mls, people, restored, returned,
 };
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
@@ -74,6 +74,7 @@ fn build(
         encrypted_identity_link_keys: vec![opaque(leaf.wrapped_link_key(&entrance.wrapper_key)?)],
         rotates_state_key: u8::from(rotates),
         encrypted_connection_response: opaque(*b""),
+        leaf_authorization: entrance.permit.authorization().cloned(),
     }
     .encode();
     leaf.store_key(db)?;
@@ -123,7 +124,8 @@ fn build(
     Group::set_rejoin_attempts(db, id, attempts)?;
     evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
-    store_identities(db, profile, &mls_group, &group, leaf, info)?;
+    let by_code = matches!(entrance.permit, JoinPermit::JoinCode(_));
+    store_identities(db, profile, &mls_group, &group, leaf, (info, by_code))?;
     let body = ExternalJoinRequest {
         group_id: *id,
         state_key: group.state_key.to_wire(),
@@ -161,12 +163,14 @@ fn store_identities(
     mls_group: &MlsGroup,
     group: &Group,
     leaf: &NewLeaf,
-    info: &ExternalCommitInfoResponse,
+    (info, by_code): (&ExternalCommitInfoResponse, bool),
 ) -> Result<(), Error> {
     let own = own_identity(profile, leaf)?;
+    let mut people = Vec::new();
     for member in mls_group.members() {
         if member.index == mls_group.own_leaf_index() {
             identities::store(db, &group.id, &member.credential, &own)?;
+            people.push(own.clone());
             continue;
         }
         let wrapped = info
@@ -184,8 +188,14 @@ fn store_identities(
             return Err(PeerError::IdentityLink.into());
         }
         identities::store(db, &group.id, &member.credential, &identity)?;
+        people.push(identity);
     }
-    Ok(())
+    // Members let nobody come in a second time, as somebody new.
+    if by_code && people.iter().filter(|it| it.is_same_user(&own)).count() > 1 {
+        let name = profile.handle.clone().unwrap_or_default();
+        return Err(UsageError::AlreadyAMember(name).into());
+    }
+    Ok(further::check_distinct(&people)?)
 }
 
 fn kept(db: &Connection, id: &GroupId) -> Result<ExternalJoinRequest, Error> {
@@ -194,7 +204,7 @@ fn kept(db: &Connection, id: &GroupId) -> Result<ExternalJoinRequest, Error> {
 }
 
 /// The service has accepted it, in the caller's transaction.
-fn complete(db: &Connection, id: &GroupId) -> Result<(), Error> {
+fn complete(db: &Connection, profile: &Profile, id: &GroupId) -> Result<(), Error> {
     let body = kept(db, id)?;
     if let Some(key) = &body.next_state_key {
         Group::set_state_key(db, id, &StateKey::from(key))?;
@@ -202,17 +212,28 @@ fn complete(db: &Connection, id: &GroupId) -> Result<(), Error> {
     let rejoined = matches!(body.permit, JoinPermit::Rejoin(_));
     // The old signature key stands in the new leaf, since that is how the library replaces a leaf.
     db.execute(
-        "UPDATE groups SET recovery_secret = ?, recovery_set = 1, update_due = ?, rejoin_attempts = 0
+        "UPDATE groups SET recovery_secret = ?, recovery_set = 1, update_due = ?
          WHERE group_id = ?",
         (body.recovery_secret.expose(), rejoined, id.0),
     )?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
-    known::remember(db, id, &load_mls(db, id)?)?;
+    let mls_group = load_mls(db, id)?;
+    let before = known::of(db, id)?;
+    known::remember(db, id, &mls_group)?;
     evidence::set_stopped(db, id, None)?;
     db.execute("DELETE FROM shown_members WHERE group_id = ?", [id.0])?;
-    match Group::read(db, id)?.name {
-        Some(group) if rejoined => events::store(db, &Event::Rejoined { group }),
+    match (Group::read(db, id)?.name, before) {
+        (Some(group), Some(before)) if rejoined => {
+            let difference = returned::difference(db, profile, id, &before, &mls_group)?;
+            let event = Event::Rejoined {
+                group,
+                absent: difference.absent,
+                changed: difference.changed,
+                rules_changed: difference.rules_changed,
+            };
+            events::store(db, &event)
+        }
         _ => Ok(()),
     }
 }
@@ -303,7 +324,7 @@ impl Client {
             Ok(answer) => {
                 EpochAccepted::decode(&answer)
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.transact(|db, _| complete(db, id))?;
+                self.transact(|db, profile| complete(db, profile, id))?;
                 Ok(CommitOutcome::Accepted)
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
@@ -322,5 +343,56 @@ impl Client {
     /// Whether the kept external commit of a group accepts a connection.
     pub(crate) fn accepts_connection(&self, id: &GroupId) -> Result<bool, Error> {
         Ok(Pending::read(&self.db, id)?.is_some_and(|pending| pending.contact.is_some()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::groups::{LeafAuthorization, PartialGroupInfo};
+
+    use super::*;
+    use crate::groups::tests;
+
+    #[test]
+    fn an_automatic_return_leaves_the_count_of_such_attempts_as_it_is() {
+        let db = crate::database::in_memory().unwrap();
+        let mut profile = crate::profile::tests::profile(&db);
+        profile.handle = Some("alice".into());
+        let group = tests::group(7, "team");
+        group.insert(&db).unwrap();
+        tests::keep_mls_group(&db, &group.id);
+        known::remember(&db, &group.id, &load_mls(&db, &group.id).unwrap()).unwrap();
+        Group::set_rejoin_attempts(&db, &group.id, 2).unwrap();
+        let body = ExternalJoinRequest {
+            group_id: group.id,
+            state_key: group.state_key.to_wire(),
+            next_state_key: None,
+            commit: opaque(*b""),
+            group_info: PartialGroupInfo {
+                extensions: opaque(*b""),
+                signature: opaque(*b""),
+            },
+            recovery_secret: group.recovery_secret.to_wire(),
+            permit: JoinPermit::Rejoin(LeafAuthorization {
+                leaf_index: 0,
+                not_after_ms: 1,
+                signature: opaque(*b""),
+            }),
+        };
+        let signer = crypto::sign::SignatureKeyPair::random().unwrap();
+        Pending {
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), 1),
+            aad: Vec::new(),
+            contact: None,
+        }
+        .write(&db, &group.id)
+        .unwrap();
+        complete(&db, &profile, &group.id).unwrap();
+        assert_eq!(Group::rejoin_attempts(&db, &group.id).unwrap(), 2);
+        assert!(matches!(
+            events::stored(&db).as_slice(),
+            [Event::Rejoined { .. }]
+        ));
     }
 }

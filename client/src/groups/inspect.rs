@@ -68,6 +68,23 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
+    /// What two members can compare over another channel: the authenticator of the present epoch
+    /// (RFC 9420 §8.7) in hex, with the epoch. It is the same for all who have the same history of
+    /// the group, and different after two different commits, whatever the service shows.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn epoch_authenticator(&self, group: &str) -> Result<(u64, String), Error> {
+        let id = self.group_or_connection(group)?.id;
+        let mls_group = load_mls(&self.db, &id)?;
+        let authenticator = mls_group.epoch_authenticator().as_slice();
+        let hex = authenticator
+            .chunks(4)
+            .map(|chunk| chunk.iter().map(|byte| format!("{byte:02x}")).collect())
+            .collect::<Vec<String>>();
+        Ok((mls_group.epoch().as_u64(), hex.join(" ")))
+    }
+
     /// Has every group deliver to the queue that this client has now.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::groups::identities::{self, Identity};
 use crate::groups::known::Known;
 use crate::groups::{
     Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, MAX_NAME, Status, discard_mls, evidence, free_name,
-    group_id, join_config, known, upgrade,
+    further, group_id, join_config, known, upgrade,
 };
 use crate::inbox;
 use crate::leaf;
@@ -43,7 +43,6 @@ struct Invitation {
     epoch: u64,
     join_key: JoinKey,
     info: JoinInfo,
-    last_resort: bool,
     /// The contact whose invitation it is.
     by: String,
 }
@@ -99,6 +98,7 @@ fn invitation(
     let unverified = processed.unverified_group_info();
     let id = group_id(unverified.group_id()).ok_or(PeerError::Message)?;
     let epoch = unverified.epoch().as_u64();
+    known::check_epoch(epoch)?;
     let info_key = JoinInfoKey::try_from(export(JOIN_INFO_LABEL)?.as_slice())?;
     let place = Place {
         table: "join_info",
@@ -142,9 +142,6 @@ fn invitation(
         id,
         epoch,
         join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
-        last_resort: processed
-            .own_key_package()
-            .is_some_and(openmls::key_packages::KeyPackage::last_resort),
         info,
         by,
     }))
@@ -207,7 +204,7 @@ fn join(
         wrapper_key: IdentityLinkWrapperKey::from(&invitation.info.identity_link_wrapper_key),
         recovery_secret: RecoverySecret::random()?,
         recovery_set: false,
-        update_due: invitation.last_resort,
+        update_due: false,
         status: Status::Active,
     };
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
@@ -219,9 +216,7 @@ fn join(
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
     known::remember(db, id, &mls_group)?;
-    if !invitation.last_resort {
-        crate::key_packages::used(db, suite)?;
-    }
+    crate::key_packages::used(db, suite)?;
     events::store(
         db,
         &Event::Joined {
@@ -269,6 +264,7 @@ fn store_identities(
 ) -> Result<(), Error> {
     let adder = staged.welcome_sender_index();
     let own = staged.own_leaf_index();
+    let mut people = Vec::new();
     for member in staged.members() {
         let wrapped = record
             .leaves
@@ -299,8 +295,9 @@ fn store_identities(
                 .ok_or(PeerError::Attribution)?;
         }
         identities::store(db, &group.id, &member.credential, &identity)?;
+        people.push(identity);
     }
-    Ok(())
+    Ok(further::check_distinct(&people)?)
 }
 
 impl Client {
@@ -312,7 +309,10 @@ impl Client {
     ) -> Result<(), Error> {
         let joined = match self.invitation(delivery) {
             Ok(Ok(invitation)) => match self.join_invited(entry, delivery, &invitation).await {
-                Err(Error::Peer(fault)) => {
+                // The service's answer and not the Welcome: it may show another one the next time.
+                Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
+                Err(error) => {
+                    let fault = error.of_content()?;
                     let now_ms = self.transport.time.now_unix_ms();
                     let content = (Some(entry), delivery.welcome.as_slice());
                     evidence::keep(&self.db, &invitation.id, &fault, content, now_ms)?;
@@ -327,8 +327,12 @@ impl Client {
             Err(error) => Err(error),
         };
         match joined {
-            Err(Error::Peer(_) | Error::Protocol(_)) => inbox::finish(&self.db, entry),
-            other => other,
+            Ok(()) => Ok(()),
+            Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
+            Err(error) => {
+                error.of_content()?;
+                inbox::finish(&self.db, entry)
+            }
         }
     }
 
@@ -343,6 +347,56 @@ impl Client {
     }
 
     async fn join_invited(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+        invitation: &Invitation,
+    ) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        if !evidence::may_try_again(&self.db, entry, now_ms)? {
+            return Ok(());
+        }
+        let former = Group::find(&self.db, &invitation.id)?;
+        let known = known::of(&self.db, &invitation.id)?;
+        check_return(former.as_ref(), known.as_ref(), &self.profile, invitation)?;
+        match self.join_by_record(entry, delivery, invitation).await {
+            // What does not fit may be the record, which the service shows, and not the Welcome, which it
+            // cannot make. So the invitation waits: one answer takes nobody's group away.
+            Err(Error::Peer(fault)) => self.wait_for_record(entry, delivery, invitation, fault),
+            Err(Error::Protocol(_)) => {
+                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+            }
+            Err(Error::Refused(refusal)) if !refusal.is_for_now() => {
+                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+            }
+            other => other,
+        }
+    }
+
+    /// Keeps what was wrong and the invitation; the user is told once.
+    fn wait_for_record(
+        &mut self,
+        entry: &[u8],
+        delivery: &WelcomeDelivery,
+        invitation: &Invitation,
+        fault: PeerError,
+    ) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        self.transact(|db, _| {
+            if evidence::tries(db, entry)?.0 == 0 {
+                let name = String::from_utf8_lossy(invitation.info.group_name.as_slice());
+                let event = Event::InvitationWaits {
+                    group: text::received(&name, MAX_NAME),
+                    by: invitation.by.clone(),
+                };
+                events::store(db, &event)?;
+            }
+            let content = (Some(entry), delivery.welcome.as_slice());
+            evidence::keep(db, &invitation.id, &fault, content, now_ms)
+        })
+    }
+
+    async fn join_by_record(
         &mut self,
         entry: &[u8],
         delivery: &WelcomeDelivery,
@@ -384,7 +438,7 @@ impl Client {
                 other => return other.map(|record| (lookup, record)),
             }
         }
-        Err(PeerError::Message.into())
+        Err(PeerError::JoinRecord.into())
     }
 }
 
@@ -430,6 +484,7 @@ mod tests {
             epoch: 10,
             own_leaf: 0,
             external_senders: Vec::new(),
+            policy: None,
             members: vec![leaf(&member, None), leaf(&gone, Some(9))],
         };
         let judge = |status, kind, by: &SignatureKeyPair, epoch| {
@@ -448,7 +503,6 @@ mod tests {
                     group_name: opaque(*b"team"),
                     attribution: sign_attribution(by, &former.id, epoch, &wrapper, b"team"),
                 },
-                last_resort: false,
                 by: "x".to_owned(),
             };
             check_return(Some(&former), Some(&known), &profile, &invitation).ok()
@@ -488,7 +542,6 @@ mod tests {
                     group_name: opaque(*b"team"),
                     attribution: sign_attribution(&identity, &id, 100, &wrapper, b"team"),
                 },
-                last_resort: false,
                 by: "mallory".to_owned(),
             };
             let delivery = WelcomeDelivery {

@@ -7,11 +7,12 @@ use openmls::prelude::{Credential, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::ids::GroupId;
+use protocol::policy::POLICY_EXTENSION;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
-use crate::error::{Error, LocalError};
+use crate::error::{Error, LocalError, PeerError};
 use crate::groups::identities::{self, Identity};
 use crate::groups::senders::senders_in;
 
@@ -24,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) own_leaf: u32,
     /// Encoded, in their order.
     pub(crate) external_senders: Vec<Vec<u8>>,
+    /// The policy in that epoch, encoded; `None` if there was none or it is not known.
+    pub(crate) policy: Option<Vec<u8>>,
     /// Every leaf that was ever seen.
     pub(crate) members: Vec<KnownMember>,
 }
@@ -39,7 +42,7 @@ pub(crate) struct KnownMember {
 }
 
 impl Known {
-    fn there(&self) -> impl Iterator<Item = &KnownMember> {
+    pub(crate) fn there(&self) -> impl Iterator<Item = &KnownMember> {
         let members = self.members.iter();
         members.filter(|member| member.removed_epoch.is_none())
     }
@@ -79,6 +82,19 @@ pub(crate) fn digest(credential: &Credential) -> Vec<u8> {
     Sha256::digest(credential.serialized_content()).to_vec()
 }
 
+/// Whether an epoch that others tell is one that a group can come to.
+///
+/// # Errors
+/// [`PeerError::Epoch`].
+pub(crate) fn check_epoch(epoch: u64) -> Result<(), PeerError> {
+    // Half of what the database can keep: nothing counts on from there to its end.
+    const MOST: u64 = (i64::MAX as u64) / 2;
+    if epoch > MOST {
+        return Err(PeerError::Epoch);
+    }
+    Ok(())
+}
+
 fn number(value: u64) -> Result<i64, Error> {
     i64::try_from(value).map_err(|_| LocalError::Damaged.into())
 }
@@ -99,16 +115,19 @@ pub(crate) fn highest_epoch(db: &Connection, id: &GroupId) -> Result<Option<u64>
     .transpose()
 }
 
+/// Epoch, own leaf, external senders, policy.
+type Row = (i64, u32, Vec<u8>, Option<Vec<u8>>);
+
 /// What is known of a group; `None` before this client was in it.
 pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> {
-    let row: Option<(i64, u32, Vec<u8>)> = db
+    let row: Option<Row> = db
         .query_row(
-            "SELECT epoch, own_leaf, external_senders FROM known_groups WHERE group_id = ?",
+            "SELECT epoch, own_leaf, external_senders, policy FROM known_groups WHERE group_id = ?",
             [id.0],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )
         .optional()?;
-    let Some((epoch, own_leaf, senders)) = row else {
+    let Some((epoch, own_leaf, senders, policy)) = row else {
         return Ok(None);
     };
     let senders =
@@ -117,6 +136,7 @@ pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> 
         epoch: epoch_of(epoch)?,
         own_leaf,
         external_senders: senders.into_iter().map(Into::into).collect(),
+        policy,
         members: members(db, id)?,
     }))
 }
@@ -165,14 +185,19 @@ pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> R
         .tls_serialize_detached()
         .map_err(|_| LocalError::Damaged)?;
     db.execute(
-        "INSERT INTO known_groups (group_id, epoch, own_leaf, external_senders) VALUES (?, ?, ?, ?)
+        "INSERT INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
+         VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (group_id) DO UPDATE SET epoch = excluded.epoch, own_leaf = excluded.own_leaf,
-            external_senders = excluded.external_senders",
+            external_senders = excluded.external_senders, policy = excluded.policy",
         (
             id.0,
             number(epoch)?,
             mls_group.own_leaf_index().u32(),
             senders,
+            mls_group
+                .extensions()
+                .unknown(POLICY_EXTENSION)
+                .map(|extension| &extension.0),
         ),
     )?;
     let mut before: HashMap<Vec<u8>, KnownMember> = members(db, id)?
@@ -237,9 +262,15 @@ pub(crate) fn restore(db: &Connection, id: &GroupId, known: &Known) -> Result<()
         .tls_serialize_detached()
         .map_err(|_| LocalError::Damaged)?;
     db.execute(
-        "INSERT OR REPLACE INTO known_groups (group_id, epoch, own_leaf, external_senders)
-         VALUES (?, ?, ?, ?)",
-        (id.0, number(known.epoch)?, known.own_leaf, senders),
+        "INSERT OR REPLACE INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
+         VALUES (?, ?, ?, ?, ?)",
+        (
+            id.0,
+            number(known.epoch)?,
+            known.own_leaf,
+            senders,
+            &known.policy,
+        ),
     )?;
     for member in &known.members {
         keep(db, id, &member.credential, &member.identity)?;
@@ -295,6 +326,15 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_no_group_comes_to_is_its_senders_fault_and_not_this_machines() {
+        check_epoch(1_000_000).unwrap();
+        for epoch in [u64::MAX, i64::MAX as u64, 1 << 63, (1 << 62) + 7] {
+            let refused = Error::from(check_epoch(epoch).unwrap_err());
+            assert!(matches!(refused.of_content(), Ok(PeerError::Epoch)));
+        }
+    }
+
+    #[test]
     fn what_was_known_when_a_backup_was_made_is_known_again_with_who_was_removed() {
         let db = crate::database::in_memory().unwrap();
         let id = GroupId([7; 16]);
@@ -308,6 +348,7 @@ mod tests {
             epoch: 12,
             own_leaf: 3,
             external_senders: vec![vec![1, 2], vec![3]],
+            policy: Some(vec![4]),
             members: vec![member(1, None), member(2, Some(9))],
         };
         restore(&db, &id, &known).unwrap();

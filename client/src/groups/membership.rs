@@ -1,19 +1,17 @@
 //! Adding and removing users; replacing the own leaf.
 
-use crypto::credential::{random_pseudonym, wrap_link_key};
+use crypto::credential::wrap_link_key;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
-use protocol::directory::Directory;
 use protocol::ids::GroupId;
 use protocol::key_packages::MAX_CLAIMS;
-use tls_codec::VLBytes;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};
-use crate::error::{Error, PeerError, UsageError};
+use crate::error::{Error, UsageError};
 use crate::groups::commit::{CommitOutcome, Plan};
 use crate::groups::{
-    Group, enforce, identities, load_mls, own_pseudonym, people, pseudonym_of, restored,
+    Group, enforce, further, identities, load_mls, own_pseudonym, people, pseudonym_of, restored,
 };
 use crate::key_packages::ClaimedKeyPackage;
 use crate::leaf::NewLeaf;
@@ -102,7 +100,7 @@ impl Client {
         self.take_over_listing(&id, &former, name).await
     }
 
-    /// Replaces the own leaf: new keys, new pseudonyms.
+    /// Replaces the own leaf: new keys, under the same user pseudonym.
     ///
     /// # Errors
     /// As [`Client::remove_from_group`].
@@ -117,7 +115,7 @@ impl Client {
         let directory = self.directory().await?;
         self.commit(id, |client| {
             let mls_group = load_mls(&client.db, id)?;
-            let pseudonym = client.next_pseudonym(id, &mls_group, &directory)?;
+            let pseudonym = opaque(own_pseudonym(&mls_group)?);
             let suite = mls_group.ciphersuite();
             let leaf = match restored::next_leaf_key(&client.db, id)? {
                 Some(key) => NewLeaf::with_key(&client.profile, &directory, key, pseudonym)?,
@@ -126,27 +124,6 @@ impl Client {
             Ok(Plan::Update(Box::new(leaf)))
         })
         .await
-    }
-
-    /// The user pseudonym of the next own leaf: a new one only if the present one came with a last-resort
-    /// KeyPackage, where it may stand in other groups too, and nobody knows this user by it here.
-    fn next_pseudonym(
-        &self,
-        id: &GroupId,
-        mls_group: &MlsGroup,
-        directory: &Directory,
-    ) -> Result<VLBytes, Error> {
-        let own = own_pseudonym(mls_group)?;
-        let listed = enforce::policy_in(mls_group.extensions())?
-            .is_some_and(|policy| policy.participant(&own).is_some());
-        // Who has come back from a backup does so under the pseudonym that stands there, the next time too.
-        let due = Group::read(&self.db, id)?.update_due
-            && restored::next_leaf_key(&self.db, id)?.is_none();
-        if due && !listed && self.other_own_leaves(id)?.is_empty() {
-            Ok(random_pseudonym(&directory.domain)?)
-        } else {
-            Ok(opaque(own))
-        }
     }
 
     /// Claims KeyPackages of contacts who are not in the group yet.
@@ -237,8 +214,7 @@ impl Client {
         Ok(false)
     }
 
-    /// All leaves of the named users: by name, then by user pseudonym, so that a client whose link
-    /// does not open goes with its user.
+    /// All leaves of the named users: by name, then by who they are, under whatever pseudonym.
     pub(crate) fn leaves_of(
         &self,
         group: &Group,
@@ -256,30 +232,22 @@ impl Client {
             return Err(UsageError::OwnHandle.into());
         }
         let mls_group = load_mls(&self.db, &group.id)?;
-        let mut users = Vec::new();
+        let mut named = Vec::new();
         for name in names {
             let mut found = false;
             for member in mls_group.members() {
                 let identity = identities::of(&self.db, &group.id, &member.credential)?;
                 if identities::name(&self.db, &self.profile, identity.as_ref())? == *name {
                     found = true;
-                    users.push(identity.ok_or(PeerError::IdentityLink)?.user_pseudonym);
+                    named.push(member.index);
                 }
             }
             if !found {
                 return Err(UsageError::NotInGroup((*name).to_owned()).into());
             }
         }
-        let mut leaves = Vec::new();
-        for member in mls_group
-            .members()
-            .filter(|member| member.index != mls_group.own_leaf_index())
-        {
-            let identity = identities::of(&self.db, &group.id, &member.credential)?;
-            if identity.is_some_and(|identity| users.contains(&identity.user_pseudonym)) {
-                leaves.push(member.index);
-            }
-        }
+        let mut leaves = further::with_their_people(&self.db, group, &mls_group, &named)?;
+        leaves.retain(|leaf| *leaf != mls_group.own_leaf_index());
         Ok(leaves)
     }
 

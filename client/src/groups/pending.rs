@@ -27,7 +27,7 @@ use crate::groups::enforce::{goes_by_itself, leaving};
 use crate::groups::process::parse;
 use crate::groups::removals as reasons;
 use crate::groups::senders::ServiceKeys;
-use crate::groups::{Group, Status, evidence, load_mls, mls_id, pseudonym_of};
+use crate::groups::{Group, Status, evidence, further, load_mls, mls_id};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
@@ -59,6 +59,17 @@ pub(crate) fn is_covered(covered: &[ProposalRef], queued: &QueuedProposal) -> bo
     !by_reference || covered.contains(queued.proposal_reference_ref())
 }
 
+/// As many as a service lets be pending.
+const MOST_PENDING: usize = 256;
+
+/// Pending proposals of those who are no members.
+fn of_outsiders(mls_group: &MlsGroup) -> usize {
+    let pending = mls_group.pending_proposals();
+    pending
+        .filter(|queued| !matches!(queued.sender(), MlsSender::Member(_)))
+        .count()
+}
+
 /// Keeps a proposal, in the caller's transaction.
 pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Error> {
     let provider = Provider::new(db);
@@ -81,6 +92,11 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
         MlsSender::NewMemberCommit => false,
     };
     if !sound {
+        return Err(PeerError::Proposal.into());
+    }
+    // They stand until the next commit, which can be long; no honest service has more.
+    if !matches!(queued.sender(), MlsSender::Member(_)) && of_outsiders(&mls_group) >= MOST_PENDING
+    {
         return Err(PeerError::Proposal.into());
     }
     if let (MlsSender::External(_), Some(leaf)) = (queued.sender(), leaving(&queued))
@@ -148,19 +164,6 @@ fn split(message: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     let framed = message.get(..message.len().checked_sub(rest.len())?)?;
     let (signature, _) = VLBytes::tls_deserialize_bytes(rest).ok()?;
     Some((framed, signature.as_slice().to_vec()))
-}
-
-/// These leaves and all others of the same users.
-fn with_their_users(mls_group: &MlsGroup, leaves: &[LeafNodeIndex]) -> Vec<LeafNodeIndex> {
-    let users: Vec<_> = leaves
-        .iter()
-        .filter_map(|leaf| mls_group.member(*leaf).and_then(pseudonym_of))
-        .collect();
-    mls_group
-        .members()
-        .filter(|member| pseudonym_of(&member.credential).is_some_and(|user| users.contains(&user)))
-        .map(|member| member.index)
-        .collect()
 }
 
 fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
@@ -254,7 +257,9 @@ impl Client {
         }
         // The service cannot check membership tags and insists on what members refuse: whoever sent that goes by
         // value, if this client may do that.
-        let leaves = with_their_users(&load_mls(&self.db, id)?, &refused);
+        let (group, mls_group) = (Group::read(&self.db, id)?, load_mls(&self.db, id)?);
+        let mut leaves = further::with_their_people(&self.db, &group, &mls_group, &refused)?;
+        leaves.retain(|leaf| *leaf != mls_group.own_leaf_index());
         self.stage_plan(id, Plan::Remove(leaves))?;
         self.submit_commit(id).await.map(|_| ())
     }

@@ -22,7 +22,7 @@ use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, Plan};
 use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::identities::{self, Identity};
-use crate::groups::{Group, Status, load_mls, own_pseudonym, pseudonym_of};
+use crate::groups::{Group, Status, further, load_mls, own_pseudonym, pseudonym_of};
 use crate::profile::Profile;
 
 const KEY: usize = 32;
@@ -175,14 +175,16 @@ fn unwelcome(
             users.push(pseudonym);
         }
     }
-    Ok(mls_group
+    let found: Vec<LeafNodeIndex> = mls_group
         .members()
         .filter(|member| {
-            pseudonym_of(&member.credential)
-                .is_some_and(|pseudonym| pseudonym != own && users.contains(&pseudonym))
+            pseudonym_of(&member.credential).is_some_and(|pseudonym| users.contains(&pseudonym))
         })
         .map(|member| member.index)
-        .collect())
+        .collect();
+    let mut leaves = further::with_their_people(db, group, mls_group, &found)?;
+    leaves.retain(|leaf| mls_group.member(*leaf).and_then(pseudonym_of).as_ref() != Some(&own));
+    Ok(leaves)
 }
 
 /// A policy in which who is muted is so under its present pseudonym too, if that is not so yet.

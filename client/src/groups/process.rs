@@ -17,8 +17,9 @@ use crate::devices;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::changes::{self, Committer};
-use crate::groups::commit::{CommitOutcome, merge_own};
+use crate::groups::commit::{CommitOutcome, has_made, merge_own};
 use crate::groups::content::Content;
+use crate::groups::further::Arrival;
 use crate::groups::{
     Group, STATE_KEY_LABEL, Status, enforce, identities, known, load_mls, upgrade,
 };
@@ -100,14 +101,19 @@ pub(crate) fn commit(
 ) -> Result<Option<CommitOutcome>, Error> {
     let provider = Provider::new(db);
     let mut mls_group = load_mls(db, &group.id)?;
-    let processed = mls_group
-        .process_message(&provider, parse(bytes)?)
-        .map_err(|error| match error {
-            ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => {
-                PeerError::OtherCopy
-            }
-            _ => PeerError::Commit,
-        })?;
+    let own_key_used = || -> Result<PeerError, Error> {
+        Ok(match has_made(db, &group.id, bytes)? {
+            true => PeerError::GivenUp,
+            false => PeerError::OtherCopy,
+        })
+    };
+    let processed = match mls_group.process_message(&provider, parse(bytes)?) {
+        Ok(processed) => processed,
+        Err(ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch)) => {
+            return Err(own_key_used()?.into());
+        }
+        Err(_) => return Err(PeerError::Commit.into()),
+    };
     let sender = processed.sender().clone();
     let aad = CommitAad::decode(processed.aad()).map_err(|_| PeerError::Commit)?;
     let staged: StagedCommit = match processed.into_content() {
@@ -119,9 +125,9 @@ pub(crate) fn commit(
         _ => return Err(PeerError::Commit.into()),
     };
     let committer = match sender {
-        // Not the one that waits, which would be known: another one with the same keys has made it.
+        // Not the one that waits, which would be known.
         Sender::Member(leaf) if leaf == mls_group.own_leaf_index() => {
-            return Err(PeerError::OtherCopy.into());
+            return Err(own_key_used()?.into());
         }
         Sender::Member(leaf) => Committer::Member(leaf),
         Sender::NewMemberCommit => Committer::Joiner,
@@ -133,11 +139,9 @@ pub(crate) fn commit(
         known::heard(db, &group.id, credential, day)?;
     }
     let joiner = changes::record(db, profile, group, &mls_group, &staged, &aad, committer)?;
-    if let (Some(identity), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
+    if let (Some((identity, arrival)), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
         // Other external commits into a connection group are of clients whose users are in it already.
-        if group.kind == GroupKind::Connection
-            && !aad.encrypted_connection_response.as_slice().is_empty()
-        {
+        if group.kind == GroupKind::Connection && arrival == Arrival::Person {
             connections::accept_joiner(db, profile, group, &identity, leaf, &aad)?;
         } else if group.kind == GroupKind::Connection {
             // A device that is new here or has lost its state may not know the token of now.

@@ -58,9 +58,10 @@ impl Client {
         self.lose(id, StopReason::Missing)
     }
 
-    /// Stops in a group where another copy of this client goes on. The group still opens with the known key, so nobody was
-    /// removed since that key; if no leaf has this client's key all the same, somebody who had it
-    /// has replaced it, and has perhaps fetched from the queue what would show that here.
+    /// Stops in a group where the service says that no leaf has this client's key. The group still
+    /// opens with the known key, so nobody was removed since: if that is true, another copy of this
+    /// client has replaced the leaf, and has perhaps fetched from the queue what would show that
+    /// here. It is the service's word alone, and said as such.
     pub(crate) async fn stop_if_replaced(&mut self, id: &GroupId) -> Result<bool, Error> {
         let state_key = Group::read(&self.db, id)?.state_key;
         let (_, signer) = self.own_sender(id)?;
@@ -72,7 +73,7 @@ impl Client {
             self.call(Operation::OwnLeaf, signer, &request).await;
         match own {
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
-                self.transact(|db, profile| lose_to(db, profile, id, PeerError::OtherCopy))?;
+                self.lose(id, StopReason::LeafGone)?;
                 Ok(true)
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),

@@ -73,7 +73,12 @@ impl Client {
     async fn rejoin_by_word(&mut self, group: &Group) -> Result<(), Error> {
         match group.status {
             Status::Active => Ok(()),
-            Status::Lost | Status::Refused => self.rejoin(&group.id).await,
+            Status::Lost | Status::Refused => {
+                self.rejoin(&group.id).await?;
+                // Not after an attempt of its own: who can cause a loss must not cause any number
+                // of them.
+                Group::set_rejoin_attempts(&self.db, &group.id, 0)
+            }
             Status::Joining | Status::Removed | Status::Closed => group.check_usable(),
         }
     }
@@ -150,7 +155,7 @@ impl Client {
                 .saturating_add(AUTHORIZATION_MS);
             let authorization = authorize(
                 &signer.0,
-                id,
+                (id, &state_key),
                 AuthorizedJoin::Rejoin,
                 known.own_leaf,
                 not_after_ms,

@@ -24,13 +24,39 @@ const REFILLS: u32 = 4;
 /// So many sets that went at once without this user being added anywhere are worth telling.
 const TAKEN: u32 = 12;
 
-/// What a service has said is left, at most what was known: nobody but this client adds to a pool.
-fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) -> Result<(), Error> {
-    let (refill_day, refills): (u32, u32) =
+/// So often a day sets are published in vain before the next day is waited for.
+const FAILURES: u32 = 12;
+
+/// How often sets were published today because the service said that they are gone, or in vain.
+fn refills(db: &Connection, today: u32) -> Result<u32, Error> {
+    let (day, refills): (u32, u32) =
         db.query_row("SELECT refill_day, refills FROM profile", (), |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-    let refills = if refill_day == today { refills } else { 0 };
+    Ok(if day == today { refills } else { 0 })
+}
+
+fn set_refills(db: &Connection, today: u32, refills: u32) -> Result<(), Error> {
+    db.execute(
+        "UPDATE profile SET refill_day = ?, refills = ?",
+        (today, refills),
+    )?;
+    Ok(())
+}
+
+/// Whether publishing is worth its tokens: not when the service has taken them in vain all day.
+pub(super) fn may_publish(db: &Connection, today: u32) -> Result<bool, Error> {
+    Ok(refills(db, today)? < FAILURES)
+}
+
+/// Tokens were presented, and what came back says nothing of sets that are published.
+pub(super) fn published_in_vain(db: &Connection, today: u32) -> Result<(), Error> {
+    set_refills(db, today, refills(db, today)?.saturating_add(1))
+}
+
+/// What a service has said is left, at most what was known: nobody but this client adds to a pool.
+fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) -> Result<(), Error> {
+    let refills = refills(db, today)?;
     let known = db
         .prepare("SELECT ciphersuite, sets_left FROM key_packages")?
         .query_map((), |row| Ok((row.get::<_, u16>(0)?, row.get::<_, u32>(1)?)))?
@@ -60,10 +86,7 @@ fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) ->
         }
     }
     if fewer {
-        db.execute(
-            "UPDATE profile SET refill_day = ?, refills = ?",
-            (today, refills.saturating_add(1)),
-        )?;
+        set_refills(db, today, refills.saturating_add(1))?;
     }
     Ok(())
 }

@@ -112,6 +112,7 @@ impl Client {
             .map(|(contact, set)| {
                 let sealed = set.sealed.as_slice();
                 let packages = check(&self.db, contact, suite, sealed, now_ms)?;
+                stock::check_fresh(&self.db, &packages)?;
                 stock::keep(&self.db, contact, suite, sealed, &packages)?;
                 Ok(packages)
             })

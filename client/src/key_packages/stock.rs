@@ -8,7 +8,29 @@ use rusqlite::Connection;
 
 use super::ClaimedKeyPackage;
 use crate::contacts::ContactKeys;
-use crate::error::Error;
+use crate::error::{Error, PeerError};
+use crate::leaf;
+
+/// A set that is handed out again would put one pseudonym into two groups, which the service could then tell to
+/// have a member in common; and its owner, who has forgotten its keys, could not come in.
+pub(super) fn check_fresh(db: &Connection, packages: &[ClaimedKeyPackage]) -> Result<(), Error> {
+    for package in packages {
+        let leaf = package.key_package.leaf_node();
+        let pseudonym = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
+            .ok_or(PeerError::KeyPackage)?
+            .user_pseudonym;
+        let is_known: bool = db.query_row(
+            "SELECT EXISTS (SELECT 1 FROM identities WHERE user_pseudonym = ?)
+                OR EXISTS (SELECT 1 FROM claimed_sets WHERE leaf_key = ?)",
+            (pseudonym.as_slice(), leaf.signature_key().as_slice()),
+            |row| row.get(0),
+        )?;
+        if is_known {
+            return Err(PeerError::KeyPackage.into());
+        }
+    }
+    Ok(())
+}
 
 /// Keeps a set that was claimed just now.
 pub(super) fn keep(

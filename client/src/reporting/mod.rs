@@ -297,7 +297,11 @@ impl Client {
         let wait_ms = match asked {
             Ok(()) | Err(Error::Issuer(_)) => 12 * HOUR_MS + jitter % (12 * HOUR_MS),
             Err(Error::Unreachable(_)) => HOUR_MS / 2 + jitter % HOUR_MS,
-            Err(error) => return Err(error),
+            // What the issuer answers keeps nobody from their messages.
+            Err(error) => {
+                error.of_content()?;
+                12 * HOUR_MS + jitter % (12 * HOUR_MS)
+            }
         };
         let due_ms = i64::try_from(now_ms.saturating_add(wait_ms)).unwrap_or(i64::MAX);
         self.db

@@ -7,7 +7,8 @@ use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage, PublicMessage
 use protocol::Operation;
 use protocol::codec::WireSecret;
 use protocol::groups::{
-    CommitRequest, EpochAccepted, ExternalJoinRequest, PartialGroupInfo, WelcomeUpload,
+    CommitRequest, EpochAccepted, ExternalJoinRequest, LeafAuthorization, PartialGroupInfo,
+    WelcomeUpload,
 };
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
@@ -168,7 +169,7 @@ pub async fn external_join(
         let permission = permits::verify(
             service,
             &roster,
-            &attempt.group_id,
+            (&attempt.group_id, &attempt.key),
             &body.permit,
             joiner,
             request.now_ms,
@@ -186,7 +187,11 @@ pub async fn external_join(
                 &roster,
                 &stored,
                 message,
-                Some((&permission, joiner)),
+                Some(JoinsBy {
+                    permission: &permission,
+                    authorization: body.permit.authorization(),
+                    key: joiner,
+                }),
             )
             .await;
         let decision = match decided {
@@ -204,8 +209,18 @@ pub async fn external_join(
 /// Which of the keys that an attempt tries is the one that it names as the group's.
 const CURRENT_KEY: usize = 0;
 
-/// Why an external committer may, and the key that it signed the request with.
-pub(super) type Joiner<'j> = Option<(&'j Permission, &'j [u8])>;
+/// Why an external committer may; nothing for a member.
+pub(super) type Joiner<'j> = Option<JoinsBy<'j>>;
+
+/// Why somebody may join by an external commit.
+#[derive(Clone, Copy)]
+pub(super) struct JoinsBy<'j> {
+    pub(super) permission: &'j Permission,
+    /// The word of a leaf, if the permission is one.
+    pub(super) authorization: Option<&'j LeafAuthorization>,
+    /// The signature key of the new leaf.
+    pub(super) key: &'j [u8],
+}
 
 impl Attempt<'_> {
     /// Before anything is read: what is too long to be delivered or kept, and a rotation that is none.

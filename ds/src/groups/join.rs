@@ -194,7 +194,7 @@ pub async fn external_commit_info(
         permits::verify(
             service,
             &roster,
-            &group_id,
+            (&group_id, &key),
             &body.permit,
             joiner,
             request.now_ms,

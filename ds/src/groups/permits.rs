@@ -1,5 +1,6 @@
 //! Who may come in by an external commit.
 
+use crypto::keys::StateKey;
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
 use protocol::ids::GroupId;
@@ -38,7 +39,7 @@ pub enum Permission {
 pub fn verify(
     service: &DeliveryService,
     roster: &Roster<'_>,
-    group_id: &GroupId,
+    group: (&GroupId, &StateKey),
     permit: &JoinPermit,
     new_key: &[u8],
     now_ms: u64,
@@ -57,7 +58,7 @@ pub fn verify(
         leaf_authorization::verify(
             authorization,
             &leaf.signature_key,
-            group_id,
+            group,
             join,
             new_key,
             now_ms,

@@ -10,7 +10,7 @@ use crypto::credential::{
 use openmls::prelude::{
     CredentialType, LeafNode, Proposal, ProposalOrRefType, QueuedProposal, Sender, StagedCommit,
 };
-use protocol::groups::CommitAad;
+use protocol::groups::{CommitAad, LeafAuthorization};
 use protocol::ids::{GroupId, QueueId};
 use protocol::policy::GroupPolicy;
 use protocol::problem::ProblemType;
@@ -114,6 +114,8 @@ pub struct Case<'c> {
     pub sender: Sender,
     /// Why an external committer may.
     pub permission: Option<&'c Permission>,
+    /// The word of a leaf in the permit: the commit must show the same to the members.
+    pub authorization: Option<&'c LeafAuthorization>,
     /// As processed.
     pub staged: &'c StagedCommit,
     /// Of the commit.
@@ -177,10 +179,12 @@ impl Case<'_> {
             encrypted_identity_link_keys,
             rotates_state_key,
             encrypted_connection_response,
+            leaf_authorization,
         } = self.aad;
         let response_belongs = matches!(self.permission, Some(Permission::Connection));
         if *rotates_state_key != u8::from(self.rotates)
             || encrypted_connection_response.as_slice().is_empty() == response_belongs
+            || leaf_authorization.as_ref() != self.authorization
             // An empty one stands for what a new member said itself.
             || encrypted_identity_link_keys
                 .iter()

@@ -18,7 +18,7 @@ use protocol::time::day_of;
 use protocol::{Operation, Wire};
 use zeroize::Zeroizing;
 
-use super::commit::{Attempt, Joiner};
+use super::commit::{Attempt, Joiner, JoinsBy};
 use super::parts::seal_key_check;
 use super::proposals::PendingProposals;
 use super::roster::{
@@ -140,7 +140,8 @@ impl Attempt<'_> {
         let case = Case {
             operation: self.operation,
             sender: sender.clone(),
-            permission: joiner.map(|(permission, _)| permission),
+            permission: joiner.map(|joins| joins.permission),
+            authorization: joiner.and_then(|joins| joins.authorization),
             staged: &staged,
             aad: &aad,
             rotates: self.next_key.is_some(),
@@ -153,7 +154,7 @@ impl Attempt<'_> {
         let signer = signer(&tree, &sender, &staged)?;
         let fields = tree.advance(&crypto, *staged, signer, self.partial)?;
         // The request is the joiner's own: signed by the key of the leaf that it brings.
-        if let Some((_, key)) = joiner
+        if let Some(JoinsBy { key, .. }) = joiner
             && tree
                 .group
                 .leaf(signer)

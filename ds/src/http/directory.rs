@@ -72,6 +72,7 @@ fn describe(service: &DeliveryService) -> Result<Directory, DsError> {
         }),
         clock_window_ms: CLOCK_WINDOW_MS,
         max_request_bytes: settings.max_request_bytes,
+        store: settings.store.clone(),
     })
 }
 

@@ -16,7 +16,11 @@ pub enum Note {
     /// Which store it is, bound to the service key file ([`service::founding::binding`]).
     Binding,
     /// How often a service was started on it, 8 bytes.
+    Starts,
+    /// When its operator said last that it was restored from a backup, in seconds, 8 bytes.
     Generation,
+    /// The day that the clock showed last, 4 bytes.
+    Clock,
     /// What the token issuer showed last.
     IssuerDirectory,
     /// Written only to see whether writes are taken.
@@ -25,9 +29,11 @@ pub enum Note {
 
 impl Note {
     /// All there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Binding,
+        Self::Starts,
         Self::Generation,
+        Self::Clock,
         Self::IssuerDirectory,
         Self::Probe,
     ];
@@ -37,7 +43,9 @@ impl Note {
     pub fn name(self) -> &'static str {
         match self {
             Self::Binding => "binding",
+            Self::Starts => "starts",
             Self::Generation => "generation",
+            Self::Clock => "clock",
             Self::IssuerDirectory => "issuer directory",
             Self::Probe => "probe",
         }
@@ -100,12 +108,14 @@ pub async fn bind(
     Ok(id)
 }
 
-/// Which store it is, and the how manieth time it is begun: larger than each time before.
+/// Which store it is, and what has become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
     /// Which one.
     pub id: StoreId,
-    /// From 1.
+    /// The how manieth time it is begun, from 1: larger than each time before.
+    pub starts: u64,
+    /// When it was restored from a backup last, in seconds; 0: never.
     pub generation: u64,
 }
 
@@ -121,25 +131,56 @@ pub async fn begin(
     key_file: &Path,
 ) -> Result<Begun, FoundationError> {
     let id = recognise(store, place, keys, key_file).await?;
+    let starts = count(store, Note::Starts, 1).await?;
+    let generation = number(store.note(Note::Generation).await?.as_deref())?;
+    Ok(Begun {
+        id,
+        starts,
+        generation,
+    })
+}
+
+/// A store that [`begin`] knows was put back from a backup: clients are shown a later generation from now on.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn restored(
+    store: &dyn Foundation,
+    place: &str,
+    keys: &ServiceKeys,
+    key_file: &Path,
+    now_unix_s: u64,
+) -> Result<Begun, FoundationError> {
+    let mut begun = begin(store, place, keys, key_file).await?;
+    // The same backup may be put back twice: a count would be the same both times.
+    begun.generation = count(store, Note::Generation, now_unix_s).await?;
+    Ok(begun)
+}
+
+/// One more than is noted, and no less than `least`.
+async fn count(store: &dyn Foundation, note: Note, least: u64) -> Result<u64, StoreError> {
     loop {
-        let noted = store.note(Note::Generation).await?;
-        let last = match noted.as_deref() {
-            None => 0,
-            Some(noted) => noted.try_into().map(u64::from_be_bytes).map_err(|_| {
-                StoreError::Engine("the store's generation is malformed".to_owned())
-            })?,
-        };
-        let generation = last.saturating_add(1);
-        let next = generation.to_be_bytes().to_vec();
-        match store.replace_note(Note::Generation, noted, next).await {
-            // Another node begins at this moment.
+        let noted = store.note(note).await?;
+        let next = number(noted.as_deref())?.saturating_add(1).max(least);
+        let written = store
+            .replace_note(note, noted, next.to_be_bytes().to_vec())
+            .await;
+        match written {
+            // Another node is at it at this moment.
             Err(StoreError::Conflict) => {}
-            begun => {
-                begun?;
-                return Ok(Begun { id, generation });
-            }
+            written => return written.map(|()| next),
         }
     }
+}
+
+fn number(noted: Option<&[u8]>) -> Result<u64, StoreError> {
+    let Some(noted) = noted else {
+        return Ok(0);
+    };
+    let bytes = noted.try_into();
+    bytes
+        .map(u64::from_be_bytes)
+        .map_err(|_| StoreError::Engine("a number that the store keeps is malformed".to_owned()))
 }
 
 async fn recognise(
@@ -215,14 +256,19 @@ mod tests {
             let refused = start(content).await;
             matches!(refused, Err(FoundationError::Refused(Refusal::OtherKeyFile { store, .. })) if store == id)
         };
-        assert_eq!(start(&made).await.unwrap(), Begun { id, generation: 1 });
+        let begun = |starts| Begun {
+            id,
+            starts,
+            generation: 0,
+        };
+        assert_eq!(start(&made).await.unwrap(), begun(1));
         assert!(is_refused(&other).await);
-        assert_eq!(start(&made).await.unwrap().generation, 2);
-        assert_eq!(start(&rotated).await.unwrap(), Begun { id, generation: 3 });
+        assert_eq!(start(&made).await.unwrap(), begun(2));
+        assert_eq!(start(&rotated).await.unwrap(), begun(3));
         assert!(is_refused(&made).await);
         assert!(is_refused(&diverged).await);
         let twice = ServiceKeys::rotate_file(&rotated).unwrap();
-        assert_eq!(start(&twice).await.unwrap().generation, 4);
+        assert_eq!(start(&twice).await.unwrap(), begun(4));
         assert!(is_refused(&rotated).await);
     }
 }

@@ -11,7 +11,9 @@ pub mod memory;
 pub mod postgres;
 pub mod rocks;
 
-pub use self::foundation::{Begun, Foundation, FoundationError, Note, begin, bind, probe};
+pub use self::foundation::{
+    Begun, Foundation, FoundationError, Note, begin, bind, probe, restored,
+};
 
 use async_trait::async_trait;
 use crypto::rows::Row;

@@ -1,5 +1,6 @@
 //! External commits, each with its permit: by a user's new client, again after a loss of state, by a join code.
 
+use crypto::keys::StateKey;
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::sign::LeafKeyPair;
 use protocol::Operation;
@@ -129,7 +130,7 @@ async fn an_authorization_for_years_is_refused() {
         let leaf = tablet.leaf_of_user(&service, Flaw::None, &bob.user(&id));
         let word = leaf_authorization::authorize(
             &bob.group(&id).signer.0,
-            &id,
+            (&id, &state_key(&bob, &id)),
             AuthorizedJoin::Client,
             1,
             not_after_ms,
@@ -159,12 +160,14 @@ async fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
     let tablet = Client::new(&service).await;
     let user = bob.user(&id);
     let later = service.now() + HOUR_MS;
+    let now = state_key(&bob, &id);
     let by_bob = |group: &GroupId, join, leaf, not_after, key: &LeafKeyPair| {
         let own = &bob.group(&id).signer.0;
+        let group = (group, &now);
         leaf_authorization::authorize(own, group, join, leaf, not_after, &key.public())
     };
     type Forgery<'a> = Box<dyn Fn(&LeafKeyPair) -> LeafAuthorization + 'a>;
-    let forgeries: [(&str, Forgery<'_>); 8] = [
+    let forgeries: [(&str, Forgery<'_>); 9] = [
         (
             "by somebody else",
             Box::new(|key| {
@@ -172,7 +175,7 @@ async fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
                 let public = key.public();
                 leaf_authorization::authorize(
                     stranger,
-                    &id,
+                    (&id, &now),
                     AuthorizedJoin::Client,
                     1,
                     later,
@@ -191,6 +194,16 @@ async fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
         (
             "for another group",
             Box::new(|key| by_bob(&elsewhere, AuthorizedJoin::Client, 1, later, key)),
+        ),
+        (
+            "under a former state key",
+            Box::new(|key| {
+                let own = &bob.group(&id).signer.0;
+                let former = StateKey::new([9; 32]);
+                let client = AuthorizedJoin::Client;
+                let group = (&id, &former);
+                leaf_authorization::authorize(own, group, client, 1, later, &key.public())
+            }),
         ),
         (
             "for another key",
@@ -272,12 +285,22 @@ fn lose_state(client: &mut Client, id: &GroupId) -> LeafKeyPair {
     membership.signer.0
 }
 
-fn rejoin_permit(service: &Service, id: &GroupId, leaf: u32, key: &LeafKeyPair) -> JoinPermit {
+fn state_key(client: &Client, id: &GroupId) -> StateKey {
+    StateKey::new(client.group(id).state_key)
+}
+
+/// Of a client that has lost its state, with the state key that `other` knows.
+fn rejoin_permit(
+    service: &Service,
+    (other, id): (&Client, &GroupId),
+    leaf: u32,
+    key: &LeafKeyPair,
+) -> JoinPermit {
     let until = service.now() + HOUR_MS;
     let join = AuthorizedJoin::Rejoin;
     JoinPermit::Rejoin(leaf_authorization::authorize(
         key,
-        id,
+        (id, &state_key(other, id)),
         join,
         leaf,
         until,
@@ -293,7 +316,7 @@ async fn a_client_that_lost_its_state_takes_its_own_place_again(service: Service
     let leaf = trio
         .bob
         .leaf_for_key(&service, Flaw::None, &user, copy(&key));
-    let permit = rejoin_permit(&service, &id, 1, &key);
+    let permit = rejoin_permit(&service, (&trio.alice, &id), 1, &key);
     let join = trio
         .bob
         .join_externally(
@@ -322,7 +345,7 @@ async fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let user = bob.user(&id);
     let key = lose_state(&mut bob, &id);
     let own_leaf = |user: &[u8]| bob.leaf_for_key(&service, Flaw::None, user, copy(&key));
-    let rejoin = || plan(&alice, &id, rejoin_permit(&service, &id, 1, &key));
+    let rejoin = || plan(&alice, &id, rejoin_permit(&service, (&alice, &id), 1, &key));
 
     let join = build(&alice, &bob, &id, own_leaf(&user), rejoin());
     assert_eq!(
@@ -337,7 +360,7 @@ async fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let fresh = bob.leaf_of_user(&service, Flaw::None, &user);
     let word = leaf_authorization::authorize(
         &key,
-        &id,
+        (&id, &state_key(&alice, &id)),
         AuthorizedJoin::Rejoin,
         1,
         service.now() + HOUR_MS,
@@ -349,7 +372,7 @@ async fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     // A removal without that permit.
     let word = leaf_authorization::authorize(
         &key,
-        &id,
+        (&id, &state_key(&alice, &id)),
         AuthorizedJoin::Client,
         1,
         service.now() + HOUR_MS,
@@ -359,7 +382,7 @@ async fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let join = build(&alice, &bob, &id, own_leaf(&user), as_client.rotating());
     assert_eq!(refused(&service, &join).await, ProblemType::InvalidCommit);
     // In the place of somebody else.
-    let own_word = rejoin_permit(&service, &id, 0, &key);
+    let own_word = rejoin_permit(&service, (&alice, &id), 0, &key);
     let in_her_place = plan(&alice, &id, own_word).rotating();
     let join = build(&alice, &bob, &id, own_leaf(&user), in_her_place);
     not_permitted(&service, &join, "in the place of somebody else").await;
@@ -373,7 +396,7 @@ async fn who_lost_the_answer_to_a_rejoin_asks_again() {
     let user = bob.user(&id);
     let key = lose_state(&mut bob, &id);
     let leaf = bob.leaf_for_key(&service, Flaw::None, &user, copy(&key));
-    let permit = rejoin_permit(&service, &id, 1, &key);
+    let permit = rejoin_permit(&service, (&alice, &id), 1, &key);
     let join = build(
         &alice,
         &bob,

@@ -270,7 +270,10 @@ async fn who_is_to_be_removed_and_is_back_takes_its_place_again() {
     );
     let word = crypto::leaf_authorization::authorize(
         &key,
-        &id,
+        (
+            &id,
+            &crypto::keys::StateKey::new(alice.group(&id).state_key),
+        ),
         crypto::leaf_authorization::AuthorizedJoin::Rejoin,
         1,
         service.now() + 1000,

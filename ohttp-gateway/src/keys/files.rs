@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ohttp_chunked::{Kem, MIN_SEED_LEN};
-use service::founding::{self, Refusal, StoreId};
+use service::founding::{self, Refusal, StoreId, Unfinished};
 use service::secret_file::{self, SecretFileError};
 use zeroize::Zeroizing;
 
@@ -55,18 +55,31 @@ pub(super) fn read_all(directory: &Path) -> Result<Vec<Generation>, GatewayError
 const FOUNDED: &str = "founded";
 const FOUNDED_LEN: usize = 16;
 
-/// Makes the first keys possible: an empty directory, or none, becomes one for keys.
-pub(super) fn found(directory: &Path) -> Result<StoreId, GatewayError> {
+/// Is there while `init` runs.
+const UNFINISHED: &str = "init-unfinished";
+
+/// Makes the first keys possible: an empty directory, or none, becomes one for keys. Begun on it is what
+/// [`Unfinished::end`] ends.
+pub(super) fn found(directory: &Path) -> Result<(StoreId, Unfinished), GatewayError> {
+    check_finished(directory)?;
     founding::claim_empty_directory(directory)?;
+    let marker = directory.join(UNFINISHED);
+    let unfinished = Unfinished::begin(&marker, PROGRAM, &directory.display().to_string())?;
     let id = StoreId::generate()?;
     let content = || Ok(Zeroizing::new(id.0.to_vec()));
     secret_file::create_with(&directory.join(FOUNDED), content)?;
-    Ok(id)
+    Ok((id, unfinished))
+}
+
+fn check_finished(directory: &Path) -> Result<(), Refusal> {
+    let marker = directory.join(UNFINISHED);
+    Unfinished::check(&marker, PROGRAM, &directory.display().to_string())
 }
 
 /// Whether the directory is one that was made for keys, and holds some. Else every client's
 /// copy of the keys would be worth nothing, without a word. Changes nothing.
 pub(super) fn recognise(directory: &Path) -> Result<(), GatewayError> {
+    check_finished(directory)?;
     founding::inspect(directory, PROGRAM, &[FOUNDED])?;
     secret_file::load(&directory.join(FOUNDED), FOUNDED_LEN)?;
     if read_all(directory)?.is_empty() {

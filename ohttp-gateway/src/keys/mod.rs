@@ -18,7 +18,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use ohttp_chunked::{self as chunked, Encapsulation, HEADER_LEN, HpkeContext, Kem, RequestDecoder};
 
-use service::founding::StoreId;
+use service::founding::{StoreId, Unfinished};
 
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
@@ -97,16 +97,16 @@ impl From<GatewayError> for RotationError {
     }
 }
 
-/// Makes the key directory and the first generation, as `init` is told.
+/// Makes the key directory and the first generation, as `init` is told, which ends what was begun.
 pub(crate) fn found(
     settings: &KeySettings,
     replay: &ReplaySettings,
     now_unix_ms: u64,
-) -> Result<StoreId, GatewayError> {
+) -> Result<(StoreId, Unfinished), GatewayError> {
     checked(settings)?;
-    let id = files::found(&settings.directory)?;
+    let (id, unfinished) = files::found(&settings.directory)?;
     KeyRing::load(settings, replay, now_unix_ms)?;
-    Ok(id)
+    Ok((id, unfinished))
 }
 
 /// Refuses a directory that `init` did not make, or that has lost its keys.

@@ -8,6 +8,7 @@ use rocksdb::{
     BlockBasedOptions, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, Options,
     ReadOptions, WriteBatch, WriteOptions,
 };
+use service::Shutdown;
 use service::founding::{self, Refusal};
 use service::high_water::{self, HighWater};
 use service::probe::Trouble;
@@ -53,10 +54,9 @@ impl Database {
         let damaged = |error: rocksdb::Error| refusal(directory, &error);
         // First without writing: an engine that finds a log cut off goes on from there for good.
         let high_water = HighWater::open(directory)?;
-        let found = DB::open_for_read_only(&options(), directory, false).map_err(damaged)?;
-        high_water.check(found.latest_sequence_number())?;
-        drop(found);
-        let db = DB::open(&options(), directory).map_err(damaged)?;
+        let mode = usable(directory, &high_water)?;
+        let db = DB::open(&options_for(mode), directory).map_err(damaged)?;
+        high_water.check(db.latest_sequence_number())?;
         Ok(Self::of(db, high_water))
     }
 
@@ -82,15 +82,11 @@ impl Database {
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        // The batch takes the numbers after this one, or later ones, and its sync makes all before it
-        // durable, too.
-        let durable = self
-            .db
-            .latest_sequence_number()
-            .saturating_add(batch.len() as u64);
         self.db
             .write_opt(batch, &options)
             .inspect_err(|_| self.trouble.report())?;
+        // Every write is synced before it is visible, this one and those beside it.
+        let durable = self.db.latest_sequence_number();
         self.high_water.raise(durable).map_err(|error| {
             self.trouble.report();
             StoreError::Engine(error.to_string())
@@ -112,11 +108,17 @@ impl Database {
         }
     }
 
-    /// Reads every row: what is damaged is found before somebody needs it. Blocks.
-    pub(super) fn read_everything(&self) -> Result<(), StoreError> {
+    /// Reads every row, until it is told to end: what is damaged is found before somebody needs it. Blocks. Returns how
+    /// many rows were read.
+    pub(super) fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
+        let mut rows = 0;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         for row in self.db.iterator_opt(IteratorMode::Start, options) {
+            if shutdown.is_requested() {
+                break;
+            }
+            rows += 1;
             row.inspect_err(|error| {
                 if error.kind() == ErrorKind::Corruption {
                     let _ = self.damage.set(error.to_string());
@@ -125,19 +127,47 @@ impl Database {
                 }
             })?;
         }
-        Ok(())
+        Ok(rows)
+    }
+}
+
+/// All of a log; only its last record may be cut off.
+const WHOLE: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
+/// What is in front of the first hole.
+const UP_TO_HOLE: DBRecoveryMode = DBRecoveryMode::PointInTime;
+
+/// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
+/// nothing.
+fn usable(directory: &Path, high_water: &HighWater) -> Result<DBRecoveryMode, Refusal> {
+    let last_write = |mode| {
+        DB::open_for_read_only(&options_for(mode), directory, false)
+            .map(|db| db.latest_sequence_number())
+    };
+    match last_write(WHOLE) {
+        Ok(found) => high_water.check(found).map(|()| WHOLE),
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            // A power failure can leave a hole in what was not synced. What is in front of it counts as if the
+            // log ended there.
+            high_water.pass_over_hole(last_write(UP_TO_HOLE).ok(), error.as_ref())?;
+            Ok(UP_TO_HOLE)
+        }
+        Err(error) => Err(refusal(directory, &error)),
     }
 }
 
 fn options() -> Options {
+    options_for(WHOLE)
+}
+
+fn options_for(recovery: DBRecoveryMode) -> Options {
     let mut options = Options::default();
     // Rows are hashes: there is nothing to compress.
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(16 << 20);
     options.set_keep_log_file_num(4);
-    // After a crash the last record of a log may be cut off: it was never acknowledged. Anything else
-    // that is wrong with a log is damage; of a log that was cut off further up `high_water` tells.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that was cut
+    // off further up, or has a hole, looks the same to the engine; `high_water` tells.
+    options.set_wal_recovery_mode(recovery);
     options.set_track_and_verify_wals_in_manifest(true);
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(FILTER_BITS, false);

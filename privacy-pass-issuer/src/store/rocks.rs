@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rocksdb::{Direction, ErrorKind, IteratorMode, WriteBatch};
+use service::Shutdown;
 use service::founding::{self, BoundKey, StoreId};
 use service::probe::{Probe, Trouble};
 
@@ -117,9 +118,10 @@ impl RocksStore {
         })
     }
 
-    /// Reads every row: what is damaged is found before somebody needs it. Blocks.
-    pub fn read_everything(&self) -> Result<(), StoreError> {
-        self.db.read_everything()
+    /// Reads every row until it is told to end, and counts them: what is damaged is found before somebody needs it.
+    /// Blocks.
+    pub fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
+        self.db.read_everything(shutdown)
     }
 
     /// What the same database keeps of reports.
@@ -373,6 +375,18 @@ mod tests {
             RocksStore::open(directory.path()),
             Err(StoreError::Format)
         ));
+    }
+
+    #[test]
+    fn reading_everything_ends_when_the_process_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::create(directory.path()).unwrap();
+        let group: Vec<_> = (0..20).map(|request| charge_of(request, 1)).collect();
+        store.charge_all(&group, &mut |_| ()).unwrap();
+        let (trigger, shutdown) = Shutdown::channel();
+        assert!(store.read_everything(&shutdown).unwrap() > 20);
+        trigger.request();
+        assert_eq!(store.read_everything(&shutdown).unwrap(), 0);
     }
 
     #[test]

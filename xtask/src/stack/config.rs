@@ -84,6 +84,7 @@ fn relay(ports: Ports) -> Table {
 fn without_address_limits() -> Value {
     Value::Table(toml! {
         requests_per_second = 0
+        connections_per_second = 0
         burst = 0
         max_connections = 0
         max_requests = 0

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use client::{
     Client, Endpoints, Error, Event, Evidence, FileError, LocalError, MAX_TEXT, Options,
-    RemovalReason, StopReason, StoredEvent, UsageError,
+    RemovalReason, StopReason, StoreChange, StoredEvent, UsageError,
 };
 use serde_json::{Value, json};
 
@@ -308,8 +308,16 @@ async fn verify_group(client: &mut Client, group: &str) -> Result<Output, Error>
             "the service sees {group} as you do: {clients} clients, epoch {epoch}"
         ));
     }
+    // Where the state is lost there is none.
+    let authenticator = client.epoch_authenticator(group).ok();
+    if let Some((epoch, authenticator)) = &authenticator {
+        lines.push(format!(
+            "in epoch {epoch} all members read this: {authenticator}; compare it over another channel"
+        ));
+    }
     let document = json!({
         "group": group,
+        "epoch_authenticator": authenticator.map(|(_, authenticator)| authenticator),
         "clients": seen.map(|(clients, _)| clients),
         "epoch": seen.map(|(_, epoch)| epoch),
         "stopped": stopped,
@@ -395,6 +403,10 @@ fn received(events: &[StoredEvent]) -> Output {
 fn named(event: &Event) -> Event {
     let mut document = json!(event);
     for (field, value) in document.as_object_mut().into_iter().flatten() {
+        for name in value.as_array_mut().into_iter().flatten() {
+            let shown = name.as_str().map(|name| Name(name).to_string());
+            *name = shown.unwrap_or_default().into();
+        }
         if let Some(text) = value.as_str()
             && !text.is_empty()
             && !["type", "id", "text", "why"].contains(&field.as_str())
@@ -440,7 +452,27 @@ fn line(event: &Event) -> String {
                 "[{group}] the service wants a member removed for a reason that is not true: {why}"
             )
         }
+        Event::MemberRejoined { group, name } if group.is_empty() => {
+            format!("a client of {name} came back into a connection of yours")
+        }
         Event::MemberRejoined { group, name } => format!("[{group}] {name} came back"),
+        Event::ClientAdded { group, name } if group.is_empty() => {
+            format!("one more client of {name} reads a connection of yours")
+        }
+        Event::ClientAdded { group, name } => {
+            format!("[{group}] {name} is there with one more client")
+        }
+        Event::DeviceCameIn => {
+            "a device came to your devices, or came back: mimimi devices says which".to_owned()
+        }
+        Event::ContactConflict { name } if name.is_empty() => {
+            "another device of yours has a contact without a name that can be used".to_owned()
+        }
+        Event::ContactConflict { name } => {
+            format!(
+                "another device of yours has somebody else as {name}: ask both, and verify {name}"
+            )
+        }
         Event::LeftBehind { group, name } => {
             format!("[{group}] {name} could not be brought along: invite them")
         }
@@ -482,6 +514,20 @@ fn line(event: &Event) -> String {
                 format!("[{group}] {count} messages{whose} could not be read")
             }
         }
+        Event::ServiceStoreChanged { change } => match change {
+            StoreChange::Restored => {
+                "the service was restored from a backup: what it accepted after that backup is lost there, and groups \
+                 that went on since stop"
+            }
+            StoreChange::RolledBack => {
+                "the service has an earlier state than this client has seen, without its operator saying so: ask the \
+                 operator, and make anew the groups that matter"
+            }
+            StoreChange::Replaced => {
+                "the service has another store than before: it knows nothing of what was there"
+            }
+        }
+        .to_owned(),
         Event::HomeCopied => "this home directory was copied or put back: its keys are renewed \
                                  before anything is sent, and a copy of it that is in use will stop"
             .to_owned(),
@@ -507,8 +553,23 @@ fn line(event: &Event) -> String {
         Event::MessagesDropped { group } => {
             format!("[{group}] more was said than waits for you: the oldest of it is lost")
         }
-        Event::Rejoined { group } => {
-            format!("you are back in {group}: what was said meanwhile is lost")
+        Event::Rejoined {
+            group,
+            absent,
+            changed,
+            rules_changed,
+        } => {
+            let mut line = format!("you are back in {group}: what was said meanwhile is lost");
+            if !absent.is_empty() {
+                line.push_str(&format!("; not there any more: {}", absent.join(", ")));
+            }
+            if !changed.is_empty() {
+                line.push_str(&format!("; with another role: {}", changed.join(", ")));
+            }
+            if *rules_changed {
+                line.push_str("; what roles may do has changed");
+            }
+            line
         }
         Event::CommitRefused { group } => {
             format!("somebody did in {group} what its policy forbids: you follow it no more")
@@ -523,6 +584,9 @@ fn line(event: &Event) -> String {
         Event::InvitationRefused { group, by } => {
             format!("{by}, who is no contact, tried to add you to {group}: you are not in it")
         }
+        Event::InvitationWaits { group, by } => format!(
+            "{by} added you to {group}, but the service shows nothing by which you could come in: it is tried again"
+        ),
         Event::ReInitialized { group, by } => {
             format!("[{group}] {by} put another group in its place")
         }

@@ -2,13 +2,14 @@
 
 use base64::Engine as _;
 use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
     BasicCredential, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
 use protocol::directory::Directory;
-use protocol::groups::CommitAad;
+use protocol::groups::{CommitAad, LeafAuthorization};
 use protocol::policy::Standing;
 use protocol::removal::{RemovalReason, ServiceRemoval};
 use tls_codec::DeserializeBytes as _;
@@ -18,6 +19,7 @@ use crate::database;
 use crate::error::Fault;
 use crate::events::Event;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
+use crate::groups::identities::Identity;
 use crate::groups::{
     PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery, upkeep,
 };
@@ -300,11 +302,377 @@ impl User {
     }
 }
 
+/// All know who the others are, by the order of their leaves.
+fn introduce(users: &[&User]) {
+    let mls_group = load_mls(&users.first().unwrap().db, &ID).unwrap();
+    for (member, behind) in mls_group.members().zip(users) {
+        let identity = Identity {
+            user_pseudonym: pseudonym_of(&member.credential).unwrap(),
+            real: Some(behind.profile.credential().unwrap()),
+        };
+        for user in users {
+            identities::store(&user.db, &ID, &member.credential, &identity).unwrap();
+        }
+    }
+    for user in users {
+        user.remembers();
+    }
+}
+
+/// Another client of the same person.
+fn device_of(user: &User) -> User {
+    let mut device = User::new("device");
+    device.profile.handle = user.profile.handle.clone();
+    let seed = user.profile.identity.seed();
+    device.profile.identity = crypto::sign::SignatureKeyPair::from_seed(&seed);
+    device
+}
+
+fn pseudonym_at(user: &User, leaf: u32) -> Vec<u8> {
+    let mls_group = load_mls(&user.db, &ID).unwrap();
+    let credential = mls_group.member(LeafNodeIndex::new(leaf)).unwrap();
+    pseudonym_of(credential).unwrap()
+}
+
+/// A leaf under a pseudonym that is in the group.
+fn leaf_as(user: &User, pseudonym: &[u8]) -> NewLeaf {
+    let pseudonym = opaque(pseudonym);
+    NewLeaf::of_user(&user.profile, &directory(), CIPHERSUITE, pseudonym).unwrap()
+}
+
+/// An external commit, made with what `host` knows and whatever the service says of it.
+fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthorization>) -> Vec<u8> {
+    let hosts = load_mls(&host.db, &ID).unwrap();
+    let info = hosts
+        .export_group_info(
+            Provider::new(&host.db).crypto(),
+            &host.signer(&hosts),
+            false,
+        )
+        .unwrap()
+        .tls_serialize_detached()
+        .unwrap();
+    let info = MlsMessageIn::tls_deserialize_exact_bytes(&info).unwrap();
+    let MlsMessageBodyIn::GroupInfo(info) = info.extract() else {
+        panic!("no GroupInfo");
+    };
+    let members = hosts.members();
+    let replaces = members
+        .into_iter()
+        .any(|member| member.signature_key == leaf.signer.0.public());
+    let aad = CommitAad {
+        encrypted_identity_link_keys: vec![opaque(
+            leaf.wrapped_link_key(&host.group().wrapper_key).unwrap(),
+        )],
+        rotates_state_key: u8::from(replaces),
+        encrypted_connection_response: opaque(*b""),
+        leaf_authorization: word,
+    };
+    let provider = Provider::new(&user.db);
+    let (_, bundle) = MlsGroup::external_commit_builder()
+        .with_ratchet_tree(hosts.export_ratchet_tree().into())
+        .with_config(join_config())
+        .with_aad(aad.encode())
+        .skip_lifetime_validation()
+        .build_group(&provider, info, leaf.credential.clone())
+        .unwrap()
+        .leaf_node_parameters(leaf.parameters())
+        .load_psks(provider.storage())
+        .unwrap()
+        .build(provider.rand(), provider.crypto(), &leaf.signer, |_| true)
+        .unwrap()
+        .finalize(&provider)
+        .unwrap();
+    bundle.commit().tls_serialize_detached().unwrap()
+}
+
+/// A word of the leaf at `leaf`, by this key.
+fn word(
+    by: &LeafSigner,
+    join: AuthorizedJoin,
+    leaf: u32,
+    state: u8,
+    of: &NewLeaf,
+) -> LeafAuthorization {
+    let state_key = StateKey::new([state; 32]);
+    let group = (&ID, &state_key);
+    authorize(&by.0, group, join, leaf, 1, &of.signer.0.public())
+}
+
+#[test]
+fn nobody_comes_to_a_user_who_is_here_without_the_word_of_one_of_its_present_leaves() {
+    use AuthorizedJoin::{Client, Rejoin};
+    for kind in [
+        GroupKind::Group,
+        GroupKind::Connection,
+        GroupKind::SingleUser,
+    ] {
+        let [alice, bob, carol] = trio();
+        introduce(&[&alice, &bob, &carol]);
+        alice
+            .db
+            .execute("UPDATE groups SET kind = ?", [kind as u8])
+            .unwrap();
+        let tablet = device_of(&bob);
+        let signer = |user: &User| user.signer(&load_mls(&user.db, &ID).unwrap());
+        let (by_alice, by_bob) = (signer(&alice), signer(&bob));
+        let leaf = leaf_as(&tablet, &pseudonym_at(&alice, BOB));
+        let other = leaf_as(&tablet, &pseudonym_at(&alice, BOB));
+        let before = alice.epoch();
+        for (what, word) in [
+            ("without a word", None),
+            (
+                "for another key",
+                Some(word(&by_bob, Client, BOB, 1, &other)),
+            ),
+            (
+                "before the last removal",
+                Some(word(&by_bob, Client, BOB, 9, &leaf)),
+            ),
+            ("for a rejoin", Some(word(&by_bob, Rejoin, BOB, 1, &leaf))),
+            (
+                "of another user",
+                Some(word(&by_alice, Client, ALICE, 1, &leaf)),
+            ),
+            (
+                "by another user's key",
+                Some(word(&by_alice, Client, BOB, 1, &leaf)),
+            ),
+            (
+                "of a leaf that is gone",
+                Some(word(&by_bob, Client, 7, 1, &leaf)),
+            ),
+        ] {
+            let outcome = alice.takes_commit(&comes_in(&tablet, &alice, &leaf, word));
+            assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
+        }
+        // Bob's pseudonym for somebody else, with his word.
+        let mallory = User::new("mallory");
+        let leaf = leaf_as(&mallory, &pseudonym_at(&alice, BOB));
+        let lent = Some(word(&by_bob, Client, BOB, 1, &leaf));
+        let outcome = alice.takes_commit(&comes_in(&mallory, &alice, &leaf, lent));
+        assert!(is_forbidden(&outcome), "{outcome:?}");
+        // Bob as somebody new.
+        let leaf = leaf_as(&tablet, b"mimi://d.example/p/new");
+        let outcome = alice.takes_commit(&comes_in(&tablet, &alice, &leaf, None));
+        assert!(is_forbidden(&outcome), "{outcome:?}");
+        assert_eq!(alice.epoch(), before);
+        assert_eq!(crate::events::stored(&alice.db), []);
+
+        let leaf = leaf_as(&tablet, &pseudonym_at(&alice, BOB));
+        let good = Some(word(&by_bob, Client, BOB, 1, &leaf));
+        alice
+            .takes_commit(&comes_in(&tablet, &alice, &leaf, good))
+            .unwrap();
+        let told = match kind {
+            GroupKind::SingleUser => Event::DeviceCameIn,
+            GroupKind::Group | GroupKind::Connection => Event::ClientAdded {
+                group: "team".into(),
+                name: "bob".into(),
+            },
+        };
+        assert_eq!(crate::events::stored(&alice.db), [told]);
+    }
+}
+
+#[test]
+fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
+    use AuthorizedJoin::{Client, Rejoin};
+    let [alice, bob, carol] = trio();
+    introduce(&[&alice, &bob, &carol]);
+    let key = || bob.signer(&load_mls(&bob.db, &ID).unwrap());
+    let pseudonym = pseudonym_at(&alice, BOB);
+    let back = device_of(&bob);
+    // With the same key, by which the library knows whom to remove.
+    let leaf = || {
+        NewLeaf::with_key(
+            &back.profile,
+            &directory(),
+            key().0,
+            opaque(pseudonym.as_slice()),
+        )
+        .unwrap()
+    };
+    let by_carol = carol.signer(&load_mls(&carol.db, &ID).unwrap());
+    for (what, word) in [
+        ("without a word", None),
+        (
+            "as a further client",
+            Some(word(&key(), Client, BOB, 1, &leaf())),
+        ),
+        (
+            "by another leaf",
+            Some(word(&by_carol, Rejoin, CAROL, 1, &leaf())),
+        ),
+    ] {
+        let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), word));
+        assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
+    }
+    // Not even another client of the same user: as if Carol's leaf were Bob's second one.
+    let mls_group = load_mls(&alice.db, &ID).unwrap();
+    let second = mls_group.member(LeafNodeIndex::new(CAROL)).unwrap().clone();
+    let own = identities::of(&alice.db, &ID, &second).unwrap().unwrap();
+    let bobs = Identity {
+        user_pseudonym: pseudonym.clone(),
+        real: Some(bob.profile.credential().unwrap()),
+    };
+    identities::store(&alice.db, &ID, &second, &bobs).unwrap();
+    let by_second = Some(word(&by_carol, Rejoin, CAROL, 1, &leaf()));
+    let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), by_second));
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+    identities::store(&alice.db, &ID, &second, &own).unwrap();
+    let good = Some(word(&key(), Rejoin, BOB, 1, &leaf()));
+    alice
+        .takes_commit(&comes_in(&back, &alice, &leaf(), good))
+        .unwrap();
+    let told = Event::MemberRejoined {
+        group: "team".into(),
+        name: "bob".into(),
+    };
+    assert_eq!(crate::events::stored(&alice.db), [told]);
+}
+
+#[test]
+fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
+    let [alice, bob, carol] = trio();
+    introduce(&[&alice, &bob, &carol]);
+    // Bob once more, under another pseudonym, as the adder can see.
+    let mut mls_group = load_mls(&alice.db, &ID).unwrap();
+    let again = device_of(&bob);
+    let leaf = leaf_as(&again, b"mimi://d.example/p/again");
+    let package = KeyPackage::builder()
+        .leaf_node_capabilities(leaf::capabilities())
+        .leaf_node_extensions(leaf.extensions.clone())
+        .build(
+            CIPHERSUITE,
+            &Provider::new(&again.db),
+            &leaf.signer,
+            leaf.credential.clone(),
+        )
+        .unwrap()
+        .key_package()
+        .clone();
+    let link_key = leaf.wrapped_link_key(&alice.group().wrapper_key).unwrap();
+    let aad = CommitAad {
+        encrypted_identity_link_keys: vec![opaque(link_key)],
+        rotates_state_key: 0,
+        encrypted_connection_response: opaque(*b""),
+        leaf_authorization: None,
+    };
+    mls_group.set_aad(aad.encode());
+    let (commit, _, _) = mls_group
+        .add_members(
+            &Provider::new(&alice.db),
+            &alice.signer(&mls_group),
+            &[package],
+        )
+        .unwrap();
+    let commit = commit.tls_serialize_detached().unwrap();
+    let outcome = carol.takes_commit(&commit);
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn a_person_goes_with_all_leaves_under_whatever_pseudonym() {
+    let [alice, bob, carol] = trio();
+    introduce(&[&alice, &bob, &carol]);
+    // As if Carol's leaf were Bob's too.
+    let mls_group = load_mls(&alice.db, &ID).unwrap();
+    let credential = mls_group.member(LeafNodeIndex::new(CAROL)).unwrap().clone();
+    let identity = Identity {
+        user_pseudonym: pseudonym_of(&credential).unwrap(),
+        real: Some(bob.profile.credential().unwrap()),
+    };
+    identities::store(&alice.db, &ID, &credential, &identity).unwrap();
+    let bobs = [LeafNodeIndex::new(BOB)];
+    let leaves =
+        crate::groups::further::with_their_people(&alice.db, &alice.group(), &mls_group, &bobs);
+    let leaves: Vec<u32> = leaves.unwrap().into_iter().map(|leaf| leaf.u32()).collect();
+    assert_eq!(leaves, [BOB, CAROL]);
+}
+
+#[test]
+fn who_comes_back_reads_who_is_missing_and_whose_role_is_another() {
+    let [alice, bob, carol] = trio();
+    let dave = User::new("dave");
+    introduce(&[&alice, &bob, &carol]);
+    let known = known::of(&alice.db, &ID).unwrap().unwrap();
+    let difference = || {
+        let mls_group = load_mls(&alice.db, &ID).unwrap();
+        crate::groups::returned::difference(&alice.db, &alice.profile, &ID, &known, &mls_group)
+            .unwrap()
+    };
+    assert_eq!(difference(), Default::default());
+    drop(dave);
+    alice.commit(1, |group| {
+        let roles = with(group, BOB, GroupPolicy::ADMIN, Standing::Active);
+        (vec![CAROL], Some(roles))
+    });
+    let found = difference();
+    assert_eq!(
+        (found.absent, found.changed),
+        (vec!["carol".to_owned()], vec!["bob".to_owned()])
+    );
+    assert!(!found.rules_changed);
+    // What roles may do.
+    alice.commit(0, |group| {
+        let mut policy = policy_in(group.extensions()).unwrap().unwrap();
+        policy.default_role = GroupPolicy::ADMIN;
+        let others = group
+            .extensions()
+            .iter()
+            .filter(|it| it.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION));
+        let extensions = others.cloned().chain([policy_extension(&policy)]);
+        (
+            Vec::new(),
+            Some(Extensions::from_vec(extensions.collect()).unwrap()),
+        )
+    });
+    assert!(difference().rules_changed);
+}
+
+#[test]
+fn outsiders_have_no_more_proposals_wait_than_a_service_lets_them() {
+    let [alice, _, _] = trio();
+    let wants = |day| {
+        let reason = RemovalReason::Inactive(day);
+        alice.takes_removal_because(1, OUTSIDER, BOB, reason)
+    };
+    for day in 0..256 {
+        wants(day).unwrap();
+    }
+    assert!(matches!(wants(256), Err(Error::Peer(PeerError::Proposal))));
+    // One that is there already is no further one, nor does it count for members who leave.
+    let waiting = load_mls(&alice.db, &ID)
+        .unwrap()
+        .pending_proposals()
+        .count();
+    assert_eq!(waiting, 256);
+}
+
+#[test]
+fn two_members_read_the_same_authenticator_until_their_histories_differ() {
+    let [alice, bob, carol] = trio();
+    let of = |user: &User| {
+        let mls_group = load_mls(&user.db, &ID).unwrap();
+        mls_group.epoch_authenticator().as_slice().to_vec()
+    };
+    assert_eq!(of(&alice), of(&bob));
+    // Two commits of one epoch, each shown to one of them.
+    let first = alice.commit(0, |_| (Vec::new(), None));
+    let other = carol.commit(0, |_| (Vec::new(), None));
+    bob.takes_commit(&other).unwrap();
+    assert_eq!(alice.epoch(), bob.epoch());
+    assert_ne!(of(&alice), of(&bob));
+    drop(first);
+}
+
 fn aad(rotates: u8, adds: usize) -> Vec<u8> {
     CommitAad {
         encrypted_identity_link_keys: vec![opaque(*b""); adds],
         rotates_state_key: rotates,
         encrypted_connection_response: opaque(*b""),
+        leaf_authorization: None,
     }
     .encode()
 }

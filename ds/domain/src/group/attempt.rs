@@ -324,6 +324,7 @@ impl Attempt<'_> {
         let service = removals::senders(env.keys);
         let case = Case {
             group_id: self.group.id,
+            segment: self.group.short.segment,
             kind: self.group.short.kind,
             group: &tree.group,
             service: &service,

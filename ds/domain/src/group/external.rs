@@ -223,7 +223,8 @@ fn check_permit(
         Permit::Connection | Permit::JoinCode => return Err(ProblemType::NotAllowed.into()),
     };
     let word = body.authorization.as_ref().ok_or(ProblemType::NotAllowed)?;
-    verify_word(&tree.group, id, (word, join), key, env.now_ms)
+    let of = (id, &group.short.segment);
+    verify_word(&tree.group, of, (word, join), key, env.now_ms)
         .map(|_| ())
         .map_err(|refusal| refusal.problem().into())
 }

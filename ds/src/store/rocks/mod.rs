@@ -27,6 +27,7 @@ mod tests;
 mod transitions;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,9 +40,10 @@ use rocksdb::{
 use service::founding::{self, Refusal};
 use service::high_water::{self, HighWater};
 use service::probe::Trouble;
+use service::shutdown::Shutdown;
 
 use self::stripes::Stripes;
-use self::tables::Table;
+use self::tables::{Log, Table};
 use super::{
     Advance, ClaimableSet, ConsumedSet, DayRow, Deliveries, ExpiryDays, Foundation,
     FoundationError, GroupDeletion, NewGroup, NewKeyPackageSet, Note, Parts, Receipt, Reservation,
@@ -81,6 +83,8 @@ struct Engine {
     entries: Stripes,
     /// For notes.
     notes: Mutex<()>,
+    /// Writes that no sync of their own follows.
+    soon: Soon,
     /// How far writes were acknowledged.
     high_water: HighWater,
     trouble: Trouble,
@@ -121,9 +125,9 @@ impl Rocks {
         }
         // First without writing: an engine that finds a log cut off goes on from there for good.
         let high_water = HighWater::open(path)?;
-        let found = tables::last_write(path).map_err(|error| refusal(path, &error))?;
-        high_water.check(found)?;
-        let db = tables::open(path).map_err(|error| refusal(path, &error))?;
+        let log = usable(path, &high_water)?;
+        let db = tables::open(path, log).map_err(|error| refusal(path, &error))?;
+        high_water.check(db.latest_sequence_number())?;
         let rocks = Self::of(db, high_water);
         rocks.engine.check_format()?;
         Ok(rocks)
@@ -136,6 +140,7 @@ impl Rocks {
                 conditions: Stripes::new(),
                 entries: Stripes::new(),
                 notes: Mutex::new(()),
+                soon: Soon::default(),
                 high_water,
                 trouble: Trouble::default(),
                 damage: OnceLock::new(),
@@ -149,14 +154,17 @@ impl Rocks {
         self.engine.trouble.clone()
     }
 
-    /// Reads every row, at leisure: what is damaged is found before somebody needs it. Blocks.
+    /// Reads every row, at leisure, until it is told to end: what is damaged is found before somebody needs it.
+    /// Blocks. Returns how many rows were read.
     ///
     /// # Errors
     /// [`StoreError::Engine`]; from then on the store takes no notes, so it is not ready.
-    pub fn read_everything(&self) -> Result<(), StoreError> {
-        Table::ALL
-            .into_iter()
-            .try_for_each(|table| self.engine.read_all(table))
+    pub fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
+        let mut rows = 0;
+        for table in Table::ALL {
+            rows += self.engine.read_all(table, shutdown)?;
+        }
+        Ok(rows)
     }
 
     /// Writes all that is in memory to table files. Nothing depends on it (the log has everything);
@@ -211,6 +219,22 @@ impl Rocks {
     }
 }
 
+/// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
+/// nothing.
+fn usable(path: &Path, high_water: &HighWater) -> Result<Log, Refusal> {
+    match tables::last_write(path, Log::Whole) {
+        Ok(found) => high_water.check(found).map(|()| Log::Whole),
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            // A power failure can leave a hole in what was not synced: later pages of it were written, earlier
+            // ones not. What is in front of it counts as if the log ended there.
+            let found = tables::last_write(path, Log::UpToHole).ok();
+            high_water.pass_over_hole(found, error.as_ref())?;
+            Ok(Log::UpToHole)
+        }
+        Err(error) => Err(refusal(path, &error)),
+    }
+}
+
 /// What RocksDB says, for the trace.
 fn failed(error: rocksdb::Error) -> StoreError {
     StoreError::Engine(error.to_string())
@@ -258,14 +282,18 @@ impl Engine {
         failed(error)
     }
 
-    fn read_all(&self, table: Table) -> Result<(), StoreError> {
+    fn read_all(&self, table: Table, shutdown: &Shutdown) -> Result<u64, StoreError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(READ_AT_ONCE / 2);
         let mut rows = self.db.raw_iterator_cf_opt(self.table(table)?, options);
-        let mut read = 0;
+        let (mut read, mut count) = (0, 0);
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
+            if shutdown.is_requested() {
+                return Ok(count);
+            }
+            count += 1;
             read += key.len() + value.len();
             if read >= READ_AT_ONCE {
                 read = 0;
@@ -273,7 +301,8 @@ impl Engine {
             }
             rows.next();
         }
-        rows.status().map_err(|error| self.unread(error))
+        rows.status().map_err(|error| self.unread(error))?;
+        Ok(count)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -333,6 +362,40 @@ impl Engine {
     }
 }
 
+/// Counts writes that no sync of their own follows.
+#[derive(Default)]
+struct Soon {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One of them, until dropped.
+struct UnderWay<'a>(&'a Soon);
+
+impl Soon {
+    fn begin(&self) -> UnderWay<'_> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        UnderWay(self)
+    }
+
+    /// That none is under way, and how many have begun so far.
+    fn quiet(&self) -> Option<u64> {
+        let ended = self.ended.load(Ordering::SeqCst);
+        (self.begun.load(Ordering::SeqCst) == ended).then_some(ended)
+    }
+
+    /// Whether none has begun since.
+    fn is_still(&self, quiet: Option<u64>) -> bool {
+        quiet == Some(self.begun.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// The writes of one transition.
 struct Batch<'a> {
     engine: &'a Engine,
@@ -382,10 +445,13 @@ impl Batch<'_> {
         options.set_sync(sync);
         let Engine {
             db,
+            soon,
             high_water,
             trouble,
             ..
         } = self.engine;
+        let quiet = soon.quiet();
+        let _under_way = (!sync).then(|| soon.begin());
         // The batch takes the numbers after this one, or later ones, and its sync makes all before it
         // durable, too.
         let durable = db
@@ -396,6 +462,13 @@ impl Batch<'_> {
             failed(error)
         })?;
         if sync {
+            // Where every write since is synced, what is visible is durable, also of those beside this one.
+            let visible = db.latest_sequence_number();
+            let durable = if soon.is_still(quiet) {
+                visible
+            } else {
+                durable
+            };
             high_water.raise(durable).map_err(|error| {
                 trouble.report();
                 StoreError::Engine(error.to_string())

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use service::founding::Refusal;
+use service::shutdown::Shutdown;
 use tempfile::TempDir;
 
 use super::tables::Table;
@@ -319,6 +320,40 @@ fn files(directory: &TempDir, suffix: &str) -> Vec<std::path::PathBuf> {
     found
 }
 
+#[tokio::test]
+async fn reading_everything_ends_when_the_process_does() {
+    let (store, _directory) = fresh();
+    durability::write_one_of_everything(Arc::new(store.clone())).await;
+    let (trigger, shutdown) = Shutdown::channel();
+    assert!(store.read_everything(&shutdown).unwrap() > 10);
+    trigger.request();
+    assert_eq!(store.read_everything(&shutdown).unwrap(), 0);
+}
+
+/// Also of writes at the same time, whose numbers nobody knows beforehand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_mark_reaches_the_last_write_that_was_acknowledged() {
+    let (store, directory) = fresh();
+    for _ in 0..40 {
+        let writers = (0..8).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let note = crate::store::Note::Probe;
+                store.write_note(note, vec![0; 5000]).await.unwrap();
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        let last = store.engine.db.latest_sequence_number();
+        let mark = std::fs::read(directory.path().join(service::high_water::FILE)).unwrap();
+        let numbers = mark
+            .chunks_exact(16)
+            .map(|slot| u64::from_be_bytes(slot[..8].try_into().unwrap()));
+        assert_eq!(numbers.max(), Some(last));
+    }
+}
+
 /// A read must never hand out what was not written, whichever byte of whichever file is wrong: the store
 /// is refused, or some read fails, or all that was acknowledged is there.
 #[tokio::test]
@@ -346,7 +381,7 @@ async fn wherever_a_file_is_damaged_nothing_acknowledged_is_silently_gone() {
                     refused += 1;
                     continue;
                 };
-                let read = store.read_everything();
+                let read = store.read_everything(&Shutdown::channel().1);
                 if read.is_err() {
                     refused += 1;
                     assert!(

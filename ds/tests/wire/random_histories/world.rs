@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crypto::keys::StateKey;
 use crypto::leaf_authorization::AuthorizedJoin;
 use http::StatusCode;
 use openmls::prelude::OpenMlsProvider as _;
@@ -257,7 +258,7 @@ impl World {
             self.clients[who].leaf_for_key(&self.service, Flaw::None, &pseudonym, copy(&key));
         let word = crypto::leaf_authorization::authorize(
             &key,
-            &self.id,
+            (&self.id, &StateKey::new(lost.state_key)),
             AuthorizedJoin::Rejoin,
             own,
             self.service.now() + 1000,

@@ -1,7 +1,7 @@
 //! Commits, honest ones and others.
 
 use crypto::credential::wrap_link_key;
-use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
+use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey, StateKey};
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::sealing::{self, Place};
 use openmls::group::GroupContext;
@@ -192,6 +192,7 @@ pub fn honest_aad(link_keys: Vec<Vec<u8>>, rotates: bool) -> CommitAad {
         encrypted_identity_link_keys: link_keys.into_iter().map(VLBytes::new).collect(),
         rotates_state_key: u8::from(rotates),
         encrypted_connection_response: opaque(*b""),
+        leaf_authorization: None,
     }
 }
 
@@ -390,7 +391,7 @@ impl Client {
         let group = self.group(id);
         leaf_authorization::authorize(
             &group.signer.0,
-            id,
+            (id, &StateKey::new(group.state_key)),
             join,
             group.mls.own_leaf_index().u32(),
             service.now() + HOUR_MS,
@@ -577,6 +578,7 @@ impl Client {
         let wrapped = wrap_link_key(&wrapper, &leaf.link_key).unwrap();
         let aad = CommitAad {
             encrypted_connection_response: opaque(plan.response),
+            leaf_authorization: plan.permit.authorization().cloned(),
             ..honest_aad(vec![wrapped; plan.link_keys], plan.rotates)
         };
         let self_removes =

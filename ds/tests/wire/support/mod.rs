@@ -30,7 +30,7 @@ use ds::store::memory::Memory;
 use ds::store::rocks::Rocks;
 use ds::tokens::{AllowanceLimits, Challenge};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use protocol::directory::Prices;
+use protocol::directory::{Prices, StoreState};
 use protocol::problem::ProblemType;
 use protocol::{Operation, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
 use service::clock::{Clock as _, MovedClock, SystemClock};
@@ -222,6 +222,10 @@ impl Service {
             max_request_bytes: 2 * 1024 * 1024,
             limits: setup.limits,
             self_check: setup.self_check,
+            store: StoreState {
+                id: "AQEBAQEBAQEBAQEBAQEBAQ==".into(),
+                generation: 0,
+            },
         };
         let keys = ServiceKeys::from_file(key_file).unwrap();
         let queue_service_key = keys.queue_service_key().unwrap();

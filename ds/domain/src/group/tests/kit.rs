@@ -852,7 +852,8 @@ impl Client {
         key: &[u8],
     ) -> LeafAuthorization {
         let until = world.service.now_ms + 3_600_000;
-        leaf_authorization::authorize(&self.signer.0, &self.id, join, self.index(), until, key)
+        let of = (&self.id, &self.segment);
+        leaf_authorization::authorize_in(&self.signer.0, of, join, self.index(), until, key)
     }
 
     /// Comes in from outside, by what a member knows.
@@ -1127,6 +1128,7 @@ impl Client {
             .collect();
         let case = mls_rules::Case {
             group_id: self.id,
+            segment: self.segment,
             kind: self.kind,
             group: self.mls.public_group(),
             service: &self.service,

@@ -29,6 +29,7 @@ impl OtherClient {
         let group = self.group(id);
         let tbs = LeafAuthorizationTbs {
             group_id: *id,
+            period: crypto::kdf::derive(&group.state_key, "leaf authorization", &id.0),
             permit: join as u8,
             leaf_index: group.mls.current_member_index(),
             not_after_ms: service.now() + 60_000,
@@ -53,6 +54,7 @@ impl OtherClient {
         let info = self.external_commit_info(service, id, &leaf, &plan).await;
         let aad = CommitAad {
             encrypted_connection_response: opaque(plan.response),
+            leaf_authorization: plan.permit.authorization().cloned(),
             ..honest_aad(vec![wrapped(&plan.wrapper, &leaf.link_key)], plan.rotates)
         };
         let mut builder = leaf

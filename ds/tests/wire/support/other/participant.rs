@@ -1,5 +1,6 @@
 //! A client on either implementation of MLS.
 
+use crypto::keys::StateKey;
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use mls_rs::CipherSuite;
 use openmls::prelude::tls_codec::Serialize as _;
@@ -266,7 +267,7 @@ impl Participant {
         match self {
             Self::OpenMls(client) => authorize(
                 &client.group(id).signer.0,
-                id,
+                (id, &StateKey::new(client.group(id).state_key)),
                 join,
                 client.own_leaf(id),
                 service.now() + 60_000,
@@ -324,7 +325,14 @@ impl Participant {
                 // openmls knows its old leaf by the key.
                 let key = copy(&client.group(id).signer.0);
                 let until = service.now() + 60_000;
-                let word = authorize(&key, id, rejoin, own, until, &key.public());
+                let word = authorize(
+                    &key,
+                    (id, &StateKey::new(state_key)),
+                    rejoin,
+                    own,
+                    until,
+                    &key.public(),
+                );
                 let leaf = client.leaf_for_key(service, Flaw::None, &user, key);
                 let mut lost = client.groups.remove(id).unwrap();
                 lost.mls.delete(client.provider.storage()).unwrap();
