@@ -1049,9 +1049,10 @@ impl Client {
             if position == self.next {
                 self.next = position.next();
                 self.chain = self.chain.map(|chain| head_after(&chain, position, entry));
+                let step = self.step;
                 if self.take(entry) {
-                    // The segment's last entry.
-                    assert_eq!(answer.closed, 1);
+                    // The segment's last entry, which is no step of it.
+                    assert_eq!((answer.closed, answer.step), (1, step));
                     assert_eq!(answer.head.next, position.next());
                     return Some(Position(0));
                 }

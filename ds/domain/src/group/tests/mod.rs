@@ -1025,6 +1025,17 @@ fn an_update_of_one_leaf_reseals_its_page_only() {
         .filter(|(key, _)| key.table == Table::GroupParts);
     // One page of three; control, activity and tree.
     assert_eq!(parts.count(), 4);
+    // So does an Add, which reads all of them.
+    creator.abandon();
+    let plan = Plan::add([Invitee::new(&world).key_package]).twisted(short_welcomes);
+    let request = creator.stage(plan);
+    let bytes = creator.sign(&mut world, Number::AddUsers, &request);
+    let (_, _, batch) = work::<AddUsers>(&mut world, &bytes);
+    let parts = batch
+        .puts
+        .iter()
+        .filter(|(key, _)| key.table == Table::GroupParts);
+    assert_eq!(parts.count(), 4);
 }
 
 /// The same requests on another service with the same seed.
