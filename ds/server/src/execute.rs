@@ -93,9 +93,11 @@ impl Server {
                     view = View::default();
                     continue;
                 }
-                Err(Stop::Refused(refusal) | Stop::RefusedAtCost(refusal)) => {
-                    return Err(Failure::Refused(refusal));
-                }
+                Err(
+                    Stop::Refused(refusal)
+                    | Stop::RefusedAtCost(refusal)
+                    | Stop::RefusedUsingUp(refusal, _),
+                ) => return Err(Failure::Refused(refusal)),
                 Err(Stop::Internal(what)) => return Err(Failure::Internal(what)),
             };
             for (read, found) in self.found(reads).await? {

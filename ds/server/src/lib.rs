@@ -9,6 +9,9 @@ mod journal;
 mod problem;
 mod server;
 mod table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
 mod waits;
 
 pub use self::server::{Allowed, Server, ServerSettings};

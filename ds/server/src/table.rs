@@ -179,7 +179,11 @@ where
     ds_domain::execution::Execution<O>: Send,
 {
     check_media_type(headers)?;
-    let tokens = server.tokens::<O>(headers).await?;
+    let (tokens, is_spent) = match server.tokens::<O>(headers, body.len()).await? {
+        Offered::Good(tokens) => (tokens, false),
+        // Perhaps by this very request: its record tells, and no token is needed for that.
+        Offered::Spent => (Vec::new(), true),
+    };
     // One token is in one request at a time: two would get the work of which one pays.
     let (_held, _place) = match server.in_flight.try_hold(&tokens) {
         Some(held) => (held, place),
@@ -191,7 +195,23 @@ where
             (held.map_err(|_| busy())?, place)
         }
     };
-    server.execute::<O>(work, body, tokens).await
+    match server.execute::<O>(work, body, tokens).await {
+        Err(Failure::Refused(
+            Refusal::Problem(ProblemType::TokenRequired) | Refusal::Exhausted { .. },
+        )) if is_spent => {
+            ds::tokens::count_refused("spent");
+            Err(refused(ProblemType::TokenRejected))
+        }
+        answered => answered,
+    }
+}
+
+/// What the tokens of a request are worth.
+enum Offered {
+    /// They may pay.
+    Good(Vec<VerifiedToken>),
+    /// One of them has paid before.
+    Spent,
 }
 
 async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
@@ -218,16 +238,15 @@ async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Res
     answer(server, Number::ReadJournal, read.await)
 }
 
-/// Tokens that one request can be worth, whatever it costs.
-const MOST_TOKENS: usize = 16;
-
 impl Server {
     /// The tokens that a request brings: of keys that are accepted, for this service, none of them
-    /// twice or spent, and signed. Spent ones are found by a read before any signature is verified.
+    /// twice or spent, and signed; no more than it can cost. Spent ones are found by a read before any
+    /// signature is verified.
     async fn tokens<O: Operation>(
         &self,
         headers: &HeaderMap,
-    ) -> Result<Vec<VerifiedToken>, Failure> {
+        bytes: usize,
+    ) -> Result<Offered, Failure> {
         let rejected = |reason: &'static str| {
             ds::tokens::count_refused(reason);
             refused(ProblemType::TokenRejected)
@@ -235,12 +254,15 @@ impl Server {
         let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
             .map_err(|_| rejected("malformed"))?;
         if presented.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Offered::Good(Vec::new()));
         }
+        let prices = &self.settings.domain.prices;
+        let instead_of_allowance = bytes.div_ceil(prices.bytes_a_token.max(1)).max(1);
+        let most = O::most_tokens(prices).saturating_add(instead_of_allowance);
         let keys = self.issuer_keys();
         let mut seen = BTreeSet::new();
         let mut offered = Vec::new();
-        for token in presented.into_iter().take(MOST_TOKENS) {
+        for token in presented.into_iter().take(most) {
             let token = keys
                 .identify(token, &self.settings.challenge)
                 .map_err(|error| rejected(error.reason()))?;
@@ -263,12 +285,12 @@ impl Server {
             .map_err(|error| Failure::Engine(error.0))?;
         let is_spent = |found: &Found| matches!(found, Found::Row(Some(_)));
         if found.iter().any(is_spent) {
-            // Perhaps by this very request: its record tells, and no token is needed for that.
-            return Ok(Vec::new());
+            return Ok(Offered::Spent);
         }
         offered
             .into_iter()
             .map(|token| keys.verify(token).map_err(|error| rejected(error.reason())))
-            .collect()
+            .collect::<Result<_, _>>()
+            .map(Offered::Good)
     }
 }
