@@ -5,11 +5,12 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 use protocol::ids::GroupId;
+use protocol::next::ids::SegmentId;
 
 use crate::CryptoError;
 use crate::kdf;
 use crate::keys::StateKey;
-use crate::sign::{self, LeafKeyPair};
+use crate::sign::LeafKeyPair;
 
 /// What a leaf gives its word for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,13 @@ pub enum AuthorizedJoin {
     Rejoin = 3,
 }
 
+/// For how long a word is good: while the group has this state key.
+fn period((group_id, state_key): (&GroupId, &StateKey)) -> [u8; 32] {
+    kdf::derive(state_key.expose(), "leaf authorization", &group_id.0)
+}
+
 fn tbs(
-    (group_id, state_key): (&GroupId, &StateKey),
+    (group_id, period): (&GroupId, [u8; 32]),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
@@ -30,7 +36,7 @@ fn tbs(
 ) -> Vec<u8> {
     LeafAuthorizationTbs {
         group_id: *group_id,
-        period: kdf::derive(state_key.expose(), "leaf authorization", &group_id.0),
+        period,
         permit: join as u8,
         leaf_index,
         not_after_ms,
@@ -50,7 +56,32 @@ pub fn authorize(
     not_after_ms: u64,
     new_key: &[u8],
 ) -> LeafAuthorization {
-    let tbs = tbs(group, join, leaf_index, not_after_ms, new_key);
+    let of = (group.0, period(group));
+    sign(key, of, join, (leaf_index, not_after_ms, new_key))
+}
+
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is in
+/// this segment: whoever was removed is in none that follows, whoever gave it.
+#[must_use]
+pub fn authorize_in(
+    key: &LeafKeyPair,
+    (group_id, segment): (&GroupId, &SegmentId),
+    join: AuthorizedJoin,
+    leaf_index: u32,
+    not_after_ms: u64,
+    new_key: &[u8],
+) -> LeafAuthorization {
+    let of = (group_id, segment.0);
+    sign(key, of, join, (leaf_index, not_after_ms, new_key))
+}
+
+fn sign(
+    key: &LeafKeyPair,
+    of: (&GroupId, [u8; 32]),
+    join: AuthorizedJoin,
+    (leaf_index, not_after_ms, new_key): (u32, u64, &[u8]),
+) -> LeafAuthorization {
+    let tbs = tbs(of, join, leaf_index, not_after_ms, new_key);
     LeafAuthorization {
         leaf_index,
         not_after_ms,
@@ -71,17 +102,51 @@ pub fn verify(
     new_key: &[u8],
     now_ms: u64,
 ) -> Result<(), CryptoError> {
+    verify_of(
+        authorization,
+        leaf_key,
+        (group.0, period(group)),
+        (join, new_key, now_ms),
+    )
+}
+
+/// As [`verify`], of what [`authorize_in`] signed.
+///
+/// # Errors
+/// [`CryptoError::InvalidSignature`], also when it has expired.
+pub fn verify_in(
+    authorization: &LeafAuthorization,
+    leaf_key: &[u8],
+    (group_id, segment): (&GroupId, &SegmentId),
+    join: AuthorizedJoin,
+    new_key: &[u8],
+    now_ms: u64,
+) -> Result<(), CryptoError> {
+    verify_of(
+        authorization,
+        leaf_key,
+        (group_id, segment.0),
+        (join, new_key, now_ms),
+    )
+}
+
+fn verify_of(
+    authorization: &LeafAuthorization,
+    leaf_key: &[u8],
+    of: (&GroupId, [u8; 32]),
+    (join, new_key, now_ms): (AuthorizedJoin, &[u8], u64),
+) -> Result<(), CryptoError> {
     if authorization.not_after_ms < now_ms {
         return Err(CryptoError::InvalidSignature);
     }
     let tbs = tbs(
-        group,
+        of,
         join,
         authorization.leaf_index,
         authorization.not_after_ms,
         new_key,
     );
-    sign::verify(
+    crate::sign::verify(
         leaf_key,
         LEAF_AUTHORIZATION_LABEL,
         &tbs,

@@ -51,7 +51,9 @@ impl RowKeys {
         &self.storage
     }
 
-    fn row(&self, domain: u8, parts: &[&[u8]]) -> Row {
+    /// `PRF(storage key, domain || parts)`. Within a domain every part has a fixed length but the last.
+    #[must_use]
+    pub fn row(&self, domain: u8, parts: &[&[u8]]) -> Row {
         let mut prf = self.prf.clone();
         prf.update(&[domain]);
         for part in parts {

@@ -22,7 +22,8 @@ use crate::{CryptoError, aead, kdf, random};
 /// The format that is written.
 pub const FORMAT_VERSION: u8 = 1;
 
-const SALT: usize = 32;
+/// Length of the salt.
+pub const SALT: usize = 32;
 const COMMITMENT: usize = 32;
 const HEADER: usize = 1 + SALT + COMMITMENT;
 const LENGTH: usize = 4;
@@ -55,8 +56,20 @@ impl Place<'_> {
 /// # Errors
 /// [`CryptoError::TooLong`] beyond 2^32 bytes, [`CryptoError::Backend`] without randomness.
 pub fn seal(secret: &[u8; 32], place: Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    seal_salted(secret, random()?, place, plaintext)
+}
+
+/// As [`seal`], with a salt that was drawn before: never twice for one secret.
+///
+/// # Errors
+/// [`CryptoError::TooLong`].
+pub fn seal_salted(
+    secret: &[u8; 32],
+    salt: [u8; SALT],
+    place: Place<'_>,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
     let length = u32::try_from(plaintext.len()).map_err(|_| CryptoError::TooLong)?;
-    let salt = random::<SALT>()?;
     let aad = place.aad(FORMAT_VERSION);
     let (key, commitment) = write_keys(secret, &salt, &aad);
 

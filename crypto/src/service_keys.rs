@@ -17,7 +17,7 @@ use crate::keys::StorageKey;
 use crate::queue::{self, QueueHandle};
 use crate::rows::RowKeys;
 use crate::secret::Secret;
-use crate::sign::{LeafKeyPair, Scheme};
+use crate::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
 use crate::{CryptoError, aead, kdf, random};
 
 const VERSION: u8 = 2;
@@ -34,6 +34,7 @@ pub struct ServiceKeys {
     fingerprints: Vec<Zeroizing<[u8; 32]>>,
     rows: RowKeys,
     external_senders: Vec<ExternalSenderKey>,
+    journal_signing: SignatureKeyPair,
     queue_service: Vec<QueueServiceKey>,
 }
 
@@ -69,6 +70,7 @@ impl std::fmt::Debug for ServiceKeys {
             fingerprints: _,
             rows: _,
             external_senders: _,
+            journal_signing: _,
             queue_service: _,
         } = self;
         f.write_str("ServiceKeys(..)")
@@ -160,6 +162,11 @@ impl ServiceKeys {
             fingerprints: parts.fingerprints(),
             rows: RowKeys::new(StorageKey::new(*parts.storage))?,
             external_senders,
+            journal_signing: SignatureKeyPair::from_seed(&Secret::new(kdf::derive(
+                parts.storage,
+                "journal signing",
+                &[],
+            ))),
             queue_service,
         })
     }
@@ -176,6 +183,13 @@ impl ServiceKeys {
     #[must_use]
     pub fn rows(&self) -> &RowKeys {
         &self.rows
+    }
+
+    /// Signs the ends of segments. The directory announces its public half; it stays the same for the
+    /// life of the key file.
+    #[must_use]
+    pub fn journal_signing(&self) -> &SignatureKeyPair {
+        &self.journal_signing
     }
 
     /// The service's MLS external sender keys, oldest first; groups are to list the last one.

@@ -27,7 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PSS_2048_8192_SHA384};
-use ds::tokens::{Challenge, PresentedToken, authorization};
+use ds::tokens::{Challenge, PresentedToken};
+use ds_domain::tokens::authorization;
 use http::HeaderValue;
 use protocol::Operation;
 use protocol::groups::ReserveGroupIdRequest;

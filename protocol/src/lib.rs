@@ -12,6 +12,7 @@ pub mod groups;
 pub mod ids;
 pub mod key_packages;
 pub mod lifetime;
+pub mod next;
 pub mod operation;
 pub mod padding;
 pub mod policy;

@@ -102,6 +102,12 @@ problems! {
     HandleTaken, "handle-taken", 409, "The handle is taken";
     /// Not a possible handle.
     InvalidHandle, "invalid-handle", 400, "The handle is not valid";
+    /// No such segment, or its entries have all expired.
+    UnknownSegment, "unknown-segment", 404, "The segment is unknown";
+    /// No such inbox, or not owned by the signing key: one and the same.
+    UnknownInbox, "unknown-inbox", 404, "The inbox is unknown";
+    /// The inbox holds as many requests as it can.
+    InboxFull, "inbox-full", 409, "The inbox is full";
     /// No such queue, or not owned by the signing key: one and the same.
     UnknownQueue, "unknown-queue", 404, "The queue is unknown";
     /// Something else changed the same thing at the same time; try again.

@@ -15,8 +15,9 @@ use protocol::key_packages::{
 use protocol::problem::ProblemType;
 use protocol::{Operation, Wire as _};
 
-use super::verify::{IdentifiedToken, TokenError, VerifiedToken};
-use super::{authorization, count_refused};
+use ds_domain::tokens::authorization;
+
+use super::{IdentifiedToken, TokenError, VerifiedToken, count_refused};
 use crate::error::DsError;
 use crate::service_state::DeliveryService;
 use crate::store::Spend;

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn tokens(numbers: &[u8]) -> Vec<VerifiedToken> {
-        let token = |number: &u8| VerifiedToken::of_test(*number);
+        let token = |number: &u8| VerifiedToken::of_test((*number).into());
         numbers.iter().map(token).collect()
     }
 

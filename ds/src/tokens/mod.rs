@@ -18,18 +18,16 @@
 
 pub mod admission;
 pub mod allowance;
-pub mod authorization;
-pub mod challenge;
 pub mod in_flight;
 pub mod retired;
-pub mod verify;
 
 pub use admission::Offered;
 pub use allowance::{AllowanceLimits, Allowances, Empty};
-pub use authorization::{AuthorizationError, PresentedToken};
-pub use challenge::{Challenge, ChallengeError};
+pub use ds_domain::tokens::{
+    AuthorizationError, Challenge, ChallengeError, IdentifiedToken, IssuerKeyError, IssuerKeys,
+    PresentedToken, TOKEN_TYPE, TokenError, VerifiedToken,
+};
 pub use in_flight::InFlight;
-pub use verify::{IdentifiedToken, IssuerKeyError, IssuerKeys, TokenError, VerifiedToken};
 
 /// For the metrics: tokens that have paid for something.
 pub fn count_redeemed(tokens: usize) {
@@ -43,6 +41,3 @@ pub fn count_redeemed(tokens: usize) {
 pub fn count_refused(reason: &'static str) {
     metrics::counter!("ds_tokens_refused_total", "reason" => reason).increment(1);
 }
-
-/// Blind RSA, 2048 bits: publicly verifiable (RFC 9578 §8.2.2).
-pub const TOKEN_TYPE: u16 = 0x0002;

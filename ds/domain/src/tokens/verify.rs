@@ -131,11 +131,16 @@ impl VerifiedToken {
     }
 
     /// One of many, for tests of what is done with them.
-    #[cfg(test)]
-    pub(super) fn of_test(number: u8) -> Self {
+    #[cfg(any(test, feature = "conformance"))]
+    #[must_use]
+    pub fn of_test(number: u16) -> Self {
+        let mut nonce_digest = [0; 32];
+        for (to, from) in nonce_digest.iter_mut().zip(number.to_be_bytes()) {
+            *to = from;
+        }
         Self {
             issuer_key_id: [0; 32],
-            nonce_digest: [number; 32],
+            nonce_digest,
         }
     }
 }

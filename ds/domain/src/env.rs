@@ -1,0 +1,192 @@
+//! What a decision is handed beside request and view: time, randomness, keys, settings.
+
+use crypto::sealing::SALT;
+use crypto::service_keys::ServiceKeys;
+use protocol::next::ids::{Day, Week};
+use rand_core::CryptoRng;
+
+use crate::engine::VERSION_LEN;
+use crate::rows::Rows;
+
+/// The surroundings of one decision.
+pub struct Env<'e> {
+    /// The service's clock, milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// Where all randomness comes from.
+    pub rng: &'e mut dyn CryptoRng,
+    /// The service's keys.
+    pub keys: &'e ServiceKeys,
+    /// Limits, prices and policies.
+    pub settings: &'e Settings,
+}
+
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Env(..)")
+    }
+}
+
+impl Env<'_> {
+    /// Names rows.
+    #[must_use]
+    pub fn rows(&self) -> Rows<'_> {
+        Rows(self.keys.rows())
+    }
+
+    /// Today.
+    #[must_use]
+    pub fn today(&self) -> Day {
+        Day::of(self.now_ms)
+    }
+
+    /// This week.
+    #[must_use]
+    pub fn week(&self) -> Week {
+        Week::of(self.now_ms)
+    }
+
+    /// Fresh random bytes.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A salt for sealing.
+    pub fn salt(&mut self) -> [u8; SALT] {
+        self.random()
+    }
+
+    /// A version: random, so that it counts nothing.
+    pub fn version(&mut self) -> Version {
+        Version(self.random())
+    }
+}
+
+/// Identifies one state of a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub [u8; VERSION_LEN]);
+
+impl std::fmt::Debug for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Version(..)")
+    }
+}
+
+/// What the operator has chosen.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds.
+    pub limits: Limits,
+    /// Tokens.
+    pub prices: Prices,
+    /// Days after which the next commit must begin a new segment.
+    pub segment_days: u32,
+    /// Weeks without a commit after which a leaf is due for removal, in a small group.
+    pub inactive_weeks: u16,
+    /// Days that a join record and its Welcomes are kept.
+    pub join_record_days: u32,
+    /// Hold the roster against the tree in every commit: for tests.
+    pub self_check: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            prices: Prices::default(),
+            segment_days: 30,
+            inactive_weeks: 19,
+            join_record_days: 98,
+            self_check: false,
+        }
+    }
+}
+
+/// Bounds, in bytes where nothing else is said.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A message.
+    pub message_bytes: usize,
+    /// A proposal.
+    pub proposal_bytes: usize,
+    /// A commit.
+    pub commit_bytes: usize,
+    /// Extensions and signature of a GroupInfo.
+    pub group_info_bytes: usize,
+    /// All Welcomes of a commit.
+    pub welcome_bytes: usize,
+    /// A ratchet tree at creation, and a join record.
+    pub tree_bytes: usize,
+    /// Leaves of a group.
+    pub members: usize,
+    /// Adds in one commit.
+    pub joiners: usize,
+    /// Proposals in a commit, and pending ones.
+    pub proposals: usize,
+    /// Bytes of messages that a group's journal takes in a day.
+    pub group_message_bytes_a_day: u64,
+    /// Entries that a group's journal takes in a day, handshakes not counted.
+    pub group_messages_a_day: u64,
+    /// A record of a handle.
+    pub handle_record_bytes: usize,
+    /// A sealed KeyPackage set.
+    pub key_package_set_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 256 * 1024,
+            proposal_bytes: 16 * 1024,
+            commit_bytes: 512 * 1024,
+            group_info_bytes: 16 * 1024,
+            welcome_bytes: 1024 * 1024,
+            tree_bytes: 8 * 1024 * 1024,
+            members: 5_000,
+            joiners: 256,
+            proposals: 512,
+            group_message_bytes_a_day: 64 * 1024 * 1024,
+            group_messages_a_day: 20_000,
+            handle_record_bytes: 2_048,
+            key_package_set_bytes: 32 * 1024,
+        }
+    }
+}
+
+/// Tokens that operations cost; what is not named costs an allowance.
+#[derive(Debug, Clone)]
+pub struct Prices {
+    /// Also pays for one look at a tree at creation.
+    pub reserve_group_id: u8,
+    /// An external commit.
+    pub external_join: u8,
+    /// A publication of KeyPackage sets.
+    pub publish_key_packages: u8,
+    /// Each claimed set.
+    pub claim_key_package: u8,
+    /// Registering a handle.
+    pub register_handle: u8,
+    /// A look-up.
+    pub lookup_handle: u8,
+    /// A connection request to an inbox that is less than a quarter full; it doubles with each further
+    /// quarter.
+    pub request_connection: u8,
+    /// Bytes that one token buys.
+    pub bytes_a_token: usize,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self {
+            reserve_group_id: 1,
+            external_join: 1,
+            publish_key_packages: 1,
+            claim_key_package: 1,
+            register_handle: 1,
+            lookup_handle: 1,
+            request_connection: 1,
+            bytes_a_token: 64 * 1024,
+        }
+    }
+}

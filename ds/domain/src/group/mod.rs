@@ -1,0 +1,42 @@
+//! Groups. Each request opens the sealed state with the key that it brings, acts, seals what changes;
+//! nothing that was opened outlives it.
+//!
+//! ```text
+//! short      under the state key: epoch, entry key, data key, versions of the rest
+//! roster     in pages of 64 leaves ┐
+//! control    commits, codes, waits │
+//! activity   a byte for each leaf  ├ under the data key, which is new in each segment
+//! tree       openmls' public group │
+//! proposals  what is pending       ┘
+//! ```
+
+mod activity;
+mod attempt;
+mod checks;
+pub mod commit;
+mod control;
+pub mod create;
+pub mod external;
+pub mod extras;
+pub mod inspect;
+pub mod message;
+pub mod open;
+mod parts;
+mod proposals;
+pub mod propose;
+pub mod records;
+mod removals;
+mod roster;
+pub mod short;
+mod state;
+mod succession;
+mod tree;
+
+pub use self::open::{Member, OpenedGroup};
+
+/// Epochs that a message may lag behind, within a segment; and that a winner who lost the answer may.
+pub const MESSAGE_LAG: u64 = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Opening a group's state for one request. A group that is not there, one that is gone and a key that
+//! does not fit are one problem, after the same work.
+
+use crypto::schedule::StateKey;
+use protocol::codec::WireSecret;
+use protocol::next::group::{
+    CommitRequest, ExternalJoinRequest, GroupKey, InspectGroupRequest, OwnLeafRequest,
+    ProposalRequest, PutRecoveryRowsRequest, SendMessageRequest, SetJoinCodeRequest,
+    SetLeafExtrasRequest,
+};
+use protocol::next::ids::{Epoch, GroupId};
+use protocol::next::join::ExternalCommitInfoRequest;
+use protocol::problem::ProblemType;
+
+use super::MESSAGE_LAG;
+use super::parts;
+use super::roster::{Leaf, leaf_of_page};
+use super::short::Short;
+use crate::engine::Key;
+use crate::env::{Env, Version};
+use crate::operation::{Charge, Cost, Level};
+use crate::refusal::{Refusal, Stop};
+use crate::request::{Authenticated, NamesGroup, Unauthenticated};
+use crate::rows::GroupRow;
+use crate::store::Versioned;
+use crate::view::View;
+
+macro_rules! names_group {
+    ($($request:ty)+) => {
+        $(impl NamesGroup for $request {
+            fn group(&self) -> &GroupKey {
+                &self.group
+            }
+        })+
+    };
+}
+
+names_group! {
+    SendMessageRequest ProposalRequest SetLeafExtrasRequest
+    SetJoinCodeRequest InspectGroupRequest OwnLeafRequest PutRecoveryRowsRequest
+    ExternalCommitInfoRequest
+}
+
+macro_rules! brings_commit {
+    ($($request:ty)+) => {
+        $(impl NamesGroup for $request {
+            fn group(&self) -> &GroupKey {
+                &self.group
+            }
+
+            fn next_key(&self) -> Option<&WireSecret> {
+                self.rotation.as_ref().map(|next| &next.state_key)
+            }
+
+            fn commit(&self) -> Option<&[u8]> {
+                Some(self.commit.as_slice())
+            }
+        })+
+    };
+}
+
+brings_commit! { CommitRequest ExternalJoinRequest }
+
+/// A group whose short part is open.
+#[derive(Debug)]
+pub struct OpenedGroup {
+    /// Which.
+    pub id: GroupId,
+    /// Its row.
+    pub row: GroupRow,
+    /// Its version as it was read.
+    pub version: Version,
+    /// Its short part.
+    pub short: Short,
+    /// `S_t` of its epoch.
+    pub state_key: StateKey,
+    /// The epoch whose state key the request brought; none if it was the key that its commit tells.
+    pub asked: Option<Epoch>,
+}
+
+impl OpenedGroup {
+    /// Opens a group with the key that a request brings, or with one of the next steps: a message may
+    /// lag behind, and who has won comes again with the key before. `next` is the key that the request's
+    /// commit tells.
+    ///
+    /// # Errors
+    /// [`Stop::Need`]; [`ProblemType::UnknownGroup`].
+    pub fn open(
+        view: &View,
+        key: &GroupKey,
+        next: Option<&WireSecret>,
+        env: &Env<'_>,
+    ) -> Result<Self, Stop> {
+        let id = key.group_id;
+        let row = env.rows().group(&id);
+        let stored = view.row(&row.key())?.and_then(Versioned::read);
+        for (is_next, secret) in [(false, Some(&key.state_key)), (true, next)] {
+            let Some(secret) = secret else { continue };
+            let mut state_key = StateKey::from(secret);
+            for ahead in 0..=MESSAGE_LAG {
+                let Some((version, sealed)) = stored else {
+                    parts::open_no_short(&id, &state_key);
+                    state_key = state_key.next();
+                    continue;
+                };
+                if let Some(plain) = parts::open_short(&id, &state_key, &version, sealed) {
+                    let short = Short::decode(&plain)?;
+                    let asked = Epoch(short.epoch.0.saturating_sub(ahead));
+                    return Ok(Self {
+                        id,
+                        row,
+                        version,
+                        short,
+                        state_key,
+                        asked: (!is_next).then_some(asked),
+                    });
+                }
+                state_key = state_key.next();
+            }
+        }
+        Err(ProblemType::UnknownGroup.into())
+    }
+
+    /// That the request is of the group's current epoch.
+    ///
+    /// # Errors
+    /// [`Refusal::WrongEpoch`].
+    pub fn require_current(&self) -> Result<(), Refusal> {
+        if self.asked == Some(self.short.epoch) {
+            Ok(())
+        } else {
+            Err(Refusal::WrongEpoch {
+                current: self.short.epoch,
+            })
+        }
+    }
+
+    /// The refusal of what names another epoch than it must.
+    #[must_use]
+    pub fn other_epoch(&self, named: Epoch) -> Refusal {
+        let current = self.short.epoch;
+        if named > current {
+            Refusal::Behind { current }
+        } else {
+            Refusal::WrongEpoch { current }
+        }
+    }
+}
+
+/// A leaf of a group that is open, whose request it is.
+#[derive(Debug)]
+pub struct Member {
+    /// The group.
+    pub group: OpenedGroup,
+    /// Its index.
+    pub index: u32,
+    /// Its record.
+    pub leaf: Leaf,
+}
+
+impl Member {
+    /// Authenticates a request by the leaf that it claims. What `also` names is read together with the
+    /// leaf's page.
+    ///
+    /// # Errors
+    /// [`Stop::Need`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`].
+    pub fn authenticate<'r, T: protocol::Wire + NamesGroup>(
+        request: &'r Unauthenticated<T>,
+        view: &View,
+        env: &Env<'_>,
+        also: impl FnOnce(&OpenedGroup) -> Vec<Key>,
+    ) -> Result<Authenticated<'r, T, Self>, Stop> {
+        let index = request.claimed_leaf()?.0;
+        let group = OpenedGroup::open(view, request.group(), None, env)?;
+        let (part, _) = group
+            .short
+            .page_of(index)
+            .ok_or(ProblemType::BadSignature)?;
+        let mut keys = vec![group.row.part(part)];
+        keys.extend(also(&group));
+        view.all(&keys)?;
+        let leaf = leaf_of_page(&group, index, view)?.ok_or(ProblemType::BadSignature)?;
+        let signature_key = leaf.signature_key.clone();
+        Ok(request.by_leaf(&signature_key, Self { group, index, leaf })?)
+    }
+
+    /// What a request of a leaf draws on.
+    #[must_use]
+    pub fn cost(&self, bytes: usize, env: &Env<'_>) -> Cost {
+        charges(&self.group.id, self.index, bytes, env)
+    }
+}
+
+/// Draws on the allowances of leaf and group.
+#[must_use]
+pub(super) fn charges(group: &GroupId, leaf: u32, bytes: usize, env: &Env<'_>) -> Cost {
+    let rows = env.rows();
+    Cost {
+        tokens: 0,
+        charges: vec![
+            Charge {
+                level: Level::Leaf,
+                bucket: rows.leaf_bucket(group, protocol::next::ids::LeafIndex(leaf)),
+                bytes,
+            },
+            Charge {
+                level: Level::Group,
+                bucket: rows.group_bucket(group),
+                bytes,
+            },
+        ],
+    }
+}

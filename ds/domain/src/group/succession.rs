@@ -1,0 +1,691 @@
+//! What a commit makes of a group: its next state, its journal and its records, in one transition.
+
+use std::collections::BTreeMap;
+
+use crypto::records::{seal_join_page, seal_recovery_row};
+use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
+use protocol::Wire as _;
+use protocol::codec::opaque;
+use protocol::lifetime;
+use protocol::next::group::{CommitAccepted, EntryAccepted, JoinersUpload, JournalKeys};
+use protocol::next::ids::{Day, GroupId, LeafIndex};
+use protocol::next::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
+use protocol::next::journal::{CommitEvent, Event, Place};
+use protocol::next::operation::Operation as Number;
+use protocol::next::removal::RemovalReason;
+use protocol::problem::ProblemType;
+use zeroize::Zeroizing;
+
+use super::activity::{Activity, patience};
+use super::attempt::{Attempt, By, Judged, digest, leaves_are_trees, rows_of_codes};
+use super::checks::within;
+use super::control::Control;
+use super::create::reservation;
+use super::parts;
+use super::proposals::{PendingProposal, PendingProposals};
+use super::records::shelf;
+use super::removals;
+use super::roster::{Leaf, Roster};
+use super::short::{LEAVES_IN_PAGE, Short};
+use super::tree::Tree;
+use crate::env::{Env, Version};
+use crate::journal::Journal;
+use crate::journal::head::{Head, ReadBuckets, StoredHead};
+use crate::refusal::Stop;
+use crate::rows::{JoinRecordRow, Part, RecoveryRow, SegmentRow, WelcomeRow};
+use crate::store::{ChangeGroup, DeleteGroup, Transition, Versioned};
+use crate::view::View;
+
+/// A commit that was judged, and the state that it was judged in.
+pub(super) struct Succession<'a> {
+    pub(super) attempt: &'a Attempt<'a>,
+    pub(super) judged: Judged,
+    pub(super) link_keys: BTreeMap<u32, Vec<u8>>,
+    pub(super) control: Control,
+    pub(super) activity: Activity,
+    /// After the commit.
+    pub(super) tree: Tree,
+    /// Before the commit.
+    pub(super) pending: PendingProposals,
+    pub(super) roster: Roster,
+}
+
+/// What was decided of a commit.
+pub(super) struct Decision {
+    pub(super) transition: Transition,
+    pub(super) accepted: CommitAccepted,
+    /// Of the new epoch.
+    pub(super) journal: JournalKeys,
+    pub(super) wake: Vec<SegmentRow>,
+}
+
+/// Keys of the new epoch.
+struct Keys {
+    state: StateKey,
+    journal: JournalKey,
+    data: DataKey,
+}
+
+impl Succession<'_> {
+    pub(super) fn decide(
+        mut self,
+        head: StoredHead,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Decision, Stop> {
+        let attempt = self.attempt;
+        let place = Place {
+            rotation_epoch: head.head.rotation_epoch,
+            position: head.head.next,
+        };
+        let accepted = CommitAccepted {
+            epoch: attempt.next_epoch(),
+            place,
+            accepted_ms: env.now_ms,
+        };
+        if attempt.operation == Number::DeleteGroup {
+            return self.delete(head, accepted, env);
+        }
+        let successor = match &self.judged.effect.reinitialized_as {
+            Some(id) => {
+                let reserved = reservation(id, view, env)?;
+                let (name, _) = reserved.ok_or(ProblemType::InvalidGroupId)?;
+                Some(name)
+            }
+            None => None,
+        };
+        let mut dropped = self.dropped_rows(env);
+        let former_key = self.follow_tree()?;
+        if env.settings.self_check {
+            leaves_are_trees(&self.roster, &self.tree)?;
+        }
+        let (ended, recovery_rows) = self.follow_codes(env)?;
+        let code_ended = !ended.is_empty();
+        dropped.extend(ended);
+        self.control
+            .remember(digest(attempt.commit), &accepted, former_key);
+        self.follow_arrivals(env);
+        let keys = self.keys(env);
+        let places = self.places();
+        self.activity.resize(places, env.week());
+        self.activity.mark(self.judged.signer, env.week());
+        for arrival in &self.judged.arrivals {
+            self.activity.mark(*arrival, env.week());
+        }
+        let gone = self.gone(env)?;
+        let (mut current, begins) = self.append(head, &keys, env)?;
+        let journal = begins.as_ref().unwrap_or(&current);
+        let journal_keys = JournalKeys {
+            rotation_epoch: attempt.next_rotation(),
+            journal_key: keys.journal.to_wire(),
+            tag_key: journal.head().tag_key.to_wire(),
+            tag_day: journal.head().tag_day,
+        };
+        let (join_record, welcomes) = self.records(&keys, &journal_keys, place, env)?;
+        let mut begins = begins;
+        let pending = self.propose(&gone, &keys, begins.as_mut().unwrap_or(&mut current), env)?;
+        let wake = vec![current.row()];
+        let (short, parts, dropped_parts) = self.seal(keys, (places, code_ended), pending, env)?;
+        let (head, mut entries) = current.into_next(env)?;
+        let begins = match begins {
+            Some(journal) => {
+                let (head, first) = journal.into_new(env)?;
+                entries.extend(first);
+                Some(head)
+            }
+            None => None,
+        };
+        let change = ChangeGroup {
+            group: attempt.group.row,
+            expected: attempt.group.version,
+            short,
+            parts,
+            dropped_parts,
+            head: Some(head),
+            begins,
+            entries,
+            join_record,
+            welcomes,
+            recovery_rows,
+            dropped_recovery_rows: dropped,
+            successor,
+        };
+        Ok(Decision {
+            transition: Transition::ChangeGroup(Box::new(change)),
+            accepted,
+            journal: journal_keys,
+            wake,
+        })
+    }
+
+    fn id(&self) -> &GroupId {
+        &self.attempt.group.id
+    }
+
+    fn short(&self) -> &Short {
+        &self.attempt.group.short
+    }
+
+    /// Rows of the rotation that ends: all of them, since only the last rotation's are kept. Without a
+    /// rotation the committer's, if it brings another recovery key.
+    fn dropped_rows(&self, env: &Env<'_>) -> Vec<RecoveryRow> {
+        let rows = env.rows();
+        let all = self.attempt.rotation.is_some();
+        self.roster
+            .leaves()
+            .filter(|(index, _)| {
+                all || (*index == self.judged.signer && self.attempt.extras.is_some())
+            })
+            .filter_map(|(_, leaf)| leaf.recovery_row(self.id()))
+            .map(|id| rows.recovery(&id))
+            .collect()
+    }
+
+    /// The roster follows the tree: who is a member is read from the merged tree, in this one place.
+    /// Returns the committer's signature key before, if it has another one now.
+    fn follow_tree(&mut self) -> Result<Option<Vec<u8>>, Stop> {
+        let attempt = self.attempt;
+        let wrapper = attempt.next_rotation();
+        let epoch = attempt.next_epoch();
+        for leaf in &self.judged.effect.removed {
+            self.roster.remove(*leaf);
+        }
+        let mut keys = self.link_keys.clone();
+        for (index, arrival) in self.judged.arrivals.iter().zip(&self.judged.effect.added) {
+            let node = self
+                .tree
+                .group
+                .leaf(openmls::prelude::LeafNodeIndex::new(*index));
+            // Adds fill the leftmost free leaves in their order (RFC 9420 §12.1.1).
+            if node
+                .is_none_or(|node| node.signature_key().as_slice() != arrival.claims.signature_key)
+            {
+                return Err(Stop::Internal("roster is not the tree's"));
+            }
+            let key = keys
+                .remove(index)
+                .ok_or(Stop::Internal("a leaf without its link key"))?;
+            let mut leaf = Leaf::new(arrival.claims.clone(), epoch, (wrapper, key));
+            if let (By::Joiner(..), Some(extras)) = (attempt.by, attempt.extras) {
+                leaf.take(extras);
+            } else if let Some(extras) = self
+                .pending
+                .extras_of(&arrival.claims.signature_key)
+                .filter(|_| arrival.by_reference)
+            {
+                leaf.take(&extras);
+            }
+            self.roster.insert(*index, leaf);
+        }
+        let mut former_key = None;
+        if let By::Member(index) = attempt.by
+            && let Some(renewed) = self.judged.effect.committer.clone()
+        {
+            let changes = renewed.credential_changed || attempt.extras.is_some();
+            if changes {
+                let leaf = self
+                    .roster
+                    .leaf_mut(index)
+                    .ok_or(Stop::Internal("roster is not the tree's"))?;
+                if leaf.signature_key != renewed.claims.signature_key {
+                    former_key = Some(leaf.signature_key.clone());
+                }
+                leaf.renew(renewed.claims);
+                if let Some(extras) = attempt.extras {
+                    leaf.take(extras);
+                }
+            }
+        }
+        for (index, sealed) in keys {
+            self.roster
+                .leaf_mut(index)
+                .ok_or(Stop::Internal("roster is not the tree's"))?
+                .set_link_key(wrapper, sealed);
+        }
+        let policy = self.tree.policy()?;
+        self.roster.apply_policy(policy.as_ref(), epoch);
+        Ok(former_key)
+    }
+
+    /// Codes that end with this commit: those that have expired; all, when a user goes, who may know
+    /// one; in a rotation those that the committer does not seal the new secret to.
+    fn follow_codes(
+        &mut self,
+        env: &mut Env<'_>,
+    ) -> Result<(Vec<RecoveryRow>, Vec<SealedRow>), Stop> {
+        let group = self.attempt.group.id;
+        let week = env.week();
+        let all_end = self.judged.effect.users_go;
+        let Some(next) = self.attempt.rotation else {
+            let rows = env.rows();
+            let ended = self
+                .control
+                .end_codes(&group, |code| code.expiry >= week, &rows);
+            return Ok((ended, Vec::new()));
+        };
+        let brought = rows_of_codes(self.attempt, next, &self.control)?;
+        let rows = env.rows();
+        // The rows of the rotation before go in any case.
+        let mut dropped = Vec::new();
+        for code in &self.control.codes {
+            dropped.push(rows.recovery(&super::control::row_of(&group, code)));
+        }
+        self.control.end_codes(
+            &group,
+            |code| {
+                !all_end
+                    && code.expiry >= week
+                    && brought.contains(&super::control::row_of(&group, code))
+            },
+            &rows,
+        );
+        let kept: Vec<_> = self
+            .control
+            .codes
+            .iter()
+            .map(|code| super::control::row_of(&group, code))
+            .collect();
+        let mut written = Vec::new();
+        for row in next.code_rows.iter().filter(|row| kept.contains(&row.id)) {
+            let salt = env.salt();
+            let rotation = self.attempt.next_rotation();
+            let sealed = seal_recovery_row(&row.id, salt, rotation, row.sealed.as_slice())?;
+            written.push((env.rows().recovery(&row.id), sealed));
+        }
+        if let Some(former) = &next.former_wrapper_key {
+            self.control
+                .extend_chain(self.attempt.next_rotation(), former.clone(), &self.roster);
+        }
+        Ok((dropped, written))
+    }
+
+    /// Who has committed has come, who was removed is not awaited any more, and who was added is.
+    fn follow_arrivals(&mut self, env: &Env<'_>) {
+        let judged = &self.judged;
+        let mut seen = judged.effect.removed.clone();
+        seen.push(judged.signer);
+        self.control.no_longer_awaits(&seen);
+        if self.attempt.welcome.is_none() {
+            return;
+        }
+        let ends = judged.effect.added.iter().filter_map(|arrival| {
+            let (from, until) = arrival.lifetime?;
+            lifetime::end(from, until)
+        });
+        let last = ends.max().unwrap_or_default().saturating_mul(1000);
+        let kept = env.today().0.saturating_add(env.settings.join_record_days);
+        let until = Day::of(last).min(Day(kept));
+        self.control.await_leaves(judged.arrivals.clone(), until);
+    }
+
+    fn keys(&self, env: &mut Env<'_>) -> Keys {
+        match self.attempt.rotation {
+            Some(next) => {
+                let SegmentKeys {
+                    state_key,
+                    journal_key,
+                } = SegmentKeys::from(next);
+                Keys {
+                    state: state_key,
+                    journal: journal_key,
+                    data: DataKey::new(env.random()),
+                }
+            }
+            None => Keys {
+                state: StateKey::new(*self.attempt.group.state_key.expose()).next(),
+                journal: JournalKey::new(*self.short().journal_key.expose()).next(),
+                data: DataKey::new(*self.short().data_key.expose()),
+            },
+        }
+    }
+
+    fn leaves(&self) -> usize {
+        self.tree.group.treesync().full_leaves().count()
+    }
+
+    /// Leaf places up to the last one that is filled.
+    fn places(&self) -> u32 {
+        let last = self.tree.group.treesync().full_leaves().last();
+        last.map_or(1, |(index, _)| index.u32().saturating_add(1))
+    }
+
+    /// Leaves that the service proposes to remove: those that wanted to go before somebody came in, those
+    /// that never came, those that are silent for too long. Never who is here.
+    fn gone(&self, env: &Env<'_>) -> Result<Vec<(u32, RemovalReason)>, Stop> {
+        if self.judged.effect.reinitialized_as.is_some() {
+            return Ok(Vec::new());
+        }
+        let again = self.pending.removals()?;
+        // Where the service is not listed, nobody would propose again what is not covered.
+        let is_listed = removals::service_sender(env.keys, &self.tree).is_some();
+        if !is_listed
+            && again
+                .iter()
+                .any(|(leaf, _)| !self.judged.effect.removed.contains(leaf))
+        {
+            return Err(ProblemType::PendingProposals.into());
+        }
+        let never = self.control.never_came(env.today());
+        let mut gone: Vec<(u32, RemovalReason)> = again;
+        gone.extend(never.map(|leaf| (leaf, RemovalReason::NeverCame)));
+        let now = env.week();
+        let patience = patience(self.leaves(), env.settings.inactive_weeks);
+        for (index, _) in self.tree.group.treesync().full_leaves() {
+            let active = self.activity.of(index.u32(), now);
+            if now.0.saturating_sub(active.0) >= patience {
+                gone.push((index.u32(), RemovalReason::Inactive(active)));
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        gone.retain(|(leaf, _)| {
+            *leaf != self.judged.signer
+                && !self.judged.effect.removed.contains(leaf)
+                && !self.judged.arrivals.contains(leaf)
+                && seen.insert(*leaf)
+        });
+        gone.truncate(removals::MOST_AT_ONCE);
+        Ok(gone)
+    }
+
+    /// The commit as the next entry, sealed under the entry key before it. A rotating one is the
+    /// segment's last; the segment that begins is empty yet.
+    fn append(
+        &self,
+        head: StoredHead,
+        keys: &Keys,
+        env: &mut Env<'_>,
+    ) -> Result<(Journal, Option<Journal>), Stop> {
+        let attempt = self.attempt;
+        let mut current = self.append_commit(head, env)?;
+        if attempt.rotation.is_none() {
+            let today = env.today();
+            let head = current.head_mut();
+            head.read_buckets = ReadBuckets::of(self.leaves());
+            head.ratchet_tag(today);
+            return Ok((current, None));
+        }
+        close(&mut current);
+        let segment = keys.state.segment(self.id(), attempt.next_rotation());
+        let head = Head::new(
+            segment,
+            attempt.next_rotation(),
+            keys.journal.tag_key(),
+            (self.short().message_days, self.leaves()),
+            env.today(),
+        );
+        let begins = Journal::begin(head, env);
+        Ok((current, Some(begins)))
+    }
+
+    fn append_commit(&self, head: StoredHead, env: &mut Env<'_>) -> Result<Journal, Stop> {
+        let event = CommitEvent {
+            commit: opaque(self.attempt.commit),
+            link_keys: self
+                .link_keys
+                .iter()
+                .map(|(index, sealed)| LinkKeyUpload {
+                    leaf_index: LeafIndex(*index),
+                    sealed: opaque(sealed.as_slice()),
+                })
+                .collect(),
+            former_wrapper_key: self
+                .attempt
+                .rotation
+                .and_then(|next| next.former_wrapper_key.clone()),
+        };
+        let mut journal = Journal::of(head);
+        journal.append(&self.short().journal_key, Event::Commit(event), env)?;
+        Ok(journal)
+    }
+
+    /// The service's proposals are the first entries after the commit.
+    fn propose(
+        &self,
+        gone: &[(u32, RemovalReason)],
+        keys: &Keys,
+        journal: &mut Journal,
+        env: &mut Env<'_>,
+    ) -> Result<PendingProposals, Stop> {
+        let epoch = self.attempt.next_epoch();
+        let mut pending = PendingProposals::default();
+        for (message, origin) in removals::propose(env.keys, (self.id(), epoch), &self.tree, gone) {
+            let event = Event::Proposal(opaque(message.as_slice()));
+            let accepted = EntryAccepted {
+                place: journal.append(&keys.journal, event, env)?,
+                accepted_ms: env.now_ms,
+            };
+            pending
+                .proposals
+                .push(PendingProposal::new(message, origin, &accepted));
+        }
+        Ok(pending)
+    }
+
+    /// What those who come in by a Welcome need, sealed once under the join key.
+    fn records(
+        &self,
+        keys: &Keys,
+        journal: &JournalKeys,
+        place: Place,
+        env: &mut Env<'_>,
+    ) -> Result<Records, Stop> {
+        let Some(JoinersUpload { join_key, welcomes }) = self.attempt.welcome else {
+            return Ok((None, Vec::new()));
+        };
+        if welcomes.len() != self.judged.arrivals.len() {
+            return Err(ProblemType::InvalidCommit.into());
+        }
+        let content = JoinRecordContent {
+            ratchet_tree: opaque(self.tree.ratchet_tree()?),
+            state_key: keys.state.to_wire(),
+            journal: JournalKeys {
+                rotation_epoch: journal.rotation_epoch,
+                journal_key: keys.journal.to_wire(),
+                tag_key: crypto::schedule::TagKey::from(&journal.tag_key).to_wire(),
+                tag_day: journal.tag_day,
+            },
+            place,
+            leaves: self.roster.link_keys(),
+            wrapper_chain: self.control.chain.clone(),
+        };
+        let bytes = Zeroizing::new(content.encode());
+        // A group that its joiners could not fetch is not made.
+        within(bytes.len(), env.settings.limits.tree_bytes)?;
+        let join_key = JoinKey::from(join_key);
+        let id = join_key.record_id(self.id());
+        let chunks: Vec<&[u8]> = bytes.chunks(JOIN_RECORD_PAGE).collect();
+        let pages = u16::try_from(chunks.len()).map_err(|_| ProblemType::LimitExceeded)?;
+        let mut sealed = Vec::with_capacity(chunks.len());
+        for (page, chunk) in (0..pages).zip(chunks) {
+            let salt = env.salt();
+            let page = seal_join_page(&join_key, salt, &id, (page, pages), chunk)?;
+            sealed.push([&pages.to_be_bytes()[..], &page].concat());
+        }
+        let last_day = shelf(env.today(), env);
+        let rows = env.rows();
+        let welcomes = welcomes
+            .iter()
+            .map(|welcome| {
+                (
+                    rows.welcome(&welcome.id),
+                    last_day,
+                    welcome.sealed.as_slice().to_vec(),
+                )
+            })
+            .collect();
+        Ok((Some((rows.join_record(&id), last_day, sealed)), welcomes))
+    }
+
+    /// Seals what changes: in a rotation everything, under another data key.
+    fn seal(
+        self,
+        keys: Keys,
+        (places, code_ended): (u32, bool),
+        pending: PendingProposals,
+        env: &mut Env<'_>,
+    ) -> Result<SealedState, Stop> {
+        let attempt = self.attempt;
+        let former = &attempt.group.short;
+        let rotates = attempt.rotation.is_some();
+        let pages = u16::try_from(places.div_ceil(LEAVES_IN_PAGE))
+            .map_err(|_| ProblemType::LimitExceeded)?;
+        let mut plain = Vec::new();
+        let mut versions: Vec<Option<Version>> = former.pages.iter().copied().map(Some).collect();
+        versions.resize(usize::from(pages), None);
+        for (number, page) in self.roster.changed(rotates, pages)? {
+            let version = env.version();
+            if let Some(slot) = versions.get_mut(usize::from(number)) {
+                *slot = Some(version);
+            }
+            plain.push((Part::Roster(number), version, page));
+        }
+        let versions: Option<Vec<Version>> = versions.into_iter().collect();
+        let segment = match attempt.rotation {
+            Some(_) => keys
+                .state
+                .segment(&attempt.group.id, attempt.next_rotation()),
+            None => former.segment,
+        };
+        let has_proposals = !pending.proposals.is_empty();
+        let short = Short {
+            kind: former.kind,
+            ciphersuite: former.ciphersuite,
+            epoch: attempt.next_epoch(),
+            rotation_epoch: attempt.next_rotation(),
+            message_days: former.message_days,
+            segment,
+            journal_key: keys.journal,
+            data_key: keys.data,
+            begun: if rotates { env.today() } else { former.begun },
+            must_rotate: !rotates && (former.must_rotate || code_ended),
+            reinitialized: former.reinitialized || self.judged.effect.reinitialized_as.is_some(),
+            removal_pending: has_proposals,
+            places,
+            control: env.version(),
+            activity: env.version(),
+            tree: env.version(),
+            proposals: has_proposals.then(|| env.version()),
+            pages: versions.ok_or(Stop::Internal("a page was not sealed"))?,
+        };
+        plain.push((Part::Control, short.control, self.control.encode()?));
+        plain.push((Part::Activity, short.activity, self.activity.encode()));
+        let tree = self.tree.encode(self.judged.fields)?;
+        plain.push((Part::Tree, short.tree, tree));
+        if let Some(version) = short.proposals {
+            plain.push((Part::Proposals, version, pending.encode()?));
+        }
+        let sealed = seal_parts(&attempt.group.id, &short, plain, env)?;
+        let mut dropped: Vec<Part> = (pages..)
+            .take(former.pages.len().saturating_sub(usize::from(pages)))
+            .map(Part::Roster)
+            .collect();
+        if former.proposals.is_some() && !has_proposals {
+            dropped.push(Part::Proposals);
+        }
+        let short = seal_short(&attempt.group.id, &keys.state, &short, env)?;
+        Ok((short, sealed, dropped))
+    }
+
+    /// The commit closes the journal, which stays until its day; nothing else does.
+    fn delete(
+        self,
+        head: StoredHead,
+        accepted: CommitAccepted,
+        env: &mut Env<'_>,
+    ) -> Result<Decision, Stop> {
+        let attempt = self.attempt;
+        let mut dropped: Vec<RecoveryRow> = Vec::new();
+        let rows = env.rows();
+        for (_, leaf) in self.roster.leaves() {
+            dropped.extend(leaf.recovery_row(self.id()).map(|id| rows.recovery(&id)));
+        }
+        for code in &self.control.codes {
+            dropped.push(rows.recovery(&super::control::row_of(self.id(), code)));
+        }
+        let mut journal = self.append_commit(head, env)?;
+        close(&mut journal);
+        let wake = vec![journal.row()];
+        let journal_keys = JournalKeys {
+            rotation_epoch: attempt.next_rotation(),
+            journal_key: JournalKey::new([0; 32]).to_wire(),
+            tag_key: crypto::schedule::TagKey::new([0; 32]).to_wire(),
+            tag_day: env.today(),
+        };
+        let (head, entries) = journal.into_next(env)?;
+        let entry = entries
+            .into_iter()
+            .next()
+            .ok_or(Stop::Internal("an append without an entry"))?;
+        // As a short part looks, under a key that nobody has.
+        let version = env.version();
+        let nobodys = StateKey::new(env.random());
+        let blank = vec![0; self.short().encode().len()];
+        let tombstone = Versioned {
+            version,
+            sealed: parts::seal_short(self.id(), &nobodys, &version, &blank, env)?,
+        };
+        let delete = DeleteGroup {
+            group: attempt.group.row,
+            expected: attempt.group.version,
+            tombstone,
+            parts: self.short().parts(),
+            head,
+            entry,
+            dropped_recovery_rows: dropped,
+        };
+        Ok(Decision {
+            transition: Transition::DeleteGroup(Box::new(delete)),
+            accepted,
+            journal: journal_keys,
+            wake,
+        })
+    }
+}
+
+/// A recovery row for the store.
+type SealedRow = (RecoveryRow, Vec<u8>);
+
+/// The short part, the others that change, and those that go.
+type SealedState = (Versioned, Vec<(Part, Vec<u8>)>, Vec<Part>);
+
+/// A join record and Welcomes.
+type Records = (
+    Option<(JoinRecordRow, Day, Vec<Vec<u8>>)>,
+    Vec<(WelcomeRow, Day, Vec<u8>)>,
+);
+
+/// Nothing follows the commit that ends a segment, which counts as no step of it.
+fn close(journal: &mut Journal) {
+    journal.close();
+    let step = &mut journal.head_mut().step;
+    step.0 = step.0.saturating_sub(1);
+}
+
+/// Seals parts under the data key.
+pub(super) fn seal_parts(
+    group: &GroupId,
+    short: &Short,
+    plain: Vec<(Part, Version, Zeroizing<Vec<u8>>)>,
+    env: &mut Env<'_>,
+) -> Result<Vec<(Part, Vec<u8>)>, Stop> {
+    let mut sealed = Vec::with_capacity(plain.len());
+    for (part, version, bytes) in plain {
+        let bytes = parts::seal(group, &short.data_key, (part, &version), &bytes, env)?;
+        sealed.push((part, bytes));
+    }
+    Ok(sealed)
+}
+
+/// Seals a short part under a version of its own.
+pub(super) fn seal_short(
+    group: &GroupId,
+    key: &StateKey,
+    short: &Short,
+    env: &mut Env<'_>,
+) -> Result<Versioned, Stop> {
+    let version = env.version();
+    Ok(Versioned {
+        version,
+        sealed: parts::seal_short(group, key, &version, &short.encode(), env)?,
+    })
+}

@@ -1,0 +1,1247 @@
+//! A member as the SDK would be: real MLS state, its own place in the journal; every step by hand.
+
+use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
+use crypto::journal::{first_head, head_after, open_entry, sign_recovery_key, verify_head};
+use crypto::keys::ConnectionKey;
+use crypto::leaf_authorization::{self, AuthorizedJoin};
+use crypto::records::open_join_page;
+use crypto::schedule::{JoinKey, JournalKey, RotationSecret, StateKey, exporters, recovery_row_id};
+use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
+use openmls::group::{GroupContext, MlsGroupJoinConfig};
+use openmls::prelude::group_info::GroupInfo;
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use openmls::prelude::{
+    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
+    Extension, ExtensionType, Extensions, ExternalSender, JoinProposal, KeyPackage, LeafNodeIndex,
+    LeafNodeParameters, Lifetime, MlsGroup, MlsMessageBodyIn, MlsMessageIn, NewSignerBundle,
+    OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProposalType,
+    RatchetTreeIn, RequiredCapabilitiesExtension, SignatureScheme, StagedWelcome, UnknownExtension,
+};
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::signatures::{Signer, SignerError};
+use protocol::codec::{WireSecret, opaque};
+use protocol::connections::ClientCredential;
+use protocol::next::group::{
+    CommitAad, CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted,
+    ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, JoinersUpload, LeafExtras, NextSegment,
+    PUSH_HANDLE_BYTES, PartialGroupInfo, ProposalRequest, RecoveryKey, ReserveGroupIdRequest,
+    SendMessageRequest, SetLeafExtrasRequest,
+};
+use protocol::next::ids::{
+    ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, WelcomeId,
+};
+use protocol::next::join::{
+    ExternalCommitInfoRequest, JoinPermit, JoinRecordContent, JoinRecordRequest, LeafAuthorization,
+    LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey,
+};
+use protocol::next::journal::{Class, Entry, Event, ReadJournalRequest};
+use protocol::next::operation::Operation as Number;
+use protocol::next::request::{REQUEST_LABEL, Sender};
+use protocol::next::welcome::{FetchWelcomeRequest, WelcomeUpload};
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::{WIRE_VERSION, Wire, lifetime};
+
+use crate::execution::{Failure, read};
+use crate::group::commit;
+use crate::group::create::{CreateGroup, ReserveGroupId};
+use crate::group::external::{ExternalCommitInfo, ExternalJoin};
+use crate::group::extras::SetLeafExtras;
+use crate::group::message::SendMessage;
+use crate::group::propose::SelfRemove;
+use crate::group::records::{FetchWelcome, JoinRecord};
+use crate::journal::read::ReadJournal;
+use crate::operation::Operation;
+use crate::testing::{Service, same, signed};
+use crate::tokens::VerifiedToken;
+
+pub(super) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+const DOMAIN: &str = "example.org";
+
+/// All that reaches the service, for a second run.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) operation: Number,
+    pub(super) now_ms: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) tokens: Vec<VerifiedToken>,
+}
+
+/// A service whose requests are kept.
+pub(super) struct World {
+    pub(super) service: Service,
+    pub(super) sent: Vec<Sent>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            service: Service::new(seed),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Carries a request out; one that is refused changes no row but what tokens settle.
+    pub(super) fn run<O: Operation>(&mut self, bytes: &[u8]) -> Result<O::Response, Failure> {
+        let tokens = self.service.tokens(1);
+        self.sent.push(Sent {
+            operation: O::OPERATION,
+            now_ms: self.service.now_ms,
+            bytes: bytes.to_vec(),
+            tokens: tokens.iter().map(same).collect(),
+        });
+        let before = self.service.engine.clone();
+        let answer = self.service.run::<O>(bytes, tokens);
+        // What was paid for is used up.
+        let settles = [Number::ExternalJoin, Number::CreateGroup];
+        if answer.is_err() && !settles.contains(&O::OPERATION) {
+            assert!(self.service.engine == before, "{:?}", O::OPERATION);
+        }
+        if let Ok(answer) = &answer {
+            // The same request again has no second effect, and the same answer.
+            let once = self.service.engine.clone();
+            if once != before {
+                let again = self.service.run::<O>(bytes, Vec::new()).unwrap();
+                assert!(self.service.engine == once, "{:?} twice", O::OPERATION);
+                assert_eq!(again.encode(), answer.encode());
+            }
+        }
+        answer
+    }
+
+    pub(super) fn nonce(&mut self) -> [u8; 16] {
+        crypto::random().unwrap()
+    }
+}
+
+pub(super) struct LeafSigner(pub(super) LeafKeyPair);
+
+impl LeafSigner {
+    pub(super) fn new() -> Self {
+        Self(LeafKeyPair::random(Scheme::Ed25519).unwrap())
+    }
+}
+
+impl Signer for LeafSigner {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        Ok(self.0.sign_bytes(payload))
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+fn capabilities() -> Capabilities {
+    Capabilities::new(
+        None,
+        Some(&[SUITE]),
+        Some(&[
+            ExtensionType::Unknown(POLICY_EXTENSION),
+            ExtensionType::LastResort,
+        ]),
+        Some(&[ProposalType::SelfRemove]),
+        Some(&[
+            CredentialType::Other(CREDENTIAL_TYPE),
+            CredentialType::Basic,
+        ]),
+    )
+}
+
+fn config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .max_past_epochs(5)
+        .build()
+}
+
+pub(super) fn pseudonym() -> Vec<u8> {
+    random_pseudonym(DOMAIN).unwrap().as_slice().to_vec()
+}
+
+fn credential(signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
+    let identity = SignatureKeyPair::random().unwrap();
+    let real = ClientCredential {
+        name: opaque(*b"a name"),
+        signature_public_key: opaque(identity.public()),
+    };
+    let (pseudonymous, _) = PseudonymousCredential::issue(
+        DOMAIN,
+        opaque(user),
+        &signer.0.public(),
+        (&real, &identity),
+        &ConnectionKey::random().unwrap(),
+    )
+    .unwrap();
+    CredentialWithKey {
+        credential: Credential::new(
+            CredentialType::Other(CREDENTIAL_TYPE),
+            pseudonymous.encode(),
+        ),
+        signature_key: signer.0.public().into(),
+    }
+}
+
+fn lifetime_at(now_ms: u64) -> Lifetime {
+    let (from, until) = lifetime::bounds(now_ms / 1000 + 84 * 24 * 60 * 60);
+    Lifetime::init(from, until)
+}
+
+fn signature(info: &GroupInfo) -> Vec<u8> {
+    VLBytes::tls_deserialize_exact_bytes(&info.signature().tls_serialize_detached().unwrap())
+        .unwrap()
+        .into()
+}
+
+fn aad(rotates: bool) -> CommitAad {
+    CommitAad {
+        rotates: u8::from(rotates),
+        authorization: None,
+        encrypted_connection_response: opaque(Vec::new()),
+    }
+}
+
+/// What a commit is to do.
+pub(super) struct Plan {
+    pub(super) operation: Number,
+    pub(super) adds: Vec<KeyPackage>,
+    pub(super) removals: Vec<u32>,
+    pub(super) update: bool,
+    pub(super) new_user: Option<Vec<u8>>,
+    pub(super) rotates: bool,
+    pub(super) context: Option<Extensions<GroupContext>>,
+    pub(super) covers: bool,
+    /// Changes the request before it is signed.
+    pub(super) twist: Option<fn(&mut CommitRequest)>,
+}
+
+impl Plan {
+    pub(super) fn of(operation: Number) -> Self {
+        Self {
+            operation,
+            adds: Vec::new(),
+            removals: Vec::new(),
+            update: operation == Number::UpdateClient,
+            new_user: None,
+            rotates: false,
+            context: None,
+            covers: true,
+            twist: None,
+        }
+    }
+
+    pub(super) fn add(adds: impl IntoIterator<Item = KeyPackage>) -> Self {
+        Self {
+            adds: adds.into_iter().collect(),
+            ..Self::of(Number::AddUsers)
+        }
+    }
+
+    pub(super) fn remove(removals: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            removals: removals.into_iter().collect(),
+            rotates: true,
+            ..Self::of(Number::RemoveUsers)
+        }
+    }
+
+    pub(super) fn update() -> Self {
+        Self::of(Number::UpdateClient)
+    }
+
+    pub(super) fn rotating(mut self) -> Self {
+        self.rotates = true;
+        self
+    }
+
+    pub(super) fn twisted(mut self, twist: fn(&mut CommitRequest)) -> Self {
+        self.twist = Some(twist);
+        self
+    }
+}
+
+/// Somebody who can be added.
+pub(super) struct Invitee {
+    pub(super) provider: OpenMlsRustCrypto,
+    pub(super) signer: LeafSigner,
+    pub(super) key_package: KeyPackage,
+    pub(super) user: Vec<u8>,
+}
+
+impl Invitee {
+    pub(super) fn new(world: &World) -> Self {
+        Self::of_user(world, pseudonym())
+    }
+
+    pub(super) fn of_user(world: &World, user: Vec<u8>) -> Self {
+        let provider = OpenMlsRustCrypto::default();
+        let signer = LeafSigner::new();
+        let bundle = KeyPackage::builder()
+            .key_package_lifetime(lifetime_at(world.service.now_ms))
+            .leaf_node_capabilities(capabilities())
+            .build(SUITE, &provider, &signer, credential(&signer, &user))
+            .unwrap();
+        Self {
+            key_package: bundle.key_package().clone(),
+            provider,
+            signer,
+            user,
+        }
+    }
+}
+
+impl Invitee {
+    /// Its own proposal to be added, and the request with it.
+    pub(super) fn proposes(
+        &self,
+        world: &mut World,
+        member: &Client,
+    ) -> (ProposalRequest, Vec<u8>) {
+        let message = JoinProposal::new::<
+            <OpenMlsRustCrypto as openmls_traits::OpenMlsProvider>::StorageProvider,
+        >(
+            self.key_package.clone(),
+            member.mls.group_id().clone(),
+            member.mls.epoch(),
+            &self.signer,
+        )
+        .unwrap();
+        let recovery = crypto::random::<32>().unwrap();
+        let request = ProposalRequest {
+            group: member.key(),
+            proposal: opaque(message.tls_serialize_detached().unwrap()),
+            new_member: Some(extras(&self.signer, &member.id, &recovery)),
+        };
+        let bytes = self.signs(world, &request);
+        (request, bytes)
+    }
+
+    pub(super) fn signs(&self, world: &mut World, request: &ProposalRequest) -> Vec<u8> {
+        let sender = Sender::Key(opaque(self.signer.0.public()));
+        let minute = Minute::of(world.service.now_ms);
+        let nonce = world.nonce();
+        signed(Number::Propose, minute, nonce, sender, request, |tbs| {
+            self.signer.0.sign(REQUEST_LABEL, tbs)
+        })
+    }
+}
+
+/// What a joiner gets beside its KeyPackage.
+#[derive(Clone)]
+pub(super) struct Pointer {
+    pub(super) group: GroupId,
+    pub(super) welcome: WelcomeId,
+    pub(super) join_key: [u8; 32],
+}
+
+/// A member.
+pub(super) struct Client {
+    pub(super) provider: OpenMlsRustCrypto,
+    pub(super) mls: MlsGroup,
+    pub(super) signer: LeafSigner,
+    next_signer: Option<LeafSigner>,
+    pub(super) id: GroupId,
+    pub(super) user: Vec<u8>,
+    pub(super) state_key: StateKey,
+    pub(super) journal_key: JournalKey,
+    pub(super) rotation: RotationEpoch,
+    pub(super) segment: SegmentId,
+    step: Step,
+    pub(super) next: Position,
+    /// None after joining in the middle, until the first end is read.
+    chain: Option<ChainHead>,
+    /// Whether it has been removed, or the group is gone.
+    pub(super) is_out: bool,
+    pub(super) texts: Vec<Vec<u8>>,
+    pub(super) proposals: Vec<Vec<u8>>,
+    pub(super) commits: usize,
+    pub(super) recovery: Vec<u8>,
+    /// Of the last commit with Adds.
+    pub(super) pointers: Vec<Pointer>,
+    pub(super) last_request: Vec<u8>,
+    /// The own commit that is not merged yet.
+    staged: Vec<u8>,
+    pub(super) kind: GroupKind,
+    service: mls_rules::ServiceSenders,
+}
+
+pub(super) struct Secrets {
+    rotation: RotationSecret,
+    journal: JournalKey,
+}
+
+fn export(mls: &MlsGroup, provider: &OpenMlsRustCrypto, label: &str) -> [u8; 32] {
+    mls.export_secret(provider.crypto(), label, &[], 32)
+        .unwrap()
+        .try_into()
+        .unwrap()
+}
+
+fn secrets(mls: &MlsGroup, provider: &OpenMlsRustCrypto) -> Secrets {
+    Secrets {
+        rotation: RotationSecret::new(export(mls, provider, exporters::ROTATION)),
+        journal: JournalKey::new(export(mls, provider, exporters::JOURNAL_KEY)),
+    }
+}
+
+fn next_segment(secrets: &Secrets, former: Option<RotationEpoch>) -> NextSegment {
+    NextSegment {
+        state_key: secrets.rotation.state_key().to_wire(),
+        journal_key: secrets.journal.to_wire(),
+        former_wrapper_key: former.map(|of| SealedFormerWrapperKey {
+            of,
+            sealed: opaque(vec![7; 60]),
+        }),
+        code_rows: Vec::new(),
+    }
+}
+
+fn extras(signer: &LeafSigner, id: &GroupId, recovery: &[u8]) -> LeafExtras {
+    LeafExtras {
+        wrapped_link_key: opaque(vec![8; 60]),
+        recovery_key: sign_recovery_key(&signer.0, id, recovery),
+        push_handle: opaque(vec![9; PUSH_HANDLE_BYTES]),
+    }
+}
+
+pub(super) fn policy_extension(policy: &GroupPolicy) -> Extension {
+    Extension::Unknown(POLICY_EXTENSION, UnknownExtension(policy.encode()))
+}
+
+impl Client {
+    pub(super) fn create(world: &mut World, kind: GroupKind) -> Self {
+        Self::create_with(world, kind, |_| {}).unwrap()
+    }
+
+    pub(super) fn create_with(
+        world: &mut World,
+        kind: GroupKind,
+        twist: impl FnOnce(&mut CreateGroupRequest),
+    ) -> Result<Self, Failure> {
+        let provider = OpenMlsRustCrypto::default();
+        let signer = LeafSigner::new();
+        let user = pseudonym();
+        let sender = Sender::Key(opaque(signer.0.public()));
+        let sign = |world: &mut World, operation, body: &dyn Fn() -> Vec<u8>| {
+            let minute = Minute::of(world.service.now_ms);
+            let nonce = world.nonce();
+            signed(
+                operation,
+                minute,
+                nonce,
+                sender.clone(),
+                &Raw(body()),
+                |tbs| signer.0.sign(REQUEST_LABEL, tbs),
+            )
+        };
+        let bytes = sign(world, Number::ReserveGroupId, &|| {
+            ReserveGroupIdRequest {}.encode()
+        });
+        let id = world.run::<ReserveGroupId>(&bytes)?.group_id;
+        let key = world
+            .service
+            .keys()
+            .external_sender_public(Scheme::Ed25519)
+            .unwrap();
+        let listed =
+            ExternalSender::new(key.into(), BasicCredential::new(b"service".to_vec()).into());
+        let mut context = vec![
+            Extension::ExternalSenders(vec![listed]),
+            Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(
+                &[ExtensionType::Unknown(POLICY_EXTENSION)],
+                &[],
+                &[CredentialType::Other(CREDENTIAL_TYPE)],
+            )),
+        ];
+        if kind == GroupKind::Group {
+            let policy = GroupPolicy::of_creator(opaque(user.as_slice()));
+            context.push(policy_extension(&policy));
+        }
+        let mls = MlsGroup::builder()
+            .with_group_id(openmls::prelude::GroupId::from_slice(&id.0))
+            .ciphersuite(SUITE)
+            .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+            .max_past_epochs(5)
+            .with_group_context_extensions(Extensions::from_vec(context).unwrap())
+            .with_capabilities(capabilities())
+            .lifetime(lifetime_at(world.service.now_ms))
+            .build(&provider, &signer, credential(&signer, &user))
+            .unwrap();
+        let secrets = secrets(&mls, &provider);
+        let info = mls
+            .export_group_info(provider.crypto(), &signer, false)
+            .unwrap();
+        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let mut request = CreateGroupRequest {
+            group_id: id,
+            kind,
+            message_days: 30,
+            segment: next_segment(&secrets, None),
+            ratchet_tree: opaque(mls.export_ratchet_tree().tls_serialize_detached().unwrap()),
+            group_info: opaque(info.tls_serialize_detached().unwrap()),
+            leaf: extras(&signer, &id, &recovery),
+        };
+        twist(&mut request);
+        let bytes = sign(world, Number::CreateGroup, &|| request.encode());
+        world.run::<CreateGroup>(&bytes)?;
+        let mut created = Self::begin(provider, mls, signer, (id, user), recovery);
+        created.kind = kind;
+        created.know(world);
+        Ok(created)
+    }
+
+    /// Hears by which keys the service is known.
+    fn know(&mut self, world: &World) {
+        self.service = crate::group::removals::senders(world.service.keys());
+    }
+
+    fn begin(
+        provider: OpenMlsRustCrypto,
+        mls: MlsGroup,
+        signer: LeafSigner,
+        (id, user): (GroupId, Vec<u8>),
+        recovery: Vec<u8>,
+    ) -> Self {
+        let secrets = secrets(&mls, &provider);
+        let state_key = secrets.rotation.state_key();
+        let rotation = RotationEpoch(mls.epoch().as_u64());
+        let segment = state_key.segment(&id, rotation);
+        Self {
+            provider,
+            mls,
+            signer,
+            next_signer: None,
+            id,
+            user,
+            state_key,
+            journal_key: secrets.journal,
+            rotation,
+            segment,
+            step: Step(0),
+            next: Position(0),
+            chain: Some(first_head(&segment)),
+            is_out: false,
+            texts: Vec::new(),
+            proposals: Vec::new(),
+            commits: 0,
+            recovery,
+            pointers: Vec::new(),
+            last_request: Vec::new(),
+            staged: Vec::new(),
+            kind: GroupKind::Group,
+            service: mls_rules::ServiceSenders::default(),
+        }
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.mls.own_leaf_index().u32()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.mls.epoch().as_u64()
+    }
+
+    pub(super) fn key(&self) -> GroupKey {
+        GroupKey {
+            group_id: self.id,
+            state_key: self.state_key.to_wire(),
+        }
+    }
+
+    pub(super) fn members(&self) -> Vec<u32> {
+        self.mls
+            .members()
+            .map(|member| member.index.u32())
+            .collect()
+    }
+
+    /// Signs a body as the leaf.
+    pub(super) fn sign(&self, world: &mut World, operation: Number, body: &impl Wire) -> Vec<u8> {
+        let nonce = world.nonce();
+        let minute = Minute::of(world.service.now_ms);
+        let sender = Sender::Leaf(LeafIndex(self.index()));
+        signed(operation, minute, nonce, sender, body, |tbs| {
+            self.signer.0.sign(REQUEST_LABEL, tbs)
+        })
+    }
+
+    pub(super) fn call<O: Operation>(
+        &self,
+        world: &mut World,
+        body: &O::Request,
+    ) -> Result<O::Response, Failure> {
+        let bytes = self.sign(world, O::OPERATION, body);
+        world.run::<O>(&bytes)
+    }
+
+    pub(super) fn message(&mut self, text: &[u8]) -> SendMessageRequest {
+        let message = self
+            .mls
+            .create_message(&self.provider, &self.signer, text)
+            .unwrap();
+        SendMessageRequest {
+            group: self.key(),
+            message: opaque(message.tls_serialize_detached().unwrap()),
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        world: &mut World,
+        text: &[u8],
+    ) -> Result<EntryAccepted, Failure> {
+        let body = self.message(text);
+        self.call::<SendMessage>(world, &body)
+    }
+
+    /// Stages a commit and gives the request that carries it.
+    pub(super) fn stage(&mut self, plan: Plan) -> CommitRequest {
+        self.mls.set_aad(aad(plan.rotates).encode());
+        let mut gone: Vec<u32> = plan.removals.clone();
+        if plan.covers {
+            gone.extend(self.mls.pending_proposals().filter_map(mls_rules::leaving));
+        }
+        let mut occupied: Vec<u32> = self.members();
+        occupied.retain(|leaf| !gone.contains(leaf));
+        let mut link_keys = Vec::new();
+        for _ in &plan.adds {
+            let free = (0..).find(|leaf| !occupied.contains(leaf)).unwrap();
+            occupied.push(free);
+            link_keys.push(LinkKeyUpload {
+                leaf_index: LeafIndex(free),
+                sealed: opaque(vec![6; 60]),
+            });
+        }
+        let adds = plan.adds.len();
+        let new_leaf = plan.new_user.map(|user| {
+            let signer = LeafSigner::new();
+            let credential = credential(&signer, &user);
+            (signer, credential)
+        });
+        let mut builder = self
+            .mls
+            .commit_builder()
+            .force_self_update(plan.update)
+            .consume_proposal_store(plan.covers)
+            .propose_adds(plan.adds)
+            .propose_removals(plan.removals.into_iter().map(LeafNodeIndex::new));
+        if let Some(context) = plan.context {
+            builder = builder.propose_group_context_extensions(context).unwrap();
+        }
+        if new_leaf.is_some() {
+            let parameters = LeafNodeParameters::builder()
+                .with_capabilities(capabilities())
+                .build();
+            builder = builder.leaf_node_parameters(parameters);
+        }
+        let provider = &self.provider;
+        let builder = builder
+            .load_psks(provider.storage())
+            .unwrap()
+            .create_group_info(true);
+        let built = match &new_leaf {
+            None => builder.build(provider.rand(), provider.crypto(), &self.signer, |_| true),
+            Some((signer, credential)) => builder.build_with_new_signer(
+                provider.rand(),
+                provider.crypto(),
+                &self.signer,
+                NewSignerBundle {
+                    signer,
+                    credential_with_key: credential.clone(),
+                },
+                |_| true,
+            ),
+        };
+        let bundle = built.unwrap().stage_commit(provider).unwrap();
+        let staged = self.mls.pending_commit().unwrap();
+        let export = |label| -> [u8; 32] {
+            staged
+                .export_secret(provider.crypto(), label, &[], 32)
+                .unwrap()
+                .try_into()
+                .unwrap()
+        };
+        let info = bundle.group_info().unwrap();
+        let next = Secrets {
+            rotation: RotationSecret::new(export(exporters::ROTATION)),
+            journal: JournalKey::new(export(exporters::JOURNAL_KEY)),
+        };
+        let join_key = export(exporters::JOIN_RECORD);
+        let welcome = bundle.to_welcome_msg().map(|welcome| {
+            let welcome = welcome.tls_serialize_detached().unwrap();
+            self.pointers = (0..adds)
+                .map(|_| Pointer {
+                    group: self.id,
+                    welcome: WelcomeId(crypto::random().unwrap()),
+                    join_key,
+                })
+                .collect();
+            JoinersUpload {
+                join_key: WireSecret::new(join_key),
+                welcomes: self
+                    .pointers
+                    .iter()
+                    .map(|pointer| WelcomeUpload {
+                        id: pointer.welcome,
+                        sealed: opaque(welcome.as_slice()),
+                    })
+                    .collect(),
+            }
+        });
+        let own = new_leaf.as_ref().map_or(&self.signer, |(signer, _)| signer);
+        let committer = (plan.operation == Number::UpdateClient).then(|| {
+            self.recovery = crypto::random::<32>().unwrap().to_vec();
+            extras(own, &self.id, &self.recovery)
+        });
+        let mut request = CommitRequest {
+            group: GroupKey {
+                group_id: self.id,
+                state_key: self.state_key.to_wire(),
+            },
+            commit: opaque(bundle.commit().tls_serialize_detached().unwrap()),
+            group_info: PartialGroupInfo {
+                extensions: opaque(info.extensions().tls_serialize_detached().unwrap()),
+                signature: opaque(signature(info)),
+            },
+            rotation: plan
+                .rotates
+                .then(|| next_segment(&next, Some(self.rotation))),
+            link_keys,
+            committer,
+            welcome,
+        };
+        if let Some(twist) = plan.twist {
+            twist(&mut request);
+        }
+        self.staged = request.commit.as_slice().to_vec();
+        self.next_signer = new_leaf.map(|(signer, _)| signer);
+        request
+    }
+
+    /// Covers Adds that are pending, and says nothing of their link keys.
+    pub(super) fn commit_pending_adds(
+        &mut self,
+        world: &mut World,
+        adds: usize,
+    ) -> Result<CommitAccepted, Failure> {
+        let mut request = self.stage(Plan::of(Number::AddUsers));
+        let size = |welcome: &WelcomeUpload| welcome.sealed.as_slice().len();
+        let upload = request.welcome.as_mut().unwrap();
+        assert!(upload.welcomes.iter().map(size).sum::<usize>() == 0);
+        for _ in 0..adds {
+            upload.welcomes.push(WelcomeUpload {
+                id: WelcomeId(crypto::random().unwrap()),
+                sealed: opaque(vec![1; 100]),
+            });
+        }
+        self.send_commit(world, Number::AddUsers, &request)
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.mls
+            .clear_pending_commit(self.provider.storage())
+            .unwrap();
+        self.next_signer = None;
+    }
+
+    /// Stages and sends a commit. What was accepted is merged when it comes out of the journal.
+    pub(super) fn commit(
+        &mut self,
+        world: &mut World,
+        plan: Plan,
+    ) -> Result<CommitAccepted, Failure> {
+        let operation = plan.operation;
+        let request = self.stage(plan);
+        let answer = self.send_commit(world, operation, &request);
+        if answer.is_err() {
+            self.abandon();
+        }
+        answer
+    }
+
+    pub(super) fn send_commit(
+        &mut self,
+        world: &mut World,
+        operation: Number,
+        request: &CommitRequest,
+    ) -> Result<CommitAccepted, Failure> {
+        let bytes = self.sign(world, operation, request);
+        self.last_request.clone_from(&bytes);
+        match operation {
+            Number::AddUsers => world.run::<commit::AddUsers>(&bytes),
+            Number::RemoveUsers => world.run::<commit::RemoveUsers>(&bytes),
+            Number::AddClients => world.run::<commit::AddClients>(&bytes),
+            Number::RemoveClients => world.run::<commit::RemoveClients>(&bytes),
+            Number::SetRole => world.run::<commit::SetRole>(&bytes),
+            Number::ReInitializeGroup => world.run::<commit::ReInitializeGroup>(&bytes),
+            Number::DeleteGroup => world.run::<commit::DeleteGroup>(&bytes),
+            _ => world.run::<commit::UpdateClient>(&bytes),
+        }
+    }
+
+    /// A SelfRemove that is not sent yet.
+    pub(super) fn leaving(&mut self) -> ProposalRequest {
+        let before: Vec<_> = self.mls.pending_proposals().cloned().collect();
+        let message = self
+            .mls
+            .leave_group_via_self_remove(&self.provider, &self.signer)
+            .unwrap();
+        // The own one counts when it comes out of the journal.
+        let storage = self.provider.storage();
+        self.mls.clear_pending_proposals(storage).unwrap();
+        for pending in before {
+            self.mls.store_pending_proposal(storage, pending).unwrap();
+        }
+        ProposalRequest {
+            group: self.key(),
+            proposal: opaque(message.tls_serialize_detached().unwrap()),
+            new_member: None,
+        }
+    }
+
+    pub(super) fn leave(&mut self, world: &mut World) -> Result<EntryAccepted, Failure> {
+        let body = self.leaving();
+        self.call::<SelfRemove>(world, &body)
+    }
+
+    /// A joiner's first act.
+    pub(super) fn arrive(&mut self, world: &mut World) {
+        self.recovery = crypto::random::<32>().unwrap().to_vec();
+        let body = SetLeafExtrasRequest {
+            group: self.key(),
+            recovery_key: self.recovery_key(),
+            push_handle: opaque(vec![1; PUSH_HANDLE_BYTES]),
+            row: RecoveryRow {
+                id: recovery_row_id(&self.id, &self.recovery),
+                sealed: opaque(vec![2; 80]),
+            },
+        };
+        self.call::<SetLeafExtras>(world, &body).unwrap();
+    }
+
+    pub(super) fn recovery_key(&self) -> RecoveryKey {
+        sign_recovery_key(&self.signer.0, &self.id, &self.recovery)
+    }
+
+    /// Comes in by a Welcome.
+    pub(super) fn join(world: &mut World, invitee: Invitee, pointer: &Pointer) -> Self {
+        let (mut env, engine) = world.service.env();
+        let blob = read::<FetchWelcome>(
+            &FetchWelcomeRequest {
+                version: WIRE_VERSION,
+                id: pointer.welcome,
+            },
+            engine,
+            &mut env,
+        )
+        .unwrap();
+        let MlsMessageBodyIn::Welcome(welcome) =
+            MlsMessageIn::tls_deserialize_exact_bytes(blob.sealed.as_slice())
+                .unwrap()
+                .extract()
+        else {
+            panic!("not a Welcome");
+        };
+        let group = pointer.group;
+        let content = Self::join_record(world, &group, &pointer.join_key);
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(content.ratchet_tree.as_slice());
+        let staged = StagedWelcome::new_from_welcome(
+            &invitee.provider,
+            &config(),
+            welcome,
+            Some(tree.unwrap()),
+        );
+        let mls = staged.unwrap().into_group(&invitee.provider).unwrap();
+        let Invitee {
+            provider,
+            signer,
+            user,
+            ..
+        } = invitee;
+        let mut joined = Self::begin(provider, mls, signer, (group, user), Vec::new());
+        joined.state_key = StateKey::from(&content.state_key);
+        joined.journal_key = JournalKey::from(&content.journal.journal_key);
+        joined.rotation = content.journal.rotation_epoch;
+        joined.step = Step(u32::try_from(joined.epoch() - joined.rotation.0).unwrap());
+        joined.next = if content.place.rotation_epoch == joined.rotation {
+            content.place.position.next()
+        } else {
+            Position(0)
+        };
+        joined.chain = None;
+        joined.know(world);
+        joined
+    }
+
+    pub(super) fn join_record(
+        world: &mut World,
+        group: &GroupId,
+        join_key: &[u8; 32],
+    ) -> JoinRecordContent {
+        let key = JoinKey::new(*join_key);
+        let id = key.record_id(group);
+        let (mut env, engine) = world.service.env();
+        let (mut page, mut bytes) = (0, Vec::new());
+        loop {
+            let request = JoinRecordRequest {
+                version: WIRE_VERSION,
+                id,
+                page,
+            };
+            let answer = read::<JoinRecord>(&request, engine, &mut env).unwrap();
+            let at = (page, answer.pages);
+            bytes.extend_from_slice(
+                &open_join_page(&key, &id, at, answer.sealed.as_slice()).unwrap(),
+            );
+            page += 1;
+            if page == answer.pages {
+                return JoinRecordContent::decode(&bytes).unwrap();
+            }
+        }
+    }
+
+    /// Its leaf's word for another key.
+    pub(super) fn authorize(
+        &self,
+        world: &World,
+        join: AuthorizedJoin,
+        key: &[u8],
+    ) -> LeafAuthorization {
+        let until = world.service.now_ms + 3_600_000;
+        let of = (&self.id, &self.segment);
+        leaf_authorization::authorize_in(&self.signer.0, of, join, self.index(), until, key)
+    }
+
+    /// Comes in from outside, by what a member knows.
+    pub(super) fn join_from_outside(
+        world: &mut World,
+        by: &Self,
+        user: Vec<u8>,
+        permit: impl Fn() -> JoinPermit,
+        word: Option<(AuthorizedJoin, LeafSigner)>,
+        rotates: bool,
+    ) -> Result<Self, Failure> {
+        let provider = OpenMlsRustCrypto::default();
+        let (join, signer) = match word {
+            Some((join, signer)) => (Some(join), signer),
+            None => (None, LeafSigner::new()),
+        };
+        let authorization = join.map(|join| by.authorize(world, join, &signer.0.public()));
+        let sender = Sender::Key(opaque(signer.0.public()));
+        let minute = Minute::of(world.service.now_ms);
+        let body = ExternalCommitInfoRequest {
+            group: by.key(),
+            permit: permit(),
+            authorization: authorization.clone(),
+        };
+        let nonce = world.nonce();
+        let bytes = signed(
+            Number::ExternalCommitInfo,
+            minute,
+            nonce,
+            sender.clone(),
+            &body,
+            |tbs| signer.0.sign(REQUEST_LABEL, tbs),
+        );
+        let info = world.run::<ExternalCommitInfo>(&bytes)?;
+        let MlsMessageBodyIn::GroupInfo(group_info) =
+            MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice())
+                .unwrap()
+                .extract()
+        else {
+            panic!("not a GroupInfo");
+        };
+        let is_connection = matches!(body.permit, JoinPermit::Connection);
+        let aad = CommitAad {
+            authorization,
+            encrypted_connection_response: opaque(if is_connection {
+                b"response".to_vec()
+            } else {
+                Vec::new()
+            }),
+            ..aad(rotates)
+        };
+        let parameters = LeafNodeParameters::builder()
+            .with_capabilities(capabilities())
+            .build();
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice());
+        let (mls, bundle) = MlsGroup::external_commit_builder()
+            .with_ratchet_tree(tree.unwrap())
+            .with_config(config())
+            .with_aad(aad.encode())
+            .build_group(&provider, group_info, credential(&signer, &user))
+            .unwrap()
+            .leaf_node_parameters(parameters)
+            .load_psks(provider.storage())
+            .unwrap()
+            .create_group_info(true)
+            .build(provider.rand(), provider.crypto(), &signer, |_| true)
+            .unwrap()
+            .finalize(&provider)
+            .unwrap();
+        let group_info = bundle.group_info().unwrap();
+        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let next = secrets(&mls, &provider);
+        let request = ExternalJoinRequest {
+            group: by.key(),
+            commit: opaque(bundle.commit().tls_serialize_detached().unwrap()),
+            group_info: PartialGroupInfo {
+                extensions: opaque(group_info.extensions().tls_serialize_detached().unwrap()),
+                signature: opaque(signature(group_info)),
+            },
+            rotation: rotates.then(|| next_segment(&next, Some(by.rotation))),
+            leaf: extras(&signer, &by.id, &recovery),
+            permit: permit(),
+        };
+        let nonce = world.nonce();
+        let bytes = signed(
+            Number::ExternalJoin,
+            minute,
+            nonce,
+            sender,
+            &request,
+            |tbs| signer.0.sign(REQUEST_LABEL, tbs),
+        );
+        let JoinAccepted { accepted, journal } = world.run::<ExternalJoin>(&bytes)?;
+        let mut joined = Self::begin(provider, mls, signer, (by.id, user), recovery);
+        joined.last_request = bytes;
+        joined.journal_key = JournalKey::from(&journal.journal_key);
+        if !rotates {
+            joined.state_key = StateKey::new(*by.state_key.expose()).next();
+            joined.segment = by.segment;
+            joined.next = accepted.place.position.next();
+            joined.chain = None;
+        }
+        joined.kind = by.kind;
+        joined.know(world);
+        joined.rotation = journal.rotation_epoch;
+        joined.step = Step(u32::try_from(joined.epoch() - joined.rotation.0).unwrap());
+        Ok(joined)
+    }
+
+    /// Reads its journal to the end, follows what it says, and verifies the chain.
+    pub(super) fn catch_up(&mut self, world: &mut World) {
+        let mut from = self.next.rounded_down();
+        while !self.is_out {
+            let segment = self.segment;
+            match self.read_on(world, from) {
+                Some(next) if self.segment == segment => from = next,
+                Some(_) => from = Position(0),
+                None => break,
+            }
+        }
+    }
+
+    /// Where to read on, if there is more.
+    fn read_on(&mut self, world: &mut World, from: Position) -> Option<Position> {
+        let (mut env, engine) = world.service.env();
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: self.segment,
+            from,
+            known: from,
+            wait_ms: 0,
+        };
+        let answer = read::<ReadJournal>(&request, engine, &mut env).unwrap();
+        let signing = env.keys.journal_signing().public();
+        verify_head(&signing, &self.segment, &answer.head).unwrap();
+        let mut position = answer.first;
+        for entry in &answer.entries {
+            if position == self.next {
+                self.next = position.next();
+                self.chain = self.chain.map(|chain| head_after(&chain, position, entry));
+                let step = self.step;
+                if self.take(entry) {
+                    // The segment's last entry, which is no step of it.
+                    assert_eq!((answer.closed, answer.step), (1, step));
+                    assert_eq!(answer.head.next, position.next());
+                    return Some(Position(0));
+                }
+            }
+            position = position.next();
+        }
+        if self.next == answer.head.next {
+            match self.chain {
+                Some(chain) => assert_eq!(chain, answer.head.chain),
+                None => self.chain = Some(answer.head.chain),
+            }
+            assert_eq!(answer.step, self.step);
+            return None;
+        }
+        Some(position)
+    }
+
+    /// Takes an entry. Whether the segment has ended with it, and the next one begins.
+    fn take(&mut self, entry: &Entry) -> bool {
+        let (class, row) = match entry {
+            Entry::Handshake(row) => (Class::Handshake, row),
+            Entry::Message(row) => (Class::Message, row),
+            Entry::Expired(_) => return false,
+        };
+        let content = open_entry(
+            &self.journal_key,
+            &self.segment,
+            self.step,
+            class,
+            row.as_slice(),
+        )
+        .unwrap();
+        let (bytes, commit) = match content.event {
+            Event::Message(bytes) | Event::Proposal(bytes) => (bytes, None),
+            Event::Commit(commit) => (commit.commit.clone(), Some(commit)),
+        };
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
+            .unwrap()
+            .try_into_protocol_message()
+            .unwrap();
+        let own_epoch = self.mls.pending_commit().is_some();
+        if let Some(commit) = commit {
+            self.commits += 1;
+            let aad = if commit.commit.as_slice() == self.staged {
+                self.mls.merge_pending_commit(&self.provider).unwrap();
+                if let Some(signer) = self.next_signer.take() {
+                    self.signer = signer;
+                }
+                commit.former_wrapper_key.is_some()
+            } else {
+                let processed = self.mls.process_message(&self.provider, message).unwrap();
+                let aad = CommitAad::decode(processed.aad()).unwrap();
+                let sender = processed.sender().clone();
+                let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content()
+                else {
+                    panic!("not a commit");
+                };
+                self.judge(&staged, &sender, &aad, content.accepted_ms);
+                let out = staged.self_removed();
+                if own_epoch {
+                    self.abandon();
+                }
+                self.mls
+                    .merge_staged_commit(&self.provider, *staged)
+                    .unwrap();
+                if out {
+                    self.is_out = true;
+                    return true;
+                }
+                aad.rotates == 1
+            };
+            assert_eq!(aad, commit.former_wrapper_key.is_some());
+            if aad {
+                let secrets = secrets(&self.mls, &self.provider);
+                self.state_key = secrets.rotation.state_key();
+                self.journal_key = secrets.journal;
+                self.rotation = RotationEpoch(self.epoch());
+                self.segment = self.state_key.segment(&self.id, self.rotation);
+                self.step = Step(0);
+                self.next = Position(0);
+                self.chain = Some(first_head(&self.segment));
+            } else {
+                let state_key = std::mem::replace(&mut self.state_key, StateKey::new([0; 32]));
+                self.state_key = state_key.next();
+                let key = std::mem::replace(&mut self.journal_key, JournalKey::new([0; 32]));
+                self.journal_key = key.next();
+                self.step = self.step.next();
+            }
+            return aad;
+        }
+        match class {
+            Class::Message => {
+                // The own one cannot be decrypted again.
+                let processed = self.mls.process_message(&self.provider, message);
+                self.texts
+                    .push(match processed.map(|message| message.into_content()) {
+                        Ok(ProcessedMessageContent::ApplicationMessage(text)) => text.into_bytes(),
+                        _ => b"own".to_vec(),
+                    });
+            }
+            Class::Handshake => {
+                self.proposals.push(bytes.as_slice().to_vec());
+                let processed = self.mls.process_message(&self.provider, message);
+                if let Ok(processed) = processed
+                    && let ProcessedMessageContent::ProposalMessage(queued)
+                    | ProcessedMessageContent::ExternalJoinProposalMessage(queued) =
+                        processed.into_content()
+                {
+                    self.mls
+                        .store_pending_proposal(self.provider.storage(), *queued)
+                        .unwrap();
+                }
+            }
+        }
+        false
+    }
+
+    /// Members judge by the same rules as the service.
+    fn judge(
+        &self,
+        staged: &openmls::prelude::StagedCommit,
+        sender: &openmls::prelude::Sender,
+        aad: &CommitAad,
+        accepted_ms: u64,
+    ) {
+        let leaving: Vec<u32> = self
+            .mls
+            .pending_proposals()
+            .filter_map(mls_rules::leaving)
+            .collect();
+        let case = mls_rules::Case {
+            group_id: self.id,
+            segment: self.segment,
+            kind: self.kind,
+            group: self.mls.public_group(),
+            service: &self.service,
+            leaving: &leaving,
+            staged,
+            sender,
+            aad,
+            accepted_ms,
+        };
+        case.judge().unwrap();
+    }
+
+    /// Its leaf key once more.
+    pub(super) fn same_signer(&self) -> LeafSigner {
+        LeafSigner(LeafKeyPair::from_seed(Scheme::Ed25519, &self.signer.0.seed()).unwrap())
+    }
+
+    /// The group's context with another policy.
+    pub(super) fn context_with(&self, policy: &GroupPolicy) -> Extensions<GroupContext> {
+        let others = self.mls.extensions().iter().filter(|extension| {
+            extension.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION)
+        });
+        let others = others.cloned();
+        Extensions::from_vec(others.chain([policy_extension(policy)]).collect()).unwrap()
+    }
+
+    pub(super) fn policy(&self) -> GroupPolicy {
+        mls_rules::policy_in(self.mls.extensions())
+            .unwrap()
+            .unwrap()
+    }
+
+    /// A segment that a joiner was told of.
+    pub(super) fn told_of(&mut self, other: &Self) {
+        self.segment = other.segment;
+    }
+}
+
+/// A body that is encoded already.
+pub(super) struct Raw(pub(super) Vec<u8>);
+
+impl tls_codec::Size for Raw {
+    fn tls_serialized_len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl tls_codec::Serialize for Raw {
+    fn tls_serialize<W: std::io::Write>(&self, writer: &mut W) -> Result<usize, tls_codec::Error> {
+        writer.write_all(&self.0)?;
+        Ok(self.0.len())
+    }
+}
+
+impl tls_codec::DeserializeBytes for Raw {
+    fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
+        Ok((Self(bytes.to_vec()), &[]))
+    }
+}

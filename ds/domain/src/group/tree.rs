@@ -1,0 +1,470 @@
+//! The tree part: openmls' public group as a versioned postcard blob.
+//!
+//! openmls persists through a storage provider; ours is five byte strings in memory, which become one
+//! sealed part. The library's serde layout may change between its versions and with client-held keys we can migrate
+//! only when a client comes by, hence the format number.
+
+use std::cell::RefCell;
+
+use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use openmls::prelude::{
+    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
+    QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
+};
+use openmls_rust_crypto::RustCrypto;
+use openmls_traits::crypto::OpenMlsCrypto as _;
+use openmls_traits::public_storage::PublicStorageProvider;
+use openmls_traits::storage::{CURRENT_VERSION, traits};
+use protocol::next::group::PartialGroupInfo;
+use protocol::policy::GroupPolicy;
+use protocol::problem::ProblemType;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::open::OpenedGroup;
+use super::parts;
+use crate::refusal::Stop;
+use crate::rows::Part;
+use crate::view::View;
+
+const FORMAT: u8 = 1;
+
+/// A group as openmls sees it, with the GroupInfo of its epoch.
+pub(super) struct Tree {
+    /// The public group.
+    pub(super) group: PublicGroup,
+    group_info: StoredGroupInfo,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredGroupInfo {
+    signer: u32,
+    #[serde(with = "serde_bytes")]
+    extensions: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    signature: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Blob {
+    fields: Fields,
+    group_info: StoredGroupInfo,
+}
+
+impl Tree {
+    /// Opens the part, which was read.
+    ///
+    /// # Errors
+    /// [`Stop::Moved`], [`Stop::Internal`].
+    pub(super) fn open(group: &OpenedGroup, view: &View) -> Result<Self, Stop> {
+        let part = (Part::Tree, &group.short.tree);
+        let sealed = view.row(&group.row.part(Part::Tree))?;
+        let bytes = parts::open(&group.id, &group.short.data_key, part, sealed)?;
+        let Blob { fields, group_info } = parts::decode(FORMAT, &bytes)?;
+        let storage = Storage::new(fields);
+        let public_group = PublicGroup::load(&storage, &MlsGroupId::from_slice(&group.id.0))
+            .ok()
+            .flatten()
+            .ok_or(Stop::Internal("tree"))?;
+        Ok(Self {
+            group: public_group,
+            group_info,
+        })
+    }
+
+    /// What is sealed of it.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn encode(&self, fields: Fields) -> Result<Zeroizing<Vec<u8>>, Stop> {
+        let blob = Blob {
+            fields,
+            group_info: StoredGroupInfo {
+                signer: self.group_info.signer,
+                extensions: self.group_info.extensions.clone(),
+                signature: self.group_info.signature.clone(),
+            },
+        };
+        // Room for all of it at once, for the lengths too.
+        let room = blob.fields.len()
+            + blob.group_info.extensions.len()
+            + blob.group_info.signature.len()
+            + 64;
+        let mut bytes = Vec::with_capacity(room);
+        bytes.push(FORMAT);
+        postcard::to_extend(&blob, bytes)
+            .map(Zeroizing::new)
+            .map_err(|_| Stop::Internal("tree"))
+    }
+
+    /// Makes a pending proposal known, so that a commit can refer to it.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn add_proposal(&mut self, proposal: QueuedProposal) -> Result<(), Stop> {
+        self.group
+            .add_proposal(&Storage::default(), proposal)
+            .map_err(|_| Stop::Internal("pending proposal"))
+    }
+
+    /// The policy in the group context; none in groups that have no roles.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`]: it was checked when it came.
+    pub(super) fn policy(&self) -> Result<Option<GroupPolicy>, Stop> {
+        mls_rules::policy_in(self.group.group_context().extensions())
+            .map_err(|_| Stop::Internal("group policy"))
+    }
+
+    /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent what
+    /// the service cannot know. Its signature covers the confirmation tag, which the public group
+    /// cannot check by itself, and the key that external joiners need.
+    ///
+    /// # Errors
+    /// [`ProblemType::InvalidGroupInfo`].
+    pub(super) fn advance(
+        &mut self,
+        crypto: &RustCrypto,
+        staged: StagedCommit,
+        signer: LeafNodeIndex,
+        partial: &PartialGroupInfo,
+    ) -> Result<Fields, Stop> {
+        let storage = Storage::default();
+        self.group
+            .merge_commit(&storage, staged)
+            .map_err(|_| ProblemType::InvalidCommit)?;
+        let info = verifiable_group_info(
+            &self.group,
+            self.group.confirmation_tag().clone(),
+            signer,
+            partial.extensions.as_slice(),
+            partial.signature.as_slice(),
+        )?;
+        check_external_pub(crypto, &info)?;
+        let key = self
+            .group
+            .leaf(signer)
+            .ok_or(ProblemType::InvalidGroupInfo)?
+            .signature_key()
+            .clone()
+            .into_signature_public_key_enriched(self.group.ciphersuite().signature_algorithm());
+        let _: GroupInfo = info
+            .verify(crypto, &key)
+            .map_err(|_| ProblemType::InvalidGroupInfo)?;
+        self.group_info = StoredGroupInfo {
+            signer: signer.u32(),
+            extensions: partial.extensions.as_slice().to_vec(),
+            signature: partial.signature.as_slice().to_vec(),
+        };
+        Ok(storage.into_fields())
+    }
+
+    /// Verifies the GroupInfo and tree of a new group (RFC 9420 §12.4.3.3) and takes them over.
+    ///
+    /// # Errors
+    /// [`ProblemType::InvalidGroupInfo`].
+    pub(super) fn create(
+        crypto: &RustCrypto,
+        tree: &[u8],
+        info: VerifiableGroupInfo,
+    ) -> Result<(Self, Fields), Stop> {
+        let (tree, rest) = RatchetTreeIn::tls_deserialize_bytes(tree)
+            .map_err(|_| ProblemType::InvalidGroupInfo)?;
+        if !rest.is_empty() {
+            return Err(ProblemType::InvalidGroupInfo.into());
+        }
+        check_external_pub(crypto, &info)?;
+        let storage = Storage::default();
+        let (group, info) =
+            PublicGroup::from_external(crypto, &storage, tree, info, ProposalStore::new())
+                .map_err(|_| ProblemType::InvalidGroupInfo)?;
+        let group_info = StoredGroupInfo {
+            signer: 0,
+            extensions: info
+                .extensions()
+                .tls_serialize_detached()
+                .map_err(|_| Stop::Internal("GroupInfo"))?,
+            signature: signature_bytes(info.signature())?,
+        };
+        Ok((Self { group, group_info }, storage.into_fields()))
+    }
+
+    /// `MLSMessage` with the GroupInfo of this epoch.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn group_info_message(&self) -> Result<Vec<u8>, Stop> {
+        // version(2) || wire_format(2) || GroupInfo: context, extensions, confirmation tag, signer, signature.
+        let internal = |_| Stop::Internal("GroupInfo");
+        let mut bytes = vec![0, 1, 0, 4];
+        bytes.extend(
+            self.group
+                .group_context()
+                .tls_serialize_detached()
+                .map_err(internal)?,
+        );
+        bytes.extend(&self.group_info.extensions);
+        bytes.extend(
+            self.group
+                .confirmation_tag()
+                .tls_serialize_detached()
+                .map_err(internal)?,
+        );
+        bytes.extend(self.group_info.signer.to_be_bytes());
+        bytes.extend(
+            Signature::from(self.group_info.signature.clone())
+                .tls_serialize_detached()
+                .map_err(internal)?,
+        );
+        Ok(bytes)
+    }
+
+    /// MLS `ratchet_tree`.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn ratchet_tree(&self) -> Result<Vec<u8>, Stop> {
+        self.group
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .map_err(|_| Stop::Internal("tree"))
+    }
+}
+
+/// The content of openmls' signature type, which shows it with its length header only.
+fn signature_bytes(signature: &Signature) -> Result<Vec<u8>, Stop> {
+    let encoded = signature
+        .tls_serialize_detached()
+        .map_err(|_| Stop::Internal("signature"))?;
+    let (bytes, _) =
+        VLBytes::tls_deserialize_bytes(&encoded).map_err(|_| Stop::Internal("signature"))?;
+    Ok(bytes.into())
+}
+
+/// An external commit needs a key that can be encapsulated to (RFC 9420 §12.4.3.2). Whether it is the epoch's only
+/// members know.
+fn check_external_pub(crypto: &RustCrypto, info: &VerifiableGroupInfo) -> Result<(), ProblemType> {
+    let key = info
+        .extensions()
+        .external_pub()
+        .ok_or(ProblemType::InvalidGroupInfo)?
+        .external_pub();
+    crypto
+        .hpke_seal(
+            info.ciphersuite().hpke_config(),
+            key.as_slice(),
+            b"",
+            b"",
+            b"",
+        )
+        .map(|_| ())
+        .map_err(|_| ProblemType::InvalidGroupInfo)
+}
+
+fn verifiable_group_info(
+    group: &PublicGroup,
+    confirmation_tag: ConfirmationTag,
+    signer: LeafNodeIndex,
+    extensions: &[u8],
+    signature: &[u8],
+) -> Result<VerifiableGroupInfo, Stop> {
+    let (extensions, rest) = Extensions::<GroupInfo>::tls_deserialize_bytes(extensions)
+        .map_err(|_| ProblemType::InvalidGroupInfo)?;
+    if !rest.is_empty() {
+        return Err(ProblemType::InvalidGroupInfo.into());
+    }
+    Ok(VerifiableGroupInfo::new(
+        group.group_context().clone(),
+        extensions,
+        confirmation_tag,
+        signer,
+        Signature::from(signature.to_vec()),
+    ))
+}
+
+/// What openmls stores of a public group, each as postcard.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Fields {
+    #[serde(with = "serde_bytes")]
+    tree: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
+    context: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
+    interim_transcript_hash: Option<Vec<u8>>,
+    #[serde(with = "serde_bytes")]
+    confirmation_tag: Option<Vec<u8>>,
+}
+
+impl Fields {
+    fn len(&self) -> usize {
+        [
+            &self.tree,
+            &self.context,
+            &self.interim_transcript_hash,
+            &self.confirmation_tag,
+        ]
+        .into_iter()
+        .flatten()
+        .map(Vec::len)
+        .sum()
+    }
+}
+
+/// Where openmls reads and writes one public group.
+#[derive(Default)]
+pub(super) struct Storage(RefCell<Fields>);
+
+impl Storage {
+    /// With what was stored.
+    #[must_use]
+    pub(super) fn new(fields: Fields) -> Self {
+        Self(RefCell::new(fields))
+    }
+
+    /// What is stored.
+    #[must_use]
+    pub(super) fn into_fields(self) -> Fields {
+        self.0.into_inner()
+    }
+}
+
+fn write<T: Serialize>(to: &mut Option<Vec<u8>>, value: &T) -> Result<(), postcard::Error> {
+    *to = Some(postcard::to_stdvec(value)?);
+    Ok(())
+}
+
+fn read<T: serde::de::DeserializeOwned>(
+    from: Option<&Vec<u8>>,
+) -> Result<Option<T>, postcard::Error> {
+    from.map(|bytes| postcard::from_bytes(bytes)).transpose()
+}
+
+const V: u16 = CURRENT_VERSION;
+
+impl PublicStorageProvider<V> for Storage {
+    type PublicError = postcard::Error;
+
+    fn write_tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        _: &G,
+        tree: &T,
+    ) -> Result<(), postcard::Error> {
+        write(&mut self.0.borrow_mut().tree, tree)
+    }
+
+    fn write_interim_transcript_hash<G: traits::GroupId<V>, T: traits::InterimTranscriptHash<V>>(
+        &self,
+        _: &G,
+        hash: &T,
+    ) -> Result<(), postcard::Error> {
+        write(&mut self.0.borrow_mut().interim_transcript_hash, hash)
+    }
+
+    fn write_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
+        &self,
+        _: &G,
+        context: &T,
+    ) -> Result<(), postcard::Error> {
+        write(&mut self.0.borrow_mut().context, context)
+    }
+
+    fn write_confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(
+        &self,
+        _: &G,
+        tag: &T,
+    ) -> Result<(), postcard::Error> {
+        write(&mut self.0.borrow_mut().confirmation_tag, tag)
+    }
+
+    // Pending proposals are a part of their own.
+    fn queue_proposal<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        P: traits::QueuedProposal<V>,
+    >(
+        &self,
+        _: &G,
+        _: &R,
+        _: &P,
+    ) -> Result<(), postcard::Error> {
+        Ok(())
+    }
+
+    fn queued_proposals<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        P: traits::QueuedProposal<V>,
+    >(
+        &self,
+        _: &G,
+    ) -> Result<Vec<(R, P)>, postcard::Error> {
+        Ok(Vec::new())
+    }
+
+    fn tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
+        read(self.0.borrow().tree.as_ref())
+    }
+
+    fn group_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
+        read(self.0.borrow().context.as_ref())
+    }
+
+    fn interim_transcript_hash<G: traits::GroupId<V>, T: traits::InterimTranscriptHash<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
+        read(self.0.borrow().interim_transcript_hash.as_ref())
+    }
+
+    fn confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(
+        &self,
+        _: &G,
+    ) -> Result<Option<T>, postcard::Error> {
+        read(self.0.borrow().confirmation_tag.as_ref())
+    }
+
+    fn delete_tree<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
+        self.0.borrow_mut().tree = None;
+        Ok(())
+    }
+
+    fn delete_confirmation_tag<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
+        self.0.borrow_mut().confirmation_tag = None;
+        Ok(())
+    }
+
+    fn delete_context<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
+        self.0.borrow_mut().context = None;
+        Ok(())
+    }
+
+    fn delete_interim_transcript_hash<G: traits::GroupId<V>>(
+        &self,
+        _: &G,
+    ) -> Result<(), postcard::Error> {
+        self.0.borrow_mut().interim_transcript_hash = None;
+        Ok(())
+    }
+
+    fn remove_proposal<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(
+        &self,
+        _: &G,
+        _: &R,
+    ) -> Result<(), postcard::Error> {
+        Ok(())
+    }
+
+    fn clear_proposal_queue<G: traits::GroupId<V>, R: traits::ProposalRef<V>>(
+        &self,
+        _: &G,
+    ) -> Result<(), postcard::Error> {
+        Ok(())
+    }
+}

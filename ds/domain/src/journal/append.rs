@@ -1,0 +1,161 @@
+//! Appending: entries get the next positions, their day, their seal and their place in the chain.
+
+use crypto::journal::{next_head, row_hash, seal_entry};
+use crypto::schedule::JournalKey;
+use protocol::next::ids::Position;
+use protocol::next::journal::{Class, EntryContent, Event, Place};
+use protocol::problem::ProblemType;
+
+use super::head::{Head, StoredHead};
+use crate::env::{Env, Version};
+use crate::refusal::Stop;
+use crate::rows::SegmentRow;
+use crate::store::{NewEntry, NewHead, NextHead, class_byte};
+
+/// A segment that is appended to in one transition.
+#[derive(Debug)]
+pub struct Journal {
+    row: SegmentRow,
+    /// None for a segment that begins.
+    expected: Option<Version>,
+    head: Head,
+    entries: Vec<NewEntry>,
+}
+
+impl Journal {
+    /// A segment that goes on.
+    #[must_use]
+    pub fn of(stored: StoredHead) -> Self {
+        Self {
+            row: stored.row,
+            expected: Some(stored.version),
+            head: stored.head,
+            entries: Vec::new(),
+        }
+    }
+
+    /// A segment that begins.
+    #[must_use]
+    pub fn begin(head: Head, env: &Env<'_>) -> Self {
+        Self {
+            row: env.rows().segment(&head.segment),
+            expected: None,
+            head,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Its head, as it is after what was appended.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// As [`Journal::head`], to change what a commit changes: read buckets, tag day.
+    pub fn head_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+
+    /// Its row.
+    #[must_use]
+    pub fn row(&self) -> SegmentRow {
+        self.row
+    }
+
+    /// Appends an entry, sealed under the entry key of the head's step. A commit counts as a step after
+    /// that.
+    ///
+    /// # Errors
+    /// [`ProblemType::WrongEpoch`]'s place is taken by [`ProblemType::Conflict`] where the segment is
+    /// closed: the group has gone on. [`Stop::Internal`].
+    pub fn append(
+        &mut self,
+        key: &JournalKey,
+        event: Event,
+        env: &mut Env<'_>,
+    ) -> Result<Place, Stop> {
+        if self.head.closed {
+            return Err(ProblemType::Conflict.into());
+        }
+        let is_commit = matches!(event, Event::Commit(_));
+        let class = event.class();
+        let content = EntryContent {
+            accepted_ms: env.now_ms,
+            event,
+        };
+        let salt = env.salt();
+        let sealed = seal_entry(key, salt, &self.head.segment, self.head.step, &content)?;
+        let day = self.head.day_of_next(env.today());
+        self.head.begin_day(day);
+        let position = self.head.next;
+        let hash = row_hash(&sealed);
+        self.head.chain = next_head(&self.head.chain, position, class, &hash);
+        self.head.next = Position(position.0.saturating_add(1));
+        if is_commit {
+            self.head.step = self.head.step.next();
+        }
+        let class_first = class_byte(class);
+        let entry = match class {
+            Class::Handshake => NewEntry {
+                segment: self.row,
+                position,
+                day,
+                handshake: [&[class_first], sealed.as_slice()].concat(),
+                message: None,
+            },
+            Class::Message => {
+                self.head.today.messages = self.head.today.messages.saturating_add(1);
+                self.head.today.bytes = self
+                    .head
+                    .today
+                    .bytes
+                    .saturating_add(u64::try_from(sealed.len()).unwrap_or(u64::MAX));
+                NewEntry {
+                    segment: self.row,
+                    position,
+                    day,
+                    handshake: [&[class_first], hash.0.as_slice()].concat(),
+                    message: Some((sealed, self.head.message_days)),
+                }
+            }
+        };
+        self.entries.push(entry);
+        Ok(Place {
+            rotation_epoch: self.head.rotation_epoch,
+            position,
+        })
+    }
+
+    /// Nothing follows what was appended last.
+    pub fn close(&mut self) {
+        self.head.closed = true;
+    }
+
+    /// What a transition takes of a segment that goes on.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`] for one that begins.
+    pub fn into_next(self, env: &mut Env<'_>) -> Result<(NextHead, Vec<NewEntry>), Stop> {
+        let expected = self
+            .expected
+            .ok_or(Stop::Internal("a segment that begins does not go on"))?;
+        let head = NextHead {
+            segment: self.row,
+            expected,
+            head: self.head.seal(env)?,
+        };
+        Ok((head, self.entries))
+    }
+
+    /// What a transition takes of a segment that begins.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub fn into_new(self, env: &mut Env<'_>) -> Result<(NewHead, Vec<NewEntry>), Stop> {
+        let head = NewHead {
+            segment: self.row,
+            head: self.head.seal(env)?,
+        };
+        Ok((head, self.entries))
+    }
+}

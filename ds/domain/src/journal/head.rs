@@ -1,0 +1,273 @@
+//! The head of a segment: a row of its own, sealed under a service key, outside the group's state and
+//! outside every day. It lasts until the segment's last handshake has expired.
+
+use crypto::kdf;
+use crypto::schedule::TagKey;
+use crypto::sealing::{self, Place};
+use protocol::next::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
+use zeroize::Zeroizing;
+
+use crate::env::{Env, Version};
+use crate::refusal::Stop;
+use crate::rows::SegmentRow;
+use crate::store::{Versioned, handshake_day};
+use crate::view::View;
+
+const FORMAT: u8 = 1;
+
+/// What the service knows of a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Which of its group's.
+    pub rotation_epoch: RotationEpoch,
+    /// The position of the next entry.
+    pub next: Position,
+    /// Commits in the segment.
+    pub step: Step,
+    /// After the last entry.
+    pub chain: ChainHead,
+    /// Whether its last entry has closed it.
+    pub closed: bool,
+    /// Days that messages are kept.
+    pub message_days: u16,
+    /// The day of the tag key.
+    pub tag_day: Day,
+    /// `T_d`.
+    pub tag_key: TagKey,
+    /// Sizes that an answer with the segment's end, and one with older entries, is padded to.
+    pub read_buckets: ReadBuckets,
+    /// Bytes and number of messages on the last day.
+    pub today: DayLoad,
+    /// The first position of each day with entries, oldest first; days that have expired are left out.
+    pub days: Vec<(Day, Position)>,
+}
+
+/// Sizes of answers, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBuckets {
+    /// With the segment's end.
+    pub tail: u32,
+    /// With older entries.
+    pub history: u32,
+}
+
+impl ReadBuckets {
+    /// Of a group with this many leaves: the tail holds an ordinary commit and some messages.
+    #[must_use]
+    pub fn of(leaves: usize) -> Self {
+        let path = leaves.max(2).ilog2().saturating_add(1);
+        let tail = 8_192u32.saturating_mul(path.div_ceil(4).max(1));
+        Self {
+            tail,
+            history: tail.saturating_mul(8).max(65_536),
+        }
+    }
+}
+
+/// What was appended on one day, for the group's bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DayLoad {
+    /// Bytes of messages.
+    pub bytes: u64,
+    /// Messages.
+    pub messages: u64,
+}
+
+/// A head as it was read.
+#[derive(Debug)]
+pub struct StoredHead {
+    /// Its row.
+    pub row: SegmentRow,
+    /// Its version.
+    pub version: Version,
+    /// Its content.
+    pub head: Head,
+}
+
+impl StoredHead {
+    /// The head of a segment; none if there is no such segment.
+    ///
+    /// # Errors
+    /// [`Stop::Need`], [`Stop::Internal`].
+    pub fn read(view: &View, segment: &SegmentId, env: &Env<'_>) -> Result<Option<Self>, Stop> {
+        let row = env.rows().segment(segment);
+        let Some(value) = view.row(&row.key())? else {
+            return Ok(None);
+        };
+        let (version, sealed) = Versioned::read(value).ok_or(DAMAGED)?;
+        let head = Head::open(segment, sealed, env)?;
+        Ok(Some(Self { row, version, head }))
+    }
+}
+
+const DAMAGED: Stop = Stop::Internal("head of a segment");
+
+impl Head {
+    /// The head of a segment that begins.
+    #[must_use]
+    pub fn new(
+        segment: SegmentId,
+        rotation_epoch: RotationEpoch,
+        tag_key: TagKey,
+        (message_days, leaves): (u16, usize),
+        today: Day,
+    ) -> Self {
+        Self {
+            segment,
+            rotation_epoch,
+            next: Position(0),
+            step: Step(0),
+            chain: crypto::journal::first_head(&segment),
+            closed: false,
+            message_days,
+            tag_day: today,
+            tag_key,
+            read_buckets: ReadBuckets::of(leaves),
+            today: DayLoad::default(),
+            days: Vec::new(),
+        }
+    }
+
+    /// The day of an entry that is appended now: never before that of the entry before it, whatever the
+    /// clock does.
+    #[must_use]
+    pub fn day_of_next(&self, today: Day) -> Day {
+        self.days.last().map_or(today, |(last, _)| today.max(*last))
+    }
+
+    /// Begins a day, if it has not begun: counts anew, and forgets the tag keys before its own.
+    pub(super) fn begin_day(&mut self, day: Day) {
+        if self.days.last().is_none_or(|(last, _)| *last < day) {
+            self.days.push((day, self.next));
+            self.today = DayLoad::default();
+            // Entries of these days are gone.
+            self.days.retain(|(old, _)| handshake_day(*old) >= day);
+        }
+        self.ratchet_tag(day);
+    }
+
+    /// The tag key of a day; the ones before it are gone.
+    pub fn ratchet_tag(&mut self, day: Day) {
+        let ahead = day.0.saturating_sub(self.tag_day.0);
+        if ahead > 0 {
+            let key = std::mem::replace(&mut self.tag_key, TagKey::new([0; 32]));
+            self.tag_key = key.ahead(ahead);
+            self.tag_day = day;
+        }
+    }
+
+    fn key(env: &Env<'_>) -> Zeroizing<[u8; 32]> {
+        let storage = env.keys.rows().storage_key();
+        Zeroizing::new(kdf::derive(storage.expose(), "heads of segments", &[]))
+    }
+
+    fn place(segment: &SegmentId) -> Place<'_> {
+        Place {
+            table: "heads",
+            row: &segment.0,
+            part: "head",
+        }
+    }
+
+    /// Seals it.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub fn seal(&self, env: &mut Env<'_>) -> Result<Versioned, Stop> {
+        let plain = self.encode();
+        let salt = env.salt();
+        let sealed =
+            sealing::seal_salted(&Self::key(env), salt, Self::place(&self.segment), &plain)?;
+        Ok(Versioned {
+            version: env.version(),
+            sealed,
+        })
+    }
+
+    fn open(segment: &SegmentId, sealed: &[u8], env: &Env<'_>) -> Result<Self, Stop> {
+        let plain = sealing::open(&Self::key(env), Self::place(segment), sealed)?;
+        Self::decode(segment, &plain).ok_or(DAMAGED)
+    }
+
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let Self {
+            segment: _,
+            rotation_epoch,
+            next,
+            step,
+            chain,
+            closed,
+            message_days,
+            tag_day,
+            tag_key,
+            read_buckets,
+            today,
+            days,
+        } = self;
+        let mut out = Zeroizing::new(Vec::with_capacity(160 + 12 * days.len()));
+        out.push(FORMAT);
+        out.extend(rotation_epoch.0.to_be_bytes());
+        out.extend(next.0.to_be_bytes());
+        out.extend(step.0.to_be_bytes());
+        out.extend(chain.0);
+        out.push(u8::from(*closed));
+        out.extend(message_days.to_be_bytes());
+        out.extend(tag_day.0.to_be_bytes());
+        out.extend(tag_key.expose());
+        out.extend(read_buckets.tail.to_be_bytes());
+        out.extend(read_buckets.history.to_be_bytes());
+        out.extend(today.bytes.to_be_bytes());
+        out.extend(today.messages.to_be_bytes());
+        for (day, first) in days {
+            out.extend(day.0.to_be_bytes());
+            out.extend(first.0.to_be_bytes());
+        }
+        out
+    }
+
+    fn decode(segment: &SegmentId, bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.take::<1>()? != [FORMAT] {
+            return None;
+        }
+        let mut head = Self {
+            segment: *segment,
+            rotation_epoch: RotationEpoch(u64::from_be_bytes(reader.take()?)),
+            next: Position(u64::from_be_bytes(reader.take()?)),
+            step: Step(u32::from_be_bytes(reader.take()?)),
+            chain: ChainHead(reader.take()?),
+            closed: reader.take::<1>()? == [1],
+            message_days: u16::from_be_bytes(reader.take()?),
+            tag_day: Day(u32::from_be_bytes(reader.take()?)),
+            tag_key: TagKey::new(reader.take()?),
+            read_buckets: ReadBuckets {
+                tail: u32::from_be_bytes(reader.take()?),
+                history: u32::from_be_bytes(reader.take()?),
+            },
+            today: DayLoad {
+                bytes: u64::from_be_bytes(reader.take()?),
+                messages: u64::from_be_bytes(reader.take()?),
+            },
+            days: Vec::new(),
+        };
+        while !reader.0.is_empty() {
+            head.days.push((
+                Day(u32::from_be_bytes(reader.take()?)),
+                Position(u64::from_be_bytes(reader.take()?)),
+            ));
+        }
+        Some(head)
+    }
+}
+
+struct Reader<'b>(&'b [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+}

@@ -1,0 +1,225 @@
+//! Reading a segment: by capability, unsigned, from a rounded position.
+
+use crypto::journal::sign_head;
+use protocol::next::ids::{Day, Digest, Position};
+use protocol::next::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
+use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::{WIRE_VERSION, codec::opaque};
+
+use super::head::{Head, StoredHead};
+use crate::engine::{Range, Row, Table};
+use crate::env::Env;
+use crate::operation::UnsignedRead;
+use crate::refusal::Stop;
+use crate::rows::SegmentRow;
+use crate::store::{class_byte, handshake_day, message_day};
+use crate::view::View;
+
+/// Most entries in one answer.
+const MAX_ENTRIES: usize = 1_024;
+
+/// [`Operation::ReadJournal`], without the wait.
+#[derive(Debug)]
+pub struct ReadJournal;
+
+impl UnsignedRead for ReadJournal {
+    type Request = ReadJournalRequest;
+    type Response = ReadJournalResponse;
+    const OPERATION: Operation = Operation::ReadJournal;
+
+    fn read(
+        request: &ReadJournalRequest,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<ReadJournalResponse, Stop> {
+        if request.version != WIRE_VERSION {
+            return Err(ProblemType::UnsupportedVersion.into());
+        }
+        let stored =
+            StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
+        let head = &stored.head;
+        let is_tail = request.from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;
+        let bucket = if is_tail {
+            head.read_buckets.tail
+        } else {
+            head.read_buckets.history
+        };
+        let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
+        let (first, entries) = entries(&stored, request.from, bucket, view)?;
+        let mut response = ReadJournalResponse {
+            head: sign_head(
+                env.keys.journal_signing(),
+                &head.segment,
+                head.next,
+                head.chain,
+            )?,
+            step: head.step,
+            closed: u8::from(head.closed),
+            first,
+            entries,
+            padding: opaque(Vec::new()),
+        };
+        pad(&mut response, bucket);
+        Ok(response)
+    }
+}
+
+/// Whether a reader who knows the segment up to a position has to wait for news.
+#[must_use]
+pub fn is_news(head: &Head, known: Position) -> bool {
+    head.closed || head.next > known
+}
+
+/// Up to the bucket, or the next one for an entry that is larger alone.
+fn pad(response: &mut ReadJournalResponse, bucket: usize) {
+    use tls_codec::Size as _;
+    let len = response.tls_serialized_len();
+    // The length of the padding itself takes one to four bytes.
+    let size = len.saturating_add(3).div_ceil(bucket.max(1)) * bucket.max(1);
+    let mut zeros = size.saturating_sub(len);
+    for header in [1, 2, 4] {
+        let candidate = size
+            .saturating_sub(len)
+            .saturating_add(1)
+            .saturating_sub(header);
+        if opaque(vec![0; candidate]).tls_serialized_len() == candidate + header {
+            zeros = candidate;
+            break;
+        }
+    }
+    response.padding = opaque(vec![0; zeros]);
+}
+
+/// Dense from `from` on, until they fill the bucket.
+fn entries(
+    stored: &StoredHead,
+    from: Position,
+    bucket: usize,
+    view: &View,
+) -> Result<(Position, Vec<Entry>), Stop> {
+    let (row, head) = (stored.row, &stored.head);
+    let mut entries = Vec::new();
+    // What comes before the first day that the head lists has expired.
+    let oldest = head.days.first().map_or(head.next, |(_, first)| *first);
+    let mut next = from.max(oldest);
+    let mut first = next;
+    let mut bytes = 0usize;
+    let mut days = head
+        .days
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| day_end(head, *at) > from)
+        .map(|(_, (day, _))| *day);
+    while next < head.next && bytes < bucket && entries.len() < MAX_ENTRIES {
+        let Some(day) = days.next() else { break };
+        let day = DayOfSegment { row, head, day };
+        for (position, entry) in day.entries(next, MAX_ENTRIES - entries.len(), bucket, view)? {
+            if position != next {
+                if !entries.is_empty() {
+                    return Err(DAMAGED);
+                }
+                // The day was dropped meanwhile.
+                (first, next) = (position, position);
+            }
+            let len = len_of(&entry);
+            if !entries.is_empty() && bytes.saturating_add(len) > bucket {
+                return Ok((first, entries));
+            }
+            bytes = bytes.saturating_add(len);
+            entries.push(entry);
+            next = next.next();
+        }
+    }
+    Ok((first, entries))
+}
+
+/// The first position behind the day at this index.
+fn day_end(head: &Head, at: usize) -> Position {
+    head.days.get(at + 1).map_or(head.next, |(_, first)| *first)
+}
+
+fn len_of(entry: &Entry) -> usize {
+    match entry {
+        Entry::Handshake(row) | Entry::Message(row) => row.as_slice().len() + 5,
+        Entry::Expired(_) => 33,
+    }
+}
+
+struct DayOfSegment<'h> {
+    row: SegmentRow,
+    head: &'h Head,
+    day: Day,
+}
+
+impl DayOfSegment<'_> {
+    fn range(&self, table: Table, from: Position, (limit, max_bytes): (usize, usize)) -> Range {
+        let kept_until = match table {
+            Table::Messages => message_day(self.day, self.head.message_days),
+            _ => handshake_day(self.day),
+        };
+        let mut range = self.row.entries(table, kept_until, from, limit);
+        range.max_bytes = max_bytes;
+        range
+    }
+
+    fn entries(
+        &self,
+        from: Position,
+        limit: usize,
+        bucket: usize,
+        view: &View,
+    ) -> Result<Vec<(Position, Entry)>, Stop> {
+        let bounds = (limit, bucket);
+        let found = view.ranges(&[
+            self.range(Table::Handshakes, from, bounds),
+            self.range(Table::Messages, from, bounds),
+        ])?;
+        let [handshakes, messages] = found.as_slice() else {
+            return Err(Stop::Internal("two ranges"));
+        };
+        let mut entries = Vec::new();
+        let last_message = messages
+            .last()
+            .and_then(|(name, _)| SegmentRow::position_in(name));
+        for (name, value) in *handshakes {
+            let position = SegmentRow::position_in(name).ok_or(DAMAGED)?;
+            if position >= self.head.next {
+                // Appended after the head was read.
+                break;
+            }
+            let (&class, row) = value.split_first().ok_or(DAMAGED)?;
+            let entry = if class == class_byte(Class::Handshake) {
+                Entry::Handshake(opaque(row))
+            } else {
+                match message_at(messages, position) {
+                    Some(sealed) => Entry::Message(opaque(sealed)),
+                    // Not read this time: the range of messages was full before it.
+                    None if last_message.is_some_and(|last| last < position)
+                        && messages_are_full(messages, bounds) =>
+                    {
+                        break;
+                    }
+                    None => Entry::Expired(Digest(row.try_into().map_err(|_| DAMAGED)?)),
+                }
+            };
+            entries.push((position, entry));
+        }
+        Ok(entries)
+    }
+}
+
+const DAMAGED: Stop = Stop::Internal("an entry of a journal");
+
+fn message_at(messages: &[Row], position: Position) -> Option<&[u8]> {
+    messages
+        .iter()
+        .find(|(name, _)| SegmentRow::position_in(name) == Some(position))
+        .map(|(_, value)| value.as_slice())
+}
+
+/// Whether a range ended because it was full, not because nothing followed.
+fn messages_are_full(messages: &[Row], (limit, max_bytes): (usize, usize)) -> bool {
+    let bytes: usize = messages.iter().map(|(_, value)| value.len()).sum();
+    messages.len() >= limit || bytes >= max_bytes
+}

@@ -1,0 +1,256 @@
+use crypto::journal::{first_head, head_after, open_entry, verify_head};
+use crypto::schedule::{JournalKey, StateKey};
+use proptest::prelude::*;
+use protocol::WIRE_VERSION;
+use protocol::codec::opaque;
+use protocol::next::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::next::journal::{
+    Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
+};
+use tls_codec::Size as _;
+
+use super::head::StoredHead;
+use super::read::ReadJournal;
+use super::{Head, Journal};
+use crate::engine::Table;
+use crate::execution::read;
+use crate::refusal::Stop;
+use crate::rows::SegmentRow;
+use crate::store::{NewEntry, NextHead};
+use crate::testing::{DAY_MS, Service};
+use crate::view::View;
+
+fn segment() -> SegmentId {
+    StateKey::new([1; 32]).segment(&GroupId([2; 16]), RotationEpoch(0))
+}
+
+fn message(content: u8, len: usize) -> Event {
+    Event::Message(opaque(vec![content; len]))
+}
+
+fn commit() -> Event {
+    Event::Commit(CommitEvent {
+        commit: opaque(*b"commit"),
+        link_keys: Vec::new(),
+        former_wrapper_key: None,
+    })
+}
+
+fn begin(service: &mut Service, message_days: u16) {
+    let (mut env, engine) = service.env();
+    let tag = JournalKey::new([3; 32]).tag_key();
+    let today = env.today();
+    let head = Head::new(segment(), RotationEpoch(0), tag, (message_days, 2), today);
+    let (head, _) = Journal::begin(head, &env).into_new(&mut env).unwrap();
+    let mut batch = crate::engine::Batch::default();
+    batch
+        .puts
+        .push((head.segment.key(), head.head.into_value()));
+    engine.apply(batch).unwrap();
+}
+
+/// What a transition does with what was appended.
+fn store(service: &mut Service, head: NextHead, entries: Vec<NewEntry>) {
+    let mut batch = crate::engine::Batch::default();
+    head.lower(&mut batch);
+    for entry in entries {
+        entry.puts(&mut batch);
+    }
+    service.engine.apply(batch).unwrap();
+}
+
+fn stored(service: &mut Service) -> StoredHead {
+    let (env, engine) = service.env();
+    let row = env.rows().segment(&segment());
+    let mut view = View::default();
+    let needed = crate::engine::Read::Row(row.key());
+    let found = engine.read(std::slice::from_ref(&needed));
+    view.add(needed, found.into_iter().next().unwrap());
+    StoredHead::read(&view, &segment(), &env).unwrap().unwrap()
+}
+
+fn append(service: &mut Service, events: impl IntoIterator<Item = Event>) {
+    let mut journal = Journal::of(stored(service));
+    let (mut env, _) = service.env();
+    for event in events {
+        let key = JournalKey::new([3; 32]).ahead(journal.head().step.0);
+        journal.append(&key, event, &mut env).unwrap();
+    }
+    let (head, entries) = journal.into_next(&mut env).unwrap();
+    store(service, head, entries);
+}
+
+fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, Stop> {
+    let (mut env, engine) = service.env();
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment: segment(),
+        from: Position(from),
+        known: Position(from),
+        wait_ms: 0,
+    };
+    read::<ReadJournal>(&request, engine, &mut env)
+}
+
+/// Reads to the end, as a member does, and verifies what it reads.
+fn read_all(service: &mut Service) -> Vec<(Position, Option<u8>)> {
+    let mut chain = first_head(&segment());
+    let mut next = Position(0);
+    let mut step = Step(0);
+    let mut contents = Vec::new();
+    let mut from = next.rounded_down();
+    loop {
+        let answer = read_from(service, from.0).unwrap();
+        let key = service.keys().journal_signing().public();
+        verify_head(&key, &segment(), &answer.head).unwrap();
+        let mut position = answer.first;
+        let before = next;
+        for entry in &answer.entries {
+            if position >= next {
+                let content = match entry {
+                    Entry::Handshake(row) | Entry::Message(row) => {
+                        let class = match entry {
+                            Entry::Handshake(_) => Class::Handshake,
+                            _ => Class::Message,
+                        };
+                        let key = JournalKey::new([3; 32]).ahead(step.0);
+                        let content =
+                            open_entry(&key, &segment(), step, class, row.as_slice()).unwrap();
+                        Some(match content.event {
+                            Event::Message(bytes) | Event::Proposal(bytes) => bytes.as_slice()[0],
+                            Event::Commit(_) => {
+                                step = step.next();
+                                0
+                            }
+                        })
+                    }
+                    Entry::Expired(_) => None,
+                };
+                chain = head_after(&chain, position, entry);
+                contents.push((position, content));
+                next = position.next();
+            }
+            position = position.next();
+        }
+        if next == answer.head.next {
+            assert_eq!(chain, answer.head.chain);
+            assert_eq!(step, answer.step);
+            return contents;
+        }
+        assert!(next > before, "reading goes on");
+        from = next;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_reader_gets_every_entry_once_in_order_with_an_unbroken_chain(
+        kinds in proptest::collection::vec((0u8..10, 1usize..3000, 0u64..2), 0..150),
+    ) {
+        let mut service = Service::new(1);
+        begin(&mut service, 30);
+        let mut expected = Vec::new();
+        for (kind, len, days) in kinds {
+            service.now_ms += days * DAY_MS / 8;
+            let event = if kind == 0 { commit() } else { message(kind, len) };
+            append(&mut service, [event]);
+            expected.push((Position(expected.len() as u64), Some(kind)));
+        }
+        prop_assert_eq!(read_all(&mut service), expected);
+    }
+}
+
+#[test]
+fn a_message_that_has_expired_leaves_its_place_and_the_chain_whole() {
+    let mut service = Service::new(2);
+    begin(&mut service, 7);
+    append(&mut service, [message(1, 10), commit(), message(2, 10)]);
+    service.now_ms += 8 * DAY_MS;
+    let today = Day::of(service.now_ms).0;
+    service.engine.drop_days(Table::Messages, today);
+    service.engine.drop_days(Table::Handshakes, today);
+    append(&mut service, [message(3, 10)]);
+    assert_eq!(
+        read_all(&mut service),
+        [
+            (Position(0), None),
+            (Position(1), Some(0)),
+            (Position(2), None),
+            (Position(3), Some(3))
+        ]
+    );
+}
+
+#[test]
+fn entries_of_a_day_after_a_clock_that_went_back_stay_in_order() {
+    let mut service = Service::new(3);
+    begin(&mut service, 30);
+    service.now_ms += 3 * DAY_MS;
+    append(&mut service, [message(1, 10)]);
+    service.now_ms -= 2 * DAY_MS;
+    append(&mut service, [message(2, 10)]);
+    service.now_ms += 5 * DAY_MS;
+    append(&mut service, [message(3, 10)]);
+    assert_eq!(
+        read_all(&mut service),
+        [
+            (Position(0), Some(1)),
+            (Position(1), Some(2)),
+            (Position(2), Some(3))
+        ]
+    );
+}
+
+#[test]
+fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
+    let mut service = Service::new(4);
+    begin(&mut service, 30);
+    let mut sizes = Vec::new();
+    for count in 0..6 {
+        let answer = read_from(&mut service, 0).unwrap();
+        assert_eq!(answer.entries.len(), count);
+        sizes.push(answer.tls_serialized_len());
+        append(&mut service, [message(1, 300)]);
+    }
+    sizes.dedup();
+    assert_eq!(sizes, [8192]);
+}
+
+#[test]
+fn a_closed_segment_takes_nothing_more() {
+    let mut service = Service::new(6);
+    begin(&mut service, 30);
+    let mut journal = Journal::of(stored(&mut service));
+    let (mut env, _) = service.env();
+    let key = JournalKey::new([3; 32]);
+    journal.append(&key, commit(), &mut env).unwrap();
+    journal.close();
+    assert!(journal.append(&key, message(1, 1), &mut env).is_err());
+    let (head, entries) = journal.into_next(&mut env).unwrap();
+    store(&mut service, head, entries);
+    assert_eq!(read_from(&mut service, 0).unwrap().closed, 1);
+}
+
+#[test]
+fn tag_keys_of_former_days_are_forgotten() {
+    let mut service = Service::new(7);
+    begin(&mut service, 30);
+    let first = Day::of(service.now_ms);
+    service.now_ms += 2 * DAY_MS;
+    append(&mut service, [message(1, 1)]);
+    let head = stored(&mut service).head;
+    assert_eq!(head.tag_day, Day(first.0 + 2));
+    assert_eq!(head.tag_key, JournalKey::new([3; 32]).tag_key().ahead(2));
+}
+
+#[test]
+fn two_segments_share_no_part_of_a_row() {
+    let service = Service::new(8);
+    let rows = crate::rows::Rows(service.keys().rows());
+    let (a, b): (SegmentRow, SegmentRow) =
+        (rows.segment(&segment()), rows.segment(&SegmentId([9; 32])));
+    let name = |row: SegmentRow| row.handshake(Day(1), Position(0)).name;
+    assert_ne!(name(a)[..16], name(b)[..16]);
+}

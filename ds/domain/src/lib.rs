@@ -1,0 +1,35 @@
+//! What the delivery service decides. Nothing here waits, reads a clock, draws randomness or knows
+//! an engine: it is all handed in. A seed repeats a history exactly.
+//!
+//! A request goes through these rooms, in this order:
+//!
+//! ```text
+//! request     bytes → Unauthenticated<T> → Authenticated<T, Who>
+//! operation   one file each: how it is authenticated, what it costs, what it decides
+//! view        the rows that were read so far; asking for another one stops the decision until it is there
+//! store       Transition: what a decision does, named for its invariant; lowered to a batch
+//! execution   the loop as a state machine: read → decide → apply → on conflict again
+//! engine      the port: a batch of conditions and writes, atomic and durable
+//! ```
+
+#[cfg(feature = "conformance")]
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub mod conformance;
+pub mod engine;
+pub mod env;
+pub mod execution;
+pub mod group;
+pub mod inbox;
+pub mod journal;
+pub mod key_packages;
+pub mod memory;
+pub mod operation;
+pub mod refusal;
+pub mod request;
+pub mod rows;
+pub mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
+pub mod tokens;
+pub mod view;

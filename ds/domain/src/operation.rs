@@ -1,0 +1,144 @@
+//! What an operation is: one file each implements this, and one line of the server's table names it.
+
+use protocol::Wire;
+use protocol::next::operation::Operation as Number;
+
+use crate::env::{Env, Prices};
+use crate::refusal::Stop;
+use crate::request::{Authenticated, Unauthenticated};
+use crate::rows::{Bucket, SegmentRow};
+use crate::store::Transition;
+use crate::view::View;
+
+/// An operation on signed requests.
+pub trait Operation {
+    /// The body of the request.
+    type Request: Wire;
+    /// The body of the answer.
+    type Response: Wire;
+    /// What is known of who asks, once it is authenticated.
+    type Who;
+
+    /// Its number and path.
+    const OPERATION: Number;
+
+    /// The most tokens that it can cost beside those that stand for an allowance: no more are looked at.
+    #[must_use]
+    fn most_tokens(prices: &Prices) -> usize {
+        let _ = prices;
+        0
+    }
+
+    /// Cheap checks, and the signature.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    fn authenticate<'r>(
+        request: &'r Unauthenticated<Self::Request>,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Authenticated<'r, Self::Request, Self::Who>, Stop>;
+
+    /// What it costs; charged once, before it is decided.
+    fn cost(request: &Authenticated<'_, Self::Request, Self::Who>, env: &Env<'_>) -> Cost;
+
+    /// Decides. Called again when a row was missing, and with a fresh view when another change was
+    /// first.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    fn decide(
+        request: &Authenticated<'_, Self::Request, Self::Who>,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Change<Self::Response>, Stop>;
+}
+
+/// A read that nobody signs: a capability in the body is all that it needs.
+pub trait UnsignedRead {
+    /// The body of the request.
+    type Request: Wire;
+    /// The body of the answer.
+    type Response: Wire;
+
+    /// Its number and path.
+    const OPERATION: Number;
+
+    /// Reads. No token is spent and nothing is written.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    fn read(
+        request: &Self::Request,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Self::Response, Stop>;
+}
+
+/// What a request costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Tokens that it costs whoever asks.
+    pub tokens: u8,
+    /// Allowances that it draws on. Where one is used up, a token does instead.
+    pub charges: Vec<Charge>,
+}
+
+/// A draw on one allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// What kind of allowance.
+    pub level: Level,
+    /// Whose.
+    pub bucket: Bucket,
+    /// Bytes that the request adds to what is stored or sent.
+    pub bytes: usize,
+}
+
+/// Kinds of allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// A leaf in its group.
+    Leaf,
+    /// A group.
+    Group,
+    /// The readers of a segment.
+    Segment,
+    /// The owner of a pool or inbox.
+    Owner,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub struct Change<R> {
+    /// What is to happen; none for a request that reads.
+    pub transition: Option<Transition>,
+    /// What to answer once it has.
+    pub response: R,
+    /// Segments that go on by it: their long polls end.
+    pub wake: Vec<SegmentRow>,
+    /// Tokens that it costs beyond what was known before.
+    pub surcharge: u8,
+}
+
+impl<R> Change<R> {
+    /// Nothing happens.
+    #[must_use]
+    pub fn nothing(response: R) -> Self {
+        Self {
+            transition: None,
+            response,
+            wake: Vec::new(),
+            surcharge: 0,
+        }
+    }
+
+    /// A transition that nobody waits for.
+    #[must_use]
+    pub fn of(transition: Transition, response: R) -> Self {
+        Self {
+            transition: Some(transition),
+            ..Self::nothing(response)
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! From bytes to a request that may be decided on. What was not authenticated has another type, and
+//! gives nothing of its body away but what finds the key to authenticate it with.
+
+use std::cell::OnceCell;
+
+use crypto::sign;
+use protocol::codec::WireSecret;
+use protocol::next::group::GroupKey;
+use protocol::next::ids::{LeafIndex, Minute};
+use protocol::next::operation::Operation;
+use protocol::next::request::{
+    REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest, WINDOW_MINUTES,
+};
+use protocol::problem::ProblemType;
+use protocol::{WIRE_VERSION, Wire};
+
+use crate::refusal::Refusal;
+
+/// A request whose envelope is in order and whose body is decoded. Nobody has signed it yet.
+#[derive(Debug)]
+pub struct Unauthenticated<T> {
+    body: T,
+    sender: Sender,
+    minute: Minute,
+    /// What was signed: the received bytes, never re-encoded ones.
+    signed_bytes: Vec<u8>,
+    signature: Vec<u8>,
+    /// The key that the signature was verified with: a decision that is made again verifies nothing again.
+    verified_by: OnceCell<Vec<u8>>,
+}
+
+/// A body that names the group that it is about.
+pub trait NamesGroup {
+    /// The group, and the key that opens its state.
+    fn group(&self) -> &GroupKey;
+
+    /// The state key that its commit tells, which opens the group's state once the commit has won.
+    fn next_key(&self) -> Option<&WireSecret> {
+        None
+    }
+
+    /// Its commit: who has won and lost the answer is known again by it.
+    fn commit(&self) -> Option<&[u8]> {
+        None
+    }
+}
+
+impl<T: Wire> Unauthenticated<T> {
+    /// Decodes envelope and body, and checks version, operation and time.
+    ///
+    /// # Errors
+    /// [`ProblemType::UnsupportedVersion`], [`ProblemType::Malformed`], [`Refusal::StaleTimestamp`].
+    pub fn decode(bytes: &[u8], operation: Operation, now_ms: u64) -> Result<Self, Refusal> {
+        match ReceivedRequest::version_of(bytes) {
+            Some(WIRE_VERSION) => {}
+            Some(_) => return Err(ProblemType::UnsupportedVersion.into()),
+            None => return Err(ProblemType::Malformed.into()),
+        }
+        let received = ReceivedRequest::decode(bytes).map_err(|_| ProblemType::Malformed)?;
+        let SignedRequest {
+            version: _,
+            operation: claimed,
+            minute,
+            nonce: _,
+            sender,
+            body,
+            signature,
+        } = received.request;
+        if claimed != operation {
+            return Err(ProblemType::Malformed.into());
+        }
+        if minute.0.abs_diff(Minute::of(now_ms).0) > WINDOW_MINUTES {
+            return Err(Refusal::StaleTimestamp { now_ms });
+        }
+        Ok(Self {
+            body: T::decode(body.as_slice()).map_err(|_| ProblemType::Malformed)?,
+            sender,
+            minute,
+            signed_bytes: received.signed_bytes.to_vec(),
+            signature: signature.as_slice().to_vec(),
+            verified_by: OnceCell::new(),
+        })
+    }
+}
+
+impl<T> Unauthenticated<T> {
+    /// When the client says that it is.
+    #[must_use]
+    pub fn minute(&self) -> Minute {
+        self.minute
+    }
+
+    /// The leaf that the sender claims to be, for looking its key up.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`] when a key has signed.
+    pub fn claimed_leaf(&self) -> Result<LeafIndex, Refusal> {
+        match self.sender {
+            Sender::Leaf(index) => Ok(index),
+            Sender::Key(_) => Err(ProblemType::BadSignature.into()),
+        }
+    }
+
+    /// The request, signed by the key that it names itself.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`], also when the sender is a leaf.
+    pub fn by_its_key(&self) -> Result<Authenticated<'_, T, SignedBy>, Refusal> {
+        let Sender::Key(key) = &self.sender else {
+            return Err(ProblemType::BadSignature.into());
+        };
+        self.verify(key.as_slice())?;
+        Ok(Authenticated {
+            body: &self.body,
+            who: SignedBy(key.as_slice().to_vec()),
+        })
+    }
+
+    /// The request, signed by the key that the roster has for the claimed leaf; `who` is what is known
+    /// of it.
+    ///
+    /// # Errors
+    /// [`ProblemType::BadSignature`].
+    pub fn by_leaf<Who>(
+        &self,
+        signature_key: &[u8],
+        who: Who,
+    ) -> Result<Authenticated<'_, T, Who>, Refusal> {
+        self.claimed_leaf()?;
+        self.verify(signature_key)?;
+        Ok(Authenticated {
+            body: &self.body,
+            who,
+        })
+    }
+
+    fn verify(&self, key: &[u8]) -> Result<(), Refusal> {
+        if self.verified_by.get().is_some_and(|by| by == key) {
+            return Ok(());
+        }
+        sign::verify(key, REQUEST_LABEL, &self.signed_bytes, &self.signature)
+            .map_err(|_| ProblemType::BadSignature)?;
+        // Another key than the one before: its leaf has changed meanwhile, and each time it is verified.
+        let _ = self.verified_by.set(key.to_vec());
+        Ok(())
+    }
+}
+
+impl<T: NamesGroup> Unauthenticated<T> {
+    /// The group that the request is about, and the key that opens its state: what finds the key to
+    /// authenticate it with.
+    #[must_use]
+    pub fn group(&self) -> &GroupKey {
+        self.body.group()
+    }
+
+    /// As [`NamesGroup::next_key`].
+    #[must_use]
+    pub fn next_key(&self) -> Option<&WireSecret> {
+        self.body.next_key()
+    }
+
+    /// As [`NamesGroup::commit`].
+    #[must_use]
+    pub fn commit(&self) -> Option<&[u8]> {
+        self.body.commit()
+    }
+}
+
+/// A request of whom it says it is. Only [`Unauthenticated`] makes one.
+#[derive(Debug)]
+pub struct Authenticated<'r, T, Who> {
+    body: &'r T,
+    who: Who,
+}
+
+impl<T, Who> Authenticated<'_, T, Who> {
+    /// What is asked for.
+    #[must_use]
+    pub fn body(&self) -> &T {
+        self.body
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+}
+
+impl<'r, T, Who> Authenticated<'r, T, Who> {
+    /// The same request, with more known of who asks.
+    #[must_use]
+    pub fn map<Other>(self, known: impl FnOnce(Who) -> Other) -> Authenticated<'r, T, Other> {
+        Authenticated {
+            body: self.body,
+            who: known(self.who),
+        }
+    }
+}
+
+/// A public key whose signature over the request was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBy(Vec<u8>);
+
+impl SignedBy {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.0
+    }
+}

@@ -1,0 +1,420 @@
+//! Names of rows: a type for each kind, each the output of a PRF under the storage key.
+
+use crypto::rows::RowKeys;
+use protocol::next::ids::{
+    Day, GroupId, InboxEntryId, InboxId, JoinRecordId, LeafIndex, PoolId, Position, RecoveryRowId,
+    SegmentId, WelcomeId,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::{Key, Range, Table};
+
+/// What all kinds of row have.
+trait NamesRow {
+    const TABLE: Table;
+    fn name(&self) -> &[u8; 16];
+
+    fn key_on(&self, day: u32) -> Key {
+        Key {
+            table: Self::TABLE,
+            day,
+            name: self.name().to_vec(),
+        }
+    }
+}
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident, $table:ident;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+            pub struct $name([u8; 16]);
+
+            impl std::fmt::Debug for $name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str(concat!(stringify!($name), "(..)"))
+                }
+            }
+
+            impl NamesRow for $name {
+                const TABLE: Table = Table::$table;
+                fn name(&self) -> &[u8; 16] {
+                    &self.0
+                }
+            }
+        )+
+    };
+}
+
+macro_rules! dayless {
+    ($($name:ident)+) => {
+        $(impl $name {
+            /// The row's key.
+            #[must_use]
+            pub fn key(self) -> Key {
+                self.key_on(0)
+            }
+        })+
+    };
+}
+
+macro_rules! daily {
+    ($($name:ident)+) => {
+        $(impl $name {
+            /// The row's key; it is kept until the end of this day.
+            #[must_use]
+            pub fn key(self, last_day: Day) -> Key {
+                self.key_on(last_day.0)
+            }
+        })+
+    };
+}
+
+rows! {
+    /// A group.
+    GroupRow, Groups;
+    /// A reserved group id.
+    ReservationRow, Reservations;
+    /// A segment.
+    SegmentRow, Heads;
+    /// A join record.
+    JoinRecordRow, JoinRecords;
+    /// A Welcome.
+    WelcomeRow, Welcomes;
+    /// The rotation secret for one leaf or code.
+    RecoveryRow, RecoveryRows;
+    /// A pool of KeyPackages.
+    PoolRow, Pools;
+    /// A handle.
+    HandleRow, Handles;
+    /// An inbox.
+    InboxRow, Inboxes;
+    /// The result of a request.
+    ResultRow, Results;
+    /// A spent token.
+    SpentRow, Spent;
+}
+
+dayless! { GroupRow SegmentRow RecoveryRow PoolRow HandleRow InboxRow }
+daily! { ReservationRow WelcomeRow ResultRow }
+
+/// Parts of a group's state, beside the short one. The number is the part's name in its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Sixty-four leaves: those from `64 * page` on.
+    Roster(u16),
+    /// What only commits and joins need of the roster: recent commits, codes, the wrapper chain.
+    Control,
+    /// A byte for each leaf: the week of its last commit.
+    Activity,
+    /// The public group.
+    Tree,
+    /// Pending proposals.
+    Proposals,
+}
+
+impl Part {
+    /// Its name in a row, and in the place that it is sealed for.
+    #[must_use]
+    pub fn number(self) -> [u8; 3] {
+        let (kind, page) = match self {
+            Self::Roster(page) => (1, page),
+            Self::Control => (2, 0),
+            Self::Activity => (3, 0),
+            Self::Tree => (4, 0),
+            Self::Proposals => (5, 0),
+        };
+        let [high, low] = page.to_be_bytes();
+        [kind, high, low]
+    }
+}
+
+impl GroupRow {
+    /// The key of one of its parts.
+    #[must_use]
+    pub fn part(self, part: Part) -> Key {
+        Key {
+            table: Table::GroupParts,
+            day: 0,
+            name: [&self.0[..], &part.number()].concat(),
+        }
+    }
+}
+
+impl SegmentRow {
+    fn at(self, position: Position) -> Vec<u8> {
+        [&self.0[..], &position.0.to_be_bytes()].concat()
+    }
+
+    /// A handshake at this position, or the hash of the message there.
+    #[must_use]
+    pub fn handshake(self, last_day: Day, position: Position) -> Key {
+        Key {
+            table: Table::Handshakes,
+            day: last_day.0,
+            name: self.at(position),
+        }
+    }
+
+    /// The message at this position.
+    #[must_use]
+    pub fn message(self, last_day: Day, position: Position) -> Key {
+        Key {
+            table: Table::Messages,
+            day: last_day.0,
+            name: self.at(position),
+        }
+    }
+
+    /// Rows of one day from a position on.
+    #[must_use]
+    pub fn entries(self, table: Table, last_day: Day, from: Position, limit: usize) -> Range {
+        Range {
+            table,
+            day: last_day.0,
+            prefix: self.0.to_vec(),
+            from: self.at(from),
+            limit,
+            max_bytes: usize::MAX,
+        }
+    }
+
+    /// The position in a row's name.
+    #[must_use]
+    pub fn position_in(name: &[u8]) -> Option<Position> {
+        name.get(16..)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(|bytes| Position(u64::from_be_bytes(bytes)))
+    }
+}
+
+impl JoinRecordRow {
+    /// One page.
+    #[must_use]
+    pub fn page(self, last_day: Day, page: u16) -> Key {
+        let mut key = self.key_on(last_day.0);
+        key.name.extend(page.to_be_bytes());
+        key
+    }
+}
+
+impl PoolRow {
+    /// One set of a ciphersuite.
+    #[must_use]
+    pub fn set(self, last_day: Day, ciphersuite: u16, id: [u8; 16]) -> Key {
+        Key {
+            table: Table::PoolSets,
+            day: last_day.0,
+            name: [&self.0[..], &ciphersuite.to_be_bytes(), &id].concat(),
+        }
+    }
+
+    /// The sets of a ciphersuite, or of all, that expire on one day.
+    #[must_use]
+    pub fn sets(self, last_day: Day, ciphersuite: Option<u16>, limit: usize) -> Range {
+        let mut prefix = self.0.to_vec();
+        if let Some(suite) = ciphersuite {
+            prefix.extend(suite.to_be_bytes());
+        }
+        Range {
+            table: Table::PoolSets,
+            day: last_day.0,
+            from: prefix.clone(),
+            prefix,
+            limit,
+            max_bytes: usize::MAX,
+        }
+    }
+}
+
+impl InboxRow {
+    /// One request.
+    #[must_use]
+    pub fn entry(self, last_day: Day, id: InboxEntryId) -> Key {
+        Key {
+            table: Table::InboxEntries,
+            day: last_day.0,
+            name: [&self.0[..], &id.0].concat(),
+        }
+    }
+
+    /// The requests that expire on one day.
+    #[must_use]
+    pub fn entries(self, last_day: Day, limit: usize) -> Range {
+        Range {
+            table: Table::InboxEntries,
+            day: last_day.0,
+            prefix: self.0.to_vec(),
+            from: self.0.to_vec(),
+            limit,
+            max_bytes: usize::MAX,
+        }
+    }
+}
+
+impl SpentRow {
+    /// The row under its issuer key.
+    #[must_use]
+    pub fn key(self, issuer_key_id: &[u8; 32]) -> Key {
+        Key {
+            table: Table::Spent,
+            day: 0,
+            name: [&issuer_key_id[..], &self.0].concat(),
+        }
+    }
+}
+
+/// The row of an issuer key that has retired; nothing is spent under one that is closed.
+#[must_use]
+pub fn retired_issuer_key(id: &[u8; 32]) -> Key {
+    Key {
+        table: Table::RetiredIssuerKeys,
+        day: 0,
+        name: id.to_vec(),
+    }
+}
+
+/// Names a bucket of an allowance: in memory only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bucket(pub [u8; 16]);
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bucket(..)")
+    }
+}
+
+/// Names rows.
+#[derive(Debug)]
+pub struct Rows<'k>(pub &'k RowKeys);
+
+// Numbers of domains: never used for anything else.
+impl Rows<'_> {
+    /// Row of a group.
+    #[must_use]
+    pub fn group(&self, id: &GroupId) -> GroupRow {
+        GroupRow(self.0.row(32, &[&id.0]))
+    }
+
+    /// Row of a reservation.
+    #[must_use]
+    pub fn reservation(&self, id: &GroupId) -> ReservationRow {
+        ReservationRow(self.0.row(33, &[&id.0]))
+    }
+
+    /// Row of a segment.
+    #[must_use]
+    pub fn segment(&self, id: &SegmentId) -> SegmentRow {
+        SegmentRow(self.0.row(34, &[&id.0]))
+    }
+
+    /// Row of a join record.
+    #[must_use]
+    pub fn join_record(&self, id: &JoinRecordId) -> JoinRecordRow {
+        JoinRecordRow(self.0.row(35, &[&id.0]))
+    }
+
+    /// Row of a Welcome.
+    #[must_use]
+    pub fn welcome(&self, id: &WelcomeId) -> WelcomeRow {
+        WelcomeRow(self.0.row(36, &[&id.0]))
+    }
+
+    /// Row of a rotation secret.
+    #[must_use]
+    pub fn recovery(&self, id: &RecoveryRowId) -> RecoveryRow {
+        RecoveryRow(self.0.row(37, &[&id.0]))
+    }
+
+    /// Row of a pool.
+    #[must_use]
+    pub fn pool(&self, id: &PoolId) -> PoolRow {
+        PoolRow(self.0.row(38, &[&id.0]))
+    }
+
+    /// Row of a handle.
+    #[must_use]
+    pub fn handle(&self, handle: &[u8]) -> HandleRow {
+        HandleRow(self.0.row(39, &[handle]))
+    }
+
+    /// Row of an inbox.
+    #[must_use]
+    pub fn inbox(&self, id: &InboxId) -> InboxRow {
+        InboxRow(self.0.row(40, &[&id.0]))
+    }
+
+    /// Row of a result.
+    #[must_use]
+    pub fn result(&self, digest: &[u8; 32]) -> ResultRow {
+        ResultRow(self.0.row(41, &[digest]))
+    }
+
+    /// Row of a spent token.
+    #[must_use]
+    pub fn spent(&self, nonce_digest: &[u8; 32]) -> SpentRow {
+        SpentRow(self.0.row(42, &[nonce_digest]))
+    }
+
+    /// The allowance of a leaf.
+    #[must_use]
+    pub fn leaf_bucket(&self, group: &GroupId, leaf: LeafIndex) -> Bucket {
+        Bucket(self.0.row(43, &[&group.0, &leaf.0.to_be_bytes()]))
+    }
+
+    /// The allowance of a group.
+    #[must_use]
+    pub fn group_bucket(&self, group: &GroupId) -> Bucket {
+        Bucket(self.0.row(44, &[&group.0]))
+    }
+
+    /// The allowance of a segment's readers.
+    #[must_use]
+    pub fn segment_bucket(&self, segment: &SegmentId) -> Bucket {
+        Bucket(self.0.row(45, &[&segment.0]))
+    }
+
+    /// The allowance of a pool's owner.
+    #[must_use]
+    pub fn pool_bucket(&self, pool: &PoolId) -> Bucket {
+        Bucket(self.0.row(47, &[&pool.0]))
+    }
+
+    /// The allowance of an inbox's owner.
+    #[must_use]
+    pub fn inbox_bucket(&self, inbox: &InboxId) -> Bucket {
+        Bucket(self.0.row(48, &[&inbox.0]))
+    }
+
+    /// A keyed digest by which the owner of something is known again.
+    #[must_use]
+    pub fn owner(&self, purpose: OwnerOf, key: &[u8]) -> Owner {
+        let purpose = purpose as u8;
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        Owner(self.0.row(46, &[&[purpose], &digest]))
+    }
+}
+
+/// What an owner owns: the same key has another digest for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OwnerOf {
+    /// A reserved group id.
+    Reservation = 1,
+    /// A pool.
+    Pool = 2,
+    /// A handle.
+    Handle = 3,
+    /// An inbox.
+    Inbox = 4,
+}
+
+/// A keyed digest of an owner's public key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub [u8; 16]);
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Owner(..)")
+    }
+}

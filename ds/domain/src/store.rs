@@ -1,0 +1,634 @@
+//! Transitions: everything that can happen to the store, each named for what it keeps true. They are
+//! lowered to a batch here, once for all engines.
+
+use protocol::next::ids::{Day, InboxEntryId, Position};
+use protocol::next::journal::{Class, HANDSHAKE_DAYS};
+use protocol::problem::ProblemType;
+
+use crate::engine::{Batch, Condition, Key};
+use crate::env::Version;
+use crate::rows::{
+    GroupRow, HandleRow, InboxRow, JoinRecordRow, Owner, Part, PoolRow, RecoveryRow,
+    ReservationRow, ResultRow, Rows, SegmentRow, WelcomeRow, retired_issuer_key,
+};
+use crate::tokens::Spend;
+
+/// A change of the store. All of it happens, or nothing.
+#[derive(Debug, Clone)]
+pub enum Transition {
+    /// A group id is reserved once, while it is neither reserved nor in use.
+    ReserveGroup(ReserveGroup),
+    /// A reservation pays for one look at a tree: it is used up without a group.
+    UseUpReservation(ReservationName),
+    /// A group is created once, by who reserved its id; the reservation is used up.
+    CreateGroup(Box<CreateGroup>),
+    /// An entry is appended while the group has this version and the segment this end.
+    Append(Box<Append>),
+    /// One successor for each version of a group: its state, its journal and its records, together.
+    ChangeGroup(Box<ChangeGroup>),
+    /// Nothing of a group is left but its journal, which is closed, and a tombstone.
+    DeleteGroup(Box<DeleteGroup>),
+    /// Rotation secrets for leaves, of the group's present rotation.
+    PutRecoveryRows(PutRecoveryRows),
+    /// Sets are added to a pool of one owner.
+    PublishKeyPackages(PublishKeyPackages),
+    /// Each set is handed out once.
+    ClaimKeyPackages(ClaimKeyPackages),
+    /// A pool is gone with all its sets.
+    DeletePool(DeletePool),
+    /// A handle has one owner, and one inbox.
+    RegisterHandle(RegisterHandle),
+    /// A handle is free again, and its inbox gone.
+    DeleteHandle(DeleteHandle),
+    /// A request stands in an inbox while its handle leads there.
+    PutIntoInbox(PutIntoInbox),
+    /// Requests are gone from an inbox.
+    DeleteFromInbox(DeleteFromInbox),
+    /// Only the receipt: a request that is refused after work.
+    Settle,
+}
+
+/// A reservation: found on the day of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReservationName {
+    /// Row.
+    pub row: ReservationRow,
+    /// The last day on which it is good.
+    pub last_day: Day,
+}
+
+/// See [`Transition::ReserveGroup`].
+#[derive(Debug, Clone)]
+pub struct ReserveGroup {
+    /// The new reservation.
+    pub name: ReservationName,
+    /// Of the group with this id.
+    pub group: GroupRow,
+    /// Who may use it.
+    pub owner: Owner,
+}
+
+/// A versioned value.
+#[derive(Debug, Clone)]
+pub struct Versioned {
+    /// Random.
+    pub version: Version,
+    /// Sealed.
+    pub sealed: Vec<u8>,
+}
+
+impl Versioned {
+    /// As it is stored.
+    #[must_use]
+    pub fn into_value(self) -> Vec<u8> {
+        [&self.version.0[..], &self.sealed].concat()
+    }
+
+    /// From a stored value.
+    #[must_use]
+    pub fn read(value: &[u8]) -> Option<(Version, &[u8])> {
+        let (version, sealed) = value.split_first_chunk()?;
+        Some((Version(*version), sealed))
+    }
+}
+
+/// See [`Transition::CreateGroup`].
+#[derive(Debug, Clone)]
+pub struct CreateGroup {
+    /// The group.
+    pub group: GroupRow,
+    /// Used up.
+    pub reservation: ReservationName,
+    /// Its short part.
+    pub short: Versioned,
+    /// Its other parts.
+    pub parts: Vec<(Part, Vec<u8>)>,
+    /// The first segment.
+    pub head: NewHead,
+}
+
+/// A segment that begins.
+#[derive(Debug, Clone)]
+pub struct NewHead {
+    /// The segment, which no group has.
+    pub segment: SegmentRow,
+    /// Its head.
+    pub head: Versioned,
+}
+
+/// A segment that goes on.
+#[derive(Debug, Clone)]
+pub struct NextHead {
+    /// The segment.
+    pub segment: SegmentRow,
+    /// The head that the decision was made on.
+    pub expected: Version,
+    /// The head from now on.
+    pub head: Versioned,
+}
+
+/// An entry that is appended.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// The segment.
+    pub segment: SegmentRow,
+    /// The position.
+    pub position: Position,
+    /// The day that it is accepted on: never before the entry before it.
+    pub day: Day,
+    /// What is kept of it as long as a handshake: the sealed row, or the hash of a message.
+    pub handshake: Vec<u8>,
+    /// A message's sealed row, and the days that it is kept.
+    pub message: Option<(Vec<u8>, u16)>,
+}
+
+impl NewEntry {
+    /// Writes its rows.
+    pub fn puts(self, batch: &mut Batch) {
+        let kept_until = handshake_day(self.day);
+        batch.puts.push((
+            self.segment.handshake(kept_until, self.position),
+            self.handshake,
+        ));
+        if let Some((sealed, days)) = self.message {
+            let kept_until = message_day(self.day, days);
+            batch
+                .puts
+                .push((self.segment.message(kept_until, self.position), sealed));
+        }
+    }
+}
+
+/// The last day on which a handshake of a day is kept.
+#[must_use]
+pub fn handshake_day(day: Day) -> Day {
+    Day(day.0.saturating_add(HANDSHAKE_DAYS))
+}
+
+/// The last day on which a message of a day is kept.
+#[must_use]
+pub fn message_day(day: Day, message_days: u16) -> Day {
+    Day(day.0.saturating_add(u32::from(message_days)))
+}
+
+/// What a handshake row of a class begins with, so that a reader of the row knows which it is.
+#[must_use]
+pub fn class_byte(class: Class) -> u8 {
+    class as u8
+}
+
+/// See [`Transition::Append`].
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The group.
+    pub group: GroupRow,
+    /// Its version.
+    pub expected: Version,
+    /// The segment's end.
+    pub head: NextHead,
+    /// The entry.
+    pub entry: NewEntry,
+}
+
+/// See [`Transition::ChangeGroup`].
+#[derive(Debug, Clone)]
+pub struct ChangeGroup {
+    /// The group.
+    pub group: GroupRow,
+    /// The version that the decision was made on.
+    pub expected: Version,
+    /// Its short part from now on.
+    pub short: Versioned,
+    /// Parts that change.
+    pub parts: Vec<(Part, Vec<u8>)>,
+    /// Parts that are gone.
+    pub dropped_parts: Vec<Part>,
+    /// The segment that goes on, or ends.
+    pub head: Option<NextHead>,
+    /// The segment that begins.
+    pub begins: Option<NewHead>,
+    /// What is appended, in this order.
+    pub entries: Vec<NewEntry>,
+    /// Pages of the join record of the new epoch.
+    pub join_record: Option<(JoinRecordRow, Day, Vec<Vec<u8>>)>,
+    /// Welcomes of the new epoch.
+    pub welcomes: Vec<(WelcomeRow, Day, Vec<u8>)>,
+    /// Rotation secrets.
+    pub recovery_rows: Vec<(RecoveryRow, Vec<u8>)>,
+    /// Rotation secrets of leaves and codes that are gone.
+    pub dropped_recovery_rows: Vec<RecoveryRow>,
+    /// Another group's id, which must be reserved: of the group that takes this one's place.
+    pub successor: Option<ReservationName>,
+}
+
+/// See [`Transition::DeleteGroup`].
+#[derive(Debug, Clone)]
+pub struct DeleteGroup {
+    /// The group.
+    pub group: GroupRow,
+    /// The version that the decision was made on.
+    pub expected: Version,
+    /// What stands in its place, for ever.
+    pub tombstone: Versioned,
+    /// All its parts.
+    pub parts: Vec<Part>,
+    /// The segment, closed.
+    pub head: NextHead,
+    /// Its last entry.
+    pub entry: NewEntry,
+    /// All its rotation secrets.
+    pub dropped_recovery_rows: Vec<RecoveryRow>,
+}
+
+/// See [`Transition::PutRecoveryRows`].
+#[derive(Debug, Clone)]
+pub struct PutRecoveryRows {
+    /// The group.
+    pub group: GroupRow,
+    /// The version that the decision was made on.
+    pub expected: Version,
+    /// The rows.
+    pub rows: Vec<(RecoveryRow, Vec<u8>)>,
+}
+
+/// See [`Transition::PublishKeyPackages`].
+#[derive(Debug, Clone)]
+pub struct PublishKeyPackages {
+    /// The pool.
+    pub pool: PoolRow,
+    /// The pool's record as it was read; none if there was none.
+    pub expected: Option<Version>,
+    /// Its record from now on.
+    pub record: Versioned,
+    /// Last day, ciphersuite, random id, sealed set.
+    pub sets: Vec<(Day, u16, [u8; 16], Vec<u8>)>,
+}
+
+/// See [`Transition::ClaimKeyPackages`].
+#[derive(Debug, Clone)]
+pub struct ClaimKeyPackages {
+    /// Keys of the sets.
+    pub sets: Vec<Key>,
+}
+
+/// See [`Transition::DeletePool`].
+#[derive(Debug, Clone)]
+pub struct DeletePool {
+    /// The pool.
+    pub pool: PoolRow,
+    /// Its record as it was read.
+    pub expected: Version,
+    /// Keys of all its sets.
+    pub sets: Vec<Key>,
+}
+
+/// See [`Transition::RegisterHandle`].
+#[derive(Debug, Clone)]
+pub struct RegisterHandle {
+    /// The handle.
+    pub handle: HandleRow,
+    /// Its record as it was read; none if there was none.
+    pub expected: Option<Version>,
+    /// Its record from now on.
+    pub record: Versioned,
+    /// The inbox, and whether it is new.
+    pub inbox: (InboxRow, bool),
+    /// The inbox's record.
+    pub inbox_record: Versioned,
+}
+
+/// See [`Transition::DeleteHandle`].
+#[derive(Debug, Clone)]
+pub struct DeleteHandle {
+    /// The handle.
+    pub handle: HandleRow,
+    /// Its record as it was read.
+    pub expected: Version,
+    /// Its inbox.
+    pub inbox: InboxRow,
+    /// Keys of the inbox's requests.
+    pub requests: Vec<Key>,
+}
+
+/// See [`Transition::PutIntoInbox`].
+#[derive(Debug, Clone)]
+pub struct PutIntoInbox {
+    /// The handle.
+    pub handle: HandleRow,
+    /// Its record as it was read.
+    pub expected: Version,
+    /// The inbox, and the record of its fill as it was read.
+    pub inbox: (InboxRow, Version),
+    /// Its record from now on.
+    pub record: Versioned,
+    /// The day that the request expires on.
+    pub last_day: Day,
+    /// Random.
+    pub id: InboxEntryId,
+    /// Sealed.
+    pub request: Vec<u8>,
+}
+
+/// See [`Transition::DeleteFromInbox`].
+#[derive(Debug, Clone)]
+pub struct DeleteFromInbox {
+    /// The inbox, and its record as it was read.
+    pub inbox: (InboxRow, Version),
+    /// Its record from now on.
+    pub record: Versioned,
+    /// Keys of the requests.
+    pub requests: Vec<Key>,
+}
+
+/// What stands beside every transition: what it cost, and what to answer if the request comes again.
+/// Only [`crate::execution`] makes one, of tokens that were verified.
+#[derive(Debug)]
+pub struct Receipt {
+    spends: Vec<Spend>,
+    result: Option<(ResultRow, Day, Vec<u8>)>,
+}
+
+/// Which condition of a batch failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// The request was carried out before.
+    AlreadyDone,
+    /// A token was spent before, or its issuer key is closed.
+    TokenSpent,
+    /// Another change was first.
+    Conflict,
+}
+
+impl Receipt {
+    pub(crate) fn new(spends: Vec<Spend>, result: Option<(ResultRow, Day, Vec<u8>)>) -> Self {
+        Self { spends, result }
+    }
+
+    /// How many tokens are spent.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.spends.len()
+    }
+
+    /// What the failure of a condition of this receipt's batch means.
+    #[must_use]
+    pub fn failed(&self, condition: usize) -> Failed {
+        let results = usize::from(self.result.is_some());
+        if condition < results {
+            Failed::AlreadyDone
+        } else if condition < results + 2 * self.spends.len() {
+            Failed::TokenSpent
+        } else {
+            Failed::Conflict
+        }
+    }
+
+    /// The batch of a transition with this receipt. Order of the conditions: recorded result, tokens,
+    /// then the transition's own.
+    #[must_use]
+    pub fn batch(&self, rows: &Rows<'_>, transition: Transition) -> Batch {
+        let mut batch = Batch::default();
+        if let Some((row, last_day, sealed)) = &self.result {
+            let key = row.key(*last_day);
+            batch.conditions.push(Condition::Absent(key.clone()));
+            batch.puts.push((key, sealed.clone()));
+        }
+        for token in &self.spends {
+            let spent = rows.spent(token.nonce_digest()).key(token.issuer_key_id());
+            batch.conditions.push(Condition::Absent(spent.clone()));
+            batch
+                .conditions
+                .push(Condition::Absent(closed_issuer_key(token.issuer_key_id())));
+            batch.puts.push((spent, Vec::new()));
+        }
+        transition.lower(&mut batch);
+        batch
+    }
+}
+
+/// Stands while nothing can be spent under an issuer key any more.
+#[must_use]
+pub fn closed_issuer_key(id: &[u8; 32]) -> Key {
+    let mut key = retired_issuer_key(id);
+    key.name.push(1);
+    key
+}
+
+impl Transition {
+    /// Its name, for metrics and crash points.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ReserveGroup(_) => "reserve_group",
+            Self::UseUpReservation(_) => "use_up_reservation",
+            Self::CreateGroup(_) => "create_group",
+            Self::Append(_) => "append",
+            Self::ChangeGroup(_) => "change_group",
+            Self::DeleteGroup(_) => "delete_group",
+            Self::PutRecoveryRows(_) => "put_recovery_rows",
+            Self::PublishKeyPackages(_) => "publish_key_packages",
+            Self::ClaimKeyPackages(_) => "claim_key_packages",
+            Self::DeletePool(_) => "delete_pool",
+            Self::RegisterHandle(_) => "register_handle",
+            Self::DeleteHandle(_) => "delete_handle",
+            Self::PutIntoInbox(_) => "put_into_inbox",
+            Self::DeleteFromInbox(_) => "delete_from_inbox",
+            Self::Settle => "settle",
+        }
+    }
+
+    fn lower(self, batch: &mut Batch) {
+        match self {
+            Self::ReserveGroup(reserve) => {
+                let key = reserve.name.row.key(reserve.name.last_day);
+                absent(batch, key.clone());
+                absent(batch, reserve.group.key());
+                batch.puts.push((key, reserve.owner.0.to_vec()));
+            }
+            Self::UseUpReservation(name) => use_up(batch, name),
+            Self::CreateGroup(create) => create.lower(batch),
+            Self::Append(append) => {
+                at_version(batch, append.group.key(), append.expected);
+                append.head.lower(batch);
+                append.entry.puts(batch);
+            }
+            Self::ChangeGroup(change) => change.lower(batch),
+            Self::DeleteGroup(delete) => delete.lower(batch),
+            Self::PutRecoveryRows(put) => {
+                at_version(batch, put.group.key(), put.expected);
+                for (row, sealed) in put.rows {
+                    batch.puts.push((row.key(), sealed));
+                }
+            }
+            Self::PublishKeyPackages(publish) => {
+                let key = publish.pool.key();
+                match publish.expected {
+                    Some(version) => at_version(batch, key.clone(), version),
+                    None => absent(batch, key.clone()),
+                }
+                batch.puts.push((key, publish.record.into_value()));
+                for (last_day, ciphersuite, id, sealed) in publish.sets {
+                    batch
+                        .puts
+                        .push((publish.pool.set(last_day, ciphersuite, id), sealed));
+                }
+            }
+            Self::ClaimKeyPackages(claim) => {
+                for set in claim.sets {
+                    batch.conditions.push(Condition::Present(set.clone()));
+                    batch.deletes.push(set);
+                }
+            }
+            Self::DeletePool(delete) => {
+                at_version(batch, delete.pool.key(), delete.expected);
+                batch.deletes.push(delete.pool.key());
+                batch.deletes.extend(delete.sets);
+            }
+            Self::RegisterHandle(register) => {
+                let key = register.handle.key();
+                match register.expected {
+                    Some(version) => at_version(batch, key.clone(), version),
+                    None => absent(batch, key.clone()),
+                }
+                let (inbox, is_new) = register.inbox;
+                if is_new {
+                    absent(batch, inbox.key());
+                }
+                batch.puts.push((key, register.record.into_value()));
+                batch
+                    .puts
+                    .push((inbox.key(), register.inbox_record.into_value()));
+            }
+            Self::DeleteHandle(delete) => {
+                at_version(batch, delete.handle.key(), delete.expected);
+                batch.deletes.push(delete.handle.key());
+                batch.deletes.push(delete.inbox.key());
+                batch.deletes.extend(delete.requests);
+            }
+            Self::PutIntoInbox(put) => {
+                at_version(batch, put.handle.key(), put.expected);
+                let (inbox, version) = put.inbox;
+                at_version(batch, inbox.key(), version);
+                batch.puts.push((inbox.key(), put.record.into_value()));
+                batch
+                    .puts
+                    .push((inbox.entry(put.last_day, put.id), put.request));
+            }
+            Self::DeleteFromInbox(delete) => {
+                let (inbox, version) = delete.inbox;
+                at_version(batch, inbox.key(), version);
+                batch.puts.push((inbox.key(), delete.record.into_value()));
+                batch.deletes.extend(delete.requests);
+            }
+            Self::Settle => {}
+        }
+    }
+}
+
+fn absent(batch: &mut Batch, key: Key) {
+    batch.conditions.push(Condition::Absent(key));
+}
+
+fn at_version(batch: &mut Batch, key: Key, version: Version) {
+    batch.conditions.push(Condition::Version(key, version.0));
+}
+
+fn use_up(batch: &mut Batch, name: ReservationName) {
+    let key = name.row.key(name.last_day);
+    batch.conditions.push(Condition::Present(key.clone()));
+    batch.deletes.push(key);
+}
+
+impl NextHead {
+    /// Writes it where the segment has not gone on meanwhile.
+    pub fn lower(self, batch: &mut Batch) {
+        at_version(batch, self.segment.key(), self.expected);
+        batch
+            .puts
+            .push((self.segment.key(), self.head.into_value()));
+    }
+}
+
+impl NewHead {
+    fn lower(self, batch: &mut Batch) {
+        absent(batch, self.segment.key());
+        batch
+            .puts
+            .push((self.segment.key(), self.head.into_value()));
+    }
+}
+
+impl CreateGroup {
+    fn lower(self, batch: &mut Batch) {
+        use_up(batch, self.reservation);
+        absent(batch, self.group.key());
+        batch.puts.push((self.group.key(), self.short.into_value()));
+        for (part, sealed) in self.parts {
+            batch.puts.push((self.group.part(part), sealed));
+        }
+        self.head.lower(batch);
+    }
+}
+
+impl ChangeGroup {
+    fn lower(self, batch: &mut Batch) {
+        at_version(batch, self.group.key(), self.expected);
+        batch.puts.push((self.group.key(), self.short.into_value()));
+        for (part, sealed) in self.parts {
+            batch.puts.push((self.group.part(part), sealed));
+        }
+        for part in self.dropped_parts {
+            batch.deletes.push(self.group.part(part));
+        }
+        if let Some(head) = self.head {
+            head.lower(batch);
+        }
+        if let Some(head) = self.begins {
+            head.lower(batch);
+        }
+        for entry in self.entries {
+            entry.puts(batch);
+        }
+        if let Some((row, last_day, pages)) = self.join_record {
+            for (page, sealed) in (0u16..).zip(pages) {
+                batch.puts.push((row.page(last_day, page), sealed));
+            }
+        }
+        for (row, last_day, sealed) in self.welcomes {
+            // A Welcome of another group is not written over.
+            absent(batch, row.key(last_day));
+            batch.puts.push((row.key(last_day), sealed));
+        }
+        for row in self.dropped_recovery_rows {
+            batch.deletes.push(row.key());
+        }
+        for (row, sealed) in self.recovery_rows {
+            batch.puts.push((row.key(), sealed));
+        }
+        if let Some(name) = self.successor {
+            batch
+                .conditions
+                .push(Condition::Present(name.row.key(name.last_day)));
+        }
+    }
+}
+
+impl DeleteGroup {
+    fn lower(self, batch: &mut Batch) {
+        at_version(batch, self.group.key(), self.expected);
+        batch
+            .puts
+            .push((self.group.key(), self.tombstone.into_value()));
+        for part in self.parts {
+            batch.deletes.push(self.group.part(part));
+        }
+        self.head.lower(batch);
+        self.entry.puts(batch);
+        for row in self.dropped_recovery_rows {
+            batch.deletes.push(row.key());
+        }
+    }
+}
+
+/// The problem of a spent token.
+pub const TOKEN_SPENT: ProblemType = ProblemType::TokenRejected;

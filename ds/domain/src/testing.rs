@@ -1,0 +1,190 @@
+//! What tests of decisions share: a service with keys and a clock of the test's own, signed requests.
+
+use crypto::secret::Secret;
+use crypto::service_keys::ServiceKeys;
+use crypto::sign::SignatureKeyPair;
+use protocol::codec::opaque;
+use protocol::next::ids::Minute;
+use protocol::next::operation::Operation as Number;
+use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::{WIRE_VERSION, Wire};
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng as _;
+
+use crate::env::{Env, Settings};
+use crate::execution::{self, Execution, Failure, Input, Outcome, Step};
+use crate::memory::MemoryEngine;
+use crate::operation::Operation;
+use crate::tokens::VerifiedToken;
+
+/// A service in memory.
+pub(crate) struct Service {
+    pub(crate) engine: MemoryEngine,
+    pub(crate) now_ms: u64,
+    pub(crate) settings: Settings,
+    keys: ServiceKeys,
+    rng: ChaCha12Rng,
+    nonce: u16,
+}
+
+/// 2027-01-15, at noon.
+pub(crate) const NOON_MS: u64 = 1_800_014_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
+
+impl Service {
+    pub(crate) fn new(seed: u64) -> Self {
+        // version, storage key, one sender, one generation of queue keys
+        let file = [&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat();
+        Self {
+            engine: MemoryEngine::default(),
+            now_ms: NOON_MS,
+            settings: Settings {
+                self_check: true,
+                ..Settings::default()
+            },
+            keys: ServiceKeys::from_file(&file).unwrap(),
+            rng: ChaCha12Rng::seed_from_u64(seed),
+            nonce: 0,
+        }
+    }
+
+    pub(crate) fn env(&mut self) -> (Env<'_>, &mut MemoryEngine) {
+        let env = Env {
+            now_ms: self.now_ms,
+            rng: &mut self.rng,
+            keys: &self.keys,
+            settings: &self.settings,
+        };
+        (env, &mut self.engine)
+    }
+
+    pub(crate) fn keys(&self) -> &ServiceKeys {
+        &self.keys
+    }
+
+    /// A fresh token.
+    pub(crate) fn token(&mut self) -> VerifiedToken {
+        self.nonce += 1;
+        VerifiedToken::of_test(self.nonce)
+    }
+
+    pub(crate) fn tokens(&mut self, count: usize) -> Vec<VerifiedToken> {
+        (0..count).map(|_| self.token()).collect()
+    }
+
+    /// Carries out a request that came with these tokens.
+    pub(crate) fn run<O: Operation>(
+        &mut self,
+        bytes: &[u8],
+        tokens: Vec<VerifiedToken>,
+    ) -> Result<O::Response, Failure> {
+        let (mut env, engine) = self.env();
+        let answer = execution::run::<O>(bytes, tokens, engine, &mut env)?;
+        Ok(O::Response::decode(&answer).unwrap())
+    }
+
+    /// Carries out a request of this key, with as many tokens as are needed for most.
+    pub(crate) fn call<O: Operation>(
+        &mut self,
+        key: &SignatureKeyPair,
+        body: &O::Request,
+    ) -> Result<O::Response, Failure> {
+        let bytes = self.signed(O::OPERATION, key, body);
+        let tokens = self.tokens(8);
+        self.run::<O>(&bytes, tokens)
+    }
+
+    pub(crate) fn signed(
+        &mut self,
+        operation: Number,
+        key: &SignatureKeyPair,
+        body: &impl Wire,
+    ) -> Vec<u8> {
+        let sender = Sender::Key(opaque(key.public()));
+        let (mut env, _) = self.env();
+        let nonce = env.random();
+        let minute = Minute::of(self.now_ms);
+        signed(operation, minute, nonce, sender, body, |content| {
+            key.sign(REQUEST_LABEL, content)
+        })
+    }
+
+    /// Carries a request out up to the point where it would be applied.
+    pub(crate) fn until_apply<O: Operation>(
+        &mut self,
+        bytes: &[u8],
+        tokens: Vec<VerifiedToken>,
+    ) -> (Execution<O>, Step) {
+        let (mut env, engine) = self.env();
+        let mut execution = Execution::<O>::new(bytes, tokens, &env).unwrap();
+        let mut step = execution.start();
+        loop {
+            let input = match step {
+                Step::Read(reads) => Input::Found(engine.read(&reads)),
+                Step::Charge(_) => Input::Charged(Ok(())),
+                Step::Apply(_) | Step::Done(_) => return (execution, step),
+            };
+            step = execution.next(input, &mut env);
+        }
+    }
+
+    /// Goes on from there.
+    pub(crate) fn finish<O: Operation>(
+        &mut self,
+        (mut execution, mut step): (Execution<O>, Step),
+    ) -> Outcome {
+        let (mut env, engine) = self.env();
+        loop {
+            let input = match step {
+                Step::Read(reads) => Input::Found(engine.read(&reads)),
+                Step::Charge(_) => Input::Charged(Ok(())),
+                Step::Apply(batch) => Input::Applied(engine.apply(batch)),
+                Step::Done(outcome) => return outcome,
+            };
+            step = execution.next(input, &mut env);
+        }
+    }
+}
+
+/// A token that is presented again.
+pub(crate) fn same(token: &VerifiedToken) -> VerifiedToken {
+    let [high, low, ..] = *token.nonce_digest();
+    VerifiedToken::of_test(u16::from_be_bytes([high, low]))
+}
+
+/// A signed request.
+pub(crate) fn signed(
+    operation: Number,
+    minute: Minute,
+    nonce: [u8; 16],
+    sender: Sender,
+    body: &impl Wire,
+    sign: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Vec<u8> {
+    use tls_codec::Serialize as _;
+    let body = opaque(body.encode());
+    let tbs = RequestTbs {
+        version: WIRE_VERSION,
+        operation,
+        minute,
+        nonce,
+        sender: &sender,
+        body: &body,
+    }
+    .tls_serialize_detached()
+    .unwrap();
+    SignedRequest {
+        version: WIRE_VERSION,
+        operation,
+        minute,
+        nonce,
+        signature: opaque(sign(&tbs)),
+        sender,
+        body,
+    }
+    .encode()
+}
+
+pub(crate) fn key(seed: u8) -> SignatureKeyPair {
+    SignatureKeyPair::from_seed(&Secret::new([seed; 32]))
+}

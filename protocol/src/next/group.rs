@@ -1,0 +1,389 @@
+//! Bodies of the operations that act on a group. MLS objects travel as the bytes that the MLS library
+//! made. Each names the group and brings the state key of its epoch, which opens the group's state at
+//! the service for the time of the request.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
+use super::join::{JoinPermit, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
+use super::journal::Place;
+use super::welcome::WelcomeUpload;
+use crate::codec::WireSecret;
+pub use crate::groups::{Accepted, GroupKind, PartialGroupInfo};
+
+/// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the id.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReserveGroupIdRequest {}
+
+/// The reserved id; good until the end of the day after the reservation (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReserveGroupIdResponse {
+    /// Fresh and unused.
+    pub group_id: GroupId,
+}
+
+/// The group, and the key that opens its state.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct GroupKey {
+    /// The group.
+    pub group_id: GroupId,
+    /// `S_t` of the sender's epoch.
+    pub state_key: WireSecret,
+}
+
+/// Everything that a commit that begins a segment tells the service of it. The service can check
+/// none of it: a committer who lies strands the group, and every member sees by whose commit.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct NextSegment {
+    /// `S_0` of the epoch that the commit begins.
+    pub state_key: WireSecret,
+    /// `k_0` of that epoch.
+    pub journal_key: WireSecret,
+    /// The former wrapper key under the new one. None at creation.
+    pub former_wrapper_key: Option<SealedFormerWrapperKey>,
+    /// The rotation secret for each live join code, sealed to its key.
+    pub code_rows: Vec<RecoveryRow>,
+}
+
+/// What a leaf brings beside its MLS leaf node, always all of it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafExtras {
+    /// The link key of the leaf's credential, under the wrapper key in force after the commit.
+    pub wrapped_link_key: VLBytes,
+    /// Fresh for the leaf.
+    pub recovery_key: RecoveryKey,
+    /// Opaque to the service, [`PUSH_HANDLE_BYTES`] long, random where there is none.
+    pub push_handle: VLBytes,
+}
+
+/// Length of a push handle.
+pub const PUSH_HANDLE_BYTES: usize = 96;
+
+/// The public half of a leaf's recovery key pair.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryKey {
+    /// HPKE public key of the KEM of the group's ciphersuite.
+    pub public_key: VLBytes,
+    /// `SignWithLabel(leaf key, "RecoveryKeyTBS", RecoveryKeyTbs)`.
+    pub signature: VLBytes,
+}
+
+/// The label of [`RecoveryKey::signature`].
+pub const RECOVERY_KEY_LABEL: &str = "RecoveryKeyTBS";
+
+/// What a [`RecoveryKey`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryKeyTbs {
+    /// The group.
+    pub group_id: GroupId,
+    /// The leaf's signature key.
+    pub leaf_key: VLBytes,
+    /// As in [`RecoveryKey`].
+    pub public_key: VLBytes,
+}
+
+/// Body of `CreateGroup`, signed by the creator's leaf key as [`super::request::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CreateGroupRequest {
+    /// A reserved id.
+    pub group_id: GroupId,
+    /// Fixed for the life of the group.
+    pub kind: GroupKind,
+    /// Days that messages are kept, 1 to [`super::journal::MESSAGE_DAYS`].
+    pub message_days: u16,
+    /// Of epoch 0.
+    pub segment: NextSegment,
+    /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) with exactly one leaf.
+    pub ratchet_tree: VLBytes,
+    /// `MLSMessage` with a GroupInfo of epoch 0.
+    pub group_info: VLBytes,
+    /// The creator's.
+    pub leaf: LeafExtras,
+}
+
+/// Body of every commit by a member. The group's AAD is a [`CommitAad`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitRequest {
+    /// Of the epoch that the commit ends.
+    pub group: GroupKey,
+    /// `MLSMessage` with a PublicMessage of content type commit.
+    pub commit: VLBytes,
+    /// GroupInfo of the new epoch.
+    pub group_info: PartialGroupInfo,
+    /// Must be there when the commit removes anyone, and when the service asks for it
+    /// (`rotation-required`).
+    pub rotation: Option<NextSegment>,
+    /// One for each added leaf, in the order of their indices, for the committer if its credential
+    /// changed, and re-sealed ones of older leaves (at most [`MAX_RESEALED`]).
+    pub link_keys: Vec<LinkKeyUpload>,
+    /// The committer's new recovery key and push handle, in `UpdateClient`.
+    pub committer: Option<LeafExtras>,
+    /// Only in `AddUsers` and `AddClients`.
+    pub welcome: Option<JoinersUpload>,
+}
+
+/// Most link keys of older leaves that one rotation re-seals.
+pub const MAX_RESEALED: usize = 64;
+
+/// What the added clients need, with the commit that adds them.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinersUpload {
+    /// The new epoch's exporter "join record": seals the join record.
+    pub join_key: WireSecret,
+    /// One for each added leaf.
+    pub welcomes: Vec<WelcomeUpload>,
+}
+
+/// Authenticated data of every commit (RFC 9420 §6.1), readable by the service.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitAad {
+    /// 1 if the request carries a [`NextSegment`], else 0. Members go on in the next segment.
+    pub rotates: u8,
+    /// In an external join that a leaf authorizes: why the joiner may come in, for the members too.
+    pub authorization: Option<crate::groups::LeafAuthorization>,
+    /// HPKE-encrypted to the requester; only in an external join of a connection group.
+    pub encrypted_connection_response: VLBytes,
+}
+
+/// Body of `ExternalJoin`, signed by the joiner's new leaf key as [`super::request::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalJoinRequest {
+    /// Of the epoch that the commit ends.
+    pub group: GroupKey,
+    /// `MLSMessage` with an external commit.
+    pub commit: VLBytes,
+    /// GroupInfo of the new epoch.
+    pub group_info: PartialGroupInfo,
+    /// Must be there when a leaf goes, as in a rejoin.
+    pub rotation: Option<NextSegment>,
+    /// The joiner's.
+    pub leaf: LeafExtras,
+    /// Why the joiner may come in.
+    pub permit: JoinPermit,
+}
+
+/// Answer to every accepted commit of a member, and to `CreateGroup` (with no place that counts).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitAccepted {
+    /// The group's epoch from now on.
+    pub epoch: Epoch,
+    /// Where the commit stands: in the segment that it ends, if it rotates.
+    pub place: Place,
+    /// When the service accepted it, milliseconds since the Unix epoch.
+    pub accepted_ms: u64,
+}
+
+/// Answer to an accepted `ExternalJoin`.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinAccepted {
+    /// As for a member's commit.
+    pub accepted: CommitAccepted,
+    /// What opens the journal from the new epoch on.
+    pub journal: JournalKeys,
+}
+
+/// Opens a journal from one step and one day on.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JournalKeys {
+    /// The segment's.
+    pub rotation_epoch: RotationEpoch,
+    /// `k_t` of the epoch that they come with.
+    pub journal_key: WireSecret,
+    /// `T_d`.
+    pub tag_key: WireSecret,
+    /// `d`, days since the Unix epoch.
+    pub tag_day: super::ids::Day,
+}
+
+/// Body of `SendMessage`, signed by the sender's leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SendMessageRequest {
+    /// Of the epoch that the message names.
+    pub group: GroupKey,
+    /// `MLSMessage` with a PrivateMessage of content type application.
+    pub message: VLBytes,
+}
+
+/// The entry stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct EntryAccepted {
+    /// Where.
+    pub place: Place,
+    /// When, milliseconds since the Unix epoch.
+    pub accepted_ms: u64,
+}
+
+/// Body of `SelfRemove`, signed by the leaf, and of `Propose`, signed by the key that signed the
+/// proposal.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ProposalRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// `MLSMessage` with a PublicMessage of content type proposal, of the current epoch.
+    pub proposal: VLBytes,
+    /// In a new member's Add: what its leaf brings. Else none.
+    pub new_member: Option<LeafExtras>,
+}
+
+/// Body of `SetRecoveryKey`, signed by the leaf: a joiner's first act, which also says that it came.
+/// Replaces what the leaf had.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SetLeafExtrasRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// Its recovery key.
+    pub recovery_key: RecoveryKey,
+    /// As in [`LeafExtras`].
+    pub push_handle: VLBytes,
+    /// The own row of the present rotation, sealed to the new key.
+    pub row: RecoveryRow,
+}
+
+/// Body of `SetJoinCode`, signed by a leaf whose user may add.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SetJoinCodeRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// Make or revoke.
+    pub change: JoinCodeChange,
+}
+
+/// What becomes of a join code.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum JoinCodeChange {
+    /// A new code.
+    #[tls_codec(discriminant = 1)]
+    Make(NewJoinCode),
+    /// Ends the code with this row. The next commit must rotate: its holders know the segment.
+    #[tls_codec(discriminant = 2)]
+    Revoke(RecoveryRowId),
+}
+
+/// A code as the service and the members see it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct NewJoinCode {
+    /// Public record, signed by its maker.
+    pub code: JoinCode,
+    /// The present rotation secret, sealed to the code's key.
+    pub row: RecoveryRow,
+}
+
+/// The public record of a join code.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinCode {
+    /// SHA-256 of the permit that its holders show.
+    pub permit_hash: [u8; 32],
+    /// HPKE public key of the KEM of the group's ciphersuite.
+    pub public_key: VLBytes,
+    /// The last week in which it is good, at most [`MAX_JOIN_CODE_WEEKS`] ahead.
+    pub expiry: Week,
+    /// Who made it.
+    pub maker: LeafIndex,
+    /// `SignWithLabel(maker's leaf key, "JoinCodeTBS", group id || everything above)`.
+    pub signature: VLBytes,
+}
+
+/// The label of [`JoinCode::signature`].
+pub const JOIN_CODE_LABEL: &str = "JoinCodeTBS";
+
+/// What a [`JoinCode`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinCodeTbs {
+    /// The group.
+    pub group_id: GroupId,
+    /// As in [`JoinCode`].
+    pub permit_hash: [u8; 32],
+    /// As in [`JoinCode`].
+    pub public_key: VLBytes,
+    /// As in [`JoinCode`].
+    pub expiry: Week,
+    /// As in [`JoinCode`].
+    pub maker: LeafIndex,
+}
+
+/// Most join codes of a group that are good at the same time.
+pub const MAX_JOIN_CODES: usize = 16;
+/// Longest life of a join code, weeks.
+pub const MAX_JOIN_CODE_WEEKS: u16 = 53;
+
+/// Body of `InspectGroup`, signed by a leaf.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct InspectGroupRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// Leaves from this index on.
+    pub from: LeafIndex,
+}
+
+/// Leaves in one answer.
+pub const LEAVES_PER_PAGE: u32 = 64;
+
+/// What the service holds of a group, for its members.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct InspectGroupResponse {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Of the segment.
+    pub rotation_epoch: RotationEpoch,
+    /// 1 if the next commit must rotate.
+    pub rotation_due: u8,
+    /// Leaves with an index from `from` to `from + LEAVES_PER_PAGE - 1`.
+    pub leaves: Vec<LeafRecord>,
+    /// The number of leaf places in the tree: pages go up to it.
+    pub places: u32,
+    /// Codes that are good, in the answer from leaf 0.
+    pub codes: Vec<JoinCode>,
+    /// `MLSMessage`s with the proposals that are pending, in the answer from leaf 0.
+    pub pending_proposals: Vec<VLBytes>,
+}
+
+/// One leaf as the service sees it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafRecord {
+    /// The leaf.
+    pub leaf_index: LeafIndex,
+    /// As in its credential.
+    pub user_pseudonym: VLBytes,
+    /// What its user may do now.
+    pub capabilities: crate::policy::Capabilities,
+    /// Its link key.
+    pub link_key: super::join::WrappedLinkKey,
+    /// None until the leaf has set one.
+    pub recovery_key: Option<RecoveryKey>,
+    /// 1 if a row of the present rotation is there for it.
+    pub has_row: u8,
+    /// The last week in which it committed.
+    pub active: Week,
+}
+
+/// Body of `OwnLeaf`, signed by the leaf's signature key as [`super::request::Sender::Key`].
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct OwnLeafRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+}
+
+/// The leaf with the asker's signature key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct OwnLeafResponse {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The leaf.
+    pub leaf: LeafRecord,
+}
+
+/// Body of `PutRecoveryRows`, signed by any leaf: rows that are missing since the last rotation.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct PutRecoveryRowsRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// Must be the present one.
+    pub rotation_epoch: RotationEpoch,
+    /// At most [`MAX_ROWS`]. Rows of the present rotation that are there already stay, except the
+    /// sender's own.
+    pub rows: Vec<RecoveryRow>,
+}
+
+/// Most rows in one request.
+pub const MAX_ROWS: usize = 128;

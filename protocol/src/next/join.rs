@@ -1,0 +1,170 @@
+//! What joiners and those who come back need: permits, join records, recovery rows, link keys.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::group::{GroupKey, JournalKeys};
+use super::ids::{Epoch, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch};
+use super::journal::Place;
+use crate::codec::WireSecret;
+pub use crate::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
+
+/// Why somebody may come in by an external commit.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum JoinPermit {
+    /// To a connection group with one user in it: who has its keys was asked.
+    #[tls_codec(discriminant = 1)]
+    Connection,
+    /// As a further client of the user whose leaf says so in the commit's authenticated data.
+    #[tls_codec(discriminant = 2)]
+    Client,
+    /// In the place of the leaf that says so in the commit's authenticated data: it lost its MLS
+    /// state but not its signature key.
+    #[tls_codec(discriminant = 3)]
+    Rejoin,
+    /// With the permit of a join code: `HKDF(code, "permit")`.
+    #[tls_codec(discriminant = 4)]
+    JoinCode(WireSecret),
+}
+
+/// A link key under a wrapper key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WrappedLinkKey {
+    /// Which wrapper key: the one of the segment that this epoch begins.
+    pub wrapper: RotationEpoch,
+    /// Sealed with a key commitment.
+    pub sealed: VLBytes,
+}
+
+/// A link key that travels beside a commit, under the wrapper key in force after it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LinkKeyUpload {
+    /// Whose.
+    pub leaf_index: LeafIndex,
+    /// Sealed with a key commitment.
+    pub sealed: VLBytes,
+}
+
+/// The wrapper key of one segment, sealed under that of the next: members of the next can go back,
+/// nobody can go on.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SealedFormerWrapperKey {
+    /// Whose segment's key it is.
+    pub of: RotationEpoch,
+    /// Sealed with a key commitment.
+    pub sealed: VLBytes,
+}
+
+/// The rotation secret of the last rotation, sealed by HPKE to one leaf or join code.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryRow {
+    /// Of the public key that it is sealed to.
+    pub id: RecoveryRowId,
+    /// Encapsulated key and ciphertext of `R`, bound to group and rotation epoch.
+    pub sealed: VLBytes,
+}
+
+/// Body of `RecoveryRow`: not signed. Whoever has the public key knows the id; only the private key
+/// opens the row.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryRowRequest {
+    /// [`crate::WIRE_VERSION`].
+    pub version: u16,
+    /// Which.
+    pub id: RecoveryRowId,
+}
+
+/// The row.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct RecoveryRowResponse {
+    /// The rotation that it is of.
+    pub rotation_epoch: RotationEpoch,
+    /// As in [`RecoveryRow`].
+    pub sealed: VLBytes,
+}
+
+/// Body of `JoinRecord`: not signed.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinRecordRequest {
+    /// [`crate::WIRE_VERSION`].
+    pub version: u16,
+    /// Derived from the join key.
+    pub id: JoinRecordId,
+    /// From 0.
+    pub page: u16,
+}
+
+/// One page of a join record.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinRecordResponse {
+    /// How many pages there are.
+    pub pages: u16,
+    /// [`JOIN_RECORD_PAGE`] bytes of the encoded [`JoinRecordContent`], sealed under the join key.
+    pub sealed: VLBytes,
+}
+
+/// Bytes of content in one page.
+pub const JOIN_RECORD_PAGE: usize = 64 * 1024;
+
+/// Content of a join record: what a joiner needs beside the Welcome, as of its epoch.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinRecordContent {
+    /// MLS `ratchet_tree`.
+    pub ratchet_tree: VLBytes,
+    /// `S_t` of that epoch.
+    pub state_key: WireSecret,
+    /// `k_t` and `T_d`.
+    pub journal: JournalKeys,
+    /// The commit that added the joiner.
+    pub place: Place,
+    /// Link keys by leaf.
+    pub leaves: Vec<LeafLinkKey>,
+    /// Former wrapper keys that a link key still needs, newest first.
+    pub wrapper_chain: Vec<WrapperChainLink>,
+}
+
+/// One link of the chain of wrapper keys.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WrapperChainLink {
+    /// The key of this segment opens `former`.
+    pub under: RotationEpoch,
+    /// The key before.
+    pub former: SealedFormerWrapperKey,
+}
+
+/// The link key of one leaf.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafLinkKey {
+    /// The leaf.
+    pub leaf_index: LeafIndex,
+    /// Its link key.
+    pub link_key: WrappedLinkKey,
+}
+
+/// Body of `ExternalCommitInfo`; signed by the key of the leaf that will join.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalCommitInfoRequest {
+    /// Of the current epoch.
+    pub group: GroupKey,
+    /// As in the `ExternalJoin` that will follow.
+    pub permit: JoinPermit,
+    /// As its commit's authenticated data will have it.
+    pub authorization: Option<LeafAuthorization>,
+}
+
+/// What an external committer needs (RFC 9420 §12.4.3.2).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ExternalCommitInfoResponse {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// `MLSMessage` with the GroupInfo of it.
+    pub group_info: VLBytes,
+    /// MLS `ratchet_tree`.
+    pub ratchet_tree: VLBytes,
+    /// Link keys by leaf.
+    pub leaves: Vec<LeafLinkKey>,
+    /// As in a join record.
+    pub wrapper_chain: Vec<WrapperChainLink>,
+    /// Codes that are good: a rejoin seals the next rotation secret to those that verify.
+    pub codes: Vec<super::group::JoinCode>,
+}

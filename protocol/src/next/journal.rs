@@ -1,0 +1,175 @@
+//! Journals: what a group's members read, and how it is sealed, ordered and proven.
+//!
+//! A journal is cut into segments, one for each period between two rotations. An entry is sealed by
+//! the service under the entry key of the step at which it was accepted. Reading is an unsigned
+//! capability: whoever knows a segment's id may read its sealed entries, and nobody is told who reads.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId, Step};
+use super::join::{LinkKeyUpload, SealedFormerWrapperKey};
+
+/// How long an entry is kept. The number stands in the hash chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Class {
+    /// Commits and proposals: [`HANDSHAKE_DAYS`].
+    Handshake = 1,
+    /// Application messages: as long as the group says. Their hash stays as long as a handshake.
+    Message = 2,
+}
+
+/// Days that handshakes, and the hashes of messages, are kept.
+pub const HANDSHAKE_DAYS: u32 = 140;
+/// Days that messages are kept where the group says nothing else; also the most that it can say.
+pub const MESSAGE_DAYS: u16 = 30;
+
+/// What an entry says, sealed under its entry key and padded ([`crate::padding::bucket`]).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct EntryContent {
+    /// When the service accepted it, milliseconds since the Unix epoch.
+    pub accepted_ms: u64,
+    /// What it is.
+    pub event: Event,
+}
+
+/// What the service accepted for a group.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Event {
+    /// `MLSMessage` with a PrivateMessage of content type application.
+    #[tls_codec(discriminant = 1)]
+    Message(VLBytes),
+    /// `MLSMessage` with a PublicMessage of content type proposal.
+    #[tls_codec(discriminant = 2)]
+    Proposal(VLBytes),
+    /// A commit with what travels beside it.
+    #[tls_codec(discriminant = 3)]
+    Commit(CommitEvent),
+}
+
+impl Event {
+    /// How long it is kept.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Message(_) => Class::Message,
+            Self::Proposal(_) | Self::Commit(_) => Class::Handshake,
+        }
+    }
+}
+
+/// A commit, and what members need beside it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CommitEvent {
+    /// `MLSMessage` with a PublicMessage of content type commit.
+    pub commit: VLBytes,
+    /// Link keys under the wrapper key in force after the commit.
+    pub link_keys: Vec<LinkKeyUpload>,
+    /// In a rotation: the former wrapper key, sealed under the new one.
+    pub former_wrapper_key: Option<SealedFormerWrapperKey>,
+}
+
+/// Body of `ReadJournal`: not signed, and the same bytes whoever reads.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReadJournalRequest {
+    /// [`crate::WIRE_VERSION`].
+    pub version: u16,
+    /// Which segment.
+    pub segment: SegmentId,
+    /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position, which
+    /// would tell it from other readers. After that the end of the answer before: answers are filled
+    /// in one way, so that all who began alike ask alike.
+    pub from: Position,
+    /// The service answers at once when the segment goes on beyond this position or is closed; else
+    /// it waits for `wait_ms`. Either `from`, or `head.next` of an answer that came just before: the
+    /// segment's end is the same for all who read on, a position from an earlier sitting is not.
+    pub known: Position,
+    /// At most [`MAX_WAIT_MS`]; 0 for not at all.
+    pub wait_ms: u32,
+}
+
+/// Longest wait of a long poll, milliseconds.
+pub const MAX_WAIT_MS: u32 = 30_000;
+
+/// A stretch of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ReadJournalResponse {
+    /// The segment's end as it is now.
+    pub head: SignedHead,
+    /// The step at the end: the number of commits in the segment, a closing one not counted.
+    pub step: Step,
+    /// 1 if nothing will follow in this segment: its last entry is the commit that closed it.
+    pub closed: u8,
+    /// The position of the first of `entries`: the one that was asked for, or a later one where entries
+    /// have expired altogether.
+    pub first: Position,
+    /// Dense from `first` on. Fewer than there are when they exceed the
+    /// read bucket; at least one where there is one.
+    pub entries: Vec<Entry>,
+    /// Zeros, up to the segment's read bucket.
+    pub padding: VLBytes,
+}
+
+/// One entry as it is stored. Its position follows from its place in the answer.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Entry {
+    /// A commit or proposal: the sealed row.
+    #[tls_codec(discriminant = 1)]
+    Handshake(VLBytes),
+    /// A message: the sealed row.
+    #[tls_codec(discriminant = 2)]
+    Message(VLBytes),
+    /// A message that has expired: the hash of its sealed row.
+    #[tls_codec(discriminant = 3)]
+    Expired(Digest),
+}
+
+/// The end of a segment, signed: proof of what the service has shown.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SignedHead {
+    /// The position that the next entry will have.
+    pub next: Position,
+    /// The chain head after the entry before it.
+    pub chain: ChainHead,
+    /// `SignWithLabel(journal-signing key, "JournalHeadTBS", JournalHeadTbs)`; the key is in the
+    /// service's directory.
+    pub signature: [u8; 64],
+}
+
+/// The label of [`SignedHead::signature`].
+pub const JOURNAL_HEAD_LABEL: &str = "JournalHeadTBS";
+
+/// What a [`SignedHead`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JournalHeadTbs {
+    /// The segment.
+    pub segment: SegmentId,
+    /// As in [`SignedHead`].
+    pub next: Position,
+    /// As in [`SignedHead`].
+    pub chain: ChainHead,
+}
+
+/// Where an entry stands in a group's journal, for its members.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+pub struct Place {
+    /// Its segment.
+    pub rotation_epoch: RotationEpoch,
+    /// Its position there.
+    pub position: Position,
+}
+
+/// The last head that a sender saw, inside the encryption of each of its messages, always this size:
+/// two members who were shown different journals find out (or the head of another group's journal
+/// that both share travels here).
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SeenHead {
+    /// The segment, which names the group to whoever is a member of it, and to nobody else.
+    pub segment: SegmentId,
+    /// The head.
+    pub head: SignedHead,
+}

@@ -1,0 +1,87 @@
+//! Publishing and claiming KeyPackage sets. One pool for each contact or open request: none is
+//! derived from another.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::ids::{PoolId, Week};
+pub use crate::key_packages::KeyPackageSet;
+
+/// Body of `PublishKeyPackages`, signed by the pool's owner key. The first publication binds the
+/// pool to it.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct PublishKeyPackagesRequest {
+    /// The pool.
+    pub pool: PoolId,
+    /// Sets to add, at most [`MAX_SETS`].
+    pub sets: Vec<KeyPackageSetUpload>,
+}
+
+/// One set: one user pseudonym, one KeyPackage for each of the user's clients, good for one group.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct KeyPackageSetUpload {
+    /// MLS ciphersuite number.
+    pub ciphersuite: u16,
+    /// The last week in which it is handed out.
+    pub expiry: Week,
+    /// [`KeyPackageSet`], sealed under `HKDF(connection token, "key")`, padded to one size.
+    pub sealed: VLBytes,
+}
+
+/// Most sets in one publication.
+pub const MAX_SETS: usize = 64;
+
+/// Body of `DeleteKeyPackages`, signed by the pool's owner key: a connection token that is withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteKeyPackagesRequest {
+    /// The pool.
+    pub pool: PoolId,
+}
+
+/// Body of `CountKeyPackages`, signed by the pool's owner key.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CountKeyPackagesRequest {
+    /// The pool.
+    pub pool: PoolId,
+}
+
+/// What the pool can hand out.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct CountKeyPackagesResponse {
+    /// By ciphersuite and expiry. Together at most [`MAX_POOL`] sets.
+    pub counts: Vec<KeyPackageCount>,
+}
+
+/// Sets of one ciphersuite that expire in one week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct KeyPackageCount {
+    /// MLS ciphersuite number.
+    pub ciphersuite: u16,
+    /// As published.
+    pub expiry: Week,
+    /// How many.
+    pub sets: u32,
+}
+
+/// Most sets that a pool holds.
+pub const MAX_POOL: usize = 128;
+
+/// Body of `ClaimKeyPackages`, signed by a key made for it. Costs a token for each claim.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ClaimKeyPackagesRequest {
+    /// One pool: claims of several users are requests of their own, at times of their own.
+    pub pool: PoolId,
+    /// MLS ciphersuite number.
+    pub ciphersuite: u16,
+    /// How many sets, at most [`MAX_CLAIM`].
+    pub sets: u8,
+}
+
+/// Most sets in one claim.
+pub const MAX_CLAIM: u8 = 4;
+
+/// The claimed sets, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ClaimKeyPackagesResponse {
+    /// As published.
+    pub sets: Vec<VLBytes>,
+}

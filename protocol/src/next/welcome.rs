@@ -1,0 +1,81 @@
+//! Welcomes: sealed blobs that the service keeps and cannot read, and pointers to them, which travel
+//! in a journal that adder and joiner already share.
+
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+
+use super::ids::{ChainHead, Epoch, GroupId, SegmentId, WelcomeId};
+use super::journal::Place;
+use crate::codec::WireSecret;
+
+/// One blob for each joining leaf, all of one size in one commit.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WelcomeUpload {
+    /// Where it is found.
+    pub id: WelcomeId,
+    /// [`WelcomeContent`], sealed under the key beside the id and padded.
+    pub sealed: VLBytes,
+}
+
+/// What a joiner gets.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WelcomeContent {
+    /// `MLSMessage` with a Welcome that has this joiner's secrets only, without a ratchet tree.
+    pub welcome: VLBytes,
+    /// [`JoinInfo`], encoded.
+    pub join_info: VLBytes,
+}
+
+/// What the adder tells a joiner.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinInfo {
+    /// The wrapper key in force.
+    pub wrapper_key: WireSecret,
+    /// UTF-8 name of the group, as the adder calls it.
+    pub group_name: VLBytes,
+    /// Who vouches for this: the adder's real key.
+    pub attribution: crate::delivery::Attribution,
+}
+
+/// Body of `FetchWelcome`: not signed.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct FetchWelcomeRequest {
+    /// [`crate::WIRE_VERSION`].
+    pub version: u16,
+    /// From the pointer.
+    pub id: WelcomeId,
+}
+
+/// The blob.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct FetchWelcomeResponse {
+    /// As uploaded.
+    pub sealed: VLBytes,
+}
+
+/// Tells a contact's devices where their Welcomes are: content of a message.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct WelcomePointer {
+    /// The group.
+    pub group_id: GroupId,
+    /// The epoch of the Welcome.
+    pub epoch: Epoch,
+    /// The segment of that epoch.
+    pub segment: SegmentId,
+    /// Where the adding commit stands, and so where a joiner reads on.
+    pub place: Place,
+    /// The chain head after it.
+    pub chain: ChainHead,
+    /// One for each device.
+    pub devices: Vec<DevicePointer>,
+}
+
+/// The Welcome of one KeyPackage.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DevicePointer {
+    /// MLS KeyPackageRef (RFC 9420 §5.2).
+    pub key_package_ref: VLBytes,
+    /// Where the blob is found.
+    pub id: WelcomeId,
+    /// Opens it.
+    pub key: WireSecret,
+}
