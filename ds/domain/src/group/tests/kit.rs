@@ -532,6 +532,11 @@ impl Client {
         }
     }
 
+    /// `R`, in the epoch that begins a segment.
+    pub(super) fn rotation_secret(&self) -> [u8; 32] {
+        export(&self.mls, &self.provider, exporters::ROTATION)
+    }
+
     pub(super) fn index(&self) -> u32 {
         self.mls.own_leaf_index().u32()
     }

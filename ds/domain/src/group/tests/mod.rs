@@ -1,5 +1,6 @@
 //! Groups in the domain, driven by real MLS clients.
 
+mod keys;
 mod kit;
 
 use crypto::leaf_authorization::AuthorizedJoin;
