@@ -172,7 +172,7 @@ impl Party<'_> {
     fn try_join_key(&mut self, key: [u8; 32]) {
         let key = JoinKey::new(key);
         let id = key.record_id(&self.disk.group);
-        let mut pages = Vec::new();
+        let mut opened = Vec::new();
         for copy in &self.disk.copies {
             for (name, value) in copy.rows() {
                 // The number of pages stands before the first one.
@@ -181,11 +181,11 @@ impl Party<'_> {
                     && let number = u16::from_be_bytes(pages)
                     && let Ok(plain) = open_join_page(&key, &id, (0, number), sealed)
                 {
-                    pages.push(plain);
+                    opened.push(plain);
                 }
             }
         }
-        for plain in pages {
+        for plain in opened {
             self.opened.insert(JoinRecord);
             self.look_for_keys(&plain);
         }
