@@ -11,6 +11,11 @@ use protocol::problem::ProblemType;
 
 use crate::server::Server;
 
+/// Whether there is nothing to wait for.
+fn is_whole(request: &ReadJournalRequest, answer: &ReadJournalResponse) -> bool {
+    answer.closed == 1 || answer.head.next > request.known || request.wait_ms == 0
+}
+
 impl Server {
     /// Reads a segment; where it has not gone on, after it has or after the wait.
     pub(crate) async fn read_journal(
@@ -29,6 +34,11 @@ impl Server {
         };
         self.charge(&[charge])
             .map_err(|retry_after_ms| Failure::Refused(Refusal::Exhausted { retry_after_ms }))?;
+        let answer = self.read::<ReadJournal>(request).await?;
+        if is_whole(request, &answer) {
+            return Ok(answer);
+        }
+        // Only now: ids that are no segment's, and reads that do not wait, leave nothing here.
         let woken = self.waits.subscribe(row);
         let patience = tokio::time::sleep(Duration::from_millis(request.wait_ms.into()));
         tokio::pin!(patience);
@@ -38,7 +48,7 @@ impl Server {
             // From here on a wake-up is not missed.
             news.as_mut().enable();
             let answer = self.read::<ReadJournal>(request).await?;
-            if answer.closed == 1 || answer.head.next > request.known || request.wait_ms == 0 {
+            if is_whole(request, &answer) {
                 return Ok(answer);
             }
             let look_again = async {

@@ -164,8 +164,11 @@ where
     let Ok(place) = server.places.try_acquire() else {
         return problem::busy();
     };
-    let answered = carry_out::<O>(server, work, headers, body, place).await;
-    answer(server, O::OPERATION, answered)
+    match carry_out::<O>(server, work, headers, body, place).await {
+        Ok(response) => answer(server, O::OPERATION, Ok(response)),
+        Err(Unanswered::Failed(failure)) => answer(server, O::OPERATION, Err(failure)),
+        Err(Unanswered::Busy) => problem::busy(),
+    }
 }
 
 async fn carry_out<O: Operation>(
@@ -174,7 +177,7 @@ async fn carry_out<O: Operation>(
     headers: &HeaderMap,
     body: &Bytes,
     place: SemaphorePermit<'_>,
-) -> Result<Vec<u8>, Failure>
+) -> Result<Vec<u8>, Unanswered>
 where
     ds_domain::execution::Execution<O>: Send,
 {
@@ -190,9 +193,8 @@ where
         None => {
             drop(place);
             let held = server.in_flight.hold(&tokens).await;
-            let busy = || Failure::Engine("a token is in another request".to_owned());
-            let place = server.places.try_acquire().map_err(|_| busy())?;
-            (held.map_err(|_| busy())?, place)
+            let place = server.places.try_acquire().map_err(|_| Unanswered::Busy)?;
+            (held.map_err(|_| Unanswered::Busy)?, place)
         }
     };
     match server.execute::<O>(work, body, tokens).await {
@@ -200,9 +202,23 @@ where
             Refusal::Problem(ProblemType::TokenRequired) | Refusal::Exhausted { .. },
         )) if is_spent => {
             ds::tokens::count_refused("spent");
-            Err(refused(ProblemType::TokenRejected))
+            Err(refused(ProblemType::TokenRejected).into())
         }
-        answered => answered,
+        answered => Ok(answered?),
+    }
+}
+
+/// Why a request got no response.
+enum Unanswered {
+    /// There is no place for it now, or its token is in another request.
+    Busy,
+    /// See [`Failure`].
+    Failed(Failure),
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
