@@ -44,7 +44,8 @@ fn key_of(encoded: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The external senders of a group, encoded, in their order.
-fn senders_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
+#[must_use]
+pub fn senders_in(extensions: &Extensions<GroupContext>) -> Vec<Vec<u8>> {
     extensions
         .external_senders()
         .into_iter()
@@ -109,7 +110,11 @@ impl ServiceSenders {
         self.check_senders(&senders_in(now), &senders_in(next))
     }
 
-    fn check_senders(&self, now: &[Vec<u8>], next: &[Vec<u8>]) -> Result<(), Refusal> {
+    /// As [`ServiceSenders::check_change`], for senders as [`senders_in`] gives them.
+    ///
+    /// # Errors
+    /// [`Refusal::Senders`].
+    pub fn check_senders(&self, now: &[Vec<u8>], next: &[Vec<u8>]) -> Result<(), Refusal> {
         let (own_now, others_now): (Vec<_>, Vec<_>) =
             now.iter().partition(|sender| self.has(sender));
         let (own_next, others_next): (Vec<_>, Vec<_>) =

@@ -1,6 +1,7 @@
 //! The wire protocol with journals, which takes the place of queues: being built beside it until every
 //! operation has moved (`docs/journals.md`).
 
+pub mod directory;
 pub mod group;
 pub mod ids;
 pub mod inbox;
