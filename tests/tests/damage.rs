@@ -189,6 +189,31 @@ const KEY_FILES_OF_THE_ISSUER: &[(Target, Blow, Words)] = &[
         &["not a 2048-bit RSA key"],
     ),
     (
+        ("keys", "token-", ".pk8"),
+        Blow::Swapped,
+        &["is none of those", "backup"],
+    ),
+    (
+        ("keys", "token-", ".pk8.bound"),
+        Blow::Gone,
+        &["is none of those", "backup"],
+    ),
+    (
+        ("keys", "token-", ".pk8.bound"),
+        Blow::Swapped,
+        &["is none of those", "backup"],
+    ),
+    (
+        ("keys", "certificate-", ".key"),
+        Blow::Swapped,
+        &["is none of those", "backup"],
+    ),
+    (
+        ("keys", "certificate-", ".key.bound"),
+        Blow::Cut(50),
+        &["is none of those", "backup"],
+    ),
+    (
         ("keys", "certificate-", ".key"),
         Blow::Gone,
         &["does not exist", "backup"],

@@ -214,6 +214,28 @@ async fn a_lost_device_is_removed_by_another_one() {
     assert!(group_names(&phone).is_empty());
 }
 
+#[tokio::test]
+async fn a_lost_device_goes_from_every_group_wherever_it_says_that_it_is() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, ALICE).await;
+    let mut bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    for (account, name, said) in [(2, "phone", 99), (3, "tablet", 0)] {
+        let mut lost = blank(&stack, account, name).await;
+        link(&mut alice, &mut lost, name).await;
+        bob.sync(0).await.unwrap();
+        assert_eq!(bob.members(GROUP).unwrap().len(), 3);
+        // At no leaf; at the one of the device that removes it.
+        let database = stack.home(ALICE).join("client.sqlite");
+        let db = rusqlite::Connection::open(database).unwrap();
+        let heard = db.execute("UPDATE device_leaves SET leaf_index = ?", [said]);
+        assert!(heard.unwrap() > 0);
+        alice.unlink_device(name).await.unwrap();
+        bob.sync(0).await.unwrap();
+        assert_eq!(bob.members(GROUP).unwrap().len(), 2, "{name} reads on");
+    }
+}
+
 /// What a device knows that lets it speak for its user: connection token, pool and handle.
 fn shared_keys(stack: &Stack, home: &str) -> [Vec<u8>; 4] {
     let database = stack.home(home).join("client.sqlite");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use client::{Client, Error, Event, PeerError, StopReason, UsageError};
 use end_to_end::lies::coming_back::{Back, COMING_BACK, Shown};
@@ -15,7 +16,8 @@ use protocol::groups::{
     CommitRequest, CreateGroupRequest, EpochAccepted, ExternalCommitInfoResponse,
     ExternalJoinRequest, GroupKind, MessageAccepted, SendMessageRequest,
 };
-use protocol::ids::GroupId;
+use protocol::ids::{EntryId, GroupId, Incarnation};
+use protocol::queues::{FetchQueueResponse, QueueEntry};
 use protocol::{Operation, Wire as _};
 
 const GROUP: &str = "expedition";
@@ -142,6 +144,38 @@ async fn events(client: &mut Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
+}
+
+#[tokio::test]
+async fn a_queue_without_an_end_ends_a_call_and_hides_nothing_that_is_in_it() {
+    let mut scene = scene().await;
+    let Scene {
+        liar, alice, bob, ..
+    } = &mut scene;
+    alice.send_message(GROUP, "hello").await.unwrap();
+    let mut index = 0;
+    liar.twist(Operation::FetchQueue, move |_, answer| {
+        let mut news = FetchQueueResponse::decode(answer).unwrap();
+        index += 1;
+        news.entries.push(QueueEntry {
+            id: EntryId {
+                // Never so old that it may be forgotten.
+                day: u32::MAX,
+                incarnation: Incarnation([9; 16]),
+                index,
+            },
+            encapsulated_key: [9; 32],
+            sealed: opaque(*b""),
+            sealed_payload: opaque(*b""),
+        });
+        news.more = 1;
+        *answer = news.encode();
+    });
+    let caught_up = tokio::time::timeout(Duration::from_secs(120), bob.sync(0)).await;
+    caught_up.expect("an end").unwrap();
+    let read = bob.events().unwrap();
+    let hello = |event: &Event| matches!(event, Event::Message { text, .. } if text == "hello");
+    assert!(read.iter().any(|it| hello(&it.event)), "{read:?}");
 }
 
 #[tokio::test]

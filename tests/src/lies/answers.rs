@@ -22,7 +22,7 @@ use protocol::{Operation, Wire as _};
 use tls_codec::VLBytes;
 
 use super::Does::{Add, Connect, Count, Create, Enter, Join, Mute, Renew, Send, Upgrade, Verify};
-use super::Outcome::{ComesBack, Evidence, Harmless, Pinned, Refused, Stops, Unverified, Waits};
+use super::Outcome::{Evidence, Harmless, Pinned, Refused, Stops, Unverified, Waits};
 use super::{Does, Outcome, alter, refusals};
 use crate::liar::Liar;
 
@@ -207,7 +207,7 @@ const INSPECT_GROUP: &[Lie] = &[
         "InspectGroup.epoch: the highest number",
         Verify,
         |liar, _| inspected(liar, |it| it.epoch = u64::MAX),
-        ComesBack,
+        Stops(client::StopReason::Missing),
     ),
     (
         "InspectGroup.members: none",

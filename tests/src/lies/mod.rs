@@ -50,7 +50,7 @@ pub enum Outcome {
     Evidence(&'static str),
     /// The client follows the group no further, and says so and why.
     Stops(StopReason),
-    /// The client has stopped, has come back among those that it knows, and says so.
+    /// The client has stopped, has come back by itself, and says so: no lie does that.
     ComesBack,
     /// The invitation waits for a true answer; nothing is joined and nothing lost.
     Waits,

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::Operation;
 use serde_json::json;
 
-use super::Outcome::{ComesBack, Harmless, Refused, Stops, Waits};
+use super::Outcome::{Harmless, Refused, Stops, Waits};
 use super::{Does, Outcome};
 use crate::liar::Told;
 
@@ -153,10 +153,22 @@ pub const ASKED: &[(Operation, Does)] = &[
 
 /// What comes of it otherwise.
 pub const EXCEPT: &[(Operation, &str, Outcome)] = &[
-    // Nothing leads there: out, and back by itself among those that it knows.
-    (Operation::InspectGroup, "a problem of groups", ComesBack),
-    (Operation::SendMessage, "a problem of groups", ComesBack),
-    (Operation::SetJoinCode, "a problem of groups", ComesBack),
+    // On the service's word alone nothing leads back.
+    (
+        Operation::InspectGroup,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
+    (
+        Operation::SendMessage,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
+    (
+        Operation::SetJoinCode,
+        "a problem of groups",
+        Stops(StopReason::Missing),
+    ),
     // It has lost what it accepted.
     (Operation::SendMessage, "epoch 0", Stops(StopReason::Behind)),
     (
