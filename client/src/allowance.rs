@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol::Operation;
-use protocol::directory::AllowanceList;
+use protocol::next::directory::AllowanceList;
+use protocol::next::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, Refusal};
@@ -15,7 +15,11 @@ const WORTH_WAITING: Duration = Duration::from_secs(5);
 /// How long the allowance for an operation takes to give back one request, in whole seconds as `Retry-After` has them.
 fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
     let allowance = match operation {
-        Operation::FetchQueue => announced.queue,
+        Operation::ReadJournal => announced.segment,
+        Operation::ReadInbox
+        | Operation::DeleteFromInbox
+        | Operation::CountKeyPackages
+        | Operation::DeleteKeyPackages => announced.owner,
         _ => announced.leaf,
     };
     if allowance.refill_per_minute == 0 {
@@ -60,7 +64,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use protocol::directory::Allowance;
+    use protocol::next::directory::Allowance;
     use protocol::problem::ProblemType;
 
     use super::*;
@@ -74,11 +78,12 @@ mod tests {
         let announced = AllowanceList {
             leaf: allowance(60),
             group: allowance(0),
-            queue: allowance(7),
+            segment: allowance(7),
+            owner: allowance(1),
         };
         let returns = |operation| returns_in(&announced, operation).as_secs();
         assert_eq!(returns(Operation::SendMessage), 1);
-        assert_eq!(returns(Operation::FetchQueue), 9);
+        assert_eq!(returns(Operation::ReadJournal), 9);
         let never = AllowanceList {
             leaf: allowance(0),
             ..announced

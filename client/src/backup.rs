@@ -17,8 +17,8 @@ use crypto::secret::Secret;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::ClientCredential;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::{GroupId, RotationEpoch, SegmentId, Step};
 use rusqlite::Connection;
 use std::path::Path;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -33,6 +33,7 @@ use crate::groups::identities::Identity;
 use crate::groups::known::{self, Known, KnownMember};
 use crate::groups::{Group, Status, load_mls, restored};
 use crate::home::Home;
+use crate::journal::Segment;
 use crate::leaf;
 use crate::profile::{Endpoints, Profile};
 use crate::{Client, Options};
@@ -99,8 +100,6 @@ struct Backup {
     identity_seed: WireSecret,
     establishment_seed: WireSecret,
     connection_key: WireSecret,
-    connection_token: WireSecret,
-    pool_owner_seed: WireSecret,
     handle_owner_seed: WireSecret,
     contacts: Vec<NewContact>,
     groups: Vec<BackedUpGroup>,
@@ -112,9 +111,13 @@ struct BackedUpGroup {
     group_id: GroupId,
     kind: GroupKind,
     name: VLBytes,
+    segment: SegmentId,
+    rotation: RotationEpoch,
+    step: Step,
+    /// Of that step.
     state_key: WireSecret,
     wrapper_key: WireSecret,
-    recovery_secret: WireSecret,
+    recovery_seed: WireSecret,
     ciphersuite: u16,
     leaf_index: u32,
     leaf_seed: WireSecret,
@@ -233,9 +236,12 @@ fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
             group_id: group.id,
             kind: group.kind,
             name: opaque(group.display_name().into_bytes()),
-            state_key: group.state_key.to_wire(),
-            wrapper_key: group.wrapper_key.to_wire(),
-            recovery_secret: group.recovery_secret.to_wire(),
+            segment: group.segment.id,
+            rotation: group.segment.rotation,
+            step: group.segment.step,
+            state_key: group.segment.state_key.to_wire(),
+            wrapper_key: group.segment.wrapper_key.to_wire(),
+            recovery_seed: WireSecret::new(*group.recovery.expose()),
             ciphersuite: u16::from(mls_group.ciphersuite()),
             leaf_index: mls_group.own_leaf_index().u32(),
             leaf_seed: WireSecret::new(*signer.0.seed().expose()),
@@ -271,8 +277,6 @@ impl Client {
             identity_seed: WireSecret::new(*profile.identity.seed().expose()),
             establishment_seed: WireSecret::new(*profile.establishment_seed.expose()),
             connection_key: profile.connection_key.to_wire(),
-            connection_token: profile.connection_token.to_wire(),
-            pool_owner_seed: WireSecret::new(*profile.pool_owner.seed().expose()),
             handle_owner_seed: WireSecret::new(*profile.handle_owner.seed().expose()),
             contacts: contacts::all(&self.db)?,
             groups: groups(&self.db)?,
@@ -280,7 +284,7 @@ impl Client {
         seal(key, &backup)
     }
 
-    /// Makes a client out of a backup, in an empty home directory: with a new queue, new KeyPackages and a
+    /// Makes a client out of a backup, in an empty home directory: with a new inbox, new KeyPackages and a
     /// new leaf in each group. The client that the backup was made of, if it is still there, cannot follow
     /// its groups after that.
     ///
@@ -313,9 +317,8 @@ impl Client {
         transaction.commit()?;
         let mut client = Self::assemble(home, db, options)?;
         client.set_up_wallet().await?;
-        client.create_queue().await?;
         if let Some(handle) = client.profile.handle.clone() {
-            // Connection requests come to the new queue from now on.
+            // Connection requests come to the new inbox from now on.
             client.register_handle(&handle).await?;
         }
         // Groups are rejoined as after any loss of state.
@@ -334,14 +337,12 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
         String::from_utf8(backup.handle.as_slice().to_vec()).map_err(|_| UsageError::NotABackup)?;
     db.execute(
         "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            connection_token = ?, pool_owner_seed = ?, handle_owner_seed = ?, pool_stale = 1, device_group = ?",
+            handle_owner_seed = ?, device_group = ?",
         (
             Some(handle).filter(|handle| !handle.is_empty()),
             backup.identity_seed.expose(),
             backup.establishment_seed.expose(),
             backup.connection_key.expose(),
-            backup.connection_token.expose(),
-            backup.pool_owner_seed.expose(),
             backup.handle_owner_seed.expose(),
             backup
                 .groups
@@ -353,6 +354,8 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
     for contact in &backup.contacts {
         contact.keep(db)?;
     }
+    // What is published is of clients that are no more.
+    db.execute("UPDATE contacts SET pool_stale = 1", ())?;
     for group in &backup.groups {
         let name = String::from_utf8(group.name.as_slice().to_vec())
             .map_err(|_| UsageError::NotABackup)?;
@@ -360,9 +363,13 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
             id: group.group_id,
             kind: group.kind,
             name: Some(name).filter(|name| !name.is_empty()),
-            state_key: (&group.state_key).into(),
-            wrapper_key: (&group.wrapper_key).into(),
-            recovery_secret: (&group.recovery_secret).into(),
+            segment: Segment::heard_of(
+                group.segment,
+                group.rotation,
+                (group.step, (&group.state_key).into()),
+                (&group.wrapper_key).into(),
+            ),
+            recovery: Secret::new(*group.recovery_seed.expose()),
             recovery_set: true,
             update_due: false,
             // As if the MLS library's state had been lost: the way back is the same.
@@ -375,7 +382,7 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
         )?;
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
         let leaf = (group.leaf_seed.expose(), group.leaf_public_key.as_slice());
-        restored::keep(db, &group.group_id, leaf, group.recovery_secret.expose())?;
+        restored::keep(db, &group.group_id, leaf, group.recovery_seed.expose())?;
         evidence::set_stopped(db, &group.group_id, Some(StopReason::Restored))?;
         known::restore(db, &group.group_id, &Known::from(&group.known))?;
     }
@@ -402,8 +409,6 @@ mod tests {
             identity_seed: secret(1),
             establishment_seed: secret(2),
             connection_key: secret(3),
-            connection_token: secret(4),
-            pool_owner_seed: secret(5),
             handle_owner_seed: secret(6),
             contacts: vec![NewContact {
                 credential: ClientCredential {
@@ -412,6 +417,10 @@ mod tests {
                 },
                 connection_key: secret(8),
                 connection_token: secret(9),
+                pool: contacts::PoolKeys {
+                    token: secret(4),
+                    owner_seed: secret(5),
+                },
             }],
             groups: names
                 .into_iter()
@@ -419,9 +428,12 @@ mod tests {
                     group_id: GroupId([1; 16]),
                     kind: GroupKind::Group,
                     name: opaque(name.into_bytes()),
+                    segment: SegmentId([9; 32]),
+                    rotation: RotationEpoch(2),
+                    step: Step(3),
                     state_key: secret(10),
                     wrapper_key: secret(11),
-                    recovery_secret: secret(12),
+                    recovery_seed: secret(12),
                     ciphersuite: 1,
                     leaf_index: 3,
                     leaf_seed: secret(13),

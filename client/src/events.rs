@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
-use protocol::directory::StoreState;
-use protocol::removal::RemovalReason;
+use protocol::next::directory::StoreState;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use crate::Client;
 use crate::error::{Error, LocalError};
 use crate::groups::evidence::StopReason;
+use crate::groups::removals::RemovalReason;
 
 /// Something that happened in a group or among contacts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +181,7 @@ pub enum Event {
         /// By whom.
         by: String,
     },
-    /// More messages of a group waited for this client than the service keeps: the oldest are lost.
+    /// Messages of a group had expired at the service before this client read them.
     MessagesDropped {
         /// Name of the group.
         group: String,
@@ -326,6 +326,25 @@ pub(crate) fn store_unreadable(db: &Connection, group: &str, sender: &str) -> Re
         }
         // Under a number of its own: whoever acknowledges the former one has not seen this count.
         db.execute("DELETE FROM events WHERE id = ?", [id])?;
+    }
+    store(db, &event)
+}
+
+/// As [`store`], for a message that had expired: one event for as many as follow each other.
+pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
+    let event = Event::MessagesDropped {
+        group: group.to_owned(),
+    };
+    let text = serde_json::to_string(&event).map_err(|_| LocalError::Damaged)?;
+    let last: Option<String> = db
+        .query_row(
+            "SELECT event FROM events ORDER BY id DESC LIMIT 1",
+            (),
+            |row| row.get(0),
+        )
+        .optional()?;
+    if last.as_ref() == Some(&text) {
+        return Ok(());
     }
     store(db, &event)
 }

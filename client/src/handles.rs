@@ -3,16 +3,32 @@
 use crypto::connection::{sign_handle_record, verify_handle_record};
 use crypto::hpke;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::connections::{
-    HandleRecord, LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest, is_valid_handle,
-};
-use protocol::groups::Accepted;
-use protocol::{Operation, Wire as _};
+use protocol::connections::{HandleRecord, is_valid_handle};
+use protocol::next::group::Accepted;
+use protocol::next::ids::Week;
+use protocol::next::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
+use protocol::next::operation::Operation;
 
 use crate::Client;
-use crate::error::{Error, PeerError, UsageError};
-use crate::leaf::queue_reference;
+use crate::error::{Error, LocalError, PeerError, UsageError};
+
+/// A handle that its owner does not renew is free for others after so many weeks.
+const EXPIRY_WEEKS: u16 = 52;
+
+pub(crate) fn expiry(now_ms: u64) -> Week {
+    Week(Week::of(now_ms).0.saturating_add(EXPIRY_WEEKS))
+}
+
+/// The public key that an inbox is read with.
+pub(crate) fn inbox_owner(owner: &SignatureKeyPair) -> Result<[u8; 32], Error> {
+    owner
+        .public()
+        .as_slice()
+        .try_into()
+        .map_err(|_| LocalError::Damaged.into())
+}
 
 impl Client {
     /// Registers this user's handle, which is also the name that members see, and publishes
@@ -28,7 +44,6 @@ impl Client {
         if let Some(own) = self.profile.handle.as_ref().filter(|own| *own != handle) {
             return Err(UsageError::HandleRegistered(own.clone()).into());
         }
-        let directory = self.directory().await?;
         let profile = &self.profile;
         let record = sign_handle_record(
             handle.as_bytes(),
@@ -39,11 +54,9 @@ impl Client {
         let request = RegisterHandleRequest {
             handle: opaque(handle.as_bytes()),
             record: opaque(record.encode()),
-            queue_reference: opaque(queue_reference(
-                profile,
-                &directory,
-                &profile.handle_owner.public(),
-            )?),
+            inbox: profile.inbox,
+            inbox_owner: inbox_owner(&profile.inbox_owner)?,
+            expiry: expiry(self.transport.time.now_unix_ms()),
         };
         let owner = SignatureKeyPair::from_seed(&profile.handle_owner.seed());
         let _: Accepted = self
@@ -60,8 +73,8 @@ impl Client {
         self.profile.handle.as_deref()
     }
 
-    /// The record behind a handle, verified to be its credential's own word.
-    pub(crate) async fn look_up(&mut self, handle: &str) -> Result<HandleRecord, Error> {
+    /// The record behind a handle, verified to be its credential's own word, and what a request to it costs now.
+    pub(crate) async fn look_up(&mut self, handle: &str) -> Result<(HandleRecord, u8), Error> {
         let signer = SignatureKeyPair::random()?;
         let request = LookupHandleRequest {
             handle: opaque(handle.as_bytes()),
@@ -77,6 +90,6 @@ impl Client {
         // Before anything is made for it: to a key that is none no request could ever be sealed.
         let key = record.connection_establishment_key.as_slice();
         hpke::seal(key, "", &[], &[]).map_err(|_| PeerError::HandleRecord)?;
-        Ok(record)
+        Ok((record, found.price))
     }
 }

@@ -1,35 +1,38 @@
-//! Leaves: a key, pseudonyms and a queue reference of its own for every one.
+//! Leaves: a key and a pseudonymous credential of its own for every one.
 
 use crypto::credential::{
-    CREDENTIAL_TYPE, PseudonymousCredential, QUEUE_REFERENCE_EXTENSION, random_pseudonym,
-    wrap_link_key,
+    CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym, wrap_link_key,
 };
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
-use crypto::queue::seal_reference;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, LeafNode, LeafNodeParameters, Lifetime, ProposalType,
-    SignatureScheme, UnknownExtension,
+    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, ExtensionType,
+    LeafNodeParameters, Lifetime, ProposalType, SignatureScheme,
 };
 use protocol::Wire as _;
-use protocol::directory::Directory;
 use protocol::lifetime;
+use protocol::next::directory::Directory;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::VLBytes;
 
 use crate::database::key32;
-use crate::directory::decode_base64url;
-use crate::error::{Error, LocalError, mls};
+use crate::error::{Error, LocalError};
 use crate::profile::Profile;
 use crate::provider::LeafSigner;
 
 /// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM, SHA-256, Ed25519.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+
+/// One with P-256.
+pub(crate) const P256_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+
+/// One with X-Wing.
+pub(crate) const HYBRID_SUITE: Ciphersuite =
+    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
 
 /// The ciphersuites that groups may have; the last two with X-Wing, the post-quantum hybrid.
 pub(crate) const CIPHERSUITES: &[Ciphersuite] = &[
@@ -65,7 +68,6 @@ const WEEK_S: u64 = 7 * 24 * 60 * 60;
 pub(crate) struct NewLeaf {
     pub(crate) signer: LeafSigner,
     pub(crate) credential: CredentialWithKey,
-    pub(crate) extensions: Extensions<LeafNode>,
     pub(crate) pseudonymous: PseudonymousCredential,
     link_key: IdentityLinkKey,
 }
@@ -104,7 +106,7 @@ impl NewLeaf {
             (&real, &profile.identity),
             &profile.connection_key,
         )?;
-        Self::with_link(profile, directory, key, link)
+        Ok(Self::with_link(key, link))
     }
 
     /// In the connection group of somebody whose request is answered: the identity link, which nobody else can
@@ -124,17 +126,14 @@ impl NewLeaf {
             &profile.connection_key,
             introduction,
         )?;
-        Self::with_link(profile, directory, key, link)
+        Ok(Self::with_link(key, link))
     }
 
     fn with_link(
-        profile: &Profile,
-        directory: &Directory,
         key: LeafKeyPair,
         (pseudonymous, link_key): (PseudonymousCredential, IdentityLinkKey),
-    ) -> Result<Self, Error> {
-        let reference = queue_reference(profile, directory, &key.public())?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             credential: CredentialWithKey {
                 credential: Credential::new(
                     CredentialType::Other(CREDENTIAL_TYPE),
@@ -142,15 +141,10 @@ impl NewLeaf {
                 ),
                 signature_key: key.public().into(),
             },
-            extensions: Extensions::single(Extension::Unknown(
-                QUEUE_REFERENCE_EXTENSION,
-                UnknownExtension(reference),
-            ))
-            .map_err(mls)?,
             signer: LeafSigner(key),
             pseudonymous,
             link_key,
-        })
+        }
     }
 
     /// The link key for the members of one group.
@@ -164,7 +158,6 @@ impl NewLeaf {
     pub(crate) fn parameters(&self) -> LeafNodeParameters {
         LeafNodeParameters::builder()
             .with_capabilities(capabilities())
-            .with_extensions(self.extensions.clone())
             .build()
     }
 
@@ -201,27 +194,11 @@ pub(crate) fn signer(db: &Connection, public_key: &[u8]) -> Result<LeafSigner, E
     Ok(LeafSigner(LeafKeyPair::from_seed(scheme, &seed)?))
 }
 
-/// A sealed reference to our queue that only the holder of `bound_to` can use.
-pub(crate) fn queue_reference(
-    profile: &Profile,
-    directory: &Directory,
-    bound_to: &[u8],
-) -> Result<Vec<u8>, Error> {
-    let key = &directory.queue_service_key;
-    Ok(seal_reference(
-        key.key_id,
-        &decode_base64url(&key.public_key)?,
-        bound_to,
-        &profile.queue()?,
-    )?)
-}
-
 pub(crate) fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
         Some(CIPHERSUITES),
         Some(&[
-            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
             ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,
         ]),

@@ -1,17 +1,18 @@
-//! Leaving for good: handle, KeyPackages, queue, groups, and what is kept here.
+//! Leaving for good: handle with its inbox, KeyPackages, groups, and what is kept here.
 
-use crypto::keys::{ConnectionToken, Lookup as _};
+use crypto::schedule::PoolToken;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire;
 use protocol::codec::{WireSecret, opaque};
-use protocol::connections::DeleteHandleRequest;
-use protocol::groups::Accepted;
-use protocol::key_packages::DeleteKeyPackagesRequest;
+use protocol::next::group::Accepted;
+use protocol::next::inbox::DeleteHandleRequest;
+use protocol::next::key_packages::DeleteKeyPackagesRequest;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::queues::DeleteQueueRequest;
-use protocol::{Operation, Wire};
 
 use crate::Client;
+use crate::contacts::{self, PoolKeys};
 use crate::database::key32;
 use crate::devices::enqueue;
 use crate::devices::sync::{HandleKeys, SyncMessage};
@@ -87,12 +88,10 @@ impl Client {
 
     async fn delete_pool(
         &mut self,
-        token: &ConnectionToken,
+        token: &PoolToken,
         owner: SignatureKeyPair,
     ) -> Result<(), Error> {
-        let request = DeleteKeyPackagesRequest {
-            lookup: token.lookup(),
-        };
+        let request = DeleteKeyPackagesRequest { pool: token.pool() };
         self.delete_at_service(
             Operation::DeleteKeyPackages,
             owner,
@@ -102,55 +101,42 @@ impl Client {
         .await
     }
 
-    /// Deletes the pools of former connection tokens.
+    /// Deletes former pools.
     pub(crate) async fn delete_retired_pools(&mut self) -> Result<(), Error> {
         let retired = {
             let mut statement = self
                 .db
-                .prepare("SELECT connection_token, owner_seed FROM retired_pools")?;
+                .prepare("SELECT pool_token, owner_seed FROM retired_pools")?;
             let rows = statement.query_map((), |row| {
                 Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
             })?;
             rows.collect::<Result<Vec<_>, _>>()?
         };
         for (token, owner) in retired {
-            let key = ConnectionToken::new(key32(&token)?);
+            let key = PoolToken::new(key32(&token)?);
             let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
             self.delete_pool(&key, owner).await?;
-            self.db.execute(
-                "DELETE FROM retired_pools WHERE connection_token = ?",
-                [token],
-            )?;
+            self.db
+                .execute("DELETE FROM retired_pools WHERE pool_token = ?", [token])?;
         }
         Ok(())
     }
 
-    /// Deletes the pool under the present token, before sets are published that take the place of all.
-    pub(crate) async fn empty_pool(&mut self) -> Result<(), Error> {
-        let token = ConnectionToken::new(*self.profile.connection_token.expose());
-        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
-        self.delete_pool(&token, owner).await?;
-        self.db.execute("UPDATE profile SET pool_stale = 0", ())?;
+    /// Deletes what is in the pool of a contact, before sets are published that take the place of all.
+    pub(crate) async fn empty_pool(
+        &mut self,
+        signature_key: &[u8],
+        pool: &PoolKeys,
+    ) -> Result<(), Error> {
+        self.delete_pool(&pool.token(), pool.owner()).await?;
+        self.db.execute(
+            "UPDATE contacts SET pool_stale = 0 WHERE signature_key = ?",
+            [signature_key],
+        )?;
         Ok(())
     }
 
-    /// Deletes the queue: nothing is delivered any more, and the service removes this device from the
-    /// groups that it is still in.
-    async fn delete_queue(&mut self) -> Result<(), Error> {
-        let Some(queue_id) = self.profile.queue else {
-            return Ok(());
-        };
-        let request = DeleteQueueRequest { queue_id };
-        self.delete_at_service(
-            Operation::DeleteQueue,
-            self.queue_owner(),
-            &request,
-            ProblemType::UnknownQueue,
-        )
-        .await
-    }
-
-    /// Leaves every group, takes back every connection and request, deletes handle, KeyPackages and queue,
+    /// Leaves every group, takes back every connection and request, deletes handle, inbox and KeyPackages,
     /// and forgets everything. The user's other devices are removed first. Where others are left in a group,
     /// the last trace of this user goes with their next commit.
     ///
@@ -176,9 +162,10 @@ impl Client {
                 self.leave_for_good(&group).await?;
             }
         }
-        self.empty_pool().await?;
+        for (key, pool) in contacts::pools(&self.db)? {
+            self.empty_pool(&key, &pool).await?;
+        }
         self.delete_retired_pools().await?;
-        self.delete_queue().await?;
         self.wipe()
     }
 

@@ -1,5 +1,5 @@
 //! The client's side of the delivery service: a library that hides tokens, encapsulation, state keys
-//! and their rotation, identity links, the queue and its order, retries and recovery.
+//! and their rotation, identity links, journals and their order, retries and recovery.
 //!
 //! A [`Client`] is one device of one user, kept in a home directory. Every request to the delivery
 //! service goes through the relay and the gateway; the token issuer is asked directly. What a call
@@ -79,18 +79,20 @@ mod events;
 mod groups;
 mod handles;
 mod home;
+pub mod in_process;
 mod inbox;
 pub mod issuance;
 mod issuer;
+mod journal;
 mod key_config;
 mod key_packages;
 mod leaf;
 mod leaving;
 mod profile;
 mod provider;
-mod queue;
 mod reporting;
 mod request;
+mod schedule;
 pub mod text;
 mod transport;
 mod trust;
@@ -102,8 +104,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::Operation;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
+use protocol::next::operation::Operation;
 use rusqlite::Connection;
 
 pub use backup::BackupKey;
@@ -119,10 +121,11 @@ pub use events::{Event, StoreChange, StoredEvent};
 pub use groups::commit::CommitOutcome;
 pub use groups::evidence::{Evidence, StopReason};
 pub use groups::message::MAX_TEXT;
+pub use groups::removals::RemovalReason;
 pub use groups::{GroupAccess, GroupSummary, Member};
+pub use in_process::SharedService;
 pub use key_config::KeyView;
 pub use profile::Endpoints;
-pub use protocol::removal::RemovalReason;
 pub use protocol::reporting::ReportReason;
 pub use reporting::RequestPolicy;
 pub use request::sign;
@@ -154,6 +157,8 @@ pub struct Options {
     pub requests: RequestPolicy,
     /// When the views of independent operators are compared.
     pub pace: Pace,
+    /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
+    pub service: Option<SharedService>,
 }
 
 impl Default for Options {
@@ -166,6 +171,7 @@ impl Default for Options {
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
             requests: RequestPolicy::default(),
             pace: Pace::default(),
+            service: None,
         }
     }
 }
@@ -175,7 +181,9 @@ pub struct Client {
     pub(crate) db: Connection,
     pub(crate) profile: Profile,
     pub(crate) transport: Transport,
-    /// What the queue said about commits of ours whose answer was not positive.
+    /// The group that was last written in or read from: its journal is waited at.
+    pub(crate) front: Option<GroupId>,
+    /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,
     pub(crate) requests: RequestPolicy,
@@ -206,7 +214,7 @@ pub struct PendingRequest {
 }
 
 impl Client {
-    /// Makes a client in a home directory: keys, tokens, a queue. On a home that has one: changes the
+    /// Makes a client in a home directory: keys and tokens. On a home that has one: changes the
     /// addresses and the account token, and finishes what was cut off.
     ///
     /// # Errors
@@ -229,7 +237,6 @@ impl Client {
         let mut client = Self::assemble(home, db, options)?;
         client.set_up_wallet().await?;
         client.refresh_reporting().await?;
-        client.create_queue().await?;
         Ok(client)
     }
 
@@ -250,7 +257,7 @@ impl Client {
     fn assemble(home: Home, db: Connection, options: Options) -> Result<Self, Error> {
         let profile = Profile::read(&db)?;
         wallet::discard_doubtful(&db)?;
-        let transport = Transport::new(
+        let mut transport = Transport::new(
             profile.endpoints.clone(),
             profile.ohttp_key_config.clone(),
             ServiceTime::new(options.clock, profile.clock_offset_ms),
@@ -258,10 +265,12 @@ impl Client {
             profile.views.clone(),
             options.pace,
         )?;
+        transport.answer_by(options.service);
         let mut client = Self {
             db,
             profile,
             transport,
+            front: None,
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,
@@ -276,8 +285,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Catches up: finishes what was under way, takes in what the queue has (waiting up to `wait_ms`
-    /// for something if there is nothing, 20 seconds at most), and does what follows from it.
+    /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to `wait_ms` for something
+    /// if there is nothing, 4 seconds at most), and does what follows from it.
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.
@@ -286,29 +295,29 @@ impl Client {
         self.refresh_reporting().await?;
         self.resume().await?;
         if wait_ms == 0 {
-            self.pull().await?;
-            self.process().await?;
+            self.take_all_in().await?;
             return self.settle().await;
         }
         // Others may use the home while this one waits.
         drop(held);
-        let news = self.wait_for_news(wait_ms).await?;
+        self.wait_for_news(wait_ms).await?;
         let _held = self.hold().await?;
-        if let Some(news) = news {
-            self.take_over(news).await?;
-        }
-        self.process().await?;
+        self.take_all_in().await?;
         self.settle().await
     }
 
-    /// Takes in what the queue has and nothing else: kept requests stay kept. For tests.
+    /// Reads journals and follows invitations, and does nothing else: kept requests stay kept. For tests.
     ///
     /// # Errors
     /// As [`Client::sync`].
     pub async fn take_in(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.pull().await?;
-        self.process().await
+        self.take_all_in().await
+    }
+
+    async fn take_all_in(&mut self) -> Result<(), Error> {
+        self.read_all().await?;
+        self.follow_invitations().await
     }
 
     /// Catches up until there is an event or `wait_ms` have passed, and returns the events that have
@@ -317,12 +326,16 @@ impl Client {
     /// # Errors
     /// As [`Client::sync`].
     pub async fn receive(&mut self, wait_ms: u32) -> Result<Vec<StoredEvent>, Error> {
+        let mut whole = std::pin::pin!(tokio::time::sleep(Duration::from_millis(wait_ms.into())));
         self.sync(0).await?;
-        let mut left = wait_ms;
-        while left > 0 && self.events()?.is_empty() {
-            let wait = left.min(20_000);
-            self.sync(wait).await?;
-            left = left.saturating_sub(wait);
+        while self.events()?.is_empty() {
+            let is_over = |cx: &mut std::task::Context<'_>| {
+                std::task::Poll::Ready(whole.as_mut().poll(cx).is_ready())
+            };
+            if std::future::poll_fn(is_over).await {
+                break;
+            }
+            self.sync(wait_ms).await?;
         }
         self.events()
     }
@@ -383,10 +396,6 @@ impl Client {
         for (group, operation) in waiting {
             let finished = if operation == Operation::CreateGroup.number() {
                 self.submit_creation(&group).await
-            } else if operation == Operation::ExternalJoin.number()
-                && self.accepts_connection(&group)?
-            {
-                self.submit_join(&group).await.map(|_| ())
             } else if operation == Operation::ExternalJoin.number() {
                 self.submit_entry(&group).await.map(|_| ())
             } else {
@@ -403,7 +412,7 @@ impl Client {
         Ok(())
     }
 
-    /// What follows from what was taken in: recovery secrets, leaves whose key somebody else knows
+    /// What follows from what was taken in: recovery keys, leaves whose key somebody else knows
     /// or knew, new KeyPackages. What is refused is tried again next time.
     async fn settle(&mut self) -> Result<(), Error> {
         for group in Group::all(&self.db)? {
@@ -417,6 +426,9 @@ impl Client {
         for group in self.upgrading()? {
             refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
+        self.plan_claims()?;
+        refusals_can_wait(self.act().await)?;
+        refusals_can_wait(self.check_inbox_in_time().await)?;
         refusals_can_wait(self.replenish_key_packages().await)?;
         refusals_can_wait(self.settle_tokens().await)?;
         refusals_can_wait(self.go_on_removing().await)?;
@@ -441,9 +453,15 @@ impl Client {
             return Ok(());
         }
         if !group.recovery_set {
-            refusals_can_wait(self.set_recovery_secret(&group.id).await)?;
+            refusals_can_wait(self.set_leaf_extras(&group.id).await)?;
         }
-        if group.update_due {
+        refusals_can_wait(self.settle_outbox(&group.id).await)?;
+        self.plan_rows(&group.id)?;
+        let waits = groups::heard::is_waiting(&self.db, &group.id)?;
+        if !waits {
+            self.renew_in_time(&group.id)?;
+        }
+        if group.update_due && !waits {
             refusals_can_wait(self.update_leaf(&group.id).await)?;
         }
         Ok(())
@@ -492,11 +510,12 @@ impl Client {
         let mls_group = groups::load_mls(&self.db, &group.id)?;
         let leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
         let signer = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
-        let sender = protocol::envelope::Sender::Leaf(mls_group.own_leaf_index().u32());
+        let leaf_index = protocol::next::ids::LeafIndex(mls_group.own_leaf_index().u32());
+        let sender = protocol::next::request::Sender::Leaf(leaf_index);
         let now = self.transport.time.now_unix_ms();
         Ok(protocol::Wire::encode(&sign(
             operation, now, &sender, body, &signer.0,
-        )))
+        )?))
     }
 
     /// The kept request of a group, if one waits for its answer.

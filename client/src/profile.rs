@@ -1,12 +1,12 @@
 //! Who this client is: its long-lived keys and the addresses of its services.
 
 use crypto::hpke::HpkeKeyPair;
-use crypto::keys::{ConnectionKey, ConnectionToken};
+use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::ids::{GroupId, QueueId};
+use protocol::next::ids::{GroupId, InboxId};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
@@ -134,12 +134,10 @@ pub(crate) struct Profile {
     pub(crate) establishment: HpkeKeyPair,
     pub(crate) establishment_seed: Secret<32>,
     pub(crate) connection_key: ConnectionKey,
-    pub(crate) connection_token: ConnectionToken,
-    pub(crate) pool_owner: SignatureKeyPair,
     pub(crate) handle_owner: SignatureKeyPair,
-    pub(crate) queue_owner: SignatureKeyPair,
-    pub(crate) queue_hpke: HpkeKeyPair,
-    pub(crate) queue: Option<QueueId>,
+    /// Reads the inbox of the handle.
+    pub(crate) inbox_owner: SignatureKeyPair,
+    pub(crate) inbox: InboxId,
     pub(crate) handle: Option<String>,
     /// Names this device among the user's.
     pub(crate) device: DeviceId,
@@ -163,17 +161,14 @@ impl Profile {
         let seed = Secret::<32>::random;
         db.execute(
             "INSERT INTO profile (id, endpoints, account_token, identity_seed, establishment_seed,
-                connection_key, connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
-                queue_hpke_seed, device_id, device_name)
-             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
+                connection_key, handle_owner_seed, inbox_owner_seed, inbox_id, device_id, device_name)
+             VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'first')
              ON CONFLICT (id) DO UPDATE SET endpoints = excluded.endpoints,
                 account_token = excluded.account_token, ohttp_key_config = NULL, directory = NULL,
                 directory_heard = NULL, views = NULL",
             (
                 endpoints,
                 account_token,
-                seed()?.expose(),
-                seed()?.expose(),
                 seed()?.expose(),
                 seed()?.expose(),
                 seed()?.expose(),
@@ -191,27 +186,26 @@ impl Profile {
         let row = db
             .query_row(
                 "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
-                    connection_token, pool_owner_seed, handle_owner_seed, queue_owner_seed,
-                    queue_hpke_seed, queue_id, handle, clock_offset_ms, ohttp_key_config, device_id,
+                    handle_owner_seed, inbox_owner_seed, inbox_id, handle, clock_offset_ms, ohttp_key_config, device_id,
                     device_name, device_group, views FROM profile",
                 (),
                 |row| {
-                    let mut keys = Vec::with_capacity(8);
-                    for column in 2..10 {
+                    let mut keys = Vec::with_capacity(5);
+                    for column in 2..7 {
                         keys.push(zeroize::Zeroizing::new(row.get::<_, Vec<u8>>(column)?));
                     }
                     Ok((
                         row.get::<_, String>(0)?,
                         row.get::<_, String>(1)?,
                         keys,
-                        row.get::<_, Option<Vec<u8>>>(10)?,
-                        row.get(11)?,
+                        InboxId(row.get(7)?),
+                        row.get(8)?,
+                        row.get(9)?,
+                        row.get(10)?,
+                        DeviceId(row.get(11)?),
                         row.get(12)?,
-                        row.get(13)?,
-                        DeviceId(row.get(14)?),
-                        row.get(15)?,
-                        row.get::<_, Option<[u8; 16]>>(16)?.map(GroupId),
-                        row.get::<_, Option<String>>(17)?,
+                        row.get::<_, Option<[u8; 16]>>(13)?.map(GroupId),
+                        row.get::<_, Option<String>>(14)?,
                     ))
                 },
             )
@@ -221,7 +215,7 @@ impl Profile {
             endpoints,
             account_token,
             keys,
-            queue,
+            inbox,
             handle,
             clock_offset_ms,
             ohttp_key_config,
@@ -247,19 +241,9 @@ impl Profile {
             establishment: hpke(1)?,
             establishment_seed: Secret::new(key(1)?),
             connection_key: ConnectionKey::new(key(2)?),
-            connection_token: ConnectionToken::new(key(3)?),
-            pool_owner: signature(4)?,
-            handle_owner: signature(5)?,
-            queue_owner: signature(6)?,
-            queue_hpke: hpke(7)?,
-            queue: queue
-                .map(|id| {
-                    id.as_slice()
-                        .try_into()
-                        .map(QueueId)
-                        .map_err(|_| LocalError::Damaged)
-                })
-                .transpose()?,
+            handle_owner: signature(3)?,
+            inbox_owner: signature(4)?,
+            inbox,
             handle,
             device,
             device_name,
@@ -285,10 +269,6 @@ impl Profile {
             name: opaque(handle.as_bytes()),
             signature_public_key: opaque(self.identity.public()),
         }
-    }
-
-    pub(crate) fn queue(&self) -> Result<QueueId, Error> {
-        self.queue.ok_or_else(|| UsageError::NotInitialised.into())
     }
 }
 
@@ -328,8 +308,8 @@ pub(crate) mod tests {
         Profile::write(&db, &endpoints("http://ds:4"), "two").unwrap();
         let second = Profile::read(&db).unwrap();
         assert_eq!(first.identity.public(), second.identity.public());
-        assert_eq!(first.queue_hpke.public(), second.queue_hpke.public());
-        assert_ne!(first.identity.public(), first.pool_owner.public());
+        assert_eq!(first.inbox, second.inbox);
+        assert_ne!(first.identity.public(), first.handle_owner.public());
         assert_eq!(second.account_token.as_str(), "two");
         assert_eq!(
             second.endpoints.ds_origin().unwrap(),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
-use protocol::envelope::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
+use protocol::next::ids::Minute;
+use protocol::next::operation::Operation;
+use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::problem::ProblemType;
-use protocol::{Operation, WIRE_VERSION, Wire};
+use protocol::{WIRE_VERSION, Wire};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
@@ -18,9 +20,10 @@ use crate::allowance::{Relief, relief};
 use crate::database::key32;
 use crate::error::{Error, LocalError, Refusal};
 use crate::transport::Met;
-use crate::waits::within_its_minute;
 use crate::wallet::{self, Token};
 
+/// Most tokens for one request, whatever the service says that it costs.
+const MOST_FOR_ONE: usize = 16;
 /// Bytes of a token of type 0x0002.
 const TOKEN_LENGTH: usize = 354;
 
@@ -31,7 +34,7 @@ pub(crate) struct Envelope {
     pub(crate) signer: LeafKeyPair,
     pub(crate) body: Zeroizing<Vec<u8>>,
     pub(crate) request: Zeroizing<Vec<u8>>,
-    pub(crate) timestamp_ms: u64,
+    pub(crate) minute: Minute,
     pub(crate) tokens: Vec<Token>,
     /// What is sold by number: claims, sets to publish. Not kept: nothing that is has any.
     pub(crate) units: usize,
@@ -44,19 +47,19 @@ impl Envelope {
         signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
         now_ms: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let mut envelope = Self {
             operation,
             sender,
             signer: signer.into(),
             body: Zeroizing::new(body),
             request: Zeroizing::default(),
-            timestamp_ms: 0,
+            minute: Minute(0),
             tokens: Vec::new(),
             units: 1,
         };
-        envelope.sign(now_ms);
-        envelope
+        envelope.sign(now_ms)?;
+        Ok(envelope)
     }
 
     /// With the signer's public key as sender.
@@ -65,54 +68,58 @@ impl Envelope {
         signer: impl Into<LeafKeyPair>,
         body: Vec<u8>,
         now_ms: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let signer = signer.into();
         let sender = Sender::Key(opaque(signer.public()));
         Self::new(operation, sender, signer, body, now_ms)
     }
 
-    fn sign(&mut self, now_ms: u64) {
-        self.timestamp_ms = within_its_minute(now_ms);
-        self.request = Zeroizing::new(
-            sign(
-                self.operation,
-                self.timestamp_ms,
-                &self.sender,
-                &self.body,
-                &self.signer,
-            )
-            .encode(),
-        );
+    fn sign(&mut self, now_ms: u64) -> Result<(), Error> {
+        self.minute = Minute::of(now_ms);
+        let signed = sign(
+            self.operation,
+            now_ms,
+            &self.sender,
+            &self.body,
+            &self.signer,
+        )?;
+        self.request = Zeroizing::new(signed.encode());
+        Ok(())
     }
 }
 
 /// Signs a request.
-#[must_use]
+///
+/// # Errors
+/// [`Error::Local`] without randomness.
 pub fn sign(
     operation: Operation,
-    timestamp_ms: u64,
+    now_ms: u64,
     sender: &Sender,
     body: &[u8],
     signer: &LeafKeyPair,
-) -> SignedRequest {
+) -> Result<SignedRequest, Error> {
     let body = opaque(body);
+    let (minute, nonce) = (Minute::of(now_ms), crypto::random()?);
     let tbs = RequestTbs {
         version: WIRE_VERSION,
         operation,
-        timestamp_ms,
+        minute,
+        nonce,
         sender,
         body: &body,
     }
     .tls_serialize_detached()
     .unwrap_or_default();
-    SignedRequest {
+    Ok(SignedRequest {
         version: WIRE_VERSION,
         operation,
-        timestamp_ms,
+        minute,
+        nonce,
         sender: sender.clone(),
         signature: opaque(signer.sign_bytes(&sign_content(REQUEST_LABEL, &tbs))),
         body,
-    }
+    })
 }
 
 /// First byte of a stored P-256 key; an Ed25519 key is its seed alone.
@@ -139,10 +146,12 @@ fn key_of(stored: &[u8]) -> Result<LeafKeyPair, Error> {
 /// A request that a group waits for an answer to.
 pub(crate) struct Pending {
     pub(crate) envelope: Envelope,
-    /// Encoded [`protocol::groups::CommitAad`]; empty for a creation.
+    /// Encoded [`protocol::next::group::CommitAad`]; empty for a creation.
     pub(crate) aad: Vec<u8>,
     /// An accepted connection join makes this contact.
     pub(crate) contact: Option<Zeroizing<Vec<u8>>>,
+    /// Seed of the recovery key pair that the own leaf has when it is accepted.
+    pub(crate) recovery: Option<Secret<32>>,
 }
 
 impl Pending {
@@ -150,8 +159,8 @@ impl Pending {
         let envelope = &self.envelope;
         db.execute(
             "INSERT OR REPLACE INTO pending_requests
-                (group_id, operation, body, sender, signer_seed, request, timestamp_ms, tokens, aad, contact)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (group_id, operation, body, sender, signer_seed, request, minute, tokens, aad, contact, recovery_seed)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 group.0,
                 envelope.operation.number(),
@@ -159,10 +168,11 @@ impl Pending {
                 envelope.sender.encode(),
                 &*stored_key(&envelope.signer),
                 &*envelope.request,
-                i64::try_from(envelope.timestamp_ms).unwrap_or(i64::MAX),
+                envelope.minute.0,
                 envelope.tokens.concat(),
                 &self.aad,
                 self.contact.as_ref().map(|contact| contact.as_slice()),
+                self.recovery.as_ref().map(Secret::expose),
             ),
         )?;
         Ok(())
@@ -171,7 +181,8 @@ impl Pending {
     pub(crate) fn read(db: &Connection, group: &GroupId) -> Result<Option<Self>, Error> {
         let row = db
             .query_row(
-                "SELECT operation, body, sender, signer_seed, request, timestamp_ms, tokens, aad, contact
+                "SELECT operation, body, sender, signer_seed, request, minute, tokens, aad, contact,
+                    recovery_seed
                  FROM pending_requests WHERE group_id = ?",
                 [group.0],
                 |row| {
@@ -181,19 +192,19 @@ impl Pending {
                         row.get::<_, Vec<u8>>(2)?,
                         row.get::<_, Vec<u8>>(3)?,
                         row.get::<_, Vec<u8>>(4)?,
-                        row.get::<_, i64>(5)?,
+                        row.get::<_, u32>(5)?,
                         row.get::<_, Vec<u8>>(6)?,
                         row.get(7)?,
                         row.get::<_, Option<Vec<u8>>>(8)?,
+                        row.get::<_, Option<Vec<u8>>>(9)?,
                     ))
                 },
             )
             .optional()?;
-        let Some((operation, body, sender, seed, request, timestamp_ms, tokens, aad, contact)) =
-            row
-        else {
+        let Some(row) = row else {
             return Ok(None);
         };
+        let (operation, body, sender, seed, request, minute, tokens, aad, contact, recovery) = row;
         let operation = Operation::ALL
             .iter()
             .copied()
@@ -206,12 +217,15 @@ impl Pending {
                 signer: key_of(&Zeroizing::new(seed))?,
                 body: Zeroizing::new(body),
                 request: Zeroizing::new(request),
-                timestamp_ms: u64::try_from(timestamp_ms).unwrap_or(0),
+                minute: Minute(minute),
                 tokens: tokens.chunks(TOKEN_LENGTH).map(<[u8]>::to_vec).collect(),
                 units: 1,
             },
             aad,
             contact: contact.map(Zeroizing::new),
+            recovery: recovery
+                .map(|seed| Ok::<_, Error>(Secret::new(key32(&Zeroizing::new(seed))?)))
+                .transpose()?,
         }))
     }
 
@@ -246,6 +260,23 @@ impl Client {
             .await
     }
 
+    /// As [`Client::call`], for what costs what the service said a moment ago, if that is more than usual.
+    pub(crate) async fn call_at_price<R: Wire>(
+        &mut self,
+        operation: Operation,
+        signer: impl Into<LeafKeyPair>,
+        body: &impl Wire,
+        price: usize,
+    ) -> Result<R, Error> {
+        let now = self.transport.time.now_unix_ms();
+        let mut envelope = Envelope::by_key(operation, signer, body.encode(), now)?;
+        let usual = self.directory().await?.prices.of(operation, 1);
+        envelope.tokens = self.take_tokens(price.max(usual).min(MOST_FOR_ONE))?;
+        let sent = self.send(&mut envelope, None).await;
+        wallet::discard(&self.db, &envelope.tokens)?;
+        R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
+    }
+
     /// As [`Client::call`], as any sender; `units` go into the price.
     pub(crate) async fn call_as<R: Wire>(
         &mut self,
@@ -256,13 +287,45 @@ impl Client {
         units: usize,
     ) -> Result<R, Error> {
         let now = self.transport.time.now_unix_ms();
-        let mut envelope = Envelope::new(operation, sender, signer, body, now);
+        let mut envelope = Envelope::new(operation, sender, signer, body, now)?;
         envelope.units = units;
         let price = self.directory().await?.prices.of(operation, units);
         envelope.tokens = self.take_tokens(price)?;
         let sent = self.send(&mut envelope, None).await;
         wallet::discard(&self.db, &envelope.tokens)?;
         R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
+    }
+
+    /// Reads something that whoever knows its name may read: nothing is signed, nothing is spent, and the bytes are the
+    /// same whoever reads. Where an allowance is used up it waits, as long as there is patience.
+    pub(crate) async fn read<R: Wire>(
+        &mut self,
+        operation: Operation,
+        body: &impl Wire,
+    ) -> Result<R, Error> {
+        let body = body.encode();
+        loop {
+            let answer = self.transport.post(operation, &body, &[]).await;
+            self.keep_transport_state()?;
+            let refusal = match answer {
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::TooManyRequests => {
+                    refusal
+                }
+                other => {
+                    return R::decode(&other?)
+                        .map_err(|_| Error::Protocol("an answer is malformed"));
+                }
+            };
+            let budget = Arc::clone(self.transport.budget());
+            let worth = self.worth_waiting(operation)?;
+            match relief(&refusal, worth, budget.left(), false) {
+                Relief::Wait(wait) => {
+                    budget.meets(Met::NoAnswer("the service asks to wait".into()));
+                    budget.pause(wait).await;
+                }
+                Relief::Pay | Relief::None => return Err(Error::Refused(refusal)),
+            }
+        }
     }
 
     /// Sends the kept request of a group. It stays kept until its outcome has been stored.
@@ -303,7 +366,7 @@ impl Client {
                     signed_again = true;
                     self.transport.time.learn(now);
                     self.keep_transport_state()?;
-                    envelope.sign(now);
+                    envelope.sign(now)?;
                 }
                 Refusal {
                     problem: ProblemType::TokenRejected | ProblemType::TokenRequired,
@@ -352,10 +415,10 @@ impl Client {
             }
             if let Some(group) = kept {
                 self.db.execute(
-                    "UPDATE pending_requests SET request = ?, timestamp_ms = ?, tokens = ? WHERE group_id = ?",
+                    "UPDATE pending_requests SET request = ?, minute = ?, tokens = ? WHERE group_id = ?",
                     (
                         &*envelope.request,
-                        i64::try_from(envelope.timestamp_ms).unwrap_or(i64::MAX),
+                        envelope.minute.0,
                         envelope.tokens.concat(),
                         group.0,
                     ),
@@ -390,7 +453,8 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::envelope::ReceivedRequest;
+    use protocol::next::ids::LeafIndex;
+    use protocol::next::request::ReceivedRequest;
 
     use super::*;
 
@@ -398,7 +462,9 @@ mod tests {
     fn a_signed_request_verifies_over_the_bytes_that_were_sent() {
         let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
         let sender = Sender::Key(opaque(signer.public()));
-        let bytes = sign(Operation::SendMessage, 5, &sender, b"body", &signer).encode();
+        let bytes = sign(Operation::SendMessage, 5, &sender, b"body", &signer)
+            .unwrap()
+            .encode();
         let received = ReceivedRequest::decode(&bytes).unwrap();
         let signature = received.request.signature.as_slice();
         let verify = |content: &[u8]| {
@@ -409,32 +475,45 @@ mod tests {
     }
 
     #[test]
+    fn a_request_says_its_minute_and_nothing_finer_and_is_another_one_each_time() {
+        let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
+        let sender = Sender::Key(opaque(signer.public()));
+        let at = |now_ms| sign(Operation::SendMessage, now_ms, &sender, b"body", &signer).unwrap();
+        let (first, last) = (at(600_000), at(659_999));
+        assert_eq!(first.minute, last.minute);
+        assert_ne!(first.nonce, last.nonce);
+        assert_ne!(at(660_000).minute, last.minute);
+    }
+
+    #[test]
     fn a_kept_request_is_the_same_bytes_after_a_restart() {
         let db = crate::database::in_memory().unwrap();
-        db.execute(
-            "INSERT INTO groups (group_id, kind, state_key, wrapper_key, recovery_secret, recovery_set, status)
-             VALUES (?, 1, x'', x'', x'', 0, 'active')",
-            [[7u8; 16]],
-        )
-        .unwrap();
+        crate::groups::tests::group(7, "team").insert(&db).unwrap();
         let group = GroupId([7; 16]);
         let signer = LeafKeyPair::random(Scheme::EcdsaP256).unwrap();
         let public_key = signer.public();
-        let mut envelope =
-            Envelope::new(Operation::AddUsers, Sender::Leaf(3), signer, vec![1, 2], 9);
+        let mut envelope = Envelope::new(
+            Operation::AddUsers,
+            Sender::Leaf(LeafIndex(3)),
+            signer,
+            vec![1, 2],
+            9,
+        )
+        .unwrap();
         envelope.tokens = vec![vec![1; TOKEN_LENGTH], vec![2; TOKEN_LENGTH]];
         let request = envelope.request.clone();
         let pending = Pending {
             envelope,
             aad: vec![4],
             contact: None,
+            recovery: None,
         };
         pending.write(&db, &group).unwrap();
         let read = Pending::read(&db, &group).unwrap().unwrap();
         assert_eq!(read.envelope.request, request);
         assert_eq!(read.envelope.signer.public(), public_key);
         assert_eq!(read.envelope.operation, Operation::AddUsers);
-        assert_eq!(read.envelope.sender, Sender::Leaf(3));
+        assert_eq!(read.envelope.sender, Sender::Leaf(LeafIndex(3)));
         assert_eq!(read.envelope.tokens, pending.envelope.tokens);
         Pending::delete(&db, &group).unwrap();
         assert!(Pending::read(&db, &group).unwrap().is_none());

@@ -11,14 +11,6 @@ pub(crate) fn in_steps(asked_s: u64) -> u64 {
     step.unwrap_or(86_400)
 }
 
-/// The time that a request is signed with: right to the minute, and by chance within it. How far the clock of a machine is off
-/// in milliseconds is the same in all requests of a client, in whose name ever they are made, and changes slowly: it
-/// would tie them together.
-pub(crate) fn within_its_minute(now_ms: u64) -> u64 {
-    let chance = crypto::random::<8>().map_or(0, u64::from_be_bytes) % MINUTE_MS;
-    (now_ms - now_ms % MINUTE_MS).saturating_add(chance)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -34,25 +26,5 @@ mod tests {
             assert!(in_steps(asked) >= asked);
         }
         assert_eq!([0, 7, 31, u64::MAX].map(in_steps), [1, 10, 60, 86_400]);
-    }
-
-    #[test]
-    fn signed_times_say_nothing_of_a_clock_but_its_minute() {
-        const NOW: u64 = 1_800_000_037_251;
-        let minute = NOW - NOW % MINUTE_MS;
-        let signed: Vec<u64> = (0..400).map(|_| within_its_minute(NOW)).collect();
-        assert!(
-            signed
-                .iter()
-                .all(|time| (minute..minute + MINUTE_MS).contains(time))
-        );
-        // Two clocks that differ by half a minute sign alike.
-        let below = signed
-            .iter()
-            .filter(|time| **time < minute + MINUTE_MS / 2)
-            .count();
-        assert!((120..280).contains(&below), "{below}");
-        let distinct: BTreeSet<_> = signed.iter().collect();
-        assert!(distinct.len() > 380);
     }
 }

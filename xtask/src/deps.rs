@@ -149,7 +149,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "client",
-        ours: Ours::Only(&["protocol", "crypto", "service", "ohttp-chunked"]),
+        ours: Ours::Only(&[
+            "protocol",
+            "crypto",
+            "service",
+            "ohttp-chunked",
+            "mls-rules",
+        ]),
         never: &["rocksdb", "tokio-postgres"],
         reason: "it runs on the user's device and holds no service's code",
     },

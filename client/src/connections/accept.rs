@@ -1,39 +1,31 @@
 //! Accepting a connection request: an external commit into the requester's connection group.
 
 use crypto::connection::seal_connection_response;
-use crypto::keys::{
-    ConnectionKey, ConnectionToken, IdentityLinkWrapperKey, RecoverySecret, StateKey,
-};
-use crypto::sign::SignatureKeyPair;
-use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
-use protocol::codec::opaque;
-use protocol::connections::{ConnectionRequest, ConnectionResponse};
-use protocol::groups::{
-    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    ExternalJoinRequest, GroupKind, JoinPermit,
-};
-use protocol::ids::GroupId;
+use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey};
+use crypto::schedule::{PoolToken, StateKey};
+use openmls::prelude::MlsGroup;
+use protocol::Wire as _;
+use protocol::connections::ConnectionResponse;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::{GroupId, RotationEpoch, Step};
+use protocol::next::join::JoinPermit;
 use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
-use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
-use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
 use super::is_derived;
 use crate::Client;
-use crate::contacts::{self, NewContact, handle_of};
-use crate::error::{Error, LocalError, PeerError, UsageError, mls};
-use crate::groups::authenticate::{Sight, authenticate};
-use crate::groups::commit::{CommitOutcome, ROUNDS, partial};
-use crate::groups::create::own_identity;
-use crate::groups::identities;
-use crate::groups::{Group, Status, join_config, known, load_mls};
+use crate::contacts::{self, NewContact, PoolKeys, handle_of};
+use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::groups::authenticate::Sight;
+use crate::groups::external::{Answer, Entrance};
+use crate::groups::{Group, Status, identities, known, load_mls};
+use crate::journal::Segment;
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
-use crate::provider::Provider;
 use crate::reporting;
-use crate::request::{Envelope, Pending};
+use crate::request::Pending;
 
 /// Forgets what an earlier attempt to answer a requester has left, in the caller's transaction. Says whether this client
 /// is in the connection group already.
@@ -83,160 +75,57 @@ fn clear(
     }
 }
 
-/// Builds the external commit that accepts a request, in the caller's transaction.
-fn build_join(
-    db: &Connection,
-    profile: &Profile,
-    request: &ConnectionRequest,
-    info: &ExternalCommitInfoResponse,
-    leaf: &NewLeaf,
-    now_ms: u64,
-) -> Result<Pending, Error> {
-    let provider = Provider::new(db);
-    let id = request.connection_room_id;
-    let wrapper_key =
-        IdentityLinkWrapperKey::from(&request.connection_room_identity_link_wrapper_key);
-    let requester = request
-        .requester_client_credential
-        .signature_public_key
-        .as_slice();
-    let sight = Sight::Asked {
-        requester: requester.to_vec(),
-    };
-    let group = (&id, GroupKind::Connection);
-    let authenticated = authenticate(db, profile, group, &wrapper_key, info, &sight)?;
-    let response = ConnectionResponse {
-        responder_connection_key: profile.connection_key.to_wire(),
-        version: 1,
-        connection_token: profile.connection_token.to_wire(),
-    };
-    let aad = CommitAad {
-        encrypted_identity_link_keys: vec![opaque(leaf.wrapped_link_key(&wrapper_key)?)],
-        rotates_state_key: 0,
-        encrypted_connection_response: opaque(
-            seal_connection_response(&response, request.connection_response_key.as_slice(), &id)
-                .map_err(|_| PeerError::ConnectionGroup)?,
-        ),
-        leaf_authorization: None,
-    }
-    .encode();
-    leaf.store_key(db)?;
-    let (mls_group, bundle) = MlsGroup::external_commit_builder()
-        .with_ratchet_tree(authenticated.tree)
-        .with_config(join_config())
-        .with_aad(aad.clone())
-        .skip_lifetime_validation()
-        .build_group(&provider, authenticated.group_info, leaf.credential.clone())
-        .map_err(|_| PeerError::ConnectionGroup)?
-        .leaf_node_parameters(leaf.parameters())
-        .load_psks(provider.storage())
-        .map_err(mls)?
-        .create_group_info(true)
-        .build(provider.rand(), provider.crypto(), &leaf.signer, |_| true)
-        .map_err(mls)?
-        .finalize(&provider)
-        .map_err(mls)?;
-    let group = Group {
-        id,
-        kind: GroupKind::Connection,
-        name: None,
-        state_key: StateKey::from(&request.extensions.state_key),
-        wrapper_key,
-        recovery_secret: RecoverySecret::random()?,
-        recovery_set: true,
-        update_due: false,
-        status: Status::Joining,
-    };
-    group.insert(db)?;
-    Group::set_leaf_key(db, &id, &leaf.signer.0.public())?;
-    check_requester(db, &mls_group, &group, request, info)?;
-    identities::store(
-        db,
-        &id,
-        &leaf.credential.credential,
-        &own_identity(profile, leaf)?,
-    )?;
-    let body = ExternalJoinRequest {
-        group_id: id,
-        state_key: group.state_key.to_wire(),
-        next_state_key: None,
-        commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
-        group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
-        recovery_secret: group.recovery_secret.to_wire(),
-        permit: JoinPermit::Connection,
-    };
-    let contact = NewContact {
-        credential: request.requester_client_credential.clone(),
-        connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
-        // Finds nothing: the requester's own is told in the group, once they know who has accepted.
-        connection_token: ConnectionToken::random()?.to_wire(),
-    };
-    let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
-    Ok(Pending {
-        envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms),
-        aad,
-        contact: Some(Zeroizing::new(contact.encode())),
-    })
-}
-
-/// The connection group must hold the requester and nobody else.
+/// The connection group must hold the requester and nobody else, under the keys that the request says; before this client
+/// is in it for good, in the caller's transaction.
 fn check_requester(
     db: &Connection,
     mls_group: &MlsGroup,
     group: &Group,
-    request: &ConnectionRequest,
-    info: &ExternalCommitInfoResponse,
+    contact: &NewContact,
 ) -> Result<(), Error> {
     let own = mls_group.own_leaf_index();
     let mut others = mls_group.members().filter(|member| member.index != own);
     let (Some(requester), None) = (others.next(), others.next()) else {
         return Err(PeerError::ConnectionGroup.into());
     };
-    let wrapped = info
-        .leaves
-        .iter()
-        .find(|leaf| leaf.leaf_index == requester.index.u32())
-        .ok_or(PeerError::ConnectionGroup)?;
-    let identity = identities::open(
-        &requester.credential,
-        &requester.signature_key,
-        &group.wrapper_key,
-        wrapped.encrypted_identity_link_key.as_slice(),
-    )?;
-    let credential = &request.requester_client_credential;
-    if identity.real.as_ref() != Some(credential) {
+    let identity = identities::of(db, &group.id, &requester.credential)?;
+    let credential = &contact.credential;
+    if identity.and_then(|identity| identity.real).as_ref() != Some(credential) {
         return Err(PeerError::IdentityLink.into());
     }
     let leaf = mls_group
         .public_group()
         .leaf(requester.index)
         .ok_or(PeerError::ConnectionGroup)?;
-    is_derived(
-        leaf,
-        &ConnectionKey::from(&request.requester_connection_key),
-        credential,
-    )?;
-    identities::store(db, &group.id, &requester.credential, &identity)
+    let key = ConnectionKey::from(&contact.connection_key);
+    is_derived(leaf, &key, credential).map(|_| ())
 }
 
 /// The service has accepted a join: keeps the contact, in the caller's transaction. If somebody else has
 /// become a contact under that handle since, the join is given up, and the inner error says so.
-fn complete_join(db: &Connection, id: &GroupId) -> Result<Result<(), UsageError>, Error> {
-    let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
-    let contact = pending.contact.ok_or(LocalError::Damaged)?;
-    let contact = NewContact::decode(&contact).map_err(|_| LocalError::Damaged)?;
+pub(crate) fn joined(
+    db: &Connection,
+    id: &GroupId,
+    contact: &[u8],
+) -> Result<Result<(), UsageError>, Error> {
+    let contact = NewContact::decode(contact).map_err(|_| LocalError::Damaged)?;
+    check_requester(db, &load_mls(db, id)?, &Group::read(db, id)?, &contact)?;
+    keep_contact(db, id, &contact)
+}
+
+fn keep_contact(
+    db: &Connection,
+    id: &GroupId,
+    contact: &NewContact,
+) -> Result<Result<(), UsageError>, Error> {
     match contact.store(db) {
         Err(Error::Usage(taken @ UsageError::AlreadyConnected(_))) => {
-            Pending::delete(db, id)?;
             Group::delete(db, id)?;
             return Ok(Err(taken));
         }
         stored => stored?,
     };
     super::forget_request(db, contact.credential.signature_public_key.as_slice())?;
-    Pending::delete(db, id)?;
-    Group::set_status(db, id, Status::Active)?;
-    known::remember(db, id, &load_mls(db, id)?)?;
     Ok(Ok(()))
 }
 
@@ -283,49 +172,51 @@ impl Client {
             "",
         )?;
         let leaf = NewLeaf::introducing(&self.profile, &directory, introduction)?;
-        for _ in 0..ROUNDS {
-            let information = ExternalCommitInfoRequest {
-                group_id: group,
-                state_key: StateKey::from(&request.extensions.state_key).to_wire(),
-                permit: JoinPermit::Connection,
-            };
-            let signer = SignatureKeyPair::from_seed(&leaf.signer.0.seed());
-            let info: ExternalCommitInfoResponse = self
-                .call(Operation::ExternalCommitInfo, signer, &information)
-                .await
-                .map_err(expired)?;
-            let tokens = self.take_tokens(directory.prices.of(Operation::ExternalJoin, 1))?;
-            let now_ms = self.transport.time.now_unix_ms();
-            self.transact(|db, profile| {
-                let mut pending = build_join(db, profile, &request, &info, &leaf, now_ms)?;
-                pending.envelope.tokens = tokens;
-                pending.write(db, &group)
-            })?;
-            if self.submit_join(&group).await? == CommitOutcome::Accepted {
-                return Ok(name);
-            }
-        }
-        Err(UsageError::Contention.into())
-    }
-
-    /// Sends a kept join; forgets the group if it is refused.
-    pub(crate) async fn submit_join(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
-        match self.send_pending(id).await {
-            Ok(answer) => {
-                EpochAccepted::decode(&answer)
-                    .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.transact(|db, _| complete_join(db, id))??;
-                Ok(CommitOutcome::Accepted)
-            }
-            Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
-            Err(error) => {
-                self.transact(|db, _| Group::delete(db, id))?;
-                match error.problem() {
-                    Some(ProblemType::WrongEpoch) => Ok(CommitOutcome::Superseded),
-                    _ => Err(expired(error)),
-                }
-            }
-        }
+        let pool = PoolKeys::fresh()?;
+        let response = ConnectionResponse {
+            responder_connection_key: self.profile.connection_key.to_wire(),
+            version: 1,
+            connection_token: pool.token().to_wire(),
+        };
+        let encrypted = seal_connection_response(
+            &response,
+            request.connection_response_key.as_slice(),
+            &group,
+        )
+        .map_err(|_| PeerError::ConnectionGroup)?;
+        let contact = NewContact {
+            credential: credential.clone(),
+            connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
+            // Finds nothing: the requester's own is told in the group, once they know who has accepted.
+            connection_token: PoolToken::new(crypto::random()?).to_wire(),
+            pool,
+        };
+        // A group with an open request is at its first epoch: nobody commits there before the answer.
+        let state_key = StateKey::from(&request.extensions.state_key);
+        let segment = Segment::heard_of(
+            state_key.segment(&group, RotationEpoch(0)),
+            RotationEpoch(0),
+            (Step(0), state_key),
+            IdentityLinkWrapperKey::from(&request.connection_room_identity_link_wrapper_key),
+        );
+        let entrance = Entrance {
+            id: group,
+            kind: GroupKind::Connection,
+            name: None,
+            segment,
+            leaf,
+            permit: JoinPermit::Connection,
+            authorization: None,
+            sight: Sight::Asked {
+                requester: credential.signature_public_key.as_slice().to_vec(),
+            },
+            answer: Some(Answer {
+                encrypted,
+                contact: Zeroizing::new(contact.encode()),
+            }),
+        };
+        self.enter(&entrance).await.map_err(expired)?;
+        Ok(name)
     }
 }
 
@@ -339,11 +230,14 @@ fn expired(error: Error) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::codec::WireSecret;
+    use crypto::sign::SignatureKeyPair;
+    use protocol::codec::{WireSecret, opaque};
     use protocol::connections::ClientCredential;
+    use protocol::next::operation::Operation;
 
     use super::*;
     use crate::groups::tests;
+    use crate::request::Envelope;
 
     fn contact(key: u8) -> NewContact {
         NewContact {
@@ -353,10 +247,25 @@ mod tests {
             },
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: PoolKeys::fresh().unwrap(),
         }
     }
 
     fn keep_join(db: &Connection, contact: &NewContact) -> GroupId {
+        let id = joining(db);
+        let signer = SignatureKeyPair::random().unwrap();
+        Pending {
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1).unwrap(),
+            aad: Vec::new(),
+            contact: Some(Zeroizing::new(contact.encode())),
+            recovery: None,
+        }
+        .write(db, &id)
+        .unwrap();
+        id
+    }
+
+    fn joining(db: &Connection) -> GroupId {
         let group = Group {
             status: Status::Joining,
             kind: GroupKind::Connection,
@@ -364,14 +273,6 @@ mod tests {
         };
         group.insert(db).unwrap();
         tests::keep_mls_group(db, &group.id);
-        let signer = SignatureKeyPair::random().unwrap();
-        Pending {
-            envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1),
-            aad: Vec::new(),
-            contact: Some(Zeroizing::new(contact.encode())),
-        }
-        .write(db, &group.id)
-        .unwrap();
         group.id
     }
 
@@ -447,9 +348,8 @@ mod tests {
     #[test]
     fn an_accepted_join_makes_a_contact() {
         let db = crate::database::in_memory().unwrap();
-        let id = keep_join(&db, &contact(1));
-        complete_join(&db, &id).unwrap().unwrap();
-        assert_eq!(Group::read(&db, &id).unwrap().status, Status::Active);
+        let id = joining(&db);
+        keep_contact(&db, &id, &contact(1)).unwrap().unwrap();
         assert_eq!(
             contacts::by_name(&db, "bob").unwrap().signature_key,
             [1; 32]
@@ -459,11 +359,10 @@ mod tests {
     #[test]
     fn an_accepted_join_whose_handle_was_taken_meanwhile_is_given_up_for_good() {
         let db = crate::database::in_memory().unwrap();
-        let id = keep_join(&db, &contact(1));
+        let id = joining(&db);
         contact(2).store(&db).unwrap();
-        let outcome = complete_join(&db, &id).unwrap();
+        let outcome = keep_contact(&db, &id, &contact(1)).unwrap();
         assert!(matches!(outcome, Err(UsageError::AlreadyConnected(_))));
-        assert!(Pending::read(&db, &id).unwrap().is_none());
         assert!(Group::find(&db, &id).unwrap().is_none());
         assert_eq!(
             contacts::by_name(&db, "bob").unwrap().signature_key,

@@ -1,6 +1,8 @@
 //! Connections: nobody is added to a group before they consented to know each other.
 
 mod accept;
+
+pub(crate) use accept::joined;
 pub(crate) mod tokens;
 pub(crate) mod withdraw;
 
@@ -13,19 +15,19 @@ use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::LeafNode;
+use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::connections::{
-    ClientCredential, ConnectionRequest, RequestConnectionRequest, is_valid_handle,
-};
-use protocol::groups::{Accepted, CommitAad, GroupKind};
-use protocol::ids::GroupId;
+use protocol::connections::{ClientCredential, ConnectionRequest, is_valid_handle};
+use protocol::next::group::{Accepted, CommitAad, GroupKind};
+use protocol::next::ids::GroupId;
+use protocol::next::inbox::{REQUEST_SIZE, RequestConnectionRequest};
+use protocol::next::operation::Operation;
 use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
-use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
 use crate::Client;
-use crate::contacts::{self, NewContact, handle_of};
+use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::database::key32;
 use crate::devices;
 use crate::devices::sync::SyncMessage;
@@ -158,6 +160,8 @@ pub(crate) fn accept_joiner(
         credential,
         connection_key: response.responder_connection_key,
         connection_token: response.connection_token,
+        // Told in the group, now that they have accepted: the request said nothing that adds this user anywhere.
+        pool: PoolKeys::fresh()?,
     };
     let name = match contact.store(db) {
         // Somebody else has become a contact under this handle since: this join makes none.
@@ -166,7 +170,6 @@ pub(crate) fn accept_joiner(
         }
         stored => stored?,
     };
-    // Now that they have accepted: the request said nothing that adds this user anywhere.
     db.execute(
         "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
         [&key],
@@ -205,6 +208,8 @@ pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<()
 
 struct Outgoing {
     group: GroupId,
+    /// Of a request, as the look-up said; of another one the usual.
+    price: u8,
     /// The recipient's.
     credential: ClientCredential,
     establishment_key: Vec<u8>,
@@ -232,12 +237,34 @@ fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
         let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
         Ok(Outgoing {
             group,
+            price: 0,
             credential: ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
             establishment_key,
             response_key,
         })
     })
     .transpose()
+}
+
+/// A sealed request in the one size that all have: its length, itself, then random bytes.
+fn of_one_size(sealed: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let length = u16::try_from(sealed.len()).map_err(|_| LocalError::Damaged)?;
+    let mut request = length.to_be_bytes().to_vec();
+    request.extend(sealed);
+    let missing = REQUEST_SIZE
+        .checked_sub(request.len())
+        .ok_or(LocalError::Damaged)?;
+    for _ in 0..missing.div_ceil(64) {
+        request.extend(crypto::random::<64>()?);
+    }
+    request.truncate(REQUEST_SIZE);
+    Ok(request)
+}
+
+/// What stands in it.
+pub(crate) fn sealed_in(request: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = request.split_first_chunk::<2>()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
 
 impl Client {
@@ -288,24 +315,35 @@ impl Client {
         let offer = ConnectionOffer {
             credential: &credential,
             group_id: group.id,
-            wrapper_key: &group.wrapper_key,
+            wrapper_key: &group.segment.wrapper_key,
             connection_key: &self.profile.connection_key,
             response_key: outgoing.response_key.public(),
-            state_key: &group.state_key,
+            state_key: &crypto::keys::StateKey::new(*group.segment.state_key.expose()),
             introduction,
         };
         let encrypted =
             seal_connection_request(&offer, &self.profile.identity, &outgoing.establishment_key)
                 .map_err(|_| PeerError::HandleRecord)?;
+        self.put_into_inbox(handle, encrypted, outgoing.price).await
+    }
+
+    /// Puts something into the inbox of a handle: all such have one size.
+    pub(crate) async fn put_into_inbox(
+        &mut self,
+        handle: &str,
+        sealed: Vec<u8>,
+        price: u8,
+    ) -> Result<(), Error> {
         let request = RequestConnectionRequest {
             handle: opaque(handle.as_bytes()),
-            encrypted_request: opaque(encrypted),
+            encrypted_request: opaque(of_one_size(sealed)?),
         };
         let _: Accepted = self
-            .call(
+            .call_at_price(
                 Operation::RequestConnection,
                 SignatureKeyPair::random()?,
                 &request,
+                price.into(),
             )
             .await?;
         Ok(())
@@ -319,7 +357,7 @@ impl Client {
             Operation::RequestConnection,
         ])
         .await?;
-        let record = self.look_up(handle).await?;
+        let (record, price) = self.look_up(handle).await?;
         let group = self.new_group(GroupKind::Connection, None).await?;
         let seed = Secret::<32>::random()?;
         let establishment_key = record.connection_establishment_key.as_slice().to_vec();
@@ -330,6 +368,7 @@ impl Client {
         )?;
         Ok(Outgoing {
             group,
+            price,
             credential: record.credential,
             establishment_key,
             response_key: HpkeKeyPair::from_seed(&seed)?,

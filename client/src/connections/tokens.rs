@@ -1,20 +1,18 @@
-//! Connection tokens that change, so that whoever knows a former one finds nothing.
+//! Connection tokens: one for each contact, which change, so that whoever knows a former one finds nothing.
 
-use crypto::keys::ConnectionToken;
-use crypto::secret::Secret;
 use protocol::codec::WireSecret;
 use rusqlite::Connection;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use super::withdraw::group_with;
 use crate::Client;
-use crate::contacts;
+use crate::contacts::{self, NewContact, PoolKeys};
 use crate::devices::enqueue;
-use crate::devices::sync::{PoolKeys, SyncMessage};
+use crate::devices::sync::SyncMessage;
 use crate::error::Error;
 use crate::groups::content::Content;
 use crate::groups::identities::Identity;
-use crate::profile::Profile;
+use crate::groups::pointers;
 use crate::refusals_can_wait;
 
 /// What a contact is told through the connection group.
@@ -57,44 +55,34 @@ pub(crate) fn tell_again(db: &Connection, contact: &Identity) -> Result<(), Erro
             "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
             [real.signature_public_key.as_slice()],
         )?;
+        pointers::tell_again(db, real.signature_public_key.as_slice())?;
     }
     Ok(())
 }
 
 impl Client {
-    /// A new connection token with a pool of its own; the former pool is deleted, and the contacts that are
-    /// left are told.
-    pub(crate) async fn rotate_connection_token(&mut self) -> Result<(), Error> {
-        self.transact(|db, profile| {
-            let (token, owner) = (ConnectionToken::random()?, Secret::<32>::random()?);
-            db.execute(
-                "INSERT OR IGNORE INTO retired_pools (connection_token, owner_seed) VALUES (?, ?)",
-                (
-                    profile.connection_token.expose(),
-                    profile.pool_owner.seed().expose(),
-                ),
-            )?;
-            db.execute(
-                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?, pool_stale = 0,
-                    keys_due = keys_due & ~1",
-                (token.expose(), owner.expose()),
-            )?;
-            db.execute("UPDATE key_packages SET sets_left = 0", ())?;
+    /// New pools for all contacts, under tokens that a removed device does not have; the former ones are deleted, and the
+    /// contacts told.
+    pub(crate) async fn rotate_connection_tokens(&mut self) -> Result<(), Error> {
+        self.transact(|db, _| {
+            for contact in contacts::all(db)? {
+                let contact = NewContact {
+                    pool: PoolKeys::fresh()?,
+                    ..contact
+                };
+                contact.store(db)?;
+                let key = contact.credential.signature_public_key.as_slice();
+                db.execute("DELETE FROM key_packages WHERE signature_key = ?", [key])?;
+            }
             db.execute("DELETE FROM key_package_batch", ())?;
-            db.execute("UPDATE contacts SET token_due = 1", ())?;
-            enqueue(
-                db,
-                SyncMessage::Pool(PoolKeys {
-                    connection_token: token.to_wire(),
-                    owner_seed: WireSecret::new(*owner.expose()),
-                }),
-            )
+            db.execute("UPDATE contacts SET token_due = 1, pool_stale = 0", ())?;
+            db.execute("UPDATE profile SET keys_due = keys_due & ~1", ())?;
+            Ok(())
         })?;
-        self.profile = Profile::read(&self.db)?;
         self.settle_tokens().await
     }
 
-    /// Publishes under the new token, tells it to contacts, and has what is under former ones deleted.
+    /// Publishes for contacts who are to be told, tells them, and has former pools deleted.
     pub(crate) async fn settle_tokens(&mut self) -> Result<(), Error> {
         let due = {
             let mut statement = self
@@ -103,15 +91,16 @@ impl Client {
             let rows = statement.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
             rows.collect::<Result<Vec<_>, _>>()?
         };
-        if !due.is_empty() {
-            self.publish_alone().await?;
-        }
-        for key in due {
+        for (key, pool) in contacts::pools(&self.db)? {
+            if !due.contains(&key) {
+                continue;
+            }
+            self.publish_alone(&key, &pool).await?;
             // Where there is no way to tell: the contact has to connect again.
             if let Some(group) = group_with(&self.db, &key)? {
                 let update = ConnectionUpdate {
                     version: UPDATE_VERSION,
-                    connection_token: self.profile.connection_token.to_wire(),
+                    connection_token: pool.token().to_wire(),
                 };
                 let told = self
                     .send_content(&group, &Content::Connection(update))

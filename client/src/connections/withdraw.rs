@@ -1,10 +1,8 @@
-//! Taking consent back: requests are cancelled or declined, connections end, groups are blocked.
+//! Taking consent back: requests are cancelled or declined, connections end.
 
-use protocol::Operation;
 use protocol::codec::opaque;
-use protocol::groups::{Accepted, GroupKind};
-use protocol::ids::GroupId;
-use protocol::queues::BlockGroupRequest;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
@@ -85,7 +83,7 @@ impl Client {
         })
     }
 
-    /// Ends a connection: its group is deleted, both sides forget each other, and the connection token that
+    /// Ends a connection: its group is deleted, both sides forget each other, and the token that
     /// the former contact knows finds nothing any more. The groups that both are in stay.
     ///
     /// # Errors
@@ -102,39 +100,7 @@ impl Client {
             contacts::forget(db, &key)?;
             devices::enqueue(db, SyncMessage::ContactGone(opaque(key.as_slice())))
         })?;
-        self.rotate_connection_token().await?;
         self.sync(0).await
-    }
-
-    /// Takes nothing more from a group, or from the connection with a contact, into this device's queue; or
-    /// takes from it again. What is sent meanwhile is lost, handshakes too: after a long block the group may
-    /// have to be joined again.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`] for a name that is neither a group nor a contact.
-    pub async fn block(&mut self, name: &str, blocked: bool) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        let group = match Group::by_name(&self.db, name) {
-            Ok(group) => group.id,
-            Err(unknown) => {
-                let contact = contacts::by_name(&self.db, name).map_err(|_| unknown)?;
-                group_with(&self.db, &contact.signature_key)?
-                    .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()))?
-            }
-        };
-        let request = BlockGroupRequest {
-            queue_id: self.profile.queue()?,
-            group_id: group,
-            blocked: u8::from(blocked),
-        };
-        let _: Accepted = self
-            .call(Operation::BlockGroup, self.queue_owner(), &request)
-            .await?;
-        self.db.execute(
-            "UPDATE groups SET blocked = ? WHERE group_id = ?",
-            (blocked, group.0),
-        )?;
-        Ok(())
     }
 }
 

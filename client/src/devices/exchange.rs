@@ -4,12 +4,10 @@ use openmls::prelude::LeafNodeIndex;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::ConnectionRequest;
-use protocol::groups::GroupKind;
+use protocol::next::group::GroupKind;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::sync::{
-    AddMe, HandleKeys, Hello, Invitation, PackagesMade, PoolKeys, Present, SyncMessage,
-};
+use super::sync::{AddMe, HandleKeys, Hello, Invitation, PackagesMade, Present, SyncMessage};
 use super::{DeviceId, MAX_DEVICE_NAME, invitations, others};
 use crate::Client;
 use crate::connections;
@@ -126,17 +124,6 @@ pub(crate) fn receive(
             )?;
             Ok(())
         }
-        SyncMessage::Pool(PoolKeys {
-            connection_token,
-            owner_seed,
-        }) => {
-            db.execute(
-                "UPDATE profile SET connection_token = ?, pool_owner_seed = ?",
-                (connection_token.expose(), owner_seed.expose()),
-            )?;
-            db.execute("UPDATE key_packages SET sets_left = 0", ())?;
-            Ok(())
-        }
         SyncMessage::Handle(HandleKeys {
             owner_seed,
             establishment_seed,
@@ -195,7 +182,7 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
         (said.device.0, &name, leaf),
     )?;
     // The sets that are published lack its packages.
-    db.execute("UPDATE profile SET pool_stale = 1", ())?;
+    db.execute("UPDATE contacts SET pool_stale = 1", ())?;
     db.execute("UPDATE key_packages SET sets_left = 0", ())?;
     db.execute("DELETE FROM key_package_batch", ())?;
     db.execute("UPDATE groups SET announced = 0", ())?;
@@ -347,6 +334,7 @@ mod tests {
             },
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: contacts::PoolKeys::fresh().unwrap(),
         }
     }
 

@@ -1,14 +1,13 @@
 //! Every device brings the others into the groups that it is in.
 
-use crypto::credential::wrap_link_key;
-use crypto::leaf_authorization::{AuthorizedJoin, authorize};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
 use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
 use openmls::prelude::KeyPackageIn;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;
@@ -26,9 +25,9 @@ use crate::key_packages::{check_one, make_package};
 use crate::leaf;
 
 /// A way in is good for so long,
-const GOOD_MS: u64 = 30 * protocol::time::DAY_MS;
+const GOOD_MS: u64 = 7 * protocol::time::DAY_MS;
 /// and a device that has not come is given a new one after so long.
-const AGAIN_MS: u64 = 7 * protocol::time::DAY_MS;
+const AGAIN_MS: u64 = 6 * protocol::time::DAY_MS;
 
 /// A way into a group for one other device of this user. Its first leaf's key is made here, so that it can
 /// be authorized without asking.
@@ -46,16 +45,19 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
             kind: group.kind,
             ciphersuite: u16::from(mls_group.ciphersuite()),
             name: opaque(group.display_name().into_bytes()),
-            state_key: group.state_key.to_wire(),
-            wrapper_key: group.wrapper_key.to_wire(),
+            segment: group.segment.id,
+            rotation: group.segment.rotation,
+            step: group.segment.step,
+            state_key: group.segment.state_key.to_wire(),
+            wrapper_key: group.segment.wrapper_key.to_wire(),
             user_pseudonym: opaque(user_pseudonym),
             epoch: known.epoch,
             members: opaque(person_digests(&known)),
         },
         leaf_seed: WireSecret::new(*seed.expose()),
-        authorization: authorize(
+        authorization: authorize_in(
             &signer.0,
-            (&group.id, &group.state_key),
+            (&group.id, &group.segment.id),
             AuthorizedJoin::Client,
             mls_group.own_leaf_index().u32(),
             now_ms.saturating_add(GOOD_MS),
@@ -217,10 +219,9 @@ impl Client {
     }
 
     async fn add_client(&mut self, id: &GroupId, key_package: &[u8]) -> Result<(), Error> {
-        let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
-        else {
+        if Group::find(&self.db, id)?.is_none_or(|it| it.status != Status::Active) {
             return Ok(());
-        };
+        }
         let now_ms = self.transport.time.now_unix_ms();
         self.commit(id, |client| {
             let mls_group = load_mls(&client.db, id)?;
@@ -239,7 +240,7 @@ impl Client {
             }
             Ok(Plan::AddClients {
                 key_packages: vec![claimed.key_package],
-                wrapped_link_keys: vec![wrap_link_key(&group.wrapper_key, &claimed.link_key)?],
+                link_keys: vec![claimed.link_key],
             })
         })
         .await

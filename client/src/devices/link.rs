@@ -12,13 +12,14 @@ use crypto::connection::sign_handle_record;
 use crypto::hpke::{self, HpkeKeyPair};
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
+use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::connections::{
-    ClientCredential, DeleteHandleRequest, RegisterHandleRequest, RequestConnectionRequest,
-};
-use protocol::groups::{Accepted, GroupKind};
+use protocol::connections::ClientCredential;
+use protocol::next::group::{Accepted, GroupKind};
+use protocol::next::ids::InboxId;
+use protocol::next::inbox::{DeleteHandleRequest, RegisterHandleRequest};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -30,11 +31,14 @@ use crate::Client;
 use crate::database::key32;
 use crate::error::{Error, LocalError, UsageError};
 use crate::groups::Group;
-use crate::leaf::queue_reference;
+use crate::handles::{expiry, inbox_owner};
+use crate::inbox::owner_of;
 use crate::profile::Profile;
 use crate::text;
 
 const VERSION: u8 = 1;
+/// How often the inbox of an open link code is looked at.
+const LOOK_MS: u32 = 1_000;
 const INFO: &str = "MIMIMI 1.0 device link";
 
 /// What the new device shows.
@@ -56,8 +60,6 @@ struct LinkPackage {
     identity_seed: WireSecret,
     establishment_seed: WireSecret,
     connection_key: WireSecret,
-    connection_token: WireSecret,
-    pool_owner_seed: WireSecret,
     handle_owner_seed: WireSecret,
     devices_group: WayIn,
 }
@@ -120,29 +122,35 @@ struct Waiting {
     code: Vec<u8>,
     key: HpkeKeyPair,
     owner: SignatureKeyPair,
+    inbox: InboxId,
+    inbox_owner: SignatureKeyPair,
     package: Option<Vec<u8>>,
 }
 
 fn waiting(db: &Connection) -> Result<Option<Waiting>, Error> {
     let row = db
         .query_row(
-            "SELECT code, seed, owner_seed, package FROM link",
+            "SELECT code, seed, owner_seed, inbox_id, inbox_owner_seed, package FROM link",
             (),
             |row| {
                 Ok((
                     row.get::<_, Vec<u8>>(0)?,
                     Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
                     Zeroizing::new(row.get::<_, Vec<u8>>(2)?),
-                    row.get(3)?,
+                    InboxId(row.get(3)?),
+                    Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
+                    row.get(5)?,
                 ))
             },
         )
         .optional()?;
-    row.map(|(code, seed, owner, package)| {
+    row.map(|(code, seed, owner, inbox, inbox_owner, package)| {
         Ok(Waiting {
             code,
             key: HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?,
             owner: SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?)),
+            inbox,
+            inbox_owner: owner_of(&inbox_owner)?,
             package,
         })
     })
@@ -193,7 +201,7 @@ impl Client {
             secret: crypto::random()?,
         };
         let handle = handle_of(&code);
-        let directory = self.directory().await?;
+        let (inbox, inbox_seed) = (InboxId(crypto::random()?), Secret::<32>::random()?);
         let credential = ClientCredential {
             name: opaque(handle.as_bytes()),
             signature_public_key: opaque(owner.public()),
@@ -202,13 +210,22 @@ impl Client {
         let request = RegisterHandleRequest {
             handle: opaque(handle.as_bytes()),
             record: opaque(record.encode()),
-            queue_reference: opaque(queue_reference(&self.profile, &directory, &owner.public())?),
+            inbox,
+            inbox_owner: inbox_owner(&SignatureKeyPair::from_seed(&inbox_seed))?,
+            expiry: expiry(self.transport.time.now_unix_ms()),
         };
         let bytes = code.encode();
         self.transact(|db, _| {
             db.execute(
-                "INSERT OR REPLACE INTO link (id, code, seed, owner_seed) VALUES (1, ?, ?, ?)",
-                (&bytes, seed.expose(), owner_seed.expose()),
+                "INSERT OR REPLACE INTO link (id, code, seed, owner_seed, inbox_id, inbox_owner_seed)
+                 VALUES (1, ?, ?, ?, ?, ?)",
+                (
+                    &bytes,
+                    seed.expose(),
+                    owner_seed.expose(),
+                    inbox.0,
+                    inbox_seed.expose(),
+                ),
             )?;
             db.execute("UPDATE profile SET device_name = ?", [&name])?;
             Ok(())
@@ -245,8 +262,6 @@ impl Client {
             identity_seed: WireSecret::new(*profile.identity.seed().expose()),
             establishment_seed: WireSecret::new(*profile.establishment_seed.expose()),
             connection_key: profile.connection_key.to_wire(),
-            connection_token: profile.connection_token.to_wire(),
-            pool_owner_seed: WireSecret::new(*profile.pool_owner.seed().expose()),
             handle_owner_seed: WireSecret::new(*profile.handle_owner.seed().expose()),
             devices_group: invitations::way_into(&self.db, &group, now_ms)?,
         };
@@ -254,22 +269,12 @@ impl Client {
         let sealed = hpke::seal(&code.hpke_key, INFO, &code.secret, &encoded)
             .map_err(|_| UsageError::InvalidLinkCode)?;
         let comparison = number("link package", &[&bytes, &sealed]);
-        let request = RequestConnectionRequest {
-            handle: opaque(handle_of(&code).into_bytes()),
-            encrypted_request: opaque(sealed),
-        };
-        let sent: Result<Accepted, Error> = self
-            .call(
-                Operation::RequestConnection,
-                SignatureKeyPair::random()?,
-                &request,
-            )
-            .await;
+        let sent = self.put_into_inbox(&handle_of(&code), sealed, 0).await;
         match sent {
             Err(error) if error.problem() == Some(ProblemType::UnknownHandle) => {
                 Err(UsageError::InvalidLinkCode.into())
             }
-            other => other.map(|_| comparison),
+            other => other.map(|()| comparison),
         }
     }
 
@@ -292,17 +297,17 @@ impl Client {
     pub async fn complete_link(&mut self, shown: &str, wait_ms: u32) -> Result<String, Error> {
         let mut left = wait_ms;
         loop {
-            let wait = left.min(20_000);
-            let news = self.wait_for_news(wait).await?;
-            let _held = self.hold().await?;
-            if let Some(news) = news {
-                self.take_over(news).await?;
+            let held = self.hold().await?;
+            if let Some(waiting) = waiting(&self.db)? {
+                self.read_inbox(waiting.inbox, &waiting.inbox_owner).await?;
             }
-            self.process().await?;
-            left = left.saturating_sub(wait);
+            drop(held);
             if left == 0 || waiting(&self.db)?.is_none_or(|waiting| waiting.package.is_some()) {
                 break;
             }
+            let wait = left.min(LOOK_MS);
+            tokio::time::sleep(std::time::Duration::from_millis(wait.into())).await;
+            left = left.saturating_sub(wait);
         }
         let _held = self.hold().await?;
         let waiting = waiting(&self.db)?.ok_or(UsageError::NotLinking)?;
@@ -339,14 +344,12 @@ fn install(db: &Connection, handle: &str, package: &LinkPackage) -> Result<(), E
     let group = &package.devices_group;
     db.execute(
         "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            connection_token = ?, pool_owner_seed = ?, handle_owner_seed = ?, device_group = ?",
+            handle_owner_seed = ?, device_group = ?",
         (
             handle,
             package.identity_seed.expose(),
             package.establishment_seed.expose(),
             package.connection_key.expose(),
-            package.connection_token.expose(),
-            package.pool_owner_seed.expose(),
             package.handle_owner_seed.expose(),
             group.link.group_id.0,
         ),

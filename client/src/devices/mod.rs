@@ -1,7 +1,7 @@
 //! The devices of one user.
 //!
 //! They share the identity key, the connection key and what others know the user by; each has its own
-//! queue, leaves and KeyPackages. What one learns it tells the others through a group that only they are in
+//! leaves and KeyPackages. What one learns it tells the others through a group that only they are in
 //! (`GroupKind::SingleUser`). Every device brings the others into the groups that it is in.
 
 mod exchange;
@@ -15,7 +15,7 @@ pub use link::LinkCode;
 pub(crate) use link::keep_package;
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 

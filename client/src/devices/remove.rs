@@ -1,8 +1,8 @@
 //! A device that was lost is removed by another one.
 
 use openmls::prelude::LeafNodeIndex;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use rusqlite::Connection;
 
 use super::exchange::forget_removed;
@@ -127,7 +127,7 @@ impl Client {
         }
         let due = keys_due(&self.db)?;
         if due != HANDLE_KEYS && due != 0 {
-            self.rotate_connection_token().await?;
+            self.rotate_connection_tokens().await?;
         }
         if due & HANDLE_KEYS == 0 {
             return Ok(());

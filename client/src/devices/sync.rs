@@ -5,8 +5,8 @@
 
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::groups::LeafAuthorization;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
+use protocol::next::join::LeafAuthorization;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use super::DeviceId;
@@ -57,9 +57,6 @@ pub(crate) enum SyncMessage {
     /// A connection request that was answered: the requester's signature key.
     #[tls_codec(discriminant = 10)]
     RequestGone(VLBytes),
-    /// The connection token has changed, and with it the pool.
-    #[tls_codec(discriminant = 11)]
-    Pool(PoolKeys),
     /// The keys of the handle have changed.
     #[tls_codec(discriminant = 12)]
     Handle(HandleKeys),
@@ -124,12 +121,6 @@ pub(crate) struct MadePackage {
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub(crate) struct PoolKeys {
-    pub(crate) connection_token: WireSecret,
-    pub(crate) owner_seed: WireSecret,
-}
-
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct HandleKeys {
     pub(crate) owner_seed: WireSecret,
     pub(crate) establishment_seed: WireSecret,
@@ -166,9 +157,10 @@ mod tests {
     use proptest::prelude::*;
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
-    use protocol::groups::GroupKind;
+    use protocol::next::group::GroupKind;
 
     use super::*;
+    use crate::contacts::PoolKeys;
 
     fn message() -> impl Strategy<Value = SyncMessage> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..200).prop_map(opaque);
@@ -178,16 +170,22 @@ mod tests {
         prop_oneof![
             (device(), bytes())
                 .prop_map(|(device, name)| SyncMessage::Hello(Hello { device, name })),
-            (bytes(), bytes(), secret(), secret()).prop_map(|(name, key, one, two)| {
-                SyncMessage::Contact(NewContact {
-                    credential: ClientCredential {
-                        name,
-                        signature_public_key: key,
-                    },
-                    connection_key: one,
-                    connection_token: two,
-                })
-            }),
+            (bytes(), bytes(), secret(), secret(), secret(), secret()).prop_map(
+                |(name, key, one, two, pool_token, owner_seed)| {
+                    SyncMessage::Contact(NewContact {
+                        credential: ClientCredential {
+                            name,
+                            signature_public_key: key,
+                        },
+                        connection_key: one,
+                        connection_token: two,
+                        pool: PoolKeys {
+                            token: pool_token,
+                            owner_seed,
+                        },
+                    })
+                }
+            ),
             bytes().prop_map(SyncMessage::ContactGone),
             (device(), group(), bytes(), secret(), any::<u32>(), bytes()).prop_map(
                 |(device, group_id, name, key, leaf_index, signature)| {
@@ -199,6 +197,9 @@ mod tests {
                                 kind: GroupKind::Connection,
                                 ciphersuite: 1,
                                 name,
+                                segment: protocol::next::ids::SegmentId(*key.expose()),
+                                rotation: protocol::next::ids::RotationEpoch(3),
+                                step: protocol::next::ids::Step(leaf_index),
                                 state_key: WireSecret::new(*key.expose()),
                                 wrapper_key: WireSecret::new(*key.expose()),
                                 user_pseudonym: signature.clone(),
@@ -253,12 +254,6 @@ mod tests {
             bytes().prop_map(SyncMessage::Request),
             bytes().prop_map(SyncMessage::RequestGone),
             bytes().prop_map(SyncMessage::Introduction),
-            (secret(), secret()).prop_map(|(connection_token, owner_seed)| {
-                SyncMessage::Pool(PoolKeys {
-                    connection_token,
-                    owner_seed,
-                })
-            }),
             (secret(), secret()).prop_map(|(owner_seed, establishment_seed)| {
                 SyncMessage::Handle(HandleKeys {
                     owner_seed,

@@ -3,15 +3,16 @@
 //! wrapper key. So nothing is joined from outside (RFC 9420 §12.4.3.2) but an [`Authenticated`] group: its
 //! GroupInfo is signed by a leaf that has shown whose it is, and it is the group that the joiner knows of.
 
-use crypto::keys::IdentityLinkWrapperKey;
+use mls_rules::context::senders_in;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
-    Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProtocolMessage,
-    PublicMessageIn, RatchetTreeIn, SignaturePublicKey, Verifiable as _,
+    Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
+    SignaturePublicKey, Verifiable as _,
 };
 use protocol::Wire as _;
-use protocol::groups::{ExternalCommitInfoResponse, GroupKind};
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
+use protocol::next::join::ExternalCommitInfoResponse;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -21,7 +22,8 @@ use crate::error::{Error, PeerError};
 use crate::groups::group_id;
 use crate::groups::identities::{self, Identity};
 use crate::groups::known::{self, Known};
-use crate::groups::senders::{ServiceKeys, senders_in};
+use crate::groups::policy::service_senders;
+use crate::journal::wrappers::Wrappers;
 use crate::profile::Profile;
 use crate::provider::Provider;
 
@@ -147,7 +149,8 @@ pub(crate) struct Newcomer {
 pub(crate) struct Authenticated {
     pub(crate) group_info: VerifiableGroupInfo,
     pub(crate) tree: RatchetTreeIn,
-    pub(crate) self_removes: Vec<PublicMessageIn>,
+    /// Who has signed it.
+    pub(crate) signer: Credential,
     /// Whom the user has not been shown yet. Nobody in connections and devices' groups.
     pub(crate) newcomers: Vec<Newcomer>,
 }
@@ -194,7 +197,7 @@ pub(crate) fn person_digests(known: &Known) -> Vec<u8> {
 
 fn leaves(
     tree: &[u8],
-    wrapper: &IdentityLinkWrapperKey,
+    wrappers: &Wrappers,
     info: &ExternalCommitInfoResponse,
 ) -> Result<Vec<ShownLeaf>, Error> {
     let nodes = Vec::<Option<Node>>::tls_deserialize_exact_bytes(tree).map_err(|_| MALFORMED)?;
@@ -205,14 +208,9 @@ fn leaves(
         };
         // Leaves stand at even places (RFC 9420 §7.8).
         let index = u32::try_from(place / 2).map_err(|_| MALFORMED)?;
-        let wrapped = info
-            .leaves
-            .iter()
-            .find(|link| link.leaf_index == index)
-            .map(|link| link.encrypted_identity_link_key.as_slice());
         let signature_key = leaf.signature_key.as_slice().to_vec();
-        let identity =
-            identities::open_or_unverified(&leaf.credential, &signature_key, wrapper, wrapped);
+        let link = wrappers.link(&info.leaves, index);
+        let identity = identities::shown(&leaf.credential, &signature_key, link);
         leaves.push(ShownLeaf {
             index,
             signature_key,
@@ -223,16 +221,6 @@ fn leaves(
     Ok(leaves)
 }
 
-fn proposal(message: &[u8]) -> Result<PublicMessageIn, Error> {
-    match MlsMessageIn::tls_deserialize_exact_bytes(message)
-        .ok()
-        .and_then(|message| message.try_into_protocol_message().ok())
-    {
-        Some(ProtocolMessage::PublicMessage(message)) => Ok(*message),
-        _ => Err(MALFORMED),
-    }
-}
-
 /// Holds what the service shows against what the joiner knows.
 ///
 /// # Errors
@@ -241,7 +229,7 @@ pub(crate) fn authenticate(
     db: &Connection,
     profile: &Profile,
     (id, kind): (&GroupId, GroupKind),
-    wrapper: &IdentityLinkWrapperKey,
+    wrappers: &Wrappers,
     info: &ExternalCommitInfoResponse,
     sight: &Sight,
 ) -> Result<Authenticated, Error> {
@@ -260,7 +248,7 @@ pub(crate) fn authenticate(
         return Err(MALFORMED);
     }
     known::check_epoch(message.epoch)?;
-    let leaves = leaves(info.ratchet_tree.as_slice(), wrapper, info)?;
+    let leaves = leaves(info.ratchet_tree.as_slice(), wrappers, info)?;
     let signer = leaves
         .iter()
         .find(|leaf| leaf.index == message.signer)
@@ -288,11 +276,7 @@ pub(crate) fn authenticate(
     Ok(Authenticated {
         tree: RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice())
             .map_err(|_| MALFORMED)?,
-        self_removes: info
-            .self_removes
-            .iter()
-            .map(|message| proposal(message.as_slice()))
-            .collect::<Result<_, _>>()?,
+        signer: signer.credential.clone(),
         group_info,
         newcomers,
     })
@@ -377,7 +361,7 @@ impl Shown<'_> {
         {
             return Err(not("its signer was no member when this client was one"));
         }
-        ServiceKeys::read(self.db)?
+        service_senders(self.db)?
             .check_senders(&known.external_senders, &self.senders)
             .map_err(|_| not("its external senders are not those that are known"))?;
         let mut newcomers: Vec<Newcomer> = Vec::new();

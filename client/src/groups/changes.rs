@@ -1,7 +1,11 @@
 //! What a commit changes for the people in a group: identities learned, events for the user.
 
+use crypto::keys::IdentityLinkWrapperKey;
+use mls_rules::Effect;
 use openmls::prelude::{LeafNodeIndex, MlsGroup, Sender, StagedCommit};
-use protocol::groups::{CommitAad, GroupKind};
+use protocol::next::group::{CommitAad, GroupKind};
+use protocol::next::ids::{LeafIndex, RotationEpoch};
+use protocol::next::join::LinkKeyUpload;
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
@@ -9,8 +13,8 @@ use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::further::{self, Arrival};
 use crate::groups::identities::{self, Identity};
-use crate::groups::senders::ServiceKeys;
-use crate::groups::{Group, enforce, people, pseudonym_of, removals};
+use crate::groups::policy::service_senders;
+use crate::groups::{Group, people, policy, pseudonym_of, removals};
 use crate::profile::Profile;
 
 /// Who made a commit.
@@ -24,7 +28,39 @@ pub(crate) enum Committer {
     Joiner,
 }
 
-/// Judges a commit before it is merged and keeps what it says about members. Returns the identity of
+/// What members learn beside a commit.
+pub(crate) struct Beside<'b> {
+    pub(crate) aad: &'b CommitAad,
+    pub(crate) effect: &'b Effect,
+    pub(crate) link_keys: &'b [LinkKeyUpload],
+    /// In force after the commit.
+    pub(crate) wrapper: (RotationEpoch, &'b IdentityLinkWrapperKey),
+}
+
+impl Beside<'_> {
+    fn link_key(&self, leaf: u32) -> Option<&[u8]> {
+        self.link_keys
+            .iter()
+            .find(|upload| upload.leaf_index == LeafIndex(leaf))
+            .map(|upload| upload.sealed.as_slice())
+    }
+}
+
+/// The places of so many leaves that come in: the leftmost that are free (RFC 9420 §12.1.1).
+pub(crate) fn places(mls_group: &MlsGroup, removed: &[LeafNodeIndex], count: usize) -> Vec<u32> {
+    let occupied: std::collections::BTreeSet<u32> = mls_group
+        .members()
+        .map(|member| member.index)
+        .filter(|index| !removed.contains(index))
+        .map(|index| index.u32())
+        .collect();
+    (0..)
+        .filter(|leaf| !occupied.contains(leaf))
+        .take(count)
+        .collect()
+}
+
+/// Keeps what a commit says about members, before it is merged; it has been judged by the rules. Returns the identity of
 /// the joiner, if it is an external commit, and what it is to those who are here.
 pub(crate) fn record(
     db: &Connection,
@@ -32,29 +68,26 @@ pub(crate) fn record(
     group: &Group,
     mls_group: &MlsGroup,
     staged: &StagedCommit,
-    aad: &CommitAad,
+    beside: &Beside<'_>,
     committer: Committer,
 ) -> Result<Option<(Identity, Arrival)>, Error> {
-    let service = ServiceKeys::read(db)?;
-    enforce::judge(&service, group, mls_group, staged, committer)?;
+    let service = service_senders(db)?;
+    let aad = beside.aad;
+    let (_, wrapper) = beside.wrapper;
     let removed: Vec<LeafNodeIndex> = staged
         .queued_proposals()
-        .filter_map(enforce::leaving)
+        .filter_map(policy::leaving)
         .collect();
     let by_service: Vec<LeafNodeIndex> = staged
         .queued_proposals()
-        .filter(|queued| service.sent(mls_group, queued))
-        .filter_map(enforce::leaving)
+        .filter(|queued| service.sent(mls_group.extensions(), queued))
+        .filter_map(policy::leaving)
         .collect();
     let by_members: Vec<LeafNodeIndex> = staged
         .queued_proposals()
         .filter(|queued| matches!(queued.sender(), Sender::Member(_)))
-        .filter_map(enforce::leaving)
+        .filter_map(policy::leaving)
         .collect();
-    // Whoever is removed must not be able to read the state that is written from now on.
-    if !removed.is_empty() && aad.rotates_state_key != 1 {
-        return Err(PeerError::RemovalWithoutRotation.into());
-    }
     let by = match committer {
         Committer::Member(leaf) => match mls_group.member(leaf) {
             Some(credential) => identities::name_of(db, profile, &group.id, credential)?,
@@ -63,7 +96,6 @@ pub(crate) fn record(
         Committer::Own | Committer::Joiner => String::new(),
     };
     let tell = group.name.is_some() && committer != Committer::Own;
-    let mut link_keys = aad.encrypted_identity_link_keys.iter();
 
     let here = further::people(db, group, mls_group, &removed)?;
     let mut came: Vec<Identity> = Vec::new();
@@ -75,18 +107,23 @@ pub(crate) fn record(
             .flatten(),
         Committer::Own | Committer::Joiner => None,
     };
-    for added in staged.add_proposals() {
+    let adds: Vec<_> = staged.add_proposals().collect();
+    let free = places(mls_group, &removed, adds.len().max(1));
+    for (added, place) in adds.iter().zip(&free) {
         let leaf = added.add_proposal().key_package().leaf_node();
-        let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
+        let wrapped = beside.link_key(*place);
         let key = leaf.signature_key().as_slice();
-        let identity =
-            identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
+        let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
         let arrival = match committer {
             // What this client makes is judged when it is made.
             Committer::Own => Arrival::Person,
             _ => further::judge_added(&here, &came, adder.as_ref(), &identity)?,
         };
         identities::store(db, &group.id, leaf.credential(), &identity)?;
+        if let Some(wrapped) = wrapped {
+            let credential = leaf.credential();
+            identities::keep_link_key(db, &group.id, credential, beside.wrapper, wrapped)?;
+        }
         if committer != Committer::Own && arrival == Arrival::Client {
             tell_of_client(db, profile, group, &identity)?;
         } else if tell
@@ -112,21 +149,42 @@ pub(crate) fn record(
     if let (Some(leaf), false) = (staged.update_path_leaf_node(), committer == Committer::Own) {
         let known = identities::of(db, &group.id, leaf.credential())?;
         if known.is_none() || committer == Committer::Joiner {
-            let wrapped = link_keys.next().map(tls_codec::VLBytes::as_slice);
+            let place = match committer {
+                Committer::Member(index) => index.u32(),
+                Committer::Own | Committer::Joiner => free.first().copied().unwrap_or(0),
+            };
+            let wrapped = beside.link_key(place);
             let key = leaf.signature_key().as_slice();
-            let identity =
-                identities::open_or_unverified(leaf.credential(), key, &group.wrapper_key, wrapped);
+            let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
             // A member that changes its credential stays who it was, or is shown as nobody.
             let identity = match committer {
                 Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,
                 Committer::Own | Committer::Joiner => identity,
             };
             if committer == Committer::Joiner {
-                let arrival = further::judge_joiner(db, group, mls_group, staged, aad, &identity)?;
+                let arrival = match &beside.effect.joined {
+                    Some(joined) => {
+                        further::judge_joiner(db, group, mls_group, joined, aad, &identity)?
+                    }
+                    None => return Err(PeerError::Commit.into()),
+                };
                 arrived(db, profile, (group, mls_group), aad, &identity, arrival)?;
                 joiner = Some((identity.clone(), arrival));
             }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
+            if let Some(wrapped) = wrapped {
+                let credential = leaf.credential();
+                identities::keep_link_key(db, &group.id, credential, beside.wrapper, wrapped)?;
+            }
+        }
+    }
+    // Older leaves whose link keys are under another wrapper key now.
+    for member in mls_group.members() {
+        if let Some(wrapped) = beside.link_key(member.index.u32())
+            && !removed.contains(&member.index)
+        {
+            let credential = &member.credential;
+            identities::keep_link_key(db, &group.id, credential, beside.wrapper, wrapped)?;
         }
     }
 

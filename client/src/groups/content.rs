@@ -5,6 +5,10 @@ use protocol::codec::opaque;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
+use protocol::next::ids::{ChainHead, Position, SegmentId};
+use protocol::next::journal::{SeenHead, SignedHead};
+use protocol::next::welcome::WelcomePointer;
+
 use crate::connections::tokens::ConnectionUpdate;
 use crate::error::{Error, PeerError};
 
@@ -14,12 +18,27 @@ const TEXT: u8 = 1;
 const CONNECTION: u8 = 2;
 /// What a user's devices tell each other in their own group.
 const SYNC: u8 = 3;
+/// Where the receiver's Welcomes into another group are.
+const POINTER: u8 = 4;
+/// Nothing but that its sender is there: for who came in from outside.
+const GREETING: u8 = 5;
 
 #[derive(Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct MessageContent {
     kind: u8,
     content: VLBytes,
+    /// Always there, zeros for none: its size says nothing.
+    seen: SeenHead,
 }
+
+const NONE: SeenHead = SeenHead {
+    segment: SegmentId([0; 32]),
+    head: SignedHead {
+        next: Position(0),
+        chain: ChainHead([0; 32]),
+        signature: [0; 64],
+    },
+};
 
 /// The content of an application message.
 #[derive(Debug)]
@@ -30,32 +49,54 @@ pub(crate) enum Content {
     Connection(ConnectionUpdate),
     /// For this user's other devices: a frame of [`crate::devices::sync`].
     Sync(Zeroizing<Vec<u8>>),
+    /// For a contact's clients, or this user's own.
+    Pointer(WelcomePointer),
+    /// For whoever came in and may send nothing before somebody was heard.
+    Greeting,
     /// Of a later release.
     Unknown,
 }
 
 impl Content {
-    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
+    /// With the end of a journal that this client has seen, if it has seen any.
+    pub(crate) fn encode(&self, seen: Option<SeenHead>) -> Zeroizing<Vec<u8>> {
         let (kind, content) = match self {
             Self::Text(text) => (TEXT, opaque(text.as_bytes())),
             Self::Connection(update) => (CONNECTION, opaque(update.encode())),
             Self::Sync(frame) => (SYNC, opaque(frame.as_slice())),
+            Self::Pointer(pointer) => (POINTER, opaque(pointer.encode())),
+            Self::Greeting => (GREETING, opaque(*b"")),
             Self::Unknown => (0, opaque(*b"")),
         };
-        Zeroizing::new(MessageContent { kind, content }.encode())
+        let seen = seen.unwrap_or(NONE);
+        let content = MessageContent {
+            kind,
+            content,
+            seen,
+        };
+        Zeroizing::new(content.encode())
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let content = MessageContent::decode(bytes).map_err(|_| PeerError::Message)?;
-        let bytes = content.content.as_slice();
-        Ok(match content.kind {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, Option<SeenHead>), Error> {
+        let MessageContent {
+            kind,
+            content,
+            seen,
+        } = MessageContent::decode(bytes).map_err(|_| PeerError::Message)?;
+        let bytes = content.as_slice();
+        let content = match kind {
             TEXT => Self::Text(String::from_utf8(bytes.to_vec()).map_err(|_| PeerError::Message)?),
             CONNECTION => {
                 Self::Connection(ConnectionUpdate::decode(bytes).map_err(|_| PeerError::Message)?)
             }
             SYNC => Self::Sync(Zeroizing::new(bytes.to_vec())),
+            POINTER => {
+                Self::Pointer(WelcomePointer::decode(bytes).map_err(|_| PeerError::Message)?)
+            }
+            GREETING => Self::Greeting,
             _ => Self::Unknown,
-        })
+        };
+        Ok((content, Some(seen).filter(|seen| *seen != NONE)))
     }
 }
 
@@ -66,19 +107,31 @@ mod tests {
 
     #[test]
     fn a_text_is_read_back_and_unknown_kinds_are_passed_over() {
-        let Content::Text(text) =
-            Content::decode(&Content::Text("grüß".to_owned()).encode()).unwrap()
-        else {
+        let seen = SeenHead {
+            segment: SegmentId([1; 32]),
+            ..NONE
+        };
+        let [with, without] =
+            [Some(seen.clone()), None].map(|seen| Content::Text("grüß".to_owned()).encode(seen));
+        assert_eq!(with.len(), without.len());
+        assert_eq!(Content::decode(&without).unwrap().1, None);
+        let (Content::Text(text), Some(read)) = Content::decode(&with).unwrap() else {
             panic!("a text");
         };
-        assert_eq!(text, "grüß");
+        assert_eq!((text.as_str(), read), ("grüß", seen));
         let message = |kind, content: &[u8]| {
             let content = opaque(content);
-            MessageContent { kind, content }.encode()
+            let seen = NONE;
+            MessageContent {
+                kind,
+                content,
+                seen,
+            }
+            .encode()
         };
         assert!(matches!(
             Content::decode(&message(9, b"x")).unwrap(),
-            Content::Unknown
+            (Content::Unknown, None)
         ));
         assert!(Content::decode(&message(TEXT, &[0xff])).is_err());
         assert!(Content::decode(&message(CONNECTION, b"short")).is_err());

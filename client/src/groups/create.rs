@@ -1,7 +1,7 @@
 //! Creating groups: ordinary ones, and the ones that connections are made in.
 
-use crypto::credential::{CREDENTIAL_TYPE, QUEUE_REFERENCE_EXTENSION, random_pseudonym};
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::credential::{CREDENTIAL_TYPE, random_pseudonym};
+use crypto::secret::Secret;
 use crypto::sign::Scheme;
 use openmls::group::GroupContext;
 use openmls::prelude::{
@@ -9,15 +9,18 @@ use openmls::prelude::{
     ExternalSender, MlsGroup, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
     ProposalType, RequiredCapabilitiesExtension, UnknownExtension,
 };
+use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::directory::Directory;
-use protocol::groups::{
-    CreateGroupRequest, EpochAccepted, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
+use protocol::next::directory::Directory;
+use protocol::next::group::{
+    CommitAccepted, CreateGroupRequest, GroupKind, OwnLeafRequest, OwnLeafResponse,
+    ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::{Day, GroupId, RotationEpoch};
+use protocol::next::journal::MESSAGE_DAYS;
+use protocol::next::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 
@@ -26,8 +29,9 @@ use crate::directory::decode_base64url;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
-    Group, MAX_NAME, PADDING, PAST_EPOCHS, STATE_KEY_LABEL, Status, known, mls_id, upgrade, upkeep,
+    Group, MAX_NAME, PADDING, PAST_EPOCHS, Status, commit, known, mls_id, upgrade, upkeep,
 };
+use crate::journal::{Beginning, Segment};
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -41,10 +45,7 @@ pub(crate) fn context_extensions(
     policy: Option<&GroupPolicy>,
 ) -> Result<Extensions<GroupContext>, Error> {
     let required = RequiredCapabilitiesExtension::new(
-        &[
-            ExtensionType::Unknown(QUEUE_REFERENCE_EXTENSION),
-            ExtensionType::Unknown(POLICY_EXTENSION),
-        ],
+        &[ExtensionType::Unknown(POLICY_EXTENSION)],
         &[ProposalType::SelfRemove],
         &[CredentialType::Other(CREDENTIAL_TYPE)],
     );
@@ -110,22 +111,25 @@ fn build(
         .with_group_context_extensions(context_extensions(directory, draft.suite, policy.as_ref())?)
         // Capabilities first: the builder holds the extensions against them at once.
         .with_capabilities(leaf::capabilities())
-        .with_leaf_node_extensions(leaf.extensions.clone())
-        .map_err(mls)?
         .lifetime(leaf::lifetime(draft.now_ms))
         .build(&provider, &leaf.signer, leaf.credential.clone())
         .map_err(mls)?;
-    let state_key = mls_group
-        .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
-        .map_err(mls)
-        .and_then(|key| Ok(StateKey::try_from(key.as_slice())?))?;
+    let beginning = Beginning::of_group(&provider, &mls_group)?;
+    let recovery = Secret::random()?;
+    let extras = commit::extras(
+        draft.suite,
+        &draft.id,
+        &leaf,
+        &beginning.wrapper_key,
+        &recovery,
+    )?;
+    let segment = beginning.to_wire(None, Vec::new());
     let group = Group {
         id: draft.id,
         kind: draft.kind,
         name: draft.name,
-        state_key,
-        wrapper_key: IdentityLinkWrapperKey::random()?,
-        recovery_secret: RecoverySecret::random()?,
+        segment: beginning.into_segment(&draft.id, RotationEpoch(0), Day::of(draft.now_ms)),
+        recovery,
         recovery_set: true,
         update_due: false,
         status: Status::Joining,
@@ -141,8 +145,9 @@ fn build(
     known::remember(db, &group.id, &mls_group)?;
     let request = CreateGroupRequest {
         group_id: group.id,
-        state_key: group.state_key.to_wire(),
         kind: group.kind,
+        message_days: MESSAGE_DAYS,
+        segment,
         ratchet_tree: opaque(
             mls_group
                 .export_ratchet_tree()
@@ -156,19 +161,19 @@ fn build(
                 .tls_serialize_detached()
                 .map_err(mls)?,
         ),
-        encrypted_identity_link_key: opaque(leaf.wrapped_link_key(&group.wrapper_key)?),
-        recovery_secret: group.recovery_secret.to_wire(),
+        leaf: extras,
     };
     let envelope = Envelope::by_key(
         Operation::CreateGroup,
         leaf.signer.0,
         request.encode(),
         draft.now_ms,
-    );
+    )?;
     Pending {
         envelope,
         aad: Vec::new(),
         contact: None,
+        recovery: None,
     }
     .write(db, &group.id)
 }
@@ -280,12 +285,9 @@ impl Client {
     pub(crate) async fn submit_creation(&mut self, id: &GroupId) -> Result<(), Error> {
         match self.send_pending(id).await {
             Ok(answer) => {
-                EpochAccepted::decode(&answer)
+                let accepted = CommitAccepted::decode(&answer)
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.transact(|db, _| {
-                    Pending::delete(db, id)?;
-                    Group::set_status(db, id, Status::Active)
-                })
+                self.created(id, Some(accepted.accepted_ms))
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
             // Signed again after the time for which the service remembers: it may have been accepted.
@@ -293,10 +295,7 @@ impl Client {
                 if error.problem() == Some(ProblemType::InvalidGroupId)
                     && self.is_created(id).await? =>
             {
-                self.transact(|db, _| {
-                    Pending::delete(db, id)?;
-                    Group::set_status(db, id, Status::Active)
-                })
+                self.created(id, None)
             }
             Err(error) => {
                 self.transact(|db, _| Group::delete(db, id))?;
@@ -305,15 +304,35 @@ impl Client {
         }
     }
 
-    /// Whether the service has this group with this client in it: only then it takes the recovery
-    /// secret, which is the one that the creation brought.
+    /// The service has the group, perhaps since this time: the journal's tag keys count from its day.
+    fn created(&mut self, id: &GroupId, accepted_ms: Option<u64>) -> Result<(), Error> {
+        self.transact(|db, _| {
+            Pending::delete(db, id)?;
+            if let Some(accepted_ms) = accepted_ms {
+                let segment = Group::read(db, id)?.segment;
+                let segment = Segment {
+                    tag_day: Day::of(accepted_ms),
+                    ..segment
+                };
+                segment.write(db, id)?;
+            }
+            Group::set_status(db, id, Status::Active)
+        })
+    }
+
+    /// Whether the service has this group with this client in it.
     async fn is_created(&mut self, id: &GroupId) -> Result<bool, Error> {
-        match self.send_recovery_secret(id).await {
-            Ok(()) => Ok(true),
+        let group = Group::read(&self.db, id)?;
+        let (_, signer) = self.own_sender(id)?;
+        let request = OwnLeafRequest { group: group.key() };
+        let own: Result<OwnLeafResponse, Error> =
+            self.call(Operation::OwnLeaf, signer, &request).await;
+        match own {
+            Ok(_) => Ok(true),
             Err(Error::Refused(refusal))
                 if matches!(
                     refusal.problem,
-                    ProblemType::UnknownGroup | ProblemType::BadSignature
+                    ProblemType::UnknownGroup | ProblemType::NotAllowed
                 ) =>
             {
                 Ok(false)

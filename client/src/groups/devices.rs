@@ -1,10 +1,12 @@
 //! The clients of one user in a group: brought in by another one's word, removed by any of them.
 
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::keys::IdentityLinkWrapperKey;
+use crypto::schedule::StateKey;
 use openmls::prelude::LeafNodeIndex;
 use protocol::codec::WireSecret;
-use protocol::groups::{GroupKind, JoinPermit, LeafAuthorization};
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::{GroupId, RotationEpoch, SegmentId, Step};
+use protocol::next::join::{JoinPermit, LeafAuthorization};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;
@@ -13,6 +15,7 @@ use crate::groups::authenticate::Sight;
 use crate::groups::commit::Plan;
 use crate::groups::external::Entrance;
 use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym, pseudonym_of};
+use crate::journal::Segment;
 use crate::leaf::{self, NewLeaf};
 
 /// What a client of a user tells another one of a group: with it and an authorization that one comes in.
@@ -23,6 +26,10 @@ pub(crate) struct GroupLink {
     pub(crate) ciphersuite: u16,
     /// UTF-8; empty in connection groups.
     pub(crate) name: VLBytes,
+    pub(crate) segment: SegmentId,
+    pub(crate) rotation: RotationEpoch,
+    pub(crate) step: Step,
+    /// Of that step.
     pub(crate) state_key: WireSecret,
     pub(crate) wrapper_key: WireSecret,
     /// The user's in this group.
@@ -58,9 +65,12 @@ impl Client {
             id: link.group_id,
             kind: link.kind,
             name,
-            state_key: StateKey::from(&link.state_key),
-            wrapper_key: IdentityLinkWrapperKey::from(&link.wrapper_key),
-            recovery_secret: RecoverySecret::random()?,
+            segment: Segment::heard_of(
+                link.segment,
+                link.rotation,
+                (link.step, StateKey::from(&link.state_key)),
+                IdentityLinkWrapperKey::from(&link.wrapper_key),
+            ),
             leaf,
             sight: Sight::Device {
                 epoch: link
@@ -69,7 +79,9 @@ impl Client {
                 leaf: authorization.leaf_index,
                 members: link.members.as_slice().to_vec(),
             },
-            permit: JoinPermit::Client(authorization),
+            permit: JoinPermit::Client,
+            authorization: Some(authorization),
+            answer: None,
         };
         self.enter(&entrance).await
     }

@@ -1,7 +1,7 @@
 //! A group that this client follows no further: why it stopped, and the evidence, which is kept for good.
 
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -40,13 +40,17 @@ pub enum StopReason {
     LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
+    /// The service has shown different journals of the group to different members, and has signed both.
+    Split,
+    /// A commit led to where the service has nothing: whoever made it told the service other keys than the members.
+    Stranded,
     /// The service had this client removed. Of connections and devices' groups only: of a group
     /// [`Event::RemovedByService`] tells.
     RemovedByService,
 }
 
 impl StopReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -57,6 +61,8 @@ impl StopReason {
         Self::OtherCopy,
         Self::LeafGone,
         Self::Outdated,
+        Self::Split,
+        Self::Stranded,
         Self::RemovedByService,
     ];
 
@@ -72,6 +78,8 @@ impl StopReason {
             Self::OtherCopy => "other_copy",
             Self::LeafGone => "leaf_gone",
             Self::Outdated => "outdated",
+            Self::Split => "split",
+            Self::Stranded => "stranded",
             Self::RemovedByService => "removed_by_service",
         }
     }
@@ -89,6 +97,8 @@ impl StopReason {
             | Self::Newcomers
             | Self::OtherCopy
             | Self::Outdated
+            | Self::Split
+            | Self::Stranded
             | Self::RemovedByService => false,
         }
     }
@@ -111,6 +121,8 @@ impl std::fmt::Display for StopReason {
             Self::Outdated => {
                 "your place in it was renewed or taken away since the backup: a member can replace it"
             }
+            Self::Split => "the service shows its members different journals of it",
+            Self::Stranded => "somebody's commit led to where the service has nothing",
             Self::RemovedByService => "the service had this client removed from it",
         })
     }
@@ -121,7 +133,7 @@ impl std::fmt::Display for StopReason {
 pub struct Evidence {
     /// The epoch that this client was in.
     pub epoch: u64,
-    /// The queue entry that brought it, in hex; empty for an answer.
+    /// The entry that brought it (segment and position), in hex; empty for an answer.
     pub entry: String,
     /// What is wrong with it.
     pub why: String,

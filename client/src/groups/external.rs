@@ -1,29 +1,36 @@
-//! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a user,
-//! or again after a loss of state. Connections have their own way in.
+//! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a user, again after a
+//! loss of state, or into the connection group of whoever asked.
 
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::schedule::StateKey;
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
+use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::groups::{
-    CommitAad, EpochAccepted, ExternalCommitInfoRequest, ExternalCommitInfoResponse,
-    ExternalJoinRequest, GroupKind, JoinPermit,
+use protocol::next::group::{
+    CommitAad, ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, NextSegment,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::{Day, GroupId, RotationEpoch};
+use protocol::next::join::{
+    ExternalCommitInfoRequest, ExternalCommitInfoResponse, JoinPermit, LeafAuthorization,
+};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
 use tls_codec::Serialize as _;
+use zeroize::Zeroizing;
 
 use crate::Client;
+use crate::connections;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::events::{self, Event};
 use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
-use crate::groups::commit::{CommitOutcome, ROUNDS, partial, pause};
+use crate::groups::commit::{CommitOutcome, ROUNDS, code_rows, extras, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, discard_mls, evidence, further, identities, join_config, known,
-    load_mls, people, restored, returned,
+    Group, Status, discard_mls, evidence, further, heard, identities, join_config, known, load_mls,
+    people, restored, returned,
 };
+use crate::journal::wrappers::{Wrappers, seal_former};
+use crate::journal::{Beginning, Segment};
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -34,29 +41,61 @@ pub(crate) struct Entrance {
     pub(crate) id: GroupId,
     pub(crate) kind: GroupKind,
     pub(crate) name: Option<String>,
-    pub(crate) state_key: StateKey,
-    pub(crate) wrapper_key: IdentityLinkWrapperKey,
-    /// That of the leaf to be replaced; a new one is made for the new leaf.
-    pub(crate) recovery_secret: RecoverySecret,
+    /// As it is now.
+    pub(crate) segment: Segment,
     pub(crate) leaf: NewLeaf,
     pub(crate) permit: JoinPermit,
+    /// The word of a leaf, where the permit is one.
+    pub(crate) authorization: Option<LeafAuthorization>,
     /// What is known of it.
     pub(crate) sight: Sight,
+    /// To a request for a connection.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// The answer to a request for a connection.
+pub(crate) struct Answer {
+    /// For the requester.
+    pub(crate) encrypted: Vec<u8>,
+    /// The contact that it makes, encoded.
+    pub(crate) contact: Zeroizing<Vec<u8>>,
 }
 
 impl Entrance {
     fn rejoins(&self) -> bool {
-        matches!(self.permit, JoinPermit::Rejoin(_))
+        matches!(self.permit, JoinPermit::Rejoin)
+    }
+
+    fn key(&self) -> GroupKey {
+        GroupKey {
+            group_id: self.id,
+            state_key: self.segment.state_key.to_wire(),
+        }
+    }
+
+    fn wrappers(&self, info: &ExternalCommitInfoResponse) -> Wrappers {
+        let in_force = (self.segment.rotation, &self.segment.wrapper_key);
+        Wrappers::walk(&self.id, in_force, &info.wrapper_chain)
     }
 }
 
 fn again(permit: &JoinPermit) -> JoinPermit {
     match permit {
         JoinPermit::Connection => JoinPermit::Connection,
-        JoinPermit::Client(authorization) => JoinPermit::Client(authorization.clone()),
-        JoinPermit::Rejoin(authorization) => JoinPermit::Rejoin(authorization.clone()),
+        JoinPermit::Client => JoinPermit::Client,
+        JoinPermit::Rejoin => JoinPermit::Rejoin,
         JoinPermit::JoinCode(secret) => JoinPermit::JoinCode(WireSecret::new(*secret.expose())),
     }
+}
+
+/// The same place once more, for a group's row.
+fn copy(segment: &Segment) -> Segment {
+    Segment::heard_of(
+        segment.id,
+        segment.rotation,
+        (segment.step, StateKey::new(*segment.state_key.expose())),
+        crypto::keys::IdentityLinkWrapperKey::new(*segment.wrapper_key.expose()),
+    )
 }
 
 /// Builds the commit and keeps its request and the group that will be, in the caller's transaction.
@@ -69,24 +108,20 @@ fn build(
 ) -> Result<(), Error> {
     let provider = Provider::new(db);
     let Entrance { id, leaf, .. } = entrance;
-    let rotates = entrance.rejoins() || !authenticated.self_removes.is_empty();
+    // Whoever is in the place of a leaf removes that one.
+    let rotates = entrance.rejoins();
+    let answer = entrance.answer.as_ref();
     let aad = CommitAad {
-        encrypted_identity_link_keys: vec![opaque(leaf.wrapped_link_key(&entrance.wrapper_key)?)],
-        rotates_state_key: u8::from(rotates),
-        encrypted_connection_response: opaque(*b""),
-        leaf_authorization: entrance.permit.authorization().cloned(),
+        rotates: u8::from(rotates),
+        authorization: entrance.authorization.clone(),
+        encrypted_connection_response: opaque(answer.map_or(&b""[..], |answer| &answer.encrypted)),
     }
     .encode();
     leaf.store_key(db)?;
-    if entrance.rejoins() {
-        // What came before is of epochs that this client is not in, or made up for later ones.
-        db.execute("UPDATE inbox SET payload = NULL WHERE group_id = ?", [id.0])?;
-    }
     discard_mls(db, id)?;
     // A leaf with the same signature key is removed by the same commit.
     let (mls_group, bundle) = MlsGroup::external_commit_builder()
         .with_ratchet_tree(authenticated.tree)
-        .with_proposals(authenticated.self_removes)
         .with_config(join_config())
         .with_aad(aad.clone())
         .skip_lifetime_validation()
@@ -100,60 +135,94 @@ fn build(
         .map_err(mls)?
         .finalize(&provider)
         .map_err(mls)?;
+    let suite = mls_group.ciphersuite();
+    let recovery = restored::next_recovery_seed(db, id)?;
     let group = Group {
         id: *id,
         kind: entrance.kind,
         name: entrance.name.clone(),
-        state_key: StateKey::from(&entrance.state_key.to_wire()),
-        wrapper_key: IdentityLinkWrapperKey::from(&entrance.wrapper_key.to_wire()),
-        recovery_secret: RecoverySecret::from(&entrance.recovery_secret.to_wire()),
+        segment: copy(&entrance.segment),
+        recovery: crypto::secret::Secret::new(*recovery.expose()),
         recovery_set: true,
         update_due: false,
         status: Status::Joining,
     };
+    let by_code = matches!(entrance.permit, JoinPermit::JoinCode(_));
     // Members would remove this user at once, and say why to all but this one.
-    if matches!(entrance.permit, JoinPermit::JoinCode(_))
-        && people::is_banned(&mls_group, &group, &profile.identity.public())?
-    {
+    if by_code && people::is_banned(db, &mls_group, &group, &profile.identity.public())? {
         return Err(UsageError::BannedYourself(group.display_name()).into());
     }
     let attempts = Group::rejoin_attempts(db, id)?;
     let stopped = evidence::stopped(db, id)?;
+    let former_recovery = former_recovery(db, id)?;
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
     group.insert(db)?;
+    if let Some(seed) = former_recovery.filter(|_| entrance.rejoins()) {
+        // Until it is accepted the way back is the one before.
+        db.execute(
+            "UPDATE groups SET recovery_seed = ? WHERE group_id = ?",
+            (seed, id.0),
+        )?;
+    }
     Group::set_rejoin_attempts(db, id, attempts)?;
     evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
-    let by_code = matches!(entrance.permit, JoinPermit::JoinCode(_));
-    store_identities(db, profile, &mls_group, &group, leaf, (info, by_code))?;
+    heard::wait_for_somebody(db, id, &authenticated.signer)?;
+    let wrappers = entrance.wrappers(info);
+    wrappers.keep(db, id)?;
+    store_identities(
+        db,
+        profile,
+        &mls_group,
+        &group,
+        leaf,
+        (info, &wrappers, by_code),
+    )?;
+    let (wrapper, rotation) = match rotates {
+        false => (None, None),
+        true => {
+            let beginning = Beginning::of_group(&provider, &mls_group)?;
+            let of = entrance.segment.rotation;
+            let former = seal_former(
+                id,
+                of,
+                &entrance.segment.wrapper_key,
+                &beginning.wrapper_key,
+            )?;
+            let wire = beginning.to_wire(Some(former), Vec::new());
+            let epoch = RotationEpoch(mls_group.epoch().as_u64());
+            let next = beginning.into_segment(id, epoch, Day::of(now_ms));
+            let rotation = NextSegment {
+                code_rows: code_rows(&mls_group, &next, id, &info.codes)?,
+                ..wire
+            };
+            (Some(next.wrapper_key), Some(rotation))
+        }
+    };
+    let wrapper = wrapper.as_ref().unwrap_or(&entrance.segment.wrapper_key);
     let body = ExternalJoinRequest {
-        group_id: *id,
-        state_key: group.state_key.to_wire(),
-        next_state_key: rotates
-            .then(|| state_key(&provider, &mls_group).map(|key| key.to_wire()))
-            .transpose()?,
+        group: entrance.key(),
         commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
         group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
-        recovery_secret: restored::next_recovery_secret(db, id)?.to_wire(),
+        rotation,
+        leaf: extras(suite, id, leaf, wrapper, &recovery)?,
         permit: again(&entrance.permit),
     };
     let signer = leaf.signer.key()?;
-    let mut envelope = Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms);
+    let mut envelope = Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), now_ms)?;
     envelope.tokens = tokens;
     Pending {
         envelope,
         aad,
-        contact: None,
+        contact: answer.map(|answer| answer.contact.clone()),
+        recovery: Some(recovery),
     }
     .write(db, id)
 }
 
-fn state_key(provider: &Provider<'_>, mls_group: &MlsGroup) -> Result<StateKey, Error> {
-    let key = mls_group
-        .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
-        .map(zeroize::Zeroizing::new)
-        .map_err(mls)?;
-    Ok(StateKey::try_from(key.as_slice())?)
+fn former_recovery(db: &Connection, id: &GroupId) -> Result<Option<Vec<u8>>, Error> {
+    let group = Group::find(db, id)?;
+    Ok(group.map(|group| group.recovery.expose().to_vec()))
 }
 
 /// Keeps who is who. Leaves under the own pseudonym must be this user's.
@@ -163,7 +232,7 @@ fn store_identities(
     mls_group: &MlsGroup,
     group: &Group,
     leaf: &NewLeaf,
-    (info, by_code): (&ExternalCommitInfoResponse, bool),
+    (info, wrappers, by_code): (&ExternalCommitInfoResponse, &Wrappers, bool),
 ) -> Result<(), Error> {
     let own = own_identity(profile, leaf)?;
     let mut people = Vec::new();
@@ -173,21 +242,10 @@ fn store_identities(
             people.push(own.clone());
             continue;
         }
-        let wrapped = info
-            .leaves
-            .iter()
-            .find(|known| known.leaf_index == member.index.u32())
-            .map(|known| known.encrypted_identity_link_key.as_slice());
-        let identity = identities::open_or_unverified(
-            &member.credential,
-            &member.signature_key,
-            &group.wrapper_key,
-            wrapped,
-        );
+        let identity = identities::found(db, group, wrappers, &info.leaves, &member)?;
         if identity.user_pseudonym == own.user_pseudonym && !identity.is_same_user(&own) {
             return Err(PeerError::IdentityLink.into());
         }
-        identities::store(db, &group.id, &member.credential, &identity)?;
         people.push(identity);
     }
     // Members let nobody come in a second time, as somebody new.
@@ -198,49 +256,79 @@ fn store_identities(
     Ok(further::check_distinct(&people)?)
 }
 
-fn kept(db: &Connection, id: &GroupId) -> Result<ExternalJoinRequest, Error> {
+fn kept(db: &Connection, id: &GroupId) -> Result<(Pending, ExternalJoinRequest), Error> {
     let pending = Pending::read(db, id)?.ok_or(LocalError::Damaged)?;
-    ExternalJoinRequest::decode(&pending.envelope.body).map_err(|_| LocalError::Damaged.into())
+    let body =
+        ExternalJoinRequest::decode(&pending.envelope.body).map_err(|_| LocalError::Damaged)?;
+    Ok((pending, body))
 }
 
-/// The service has accepted it, in the caller's transaction.
-fn complete(db: &Connection, profile: &Profile, id: &GroupId) -> Result<(), Error> {
-    let body = kept(db, id)?;
-    if let Some(key) = &body.next_state_key {
-        Group::set_state_key(db, id, &StateKey::from(key))?;
+/// The service has accepted it, in the caller's transaction. If it makes a contact, and somebody else has become one under
+/// that handle since, it is given up, and the inner error says so.
+fn complete(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    accepted: &JoinAccepted,
+) -> Result<Result<(), UsageError>, Error> {
+    let (pending, body) = kept(db, id)?;
+    let provider = Provider::new(db);
+    let mls_group = load_mls(db, id)?;
+    if let Some(contact) = &pending.contact
+        && let Err(taken) = connections::joined(db, id, contact)?
+    {
+        return Ok(Err(taken));
     }
-    let rejoined = matches!(body.permit, JoinPermit::Rejoin(_));
+    let group = Group::read(db, id)?;
+    let segment = match body.rotation {
+        Some(_) => {
+            let beginning = Beginning::of_group(&provider, &mls_group)?;
+            let epoch = RotationEpoch(mls_group.epoch().as_u64());
+            let day = Day::of(accepted.accepted.accepted_ms);
+            db.execute("UPDATE groups SET rows_due = 1 WHERE group_id = ?", [id.0])?;
+            beginning.into_segment(id, epoch, day)
+        }
+        None => {
+            let segment = group.segment.next_step().with_keys(&accepted.journal);
+            Segment {
+                next: accepted.accepted.place.position.next(),
+                ..segment
+            }
+        }
+    };
+    segment.write(db, id)?;
+    let rejoined = matches!(body.permit, JoinPermit::Rejoin);
+    let seed = pending.recovery.as_ref().ok_or(LocalError::Damaged)?;
     // The old signature key stands in the new leaf, since that is how the library replaces a leaf.
     db.execute(
-        "UPDATE groups SET recovery_secret = ?, recovery_set = 1, update_due = ?
-         WHERE group_id = ?",
-        (body.recovery_secret.expose(), rejoined, id.0),
+        "UPDATE groups SET recovery_seed = ?, recovery_set = 1, update_due = ? WHERE group_id = ?",
+        (seed.expose(), rejoined, id.0),
     )?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
-    let mls_group = load_mls(db, id)?;
     let before = known::of(db, id)?;
     known::remember(db, id, &mls_group)?;
     evidence::set_stopped(db, id, None)?;
     db.execute("DELETE FROM shown_members WHERE group_id = ?", [id.0])?;
-    match (Group::read(db, id)?.name, before) {
-        (Some(group), Some(before)) if rejoined => {
-            let difference = returned::difference(db, profile, id, &before, &mls_group)?;
-            let event = Event::Rejoined {
-                group,
-                absent: difference.absent,
-                changed: difference.changed,
-                rules_changed: difference.rules_changed,
-            };
-            events::store(db, &event)
-        }
-        _ => Ok(()),
+    if let (Some(group), Some(before)) = (group.name, before)
+        && rejoined
+    {
+        let difference = returned::difference(db, profile, id, &before, &mls_group)?;
+        let event = Event::Rejoined {
+            group,
+            absent: difference.absent,
+            changed: difference.changed,
+            rules_changed: difference.rules_changed,
+        };
+        events::store(db, &event)?;
     }
+    Ok(Ok(()))
 }
 
 /// The service has refused it, in the caller's transaction: what was before is so again.
 fn refused(db: &Connection, id: &GroupId) -> Result<(), Error> {
-    if !matches!(kept(db, id)?.permit, JoinPermit::Rejoin(_)) {
+    let (_, body) = kept(db, id)?;
+    if !matches!(body.permit, JoinPermit::Rejoin) {
         return Group::delete(db, id);
     }
     Pending::delete(db, id)?;
@@ -254,9 +342,9 @@ impl Client {
         let id = &entrance.id;
         for round in 0..ROUNDS {
             let request = ExternalCommitInfoRequest {
-                group_id: *id,
-                state_key: entrance.state_key.to_wire(),
+                group: entrance.key(),
                 permit: again(&entrance.permit),
+                authorization: entrance.authorization.clone(),
             };
             let info: ExternalCommitInfoResponse = self
                 .call(
@@ -289,14 +377,14 @@ impl Client {
         info: &ExternalCommitInfoResponse,
     ) -> Result<Authenticated, Error> {
         let Entrance { id, kind, .. } = entrance;
-        let wrapper = &entrance.wrapper_key;
+        let wrappers = entrance.wrappers(info);
         let group = (id, *kind);
         let now_ms = self.transport.time.now_unix_ms();
         match authenticate(
             &self.db,
             &self.profile,
             group,
-            wrapper,
+            &wrappers,
             info,
             &entrance.sight,
         ) {
@@ -322,9 +410,9 @@ impl Client {
     pub(crate) async fn submit_entry(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
         match self.send_pending(id).await {
             Ok(answer) => {
-                EpochAccepted::decode(&answer)
+                let accepted = JoinAccepted::decode(&answer)
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.transact(|db, profile| complete(db, profile, id))?;
+                self.transact(|db, profile| complete(db, profile, id, &accepted))??;
                 Ok(CommitOutcome::Accepted)
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
@@ -339,17 +427,16 @@ impl Client {
             }
         }
     }
-
-    /// Whether the kept external commit of a group accepts a connection.
-    pub(crate) fn accepts_connection(&self, id: &GroupId) -> Result<bool, Error> {
-        Ok(Pending::read(&self.db, id)?.is_some_and(|pending| pending.contact.is_some()))
-    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::groups::{LeafAuthorization, PartialGroupInfo};
+    use protocol::next::group::{
+        CommitAccepted, JournalKeys, LeafExtras, PartialGroupInfo, RecoveryKey,
+    };
+    use protocol::next::ids::{Epoch, Position};
+    use protocol::next::journal::Place;
 
     use super::*;
     use crate::groups::tests;
@@ -365,30 +452,53 @@ mod tests {
         known::remember(&db, &group.id, &load_mls(&db, &group.id).unwrap()).unwrap();
         Group::set_rejoin_attempts(&db, &group.id, 2).unwrap();
         let body = ExternalJoinRequest {
-            group_id: group.id,
-            state_key: group.state_key.to_wire(),
-            next_state_key: None,
+            group: group.key(),
             commit: opaque(*b""),
             group_info: PartialGroupInfo {
                 extensions: opaque(*b""),
                 signature: opaque(*b""),
             },
-            recovery_secret: group.recovery_secret.to_wire(),
-            permit: JoinPermit::Rejoin(LeafAuthorization {
-                leaf_index: 0,
-                not_after_ms: 1,
-                signature: opaque(*b""),
-            }),
+            rotation: None,
+            leaf: LeafExtras {
+                wrapped_link_key: opaque(*b""),
+                recovery_key: RecoveryKey {
+                    public_key: opaque(*b""),
+                    signature: opaque(*b""),
+                },
+                push_handle: opaque(*b""),
+            },
+            permit: JoinPermit::Rejoin,
         };
         let signer = crypto::sign::SignatureKeyPair::random().unwrap();
         Pending {
-            envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), 1),
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, body.encode(), 1).unwrap(),
             aad: Vec::new(),
             contact: None,
+            recovery: Some(crypto::secret::Secret::new([8; 32])),
         }
         .write(&db, &group.id)
         .unwrap();
-        complete(&db, &profile, &group.id).unwrap();
+        let accepted = JoinAccepted {
+            accepted: CommitAccepted {
+                epoch: Epoch(1),
+                place: Place {
+                    rotation_epoch: RotationEpoch(0),
+                    position: Position(4),
+                },
+                accepted_ms: 1,
+            },
+            journal: JournalKeys {
+                rotation_epoch: RotationEpoch(0),
+                journal_key: WireSecret::new([5; 32]),
+                tag_key: WireSecret::new([6; 32]),
+                tag_day: Day(3),
+            },
+        };
+        complete(&db, &profile, &group.id, &accepted)
+            .unwrap()
+            .unwrap();
+        let segment = Group::read(&db, &group.id).unwrap().segment;
+        assert_eq!((segment.next, segment.tag_day), (Position(5), Day(3)));
         assert_eq!(Group::rejoin_attempts(&db, &group.id).unwrap(), 2);
         assert!(matches!(
             events::stored(&db).as_slice(),

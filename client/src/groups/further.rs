@@ -6,9 +6,9 @@
 //! makes an identity link that opens. So each member verifies the word against the tree that it
 //! has, in which a device that was removed has no leaf.
 
-use crypto::leaf_authorization::{self, AuthorizedJoin};
-use openmls::prelude::{LeafNodeIndex, MlsGroup, Proposal, StagedCommit};
-use protocol::groups::CommitAad;
+use mls_rules::Joined;
+use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use protocol::next::group::CommitAad;
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
@@ -114,8 +114,8 @@ pub(crate) fn judge_added(
     Ok(Arrival::Person)
 }
 
-/// Judges who comes in by an external commit: with the word of a leaf of its own user, or as a
-/// person whom nobody here is. Who takes the place of a leaf must have the word of just that one.
+/// Judges who comes in by an external commit. That it has the word of a leaf the rules have seen to ([`mls_rules`]); that
+/// it is the user of that leaf, or a person whom nobody here is, only members can see.
 ///
 /// # Errors
 /// [`PeerError::NotPermitted`].
@@ -123,48 +123,27 @@ pub(crate) fn judge_joiner(
     db: &Connection,
     group: &Group,
     mls_group: &MlsGroup,
-    staged: &StagedCommit,
+    joined: &Joined,
     aad: &CommitAad,
     newcomer: &Identity,
 ) -> Result<Arrival, Error> {
     let here = people(db, group, mls_group, &[])?;
-    let replaced = staged
-        .queued_proposals()
-        .find_map(|queued| match queued.proposal() {
-            Proposal::Remove(remove) => Some(remove.removed()),
-            _ => None,
-        });
-    let Some(word) = &aad.leaf_authorization else {
-        let is_here = here.iter().any(|other| {
-            other.user_pseudonym == newcomer.user_pseudonym || other.is_same_user(newcomer)
-        });
-        return if is_here || replaced.is_some() {
-            Err(PeerError::NotPermitted.into())
-        } else {
-            Ok(Arrival::Person)
-        };
+    let arrival = match joined {
+        Joined::Connection | Joined::NewUser => {
+            let is_here = here.iter().any(|other| {
+                other.user_pseudonym == newcomer.user_pseudonym || other.is_same_user(newcomer)
+            });
+            return if is_here {
+                Err(PeerError::NotPermitted.into())
+            } else {
+                Ok(Arrival::Person)
+            };
+        }
+        Joined::Client => Arrival::Client,
+        Joined::Rejoin(_) => Arrival::Again,
     };
-    let (join, arrival) = match replaced {
-        Some(_) => (AuthorizedJoin::Rejoin, Arrival::Again),
-        None => (AuthorizedJoin::Client, Arrival::Client),
-    };
+    let word = aad.authorization.as_ref().ok_or(PeerError::NotPermitted)?;
     let voucher = LeafNodeIndex::new(word.leaf_index);
-    if replaced.is_some_and(|leaf| leaf != voucher) {
-        return Err(PeerError::NotPermitted.into());
-    }
-    let tree = mls_group.public_group();
-    let leaf = tree.leaf(voucher).ok_or(PeerError::NotPermitted)?;
-    let node = staged.update_path_leaf_node().ok_or(PeerError::Commit)?;
-    // Whether it had expired the service has judged, by the time of then.
-    leaf_authorization::verify(
-        word,
-        leaf.signature_key().as_slice(),
-        (&group.id, &group.state_key),
-        join,
-        node.signature_key().as_slice(),
-        0,
-    )
-    .map_err(|_| PeerError::NotPermitted)?;
     let user = identity_of(db, group, mls_group, voucher)?;
     let is_its = user.user_pseudonym == newcomer.user_pseudonym && user.is_same_user(newcomer);
     // All the user's leaves, not only the one that vouches.

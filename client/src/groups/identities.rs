@@ -2,17 +2,20 @@
 
 use std::collections::HashSet;
 
-use crypto::credential::unwrap_link_key;
-use crypto::keys::IdentityLinkWrapperKey;
-use openmls::prelude::{Credential, MlsGroup};
+use crypto::credential::{unwrap_link_key, wrap_link_key};
+use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
+use openmls::prelude::{Credential, Member, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::ids::GroupId;
+use protocol::next::ids::{GroupId, RotationEpoch};
+use protocol::next::join::LeafLinkKey;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::contacts::{UNVERIFIED, display_name};
 use crate::error::{Error, PeerError};
+use crate::groups::Group;
 use crate::groups::known::digest;
+use crate::journal::wrappers::Wrappers;
 use crate::leaf;
 use crate::profile::Profile;
 
@@ -98,17 +101,121 @@ pub(crate) fn store(
     identity: &Identity,
 ) -> Result<(), Error> {
     db.execute(
-        "INSERT OR REPLACE INTO identities (group_id, credential, user_pseudonym, name, signature_key)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO identities (group_id, credential, user_pseudonym, name, signature_key)
+         VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (group_id, credential) DO UPDATE SET user_pseudonym = excluded.user_pseudonym,
+            name = excluded.name, signature_key = excluded.signature_key, accepted = 0",
         (
             group.0,
             digest(credential),
             &identity.user_pseudonym,
-            identity.real.as_ref().map(|real| String::from_utf8_lossy(real.name.as_slice()).into_owned()),
-            identity.real.as_ref().map(|real| real.signature_public_key.as_slice()),
+            identity
+                .real
+                .as_ref()
+                .map(|real| String::from_utf8_lossy(real.name.as_slice()).into_owned()),
+            identity
+                .real
+                .as_ref()
+                .map(|real| real.signature_public_key.as_slice()),
         ),
     )?;
     Ok(())
+}
+
+/// Who is behind a member, by what the service shows to who comes in, and keeps it.
+pub(crate) fn found(
+    db: &Connection,
+    group: &Group,
+    wrappers: &Wrappers,
+    leaves: &[LeafLinkKey],
+    member: &Member,
+) -> Result<Identity, Error> {
+    let link = wrappers.link(leaves, member.index.u32());
+    let identity = shown(&member.credential, &member.signature_key, link);
+    store(db, &group.id, &member.credential, &identity)?;
+    if let Some((rotation, wrapper, wrapped)) = link {
+        keep_link_key(
+            db,
+            &group.id,
+            &member.credential,
+            (rotation, wrapper),
+            wrapped,
+        )?;
+    }
+    Ok(identity)
+}
+
+/// Who is behind a leaf, by a link key and what opens that.
+pub(crate) fn shown(
+    credential: &Credential,
+    signature_key: &[u8],
+    link: Option<(RotationEpoch, &IdentityLinkWrapperKey, &[u8])>,
+) -> Identity {
+    match link {
+        Some((_, wrapper, wrapped)) => {
+            open_or_unverified(credential, signature_key, wrapper, Some(wrapped))
+        }
+        None => {
+            let none = IdentityLinkWrapperKey::new([0; 32]);
+            open_or_unverified(credential, signature_key, &none, None)
+        }
+    }
+}
+
+/// Keeps what opens the identity link of a leaf, and under which wrapper key the service has it; what does not open is not
+/// kept. The identity must be stored.
+pub(crate) fn keep_link_key(
+    db: &Connection,
+    group: &GroupId,
+    credential: &Credential,
+    (rotation, wrapper): (RotationEpoch, &IdentityLinkWrapperKey),
+    wrapped: &[u8],
+) -> Result<(), Error> {
+    if let Ok(key) = unwrap_link_key(wrapper, wrapped) {
+        db.execute(
+            "UPDATE identities SET link_key = ?, wrapper = ? WHERE group_id = ? AND credential = ?",
+            (
+                key.expose(),
+                i64::try_from(rotation.0).unwrap_or(i64::MAX),
+                group.0,
+                digest(credential),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Link keys of these leaves under a wrapper key, those first that are under the oldest ones, at most so many.
+pub(crate) fn resealed(
+    db: &Connection,
+    group: &GroupId,
+    leaves: &[(u32, Credential)],
+    under: &IdentityLinkWrapperKey,
+    most: usize,
+) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+    let mut found = Vec::new();
+    for (leaf, credential) in leaves {
+        let row: Option<(Vec<u8>, i64)> = db
+            .query_row(
+                "SELECT link_key, wrapper FROM identities
+                 WHERE group_id = ? AND credential = ? AND link_key IS NOT NULL",
+                (group.0, digest(credential)),
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        if let Some((key, wrapper)) = row {
+            found.push((wrapper, *leaf, zeroize::Zeroizing::new(key)));
+        }
+    }
+    found.sort_unstable_by_key(|(wrapper, leaf, _)| (*wrapper, *leaf));
+    found.truncate(most);
+    found
+        .into_iter()
+        .map(|(_, leaf, key)| {
+            let key = IdentityLinkKey::try_from(key.as_slice())?;
+            Ok((leaf, wrap_link_key(under, &key)?))
+        })
+        .collect()
 }
 
 /// What is known of a credential in a group.

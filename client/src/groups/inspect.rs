@@ -1,29 +1,27 @@
-//! The service's view of a group, held against this client's; where deliveries go.
+//! The service's view of a group, held against this client's.
 
 use openmls::prelude::MlsGroup;
-use protocol::codec::opaque;
-use protocol::groups::{Accepted, InspectGroupResponse, UpdateQueueReferenceRequest};
-use protocol::ids::GroupId;
-use protocol::{Operation, Wire as _};
+use protocol::next::group::InspectGroupResponse;
+use protocol::next::ids::GroupId;
 
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
-use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::evidence::StopReason;
-use crate::groups::{Group, Status, load_mls, pending, pseudonym_of};
-use crate::leaf;
+use crate::groups::policy::{capabilities, policy_in};
+use crate::groups::{Group, load_mls, pending, pseudonym_of};
 
 /// Compares leaves, pseudonyms and capabilities.
 fn compare(mls_group: &MlsGroup, inspected: &InspectGroupResponse) -> Result<(), PeerError> {
     let policy = policy_in(mls_group.extensions())?;
-    let mut theirs = inspected.members.iter();
+    let mut theirs = inspected.leaves.iter();
     for member in mls_group.members() {
         let record = theirs
             .next()
             .ok_or(PeerError::Disagreement("the service misses a member"))?;
         let pseudonym = pseudonym_of(&member.credential).unwrap_or_default();
-        if record.leaf_index != member.index.u32() || record.user_pseudonym.as_slice() != pseudonym
+        if record.leaf_index.0 != member.index.u32()
+            || record.user_pseudonym.as_slice() != pseudonym
         {
             return Err(PeerError::Disagreement("a member differs"));
         }
@@ -52,18 +50,18 @@ impl Client {
             let inspected = self.inspect(&id).await?;
             // Asking may have brought this client further.
             let epoch = epoch.max(self.epoch(&id)?);
-            if inspected.epoch > epoch {
-                self.follow(&id, epoch, Some(inspected.epoch)).await?;
+            if inspected.epoch.0 > epoch {
+                self.follow(&id, epoch, Some(inspected.epoch.0)).await?;
                 Group::usable(&self.db, group)?;
                 continue;
             }
             let mls_group = load_mls(&self.db, &id)?;
-            if inspected.epoch < epoch {
+            if inspected.epoch.0 < epoch {
                 self.lose(&id, StopReason::Behind)?;
                 return Err(PeerError::Disagreement("the service is at an earlier epoch").into());
             }
             compare(&mls_group, &inspected)?;
-            return Ok((inspected.members.len(), epoch));
+            return Ok((inspected.leaves.len(), epoch));
         }
         Err(UsageError::Contention.into())
     }
@@ -83,38 +81,6 @@ impl Client {
             .map(|chunk| chunk.iter().map(|byte| format!("{byte:02x}")).collect())
             .collect::<Vec<String>>();
         Ok((mls_group.epoch().as_u64(), hex.join(" ")))
-    }
-
-    /// Has every group deliver to the queue that this client has now.
-    ///
-    /// # Errors
-    /// Whatever the service refuses.
-    pub async fn update_queue_references(&mut self) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        let directory = self.directory().await?;
-        for group in Group::all(&self.db)? {
-            if group.status != Status::Active {
-                continue;
-            }
-            let _: Accepted = self
-                .as_member(
-                    &group.id,
-                    Operation::UpdateQueueReference,
-                    |client, group| {
-                        let (_, signer) = client.own_sender(&group.id)?;
-                        let reference =
-                            leaf::queue_reference(&client.profile, &directory, &signer.public())?;
-                        let request = UpdateQueueReferenceRequest {
-                            group_id: group.id,
-                            state_key: group.state_key.to_wire(),
-                            queue_reference: opaque(reference),
-                        };
-                        Ok(request.encode())
-                    },
-                )
-                .await?;
-        }
-        Ok(())
     }
 
     /// Commits what must be committed before anything can be sent.

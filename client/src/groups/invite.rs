@@ -3,23 +3,29 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crypto::credential::random_pseudonym;
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret};
+use crypto::journal::join_code_tbs;
+use crypto::schedule::{JoinCodeSecret, recovery_row_id};
+use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::groups::{Accepted, GroupKind, JoinPermit, SetJoinCodeRequest};
-use protocol::ids::GroupId;
+use protocol::next::group::{
+    Accepted, GroupKind, JOIN_CODE_LABEL, JoinCode as PublicCode, JoinCodeChange,
+    MAX_JOIN_CODE_WEEKS, NewJoinCode, SetJoinCodeRequest,
+};
+use protocol::next::ids::{GroupId, LeafIndex, Week};
+use protocol::next::join::JoinPermit;
+use protocol::next::operation::Operation;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
-use protocol::time::day_of;
-use protocol::{Operation, Wire as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::authenticate::Sight;
-use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::external::Entrance;
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym};
+use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf::{self, NewLeaf};
 
 const VERSION: u16 = 1;
@@ -32,9 +38,8 @@ struct JoinCode {
     version: u16,
     group_id: GroupId,
     ciphersuite: u16,
-    /// Finds and opens the recovery record with the state key, and lets its holder in.
+    /// Finds and opens the way into the group, and lets its holder in.
     secret: WireSecret,
-    wrapper_key: WireSecret,
     /// In which it was made: whoever comes in by it is shown nothing older.
     epoch: u64,
     /// UTF-8; may be empty.
@@ -74,18 +79,44 @@ impl Client {
         if !may.contain(Capabilities::ADD) {
             return Err(UsageError::NotPermitted.into());
         }
-        let secret = RecoverySecret::random()?;
+        let secret = crypto::random::<32>()?;
         let code = JoinCode {
             version: VERSION,
             group_id: group.id,
             ciphersuite: u16::from(mls_group.ciphersuite()),
-            secret: secret.to_wire(),
-            wrapper_key: group.wrapper_key.to_wire(),
+            secret: WireSecret::new(secret),
             epoch: mls_group.epoch().as_u64(),
             group_name: opaque(group.display_name().as_bytes()),
         };
-        let last_day = day_of(self.transport.time.now_unix_ms()).saturating_add(days.max(1));
-        self.set_join_code(&group.id, &secret, last_day).await?;
+        let week = Week::of(self.transport.time.now_unix_ms());
+        let weeks = u16::try_from(days.max(1).div_ceil(7)).unwrap_or(u16::MAX);
+        let expiry = Week(week.0.saturating_add(weeks.min(MAX_JOIN_CODE_WEEKS)));
+        let _: Accepted = self
+            .as_member(&group.id, Operation::SetJoinCode, |client, group| {
+                let mls_group = load_mls(&client.db, &group.id)?;
+                let (_, signer) = client.own_sender(&group.id)?;
+                let key = JoinCodeSecret::new(secret);
+                let suite = mls_group.ciphersuite();
+                let pair = RecoveryKeyPair::of(suite, &key.hpke_seed())?;
+                let mut public = PublicCode {
+                    permit_hash: key.permit().hash(),
+                    public_key: opaque(pair.public.as_slice()),
+                    expiry,
+                    maker: LeafIndex(mls_group.own_leaf_index().u32()),
+                    signature: opaque(*b""),
+                };
+                let tbs = join_code_tbs(&group.id, &public);
+                public.signature = opaque(signer.sign(JOIN_CODE_LABEL, &tbs));
+                let request = SetJoinCodeRequest {
+                    group: group.key(),
+                    change: JoinCodeChange::Make(NewJoinCode {
+                        code: public,
+                        row: rows::seal(suite, &group.id, &group.segment, &pair.public)?,
+                    }),
+                };
+                Ok(request.encode())
+            })
+            .await?;
         Ok(code.print())
     }
 
@@ -100,23 +131,16 @@ impl Client {
         let group = Group::find(&self.db, &code.group_id)?
             .ok_or_else(|| UsageError::NotAMember(shown(&code)))?;
         group.check_usable()?;
-        let secret = RecoverySecret::from(&code.secret);
-        self.set_join_code(&group.id, &secret, 0).await
-    }
-
-    async fn set_join_code(
-        &mut self,
-        id: &GroupId,
-        secret: &RecoverySecret,
-        expiry_day: u32,
-    ) -> Result<(), Error> {
+        let suite = leaf::ciphersuite(code.ciphersuite)
+            .ok_or(UsageError::UnknownCiphersuite(code.ciphersuite))?;
+        let seed = JoinCodeSecret::new(*code.secret.expose()).hpke_seed();
+        let pair = RecoveryKeyPair::of(suite, &seed)?;
+        let row = recovery_row_id(&group.id, &pair.public);
         let _: Accepted = self
-            .as_member(id, Operation::SetJoinCode, |_, group| {
+            .as_member(&group.id, Operation::SetJoinCode, |_, group| {
                 let request = SetJoinCodeRequest {
-                    group_id: group.id,
-                    state_key: group.state_key.to_wire(),
-                    secret: secret.to_wire(),
-                    expiry_day,
+                    group: group.key(),
+                    change: JoinCodeChange::Revoke(row),
                 };
                 Ok(request.encode())
             })
@@ -152,21 +176,24 @@ impl Client {
         };
         let directory = self.directory().await?;
         for _ in 0..ROUNDS {
-            let secret = RecoverySecret::from(&code.secret);
-            let state_key = self
-                .recovered_key(&id, &secret)
+            let secret = JoinCodeSecret::new(*code.secret.expose());
+            let found = self
+                .recovered_segment(&id, suite, &secret.hpke_seed())
                 .await?
                 .ok_or(UsageError::JoinCodeExpired)?;
+            let Some(segment) = self.at_its_end(found).await? else {
+                continue;
+            };
             let pseudonym = random_pseudonym(&directory.domain)?;
             let entrance = Entrance {
                 id,
                 kind: GroupKind::Group,
                 name: Some(name.clone()),
-                state_key,
-                wrapper_key: IdentityLinkWrapperKey::from(&code.wrapper_key),
-                recovery_secret: RecoverySecret::random()?,
+                segment,
                 leaf: NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)?,
-                permit: JoinPermit::JoinCode(WireSecret::new(*code.secret.expose())),
+                permit: JoinPermit::JoinCode(secret.permit().to_wire()),
+                authorization: None,
+                answer: None,
                 sight: Sight::Code {
                     epoch: code.epoch,
                     known: known::of(&self.db, &id)?,
@@ -201,7 +228,6 @@ mod tests {
             group_id: GroupId([1; 16]),
             ciphersuite: 1,
             secret: WireSecret::new([2; 32]),
-            wrapper_key: WireSecret::new([3; 32]),
             epoch: 4,
             group_name: opaque(*b"team"),
         }

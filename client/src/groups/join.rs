@@ -1,23 +1,26 @@
-//! Joining by Welcome.
+//! Joining by Welcome: it is found by a pointer, and with it and the join record a client is in.
 
 use crypto::connection::verify_attribution;
-use crypto::keys::{
-    GroupLookup as _, IdentityLinkWrapperKey, JoinInfoKey, JoinKey, RecoverySecret, StateKey,
-};
-use crypto::sealing::{self, Place};
-use crypto::sign::SignatureKeyPair;
+use crypto::keys::IdentityLinkWrapperKey;
+use crypto::records::open_join_page;
+use crypto::schedule::{JoinKey, JournalKey, StateKey, TagKey, exporters};
+use crypto::secret::Secret;
 use openmls::group::ProcessedWelcome;
 use openmls::prelude::{
     MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome, Welcome,
 };
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::delivery::{JoinInfo, WelcomeDelivery};
-use protocol::groups::{GroupKind, JoinRecordContent, JoinRecordRequest, SealedRecord};
-use protocol::ids::{GroupId, LookupId};
+use protocol::next::group::GroupKind;
+use protocol::next::ids::{ChainHead, GroupId, Position, Step};
+use protocol::next::join::{JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
+use protocol::next::operation::Operation;
+use protocol::next::welcome::{
+    FetchWelcomeRequest, FetchWelcomeResponse, JoinInfo, WelcomeContent, WelcomePointer,
+};
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
-use rusqlite::Connection;
+use protocol::{WIRE_VERSION, Wire as _};
+use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;
 
 use crate::Client;
@@ -28,11 +31,13 @@ use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
 use crate::groups::known::Known;
+use crate::groups::pointers::{self, Invited};
 use crate::groups::{
-    Group, JOIN_INFO_LABEL, JOIN_RECORD_LABEL, MAX_NAME, Status, discard_mls, evidence, free_name,
-    further, group_id, join_config, known, upgrade,
+    Group, MAX_NAME, Status, discard_mls, evidence, free_name, further, group_id, join_config,
+    known, upgrade,
 };
-use crate::inbox;
+use crate::journal::wrappers::Wrappers;
+use crate::journal::{Segment, welcomes};
 use crate::leaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -84,10 +89,10 @@ fn parse(bytes: &[u8]) -> Result<Welcome, Error> {
 pub(super) fn invitation(
     db: &Connection,
     profile: &Profile,
-    delivery: &WelcomeDelivery,
+    content: &WelcomeContent,
 ) -> Result<Result<Invitation, Stranger>, Error> {
     let provider = Provider::new(db);
-    let welcome = parse(delivery.welcome.as_slice())?;
+    let welcome = parse(content.welcome.as_slice())?;
     let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
         .map_err(|_| PeerError::Message)?;
     let export = |label: &str| -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
@@ -100,21 +105,9 @@ pub(super) fn invitation(
     let id = group_id(unverified.group_id()).ok_or(PeerError::Message)?;
     let epoch = unverified.epoch().as_u64();
     known::check_epoch(epoch)?;
-    let info_key = JoinInfoKey::try_from(export(JOIN_INFO_LABEL)?.as_slice())?;
-    let place = Place {
-        table: "join_info",
-        row: &id.0,
-        part: "info",
-    };
-    let info = sealing::open(
-        info_key.expose(),
-        place,
-        delivery.sealed_join_info.as_slice(),
-    )
-    .ok()
-    .and_then(|info| JoinInfo::decode(&info).ok())
-    .ok_or(PeerError::Attribution)?;
-    let wrapper = IdentityLinkWrapperKey::from(&info.identity_link_wrapper_key);
+    let info =
+        JoinInfo::decode(content.join_info.as_slice()).map_err(|_| PeerError::Attribution)?;
+    let wrapper = IdentityLinkWrapperKey::from(&info.wrapper_key);
     verify_attribution(
         &info.attribution,
         &id,
@@ -143,7 +136,7 @@ pub(super) fn invitation(
     Ok(Ok(Invitation {
         id,
         epoch,
-        join_key: JoinKey::try_from(export(JOIN_RECORD_LABEL)?.as_slice())?,
+        join_key: JoinKey::try_from(export(exporters::JOIN_RECORD)?.as_slice())?,
         info,
         by,
     }))
@@ -153,7 +146,7 @@ pub(super) fn invitation(
 fn join(
     db: &Connection,
     profile: &Profile,
-    delivery: &WelcomeDelivery,
+    (content, pointer): (&WelcomeContent, &WelcomePointer),
     invitation: &Invitation,
     record: &JoinRecordContent,
 ) -> Result<(), Error> {
@@ -171,7 +164,7 @@ fn join(
     discard_mls(db, id)?;
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
         .map_err(|_| Error::Protocol("a join record holds no tree"))?;
-    let welcome = parse(delivery.welcome.as_slice())?;
+    let welcome = parse(content.welcome.as_slice())?;
     // Lifetimes were judged when the leaves were added; a member of long standing is no reason not to join.
     let staged = StagedWelcome::build_from_welcome(&provider, &join_config(), welcome)
         .map_err(|_| PeerError::Message)?
@@ -212,9 +205,8 @@ fn join(
         id: *id,
         kind: GroupKind::Group,
         name: Some(name.clone()),
-        state_key: StateKey::from(&record.state_key),
-        wrapper_key: IdentityLinkWrapperKey::from(&invitation.info.identity_link_wrapper_key),
-        recovery_secret: RecoverySecret::random()?,
+        segment: segment(invitation, pointer, record)?,
+        recovery: Secret::random()?,
         recovery_set: false,
         update_due: false,
         status: Status::Active,
@@ -229,7 +221,8 @@ fn join(
     }
     known::remember(db, id, &mls_group)?;
     devices::came_in(db, id)?;
-    crate::key_packages::used(db, suite)?;
+    let by = invitation.info.attribution.signature_public_key.as_slice();
+    crate::key_packages::used(db, by, suite)?;
     events::store(
         db,
         &Event::Joined {
@@ -237,6 +230,45 @@ fn join(
             by: invitation.by.clone(),
         },
     )
+}
+
+/// Where the joiner reads on: after the commit that added it.
+fn segment(
+    invitation: &Invitation,
+    pointer: &WelcomePointer,
+    record: &JoinRecordContent,
+) -> Result<Segment, Error> {
+    let rotation = record.journal.rotation_epoch;
+    let step = invitation
+        .epoch
+        .checked_sub(rotation.0)
+        .and_then(|step| u32::try_from(step).ok())
+        .ok_or(Error::Protocol("a join record is of another epoch"))?;
+    // A commit that rotates is the last entry of the segment before.
+    let is_same = record.place.rotation_epoch == rotation;
+    if !is_same && step != 0 {
+        return Err(Error::Protocol("a join record is of another place"));
+    }
+    let told = pointer.place == record.place && pointer.chain != ChainHead([0; 32]);
+    let chain = match is_same {
+        true => Some(pointer.chain).filter(|_| told),
+        false => Some(crypto::journal::first_head(&pointer.segment)),
+    };
+    Ok(Segment {
+        id: pointer.segment,
+        rotation,
+        step: Step(step),
+        state_key: StateKey::from(&record.state_key),
+        journal_key: JournalKey::from(&record.journal.journal_key),
+        tag_key: TagKey::from(&record.journal.tag_key),
+        tag_day: record.journal.tag_day,
+        wrapper_key: IdentityLinkWrapperKey::from(&invitation.info.wrapper_key),
+        next: match is_same {
+            true => record.place.position.next(),
+            false => Position(0),
+        },
+        chain,
+    })
 }
 
 /// Whether a Welcome may put something in the place of a group that this client was in: nothing older, nothing
@@ -278,18 +310,11 @@ fn store_identities(
     let adder = staged.welcome_sender_index();
     let own = staged.own_leaf_index();
     let mut people = Vec::new();
+    let in_force = (group.segment.rotation, &group.segment.wrapper_key);
+    let wrappers = Wrappers::walk(&group.id, in_force, &record.wrapper_chain);
+    wrappers.keep(db, &group.id)?;
     for member in staged.members() {
-        let wrapped = record
-            .leaves
-            .iter()
-            .find(|leaf| leaf.leaf_index == member.index.u32())
-            .map(|leaf| leaf.encrypted_identity_link_key.as_slice());
-        let mut identity = identities::open_or_unverified(
-            &member.credential,
-            &member.signature_key,
-            &group.wrapper_key,
-            wrapped,
-        );
+        let mut identity = identities::found(db, group, &wrappers, &record.leaves, &member)?;
         if member.index == own {
             let user_pseudonym = leaf::pseudonymous(&member.credential, &member.signature_key)
                 .ok_or(LocalError::Damaged)?
@@ -314,47 +339,111 @@ fn store_identities(
 }
 
 impl Client {
-    /// Processes a Welcome. One that is not for us, not from a contact or too late is dropped.
-    pub(crate) async fn process_welcome(
-        &mut self,
-        entry: &[u8],
-        delivery: &WelcomeDelivery,
-    ) -> Result<(), Error> {
-        let joined = match self.invitation(delivery) {
-            Ok(Ok(invitation)) => match self.join_invited(entry, delivery, &invitation).await {
-                // The service's answer and not the Welcome: it may show another one the next time.
-                Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
+    /// Follows the invitations that have come. One that is not for us, not from a contact or too late is dropped.
+    pub(crate) async fn follow_invitations(&mut self) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        for invited in pointers::invited(&self.db, now_ms)? {
+            match self.follow_invitation(&invited).await {
+                // Refused for now, or not to be paid: it waits for the next time, and holds up no other one.
+                Err(Error::Refused(_) | Error::Issuer(_)) => {}
+                Err(error @ (Error::Unreachable(_) | Error::Local(_))) => return Err(error),
                 Err(error) => {
-                    let fault = error.of_content()?;
-                    let now_ms = self.transport.time.now_unix_ms();
-                    let content = (Some(entry), delivery.welcome.as_slice());
-                    evidence::keep(&self.db, &invitation.id, &fault, content, now_ms)?;
-                    Err(fault.into())
+                    error.of_content()?;
+                    pointers::done(&self.db, invited.row)?;
                 }
-                other => other,
-            },
-            Ok(Err(stranger)) => self.transact(|db, profile| {
-                stranger.refuse(db, profile)?;
-                inbox::finish(db, entry)
-            }),
-            Err(error) => Err(error),
-        };
-        match joined {
-            Ok(()) => Ok(()),
-            Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
-            Err(error) => {
-                error.of_content()?;
-                inbox::finish(&self.db, entry)
+                Ok(()) => {}
             }
         }
+        Ok(())
+    }
+
+    async fn follow_invitation(&mut self, invited: &Invited) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let entry = invited.name();
+        if !evidence::may_try_again(&self.db, &entry, now_ms)? {
+            return Ok(());
+        }
+        let Some(content) = self.own_welcome(invited).await? else {
+            return pointers::done(&self.db, invited.row);
+        };
+        let invitation = match self.invitation(&content)? {
+            Ok(invitation) if invitation.id == invited.pointer.group_id => invitation,
+            Ok(_) => return Err(PeerError::Attribution.into()),
+            Err(stranger) => {
+                return self.transact(|db, profile| {
+                    stranger.refuse(db, profile)?;
+                    pointers::done(db, invited.row)
+                });
+            }
+        };
+        match self
+            .join_invited(&entry, invited, &content, &invitation)
+            .await
+        {
+            // The service's answer and not the Welcome: it may show another one the next time.
+            Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
+            Err(error) => {
+                let fault = error.of_content()?;
+                let content = (Some(&entry[..]), content.welcome.as_slice());
+                evidence::keep(&self.db, &invitation.id, &fault, content, now_ms)?;
+                Err(fault.into())
+            }
+            other => other,
+        }
+    }
+
+    /// The Welcome of the device of a pointer whose KeyPackage is this client's; none if none is.
+    async fn own_welcome(&mut self, invited: &Invited) -> Result<Option<WelcomeContent>, Error> {
+        for device in &invited.pointer.devices {
+            if !self.has_key_package(device.key_package_ref.as_slice())? {
+                continue;
+            }
+            let request = FetchWelcomeRequest {
+                version: WIRE_VERSION,
+                id: device.id,
+            };
+            let fetched: FetchWelcomeResponse = match self
+                .read(Operation::FetchWelcome, &request)
+                .await
+            {
+                // Expired, or not there yet.
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
+                    return Err(Error::Refused(refusal));
+                }
+                fetched => fetched?,
+            };
+            let key = Invited::key_of(device);
+            return welcomes::open(&device.id, &key, fetched.sealed.as_slice()).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Whether the private part of a KeyPackage is here.
+    fn has_key_package(&self, reference: &[u8]) -> Result<bool, Error> {
+        use openmls_sqlite_storage::Codec as _;
+        let reference = openmls::prelude::hash_ref::KeyPackageRef::tls_deserialize_exact_bytes(
+            &opaque(reference).encode(),
+        )
+        .map_err(|_| PeerError::Message)?;
+        let key =
+            crate::provider::JsonCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
+        Ok(self
+            .db
+            .query_row(
+                "SELECT 1 FROM openmls_key_packages WHERE key_package_ref = ?",
+                [key],
+                |_| Ok(()),
+            )
+            .optional()?
+            .is_some())
     }
 
     fn invitation(
         &mut self,
-        delivery: &WelcomeDelivery,
+        content: &WelcomeContent,
     ) -> Result<Result<Invitation, Stranger>, Error> {
         let transaction = begin(&mut self.db)?;
-        let invitation = invitation(&transaction, &self.profile, delivery);
+        let invitation = invitation(&transaction, &self.profile, content);
         transaction.rollback()?;
         invitation
     }
@@ -362,25 +451,22 @@ impl Client {
     async fn join_invited(
         &mut self,
         entry: &[u8],
-        delivery: &WelcomeDelivery,
+        invited: &Invited,
+        content: &WelcomeContent,
         invitation: &Invitation,
     ) -> Result<(), Error> {
-        let now_ms = self.transport.time.now_unix_ms();
-        if !evidence::may_try_again(&self.db, entry, now_ms)? {
-            return Ok(());
-        }
         let former = Group::find(&self.db, &invitation.id)?;
         let known = known::of(&self.db, &invitation.id)?;
         check_return(former.as_ref(), known.as_ref(), &self.profile, invitation)?;
-        match self.join_by_record(entry, delivery, invitation).await {
+        match self.join_by_record(invited, content, invitation).await {
             // What does not fit may be the record, which the service shows, and not the Welcome, which it
             // cannot make. So the invitation waits: one answer takes nobody's group away.
-            Err(Error::Peer(fault)) => self.wait_for_record(entry, delivery, invitation, fault),
+            Err(Error::Peer(fault)) => self.wait_for_record(entry, content, invitation, fault),
             Err(Error::Protocol(_)) => {
-                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+                self.wait_for_record(entry, content, invitation, PeerError::JoinRecord)
             }
             Err(Error::Refused(refusal)) if !refusal.is_for_now() => {
-                self.wait_for_record(entry, delivery, invitation, PeerError::JoinRecord)
+                self.wait_for_record(entry, content, invitation, PeerError::JoinRecord)
             }
             other => other,
         }
@@ -390,7 +476,7 @@ impl Client {
     fn wait_for_record(
         &mut self,
         entry: &[u8],
-        delivery: &WelcomeDelivery,
+        content: &WelcomeContent,
         invitation: &Invitation,
         fault: PeerError,
     ) -> Result<(), Error> {
@@ -404,54 +490,47 @@ impl Client {
                 };
                 events::store(db, &event)?;
             }
-            let content = (Some(entry), delivery.welcome.as_slice());
+            let content = (Some(entry), content.welcome.as_slice());
             evidence::keep(db, &invitation.id, &fault, content, now_ms)
         })
     }
 
     async fn join_by_record(
         &mut self,
-        entry: &[u8],
-        delivery: &WelcomeDelivery,
+        invited: &Invited,
+        content: &WelcomeContent,
         invitation: &Invitation,
     ) -> Result<(), Error> {
-        let (lookup, record) = self.sealed_join_record(invitation).await?;
-        let place = Place {
-            table: "join_records",
-            row: &lookup.0,
-            part: "record",
-        };
-        let content = sealing::open(
-            invitation.join_key.expose(),
-            place,
-            record.sealed.as_slice(),
-        )
-        .ok()
-        .and_then(|content| JoinRecordContent::decode(&content).ok())
-        .ok_or(Error::Protocol("a join record does not open"))?;
+        let record = self.join_record(invitation).await?;
         self.transact(|db, profile| {
-            join(db, profile, delivery, invitation, &content)?;
-            inbox::finish(db, entry)
+            let shown = (content, &invited.pointer);
+            join(db, profile, shown, invitation, &record)?;
+            pointers::done(db, invited.row)
         })
     }
 
-    /// The join record and what it was found by: what release 0.1 wrote stands under the older name.
-    async fn sealed_join_record(
-        &mut self,
-        invitation: &Invitation,
-    ) -> Result<(LookupId, SealedRecord), Error> {
-        let join_key = &invitation.join_key;
-        for lookup in [join_key.lookup_in(&invitation.id), join_key.older_lookup()] {
-            let signer = SignatureKeyPair::random()?;
-            let record: Result<SealedRecord, Error> = self
-                .call(Operation::JoinRecord, signer, &JoinRecordRequest { lookup })
-                .await;
-            match record {
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {}
-                other => return other.map(|record| (lookup, record)),
+    /// The join record, all its pages.
+    async fn join_record(&mut self, invitation: &Invitation) -> Result<JoinRecordContent, Error> {
+        const DOES_NOT_OPEN: Error = Error::Protocol("a join record does not open");
+        let key = &invitation.join_key;
+        let id = key.record_id(&invitation.id);
+        let mut bytes = zeroize::Zeroizing::new(Vec::new());
+        let (mut page, mut pages) = (0, None);
+        while pages.is_none_or(|pages| page < pages) {
+            let request = JoinRecordRequest {
+                version: WIRE_VERSION,
+                id,
+                page,
+            };
+            let shown: JoinRecordResponse = self.read(Operation::JoinRecord, &request).await?;
+            if *pages.get_or_insert(shown.pages) != shown.pages || shown.pages == 0 {
+                return Err(DOES_NOT_OPEN);
             }
+            let opened = open_join_page(key, &id, (page, shown.pages), shown.sealed.as_slice());
+            bytes.extend_from_slice(&opened.map_err(|_| DOES_NOT_OPEN)?);
+            page = page.saturating_add(1);
         }
-        Err(PeerError::JoinRecord.into())
+        JoinRecordContent::decode(&bytes).map_err(|_| DOES_NOT_OPEN)
     }
 }
 
@@ -459,6 +538,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crypto::connection::sign_attribution;
+    use crypto::sign::SignatureKeyPair;
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
 
@@ -512,7 +592,7 @@ mod tests {
                 epoch,
                 join_key: JoinKey::new([1; 32]),
                 info: JoinInfo {
-                    identity_link_wrapper_key: wrapper.to_wire(),
+                    wrapper_key: wrapper.to_wire(),
                     group_name: opaque(*b"team"),
                     attribution: sign_attribution(by, &former.id, epoch, &wrapper, b"team"),
                 },
@@ -551,26 +631,46 @@ mod tests {
                 epoch: 100,
                 join_key: JoinKey::new([1; 32]),
                 info: JoinInfo {
-                    identity_link_wrapper_key: wrapper.to_wire(),
+                    wrapper_key: wrapper.to_wire(),
                     group_name: opaque(*b"team"),
                     attribution: sign_attribution(&identity, &id, 100, &wrapper, b"team"),
                 },
                 by: "mallory".to_owned(),
             };
-            let delivery = WelcomeDelivery {
+            let content = WelcomeContent {
                 welcome: opaque(*b"of a group with the same id"),
-                sealed_join_info: opaque(*b""),
+                join_info: opaque(*b""),
+            };
+            let place = protocol::next::journal::Place {
+                rotation_epoch: protocol::next::ids::RotationEpoch(0),
+                position: Position(0),
             };
             let record = JoinRecordContent {
                 ratchet_tree: opaque(*b""),
                 state_key: StateKey::new([9; 32]).to_wire(),
+                journal: protocol::next::group::JournalKeys {
+                    rotation_epoch: protocol::next::ids::RotationEpoch(0),
+                    journal_key: protocol::codec::WireSecret::new([1; 32]),
+                    tag_key: protocol::codec::WireSecret::new([1; 32]),
+                    tag_day: protocol::next::ids::Day(1),
+                },
+                place,
                 leaves: Vec::new(),
+                wrapper_chain: Vec::new(),
             };
-            join(&db, &profile, &delivery, &invitation, &record).unwrap();
+            let pointer = WelcomePointer {
+                group_id: id,
+                epoch: protocol::next::ids::Epoch(100),
+                segment: protocol::next::ids::SegmentId([1; 32]),
+                place,
+                chain: ChainHead([0; 32]),
+                devices: Vec::new(),
+            };
+            join(&db, &profile, (&content, &pointer), &invitation, &record).unwrap();
             assert_eq!(load_mls(&db, &id).unwrap().epoch().as_u64(), 0);
             let kept = Group::read(&db, &id).unwrap();
             assert_eq!(kept.status, status);
-            assert_eq!(kept.state_key, StateKey::new([1; 32]));
+            assert_eq!(kept.segment.state_key, StateKey::new([1; 32]));
         }
     }
 }

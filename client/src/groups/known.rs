@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use openmls::prelude::{Credential, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::policy::POLICY_EXTENSION;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
@@ -14,7 +14,7 @@ use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
 use crate::error::{Error, LocalError, PeerError};
 use crate::groups::identities::{self, Identity};
-use crate::groups::senders::senders_in;
+use mls_rules::context::senders_in;
 
 /// What is known of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,6 +296,36 @@ pub(crate) fn heard(
         (day, id.0, digest(sender)),
     )?;
     Ok(())
+}
+
+/// Remembers that a leaf has committed on this day.
+pub(crate) fn committed(
+    db: &Connection,
+    id: &GroupId,
+    committer: &Credential,
+    day: u32,
+) -> Result<(), Error> {
+    db.execute(
+        "UPDATE known_members SET committed_day = max(committed_day, ?) WHERE group_id = ? AND credential = ?",
+        (day, id.0, digest(committer)),
+    )?;
+    Ok(())
+}
+
+/// The day of the latest commit of a leaf that this client has read; 0 if there was none.
+pub(crate) fn committed_day(
+    db: &Connection,
+    id: &GroupId,
+    member: &Credential,
+) -> Result<u32, Error> {
+    Ok(db
+        .query_row(
+            "SELECT committed_day FROM known_members WHERE group_id = ? AND credential = ?",
+            (id.0, digest(member)),
+            |row| row.get(0),
+        )
+        .optional()?
+        .unwrap_or(0))
 }
 
 /// The day of the latest message or commit of a leaf; 0 if there was none.

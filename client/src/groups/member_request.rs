@@ -1,9 +1,10 @@
 //! Requests of a member that carry the group's state key. The service knows no group that opens with a former
 //! key, so whoever is behind a removal catches up first and asks then.
 
-use protocol::ids::GroupId;
+use protocol::Wire;
+use protocol::next::ids::GroupId;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire};
 
 use crate::Client;
 use crate::error::{Error, UsageError};
@@ -29,7 +30,11 @@ impl Client {
             let body = body(self, &group)?;
             match self.call_as(operation, sender, signer, body, 0).await {
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(id).await?;
+                    self.follow_rotation(id).await?;
+                }
+                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
+                    let epoch = self.epoch(id)?;
+                    self.follow(id, epoch, refusal.epoch).await?;
                 }
                 other => return other,
             }

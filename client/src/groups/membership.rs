@@ -1,20 +1,22 @@
 //! Adding and removing users; replacing the own leaf.
 
-use crypto::credential::wrap_link_key;
+use crypto::keys::IdentityLinkKey;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
-use protocol::ids::GroupId;
-use protocol::key_packages::MAX_CLAIMS;
+use protocol::next::ids::GroupId;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, UsageError};
 use crate::groups::commit::{CommitOutcome, Plan};
 use crate::groups::{
-    Group, enforce, further, identities, load_mls, own_pseudonym, people, pseudonym_of, restored,
+    Group, further, identities, load_mls, own_pseudonym, people, policy, pseudonym_of, restored,
 };
 use crate::key_packages::ClaimedKeyPackage;
 use crate::leaf::NewLeaf;
+
+/// Most contacts that are added at once.
+const MAX_CLAIMS: usize = 64;
 
 impl Client {
     /// Adds contacts to a group, all in one commit.
@@ -43,7 +45,7 @@ impl Client {
         let mls_group = load_mls(&self.db, id)?;
         for name in names {
             let contact = contacts::by_name(&self.db, name)?;
-            if people::is_banned(&mls_group, &group, &contact.signature_key)? {
+            if people::is_banned(&self.db, &mls_group, &group, &contact.signature_key)? {
                 return Err(UsageError::Banned(contact.name).into());
             }
         }
@@ -80,7 +82,7 @@ impl Client {
         let mls_group = load_mls(&self.db, &id)?;
         self.heed_bans(&id, &[name])?;
         let leaves = self.leaves_of(&group, &[name])?;
-        enforce::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
+        policy::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
         let former = leaves
             .first()
             .and_then(|leaf| mls_group.member(*leaf))
@@ -136,7 +138,7 @@ impl Client {
         group.check_usable()?;
         let mls_group = load_mls(&self.db, id)?;
         // A claim takes something from the contact: first whether the commit is possible at all.
-        enforce::permit_adding(&group, &mls_group)?;
+        policy::permit_adding(&group, &mls_group)?;
         if Group::is_leaving(&self.db, id)? {
             return Err(UsageError::Leaving(group.display_name()).into());
         }
@@ -153,17 +155,17 @@ impl Client {
         let group = Group::read(&self.db, id)?;
         // Somebody else may have added them meanwhile.
         self.addable(&group, names)?;
-        let wrapped_link_keys = claimed
+        let link_keys = claimed
             .iter()
-            .map(|claimed| Ok(wrap_link_key(&group.wrapper_key, &claimed.link_key)?))
-            .collect::<Result<_, Error>>()?;
+            .map(|claimed| IdentityLinkKey::new(*claimed.link_key.expose()))
+            .collect();
         let key_packages = claimed
             .iter()
             .map(|claimed| claimed.key_package.clone())
             .collect();
         Ok(Plan::Add {
             key_packages,
-            wrapped_link_keys,
+            link_keys,
         })
     }
 

@@ -1,42 +1,67 @@
 //! Application messages.
 
 use openmls::prelude::MlsGroup;
+use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::groups::{MessageAccepted, SendMessageRequest};
-use protocol::ids::GroupId;
+use protocol::next::group::{EntryAccepted, SendMessageRequest};
+use protocol::next::ids::GroupId;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
 use rusqlite::Connection;
+use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
 
 use crate::Client;
 use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
-use crate::groups::{Group, enforce, identities, load_mls, pending, upkeep};
+use crate::groups::{Group, heard, identities, load_mls, outbox, pending, policy, upkeep};
+use crate::journal::heads;
 use crate::leaf;
+use crate::profile::Profile;
 use crate::provider::Provider;
 
 /// Longest text of a message in bytes: what the service takes by default (1 MiB), less what MLS, its padding
 /// and a signature add.
 pub const MAX_TEXT: usize = 1024 * 1024 - 4096;
 
-/// Encrypts and keeps the ratchet's step before anything is sent: no key is used twice.
-pub(crate) fn encrypt(db: &Connection, id: &GroupId, content: &Content) -> Result<Vec<u8>, Error> {
+/// A message that is kept and can be sent.
+pub(crate) struct Encrypted {
+    pub(crate) message: Vec<u8>,
+    pub(crate) digest: [u8; 32],
+}
+
+/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used twice.
+pub(crate) fn encrypt(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    content: &Content,
+    now_ms: u64,
+) -> Result<Encrypted, Error> {
     let provider = Provider::new(db);
+    let group = Group::read(db, id)?;
     let mut mls_group: MlsGroup = load_mls(db, id)?;
-    enforce::permit_sending(&mls_group)?;
+    policy::permit_sending(&mls_group)?;
     if identities::has_unverified(db, id, &mls_group)? {
-        let name = Group::read(db, id)?.display_name();
-        return Err(UsageError::UnverifiedMember(name).into());
+        return Err(UsageError::UnverifiedMember(group.display_name()).into());
+    }
+    if heard::is_waiting(db, id)? {
+        return Err(UsageError::NobodyHeard(group.display_name()).into());
     }
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
+    let seen = heads::to_tell(db, &group, &profile.identity.public())?;
     let message = mls_group
-        .create_message(&provider, &signer, &content.encode())
+        .create_message(&provider, &signer, &content.encode(seen))
+        .map_err(mls)?
+        .tls_serialize_detached()
         .map_err(mls)?;
-    upkeep::count_message(db, id, mls_group.epoch().as_u64())?;
-    message.tls_serialize_detached().map_err(mls)
+    let epoch = mls_group.epoch().as_u64();
+    upkeep::count_message(db, id, epoch)?;
+    let digest: [u8; 32] = Sha256::digest(&message).into();
+    outbox::keep(db, id, (&digest, epoch), &content.encode(None), now_ms)?;
+    Ok(Encrypted { message, digest })
 }
 
 pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
@@ -50,17 +75,18 @@ pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
 }
 
 impl Client {
-    /// Sends a text to all other members. When this returns, it stands in their queues.
+    /// Sends a text to all other members. When this returns, it stands in the group's journal.
     ///
     /// # Errors
     /// [`UsageError`] for a group that is not there or left, an empty text or one of more than [`MAX_TEXT`]
-    /// bytes; [`Error::Unreachable`] when no answer came in time: the message may have been delivered or
-    /// not, and is not sent again.
+    /// bytes; [`Error::Unreachable`] when no answer came in time: the message is kept, and a later
+    /// [`Client::sync`] finds it in the journal or sends it again.
     pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
         check_text(text)?;
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
+        self.front = Some(id);
         self.send_content(&id, &Content::Text(text.to_owned()))
             .await
     }
@@ -78,7 +104,9 @@ impl Client {
             // It may have brought another state key, or the news that this client is no member any more.
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
-            let message = match self.transact(|db, _| encrypt(db, id, content)) {
+            let now_ms = self.transport.time.now_unix_ms();
+            let kept = self.transact(|db, profile| encrypt(db, profile, id, content, now_ms));
+            let Encrypted { message, digest } = match kept {
                 // A removal that this client knows of: the library sends nothing before it is committed.
                 Err(_) if self.is_held_up(id)? => {
                     self.make_way(id).await?;
@@ -88,35 +116,40 @@ impl Client {
             };
             let epoch = self.epoch(id)?;
             let request = SendMessageRequest {
-                group_id: *id,
-                state_key: group.state_key.to_wire(),
+                group: group.key(),
                 message: opaque(message),
             };
             let (sender, signer) = self.own_sender(id)?;
-            let sent: Result<MessageAccepted, Error> = self
+            let sent: Result<EntryAccepted, Error> = self
                 .call_as(Operation::SendMessage, sender, signer, request.encode(), 0)
                 .await;
-            match sent {
-                Ok(_) => return Ok(()),
-                // Refused, so it is in nobody's queue and can be encrypted anew.
-                Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
-                    self.follow(id, epoch, refusal.epoch).await?;
+            let refusal = match sent {
+                Ok(_) => return outbox::accepted(&self.db, &digest),
+                Err(Error::Refused(refusal)) => refusal,
+                // It may have been accepted: the journal will say.
+                Err(error @ (Error::Unreachable(_) | Error::Protocol(_))) => return Err(error),
+                Err(error) => {
+                    outbox::give_up(&self.db, &digest)?;
+                    return Err(error);
                 }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(id).await?;
-                }
-                Err(Error::Refused(refusal))
-                    if refusal.problem == ProblemType::PendingProposals =>
-                {
-                    self.make_way(id).await?;
-                }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::BadSignature => {
-                    if !self.stop_if_replaced(id).await? {
-                        return Err(Error::Refused(refusal));
-                    }
-                }
-                Err(error) => return Err(error),
+            };
+            let followed = match refusal.problem {
+                _ if refusal.is_of_other_epoch() => self.follow(id, epoch, refusal.epoch).await,
+                ProblemType::UnknownGroup => self.follow_rotation(id).await,
+                ProblemType::PendingProposals => self.make_way(id).await,
+                ProblemType::BadSignature => match self.stop_if_replaced(id).await {
+                    Ok(false) => Err(Error::Refused(refusal)),
+                    other => other.map(|_| ()),
+                },
+                _ => Err(Error::Refused(refusal)),
+            };
+            // Accepted all the same, under an earlier attempt: it was read by now.
+            if !outbox::waits(&self.db, &digest)? {
+                return Ok(());
             }
+            // Refused, and what has moved the group on was read: it is nowhere, and can be encrypted anew.
+            outbox::give_up(&self.db, &digest)?;
+            followed?;
         }
         Err(UsageError::Contention.into())
     }

@@ -6,21 +6,24 @@ pub(crate) mod commit;
 pub(crate) mod content;
 pub(crate) mod create;
 pub(crate) mod devices;
-pub(crate) mod enforce;
 pub(crate) mod evidence;
 pub(crate) mod external;
 pub(crate) mod further;
+pub(crate) mod heard;
 pub(crate) mod identities;
 mod inspect;
 pub(crate) mod invite;
-mod join;
+pub(crate) mod join;
 pub(crate) mod known;
 mod leave;
 mod member_request;
 mod membership;
 pub(crate) mod message;
+pub(crate) mod outbox;
 pub(crate) mod pending;
 pub(crate) mod people;
+pub(crate) mod pointers;
+pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod recovery;
 mod rejoin;
@@ -28,13 +31,13 @@ pub(crate) mod removals;
 pub(crate) mod restored;
 pub(crate) mod returned;
 mod roles;
-pub(crate) mod senders;
 pub(crate) mod unreadable;
 mod upgrade;
 pub(crate) mod upkeep;
 
 use crypto::credential::PseudonymousCredential;
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
+use crypto::schedule::StateKey;
+use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
 use openmls::group::MlsGroupJoinConfig;
 use openmls::prelude::{
@@ -42,14 +45,15 @@ use openmls::prelude::{
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
-use protocol::envelope::Sender;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::{GroupKey, GroupKind};
+use protocol::next::ids::{GroupId, LeafIndex};
+use protocol::next::request::Sender;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::Client;
 use crate::database::key32;
 use crate::error::{Error, LocalError, UsageError};
+use crate::journal::{self as segment, Segment};
 use crate::leaf;
 use crate::provider::{JsonCodec, LeafSigner, Provider};
 use crate::text;
@@ -60,12 +64,6 @@ pub(crate) const PAST_EPOCHS: usize = 5;
 pub(crate) const MAX_NAME: usize = 256;
 /// Application messages are padded to multiples of this.
 pub(crate) const PADDING: usize = 128;
-/// Exporter label of the key that seals the group's state at the service.
-pub(crate) const STATE_KEY_LABEL: &str = "state key";
-/// Exporter label of the key that seals an epoch's join record.
-pub(crate) const JOIN_RECORD_LABEL: &str = "join record";
-/// Exporter label of the key that seals what joiners learn and the service does not.
-pub(crate) const JOIN_INFO_LABEL: &str = "join info";
 
 /// How far this client is in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,15 +113,22 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) kind: GroupKind,
     pub(crate) name: Option<String>,
-    pub(crate) state_key: StateKey,
-    pub(crate) wrapper_key: IdentityLinkWrapperKey,
-    pub(crate) recovery_secret: RecoverySecret,
+    /// Where it is in the group's journal, with the keys that this gives.
+    pub(crate) segment: Segment,
+    /// Of the key pair that others seal the way back to.
+    pub(crate) recovery: Secret<32>,
     pub(crate) recovery_set: bool,
     pub(crate) update_due: bool,
     pub(crate) status: Status,
 }
 
-const COLUMNS: &str = "group_id, kind, name, state_key, wrapper_key, recovery_secret, recovery_set, update_due, status";
+const COLUMNS: &str =
+    "groups.group_id, kind, name, recovery_seed, recovery_set, update_due, status";
+
+fn select(rest: &str) -> String {
+    let of_segment = segment::COLUMNS;
+    format!("SELECT {COLUMNS}, {of_segment} FROM groups JOIN segments USING (group_id) {rest}")
+}
 
 impl Group {
     fn from_row(row: &Row<'_>) -> Result<Self, Error> {
@@ -138,12 +143,11 @@ impl Group {
                 _ => return Err(LocalError::Damaged.into()),
             },
             name: row.get(2)?,
-            state_key: StateKey::new(key(3)?),
-            wrapper_key: IdentityLinkWrapperKey::new(key(4)?),
-            recovery_secret: RecoverySecret::new(key(5)?),
-            recovery_set: row.get(6)?,
-            update_due: row.get(7)?,
-            status: Status::parse(&row.get::<_, String>(8)?)?,
+            recovery: Secret::new(key(3)?),
+            recovery_set: row.get(4)?,
+            update_due: row.get(5)?,
+            status: Status::parse(&row.get::<_, String>(6)?)?,
+            segment: Segment::from_row(row, 7)?,
         })
     }
 
@@ -152,14 +156,14 @@ impl Group {
         condition: &str,
         value: impl rusqlite::ToSql,
     ) -> Result<Option<Self>, Error> {
-        db.prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE {condition}"))?
+        db.prepare_cached(&select(&format!("WHERE {condition}")))?
             .query_row([value], |row| Ok(Self::from_row(row)))
             .optional()?
             .transpose()
     }
 
     pub(crate) fn find(db: &Connection, id: &GroupId) -> Result<Option<Self>, Error> {
-        Self::select(db, "group_id = ?", id.0)
+        Self::select(db, "groups.group_id = ?", id.0)
     }
 
     pub(crate) fn read(db: &Connection, id: &GroupId) -> Result<Self, Error> {
@@ -248,46 +252,40 @@ impl Group {
     }
 
     pub(crate) fn all(db: &Connection) -> Result<Vec<Self>, Error> {
-        let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM groups ORDER BY name"))?;
+        let mut statement = db.prepare(&select("ORDER BY name"))?;
         let rows = statement.query_map((), |row| Ok(Self::from_row(row)))?;
         rows.map(|row| row?).collect()
     }
 
     pub(crate) fn insert(&self, db: &Connection) -> Result<(), Error> {
         db.execute(
-            "INSERT INTO groups (group_id, kind, name, state_key, wrapper_key, recovery_secret, recovery_set,
-                update_due, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO groups (group_id, kind, name, recovery_seed, recovery_set, update_due, status)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 self.id.0,
                 self.kind as u8,
                 &self.name,
-                self.state_key.expose(),
-                self.wrapper_key.expose(),
-                self.recovery_secret.expose(),
+                self.recovery.expose(),
                 self.recovery_set,
                 self.update_due,
                 self.status.as_str(),
             ),
         )?;
-        Ok(())
+        self.segment.write(db, &self.id)
+    }
+
+    /// The group, and the key that opens its state, for a request.
+    pub(crate) fn key(&self) -> GroupKey {
+        GroupKey {
+            group_id: self.id,
+            state_key: self.segment.state_key.to_wire(),
+        }
     }
 
     pub(crate) fn set_status(db: &Connection, id: &GroupId, status: Status) -> Result<(), Error> {
         db.execute(
             "UPDATE groups SET status = ? WHERE group_id = ?",
             (status.as_str(), id.0),
-        )?;
-        Ok(())
-    }
-
-    pub(crate) fn set_state_key(
-        db: &Connection,
-        id: &GroupId,
-        key: &StateKey,
-    ) -> Result<(), Error> {
-        db.execute(
-            "UPDATE groups SET state_key = ? WHERE group_id = ?",
-            (key.expose(), id.0),
         )?;
         Ok(())
     }
@@ -423,6 +421,8 @@ pub struct GroupAccess {
     pub id: GroupId,
     /// The key that seals its state, as far as this client knows.
     pub state_key: StateKey,
+    /// The segment of its journal.
+    pub segment: protocol::next::ids::SegmentId,
     /// Its epoch, as far as this client has followed.
     pub epoch: u64,
     /// The own leaf.
@@ -469,7 +469,7 @@ impl Client {
         let group = Group::by_name(&self.db, group)?;
         let mls = load_mls(&self.db, &group.id)?;
         let own = mls.own_leaf_index();
-        let policy = enforce::policy_in(mls.extensions())?;
+        let policy = policy::policy_in(mls.extensions())?;
         mls.members()
             .map(|member| {
                 let identity = identities::of(&self.db, &group.id, &member.credential)?;
@@ -492,7 +492,7 @@ impl Client {
         let mls = load_mls(&self.db, id)?;
         let leaf = mls.own_leaf_node().ok_or(LocalError::Damaged)?;
         let LeafSigner(key) = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
-        Ok((Sender::Leaf(mls.own_leaf_index().u32()), key))
+        Ok((Sender::Leaf(LeafIndex(mls.own_leaf_index().u32())), key))
     }
 
     /// Id, keys and position in a group, for requests that are made by hand.
@@ -504,7 +504,8 @@ impl Client {
         let mls = load_mls(&self.db, &group.id)?;
         Ok(GroupAccess {
             id: group.id,
-            state_key: group.state_key,
+            segment: group.segment.id,
+            state_key: group.segment.state_key,
             epoch: mls.epoch().as_u64(),
             leaf_index: mls.own_leaf_index().u32(),
         })
@@ -521,9 +522,8 @@ pub(crate) mod tests {
             id: GroupId([id; 16]),
             kind: GroupKind::Group,
             name: Some(name.to_owned()),
-            state_key: StateKey::new([1; 32]),
-            wrapper_key: IdentityLinkWrapperKey::new([2; 32]),
-            recovery_secret: RecoverySecret::new([3; 32]),
+            segment: crate::journal::tests::segment(&GroupId([id; 16])),
+            recovery: Secret::new([3; 32]),
             recovery_set: false,
             update_due: false,
             status: Status::Active,
@@ -551,7 +551,7 @@ pub(crate) mod tests {
         group(1, "team").insert(&db).unwrap();
         let read = Group::usable(&db, "team").unwrap();
         assert_eq!(read.id, GroupId([1; 16]));
-        assert_eq!(read.wrapper_key.expose(), &[2; 32]);
+        assert_eq!(read.segment.wrapper_key.expose(), &[2; 32]);
         assert_eq!(free_name(&db, "team").unwrap(), "team (2)");
         group(2, "team (2)").insert(&db).unwrap();
         assert_eq!(free_name(&db, "team").unwrap(), "team (3)");

@@ -9,13 +9,14 @@ use openmls::prelude::{
 use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::Codec as _;
 use openmls_traits::crypto::OpenMlsCrypto as _;
+use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::groups::{
-    InspectGroupRequest, InspectGroupResponse, MessageAccepted, ProposalRequest,
+use protocol::next::group::{
+    EntryAccepted, InspectGroupRequest, InspectGroupResponse, LEAVES_PER_PAGE, ProposalRequest,
 };
-use protocol::ids::GroupId;
+use protocol::next::ids::{GroupId, LeafIndex};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
@@ -23,17 +24,16 @@ use crate::Client;
 use crate::database::begin;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
-use crate::groups::enforce::{goes_by_itself, leaving};
+use crate::groups::policy::{goes_by_itself, leaving, service_senders};
 use crate::groups::process::parse;
 use crate::groups::removals as reasons;
-use crate::groups::senders::ServiceKeys;
 use crate::groups::{Group, Status, evidence, further, load_mls, mls_id};
 use crate::leaf;
 use crate::provider::{JsonCodec, Provider};
 
 /// Leaves that must go: by their own wish or the service's.
 pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>, Error> {
-    let service = ServiceKeys::read(db)?;
+    let service = service_senders(db)?;
     Ok(mls_group
         .pending_proposals()
         .filter(|queued| goes_by_itself(&service, mls_group, queued))
@@ -44,7 +44,7 @@ pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>
 
 /// The references of the pending proposals that a commit of ours covers. What outsiders want lapses.
 pub(crate) fn covered(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<ProposalRef>, Error> {
-    let service = ServiceKeys::read(db)?;
+    let service = service_senders(db)?;
     Ok(mls_group
         .pending_proposals()
         .filter(|queued| goes_by_itself(&service, mls_group, queued))
@@ -100,7 +100,7 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
         return Err(PeerError::Proposal.into());
     }
     if let (MlsSender::External(_), Some(leaf)) = (queued.sender(), leaving(&queued))
-        && ServiceKeys::read(db)?.sent(&mls_group, &queued)
+        && service_senders(db)?.sent(mls_group.extensions(), &queued)
     {
         let reason = reasons::check(db, id, &mls_group, leaf, &authenticated_data)?;
         reasons::keep(db, id, &mls_group, leaf, reason)?;
@@ -178,7 +178,7 @@ fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
         .is_some())
 }
 
-/// The message that says that this client leaves; nothing is kept, it comes back through the queue.
+/// The message that says that this client leaves; nothing is kept, it comes back through the journal.
 fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
     let transaction = begin(db)?;
     let mut mls_group = load_mls(&transaction, id)?;
@@ -208,15 +208,14 @@ fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
 }
 
 impl Client {
-    /// The service says that something is pending: it is in the queue, or else the service shows it.
+    /// The service says that something is pending: it is in the journal, or else the service shows it.
     pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.pull().await?;
-        self.process().await?;
+        self.read_group(id).await?;
         if Group::read(&self.db, id)?.status != Status::Active {
             return Ok(());
         }
         let inspected = self.inspect(id).await?;
-        if inspected.epoch != self.epoch(id)? {
+        if inspected.epoch.0 != self.epoch(id)? {
             return Ok(());
         }
         let now_ms = self.transport.time.now_unix_ms();
@@ -264,11 +263,35 @@ impl Client {
         self.submit_commit(id).await.map(|_| ())
     }
 
+    /// What the service holds of a group: all pages, as of one epoch.
     pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {
+        for round in 0..ROUNDS {
+            let mut whole = self.inspect_from(id, 0).await?;
+            let mut from = LEAVES_PER_PAGE;
+            let mut is_one = true;
+            while from < whole.places && is_one {
+                let page = self.inspect_from(id, from).await?;
+                is_one = page.epoch == whole.epoch && page.places == whole.places;
+                whole.leaves.extend(page.leaves);
+                from = from.saturating_add(LEAVES_PER_PAGE);
+            }
+            if is_one {
+                return Ok(whole);
+            }
+            pause(round).await?;
+        }
+        Err(UsageError::Contention.into())
+    }
+
+    async fn inspect_from(
+        &mut self,
+        id: &GroupId,
+        from: u32,
+    ) -> Result<InspectGroupResponse, Error> {
         self.as_member(id, Operation::InspectGroup, |_, group| {
             let request = InspectGroupRequest {
-                group_id: group.id,
-                state_key: group.state_key.to_wire(),
+                group: group.key(),
+                from: LeafIndex(from),
             };
             Ok(request.encode())
         })
@@ -319,24 +342,20 @@ impl Client {
             let proposal = self_remove(&mut self.db, id)?;
             let (sender, signer) = self.own_sender(id)?;
             let request = ProposalRequest {
-                group_id: *id,
-                state_key: group.state_key.to_wire(),
+                group: group.key(),
                 proposal: opaque(proposal),
-                encrypted_identity_link_key: opaque(*b""),
+                new_member: None,
             };
-            let proposed: Result<MessageAccepted, Error> = self
+            let proposed: Result<EntryAccepted, Error> = self
                 .call_as(Operation::SelfRemove, sender, signer, request.encode(), 0)
                 .await;
             match proposed {
-                Ok(_) => {
-                    self.pull().await?;
-                    return self.process().await;
-                }
+                Ok(_) => return self.read_group(id).await,
                 Err(Error::Refused(refusal)) if refusal.is_of_other_epoch() => {
                     self.follow(id, epoch, refusal.epoch).await?;
                 }
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    self.recover_state_key(id).await?;
+                    self.follow_rotation(id).await?;
                 }
                 Err(error) => return Err(error),
             }

@@ -7,11 +7,13 @@
 //! is kept out, as long as anybody is. A person with another identity is another person here.
 
 use crypto::kdf;
+use crypto::keys::IdentityLinkWrapperKey;
 use crypto::sealing::{self, Place};
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, Participant, Standing};
 use rusqlite::Connection;
 use zeroize::Zeroizing;
@@ -20,9 +22,10 @@ use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, Plan};
-use crate::groups::enforce::{capabilities, policy_in};
 use crate::groups::identities::{self, Identity};
+use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, further, load_mls, own_pseudonym, pseudonym_of};
+use crate::journal::wrappers;
 use crate::profile::Profile;
 
 const KEY: usize = 32;
@@ -37,8 +40,23 @@ fn place(group: &GroupId) -> Place<'_> {
     }
 }
 
-fn seal_key(group: &Group) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(kdf::derive(group.wrapper_key.expose(), "people", &[]))
+fn seal_key(wrapper: &IdentityLinkWrapperKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(kdf::derive(wrapper.expose(), "people", &[]))
+}
+
+/// Opens what was sealed in some segment that this client knows the wrapper key of.
+fn open_plain(
+    db: &Connection,
+    group: &Group,
+    sealed: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let open = |wrapper: &IdentityLinkWrapperKey| {
+        sealing::open(&seal_key(wrapper), place(&group.id), sealed).ok()
+    };
+    if let Some(plain) = open(&group.segment.wrapper_key) {
+        return Ok(Some(plain));
+    }
+    Ok(wrappers::kept(db, &group.id)?.iter().find_map(open))
 }
 
 /// Who somebody is, for the policy of this group.
@@ -53,38 +71,52 @@ fn seal(group: &Group, person: &ClientCredential) -> Result<Vec<u8>, Error> {
     let mut plain = key.to_vec();
     plain.extend_from_slice(name);
     plain.resize(KEY.saturating_add(NAME), 0);
-    Ok(sealing::seal(&seal_key(group), place(&group.id), &plain)?)
+    let key = seal_key(&group.segment.wrapper_key);
+    Ok(sealing::seal(&key, place(&group.id), &plain)?)
 }
 
 /// Signature key and name of a person in the policy. `None` for what no member has made.
-fn open(group: &Group, sealed: &[u8]) -> Option<(Vec<u8>, String)> {
-    let plain = sealing::open(&seal_key(group), place(&group.id), sealed).ok()?;
-    let (key, name) = plain.split_first_chunk::<KEY>()?;
-    let name = String::from_utf8_lossy(name);
-    Some((key.to_vec(), name.trim_end_matches('\0').to_owned()))
+fn open(db: &Connection, group: &Group, sealed: &[u8]) -> Result<Option<(Vec<u8>, String)>, Error> {
+    let Some(plain) = open_plain(db, group, sealed)? else {
+        return Ok(None);
+    };
+    Ok(plain.split_first_chunk::<KEY>().map(|(key, name)| {
+        let name = String::from_utf8_lossy(name);
+        (key.to_vec(), name.trim_end_matches('\0').to_owned())
+    }))
 }
 
 /// The same person for the policy of another group; nothing for what no member has made.
-pub(crate) fn resealed(from: &Group, to: &Group, sealed: &[u8]) -> Result<Vec<u8>, Error> {
-    match sealing::open(&seal_key(from), place(&from.id), sealed) {
-        Ok(plain) => Ok(sealing::seal(&seal_key(to), place(&to.id), &plain)?),
-        Err(_) => Ok(Vec::new()),
+pub(crate) fn resealed(
+    db: &Connection,
+    from: &Group,
+    to: &Group,
+    sealed: &[u8],
+) -> Result<Vec<u8>, Error> {
+    match open_plain(db, from, sealed)? {
+        Some(plain) => {
+            let key = seal_key(&to.segment.wrapper_key);
+            Ok(sealing::seal(&key, place(&to.id), &plain)?)
+        }
+        None => Ok(Vec::new()),
     }
 }
 
 /// The listings of a person, under whatever pseudonym.
 fn listings<'p>(
+    db: &Connection,
     policy: &'p GroupPolicy,
     group: &Group,
     signature_key: &[u8],
-) -> Vec<&'p Participant> {
-    policy
-        .participants
-        .iter()
-        .filter(|participant| {
-            open(group, participant.person.as_slice()).is_some_and(|(key, _)| key == signature_key)
-        })
-        .collect()
+) -> Result<Vec<&'p Participant>, Error> {
+    let mut found = Vec::new();
+    for participant in &policy.participants {
+        let person = open(db, group, participant.person.as_slice())?;
+        if person.is_some_and(|(key, _)| key == signature_key) {
+            found.push(participant);
+        }
+    }
+    Ok(found)
 }
 
 fn has(listings: &[&Participant], standing: Standing) -> bool {
@@ -93,12 +125,16 @@ fn has(listings: &[&Participant], standing: Standing) -> bool {
 
 /// Whether a person is banned here.
 pub(crate) fn is_banned(
+    db: &Connection,
     mls_group: &MlsGroup,
     group: &Group,
     signature_key: &[u8],
-) -> Result<bool, PeerError> {
-    Ok(policy_in(mls_group.extensions())?
-        .is_some_and(|policy| has(&listings(&policy, group, signature_key), Standing::Banned)))
+) -> Result<bool, Error> {
+    let Some(policy) = policy_in(mls_group.extensions())? else {
+        return Ok(false);
+    };
+    let listed = listings(db, &policy, group, signature_key)?;
+    Ok(has(&listed, Standing::Banned))
 }
 
 fn keep_out(db: &Connection, id: &GroupId, pseudonym: &[u8]) -> Result<(), Error> {
@@ -130,7 +166,7 @@ pub(crate) fn arrived(
     };
     let unwelcome = match &newcomer.real {
         Some(real) => has(
-            &listings(&policy, group, real.signature_public_key.as_slice()),
+            &listings(db, &policy, group, real.signature_public_key.as_slice())?,
             Standing::Banned,
         ),
         None => policy
@@ -166,11 +202,11 @@ fn unwelcome(
             continue;
         };
         let real = identities::of(db, &group.id, &member.credential)?.and_then(|it| it.real);
-        let banned = policy.bans(&pseudonym)
-            || real.is_some_and(|real| {
-                let key = real.signature_public_key.as_slice().to_vec();
-                has(&listings(policy, group, &key), Standing::Banned)
-            });
+        let listed = match &real {
+            Some(real) => listings(db, policy, group, real.signature_public_key.as_slice())?,
+            None => Vec::new(),
+        };
+        let banned = policy.bans(&pseudonym) || has(&listed, Standing::Banned);
         if banned {
             users.push(pseudonym);
         }
@@ -202,7 +238,7 @@ fn muted_again(
         ) else {
             continue;
         };
-        let listings = listings(policy, group, real.signature_public_key.as_slice());
+        let listings = listings(db, policy, group, real.signature_public_key.as_slice())?;
         // A listing under the present pseudonym is a later word than one under a former one.
         let listed = next.participant(&pseudonym).is_some();
         if !listed && has(&listings, Standing::Muted) {
@@ -215,6 +251,28 @@ fn muted_again(
                         .iter()
                         .any(|former| former.user_pseudonym == participant.user_pseudonym)
             });
+        }
+    }
+    Ok((next != *policy).then_some(next))
+}
+
+/// A policy that says of everybody who it is under the wrapper key of now, if one is under a former one: who comes in later
+/// has no reason to go back to that, and may not be able to.
+fn under_present_key(
+    db: &Connection,
+    group: &Group,
+    policy: &GroupPolicy,
+) -> Result<Option<GroupPolicy>, Error> {
+    let key = seal_key(&group.segment.wrapper_key);
+    let mut next = policy.clone();
+    for participant in &mut next.participants {
+        let sealed = participant.person.as_slice();
+        if sealed.is_empty() || sealing::open(&key, place(&group.id), sealed).is_ok() {
+            continue;
+        }
+        let again = resealed(db, group, group, sealed)?;
+        if !again.is_empty() {
+            participant.person = opaque(again);
         }
     }
     Ok((next != *policy).then_some(next))
@@ -241,6 +299,10 @@ impl Client {
         }
         if may.contain(Capabilities::SET_ROLE)
             && let Some(next) = muted_again(&self.db, &group, &mls_group, &policy)?
+        {
+            plans.push(Plan::SetPolicy(Box::new(next)));
+        } else if may.contain(Capabilities::SET_ROLE)
+            && let Some(next) = under_present_key(&self.db, &group, &policy)?
         {
             plans.push(Plan::SetPolicy(Box::new(next)));
         }
@@ -292,7 +354,7 @@ impl Client {
             .flat_map(|policy| policy.participants)
             .filter(|participant| participant.standing == Standing::Banned)
         {
-            let Some((key, name)) = open(&group, participant.person.as_slice()) else {
+            let Some((key, name)) = open(&self.db, &group, participant.person.as_slice())? else {
                 continue;
             };
             let person = ClientCredential {
@@ -319,7 +381,8 @@ impl Client {
             let own = client.profile.credential()?;
             let mut next = policy.clone();
             for participant in &policy.participants {
-                let Some((key, claimed)) = open(&group, participant.person.as_slice()) else {
+                let Some((key, claimed)) = open(&client.db, &group, participant.person.as_slice())?
+                else {
                     continue;
                 };
                 let person = ClientCredential {
@@ -344,9 +407,10 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use protocol::next::ids::RotationEpoch;
+
     use super::*;
     use crate::groups::tests::group;
-    use protocol::codec::opaque;
 
     fn person(name: &str, key: u8) -> ClientCredential {
         ClientCredential {
@@ -357,18 +421,39 @@ mod tests {
 
     #[test]
     fn who_is_kept_out_is_known_to_members_of_that_group_only_and_has_no_length() {
+        let db = crate::database::in_memory().unwrap();
         let here = group(1, "here");
         let sealed = seal(&here, &person("carol", 3)).unwrap();
-        assert_eq!(
-            open(&here, &sealed),
-            Some((vec![3; 32], "carol".to_owned()))
-        );
-        assert_eq!(open(&group(2, "there"), &sealed), None);
-        let strangers = Group {
-            wrapper_key: crypto::keys::IdentityLinkWrapperKey::new([9; 32]),
-            ..group(1, "here")
+        let carol = Some((vec![3; 32], "carol".to_owned()));
+        assert_eq!(open(&db, &here, &sealed).unwrap(), carol);
+        assert_eq!(open(&db, &group(2, "there"), &sealed).unwrap(), None);
+        let with_key = |key| {
+            let segment = crate::journal::Segment {
+                wrapper_key: IdentityLinkWrapperKey::new([key; 32]),
+                ..group(1, "here").segment
+            };
+            Group {
+                segment,
+                ..group(1, "here")
+            }
         };
-        assert_eq!(open(&strangers, &sealed), None);
+        assert_eq!(open(&db, &with_key(9), &sealed).unwrap(), None);
+        // Whoever was in the segment in which it was sealed.
+        let former = (RotationEpoch(0), &here.segment.wrapper_key);
+        wrappers::keep(&db, &here.id, former.0, former.1).unwrap();
+        assert_eq!(open(&db, &with_key(9), &sealed).unwrap(), carol);
+        let policy = GroupPolicy::of_creator(opaque(*b"alice")).with_person(
+            b"old",
+            GroupPolicy::MEMBER,
+            Standing::Banned,
+            &sealed,
+        );
+        let next = under_present_key(&db, &with_key(9), &policy).unwrap();
+        let next = next.unwrap();
+        assert_eq!(under_present_key(&db, &with_key(9), &next).unwrap(), None);
+        db.execute("DELETE FROM wrappers", ()).unwrap();
+        let listed = listings(&db, &next, &with_key(9), &[3; 32]).unwrap();
+        assert!(has(&listed, Standing::Banned));
         let longer = seal(&here, &person(&"c".repeat(64), 3)).unwrap();
         assert_eq!(longer.len(), sealed.len());
         assert!(longer.len() <= protocol::policy::MAX_PERSON);
@@ -376,6 +461,7 @@ mod tests {
 
     #[test]
     fn a_person_is_found_under_any_pseudonym() {
+        let db = crate::database::in_memory().unwrap();
         let here = group(1, "here");
         let sealed = seal(&here, &person("carol", 3)).unwrap();
         let policy = GroupPolicy::of_creator(opaque(*b"alice")).with_person(
@@ -384,8 +470,9 @@ mod tests {
             Standing::Banned,
             &sealed,
         );
-        assert!(has(&listings(&policy, &here, &[3; 32]), Standing::Banned));
-        assert!(!has(&listings(&policy, &here, &[3; 32]), Standing::Muted));
-        assert!(listings(&policy, &here, &[4; 32]).is_empty());
+        let listings = |key: u8| listings(&db, &policy, &here, &[key; 32]).unwrap();
+        assert!(has(&listings(3), Standing::Banned));
+        assert!(!has(&listings(3), Standing::Muted));
+        assert!(listings(4).is_empty());
     }
 }

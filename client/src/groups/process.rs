@@ -1,31 +1,59 @@
-//! Messages and commits of groups that this client is in.
+//! Messages and commits of groups that this client is in, as they are read in the journal.
 
-use crypto::keys::StateKey;
+use mls_rules::{Case, Effect, Refusal};
 use openmls::framing::errors::MessageDecryptionError;
 use openmls::group::{ProcessMessageError, StageCommitError, ValidationError};
 use openmls::prelude::{
-    MlsGroup, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, Proposal,
-    ProtocolMessage, Sender, StagedCommit,
+    MlsGroup, MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
+    StagedCommit,
 };
 use protocol::Wire as _;
-use protocol::groups::{CommitAad, GroupKind};
+use protocol::next::group::{CommitAad, GroupKind};
+use protocol::next::ids::{ChainHead, Day, Position, RotationEpoch};
+use protocol::next::journal::CommitEvent;
 use rusqlite::Connection;
+use sha2::{Digest as _, Sha256};
 use tls_codec::DeserializeBytes as _;
 
 use crate::connections::{self, tokens, withdraw};
 use crate::devices;
-use crate::error::{Error, LocalError, PeerError, mls};
+use crate::error::{Error, PeerError, mls};
 use crate::events::{self, Event};
-use crate::groups::changes::{self, Committer};
-use crate::groups::commit::{CommitOutcome, has_made, merge_own};
+use crate::groups::changes::{self, Beside, Committer};
+use crate::groups::commit::{CommitOutcome, has_made, is_pending, merge_own};
 use crate::groups::content::Content;
 use crate::groups::further::Arrival;
 use crate::groups::{
-    Group, STATE_KEY_LABEL, Status, enforce, identities, known, load_mls, upgrade,
+    Group, Status, evidence, heard, identities, known, load_mls, outbox, pending, pointers, policy,
+    upgrade,
 };
+use crate::journal::heads::{self, Told};
+use crate::journal::wrappers::open_former;
+use crate::journal::{Beginning, Segment};
 use crate::profile::Profile;
 use crate::provider::Provider;
 use crate::request::Pending;
+use crate::schedule::{self, Act};
+
+/// A commit as it is read.
+pub(crate) struct CommitEntry<'e> {
+    pub(crate) event: &'e CommitEvent,
+    /// When the service accepted it, as it says.
+    pub(crate) accepted_ms: u64,
+    pub(crate) at: Position,
+    /// The chain after it, if it is known.
+    pub(crate) chain: Option<ChainHead>,
+}
+
+/// How it goes on after a commit.
+pub(crate) enum Next {
+    /// In the same segment, one step on.
+    Step,
+    /// In another segment.
+    Segment(Segment),
+    /// Not at all: this client is out, or the group is gone.
+    Out,
+}
 
 pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
     MlsMessageIn::tls_deserialize_exact_bytes(bytes)
@@ -35,13 +63,17 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
 }
 
 /// Decrypts an application message, which the service accepted on this day, and keeps its event, in the
-/// caller's transaction.
+/// caller's transaction. An own one is done with.
 pub(crate) fn message(
     db: &Connection,
     profile: &Profile,
     group: &Group,
     (bytes, day): (&[u8], u32),
 ) -> Result<(), Error> {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    if outbox::is_read(db, &digest)? {
+        return Ok(());
+    }
     let provider = Provider::new(db);
     let mut mls_group = load_mls(db, &group.id)?;
     let processed = mls_group
@@ -52,8 +84,15 @@ pub(crate) fn message(
             )) => PeerError::MessageKey,
             _ => PeerError::Message,
         })?;
+    // In the own name, and not one that this client has sent.
+    if matches!(
+        processed.content(),
+        ProcessedMessageContent::OwnPrivateMessage
+    ) {
+        return Err(PeerError::OtherCopy.into());
+    }
     let epoch = processed.epoch().as_u64();
-    if !enforce::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
+    if !policy::could_send(db, &group.id, &mls_group, epoch, processed.credential())? {
         return Err(PeerError::NotPermitted.into());
     }
     let credential = processed.credential().clone();
@@ -63,7 +102,7 @@ pub(crate) fn message(
     let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
         return Err(PeerError::Message.into());
     };
-    let content = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
+    let (content, seen) = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
     // What is carried out is said by who is there now: the keys of past epochs are kept, and who was removed
     // since has them too.
     let is_carried_out = matches!(content, Content::Connection(_) | Content::Sync(_));
@@ -75,8 +114,22 @@ pub(crate) fn message(
     let real = identity
         .as_ref()
         .and_then(|identity| identity.real.as_ref());
+    if let (Some(seen), Some(_)) = (seen, real) {
+        let key = heads::signing_key(db)?;
+        match heads::hear(db, &seen, &known::digest(&credential), &key) {
+            Ok(Told::Nothing) => {}
+            Ok(Told::Contradiction(split)) => {
+                let seen_ms = u64::from(day).saturating_mul(protocol::time::DAY_MS);
+                heads::split(db, profile, &split, &seen, seen_ms)?;
+            }
+            // Its teller's word alone: the message is one all the same.
+            Err(Error::Peer(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
     let own = profile.identity.public();
     let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
+    heard::somebody(db, &group.id, &mls_group, &credential, real.is_some())?;
     match (group.kind, content) {
         (GroupKind::Group, Content::Text(text)) => events::store(
             db,
@@ -90,6 +143,12 @@ pub(crate) fn message(
             Some(real) => tokens::receive_update(db, real.signature_public_key.as_slice(), &update),
             None => Err(PeerError::IdentityLink.into()),
         },
+        (GroupKind::Connection, Content::Pointer(pointer)) if real.is_some() => {
+            pointers::receive(db, &pointer)
+        }
+        (GroupKind::SingleUser, Content::Pointer(pointer)) if is_own => {
+            pointers::receive(db, &pointer)
+        }
         (GroupKind::SingleUser, Content::Sync(frame)) if is_own => {
             devices::receive(db, profile, leaf, &frame)
         }
@@ -97,15 +156,56 @@ pub(crate) fn message(
     }
 }
 
-/// Merges a commit, which the service accepted on this day, in the caller's transaction. Says what became of a commit of our own that was
+fn fault(refusal: Refusal) -> PeerError {
+    match refusal {
+        Refusal::Senders => PeerError::ExternalSenders,
+        Refusal::Policy => PeerError::Policy,
+        Refusal::Rotation => PeerError::RemovalWithoutRotation,
+        Refusal::NotAllowed | Refusal::Pending | Refusal::TooLong => PeerError::NotPermitted,
+        Refusal::Leaf => PeerError::IdentityLink,
+        Refusal::Commit | Refusal::Proposal | Refusal::Ciphersuite | Refusal::GroupId => {
+            PeerError::Commit
+        }
+    }
+}
+
+/// Judges a commit by the rules that the service has too.
+fn judge(
+    db: &Connection,
+    group: &Group,
+    mls_group: &MlsGroup,
+    staged: &StagedCommit,
+    (sender, aad, accepted_ms): (&Sender, &CommitAad, u64),
+) -> Result<Effect, Error> {
+    let case = Case {
+        group_id: group.id,
+        segment: group.segment.id,
+        kind: group.kind,
+        group: mls_group.public_group(),
+        service: &policy::service_senders(db)?,
+        leaving: &pending::removals(db, mls_group)?,
+        staged,
+        sender,
+        aad,
+        accepted_ms,
+    };
+    Ok(case.judge().map_err(fault)?)
+}
+
+/// Merges a commit, in the caller's transaction. Says how it goes on, and what became of a commit of our own that was
 /// waiting, if there was one.
 pub(crate) fn commit(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    (bytes, day): (&[u8], u32),
-) -> Result<Option<CommitOutcome>, Error> {
+    entry: &CommitEntry<'_>,
+) -> Result<(Next, Option<CommitOutcome>), Error> {
     let provider = Provider::new(db);
+    let bytes = entry.event.commit.as_slice();
+    if is_pending(db, &group.id, bytes)? {
+        let next = merge_own(db, profile, &group.id, entry)?;
+        return Ok((next, Some(CommitOutcome::Accepted)));
+    }
     let mut mls_group = load_mls(db, &group.id)?;
     let own_key_used = || -> Result<PeerError, Error> {
         Ok(match has_made(db, &group.id, bytes)? {
@@ -123,10 +223,6 @@ pub(crate) fn commit(
     let sender = processed.sender().clone();
     let aad = CommitAad::decode(processed.aad()).map_err(|_| PeerError::Commit)?;
     let staged: StagedCommit = match processed.into_content() {
-        ProcessedMessageContent::OwnPendingCommit => {
-            merge_own(db, profile, &group.id)?;
-            return Ok(Some(CommitOutcome::Accepted));
-        }
         ProcessedMessageContent::StagedCommitMessage(staged) => *staged,
         _ => return Err(PeerError::Commit.into()),
     };
@@ -139,12 +235,50 @@ pub(crate) fn commit(
         Sender::NewMemberCommit => Committer::Joiner,
         _ => return Err(PeerError::Commit.into()),
     };
+    let effect = judge(
+        db,
+        group,
+        &mls_group,
+        &staged,
+        (&sender, &aad, entry.accepted_ms),
+    )?;
+    let day = Day::of(entry.accepted_ms).0;
     if let Committer::Member(leaf) = committer
         && let Some(credential) = mls_group.member(leaf)
     {
         known::heard(db, &group.id, credential, day)?;
+        known::committed(db, &group.id, credential, day)?;
+        let is_known = identities::of(db, &group.id, credential)?
+            .is_some_and(|identity| identity.real.is_some());
+        heard::somebody(db, &group.id, &mls_group, credential, is_known)?;
     }
-    let joiner = changes::record(db, profile, group, &mls_group, &staged, &aad, committer)?;
+    let removed = staged.self_removed();
+    // Who is removed does not get to the keys of the epoch that follows.
+    let beginning = match aad.rotates == 1 && !removed {
+        true => Some(Beginning::of_commit(&provider, &staged)?),
+        false => None,
+    };
+    let rotation = match &beginning {
+        Some(_) => RotationEpoch(mls_group.epoch().as_u64().saturating_add(1)),
+        None => group.segment.rotation,
+    };
+    let wrapper = beginning
+        .as_ref()
+        .map_or(&group.segment.wrapper_key, |next| &next.wrapper_key);
+    if let Some(next) = &beginning
+        && let Err(error) = check_former(group, entry.event, &next.wrapper_key)
+    {
+        // Only newcomers miss it: kept and shown, but one member cannot stop everybody with it.
+        let fault = error.of_content()?;
+        evidence::keep(db, &group.id, &fault, (None, bytes), entry.accepted_ms)?;
+    }
+    let beside = Beside {
+        aad: &aad,
+        effect: &effect,
+        link_keys: &entry.event.link_keys,
+        wrapper: (rotation, wrapper),
+    };
+    let joiner = changes::record(db, profile, group, &mls_group, &staged, &beside, committer)?;
     if let (Some((identity, arrival)), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
         // Other external commits into a connection group are of clients whose users are in it already.
         if group.kind == GroupKind::Connection && arrival == Arrival::Person {
@@ -152,9 +286,10 @@ pub(crate) fn commit(
         } else if group.kind == GroupKind::Connection {
             // A device that is new here or has lost its state may not know the token of now.
             tokens::tell_again(db, &identity)?;
+        } else {
+            heard::greet(db, &group.id, &mls_group)?;
         }
     }
-    let removed = staged.self_removed();
     let removed_by = if removed {
         Some(remover(db, profile, group, &mls_group, &staged, committer)?)
     } else {
@@ -163,11 +298,15 @@ pub(crate) fn commit(
     let reinitialized = staged
         .queued_proposals()
         .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_)));
-    enforce::remember_policy(db, &group.id, &mls_group)?;
+    policy::remember_policy(db, &group.id, &mls_group)?;
     mls_group
         .merge_staged_commit(&provider, staged)
         .map_err(mls)?;
     known::remember(db, &group.id, &mls_group)?;
+    let superseded = Pending::read(db, &group.id)?.is_some();
+    Pending::delete(db, &group.id)?;
+    pointers::drop_unread(db, &group.id)?;
+    let superseded = superseded.then_some(CommitOutcome::Superseded);
     if removed {
         Group::set_status(db, &group.id, Status::Removed)?;
         match (group.kind, removed_by) {
@@ -179,7 +318,9 @@ pub(crate) fn commit(
             }
             _ => {}
         }
-    } else if reinitialized {
+        return Ok((Next::Out, superseded));
+    }
+    if reinitialized {
         let name = upgrade::retire(db, group)?;
         let by = match committer {
             Committer::Member(leaf) => match mls_group.member(leaf) {
@@ -189,18 +330,35 @@ pub(crate) fn commit(
             Committer::Own | Committer::Joiner => String::new(),
         };
         events::store(db, &Event::ReInitialized { group: name, by })?;
-    } else if aad.rotates_state_key == 1 {
-        let key = mls_group
-            .export_secret(provider.crypto(), STATE_KEY_LABEL, &[], 32)
-            .map_err(mls)
-            .and_then(|key| {
-                StateKey::try_from(key.as_slice()).map_err(|_| LocalError::Damaged.into())
-            })?;
-        Group::set_state_key(db, &group.id, &key)?;
+        return Ok((Next::Out, superseded));
     }
-    let superseded = Pending::read(db, &group.id)?.is_some();
-    Pending::delete(db, &group.id)?;
-    Ok(superseded.then_some(CommitOutcome::Superseded))
+    let next = match beginning {
+        Some(beginning) => {
+            schedule::plan(db, Act::OwnRow, &group.id.0)?;
+            Next::Segment(beginning.into_segment(&group.id, rotation, Day(day)))
+        }
+        None => Next::Step,
+    };
+    Ok((next, superseded))
+}
+
+/// The former wrapper key must be under the new one: all members check it, so that who joins later finds the
+/// way back.
+fn check_former(
+    group: &Group,
+    event: &CommitEvent,
+    next: &crypto::keys::IdentityLinkWrapperKey,
+) -> Result<(), Error> {
+    let former = event
+        .former_wrapper_key
+        .as_ref()
+        .filter(|former| former.of == group.segment.rotation)
+        .ok_or(PeerError::Wrapper)?;
+    if open_former(&group.id, former, next)? == group.segment.wrapper_key {
+        Ok(())
+    } else {
+        Err(PeerError::Wrapper.into())
+    }
 }
 
 /// Who has removed this client.
@@ -227,7 +385,7 @@ fn remover(
     };
     let own = mls_group.own_leaf_index();
     let by_value = staged.queued_proposals().any(|queued| {
-        enforce::leaving(queued) == Some(own) && *queued.sender() == Sender::Member(leaf)
+        policy::leaving(queued) == Some(own) && *queued.sender() == Sender::Member(leaf)
     });
     if !by_value {
         return Ok(Remover::Proposal);

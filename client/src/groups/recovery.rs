@@ -1,31 +1,36 @@
-//! Finding the way back to a group's state key, and giving the service what makes that possible.
+//! Following a group that has gone on, and giving the service what makes it possible to come back.
 
 use std::time::Duration;
 
-use crypto::keys::{GroupLookup as _, RecoverySecret, StateKey};
-use crypto::sealing::{self, Place};
-use crypto::sign::SignatureKeyPair;
-use protocol::envelope::Sender;
-use protocol::groups::{
-    Accepted, OwnLeafRequest, OwnLeafResponse, RecoveryRecordRequest, SealedRecord,
-    SetRecoverySecretRequest,
+use crypto::journal::{sign_recovery_key, verify_recovery_key};
+use crypto::secret::Secret;
+use openmls::prelude::LeafNodeIndex;
+use protocol::next::group::{
+    Accepted, MAX_ROWS, OwnLeafRequest, OwnLeafResponse, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
+    SetLeafExtrasRequest,
 };
-use protocol::ids::{GroupId, LookupId};
+use protocol::next::ids::GroupId;
+use protocol::next::join::{RecoveryRowRequest, RecoveryRowResponse};
+use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::{Operation, Wire as _};
+use protocol::{WIRE_VERSION, Wire as _, codec::opaque};
 
 use crate::Client;
-use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::error::{Error, PeerError, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status, load_mls};
+use crate::journal::Segment;
+use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf;
 use crate::profile::Profile;
+use crate::schedule::{self, Act};
 
 const LOOKS: u32 = 10;
 
 impl Client {
     /// The service says that the group is at another epoch, `current`, than this client at `epoch`: the commits
-    /// that led there stand in the queue. To an earlier one nothing leads: the service has lost what it
+    /// that led there stand in the journal. To an earlier one nothing leads: the service has lost what it
     /// accepted, and whoever went on from there would undo what was decided since.
     pub(crate) async fn follow(
         &mut self,
@@ -37,9 +42,8 @@ impl Client {
             return self.lose(id, StopReason::Behind);
         }
         for look in 0..LOOKS {
-            self.pull().await?;
-            self.process().await?;
-            if self.epoch(id)? != epoch || Group::read(&self.db, id)?.status != Status::Active {
+            self.read_group(id).await?;
+            if self.has_moved(id, epoch)? {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(
@@ -50,7 +54,14 @@ impl Client {
         self.lose_track(id).await
     }
 
-    /// The group has gone on, and what would lead there is not in the queue.
+    fn has_moved(&self, id: &GroupId, epoch: u64) -> Result<bool, Error> {
+        Ok(
+            Group::find(&self.db, id)?.is_none_or(|group| group.status != Status::Active)
+                || self.epoch(id)? != epoch,
+        )
+    }
+
+    /// The group has gone on, and what would lead there is not in the journal.
     pub(crate) async fn lose_track(&mut self, id: &GroupId) -> Result<(), Error> {
         if self.stop_if_replaced(id).await? {
             return Ok(());
@@ -58,17 +69,32 @@ impl Client {
         self.lose(id, StopReason::Missing)
     }
 
+    /// The service knows no group that opens with the key that we have: a rotation has ended the segment, and its
+    /// commit is in it.
+    ///
+    /// # Errors
+    /// [`UsageError::GroupLost`] if it is not.
+    pub(crate) async fn follow_rotation(&mut self, id: &GroupId) -> Result<(), Error> {
+        let epoch = self.epoch(id)?;
+        for look in 0..LOOKS {
+            self.read_group(id).await?;
+            if self.has_moved(id, epoch)? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50u64.saturating_mul(u64::from(look)))).await;
+        }
+        let name = Group::read(&self.db, id)?.display_name();
+        self.lose(id, StopReason::Missing)?;
+        Err(UsageError::GroupLost(name).into())
+    }
+
     /// Stops in a group where the service says that no leaf has this client's key. The group still
     /// opens with the known key, so nobody was removed since: if that is true, another copy of this
-    /// client has replaced the leaf, and has perhaps fetched from the queue what would show that
-    /// here. It is the service's word alone, and said as such.
+    /// client has replaced the leaf. It is the service's word alone, and said as such.
     pub(crate) async fn stop_if_replaced(&mut self, id: &GroupId) -> Result<bool, Error> {
-        let state_key = Group::read(&self.db, id)?.state_key;
+        let group = Group::read(&self.db, id)?;
         let (_, signer) = self.own_sender(id)?;
-        let request = OwnLeafRequest {
-            group_id: *id,
-            state_key: state_key.to_wire(),
-        };
+        let request = OwnLeafRequest { group: group.key() };
         let own: Result<OwnLeafResponse, Error> =
             self.call(Operation::OwnLeaf, signer, &request).await;
         match own {
@@ -81,72 +107,26 @@ impl Client {
         }
     }
 
-    /// The service knows no group that opens with the key that we have. It may have rotated: then the
-    /// commit is in the queue, or, if that is gone, the key in a recovery record.
-    pub(crate) async fn recover_state_key(&mut self, id: &GroupId) -> Result<(), Error> {
-        let before = Group::read(&self.db, id)?;
-        let epoch = self.epoch(id)?;
-        self.pull().await?;
-        self.process().await?;
-        let now = Group::read(&self.db, id)?;
-        if now.state_key != before.state_key
-            || self.epoch(id)? != epoch
-            || now.status != Status::Active
-        {
-            return Ok(());
-        }
-        let key = self.recovered_key(id, &now.recovery_secret).await?;
-        match key.filter(|key| *key != now.state_key) {
-            Some(key) => Group::set_state_key(&self.db, id, &key),
-            None => {
-                self.lose(id, StopReason::Missing)?;
-                Err(UsageError::GroupLost(now.display_name()).into())
-            }
-        }
-    }
-
-    /// The state key in a group's recovery record, if there is one.
-    pub(crate) async fn recovered_key(
+    /// The way into the present segment, if the service keeps it for this key pair.
+    pub(crate) async fn recovered_segment(
         &mut self,
         id: &GroupId,
-        secret: &RecoverySecret,
-    ) -> Result<Option<StateKey>, Error> {
-        // Where release 0.1 wrote it, unless the group has changed since.
-        for lookup in [secret.lookup_in(id), secret.older_lookup()] {
-            let key = self.key_in_record(secret, lookup).await?;
-            if key.is_some() {
-                return Ok(key);
-            }
-        }
-        Ok(None)
-    }
-
-    async fn key_in_record(
-        &mut self,
-        secret: &RecoverySecret,
-        lookup: LookupId,
-    ) -> Result<Option<StateKey>, Error> {
-        let signer = SignatureKeyPair::random()?;
-        let record: Result<SealedRecord, Error> = self
-            .call(
-                Operation::RecoveryRecord,
-                signer,
-                &RecoveryRecordRequest { lookup },
-            )
-            .await;
-        match record {
-            Ok(record) => {
-                let place = Place {
-                    table: "recovery_records",
-                    row: &lookup.0,
-                    part: "record",
-                };
-                Ok(
-                    sealing::open(secret.expose(), place, record.sealed.as_slice())
-                        .ok()
-                        .and_then(|key| StateKey::try_from(key.as_slice()).ok()),
-                )
-            }
+        suite: openmls::prelude::Ciphersuite,
+        seed: &Secret<32>,
+    ) -> Result<Option<Segment>, Error> {
+        let pair = RecoveryKeyPair::of(suite, seed)?;
+        let request = RecoveryRowRequest {
+            version: WIRE_VERSION,
+            id: crypto::schedule::recovery_row_id(id, &pair.public),
+        };
+        let row: Result<RecoveryRowResponse, Error> =
+            self.read(Operation::RecoveryRow, &request).await;
+        match row {
+            Ok(row) => match rows::open(suite, id, &row, &pair) {
+                Ok(segment) => Ok(Some(segment)),
+                Err(Error::Peer(_)) => Ok(None),
+                Err(error) => Err(error),
+            },
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownRecord => {
                 Ok(None)
             }
@@ -154,52 +134,174 @@ impl Client {
         }
     }
 
+    /// The segment as it is now, if it has not ended: its step is in the journal.
+    pub(crate) async fn at_its_end(&mut self, segment: Segment) -> Result<Option<Segment>, Error> {
+        let from = segment.next.rounded_down();
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: segment.id,
+            from,
+            known: from,
+            wait_ms: 0,
+        };
+        let page: Result<ReadJournalResponse, Error> =
+            self.read(Operation::ReadJournal, &request).await;
+        let page = match page {
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownSegment => {
+                return Ok(None);
+            }
+            page => page?,
+        };
+        let Some(ahead) = page.step.0.checked_sub(segment.step.0) else {
+            return Ok(None);
+        };
+        if page.closed == 1 || ahead > MOST_STEPS {
+            return Ok(None);
+        }
+        Ok(Some(Segment {
+            step: page.step,
+            state_key: segment.state_key.ahead(ahead),
+            ..segment
+        }))
+    }
+
     /// This client cannot follow the group any more; the user is told.
     pub(crate) fn lose(&mut self, id: &GroupId, reason: StopReason) -> Result<(), Error> {
         self.transact(|db, profile| evidence::stop(db, profile, id, reason))
     }
 
-    /// After a join: the secret under which the service will write recovery records for the new leaf.
-    pub(crate) async fn set_recovery_secret(&mut self, id: &GroupId) -> Result<(), Error> {
-        match self.send_recovery_secret(id).await {
-            Ok(()) => {
-                self.db.execute(
-                    "UPDATE groups SET recovery_set = 1 WHERE group_id = ?",
-                    [id.0],
-                )?;
-                Ok(())
-            }
-            // The key has rotated since; the commit is on its way, and we try again after it.
-            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => Ok(()),
-            Err(error) => Err(error),
-        }
+    /// A joiner's first act, which also says that it came: a recovery key for the new leaf, and its row.
+    pub(crate) async fn set_leaf_extras(&mut self, id: &GroupId) -> Result<(), Error> {
+        let _: Accepted = self
+            .as_member(id, Operation::SetLeafExtras, |client, group| {
+                let mls_group = load_mls(&client.db, id)?;
+                let suite = mls_group.ciphersuite();
+                let own_leaf = mls_group
+                    .own_leaf_node()
+                    .ok_or(crate::error::LocalError::Damaged)?;
+                let signer = leaf::signer(&client.db, own_leaf.signature_key().as_slice())?;
+                let pair = RecoveryKeyPair::of(suite, &group.recovery)?;
+                let request = SetLeafExtrasRequest {
+                    group: group.key(),
+                    recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
+                    push_handle: opaque(crypto::random::<PUSH_HANDLE_BYTES>()?),
+                    row: rows::seal(suite, id, &group.segment, &pair.public)?,
+                };
+                Ok(request.encode())
+            })
+            .await?;
+        self.db.execute(
+            "UPDATE groups SET recovery_set = 1 WHERE group_id = ?",
+            [id.0],
+        )?;
+        Ok(())
     }
 
-    pub(crate) async fn send_recovery_secret(&mut self, id: &GroupId) -> Result<(), Error> {
+    /// Has the rows of a rotation of this client's written, at a time of its own.
+    pub(crate) fn plan_rows(&mut self, id: &GroupId) -> Result<(), Error> {
+        let due: bool = self.db.query_row(
+            "SELECT rows_due FROM groups WHERE group_id = ?",
+            [id.0],
+            |row| row.get(0),
+        )?;
+        if due {
+            self.transact(|db, _| schedule::plan(db, Act::Rows, &id.0))?;
+        }
+        Ok(())
+    }
+
+    /// Whoever rotated writes everybody's row; if the own one is not there, this client does.
+    pub(crate) async fn mend_own_row(&mut self, id: &GroupId) -> Result<(), Error> {
         let group = Group::read(&self.db, id)?;
-        let mls_group = load_mls(&self.db, id)?;
-        let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
-        let signer = leaf::signer(&self.db, own_leaf.signature_key().as_slice())?;
-        let request = SetRecoverySecretRequest {
-            group_id: *id,
-            state_key: group.state_key.to_wire(),
-            recovery_secret: group.recovery_secret.to_wire(),
-        };
-        let sender = Sender::Leaf(mls_group.own_leaf_index().u32());
+        if group.status != Status::Active || !group.recovery_set {
+            return Ok(());
+        }
+        let suite = load_mls(&self.db, id)?.ciphersuite();
+        let rotation = group.segment.rotation;
+        let kept = self.recovered_segment(id, suite, &group.recovery).await?;
+        if kept.is_some_and(|segment| segment.rotation == rotation) {
+            return Ok(());
+        }
         let _: Accepted = self
-            .call_as(
-                Operation::SetRecoverySecret,
-                sender,
-                signer.0,
-                request.encode(),
-                0,
-            )
+            .as_member(id, Operation::PutRecoveryRows, |_, group| {
+                let pair = RecoveryKeyPair::of(suite, &group.recovery)?;
+                let request = PutRecoveryRowsRequest {
+                    group: group.key(),
+                    rotation_epoch: group.segment.rotation,
+                    rows: vec![rows::seal(suite, id, &group.segment, &pair.public)?],
+                };
+                Ok(request.encode())
+            })
             .await?;
+        Ok(())
+    }
+
+    /// Writes the rows that are missing since the last rotation, for those leaves whose recovery key verifies under the own
+    /// tree: to another key the way in is not sealed.
+    pub(crate) async fn write_rows(&mut self, id: &GroupId) -> Result<(), Error> {
+        if Group::read(&self.db, id)?.status != Status::Active {
+            return Ok(());
+        }
+        let inspected = self.inspect(id).await?;
+        let group = Group::read(&self.db, id)?;
+        if inspected.rotation_epoch != group.segment.rotation {
+            return Ok(());
+        }
+        let mls_group = load_mls(&self.db, id)?;
+        let suite = mls_group.ciphersuite();
+        let mut missing = Vec::new();
+        for record in inspected.leaves.iter().filter(|leaf| leaf.has_row == 0) {
+            let place = LeafNodeIndex::new(record.leaf_index.0);
+            let Some(leaf) = mls_group.public_group().leaf(place) else {
+                continue;
+            };
+            let Some(key) = &record.recovery_key else {
+                continue;
+            };
+            if verify_recovery_key(leaf.signature_key().as_slice(), id, key).is_err() {
+                continue;
+            }
+            match rows::seal(suite, id, &group.segment, key.public_key.as_slice()) {
+                Ok(row) => missing.push(row),
+                // Of a key that is none: its owner has no way back.
+                Err(Error::Peer(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let rotation = group.segment.rotation;
+        while !missing.is_empty() {
+            let rest = missing.split_off(missing.len().min(MAX_ROWS));
+            let rows = std::mem::replace(&mut missing, rest);
+            let put: Result<Accepted, Error> = self
+                .as_member(id, Operation::PutRecoveryRows, |_, group| {
+                    if group.segment.rotation != rotation {
+                        return Err(UsageError::Contention.into());
+                    }
+                    let request = PutRecoveryRowsRequest {
+                        group: group.key(),
+                        rotation_epoch: rotation,
+                        rows: rows.clone(),
+                    };
+                    Ok(request.encode())
+                })
+                .await;
+            match put {
+                Ok(_) => {}
+                // It has rotated meanwhile, or somebody has gone: who did that writes them.
+                Err(Error::Usage(UsageError::Contention)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.db
+            .execute("UPDATE groups SET rows_due = 0 WHERE group_id = ?", [id.0])?;
         Ok(())
     }
 }
 
-/// This client leaves off following because of a commit, in the caller's transaction. One that the policy
+/// More commits than any segment has: the service makes nobody count without end.
+const MOST_STEPS: u32 = 1_000_000;
+
+/// This client leaves off following because of an entry, in the caller's transaction. A commit that the policy
 /// forbids is not made good by coming back to the state after it.
 pub(crate) fn lose_to(
     db: &rusqlite::Connection,

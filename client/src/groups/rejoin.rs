@@ -1,10 +1,11 @@
 //! Coming back after a loss of state: by the signature key of the own leaf, which vouches for the new one.
 
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use crypto::leaf_authorization::{AuthorizedJoin, authorize};
-use protocol::Operation;
-use protocol::groups::{JoinPermit, OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::GroupId;
+use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
+use crypto::sign::P256_PUBLIC_KEY_LEN;
+use protocol::next::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
+use protocol::next::ids::{GroupId, LeafIndex};
+use protocol::next::join::JoinPermit;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 
@@ -14,6 +15,7 @@ use crate::groups::authenticate::{self, Sight};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::external::Entrance;
 use crate::groups::{Group, Status, known, load_mls};
+use crate::journal::Segment;
 use crate::leaf::{self, NewLeaf};
 
 const AUTHORIZATION_MS: u64 = 10 * 60 * 1000;
@@ -139,12 +141,11 @@ impl Client {
             let lost =
                 UsageError::GroupLost(evidence::shown_name(&self.db, &self.profile, &group)?);
             let key = Group::leaf_key(&self.db, id)?.ok_or_else(|| lost.clone())?;
-            let Some((state_key, own)) = self.own_leaf(&group, &key).await? else {
+            let Some((segment, own)) = self.own_leaf(id, &key).await? else {
                 return Err(lost.into());
             };
-            Group::set_state_key(&self.db, id, &state_key)?;
             let known = known::of(&self.db, id)?.ok_or_else(|| lost.clone())?;
-            if own.member.leaf_index != known.own_leaf {
+            if own.leaf.leaf_index != LeafIndex(known.own_leaf) {
                 return Err(PeerError::Unauthenticated("the own leaf is not where it was").into());
             }
             let signer = leaf::signer(&self.db, &key)?;
@@ -153,9 +154,9 @@ impl Client {
                 .time
                 .now_unix_ms()
                 .saturating_add(AUTHORIZATION_MS);
-            let authorization = authorize(
+            let authorization = authorize_in(
                 &signer.0,
-                (id, &state_key),
+                (id, &segment.id),
                 AuthorizedJoin::Rejoin,
                 known.own_leaf,
                 not_after_ms,
@@ -175,12 +176,12 @@ impl Client {
                 id: *id,
                 kind: group.kind,
                 name: group.name,
-                state_key,
-                wrapper_key: IdentityLinkWrapperKey::from(&group.wrapper_key.to_wire()),
-                recovery_secret: RecoverySecret::from(&group.recovery_secret.to_wire()),
+                segment,
                 leaf: NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?,
-                permit: JoinPermit::Rejoin(authorization),
+                permit: JoinPermit::Rejoin,
+                authorization: Some(authorization),
                 sight,
+                answer: None,
             };
             match self.enter(&entrance).await {
                 // It has rotated meanwhile.
@@ -191,39 +192,58 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// Where the service sees the leaf with this key, and the key that the group opens with: the one that is
-    /// known, or the one in the recovery record.
+    /// Where the service sees the leaf with this key, and the segment that the group is in: the one that is known, or the one
+    /// in the recovery row.
     async fn own_leaf(
         &mut self,
-        group: &Group,
+        id: &GroupId,
         key: &[u8],
-    ) -> Result<Option<(StateKey, OwnLeafResponse)>, Error> {
-        let mut candidates = vec![StateKey::from(&group.state_key.to_wire())];
+    ) -> Result<Option<(Segment, OwnLeafResponse)>, Error> {
+        let group = Group::read(&self.db, id)?;
+        let name = group.display_name();
+        let mut candidates = vec![group.segment];
         let mut looked_up = false;
-        while let Some(state_key) = candidates.pop() {
-            let request = OwnLeafRequest {
-                group_id: group.id,
-                state_key: state_key.to_wire(),
-            };
-            let signer = leaf::signer(&self.db, key)?;
-            match self.call(Operation::OwnLeaf, signer.0, &request).await {
-                Ok(own) => return Ok(Some((state_key, own))),
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
-                    // The service's word alone: what it says ends no group for good.
-                    return Err(UsageError::NotAMember(group.display_name()).into());
-                }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {
-                    if !looked_up {
-                        looked_up = true;
-                        candidates.extend(
-                            self.recovered_key(&group.id, &group.recovery_secret)
-                                .await?,
-                        );
+        while let Some(candidate) = candidates.pop() {
+            let segment = self.at_its_end(candidate).await?;
+            if let Some(segment) = segment {
+                let request = OwnLeafRequest {
+                    group: GroupKey {
+                        group_id: *id,
+                        state_key: segment.state_key.to_wire(),
+                    },
+                };
+                let signer = leaf::signer(&self.db, key)?;
+                match self.call(Operation::OwnLeaf, signer.0, &request).await {
+                    Ok(own) => return Ok(Some((segment, own))),
+                    Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
+                        // The service's word alone: what it says ends no group for good.
+                        return Err(UsageError::NotAMember(name).into());
                     }
+                    Err(Error::Refused(refusal))
+                        if refusal.problem == ProblemType::UnknownGroup => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
+            }
+            if !looked_up {
+                looked_up = true;
+                candidates = self.way_back(id, key).await?;
             }
         }
         Ok(None)
+    }
+
+    /// What the recovery row says, under the KEMs that a leaf key of this kind can go with.
+    async fn way_back(&mut self, id: &GroupId, key: &[u8]) -> Result<Vec<Segment>, Error> {
+        let suites = if key.len() == P256_PUBLIC_KEY_LEN {
+            vec![leaf::P256_SUITE]
+        } else {
+            vec![leaf::CIPHERSUITE, leaf::HYBRID_SUITE]
+        };
+        let mut found = Vec::new();
+        for suite in suites {
+            let seed = Group::read(&self.db, id)?.recovery;
+            found.extend(self.recovered_segment(id, suite, &seed).await?);
+        }
+        Ok(found)
     }
 }

@@ -4,12 +4,37 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
 use protocol::Wire as _;
-use protocol::ids::GroupId;
-use protocol::removal::RemovalReason;
+use protocol::next::ids::Day;
+use protocol::next::ids::GroupId;
+use protocol::next::removal::RemovalReason as Said;
 use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError, PeerError};
 use crate::groups::known;
+
+/// Why the service has removed somebody, as it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RemovalReason {
+    /// The client has not made a commit since this week (since 1970), for longer than the service waits.
+    Inactive(u16),
+    /// The client was added, and had not been here when its invitation expired.
+    NeverCame,
+    /// The client has proposed it itself.
+    OwnWish,
+}
+
+impl From<Said> for RemovalReason {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Inactive(week) => Self::Inactive(week.0),
+            Said::NeverCame => Self::NeverCame,
+            Said::OwnWish => Self::OwnWish,
+        }
+    }
+}
 
 /// The reason in a proposal's authenticated data, unless it contradicts what this client has seen.
 ///
@@ -21,13 +46,13 @@ pub(crate) fn check(
     mls_group: &MlsGroup,
     leaf: LeafNodeIndex,
     authenticated_data: &[u8],
-) -> Result<RemovalReason, Error> {
-    let reason = RemovalReason::decode(authenticated_data)
-        .map_err(|_| PeerError::FalseRemoval("none is given"))?;
+) -> Result<Said, Error> {
+    let reason =
+        Said::decode(authenticated_data).map_err(|_| PeerError::FalseRemoval("none is given"))?;
     let member = mls_group.member(leaf).ok_or(PeerError::Proposal)?;
     let heard_day = known::heard_day(db, id, member)?;
     match reason {
-        RemovalReason::NeverCame => {
+        Said::NeverCame => {
             let own = leaf == mls_group.own_leaf_index();
             let node = mls_group.public_group().leaf(leaf);
             // Whoever replaced the leaf that it was added with was here.
@@ -38,12 +63,14 @@ pub(crate) fn check(
                 return Err(PeerError::FalseRemoval("it has been here").into());
             }
         }
-        RemovalReason::Inactive(since_day) => {
-            if heard_day > since_day {
-                return Err(PeerError::FalseRemoval("it was heard of since").into());
+        Said::Inactive(since) => {
+            // What the service goes by are commits; who sends messages is there without one.
+            let committed = Day(known::committed_day(db, id, member)?);
+            if committed > since.last_day() {
+                return Err(PeerError::FalseRemoval("it has committed since").into());
             }
         }
-        RemovalReason::QueueGone | RemovalReason::OwnWish => {}
+        Said::OwnWish => {}
     }
     Ok(reason)
 }
@@ -54,7 +81,7 @@ pub(crate) fn keep(
     id: &GroupId,
     mls_group: &MlsGroup,
     leaf: LeafNodeIndex,
-    reason: RemovalReason,
+    reason: Said,
 ) -> Result<(), Error> {
     let epoch = i64::try_from(mls_group.epoch().as_u64()).map_err(|_| LocalError::Damaged)?;
     db.execute(
@@ -80,6 +107,9 @@ pub(crate) fn of(
         )
         .optional()?;
     reason
-        .map(|reason| RemovalReason::decode(&reason).map_err(|_| LocalError::Damaged.into()))
+        .map(|reason| {
+            let said = Said::decode(&reason).map_err(|_| LocalError::Damaged)?;
+            Ok(said.into())
+        })
         .transpose()
 }

@@ -1,18 +1,17 @@
 //! The way back of a client that was restored from a backup, the first time and every other time.
 //!
 //! A restored client comes back in the place of the leaf that is in the backup, and then replaces its key and recovery
-//! secret. If the next ones were random, the same backup could never be restored again, and its owner might find that out
+//! key. If the next ones were random, the same backup could never be restored again, and its owner might find that out
 //! when it is all that is left. So they follow from those in the backup: number n of a chain that whoever has the
 //! backup can derive, and who has it can come back anyway. A leaf that was renewed for another reason (by the user's word,
 //! or since the home was copied) leaves the chain: the backup is then too old for that group, and that is said.
 
 use crypto::kdf;
-use crypto::keys::{RecoverySecret, StateKey};
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
-use protocol::Operation;
-use protocol::groups::{OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::GroupId;
+use protocol::next::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
+use protocol::next::ids::GroupId;
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -23,7 +22,7 @@ use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status};
 use crate::leaf;
 
-/// Seed, public key, recovery secret, number.
+/// Seed, public key, recovery seed, number.
 type Row = (Vec<u8>, Vec<u8>, Vec<u8>, Option<u8>);
 
 /// So often the same backup can be restored.
@@ -33,7 +32,7 @@ const RESTORES: u8 = 8;
 struct Origin {
     seed: Secret<32>,
     scheme: Scheme,
-    recovery_secret: RecoverySecret,
+    recovery_seed: Secret<32>,
     /// The leaf's number in the chain, once it is found.
     number: Option<u8>,
 }
@@ -42,13 +41,13 @@ impl Origin {
     fn of(db: &Connection, id: &GroupId) -> Result<Option<Self>, Error> {
         let row: Option<Row> = db
             .query_row(
-                "SELECT leaf_seed, leaf_public_key, recovery_secret, number FROM restored_leaves
+                "SELECT leaf_seed, leaf_public_key, recovery_seed, number FROM restored_leaves
                  WHERE group_id = ?",
                 [id.0],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
             )
             .optional()?;
-        row.map(|(seed, public_key, recovery_secret, number)| {
+        row.map(|(seed, public_key, recovery_seed, number)| {
             Ok(Self {
                 seed: Secret::new(key32(&seed)?),
                 scheme: if public_key.len() == P256_PUBLIC_KEY_LEN {
@@ -56,7 +55,7 @@ impl Origin {
                 } else {
                     Scheme::Ed25519
                 },
-                recovery_secret: RecoverySecret::new(key32(&recovery_secret)?),
+                recovery_seed: Secret::new(key32(&recovery_seed)?),
                 number,
             })
         })
@@ -71,11 +70,11 @@ impl Origin {
         Ok(LeafKeyPair::from_seed(self.scheme, &seed)?)
     }
 
-    fn recovery_secret(&self, number: u8) -> RecoverySecret {
-        let first = self.recovery_secret.expose();
-        RecoverySecret::new(match number {
+    fn recovery_seed(&self, number: u8) -> Secret<32> {
+        let first = self.recovery_seed.expose();
+        Secret::new(match number {
             0 => *first,
-            n => kdf::derive(first, "restored recovery secret", &[n]),
+            n => kdf::derive(first, "restored recovery seed", &[n]),
         })
     }
 }
@@ -85,23 +84,23 @@ pub(crate) fn keep(
     db: &Connection,
     id: &GroupId,
     (leaf_seed, leaf_public_key): (&[u8; 32], &[u8]),
-    recovery_secret: &[u8; 32],
+    recovery_seed: &[u8; 32],
 ) -> Result<(), Error> {
     db.execute(
-        "INSERT INTO restored_leaves (group_id, leaf_seed, leaf_public_key, recovery_secret)
+        "INSERT INTO restored_leaves (group_id, leaf_seed, leaf_public_key, recovery_seed)
          VALUES (?, ?, ?, ?)",
-        (id.0, leaf_seed, leaf_public_key, recovery_secret),
+        (id.0, leaf_seed, leaf_public_key, recovery_seed),
     )?;
     Ok(())
 }
 
-/// The next recovery secret of a leaf that comes back.
-pub(crate) fn next_recovery_secret(db: &Connection, id: &GroupId) -> Result<RecoverySecret, Error> {
+/// The seed of the next recovery key pair of a leaf: one that follows from a backup, where it came back from one.
+pub(crate) fn next_recovery_seed(db: &Connection, id: &GroupId) -> Result<Secret<32>, Error> {
     match Origin::of(db, id)? {
         Some(origin) if origin.number.is_some() => {
-            Ok(origin.recovery_secret(origin.number.unwrap_or(0).saturating_add(1)))
+            Ok(origin.recovery_seed(origin.number.unwrap_or(0).saturating_add(1)))
         }
-        _ => Ok(RecoverySecret::random()?),
+        _ => Ok(Secret::random()?),
     }
 }
 
@@ -133,18 +132,36 @@ impl Client {
             return Ok(());
         };
         let group = Group::read(&self.db, id)?;
-        // The latest record is the one that is written at every rotation.
-        let mut state_keys = vec![StateKey::from(&group.state_key.to_wire())];
+        let suite = match origin.scheme {
+            // All of these have the same KEM but the hybrids, whose groups say so.
+            Scheme::EcdsaP256 => Some(leaf::P256_SUITE),
+            Scheme::Ed25519 => None,
+        };
+        let suites = match suite {
+            Some(suite) => vec![suite],
+            None => vec![leaf::CIPHERSUITE, leaf::HYBRID_SUITE],
+        };
+        let mut segments = Vec::new();
         for number in 0..=RESTORES {
-            let secret = origin.recovery_secret(number);
-            state_keys.extend(self.recovered_key(id, &secret).await?);
+            for suite in &suites {
+                let seed = origin.recovery_seed(number);
+                segments.extend(self.recovered_segment(id, *suite, &seed).await?);
+            }
         }
-        for state_key in state_keys.iter().rev() {
+        // What the backup knows itself, if it has not ended: last.
+        segments.insert(0, group.segment);
+        let mut present = Vec::new();
+        for segment in segments {
+            present.extend(self.at_its_end(segment).await?);
+        }
+        for segment in present.into_iter().rev() {
             for number in 0..RESTORES {
                 let key = origin.key(number)?;
                 let request = OwnLeafRequest {
-                    group_id: *id,
-                    state_key: state_key.to_wire(),
+                    group: GroupKey {
+                        group_id: *id,
+                        state_key: segment.state_key.to_wire(),
+                    },
                 };
                 let own: Result<OwnLeafResponse, Error> = self
                     .call(Operation::OwnLeaf, origin.key(number)?, &request)
@@ -154,7 +171,7 @@ impl Client {
                         return self.transact(|db, _| {
                             leaf::store_key(db, &key)?;
                             Group::set_leaf_key(db, id, &key.public())?;
-                            Group::set_state_key(db, id, state_key)?;
+                            segment.write(db, id)?;
                             db.execute(
                                 "UPDATE restored_leaves SET number = ? WHERE group_id = ?",
                                 (number, id.0),
@@ -162,7 +179,7 @@ impl Client {
                             // Who came back before may have another place; the key is this client's.
                             db.execute(
                                 "UPDATE known_groups SET own_leaf = ? WHERE group_id = ?",
-                                (own.member.leaf_index, id.0),
+                                (own.leaf.leaf_index.0, id.0),
                             )?;
                             Ok(())
                         });
@@ -177,6 +194,7 @@ impl Client {
                 }
             }
         }
+        let group = Group::read(&self.db, id)?;
         self.transact(|db, profile| {
             evidence::set_stopped(db, id, Some(StopReason::Outdated))?;
             evidence::tell(db, profile, &group, StopReason::Outdated)
@@ -220,8 +238,8 @@ mod tests {
         let next = next_leaf_key(&db, &id).unwrap().unwrap();
         assert_eq!(next.public(), origin.key(1).unwrap().public());
         assert_eq!(
-            next_recovery_secret(&db, &id).unwrap(),
-            origin.recovery_secret(1)
+            next_recovery_seed(&db, &id).unwrap(),
+            origin.recovery_seed(1)
         );
         let mut keys: Vec<_> = (0..RESTORES)
             .map(|number| origin.key(number).unwrap().public())

@@ -5,15 +5,15 @@
 
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::policy::GroupPolicy;
 use rusqlite::Connection;
 
 use crate::contacts::display_name;
 use crate::error::Error;
-use crate::groups::enforce::policy_in;
 use crate::groups::identities;
 use crate::groups::known::Known;
+use crate::groups::policy::policy_in;
 use crate::groups::roles;
 use crate::profile::Profile;
 

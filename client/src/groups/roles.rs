@@ -1,12 +1,12 @@
 //! Roles and standing of a group's users (draft-ietf-mimi-room-policy).
 
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 
 use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
-use crate::groups::enforce::policy_in;
+use crate::groups::policy::policy_in;
 use crate::groups::{Group, load_mls, pseudonym_of};
 
 /// Role and standing for people.

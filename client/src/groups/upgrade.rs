@@ -6,8 +6,8 @@
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
 use protocol::Wire as _;
-use protocol::groups::GroupKind;
-use protocol::ids::GroupId;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -18,7 +18,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, free_name, identities, load_mls, own_pseudonym, pseudonym_of};
-use crate::groups::{enforce, people};
+use crate::groups::{people, policy};
 use crate::leaf::{self, NewLeaf};
 
 struct Successor {
@@ -141,8 +141,8 @@ impl Client {
         self.sync(0).await?;
         let old = Group::usable(&self.db, group)?;
         let mls_group = load_mls(&self.db, &old.id)?;
-        enforce::permit(&old, &mls_group, &Plan::Delete)?;
-        let policy = enforce::policy_in(mls_group.extensions())?.map(|policy| policy.encode());
+        policy::permit(&old, &mls_group, &Plan::Delete)?;
+        let policy = policy::policy_in(mls_group.extensions())?.map(|policy| policy.encode());
         let directory = self.directory().await?;
         let pseudonym = random_pseudonym(&directory.domain)?;
         let leaf = NewLeaf::of_user(&self.profile, &directory, suite, pseudonym.clone())?;
@@ -316,7 +316,7 @@ impl Client {
                     None => continue,
                 };
                 let person = participant.person.as_slice();
-                let person = people::resealed(&groups.0, &groups.1, person)?;
+                let person = people::resealed(&client.db, &groups.0, &groups.1, person)?;
                 let (role, standing) = (participant.role, participant.standing);
                 next = next.with_person(&pseudonym, role, standing, &person);
             }
@@ -334,7 +334,7 @@ impl Client {
             }
             Ok(next)
         };
-        let present = enforce::policy_in(load_mls(&self.db, id)?.extensions())?;
+        let present = policy::policy_in(load_mls(&self.db, id)?.extensions())?;
         if present.as_ref() == Some(&next(self)?) {
             return Ok(());
         }

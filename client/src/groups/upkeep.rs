@@ -6,13 +6,15 @@
 //! messages, by expiry or by a limit, can read the next one all the same.
 
 use openmls::prelude::SenderRatchetConfiguration;
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
 use crate::error::{Error, LocalError};
 use crate::groups::commit::Plan;
-use crate::groups::{Group, Status};
+use crate::groups::{Group, Status, load_mls};
+use crate::schedule::{self, Act};
 
 /// Messages of an epoch whose keys are kept when later ones come first.
 const OUT_OF_ORDER: u32 = 200;
@@ -76,10 +78,49 @@ pub(crate) fn renew_everywhere(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`renew_everywhere`], in one group.
+pub(crate) fn renew(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    db.execute(
+        "INSERT INTO upkeep (group_id, renew) VALUES (?, 1)
+         ON CONFLICT (group_id) DO UPDATE SET renew = 1",
+        [id.0],
+    )?;
+    Ok(())
+}
+
 /// This client has a new leaf, in the caller's transaction.
 pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
     db.execute("UPDATE upkeep SET renew = 0 WHERE group_id = ?", [id.0])?;
     Ok(())
+}
+
+/// When the own leaf is renewed next, in the caller's transaction: every 30 to 45 days, in a large group as often as it has
+/// twenties of members. For post-compromise security, and since the service takes who never commits for gone.
+pub(crate) fn plan_renewal(
+    db: &Connection,
+    id: &GroupId,
+    now_ms: u64,
+    members: usize,
+) -> Result<(), Error> {
+    let by_size = u64::try_from(members / 20).unwrap_or(u64::MAX);
+    let half_days = u64::from(u16::from_be_bytes(crypto::random()?)) % 31;
+    let least_ms = by_size.max(30).saturating_mul(DAY_MS);
+    let due_ms = now_ms
+        .saturating_add(least_ms)
+        .saturating_add(half_days.saturating_mul(DAY_MS / 2));
+    db.execute(
+        "UPDATE groups SET renewal_ms = ? WHERE group_id = ?",
+        (i64::try_from(due_ms).unwrap_or(i64::MAX), id.0),
+    )?;
+    Ok(())
+}
+
+fn is_asked_for(db: &Connection, id: &GroupId) -> Result<bool, Error> {
+    Ok(db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM outgoing_requests WHERE group_id = ?)",
+        [id.0],
+        |row| row.get(0),
+    )?)
 }
 
 fn must_renew(db: &Connection, id: &GroupId) -> Result<bool, Error> {
@@ -132,6 +173,27 @@ impl Client {
             [id.0],
         )?;
         Ok(())
+    }
+
+    /// Plans the renewal of the own leaf, and has it done when it is due.
+    pub(crate) fn renew_in_time(&mut self, id: &GroupId) -> Result<(), Error> {
+        let due_ms: i64 = self.db.query_row(
+            "SELECT renewal_ms FROM groups WHERE group_id = ?",
+            [id.0],
+            |row| row.get(0),
+        )?;
+        let now_ms = self.transport.time.now_unix_ms();
+        match u64::try_from(due_ms).unwrap_or(0) {
+            0 => {
+                let members = load_mls(&self.db, id)?.members().count();
+                self.transact(|db, _| plan_renewal(db, id, now_ms, members))
+            }
+            // Who was asked finds the group as it was when it was made.
+            due_ms if due_ms <= now_ms && !is_asked_for(&self.db, id)? => {
+                self.transact(|db, _| schedule::plan(db, Act::Renew, &id.0))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes an empty commit. If somebody else was first, that is as good.

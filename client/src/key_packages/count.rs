@@ -1,31 +1,31 @@
 //! How many sets there still are: asked of the service, since contacts claim without telling.
 
-use crypto::keys::Lookup as _;
-use crypto::sign::SignatureKeyPair;
 use openmls::prelude::Ciphersuite;
-use protocol::Operation;
-use protocol::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::next::ids::Day;
+use protocol::next::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::next::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use rusqlite::Connection;
 
 use crate::Client;
+use crate::contacts::{self, PoolKeys};
 use crate::error::Error;
 use crate::events::{self, Event};
 use crate::leaf::CIPHERSUITE;
 
 /// Asked every so often, on average; the times are random.
-const INTERVAL_MS: u64 = 60 * 60 * 1000;
+const INTERVAL_MS: u64 = 12 * 60 * 60 * 1000;
 /// Sets that expire sooner are replaced before they do.
 const FRESH_DAYS: u32 = 14;
 /// So often a day sets are published because the service says that they are gone. Each costs tokens: a
 /// service that says so without end does not empty the wallet.
-const REFILLS: u32 = 4;
+const REFILLS: u32 = 16;
 /// So many sets that went at once without this user being added anywhere are worth telling.
-const TAKEN: u32 = 12;
+const TAKEN: u32 = 3;
 
 /// So often a day sets are published in vain before the next day is waited for.
-const FAILURES: u32 = 12;
+const FAILURES: u32 = 24;
 
 /// How often sets were published today because the service said that they are gone, or in vain.
 fn refills(db: &Connection, today: u32) -> Result<u32, Error> {
@@ -55,11 +55,18 @@ pub(super) fn published_in_vain(db: &Connection, today: u32) -> Result<(), Error
 }
 
 /// What a service has said is left, at most what was known: nobody but this client adds to a pool.
-fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) -> Result<(), Error> {
+fn take_over(
+    db: &Connection,
+    contact: &[u8],
+    counted: &CountKeyPackagesResponse,
+    today: u32,
+) -> Result<(), Error> {
     let refills = refills(db, today)?;
     let known = db
-        .prepare("SELECT ciphersuite, sets_left FROM key_packages")?
-        .query_map((), |row| Ok((row.get::<_, u16>(0)?, row.get::<_, u32>(1)?)))?
+        .prepare("SELECT ciphersuite, sets_left FROM key_packages WHERE signature_key = ?")?
+        .query_map([contact], |row| {
+            Ok((row.get::<_, u16>(0)?, row.get::<_, u32>(1)?))
+        })?
         .collect::<Result<Vec<_>, _>>()?;
     let mut fewer = false;
     for (suite, before) in known {
@@ -68,15 +75,14 @@ fn take_over(db: &Connection, counted: &CountKeyPackagesResponse, today: u32) ->
             .iter()
             .filter(|count| {
                 count.ciphersuite == suite
-                    && count.last_resort == 0
-                    && count.expiry_day >= today.saturating_add(FRESH_DAYS)
+                    && count.expiry.last_day() >= Day(today.saturating_add(FRESH_DAYS))
             })
             .fold(0u32, |sum, count| sum.saturating_add(count.sets));
         if left < before && refills < REFILLS {
             fewer = true;
             db.execute(
-                "UPDATE key_packages SET sets_left = ? WHERE ciphersuite = ?",
-                (left, suite),
+                "UPDATE key_packages SET sets_left = ? WHERE signature_key = ? AND ciphersuite = ?",
+                (left, contact, suite),
             )?;
             let usual = Ciphersuite::try_from(suite).is_ok_and(|suite| suite == CIPHERSUITE);
             if usual && before.saturating_sub(left) >= TAKEN {
@@ -99,38 +105,50 @@ impl Client {
     /// [`Error::Unreachable`] and whatever the request meets.
     pub async fn count_key_packages(&mut self) -> Result<Vec<(u16, u32)>, Error> {
         let _held = self.hold().await?;
-        let counted = self.count_pool().await?;
         let mut sums: Vec<(u16, u32)> = Vec::new();
-        for count in &counted.counts {
-            match sums
-                .iter_mut()
-                .find(|(suite, _)| *suite == count.ciphersuite)
-            {
-                Some((_, sum)) => *sum = sum.saturating_add(count.sets),
-                None => sums.push((count.ciphersuite, count.sets)),
+        for (key, pool) in contacts::pools(&self.db)? {
+            let counted = self.count_pool(&key, &pool).await?;
+            for count in &counted.counts {
+                match sums
+                    .iter_mut()
+                    .find(|(suite, _)| *suite == count.ciphersuite)
+                {
+                    Some((_, sum)) => *sum = sum.saturating_add(count.sets),
+                    None => sums.push((count.ciphersuite, count.sets)),
+                }
             }
         }
         Ok(sums)
     }
 
-    /// Asks when it is time to.
-    pub(super) async fn count_when_due(&mut self, now_ms: u64) -> Result<(), Error> {
-        let due_ms: i64 = self
-            .db
-            .query_row("SELECT pool_due_ms FROM profile", (), |row| row.get(0))?;
+    /// Asks when it is time to: for each pool at a time of its own.
+    pub(super) async fn count_when_due(
+        &mut self,
+        contact: &[u8],
+        pool: &PoolKeys,
+        now_ms: u64,
+    ) -> Result<(), Error> {
+        let due_ms: i64 = self.db.query_row(
+            "SELECT pool_due_ms FROM contacts WHERE signature_key = ?",
+            [contact],
+            |row| row.get(0),
+        )?;
         if now_ms < u64::try_from(due_ms).unwrap_or(0) {
             return Ok(());
         }
-        self.count_pool().await.map(drop)
+        self.count_pool(contact, pool).await.map(drop)
     }
 
-    async fn count_pool(&mut self) -> Result<CountKeyPackagesResponse, Error> {
+    async fn count_pool(
+        &mut self,
+        contact: &[u8],
+        pool: &PoolKeys,
+    ) -> Result<CountKeyPackagesResponse, Error> {
         let request = CountKeyPackagesRequest {
-            lookup: self.profile.connection_token.lookup(),
+            pool: pool.token().pool(),
         };
-        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
         let counted = match self
-            .call(Operation::CountKeyPackages, owner, &request)
+            .call(Operation::CountKeyPackages, pool.owner(), &request)
             .await
         {
             // There is no pool: nothing was published yet, or the service has lost it.
@@ -146,8 +164,11 @@ impl Client {
             (INTERVAL_MS / 2).saturating_add(INTERVAL_MS.saturating_mul(random.into()) / 255);
         let next_ms = i64::try_from(now_ms.saturating_add(wait_ms)).unwrap_or(i64::MAX);
         self.transact(|db, _| {
-            take_over(db, &counted, day_of(now_ms))?;
-            db.execute("UPDATE profile SET pool_due_ms = ?", [next_ms])?;
+            take_over(db, contact, &counted, day_of(now_ms))?;
+            db.execute(
+                "UPDATE contacts SET pool_due_ms = ? WHERE signature_key = ?",
+                (next_ms, contact),
+            )?;
             Ok(())
         })?;
         Ok(counted)
@@ -157,19 +178,19 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::key_packages::KeyPackageCount;
+    use protocol::next::key_packages::KeyPackageCount;
 
     use super::*;
     use crate::events::stored;
 
     const TODAY: u32 = 20_000;
+    const BOB: [u8; 32] = [7; 32];
 
     fn counted(sets: u32, days: u32) -> CountKeyPackagesResponse {
         CountKeyPackagesResponse {
             counts: vec![KeyPackageCount {
                 ciphersuite: 1,
-                expiry_day: TODAY + days,
-                last_resort: 0,
+                expiry: protocol::next::ids::Week(u16::try_from((TODAY + days) / 7).unwrap()),
                 sets,
             }],
         }
@@ -184,27 +205,33 @@ mod tests {
     fn what_the_service_counts_is_believed_if_it_is_less_and_not_about_to_expire() {
         let db = crate::database::in_memory().unwrap();
         crate::profile::tests::profile(&db);
-        db.execute("INSERT INTO key_packages VALUES (1, 20)", ())
+        crate::contacts::tests::contact("bob", 7)
+            .store(&db)
             .unwrap();
-        take_over(&db, &counted(500, 60), TODAY).unwrap();
+        db.execute("INSERT INTO key_packages VALUES (?, 1, 20)", [BOB])
+            .unwrap();
+        take_over(&db, &BOB, &counted(500, 60), TODAY).unwrap();
         assert_eq!(left(&db), 20);
-        take_over(&db, &counted(15, 60), TODAY).unwrap();
-        assert_eq!(left(&db), 15);
+        take_over(&db, &BOB, &counted(18, 60), TODAY).unwrap();
+        assert_eq!(left(&db), 18);
         assert!(stored(&db).is_empty());
-        take_over(&db, &counted(15, 13), TODAY).unwrap();
+        take_over(&db, &BOB, &counted(18, 6), TODAY).unwrap();
         assert_eq!(left(&db), 0);
-        assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 15 }]);
+        assert_eq!(stored(&db), [Event::KeyPackagesTaken { taken: 18 }]);
     }
 
     #[test]
     fn a_service_that_says_without_end_that_all_are_gone_costs_a_few_publications_a_day() {
         let db = crate::database::in_memory().unwrap();
         crate::profile::tests::profile(&db);
-        db.execute("INSERT INTO key_packages VALUES (1, 20)", ())
+        crate::contacts::tests::contact("bob", 7)
+            .store(&db)
+            .unwrap();
+        db.execute("INSERT INTO key_packages VALUES (?, 1, 20)", [BOB])
             .unwrap();
         let mut publications = 0;
         for _ in 0..50 {
-            take_over(&db, &counted(0, 60), TODAY).unwrap();
+            take_over(&db, &BOB, &counted(0, 60), TODAY).unwrap();
             if left(&db) == 0 {
                 publications += 1;
                 db.execute("UPDATE key_packages SET sets_left = 20", ())
@@ -212,7 +239,7 @@ mod tests {
             }
         }
         assert_eq!(publications, REFILLS);
-        take_over(&db, &counted(0, 60), TODAY + 1).unwrap();
+        take_over(&db, &BOB, &counted(0, 60), TODAY + 1).unwrap();
         assert_eq!(left(&db), 0, "the next day it is believed again");
     }
 }

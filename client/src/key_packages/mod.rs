@@ -7,27 +7,28 @@ pub(crate) mod stock;
 pub(crate) use publish::{make_package, used};
 
 use crypto::kdf;
-use crypto::keys::{ConnectionKey, ConnectionToken, Lookup as _};
+use crypto::keys::ConnectionKey;
+use crypto::schedule::PoolToken;
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
-use protocol::codec::opaque;
-use protocol::envelope::Sender;
-use protocol::ids::GroupId;
-use protocol::key_packages::{
-    Claim, ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
+use protocol::next::ids::GroupId;
+use protocol::next::key_packages::{
+    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
 };
-use protocol::{Operation, Wire as _, lifetime};
+use protocol::next::operation::Operation;
+use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 
 use crate::Client;
-use crate::contacts::ContactKeys;
+use crate::contacts::{self, ContactKeys};
 use crate::error::{Error, PeerError};
 use crate::leaf;
 use crate::provider::Provider;
+use crate::schedule::{self, Act};
 
 /// A KeyPackage that is valid and of the contact it was claimed for.
 pub(crate) struct ClaimedKeyPackage {
@@ -35,25 +36,25 @@ pub(crate) struct ClaimedKeyPackage {
     pub(crate) link_key: crypto::keys::IdentityLinkKey,
 }
 
-fn set_key(token: &ConnectionToken) -> zeroize::Zeroizing<[u8; 32]> {
+fn set_key(token: &PoolToken) -> zeroize::Zeroizing<[u8; 32]> {
     zeroize::Zeroizing::new(kdf::derive(token.expose(), "key package sets", &[]))
 }
 
-fn seal_set(token: &ConnectionToken, set: &KeyPackageSet) -> Result<Vec<u8>, Error> {
-    let lookup = token.lookup();
+fn seal_set(token: &PoolToken, set: &KeyPackageSet) -> Result<Vec<u8>, Error> {
+    let pool = token.pool();
     let place = Place {
         table: "key_package_sets",
-        row: &lookup.0,
+        row: &pool.0,
         part: "set",
     };
     Ok(sealing::seal(&set_key(token), place, &set.encode())?)
 }
 
-fn open_set(token: &ConnectionToken, sealed: &[u8]) -> Result<KeyPackageSet, Error> {
-    let lookup = token.lookup();
+fn open_set(token: &PoolToken, sealed: &[u8]) -> Result<KeyPackageSet, Error> {
+    let pool = token.pool();
     let place = Place {
         table: "key_package_sets",
-        row: &lookup.0,
+        row: &pool.0,
         part: "set",
     };
     let opened =
@@ -80,47 +81,68 @@ impl Client {
                 None => missing.push(contact),
             }
         }
-        if missing.is_empty() {
-            return Ok(key_packages);
+        // Claims of several users are requests of their own. All that are good are kept before one that is not ends this.
+        let mut failed = None;
+        for contact in missing {
+            match self.claim_one(contact, suite, now_ms).await {
+                Ok(packages) => key_packages.extend(packages),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        let claims = missing
-            .iter()
-            .map(|contact| Claim {
-                lookup: contact.connection_token.lookup(),
-                ciphersuite: u16::from(suite),
-            })
-            .collect();
-        let request = ClaimKeyPackagesRequest { claims }.encode();
-        let signer = SignatureKeyPair::random()?;
-        let sender = Sender::Key(opaque(signer.public()));
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(key_packages),
+        }
+    }
+
+    /// Has a set of each contact in stock, in the usual ciphersuite: claimed at times that have nothing to do with its use.
+    pub(crate) fn plan_claims(&mut self) -> Result<(), Error> {
+        self.transact(|db, _| {
+            for key in stock::missing(db, leaf::CIPHERSUITE)? {
+                schedule::plan(db, Act::Claim, &key)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Claims a set of a contact for the stock.
+    pub(crate) async fn claim_ahead(&mut self, signature_key: &[u8]) -> Result<(), Error> {
+        let Some(name) = contacts::name_of_key(&self.db, signature_key)? else {
+            return Ok(());
+        };
+        let contact = contacts::by_name(&self.db, &name)?;
+        let now_ms = self.transport.time.now_unix_ms();
+        self.claim_one(&contact, leaf::CIPHERSUITE, now_ms)
+            .await
+            .map(drop)
+    }
+
+    async fn claim_one(
+        &mut self,
+        contact: &ContactKeys,
+        suite: Ciphersuite,
+        now_ms: u64,
+    ) -> Result<Vec<ClaimedKeyPackage>, Error> {
+        let request = ClaimKeyPackagesRequest {
+            pool: contact.connection_token.pool(),
+            ciphersuite: u16::from(suite),
+            sets: 1,
+        };
         let claimed: ClaimKeyPackagesResponse = self
-            .call_as(
+            .call(
                 Operation::ClaimKeyPackages,
-                sender,
-                signer,
-                request,
-                missing.len(),
+                SignatureKeyPair::random()?,
+                &request,
             )
             .await?;
-        if claimed.sets.len() != missing.len() {
+        let [set] = claimed.sets.as_slice() else {
             return Err(Error::Protocol("an answer to another number of claims"));
-        }
-        // All that are good are kept before one that is not ends this.
-        let checked: Vec<Result<Vec<ClaimedKeyPackage>, Error>> = missing
-            .iter()
-            .zip(&claimed.sets)
-            .map(|(contact, set)| {
-                let sealed = set.sealed.as_slice();
-                let packages = check(&self.db, contact, suite, sealed, now_ms)?;
-                stock::check_fresh(&self.db, &packages)?;
-                stock::keep(&self.db, contact, suite, sealed, &packages)?;
-                Ok(packages)
-            })
-            .collect();
-        for packages in checked {
-            key_packages.extend(packages?);
-        }
-        Ok(key_packages)
+        };
+        let sealed = set.as_slice();
+        let packages = check(&self.db, contact, suite, sealed, now_ms)?;
+        stock::check_fresh(&self.db, &packages)?;
+        stock::keep(&self.db, contact, suite, sealed, &packages)?;
+        Ok(packages)
     }
 }
 
@@ -201,16 +223,18 @@ pub(crate) fn check_one(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use protocol::codec::opaque;
+
     use super::*;
 
     #[test]
     fn a_set_opens_with_the_token_that_it_was_published_under() {
-        let token = ConnectionToken::new([1; 32]);
+        let token = PoolToken::new([1; 32]);
         let set = KeyPackageSet {
             key_packages: vec![opaque(vec![5; 300])],
         };
         let sealed = seal_set(&token, &set).unwrap();
         assert_eq!(open_set(&token, &sealed).unwrap(), set);
-        assert!(open_set(&ConnectionToken::new([2; 32]), &sealed).is_err());
+        assert!(open_set(&PoolToken::new([2; 32]), &sealed).is_err());
     }
 }

@@ -5,21 +5,22 @@
 //! that come of it by the others.
 
 use crypto::credential::random_pseudonym;
-use crypto::keys::Lookup as _;
-use crypto::sign::SignatureKeyPair;
+use crypto::schedule::PoolToken;
 use openmls::prelude::{Ciphersuite, KeyPackage};
-use protocol::Operation;
 use protocol::codec::opaque;
-use protocol::directory::Directory;
-use protocol::groups::Accepted;
-use protocol::key_packages::{KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest};
-use protocol::time::{DAY_MS, day_of};
+use protocol::next::directory::Directory;
+use protocol::next::group::Accepted;
+use protocol::next::ids::Week;
+use protocol::next::key_packages::{KeyPackageSet, KeyPackageSetUpload, PublishKeyPackagesRequest};
+use protocol::next::operation::Operation;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 
 use super::count::{may_publish, published_in_vain};
 use super::seal_set;
 use crate::Client;
+use crate::contacts::{self, PoolKeys};
 use crate::devices::sync::{MadePackage, PackagesMade, SetsWanted, SyncMessage, WantedSet};
 use crate::devices::{enqueue, others};
 use crate::error::{Error, LocalError, mls};
@@ -28,13 +29,13 @@ use crate::leaf::{self, CIPHERSUITE, LIFETIME_S, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
 
-/// So many sets of the usual ciphersuite, and of each other one, are published at a time,
-const BATCH: (u32, u32) = (24, 5);
+/// So many sets of the usual ciphersuite, and of each other one, are published for a contact at a time,
+const BATCH: (u32, u32) = (5, 2);
 /// when fewer than so many are left.
-const LOW: (u32, u32) = (8, 2);
+const LOW: (u32, u32) = (2, 1);
 /// So long the other devices have time to add their packages.
 const BATCH_MS: u64 = DAY_MS;
-const DAY_S: u64 = 24 * 60 * 60;
+const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
 /// Sets of one ciphersuite that are to be published. None is of last resort: that would be one pseudonym in
 /// as many groups as the service, or a contact who has emptied the pool, wants it to be in.
@@ -44,13 +45,13 @@ struct Due {
     sets: u32,
 }
 
-fn due(db: &Connection, suites: &[Ciphersuite]) -> Result<Vec<Due>, Error> {
+fn due(db: &Connection, contact: &[u8], suites: &[Ciphersuite]) -> Result<Vec<Due>, Error> {
     let mut all = Vec::new();
     for suite in suites.iter().copied() {
         let left: u32 = db
             .query_row(
-                "SELECT sets_left FROM key_packages WHERE ciphersuite = ?",
-                [u16::from(suite)],
+                "SELECT sets_left FROM key_packages WHERE signature_key = ? AND ciphersuite = ?",
+                (contact, u16::from(suite)),
                 |row| row.get(0),
             )
             .optional()?
@@ -78,8 +79,7 @@ pub(crate) fn make_package(
     leaf.store_key(db)?;
     let builder = KeyPackage::builder()
         .key_package_lifetime(leaf::lifetime(now_ms))
-        .leaf_node_capabilities(leaf::capabilities())
-        .leaf_node_extensions(leaf.extensions.clone());
+        .leaf_node_capabilities(leaf::capabilities());
     let bundle = builder
         .build(
             suite,
@@ -94,20 +94,19 @@ pub(crate) fn make_package(
 }
 
 fn upload(
-    profile: &Profile,
+    token: &PoolToken,
     set: &WantedSet,
     key_packages: Vec<VLBytes>,
     now_ms: u64,
 ) -> Result<KeyPackageSetUpload, Error> {
-    // Not handed out in its last days, so that whoever claims it has time to use it.
-    let lifetime_days = u32::try_from(LIFETIME_S / DAY_S)
+    // Not handed out in its last week, so that whoever claims it has time to use it.
+    let weeks = u16::try_from(LIFETIME_S / WEEK_S)
         .unwrap_or(0)
-        .saturating_sub(4);
-    let sealed = seal_set(&profile.connection_token, &KeyPackageSet { key_packages })?;
+        .saturating_sub(1);
+    let sealed = seal_set(token, &KeyPackageSet { key_packages })?;
     Ok(KeyPackageSetUpload {
         ciphersuite: set.ciphersuite,
-        expiry_day: day_of(now_ms).saturating_add(lifetime_days),
-        last_resort: 0,
+        expiry: Week(Week::of(now_ms).0.saturating_add(weeks)),
         sealed: opaque(sealed),
     })
 }
@@ -131,10 +130,16 @@ struct Batch {
 }
 
 /// The batch in the making, if there is one.
-fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, Error> {
-    let mut statement =
-        db.prepare("SELECT user_pseudonym, ciphersuite, begun_ms FROM key_package_batch")?;
-    let rows = statement.query_map((), |row| {
+fn batch(
+    db: &Connection,
+    contact: &[u8],
+    devices: usize,
+    now_ms: u64,
+) -> Result<Option<Batch>, Error> {
+    let mut statement = db.prepare(
+        "SELECT user_pseudonym, ciphersuite, begun_ms FROM key_package_batch WHERE signature_key = ?",
+    )?;
+    let rows = statement.query_map([contact], |row| {
         Ok((
             WantedSet {
                 user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
@@ -164,26 +169,34 @@ fn batch(db: &Connection, devices: usize, now_ms: u64) -> Result<Option<Batch>, 
 }
 
 impl Client {
-    /// Publishes KeyPackages when few are left: as the service counts them, and this client what it used.
+    /// Publishes KeyPackages for each contact for whom few are left: as the service counts them, and this client what was
+    /// used.
     pub(crate) async fn replenish_key_packages(&mut self) -> Result<(), Error> {
         if self.profile.handle.is_none() || !self.publishes()? {
             return Ok(());
         }
-        if !may_publish(&self.db, self.today())? {
-            return Ok(());
+        for (contact, pool) in contacts::pools(&self.db)? {
+            if !may_publish(&self.db, self.today())? {
+                return Ok(());
+            }
+            self.replenish_pool(&contact, &pool).await?;
         }
+        Ok(())
+    }
+
+    async fn replenish_pool(&mut self, contact: &[u8], pool: &PoolKeys) -> Result<(), Error> {
         let devices = others(&self.db)?.len().saturating_add(1);
         let now_ms = self.transport.time.now_unix_ms();
-        if let Some(batch) = batch(&self.db, devices, now_ms)? {
+        if let Some(batch) = batch(&self.db, contact, devices, now_ms)? {
             return if batch.complete {
-                self.publish(&batch.sets, now_ms).await
+                self.publish(contact, pool, &batch.sets, now_ms).await
             } else {
                 Ok(())
             };
         }
-        self.count_when_due(now_ms).await?;
+        self.count_when_due(contact, pool, now_ms).await?;
         let directory = self.directory().await?;
-        let due = due(&self.db, &self.suites(&directory))?;
+        let due = due(&self.db, contact, &self.suites(&directory))?;
         if due.is_empty() {
             return Ok(());
         }
@@ -194,9 +207,11 @@ impl Client {
                 let package = make_package(db, profile, &directory, set, now_ms)?;
                 let pseudonym = set.user_pseudonym.as_slice();
                 db.execute(
-                    "INSERT INTO key_package_batch VALUES (?, ?, ?)",
+                    "INSERT INTO key_package_batch (user_pseudonym, signature_key, ciphersuite, begun_ms)
+                     VALUES (?, ?, ?, ?)",
                     (
                         pseudonym,
+                        contact,
                         set.ciphersuite,
                         i64::try_from(now_ms).unwrap_or(i64::MAX),
                     ),
@@ -211,21 +226,25 @@ impl Client {
             }
             Ok(())
         })?;
-        match batch(&self.db, devices, now_ms)? {
-            Some(batch) if batch.complete => self.publish(&batch.sets, now_ms).await,
+        match batch(&self.db, contact, devices, now_ms)? {
+            Some(batch) if batch.complete => self.publish(contact, pool, &batch.sets, now_ms).await,
             _ => Ok(()),
         }
     }
 
-    /// As [`Client::replenish_key_packages`] under a connection token that has nothing yet: does not wait for
-    /// the other devices, whose packages follow in the next batch.
-    pub(crate) async fn publish_alone(&mut self) -> Result<(), Error> {
+    /// As [`Client::replenish_key_packages`] for a pool that has nothing yet: does not wait for the other devices, whose
+    /// packages follow in the next batch.
+    pub(crate) async fn publish_alone(
+        &mut self,
+        contact: &[u8],
+        pool: &PoolKeys,
+    ) -> Result<(), Error> {
         if self.profile.handle.is_none() {
             return Ok(());
         }
         let directory = self.directory().await?;
         let now_ms = self.transport.time.now_unix_ms();
-        let due = due(&self.db, &self.suites(&directory))?;
+        let due = due(&self.db, contact, &self.suites(&directory))?;
         if due.is_empty() || !may_publish(&self.db, self.today())? {
             return Ok(());
         }
@@ -238,11 +257,17 @@ impl Client {
                 })
                 .collect::<Result<Vec<_>, Error>>()
         })?;
-        self.publish(&sets, now_ms).await?;
+        self.publish(contact, pool, &sets, now_ms).await?;
         if !others(&self.db)?.is_empty() {
             self.transact(|db, _| {
-                db.execute("UPDATE profile SET pool_stale = 1", ())?;
-                db.execute("DELETE FROM key_packages", ())?;
+                db.execute(
+                    "UPDATE contacts SET pool_stale = 1 WHERE signature_key = ?",
+                    [contact],
+                )?;
+                db.execute(
+                    "DELETE FROM key_packages WHERE signature_key = ?",
+                    [contact],
+                )?;
                 Ok(())
             })?;
         }
@@ -251,26 +276,35 @@ impl Client {
 
     async fn publish(
         &mut self,
+        contact: &[u8],
+        pool: &PoolKeys,
         sets: &[(WantedSet, Vec<VLBytes>)],
         now_ms: u64,
     ) -> Result<(), Error> {
-        let stale: bool = self
-            .db
-            .query_row("SELECT pool_stale FROM profile", (), |row| row.get(0))?;
+        let stale: bool = self.db.query_row(
+            "SELECT pool_stale FROM contacts WHERE signature_key = ?",
+            [contact],
+            |row| row.get(0),
+        )?;
         if stale {
-            self.empty_pool().await?;
+            self.empty_pool(contact, pool).await?;
         }
+        let token = pool.token();
         let uploads = sets
             .iter()
-            .map(|(set, packages)| upload(&self.profile, set, packages.clone(), now_ms))
+            .map(|(set, packages)| upload(&token, set, packages.clone(), now_ms))
             .collect::<Result<_, _>>()?;
         let request = PublishKeyPackagesRequest {
-            lookup: self.profile.connection_token.lookup(),
+            pool: token.pool(),
             sets: uploads,
         };
-        let owner = SignatureKeyPair::from_seed(&self.profile.pool_owner.seed());
         let published: Result<Accepted, Error> = self
-            .call_for(Operation::PublishKeyPackages, owner, &request, sets.len())
+            .call_for(
+                Operation::PublishKeyPackages,
+                pool.owner(),
+                &request,
+                sets.len(),
+            )
             .await;
         // Without a token nothing was asked.
         if !matches!(published, Ok(_) | Err(Error::Issuer(_))) {
@@ -280,9 +314,9 @@ impl Client {
         self.transact(|db, _| {
             for (set, _) in sets {
                 db.execute(
-                    "INSERT INTO key_packages (ciphersuite, sets_left) VALUES (?, 1)
-                     ON CONFLICT (ciphersuite) DO UPDATE SET sets_left = sets_left + 1",
-                    [set.ciphersuite],
+                    "INSERT INTO key_packages (signature_key, ciphersuite, sets_left) VALUES (?, ?, 1)
+                     ON CONFLICT (signature_key, ciphersuite) DO UPDATE SET sets_left = sets_left + 1",
+                    (contact, set.ciphersuite),
                 )?;
                 db.execute(
                     "DELETE FROM key_package_batch WHERE user_pseudonym = ?",
@@ -351,11 +385,11 @@ impl Client {
     }
 }
 
-/// A set was used, in the caller's transaction.
-pub(crate) fn used(db: &Connection, suite: Ciphersuite) -> Result<(), Error> {
+/// A set of a contact's pool was used, in the caller's transaction.
+pub(crate) fn used(db: &Connection, contact: &[u8], suite: Ciphersuite) -> Result<(), Error> {
     db.execute(
-        "UPDATE key_packages SET sets_left = max(sets_left - 1, 0) WHERE ciphersuite = ?",
-        [u16::from(suite)],
+        "UPDATE key_packages SET sets_left = max(sets_left - 1, 0) WHERE signature_key = ? AND ciphersuite = ?",
+        (contact, u16::from(suite)),
     )?;
     Ok(())
 }
@@ -370,16 +404,26 @@ mod tests {
         let db = crate::database::in_memory().unwrap();
         let other = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
         let suites = [CIPHERSUITE, other];
-        assert_eq!(due(&db, &suites).unwrap().len(), 2);
-        db.execute_batch("INSERT INTO key_packages VALUES (1, 8), (3, 1)")
-            .unwrap();
-        let left = due(&db, &suites).unwrap();
+        let bob = [7; 32];
+        for (name, key) in [("bob", 7), ("carol", 8)] {
+            contacts::tests::contact(name, key).store(&db).unwrap();
+        }
+        let due = |contact: &[u8]| due(&db, contact, &suites).unwrap();
+        assert_eq!(due(&bob).len(), 2);
+        db.execute(
+            "INSERT INTO key_packages VALUES (?1, 1, 2), (?1, 3, 0)",
+            [bob],
+        )
+        .unwrap();
+        // What is published for one contact is not there for another one.
+        assert_eq!(due(&[8; 32]).len(), 2);
+        let left = due(&bob);
         let expected = Due {
             suite: other,
             sets: BATCH.1,
         };
         assert_eq!(left, [expected]);
-        used(&db, CIPHERSUITE).unwrap();
-        assert_eq!(due(&db, &suites).unwrap().len(), 2);
+        used(&db, &bob, CIPHERSUITE).unwrap();
+        assert_eq!(due(&bob).len(), 2);
     }
 }

@@ -3,7 +3,7 @@
 //! group that it was shown for, since a pseudonym stands in one group only.
 
 use openmls::prelude::{Ciphersuite, KeyPackage, LeafNodeIndex, MlsGroup};
-use protocol::ids::GroupId;
+use protocol::next::ids::GroupId;
 use rusqlite::Connection;
 
 use super::ClaimedKeyPackage;
@@ -83,6 +83,17 @@ pub(super) fn find(
         }
     }
     Ok(None)
+}
+
+/// Contacts of whom there is no set of a ciphersuite that may be used anywhere.
+pub(super) fn missing(db: &Connection, suite: Ciphersuite) -> Result<Vec<Vec<u8>>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT signature_key FROM contacts WHERE NOT EXISTS (
+            SELECT 1 FROM claimed_sets WHERE claimed_sets.signature_key = contacts.signature_key
+                AND ciphersuite = ? AND shown_for IS NULL)",
+    )?;
+    let rows = statement.query_map([u16::from(suite)], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// A commit with these KeyPackages is about to be sent, in the caller's transaction.

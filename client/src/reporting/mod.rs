@@ -283,6 +283,9 @@ impl Client {
     /// Fetches the issuer's keys and, when its time has come, a certificate. What fails is tried again later:
     /// nothing waits for it.
     pub(crate) async fn refresh_reporting(&mut self) -> Result<(), Error> {
+        if self.transport.service().is_some() {
+            return Ok(());
+        }
         let now_ms = self.transport.time.now_unix_ms();
         let due_ms: i64 = self
             .db
@@ -446,6 +449,7 @@ pub(crate) mod tests {
             },
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
+            pool: crate::contacts::PoolKeys::fresh().unwrap(),
         }
         .keep(&bobs)
         .unwrap();

@@ -293,7 +293,7 @@ async fn the_relay_is_told_nothing_but_a_length_and_a_media_type_and_the_gateway
     let (recorder, mut transport) = recorder([ANSWERED(), ANSWERED()]).await;
     transport.fetch("/v1/directory").await.unwrap();
     let tokens = [vec![9; 354]];
-    let sent = transport.post(Operation::FetchQueue, &[7; 2000], &tokens);
+    let sent = transport.post(Operation::ReadJournal, &[7; 2000], &tokens);
     sent.await.unwrap();
     for seen in recorder.seen.lock().unwrap().iter() {
         let mut names: Vec<_> = seen.headers.keys().map(http::HeaderName::as_str).collect();

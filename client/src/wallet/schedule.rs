@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use protocol::directory::Prices;
+use protocol::next::directory::Prices;
 use rusqlite::Connection;
 
 use crate::error::Error;
@@ -20,7 +20,7 @@ const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
 /// An issuer may ask for this much patience.
 const MOST_PATIENCE_MS: u64 = 24 * HOUR_MS;
 /// Who was away when it was due does it at some time of a session, not at its beginning: the issuer would see at
-/// what moment the client of this account came back, and the service sees at what moment each queue's did. Nor in
+/// what moment the client of this account came back, and the service sees at what moment each segment's readers did. Nor in
 /// its first minutes, in which most is done.
 const LATE_MS: u64 = 5 * MINUTE_MS;
 const DELAY_WHEN_LATE_MS: Range<u64> = 5 * MINUTE_MS..15 * MINUTE_MS;
@@ -59,7 +59,6 @@ impl Levels {
             prices.register_handle,
             prices.lookup_handle,
             prices.request_connection,
-            prices.create_queue,
             prices.external_join,
         ];
         let round = each.into_iter().map(usize::from).sum::<usize>()
@@ -248,7 +247,7 @@ mod tests {
         assert_eq!(batches, [2, 1, 1, 0, 0, 0]);
         prices.claim_key_package = 20;
         let dear = Levels::of(&prices, 5_000);
-        assert_eq!((dear.batch, dear.full, dear.reserve), (100, 654, 163));
+        assert_eq!((dear.batch, dear.full, dear.reserve), (100, 652, 163));
         prices.register_handle = u8::MAX;
         prices.claim_key_package = u8::MAX;
         assert_eq!(Levels::of(&prices, 0).full, 1_000);

@@ -52,20 +52,6 @@ pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Res
                 [format!("{contact} is reported to the token issuer")],
             )
         }
-        AccountCommand::Block { name } => {
-            client.block(&name, true).await?;
-            Output::new(
-                json!({ "blocked": name }),
-                [format!("nothing is taken from {name}")],
-            )
-        }
-        AccountCommand::Unblock { name } => {
-            client.block(&name, false).await?;
-            Output::new(
-                json!({ "unblocked": name }),
-                [format!("{name} is heard again")],
-            )
-        }
         AccountCommand::Backup {
             file,
             passphrase_file,

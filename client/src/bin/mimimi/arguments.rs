@@ -139,16 +139,6 @@ pub(crate) enum AccountCommand {
         #[arg(long, default_value = "abuse", value_parser = ["spam", "abuse", "other"])]
         reason: String,
     },
-    /// Take nothing more from a group or a contact
-    Block {
-        /// Name of the group or the contact
-        name: String,
-    },
-    /// Take from a blocked group or contact again
-    Unblock {
-        /// Name of the group or the contact
-        name: String,
-    },
     /// Write an encrypted backup; without a passphrase a recovery key is shown
     Backup {
         /// Must not exist yet

@@ -202,6 +202,7 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
         }
         Command::Requests { .. } => {
             client.sync(0).await?;
+            client.check_inbox().await?;
             let requests = client.incoming_requests()?;
             let lines = requests.iter().map(|request| {
                 let greeting = request.greeting.as_deref().unwrap_or_default();
@@ -419,10 +420,10 @@ fn named(event: &Event) -> Event {
 
 fn reason(why: RemovalReason) -> String {
     match why {
-        RemovalReason::QueueGone => "its queue is gone".to_owned(),
-        RemovalReason::Inactive(day) => format!("nobody has read its queue since day {day}"),
+        RemovalReason::Inactive(week) => format!("it has changed nothing since week {week}"),
         RemovalReason::NeverCame => "it never came".to_owned(),
         RemovalReason::OwnWish => "it wished to leave".to_owned(),
+        _ => "for a reason of a later release".to_owned(),
     }
 }
 

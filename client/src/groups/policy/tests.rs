@@ -1,37 +1,45 @@
 //! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
 
 use base64::Engine as _;
-use crypto::keys::{IdentityLinkWrapperKey, RecoverySecret, StateKey};
-use crypto::leaf_authorization::{AuthorizedJoin, authorize};
+use crypto::keys::IdentityLinkKey;
+use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
+use crypto::schedule::{StateKey, WelcomeKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
-    BasicCredential, ExternalSender, KeyPackage, MlsMessageBodyIn, MlsMessageIn, StagedWelcome,
+    BasicCredential, Extension, ExtensionType, ExternalSender, KeyPackage, MlsMessageBodyIn,
+    MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
-use protocol::delivery::WelcomeDelivery;
-use protocol::directory::Directory;
-use protocol::groups::{CommitAad, CommitRequest, LeafAuthorization};
+use protocol::next::group::{CommitAad, CommitRequest};
+use protocol::next::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
+use protocol::next::join::{LeafAuthorization, LinkKeyUpload};
+use protocol::next::journal::CommitEvent;
+use protocol::next::removal::{RemovalReason, ServiceRemoval};
+use protocol::next::welcome::WelcomePointer;
 use protocol::policy::Standing;
-use protocol::removal::{RemovalReason, ServiceRemoval};
-use tls_codec::DeserializeBytes as _;
+use protocol::time::DAY_MS;
+use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::*;
 use crate::connections::tokens::{ConnectionUpdate, UPDATE_VERSION};
-use crate::contacts::{self, NewContact};
+use crate::contacts::{self, NewContact, PoolKeys};
 use crate::database;
 use crate::devices::sync::SyncMessage;
 use crate::error::Fault;
 use crate::events::{self, Event};
-use crate::groups::changes;
+use crate::groups::changes::{self, Beside, Committer};
+use crate::groups::commit::Staging;
 use crate::groups::content::Content;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::identities::Identity;
+use crate::groups::process::{CommitEntry, Next};
 use crate::groups::{
     PADDING, Status, commit, identities, join, join_config, known, load_mls, mls_id, process,
     recovery, upkeep,
 };
-use crate::leaf::{CIPHERSUITE, NewLeaf};
+use crate::journal::{Beginning, welcomes};
+use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::{LeafSigner, Provider};
 use crate::request::Pending;
@@ -43,19 +51,27 @@ const ID: GroupId = GroupId([7; 16]);
 struct User {
     db: Connection,
     profile: Profile,
+    /// The user pseudonym of its leaves; one of its own for each, if it is none.
+    pseudonym: Option<Vec<u8>>,
 }
 
 fn directory() -> Directory {
-    let key = crypto::hpke::HpkeKeyPair::from_seed(&crypto::secret::Secret::new([1; 32])).unwrap();
     let mut directory = crate::wallet::tests::directory(&[]);
     directory.domain = "d.example".into();
-    directory.queue_service_key.public_key = crate::directory::BASE64URL.encode(key.public());
     directory.external_sender_key = crate::directory::BASE64URL.encode(sender(SERVICE).public());
     directory
 }
 
 /// The day on which everything comes.
 const TODAY: u32 = 20_000;
+
+const NOW_MS: u64 = TODAY as u64 * DAY_MS;
+
+/// A commit with what travels beside it.
+struct Made {
+    commit: Vec<u8>,
+    link_keys: Vec<LinkKeyUpload>,
+}
 
 const SERVICE: u8 = 2;
 const OUTSIDER: u8 = 3;
@@ -88,8 +104,11 @@ impl User {
         let db = database::in_memory().unwrap();
         let mut profile = crate::profile::tests::profile(&db);
         profile.handle = Some(handle.to_owned());
-        profile.queue = Some(protocol::ids::QueueId([1; 16]));
-        let user = Self { db, profile };
+        let user = Self {
+            db,
+            profile,
+            pseudonym: None,
+        };
         user.hears_of(&directory());
         user
     }
@@ -101,7 +120,10 @@ impl User {
     }
 
     fn leaf(&self) -> NewLeaf {
-        let leaf = NewLeaf::make(&self.profile, &directory()).unwrap();
+        let leaf = match &self.pseudonym {
+            Some(pseudonym) => leaf_as(self, pseudonym),
+            None => NewLeaf::make(&self.profile, &directory()).unwrap(),
+        };
         leaf.store_key(&self.db).unwrap();
         leaf
     }
@@ -115,9 +137,8 @@ impl User {
             id: ID,
             kind: GroupKind::Group,
             name: Some("team".into()),
-            state_key: StateKey::new([1; 32]),
-            wrapper_key: IdentityLinkWrapperKey::new([2; 32]),
-            recovery_secret: RecoverySecret::new([3; 32]),
+            segment: crate::journal::tests::segment(&ID),
+            recovery: crypto::secret::Secret::new([3; 32]),
             recovery_set: true,
             update_due: false,
             status: Status::Active,
@@ -146,8 +167,6 @@ impl User {
                 &[SERVICE, OUTSIDER],
             ))
             .with_capabilities(leaf::capabilities())
-            .with_leaf_node_extensions(leaf.extensions.clone())
-            .unwrap()
             .build(
                 &Provider::new(&self.db),
                 &leaf.signer,
@@ -163,7 +182,6 @@ impl User {
         let leaf = self.leaf();
         KeyPackage::builder()
             .leaf_node_capabilities(leaf::capabilities())
-            .leaf_node_extensions(leaf.extensions.clone())
             .build(
                 CIPHERSUITE,
                 &Provider::new(&self.db),
@@ -178,7 +196,7 @@ impl User {
     /// Adds users without asking whether it may.
     fn add(&self, others: &[&Self]) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
-        mls_group.set_aad(aad(0, others.len()));
+        mls_group.set_aad(aad(0));
         let provider = Provider::new(&self.db);
         let signer = self.signer(&mls_group);
         let packages: Vec<KeyPackage> = others.iter().map(|other| other.key_package()).collect();
@@ -215,7 +233,7 @@ impl User {
         plan: impl FnOnce(&MlsGroup) -> (Vec<u32>, Option<Extensions<GroupContext>>),
     ) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
-        mls_group.set_aad(aad(rotates, 0));
+        mls_group.set_aad(aad(rotates));
         let provider = Provider::new(&self.db);
         let signer = self.signer(&mls_group);
         let (removals, extensions) = plan(&mls_group);
@@ -240,7 +258,7 @@ impl User {
 
     /// A proposal that everybody gets: of the sender in this place, to remove a leaf.
     fn takes_removal(&self, place: u32, seed: u8, leaf: u32) {
-        self.takes_removal_because(place, seed, leaf, RemovalReason::QueueGone)
+        self.takes_removal_because(place, seed, leaf, RemovalReason::OwnWish)
             .unwrap();
     }
 
@@ -253,9 +271,9 @@ impl User {
     ) -> Result<(), Error> {
         let removal = ServiceRemoval {
             group_id: ID,
-            epoch: self.epoch(),
+            epoch: Epoch(self.epoch()),
             sender: place,
-            leaf,
+            leaf: LeafIndex(leaf),
             reason,
         };
         let signature = sender(seed).sign_bytes(&removal.to_sign());
@@ -280,7 +298,7 @@ impl User {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
         let signer = self.signer(&mls_group);
         mls_group
-            .create_message(&Provider::new(&self.db), &signer, &content.encode())
+            .create_message(&Provider::new(&self.db), &signer, &content.encode(None))
             .unwrap()
             .tls_serialize_detached()
             .unwrap()
@@ -296,7 +314,8 @@ impl User {
         NewContact {
             credential: contact.profile.credential().unwrap(),
             connection_key: contact.profile.connection_key.to_wire(),
-            connection_token: contact.profile.connection_token.to_wire(),
+            connection_token: protocol::codec::WireSecret::new([1; 32]),
+            pool: PoolKeys::fresh().unwrap(),
         }
         .store(&self.db)
         .unwrap();
@@ -305,7 +324,7 @@ impl User {
     /// Carries out what is pending, and records that as a client does with its own commit.
     fn covers(&self) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
-        mls_group.set_aad(aad(1, 0));
+        mls_group.set_aad(aad(1));
         let provider = Provider::new(&self.db);
         let signer = self.signer(&mls_group);
         let bundle = mls_group
@@ -316,23 +335,49 @@ impl User {
             .unwrap()
             .stage_commit(&provider)
             .unwrap();
-        changes::record(
-            &self.db,
-            &self.profile,
-            &self.group(),
-            &mls_group,
-            mls_group.pending_commit().unwrap(),
-            &CommitAad::decode(&aad(1, 0)).unwrap(),
-            Committer::Own,
-        )
-        .unwrap();
+        let staged = mls_group.pending_commit().unwrap();
+        let next = Beginning::of_commit(&provider, staged).unwrap();
+        let rotation = RotationEpoch(mls_group.epoch().as_u64() + 1);
+        let beside = Beside {
+            aad: &CommitAad::decode(&aad(1)).unwrap(),
+            effect: &mls_rules::Effect::default(),
+            link_keys: &[],
+            wrapper: (rotation, &next.wrapper_key),
+        };
+        let (db, profile, group) = (&self.db, &self.profile, &self.group());
+        let own = Committer::Own;
+        changes::record(db, profile, group, &mls_group, staged, &beside, own).unwrap();
         mls_group.merge_pending_commit(&provider).unwrap();
         self.remembers();
         bundle.commit().tls_serialize_detached().unwrap()
     }
 
     fn takes_commit(&self, commit: &[u8]) -> Result<(), Error> {
-        process::commit(&self.db, &self.profile, &self.group(), (commit, TODAY)).map(|_| ())
+        self.takes(&Made {
+            commit: commit.to_vec(),
+            link_keys: Vec::new(),
+        })
+    }
+
+    fn takes(&self, made: &Made) -> Result<(), Error> {
+        let event = CommitEvent {
+            commit: opaque(made.commit.as_slice()),
+            link_keys: made.link_keys.clone(),
+            former_wrapper_key: None,
+        };
+        let entry = CommitEntry {
+            event: &event,
+            accepted_ms: NOW_MS,
+            at: Position(0),
+            chain: None,
+        };
+        let group = self.group();
+        let (next, _) = process::commit(&self.db, &self.profile, &group, &entry)?;
+        match next {
+            Next::Step => group.segment.next_step().write(&self.db, &ID),
+            Next::Segment(segment) => segment.write(&self.db, &ID),
+            Next::Out => Ok(()),
+        }
     }
 
     fn takes_message(&self, message: &[u8]) -> Result<(), Error> {
@@ -398,7 +443,7 @@ fn leaf_as(user: &User, pseudonym: &[u8]) -> NewLeaf {
 }
 
 /// An external commit, made with what `host` knows and whatever the service says of it.
-fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthorization>) -> Vec<u8> {
+fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthorization>) -> Made {
     let hosts = load_mls(&host.db, &ID).unwrap();
     let info = hosts
         .export_group_info(
@@ -413,20 +458,18 @@ fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthoriza
     let MlsMessageBodyIn::GroupInfo(info) = info.extract() else {
         panic!("no GroupInfo");
     };
-    let members = hosts.members();
-    let replaces = members
-        .into_iter()
-        .any(|member| member.signature_key == leaf.signer.0.public());
+    let replaced = hosts
+        .members()
+        .find(|member| member.signature_key == leaf.signer.0.public())
+        .map(|member| member.index.u32());
+    let place = replaced.unwrap_or(u32::try_from(hosts.members().count()).unwrap());
     let aad = CommitAad {
-        encrypted_identity_link_keys: vec![opaque(
-            leaf.wrapped_link_key(&host.group().wrapper_key).unwrap(),
-        )],
-        rotates_state_key: u8::from(replaces),
+        rotates: u8::from(replaced.is_some()),
+        authorization: word,
         encrypted_connection_response: opaque(*b""),
-        leaf_authorization: word,
     };
     let provider = Provider::new(&user.db);
-    let (_, bundle) = MlsGroup::external_commit_builder()
+    let (joined, bundle) = MlsGroup::external_commit_builder()
         .with_ratchet_tree(hosts.export_ratchet_tree().into())
         .with_config(join_config())
         .with_aad(aad.encode())
@@ -440,7 +483,19 @@ fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthoriza
         .unwrap()
         .finalize(&provider)
         .unwrap();
-    bundle.commit().tls_serialize_detached().unwrap()
+    // Under the wrapper key in force after the commit.
+    let wrapper = match replaced {
+        Some(_) => Beginning::of_group(&provider, &joined).unwrap().wrapper_key,
+        None => host.group().segment.wrapper_key,
+    };
+    let wrapped = leaf.wrapped_link_key(&wrapper);
+    Made {
+        commit: bundle.commit().tls_serialize_detached().unwrap(),
+        link_keys: vec![LinkKeyUpload {
+            leaf_index: LeafIndex(place),
+            sealed: opaque(wrapped.unwrap()),
+        }],
+    }
 }
 
 /// A word of the leaf at `leaf`, by this key.
@@ -451,9 +506,10 @@ fn word(
     state: u8,
     of: &NewLeaf,
 ) -> LeafAuthorization {
-    let state_key = StateKey::new([state; 32]);
-    let group = (&ID, &state_key);
-    authorize(&by.0, group, join, leaf, 1, &of.signer.0.public())
+    let segment = StateKey::new([state; 32]).segment(&ID, RotationEpoch(0));
+    let until = NOW_MS + 1_000;
+    let new_key = of.signer.0.public();
+    authorize_in(&by.0, (&ID, &segment), join, leaf, until, &new_key)
 }
 
 #[test]
@@ -500,18 +556,18 @@ fn nobody_comes_to_a_user_who_is_here_without_the_word_of_one_of_its_present_lea
                 Some(word(&by_bob, Client, 7, 1, &leaf)),
             ),
         ] {
-            let outcome = alice.takes_commit(&comes_in(&tablet, &alice, &leaf, word));
+            let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, word));
             assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
         }
         // Bob's pseudonym for somebody else, with his word.
         let mallory = User::new("mallory");
         let leaf = leaf_as(&mallory, &pseudonym_at(&alice, BOB));
         let lent = Some(word(&by_bob, Client, BOB, 1, &leaf));
-        let outcome = alice.takes_commit(&comes_in(&mallory, &alice, &leaf, lent));
+        let outcome = alice.takes(&comes_in(&mallory, &alice, &leaf, lent));
         assert!(is_forbidden(&outcome), "{outcome:?}");
         // Bob as somebody new.
         let leaf = leaf_as(&tablet, b"mimi://d.example/p/new");
-        let outcome = alice.takes_commit(&comes_in(&tablet, &alice, &leaf, None));
+        let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, None));
         assert!(is_forbidden(&outcome), "{outcome:?}");
         assert_eq!(alice.epoch(), before);
         assert_eq!(crate::events::stored(&alice.db), []);
@@ -519,7 +575,7 @@ fn nobody_comes_to_a_user_who_is_here_without_the_word_of_one_of_its_present_lea
         let leaf = leaf_as(&tablet, &pseudonym_at(&alice, BOB));
         let good = Some(word(&by_bob, Client, BOB, 1, &leaf));
         alice
-            .takes_commit(&comes_in(&tablet, &alice, &leaf, good))
+            .takes(&comes_in(&tablet, &alice, &leaf, good))
             .unwrap();
         let told = match kind {
             GroupKind::SingleUser => Event::DeviceCameIn,
@@ -562,7 +618,7 @@ fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
             Some(word(&by_carol, Rejoin, CAROL, 1, &leaf())),
         ),
     ] {
-        let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), word));
+        let outcome = alice.takes(&comes_in(&back, &alice, &leaf(), word));
         assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
     }
     // Not even another client of the same user: as if Carol's leaf were Bob's second one.
@@ -575,12 +631,12 @@ fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
     };
     identities::store(&alice.db, &ID, &second, &bobs).unwrap();
     let by_second = Some(word(&by_carol, Rejoin, CAROL, 1, &leaf()));
-    let outcome = alice.takes_commit(&comes_in(&back, &alice, &leaf(), by_second));
+    let outcome = alice.takes(&comes_in(&back, &alice, &leaf(), by_second));
     assert!(is_forbidden(&outcome), "{outcome:?}");
     identities::store(&alice.db, &ID, &second, &own).unwrap();
     let good = Some(word(&key(), Rejoin, BOB, 1, &leaf()));
     alice
-        .takes_commit(&comes_in(&back, &alice, &leaf(), good))
+        .takes(&comes_in(&back, &alice, &leaf(), good))
         .unwrap();
     let told = Event::MemberRejoined {
         group: "team".into(),
@@ -599,7 +655,6 @@ fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
     let leaf = leaf_as(&again, b"mimi://d.example/p/again");
     let package = KeyPackage::builder()
         .leaf_node_capabilities(leaf::capabilities())
-        .leaf_node_extensions(leaf.extensions.clone())
         .build(
             CIPHERSUITE,
             &Provider::new(&again.db),
@@ -609,14 +664,8 @@ fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
         .unwrap()
         .key_package()
         .clone();
-    let link_key = leaf.wrapped_link_key(&alice.group().wrapper_key).unwrap();
-    let aad = CommitAad {
-        encrypted_identity_link_keys: vec![opaque(link_key)],
-        rotates_state_key: 0,
-        encrypted_connection_response: opaque(*b""),
-        leaf_authorization: None,
-    };
-    mls_group.set_aad(aad.encode());
+    let link_key = leaf.wrapped_link_key(&alice.group().segment.wrapper_key);
+    mls_group.set_aad(aad(0));
     let (commit, _, _) = mls_group
         .add_members(
             &Provider::new(&alice.db),
@@ -624,8 +673,14 @@ fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
             &[package],
         )
         .unwrap();
-    let commit = commit.tls_serialize_detached().unwrap();
-    let outcome = carol.takes_commit(&commit);
+    let made = Made {
+        commit: commit.tls_serialize_detached().unwrap(),
+        link_keys: vec![LinkKeyUpload {
+            leaf_index: LeafIndex(3),
+            sealed: opaque(link_key.unwrap()),
+        }],
+    };
+    let outcome = carol.takes(&made);
     assert!(is_forbidden(&outcome), "{outcome:?}");
 }
 
@@ -691,12 +746,12 @@ fn who_comes_back_reads_who_is_missing_and_whose_role_is_another() {
 #[test]
 fn outsiders_have_no_more_proposals_wait_than_a_service_lets_them() {
     let [alice, _, _] = trio();
-    let wants = |day| {
-        let reason = RemovalReason::Inactive(day);
+    let wants = |week| {
+        let reason = RemovalReason::Inactive(Week(week));
         alice.takes_removal_because(1, OUTSIDER, BOB, reason)
     };
-    for day in 0..256 {
-        wants(day).unwrap();
+    for week in 0..256 {
+        wants(week).unwrap();
     }
     assert!(matches!(wants(256), Err(Error::Peer(PeerError::Proposal))));
     // One that is there already is no further one, nor does it count for members who leave.
@@ -724,12 +779,11 @@ fn two_members_read_the_same_authenticator_until_their_histories_differ() {
     drop(first);
 }
 
-fn aad(rotates: u8, adds: usize) -> Vec<u8> {
+fn aad(rotates: u8) -> Vec<u8> {
     CommitAad {
-        encrypted_identity_link_keys: vec![opaque(*b""); adds],
-        rotates_state_key: rotates,
+        rotates,
+        authorization: None,
         encrypted_connection_response: opaque(*b""),
-        leaf_authorization: None,
     }
     .encode()
 }
@@ -764,7 +818,11 @@ const BOB: u32 = 1;
 const CAROL: u32 = 2;
 
 fn is_forbidden(outcome: &Result<(), Error>) -> bool {
-    matches!(outcome, Err(Error::Peer(PeerError::NotPermitted)))
+    // What is no commit of any kind is against the rules too.
+    matches!(
+        outcome,
+        Err(Error::Peer(PeerError::NotPermitted | PeerError::Commit))
+    )
 }
 
 #[test]
@@ -816,12 +874,12 @@ fn the_services_word_removes_a_member_and_no_other_senders_does() {
         if followed {
             outcome.unwrap();
         } else {
-            assert!(relies_on_outsider(&outcome), "{outcome:?}");
+            assert!(is_forbidden(&outcome), "{outcome:?}");
         }
     }
 }
 
-fn relies_on_outsider(outcome: &Result<(), Error>) -> bool {
+fn changes_senders(outcome: &Result<(), Error>) -> bool {
     matches!(outcome, Err(Error::Peer(PeerError::ExternalSenders)))
 }
 
@@ -853,7 +911,7 @@ fn external_senders_change_to_what_the_directory_announces_and_to_nothing_else()
         if followed {
             outcome.unwrap();
         } else {
-            assert!(relies_on_outsider(&outcome), "{seeds:?}: {outcome:?}");
+            assert!(changes_senders(&outcome), "{seeds:?}: {outcome:?}");
             recovery::lose_to(&bob.db, &bob.profile, &ID, PeerError::ExternalSenders).unwrap();
             assert_eq!(bob.group().status, Status::Refused);
         }
@@ -966,18 +1024,23 @@ fn is_false(outcome: &Result<(), Error>) -> bool {
 fn a_removal_by_the_service_whose_reason_contradicts_what_was_seen_is_refused() {
     let [alice, bob, carol] = trio();
     alice.remembers();
-    // Carol is heard of today.
-    alice.takes_message(&carol.message("here I am")).unwrap();
+    // Carol commits today.
+    let before = carol.message("here I am");
+    alice.takes_message(&before).unwrap();
+    alice
+        .takes_commit(&carol.commit(0, |_| (Vec::new(), None)))
+        .unwrap();
+    let week = |days: u32| Week(u16::try_from((TODAY - days) / 7).unwrap());
     let why = |reason| alice.takes_removal_because(0, SERVICE, CAROL, reason);
     assert!(is_false(&why(RemovalReason::NeverCame)));
-    assert!(is_false(&why(RemovalReason::Inactive(TODAY - 1))));
+    assert!(is_false(&why(RemovalReason::Inactive(week(7)))));
     assert_eq!(alice.removals(), Vec::<u32>::new());
     // What nobody can know to be wrong is carried out.
-    why(RemovalReason::Inactive(TODAY)).unwrap();
+    why(RemovalReason::Inactive(week(0))).unwrap();
     assert_eq!(alice.removals(), [CAROL]);
     // Bob, who has heard nothing of her, believes it.
     bob.remembers();
-    bob.takes_removal_because(0, SERVICE, CAROL, RemovalReason::Inactive(TODAY - 1))
+    bob.takes_removal_because(0, SERVICE, CAROL, RemovalReason::Inactive(week(7)))
         .unwrap();
     // And nobody is told of himself that he never came.
     let never = carol.takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame);
@@ -1003,7 +1066,7 @@ fn who_was_removed_by_the_service_and_why_is_shown() {
         matches!(
             serde_json::from_str(event).unwrap(),
             Event::RemovedByService {
-                why: RemovalReason::NeverCame,
+                why: crate::RemovalReason::NeverCame,
                 ..
             }
         )
@@ -1016,13 +1079,13 @@ fn whoever_carries_out_a_removal_by_the_service_reads_of_it_too() {
     let [alice, bob, carol] = trio();
     introduce(&[&alice, &bob, &carol]);
     alice
-        .takes_removal_because(0, SERVICE, CAROL, RemovalReason::QueueGone)
+        .takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame)
         .unwrap();
     alice.covers();
     let gone = Event::RemovedByService {
         group: "team".into(),
         name: "carol".into(),
-        why: RemovalReason::QueueGone,
+        why: crate::RemovalReason::NeverCame,
     };
     assert_eq!(events::stored(&alice.db), [gone]);
 }
@@ -1037,14 +1100,14 @@ fn nobody_is_removed_from_a_connection_by_the_service_without_reading_of_it() {
     for (user, other) in [(alice, bob), (bob, alice)] {
         user.is_in(GroupKind::Connection);
         user.knows(other);
-        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::QueueGone)
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::Inactive(Week(0)))
             .unwrap();
     }
     let commit = alice.covers();
     let gone = Event::RemovedByService {
         group: String::new(),
         name: "bob".into(),
-        why: RemovalReason::QueueGone,
+        why: crate::RemovalReason::Inactive(0),
     };
     assert_eq!(events::stored(&alice.db), [gone]);
     bob.takes_commit(&commit).unwrap();
@@ -1067,7 +1130,7 @@ fn no_device_is_removed_from_the_others_by_the_service_without_reading_of_it() {
     introduce(&[&alice, &phone]);
     for user in [&alice, &phone] {
         user.is_in(GroupKind::SingleUser);
-        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::QueueGone)
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::Inactive(Week(0)))
             .unwrap();
     }
     phone.takes_commit(&alice.covers()).unwrap();
@@ -1113,20 +1176,26 @@ fn in_this_users_own_name_a_device_is_brought_only_where_it_has_asked_to_come() 
     phone.found();
     let plan = Plan::Add {
         key_packages: vec![alice.key_package()],
-        wrapped_link_keys: vec![Vec::new()],
+        link_keys: vec![IdentityLinkKey::new([1; 32])],
     };
-    commit::stage(&phone.db, &phone.profile, &ID, plan, 1).unwrap();
+    let staging = Staging {
+        rotates: false,
+        codes: &[],
+        now_ms: NOW_MS,
+    };
+    commit::stage(&phone.db, &phone.profile, &ID, plan, &staging).unwrap();
     let pending = Pending::read(&phone.db, &ID).unwrap().unwrap();
     let upload = CommitRequest::decode(&pending.envelope.body).unwrap();
-    let welcome = upload.welcome.unwrap();
-    let delivery = WelcomeDelivery {
-        welcome: welcome.welcome,
-        sealed_join_info: welcome.sealed_join_info,
-    };
+    let blob = upload.welcome.unwrap().welcomes.remove(0);
+    let pointer = "SELECT pointer FROM pointers";
+    let pointer: Vec<u8> = phone.db.query_row(pointer, (), |row| row.get(0)).unwrap();
+    let device = WelcomePointer::decode(&pointer).unwrap().devices.remove(0);
+    let key = WelcomeKey::from(&device.key);
+    let content = welcomes::open(&device.id, &key, blob.sealed.as_slice()).unwrap();
     let is_followed = || {
         // A Welcome takes its KeyPackage with it.
         let transaction = alice.db.unchecked_transaction().unwrap();
-        let invited = join::invitation(&transaction, &alice.profile, &delivery);
+        let invited = join::invitation(&transaction, &alice.profile, &content);
         transaction.rollback().unwrap();
         invited.unwrap().is_ok()
     };
@@ -1141,8 +1210,9 @@ fn in_this_users_own_name_a_device_is_brought_only_where_it_has_asked_to_come() 
 #[test]
 fn a_removed_device_of_a_contact_gives_nobody_another_connection_token() {
     let bob = User::new("bob");
-    let [alice, phone] = [User::new("alice"), device_of(&bob)];
+    let [alice, mut phone] = [User::new("alice"), device_of(&bob)];
     bob.found();
+    phone.pseudonym = Some(pseudonym_at(&bob, 0));
     bob.add(&[&alice, &phone]);
     introduce(&[&bob, &alice, &phone]);
     alice.knows(&bob);

@@ -1,0 +1,240 @@
+//! Pointers: where the clients of somebody who was added find their Welcomes. They go in a journal that both share: the
+//! connection, or the group of one's own devices. Getting one early, twice or too late is harmless.
+
+use crypto::schedule::WelcomeKey;
+use openmls::prelude::{Credential, KeyPackage};
+use protocol::Wire as _;
+use protocol::next::ids::{ChainHead, Epoch, GroupId, Position, RotationEpoch, SegmentId};
+use protocol::next::journal::Place;
+use protocol::next::welcome::{DevicePointer, WelcomePointer};
+use protocol::time::day_of;
+use rusqlite::{Connection, OptionalExtension as _};
+use zeroize::Zeroizing;
+
+use crate::Client;
+use crate::connections::withdraw::group_with;
+use crate::error::{Error, LocalError};
+use crate::groups::content::Content;
+use crate::schedule::{self, Act};
+
+/// A join record is kept for so long at most: what points to it need not be kept longer.
+const KEPT_DAYS: u32 = 98;
+/// An invitation that could not be followed is forgotten after so long.
+const INVITATION_MS: u64 = KEPT_DAYS as u64 * protocol::time::DAY_MS;
+
+/// Until the adding commit is read.
+const UNREAD: u8 = 0;
+const DUE: u8 = 1;
+const SENT: u8 = 2;
+
+/// Keeps where the Welcomes of a commit are, with the commit itself, in the caller's transaction: whose they are is known
+/// when it is merged.
+pub(crate) fn prepare(
+    db: &Connection,
+    id: &GroupId,
+    epoch: u64,
+    added: &[KeyPackage],
+    devices: Vec<DevicePointer>,
+    now_ms: u64,
+) -> Result<(), Error> {
+    drop_unread(db, id)?;
+    let expires = day_of(now_ms).saturating_add(KEPT_DAYS);
+    for (package, device) in added.iter().zip(devices) {
+        let credential: &Credential = package.leaf_node().credential();
+        let pointer = WelcomePointer {
+            group_id: *id,
+            epoch: Epoch(epoch),
+            segment: SegmentId([0; 32]),
+            place: Place {
+                rotation_epoch: RotationEpoch(0),
+                position: Position(0),
+            },
+            chain: ChainHead([0; 32]),
+            devices: vec![device],
+        };
+        db.execute(
+            "INSERT INTO pointers (group_id, epoch, credential, pointer, state, expires_day)
+             VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                id.0,
+                i64::try_from(epoch).map_err(|_| LocalError::Damaged)?,
+                crate::groups::known::digest(credential),
+                &*Zeroizing::new(pointer.encode()),
+                UNREAD,
+                expires,
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// The adding commit was given up.
+pub(crate) fn drop_unread(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    db.execute(
+        "DELETE FROM pointers WHERE group_id = ? AND state = ?",
+        (id.0, UNREAD),
+    )?;
+    Ok(())
+}
+
+fn rows(
+    db: &Connection,
+    id: &GroupId,
+    state: u8,
+) -> Result<Vec<(i64, Vec<u8>, WelcomePointer)>, Error> {
+    let mut statement = db.prepare(
+        "SELECT rowid, credential, pointer FROM pointers WHERE group_id = ? AND state = ?",
+    )?;
+    let rows = statement.query_map((id.0, state), |row| {
+        Ok((
+            row.get(0)?,
+            row.get(1)?,
+            Zeroizing::new(row.get::<_, Vec<u8>>(2)?),
+        ))
+    })?;
+    rows.map(|row| {
+        let (row, credential, pointer) = row?;
+        let pointer = WelcomePointer::decode(&pointer).map_err(|_| LocalError::Damaged)?;
+        Ok((row, credential, pointer))
+    })
+    .collect()
+}
+
+/// The adding commit was read, in the caller's transaction: joiners are told where it stands.
+pub(crate) fn complete(
+    db: &Connection,
+    id: &GroupId,
+    (segment, place, chain): (SegmentId, Place, Option<ChainHead>),
+) -> Result<(), Error> {
+    let waiting = rows(db, id, UNREAD)?;
+    for (row, _, mut pointer) in waiting {
+        pointer.segment = segment;
+        pointer.place = place;
+        pointer.chain = chain.unwrap_or(ChainHead([0; 32]));
+        db.execute(
+            "UPDATE pointers SET pointer = ?, state = ? WHERE rowid = ?",
+            (&*Zeroizing::new(pointer.encode()), DUE, row),
+        )?;
+        schedule::plan(db, Act::Pointer, &id.0)?;
+    }
+    Ok(())
+}
+
+/// Keeps a pointer that came, in the caller's transaction: one for each device, of which one may be this one.
+pub(crate) fn receive(db: &Connection, pointer: &WelcomePointer) -> Result<(), Error> {
+    let epoch = i64::try_from(pointer.epoch.0).map_err(|_| LocalError::Damaged)?;
+    db.execute(
+        "INSERT OR IGNORE INTO invitations (group_id, epoch, pointer, received_ms) VALUES (?, ?, ?, 0)",
+        (
+            pointer.group_id.0,
+            epoch,
+            &*Zeroizing::new(pointer.encode()),
+        ),
+    )?;
+    Ok(())
+}
+
+/// An invitation that is not followed yet.
+pub(crate) struct Invited {
+    pub(crate) row: i64,
+    pub(crate) pointer: WelcomePointer,
+}
+
+impl Invited {
+    /// For evidence.
+    pub(crate) fn name(&self) -> Vec<u8> {
+        [
+            &self.pointer.group_id.0[..],
+            &self.pointer.epoch.0.to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    /// Where a device's Welcome is.
+    pub(crate) fn key_of(device: &DevicePointer) -> WelcomeKey {
+        WelcomeKey::from(&device.key)
+    }
+}
+
+/// All that wait.
+pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Error> {
+    let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    db.execute(
+        "UPDATE invitations SET received_ms = ? WHERE received_ms = 0",
+        [number(now_ms)],
+    )?;
+    db.execute(
+        "DELETE FROM invitations WHERE received_ms < ?",
+        [number(now_ms.saturating_sub(INVITATION_MS))],
+    )?;
+    let mut statement = db.prepare("SELECT id, pointer FROM invitations ORDER BY id")?;
+    let rows = statement.query_map((), |row| {
+        Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
+    })?;
+    rows.map(|row| {
+        let (row, pointer) = row?;
+        let pointer = WelcomePointer::decode(&pointer).map_err(|_| LocalError::Damaged)?;
+        Ok(Invited { row, pointer })
+    })
+    .collect()
+}
+
+/// An invitation that was followed, or never will be.
+pub(crate) fn done(db: &Connection, row: i64) -> Result<(), Error> {
+    db.execute("DELETE FROM invitations WHERE id = ?", [row])?;
+    Ok(())
+}
+
+impl Client {
+    /// Tells those who were added to a group where their Welcomes are.
+    pub(crate) async fn tell_pointers(&mut self, id: &GroupId) -> Result<(), Error> {
+        let today = self.today();
+        self.db
+            .execute("DELETE FROM pointers WHERE expires_day < ?", [today])?;
+        for (row, credential, pointer) in rows(&self.db, id, DUE)? {
+            let key: Option<Vec<u8>> = self
+                .db
+                .query_row(
+                    "SELECT signature_key FROM identities WHERE group_id = ? AND credential = ?",
+                    (id.0, credential),
+                    |row| row.get(0),
+                )
+                .optional()?
+                .flatten();
+            let Some(key) = key else { continue };
+            let shared = if key == self.profile.identity.public() {
+                self.devices_group()?.map(|group| group.id)
+            } else {
+                group_with(&self.db, &key)?
+            };
+            // Without a journal that both share there is nothing to be done.
+            if let Some(shared) = shared {
+                self.send_content(&shared, &Content::Pointer(pointer))
+                    .await?;
+            }
+            self.db
+                .execute("UPDATE pointers SET state = ? WHERE rowid = ?", (SENT, row))?;
+        }
+        Ok(())
+    }
+}
+
+/// A client of a contact is new or has lost its state: the contact is told again where it is invited to, while the
+/// invitations are good; in the caller's transaction.
+pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
+    let mut statement = db.prepare(
+        "SELECT pointers.rowid, pointers.group_id FROM pointers JOIN identities
+            ON identities.group_id = pointers.group_id AND identities.credential = pointers.credential
+         WHERE signature_key = ? AND state = ?",
+    )?;
+    let sent = statement
+        .query_map((signature_key, SENT), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (row, group) in sent {
+        db.execute("UPDATE pointers SET state = ? WHERE rowid = ?", (DUE, row))?;
+        schedule::plan(db, Act::Pointer, &group)?;
+    }
+    Ok(())
+}

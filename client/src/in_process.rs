@@ -1,0 +1,32 @@
+//! A service in this process, in place of relay, gateway and service: for tests and games that run many clients
+//! against the service's decisions without sockets.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use protocol::next::directory::Directory;
+use protocol::next::operation::Operation;
+
+use crate::error::Error;
+
+/// What a [`Service`] answers with, in time.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send + 'a>>;
+
+/// Answers requests.
+pub trait Service: Send + Sync {
+    /// Answers the exact bytes of a request with the tokens beside it; a refusal is [`Error::Refused`], no answer
+    /// [`Error::Unreachable`].
+    fn answer<'a>(
+        &'a self,
+        operation: Operation,
+        request: &'a [u8],
+        tokens: &'a [Vec<u8>],
+    ) -> Answer<'a>;
+
+    /// What all views of the service show.
+    fn directory(&self) -> Directory;
+}
+
+/// A service that several clients share.
+pub type SharedService = Arc<dyn Service>;

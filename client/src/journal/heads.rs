@@ -1,0 +1,293 @@
+//! Signed ends of journals: the service signs at most one chain for each position, so two of them are proof. Each message
+//! says which one its sender has seen, of this group or of another one that both are in.
+
+use crypto::journal::{contradict, verify_head};
+use protocol::Wire as _;
+use protocol::next::group::GroupKind;
+use protocol::next::ids::{ChainHead, GroupId, Position, SegmentId};
+use protocol::next::journal::{SeenHead, SignedHead};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::number;
+use crate::directory::decode_base64url;
+use crate::error::{Error, LocalError, PeerError};
+use crate::groups::Group;
+use crate::groups::evidence::{self, StopReason};
+use crate::profile::Profile;
+
+/// So many positions back a chain is remembered.
+const REMEMBERED: u64 = 4_096;
+/// Ends that are ahead of this client, of one segment: no member has more that are true.
+const MOST_AHEAD: u32 = 64;
+
+/// The service's journal-signing key, as all views agreed on it.
+pub(crate) fn signing_key(db: &Connection) -> Result<Vec<u8>, Error> {
+    let stored: Option<String> =
+        db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
+    let directory: protocol::next::directory::Directory =
+        serde_json::from_str(&stored.ok_or(LocalError::Damaged)?)
+            .map_err(|_| LocalError::Damaged)?;
+    decode_base64url(&directory.journal_signing_key)
+}
+
+/// Remembers the chain before a position that this client has come to, in the caller's transaction.
+pub(crate) fn passed(
+    db: &Connection,
+    group: &GroupId,
+    segment: &SegmentId,
+    at: Position,
+    chain: &ChainHead,
+) -> Result<(), Error> {
+    db.execute(
+        "INSERT OR REPLACE INTO chains (segment_id, position, group_id, chain) VALUES (?, ?, ?, ?)",
+        (segment.0, number(at.0)?, group.0, chain.0),
+    )?;
+    if at.0.is_multiple_of(REMEMBERED) {
+        let oldest = number(at.0.saturating_sub(REMEMBERED))?;
+        db.execute(
+            "DELETE FROM chains WHERE segment_id = ? AND position < ?",
+            (segment.0, oldest),
+        )?;
+    }
+    Ok(())
+}
+
+fn chain_at(
+    db: &Connection,
+    segment: &SegmentId,
+    at: Position,
+) -> Result<Option<(GroupId, ChainHead)>, Error> {
+    Ok(db
+        .query_row(
+            "SELECT group_id, chain FROM chains WHERE segment_id = ? AND position = ?",
+            (segment.0, number(at.0)?),
+            |row| Ok((GroupId(row.get(0)?), ChainHead(row.get(1)?))),
+        )
+        .optional()?)
+}
+
+/// Keeps the last end that the service has shown of the segment that a group is in, in the caller's transaction.
+pub(crate) fn keep(db: &Connection, group: &GroupId, head: &SignedHead) -> Result<(), Error> {
+    db.execute(
+        "UPDATE segments SET head = ? WHERE group_id = ?",
+        (head.encode(), group.0),
+    )?;
+    Ok(())
+}
+
+/// The last end that this client was shown of a group's journal.
+pub(crate) fn last(db: &Connection, group: &GroupId) -> Result<Option<SignedHead>, Error> {
+    let head: Option<Vec<u8>> = db
+        .query_row(
+            "SELECT head FROM segments WHERE group_id = ?",
+            [group.0],
+            |row| row.get(0),
+        )
+        .optional()?
+        .flatten();
+    head.map(|head| SignedHead::decode(&head).map_err(|_| LocalError::Damaged.into()))
+        .transpose()
+}
+
+fn seen_in(db: &Connection, group: &Group) -> Result<Option<SeenHead>, Error> {
+    let head = last(db, &group.id)?;
+    Ok(head.map(|head| SeenHead {
+        segment: group.segment.id,
+        head,
+    }))
+}
+
+/// What a message into a group says that this client has seen: mostly of the group itself. In a connection, where every
+/// head of its own is of two people, it is as often that of a group that both are in: after two contradicting commits no
+/// message crosses inside the group itself.
+pub(crate) fn to_tell(
+    db: &Connection,
+    group: &Group,
+    own_key: &[u8],
+) -> Result<Option<SeenHead>, Error> {
+    let [chance] = crypto::random::<1>()?;
+    if group.kind == GroupKind::Connection && chance % 2 == 0 {
+        let shared: Option<[u8; 16]> = db
+            .query_row(
+                "SELECT group_id FROM known_members JOIN groups USING (group_id)
+                 WHERE status = 'active' AND kind = 1 AND removed_epoch IS NULL AND signature_key IN (
+                    SELECT signature_key FROM known_members
+                    WHERE group_id = ?1 AND removed_epoch IS NULL AND signature_key != ?2)
+                 ORDER BY random() LIMIT 1",
+                (group.id.0, own_key),
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(shared) = shared
+            && let Some(seen) = seen_in(db, &Group::read(db, &GroupId(shared))?)?
+        {
+            return Ok(Some(seen));
+        }
+    }
+    seen_in(db, group)
+}
+
+/// What comes of an end that another member has seen.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is what this client has seen too, or it cannot tell.
+    Nothing,
+    /// It contradicts what this client has read, in this group.
+    Contradiction(GroupId),
+}
+
+/// Holds an end that another member has seen against the own reading, in the caller's transaction. What is ahead is
+/// kept until this client has come there.
+///
+/// # Errors
+/// [`PeerError::Head`] if the service has not signed it: the member says what is not.
+pub(crate) fn hear(
+    db: &Connection,
+    seen: &SeenHead,
+    teller: &[u8],
+    signing_key: &[u8],
+) -> Result<Told, Error> {
+    // Only of groups that this client is in.
+    let group: Option<[u8; 16]> = db
+        .query_row(
+            "SELECT group_id FROM segments WHERE segment_id = ?1
+             UNION SELECT group_id FROM chains WHERE segment_id = ?1 LIMIT 1",
+            [seen.segment.0],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(group) = group.map(GroupId) else {
+        return Ok(Told::Nothing);
+    };
+    verify_head(signing_key, &seen.segment, &seen.head).map_err(|_| PeerError::Head)?;
+    match chain_at(db, &seen.segment, seen.head.next)? {
+        Some((_, chain)) if chain != seen.head.chain => Ok(Told::Contradiction(group)),
+        Some(_) => Ok(Told::Nothing),
+        None => {
+            let waiting: u32 = db.query_row(
+                "SELECT count(*) FROM heads_ahead WHERE segment_id = ?",
+                [seen.segment.0],
+                |row| row.get(0),
+            )?;
+            let segment = Group::read(db, &group)?.segment;
+            let is_ahead = segment.id == seen.segment && seen.head.next > segment.next;
+            if is_ahead && waiting < MOST_AHEAD {
+                db.execute(
+                    "INSERT OR IGNORE INTO heads_ahead (segment_id, position, head, teller) VALUES (?, ?, ?, ?)",
+                    (
+                        seen.segment.0,
+                        number(seen.head.next.0)?,
+                        seen.head.encode(),
+                        teller,
+                    ),
+                )?;
+            }
+            Ok(Told::Nothing)
+        }
+    }
+}
+
+/// The service has shown two journals of a group, and has signed both, in the caller's transaction: kept for good, and
+/// this client follows no further.
+pub(crate) fn split(
+    db: &Connection,
+    profile: &Profile,
+    group: &GroupId,
+    seen: &SeenHead,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let name = [&seen.segment.0[..], &seen.head.next.0.to_be_bytes()].concat();
+    let own = last(db, group)?
+        .map(|head| head.encode())
+        .unwrap_or_default();
+    let content = [seen.encode(), own].concat();
+    evidence::keep(
+        db,
+        group,
+        &PeerError::Split,
+        (Some(&name), &content),
+        now_ms,
+    )?;
+    evidence::stop(db, profile, group, StopReason::Split)
+}
+
+/// An end that others have seen at the position that this client has come to, and that contradicts its chain; in the
+/// caller's transaction.
+pub(crate) fn contradiction(
+    db: &Connection,
+    segment: &SegmentId,
+    at: Position,
+    chain: &ChainHead,
+) -> Result<Option<SignedHead>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT head FROM heads_ahead WHERE segment_id = ? AND position = ?")?;
+    let told = statement
+        .query_map((segment.0, number(at.0)?), |row| row.get::<_, Vec<u8>>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    if told.is_empty() {
+        return Ok(None);
+    }
+    db.execute(
+        "DELETE FROM heads_ahead WHERE segment_id = ? AND position <= ?",
+        (segment.0, number(at.0)?),
+    )?;
+    for head in told {
+        let head = SignedHead::decode(&head).map_err(|_| LocalError::Damaged)?;
+        let own = SignedHead {
+            next: at,
+            chain: *chain,
+            signature: [0; 64],
+        };
+        if contradict(&own, &head) {
+            return Ok(Some(head));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crypto::journal::sign_head;
+    use crypto::secret::Secret;
+    use crypto::sign::SignatureKeyPair;
+
+    use super::*;
+    use crate::groups::tests::group;
+
+    #[test]
+    fn an_end_that_others_have_seen_is_held_against_the_own_chain_now_or_when_this_client_comes_there()
+     {
+        let db = crate::database::in_memory().unwrap();
+        let group = group(7, "team");
+        group.insert(&db).unwrap();
+        let segment = group.segment.id;
+        let service = SignatureKeyPair::from_seed(&Secret::new([3; 32]));
+        let seen = |at, chain: u8| SeenHead {
+            segment,
+            head: sign_head(&service, &segment, Position(at), ChainHead([chain; 32])).unwrap(),
+        };
+        let key = service.public();
+        let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &key);
+        passed(&db, &group.id, &segment, Position(2), &ChainHead([2; 32])).unwrap();
+        assert_eq!(hear(&seen(2, 2)).unwrap(), Told::Nothing);
+        assert_eq!(hear(&seen(2, 9)).unwrap(), Told::Contradiction(group.id));
+        // Ahead: nothing can be said yet.
+        assert_eq!(hear(&seen(5, 5)).unwrap(), Told::Nothing);
+        assert_eq!(hear(&seen(6, 6)).unwrap(), Told::Nothing);
+        let at = |at, chain: u8| {
+            contradiction(&db, &segment, Position(at), &ChainHead([chain; 32])).unwrap()
+        };
+        assert_eq!(at(4, 4), None);
+        assert_eq!(at(5, 5), None);
+        assert_eq!(at(6, 7), Some(seen(6, 6).head));
+        // What the service has not signed is its teller's word.
+        let mut forged = seen(2, 2);
+        forged.head.signature[0] ^= 1;
+        assert!(matches!(hear(&forged), Err(Error::Peer(PeerError::Head))));
+        // Of no group of this client's.
+        let mut elsewhere = seen(2, 9);
+        elsewhere.segment = SegmentId([9; 32]);
+        assert_eq!(hear(&elsewhere).unwrap(), Told::Nothing);
+    }
+}

@@ -1,0 +1,516 @@
+//! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the event that it gives and the
+//! position after it in one transaction.
+
+use std::time::Duration;
+
+use crypto::journal::{head_after, open_entry, verify_head};
+use protocol::Wire as _;
+use protocol::next::ids::{ChainHead, Day, GroupId, Position};
+use protocol::next::journal::{
+    Class, Entry, EntryContent, Event as JournalEvent, MAX_WAIT_MS, ReadJournalRequest,
+    ReadJournalResponse, SeenHead,
+};
+use protocol::next::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::{WIRE_VERSION, codec::opaque};
+use rusqlite::Connection;
+
+use super::{Segment, heads};
+use crate::Client;
+use crate::database::{self, begin};
+use crate::error::{Error, LocalError, PeerError};
+use crate::events::{self, Event};
+use crate::groups::evidence::{self, StopReason};
+use crate::groups::process::{self, CommitEntry, Next};
+use crate::groups::{Group, Status, load_mls, pending, recovery, unreadable, upkeep};
+use crate::profile::Profile;
+
+/// How often a client that waits looks whether another process has had news.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
+/// What cannot be judged yet is judged as far as it can be after so long.
+const UNDECIDED_MS: u64 = 60 * 60 * 1000;
+/// One long poll of the group in front is between half of this and this, after which the others are read.
+const POLL_MS: u32 = 4_000;
+/// So many pages a call reads of one journal, whatever a service says that there is more: it takes fewer entries of a
+/// group (a leaf's bound, and those of its members). What is left comes with the next call.
+const MOST_PAGES: u32 = 400;
+
+/// Whether the service's keys are those of the directory as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Senders {
+    AsKnown,
+    LookedUp,
+}
+
+/// How reading goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// From here, in the same segment.
+    On(Position),
+    /// In another segment.
+    NextSegment,
+    /// There is no more, or this client reads no further.
+    End,
+    /// An entry that was accepted at this time cannot be judged before the service's keys are known.
+    Undecided(u64),
+}
+
+/// Names an entry, for evidence.
+fn name_of(segment: &Segment, at: Position) -> Vec<u8> {
+    [&segment.id.0[..], &at.0.to_be_bytes()].concat()
+}
+
+fn open(segment: &Segment, class: Class, sealed: &[u8]) -> Result<EntryContent, PeerError> {
+    open_entry(
+        &segment.journal_key,
+        &segment.id,
+        segment.step,
+        class,
+        sealed,
+    )
+    .map_err(|_| PeerError::Entry)
+}
+
+impl Client {
+    /// Reads the journals of all groups, in an order that is nobody's.
+    pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
+        let groups = {
+            let mut statement = self
+                .db
+                .prepare("SELECT group_id FROM groups WHERE status = 'active' ORDER BY random()")?;
+            let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        for group in groups {
+            match self.read_group(&group).await {
+                // What one group meets holds up no other one.
+                Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the journal of a group to its end, and follows it into the segments that come.
+    pub(crate) async fn read_group(&mut self, id: &GroupId) -> Result<(), Error> {
+        let mut from = None;
+        let mut senders = Senders::AsKnown;
+        for _ in 0..MOST_PAGES {
+            let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
+            else {
+                return Ok(());
+            };
+            if load_mls(&self.db, id).is_err() {
+                return self.lose(id, StopReason::State);
+            }
+            let begin_at = from.unwrap_or_else(|| group.segment.next.rounded_down());
+            let Some(page) = self.page(&group, begin_at).await? else {
+                return Ok(());
+            };
+            match self.take(id, &page, senders)? {
+                Taken::On(next) => from = Some(next),
+                Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
+                Taken::End => return Ok(()),
+                Taken::Undecided(accepted_ms) => {
+                    if !self.looks_up_senders(accepted_ms).await? {
+                        return Ok(());
+                    }
+                    (from, senders) = (None, Senders::LookedUp);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A stretch of the segment that a group is in; none if the service does not have that.
+    async fn page(
+        &mut self,
+        group: &Group,
+        from: Position,
+    ) -> Result<Option<ReadJournalResponse>, Error> {
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: group.segment.id,
+            from,
+            known: from,
+            wait_ms: 0,
+        };
+        match self.read(Operation::ReadJournal, &request).await {
+            Ok(page) => Ok(Some(page)),
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownSegment => {
+                let segment = &group.segment;
+                // A commit led here, by keys that its maker told the service otherwise.
+                let reason = if segment.next == Position(0) && segment.rotation.0 > 0 {
+                    StopReason::Stranded
+                } else {
+                    StopReason::Missing
+                };
+                let now_ms = self.transport.time.now_unix_ms();
+                self.transact(|db, _| {
+                    let fault = PeerError::Stranded;
+                    evidence::keep(db, &group.id, &fault, (None, &segment.id.0), now_ms)
+                })?;
+                self.lose(&group.id, reason)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a stretch in, as far as it goes on from what was read.
+    fn take(
+        &mut self,
+        id: &GroupId,
+        page: &ReadJournalResponse,
+        senders: Senders,
+    ) -> Result<Taken, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let segment = Group::read(&self.db, id)?.segment;
+        let signing_key = heads::signing_key(&self.db)?;
+        if verify_head(&signing_key, &segment.id, &page.head).is_err() {
+            let content = (
+                Some(&name_of(&segment, page.head.next)[..]),
+                &page.head.encode()[..],
+            );
+            evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
+            return Err(Error::Protocol("the end of a journal is not signed"));
+        }
+        if page.head.next < segment.next {
+            self.lose(id, StopReason::Behind)?;
+            return Ok(Taken::End);
+        }
+        if page.first > segment.next {
+            // What came between has expired: handshakes too.
+            self.lose(id, StopReason::Missing)?;
+            return Ok(Taken::End);
+        }
+        let mut position = page.first;
+        for entry in &page.entries {
+            let at = position;
+            position = position.next();
+            if at != Group::read(&self.db, id)?.segment.next {
+                continue;
+            }
+            match self.take_entry(id, (entry, at), senders)? {
+                Taken::On(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let segment = Group::read(&self.db, id)?.segment;
+        if segment.next < page.head.next {
+            if page.entries.is_empty() {
+                return Err(Error::Protocol("a journal has entries and shows none"));
+            }
+            return Ok(Taken::On(position));
+        }
+        self.transact(|db, profile| reached(db, profile, id, page, now_ms))?;
+        Ok(Taken::End)
+    }
+
+    fn take_entry(
+        &mut self,
+        id: &GroupId,
+        (entry, at): (&Entry, Position),
+        senders: Senders,
+    ) -> Result<Taken, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let transaction = begin(&mut self.db)?;
+        let profile = &self.profile;
+        let group = Group::read(&transaction, id)?;
+        let name = name_of(&group.segment, at);
+        let chain = group
+            .segment
+            .chain
+            .map(|chain| head_after(&chain, at, entry));
+        let (class, sealed) = match entry {
+            Entry::Handshake(sealed) => (Class::Handshake, sealed.as_slice()),
+            Entry::Message(sealed) => (Class::Message, sealed.as_slice()),
+            Entry::Expired(_) => {
+                let group_name = group.display_name();
+                passed(&transaction, profile, group, (at, chain), None, now_ms)?;
+                if !group_name.is_empty() {
+                    events::store_expired(&transaction, &group_name)?;
+                }
+                transaction.commit()?;
+                return Ok(Taken::On(at.next()));
+            }
+        };
+        let opened = open(&group.segment, class, sealed);
+        let (accepted_ms, outcome) = match &opened {
+            Ok(content) => (
+                content.accepted_ms,
+                carry_out(&transaction, profile, &group, (content, at, chain)),
+            ),
+            Err(fault) => (now_ms, Err((*fault).into())),
+        };
+        let (transaction, next) = match outcome {
+            Ok((next, outcome)) => {
+                if let Some(outcome) = outcome {
+                    self.outcomes.insert(*id, outcome);
+                }
+                (transaction, next)
+            }
+            // Not judged before the directory is fresh.
+            Err(Error::Peer(PeerError::ExternalSenders)) if senders == Senders::AsKnown => {
+                return Ok(Taken::Undecided(accepted_ms));
+            }
+            Err(error) => {
+                // Nothing of it stays, but the entry is done: it would fail again.
+                transaction.rollback()?;
+                let fault = error.of_content()?;
+                let transaction = begin(&mut self.db)?;
+                let bytes = match &opened {
+                    Ok(content) => bytes_of(content),
+                    Err(_) => opaque(sealed),
+                };
+                let content = (Some(&name[..]), bytes.as_slice());
+                let event = opened.as_ref().ok().map(|content| &content.event);
+                match (event, fault) {
+                    // In the own name, and this client has not sent it: another copy of it has; or a member says so, who
+                    // can make the sender's name. Nothing more is sent before the own leaf is another one: a copy
+                    // that is alive notices that, and stops.
+                    (Some(JournalEvent::Message(message)), PeerError::OtherCopy) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        upkeep::renew(&transaction, id)?;
+                        let message = message.as_slice();
+                        unreadable::record(&transaction, profile, &group, message, fault)?;
+                    }
+                    // Its sender was told that it is in the journal: the user hears of it too.
+                    (Some(JournalEvent::Message(message)), _) => {
+                        let message = message.as_slice();
+                        unreadable::record(&transaction, profile, &group, message, fault)?;
+                    }
+                    (Some(JournalEvent::Proposal(_)), PeerError::FalseRemoval(why)) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        let (group, why) = (group.display_name(), why.to_owned());
+                        events::store(&transaction, &Event::RemovalRefused { group, why })?;
+                    }
+                    (Some(JournalEvent::Proposal(_)), _) => {}
+                    // Nobody made it, or the service accepted what we cannot: from here on we cannot follow.
+                    (Some(JournalEvent::Commit(_)) | None, _) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        recovery::lose_to(&transaction, profile, id, fault)?;
+                    }
+                }
+                (transaction, None)
+            }
+        };
+        let day = Day::of(accepted_ms.min(now_ms));
+        let group = Group {
+            segment: group.segment.on_day(day),
+            ..group
+        };
+        let taken = match &next {
+            Some(Next::Segment(_)) => Taken::NextSegment,
+            Some(Next::Out) => Taken::End,
+            Some(Next::Step) | None => Taken::On(at.next()),
+        };
+        passed(&transaction, profile, group, (at, chain), next, now_ms)?;
+        let still = Group::find(&transaction, id)?;
+        transaction.commit()?;
+        Ok(match still {
+            Some(group) if group.status == Status::Active => taken,
+            _ => Taken::End,
+        })
+    }
+
+    /// Whether it is known by now what the service's key is. Relay and service may be behind each other after a rotation:
+    /// what waits for that stays where it is, for an hour at most.
+    async fn looks_up_senders(&mut self, accepted_ms: u64) -> Result<bool, Error> {
+        match self.heard_directory().await {
+            Ok(heard) => {
+                let text = serde_json::to_string(&heard).map_err(|_| LocalError::Damaged)?;
+                self.db
+                    .execute("UPDATE profile SET directory_heard = ?", [text])?;
+                Ok(true)
+            }
+            // It waits, and nothing beside it does.
+            Err(
+                Error::Directory(_) | Error::Protocol(_) | Error::Refused(_) | Error::Issuer(_),
+            ) => Ok(self.transport.time.now_unix_ms().abs_diff(accepted_ms) > UNDECIDED_MS),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for something to come into the journal of the group in front, without holding the home: until others are to be
+    /// read too, or another process has taken something of interest in.
+    pub(crate) async fn wait_for_news(&mut self, wait_ms: u32) -> Result<(), Error> {
+        let known = last_event(&self.db)?;
+        // A connection of its own: this client's is busy with the request.
+        let watched = database::open_to_look(&self.home.database()?)?;
+        let elsewhere = async move {
+            loop {
+                tokio::time::sleep(LOOK_ELSEWHERE).await;
+                match last_event(&watched) {
+                    Ok(last) if last <= known => {}
+                    other => return other.map(drop),
+                }
+            }
+        };
+        let [random] = crypto::random::<1>()?;
+        let poll_ms = POLL_MS / 2 + POLL_MS / 2 * u32::from(random) / 255;
+        let poll_ms = poll_ms.min(wait_ms).min(MAX_WAIT_MS);
+        let news = tokio::select! {
+            news = self.poll_front(poll_ms) => news,
+            seen = elsewhere => seen,
+        };
+        self.transport.expect_wait(Duration::ZERO);
+        news
+    }
+
+    /// Waits at the end of the journal of the group in front; without one, just waits.
+    async fn poll_front(&mut self, wait_ms: u32) -> Result<(), Error> {
+        let front = match self.front {
+            Some(front) => Group::find(&self.db, &front)?,
+            None => Group::all(&self.db)?.into_iter().next(),
+        };
+        let wait = Duration::from_millis(wait_ms.into());
+        let head = match &front {
+            Some(group) if group.status == Status::Active => heads::last(&self.db, &group.id)?,
+            _ => None,
+        };
+        let (Some(group), Some(head)) = (front, head) else {
+            tokio::time::sleep(wait).await;
+            return Ok(());
+        };
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: group.segment.id,
+            // As everybody who has read to this end.
+            from: group.segment.next.rounded_down(),
+            known: head.next,
+            wait_ms,
+        };
+        self.transport.expect_wait(wait);
+        let mut whole = std::pin::pin!(tokio::time::sleep(wait));
+        let polled: Result<ReadJournalResponse, Error> =
+            self.read(Operation::ReadJournal, &request).await;
+        self.transport.expect_wait(Duration::ZERO);
+        match polled {
+            // What it says is read again and judged when the home is held.
+            Ok(page) if page.head.next > head.next || page.closed == 1 => Ok(()),
+            // A service that does not wait is not asked in a circle.
+            Ok(_) | Err(Error::Refused(_) | Error::Protocol(_)) => {
+                whole.as_mut().await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What an entry says, for evidence.
+fn bytes_of(content: &EntryContent) -> tls_codec::VLBytes {
+    match &content.event {
+        JournalEvent::Message(bytes) | JournalEvent::Proposal(bytes) => bytes.clone(),
+        JournalEvent::Commit(event) => event.commit.clone(),
+    }
+}
+
+type CarriedOut = (Option<Next>, Option<crate::groups::commit::CommitOutcome>);
+
+/// Carries an entry out, in the caller's transaction.
+fn carry_out(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    (content, at, chain): (&EntryContent, Position, Option<ChainHead>),
+) -> Result<CarriedOut, Error> {
+    let day = Day::of(content.accepted_ms).0;
+    match &content.event {
+        JournalEvent::Message(bytes) => {
+            process::message(db, profile, group, (bytes.as_slice(), day))?;
+            Ok((None, None))
+        }
+        JournalEvent::Proposal(bytes) => {
+            pending::keep(db, &group.id, bytes.as_slice())?;
+            Ok((None, None))
+        }
+        JournalEvent::Commit(event) => {
+            let entry = CommitEntry {
+                event,
+                accepted_ms: content.accepted_ms,
+                at,
+                chain,
+            };
+            let (next, outcome) = process::commit(db, profile, group, &entry)?;
+            Ok((Some(next), outcome))
+        }
+    }
+}
+
+/// Moves the position past an entry, in the caller's transaction; into the next segment, if one begins.
+fn passed(
+    db: &Connection,
+    profile: &Profile,
+    group: Group,
+    (at, chain): (Position, Option<ChainHead>),
+    next: Option<Next>,
+    now_ms: u64,
+) -> Result<(), Error> {
+    if Group::find(db, &group.id)?.is_none() {
+        return Ok(());
+    }
+    let Group { id, segment, .. } = group;
+    let segment_id = segment.id;
+    let here = Segment {
+        next: at.next(),
+        chain,
+        ..segment
+    };
+    match next {
+        None | Some(Next::Out) => here.write(db, &id)?,
+        Some(Next::Step) => here.next_step().write(db, &id)?,
+        Some(Next::Segment(next)) => next.write(db, &id)?,
+    }
+    let Some(chain) = chain else { return Ok(()) };
+    heads::passed(db, &id, &segment_id, at.next(), &chain)?;
+    if let Some(head) = heads::contradiction(db, &segment_id, at.next(), &chain)? {
+        let seen = SeenHead {
+            segment: segment_id,
+            head,
+        };
+        heads::split(db, profile, &id, &seen, now_ms)?;
+    }
+    Ok(())
+}
+
+/// The end of what there is was read, in the caller's transaction: the chain must be the one that the service has signed.
+fn reached(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    page: &ReadJournalResponse,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let segment = Group::read(db, id)?.segment;
+    match segment.chain {
+        Some(chain) if chain != page.head.chain => {
+            let seen = SeenHead {
+                segment: segment.id,
+                head: page.head.clone(),
+            };
+            heads::split(db, profile, id, &seen, now_ms)
+        }
+        Some(_) => heads::keep(db, id, &page.head),
+        None => {
+            // Whoever came in the middle takes the first end that is signed.
+            heads::passed(db, id, &segment.id, page.head.next, &page.head.chain)?;
+            let known = Segment {
+                chain: Some(page.head.chain),
+                ..segment
+            };
+            known.write(db, id)?;
+            heads::keep(db, id, &page.head)
+        }
+    }
+}
+
+/// The last event that is kept.
+fn last_event(db: &Connection) -> Result<i64, Error> {
+    Ok(
+        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
+            row.get(0)
+        })?,
+    )
+}

@@ -1,0 +1,597 @@
+//! Clients against the service's decisions, in one process: groups, connections, rotations, joins, returns.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Client, Error, Event, StopReason};
+use protocol::Wire as _;
+use protocol::next::ids::ChainHead;
+use protocol::next::journal::ReadJournalResponse;
+use protocol::next::operation::Operation;
+use support::{Homes, befriend, settle};
+
+fn texts(client: &Client, group: &str) -> Vec<String> {
+    client
+        .events()
+        .unwrap()
+        .into_iter()
+        .filter_map(|stored| match stored.event {
+            Event::Message {
+                group: of, text, ..
+            } if of == group => Some(text),
+            _ => None,
+        })
+        .collect()
+}
+
+fn epoch(client: &Client, group: &str) -> u64 {
+    let groups = client.groups().unwrap();
+    groups.iter().find(|it| it.name == group).unwrap().epoch
+}
+
+#[tokio::test]
+async fn a_group_of_one_is_created_and_its_own_words_are_read_in_the_journal() {
+    let homes = Homes::new(1);
+    let mut alice = homes.user("alice").await;
+    alice.create_group("diary").await.unwrap();
+    alice.send_message("diary", "one").await.unwrap();
+    alice.sync(0).await.unwrap();
+    alice.update_own_leaf("diary").await.unwrap();
+    alice.send_message("diary", "two").await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert_eq!(epoch(&alice, "diary"), 1);
+    assert_eq!(alice.verify_group("diary").await.unwrap(), (1, 1));
+    assert!(alice.evidence("diary").unwrap().is_empty());
+    assert!(alice.stop_reason("diary").unwrap().is_none());
+}
+
+#[tokio::test]
+async fn contacts_come_about_through_inboxes_and_are_added_through_pointers() {
+    let homes = Homes::new(2);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    assert_eq!(alice.contacts().unwrap().len(), 1);
+    assert_eq!(bob.contacts().unwrap().len(), 1);
+    assert_eq!(
+        alice.safety_number("bob").unwrap(),
+        bob.safety_number("alice").unwrap()
+    );
+    alice.create_group("climbing").await.unwrap();
+    alice.add_to_group("climbing", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("climbing").unwrap().len(), 2);
+    alice.send_message("climbing", "Saturday?").await.unwrap();
+    bob.sync(0).await.unwrap();
+    bob.send_message("climbing", "yes").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "climbing"), ["Saturday?"]);
+    assert_eq!(texts(&alice, "climbing"), ["yes"]);
+    assert_eq!(bob.verify_group("climbing").await.unwrap().0, 2);
+}
+
+#[tokio::test]
+async fn a_removal_begins_a_segment_that_the_removed_one_does_not_find() {
+    let homes = Homes::new(3);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.remove_from_group("team", &["bob"]).await.unwrap();
+    alice.send_message("team", "without bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    assert_eq!(texts(&carol, "team"), ["without bob"]);
+    assert!(texts(&bob, "team").is_empty());
+    let was_told = |client: &Client| {
+        let mut events = client.events().unwrap().into_iter();
+        events.any(|stored| matches!(stored.event, Event::Removed { .. }))
+    };
+    assert!(was_told(&bob));
+    assert!(bob.send_message("team", "still here?").await.is_err());
+    // Who is added after the rotation sees who everybody is.
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let mut names: Vec<String> = bob
+        .members("team")
+        .unwrap()
+        .into_iter()
+        .map(|member| member.name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["alice", "bob", "carol"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_found_in_the_journal_and_nothing_is_said_twice() {
+    let homes = Homes::new(4);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    homes.service.lose_answer(Operation::AddUsers);
+    let lost = alice.add_to_group("team", &["bob"]).await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(epoch(&alice, "team"), 1);
+    homes.service.lose_answer(Operation::SendMessage);
+    let lost = alice.send_message("team", "once").await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["once"]);
+    homes
+        .service
+        .clock
+        .advance(std::time::Duration::from_secs(3600));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["once"]);
+}
+
+#[tokio::test]
+async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment() {
+    let homes = Homes::new(5);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    for round in 0..3 {
+        alice.add_to_group("team", &["carol"]).await.unwrap();
+        alice
+            .send_message("team", &format!("with {round}"))
+            .await
+            .unwrap();
+        alice.remove_from_group("team", &["carol"]).await.unwrap();
+        alice
+            .send_message("team", &format!("without {round}"))
+            .await
+            .unwrap();
+        settle(&mut [&mut alice, &mut carol]).await;
+    }
+    bob.send_message("team", "back").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let said: Vec<String> = (0..3)
+        .flat_map(|round| [format!("with {round}"), format!("without {round}")])
+        .collect();
+    assert_eq!(texts(&bob, "team"), said);
+    assert_eq!(texts(&alice, "team"), ["back"]);
+}
+
+#[tokio::test]
+async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
+    let homes = Homes::new(6);
+    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    alice.create_group("open").await.unwrap();
+    let code = alice.invite("open", 7).await.unwrap();
+    let name = dave.join_by_code(&code).await.unwrap();
+    let early = dave.send_message(&name, "too early").await;
+    assert!(matches!(
+        early,
+        Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+    ));
+    settle(&mut [&mut alice, &mut dave]).await;
+    dave.send_message(&name, "hello").await.unwrap();
+    settle(&mut [&mut alice, &mut dave]).await;
+    assert_eq!(texts(&alice, "open"), ["hello"]);
+    alice.revoke_invitation(&code).await.unwrap();
+    let mut erin = homes.user("erin").await;
+    assert!(erin.join_by_code(&code).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations() {
+    let homes = Homes::new(7);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let key = client::BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
+    let backup = bob.backup(&key).unwrap();
+    drop(bob);
+    // A rotation that the backup knows nothing of, and the rows of it.
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice]).await;
+    homes
+        .service
+        .clock
+        .advance(std::time::Duration::from_secs(3600));
+    settle(&mut [&mut alice]).await;
+    let restored = Client::restore(&homes.path("bob2"), &backup, &key, homes.options()).await;
+    let mut bob = restored.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "are you there?").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "yes").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["are you there?"]);
+    assert_eq!(texts(&alice, "team"), ["yes"]);
+}
+
+#[tokio::test]
+async fn a_client_whose_mls_state_is_gone_comes_back_into_its_place() {
+    let homes = Homes::new(8);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    drop(bob);
+    let db = rusqlite::Connection::open(homes.path("bob").join("client.sqlite")).unwrap();
+    db.execute("DELETE FROM openmls_group_data", ()).unwrap();
+    drop(db);
+    let mut bob = Client::open(&homes.path("bob"), homes.options())
+        .await
+        .unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "there?").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "there").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&alice, "team"), ["there"]);
+    assert_eq!(bob.verify_group("team").await.unwrap().0, 2);
+}
+
+#[tokio::test]
+async fn who_leaves_goes_with_the_next_commit_of_another_one() {
+    let homes = Homes::new(9);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.leave_group("team").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(alice.members("team").unwrap().len(), 1);
+    assert!(bob.send_message("team", "still?").await.is_err());
+    alice.send_message("team", "alone").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
+    let homes = Homes::new(10);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.ban("team", "bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    assert_eq!(alice.banned("team").unwrap(), ["bob"]);
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice]).await;
+    alice.add_to_group("team", &["carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    // Who came after the rotation knows it too.
+    assert_eq!(carol.banned("team").unwrap(), ["bob"]);
+    let code = alice.invite("team", 7).await.unwrap();
+    let came = bob.join_by_code(&code).await;
+    assert!(matches!(
+        came,
+        Err(Error::Usage(client::UsageError::BannedYourself(_)))
+    ));
+}
+
+#[tokio::test]
+async fn a_second_device_comes_into_all_groups_and_both_say_the_same() {
+    let homes = Homes::new(11);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let mut phone = homes.client("phone").await;
+    let code = phone.link_code("phone").await.unwrap();
+    let number = alice.approve_link(&code.code, &code.number).await.unwrap();
+    assert_eq!(phone.complete_link(&number, 0).await.unwrap(), "alice");
+    for _ in 0..4 {
+        settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    }
+    assert_eq!(phone.devices().unwrap().len(), 2);
+    assert_eq!(phone.contacts().unwrap().len(), 1);
+    assert_eq!(bob.members("team").unwrap().len(), 3);
+    bob.send_message("team", "to both").await.unwrap();
+    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    phone.send_message("team", "from the phone").await.unwrap();
+    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["from the phone"]);
+    assert!(texts(&alice, "team").contains(&"to both".to_owned()));
+    assert_eq!(texts(&phone, "team"), ["to both"]);
+}
+
+#[tokio::test]
+async fn a_group_is_put_in_the_place_of_another_one_in_another_ciphersuite() {
+    let homes = Homes::new(12);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group_with("team", 1).await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.upgrade_group("team", 1).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "in the new one").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["in the new one"]);
+}
+
+#[tokio::test]
+async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group() {
+    let homes = Homes::new(13);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    // Not signed by the service: nobody's word.
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.head.chain = ChainHead([9; 32]);
+        read.encode()
+    })));
+    bob.sync(0).await.unwrap();
+    assert!(bob.stop_reason("team").unwrap().is_none());
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
+    // Signed: proof.
+    let service = Arc::clone(&homes.service);
+    let segment = bob.group_access("team").unwrap().segment;
+    homes.service.alter(Some(Box::new(move |operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.head.chain = ChainHead([9; 32]);
+        read.head = service.sign_end(&segment, &read.head);
+        read.encode()
+    })));
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Split));
+    homes.service.alter(None);
+}
+
+#[tokio::test]
+async fn a_leaf_is_renewed_in_time_and_the_segment_with_it_when_the_service_asks() {
+    let homes = Homes::new(14);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let before = alice.group_access("team").unwrap().segment;
+    homes
+        .service
+        .clock
+        .advance(Duration::from_secs(46 * 86_400));
+    settle(&mut [&mut alice]).await;
+    homes.service.clock.advance(Duration::from_secs(3 * 3_600));
+    settle(&mut [&mut alice]).await;
+    assert!(epoch(&alice, "team") >= 2);
+    assert_ne!(alice.group_access("team").unwrap().segment, before);
+    settle(&mut [&mut alice, &mut bob]).await;
+    bob.send_message("team", "with you").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&alice, "team"), ["with you"]);
+}
+
+#[tokio::test]
+async fn who_ends_a_connection_is_forgotten_and_who_deletes_the_account_leaves_nothing_behind() {
+    let homes = Homes::new(15);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.disconnect("bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert!(alice.contacts().unwrap().is_empty());
+    assert!(bob.contacts().unwrap().is_empty());
+    bob.delete_account().await.unwrap();
+    settle(&mut [&mut alice]).await;
+    assert_eq!(alice.members("team").unwrap().len(), 1);
+    assert!(!homes.path("bob").join("client.sqlite").exists());
+}
+
+#[tokio::test]
+async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
+    let homes = Homes::new(16);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let db = rusqlite::Connection::open(homes.path("alice").join("client.sqlite")).unwrap();
+    let pools: u32 = db
+        .query_row(
+            "SELECT count(DISTINCT pool_token) FROM contacts",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(pools, 2);
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 0);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut alice]).await;
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
+    // What is in stock is used: nothing is claimed for an Add.
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 2);
+    // Who is no contact any more finds nothing, and others still do.
+    alice.disconnect("bob").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    carol.create_group("other").await.unwrap();
+    carol.add_to_group("other", &["alice"]).await.unwrap();
+    settle(&mut [&mut alice, &mut carol]).await;
+    assert_eq!(alice.members("other").unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn whoever_waits_hears_when_something_comes_and_gives_up_when_nothing_does() {
+    let homes = Homes::new(17);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let events = bob.events().unwrap();
+    bob.acknowledge(&events).unwrap();
+    assert!(bob.receive(300).await.unwrap().is_empty());
+    bob.send_message("team", "in front").await.unwrap();
+    let (heard, sent) = tokio::join!(bob.receive(20_000), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        alice.send_message("team", "now").await
+    });
+    sent.unwrap();
+    assert!(matches!(
+        heard.unwrap().as_slice(),
+        [stored] if matches!(stored.event, Event::Message { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
+    let homes = Homes::new(18);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "of long ago").await.unwrap();
+    homes
+        .service
+        .clock
+        .advance(Duration::from_secs(40 * 86_400));
+    homes.service.drop_messages();
+    alice.send_message("team", "of now").await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["of now"]);
+    let mut events = bob.events().unwrap().into_iter();
+    assert!(events.any(|stored| matches!(stored.event, Event::MessagesDropped { .. })));
+    assert!(bob.stop_reason("team").unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_message_that_never_came_is_sent_again_when_it_cannot_come_any_more_and_not_before() {
+    let homes = Homes::new(19);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    homes.service.lose_request(Operation::SendMessage);
+    let lost = alice.send_message("team", "late").await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    homes.service.clock.advance(Duration::from_secs(600));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert!(texts(&bob, "team").is_empty());
+    homes.service.clock.advance(Duration::from_secs(900));
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["late"]);
+}
+
+#[tokio::test]
+async fn a_member_whose_row_nobody_has_written_writes_it_itself() {
+    let homes = Homes::new(20);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let mut carol = homes.user("carol").await;
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    // Alice goes away before she has written any.
+    drop(alice);
+    settle(&mut [&mut bob]).await;
+    let before = homes.service.count(Operation::PutRecoveryRows);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+    settle(&mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+}
+
+#[tokio::test]
+async fn groups_of_every_ciphersuite_rotate_and_are_come_into_by_codes_after_that() {
+    for suite in [2, 3, 0x4f] {
+        let homes = Homes::new(21);
+        let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+        let mut erin = homes.user("erin").await;
+        alice.create_group_with("open", suite).await.unwrap();
+        let code = alice.invite("open", 60).await.unwrap();
+        dave.join_by_code(&code).await.unwrap();
+        settle(&mut [&mut alice, &mut dave]).await;
+        let before = alice.group_access("open").unwrap().segment;
+        // The segment is old: the next commit rotates, and takes the code along.
+        homes
+            .service
+            .clock
+            .advance(Duration::from_secs(31 * 86_400));
+        alice.update_own_leaf("open").await.unwrap();
+        assert_ne!(alice.group_access("open").unwrap().segment, before);
+        erin.join_by_code(&code).await.unwrap();
+        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        erin.send_message("open", "in").await.unwrap();
+        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        assert_eq!(texts(&alice, "open"), ["in"], "{suite}");
+        assert_eq!(texts(&dave, "open"), ["in"], "{suite}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_journal_is_read_page_by_page_and_in_order() {
+    let homes = Homes::new(22);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let said: Vec<String> = (0..120).map(|number| format!("number {number}")).collect();
+    for text in &said {
+        alice.send_message("team", text).await.unwrap();
+    }
+    let before = homes.service.count(Operation::ReadJournal);
+    bob.sync(0).await.unwrap();
+    assert!(homes.service.count(Operation::ReadJournal) > before + 2);
+    assert_eq!(texts(&bob, "team"), said);
+}
+
+#[tokio::test]
+async fn a_journal_that_never_ends_ends_a_call_and_hides_nothing_that_is_in_it() {
+    let homes = Homes::new(23);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "hello").await.unwrap();
+    // Of each page the first entry, whatever was asked for: nothing that was not read yet.
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.entries.truncate(1);
+        read.encode()
+    })));
+    let caught_up = tokio::time::timeout(Duration::from_secs(120), bob.sync(0)).await;
+    caught_up.unwrap().unwrap();
+    homes.service.alter(None);
+    bob.sync(0).await.unwrap();
+    assert_eq!(texts(&bob, "team"), ["hello"]);
+}

@@ -1,0 +1,417 @@
+//! A service in this process for tests of the SDK: the decisions of the domain on a map, without sockets. Several clients
+//! share one; its clock and what it answers are the test's.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use client::in_process::{Answer, Service};
+use client::{Client, Clock, Endpoints, Error, Options, Refusal};
+use crypto::service_keys::ServiceKeys;
+use crypto::sign::Scheme;
+use ds_domain::env::{Env, Settings};
+use ds_domain::execution::{self, Failure};
+use ds_domain::group::{commit, create, external, extras, inspect, message, propose, records};
+use ds_domain::inbox;
+use ds_domain::journal::read::ReadJournal;
+use ds_domain::key_packages;
+use ds_domain::memory::MemoryEngine;
+use ds_domain::operation::{Operation, UnsignedRead};
+use ds_domain::refusal::{Refusal as Refused, Stop};
+use ds_domain::tokens::VerifiedToken;
+use protocol::Wire;
+use protocol::next::directory::{AcceptedIssuer, Directory, Prices, StoreState};
+use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::next::operation::Operation as Number;
+use protocol::problem::ProblemType;
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng as _;
+
+/// 2027-01-15, at noon.
+const NOON_MS: u64 = 1_800_014_400_000;
+
+/// A clock of the test's.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    pub(crate) fn advance(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_unix_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Inner {
+    engine: MemoryEngine,
+    rng: ChaCha12Rng,
+    tokens: HashMap<Vec<u8>, u16>,
+    /// Requests whose answers are lost, by operation.
+    lost: Vec<Number>,
+    /// Requests that do not come.
+    unsent: Vec<Number>,
+    requests: Vec<Number>,
+    /// What the service says otherwise than it is.
+    alter: Option<Alter>,
+}
+
+/// Alters an answer.
+pub(crate) type Alter = Box<dyn Fn(Number, Vec<u8>) -> Vec<u8> + Send>;
+
+/// The service.
+pub(crate) struct InProcess {
+    keys: ServiceKeys,
+    settings: Settings,
+    pub(crate) clock: TestClock,
+    inner: Mutex<Inner>,
+}
+
+fn refused(failure: Failure) -> Error {
+    match failure {
+        Failure::Refused(refusal) => Error::Refused(Refusal {
+            problem: refusal.problem(),
+            epoch: match refusal {
+                Refused::WrongEpoch { current } | Refused::Behind { current } => Some(current.0),
+                _ => None,
+            },
+            now_ms: match refusal {
+                Refused::StaleTimestamp { now_ms } => Some(now_ms),
+                _ => None,
+            },
+            retry_after_s: None,
+            token_helps: false,
+        }),
+        Failure::Engine(what) => panic!("{what}"),
+        Failure::Internal(what) => panic!("{what}"),
+    }
+}
+
+fn stopped(stop: Stop) -> Error {
+    match stop {
+        Stop::Refused(refusal) => refused(Failure::Refused(refusal)),
+        other => panic!("{other:?}"),
+    }
+}
+
+impl InProcess {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
+        // version, storage key, one sender, one generation of queue keys
+        let file = [&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat();
+        Arc::new(Self {
+            keys: ServiceKeys::from_file(&file).unwrap(),
+            settings: Settings {
+                self_check: true,
+                ..Settings::default()
+            },
+            clock: TestClock(Arc::new(AtomicU64::new(NOON_MS))),
+            inner: Mutex::new(Inner {
+                engine: MemoryEngine::default(),
+                rng: ChaCha12Rng::seed_from_u64(seed),
+                tokens: HashMap::new(),
+                lost: Vec::new(),
+                unsent: Vec::new(),
+                requests: Vec::new(),
+                alter: None,
+            }),
+        })
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to the next request of this kind does not come.
+    pub(crate) fn lose_answer(&self, operation: Number) {
+        self.inner().lost.push(operation);
+    }
+
+    /// The next request of this kind does not come.
+    pub(crate) fn lose_request(&self, operation: Number) {
+        self.inner().unsent.push(operation);
+    }
+
+    /// From now on the service says something else than it is.
+    pub(crate) fn alter(&self, alter: Option<Alter>) {
+        self.inner().alter = alter;
+    }
+
+    /// Signs the end of a journal as the service would.
+    pub(crate) fn sign_end(
+        &self,
+        segment: &protocol::next::ids::SegmentId,
+        end: &protocol::next::journal::SignedHead,
+    ) -> protocol::next::journal::SignedHead {
+        let key = self.keys.journal_signing();
+        crypto::journal::sign_head(key, segment, end.next, end.chain).unwrap()
+    }
+
+    /// Drops the messages of days that are over, as the service does by the clock.
+    pub(crate) fn drop_messages(&self) {
+        let today = protocol::next::ids::Day::of(self.clock.now_unix_ms());
+        let mut inner = self.inner();
+        inner
+            .engine
+            .drop_days(ds_domain::engine::Table::Messages, today.0);
+    }
+
+    /// How many requests of this kind have come.
+    pub(crate) fn count(&self, operation: Number) -> usize {
+        let inner = self.inner();
+        inner.requests.iter().filter(|it| **it == operation).count()
+    }
+
+    fn run<O: Operation>(&self, bytes: &[u8], tokens: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let mut verified = Vec::new();
+        for token in tokens {
+            let next = u16::try_from(inner.tokens.len()).unwrap();
+            let number = *inner.tokens.entry(token.clone()).or_insert(next);
+            verified.push(VerifiedToken::of_test(number));
+        }
+        let mut env = Env {
+            now_ms: self.clock.now_unix_ms(),
+            rng: &mut inner.rng,
+            keys: &self.keys,
+            settings: &self.settings,
+        };
+        execution::run::<O>(bytes, verified, &mut inner.engine, &mut env).map_err(refused)
+    }
+
+    fn read<R: UnsignedRead>(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let request = R::Request::decode(bytes)
+            .map_err(|_| refused(Failure::Refused(ProblemType::Malformed.into())))?;
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let mut env = Env {
+            now_ms: self.clock.now_unix_ms(),
+            rng: &mut inner.rng,
+            keys: &self.keys,
+            settings: &self.settings,
+        };
+        let answer = execution::read::<R>(&request, &inner.engine, &mut env);
+        Ok(answer.map_err(stopped)?.encode())
+    }
+
+    fn dispatch(
+        &self,
+        operation: Number,
+        bytes: &[u8],
+        tokens: &[Vec<u8>],
+    ) -> Result<Vec<u8>, Error> {
+        macro_rules! table {
+            (run { $($run:ident => $signed:ty,)+ } read { $($read:ident => $unsigned:ty,)+ }) => {
+                match operation {
+                    $(Number::$run => self.run::<$signed>(bytes, tokens),)+
+                    $(Number::$read => self.read::<$unsigned>(bytes),)+
+                }
+            };
+        }
+        table! {
+            run {
+                ReserveGroupId => create::ReserveGroupId,
+                CreateGroup => create::CreateGroup,
+                AddUsers => commit::AddUsers,
+                RemoveUsers => commit::RemoveUsers,
+                AddClients => commit::AddClients,
+                RemoveClients => commit::RemoveClients,
+                UpdateClient => commit::UpdateClient,
+                SetRole => commit::SetRole,
+                ReInitializeGroup => commit::ReInitializeGroup,
+                DeleteGroup => commit::DeleteGroup,
+                ExternalJoin => external::ExternalJoin,
+                SendMessage => message::SendMessage,
+                SelfRemove => propose::SelfRemove,
+                Propose => propose::Propose,
+                ExternalCommitInfo => external::ExternalCommitInfo,
+                SetLeafExtras => extras::SetLeafExtras,
+                PutRecoveryRows => extras::PutRecoveryRows,
+                SetJoinCode => extras::SetJoinCode,
+                InspectGroup => inspect::InspectGroup,
+                OwnLeaf => inspect::OwnLeaf,
+                PublishKeyPackages => key_packages::PublishKeyPackages,
+                ClaimKeyPackages => key_packages::ClaimKeyPackages,
+                DeleteKeyPackages => key_packages::DeleteKeyPackages,
+                CountKeyPackages => key_packages::CountKeyPackages,
+                RegisterHandle => inbox::RegisterHandle,
+                LookupHandle => inbox::LookupHandle,
+                DeleteHandle => inbox::DeleteHandle,
+                RequestConnection => inbox::RequestConnection,
+                ReadInbox => inbox::ReadInbox,
+                DeleteFromInbox => inbox::DeleteFromInbox,
+            }
+            read {
+                ReadJournal => ReadJournal,
+                JoinRecord => records::JoinRecord,
+                FetchWelcome => records::FetchWelcome,
+                RecoveryRow => records::RecoveryRow,
+            }
+        }
+    }
+
+    async fn answer_in_time(
+        &self,
+        operation: Number,
+        request: &[u8],
+        tokens: &[Vec<u8>],
+    ) -> Result<Vec<u8>, Error> {
+        {
+            let mut inner = self.inner();
+            if let Some(at) = inner.unsent.iter().position(|it| *it == operation) {
+                inner.unsent.remove(at);
+                return Err(Error::Unreachable("the test has lost it".into()));
+            }
+            inner.requests.push(operation);
+        }
+        let mut answer = self.dispatch(operation, request, tokens);
+        if operation == Number::ReadJournal
+            && let Ok(read) = ReadJournalRequest::decode(request)
+        {
+            // A long poll.
+            let mut waited = 0;
+            while waited < read.wait_ms && !is_news(&read, &answer) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                waited += 10;
+                answer = self.dispatch(operation, request, tokens);
+            }
+        }
+        let mut inner = self.inner();
+        if let Some(at) = inner.lost.iter().position(|it| *it == operation) {
+            inner.lost.remove(at);
+            return Err(Error::Unreachable("the test has lost it".into()));
+        }
+        match (&inner.alter, answer) {
+            (Some(alter), Ok(answer)) => Ok(alter(operation, answer)),
+            (_, answer) => answer,
+        }
+    }
+}
+
+fn is_news(read: &ReadJournalRequest, answer: &Result<Vec<u8>, Error>) -> bool {
+    let Ok(bytes) = answer else { return true };
+    let answer = ReadJournalResponse::decode(bytes).unwrap();
+    answer.closed == 1 || answer.head.next > read.known
+}
+
+impl Service for InProcess {
+    fn answer<'a>(
+        &'a self,
+        operation: Number,
+        request: &'a [u8],
+        tokens: &'a [Vec<u8>],
+    ) -> Answer<'a> {
+        Box::pin(self.answer_in_time(operation, request, tokens))
+    }
+
+    fn directory(&self) -> Directory {
+        let key =
+            |scheme| URL_SAFE_NO_PAD.encode(self.keys.external_sender_public(scheme).unwrap());
+        Directory {
+            domain: "example.org".into(),
+            wire_versions: vec![protocol::WIRE_VERSION],
+            ciphersuites: vec![1, 2, 3, 0x4f],
+            external_sender_key: key(Scheme::Ed25519),
+            external_sender_key_p256: key(Scheme::EcdsaP256),
+            former_external_sender_keys: Vec::new(),
+            journal_signing_key: URL_SAFE_NO_PAD.encode(self.keys.journal_signing().public()),
+            issuer: AcceptedIssuer {
+                name: "issuer".into(),
+                challenge: String::new(),
+                token_key_ids: Vec::new(),
+                token_keys_not_before_s: Vec::new(),
+            },
+            prices: Prices {
+                reserve_group_id: 1,
+                publish_key_packages: 1,
+                key_package_sets_per_token: 0,
+                claim_key_package: 1,
+                register_handle: 1,
+                lookup_handle: 1,
+                request_connection: 1,
+                external_join: 1,
+            },
+            allowances: None,
+            clock_window_ms: 600_000,
+            max_request_bytes: 4 * 1024 * 1024,
+            store: StoreState {
+                id: "store".into(),
+                generation: 0,
+            },
+        }
+    }
+}
+
+/// A directory for homes, and clients in it.
+pub(crate) struct Homes {
+    directory: tempfile::TempDir,
+    pub(crate) service: Arc<InProcess>,
+}
+
+impl Homes {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            service: InProcess::new(seed),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            clock: Arc::new(self.service.clock.clone()),
+            ciphersuites: vec![1],
+            service: Some(Arc::clone(&self.service) as Arc<dyn Service>),
+            ..Options::default()
+        }
+    }
+
+    pub(crate) async fn client(&self, name: &str) -> Client {
+        let endpoints = Endpoints::from_json(
+            br#"{"relay": "http://127.0.0.1:1/", "gateway": "http://127.0.0.1:2",
+                "ohttp_keys": "http://127.0.0.1:1/ohttp-keys", "ds": "http://ds:3",
+                "issuer": "http://127.0.0.1:4"}"#,
+        )
+        .unwrap();
+        Client::init(&self.path(name), &endpoints, "token", self.options())
+            .await
+            .unwrap()
+    }
+
+    /// With a handle.
+    pub(crate) async fn user(&self, name: &str) -> Client {
+        let mut client = self.client(name).await;
+        client.register_handle(name).await.unwrap();
+        client
+    }
+}
+
+/// Has one ask the other for a connection, and the other accept.
+pub(crate) async fn befriend(one: &mut Client, other: &mut Client) {
+    let name = other.handle().unwrap().to_owned();
+    one.connect(&name).await.unwrap();
+    other.check_inbox().await.unwrap();
+    let request = other.incoming_requests().unwrap().pop().unwrap();
+    other.accept_request(&request.id).await.unwrap();
+    settle(&mut [one, other]).await;
+}
+
+/// Catches up until nobody has more to say.
+pub(crate) async fn settle(clients: &mut [&mut Client]) {
+    for _ in 0..4 {
+        for client in clients.iter_mut() {
+            client.sync(0).await.unwrap();
+        }
+    }
+}
