@@ -6,7 +6,7 @@ use protocol::next::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool::{self, MAX_WEEKS, Pool};
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
@@ -25,6 +25,10 @@ impl Operation for PublishKeyPackages {
     type Who = SignedBy;
     const OPERATION: Number = Number::PublishKeyPackages;
 
+    fn most_tokens(prices: &Prices) -> usize {
+        prices.of_publication(MAX_SETS).into()
+    }
+
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
         _: &View,
@@ -33,9 +37,10 @@ impl Operation for PublishKeyPackages {
         Ok(request.by_its_key()?)
     }
 
-    fn cost(_: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+        let sets = request.body().sets.len().min(MAX_SETS);
         Cost {
-            tokens: env.settings.prices.publish_key_packages,
+            tokens: env.settings.prices.of_publication(sets),
             charges: Vec::new(),
         }
     }

@@ -1,0 +1,180 @@
+//! The running service: engine, keys, clock, allowances. No group state: that lives for one request.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crypto::service_keys::ServiceKeys;
+use ds_domain::engine::Engine;
+use ds_domain::env::{Env, Settings};
+use ds_domain::operation::Level;
+use ds_domain::tokens::{Challenge, IssuerKeys};
+use protocol::next::directory::StoreState;
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng as _;
+use service::clock::SharedClock;
+use service::shutdown::Shutdown;
+
+use crate::expiry_day::ExpiryDay;
+use crate::limits::LoadLimits;
+use crate::load::Load;
+use crate::tokens::{AllowanceLimits, Allowances, InFlight};
+use crate::waits::Waits;
+
+/// What configuration decides.
+#[derive(Debug)]
+pub struct ServerSettings {
+    /// What decisions go by.
+    pub decisions: Settings,
+    /// Qualifies pseudonyms.
+    pub domain: String,
+    /// RFC 9577 issuer name.
+    pub issuer_name: String,
+    /// What tokens must answer.
+    pub challenge: Challenge,
+    /// Allowances of each level.
+    pub allowed: Allowed,
+    /// Of what is done at once: this node's share.
+    pub load: LoadLimits,
+    /// How often a long poll looks into a store that other nodes write to, too; none where this is the
+    /// only one.
+    pub look_again_ms: Option<u64>,
+    /// Largest request body.
+    pub max_request_bytes: usize,
+    /// As clients are shown it.
+    pub store: StoreState,
+}
+
+/// What may be done without a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// Of each leaf in its group.
+    pub leaf: AllowanceLimits,
+    /// Of each group, all its leaves together.
+    pub group: AllowanceLimits,
+    /// Of the readers of each segment together.
+    pub segment: AllowanceLimits,
+    /// Of the owner of each pool and inbox.
+    pub owner: AllowanceLimits,
+}
+
+/// Everything that a request needs.
+pub struct Server {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) keys: ServiceKeys,
+    pub(crate) clock: SharedClock,
+    pub(crate) settings: ServerSettings,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) load: Load,
+    pub(crate) waits: Waits,
+    pub(crate) in_flight: InFlight,
+    allowances: [(Level, Allowances); 4],
+    issuer_keys: RwLock<Arc<IssuerKeys>>,
+    expiry_day: Mutex<ExpiryDay>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server(..)")
+    }
+}
+
+impl Server {
+    /// Puts a server together.
+    #[must_use]
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        keys: ServiceKeys,
+        clock: SharedClock,
+        shutdown: Shutdown,
+        issuer_keys: IssuerKeys,
+        settings: ServerSettings,
+    ) -> Self {
+        let Allowed {
+            leaf,
+            group,
+            segment,
+            owner,
+        } = settings.allowed;
+        Self {
+            engine,
+            keys,
+            shutdown,
+            load: Load::new(settings.load),
+            waits: Waits::default(),
+            in_flight: InFlight::default(),
+            allowances: [
+                (Level::Leaf, Allowances::new(leaf)),
+                (Level::Group, Allowances::new(group)),
+                (Level::Segment, Allowances::new(segment)),
+                (Level::Owner, Allowances::new(owner)),
+            ],
+            issuer_keys: RwLock::new(Arc::new(issuer_keys)),
+            expiry_day: Mutex::new(ExpiryDay::from(
+                None,
+                clock.now_unix_ms(),
+                clock.monotonic_ms(),
+            )),
+            clock,
+            settings,
+        }
+    }
+
+    /// The issuer keys that are accepted now.
+    #[must_use]
+    pub fn issuer_keys(&self) -> Arc<IssuerKeys> {
+        Arc::clone(
+            &self
+                .issuer_keys
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Accepts these issuer keys from now on.
+    pub fn accept_issuer_keys(&self, keys: IssuerKeys) {
+        *self
+            .issuer_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// Today, or the day before it that a clock which jumped ahead has left (see [`ExpiryDay`]); and
+    /// whether it is the clock's.
+    pub(crate) fn settled_day(&self) -> (u32, bool) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        self.expiry_day
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .today(now, steady)
+    }
+
+    /// The settled day goes on from the last one that was believed.
+    pub(crate) fn settle_from(&self, last_day: Option<u32>) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        *self
+            .expiry_day
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = ExpiryDay::from(last_day, now, steady);
+    }
+
+    pub(crate) fn allowances(&self, level: Level) -> Option<&Allowances> {
+        self.allowances
+            .iter()
+            .find(|(of, _)| *of == level)
+            .map(|(_, allowances)| allowances)
+    }
+
+    /// The surroundings of one decision, with this randomness.
+    pub(crate) fn env<'e>(&'e self, rng: &'e mut ChaCha12Rng) -> Env<'e> {
+        Env {
+            now_ms: self.clock.now_unix_ms(),
+            rng,
+            keys: &self.keys,
+            settings: &self.settings.decisions,
+        }
+    }
+}
+
+/// Randomness for one request.
+pub(crate) fn fresh_rng() -> Result<ChaCha12Rng, crypto::CryptoError> {
+    Ok(ChaCha12Rng::from_seed(crypto::random()?))
+}

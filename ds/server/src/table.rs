@@ -1,0 +1,356 @@
+//! The table of operations: one line each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use ds_domain::engine::{Found, Read};
+use ds_domain::execution::Failure;
+use ds_domain::group::commit::{
+    AddClients, AddUsers, DeleteGroup, ReInitializeGroup, RemoveClients, RemoveUsers, SetRole,
+    UpdateClient,
+};
+use ds_domain::group::create::{CreateGroup, ReserveGroupId};
+use ds_domain::group::external::{ExternalCommitInfo, ExternalJoin};
+use ds_domain::group::extras::{PutRecoveryRows, SetJoinCode, SetLeafExtras};
+use ds_domain::group::inspect::{InspectGroup, OwnLeaf};
+use ds_domain::group::message::SendMessage;
+use ds_domain::group::propose::{Propose, SelfRemove};
+use ds_domain::group::records::{FetchWelcome, JoinRecord, RecoveryRow};
+use ds_domain::inbox::{
+    DeleteFromInbox, DeleteHandle, LookupHandle, ReadInbox, RegisterHandle, RequestConnection,
+};
+use ds_domain::key_packages::{
+    ClaimKeyPackages, CountKeyPackages, DeleteKeyPackages, PublishKeyPackages,
+};
+use ds_domain::operation::{Operation, UnsignedRead};
+use ds_domain::refusal::Refusal;
+use ds_domain::rows::Rows;
+use ds_domain::store::closed_issuer_key;
+use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
+use http::{HeaderMap, HeaderValue, header};
+use protocol::next::operation::Operation as Number;
+use protocol::operation::DIRECTORY_PATH;
+use protocol::problem::ProblemType;
+use protocol::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
+use service::gateway_auth::{GatewaySecret, require_gateway};
+use service::http::RequestBody;
+
+use crate::directory::directory;
+use crate::execute::Work;
+use crate::load::{BUSY_MS, Busy, Place};
+use crate::problem;
+use crate::server::Server;
+use crate::tokens::count_refused;
+
+type Shared = Arc<Server>;
+
+macro_rules! signed {
+    ($router:ident; $($work:ident $operation:ident),+ $(,)?) => {
+        $(let $router = $router.route(
+            <$operation as Operation>::OPERATION.path(),
+            post(|State(server): State<Shared>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
+                signed::<$operation>(&server, Work::$work, &headers, &body).await
+            }),
+        );)+
+    };
+}
+
+macro_rules! unsigned {
+    ($router:ident; $($read:ident),+ $(,)?) => {
+        $(let $router = $router.route(
+            <$read as UnsignedRead>::OPERATION.path(),
+            post(|State(server): State<Shared>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
+                unsigned::<$read>(&server, &headers, &body).await
+            }),
+        );)+
+    };
+}
+
+/// All operations and the directory, for the gateway only.
+pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
+    let router = service::http::router::<Shared>().route(DIRECTORY_PATH, get(directory));
+    signed!(router;
+        Light ReserveGroupId,
+        Heavy CreateGroup,
+        Heavy AddUsers,
+        Heavy RemoveUsers,
+        Heavy AddClients,
+        Heavy RemoveClients,
+        Heavy UpdateClient,
+        Heavy SetRole,
+        Heavy ReInitializeGroup,
+        Heavy DeleteGroup,
+        Heavy ExternalJoin,
+        Light SendMessage,
+        Heavy SelfRemove,
+        Heavy Propose,
+        Heavy ExternalCommitInfo,
+        Light SetLeafExtras,
+        Light PutRecoveryRows,
+        Light SetJoinCode,
+        Light InspectGroup,
+        Light OwnLeaf,
+        Light PublishKeyPackages,
+        Light ClaimKeyPackages,
+        Light DeleteKeyPackages,
+        Light CountKeyPackages,
+        Light RegisterHandle,
+        Light LookupHandle,
+        Light DeleteHandle,
+        Light RequestConnection,
+        Light ReadInbox,
+        Light DeleteFromInbox,
+    );
+    unsigned!(router; JoinRecord, FetchWelcome, RecoveryRow);
+    let router =
+        router.route(
+            Number::ReadJournal.path(),
+            post(
+                |State(server): State<Shared>,
+                 headers: HeaderMap,
+                 RequestBody(body): RequestBody| async move {
+                    read_journal(&server, &headers, &body).await
+                },
+            ),
+        );
+    require_gateway(router.with_state(server), gateway)
+}
+
+fn refused(problem: ProblemType) -> Failure {
+    Failure::Refused(Refusal::Problem(problem))
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)
+        == Some(REQUEST_MEDIA_TYPE.as_bytes())
+    {
+        Ok(())
+    } else {
+        Err(refused(ProblemType::UnsupportedMediaType))
+    }
+}
+
+fn count(operation: Number, outcome: &'static str) {
+    metrics::counter!(
+        "ds_requests_total", "operation" => operation.path(), "outcome" => outcome
+    )
+    .increment(1);
+}
+
+fn answer(server: &Server, operation: Number, answered: Result<Vec<u8>, Unanswered>) -> Response {
+    match answered {
+        Ok(response) => {
+            count(operation, "ok");
+            let media_type = HeaderValue::from_static(RESPONSE_MEDIA_TYPE);
+            ([(header::CONTENT_TYPE, media_type)], response).into_response()
+        }
+        Err(Unanswered::Failed(failure)) => {
+            count(operation, problem::slug(&failure));
+            problem::respond(server, failure)
+        }
+        Err(Unanswered::Busy(busy)) => {
+            count(operation, ProblemType::Unavailable.slug());
+            problem::busy(busy)
+        }
+    }
+}
+
+async fn signed<O: Operation>(
+    server: &Shared,
+    work: Work,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response
+where
+    ds_domain::execution::Execution<O>: Send,
+{
+    // The body is here: nobody holds a place by sending slowly.
+    let place = server.load.admit(O::OPERATION, server.clock.now_unix_ms());
+    let answered = match place {
+        Ok(place) => carry_out::<O>(server, work, headers, body, place).await,
+        Err(busy) => Err(busy.into()),
+    };
+    answer(server, O::OPERATION, answered)
+}
+
+async fn carry_out<O: Operation>(
+    server: &Server,
+    work: Work,
+    headers: &HeaderMap,
+    body: &Bytes,
+    place: Place<'_>,
+) -> Result<Vec<u8>, Unanswered>
+where
+    ds_domain::execution::Execution<O>: Send,
+{
+    check_media_type(headers)?;
+    let offered = server.offered::<O>(headers, body.len())?;
+    let releases = server.in_flight.releases();
+    let mut is_spent = server.is_spent(&offered).await?;
+    // Perhaps by this very request: its record tells, and no token is needed for that.
+    let mut tokens = match is_spent {
+        true => Vec::new(),
+        false => server.verified(offered)?,
+    };
+    // One token is in one request at a time: two would get the work of which one pays.
+    let (_held, _place) = match server.in_flight.try_hold(&tokens) {
+        Some(held) => (held, place),
+        None => {
+            drop(place);
+            let held = server.in_flight.hold(&tokens).await;
+            let place = server.load.place(O::OPERATION)?;
+            let busy = Busy {
+                retry_after_ms: BUSY_MS,
+            };
+            (held.map_err(|_| busy)?, place)
+        }
+    };
+    // Another request may have spent a token since we looked.
+    if server.in_flight.releases() != releases && server.is_spent(&tokens).await? {
+        is_spent = true;
+        tokens.clear();
+    }
+    match server.execute::<O>(work, body, tokens).await {
+        Err(Failure::Refused(
+            Refusal::Problem(ProblemType::TokenRequired) | Refusal::Exhausted { .. },
+        )) if is_spent => {
+            count_refused("spent");
+            Err(refused(ProblemType::TokenRejected).into())
+        }
+        answered => Ok(answered?),
+    }
+}
+
+/// Why a request got no response.
+enum Unanswered {
+    /// There is no place for it now, or its token is in another request.
+    Busy(Busy),
+    /// See [`Failure`].
+    Failed(Failure),
+}
+
+impl From<Busy> for Unanswered {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
+    }
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
+    let read = async {
+        let _place = server
+            .load
+            .admit(R::OPERATION, server.clock.now_unix_ms())?;
+        check_media_type(headers)?;
+        let request = R::Request::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
+        Ok(server.read::<R>(&request).await?.encode())
+    };
+    answer(server, R::OPERATION, read.await)
+}
+
+async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
+    let read = async {
+        let _place = server
+            .load
+            .admit(Number::ReadJournal, server.clock.now_unix_ms())?;
+        check_media_type(headers)?;
+        let request = Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
+        Ok(server.read_journal(&request).await?.encode())
+    };
+    answer(server, Number::ReadJournal, read.await)
+}
+
+fn rejected(reason: &'static str) -> Failure {
+    count_refused(reason);
+    refused(ProblemType::TokenRejected)
+}
+
+/// A token that has a place in the spent-set.
+trait Spendable {
+    fn issuer_key_id(&self) -> &[u8; 32];
+    fn nonce_digest(&self) -> &[u8; 32];
+}
+
+macro_rules! spendable {
+    ($($token:ty),+) => {
+        $(impl Spendable for $token {
+            fn issuer_key_id(&self) -> &[u8; 32] {
+                self.issuer_key_id()
+            }
+            fn nonce_digest(&self) -> &[u8; 32] {
+                self.nonce_digest()
+            }
+        })+
+    };
+}
+
+spendable!(IdentifiedToken, VerifiedToken);
+
+impl Server {
+    /// The tokens that a request brings: of keys that are accepted, for this service, none of them
+    /// twice; no more than it can cost. Whether the issuer has signed them is not known, nor whether
+    /// they are spent.
+    fn offered<O: Operation>(
+        &self,
+        headers: &HeaderMap,
+        bytes: usize,
+    ) -> Result<Vec<IdentifiedToken>, Failure> {
+        let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
+            .map_err(|_| rejected("malformed"))?;
+        let prices = &self.settings.decisions.prices;
+        let instead_of_allowance = bytes.div_ceil(prices.bytes_a_token.max(1)).max(1);
+        let most = O::most_tokens(prices).saturating_add(instead_of_allowance);
+        let keys = self.issuer_keys();
+        let mut seen = BTreeSet::new();
+        let mut offered = Vec::new();
+        for token in presented.into_iter().take(most) {
+            let token = keys
+                .identify(token, &self.settings.challenge)
+                .map_err(|error| rejected(error.reason()))?;
+            if !seen.insert(*token.nonce_digest()) {
+                return Err(rejected("twice_in_a_request"));
+            }
+            offered.push(token);
+        }
+        Ok(offered)
+    }
+
+    /// Whether one of these has paid before, or can't pay any more. A read, and no signature: nobody has
+    /// proved anything yet.
+    async fn is_spent<T: Spendable>(&self, tokens: &[T]) -> Result<bool, Failure> {
+        if tokens.is_empty() {
+            return Ok(false);
+        }
+        let rows = Rows(self.keys.rows());
+        let reads = tokens.iter().flat_map(|token| {
+            let spent = rows.spent(token.nonce_digest()).key(token.issuer_key_id());
+            [spent, closed_issuer_key(token.issuer_key_id())].map(Read::Row)
+        });
+        let found = self
+            .engine
+            .read(reads.collect())
+            .await
+            .map_err(|error| Failure::Engine(error.0))?;
+        let is_there = |found: &Found| matches!(found, Found::Row(Some(_)));
+        Ok(found.iter().any(is_there))
+    }
+
+    /// Those that the issuer has signed: all of them, or it is a refusal.
+    fn verified(&self, offered: Vec<IdentifiedToken>) -> Result<Vec<VerifiedToken>, Failure> {
+        let keys = self.issuer_keys();
+        offered
+            .into_iter()
+            .map(|token| keys.verify(token).map_err(|error| rejected(error.reason())))
+            .collect()
+    }
+}
