@@ -1,6 +1,8 @@
 //! Journals: how entries are sealed, how they are chained, how a head is signed, how rotation secrets
 //! and wrapper keys travel (`docs/journals.md`).
 
+use std::sync::{Mutex, PoisonError};
+
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::next::group::{
@@ -139,22 +141,75 @@ fn head_tbs(segment: &SegmentId, next: Position, chain: ChainHead) -> Vec<u8> {
     .encode()
 }
 
-/// Signs the end of a segment. The signature of one end is always the same.
-///
-/// # Errors
-/// [`CryptoError::Backend`] never: Ed25519 signatures are 64 bytes.
-pub fn sign_head(
-    key: &SignatureKeyPair,
-    segment: &SegmentId,
-    next: Position,
-    chain: ChainHead,
-) -> Result<SignedHead, CryptoError> {
-    let signature = key.sign(JOURNAL_HEAD_LABEL, &head_tbs(segment, next, chain));
-    Ok(SignedHead {
-        next,
-        chain,
-        signature: signature.try_into().map_err(|_| CryptoError::Backend)?,
-    })
+/// The service's journal-signing key. Polls of a segment that does not go on are most of what a service
+/// answers, so that the last signatures are kept: each end is signed once, when it is first read. The
+/// signature of one end is always the same, whoever signs it again.
+pub struct HeadSigner {
+    key: SignatureKeyPair,
+    signed: Mutex<Vec<Option<(SegmentId, SignedHead)>>>,
+}
+
+impl std::fmt::Debug for HeadSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeadSigner(..)")
+    }
+}
+
+impl HeadSigner {
+    /// Ends that are kept: 2 MiB of them.
+    const KEPT: usize = 1 << 14;
+
+    /// Signs with this key.
+    #[must_use]
+    pub fn new(key: SignatureKeyPair) -> Self {
+        Self {
+            key,
+            signed: Mutex::default(),
+        }
+    }
+
+    /// What signed ends are verified with.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        self.key.public()
+    }
+
+    /// Signs the end of a segment.
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] never: Ed25519 signatures are 64 bytes.
+    pub fn sign(
+        &self,
+        segment: &SegmentId,
+        next: Position,
+        chain: ChainHead,
+    ) -> Result<SignedHead, CryptoError> {
+        // Clients choose ids, so that they can have theirs push out others': those are signed again.
+        let at = usize::from(u16::from_be_bytes([segment.0[0], segment.0[1]])) % Self::KEPT;
+        let kept = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some((of, head))) = kept().get(at)
+            && of == segment
+            && (head.next, head.chain) == (next, chain)
+        {
+            return Ok(head.clone());
+        }
+        let signature = self
+            .key
+            .sign(JOURNAL_HEAD_LABEL, &head_tbs(segment, next, chain));
+        let head = SignedHead {
+            next,
+            chain,
+            signature: signature.try_into().map_err(|_| CryptoError::Backend)?,
+        };
+        let mut kept = kept();
+        if kept.is_empty() {
+            kept.resize(Self::KEPT, None);
+        }
+        if let Some(place) = kept.get_mut(at) {
+            *place = Some((*segment, head.clone()));
+        }
+        Ok(head)
+    }
 }
 
 /// Verifies the end of a segment under the service's journal-signing key.
@@ -334,10 +389,12 @@ mod tests {
 
     #[test]
     fn two_signed_ends_at_one_position_are_proof_and_others_are_not() {
-        let key = SignatureKeyPair::from_seed(&Secret::new([3; 32]));
+        let key = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
         let segment = SegmentId([1; 32]);
         let sign = |next, chain| {
-            let head = sign_head(&key, &segment, Position(next), ChainHead([chain; 32])).unwrap();
+            let head = key
+                .sign(&segment, Position(next), ChainHead([chain; 32]))
+                .unwrap();
             verify_head(&key.public(), &segment, &head).unwrap();
             assert!(verify_head(&key.public(), &SegmentId([9; 32]), &head).is_err());
             head
@@ -346,5 +403,37 @@ mod tests {
         assert!(!contradict(&sign(5, 1), &sign(5, 1)));
         assert!(!contradict(&sign(5, 1), &sign(6, 2)));
         assert_eq!(sign(5, 1), sign(5, 1));
+    }
+
+    #[test]
+    fn an_end_is_signed_alike_whatever_was_signed_in_between() {
+        let key = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
+        // The second takes the place of the first.
+        let mut other = [1; 32];
+        other[31] = 2;
+        let segments = [SegmentId([1; 32]), SegmentId(other)];
+        let signed: Vec<_> = [
+            (0, 5, 1),
+            (0, 5, 1),
+            (1, 5, 1),
+            (0, 5, 1),
+            (0, 5, 2),
+            (0, 6, 1),
+        ]
+        .map(|(segment, next, chain): (usize, _, _)| {
+            let segment = &segments[segment];
+            let head = key
+                .sign(segment, Position(next), ChainHead([chain; 32]))
+                .unwrap();
+            assert_eq!(
+                (head.next, head.chain),
+                (Position(next), ChainHead([chain; 32]))
+            );
+            verify_head(&key.public(), segment, &head).unwrap();
+            head
+        })
+        .into();
+        assert_eq!(signed[0], signed[1]);
+        assert_eq!(signed[0], signed[3]);
     }
 }

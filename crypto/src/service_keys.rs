@@ -13,6 +13,7 @@ use protocol::ids::QueueId;
 use zeroize::Zeroizing;
 
 use crate::hpke::HpkeKeyPair;
+use crate::journal::HeadSigner;
 use crate::keys::StorageKey;
 use crate::queue::{self, QueueHandle};
 use crate::rows::RowKeys;
@@ -34,7 +35,7 @@ pub struct ServiceKeys {
     fingerprints: Vec<Zeroizing<[u8; 32]>>,
     rows: RowKeys,
     external_senders: Vec<ExternalSenderKey>,
-    journal_signing: SignatureKeyPair,
+    journal_signing: HeadSigner,
     queue_service: Vec<QueueServiceKey>,
 }
 
@@ -162,10 +163,8 @@ impl ServiceKeys {
             fingerprints: parts.fingerprints(),
             rows: RowKeys::new(StorageKey::new(*parts.storage))?,
             external_senders,
-            journal_signing: SignatureKeyPair::from_seed(&Secret::new(kdf::derive(
-                parts.storage,
-                "journal signing",
-                &[],
+            journal_signing: HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new(
+                kdf::derive(parts.storage, "journal signing", &[]),
             ))),
             queue_service,
         })
@@ -188,7 +187,7 @@ impl ServiceKeys {
     /// Signs the ends of segments. The directory announces its public half; it stays the same for the
     /// life of the key file.
     #[must_use]
-    pub fn journal_signing(&self) -> &SignatureKeyPair {
+    pub fn journal_signing(&self) -> &HeadSigner {
         &self.journal_signing
     }
 

@@ -1,6 +1,5 @@
 //! Reading a segment: by capability, unsigned, from a rounded position.
 
-use crypto::journal::sign_head;
 use protocol::next::ids::{Day, Digest, Position};
 use protocol::next::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
 use protocol::next::operation::Operation;
@@ -48,12 +47,10 @@ impl UnsignedRead for ReadJournal {
         let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
         let (first, entries) = entries(&stored, request.from, bucket, view)?;
         let mut response = ReadJournalResponse {
-            head: sign_head(
-                env.keys.journal_signing(),
-                &head.segment,
-                head.next,
-                head.chain,
-            )?,
+            head: env
+                .keys
+                .journal_signing()
+                .sign(&head.segment, head.next, head.chain)?,
             step: head.step,
             closed: u8::from(head.closed),
             first,
