@@ -12,7 +12,7 @@ use openmls::prelude::{
 };
 use protocol::Wire as _;
 use protocol::lifetime;
-use protocol::next::directory::Directory;
+use protocol::directory::Directory;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};
 use rusqlite::{Connection, OptionalExtension as _};

@@ -6,7 +6,7 @@ use protocol::connections::{
     ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse,
     HandleRecord,
 };
-use protocol::delivery::Attribution;
+use protocol::welcome::Attribution;
 use protocol::ids::GroupId;
 use protocol::reporting::{Padded, REQUEST_SLOT};
 use tls_codec::Size;

@@ -3,8 +3,8 @@
 
 use openmls::prelude::{Proposal, Sender};
 use protocol::lifetime;
-use protocol::next::group::GroupKind;
-use protocol::next::operation::Operation;
+use protocol::group::GroupKind;
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 
 use crate::commit::{Case, Effect, Joined, leaving};

@@ -9,17 +9,6 @@ use crate::reporting::{Padded, REQUEST_SLOT};
 /// Longest handle in bytes (UTF-8).
 pub const MAX_HANDLE_BYTES: usize = 64;
 
-/// Body of `RegisterHandle`, signed by the handle's owner key.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct RegisterHandleRequest {
-    /// UTF-8: letters, digits, `.`, `_`, `-`; see [`is_valid_handle`].
-    pub handle: VLBytes,
-    /// [`HandleRecord`].
-    pub record: VLBytes,
-    /// Sealed queue reference of the queue that takes connection requests, bound to the owner key.
-    pub queue_reference: VLBytes,
-}
-
 /// Whether the bytes are a handle: 1 to [`MAX_HANDLE_BYTES`] of `a-z 0-9 . _ -`.
 #[must_use]
 pub fn is_valid_handle(handle: &[u8]) -> bool {
@@ -27,20 +16,6 @@ pub fn is_valid_handle(handle: &[u8]) -> bool {
         && handle
             .iter()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
-}
-
-/// Body of `LookupHandle`.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct LookupHandleRequest {
-    /// As registered.
-    pub handle: VLBytes,
-}
-
-/// The record behind a handle.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct LookupHandleResponse {
-    /// [`HandleRecord`].
-    pub record: VLBytes,
 }
 
 /// What a user publishes under a handle.
@@ -61,22 +36,6 @@ pub struct ClientCredential {
     pub name: VLBytes,
     /// Ed25519.
     pub signature_public_key: VLBytes,
-}
-
-/// Body of `DeleteHandle`, signed by the handle's owner key.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct DeleteHandleRequest {
-    /// As registered; free for others from now on.
-    pub handle: VLBytes,
-}
-
-/// Body of `RequestConnection`.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct RequestConnectionRequest {
-    /// Whom.
-    pub handle: VLBytes,
-    /// [`ConnectionRequest`], HPKE-encrypted to the connection establishment key.
-    pub encrypted_request: VLBytes,
 }
 
 /// The draft's `ConnectionRequest`, with what we must add in the extensions at its end.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Operation;
+use crate::operation::Operation;
 
 /// What a client must know of the service before its first request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,8 +13,6 @@ pub struct Directory {
     pub wire_versions: Vec<u16>,
     /// MLS ciphersuites that are taken.
     pub ciphersuites: Vec<u16>,
-    /// The key that queue references are sealed to.
-    pub queue_service_key: QueueServiceKey,
     /// base64url of the service's MLS external sender signature key (Ed25519).
     pub external_sender_key: String,
     /// The same for groups whose ciphersuite signs with P-256 (an uncompressed point).
@@ -23,6 +21,8 @@ pub struct Directory {
     /// base64url of the keys of both kinds before the last rotations, under which groups may still list the service.
     #[serde(default)]
     pub former_external_sender_keys: Vec<String>,
+    /// base64url of the Ed25519 key that the service signs the ends of journals with.
+    pub journal_signing_key: String,
     /// Where tokens come from and which keys are accepted.
     pub issuer: AcceptedIssuer,
     /// Tokens that an operation costs.
@@ -38,23 +38,63 @@ pub struct Directory {
     pub store: StoreState,
 }
 
-/// Which store a service has, and when it was put back: what it lost then, its clients have not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreState {
-    /// base64url of 16 random bytes, drawn when the store was made.
-    pub id: String,
-    /// Higher after each time that the operator said that it was restored from a backup: the time of that, in Unix
-    /// seconds; 0: never.
-    pub generation: u64,
+/// What may be done without a token, by all nodes of the service together: buckets that tokens refill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceList {
+    /// Of each leaf in its group.
+    pub leaf: Allowance,
+    /// Of each group, all its leaves together.
+    pub group: Allowance,
+    /// Of the readers of each segment.
+    pub segment: Allowance,
+    /// Of the owner of each pool or inbox.
+    pub owner: Allowance,
 }
 
-/// The queue service's HPKE key: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueServiceKey {
-    /// First byte of every queue reference sealed to it.
-    pub key_id: u8,
-    /// base64url, 32 bytes.
-    pub public_key: String,
+/// Tokens that an operation costs; 0 is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prices {
+    /// `ReserveGroupId`.
+    pub reserve_group_id: u8,
+    /// `PublishKeyPackages`.
+    pub publish_key_packages: u8,
+    /// Sets that one price of `PublishKeyPackages` is good for; 0 for any number.
+    #[serde(default)]
+    pub key_package_sets_per_token: u16,
+    /// `ClaimKeyPackages`, for each set.
+    pub claim_key_package: u8,
+    /// `RegisterHandle`.
+    pub register_handle: u8,
+    /// `LookupHandle`.
+    pub lookup_handle: u8,
+    /// `RequestConnection`.
+    pub request_connection: u8,
+    /// `ExternalJoin`.
+    pub external_join: u8,
+}
+
+impl Prices {
+    /// Tokens that a request costs, 0 for one that is free or paid by an allowance. `units` is how many sets
+    /// it claims or publishes.
+    #[must_use]
+    pub fn of(&self, operation: Operation, units: usize) -> usize {
+        let times = |price: u8, times: usize| usize::from(price).saturating_mul(times);
+        match operation {
+            Operation::ReserveGroupId => times(self.reserve_group_id, 1),
+            Operation::PublishKeyPackages => {
+                let sets = usize::from(self.key_package_sets_per_token);
+                let prices = units.checked_div(sets).map_or(1, |_| units.div_ceil(sets));
+                times(self.publish_key_packages, prices.max(1))
+            }
+            Operation::ClaimKeyPackages => times(self.claim_key_package, units),
+            Operation::RegisterHandle => times(self.register_handle, 1),
+            Operation::LookupHandle => times(self.lookup_handle, 1),
+            Operation::RequestConnection => times(self.request_connection, 1),
+            Operation::ExternalJoin => times(self.external_join, 1),
+            _ => 0,
+        }
+    }
 }
 
 /// The issuer that the service accepts tokens of.
@@ -72,17 +112,6 @@ pub struct AcceptedIssuer {
     pub token_keys_not_before_s: Vec<u64>,
 }
 
-/// What may be done without a token, by all nodes of the service together: buckets that tokens refill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllowanceList {
-    /// Of each leaf in its group.
-    pub leaf: Allowance,
-    /// Of each group, all its leaves together.
-    pub group: Allowance,
-    /// Of fetches of each queue.
-    pub queue: Allowance,
-}
-
 /// A bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
@@ -92,53 +121,14 @@ pub struct Allowance {
     pub refill_per_minute: u32,
 }
 
-/// Tokens that an operation costs; 0 is free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Prices {
-    /// `ReserveGroupId`.
-    pub reserve_group_id: u8,
-    /// `PublishKeyPackages`.
-    pub publish_key_packages: u8,
-    /// Sets that one price of `PublishKeyPackages` is good for; 0 for any number.
-    #[serde(default)]
-    pub key_package_sets_per_token: u16,
-    /// `ClaimKeyPackages`, for each claim.
-    pub claim_key_package: u8,
-    /// `RegisterHandle`.
-    pub register_handle: u8,
-    /// `LookupHandle`.
-    pub lookup_handle: u8,
-    /// `RequestConnection`.
-    pub request_connection: u8,
-    /// `CreateQueue`.
-    pub create_queue: u8,
-    /// `JoinConnection`.
-    pub external_join: u8,
-}
-
-impl Prices {
-    /// Tokens that a request costs, 0 for one that is free or paid by an allowance. `units` is how many users'
-    /// KeyPackages it claims, or how many sets it publishes.
-    #[must_use]
-    pub fn of(&self, operation: Operation, units: usize) -> usize {
-        let times = |price: u8, times: usize| usize::from(price).saturating_mul(times);
-        match operation {
-            Operation::ReserveGroupId => times(self.reserve_group_id, 1),
-            Operation::PublishKeyPackages => {
-                let sets = usize::from(self.key_package_sets_per_token);
-                let prices = units.checked_div(sets).map_or(1, |_| units.div_ceil(sets));
-                times(self.publish_key_packages, prices.max(1))
-            }
-            Operation::ClaimKeyPackages => times(self.claim_key_package, units),
-            Operation::RegisterHandle => times(self.register_handle, 1),
-            Operation::LookupHandle => times(self.lookup_handle, 1),
-            Operation::RequestConnection => times(self.request_connection, 1),
-            Operation::CreateQueue => times(self.create_queue, 1),
-            Operation::ExternalJoin => times(self.external_join, 1),
-            _ => 0,
-        }
-    }
+/// Which store a service has, and when it was put back: what it lost then, its clients have not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// base64url of 16 random bytes, drawn when the store was made.
+    pub id: String,
+    /// Higher after each time that the operator said that it was restored from a backup: the time of that, in Unix
+    /// seconds; 0: never.
+    pub generation: u64,
 }
 
 #[cfg(test)]
@@ -154,7 +144,6 @@ mod tests {
             register_handle: 0,
             lookup_handle: 1,
             request_connection: 1,
-            create_queue: 1,
             external_join: 1,
         }
     }

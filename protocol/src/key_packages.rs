@@ -1,15 +1,17 @@
-//! Publishing and claiming KeyPackage sets.
+//! Publishing and claiming KeyPackage sets. One pool for each contact or open request: none is
+//! derived from another.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::ids::LookupId;
+use crate::ids::{PoolId, Week};
 
-/// Body of `PublishKeyPackages`, signed by the pool's owner key. The first publication binds the pool to it.
+/// Body of `PublishKeyPackages`, signed by the pool's owner key. The first publication binds the
+/// pool to it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PublishKeyPackagesRequest {
-    /// `HKDF(connection token, "lookup")`.
-    pub lookup: LookupId,
-    /// Sets to add. A last-resort set replaces the one of the same ciphersuite.
+    /// The pool.
+    pub pool: PoolId,
+    /// Sets to add, at most [`MAX_SETS`].
     pub sets: Vec<KeyPackageSetUpload>,
 }
 
@@ -18,11 +20,9 @@ pub struct PublishKeyPackagesRequest {
 pub struct KeyPackageSetUpload {
     /// MLS ciphersuite number.
     pub ciphersuite: u16,
-    /// Last day (since the Unix epoch) on which it is handed out.
-    pub expiry_day: u32,
-    /// 1 if it is handed out when nothing else is left, and not consumed; else 0.
-    pub last_resort: u8,
-    /// [`KeyPackageSet`], sealed under `HKDF(connection token, "key")`.
+    /// The last week in which it is handed out.
+    pub expiry: Week,
+    /// [`KeyPackageSet`], sealed under `HKDF(connection token, "key")`, padded to one size.
     pub sealed: VLBytes,
 }
 
@@ -33,77 +33,61 @@ pub struct KeyPackageSet {
     pub key_packages: Vec<VLBytes>,
 }
 
+/// Most sets in one publication.
+pub const MAX_SETS: usize = 64;
+
 /// Body of `DeleteKeyPackages`, signed by the pool's owner key: a connection token that is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeleteKeyPackagesRequest {
-    /// As published.
-    pub lookup: LookupId,
+    /// The pool.
+    pub pool: PoolId,
 }
 
 /// Body of `CountKeyPackages`, signed by the pool's owner key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CountKeyPackagesRequest {
-    /// As published.
-    pub lookup: LookupId,
+    /// The pool.
+    pub pool: PoolId,
 }
 
-/// What the pool can hand out today and later.
+/// What the pool can hand out.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CountKeyPackagesResponse {
-    /// By ciphersuite, kind and expiry day, in no order. Together at most [`MAX_COUNTED`] sets: a pool that
-    /// holds more is counted no further.
+    /// By ciphersuite and expiry. Together at most [`MAX_POOL`] sets.
     pub counts: Vec<KeyPackageCount>,
 }
 
-/// Sets of one ciphersuite and kind that expire on one day.
+/// Sets of one ciphersuite that expire in one week.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct KeyPackageCount {
     /// MLS ciphersuite number.
     pub ciphersuite: u16,
     /// As published.
-    pub expiry_day: u32,
-    /// As published.
-    pub last_resort: u8,
+    pub expiry: Week,
     /// How many.
     pub sets: u32,
 }
 
-/// Most sets that are counted.
-pub const MAX_COUNTED: usize = 1024;
+/// Most sets that a pool holds.
+pub const MAX_POOL: usize = 128;
 
-/// Body of `ClaimKeyPackages`. Costs one token for each claim.
+/// Body of `ClaimKeyPackages`, signed by a key made for it. Costs a token for each claim.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClaimKeyPackagesRequest {
-    /// At most [`MAX_CLAIMS`].
-    pub claims: Vec<Claim>,
-}
-
-/// Most claims in one request.
-pub const MAX_CLAIMS: usize = 16;
-/// Most sets in one publication.
-pub const MAX_SETS: usize = 256;
-
-/// One user's set.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct Claim {
-    /// `HKDF(connection token, "lookup")`.
-    pub lookup: LookupId,
+    /// One pool: claims of several users are requests of their own, at times of their own.
+    pub pool: PoolId,
     /// MLS ciphersuite number.
     pub ciphersuite: u16,
+    /// How many sets, at most [`MAX_CLAIM`].
+    pub sets: u8,
 }
 
-/// Answers in the order of the claims.
+/// Most sets in one claim.
+pub const MAX_CLAIM: u8 = 4;
+
+/// The claimed sets, at least one.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClaimKeyPackagesResponse {
-    /// One for each claim.
-    pub sets: Vec<ClaimedSet>,
-}
-
-/// A claimed set.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct ClaimedSet {
-    /// 1 if it is the last-resort set: its leaf must be updated at once.
-    pub last_resort: u8,
     /// As published.
-    pub sealed: VLBytes,
+    pub sets: Vec<VLBytes>,
 }

@@ -5,22 +5,23 @@
 
 pub mod codec;
 pub mod connections;
-pub mod delivery;
 pub mod directory;
-pub mod envelope;
-pub mod groups;
+pub mod group;
 pub mod ids;
+pub mod inbox;
+pub mod join;
+pub mod journal;
 pub mod key_packages;
 pub mod lifetime;
-pub mod next;
 pub mod operation;
 pub mod padding;
 pub mod policy;
 pub mod problem;
-pub mod queues;
 pub mod removal;
 pub mod reporting;
+pub mod request;
 pub mod time;
+pub mod welcome;
 
 pub use codec::{DecodeError, Wire};
 pub use operation::Operation;

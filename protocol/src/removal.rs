@@ -2,38 +2,23 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
+use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 use crate::Wire as _;
 use crate::codec::opaque;
-use crate::ids::GroupId;
 
-/// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which members hold
-/// against what they have seen.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    TlsSize,
-    TlsSerialize,
-    TlsDeserializeBytes,
-)]
-#[serde(rename_all = "snake_case")]
+/// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which members
+/// hold against what they have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum RemovalReason {
-    /// The queue that the leaf names is not there any more: its owner has deleted it.
+    /// The leaf has not committed since this week, for longer than the service waits.
     #[tls_codec(discriminant = 1)]
-    QueueGone,
-    /// Nobody has read the leaf's queue since this day (since the Unix epoch), for longer than the service waits.
-    #[tls_codec(discriminant = 2)]
-    Inactive(u32),
+    Inactive(Week),
     /// The leaf was added, and had not been here when its join record expired.
-    #[tls_codec(discriminant = 3)]
+    #[tls_codec(discriminant = 2)]
     NeverCame,
     /// The leaf has proposed it itself, in an epoch before.
-    #[tls_codec(discriminant = 4)]
+    #[tls_codec(discriminant = 3)]
     OwnWish,
 }
 
@@ -51,11 +36,11 @@ pub struct ServiceRemoval {
     /// The group.
     pub group_id: GroupId,
     /// Its epoch.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The service's index in the `external_senders` extension.
     pub sender: u32,
     /// Who goes.
-    pub leaf: u32,
+    pub leaf: LeafIndex,
     /// Why.
     pub reason: RemovalReason,
 }
@@ -65,13 +50,13 @@ impl ServiceRemoval {
     fn framed(&self) -> Vec<u8> {
         let mut bytes = [MLS10.to_be_bytes(), PUBLIC_MESSAGE.to_be_bytes()].concat();
         bytes.extend(opaque(self.group_id.0).encode());
-        bytes.extend(self.epoch.to_be_bytes());
+        bytes.extend(self.epoch.0.to_be_bytes());
         bytes.push(EXTERNAL_SENDER);
         bytes.extend(self.sender.to_be_bytes());
         bytes.extend(opaque(self.reason.encode()).encode());
         bytes.push(PROPOSAL_CONTENT);
         bytes.extend(REMOVE_PROPOSAL.to_be_bytes());
-        bytes.extend(self.leaf.to_be_bytes());
+        bytes.extend(self.leaf.0.to_be_bytes());
         bytes
     }
 

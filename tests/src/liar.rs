@@ -18,16 +18,16 @@ use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
 use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, JoinAccepted,
     NextSegment,
 };
-use protocol::next::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
-use protocol::next::journal::{
+use protocol::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::journal::{
     Class, Entry, EntryContent, Event, ReadJournalRequest, ReadJournalResponse, SignedHead,
 };
-use protocol::next::operation::Operation;
-use protocol::next::request::SignedRequest;
+use protocol::operation::Operation;
+use protocol::request::SignedRequest;
 use protocol::{RESPONSE_MEDIA_TYPE, Wire};
 use tls_codec::VLBytes;
 use tokio::net::TcpListener;

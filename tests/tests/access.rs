@@ -9,15 +9,15 @@ use end_to_end::{
     recovery_row_of, talks,
 };
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::{
+use protocol::request::Sender;
+use protocol::group::{
     CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, SendMessageRequest,
 };
-use protocol::next::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
-use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::key_packages::ClaimKeyPackagesRequest;
-use protocol::next::operation::Operation;
+use protocol::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
+use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::key_packages::ClaimKeyPackagesRequest;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _};
 
@@ -266,7 +266,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     // The state is what it was if this commit, made before, is accepted after all the others.
     alice.stage_remove(GROUP, &[CAROL]).unwrap();
     let kept = alice.pending_request(GROUP).unwrap().unwrap();
-    let good = protocol::next::request::SignedRequest::decode(&kept.request).unwrap();
+    let good = protocol::request::SignedRequest::decode(&kept.request).unwrap();
     let commit = || CommitRequest::decode(good.body.as_slice()).unwrap();
     let access = alice.group_access(GROUP).unwrap();
     let resigned = |operation, body: Vec<u8>| {

@@ -16,11 +16,11 @@ use end_to_end::{
     talks,
 };
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
-use protocol::next::ids::LeafIndex;
-use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
-use protocol::next::operation::Operation;
+use protocol::request::Sender;
+use protocol::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
+use protocol::ids::LeafIndex;
+use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;

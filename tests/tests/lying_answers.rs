@@ -18,12 +18,12 @@ use end_to_end::{
     Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, settle, talks,
 };
 use protocol::Wire as _;
-use protocol::next::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
-use protocol::next::inbox::{
+use protocol::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
+use protocol::inbox::{
     LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest,
 };
-use protocol::next::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
-use protocol::next::operation::Operation;
+use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
+use protocol::operation::Operation;
 
 const ALICE: &str = "alice.adebayo";
 const BOB: &str = "bob.bergstrom";

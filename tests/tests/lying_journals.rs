@@ -9,9 +9,9 @@ use client::{Client, Event};
 use end_to_end::lies::journals::{Page, READ_JOURNAL, Reads};
 use end_to_end::{Liar, LogLevel, MUCH, Stack, device, group_with, settle, talks};
 use protocol::Wire as _;
-use protocol::next::ids::SegmentId;
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::operation::Operation;
+use protocol::ids::SegmentId;
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
 
 const GROUP: &str = "expedition";
 const OTHER: &str = "camp";

@@ -14,11 +14,11 @@ use end_to_end::{
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{CommitRequest, CreateGroupRequest, GroupKind};
-use protocol::next::ids::GroupId;
-use protocol::next::join::ExternalCommitInfoResponse;
-use protocol::next::journal::{CommitEvent, Event as JournalEvent};
-use protocol::next::operation::Operation;
+use protocol::group::{CommitRequest, CreateGroupRequest, GroupKind};
+use protocol::ids::GroupId;
+use protocol::join::ExternalCommitInfoResponse;
+use protocol::journal::{CommitEvent, Event as JournalEvent};
+use protocol::operation::Operation;
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";

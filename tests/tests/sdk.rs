@@ -14,12 +14,12 @@ use crypto::schedule::PoolToken;
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Stack, befriend, device};
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::request::Sender;
-use protocol::next::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
-use protocol::next::key_packages::ClaimKeyPackagesRequest;
+use protocol::request::Sender;
+use protocol::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
+use protocol::key_packages::ClaimKeyPackagesRequest;
 use protocol::problem::ProblemType;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 
 struct User {
     client: Client,
@@ -446,11 +446,11 @@ async fn refusals_are_typed() {
         Err(Error::Usage(UsageError::UnknownGroup(_)))
     ));
     let body = alice
-        .sign_as_member("g", protocol::next::operation::Operation::SendMessage, b"garbage")
+        .sign_as_member("g", protocol::operation::Operation::SendMessage, b"garbage")
         .unwrap();
     let garbage = alice
         .transport()
-        .post(protocol::next::operation::Operation::SendMessage, &body, &[])
+        .post(protocol::operation::Operation::SendMessage, &body, &[])
         .await;
     assert_eq!(problem(garbage.unwrap_err()), ProblemType::Malformed);
 }

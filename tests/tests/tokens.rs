@@ -11,10 +11,10 @@ use privacypass::auth::authenticate::TokenChallenge;
 use privacypass::public_tokens::{PublicKey, TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::ReserveGroupIdRequest;
+use protocol::request::Sender;
+use protocol::group::ReserveGroupIdRequest;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use sha2::{Digest as _, Sha256};
 
 /// A request that costs one token, of a sender of its own.

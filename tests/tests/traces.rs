@@ -21,9 +21,9 @@ use end_to_end::{
     device, group_with, reads, secrets_of,
 };
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
+use protocol::request::Sender;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use xtask::scan::{self, Encoding, Needles};
 
 const GROUP: &str = "harbour festival";

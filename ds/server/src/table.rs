@@ -33,7 +33,7 @@ use ds_domain::rows::Rows;
 use ds_domain::store::closed_issuer_key;
 use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::operation::DIRECTORY_PATH;
 use protocol::problem::ProblemType;
 use protocol::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};

@@ -3,13 +3,13 @@
 use client::StopReason;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, EntryAccepted, InspectGroupRequest, InspectGroupResponse,
     ReserveGroupIdResponse,
 };
-use protocol::next::ids::{Epoch, GroupId, LeafIndex, Position, RotationEpoch, Week};
-use protocol::next::journal::Place;
-use protocol::next::operation::Operation;
+use protocol::ids::{Epoch, GroupId, LeafIndex, Position, RotationEpoch, Week};
+use protocol::journal::Place;
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 use tls_codec::VLBytes;
 

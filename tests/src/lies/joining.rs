@@ -5,14 +5,14 @@ use crypto::records::{open_join_page, seal_join_page};
 use crypto::schedule::JoinKey;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{CommitRequest, JoinAccepted};
-use protocol::next::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch};
-use protocol::next::join::{
+use protocol::group::{CommitRequest, JoinAccepted};
+use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch};
+use protocol::join::{
     JoinRecordContent, JoinRecordRequest, JoinRecordResponse, RecoveryRowResponse,
     SealedFormerWrapperKey, WrapperChainLink,
 };
-use protocol::next::operation::Operation;
-use protocol::next::welcome::FetchWelcomeResponse;
+use protocol::operation::Operation;
+use protocol::welcome::FetchWelcomeResponse;
 
 use super::Does::{Enter, Join};
 use super::Outcome::{Harmless, Refused, Stops, Unverified, Waits};

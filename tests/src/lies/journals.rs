@@ -3,8 +3,8 @@
 use client::StopReason;
 use crypto::journal::{head_after, row_hash};
 use protocol::codec::opaque;
-use protocol::next::ids::{ChainHead, Digest, Position, SegmentId, Step};
-use protocol::next::journal::{Entry, ReadJournalResponse};
+use protocol::ids::{ChainHead, Digest, Position, SegmentId, Step};
+use protocol::journal::{Entry, ReadJournalResponse};
 use tls_codec::VLBytes;
 
 use crate::liar::Liar;

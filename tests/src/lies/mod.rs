@@ -11,7 +11,7 @@ pub mod refusals;
 
 use client::StopReason;
 use protocol::Wire;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 
 use crate::liar::Liar;
 

@@ -2,12 +2,12 @@
 //! comes in by a code, or accepts a connection.
 
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{JoinAccepted, JoinCode};
-use protocol::next::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch, Week};
-use protocol::next::join::{ExternalCommitInfoResponse, SealedFormerWrapperKey, WrapperChainLink};
-use protocol::next::operation::Operation;
+use protocol::group::{JoinAccepted, JoinCode};
+use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch, Week};
+use protocol::join::{ExternalCommitInfoResponse, SealedFormerWrapperKey, WrapperChainLink};
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
-use protocol::next::group::OwnLeafResponse;
+use protocol::group::OwnLeafResponse;
 
 use super::alter;
 use crate::liar::Liar;

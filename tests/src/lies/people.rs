@@ -4,12 +4,12 @@ use crypto::connection::sign_handle_record;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
-use protocol::next::ids::{Day, InboxEntryId, Week};
-use protocol::next::inbox::{InboxEntry, LookupHandleResponse, REQUEST_SIZE, ReadInboxResponse};
-use protocol::next::key_packages::{
+use protocol::ids::{Day, InboxEntryId, Week};
+use protocol::inbox::{InboxEntry, LookupHandleResponse, REQUEST_SIZE, ReadInboxResponse};
+use protocol::key_packages::{
     ClaimKeyPackagesResponse, CountKeyPackagesResponse, KeyPackageCount,
 };
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use tls_codec::VLBytes;
 
 use super::Does::{Add, Connect, Count, Look};

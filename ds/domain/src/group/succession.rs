@@ -7,12 +7,12 @@ use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::lifetime;
-use protocol::next::group::{CommitAccepted, EntryAccepted, JoinersUpload, JournalKeys};
-use protocol::next::ids::{Day, GroupId, LeafIndex};
-use protocol::next::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
-use protocol::next::journal::{CommitEvent, Event, Place};
-use protocol::next::operation::Operation as Number;
-use protocol::next::removal::RemovalReason;
+use protocol::group::{CommitAccepted, EntryAccepted, JoinersUpload, JournalKeys};
+use protocol::ids::{Day, GroupId, LeafIndex};
+use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
+use protocol::journal::{CommitEvent, Event, Place};
+use protocol::operation::Operation as Number;
+use protocol::removal::RemovalReason;
 use protocol::problem::ProblemType;
 use zeroize::Zeroizing;
 

@@ -3,8 +3,8 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use super::ids::{ChainHead, Epoch, GroupId, SegmentId, WelcomeId};
-use super::journal::Place;
+use crate::ids::{ChainHead, Epoch, GroupId, SegmentId, WelcomeId};
+use crate::journal::Place;
 use crate::codec::WireSecret;
 
 /// One blob for each joining leaf, all of one size in one commit.
@@ -33,7 +33,7 @@ pub struct JoinInfo {
     /// UTF-8 name of the group, as the adder calls it.
     pub group_name: VLBytes,
     /// Who vouches for this: the adder's real key.
-    pub attribution: crate::delivery::Attribution,
+    pub attribution: Attribution,
 }
 
 /// Body of `FetchWelcome`: not signed.
@@ -78,4 +78,13 @@ pub struct DevicePointer {
     pub id: WelcomeId,
     /// Opens it.
     pub key: WireSecret,
+}
+
+/// The adder's signature over the group, epoch and wrapper key, so that an invitation can be pinned on its sender.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Attribution {
+    /// Ed25519 key of the adder's real credential.
+    pub signature_public_key: VLBytes,
+    /// `SignWithLabel(key, "AttributionTBS", AttributionTBS)`.
+    pub signature: VLBytes,
 }

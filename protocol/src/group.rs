@@ -4,12 +4,36 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use super::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
-use super::join::{JoinPermit, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
-use super::journal::Place;
-use super::welcome::WelcomeUpload;
+use crate::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
+use crate::join::{JoinPermit, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
+use crate::journal::Place;
+use crate::welcome::WelcomeUpload;
 use crate::codec::WireSecret;
-pub use crate::groups::{Accepted, GroupKind, PartialGroupInfo};
+
+/// What kind of group it is; decides which operations are possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum GroupKind {
+    /// Any number of users; joined by Welcome.
+    Group = 1,
+    /// Two users: made by one to ask the other for a connection, joined by external commit.
+    Connection = 2,
+    /// The clients of one user.
+    SingleUser = 3,
+}
+
+/// What a committer sends of the new epoch's GroupInfo: the service knows the rest.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct PartialGroupInfo {
+    /// MLS `Extension extensions<V>` of the GroupInfo, encoded.
+    pub extensions: VLBytes,
+    /// GroupInfo signature of the committer.
+    pub signature: VLBytes,
+}
+
+/// An answer that says nothing but yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Accepted {}
 
 /// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the id.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -82,14 +106,14 @@ pub struct RecoveryKeyTbs {
     pub public_key: VLBytes,
 }
 
-/// Body of `CreateGroup`, signed by the creator's leaf key as [`super::request::Sender::Key`].
+/// Body of `CreateGroup`, signed by the creator's leaf key as [`crate::request::Sender::Key`].
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CreateGroupRequest {
     /// A reserved id.
     pub group_id: GroupId,
     /// Fixed for the life of the group.
     pub kind: GroupKind,
-    /// Days that messages are kept, 1 to [`super::journal::MESSAGE_DAYS`].
+    /// Days that messages are kept, 1 to [`crate::journal::MESSAGE_DAYS`].
     pub message_days: u16,
     /// Of epoch 0.
     pub segment: NextSegment,
@@ -140,12 +164,12 @@ pub struct CommitAad {
     /// 1 if the request carries a [`NextSegment`], else 0. Members go on in the next segment.
     pub rotates: u8,
     /// In an external join that a leaf authorizes: why the joiner may come in, for the members too.
-    pub authorization: Option<crate::groups::LeafAuthorization>,
+    pub authorization: Option<crate::join::LeafAuthorization>,
     /// HPKE-encrypted to the requester; only in an external join of a connection group.
     pub encrypted_connection_response: VLBytes,
 }
 
-/// Body of `ExternalJoin`, signed by the joiner's new leaf key as [`super::request::Sender::Key`].
+/// Body of `ExternalJoin`, signed by the joiner's new leaf key as [`crate::request::Sender::Key`].
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ExternalJoinRequest {
     /// Of the epoch that the commit ends.
@@ -192,7 +216,7 @@ pub struct JournalKeys {
     /// `T_d`.
     pub tag_key: WireSecret,
     /// `d`, days since the Unix epoch.
-    pub tag_day: super::ids::Day,
+    pub tag_day: crate::ids::Day,
 }
 
 /// Body of `SendMessage`, signed by the sender's leaf.
@@ -348,7 +372,7 @@ pub struct LeafRecord {
     /// What its user may do now.
     pub capabilities: crate::policy::Capabilities,
     /// Its link key.
-    pub link_key: super::join::WrappedLinkKey,
+    pub link_key: crate::join::WrappedLinkKey,
     /// None until the leaf has set one.
     pub recovery_key: Option<RecoveryKey>,
     /// 1 if a row of the present rotation is there for it.
@@ -357,7 +381,7 @@ pub struct LeafRecord {
     pub active: Week,
 }
 
-/// Body of `OwnLeaf`, signed by the leaf's signature key as [`super::request::Sender::Key`].
+/// Body of `OwnLeaf`, signed by the leaf's signature key as [`crate::request::Sender::Key`].
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct OwnLeafRequest {
     /// Of the current epoch.

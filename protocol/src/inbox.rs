@@ -3,7 +3,7 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use super::ids::{Day, InboxEntryId, InboxId, Week};
+use crate::ids::{Day, InboxEntryId, InboxId, Week};
 
 /// Body of `RegisterHandle`, signed by the handle's owner key. Makes the inbox, or keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

@@ -6,8 +6,8 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use super::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId, Step};
-use super::join::{LinkKeyUpload, SealedFormerWrapperKey};
+use crate::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId, Step};
+use crate::join::{LinkKeyUpload, SealedFormerWrapperKey};
 
 /// How long an entry is kept. The number stands in the hash chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]

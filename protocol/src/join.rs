@@ -2,11 +2,10 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use super::group::{GroupKey, JournalKeys};
-use super::ids::{Epoch, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch};
-use super::journal::Place;
+use crate::group::{GroupKey, JournalKeys};
+use crate::ids::{Epoch, GroupId, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch};
+use crate::journal::Place;
 use crate::codec::WireSecret;
-pub use crate::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 
 /// Why somebody may come in by an external commit.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -25,6 +24,38 @@ pub enum JoinPermit {
     /// With the permit of a join code: `HKDF(code, "permit")`.
     #[tls_codec(discriminant = 4)]
     JoinCode(WireSecret),
+}
+
+/// A leaf's word for the signature key of another one.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafAuthorization {
+    /// Whose word it is.
+    pub leaf_index: u32,
+    /// Good until then, milliseconds since the Unix epoch.
+    pub not_after_ms: u64,
+    /// `SignWithLabel(key of that leaf, "LeafAuthorizationTBS", LeafAuthorizationTBS)`.
+    pub signature: VLBytes,
+}
+
+/// The label of a [`LeafAuthorization`].
+pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
+
+/// What a [`LeafAuthorization`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct LeafAuthorizationTbs {
+    /// The group.
+    pub group_id: GroupId,
+    /// `HKDF(state key, "leaf authorization")` with the group id as context: no word is good any
+    /// longer than nobody is removed.
+    pub period: [u8; 32],
+    /// The number of the [`JoinPermit`]: 2 or 3.
+    pub permit: u8,
+    /// As in the authorization.
+    pub leaf_index: u32,
+    /// As in the authorization.
+    pub not_after_ms: u64,
+    /// The new leaf's signature key.
+    pub signature_key: VLBytes,
 }
 
 /// A link key under a wrapper key.
@@ -166,5 +197,5 @@ pub struct ExternalCommitInfoResponse {
     /// As in a join record.
     pub wrapper_chain: Vec<WrapperChainLink>,
     /// Codes that are good: a rejoin seals the next rotation secret to those that verify.
-    pub codes: Vec<super::group::JoinCode>,
+    pub codes: Vec<crate::group::JoinCode>,
 }

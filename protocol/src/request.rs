@@ -1,39 +1,48 @@
-//! The envelope of every request: who asks for what, when, and the signature over exactly that.
+//! The envelope of every request that acts: who asks for what, when, and the signature over exactly
+//! that.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::{Operation, Wire};
+use crate::ids::{LeafIndex, Minute};
+use crate::operation::Operation;
+use crate::Wire;
 
 /// Whose key signed the request.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum Sender {
-    /// The leaf with this index of the group that the body names; the key is the leaf's
-    /// signature key in the roster.
+    /// The leaf with this index of the group that the body names; the key is the leaf's signature
+    /// key in the roster.
     #[tls_codec(discriminant = 1)]
-    Leaf(u32),
-    /// An Ed25519 public key (32 bytes): joiner, queue owner, pool owner, handle owner, or a key made
-    /// for this one request where the operation names no owner.
+    Leaf(LeafIndex),
+    /// A public key: of the leaf that will join, or the owner that the operation names, or one made
+    /// for this request where the operation names no owner.
     #[tls_codec(discriminant = 2)]
     Key(VLBytes),
 }
 
-/// `SignedRequest`: the body of every POST.
+/// `SignedRequest`: the body of every POST but the unsigned reads.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SignedRequest {
     /// [`crate::WIRE_VERSION`].
     pub version: u16,
     /// Must be the operation of the path that the request was posted to.
     pub operation: Operation,
-    /// Milliseconds since the Unix epoch, within [`crate::time::CLOCK_WINDOW_MS`] of the service's clock.
-    pub timestamp_ms: u64,
+    /// By the service's clock as the client knows it, within [`WINDOW_MINUTES`] of it.
+    pub minute: Minute,
+    /// Random: two requests with the same content are two requests, unless this is the same.
+    pub nonce: [u8; 16],
     /// Whose key signed.
     pub sender: Sender,
     /// Encoding of the operation's request type.
     pub body: VLBytes,
-    /// `SignWithLabel(key, "DeliveryServiceRequest", RequestTBS)`, where `RequestTBS` is everything above.
+    /// `SignWithLabel(key, "DeliveryServiceRequest", RequestTBS)`, where `RequestTBS` is everything
+    /// above, as received.
     pub signature: VLBytes,
 }
+
+/// How far a request's minute may be from the service's clock, either way.
+pub const WINDOW_MINUTES: u32 = 10;
 
 /// Everything of a [`SignedRequest`] but its signature, for the signer.
 #[derive(Debug, TlsSize, TlsSerialize)]
@@ -43,7 +52,9 @@ pub struct RequestTbs<'a> {
     /// As in [`SignedRequest`].
     pub operation: Operation,
     /// As in [`SignedRequest`].
-    pub timestamp_ms: u64,
+    pub minute: Minute,
+    /// As in [`SignedRequest`].
+    pub nonce: [u8; 16],
     /// As in [`SignedRequest`].
     pub sender: &'a Sender,
     /// As in [`SignedRequest`].
