@@ -2,8 +2,8 @@
 //! sent as (draft-robert-mimi-delivery-service-02 §5), and covers what is pending.
 
 use openmls::prelude::{Proposal, Sender};
-use protocol::lifetime;
 use protocol::group::GroupKind;
+use protocol::lifetime;
 use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 

@@ -21,8 +21,8 @@ use protocol::connections::ClientCredential;
 use protocol::group::{CommitAad, GroupKind};
 use protocol::ids::{Epoch, GroupId, LeafIndex, SegmentId};
 use protocol::operation::Operation;
-use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION, Standing};
+use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::{Wire as _, lifetime};
 
 const ID: GroupId = GroupId([7; 16]);

@@ -4,11 +4,11 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
+use crate::codec::WireSecret;
 use crate::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
 use crate::join::{JoinPermit, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
 use crate::journal::Place;
 use crate::welcome::WelcomeUpload;
-use crate::codec::WireSecret;
 
 /// What kind of group it is; decides which operations are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

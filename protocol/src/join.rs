@@ -2,10 +2,10 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
+use crate::codec::WireSecret;
 use crate::group::{GroupKey, JournalKeys};
 use crate::ids::{Epoch, GroupId, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch};
 use crate::journal::Place;
-use crate::codec::WireSecret;
 
 /// Why somebody may come in by an external commit.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]

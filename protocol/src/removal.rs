@@ -2,9 +2,9 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 use crate::Wire as _;
 use crate::codec::opaque;
+use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 
 /// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which members
 /// hold against what they have seen.

@@ -3,9 +3,9 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
+use crate::Wire;
 use crate::ids::{LeafIndex, Minute};
 use crate::operation::Operation;
-use crate::Wire;
 
 /// Whose key signed the request.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

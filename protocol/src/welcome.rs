@@ -3,9 +3,9 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
+use crate::codec::WireSecret;
 use crate::ids::{ChainHead, Epoch, GroupId, SegmentId, WelcomeId};
 use crate::journal::Place;
-use crate::codec::WireSecret;
 
 /// One blob for each joining leaf, all of one size in one commit.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

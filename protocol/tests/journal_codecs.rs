@@ -8,15 +8,13 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::codec::opaque;
-use protocol::join::LeafAuthorization;
 use protocol::group::{CommitAad, InspectGroupResponse, LeafExtras, RecoveryKey};
 use protocol::ids::{
     ChainHead, Digest, LeafIndex, Minute, Position, RecoveryRowId, RotationEpoch, SegmentId, Step,
 };
 use protocol::inbox::{InboxEntry, ReadInboxResponse};
-use protocol::join::{
-    JoinRecordResponse, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey,
-};
+use protocol::join::LeafAuthorization;
+use protocol::join::{JoinRecordResponse, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
 use protocol::journal::{
     CommitEvent, Entry, EntryContent, Event, ReadJournalRequest, ReadJournalResponse, SeenHead,
     SignedHead,

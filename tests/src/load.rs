@@ -18,9 +18,7 @@ use crypto::sign::{LeafKeyPair, Scheme, verify};
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, GroupKey, SendMessageRequest};
 use protocol::ids::{GroupId, LeafIndex, Position, SegmentId, Step};
-use protocol::journal::{
-    Class, Entry, Event, ReadJournalRequest, ReadJournalResponse,
-};
+use protocol::journal::{Class, Entry, Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::request::{REQUEST_LABEL, ReceivedRequest, Sender};
 use protocol::{WIRE_VERSION, Wire as _};

@@ -9,7 +9,6 @@ use end_to_end::{
     recovery_row_of, talks,
 };
 use protocol::codec::opaque;
-use protocol::request::Sender;
 use protocol::group::{
     CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, SendMessageRequest,
 };
@@ -19,6 +18,7 @@ use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::key_packages::ClaimKeyPackagesRequest;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
 use protocol::{WIRE_VERSION, Wire as _};
 
 const GROUP: &str = "expedition";
@@ -162,7 +162,10 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let old = ReadJournalResponse::decode(&old.await.unwrap()).unwrap();
     assert_eq!(old.closed, 1);
     let rotation = RotationEpoch(his.epoch + 1);
-    for state_key in [his.state_key.to_wire(), StateKey::from(&his.state_key.to_wire()).next().to_wire()] {
+    for state_key in [
+        his.state_key.to_wire(),
+        StateKey::from(&his.state_key.to_wire()).next().to_wire(),
+    ] {
         let guessed = StateKey::from(&state_key).segment(&his.id, rotation);
         let problem = problem_of(&mut bob, Operation::ReadJournal, &reading(guessed)).await;
         assert_eq!(problem, Some(ProblemType::UnknownSegment));
@@ -198,7 +201,9 @@ fn now_ms() -> u64 {
 fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key).unwrap().encode()
+    sign(operation, now_ms(), &sender, body, &key)
+        .unwrap()
+        .encode()
 }
 
 #[tokio::test]

@@ -98,7 +98,10 @@ async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
     let key = secret(ALICE, "SELECT connection_key FROM profile");
     assert!(request.windows(32).all(|window| window != key));
     let pools = secret_count(&stack, ALICE, "SELECT count(*) FROM contacts");
-    assert_eq!(pools, 0, "nothing is published before somebody has accepted");
+    assert_eq!(
+        pools, 0,
+        "nothing is published before somebody has accepted"
+    );
 
     let id = bob.incoming_requests().unwrap().remove(0).id;
     bob.accept_request(&id).await.unwrap();

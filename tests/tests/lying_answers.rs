@@ -19,9 +19,7 @@ use end_to_end::{
 };
 use protocol::Wire as _;
 use protocol::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
-use protocol::inbox::{
-    LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest,
-};
+use protocol::inbox::{LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest};
 use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
 use protocol::operation::Operation;
 

@@ -114,9 +114,7 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
         }
         let texts = |event: &&Event| matches!(event, Event::Message { .. });
         let all = told.iter().chain(&later).filter(texts);
-        let is_false = |event: &&Event| {
-            !matches!(event, Event::Message { sender, text, .. } if sender == ALICE && *text == said)
-        };
+        let is_false = |event: &&Event| !matches!(event, Event::Message { sender, text, .. } if sender == ALICE && *text == said);
         if all.clone().any(|event| is_false(&event)) || all.count() > 2 {
             fell.push(format!("{field}: something false: {told:?} {later:?}"));
         }

@@ -279,7 +279,10 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             None => {
                 alice.connect(BOB).await.unwrap();
                 let request = requests_of(&mut bob).await.remove(0);
-                let id = created(&liar, GroupKind::Connection).last().unwrap().group_id;
+                let id = created(&liar, GroupKind::Connection)
+                    .last()
+                    .unwrap()
+                    .group_id;
                 let old = seen_of_old.lock().unwrap().take();
                 let shown = Shown {
                     own: own_group(&liar, id, GroupKind::Connection),

@@ -22,10 +22,10 @@ use protocol::group::{
 use protocol::ids::{Day, GroupId, LeafIndex, RotationEpoch};
 use protocol::join::{LinkKeyUpload, RecoveryRow};
 use protocol::operation::Operation;
-use protocol::request::Sender;
-use protocol::welcome::JoinInfo;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
+use protocol::welcome::JoinInfo;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{Serialize as _, VLBytes};

@@ -432,9 +432,7 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::group::{
-        CommitAccepted, JournalKeys, LeafExtras, PartialGroupInfo, RecoveryKey,
-    };
+    use protocol::group::{CommitAccepted, JournalKeys, LeafExtras, PartialGroupInfo, RecoveryKey};
     use protocol::ids::{Epoch, Position};
     use protocol::journal::Place;
 

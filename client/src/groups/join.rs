@@ -15,10 +15,10 @@ use protocol::group::GroupKind;
 use protocol::ids::{ChainHead, GroupId, Position, Step};
 use protocol::join::{JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
 use protocol::operation::Operation;
+use protocol::problem::ProblemType;
 use protocol::welcome::{
     FetchWelcomeRequest, FetchWelcomeResponse, JoinInfo, WelcomeContent, WelcomePointer,
 };
-use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;

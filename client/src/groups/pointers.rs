@@ -6,8 +6,8 @@ use openmls::prelude::{Credential, KeyPackage};
 use protocol::Wire as _;
 use protocol::ids::{ChainHead, Epoch, GroupId, Position, RotationEpoch, SegmentId};
 use protocol::journal::Place;
-use protocol::welcome::{DevicePointer, WelcomePointer};
 use protocol::time::day_of;
+use protocol::welcome::{DevicePointer, WelcomePointer};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 

@@ -7,8 +7,8 @@ use openmls::prelude::{KeyPackage, OpenMlsProvider as _};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::ids::WelcomeId;
-use protocol::welcome::{DevicePointer, WelcomeContent, WelcomeUpload};
 use protocol::padding::bucket;
+use protocol::welcome::{DevicePointer, WelcomeContent, WelcomeUpload};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 

@@ -15,9 +15,7 @@ use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
 use protocol::ids::GroupId;
-use protocol::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
-};
+use protocol::key_packages::{ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet};
 use protocol::operation::Operation;
 use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;

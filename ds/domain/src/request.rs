@@ -8,10 +8,8 @@ use protocol::codec::WireSecret;
 use protocol::group::GroupKey;
 use protocol::ids::{LeafIndex, Minute};
 use protocol::operation::Operation;
-use protocol::request::{
-    REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest, WINDOW_MINUTES,
-};
 use protocol::problem::ProblemType;
+use protocol::request::{REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest, WINDOW_MINUTES};
 use protocol::{WIRE_VERSION, Wire};
 
 use crate::refusal::Refusal;

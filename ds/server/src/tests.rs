@@ -32,8 +32,8 @@ use protocol::key_packages::{
     PublishKeyPackagesRequest,
 };
 use protocol::operation::Operation as Number;
-use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::problem::ProblemType;
+use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
 use service::clock::MovedClock;
 use service::gateway_auth::GatewaySecret;

@@ -169,11 +169,7 @@ pub const READ_JOURNAL: &[Lie] = &[
         Stops(StopReason::Missing),
     ),
     ("entries: none", |it| it.page.entries.clear(), Waits),
-    (
-        "entries: one less",
-        |it| drop(it.page.entries.pop()),
-        Waits,
-    ),
+    ("entries: one less", |it| drop(it.page.entries.pop()), Waits),
     (
         "entries: the last one twice",
         |it| {

@@ -3,8 +3,8 @@
 
 pub mod answers;
 mod groups;
-pub mod journals;
 mod joining;
+pub mod journals;
 pub mod outside;
 mod people;
 pub mod refusals;

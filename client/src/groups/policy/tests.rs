@@ -14,10 +14,10 @@ use protocol::group::{CommitAad, CommitRequest};
 use protocol::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
 use protocol::join::{LeafAuthorization, LinkKeyUpload};
 use protocol::journal::CommitEvent;
-use protocol::removal::{RemovalReason, ServiceRemoval};
-use protocol::welcome::WelcomePointer;
 use protocol::policy::Standing;
+use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::time::DAY_MS;
+use protocol::welcome::WelcomePointer;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::*;

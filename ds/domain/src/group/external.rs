@@ -5,9 +5,7 @@ use mls_rules::commit::verify_word;
 use mls_rules::leaf::is_one_user;
 use mls_rules::operation::Permit;
 use protocol::codec::opaque;
-use protocol::group::{
-    CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
-};
+use protocol::group::{CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys};
 use protocol::ids::GroupId;
 use protocol::join::{ExternalCommitInfoRequest, ExternalCommitInfoResponse};
 use protocol::operation::Operation as Number;

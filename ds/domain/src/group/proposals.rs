@@ -11,8 +11,8 @@ use protocol::Wire as _;
 use protocol::group::{EntryAccepted, LeafExtras};
 use protocol::ids::{Position, RotationEpoch};
 use protocol::journal::Place;
-use protocol::removal::RemovalReason;
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 

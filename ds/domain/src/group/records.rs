@@ -9,8 +9,8 @@ use protocol::join::{
     JoinRecordRequest, JoinRecordResponse, RecoveryRowRequest, RecoveryRowResponse,
 };
 use protocol::operation::Operation as Number;
-use protocol::welcome::{FetchWelcomeRequest, FetchWelcomeResponse};
 use protocol::problem::ProblemType;
+use protocol::welcome::{FetchWelcomeRequest, FetchWelcomeResponse};
 
 use crate::engine::Key;
 use crate::env::Env;

@@ -6,14 +6,14 @@ use crypto::records::{seal_join_page, seal_recovery_row};
 use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::lifetime;
 use protocol::group::{CommitAccepted, EntryAccepted, JoinersUpload, JournalKeys};
 use protocol::ids::{Day, GroupId, LeafIndex};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
 use protocol::journal::{CommitEvent, Event, Place};
+use protocol::lifetime;
 use protocol::operation::Operation as Number;
-use protocol::removal::RemovalReason;
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 use zeroize::Zeroizing;
 
 use super::activity::{Activity, patience};

@@ -36,9 +36,9 @@ use protocol::join::{
 };
 use protocol::journal::{Class, Entry, Event, ReadJournalRequest};
 use protocol::operation::Operation as Number;
+use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::request::{REQUEST_LABEL, Sender};
 use protocol::welcome::{FetchWelcomeRequest, WelcomeUpload};
-use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::{WIRE_VERSION, Wire, lifetime};
 
 use crate::execution::{Failure, read};

@@ -16,9 +16,9 @@ use protocol::group::{
 use protocol::ids::{GroupId, LeafIndex, RotationEpoch, Week};
 use protocol::join::{JoinPermit, RecoveryRow, RecoveryRowRequest};
 use protocol::operation::Operation as Number;
-use protocol::removal::RemovalReason;
 use protocol::policy::{GroupPolicy, Standing};
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 
 use super::commit::{AddUsers, RemoveUsers, UpdateClient};
 use super::create::{CreateGroup, ReserveGroupId};
