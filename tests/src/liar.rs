@@ -74,7 +74,7 @@ impl Asked {
 
 /// Whether its requests are signed.
 #[must_use]
-pub const fn is_signed(operation: Operation) -> bool {
+const fn is_signed(operation: Operation) -> bool {
     !matches!(
         operation,
         Operation::ReadJournal

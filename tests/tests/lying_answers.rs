@@ -15,7 +15,7 @@ use end_to_end::lies::answers::{ANSWERS, Means, own_identity, own_key};
 use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
 use end_to_end::{
-    Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, settle, talks,
+    Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks,
 };
 use protocol::Wire as _;
 use protocol::next::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
