@@ -57,7 +57,7 @@ pub enum Event {
     },
     /// The service had another user removed, or this one, and said why.
     RemovedByService {
-        /// Name of the group.
+        /// Name of the group; empty for a connection.
         group: String,
         /// Who.
         name: String,

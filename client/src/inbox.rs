@@ -19,6 +19,8 @@ use crate::error::Error;
 
 /// The inbox is read every so often, on average, at random times.
 const INTERVAL_MS: u64 = 3 * 60 * 60 * 1000;
+/// So many pages a call reads, whatever a service says that there is more: an inbox holds fewer requests.
+const MOST_PAGES: u32 = 100;
 
 impl Client {
     /// Looks for connection requests now. In the background this happens every few hours; whoever asks for it tells the
@@ -67,7 +69,7 @@ impl Client {
         owner: &SignatureKeyPair,
     ) -> Result<(), Error> {
         let key = || SignatureKeyPair::from_seed(&owner.seed());
-        loop {
+        for _ in 0..MOST_PAGES {
             let request = ReadInboxRequest {
                 inbox,
                 limit: MAX_READ,
@@ -103,6 +105,7 @@ impl Client {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     fn take_request(&mut self, request: &[u8]) -> Result<(), Error> {

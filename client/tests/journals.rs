@@ -570,3 +570,28 @@ async fn a_long_journal_is_read_page_by_page_and_in_order() {
     assert!(homes.service.count(Operation::ReadJournal) > before + 2);
     assert_eq!(texts(&bob, "team"), said);
 }
+
+#[tokio::test]
+async fn a_journal_that_never_ends_ends_a_call_and_hides_nothing_that_is_in_it() {
+    let homes = Homes::new(23);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    alice.send_message("team", "hello").await.unwrap();
+    // Of each page the first entry, whatever was asked for: nothing that was not read yet.
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.entries.truncate(1);
+        read.encode()
+    })));
+    let caught_up = tokio::time::timeout(Duration::from_secs(120), bob.sync(0)).await;
+    caught_up.unwrap().unwrap();
+    homes.service.alter(None);
+    bob.sync(0).await.unwrap();
+    assert_eq!(texts(&bob, "team"), ["hello"]);
+}

@@ -1,14 +1,8 @@
-//! `Authorization: PrivateToken`. The module is taken by its path: the crate around it brings a storage
-//! engine along, which nobody wants to instrument.
+//! `Authorization: PrivateToken`.
 #![no_main]
-#![allow(dead_code)]
 
+use ds_domain::tokens::authorization;
 use libfuzzer_sys::fuzz_target;
-
-const TOKEN_TYPE: u16 = 0x0002;
-
-#[path = "../../ds/src/tokens/authorization.rs"]
-mod authorization;
 
 fuzz_target!(|bytes: &[u8]| {
     let values = bytes.split(|byte| *byte == b'\n');

@@ -9,6 +9,8 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../ohttp-gateway/src/binary_http.rs"]
 mod binary_http;
+#[path = "../../ohttp-gateway/src/extent.rs"]
+mod extent;
 #[path = "../../ohttp-gateway/src/encapsulation/mod.rs"]
 mod encapsulation;
 

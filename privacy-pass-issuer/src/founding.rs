@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use service::bound_files::BoundFiles;
 use service::clock::SystemClock;
 use service::founding::{self, BoundKey, Refusal, Unfinished};
 use service::secret_file::{self, SecretFileError};
@@ -36,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) store: RocksStore,
     pub(crate) hash_key: Zeroizing<Vec<u8>>,
     pub(crate) report_key: [u8; REPORT_KEY_LENGTH],
+    pub(crate) token_keys: TokenKeys,
+    pub(crate) certificate_keys: CertificateKeys,
 }
 
 /// Makes an empty database and the first keys. Says what was made.
@@ -51,11 +54,12 @@ pub async fn init(config: Config) -> Result<String, IssuerError> {
     let hash_key = secret_file::load_or_create(&keys.join(HASH_KEY), AccountHasher::KEY_LENGTH)?;
     let report_key = secret_file::load_or_create(&keys.join(REPORT_KEY), REPORT_KEY_LENGTH)?;
     let now_unix_s = SystemClock::shared().now_unix_ms() / 1000;
-    TokenKeys::open(keys, now_unix_s, config.rotation)?;
-    CertificateKeys::load_or_create(keys, now_unix_s)?;
     let id = with_bound_keys(keys, &hash_key, &report_key, |bound| {
         RocksStore::create(data)?.bind(bound)
     })?;
+    let bound = || BoundFiles::of(id, &hash_key);
+    TokenKeys::open(keys, now_unix_s, config.rotation, bound())?;
+    CertificateKeys::open(keys, now_unix_s, bound())?;
     unfinished.end()?;
     Ok(format!(
         "made the database {id} in {} with the key files in {}: back them up apart from each other",
@@ -65,7 +69,7 @@ pub async fn init(config: Config) -> Result<String, IssuerError> {
 }
 
 /// Opens the database, if it is whole, and belongs to the key files that are there.
-pub(crate) fn open(config: &Config) -> Result<Opened, IssuerError> {
+pub(crate) fn open(config: &Config, now_unix_s: u64) -> Result<Opened, IssuerError> {
     let keys = &config.key_directory;
     Unfinished::check(&keys.join(UNFINISHED), PROGRAM, &places(config))?;
     let store = RocksStore::open(&config.data_directory)?;
@@ -85,6 +89,9 @@ pub(crate) fn open(config: &Config) -> Result<Opened, IssuerError> {
             .into());
         }
     }
+    let bound = || BoundFiles::of(id, &hash_key);
+    let token_keys = TokenKeys::open(keys, now_unix_s, config.rotation, bound())?;
+    let certificate_keys = CertificateKeys::open(keys, now_unix_s, bound())?;
     // Only now: what is refused stays as it is.
     service::directory::private(&config.data_directory)?;
     tracing::info!(database = %id, "the database is whole");
@@ -94,6 +101,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, IssuerError> {
         store,
         hash_key,
         report_key,
+        token_keys,
+        certificate_keys,
     })
 }
 

@@ -103,11 +103,11 @@ use attestation::{AccountSettingsError, Attester, DevelopmentAttester, JwtAttest
 pub use config::{AccountSettings, Config, ReportingSettings, ReportingSettingsError};
 pub use founding::init;
 use issuance::{Issuer, IssuerParts};
-use reporting::keys::{CertificateKeyError, CertificateKeys};
+use reporting::keys::CertificateKeyError;
 use reporting::{Reporting, ReportingParts};
 use store::StoreError;
 use store::reports::ReportStore;
-use token_keys::{RotationError, TokenKeyError, TokenKeys};
+use token_keys::{RotationError, TokenKeyError};
 use worker::Workers;
 
 /// The name of the binary.
@@ -172,17 +172,18 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
             let clock = Arc::clone(&process.clock);
             Arc::new(JwtAttester::new(&config.accounts, clock)?)
         };
+    let now_unix_s = process.clock.now_unix_ms() / 1000;
     // The database comes first: its lock keeps a second process from making keys of its own.
     let founding::Opened {
         store,
         hash_key,
         report_key,
-    } = founding::open(&config)?;
+        token_keys: keys,
+        certificate_keys,
+    } = founding::open(&config, now_unix_s)?;
     let store = Arc::new(store);
     let probe = store.probe();
     process.readiness.depends_on(probe.clone());
-    let now_unix_s = process.clock.now_unix_ms() / 1000;
-    let keys = TokenKeys::open(&config.key_directory, now_unix_s, config.rotation)?;
     keys.keep_up(now_unix_s)?;
     attester.refresh().await;
     let reports: Arc<dyn ReportStore> = Arc::new(store.reports());
@@ -199,7 +200,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
     let issuer = Arc::new(issuer.map_err(IssuerError::Thread)?);
     let reporting = Arc::new(Reporting::new(ReportingParts {
         issuer: Arc::clone(&issuer),
-        keys: CertificateKeys::load_or_create(&config.key_directory, now_unix_s)?,
+        keys: certificate_keys,
         report_key,
         charges: store.clone(),
         reports,

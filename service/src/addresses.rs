@@ -355,6 +355,34 @@ impl Drop for Running {
     }
 }
 
+/// How many connections there are of an address's network. It outlives none of them.
+pub(crate) struct Share {
+    limits: Arc<AddressLimits>,
+    counters: Counters,
+}
+
+impl Admitted {
+    pub(crate) fn share(&self) -> Share {
+        Share {
+            limits: Arc::clone(&self.limits),
+            counters: self.counters,
+        }
+    }
+}
+
+impl Share {
+    /// Of the larger of the two scopes, as the fuller of no table has it.
+    pub(crate) fn connections(&self) -> u32 {
+        let scopes = self.limits.counted(&self.counters);
+        let counts = scopes.map(|(scope, counters)| {
+            let tables = scope.tables.iter().zip(counters);
+            let counts = tables.map(|(table, at)| table.connections[*at].load(Ordering::Relaxed));
+            counts.min().unwrap_or(0)
+        });
+        counts.max().unwrap_or(0)
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         for (scope, counters) in self.limits.counted(&self.counters) {

@@ -32,7 +32,7 @@ use crate::floods::{Budget, Counting};
 use crate::http::{Accepting, busy};
 use crate::problem::Problem;
 use crate::proxy;
-use crate::room::{Activity, Busy, Entry, Place, Room};
+use crate::room::{Activity, Busy, Entry, Place, Room, Waiting};
 use crate::shutdown::Shutdown;
 use crate::sparse::Sparse;
 use crate::tls::{IsCertified, ServerTls};
@@ -112,7 +112,11 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Commo
     let admitted = admitted.map(|limits| limits.connect(source)).transpose();
     let mut _counted = None;
     let service = match admitted {
-        Ok(admitted) => match common.room.enter().await {
+        Ok(admitted) => match common
+            .room
+            .enter(admitted.as_ref().map(Admitted::share))
+            .await
+        {
             Entry::Place(place) => Service::Full { place, admitted },
             // A refusal may be a TLS handshake: it counts like any other.
             Entry::Full(told) => {
@@ -294,7 +298,8 @@ where
                 Ok::<_, Infallible>(response.map(|body| Counted {
                     body,
                     rest: Bytes::new(),
-                    _busy: busy,
+                    handed: None,
+                    busy,
                     _running: running,
                 }))
             }
@@ -323,6 +328,10 @@ where
             () = activity.ceased(idle) => Some(idle),
             () = activity.gives_way() => Some(GONE_WITHIN),
         };
+        // Its peer would let us wait for that, too.
+        if left == Some(GONE_WITHIN) && activity.is_stalled() {
+            return;
+        }
         connection.as_mut().graceful_shutdown();
         end(connection, left, &activity).await;
     } else {
@@ -338,6 +347,10 @@ where
             () = common.shutdown.requested() => None,
             () = activity.gives_way() => Some(GONE_WITHIN),
         };
+        // Its peer would let us wait for that, too.
+        if left == Some(GONE_WITHIN) && activity.is_stalled() {
+            return;
+        }
         connection.as_mut().graceful_shutdown();
         end(connection, left, &activity).await;
     }
@@ -379,6 +392,7 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
     let extensions = request.extensions_mut();
     extensions.insert(Arc::clone(&common.accepting));
     extensions.insert(peer.is_certified);
+    extensions.insert(Arc::clone(peer.place.activity()));
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
 }
@@ -477,7 +491,9 @@ struct Counted {
     body: Body,
     /// Of the last frame.
     rest: Bytes,
-    _busy: Busy,
+    /// There is a piece that the peer has not asked to go beyond.
+    handed: Option<Waiting>,
+    busy: Busy,
     _running: Option<Running>,
 }
 
@@ -505,6 +521,11 @@ impl HttpBody for Counted {
             Err(error) => Some(Err(error)),
         });
         let is_handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        self.handed = match self.handed.take() {
+            _ if !is_handed => None,
+            None => Some(self.busy.activity().waits()),
+            handed => handed,
+        };
         let len = match &polled {
             Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,

@@ -114,6 +114,19 @@ pub enum Refusal {
         /// Of the store.
         store: StoreId,
     },
+    /// A whole key file that this store has not made or taken.
+    #[error(
+        "the key file {} is none of those of the store {store}: it is another one's, or was changed, \
+         or {}.bound is missing. Bring both back from their backup (docs/stores.md)",
+        .path.display(),
+        .path.display()
+    )]
+    ForeignKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Of the store.
+        store: StoreId,
+    },
     /// A store that does not say which one it is.
     #[error(
         "the store in {place} does not say which one it is: it is damaged, or was not made whole"

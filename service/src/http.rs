@@ -22,7 +22,7 @@ use crate::addresses::AddressLimits;
 use crate::connection::{self, Common};
 use crate::observe::Observe;
 use crate::problem::{self, Problem};
-use crate::room::Room;
+use crate::room::{Activity, Room};
 use crate::shutdown::Shutdown;
 use crate::sparse::Sparse;
 use crate::tls::ServerTls;
@@ -311,6 +311,8 @@ impl Collected {
     pub async fn read(request: Request) -> Result<Self, CollectError> {
         let limits = Limits::of(&request);
         let accepting = request.extensions().get::<Arc<Accepting>>().cloned();
+        let activity = request.extensions().get::<Arc<Activity>>();
+        let _waits = activity.map(Activity::waits);
         let mut body = request.into_body();
         if body.size_hint().lower() > limits.max_body_bytes as u64 {
             return Err(CollectError::TooLarge);

@@ -11,6 +11,7 @@
 pub mod addresses;
 mod admin;
 pub mod alloc;
+pub mod bound_files;
 pub mod clock;
 pub mod config;
 mod connection;

@@ -1,9 +1,13 @@
 //! The connections that a listener has, and what becomes of those beyond.
 //!
-//! A connection that comes when all places are taken gets that of the one which has done nothing for longest. If
-//! all of them have something to do it is let in only to be told so, by a bounded number of places of
+//! A connection that comes when all places are taken gets that of one which does nothing: of those whose network
+//! has most places, the one for which that is longest. A request is something to do; but where one network has many
+//! places, none of its requests that waits for its own peer is, to send its body or to take its answer. Else
+//! whoever has a few addresses could have all places with requests that cost nothing. If all connections have
+//! something to do, another one is let in only to be told so, by a bounded number of places of
 //! their own; beyond these it is closed. It never waits without a word.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::addresses::Share;
 use crate::sparse::Sparse;
 
 /// How long a connection waits for the place of one that was told to go.
@@ -18,6 +23,8 @@ const MOVE_OVER: Duration = Duration::from_secs(1);
 /// Places for connections that are only told that there is none: a part of the others, and at least so many.
 const TOLD_PART: usize = 16;
 const LEAST_TOLD: usize = 16;
+/// A network has many places if it has more than this part of them.
+const MANY_PART: usize = 64;
 
 /// The places of a listener.
 pub(crate) struct Room {
@@ -32,13 +39,17 @@ pub(crate) struct Room {
 }
 
 /// What goes on in a connection. HTTP/2 has no end of its own for idle ones.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Activity {
+    /// Of its network, where addresses are counted.
+    share: Option<Share>,
     /// When something last began or ended.
     last: AtomicU64,
     begun: AtomicU64,
     /// Requests whose answers have not been sent.
     running: AtomicUsize,
+    /// Of these, those that go on when the peer sends or takes something.
+    waiting: AtomicUsize,
     /// Somebody else needs its place.
     give_way: Notify,
 }
@@ -59,6 +70,9 @@ pub(crate) struct Place {
     activity: Arc<Activity>,
     _place: OwnedSemaphorePermit,
 }
+
+/// A request that waits for its peer, until dropped.
+pub(crate) struct Waiting(Arc<Activity>);
 
 /// A request, until its answer has been sent.
 pub(crate) struct Busy {
@@ -82,10 +96,10 @@ impl Room {
         })
     }
 
-    /// A connection has come.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Entry {
+    /// A connection has come, of a network with this share.
+    pub(crate) async fn enter(self: &Arc<Self>, share: Option<Share>) -> Entry {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Entry::Place(self.seat(place));
+            return Entry::Place(self.seat(place, share));
         }
         let Ok(told) = Arc::clone(&self.told).try_acquire_owned() else {
             self.count("closed");
@@ -95,7 +109,7 @@ impl Room {
             let place = Arc::clone(&self.places).acquire_owned();
             if let Ok(Ok(place)) = tokio::time::timeout(MOVE_OVER, place).await {
                 metrics::counter!("http_connections_displaced_total").increment(1);
-                return Entry::Place(self.seat(place));
+                return Entry::Place(self.seat(place, share));
             }
         }
         self.count("told");
@@ -123,8 +137,11 @@ impl Room {
         }
     }
 
-    fn seat(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Place {
-        let activity = Arc::new(Activity::default());
+    fn seat(self: &Arc<Self>, place: OwnedSemaphorePermit, share: Option<Share>) -> Place {
+        let activity = Arc::new(Activity {
+            share,
+            ..Activity::default()
+        });
         let id = self.moment();
         activity.last.store(id, Ordering::Relaxed);
         self.lock().insert(id, Arc::clone(&activity));
@@ -136,14 +153,18 @@ impl Room {
         }
     }
 
-    /// Of those that do nothing, the one for which that is longest.
+    /// Of those that do nothing, and whose network has most places, the one for which that is longest.
     fn have_one_give_way(&self) -> bool {
+        let many = (self.size / MANY_PART).max(1);
         let connections = self.lock();
-        let idle = connections
-            .values()
-            .filter(|activity| activity.running.load(Ordering::Relaxed) == 0);
-        let Some(longest) = idle.min_by_key(|activity| activity.last.load(Ordering::Relaxed))
-        else {
+        let idle = connections.values().filter_map(|activity| {
+            let connections = activity.share.as_ref().map_or(0, Share::connections);
+            let has_many = usize::try_from(connections).is_ok_and(|has| has > many);
+            let does_nothing = activity.is_idle() || (has_many && activity.is_stalled());
+            let last = activity.last.load(Ordering::Relaxed);
+            does_nothing.then_some(((Reverse(connections), last), activity))
+        });
+        let Some((_, longest)) = idle.min_by_key(|(order, _)| *order) else {
             return false;
         };
         // The next one that comes chooses another.
@@ -187,6 +208,18 @@ impl Drop for Place {
     }
 }
 
+impl Busy {
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         let last = self.room.moment();
@@ -198,6 +231,18 @@ impl Drop for Busy {
 impl Activity {
     pub(crate) fn is_idle(&self) -> bool {
         self.running.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether something runs, and all of that goes on only when the peer sends or takes something.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let running = self.running.load(Ordering::Relaxed);
+        running > 0 && self.waiting.load(Ordering::Relaxed) >= running
+    }
+
+    /// A request waits for its peer.
+    pub(crate) fn waits(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(self))
     }
 
     /// Resolves when somebody else needs the place.
@@ -226,7 +271,7 @@ mod tests {
     use super::*;
 
     async fn place(room: &Arc<Room>) -> Place {
-        match room.enter().await {
+        match room.enter(None).await {
             Entry::Place(place) => place,
             _ => panic!("no place"),
         }
@@ -248,7 +293,7 @@ mod tests {
             drop(first);
         });
         let requests = [next.0.begin(), moved.0.begin()];
-        let full = room.enter().await;
+        let full = room.enter(None).await;
         assert!(matches!(full, Entry::Full(_)), "all of them are busy");
         drop((request, requests, full));
     }
@@ -260,14 +305,14 @@ mod tests {
         let _request = place.begin();
         let mut told = Vec::new();
         for _ in 0..LEAST_TOLD {
-            match room.enter().await {
+            match room.enter(None).await {
                 Entry::Full(full) => told.push(full),
                 _ => panic!("not told"),
             }
         }
-        assert!(matches!(room.enter().await, Entry::Closed));
+        assert!(matches!(room.enter(None).await, Entry::Closed));
         told.pop();
-        assert!(matches!(room.enter().await, Entry::Full(_)));
+        assert!(matches!(room.enter(None).await, Entry::Full(_)));
         // Whoever has its share already is told by fewer.
         told.truncate(LEAST_TOLD / 2);
         assert!(room.told().is_none());

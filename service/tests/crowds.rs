@@ -326,6 +326,52 @@ async fn an_address_that_has_its_share_takes_nobodys_place() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
+/// None of them costs whoever sends it more than a few bytes in half a minute.
+#[tokio::test]
+async fn requests_that_wait_for_their_peer_take_no_place_from_others_where_one_network_has_many() {
+    let upload = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+    let untaken = "GET /long HTTP/1.1\r\nhost: x\r\n\r\n";
+    for stalled in [upload, untaken] {
+        let settings = AddressLimitSettings {
+            max_connections: 100,
+            ..AddressLimitSettings::NONE
+        };
+        let addresses = AddressLimits::new(settings, MovedClock::at(1_700_000_000_000));
+        let proxy = Ipv4Addr::LOCALHOST.into();
+        let listener = listen_with(with_connections(6), |server| {
+            server
+                .with_address_limits(addresses)
+                .behind_proxies(vec![proxy])
+        })
+        .await;
+        let from = |client: &str, text: &str| {
+            format!("PROXY TCP4 {client} 198.51.100.1 40000 443\r\n{text}")
+        };
+        let kept = echo("x").replace("connection: close\r\n", "");
+        let mut idle = listener.send(&from("192.0.2.1", &kept)).await;
+        idle.read_exact(&mut [0; 12]).await.unwrap();
+        let wait = "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut busy = listener.send(&from("192.0.2.1", wait)).await;
+        listener.begun.acquire().await.unwrap().forget();
+        let mut greedy = Vec::new();
+        for _ in 0..8 {
+            greedy.push(listener.send(&from("192.0.2.2", stalled)).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for _ in 0..3 {
+            let answer = listener.answer(&from("192.0.2.3", &echo("x"))).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{stalled}: {answer}");
+            greedy.push(listener.send(&from("192.0.2.2", stalled)).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Whoever has few has kept both.
+        idle.write_all(echo("still here").as_bytes()).await.unwrap();
+        assert!(rest(idle).await.ends_with("still here"), "{stalled}");
+        listener.ends.add_permits(1);
+        busy.read_exact(&mut [0; 12]).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_drips_is_given_up_after_a_few_seconds_and_one_that_comes_slowly_is_not() {
     let listener = listen(Limits {

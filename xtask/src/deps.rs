@@ -101,8 +101,49 @@ const RULES: &[Rule] = &[
         reason: "it knows accounts, so it must know nothing of what they do; it signs with AWS-LC alone",
     },
     Rule {
+        package: "ds-domain",
+        ours: Ours::Only(&["protocol", "crypto", "mls-rules"]),
+        never: &[
+            "tokio",
+            "axum",
+            "hyper",
+            "http",
+            "reqwest",
+            "rocksdb",
+            "tokio-postgres",
+            "metrics",
+            "tracing",
+        ],
+        reason: "decisions are pure: no runtime, no HTTP, no engine",
+    },
+    Rule {
+        package: "ds-store-rocks",
+        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
+        never: &["tokio-postgres"],
+        reason: "an engine knows keys and bytes",
+    },
+    Rule {
+        package: "ds-store-postgres",
+        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
+        never: &["rocksdb"],
+        reason: "an engine knows keys and bytes",
+    },
+    Rule {
+        package: "ds-server",
+        ours: Ours::Only(&[
+            "protocol",
+            "crypto",
+            "mls-rules",
+            "ds-domain",
+            "ds",
+            "service",
+        ]),
+        never: TOKEN_SIGNING_AND_SQLITE,
+        reason: "it carries out what the domain decides, on whatever engine it is handed",
+    },
+    Rule {
         package: "ds",
-        ours: Ours::Only(&["protocol", "crypto", "service"]),
+        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
         never: TOKEN_SIGNING_AND_SQLITE,
         reason: "it verifies tokens with the issuer's public key and cannot mint",
     },
@@ -369,6 +410,17 @@ mod tests {
     fn this_workspace_keeps_to_the_rules() {
         let graph = Graph::of_workspace().unwrap();
         assert_eq!(slips(&graph, RULES), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_runtime_or_an_engine_planted_in_the_domain_is_a_slip() {
+        for planted in ["axum", "tokio", "rocksdb", "ds", "ds-store-rocks"] {
+            let mut graph = Graph::of_workspace().unwrap();
+            graph.add("ds-domain", planted);
+            let found = slips(&graph, RULES);
+            let domains = |slip: &String| slip.starts_with("ds-domain must not import");
+            assert!(found.iter().any(domains), "{planted}: {found:?}");
+        }
     }
 
     const TWO_RULES: &[Rule] = &[

@@ -11,7 +11,7 @@ use protocol::next::ids::{GroupId, RotationEpoch, Step};
 use protocol::next::join::JoinPermit;
 use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
 use super::is_derived;
@@ -20,11 +20,60 @@ use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::Sight;
 use crate::groups::external::{Answer, Entrance};
-use crate::groups::identities;
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::{Group, Status, identities, known, load_mls};
 use crate::journal::Segment;
 use crate::leaf::NewLeaf;
+use crate::profile::Profile;
 use crate::reporting;
+use crate::request::Pending;
+
+/// Forgets what an earlier attempt to answer a requester has left, in the caller's transaction. Says whether this client
+/// is in the connection group already.
+///
+/// # Errors
+/// [`PeerError::ConnectionGroup`] if the id is one of another group of this client: whoever asks chooses it.
+fn clear(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    requester: &[u8],
+) -> Result<bool, Error> {
+    let own = profile.identity.public();
+    // Of a group that this client has forgotten its members are known all the same.
+    let known = known::of(db, id)?;
+    let mut members = known.iter().flat_map(|known| &known.members);
+    let of_others = members.any(|member| {
+        let real = member.identity.real.as_ref();
+        let key = real.map(|real| real.signature_public_key.as_slice());
+        key != Some(requester) && key != Some(&own)
+    });
+    let asked_for = db
+        .query_row(
+            "SELECT 1 FROM outgoing_requests WHERE group_id = ?",
+            [id.0],
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_some();
+    let group = Group::find(db, id)?;
+    let of_another_kind = group
+        .as_ref()
+        .is_some_and(|group| group.kind != GroupKind::Connection);
+    let waits_for = Pending::read(db, id)?
+        .and_then(|pending| pending.contact)
+        .map(|contact| NewContact::decode(&contact).map_err(|_| LocalError::Damaged))
+        .transpose()?;
+    let for_another = waits_for
+        .is_some_and(|contact| contact.credential.signature_public_key.as_slice() != requester);
+    if of_others || asked_for || of_another_kind || for_another {
+        return Err(PeerError::ConnectionGroup.into());
+    }
+    match group.map(|group| group.status) {
+        None => Ok(false),
+        Some(Status::Active) => Ok(true),
+        Some(_) => Group::delete(db, id).map(|()| false),
+    }
+}
 
 /// The connection group must hold the requester and nobody else, under the keys that the request says; before this client
 /// is in it for good, in the caller's transaction.
@@ -108,13 +157,10 @@ impl Client {
             return Err(UsageError::AlreadyConnected(name).into());
         }
         let group = request.connection_room_id;
-        match Group::find(&self.db, &group)?.map(|group| group.status) {
-            None => {}
-            Some(Status::Active) => {
-                self.decline_request(id)?;
-                return Ok(name);
-            }
-            Some(_) => Group::delete(&self.db, &group)?,
+        let requester = credential.signature_public_key.as_slice();
+        if self.transact(|db, profile| clear(db, profile, &group, requester))? {
+            self.decline_request(id)?;
+            return Ok(name);
         }
         let directory = self.directory().await?;
         let introduction = reporting::introduction(
@@ -184,11 +230,14 @@ fn expired(error: Error) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crypto::sign::SignatureKeyPair;
     use protocol::codec::{WireSecret, opaque};
     use protocol::connections::ClientCredential;
+    use protocol::next::operation::Operation;
 
     use super::*;
     use crate::groups::tests;
+    use crate::request::Envelope;
 
     fn contact(key: u8) -> NewContact {
         NewContact {
@@ -202,14 +251,98 @@ mod tests {
         }
     }
 
+    fn keep_join(db: &Connection, contact: &NewContact) -> GroupId {
+        let id = joining(db);
+        let signer = SignatureKeyPair::random().unwrap();
+        Pending {
+            envelope: Envelope::by_key(Operation::ExternalJoin, signer, Vec::new(), 1).unwrap(),
+            aad: Vec::new(),
+            contact: Some(Zeroizing::new(contact.encode())),
+            recovery: None,
+        }
+        .write(db, &id)
+        .unwrap();
+        id
+    }
+
     fn joining(db: &Connection) -> GroupId {
         let group = Group {
             status: Status::Joining,
+            kind: GroupKind::Connection,
             ..tests::group(7, "connection")
         };
         group.insert(db).unwrap();
         tests::keep_mls_group(db, &group.id);
         group.id
+    }
+
+    #[test]
+    fn a_request_that_names_a_group_of_this_client_for_its_own_takes_nothing_away() {
+        let [asker, other] = [[1; 32], [9; 32]];
+        for kind in [
+            GroupKind::Group,
+            GroupKind::SingleUser,
+            GroupKind::Connection,
+        ] {
+            for status in [Status::Lost, Status::Refused, Status::Active] {
+                let db = crate::database::in_memory().unwrap();
+                let profile = crate::profile::tests::profile(&db);
+                let group = Group {
+                    kind,
+                    status,
+                    ..tests::group(7, "team")
+                };
+                group.insert(&db).unwrap();
+                let known = known::Known {
+                    epoch: 3,
+                    own_leaf: 0,
+                    external_senders: Vec::new(),
+                    policy: None,
+                    members: vec![known::KnownMember {
+                        credential: vec![5],
+                        identity: identities::Identity {
+                            user_pseudonym: vec![5],
+                            real: Some(contact(9).credential),
+                        },
+                        removed_epoch: None,
+                    }],
+                };
+                known::restore(&db, &group.id, &known).unwrap();
+                let refused = clear(&db, &profile, &group.id, &asker);
+                assert!(
+                    matches!(refused, Err(Error::Peer(PeerError::ConnectionGroup))),
+                    "{kind:?} {status:?}: {refused:?}"
+                );
+                assert!(Group::find(&db, &group.id).unwrap().is_some());
+                // Whose connection it is may ask anew.
+                let own = clear(&db, &profile, &group.id, &other).is_ok();
+                assert_eq!(own, kind == GroupKind::Connection);
+            }
+        }
+        // The one in which this user has asked somebody else.
+        let db = crate::database::in_memory().unwrap();
+        let profile = crate::profile::tests::profile(&db);
+        let group = Group {
+            kind: GroupKind::Connection,
+            status: Status::Lost,
+            ..tests::group(7, "connection")
+        };
+        group.insert(&db).unwrap();
+        db.execute(
+            "INSERT INTO outgoing_requests
+                (handle, group_id, credential, establishment_key, response_seed)
+             VALUES ('carol', ?, x'', x'', x'')",
+            [group.id.0],
+        )
+        .unwrap();
+        assert!(clear(&db, &profile, &group.id, &asker).is_err());
+        // A join that waits for its answer is that of whoever it was for.
+        let db = crate::database::in_memory().unwrap();
+        let profile = crate::profile::tests::profile(&db);
+        let id = keep_join(&db, &contact(9));
+        assert!(clear(&db, &profile, &id, &asker).is_err());
+        assert!(!clear(&db, &profile, &id, &other).unwrap());
+        assert!(Group::find(&db, &id).unwrap().is_none());
     }
 
     #[test]

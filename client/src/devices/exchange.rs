@@ -165,6 +165,14 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     if known == Some(leaf) {
         return Ok(());
     }
+    // Nobody takes the name of a device that is there: whoever removes one by its name must find it.
+    if let (Some(place), Some(group)) = (known, &profile.device_group)
+        && load_mls(db, group)?
+            .member(LeafNodeIndex::new(place))
+            .is_some()
+    {
+        return Ok(());
+    }
     let name = free_name(db, profile, said)?;
     // Whoever had this leaf has left it.
     db.execute("DELETE FROM devices WHERE leaf_index = ?", [leaf])?;
@@ -328,6 +336,37 @@ mod tests {
             connection_token: WireSecret::new([2; 32]),
             pool: contacts::PoolKeys::fresh().unwrap(),
         }
+    }
+
+    #[test]
+    fn no_device_takes_the_name_of_one_that_is_there() {
+        let db = crate::database::in_memory().unwrap();
+        let mut profile = crate::profile::tests::profile(&db);
+        let group = crate::groups::tests::group(7, "devices");
+        group.insert(&db).unwrap();
+        // Of one leaf, with number 0.
+        crate::groups::tests::keep_mls_group(&db, &group.id);
+        profile.device_group = Some(group.id);
+        let hello = |leaf: u32, device: u8| {
+            let said = Hello {
+                device: DeviceId([device; 16]),
+                name: opaque(*b"laptop"),
+            };
+            let frame = SyncMessage::Hello(said).into_frame();
+            receive(&db, &profile, LeafNodeIndex::new(leaf), &frame).unwrap();
+        };
+        let known = || -> Vec<(u8, u32)> {
+            let others = others(&db).unwrap();
+            others.iter().map(|it| (it.id.0[0], it.leaf)).collect()
+        };
+        hello(0, 1);
+        hello(1, 2);
+        // A lost phone says that it is the laptop: who removes the phone must find it.
+        hello(1, 1);
+        assert_eq!(known(), [(1, 0), (2, 1)]);
+        // Whoever has left its place may say where it is now.
+        hello(0, 2);
+        assert_eq!(known(), [(2, 0)]);
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
 use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
+use openmls::prelude::KeyPackageIn;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::next::group::GroupKind;
 use protocol::next::ids::GroupId;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
+use tls_codec::DeserializeBytes as _;
 use zeroize::Zeroizing;
 
 use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
-use super::{enqueue, exchange, leaf_of, others, own_leaves};
+use super::{ask_in, enqueue, exchange, leaf_of, others, own_leaves};
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::person_digests;
@@ -172,6 +174,10 @@ impl Client {
         self.transact(|db, profile| {
             let key_package = make_package(db, profile, &directory, &set, now_ms)?;
             let group_id = way.link.group_id;
+            let made = KeyPackageIn::tls_deserialize_exact_bytes(key_package.as_slice())
+                .map_err(|_| LocalError::Damaged)?;
+            let leaf = made.unverified_credential();
+            ask_in(db, &group_id, leaf.signature_key.as_slice())?;
             enqueue(
                 db,
                 SyncMessage::AddMe(AddMe {

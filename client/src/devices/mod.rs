@@ -118,6 +118,29 @@ pub(crate) fn own_leaves(
     Ok((pseudonym, leaves))
 }
 
+/// Remembers the leaf for which this device has asked to be added to a group, in the caller's transaction.
+pub(crate) fn ask_in(db: &Connection, group: &GroupId, leaf_key: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "INSERT OR REPLACE INTO asked_in (group_id, leaf_key) VALUES (?, ?)",
+        (group.0, leaf_key),
+    )?;
+    Ok(())
+}
+
+/// The leaves for which this device has asked its user's others to add it to a group. Who was removed has the identity
+/// key too: in this user's name nobody brings this device anywhere else.
+pub(crate) fn asked_in(db: &Connection, group: &GroupId) -> Result<Vec<Vec<u8>>, Error> {
+    let mut statement = db.prepare("SELECT leaf_key FROM asked_in WHERE group_id = ?")?;
+    let rows = statement.query_map([group.0], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// This device has been added, in the caller's transaction.
+pub(crate) fn came_in(db: &Connection, group: &GroupId) -> Result<(), Error> {
+    db.execute("DELETE FROM asked_in WHERE group_id = ?", [group.0])?;
+    Ok(())
+}
+
 impl Client {
     /// This user's devices: this one first.
     ///

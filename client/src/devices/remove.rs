@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
 
-/// The leaves of a device in a group. Where it has not said which is its own, those that no other device
-/// has claimed: a device that is removed by mistake is invited again.
+/// The leaves of a device in a group: those that no device claims that stays. What a lost device has said of itself need
+/// not be true. A device that is removed by mistake is invited again.
 fn leaves_of(
     db: &Connection,
     group: &Group,
@@ -26,15 +26,15 @@ fn leaves_of(
         return Ok(mls_group.member(leaf).map(|_| leaf).into_iter().collect());
     }
     let (_, leaves) = own_leaves(db, &group.id, &mls_group)?;
-    if let Some(leaf) = leaf_of(db, &device.id, &group.id)? {
-        let leaf = LeafNodeIndex::new(leaf);
-        return Ok(leaves.into_iter().filter(|own| *own == leaf).collect());
-    }
     let mut unclaimed: Vec<LeafNodeIndex> = leaves
         .into_iter()
         .filter(|leaf| *leaf != mls_group.own_leaf_index())
         .collect();
+    let going: Vec<_> = going(db)?.into_iter().map(|it| it.id).collect();
     for other in others(db)? {
+        if other.id == device.id || going.contains(&other.id) {
+            continue;
+        }
         let claimed = leaf_of(db, &other.id, &group.id)?.map(LeafNodeIndex::new);
         unclaimed.retain(|leaf| Some(*leaf) != claimed);
     }
@@ -149,10 +149,14 @@ impl Client {
             Ok(Plan::RemoveClients(leaves))
         })
         .await?;
-        self.db.execute(
-            "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
-            (device.id.0, id.0),
-        )?;
-        Ok(())
+        self.transact(|db, _| {
+            db.execute(
+                "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
+                (device.id.0, id.0),
+            )?;
+            // Whoever has gone with it, since it had not said yet where it is, comes back at once.
+            db.execute("DELETE FROM device_invitations WHERE group_id = ?", [id.0])?;
+            Ok(())
+        })
     }
 }

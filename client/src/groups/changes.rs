@@ -2,7 +2,7 @@
 
 use crypto::keys::IdentityLinkWrapperKey;
 use mls_rules::Effect;
-use openmls::prelude::{LeafNodeIndex, MlsGroup, StagedCommit};
+use openmls::prelude::{LeafNodeIndex, MlsGroup, Sender, StagedCommit};
 use protocol::next::group::{CommitAad, GroupKind};
 use protocol::next::ids::{LeafIndex, RotationEpoch};
 use protocol::next::join::LinkKeyUpload;
@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::further::{self, Arrival};
 use crate::groups::identities::{self, Identity};
 use crate::groups::policy::service_senders;
@@ -80,6 +81,11 @@ pub(crate) fn record(
     let by_service: Vec<LeafNodeIndex> = staged
         .queued_proposals()
         .filter(|queued| service.sent(mls_group.extensions(), queued))
+        .filter_map(policy::leaving)
+        .collect();
+    let by_members: Vec<LeafNodeIndex> = staged
+        .queued_proposals()
+        .filter(|queued| matches!(queued.sender(), Sender::Member(_)))
         .filter_map(policy::leaving)
         .collect();
     let by = match committer {
@@ -209,6 +215,19 @@ pub(crate) fn record(
             false => None,
         };
         if leaf == mls_group.own_leaf_index() && group.name.is_none() {
+            // Of the user's own devices and of a contact who ends the connection the caller tells.
+            match committer {
+                Committer::Joiner => {
+                    let group = evidence::described(db, profile, group)?;
+                    events::store(db, &Event::Replaced { group })?;
+                }
+                _ if by_members.contains(&leaf) => {}
+                _ => {
+                    let why = StopReason::RemovedByService;
+                    evidence::set_stopped(db, &group.id, Some(why))?;
+                    evidence::tell(db, profile, group, why)?;
+                }
+            }
             continue;
         }
         if leaf == mls_group.own_leaf_index() {
@@ -233,7 +252,10 @@ pub(crate) fn record(
         let user = identity
             .as_ref()
             .map(|identity| identity.user_pseudonym.clone());
-        if tell && !user.as_ref().is_some_and(|user| told.contains(user)) {
+        // What the service had done nobody here has, whoever carries it out. Of its devices the user is told
+        // when they are forgotten.
+        let by_nobody_here = reason.is_some() && group.kind != GroupKind::SingleUser;
+        if (tell || by_nobody_here) && !user.as_ref().is_some_and(|user| told.contains(user)) {
             let name = identities::name(db, profile, identity.as_ref())?;
             let (group, by) = (group.display_name(), by.clone());
             let event = match reason {

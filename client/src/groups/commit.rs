@@ -221,7 +221,7 @@ pub(crate) struct Staging<'s> {
 }
 
 /// Stages a commit and keeps its request, in the caller's transaction.
-fn stage(
+pub(super) fn stage(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,

@@ -44,10 +44,13 @@ pub enum StopReason {
     Split,
     /// A commit led to where the service has nothing: whoever made it told the service other keys than the members.
     Stranded,
+    /// The service had this client removed. Of connections and devices' groups only: of a group
+    /// [`Event::RemovedByService`] tells.
+    RemovedByService,
 }
 
 impl StopReason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -60,6 +63,7 @@ impl StopReason {
         Self::Outdated,
         Self::Split,
         Self::Stranded,
+        Self::RemovedByService,
     ];
 
     fn as_str(self) -> &'static str {
@@ -76,6 +80,7 @@ impl StopReason {
             Self::Outdated => "outdated",
             Self::Split => "split",
             Self::Stranded => "stranded",
+            Self::RemovedByService => "removed_by_service",
         }
     }
 
@@ -93,7 +98,8 @@ impl StopReason {
             | Self::OtherCopy
             | Self::Outdated
             | Self::Split
-            | Self::Stranded => false,
+            | Self::Stranded
+            | Self::RemovedByService => false,
         }
     }
 }
@@ -117,6 +123,7 @@ impl std::fmt::Display for StopReason {
             }
             Self::Split => "the service shows its members different journals of it",
             Self::Stranded => "somebody's commit led to where the service has nothing",
+            Self::RemovedByService => "the service had this client removed from it",
         })
     }
 }

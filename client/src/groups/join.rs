@@ -26,6 +26,7 @@ use tls_codec::DeserializeBytes as _;
 use crate::Client;
 use crate::contacts::{self, name_of_key};
 use crate::database::begin;
+use crate::devices;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity};
@@ -43,7 +44,7 @@ use crate::provider::Provider;
 use crate::text;
 
 /// What a Welcome says before the tree is known.
-struct Invitation {
+pub(super) struct Invitation {
     id: GroupId,
     epoch: u64,
     join_key: JoinKey,
@@ -53,7 +54,7 @@ struct Invitation {
 }
 
 /// Somebody who is no contact, and what they call the group that they have made of a KeyPackage of ours.
-struct Stranger {
+pub(super) struct Stranger {
     key: Vec<u8>,
     group: String,
 }
@@ -85,7 +86,7 @@ fn parse(bytes: &[u8]) -> Result<Welcome, Error> {
 
 /// Opens a Welcome. It consumes the KeyPackage, so the caller's transaction is rolled back: the
 /// KeyPackage is needed again once the join record is there.
-fn invitation(
+pub(super) fn invitation(
     db: &Connection,
     profile: &Profile,
     content: &WelcomeContent,
@@ -115,10 +116,11 @@ fn invitation(
         info.group_name.as_slice(),
     )
     .map_err(|_| PeerError::Attribution)?;
-    // Consent: only contacts can add us, and our own devices.
+    // Consent: only contacts can add us, and our own devices where we have asked them.
     let key = info.attribution.signature_public_key.as_slice();
     let by = if key == profile.identity.public() {
-        profile.handle.clone()
+        let has_asked = !devices::asked_in(db, &id)?.is_empty();
+        profile.handle.clone().filter(|_| has_asked)
     } else {
         name_of_key(db, key)?
     };
@@ -171,6 +173,16 @@ fn join(
         .build()
         .map_err(|_| PeerError::Message)?;
 
+    let by_own =
+        invitation.info.attribution.signature_public_key.as_slice() == profile.identity.public();
+    let (own, asked) = (staged.own_leaf_index(), devices::asked_in(db, id)?);
+    let own_key = staged
+        .members()
+        .find(|member| member.index == own)
+        .map(|member| member.signature_key);
+    if by_own && !own_key.is_some_and(|key| asked.contains(&key)) {
+        return Err(PeerError::Unauthenticated("this device has not asked for it").into());
+    }
     if let Some(known) = &known {
         let mut members = staged.members();
         if members.any(|member| known.was_removed(&known::digest(&member.credential))) {
@@ -208,6 +220,7 @@ fn join(
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
     known::remember(db, id, &mls_group)?;
+    devices::came_in(db, id)?;
     let by = invitation.info.attribution.signature_public_key.as_slice();
     crate::key_packages::used(db, by, suite)?;
     events::store(

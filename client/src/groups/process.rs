@@ -102,8 +102,14 @@ pub(crate) fn message(
     let ProcessedMessageContent::ApplicationMessage(message) = processed.into_content() else {
         return Err(PeerError::Message.into());
     };
-    known::heard(db, &group.id, &credential, day)?;
     let (content, seen) = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
+    // What is carried out is said by who is there now: the keys of past epochs are kept, and who was removed
+    // since has them too.
+    let is_carried_out = matches!(content, Content::Connection(_) | Content::Sync(_));
+    if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
+        return Err(PeerError::NotPermitted.into());
+    }
+    known::heard(db, &group.id, &credential, day)?;
     let identity = identities::of(db, &group.id, &credential)?;
     let real = identity
         .as_ref()

@@ -31,6 +31,9 @@ const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 const UNDECIDED_MS: u64 = 60 * 60 * 1000;
 /// One long poll of the group in front is between half of this and this, after which the others are read.
 const POLL_MS: u32 = 4_000;
+/// So many pages a call reads of one journal, whatever a service says that there is more: it takes fewer entries of a
+/// group (a leaf's bound, and those of its members). What is left comes with the next call.
+const MOST_PAGES: u32 = 400;
 
 /// Whether the service's keys are those of the directory as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl Client {
     pub(crate) async fn read_group(&mut self, id: &GroupId) -> Result<(), Error> {
         let mut from = None;
         let mut senders = Senders::AsKnown;
-        loop {
+        for _ in 0..MOST_PAGES {
             let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
             else {
                 return Ok(());
@@ -116,6 +119,7 @@ impl Client {
                 }
             }
         }
+        Ok(())
     }
 
     /// A stretch of the segment that a group is in; none if the service does not have that.

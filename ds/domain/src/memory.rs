@@ -1,8 +1,11 @@
 //! The reference engine: a map. For tests of decisions, and what the other engines are held against.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{ApplyError, Batch, Found, Key, Range, Read, Row, Table};
+use async_trait::async_trait;
+
+use crate::engine::{ApplyError, Batch, Engine, EngineError, Found, Key, Range, Read, Row, Table};
 
 /// All rows, by table, day and name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -83,5 +86,43 @@ impl MemoryEngine {
     /// All rows, for whoever looks for what a copy shows.
     pub fn rows(&self) -> impl Iterator<Item = (&Key, &[u8])> {
         self.rows.iter().map(|(key, value)| (key, value.as_slice()))
+    }
+}
+
+/// The map as an [`Engine`]: for tests, and to try the service without a disk.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<MemoryEngine>);
+
+impl Memory {
+    /// The rows as they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> MemoryEngine {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, MemoryEngine> {
+        // A batch is applied in one step after its conditions, so a panic leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Engine for Memory {
+    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Found>, EngineError> {
+        Ok(self.locked().read(&reads))
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
+        self.locked().apply(batch)
+    }
+
+    async fn drop_days(&self, table: Table, before: u32) -> Result<(), EngineError> {
+        self.locked().drop_days(table, before);
+        Ok(())
+    }
+
+    async fn drop_prefix(&self, table: Table, prefix: Vec<u8>) -> Result<(), EngineError> {
+        self.locked().drop_prefix(table, &prefix);
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use protocol::Wire;
 use protocol::next::operation::Operation as Number;
 
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
 use crate::rows::{Bucket, SegmentRow};
@@ -21,6 +21,13 @@ pub trait Operation {
 
     /// Its number and path.
     const OPERATION: Number;
+
+    /// The most tokens that it can cost beside those that stand for an allowance: no more are looked at.
+    #[must_use]
+    fn most_tokens(prices: &Prices) -> usize {
+        let _ = prices;
+        0
+    }
 
     /// Cheap checks, and the signature.
     ///

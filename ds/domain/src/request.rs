@@ -1,6 +1,8 @@
 //! From bytes to a request that may be decided on. What was not authenticated has another type, and
 //! gives nothing of its body away but what finds the key to authenticate it with.
 
+use std::cell::OnceCell;
+
 use crypto::sign;
 use protocol::codec::WireSecret;
 use protocol::next::group::GroupKey;
@@ -23,6 +25,8 @@ pub struct Unauthenticated<T> {
     /// What was signed: the received bytes, never re-encoded ones.
     signed_bytes: Vec<u8>,
     signature: Vec<u8>,
+    /// The key that the signature was verified with: a decision that is made again verifies nothing again.
+    verified_by: OnceCell<Vec<u8>>,
 }
 
 /// A body that names the group that it is about.
@@ -74,6 +78,7 @@ impl<T: Wire> Unauthenticated<T> {
             minute,
             signed_bytes: received.signed_bytes.to_vec(),
             signature: signature.as_slice().to_vec(),
+            verified_by: OnceCell::new(),
         })
     }
 }
@@ -130,8 +135,14 @@ impl<T> Unauthenticated<T> {
     }
 
     fn verify(&self, key: &[u8]) -> Result<(), Refusal> {
+        if self.verified_by.get().is_some_and(|by| by == key) {
+            return Ok(());
+        }
         sign::verify(key, REQUEST_LABEL, &self.signed_bytes, &self.signature)
-            .map_err(|_| ProblemType::BadSignature.into())
+            .map_err(|_| ProblemType::BadSignature)?;
+        // Another key than the one before: its leaf has changed meanwhile, and each time it is verified.
+        let _ = self.verified_by.set(key.to_vec());
+        Ok(())
     }
 }
 

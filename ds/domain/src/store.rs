@@ -143,7 +143,8 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
-    pub(crate) fn puts(self, batch: &mut Batch) {
+    /// Writes its rows.
+    pub fn puts(self, batch: &mut Batch) {
         let kept_until = handshake_day(self.day);
         batch.puts.push((
             self.segment.handshake(kept_until, self.position),
@@ -539,7 +540,8 @@ fn use_up(batch: &mut Batch, name: ReservationName) {
 }
 
 impl NextHead {
-    pub(crate) fn lower(self, batch: &mut Batch) {
+    /// Writes it where the segment has not gone on meanwhile.
+    pub fn lower(self, batch: &mut Batch) {
         at_version(batch, self.segment.key(), self.expected);
         batch
             .puts

@@ -11,6 +11,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use protocol::codec::sign_content;
 use protocol::reporting::{ACCOUNT_HANDLE_LEN, CERTIFICATE_LABEL, ReportingCertificate, VERSION};
+use service::bound_files::{self, BoundFiles};
+use service::founding::{Refusal, StoreId};
 use service::secret_file::{self, SecretFileError};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -38,6 +40,8 @@ pub enum CertificateKeyError {
     },
     #[error("a certificate key cannot be used")]
     File(#[from] SecretFileError),
+    #[error(transparent)]
+    Bound(#[from] Refusal),
     #[error("the name of {} is not certificate-TIME.key with a unix time", .0.display())]
     FileName(PathBuf),
     #[error("two certificate key files hold the same key, or two keys with the same id")]
@@ -151,16 +155,31 @@ impl CertificateKey {
 /// All certificate keys, oldest first.
 pub struct CertificateKeys {
     directory: PathBuf,
+    bound: BoundFiles,
     keys: RwLock<Vec<Arc<CertificateKey>>>,
 }
 
 impl CertificateKeys {
-    /// Reads every `certificate-<not before>.key` in `directory`; makes the first one, which signs from
-    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database.
+    /// As [`CertificateKeys::open`], without a database: for tests.
     ///
     /// # Errors
     /// [`CertificateKeyError`].
     pub fn load_or_create(directory: &Path, now_unix_s: u64) -> Result<Self, CertificateKeyError> {
+        let bound = BoundFiles::of(StoreId([0; 16]), &[]);
+        Self::open(directory, now_unix_s, bound)
+    }
+
+    /// Reads every `certificate-<not before>.key` in `directory`; makes the first one, which signs from
+    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database. A file that
+    /// is not bound to that is refused.
+    ///
+    /// # Errors
+    /// [`CertificateKeyError`].
+    pub fn open(
+        directory: &Path,
+        now_unix_s: u64,
+        bound: BoundFiles,
+    ) -> Result<Self, CertificateKeyError> {
         let mut keys = Vec::new();
         let failed = |source| CertificateKeyError::Directory {
             path: directory.to_owned(),
@@ -179,12 +198,14 @@ impl CertificateKeys {
                 return Err(CertificateKeyError::FileName(path));
             };
             let seed = secret_file::load(&path, SEED_LEN)?;
+            bound.binding(&path, &seed).check()?;
             keys.push(Arc::new(CertificateKey::from_seed(&seed, not_before)?));
         }
         keys.sort_by_key(|key| key.not_before_unix_s);
         require_distinct(&keys)?;
         let keys = Self {
             directory: directory.to_owned(),
+            bound,
             keys: RwLock::new(keys),
         };
         if keys.all().is_empty() {
@@ -207,7 +228,7 @@ impl CertificateKeys {
 
     /// On disk before it is published.
     fn add(&self, not_before_unix_s: u64) -> Result<(), CertificateKeyError> {
-        let seed = secret_file::load_or_create(&self.path(not_before_unix_s), SEED_LEN)?;
+        let seed = self.make(&self.path(not_before_unix_s))?;
         let key = Arc::new(CertificateKey::from_seed(&seed, not_before_unix_s)?);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = keys.clone();
@@ -218,6 +239,22 @@ impl CertificateKeys {
         require_distinct(&next)?;
         *keys = next;
         Ok(())
+    }
+
+    /// The file that is there is taken only if it is bound: a crash can have left it.
+    fn make(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateKeyError> {
+        match secret_file::load(path, SEED_LEN) {
+            Ok(seed) => {
+                self.bound.binding(path, &seed).check()?;
+                return Ok(seed);
+            }
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut seed = Zeroizing::new(vec![0; SEED_LEN]);
+        getrandom::fill(&mut seed).map_err(|_| CertificateKeyError::Generation)?;
+        self.bound.binding(path, &seed).write()?;
+        Ok(secret_file::create_with(path, || Ok(seed))?)
     }
 
     /// The public keys that clients are to know: those that sign, will sign, and signed what is still valid.
@@ -283,8 +320,11 @@ impl CertificateKeys {
                 break;
             }
             let path = self.path(key.not_before_unix_s);
-            fs::remove_file(&path)
-                .map_err(|source| CertificateKeyError::Directory { path, source })?;
+            fs::remove_file(&path).map_err(|source| CertificateKeyError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+            bound_files::forget(&path)?;
             let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
             keys.retain(|other| other.id != key.id);
         }
@@ -378,7 +418,20 @@ mod tests {
         keys.add(NOW).unwrap();
         assert_eq!(keys.published().len(), 1);
         // A copy under the name of the key that is to be made next.
-        fs::copy(keys.path(NOW), keys.path(NOW + PUBLISHED_AHEAD_S)).unwrap();
+        let copy = keys.path(NOW + PUBLISHED_AHEAD_S);
+        fs::copy(keys.path(NOW), &copy).unwrap();
+        for refused in [
+            keys.rotate(NOW),
+            CertificateKeys::load_or_create(directory.path(), NOW).map(|_| ()),
+        ] {
+            assert!(matches!(
+                refused,
+                Err(CertificateKeyError::Bound(Refusal::ForeignKeyFile { path, .. })) if path == copy
+            ));
+        }
+        // Nor if somebody had bound it.
+        let seed = secret_file::load(&copy, SEED_LEN).unwrap();
+        keys.bound.binding(&copy, &seed).write().unwrap();
         assert!(matches!(
             keys.rotate(NOW),
             Err(CertificateKeyError::Repeated)

@@ -1,4 +1,4 @@
-//! Token keys on disk: `token-<not before, unix seconds>.pk8`, PKCS#8, mode 0600.
+//! Token keys on disk: `token-<not before, unix seconds>.pk8`, PKCS#8, mode 0600, each bound to the database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
+use service::bound_files::{self, Binding, BoundFiles};
 use zeroize::Zeroizing;
 
 use super::{TokenKey, TokenKeyError};
@@ -30,7 +31,11 @@ fn path_of(directory: &Path, not_before_unix_s: u64) -> PathBuf {
     directory.join(format!("token-{not_before_unix_s}.pk8"))
 }
 
-pub(super) fn load_all(directory: &Path) -> Result<Vec<Arc<TokenKey>>, TokenKeyError> {
+/// Every key, and its binding, which has been neither checked nor written.
+pub(super) fn load_all(
+    directory: &Path,
+    bound: &BoundFiles,
+) -> Result<Vec<(Arc<TokenKey>, Binding)>, TokenKeyError> {
     let mut keys = Vec::new();
     for entry in fs::read_dir(directory).map_err(at(directory))? {
         let path = entry.map_err(at(directory))?.path();
@@ -43,12 +48,15 @@ pub(super) fn load_all(directory: &Path) -> Result<Vec<Arc<TokenKey>>, TokenKeyE
         let Ok(not_before) = not_before.parse() else {
             return Err(TokenKeyError::FileName(path));
         };
-        let read = |path| TokenKey::from_pkcs8(&read_secret(path)?, not_before);
-        let key = read(&path).map_err(|error| TokenKeyError::File {
+        let read = |path: &Path| {
+            let pkcs8 = read_secret(path)?;
+            let key = TokenKey::from_pkcs8(&pkcs8, not_before)?;
+            Ok((Arc::new(key), bound.binding(path, &pkcs8)))
+        };
+        keys.push(read(&path).map_err(|error| TokenKeyError::File {
             path,
             error: Box::new(error),
-        })?;
-        keys.push(Arc::new(key));
+        })?);
     }
     Ok(keys)
 }
@@ -83,12 +91,14 @@ pub(super) fn store(
     directory: &Path,
     pkcs8: &[u8],
     not_before_unix_s: u64,
+    bound: &BoundFiles,
 ) -> Result<Arc<TokenKey>, TokenKeyError> {
     let mut not_before_unix_s = not_before_unix_s;
     while path_of(directory, not_before_unix_s).exists() {
         not_before_unix_s += 1;
     }
     let path = path_of(directory, not_before_unix_s);
+    bound.binding(&path, pkcs8).write()?;
     write_secret(directory, &path, pkcs8).map_err(at(&path))?;
     Ok(Arc::new(TokenKey::from_pkcs8(pkcs8, not_before_unix_s)?))
 }
@@ -102,6 +112,7 @@ pub(super) fn remove(directory: &Path, key: &TokenKey) -> Result<(), TokenKeyErr
         }
         _ => {}
     }
+    bound_files::forget(&path)?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(at(directory))

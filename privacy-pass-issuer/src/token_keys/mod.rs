@@ -61,6 +61,8 @@ pub enum TokenKeyError {
     Generation,
     #[error(transparent)]
     Rotation(#[from] RotationError),
+    #[error(transparent)]
+    Bound(#[from] service::founding::Refusal),
 }
 
 /// Signing failed for a reason that is ours.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Deserialize;
+use service::bound_files::BoundFiles;
+use service::founding::StoreId;
 
 use super::files;
 use super::{KeySet, KeyState, TokenKeyError};
@@ -80,6 +82,7 @@ impl Rotation {
 /// The token keys of a process. Requests see one set or the next, never a mixture.
 pub struct TokenKeys {
     directory: PathBuf,
+    bound: BoundFiles,
     rotation: Rotation,
     current: RwLock<Arc<KeySet>>,
     /// Whoever changes keys and files does it alone.
@@ -87,29 +90,38 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// As [`TokenKeys::open`], rotated by hand.
+    /// As [`TokenKeys::open`], rotated by hand, without a database: for tests.
     pub fn load_or_create(directory: &Path, now_unix_s: u64) -> Result<Self, TokenKeyError> {
-        Self::open(directory, now_unix_s, Rotation::default())
+        let bound = BoundFiles::of(StoreId([0; 16]), &[]);
+        Self::open(directory, now_unix_s, Rotation::default(), bound)
     }
 
     /// Reads every `token-<not before>.pk8` in `directory`; makes the first key, valid from
-    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database.
+    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database. A file that
+    /// is not bound to that is refused.
     pub fn open(
         directory: &Path,
         now_unix_s: u64,
         rotation: Rotation,
+        bound: BoundFiles,
     ) -> Result<Self, TokenKeyError> {
         files::make_directory(directory)?;
-        let mut keys = files::load_all(directory)?;
+        let mut keys = Vec::new();
+        for (key, binding) in files::load_all(directory, &bound)? {
+            binding.check()?;
+            keys.push(key);
+        }
         if keys.is_empty() {
             keys.push(files::store(
                 directory,
                 &files::generate_pkcs8()?,
                 now_unix_s,
+                &bound,
             )?);
         }
         Ok(Self {
             directory: directory.to_owned(),
+            bound,
             rotation,
             current: RwLock::new(Arc::new(KeySet::new(keys, rotation.overlap_seconds)?)),
             changing: Mutex::new(()),
@@ -175,11 +187,16 @@ impl TokenKeys {
     }
 
     /// Takes the key files as they lie in the directory now: those that an operator put there, without
-    /// those that he took away. On an error everything stays as it was.
+    /// those that he took away, and binds them to the database. On an error everything stays as it was.
     pub fn reload(&self) -> Result<(), TokenKeyError> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = files::load_all(&self.directory)?;
-        self.replace(KeySet::new(keys, self.rotation.overlap_seconds)?);
+        let loaded = files::load_all(&self.directory, &self.bound)?;
+        let (keys, bindings): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
+        let keys = KeySet::new(keys, self.rotation.overlap_seconds)?;
+        for binding in bindings {
+            binding.write()?;
+        }
+        self.replace(keys);
         Ok(())
     }
 
@@ -191,7 +208,7 @@ impl TokenKeys {
             if current.has_truncated_id(candidate.truncated_id()) {
                 continue;
             }
-            let key = files::store(&self.directory, &pkcs8, not_before_unix_s)?;
+            let key = files::store(&self.directory, &pkcs8, not_before_unix_s, &self.bound)?;
             let mut keys = current.keys.clone();
             keys.push(key);
             self.replace(KeySet::new(keys, self.rotation.overlap_seconds)?);

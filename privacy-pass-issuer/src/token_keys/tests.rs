@@ -5,13 +5,21 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use service::bound_files::BoundFiles;
+use service::founding::{Refusal, StoreId};
+
 use super::files::generate_pkcs8;
 use super::*;
+
+fn bound() -> BoundFiles {
+    BoundFiles::of(StoreId([1; 16]), &[1; 32])
+}
 
 fn only_file(directory: &Path) -> PathBuf {
     let files: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|file| file.unwrap().path())
+        .filter(|path| !path.to_string_lossy().ends_with(".bound"))
         .collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
@@ -181,7 +189,7 @@ fn files(directory: &Path) -> BTreeSet<String> {
 #[test]
 fn keys_follow_each_other_on_schedule_and_old_files_are_deleted() {
     let directory = tempfile::tempdir().unwrap();
-    let keys = TokenKeys::open(directory.path(), 0, ROTATION).unwrap();
+    let keys = TokenKeys::open(directory.path(), 0, ROTATION, bound()).unwrap();
     keys.keep_up(0).unwrap();
     assert_eq!(shown(&keys, 899), [0]);
     assert_eq!(keys.next_change_unix_s(899), Some(900));
@@ -199,12 +207,14 @@ fn keys_follow_each_other_on_schedule_and_old_files_are_deleted() {
     assert_eq!(shown(&keys, 1200), [1000]);
     assert_eq!(
         files(directory.path()),
-        ["token-1000.pk8".to_owned()].into()
+        ["token-1000.pk8", "token-1000.pk8.bound"]
+            .map(str::to_owned)
+            .into()
     );
     // What was missed is not made up for: the next key still has its whole lead time.
     keys.keep_up(9000).unwrap();
     assert_eq!(shown(&keys, 9000), [9100, 1000]);
-    let read = TokenKeys::open(directory.path(), 9000, ROTATION).unwrap();
+    let read = TokenKeys::open(directory.path(), 9000, ROTATION, bound()).unwrap();
     assert_eq!(shown(&read, 9000), [9100, 1000]);
 }
 
@@ -215,7 +225,7 @@ fn keys_in_use_never_have_the_same_truncated_id() {
         overlap_seconds: 8000,
         ..ROTATION
     };
-    let keys = TokenKeys::open(directory.path(), 0, crowded).unwrap();
+    let keys = TokenKeys::open(directory.path(), 0, crowded, bound()).unwrap();
     for now in (0..15_000).step_by(100) {
         keys.keep_up(now).unwrap();
         let current = keys.current();
@@ -232,7 +242,7 @@ fn an_operator_rotates_once_and_the_next_key_waits_for_its_lead_time() {
         period_seconds: None,
         ..ROTATION
     };
-    let keys = TokenKeys::open(directory.path(), 10, by_hand).unwrap();
+    let keys = TokenKeys::open(directory.path(), 10, by_hand, bound()).unwrap();
     keys.keep_up(1_000_000).unwrap();
     assert_eq!(shown(&keys, 1_000_000), [10]);
     keys.rotate(1_000_000).unwrap();
@@ -253,7 +263,7 @@ fn no_command_publishes_more_keys_than_clients_take() {
         overlap_seconds: 2000,
         ..ROTATION
     };
-    let keys = TokenKeys::open(directory.path(), 10, long).unwrap();
+    let keys = TokenKeys::open(directory.path(), 10, long, bound()).unwrap();
     for now in [1000, 1100, 1200] {
         keys.rotate(now).unwrap();
     }
@@ -269,7 +279,7 @@ fn no_command_publishes_more_keys_than_clients_take() {
 #[test]
 fn files_that_an_operator_puts_and_takes_are_picked_up_and_bad_ones_change_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let keys = TokenKeys::open(directory.path(), 10, ROTATION).unwrap();
+    let keys = TokenKeys::open(directory.path(), 10, ROTATION, bound()).unwrap();
     let other = tempfile::tempdir().unwrap();
     let put = |not_before: u64| {
         let path = directory.path().join(format!("token-{not_before}.pk8"));
@@ -278,7 +288,7 @@ fn files_that_an_operator_puts_and_takes_are_picked_up_and_bad_ones_change_nothi
             fs::copy(
                 {
                     let _ = fs::remove_dir_all(other.path());
-                    TokenKeys::open(other.path(), 1, ROTATION).unwrap();
+                    TokenKeys::open(other.path(), 1, ROTATION, bound()).unwrap();
                     other.path().join("token-1.pk8")
                 },
                 &path,
@@ -291,6 +301,7 @@ fn files_that_an_operator_puts_and_takes_are_picked_up_and_bad_ones_change_nothi
     };
     let dropped = put(500);
     assert_eq!(shown(&keys, 20), [500, 10]);
+    TokenKeys::open(directory.path(), 20, ROTATION, bound()).unwrap();
     fs::write(directory.path().join("token-600.pk8"), b"no key").unwrap();
     assert!(keys.reload().is_err());
     assert_eq!(shown(&keys, 20), [500, 10]);
@@ -301,6 +312,28 @@ fn files_that_an_operator_puts_and_takes_are_picked_up_and_bad_ones_change_nothi
     fs::remove_file(directory.path().join("token-10.pk8")).unwrap();
     assert!(matches!(keys.reload(), Err(TokenKeyError::NoKey)));
     assert_eq!(shown(&keys, 20), [10]);
+}
+
+#[test]
+fn a_key_that_nobody_has_taken_is_refused_at_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = TokenKeys::open(directory.path(), 10, ROTATION, bound()).unwrap();
+    keys.keep_up(2_000).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let others = BoundFiles::of(StoreId([2; 16]), &[2; 32]);
+    TokenKeys::open(other.path(), 600, ROTATION, others).unwrap();
+    let look = || TokenKeys::open(directory.path(), 20, ROTATION, bound());
+    // With what binds it there, too.
+    for name in ["token-600.pk8", "token-600.pk8.bound"] {
+        fs::copy(other.path().join(name), directory.path().join(name)).unwrap();
+        assert!(matches!(
+            look(),
+            Err(TokenKeyError::Bound(Refusal::ForeignKeyFile { path, .. }))
+                if path.ends_with("token-600.pk8")
+        ));
+    }
+    fs::remove_file(directory.path().join("token-600.pk8")).unwrap();
+    assert_eq!(shown(&look().unwrap(), 20), shown(&keys, 20));
 }
 
 #[test]

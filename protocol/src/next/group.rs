@@ -225,7 +225,7 @@ pub struct ProposalRequest {
     pub new_member: Option<LeafExtras>,
 }
 
-/// Body of `SetRecoveryKey`, signed by the leaf: a joiner's first act, which also says that it came.
+/// Body of `SetLeafExtras`, signed by the leaf: a joiner's first act, which also says that it came.
 /// Replaces what the leaf had.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SetLeafExtrasRequest {

@@ -442,6 +442,12 @@ fn line(event: &Event) -> String {
             format!("[{group}] {name} is gone")
         }
         Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
+        Event::RemovedByService { group, name, why } if group.is_empty() => {
+            format!(
+                "{name} was removed from a connection of yours by the service: {}; disconnect, and connect again",
+                reason(*why)
+            )
+        }
         Event::RemovedByService { group, name, why } => {
             format!(
                 "[{group}] {name} was removed by the service: {}",
@@ -537,10 +543,21 @@ fn line(event: &Event) -> String {
                 "you follow {group} no more: {why}; mimimi verify {group}, mimimi group rejoin {group}"
             )
         }
+        Event::ConnectionLost {
+            name,
+            why: why @ StopReason::RemovedByService,
+        } => {
+            format!("the connection with {name} has stopped: {why}; disconnect, and connect again")
+        }
         Event::ConnectionLost { name, why } => {
             format!(
                 "the connection with {name} has stopped: {why}; mimimi verify {name}, mimimi group rejoin {name}"
             )
+        }
+        Event::DevicesLost {
+            why: why @ StopReason::RemovedByService,
+        } => {
+            format!("your other devices do not hear of this one: {why}; link it anew")
         }
         Event::DevicesLost { why } => {
             format!("your devices do not hear of each other: {why}; mimimi group rejoin --devices")

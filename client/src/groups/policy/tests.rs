@@ -1,38 +1,48 @@
 //! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
 
 use base64::Engine as _;
+use crypto::keys::IdentityLinkKey;
 use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
-use crypto::schedule::StateKey;
+use crypto::schedule::{StateKey, WelcomeKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
     BasicCredential, Extension, ExtensionType, ExternalSender, KeyPackage, MlsMessageBodyIn,
     MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
-use protocol::next::group::CommitAad;
+use protocol::next::group::{CommitAad, CommitRequest};
 use protocol::next::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
 use protocol::next::join::{LeafAuthorization, LinkKeyUpload};
 use protocol::next::journal::CommitEvent;
 use protocol::next::removal::{RemovalReason, ServiceRemoval};
+use protocol::next::welcome::WelcomePointer;
 use protocol::policy::Standing;
 use protocol::time::DAY_MS;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::*;
+use crate::connections::tokens::{ConnectionUpdate, UPDATE_VERSION};
+use crate::contacts::{self, NewContact, PoolKeys};
 use crate::database;
+use crate::devices::sync::SyncMessage;
 use crate::error::Fault;
-use crate::events::Event;
+use crate::events::{self, Event};
+use crate::groups::changes::{self, Beside, Committer};
+use crate::groups::commit::Staging;
 use crate::groups::content::Content;
 use crate::groups::create::{context_extensions, own_identity, policy_extension};
+use crate::groups::evidence::{self, StopReason};
 use crate::groups::identities::Identity;
 use crate::groups::process::{CommitEntry, Next};
 use crate::groups::{
-    PADDING, Status, identities, join_config, known, load_mls, mls_id, process, recovery, upkeep,
+    PADDING, Status, commit, identities, join, join_config, known, load_mls, mls_id, process,
+    recovery, upkeep,
 };
-use crate::journal::Beginning;
+use crate::journal::{Beginning, welcomes};
 use crate::leaf::{self, CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::{LeafSigner, Provider};
+use crate::request::Pending;
 use openmls::prelude::{OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY};
 
 const ID: GroupId = GroupId([7; 16]);
@@ -41,6 +51,8 @@ const ID: GroupId = GroupId([7; 16]);
 struct User {
     db: Connection,
     profile: Profile,
+    /// The user pseudonym of its leaves; one of its own for each, if it is none.
+    pseudonym: Option<Vec<u8>>,
 }
 
 fn directory() -> Directory {
@@ -92,7 +104,11 @@ impl User {
         let db = database::in_memory().unwrap();
         let mut profile = crate::profile::tests::profile(&db);
         profile.handle = Some(handle.to_owned());
-        let user = Self { db, profile };
+        let user = Self {
+            db,
+            profile,
+            pseudonym: None,
+        };
         user.hears_of(&directory());
         user
     }
@@ -104,7 +120,10 @@ impl User {
     }
 
     fn leaf(&self) -> NewLeaf {
-        let leaf = NewLeaf::make(&self.profile, &directory()).unwrap();
+        let leaf = match &self.pseudonym {
+            Some(pseudonym) => leaf_as(self, pseudonym),
+            None => NewLeaf::make(&self.profile, &directory()).unwrap(),
+        };
         leaf.store_key(&self.db).unwrap();
         leaf
     }
@@ -272,14 +291,65 @@ impl User {
     }
 
     fn message(&self, text: &str) -> Vec<u8> {
+        self.says(&Content::Text(text.to_owned()))
+    }
+
+    fn says(&self, content: &Content) -> Vec<u8> {
         let mut mls_group = load_mls(&self.db, &ID).unwrap();
         let signer = self.signer(&mls_group);
-        let content = Content::Text(text.to_owned()).encode(None);
         mls_group
-            .create_message(&Provider::new(&self.db), &signer, &content)
+            .create_message(&Provider::new(&self.db), &signer, &content.encode(None))
             .unwrap()
             .tls_serialize_detached()
             .unwrap()
+    }
+
+    /// The group is one of another kind, which has no name.
+    fn is_in(&self, kind: GroupKind) {
+        let update = "UPDATE groups SET kind = ?, name = NULL";
+        self.db.execute(update, [kind as u8]).unwrap();
+    }
+
+    fn knows(&self, contact: &Self) {
+        NewContact {
+            credential: contact.profile.credential().unwrap(),
+            connection_key: contact.profile.connection_key.to_wire(),
+            connection_token: protocol::codec::WireSecret::new([1; 32]),
+            pool: PoolKeys::fresh().unwrap(),
+        }
+        .store(&self.db)
+        .unwrap();
+    }
+
+    /// Carries out what is pending, and records that as a client does with its own commit.
+    fn covers(&self) -> Vec<u8> {
+        let mut mls_group = load_mls(&self.db, &ID).unwrap();
+        mls_group.set_aad(aad(1));
+        let provider = Provider::new(&self.db);
+        let signer = self.signer(&mls_group);
+        let bundle = mls_group
+            .commit_builder()
+            .load_psks(provider.storage())
+            .unwrap()
+            .build(provider.rand(), provider.crypto(), &signer, |_| true)
+            .unwrap()
+            .stage_commit(&provider)
+            .unwrap();
+        let staged = mls_group.pending_commit().unwrap();
+        let next = Beginning::of_commit(&provider, staged).unwrap();
+        let rotation = RotationEpoch(mls_group.epoch().as_u64() + 1);
+        let beside = Beside {
+            aad: &CommitAad::decode(&aad(1)).unwrap(),
+            effect: &mls_rules::Effect::default(),
+            link_keys: &[],
+            wrapper: (rotation, &next.wrapper_key),
+        };
+        let (db, profile, group) = (&self.db, &self.profile, &self.group());
+        let own = Committer::Own;
+        changes::record(db, profile, group, &mls_group, staged, &beside, own).unwrap();
+        mls_group.merge_pending_commit(&provider).unwrap();
+        self.remembers();
+        bundle.commit().tls_serialize_detached().unwrap()
     }
 
     fn takes_commit(&self, commit: &[u8]) -> Result<(), Error> {
@@ -1002,6 +1072,170 @@ fn who_was_removed_by_the_service_and_why_is_shown() {
         )
     };
     assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn whoever_carries_out_a_removal_by_the_service_reads_of_it_too() {
+    let [alice, bob, carol] = trio();
+    introduce(&[&alice, &bob, &carol]);
+    alice
+        .takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame)
+        .unwrap();
+    alice.covers();
+    let gone = Event::RemovedByService {
+        group: "team".into(),
+        name: "carol".into(),
+        why: crate::RemovalReason::NeverCame,
+    };
+    assert_eq!(events::stored(&alice.db), [gone]);
+}
+
+#[test]
+fn nobody_is_removed_from_a_connection_by_the_service_without_reading_of_it() {
+    let users = ["alice", "bob"].map(User::new);
+    let [alice, bob] = &users;
+    alice.found();
+    alice.add(&[bob]);
+    introduce(&[alice, bob]);
+    for (user, other) in [(alice, bob), (bob, alice)] {
+        user.is_in(GroupKind::Connection);
+        user.knows(other);
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::Inactive(Week(0)))
+            .unwrap();
+    }
+    let commit = alice.covers();
+    let gone = Event::RemovedByService {
+        group: String::new(),
+        name: "bob".into(),
+        why: crate::RemovalReason::Inactive(0),
+    };
+    assert_eq!(events::stored(&alice.db), [gone]);
+    bob.takes_commit(&commit).unwrap();
+    assert_eq!(bob.group().status, Status::Removed);
+    let lost = Event::ConnectionLost {
+        name: "alice".into(),
+        why: StopReason::RemovedByService,
+    };
+    assert_eq!(events::stored(&bob.db), [lost]);
+    let why = evidence::stopped(&bob.db, &ID).unwrap();
+    assert_eq!(why, Some(StopReason::RemovedByService));
+}
+
+#[test]
+fn no_device_is_removed_from_the_others_by_the_service_without_reading_of_it() {
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    alice.found();
+    alice.add(&[&phone]);
+    introduce(&[&alice, &phone]);
+    for user in [&alice, &phone] {
+        user.is_in(GroupKind::SingleUser);
+        user.takes_removal_because(0, SERVICE, BOB, RemovalReason::Inactive(Week(0)))
+            .unwrap();
+    }
+    phone.takes_commit(&alice.covers()).unwrap();
+    let lost = Event::DevicesLost {
+        why: StopReason::RemovedByService,
+    };
+    assert_eq!(events::stored(&phone.db), [lost]);
+}
+
+#[test]
+fn what_a_removed_device_says_in_an_epoch_that_it_was_in_is_carried_out_by_no_other_one() {
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    alice.found();
+    alice.add(&[&phone]);
+    introduce(&[&alice, &phone]);
+    for user in [&alice, &phone] {
+        user.is_in(GroupKind::SingleUser);
+    }
+    let [bob, carol] = ["bob", "carol"].map(User::new);
+    alice.knows(&bob);
+    alice.knows(&carol);
+    let drop = |contact: &User| {
+        let key = contact.profile.identity.public();
+        let frame = SyncMessage::ContactGone(opaque(key)).into_frame();
+        phone.says(&Content::Sync(frame))
+    };
+    let (before, after) = (drop(&bob), drop(&carol));
+    alice.takes_message(&before).unwrap();
+    assert!(contacts::by_name(&alice.db, "bob").is_err());
+    alice.commit(1, |_| (vec![BOB], None));
+    alice.remembers();
+    let outcome = alice.takes_message(&after);
+    assert!(contacts::by_name(&alice.db, "carol").is_ok());
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn in_this_users_own_name_a_device_is_brought_only_where_it_has_asked_to_come() {
+    // A phone that was removed: it has the identity key, and a KeyPackage that it knew.
+    let alice = User::new("alice");
+    let phone = device_of(&alice);
+    phone.found();
+    let plan = Plan::Add {
+        key_packages: vec![alice.key_package()],
+        link_keys: vec![IdentityLinkKey::new([1; 32])],
+    };
+    let staging = Staging {
+        rotates: false,
+        codes: &[],
+        now_ms: NOW_MS,
+    };
+    commit::stage(&phone.db, &phone.profile, &ID, plan, &staging).unwrap();
+    let pending = Pending::read(&phone.db, &ID).unwrap().unwrap();
+    let upload = CommitRequest::decode(&pending.envelope.body).unwrap();
+    let blob = upload.welcome.unwrap().welcomes.remove(0);
+    let pointer = "SELECT pointer FROM pointers";
+    let pointer: Vec<u8> = phone.db.query_row(pointer, (), |row| row.get(0)).unwrap();
+    let device = WelcomePointer::decode(&pointer).unwrap().devices.remove(0);
+    let key = WelcomeKey::from(&device.key);
+    let content = welcomes::open(&device.id, &key, blob.sealed.as_slice()).unwrap();
+    let is_followed = || {
+        // A Welcome takes its KeyPackage with it.
+        let transaction = alice.db.unchecked_transaction().unwrap();
+        let invited = join::invitation(&transaction, &alice.profile, &content);
+        transaction.rollback().unwrap();
+        invited.unwrap().is_ok()
+    };
+    assert!(!is_followed(), "the phone brings her where it likes");
+    alice
+        .db
+        .execute("INSERT INTO asked_in VALUES (?, x'01')", [ID.0])
+        .unwrap();
+    assert!(is_followed());
+}
+
+#[test]
+fn a_removed_device_of_a_contact_gives_nobody_another_connection_token() {
+    let bob = User::new("bob");
+    let [alice, mut phone] = [User::new("alice"), device_of(&bob)];
+    bob.found();
+    phone.pseudonym = Some(pseudonym_at(&bob, 0));
+    bob.add(&[&alice, &phone]);
+    introduce(&[&bob, &alice, &phone]);
+    alice.knows(&bob);
+    for user in [&alice, &bob, &phone] {
+        user.is_in(GroupKind::Connection);
+    }
+    let told = |user: &User, token: u8| {
+        user.says(&Content::Connection(ConnectionUpdate {
+            version: UPDATE_VERSION,
+            connection_token: protocol::codec::WireSecret::new([token; 32]),
+        }))
+    };
+    let token = || {
+        let contact = contacts::by_name(&alice.db, "bob").unwrap();
+        *contact.connection_token.expose()
+    };
+    let (late, removal) = (told(&phone, 7), bob.commit(1, |_| (vec![CAROL], None)));
+    alice.takes_commit(&removal).unwrap();
+    alice.takes_message(&told(&bob, 8)).unwrap();
+    assert_eq!(token(), [8; 32]);
+    let outcome = alice.takes_message(&late);
+    assert_eq!(token(), [8; 32], "the phone's sets would be claimed");
+    assert!(is_forbidden(&outcome), "{outcome:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::removals;
 use super::roster::{self, Leaf, Roster};
 use super::short::Short;
 use super::tree::Tree;
-use crate::env::{Env, Version};
+use crate::env::{Env, Prices, Version};
 use crate::journal::Journal;
 use crate::journal::head::{Head, StoredHead};
 use crate::operation::{Change, Cost, Operation};
@@ -41,6 +41,10 @@ impl Operation for ReserveGroupId {
     type Response = ReserveGroupIdResponse;
     type Who = SignedBy;
     const OPERATION: Number = Number::ReserveGroupId;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.reserve_group_id)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<ReserveGroupIdRequest>,

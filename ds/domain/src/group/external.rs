@@ -19,7 +19,7 @@ use super::message::head_of;
 use super::open::{OpenedGroup, charges};
 use super::roster::Roster;
 use super::tree::Tree;
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
@@ -44,6 +44,10 @@ impl Operation for ExternalJoin {
     type Response = JoinAccepted;
     type Who = Joiner;
     const OPERATION: Number = Number::ExternalJoin;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.external_join)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<ExternalJoinRequest>,

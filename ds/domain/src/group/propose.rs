@@ -15,7 +15,7 @@ use super::open::{Member, OpenedGroup};
 use super::proposals::{Origin, PendingProposal, PendingProposals, parse, process};
 use super::state::write;
 use super::tree::Tree;
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::journal::Journal;
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
@@ -77,6 +77,10 @@ impl Operation for Propose {
     type Response = EntryAccepted;
     type Who = Proposer;
     const OPERATION: Number = Number::Propose;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.external_join)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<ProposalRequest>,

@@ -13,7 +13,7 @@ use protocol::problem::ProblemType;
 
 use super::records::{Handle, Inbox};
 use crate::engine::{Key, Table};
-use crate::env::{Env, Version};
+use crate::env::{Env, Prices, Version};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
@@ -80,6 +80,10 @@ impl Operation for RegisterHandle {
     type Response = Accepted;
     type Who = SignedBy;
     const OPERATION: Number = Number::RegisterHandle;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.register_handle)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
@@ -163,6 +167,10 @@ impl Operation for LookupHandle {
     type Response = LookupHandleResponse;
     type Who = SignedBy;
     const OPERATION: Number = Number::LookupHandle;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.lookup_handle)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,

@@ -7,7 +7,7 @@ use protocol::next::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::handle::{registered, valid};
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
@@ -25,6 +25,11 @@ impl Operation for RequestConnection {
     type Response = Accepted;
     type Who = SignedBy;
     const OPERATION: Number = Number::RequestConnection;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        // A full inbox takes nothing; one that is nearly full costs this.
+        usize::from(prices.request_connection) * 8
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,

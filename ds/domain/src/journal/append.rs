@@ -66,8 +66,8 @@ impl Journal {
     /// that.
     ///
     /// # Errors
-    /// [`ProblemType::WrongEpoch`]'s place is taken by [`ProblemType::Conflict`] where the segment is
-    /// closed: the group has gone on. [`Stop::Internal`].
+    /// [`ProblemType::Conflict`] where the segment is closed: the group has gone on.
+    /// [`Stop::Internal`].
     pub fn append(
         &mut self,
         key: &JournalKey,

@@ -74,21 +74,31 @@ pub fn is_news(head: &Head, known: Position) -> bool {
 /// Up to the bucket, or the next one for an entry that is larger alone.
 fn pad(response: &mut ReadJournalResponse, bucket: usize) {
     use tls_codec::Size as _;
+    // With the one byte that says that there is no padding.
     let len = response.tls_serialized_len();
-    // The length of the padding itself takes one to four bytes.
+    // The length of the padding takes four bytes at most: three more than now.
     let size = len.saturating_add(3).div_ceil(bucket.max(1)) * bucket.max(1);
-    let mut zeros = size.saturating_sub(len);
-    for header in [1, 2, 4] {
-        let candidate = size
-            .saturating_sub(len)
-            .saturating_add(1)
-            .saturating_sub(header);
-        if opaque(vec![0; candidate]).tls_serialized_len() == candidate + header {
-            zeros = candidate;
-            break;
-        }
+    let room = size.saturating_sub(len).saturating_add(1);
+    response.padding = opaque(vec![0; zeros_in(room)]);
+}
+
+/// The length of the vector that takes this room, its own length included.
+pub(super) fn zeros_in(room: usize) -> usize {
+    [1, 2, 4]
+        .into_iter()
+        .map(|header| (header, room.saturating_sub(header)))
+        .find(|(header, zeros)| length_of_length(*zeros) == *header)
+        // Of 65, 16,386 and 16,387 bytes no vector is: one or two stay free, which the transport pads.
+        .map_or(if room < 100 { 63 } else { 16_383 }, |(_, zeros)| zeros)
+}
+
+/// Bytes of the length before a vector (RFC 9420 §2.1.2).
+const fn length_of_length(len: usize) -> usize {
+    match len {
+        0..=63 => 1,
+        64..=16_383 => 2,
+        _ => 4,
     }
-    response.padding = opaque(vec![0; zeros]);
 }
 
 /// Dense from `from` on, until they fill the bucket.

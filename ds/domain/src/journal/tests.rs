@@ -219,6 +219,20 @@ fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
 }
 
 #[test]
+fn padding_takes_exactly_the_room_that_there_is_or_leaves_what_no_vector_takes() {
+    for room in (1..200).chain(16_300..16_500) {
+        let zeros = super::read::zeros_in(room);
+        let taken = opaque(vec![0; zeros]).tls_serialized_len();
+        let free = match room {
+            65 | 16_386 => 1,
+            16_387 => 2,
+            _ => 0,
+        };
+        assert_eq!(taken + free, room);
+    }
+}
+
+#[test]
 fn a_closed_segment_takes_nothing_more() {
     let mut service = Service::new(6);
     begin(&mut service, 30);

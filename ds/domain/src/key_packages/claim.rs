@@ -6,7 +6,7 @@ use protocol::next::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool;
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
@@ -27,6 +27,10 @@ impl Operation for ClaimKeyPackages {
     type Response = ClaimKeyPackagesResponse;
     type Who = SignedBy;
     const OPERATION: Number = Number::ClaimKeyPackages;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.claim_key_package) * usize::from(MAX_CLAIM)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,

@@ -6,7 +6,7 @@ use protocol::next::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool::{self, MAX_WEEKS, Pool};
-use crate::env::Env;
+use crate::env::{Env, Prices};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
@@ -24,6 +24,10 @@ impl Operation for PublishKeyPackages {
     type Response = Accepted;
     type Who = SignedBy;
     const OPERATION: Number = Number::PublishKeyPackages;
+
+    fn most_tokens(prices: &Prices) -> usize {
+        usize::from(prices.publish_key_packages)
+    }
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,

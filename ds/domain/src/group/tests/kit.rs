@@ -12,7 +12,7 @@ use openmls::prelude::group_info::GroupInfo;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
-    Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, LeafNodeIndex,
+    Extension, ExtensionType, Extensions, ExternalSender, JoinProposal, KeyPackage, LeafNodeIndex,
     LeafNodeParameters, Lifetime, MlsGroup, MlsMessageBodyIn, MlsMessageIn, NewSignerBundle,
     OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProposalType,
     RatchetTreeIn, RequiredCapabilitiesExtension, SignatureScheme, StagedWelcome, UnknownExtension,
@@ -289,6 +289,42 @@ impl Invitee {
     }
 }
 
+impl Invitee {
+    /// Its own proposal to be added, and the request with it.
+    pub(super) fn proposes(
+        &self,
+        world: &mut World,
+        member: &Client,
+    ) -> (ProposalRequest, Vec<u8>) {
+        let message = JoinProposal::new::<
+            <OpenMlsRustCrypto as openmls_traits::OpenMlsProvider>::StorageProvider,
+        >(
+            self.key_package.clone(),
+            member.mls.group_id().clone(),
+            member.mls.epoch(),
+            &self.signer,
+        )
+        .unwrap();
+        let recovery = crypto::random::<32>().unwrap();
+        let request = ProposalRequest {
+            group: member.key(),
+            proposal: opaque(message.tls_serialize_detached().unwrap()),
+            new_member: Some(extras(&self.signer, &member.id, &recovery)),
+        };
+        let bytes = self.signs(world, &request);
+        (request, bytes)
+    }
+
+    pub(super) fn signs(&self, world: &mut World, request: &ProposalRequest) -> Vec<u8> {
+        let sender = Sender::Key(opaque(self.signer.0.public()));
+        let minute = Minute::of(world.service.now_ms);
+        let nonce = world.nonce();
+        signed(Number::Propose, minute, nonce, sender, request, |tbs| {
+            self.signer.0.sign(REQUEST_LABEL, tbs)
+        })
+    }
+}
+
 /// What a joiner gets beside its KeyPackage.
 #[derive(Clone)]
 pub(super) struct Pointer {
@@ -496,6 +532,11 @@ impl Client {
         }
     }
 
+    /// `R`, in the epoch that begins a segment.
+    pub(super) fn rotation_secret(&self) -> [u8; 32] {
+        export(&self.mls, &self.provider, exporters::ROTATION)
+    }
+
     pub(super) fn index(&self) -> u32 {
         self.mls.own_leaf_index().u32()
     }
@@ -679,6 +720,25 @@ impl Client {
         self.staged = request.commit.as_slice().to_vec();
         self.next_signer = new_leaf.map(|(signer, _)| signer);
         request
+    }
+
+    /// Covers Adds that are pending, and says nothing of their link keys.
+    pub(super) fn commit_pending_adds(
+        &mut self,
+        world: &mut World,
+        adds: usize,
+    ) -> Result<CommitAccepted, Failure> {
+        let mut request = self.stage(Plan::of(Number::AddUsers));
+        let size = |welcome: &WelcomeUpload| welcome.sealed.as_slice().len();
+        let upload = request.welcome.as_mut().unwrap();
+        assert!(upload.welcomes.iter().map(size).sum::<usize>() == 0);
+        for _ in 0..adds {
+            upload.welcomes.push(WelcomeUpload {
+                id: WelcomeId(crypto::random().unwrap()),
+                sealed: opaque(vec![1; 100]),
+            });
+        }
+        self.send_commit(world, Number::AddUsers, &request)
     }
 
     pub(super) fn abandon(&mut self) {
@@ -994,9 +1054,10 @@ impl Client {
             if position == self.next {
                 self.next = position.next();
                 self.chain = self.chain.map(|chain| head_after(&chain, position, entry));
+                let step = self.step;
                 if self.take(entry) {
-                    // The segment's last entry.
-                    assert_eq!(answer.closed, 1);
+                    // The segment's last entry, which is no step of it.
+                    assert_eq!((answer.closed, answer.step), (1, step));
                     assert_eq!(answer.head.next, position.next());
                     return Some(Position(0));
                 }
@@ -1101,7 +1162,8 @@ impl Client {
                 self.proposals.push(bytes.as_slice().to_vec());
                 let processed = self.mls.process_message(&self.provider, message);
                 if let Ok(processed) = processed
-                    && let ProcessedMessageContent::ProposalMessage(queued) =
+                    && let ProcessedMessageContent::ProposalMessage(queued)
+                    | ProcessedMessageContent::ExternalJoinProposalMessage(queued) =
                         processed.into_content()
                 {
                     self.mls

@@ -1,5 +1,6 @@
 //! Groups in the domain, driven by real MLS clients.
 
+mod keys;
 mod kit;
 
 use crypto::leaf_authorization::AuthorizedJoin;
@@ -25,7 +26,7 @@ use super::external::{ExternalCommitInfo, ExternalJoin};
 use super::extras::{PutRecoveryRows, SetJoinCode, SetLeafExtras};
 use super::inspect::{InspectGroup, OwnLeaf};
 use super::message::SendMessage;
-use super::propose::SelfRemove;
+use super::propose::{Propose, SelfRemove};
 use super::{commit, records};
 use crate::engine::{Batch, Table};
 use crate::execution::{Failure, Step, read};
@@ -842,6 +843,109 @@ fn link_keys_are_exactly_those_that_a_commit_needs() {
     }
 }
 
+#[test]
+fn clients_of_a_user_come_and_go_by_the_users_own_commits() {
+    let mut world = World::new(29);
+    let mut clients = group(&mut world, 2);
+    let own = |world: &World, user: &[u8]| Invitee::of_user(world, user.to_vec());
+    let (invitee, user) = (own(&world, &clients[1].user), clients[1].user.clone());
+    let add = |key_package, operation| Plan {
+        operation,
+        ..Plan::add([key_package])
+    };
+    // As another user's, or as a user, it is not taken.
+    for (by, operation) in [(0, Number::AddClients), (1, Number::AddUsers)] {
+        let key_package = own(&world, &user).key_package;
+        let answer = clients[by].commit(&mut world, add(key_package, operation));
+        assert_eq!(problem(answer), ProblemType::NotAllowed);
+    }
+    let plan = add(invitee.key_package.clone(), Number::AddClients);
+    clients[1].commit(&mut world, plan).unwrap();
+    catch_up(&mut world, &mut clients);
+    let pointer = clients[1].pointers[0].clone();
+    let mut joined = Client::join(&mut world, invitee, &pointer);
+    joined.told_of(&clients[1]);
+    joined.arrive(&mut world);
+    clients.push(joined);
+    catch_up(&mut world, &mut clients);
+    let (code, _) = make_code(&clients[0], &mut world).unwrap();
+    let mut plan = Plan::remove([2]);
+    plan.operation = Number::RemoveClients;
+    let request = clients[1].stage(plan);
+    clients[1]
+        .send_commit(&mut world, Number::RemoveClients, &request)
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    assert!(clients[2].is_out);
+    let _ = code;
+}
+
+#[test]
+fn a_join_record_of_several_pages_is_read_page_by_page() {
+    let mut world = World::new(30);
+    let mut creator = Client::create(&mut world, GroupKind::Group);
+    let adds: Vec<_> = (1..150).map(|_| Invitee::new(&world).key_package).collect();
+    creator
+        .commit(&mut world, Plan::add(adds).twisted(short_welcomes))
+        .unwrap();
+    let rows = world.service.engine.rows();
+    let pages = rows.filter(|(key, _)| key.table == Table::JoinRecords);
+    assert!(pages.count() > 1);
+    creator.catch_up(&mut world);
+    let Pointer {
+        group, join_key, ..
+    } = creator.pointers[0].clone();
+    let record = Client::join_record(&mut world, &group, &join_key);
+    assert_eq!(record.leaves.len(), 150);
+    assert_eq!(record.state_key.expose(), creator.state_key.expose());
+    assert_eq!(
+        record.journal.journal_key.expose(),
+        creator.journal_key.expose()
+    );
+    // And is found as long as it is kept, and no longer.
+    world.service.now_ms += 97 * DAY_MS;
+    Client::join_record(&mut world, &group, &join_key);
+    let today = protocol::next::ids::Day::of(world.service.now_ms + 40 * DAY_MS).0;
+    world.service.engine.drop_days(Table::JoinRecords, today);
+    let rows = world.service.engine.rows();
+    assert_eq!(
+        rows.filter(|(key, _)| key.table == Table::JoinRecords)
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn whoever_proposes_itself_comes_in_by_a_members_commit() {
+    let mut world = World::new(32);
+    let mut clients = group(&mut world, 2);
+    let invitee = Invitee::new(&world);
+    let (request, bytes) = invitee.proposes(&mut world, &clients[0]);
+    let accepted = world.run::<Propose>(&bytes).unwrap();
+    assert_eq!(accepted.place.position, clients[0].next);
+    // Twice would fill one place; nor for somebody else.
+    let twice = invitee.signs(&mut world, &request);
+    assert_eq!(
+        problem(world.service.run::<Propose>(&twice, Vec::new())),
+        ProblemType::TokenRequired
+    );
+    let tokens = world.service.tokens(1);
+    let answer = world.service.run::<Propose>(&twice, tokens);
+    assert_eq!(problem(answer), ProblemType::NotAllowed);
+    // It holds no message up.
+    clients[1].send(&mut world, b"text").unwrap();
+    catch_up(&mut world, &mut clients);
+    let inspected = inspect(&clients[0], &mut world);
+    assert_eq!(inspected.pending_proposals.len(), 1);
+    clients[0].commit_pending_adds(&mut world, 1).unwrap();
+    catch_up(&mut world, &mut clients);
+    assert_eq!(clients[1].members(), [0, 1, 2]);
+    let leaf = &inspect(&clients[1], &mut world).leaves[2];
+    // What it said itself: its link key and its recovery key.
+    assert_eq!(leaf.link_key.sealed.as_slice(), [8; 60]);
+    assert!(leaf.recovery_key.is_some());
+}
+
 /// Nobody comes in by them.
 fn short_welcomes(request: &mut protocol::next::group::CommitRequest) {
     for welcome in &mut request.welcome.as_mut().unwrap().welcomes {
@@ -921,6 +1025,17 @@ fn an_update_of_one_leaf_reseals_its_page_only() {
         .iter()
         .filter(|(key, _)| key.table == Table::GroupParts);
     // One page of three; control, activity and tree.
+    assert_eq!(parts.count(), 4);
+    // So does an Add, which reads all of them.
+    creator.abandon();
+    let plan = Plan::add([Invitee::new(&world).key_package]).twisted(short_welcomes);
+    let request = creator.stage(plan);
+    let bytes = creator.sign(&mut world, Number::AddUsers, &request);
+    let (_, _, batch) = work::<AddUsers>(&mut world, &bytes);
+    let parts = batch
+        .puts
+        .iter()
+        .filter(|(key, _)| key.table == Table::GroupParts);
     assert_eq!(parts.count(), 4);
 }
 

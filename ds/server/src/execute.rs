@@ -1,0 +1,120 @@
+//! Drives the domain's loop on an engine, a clock and allowances.
+
+use ds::tokens::VerifiedToken;
+use ds_domain::engine::{EngineError, Found, Read};
+use ds_domain::execution::{Execution, Failure, Input, Outcome, Step};
+use ds_domain::operation::{Operation, UnsignedRead};
+use ds_domain::refusal::Stop;
+use ds_domain::view::View;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::server::{Server, fresh_rng};
+
+/// Whether a decision works on a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Microseconds.
+    Light,
+    /// Milliseconds in a large group: other requests of this thread go on meanwhile.
+    Heavy,
+}
+
+fn at_work<T>(work: Work, decide: impl FnOnce() -> T) -> T {
+    let can_block = || {
+        Handle::try_current()
+            .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+    };
+    if work == Work::Heavy && can_block() {
+        tokio::task::block_in_place(decide)
+    } else {
+        decide()
+    }
+}
+
+fn no_randomness(_: crypto::CryptoError) -> Failure {
+    Failure::Internal("randomness")
+}
+
+impl Server {
+    /// Carries a signed request out.
+    pub(crate) async fn execute<O: Operation>(
+        &self,
+        work: Work,
+        bytes: &[u8],
+        tokens: Vec<VerifiedToken>,
+    ) -> Result<Vec<u8>, Failure>
+    where
+        Execution<O>: Send,
+    {
+        let mut rng = fresh_rng().map_err(no_randomness)?;
+        let mut execution =
+            Execution::<O>::new(bytes, tokens, &self.env(&mut rng)).map_err(Failure::Refused)?;
+        let mut step = execution.start();
+        loop {
+            let input = match step {
+                Step::Read(reads) => match self.engine.read(reads).await {
+                    Ok(found) => Input::Found(found),
+                    Err(error) => Input::Failed(error),
+                },
+                Step::Charge(charges) => Input::Charged(self.charge(&charges)),
+                Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
+                Step::Done(outcome) => return self.done(outcome),
+            };
+            step = at_work(work, || execution.next(input, &mut self.env(&mut rng)));
+        }
+    }
+
+    fn done(&self, outcome: Outcome) -> Result<Vec<u8>, Failure> {
+        let Outcome {
+            answer,
+            wake,
+            tokens,
+            refill,
+        } = outcome;
+        self.waits.wake(&wake);
+        self.refill(&refill);
+        ds::tokens::count_redeemed(tokens);
+        answer
+    }
+
+    /// Carries an unsigned read out.
+    pub(crate) async fn read<R: UnsignedRead>(
+        &self,
+        request: &R::Request,
+    ) -> Result<R::Response, Failure> {
+        let mut rng = fresh_rng().map_err(no_randomness)?;
+        let mut view = View::default();
+        loop {
+            let reads = match R::read(request, &view, &mut self.env(&mut rng)) {
+                Ok(response) => return Ok(response),
+                Err(Stop::Need(reads)) => reads,
+                // What was read is not of one moment.
+                Err(Stop::Moved) => {
+                    view = View::default();
+                    continue;
+                }
+                Err(
+                    Stop::Refused(refusal)
+                    | Stop::RefusedAtCost(refusal)
+                    | Stop::RefusedUsingUp(refusal, _),
+                ) => return Err(Failure::Refused(refusal)),
+                Err(Stop::Internal(what)) => return Err(Failure::Internal(what)),
+            };
+            for (read, found) in self.found(reads).await? {
+                view.add(read, found);
+            }
+        }
+    }
+
+    async fn found(
+        &self,
+        reads: Vec<Read>,
+    ) -> Result<impl Iterator<Item = (Read, Found)>, Failure> {
+        let found = self
+            .engine
+            .read(reads.clone())
+            .await
+            .map_err(|EngineError(text)| Failure::Engine(text))?;
+        Ok(reads.into_iter().zip(found))
+    }
+}

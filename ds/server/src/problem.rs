@@ -1,0 +1,92 @@
+//! Every [`Failure`] as a problem document (RFC 9457), in one place.
+
+use axum::response::{IntoResponse as _, Response};
+use ds_domain::execution::Failure;
+use ds_domain::refusal::Refusal;
+use http::{HeaderValue, StatusCode, header};
+use protocol::WIRE_VERSION;
+use protocol::problem::ProblemType;
+use service::problem::Problem;
+
+use crate::server::Server;
+
+/// When to come again if all places are taken: requests take milliseconds.
+const BUSY_SECONDS: u64 = 1;
+
+fn document(problem: ProblemType) -> Problem {
+    let status =
+        StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Problem::new(status, problem.uri(), problem.title())
+}
+
+/// The bounded label of a failure.
+pub(crate) fn slug(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Refused(refusal) => refusal.problem().slug(),
+        Failure::Engine(_) => ProblemType::Unavailable.slug(),
+        Failure::Internal(_) => ProblemType::Internal.slug(),
+    }
+}
+
+/// There is no place for a request now.
+pub(crate) fn busy() -> Response {
+    retry_after(document(ProblemType::Unavailable), BUSY_SECONDS).into_response()
+}
+
+fn retry_after(problem: Problem, seconds: u64) -> Problem {
+    problem.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+pub(crate) fn respond(server: &Server, failure: Failure) -> Response {
+    let problem = match failure {
+        Failure::Refused(refusal) => refused(server, refusal),
+        Failure::Engine(text) => {
+            tracing::error!(error = %text, "the store failed");
+            document(ProblemType::Unavailable)
+        }
+        Failure::Internal(what) => {
+            tracing::error!(what, "an invariant of ours does not hold");
+            document(ProblemType::Internal)
+        }
+    };
+    problem.into_response()
+}
+
+fn refused(server: &Server, refusal: Refusal) -> Problem {
+    let problem = document(refusal.problem());
+    match refusal {
+        Refusal::Problem(ProblemType::TokenRequired | ProblemType::TokenRejected) => {
+            with_challenge(server, problem)
+        }
+        Refusal::Problem(ProblemType::UnsupportedVersion) => {
+            problem.with("supported", vec![WIRE_VERSION])
+        }
+        Refusal::Problem(_) => problem,
+        Refusal::WrongEpoch { current } => problem.with("epoch", current.0),
+        Refusal::Behind { current } => {
+            metrics::counter!("ds_behind_total").increment(1);
+            problem.with("epoch", current.0)
+        }
+        Refusal::StaleTimestamp { now_ms } => problem.with("now_ms", now_ms),
+        Refusal::Exhausted { retry_after_ms } => {
+            let problem = with_challenge(server, problem);
+            match retry_after_ms {
+                Some(ms) => retry_after(problem, ms.div_ceil(1000)),
+                None => problem,
+            }
+        }
+    }
+}
+
+/// RFC 9577 §2.1: what token to get.
+fn with_challenge(server: &Server, problem: Problem) -> Problem {
+    let now_ms = server.clock.now_unix_ms();
+    let challenge = server
+        .settings
+        .challenge
+        .www_authenticate(server.issuer_keys().challenge_key(now_ms));
+    match HeaderValue::from_str(&challenge) {
+        Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
+        Err(_) => problem,
+    }
+}

@@ -1,0 +1,78 @@
+//! Every body and record of the protocol with journals: the first byte chooses.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use protocol::Wire;
+use protocol::next::group::*;
+use protocol::next::inbox::*;
+use protocol::next::join::*;
+use protocol::next::journal::*;
+use protocol::next::key_packages::*;
+use protocol::next::request::{ReceivedRequest, SignedRequest};
+use protocol::next::welcome::*;
+
+fn decode<T: Wire>(bytes: &[u8]) {
+    if let Ok(value) = T::decode(bytes) {
+        assert_eq!(value.encode(), bytes);
+    }
+}
+
+macro_rules! decoders {
+    ($($type:ty),+ $(,)?) => { &[$(decode::<$type>),+] };
+}
+
+const DECODERS: &[fn(&[u8])] = decoders![
+    SignedRequest,
+    CreateGroupRequest,
+    CommitRequest,
+    CommitAad,
+    CommitAccepted,
+    ExternalJoinRequest,
+    JoinAccepted,
+    SendMessageRequest,
+    EntryAccepted,
+    ProposalRequest,
+    SetLeafExtrasRequest,
+    SetJoinCodeRequest,
+    InspectGroupRequest,
+    InspectGroupResponse,
+    OwnLeafRequest,
+    OwnLeafResponse,
+    PutRecoveryRowsRequest,
+    JoinRecordRequest,
+    JoinRecordResponse,
+    JoinRecordContent,
+    RecoveryRowRequest,
+    RecoveryRowResponse,
+    ExternalCommitInfoRequest,
+    ExternalCommitInfoResponse,
+    EntryContent,
+    ReadJournalRequest,
+    ReadJournalResponse,
+    SeenHead,
+    WelcomeContent,
+    JoinInfo,
+    WelcomePointer,
+    PublishKeyPackagesRequest,
+    ClaimKeyPackagesRequest,
+    ClaimKeyPackagesResponse,
+    CountKeyPackagesResponse,
+    RegisterHandleRequest,
+    LookupHandleResponse,
+    RequestConnectionRequest,
+    ReadInboxRequest,
+    ReadInboxResponse,
+    DeleteFromInboxRequest,
+];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((choice, bytes)) = bytes.split_first() else {
+        return;
+    };
+    if let Some(decode) = DECODERS.get(usize::from(*choice) % DECODERS.len()) {
+        decode(bytes);
+    }
+    if let Ok(received) = ReceivedRequest::decode(bytes) {
+        assert!(bytes.starts_with(received.signed_bytes));
+    }
+});
