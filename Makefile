@@ -88,7 +88,7 @@ fuzz: setup
 
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
 soak: setup
-	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test $(TESTED) --package ds --test wire long_history -- --nocapture'
+	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test $(TESTED) --workspace --lib long_history -- --nocapture'
 
 # Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
 faults: programs

@@ -19,10 +19,12 @@ use tracing_subscriber::layer::SubscriberExt;
 pub const LEVEL_VARIABLE: &str = "MIMIMI_LOG";
 
 /// The crates whose log lines are written.
-const OUR_CRATES: [&str; 8] = [
+const OUR_CRATES: [&str; 10] = [
     "client",
     "crypto",
-    "ds",
+    "ds_server",
+    "ds_store_postgres",
+    "ds_store_rocks",
     "ohttp_gateway",
     "ohttp_relay",
     "privacy_pass_issuer",
@@ -178,7 +180,7 @@ mod tests {
         let writer = captured.clone();
         let subscriber = subscriber(level, format, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
-            tracing::trace!(target: "ds::groups", "ours, trace");
+            tracing::trace!(target: "ds_server::table", "ours, trace");
             tracing::warn!(target: "service", "ours, warn");
             tracing::error!(target: "hyper::proto", "foreign, error");
             tracing::trace!(target: "reqwest::connect", "foreign, trace");

@@ -135,15 +135,10 @@ const RULES: &[Rule] = &[
             "crypto",
             "mls-rules",
             "ds-domain",
-            "ds",
+            "ds-store-postgres",
+            "ds-store-rocks",
             "service",
         ]),
-        never: TOKEN_SIGNING_AND_SQLITE,
-        reason: "it carries out what the domain decides, on whatever engine it is handed",
-    },
-    Rule {
-        package: "ds",
-        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
         never: TOKEN_SIGNING_AND_SQLITE,
         reason: "it verifies tokens with the issuer's public key and cannot mint",
     },
@@ -414,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_runtime_or_an_engine_planted_in_the_domain_is_a_slip() {
-        for planted in ["axum", "tokio", "rocksdb", "ds", "ds-store-rocks"] {
+        for planted in ["axum", "tokio", "rocksdb", "ds-server", "ds-store-rocks"] {
             let mut graph = Graph::of_workspace().unwrap();
             graph.add("ds-domain", planted);
             let found = slips(&graph, RULES);

@@ -142,7 +142,7 @@ impl Default for Limits {
             commit_bytes: 512 * 1024,
             group_info_bytes: 16 * 1024,
             welcome_bytes: 1024 * 1024,
-            tree_bytes: 8 * 1024 * 1024,
+            tree_bytes: 3 * 1024 * 1024,
             members: 5_000,
             joiners: 256,
             proposals: 512,
@@ -163,6 +163,8 @@ pub struct Prices {
     pub external_join: u8,
     /// A publication of KeyPackage sets.
     pub publish_key_packages: u8,
+    /// Sets that this price is good for; 0 for any number.
+    pub key_package_sets_per_token: u16,
     /// Each claimed set.
     pub claim_key_package: u8,
     /// Registering a handle.
@@ -176,12 +178,26 @@ pub struct Prices {
     pub bytes_a_token: usize,
 }
 
+impl Prices {
+    /// A publication of this many sets.
+    #[must_use]
+    pub fn of_publication(&self, sets: usize) -> u8 {
+        let per_price = usize::from(self.key_package_sets_per_token);
+        let prices = sets
+            .checked_div(per_price)
+            .map_or(1, |_| sets.div_ceil(per_price));
+        let prices = u8::try_from(prices.max(1)).unwrap_or(u8::MAX);
+        self.publish_key_packages.saturating_mul(prices)
+    }
+}
+
 impl Default for Prices {
     fn default() -> Self {
         Self {
             reserve_group_id: 1,
             external_join: 1,
             publish_key_packages: 1,
+            key_package_sets_per_token: 64,
             claim_key_package: 1,
             register_handle: 1,
             lookup_handle: 1,

@@ -1,10 +1,10 @@
 //! Drives the domain's loop on an engine, a clock and allowances.
 
-use ds::tokens::VerifiedToken;
 use ds_domain::engine::{EngineError, Found, Read};
 use ds_domain::execution::{Execution, Failure, Input, Outcome, Step};
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Stop;
+use ds_domain::tokens::VerifiedToken;
 use ds_domain::view::View;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -73,7 +73,7 @@ impl Server {
         } = outcome;
         self.waits.wake(&wake);
         self.refill(&refill);
-        ds::tokens::count_redeemed(tokens);
+        crate::tokens::count_redeemed(tokens);
         answer
     }
 

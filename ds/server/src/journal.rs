@@ -61,6 +61,7 @@ impl Server {
                 () = news => {}
                 () = look_again => {}
                 () = &mut patience => return Ok(answer),
+                () = self.shutdown.requested() => return Ok(answer),
             }
         }
     }

@@ -1,18 +1,31 @@
-//! The delivery service's HTTP: one table of operations, one loop that carries them out.
+//! The delivery service: one table of operations, one loop that carries them out, and the life of the
+//! process.
 //!
 //! What is decided stands in `ds-domain`; this crate reads and applies for it, charges allowances,
 //! verifies tokens, wakes long polls and answers.
 
 mod charges;
+pub mod config;
+mod directory;
 mod execute;
+mod expiry_day;
+pub mod foundation;
+mod init;
+mod issuer_directory;
 mod journal;
+pub mod limits;
+mod load;
 mod problem;
+mod run;
 mod server;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
+pub mod tokens;
 mod waits;
 
+pub use self::init::{command, init};
+pub use self::run::{RunError, run};
 pub use self::server::{Allowed, Server, ServerSettings};
 pub use self::table::router;

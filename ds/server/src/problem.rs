@@ -7,11 +7,10 @@ use http::{HeaderValue, StatusCode, header};
 use protocol::WIRE_VERSION;
 use protocol::problem::ProblemType;
 use service::problem::Problem;
+use service::sparse::Sparse;
 
+use crate::load::Busy;
 use crate::server::Server;
-
-/// When to come again if all places are taken: requests take milliseconds.
-const BUSY_SECONDS: u64 = 1;
 
 fn document(problem: ProblemType) -> Problem {
     let status =
@@ -29,8 +28,9 @@ pub(crate) fn slug(failure: &Failure) -> &'static str {
 }
 
 /// There is no place for a request now.
-pub(crate) fn busy() -> Response {
-    retry_after(document(ProblemType::Unavailable), BUSY_SECONDS).into_response()
+pub(crate) fn busy(busy: Busy) -> Response {
+    let seconds = busy.retry_after_ms.div_ceil(1000);
+    retry_after(document(ProblemType::Unavailable), seconds).into_response()
 }
 
 fn retry_after(problem: Problem, seconds: u64) -> Problem {
@@ -65,6 +65,14 @@ fn refused(server: &Server, refusal: Refusal) -> Problem {
         Refusal::WrongEpoch { current } => problem.with("epoch", current.0),
         Refusal::Behind { current } => {
             metrics::counter!("ds_behind_total").increment(1);
+            // Any member of a group can say so of it.
+            static SAID: Sparse = Sparse::new();
+            if let Some(times) = SAID.due() {
+                tracing::error!(
+                    times,
+                    "a member's request is of a later epoch than this store has: was it restored from a backup?"
+                );
+            }
             problem.with("epoch", current.0)
         }
         Refusal::StaleTimestamp { now_ms } => problem.with("now_ms", now_ms),
@@ -88,5 +96,26 @@ fn with_challenge(server: &Server, problem: Problem) -> Problem {
     match HeaderValue::from_str(&challenge) {
         Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
         Err(_) => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_up_kit_refuses_strangers_with_the_type_that_the_protocol_names() {
+        assert_eq!(
+            service::gateway_auth::GATEWAY_ONLY_PROBLEM,
+            ProblemType::GatewayOnly.uri()
+        );
+    }
+
+    #[test]
+    fn every_problem_type_becomes_a_document_with_its_name_and_status() {
+        for problem in ProblemType::ALL {
+            assert_eq!(ProblemType::from_uri(problem.uri()), Some(*problem));
+            assert_eq!(document(*problem).status().as_u16(), problem.status());
+        }
     }
 }

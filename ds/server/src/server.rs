@@ -1,35 +1,46 @@
 //! The running service: engine, keys, clock, allowances. No group state: that lives for one request.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crypto::service_keys::ServiceKeys;
-use ds::tokens::{AllowanceLimits, Allowances, Challenge, InFlight, IssuerKeys};
 use ds_domain::engine::Engine;
 use ds_domain::env::{Env, Settings};
 use ds_domain::operation::Level;
+use ds_domain::tokens::{Challenge, IssuerKeys};
+use protocol::next::directory::StoreState;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng as _;
 use service::clock::SharedClock;
-use tokio::sync::Semaphore;
+use service::shutdown::Shutdown;
 
+use crate::expiry_day::ExpiryDay;
+use crate::limits::LoadLimits;
+use crate::load::Load;
+use crate::tokens::{AllowanceLimits, Allowances, InFlight};
 use crate::waits::Waits;
 
-/// What configuration decides, beside the domain's settings.
+/// What configuration decides.
 #[derive(Debug)]
 pub struct ServerSettings {
-    /// The domain's.
-    pub domain: Settings,
+    /// What decisions go by.
+    pub decisions: Settings,
+    /// Qualifies pseudonyms.
+    pub domain: String,
+    /// RFC 9577 issuer name.
+    pub issuer_name: String,
     /// What tokens must answer.
     pub challenge: Challenge,
     /// Allowances of each level.
     pub allowed: Allowed,
-    /// Requests that are worked on at the same time, reads of journals apart.
-    pub concurrent_requests: usize,
-    /// Reads of journals that are worked on or wait.
-    pub concurrent_reads: usize,
+    /// Of what is done at once: this node's share.
+    pub load: LoadLimits,
     /// How often a long poll looks into a store that other nodes write to, too; none where this is the
     /// only one.
     pub look_again_ms: Option<u64>,
+    /// Largest request body.
+    pub max_request_bytes: usize,
+    /// As clients are shown it.
+    pub store: StoreState,
 }
 
 /// What may be done without a token.
@@ -51,12 +62,13 @@ pub struct Server {
     pub(crate) keys: ServiceKeys,
     pub(crate) clock: SharedClock,
     pub(crate) settings: ServerSettings,
-    pub(crate) places: Semaphore,
-    pub(crate) reads: Semaphore,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) load: Load,
     pub(crate) waits: Waits,
     pub(crate) in_flight: InFlight,
     allowances: [(Level, Allowances); 4],
     issuer_keys: RwLock<Arc<IssuerKeys>>,
+    expiry_day: Mutex<ExpiryDay>,
 }
 
 impl std::fmt::Debug for Server {
@@ -72,6 +84,7 @@ impl Server {
         engine: Arc<dyn Engine>,
         keys: ServiceKeys,
         clock: SharedClock,
+        shutdown: Shutdown,
         issuer_keys: IssuerKeys,
         settings: ServerSettings,
     ) -> Self {
@@ -84,9 +97,8 @@ impl Server {
         Self {
             engine,
             keys,
-            clock,
-            places: Semaphore::new(settings.concurrent_requests.min(Semaphore::MAX_PERMITS)),
-            reads: Semaphore::new(settings.concurrent_reads.min(Semaphore::MAX_PERMITS)),
+            shutdown,
+            load: Load::new(settings.load),
             waits: Waits::default(),
             in_flight: InFlight::default(),
             allowances: [
@@ -96,6 +108,12 @@ impl Server {
                 (Level::Owner, Allowances::new(owner)),
             ],
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
+            expiry_day: Mutex::new(ExpiryDay::from(
+                None,
+                clock.now_unix_ms(),
+                clock.monotonic_ms(),
+            )),
+            clock,
             settings,
         }
     }
@@ -119,6 +137,25 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
+    /// Today, or the day before it that a clock which jumped ahead has left (see [`ExpiryDay`]); and
+    /// whether it is the clock's.
+    pub(crate) fn settled_day(&self) -> (u32, bool) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        self.expiry_day
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .today(now, steady)
+    }
+
+    /// The settled day goes on from the last one that was believed.
+    pub(crate) fn settle_from(&self, last_day: Option<u32>) {
+        let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
+        *self
+            .expiry_day
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = ExpiryDay::from(last_day, now, steady);
+    }
+
     pub(crate) fn allowances(&self, level: Level) -> Option<&Allowances> {
         self.allowances
             .iter()
@@ -132,7 +169,7 @@ impl Server {
             now_ms: self.clock.now_unix_ms(),
             rng,
             keys: &self.keys,
-            settings: &self.settings.domain,
+            settings: &self.settings.decisions,
         }
     }
 }

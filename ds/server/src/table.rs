@@ -7,8 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
-use ds::tokens::VerifiedToken;
+use axum::routing::{get, post};
 use ds_domain::engine::{Found, Read};
 use ds_domain::execution::Failure;
 use ds_domain::group::commit::{
@@ -32,18 +31,21 @@ use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Refusal;
 use ds_domain::rows::Rows;
 use ds_domain::store::closed_issuer_key;
-use ds_domain::tokens::authorization;
+use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
 use protocol::next::operation::Operation as Number;
+use protocol::operation::DIRECTORY_PATH;
 use protocol::problem::ProblemType;
 use protocol::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, Wire};
 use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
-use tokio::sync::SemaphorePermit;
 
+use crate::directory::directory;
 use crate::execute::Work;
+use crate::load::{BUSY_MS, Busy, Place};
 use crate::problem;
 use crate::server::Server;
+use crate::tokens::count_refused;
 
 type Shared = Arc<Server>;
 
@@ -69,9 +71,9 @@ macro_rules! unsigned {
     };
 }
 
-/// All operations, for the gateway only.
+/// All operations and the directory, for the gateway only.
 pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
-    let router = service::http::router::<Shared>();
+    let router = service::http::router::<Shared>().route(DIRECTORY_PATH, get(directory));
     signed!(router;
         Light ReserveGroupId,
         Heavy CreateGroup,
@@ -133,21 +135,28 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-fn answer(server: &Server, operation: Number, answered: Result<Vec<u8>, Failure>) -> Response {
-    let outcome = match &answered {
-        Ok(_) => "ok",
-        Err(failure) => problem::slug(failure),
-    };
+fn count(operation: Number, outcome: &'static str) {
     metrics::counter!(
         "ds_requests_total", "operation" => operation.path(), "outcome" => outcome
     )
     .increment(1);
+}
+
+fn answer(server: &Server, operation: Number, answered: Result<Vec<u8>, Unanswered>) -> Response {
     match answered {
         Ok(response) => {
+            count(operation, "ok");
             let media_type = HeaderValue::from_static(RESPONSE_MEDIA_TYPE);
             ([(header::CONTENT_TYPE, media_type)], response).into_response()
         }
-        Err(failure) => problem::respond(server, failure),
+        Err(Unanswered::Failed(failure)) => {
+            count(operation, problem::slug(&failure));
+            problem::respond(server, failure)
+        }
+        Err(Unanswered::Busy(busy)) => {
+            count(operation, ProblemType::Unavailable.slug());
+            problem::busy(busy)
+        }
     }
 }
 
@@ -161,14 +170,12 @@ where
     ds_domain::execution::Execution<O>: Send,
 {
     // The body is here: nobody holds a place by sending slowly.
-    let Ok(place) = server.places.try_acquire() else {
-        return problem::busy();
+    let place = server.load.admit(O::OPERATION, server.clock.now_unix_ms());
+    let answered = match place {
+        Ok(place) => carry_out::<O>(server, work, headers, body, place).await,
+        Err(busy) => Err(busy.into()),
     };
-    match carry_out::<O>(server, work, headers, body, place).await {
-        Ok(response) => answer(server, O::OPERATION, Ok(response)),
-        Err(Unanswered::Failed(failure)) => answer(server, O::OPERATION, Err(failure)),
-        Err(Unanswered::Busy) => problem::busy(),
-    }
+    answer(server, O::OPERATION, answered)
 }
 
 async fn carry_out<O: Operation>(
@@ -176,16 +183,19 @@ async fn carry_out<O: Operation>(
     work: Work,
     headers: &HeaderMap,
     body: &Bytes,
-    place: SemaphorePermit<'_>,
+    place: Place<'_>,
 ) -> Result<Vec<u8>, Unanswered>
 where
     ds_domain::execution::Execution<O>: Send,
 {
     check_media_type(headers)?;
-    let (tokens, is_spent) = match server.tokens::<O>(headers, body.len()).await? {
-        Offered::Good(tokens) => (tokens, false),
-        // Perhaps by this very request: its record tells, and no token is needed for that.
-        Offered::Spent => (Vec::new(), true),
+    let offered = server.offered::<O>(headers, body.len())?;
+    let releases = server.in_flight.releases();
+    let mut is_spent = server.is_spent(&offered).await?;
+    // Perhaps by this very request: its record tells, and no token is needed for that.
+    let mut tokens = match is_spent {
+        true => Vec::new(),
+        false => server.verified(offered)?,
     };
     // One token is in one request at a time: two would get the work of which one pays.
     let (_held, _place) = match server.in_flight.try_hold(&tokens) {
@@ -193,15 +203,23 @@ where
         None => {
             drop(place);
             let held = server.in_flight.hold(&tokens).await;
-            let place = server.places.try_acquire().map_err(|_| Unanswered::Busy)?;
-            (held.map_err(|_| Unanswered::Busy)?, place)
+            let place = server.load.place(O::OPERATION)?;
+            let busy = Busy {
+                retry_after_ms: BUSY_MS,
+            };
+            (held.map_err(|_| busy)?, place)
         }
     };
+    // Another request may have spent a token since we looked.
+    if server.in_flight.releases() != releases && server.is_spent(&tokens).await? {
+        is_spent = true;
+        tokens.clear();
+    }
     match server.execute::<O>(work, body, tokens).await {
         Err(Failure::Refused(
             Refusal::Problem(ProblemType::TokenRequired) | Refusal::Exhausted { .. },
         )) if is_spent => {
-            ds::tokens::count_refused("spent");
+            count_refused("spent");
             Err(refused(ProblemType::TokenRejected).into())
         }
         answered => Ok(answered?),
@@ -211,9 +229,15 @@ where
 /// Why a request got no response.
 enum Unanswered {
     /// There is no place for it now, or its token is in another request.
-    Busy,
+    Busy(Busy),
     /// See [`Failure`].
     Failed(Failure),
+}
+
+impl From<Busy> for Unanswered {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
+    }
 }
 
 impl From<Failure> for Unanswered {
@@ -222,19 +246,11 @@ impl From<Failure> for Unanswered {
     }
 }
 
-/// What the tokens of a request are worth.
-enum Offered {
-    /// They may pay.
-    Good(Vec<VerifiedToken>),
-    /// One of them has paid before.
-    Spent,
-}
-
 async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
-    let Ok(_place) = server.places.try_acquire() else {
-        return problem::busy();
-    };
     let read = async {
+        let _place = server
+            .load
+            .admit(R::OPERATION, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
         let request = R::Request::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
         Ok(server.read::<R>(&request).await?.encode())
@@ -243,10 +259,10 @@ async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &
 }
 
 async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
-    let Ok(_place) = server.reads.try_acquire() else {
-        return problem::busy();
-    };
     let read = async {
+        let _place = server
+            .load
+            .admit(Number::ReadJournal, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
         let request = Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
         Ok(server.read_journal(&request).await?.encode())
@@ -254,25 +270,44 @@ async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Res
     answer(server, Number::ReadJournal, read.await)
 }
 
+fn rejected(reason: &'static str) -> Failure {
+    count_refused(reason);
+    refused(ProblemType::TokenRejected)
+}
+
+/// A token that has a place in the spent-set.
+trait Spendable {
+    fn issuer_key_id(&self) -> &[u8; 32];
+    fn nonce_digest(&self) -> &[u8; 32];
+}
+
+macro_rules! spendable {
+    ($($token:ty),+) => {
+        $(impl Spendable for $token {
+            fn issuer_key_id(&self) -> &[u8; 32] {
+                self.issuer_key_id()
+            }
+            fn nonce_digest(&self) -> &[u8; 32] {
+                self.nonce_digest()
+            }
+        })+
+    };
+}
+
+spendable!(IdentifiedToken, VerifiedToken);
+
 impl Server {
     /// The tokens that a request brings: of keys that are accepted, for this service, none of them
-    /// twice or spent, and signed; no more than it can cost. Spent ones are found by a read before any
-    /// signature is verified.
-    async fn tokens<O: Operation>(
+    /// twice; no more than it can cost. Whether the issuer has signed them is not known, nor whether
+    /// they are spent.
+    fn offered<O: Operation>(
         &self,
         headers: &HeaderMap,
         bytes: usize,
-    ) -> Result<Offered, Failure> {
-        let rejected = |reason: &'static str| {
-            ds::tokens::count_refused(reason);
-            refused(ProblemType::TokenRejected)
-        };
+    ) -> Result<Vec<IdentifiedToken>, Failure> {
         let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
             .map_err(|_| rejected("malformed"))?;
-        if presented.is_empty() {
-            return Ok(Offered::Good(Vec::new()));
-        }
-        let prices = &self.settings.domain.prices;
+        let prices = &self.settings.decisions.prices;
         let instead_of_allowance = bytes.div_ceil(prices.bytes_a_token.max(1)).max(1);
         let most = O::most_tokens(prices).saturating_add(instead_of_allowance);
         let keys = self.issuer_keys();
@@ -287,26 +322,35 @@ impl Server {
             }
             offered.push(token);
         }
-        let rows = Rows(self.keys.rows());
-        let mut reads = Vec::new();
-        for token in &offered {
-            let spent = rows.spent(token.nonce_digest()).key(token.issuer_key_id());
-            reads.push(Read::Row(spent));
-            reads.push(Read::Row(closed_issuer_key(token.issuer_key_id())));
+        Ok(offered)
+    }
+
+    /// Whether one of these has paid before, or can't pay any more. A read, and no signature: nobody has
+    /// proved anything yet.
+    async fn is_spent<T: Spendable>(&self, tokens: &[T]) -> Result<bool, Failure> {
+        if tokens.is_empty() {
+            return Ok(false);
         }
+        let rows = Rows(self.keys.rows());
+        let reads = tokens.iter().flat_map(|token| {
+            let spent = rows.spent(token.nonce_digest()).key(token.issuer_key_id());
+            [spent, closed_issuer_key(token.issuer_key_id())].map(Read::Row)
+        });
         let found = self
             .engine
-            .read(reads)
+            .read(reads.collect())
             .await
             .map_err(|error| Failure::Engine(error.0))?;
-        let is_spent = |found: &Found| matches!(found, Found::Row(Some(_)));
-        if found.iter().any(is_spent) {
-            return Ok(Offered::Spent);
-        }
+        let is_there = |found: &Found| matches!(found, Found::Row(Some(_)));
+        Ok(found.iter().any(is_there))
+    }
+
+    /// Those that the issuer has signed: all of them, or it is a refusal.
+    fn verified(&self, offered: Vec<IdentifiedToken>) -> Result<Vec<VerifiedToken>, Failure> {
+        let keys = self.issuer_keys();
         offered
             .into_iter()
             .map(|token| keys.verify(token).map_err(|error| rejected(error.reason())))
-            .collect::<Result<_, _>>()
-            .map(Offered::Good)
+            .collect()
     }
 }

@@ -9,12 +9,12 @@ use crypto::schedule::{JournalKey, StateKey};
 use crypto::secret::Secret;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::SignatureKeyPair;
-use ds::tokens::{AllowanceLimits, Challenge, IssuerKeys};
 use ds_domain::engine::{Batch, Engine as _, Read};
 use ds_domain::env::Settings;
 use ds_domain::journal::head::StoredHead;
 use ds_domain::journal::{Head, Journal};
 use ds_domain::memory::Memory;
+use ds_domain::tokens::{Challenge, IssuerKeys};
 use ds_domain::view::View;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -24,6 +24,7 @@ use privacypass::auth::authorize::build_authorization_header;
 use privacypass::public_tokens::{TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
 use protocol::codec::opaque;
+use protocol::next::directory::StoreState;
 use protocol::next::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
 use protocol::next::journal::{Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::next::key_packages::{
@@ -36,8 +37,11 @@ use protocol::problem::ProblemType;
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
 use service::clock::MovedClock;
 use service::gateway_auth::GatewaySecret;
+use service::shutdown::{Shutdown, ShutdownTrigger};
 use tower::ServiceExt as _;
 
+use crate::limits::LoadLimits;
+use crate::tokens::AllowanceLimits;
 use crate::{Allowed, Server, ServerSettings, router};
 
 static ISSUER: LazyLock<KeyPair<Sha384, PSS, Deterministic>> =
@@ -64,6 +68,7 @@ struct Running {
     router: Router,
     secret: GatewaySecret,
     _directory: tempfile::TempDir,
+    ends: ShutdownTrigger,
 }
 
 fn running(segment_reads: u32) -> Running {
@@ -77,6 +82,7 @@ fn running(segment_reads: u32) -> Running {
         nodes: 1,
     };
     let memory = Arc::new(Memory::default());
+    let (ends, shutdown) = Shutdown::channel();
     let spki = ISSUER.pk.to_spki().unwrap();
     let keys =
         ServiceKeys::from_file(&[&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat());
@@ -84,9 +90,12 @@ fn running(segment_reads: u32) -> Running {
         memory.clone(),
         keys.unwrap(),
         MovedClock::at(NOON_MS),
+        shutdown,
         IssuerKeys::from_directory_keys([spki]).unwrap(),
         ServerSettings {
-            domain: Settings::default(),
+            decisions: Settings::default(),
+            domain: "ds.example".to_owned(),
+            issuer_name: "issuer.example".to_owned(),
             challenge: Challenge::new("issuer.example", "ds.example").unwrap(),
             allowed: Allowed {
                 leaf: limits(100),
@@ -94,9 +103,18 @@ fn running(segment_reads: u32) -> Running {
                 segment: limits(segment_reads),
                 owner: limits(100),
             },
-            concurrent_requests: 4,
-            concurrent_reads: 4,
+            load: LoadLimits {
+                concurrent_requests: 4,
+                concurrent_reads: 4,
+                requests_per_second: 0,
+                nodes: 1,
+            },
             look_again_ms: None,
+            max_request_bytes: 2 * 1024 * 1024,
+            store: StoreState {
+                id: "store".to_owned(),
+                generation: 0,
+            },
         },
     ));
     Running {
@@ -105,6 +123,7 @@ fn running(segment_reads: u32) -> Running {
         memory,
         secret,
         _directory: directory,
+        ends,
     }
 }
 

@@ -26,7 +26,7 @@ impl Operation for PublishKeyPackages {
     const OPERATION: Number = Number::PublishKeyPackages;
 
     fn most_tokens(prices: &Prices) -> usize {
-        usize::from(prices.publish_key_packages)
+        prices.of_publication(MAX_SETS).into()
     }
 
     fn authenticate<'r>(
@@ -37,9 +37,10 @@ impl Operation for PublishKeyPackages {
         Ok(request.by_its_key()?)
     }
 
-    fn cost(_: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+        let sets = request.body().sets.len().min(MAX_SETS);
         Cost {
-            tokens: env.settings.prices.publish_key_packages,
+            tokens: env.settings.prices.of_publication(sets),
             charges: Vec::new(),
         }
     }

@@ -1,0 +1,133 @@
+//! `ds init`: the only way that a store comes to be. `ds restored`: how clients hear that it was put back.
+
+use std::path::{Path, PathBuf};
+
+use crypto::service_keys::ServiceKeys;
+use ds_store_postgres::Postgres;
+use ds_store_rocks::Rocks;
+use service::config::StoreCommand;
+use service::founding::{Refusal, Unfinished};
+use service::gateway_auth::GatewaySecret;
+use service::secret_file::{self, SecretFileError};
+
+use crate::config::{Config, StoreSettings};
+use crate::foundation::{FoundationError, bind};
+use crate::run::{RunError, place};
+
+/// What `ds` does beside running.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn command(config: Config, command: StoreCommand) -> Result<String, RunError> {
+    match command {
+        StoreCommand::Init => init(config).await,
+        StoreCommand::Restored => crate::run::restored(&config).await,
+    }
+}
+
+/// Makes the service key file and an empty store that is bound to it. Makes the gateway's secret, too,
+/// unless the gateway made it before. Says what was made.
+///
+/// # Errors
+/// There is a key file, or the place is not empty: nothing was changed.
+pub async fn init(config: Config) -> Result<String, RunError> {
+    let key_file = &config.service_key_file;
+    let unfinished = Unfinished::begin(&marker(key_file), "ds", &places(&config))?;
+    let made = make_with_key_file(&config).await;
+    // What broke off while it wrote has left something.
+    if !made.as_ref().is_err_and(leaves_something) {
+        unfinished.end()?;
+    }
+    made
+}
+
+/// Beside the key file, which comes first.
+fn marker(key_file: &Path) -> PathBuf {
+    let mut name = key_file.file_name().unwrap_or_default().to_owned();
+    name.push(".init-unfinished");
+    key_file.with_file_name(name)
+}
+
+fn places(config: &Config) -> String {
+    format!(
+        "the key file {} and {}",
+        config.service_key_file.display(),
+        place(&config.store)
+    )
+}
+
+/// Whether no `init` was broken off.
+///
+/// # Errors
+/// [`Refusal::Unfinished`].
+pub(crate) fn check_finished(config: &Config) -> Result<(), Refusal> {
+    Unfinished::check(&marker(&config.service_key_file), "ds", &places(config))
+}
+
+fn leaves_something(error: &RunError) -> bool {
+    let found_something = |refusal: &Refusal| {
+        matches!(
+            refusal,
+            Refusal::Occupied { .. } | Refusal::OccupiedDatabase
+        )
+    };
+    match error {
+        RunError::Refused(refusal) => !found_something(refusal),
+        RunError::Foundation(FoundationError::Refused(refusal)) => !found_something(refusal),
+        // A database that cannot be reached has taken nothing.
+        _ => false,
+    }
+}
+
+async fn make_with_key_file(config: &Config) -> Result<String, RunError> {
+    let key_file = &config.service_key_file;
+    let fresh = || ServiceKeys::generate_file().map_err(|_| SecretFileError::NoRandomness);
+    let file = match secret_file::create_with(key_file, fresh) {
+        // It may be all that is left of a store, and that of a disk which is not mounted.
+        Err(error) if error.is_occupied() => {
+            return Err(Refusal::Occupied {
+                path: key_file.clone(),
+            }
+            .into());
+        }
+        file => file?,
+    };
+    let made = make(config, &file).await;
+    if made.is_err() {
+        // Nothing is bound to it.
+        let _ = std::fs::remove_file(key_file);
+    }
+    made
+}
+
+async fn make(config: &Config, file: &[u8]) -> Result<String, RunError> {
+    let key_file = &config.service_key_file;
+    let keys =
+        ServiceKeys::from_file(file).map_err(|error| RunError::Keys(key_file.clone(), error))?;
+    GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    let id = match &config.store {
+        StoreSettings::Rocksdb { directory } => {
+            let rocks = Rocks::create(directory).map_err(FoundationError::from)?;
+            bind(&rocks, &keys, key_file).await
+        }
+        StoreSettings::Postgres(settings) => {
+            let postgres = Postgres::create(settings)
+                .await
+                .map_err(FoundationError::from)?;
+            bind(&postgres, &keys, key_file).await
+        }
+        StoreSettings::Memory => {
+            return Ok(format!(
+                "made the key file {}; a store in memory is made at each start",
+                key_file.display()
+            ));
+        }
+    };
+    let id = id?;
+    Ok(format!(
+        "made the store {id} in {} with the key file {}: back the key file up apart from the store; \
+         each node has a copy of it",
+        place(&config.store),
+        key_file.display()
+    ))
+}

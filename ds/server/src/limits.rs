@@ -1,0 +1,42 @@
+//! Bounds that configuration sets: of what a request holds (`ds_domain::env::Limits`), and of what is
+//! done at once.
+
+/// Longest message or commit: an answer with one entry of a journal must pass the gateway, which takes
+/// 4 MiB, with its padding and what travels beside a commit.
+pub const LARGEST_ENTRY: usize = 3 * 512 * 1024;
+
+/// Longest tree: a joiner from outside gets it in one answer.
+pub const LARGEST_TREE: usize = 3 * 1024 * 1024;
+
+/// How much is done at once, whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimits {
+    /// Requests that one process works on at the same time, reads of journals apart.
+    pub concurrent_requests: usize,
+    /// Reads of journals that one process works on or has wait.
+    pub concurrent_reads: usize,
+    /// Requests a second at all nodes together, of which as many may come at once; 0 for any number.
+    pub requests_per_second: u32,
+    /// Nodes that serve requests side by side: this one takes its share, at least one request.
+    pub nodes: u32,
+}
+
+impl Default for LoadLimits {
+    fn default() -> Self {
+        Self {
+            // Together as many as the listener has connections.
+            concurrent_requests: 1024,
+            concurrent_reads: 3072,
+            requests_per_second: 0,
+            nodes: 1,
+        }
+    }
+}
+
+impl LoadLimits {
+    /// The same for one of so many nodes.
+    #[must_use]
+    pub fn share_of(self, nodes: u32) -> Self {
+        Self { nodes, ..self }
+    }
+}
