@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol::next::directory::AllowanceList;
-use protocol::next::operation::Operation;
+use protocol::directory::AllowanceList;
+use protocol::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, Refusal};
@@ -64,7 +64,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use protocol::next::directory::Allowance;
+    use protocol::directory::Allowance;
     use protocol::problem::ProblemType;
 
     use super::*;

@@ -9,7 +9,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use privacypass::TokenType;
 use privacypass::auth::authenticate::TokenChallenge;
-use protocol::next::directory::Directory;
+use protocol::directory::Directory;
 use protocol::operation::DIRECTORY_PATH;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use protocol::next::directory::StoreState;
+use protocol::directory::StoreState;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 

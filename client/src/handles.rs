@@ -6,10 +6,10 @@ use crypto::sign::SignatureKeyPair;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{HandleRecord, is_valid_handle};
-use protocol::next::group::Accepted;
-use protocol::next::ids::Week;
-use protocol::next::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
-use protocol::next::operation::Operation;
+use protocol::group::Accepted;
+use protocol::ids::Week;
+use protocol::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
+use protocol::operation::Operation;
 
 use crate::Client;
 use crate::error::{Error, LocalError, PeerError, UsageError};

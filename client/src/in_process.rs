@@ -5,8 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use protocol::next::directory::Directory;
-use protocol::next::operation::Operation;
+use protocol::directory::Directory;
+use protocol::operation::Operation;
 
 use crate::error::Error;
 

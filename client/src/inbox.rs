@@ -4,12 +4,12 @@
 
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
-use protocol::next::group::Accepted;
-use protocol::next::ids::InboxId;
-use protocol::next::inbox::{
+use protocol::group::Accepted;
+use protocol::ids::InboxId;
+use protocol::inbox::{
     DeleteFromInboxRequest, InboxEntryName, MAX_READ, ReadInboxRequest, ReadInboxResponse,
 };
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::Client;

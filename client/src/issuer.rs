@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use privacypass::auth::authenticate::TokenChallenge;
-use protocol::next::directory::Directory;
+use protocol::directory::Directory;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};

@@ -11,8 +11,8 @@ use openmls::prelude::{
     LeafNodeParameters, Lifetime, ProposalType, SignatureScheme,
 };
 use protocol::Wire as _;
+use protocol::directory::Directory;
 use protocol::lifetime;
-use protocol::next::directory::Directory;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};
 use rusqlite::{Connection, OptionalExtension as _};

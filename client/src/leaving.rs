@@ -5,10 +5,10 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::Wire;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::Accepted;
-use protocol::next::inbox::DeleteHandleRequest;
-use protocol::next::key_packages::DeleteKeyPackagesRequest;
-use protocol::next::operation::Operation;
+use protocol::group::Accepted;
+use protocol::inbox::DeleteHandleRequest;
+use protocol::key_packages::DeleteKeyPackagesRequest;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::Client;

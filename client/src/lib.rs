@@ -104,8 +104,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::next::ids::GroupId;
-use protocol::next::operation::Operation;
+use protocol::ids::GroupId;
+use protocol::operation::Operation;
 use rusqlite::Connection;
 
 pub use backup::BackupKey;
@@ -510,8 +510,8 @@ impl Client {
         let mls_group = groups::load_mls(&self.db, &group.id)?;
         let leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
         let signer = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
-        let leaf_index = protocol::next::ids::LeafIndex(mls_group.own_leaf_index().u32());
-        let sender = protocol::next::request::Sender::Leaf(leaf_index);
+        let leaf_index = protocol::ids::LeafIndex(mls_group.own_leaf_index().u32());
+        let sender = protocol::request::Sender::Leaf(leaf_index);
         let now = self.transport.time.now_unix_ms();
         Ok(protocol::Wire::encode(&sign(
             operation, now, &sender, body, &signer.0,

@@ -6,7 +6,7 @@ use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::ids::{GroupId, InboxId};
+use protocol::ids::{GroupId, InboxId};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 

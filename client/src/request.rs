@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, sign_content};
 use protocol::codec::opaque;
-use protocol::next::ids::GroupId;
-use protocol::next::ids::Minute;
-use protocol::next::operation::Operation;
-use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::ids::GroupId;
+use protocol::ids::Minute;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{WIRE_VERSION, Wire};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
@@ -146,7 +146,7 @@ fn key_of(stored: &[u8]) -> Result<LeafKeyPair, Error> {
 /// A request that a group waits for an answer to.
 pub(crate) struct Pending {
     pub(crate) envelope: Envelope,
-    /// Encoded [`protocol::next::group::CommitAad`]; empty for a creation.
+    /// Encoded [`protocol::group::CommitAad`]; empty for a creation.
     pub(crate) aad: Vec<u8>,
     /// An accepted connection join makes this contact.
     pub(crate) contact: Option<Zeroizing<Vec<u8>>>,
@@ -453,8 +453,8 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::next::ids::LeafIndex;
-    use protocol::next::request::ReceivedRequest;
+    use protocol::ids::LeafIndex;
+    use protocol::request::ReceivedRequest;
 
     use super::*;
 

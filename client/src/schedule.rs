@@ -1,7 +1,7 @@
 //! When this client does what it does by itself, where it concerns several groups: each at a time of its own, so that what
 //! it does together is not known to be one client's by its time. What the user does is never put off.
 
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use crate::database::begin;

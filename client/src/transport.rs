@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
 use privacypass::auth::authenticate::TokenChallenge;
-use protocol::next::directory::Directory;
-use protocol::next::operation::Operation;
+use protocol::directory::Directory;
+use protocol::operation::Operation;
 use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use protocol::next::directory::Directory;
+use protocol::directory::Directory;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;

@@ -10,8 +10,8 @@ pub(crate) mod schedule;
 
 use std::collections::BTreeSet;
 
-use protocol::next::directory::Directory;
-use protocol::next::operation::Operation;
+use protocol::directory::Directory;
+use protocol::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
@@ -440,7 +440,7 @@ impl Client {
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use base64::Engine as _;
-    use protocol::next::directory::{AcceptedIssuer, Prices, StoreState};
+    use protocol::directory::{AcceptedIssuer, Prices, StoreState};
     use sha2::{Digest as _, Sha256};
 
     use super::*;

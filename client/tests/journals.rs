@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use client::{Client, Error, Event, StopReason};
 use protocol::Wire as _;
-use protocol::next::ids::ChainHead;
-use protocol::next::journal::ReadJournalResponse;
-use protocol::next::operation::Operation;
+use protocol::ids::ChainHead;
+use protocol::journal::ReadJournalResponse;
+use protocol::operation::Operation;
 use support::{Homes, befriend, settle};
 
 fn texts(client: &Client, group: &str) -> Vec<String> {

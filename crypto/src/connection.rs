@@ -6,9 +6,9 @@ use protocol::connections::{
     ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse,
     HandleRecord,
 };
-use protocol::delivery::Attribution;
 use protocol::ids::GroupId;
 use protocol::reporting::{Padded, REQUEST_SLOT};
+use protocol::welcome::Attribution;
 use tls_codec::Size;
 
 use crate::CryptoError;

@@ -3,11 +3,11 @@
 
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     JOIN_CODE_LABEL, JoinCode, JoinCodeTbs, RECOVERY_KEY_LABEL, RecoveryKey, RecoveryKeyTbs,
 };
-use protocol::next::ids::{ChainHead, Digest, GroupId, Position, RotationEpoch, SegmentId, Step};
-use protocol::next::journal::{
+use protocol::ids::{ChainHead, Digest, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::journal::{
     Class, Entry, EntryContent, JOURNAL_HEAD_LABEL, JournalHeadTbs, SignedHead,
 };
 use protocol::padding::bucket;
@@ -248,7 +248,7 @@ pub const RECOVERY_INFO: &str = "MIMIMI 1.0 recovery row";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
-    use protocol::next::journal::Event;
+    use protocol::journal::Event;
 
     use super::*;
     use crate::secret::Secret;

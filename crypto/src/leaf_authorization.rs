@@ -3,9 +3,9 @@
 
 use protocol::Wire;
 use protocol::codec::opaque;
-use protocol::groups::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 use protocol::ids::GroupId;
-use protocol::next::ids::SegmentId;
+use protocol::ids::SegmentId;
+use protocol::join::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 
 use crate::CryptoError;
 use crate::kdf;

@@ -2,8 +2,8 @@
 //! members and joiners have, and recovery rows, which are ciphertext of members already and are sealed
 //! once more under their own name, so that a copy of the disk does not show their epoch.
 
-use protocol::next::ids::{JoinRecordId, RecoveryRowId, RotationEpoch};
-use protocol::next::join::RecoveryRowResponse;
+use protocol::ids::{JoinRecordId, RecoveryRowId, RotationEpoch};
+use protocol::join::RecoveryRowResponse;
 use zeroize::Zeroizing;
 
 use crate::CryptoError;

@@ -19,8 +19,8 @@
 //! All labels carry the prefix of [`kdf`]. A key is used up by the step that ratchets it on.
 
 use protocol::codec::WireSecret;
-use protocol::next::group::NextSegment;
-use protocol::next::ids::{
+use protocol::group::NextSegment;
+use protocol::ids::{
     GroupId, JoinRecordId, PoolId, RecoveryRowId, RotationEpoch, SegmentId, WelcomeId,
 };
 use sha2::{Digest as _, Sha256};

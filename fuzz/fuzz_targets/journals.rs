@@ -3,13 +3,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
-use protocol::next::group::*;
-use protocol::next::inbox::*;
-use protocol::next::join::*;
-use protocol::next::journal::*;
-use protocol::next::key_packages::*;
-use protocol::next::request::{ReceivedRequest, SignedRequest};
-use protocol::next::welcome::*;
+use protocol::group::*;
+use protocol::inbox::*;
+use protocol::join::*;
+use protocol::journal::*;
+use protocol::key_packages::*;
+use protocol::request::{ReceivedRequest, SignedRequest};
+use protocol::welcome::*;
 
 fn decode<T: Wire>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {

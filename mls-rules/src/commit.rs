@@ -9,9 +9,9 @@ use openmls::prelude::{
     Extensions, LeafNode, Proposal, ProposalOrRefType, ProposalType, PublicGroup, QueuedProposal,
     Sender, StagedCommit,
 };
-use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::{GroupId, SegmentId};
-use protocol::next::join::LeafAuthorization;
+use protocol::group::{CommitAad, GroupKind};
+use protocol::ids::{GroupId, SegmentId};
+use protocol::join::LeafAuthorization;
 use protocol::policy::{Capabilities, GroupPolicy};
 use tls_codec::{TlsDeserializeBytes, TlsSize, VLBytes};
 

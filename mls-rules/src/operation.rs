@@ -2,9 +2,9 @@
 //! sent as (draft-robert-mimi-delivery-service-02 §5), and covers what is pending.
 
 use openmls::prelude::{Proposal, Sender};
+use protocol::group::GroupKind;
 use protocol::lifetime;
-use protocol::next::group::GroupKind;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 
 use crate::commit::{Case, Effect, Joined, leaving};

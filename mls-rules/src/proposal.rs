@@ -2,7 +2,7 @@
 //! members.
 
 use openmls::prelude::{Proposal, ProposalType, PublicGroup, QueuedProposal, Sender};
-use protocol::next::group::GroupKind;
+use protocol::group::GroupKind;
 
 use crate::Refusal;
 use crate::commit::leaving;

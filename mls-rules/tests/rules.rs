@@ -18,11 +18,11 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::{Epoch, GroupId, LeafIndex, SegmentId};
-use protocol::next::operation::Operation;
-use protocol::next::removal::{RemovalReason, ServiceRemoval};
+use protocol::group::{CommitAad, GroupKind};
+use protocol::ids::{Epoch, GroupId, LeafIndex, SegmentId};
+use protocol::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION, Standing};
+use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::{Wire as _, lifetime};
 
 const ID: GroupId = GroupId([7; 16]);

@@ -8,21 +8,19 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::codec::opaque;
-use protocol::groups::LeafAuthorization;
-use protocol::next::group::{CommitAad, InspectGroupResponse, LeafExtras, RecoveryKey};
-use protocol::next::ids::{
+use protocol::group::{CommitAad, InspectGroupResponse, LeafExtras, RecoveryKey};
+use protocol::ids::{
     ChainHead, Digest, LeafIndex, Minute, Position, RecoveryRowId, RotationEpoch, SegmentId, Step,
 };
-use protocol::next::inbox::{InboxEntry, ReadInboxResponse};
-use protocol::next::join::{
-    JoinRecordResponse, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey,
-};
-use protocol::next::journal::{
+use protocol::inbox::{InboxEntry, ReadInboxResponse};
+use protocol::join::LeafAuthorization;
+use protocol::join::{JoinRecordResponse, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
+use protocol::journal::{
     CommitEvent, Entry, EntryContent, Event, ReadJournalRequest, ReadJournalResponse, SeenHead,
     SignedHead,
 };
-use protocol::next::operation::Operation;
-use protocol::next::request::{ReceivedRequest, Sender, SignedRequest};
+use protocol::operation::Operation;
+use protocol::request::{ReceivedRequest, Sender, SignedRequest};
 use protocol::{DecodeError, WIRE_VERSION, Wire};
 use tls_codec::VLBytes;
 

@@ -16,9 +16,9 @@ use openmls_traits::signatures::{Signer, SignerError};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::group::CommitAad;
-use protocol::next::ids::{Epoch, GroupId};
-use protocol::next::join::{ExternalCommitInfoResponse, LeafLinkKey};
+use protocol::group::CommitAad;
+use protocol::ids::{Epoch, GroupId};
+use protocol::join::{ExternalCommitInfoResponse, LeafLinkKey};
 use protocol::policy::POLICY_EXTENSION;
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 

@@ -18,16 +18,16 @@ use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
 use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, JoinAccepted,
     NextSegment,
 };
-use protocol::next::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
-use protocol::next::journal::{
+use protocol::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::journal::{
     Class, Entry, EntryContent, Event, ReadJournalRequest, ReadJournalResponse, SignedHead,
 };
-use protocol::next::operation::Operation;
-use protocol::next::request::SignedRequest;
+use protocol::operation::Operation;
+use protocol::request::SignedRequest;
 use protocol::{RESPONSE_MEDIA_TYPE, Wire};
 use tls_codec::VLBytes;
 use tokio::net::TcpListener;
@@ -200,7 +200,11 @@ impl Mind {
         }
         let mut chain = first_head(&request.segment);
         let mut at = Position(0);
-        for entry in page.entries.iter().take(page.entries.len().saturating_sub(1)) {
+        for entry in page
+            .entries
+            .iter()
+            .take(page.entries.len().saturating_sub(1))
+        {
             chain = head_after(&chain, at, entry);
             at = at.next();
         }
@@ -404,7 +408,10 @@ impl Liar {
     pub fn chain_before_end(&self, segment: &SegmentId) -> ChainHead {
         let mind = locked(&self.mind);
         let mut chains = mind.chains.iter();
-        chains.find(|(known, _)| known == segment).expect("a chain").1
+        chains
+            .find(|(known, _)| known == segment)
+            .expect("a chain")
+            .1
     }
 
     /// The key that entries of a step of a segment are sealed under.

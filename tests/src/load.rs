@@ -16,13 +16,11 @@ use crypto::schedule::JournalKey;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, Scheme, verify};
 use protocol::codec::opaque;
-use protocol::next::group::{EntryAccepted, GroupKey, SendMessageRequest};
-use protocol::next::ids::{GroupId, LeafIndex, Position, SegmentId, Step};
-use protocol::next::journal::{
-    Class, Entry, Event, ReadJournalRequest, ReadJournalResponse,
-};
-use protocol::next::operation::Operation;
-use protocol::next::request::{REQUEST_LABEL, ReceivedRequest, Sender};
+use protocol::group::{EntryAccepted, GroupKey, SendMessageRequest};
+use protocol::ids::{GroupId, LeafIndex, Position, SegmentId, Step};
+use protocol::journal::{Class, Entry, Event, ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
+use protocol::request::{REQUEST_LABEL, ReceivedRequest, Sender};
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
 

@@ -7,8 +7,8 @@ use bhttp::{Message, Mode};
 use crypto::schedule::recovery_row_id;
 use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _, OpenMlsProvider as _};
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use protocol::next::ids::{GroupId, RecoveryRowId};
-use protocol::next::operation::Operation;
+use protocol::ids::{GroupId, RecoveryRowId};
+use protocol::operation::Operation;
 use rusqlite::Connection;
 use xtask::stack::Service;
 

@@ -9,16 +9,16 @@ use end_to_end::{
     recovery_row_of, talks,
 };
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::{
+use protocol::group::{
     CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, SendMessageRequest,
 };
-use protocol::next::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
-use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::key_packages::ClaimKeyPackagesRequest;
-use protocol::next::operation::Operation;
+use protocol::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
+use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::key_packages::ClaimKeyPackagesRequest;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
 use protocol::{WIRE_VERSION, Wire as _};
 
 const GROUP: &str = "expedition";
@@ -162,7 +162,10 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let old = ReadJournalResponse::decode(&old.await.unwrap()).unwrap();
     assert_eq!(old.closed, 1);
     let rotation = RotationEpoch(his.epoch + 1);
-    for state_key in [his.state_key.to_wire(), StateKey::from(&his.state_key.to_wire()).next().to_wire()] {
+    for state_key in [
+        his.state_key.to_wire(),
+        StateKey::from(&his.state_key.to_wire()).next().to_wire(),
+    ] {
         let guessed = StateKey::from(&state_key).segment(&his.id, rotation);
         let problem = problem_of(&mut bob, Operation::ReadJournal, &reading(guessed)).await;
         assert_eq!(problem, Some(ProblemType::UnknownSegment));
@@ -198,7 +201,9 @@ fn now_ms() -> u64 {
 fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key).unwrap().encode()
+    sign(operation, now_ms(), &sender, body, &key)
+        .unwrap()
+        .encode()
 }
 
 #[tokio::test]
@@ -266,7 +271,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     // The state is what it was if this commit, made before, is accepted after all the others.
     alice.stage_remove(GROUP, &[CAROL]).unwrap();
     let kept = alice.pending_request(GROUP).unwrap().unwrap();
-    let good = protocol::next::request::SignedRequest::decode(&kept.request).unwrap();
+    let good = protocol::request::SignedRequest::decode(&kept.request).unwrap();
     let commit = || CommitRequest::decode(good.body.as_slice()).unwrap();
     let access = alice.group_access(GROUP).unwrap();
     let resigned = |operation, body: Vec<u8>| {

@@ -12,14 +12,14 @@ use client::{BackupKey, Client, Error, Event, StopReason, UsageError};
 use end_to_end::{
     LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads, settle,
 };
-use protocol::next::group::{
-    CommitAccepted, CreateGroupRequest, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
-};
-use protocol::next::ids::{Day, Epoch, Position, RotationEpoch};
-use protocol::next::journal::{CommitEvent, Event as JournalEvent, Place};
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::next::operation::Operation;
+use protocol::group::{
+    CommitAccepted, CreateGroupRequest, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
+};
+use protocol::ids::{Day, Epoch, Position, RotationEpoch};
+use protocol::journal::{CommitEvent, Event as JournalEvent, Place};
+use protocol::operation::Operation;
 
 const ALICE: &str = "alice";
 const BOB: &str = "bob";

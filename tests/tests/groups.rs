@@ -16,12 +16,12 @@ use end_to_end::{
     talks,
 };
 use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
-use protocol::next::ids::LeafIndex;
-use protocol::next::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
-use protocol::next::operation::Operation;
+use protocol::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
+use protocol::ids::LeafIndex;
+use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
 
@@ -373,7 +373,9 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
     for (operation, body, expected) in attempts {
         let sender = Sender::Key(opaque(key.public()));
         let signer = SignatureKeyPair::from_seed(&key.seed());
-        let request = sign(operation, now_ms(), &sender, &body, &signer.into()).unwrap().encode();
+        let request = sign(operation, now_ms(), &sender, &body, &signer.into())
+            .unwrap()
+            .encode();
         let refused = mallory.transport().post(operation, &request, &[]).await;
         assert_eq!(
             refused.unwrap_err().problem(),

@@ -14,16 +14,12 @@ use crypto::safety_number::safety_number;
 use end_to_end::lies::answers::{ANSWERS, Means, own_identity, own_key};
 use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
-use end_to_end::{
-    Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks,
-};
+use end_to_end::{Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks};
 use protocol::Wire as _;
-use protocol::next::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
-use protocol::next::inbox::{
-    LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest,
-};
-use protocol::next::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
-use protocol::next::operation::Operation;
+use protocol::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
+use protocol::inbox::{LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest};
+use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse};
+use protocol::operation::Operation;
 
 const ALICE: &str = "alice.adebayo";
 const BOB: &str = "bob.bergstrom";

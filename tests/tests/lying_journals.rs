@@ -9,9 +9,9 @@ use client::{Client, Event};
 use end_to_end::lies::journals::{Page, READ_JOURNAL, Reads};
 use end_to_end::{Liar, LogLevel, MUCH, Stack, device, group_with, settle, talks};
 use protocol::Wire as _;
-use protocol::next::ids::SegmentId;
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::operation::Operation;
+use protocol::ids::SegmentId;
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
 
 const GROUP: &str = "expedition";
 const OTHER: &str = "camp";
@@ -114,9 +114,7 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
         }
         let texts = |event: &&Event| matches!(event, Event::Message { .. });
         let all = told.iter().chain(&later).filter(texts);
-        let is_false = |event: &&Event| {
-            !matches!(event, Event::Message { sender, text, .. } if sender == ALICE && *text == said)
-        };
+        let is_false = |event: &&Event| !matches!(event, Event::Message { sender, text, .. } if sender == ALICE && *text == said);
         if all.clone().any(|event| is_false(&event)) || all.count() > 2 {
             fell.push(format!("{field}: something false: {told:?} {later:?}"));
         }

@@ -14,11 +14,11 @@ use end_to_end::{
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{CommitRequest, CreateGroupRequest, GroupKind};
-use protocol::next::ids::GroupId;
-use protocol::next::join::ExternalCommitInfoResponse;
-use protocol::next::journal::{CommitEvent, Event as JournalEvent};
-use protocol::next::operation::Operation;
+use protocol::group::{CommitRequest, CreateGroupRequest, GroupKind};
+use protocol::ids::GroupId;
+use protocol::join::ExternalCommitInfoResponse;
+use protocol::journal::{CommitEvent, Event as JournalEvent};
+use protocol::operation::Operation;
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";
@@ -279,7 +279,10 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             None => {
                 alice.connect(BOB).await.unwrap();
                 let request = requests_of(&mut bob).await.remove(0);
-                let id = created(&liar, GroupKind::Connection).last().unwrap().group_id;
+                let id = created(&liar, GroupKind::Connection)
+                    .last()
+                    .unwrap()
+                    .group_id;
                 let old = seen_of_old.lock().unwrap().take();
                 let shown = Shown {
                     own: own_group(&liar, id, GroupKind::Connection),

@@ -11,16 +11,16 @@ use end_to_end::{
 };
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted, ExternalJoinRequest,
     GroupKind, JoinAccepted, JournalKeys, SendMessageRequest,
 };
-use protocol::next::ids::{Day, Epoch, GroupId, Position, RotationEpoch, SegmentId};
-use protocol::next::join::ExternalCommitInfoResponse;
-use protocol::next::journal::{
+use protocol::ids::{Day, Epoch, GroupId, Position, RotationEpoch, SegmentId};
+use protocol::join::ExternalCommitInfoResponse;
+use protocol::journal::{
     CommitEvent, Entry, Event as JournalEvent, Place, ReadJournalRequest, ReadJournalResponse,
 };
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";

@@ -11,7 +11,7 @@ use bhttp::{Message, Mode};
 use end_to_end::{LogLevel, Service, Stack};
 use futures::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use ohttp::ClientRequest;
-use protocol::next::directory::Directory;
+use protocol::directory::Directory;
 
 const KEMS: [u16; 3] = [0x647a, 0x0020, 0x0010];
 const AES_128_GCM: u8 = 1;

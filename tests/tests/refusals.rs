@@ -5,7 +5,7 @@
 use client::{Client, Error, Event, StopReason, UsageError};
 use end_to_end::{Liar, LogLevel, Stack, device, group_with, talks};
 use http::{HeaderValue, StatusCode};
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use serde_json::json;
 
 const GROUP: &str = "expedition";

@@ -13,13 +13,13 @@ use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClo
 use crypto::schedule::PoolToken;
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Stack, befriend, device};
-use protocol::codec::{WireSecret, opaque};
-use protocol::next::request::Sender;
-use protocol::next::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
-use protocol::next::key_packages::ClaimKeyPackagesRequest;
-use protocol::problem::ProblemType;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::codec::{WireSecret, opaque};
+use protocol::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
+use protocol::key_packages::ClaimKeyPackagesRequest;
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::request::Sender;
 
 struct User {
     client: Client,
@@ -296,7 +296,9 @@ async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
         let sender = Sender::Key(opaque(signer.public()));
         let now = SystemClock.now_unix_ms();
         let operation = Operation::ClaimKeyPackages;
-        let request = client::sign(operation, now, &sender, &body, &signer).unwrap().encode();
+        let request = client::sign(operation, now, &sender, &body, &signer)
+            .unwrap()
+            .encode();
         let tokens = client.withdraw_tokens(1).await.unwrap();
         let claimed = client.transport().post(operation, &request, &tokens).await;
         claimed.unwrap();
@@ -446,11 +448,11 @@ async fn refusals_are_typed() {
         Err(Error::Usage(UsageError::UnknownGroup(_)))
     ));
     let body = alice
-        .sign_as_member("g", protocol::next::operation::Operation::SendMessage, b"garbage")
+        .sign_as_member("g", protocol::operation::Operation::SendMessage, b"garbage")
         .unwrap();
     let garbage = alice
         .transport()
-        .post(protocol::next::operation::Operation::SendMessage, &body, &[])
+        .post(protocol::operation::Operation::SendMessage, &body, &[])
         .await;
     assert_eq!(problem(garbage.unwrap_err()), ProblemType::Malformed);
 }
@@ -520,7 +522,9 @@ async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
     }
     .encode();
     let now = SystemClock.now_unix_ms();
-    let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer).unwrap().encode();
+    let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer)
+        .unwrap()
+        .encode();
     let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
     db.execute(
         "INSERT INTO pending_requests

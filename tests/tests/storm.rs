@@ -13,12 +13,12 @@ use std::time::Duration;
 use client::{Client, Error, sign};
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Said, Service, Stack, befriend, device, group_with, messages, talks};
-use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::ReserveGroupIdRequest;
-use protocol::problem::ProblemType;
 use protocol::Wire;
-use protocol::next::operation::Operation;
+use protocol::codec::opaque;
+use protocol::group::ReserveGroupIdRequest;
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::request::Sender;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
@@ -94,7 +94,9 @@ fn reservation(now_ms: u64) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let body = ReserveGroupIdRequest {}.encode();
-    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key).unwrap().encode()
+    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key)
+        .unwrap()
+        .encode()
 }
 
 #[allow(

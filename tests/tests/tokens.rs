@@ -10,11 +10,11 @@ use end_to_end::{LogLevel, Outer, Service, Stack};
 use privacypass::auth::authenticate::TokenChallenge;
 use privacypass::public_tokens::{PublicKey, TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
-use protocol::codec::opaque;
-use protocol::next::request::Sender;
-use protocol::next::group::ReserveGroupIdRequest;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::codec::opaque;
+use protocol::group::ReserveGroupIdRequest;
+use protocol::operation::Operation;
+use protocol::request::Sender;
 use sha2::{Digest as _, Sha256};
 
 /// A request that costs one token, of a sender of its own.
@@ -23,7 +23,9 @@ fn reservation() -> Vec<u8> {
     let sender = Sender::Key(opaque(key.public()));
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let body = ReserveGroupIdRequest {}.encode();
-    client::sign(Operation::ReserveGroupId, now, &sender, &body, &key).unwrap().encode()
+    client::sign(Operation::ReserveGroupId, now, &sender, &body, &key)
+        .unwrap()
+        .encode()
 }
 
 /// The value of a quoted parameter of a `PrivateToken` challenge (RFC 9577 §2.1), decoded.

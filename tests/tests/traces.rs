@@ -20,10 +20,10 @@ use end_to_end::{
     Envelope, LogLevel, Outer, Service, Stack, StoreEngine, account_of, check_log, check_metrics,
     device, group_with, reads, secrets_of,
 };
-use protocol::codec::opaque;
-use protocol::next::request::Sender;
 use protocol::Wire as _;
-use protocol::next::operation::Operation;
+use protocol::codec::opaque;
+use protocol::operation::Operation;
+use protocol::request::Sender;
 use xtask::scan::{self, Encoding, Needles};
 
 const GROUP: &str = "harbour festival";
@@ -257,7 +257,15 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
     outer.exchange(&stranger).await;
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let request = sign(Operation::RegisterHandle, 1, &sender, marker.as_bytes(), &key).unwrap().encode();
+    let request = sign(
+        Operation::RegisterHandle,
+        1,
+        &sender,
+        marker.as_bytes(),
+        &key,
+    )
+    .unwrap()
+    .encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
     let refused = clients[0]
         .transport()

@@ -6,9 +6,9 @@ use crypto::schedule::{PoolToken, StateKey};
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
 use protocol::connections::ConnectionResponse;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{GroupId, RotationEpoch, Step};
-use protocol::next::join::JoinPermit;
+use protocol::group::GroupKind;
+use protocol::ids::{GroupId, RotationEpoch, Step};
+use protocol::join::JoinPermit;
 use protocol::problem::ProblemType;
 use protocol::reporting::Occasion;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -236,7 +236,7 @@ mod tests {
     use crypto::sign::SignatureKeyPair;
     use protocol::codec::{WireSecret, opaque};
     use protocol::connections::ClientCredential;
-    use protocol::next::operation::Operation;
+    use protocol::operation::Operation;
 
     use super::*;
     use crate::groups::tests;

@@ -1,8 +1,8 @@
 //! Taking consent back: requests are cancelled or declined, connections end.
 
 use protocol::codec::opaque;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;

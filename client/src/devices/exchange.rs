@@ -4,7 +4,7 @@ use openmls::prelude::LeafNodeIndex;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::ConnectionRequest;
-use protocol::next::group::GroupKind;
+use protocol::group::GroupKind;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::sync::{AddMe, HandleKeys, Hello, Invitation, PackagesMade, Present, SyncMessage};

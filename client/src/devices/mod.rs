@@ -15,7 +15,7 @@ pub use link::LinkCode;
 pub(crate) use link::keep_package;
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 

@@ -1,8 +1,8 @@
 //! A device that was lost is removed by another one.
 
 use openmls::prelude::LeafNodeIndex;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use super::exchange::forget_removed;

@@ -5,8 +5,8 @@
 
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::next::ids::GroupId;
-use protocol::next::join::LeafAuthorization;
+use protocol::ids::GroupId;
+use protocol::join::LeafAuthorization;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use super::DeviceId;
@@ -157,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
-    use protocol::next::group::GroupKind;
+    use protocol::group::GroupKind;
 
     use super::*;
     use crate::contacts::PoolKeys;
@@ -197,9 +197,9 @@ mod tests {
                                 kind: GroupKind::Connection,
                                 ciphersuite: 1,
                                 name,
-                                segment: protocol::next::ids::SegmentId(*key.expose()),
-                                rotation: protocol::next::ids::RotationEpoch(3),
-                                step: protocol::next::ids::Step(leaf_index),
+                                segment: protocol::ids::SegmentId(*key.expose()),
+                                rotation: protocol::ids::RotationEpoch(3),
+                                step: protocol::ids::Step(leaf_index),
                                 state_key: WireSecret::new(*key.expose()),
                                 wrapper_key: WireSecret::new(*key.expose()),
                                 user_pseudonym: signature.clone(),

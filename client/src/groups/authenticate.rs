@@ -10,9 +10,9 @@ use openmls::prelude::{
     SignaturePublicKey, Verifiable as _,
 };
 use protocol::Wire as _;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
-use protocol::next::join::ExternalCommitInfoResponse;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
+use protocol::join::ExternalCommitInfoResponse;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};

@@ -3,9 +3,9 @@
 use crypto::keys::IdentityLinkWrapperKey;
 use mls_rules::Effect;
 use openmls::prelude::{LeafNodeIndex, MlsGroup, Sender, StagedCommit};
-use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::{LeafIndex, RotationEpoch};
-use protocol::next::join::LinkKeyUpload;
+use protocol::group::{CommitAad, GroupKind};
+use protocol::ids::{LeafIndex, RotationEpoch};
+use protocol::join::LinkKeyUpload;
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};

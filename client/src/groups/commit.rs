@@ -15,17 +15,17 @@ use openmls::prelude::{
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     CommitAad, CommitAccepted, CommitRequest, JoinCode, JoinersUpload, LeafExtras, MAX_RESEALED,
     PUSH_HANDLE_BYTES, PartialGroupInfo,
 };
-use protocol::next::ids::{Day, GroupId, LeafIndex, RotationEpoch};
-use protocol::next::join::{LinkKeyUpload, RecoveryRow};
-use protocol::next::operation::Operation;
-use protocol::next::request::Sender;
-use protocol::next::welcome::JoinInfo;
+use protocol::ids::{Day, GroupId, LeafIndex, RotationEpoch};
+use protocol::join::{LinkKeyUpload, RecoveryRow};
+use protocol::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
+use protocol::welcome::JoinInfo;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{Serialize as _, VLBytes};
@@ -427,7 +427,7 @@ pub(super) fn stage(
             let next = beginning.into_segment(id, rotation, day);
             // Whoever is removed may know a code: then all end.
             let codes: &[JoinCode] = if gone.is_empty() { staging.codes } else { &[] };
-            Some(protocol::next::group::NextSegment {
+            Some(protocol::group::NextSegment {
                 code_rows: code_rows(&mls_group, &next, id, codes)?,
                 ..wire
             })
@@ -644,7 +644,7 @@ pub(crate) fn merge_own(
         Next::Segment(segment) => segment.id,
         Next::Step | Next::Out => group.segment.id,
     };
-    let place = protocol::next::journal::Place {
+    let place = protocol::journal::Place {
         rotation_epoch: group.segment.rotation,
         position: entry.at,
     };

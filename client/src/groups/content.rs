@@ -5,9 +5,9 @@ use protocol::codec::opaque;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
-use protocol::next::ids::{ChainHead, Position, SegmentId};
-use protocol::next::journal::{SeenHead, SignedHead};
-use protocol::next::welcome::WelcomePointer;
+use protocol::ids::{ChainHead, Position, SegmentId};
+use protocol::journal::{SeenHead, SignedHead};
+use protocol::welcome::WelcomePointer;
 
 use crate::connections::tokens::ConnectionUpdate;
 use crate::error::{Error, PeerError};

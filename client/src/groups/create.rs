@@ -11,14 +11,14 @@ use openmls::prelude::{
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::directory::Directory;
-use protocol::next::group::{
+use protocol::directory::Directory;
+use protocol::group::{
     CommitAccepted, CreateGroupRequest, GroupKind, OwnLeafRequest, OwnLeafResponse,
     ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
-use protocol::next::ids::{Day, GroupId, RotationEpoch};
-use protocol::next::journal::MESSAGE_DAYS;
-use protocol::next::operation::Operation;
+use protocol::ids::{Day, GroupId, RotationEpoch};
+use protocol::journal::MESSAGE_DAYS;
+use protocol::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};

@@ -4,9 +4,9 @@ use crypto::keys::IdentityLinkWrapperKey;
 use crypto::schedule::StateKey;
 use openmls::prelude::LeafNodeIndex;
 use protocol::codec::WireSecret;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{GroupId, RotationEpoch, SegmentId, Step};
-use protocol::next::join::{JoinPermit, LeafAuthorization};
+use protocol::group::GroupKind;
+use protocol::ids::{GroupId, RotationEpoch, SegmentId, Step};
+use protocol::join::{JoinPermit, LeafAuthorization};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::Client;

@@ -1,7 +1,7 @@
 //! A group that this client follows no further: why it stopped, and the evidence, which is kept for good.
 
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};

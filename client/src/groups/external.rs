@@ -5,14 +5,14 @@ use crypto::schedule::StateKey;
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{
+use protocol::group::{
     CommitAad, ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, NextSegment,
 };
-use protocol::next::ids::{Day, GroupId, RotationEpoch};
-use protocol::next::join::{
+use protocol::ids::{Day, GroupId, RotationEpoch};
+use protocol::join::{
     ExternalCommitInfoRequest, ExternalCommitInfoResponse, JoinPermit, LeafAuthorization,
 };
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 use tls_codec::Serialize as _;
@@ -432,11 +432,9 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::next::group::{
-        CommitAccepted, JournalKeys, LeafExtras, PartialGroupInfo, RecoveryKey,
-    };
-    use protocol::next::ids::{Epoch, Position};
-    use protocol::next::journal::Place;
+    use protocol::group::{CommitAccepted, JournalKeys, LeafExtras, PartialGroupInfo, RecoveryKey};
+    use protocol::ids::{Epoch, Position};
+    use protocol::journal::Place;
 
     use super::*;
     use crate::groups::tests;

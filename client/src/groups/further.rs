@@ -8,7 +8,7 @@
 
 use mls_rules::Joined;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
-use protocol::next::group::CommitAad;
+use protocol::group::CommitAad;
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};

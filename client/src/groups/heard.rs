@@ -2,7 +2,7 @@
 //! check, and nobody answers in an epoch that is nobody's.
 
 use openmls::prelude::{Credential, MlsGroup};
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;

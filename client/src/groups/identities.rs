@@ -7,8 +7,8 @@ use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
 use openmls::prelude::{Credential, Member, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::ids::{GroupId, RotationEpoch};
-use protocol::next::join::LeafLinkKey;
+use protocol::ids::{GroupId, RotationEpoch};
+use protocol::join::LeafLinkKey;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::contacts::{UNVERIFIED, display_name};

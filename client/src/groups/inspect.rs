@@ -1,8 +1,8 @@
 //! The service's view of a group, held against this client's.
 
 use openmls::prelude::MlsGroup;
-use protocol::next::group::InspectGroupResponse;
-use protocol::next::ids::GroupId;
+use protocol::group::InspectGroupResponse;
+use protocol::ids::GroupId;
 
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};

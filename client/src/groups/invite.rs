@@ -7,13 +7,13 @@ use crypto::journal::join_code_tbs;
 use crypto::schedule::{JoinCodeSecret, recovery_row_id};
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{
+use protocol::group::{
     Accepted, GroupKind, JOIN_CODE_LABEL, JoinCode as PublicCode, JoinCodeChange,
     MAX_JOIN_CODE_WEEKS, NewJoinCode, SetJoinCodeRequest,
 };
-use protocol::next::ids::{GroupId, LeafIndex, Week};
-use protocol::next::join::JoinPermit;
-use protocol::next::operation::Operation;
+use protocol::ids::{GroupId, LeafIndex, Week};
+use protocol::join::JoinPermit;
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};

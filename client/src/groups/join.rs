@@ -11,14 +11,14 @@ use openmls::prelude::{
 };
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{ChainHead, GroupId, Position, Step};
-use protocol::next::join::{JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
-use protocol::next::operation::Operation;
-use protocol::next::welcome::{
+use protocol::group::GroupKind;
+use protocol::ids::{ChainHead, GroupId, Position, Step};
+use protocol::join::{JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::welcome::{
     FetchWelcomeRequest, FetchWelcomeResponse, JoinInfo, WelcomeContent, WelcomePointer,
 };
-use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;
@@ -641,18 +641,18 @@ mod tests {
                 welcome: opaque(*b"of a group with the same id"),
                 join_info: opaque(*b""),
             };
-            let place = protocol::next::journal::Place {
-                rotation_epoch: protocol::next::ids::RotationEpoch(0),
+            let place = protocol::journal::Place {
+                rotation_epoch: protocol::ids::RotationEpoch(0),
                 position: Position(0),
             };
             let record = JoinRecordContent {
                 ratchet_tree: opaque(*b""),
                 state_key: StateKey::new([9; 32]).to_wire(),
-                journal: protocol::next::group::JournalKeys {
-                    rotation_epoch: protocol::next::ids::RotationEpoch(0),
+                journal: protocol::group::JournalKeys {
+                    rotation_epoch: protocol::ids::RotationEpoch(0),
                     journal_key: protocol::codec::WireSecret::new([1; 32]),
                     tag_key: protocol::codec::WireSecret::new([1; 32]),
-                    tag_day: protocol::next::ids::Day(1),
+                    tag_day: protocol::ids::Day(1),
                 },
                 place,
                 leaves: Vec::new(),
@@ -660,8 +660,8 @@ mod tests {
             };
             let pointer = WelcomePointer {
                 group_id: id,
-                epoch: protocol::next::ids::Epoch(100),
-                segment: protocol::next::ids::SegmentId([1; 32]),
+                epoch: protocol::ids::Epoch(100),
+                segment: protocol::ids::SegmentId([1; 32]),
                 place,
                 chain: ChainHead([0; 32]),
                 devices: Vec::new(),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use openmls::prelude::{Credential, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use protocol::policy::POLICY_EXTENSION;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};

@@ -1,6 +1,6 @@
 //! Leaving a group, and ending it.
 
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use crate::Client;

@@ -2,8 +2,8 @@
 //! key, so whoever is behind a removal catches up first and asks then.
 
 use protocol::Wire;
-use protocol::next::ids::GroupId;
-use protocol::next::operation::Operation;
+use protocol::ids::GroupId;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::Client;

@@ -3,7 +3,7 @@
 use crypto::keys::IdentityLinkKey;
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 
 use crate::Client;
 use crate::contacts::{self, ContactKeys};

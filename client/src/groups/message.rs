@@ -3,9 +3,9 @@
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{EntryAccepted, SendMessageRequest};
-use protocol::next::ids::GroupId;
-use protocol::next::operation::Operation;
+use protocol::group::{EntryAccepted, SendMessageRequest};
+use protocol::ids::GroupId;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};

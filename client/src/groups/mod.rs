@@ -45,9 +45,9 @@ use openmls::prelude::{
 };
 use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
-use protocol::next::group::{GroupKey, GroupKind};
-use protocol::next::ids::{GroupId, LeafIndex};
-use protocol::next::request::Sender;
+use protocol::group::{GroupKey, GroupKind};
+use protocol::ids::{GroupId, LeafIndex};
+use protocol::request::Sender;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::Client;
@@ -422,7 +422,7 @@ pub struct GroupAccess {
     /// The key that seals its state, as far as this client knows.
     pub state_key: StateKey,
     /// The segment of its journal.
-    pub segment: protocol::next::ids::SegmentId,
+    pub segment: protocol::ids::SegmentId,
     /// Its epoch, as far as this client has followed.
     pub epoch: u64,
     /// The own leaf.

@@ -2,8 +2,8 @@
 //! the journal says: a message that is not in it when its segment has ended, or when its request can be accepted no
 //! more, is encrypted and sent again.
 
-use protocol::next::ids::GroupId;
-use protocol::next::request::WINDOW_MINUTES;
+use protocol::ids::GroupId;
+use protocol::request::WINDOW_MINUTES;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;

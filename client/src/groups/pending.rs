@@ -11,11 +11,11 @@ use openmls_sqlite_storage::Codec as _;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     EntryAccepted, InspectGroupRequest, InspectGroupResponse, LEAVES_PER_PAGE, ProposalRequest,
 };
-use protocol::next::ids::{GroupId, LeafIndex};
-use protocol::next::operation::Operation;
+use protocol::ids::{GroupId, LeafIndex};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};

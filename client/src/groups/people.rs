@@ -12,8 +12,8 @@ use crypto::sealing::{self, Place};
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, Participant, Standing};
 use rusqlite::Connection;
 use zeroize::Zeroizing;
@@ -407,7 +407,7 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::next::ids::RotationEpoch;
+    use protocol::ids::RotationEpoch;
 
     use super::*;
     use crate::groups::tests::group;

@@ -4,10 +4,10 @@
 use crypto::schedule::WelcomeKey;
 use openmls::prelude::{Credential, KeyPackage};
 use protocol::Wire as _;
-use protocol::next::ids::{ChainHead, Epoch, GroupId, Position, RotationEpoch, SegmentId};
-use protocol::next::journal::Place;
-use protocol::next::welcome::{DevicePointer, WelcomePointer};
+use protocol::ids::{ChainHead, Epoch, GroupId, Position, RotationEpoch, SegmentId};
+use protocol::journal::Place;
 use protocol::time::day_of;
+use protocol::welcome::{DevicePointer, WelcomePointer};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 

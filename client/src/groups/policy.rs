@@ -4,9 +4,9 @@
 use openmls::group::GroupContext;
 use openmls::prelude::{Credential, Extensions, LeafNodeIndex, MlsGroup, QueuedProposal, Sender};
 use protocol::Wire as _;
-use protocol::next::directory::Directory;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::directory::Directory;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, POLICY_EXTENSION, PolicyError};
 use rusqlite::{Connection, OptionalExtension as _};
 

@@ -8,9 +8,9 @@ use openmls::prelude::{
     StagedCommit,
 };
 use protocol::Wire as _;
-use protocol::next::group::{CommitAad, GroupKind};
-use protocol::next::ids::{ChainHead, Day, Position, RotationEpoch};
-use protocol::next::journal::CommitEvent;
+use protocol::group::{CommitAad, GroupKind};
+use protocol::ids::{ChainHead, Day, Position, RotationEpoch};
+use protocol::journal::CommitEvent;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::DeserializeBytes as _;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crypto::journal::{sign_recovery_key, verify_recovery_key};
 use crypto::secret::Secret;
 use openmls::prelude::LeafNodeIndex;
-use protocol::next::group::{
+use protocol::group::{
     Accepted, MAX_ROWS, OwnLeafRequest, OwnLeafResponse, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
     SetLeafExtrasRequest,
 };
-use protocol::next::ids::GroupId;
-use protocol::next::join::{RecoveryRowRequest, RecoveryRowResponse};
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::operation::Operation;
+use protocol::ids::GroupId;
+use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _, codec::opaque};
 

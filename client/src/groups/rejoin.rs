@@ -2,10 +2,10 @@
 
 use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
 use crypto::sign::P256_PUBLIC_KEY_LEN;
-use protocol::next::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
-use protocol::next::ids::{GroupId, LeafIndex};
-use protocol::next::join::JoinPermit;
-use protocol::next::operation::Operation;
+use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
+use protocol::ids::{GroupId, LeafIndex};
+use protocol::join::JoinPermit;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 

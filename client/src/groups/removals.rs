@@ -4,9 +4,9 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
 use protocol::Wire as _;
-use protocol::next::ids::Day;
-use protocol::next::ids::GroupId;
-use protocol::next::removal::RemovalReason as Said;
+use protocol::ids::Day;
+use protocol::ids::GroupId;
+use protocol::removal::RemovalReason as Said;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 

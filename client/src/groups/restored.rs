@@ -9,9 +9,9 @@
 use crypto::kdf;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
-use protocol::next::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
-use protocol::next::ids::GroupId;
-use protocol::next::operation::Operation;
+use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
+use protocol::ids::GroupId;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 

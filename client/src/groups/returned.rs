@@ -5,7 +5,7 @@
 
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use protocol::policy::GroupPolicy;
 use rusqlite::Connection;
 

@@ -1,6 +1,6 @@
 //! Roles and standing of a group's users (draft-ietf-mimi-room-policy).
 
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 
 use crate::Client;

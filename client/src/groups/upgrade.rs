@@ -6,8 +6,8 @@
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
 use protocol::Wire as _;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::GroupId;
+use protocol::group::GroupKind;
+use protocol::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};

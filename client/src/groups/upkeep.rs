@@ -6,7 +6,7 @@
 //! messages, by expiry or by a limit, can read the next one all the same.
 
 use openmls::prelude::SenderRatchetConfiguration;
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 

@@ -3,9 +3,9 @@
 
 use crypto::journal::{contradict, verify_head};
 use protocol::Wire as _;
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{ChainHead, GroupId, Position, SegmentId};
-use protocol::next::journal::{SeenHead, SignedHead};
+use protocol::group::GroupKind;
+use protocol::ids::{ChainHead, GroupId, Position, SegmentId};
+use protocol::journal::{SeenHead, SignedHead};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::number;
@@ -24,7 +24,7 @@ const MOST_AHEAD: u32 = 64;
 pub(crate) fn signing_key(db: &Connection) -> Result<Vec<u8>, Error> {
     let stored: Option<String> =
         db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
-    let directory: protocol::next::directory::Directory =
+    let directory: protocol::directory::Directory =
         serde_json::from_str(&stored.ok_or(LocalError::Damaged)?)
             .map_err(|_| LocalError::Damaged)?;
     decode_base64url(&directory.journal_signing_key)

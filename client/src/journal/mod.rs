@@ -12,9 +12,9 @@ use crypto::journal::first_head;
 use crypto::keys::IdentityLinkWrapperKey;
 use crypto::schedule::{JournalKey, RotationSecret, StateKey, TagKey, exporters};
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _, StagedCommit};
-use protocol::next::group::{JournalKeys, NextSegment};
-use protocol::next::ids::{ChainHead, Day, GroupId, Position, RotationEpoch, SegmentId, Step};
-use protocol::next::join::{RecoveryRow, SealedFormerWrapperKey};
+use protocol::group::{JournalKeys, NextSegment};
+use protocol::ids::{ChainHead, Day, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::join::{RecoveryRow, SealedFormerWrapperKey};
 use rusqlite::{Connection, Row};
 use zeroize::Zeroizing;
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crypto::journal::{head_after, open_entry, verify_head};
 use protocol::Wire as _;
-use protocol::next::ids::{ChainHead, Day, GroupId, Position};
-use protocol::next::journal::{
+use protocol::ids::{ChainHead, Day, GroupId, Position};
+use protocol::journal::{
     Class, Entry, EntryContent, Event as JournalEvent, MAX_WAIT_MS, ReadJournalRequest,
     ReadJournalResponse, SeenHead,
 };
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, codec::opaque};
 use rusqlite::Connection;

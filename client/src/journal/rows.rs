@@ -13,8 +13,8 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_traits::types::HpkeCiphertext;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::ids::{GroupId, RotationEpoch, SegmentId, Step};
-use protocol::next::join::{RecoveryRow, RecoveryRowResponse};
+use protocol::ids::{GroupId, RotationEpoch, SegmentId, Step};
+use protocol::join::{RecoveryRow, RecoveryRowResponse};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 

@@ -6,9 +6,9 @@ use crypto::sealing::{self, Place};
 use openmls::prelude::{KeyPackage, OpenMlsProvider as _};
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::ids::WelcomeId;
-use protocol::next::welcome::{DevicePointer, WelcomeContent, WelcomeUpload};
+use protocol::ids::WelcomeId;
 use protocol::padding::bucket;
+use protocol::welcome::{DevicePointer, WelcomeContent, WelcomeUpload};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use crypto::keys::IdentityLinkWrapperKey;
 use crypto::sealing::{self, Place};
 use protocol::codec::opaque;
-use protocol::next::ids::{GroupId, LeafIndex, RotationEpoch};
-use protocol::next::join::{LeafLinkKey, SealedFormerWrapperKey, WrapperChainLink};
+use protocol::ids::{GroupId, LeafIndex, RotationEpoch};
+use protocol::join::{LeafLinkKey, SealedFormerWrapperKey, WrapperChainLink};
 
 use rusqlite::Connection;
 use zeroize::Zeroizing;
@@ -140,7 +140,7 @@ impl Wrappers {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::next::join::WrappedLinkKey;
+    use protocol::join::WrappedLinkKey;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! How many sets there still are: asked of the service, since contacts claim without telling.
 
 use openmls::prelude::Ciphersuite;
-use protocol::next::ids::Day;
-use protocol::next::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
-use protocol::next::operation::Operation;
+use protocol::ids::Day;
+use protocol::key_packages::{CountKeyPackagesRequest, CountKeyPackagesResponse};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use rusqlite::Connection;
@@ -178,7 +178,7 @@ impl Client {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::next::key_packages::KeyPackageCount;
+    use protocol::key_packages::KeyPackageCount;
 
     use super::*;
     use crate::events::stored;
@@ -190,7 +190,7 @@ mod tests {
         CountKeyPackagesResponse {
             counts: vec![KeyPackageCount {
                 ciphersuite: 1,
-                expiry: protocol::next::ids::Week(u16::try_from((TODAY + days) / 7).unwrap()),
+                expiry: protocol::ids::Week(u16::try_from((TODAY + days) / 7).unwrap()),
                 sets,
             }],
         }

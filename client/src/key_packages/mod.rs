@@ -14,11 +14,9 @@ use crypto::sign::SignatureKeyPair;
 use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
-use protocol::next::ids::GroupId;
-use protocol::next::key_packages::{
-    ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet,
-};
-use protocol::next::operation::Operation;
+use protocol::ids::GroupId;
+use protocol::key_packages::{ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSet};
+use protocol::operation::Operation;
 use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};

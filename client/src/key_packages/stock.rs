@@ -3,7 +3,7 @@
 //! group that it was shown for, since a pseudonym stands in one group only.
 
 use openmls::prelude::{Ciphersuite, KeyPackage, LeafNodeIndex, MlsGroup};
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use super::ClaimedKeyPackage;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use protocol::next::directory::Prices;
+use protocol::directory::Prices;
 use rusqlite::Connection;
 
 use crate::error::Error;

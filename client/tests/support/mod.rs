@@ -24,9 +24,9 @@ use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::{Refusal as Refused, Stop};
 use ds_domain::tokens::VerifiedToken;
 use protocol::Wire;
-use protocol::next::directory::{AcceptedIssuer, Directory, Prices, StoreState};
-use protocol::next::journal::{ReadJournalRequest, ReadJournalResponse};
-use protocol::next::operation::Operation as Number;
+use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng as _;
@@ -147,16 +147,16 @@ impl InProcess {
     /// Signs the end of a journal as the service would.
     pub(crate) fn sign_end(
         &self,
-        segment: &protocol::next::ids::SegmentId,
-        end: &protocol::next::journal::SignedHead,
-    ) -> protocol::next::journal::SignedHead {
+        segment: &protocol::ids::SegmentId,
+        end: &protocol::journal::SignedHead,
+    ) -> protocol::journal::SignedHead {
         let key = self.keys.journal_signing();
         crypto::journal::sign_head(key, segment, end.next, end.chain).unwrap()
     }
 
     /// Drops the messages of days that are over, as the service does by the clock.
     pub(crate) fn drop_messages(&self) {
-        let today = protocol::next::ids::Day::of(self.clock.now_unix_ms());
+        let today = protocol::ids::Day::of(self.clock.now_unix_ms());
         let mut inner = self.inner();
         inner
             .engine

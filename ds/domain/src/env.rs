@@ -2,7 +2,7 @@
 
 use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
-use protocol::next::ids::{Day, Week};
+use protocol::ids::{Day, Week};
 use rand_core::CryptoRng;
 
 use crate::engine::VERSION_LEN;

@@ -4,7 +4,7 @@
 
 use crypto::sealing::{self, Place};
 use protocol::Wire as _;
-use protocol::next::ids::{Day, Minute};
+use protocol::ids::{Day, Minute};
 use protocol::problem::ProblemType;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;

@@ -1,7 +1,7 @@
 //! What an operation is: one file each implements this, and one line of the server's table names it.
 
 use protocol::Wire;
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 
 use crate::env::{Env, Prices};
 use crate::refusal::Stop;

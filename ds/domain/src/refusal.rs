@@ -1,7 +1,7 @@
 //! Why a decision was not made, and whose fault it is.
 
 use crypto::CryptoError;
-use protocol::next::ids::Epoch;
+use protocol::ids::Epoch;
 use protocol::problem::ProblemType;
 
 use crate::engine::Read;

@@ -5,13 +5,11 @@ use std::cell::OnceCell;
 
 use crypto::sign;
 use protocol::codec::WireSecret;
-use protocol::next::group::GroupKey;
-use protocol::next::ids::{LeafIndex, Minute};
-use protocol::next::operation::Operation;
-use protocol::next::request::{
-    REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest, WINDOW_MINUTES,
-};
+use protocol::group::GroupKey;
+use protocol::ids::{LeafIndex, Minute};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::{REQUEST_LABEL, ReceivedRequest, Sender, SignedRequest, WINDOW_MINUTES};
 use protocol::{WIRE_VERSION, Wire};
 
 use crate::refusal::Refusal;

@@ -1,7 +1,7 @@
 //! Names of rows: a type for each kind, each the output of a PRF under the storage key.
 
 use crypto::rows::RowKeys;
-use protocol::next::ids::{
+use protocol::ids::{
     Day, GroupId, InboxEntryId, InboxId, JoinRecordId, LeafIndex, PoolId, Position, RecoveryRowId,
     SegmentId, WelcomeId,
 };

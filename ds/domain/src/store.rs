@@ -1,8 +1,8 @@
 //! Transitions: everything that can happen to the store, each named for what it keeps true. They are
 //! lowered to a batch here, once for all engines.
 
-use protocol::next::ids::{Day, InboxEntryId, Position};
-use protocol::next::journal::{Class, HANDSHAKE_DAYS};
+use protocol::ids::{Day, InboxEntryId, Position};
+use protocol::journal::{Class, HANDSHAKE_DAYS};
 use protocol::problem::ProblemType;
 
 use crate::engine::{Batch, Condition, Key};

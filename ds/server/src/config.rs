@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ds_domain::env;
 use ds_store_postgres::PostgresSettings;
-use protocol::next::directory::Prices;
+use protocol::directory::Prices;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;

@@ -13,8 +13,8 @@ use ds_domain::execution::Failure;
 use http::{HeaderValue, header};
 use mls_rules::SUPPORTED_CIPHERSUITES;
 use protocol::WIRE_VERSION;
-use protocol::next::directory::{AcceptedIssuer, Allowance, AllowanceList, Directory, Prices};
-use protocol::next::request::WINDOW_MINUTES;
+use protocol::directory::{AcceptedIssuer, Allowance, AllowanceList, Directory, Prices};
+use protocol::request::WINDOW_MINUTES;
 
 use crate::problem;
 use crate::server::Server;

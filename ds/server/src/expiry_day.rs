@@ -6,7 +6,7 @@
 //! was believed before. A clock that goes
 //! back is believed at once, since that deletes less.
 
-use protocol::next::ids::Day;
+use protocol::ids::Day;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// A clock that is ahead by less goes on as ever: it was set, or it drifts.

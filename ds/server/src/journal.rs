@@ -6,7 +6,7 @@ use ds_domain::execution::Failure;
 use ds_domain::journal::read::ReadJournal;
 use ds_domain::operation::{Charge, Level};
 use ds_domain::refusal::Refusal;
-use protocol::next::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::problem::ProblemType;
 
 use crate::server::Server;

@@ -1,7 +1,7 @@
 //! What is done at once: by one process, and its share of what all nodes begin in a second. Beyond it a request is turned away before it is looked at, and told when
 //! to come again; the client sends the same bytes again.
 
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::limits::LoadLimits;

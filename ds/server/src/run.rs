@@ -12,7 +12,7 @@ use ds_domain::memory::Memory;
 use ds_domain::tokens::{Challenge, ChallengeError, IssuerKeys};
 use ds_store_postgres::Postgres;
 use ds_store_rocks::Rocks;
-use protocol::next::directory::StoreState;
+use protocol::directory::StoreState;
 use service::clock::SystemClock;
 use service::founding::Refusal;
 use service::gateway_auth::GatewaySecret;

@@ -7,7 +7,7 @@ use ds_domain::engine::Engine;
 use ds_domain::env::{Env, Settings};
 use ds_domain::operation::Level;
 use ds_domain::tokens::{Challenge, IssuerKeys};
-use protocol::next::directory::StoreState;
+use protocol::directory::StoreState;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng as _;
 use service::clock::SharedClock;

@@ -24,16 +24,16 @@ use privacypass::auth::authorize::build_authorization_header;
 use privacypass::public_tokens::{TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
 use protocol::codec::opaque;
-use protocol::next::directory::StoreState;
-use protocol::next::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
-use protocol::next::journal::{Event, ReadJournalRequest, ReadJournalResponse};
-use protocol::next::key_packages::{
+use protocol::directory::StoreState;
+use protocol::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
+use protocol::journal::{Event, ReadJournalRequest, ReadJournalResponse};
+use protocol::key_packages::{
     ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSetUpload,
     PublishKeyPackagesRequest,
 };
-use protocol::next::operation::Operation as Number;
-use protocol::next::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
+use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
 use service::clock::MovedClock;
 use service::gateway_auth::GatewaySecret;

@@ -3,7 +3,7 @@
 use crypto::hpke::HpkeKeyPair;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 
 use super::{Does, Outcome, groups, joining, people};
 use crate::liar::Liar;

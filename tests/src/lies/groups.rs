@@ -3,13 +3,13 @@
 use client::StopReason;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, EntryAccepted, InspectGroupRequest, InspectGroupResponse,
     ReserveGroupIdResponse,
 };
-use protocol::next::ids::{Epoch, GroupId, LeafIndex, Position, RotationEpoch, Week};
-use protocol::next::journal::Place;
-use protocol::next::operation::Operation;
+use protocol::ids::{Epoch, GroupId, LeafIndex, Position, RotationEpoch, Week};
+use protocol::journal::Place;
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
 use tls_codec::VLBytes;
 
@@ -127,19 +127,31 @@ pub(super) const INSPECT_GROUP: &[Lie] = &[
     (
         "InspectGroup.leaves.user_pseudonym: another member's",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves[0].user_pseudonym = it.leaves[1].user_pseudonym.clone()),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves[0].user_pseudonym = it.leaves[1].user_pseudonym.clone()
+            })
+        },
         Refused("peer"),
     ),
     (
         "InspectGroup.leaves.capabilities: all",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves[1].capabilities = Capabilities(u16::MAX)),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves[1].capabilities = Capabilities(u16::MAX)
+            })
+        },
         Refused("peer"),
     ),
     (
         "InspectGroup.leaves.link_key.wrapper: of no segment",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves[0].link_key.wrapper = RotationEpoch(u64::MAX)),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves[0].link_key.wrapper = RotationEpoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
@@ -151,41 +163,67 @@ pub(super) const INSPECT_GROUP: &[Lie] = &[
     (
         "InspectGroup.leaves.recovery_key: none",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.recovery_key = None)),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves
+                    .iter_mut()
+                    .for_each(|leaf| leaf.recovery_key = None)
+            })
+        },
         Harmless,
     ),
     (
         "InspectGroup.leaves.recovery_key: another member's",
         Verify,
-        |liar, _| inspected(liar, |it| {
+        |liar, _| {
+            inspected(liar, |it| {
                 let [one, other] = [0, 1].map(|at| it.leaves[at].recovery_key.clone());
                 it.leaves[0].recovery_key = other;
                 it.leaves[1].recovery_key = one;
-            }),
+            })
+        },
         Harmless,
     ),
     (
         "InspectGroup.leaves.has_row: 0",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.has_row = 0)),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves.iter_mut().for_each(|leaf| leaf.has_row = 0)
+            })
+        },
         Harmless,
     ),
     (
         "InspectGroup.leaves.has_row: no such number",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.has_row = 255)),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves.iter_mut().for_each(|leaf| leaf.has_row = 255)
+            })
+        },
         Harmless,
     ),
     (
         "InspectGroup.leaves.active: long ago",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.active = Week(0))),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves.iter_mut().for_each(|leaf| leaf.active = Week(0))
+            })
+        },
         Harmless,
     ),
     (
         "InspectGroup.leaves.active: the highest number",
         Verify,
-        |liar, _| inspected(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.active = Week(u16::MAX))),
+        |liar, _| {
+            inspected(liar, |it| {
+                it.leaves
+                    .iter_mut()
+                    .for_each(|leaf| leaf.active = Week(u16::MAX))
+            })
+        },
         Harmless,
     ),
     (
@@ -277,25 +315,41 @@ pub(super) const ACCEPTED: &[Lie] = &[
     (
         "CommitAccepted.epoch of a commit: the highest number",
         Renew,
-        |liar, _| accepted(liar, Operation::UpdateClient, |it| it.epoch = Epoch(u64::MAX)),
+        |liar, _| {
+            accepted(liar, Operation::UpdateClient, |it| {
+                it.epoch = Epoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
         "CommitAccepted.place.position of a commit: 0",
         Renew,
-        |liar, _| accepted(liar, Operation::UpdateClient, |it| it.place.position = Position(0)),
+        |liar, _| {
+            accepted(liar, Operation::UpdateClient, |it| {
+                it.place.position = Position(0)
+            })
+        },
         Harmless,
     ),
     (
         "CommitAccepted.place.position of a commit: the highest number",
         Renew,
-        |liar, _| accepted(liar, Operation::UpdateClient, |it| it.place.position = Position(u64::MAX)),
+        |liar, _| {
+            accepted(liar, Operation::UpdateClient, |it| {
+                it.place.position = Position(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
         "CommitAccepted.place.rotation_epoch of a commit: the highest number",
         Renew,
-        |liar, _| accepted(liar, Operation::UpdateClient, |it| it.place.rotation_epoch = RotationEpoch(u64::MAX)),
+        |liar, _| {
+            accepted(liar, Operation::UpdateClient, |it| {
+                it.place.rotation_epoch = RotationEpoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
@@ -307,7 +361,11 @@ pub(super) const ACCEPTED: &[Lie] = &[
     (
         "CommitAccepted.accepted_ms of a commit: the highest number",
         Renew,
-        |liar, _| accepted(liar, Operation::UpdateClient, |it| it.accepted_ms = u64::MAX),
+        |liar, _| {
+            accepted(liar, Operation::UpdateClient, |it| {
+                it.accepted_ms = u64::MAX
+            })
+        },
         Harmless,
     ),
     (
@@ -325,7 +383,11 @@ pub(super) const ACCEPTED: &[Lie] = &[
     (
         "CommitAccepted.epoch of a creation: the highest number",
         Create,
-        |liar, _| accepted(liar, Operation::CreateGroup, |it| it.epoch = Epoch(u64::MAX)),
+        |liar, _| {
+            accepted(liar, Operation::CreateGroup, |it| {
+                it.epoch = Epoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (

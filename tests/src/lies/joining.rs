@@ -5,14 +5,14 @@ use crypto::records::{open_join_page, seal_join_page};
 use crypto::schedule::JoinKey;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{CommitRequest, JoinAccepted};
-use protocol::next::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch};
-use protocol::next::join::{
+use protocol::group::{CommitRequest, JoinAccepted};
+use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch};
+use protocol::join::{
     JoinRecordContent, JoinRecordRequest, JoinRecordResponse, RecoveryRowResponse,
     SealedFormerWrapperKey, WrapperChainLink,
 };
-use protocol::next::operation::Operation;
-use protocol::next::welcome::FetchWelcomeResponse;
+use protocol::operation::Operation;
+use protocol::welcome::FetchWelcomeResponse;
 
 use super::Does::{Enter, Join};
 use super::Outcome::{Harmless, Refused, Stops, Unverified, Waits};
@@ -94,10 +94,12 @@ pub(super) const RECOVERY_ROW: &[Lie] = &[
     (
         "RecoveryRow.sealed: cut short",
         Enter,
-        |liar, _| row(liar, |it| {
+        |liar, _| {
+            row(liar, |it| {
                 let bytes = it.sealed.as_slice();
                 it.sealed = opaque(&bytes[..bytes.len() - 1]);
-            }),
+            })
+        },
         Refused("peer"),
     ),
     (
@@ -142,13 +144,21 @@ pub(super) const JOIN_ACCEPTED: &[Lie] = &[
     (
         "JoinAccepted.accepted.place.rotation_epoch: the highest number",
         Enter,
-        |liar, _| joined(liar, |it| it.accepted.place.rotation_epoch = RotationEpoch(u64::MAX)),
+        |liar, _| {
+            joined(liar, |it| {
+                it.accepted.place.rotation_epoch = RotationEpoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
         "JoinAccepted.journal.rotation_epoch: the highest number",
         Enter,
-        |liar, _| joined(liar, |it| it.journal.rotation_epoch = RotationEpoch(u64::MAX)),
+        |liar, _| {
+            joined(liar, |it| {
+                it.journal.rotation_epoch = RotationEpoch(u64::MAX)
+            })
+        },
         Harmless,
     ),
     (
@@ -232,19 +242,35 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
     (
         "JoinRecord's leaves.leaf_index: of none",
         Join,
-        |liar, _| record(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.leaf_index = LeafIndex(u32::MAX))),
+        |liar, _| {
+            record(liar, |it| {
+                it.leaves
+                    .iter_mut()
+                    .for_each(|leaf| leaf.leaf_index = LeafIndex(u32::MAX))
+            })
+        },
         Waits,
     ),
     (
         "JoinRecord's leaves.link_key.wrapper: of no segment",
         Join,
-        |liar, _| record(liar, |it| it.leaves.iter_mut().for_each(|leaf| leaf.link_key.wrapper = RotationEpoch(77))),
+        |liar, _| {
+            record(liar, |it| {
+                it.leaves
+                    .iter_mut()
+                    .for_each(|leaf| leaf.link_key.wrapper = RotationEpoch(77))
+            })
+        },
         Waits,
     ),
     (
         "JoinRecord's leaves.link_key.sealed of who invites: another one's",
         Join,
-        |liar, _| record(liar, |it| it.leaves[0].link_key = it.leaves[1].link_key.clone()),
+        |liar, _| {
+            record(liar, |it| {
+                it.leaves[0].link_key = it.leaves[1].link_key.clone()
+            })
+        },
         Waits,
     ),
     (
@@ -256,18 +282,21 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
     (
         "JoinRecord's leaves: each twice, garbage behind",
         Join,
-        |liar, _| record(liar, |it| {
+        |liar, _| {
+            record(liar, |it| {
                 for mut leaf in it.leaves.clone() {
                     leaf.link_key.sealed = opaque(GARBAGE);
                     it.leaves.push(leaf);
                 }
-            }),
+            })
+        },
         Harmless,
     ),
     (
         "JoinRecord's wrapper_chain: garbage",
         Join,
-        |liar, _| record(liar, |it| {
+        |liar, _| {
+            record(liar, |it| {
                 it.wrapper_chain = vec![
                     WrapperChainLink {
                         under: RotationEpoch(0),
@@ -278,7 +307,8 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
                     };
                     100
                 ]
-            }),
+            })
+        },
         Harmless,
     ),
     (

@@ -3,8 +3,8 @@
 use client::StopReason;
 use crypto::journal::{head_after, row_hash};
 use protocol::codec::opaque;
-use protocol::next::ids::{ChainHead, Digest, Position, SegmentId, Step};
-use protocol::next::journal::{Entry, ReadJournalResponse};
+use protocol::ids::{ChainHead, Digest, Position, SegmentId, Step};
+use protocol::journal::{Entry, ReadJournalResponse};
 use tls_codec::VLBytes;
 
 use crate::liar::Liar;
@@ -169,11 +169,7 @@ pub const READ_JOURNAL: &[Lie] = &[
         Stops(StopReason::Missing),
     ),
     ("entries: none", |it| it.page.entries.clear(), Waits),
-    (
-        "entries: one less",
-        |it| drop(it.page.entries.pop()),
-        Waits,
-    ),
+    ("entries: one less", |it| drop(it.page.entries.pop()), Waits),
     (
         "entries: the last one twice",
         |it| {

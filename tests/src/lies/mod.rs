@@ -3,15 +3,15 @@
 
 pub mod answers;
 mod groups;
-pub mod journals;
 mod joining;
+pub mod journals;
 pub mod outside;
 mod people;
 pub mod refusals;
 
 use client::StopReason;
 use protocol::Wire;
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 
 use crate::liar::Liar;
 

@@ -2,12 +2,12 @@
 //! comes in by a code, or accepts a connection.
 
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{JoinAccepted, JoinCode};
-use protocol::next::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch, Week};
-use protocol::next::join::{ExternalCommitInfoResponse, SealedFormerWrapperKey, WrapperChainLink};
-use protocol::next::operation::Operation;
+use protocol::group::OwnLeafResponse;
+use protocol::group::{JoinAccepted, JoinCode};
+use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch, Week};
+use protocol::join::{ExternalCommitInfoResponse, SealedFormerWrapperKey, WrapperChainLink};
+use protocol::operation::Operation;
 use protocol::policy::Capabilities;
-use protocol::next::group::OwnLeafResponse;
 
 use super::alter;
 use crate::liar::Liar;
@@ -233,13 +233,19 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
         "codes: the service's own key in one that a member made",
         |info, _| {
             let own = opaque([9; 32]);
-            info.codes.iter_mut().for_each(|it| it.public_key = own.clone());
+            info.codes
+                .iter_mut()
+                .for_each(|it| it.public_key = own.clone());
         },
         [NotBelieved; 3],
     ),
     (
         "codes.expiry: never",
-        |info, _| info.codes.iter_mut().for_each(|it| it.expiry = Week(u16::MAX)),
+        |info, _| {
+            info.codes
+                .iter_mut()
+                .for_each(|it| it.expiry = Week(u16::MAX))
+        },
         [NotBelieved; 3],
     ),
     (
@@ -253,7 +259,11 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     ),
     (
         "codes.permit_hash: another one",
-        |info, _| info.codes.iter_mut().for_each(|it| it.permit_hash = [5; 32]),
+        |info, _| {
+            info.codes
+                .iter_mut()
+                .for_each(|it| it.permit_hash = [5; 32])
+        },
         [NotBelieved; 3],
     ),
     (
@@ -302,7 +312,11 @@ pub const COMING_BACK: &[LieOnReturn] = &[
     ),
     (
         "OwnLeaf.leaf.user_pseudonym: another one",
-        |liar| leaf(liar, |own| own.leaf.user_pseudonym = opaque(*b"mimi://d/p/x")),
+        |liar| {
+            leaf(liar, |own| {
+                own.leaf.user_pseudonym = opaque(*b"mimi://d/p/x")
+            })
+        },
         NotBelieved,
     ),
     (
@@ -317,7 +331,11 @@ pub const COMING_BACK: &[LieOnReturn] = &[
     ),
     (
         "OwnLeaf.leaf.link_key.wrapper: of no segment",
-        |liar| leaf(liar, |own| own.leaf.link_key.wrapper = RotationEpoch(u64::MAX)),
+        |liar| {
+            leaf(liar, |own| {
+                own.leaf.link_key.wrapper = RotationEpoch(u64::MAX)
+            })
+        },
         NotBelieved,
     ),
     (
@@ -347,7 +365,11 @@ pub const COMING_BACK: &[LieOnReturn] = &[
     ),
     (
         "JoinAccepted.accepted.place: elsewhere",
-        |liar| join(liar, |joined| joined.accepted.place.position = Position(u64::MAX)),
+        |liar| {
+            join(liar, |joined| {
+                joined.accepted.place.position = Position(u64::MAX)
+            })
+        },
         NotBelieved,
     ),
     (

@@ -4,12 +4,10 @@ use crypto::connection::sign_handle_record;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
-use protocol::next::ids::{Day, InboxEntryId, Week};
-use protocol::next::inbox::{InboxEntry, LookupHandleResponse, REQUEST_SIZE, ReadInboxResponse};
-use protocol::next::key_packages::{
-    ClaimKeyPackagesResponse, CountKeyPackagesResponse, KeyPackageCount,
-};
-use protocol::next::operation::Operation;
+use protocol::ids::{Day, InboxEntryId, Week};
+use protocol::inbox::{InboxEntry, LookupHandleResponse, REQUEST_SIZE, ReadInboxResponse};
+use protocol::key_packages::{ClaimKeyPackagesResponse, CountKeyPackagesResponse, KeyPackageCount};
+use protocol::operation::Operation;
 use tls_codec::VLBytes;
 
 use super::Does::{Add, Connect, Count, Look};
@@ -89,10 +87,12 @@ pub(super) const CLAIM_KEY_PACKAGES: &[Lie] = &[
     (
         "ClaimKeyPackages.sets[0]: cut short",
         Add,
-        |liar, _| claimed(liar, |it| {
+        |liar, _| {
+            claimed(liar, |it| {
                 let bytes = it[0].as_slice();
                 it[0] = opaque(&bytes[..bytes.len() - 1]);
-            }),
+            })
+        },
         Refused("peer"),
     ),
     (
@@ -276,9 +276,13 @@ pub(super) const LOOKUP_HANDLE: &[Lie] = &[
         "LookupHandle.price: 0",
         Connect,
         |liar, _| {
-            alter(liar, Operation::LookupHandle, |it: &mut LookupHandleResponse| {
-                it.price = 0;
-            })
+            alter(
+                liar,
+                Operation::LookupHandle,
+                |it: &mut LookupHandleResponse| {
+                    it.price = 0;
+                },
+            )
         },
         Harmless,
     ),
@@ -286,9 +290,13 @@ pub(super) const LOOKUP_HANDLE: &[Lie] = &[
         "LookupHandle.price: the highest number",
         Connect,
         |liar, _| {
-            alter(liar, Operation::LookupHandle, |it: &mut LookupHandleResponse| {
-                it.price = u8::MAX;
-            })
+            alter(
+                liar,
+                Operation::LookupHandle,
+                |it: &mut LookupHandleResponse| {
+                    it.price = u8::MAX;
+                },
+            )
         },
         Refused("protocol"),
     ),
@@ -312,7 +320,11 @@ pub(super) const READ_INBOX: &[Lie] = &[
     (
         "ReadInbox.requests: garbage of the right size",
         Look,
-        |liar, _| read(liar, |it| it.requests = vec![entry(vec![0xa5; REQUEST_SIZE])]),
+        |liar, _| {
+            read(liar, |it| {
+                it.requests = vec![entry(vec![0xa5; REQUEST_SIZE])]
+            })
+        },
         Harmless,
     ),
     (
@@ -324,25 +336,45 @@ pub(super) const READ_INBOX: &[Lie] = &[
     (
         "ReadInbox.requests: the same one a hundred times",
         Look,
-        |liar, _| read(liar, |it| it.requests = vec![entry(vec![1; REQUEST_SIZE]); 100]),
+        |liar, _| {
+            read(liar, |it| {
+                it.requests = vec![entry(vec![1; REQUEST_SIZE]); 100]
+            })
+        },
         Harmless,
     ),
     (
         "ReadInbox.requests.day: the highest number",
         Look,
-        |liar, _| read(liar, |it| it.requests.iter_mut().for_each(|it| it.day = Day(u32::MAX))),
+        |liar, _| {
+            read(liar, |it| {
+                it.requests.iter_mut().for_each(|it| it.day = Day(u32::MAX))
+            })
+        },
         Harmless,
     ),
     (
         "ReadInbox.requests.id: of none",
         Look,
-        |liar, _| read(liar, |it| it.requests.iter_mut().for_each(|it| it.id = InboxEntryId([9; 16]))),
+        |liar, _| {
+            read(liar, |it| {
+                it.requests
+                    .iter_mut()
+                    .for_each(|it| it.id = InboxEntryId([9; 16]))
+            })
+        },
         Harmless,
     ),
     (
         "ReadInbox.requests.encrypted_request: garbage",
         Look,
-        |liar, _| read(liar, |it| it.requests.iter_mut().for_each(|it| it.encrypted_request = opaque(GARBAGE))),
+        |liar, _| {
+            read(liar, |it| {
+                it.requests
+                    .iter_mut()
+                    .for_each(|it| it.encrypted_request = opaque(GARBAGE))
+            })
+        },
         Harmless,
     ),
     (
@@ -354,10 +386,12 @@ pub(super) const READ_INBOX: &[Lie] = &[
     (
         "ReadInbox.more: 1, for ever, with something new each time",
         Look,
-        |liar, _| read(liar, |it| {
+        |liar, _| {
+            read(liar, |it| {
                 it.more = 1;
                 it.requests = vec![entry(crypto::random::<64>().expect("randomness").to_vec())];
-            }),
+            })
+        },
         Refused("protocol"),
     ),
     (

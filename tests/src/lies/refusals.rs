@@ -2,7 +2,7 @@
 
 use client::StopReason;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use protocol::next::operation::Operation;
+use protocol::operation::Operation;
 use serde_json::json;
 
 use super::Outcome::{Harmless, Refused, Stops, Waits};

@@ -10,14 +10,14 @@ use openmls::prelude::{
     MlsMessageIn, StagedWelcome,
 };
 use protocol::codec::opaque;
-use protocol::next::group::{CommitAad, CommitRequest};
-use protocol::next::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
-use protocol::next::join::{LeafAuthorization, LinkKeyUpload};
-use protocol::next::journal::CommitEvent;
-use protocol::next::removal::{RemovalReason, ServiceRemoval};
-use protocol::next::welcome::WelcomePointer;
+use protocol::group::{CommitAad, CommitRequest};
+use protocol::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
+use protocol::join::{LeafAuthorization, LinkKeyUpload};
+use protocol::journal::CommitEvent;
 use protocol::policy::Standing;
+use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::time::DAY_MS;
+use protocol::welcome::WelcomePointer;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::*;

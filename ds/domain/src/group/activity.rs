@@ -1,7 +1,7 @@
 //! A byte for each leaf place: the week of its last commit. Written by commits only, so that it says of
 //! nobody when it was there otherwise.
 
-use protocol::next::ids::Week;
+use protocol::ids::Week;
 use zeroize::Zeroizing;
 
 use super::open::OpenedGroup;

@@ -13,12 +13,12 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire as _;
-use protocol::next::group::{
+use protocol::group::{
     CommitAad, JoinersUpload, LeafExtras, MAX_RESEALED, NextSegment, PartialGroupInfo,
 };
-use protocol::next::ids::{Digest, Epoch, LeafIndex, RotationEpoch, SegmentId};
-use protocol::next::join::{JoinPermit, LinkKeyUpload};
-use protocol::next::operation::Operation as Number;
+use protocol::ids::{Digest, Epoch, LeafIndex, RotationEpoch, SegmentId};
+use protocol::join::{JoinPermit, LinkKeyUpload};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use sha2::{Digest as _, Sha256};
 
@@ -485,7 +485,7 @@ pub(super) fn rows_of_codes(
     attempt: &Attempt<'_>,
     next: &NextSegment,
     control: &Control,
-) -> Result<BTreeSet<protocol::next::ids::RecoveryRowId>, Stop> {
+) -> Result<BTreeSet<protocol::ids::RecoveryRowId>, Stop> {
     let known: BTreeSet<_> = control
         .codes
         .iter()

@@ -1,9 +1,9 @@
 //! Bounds and forms of what clients bring.
 
 use crypto::journal::verify_recovery_key;
-use protocol::next::group::{LeafExtras, PUSH_HANDLE_BYTES, RecoveryKey};
-use protocol::next::ids::GroupId;
-use protocol::next::join::RecoveryRow;
+use protocol::group::{LeafExtras, PUSH_HANDLE_BYTES, RecoveryKey};
+use protocol::ids::GroupId;
+use protocol::join::RecoveryRow;
 use protocol::problem::ProblemType;
 
 use crate::refusal::Stop;

@@ -1,7 +1,7 @@
 //! Commits by members: one operation for each kind, all alike but for what the rules let them contain.
 
-use protocol::next::group::{CommitAccepted, CommitRequest};
-use protocol::next::operation::Operation as Number;
+use protocol::group::{CommitAccepted, CommitRequest};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::attempt::{Attempt, By, digest};

@@ -1,10 +1,10 @@
 //! What only commits, joins and codes need of a group beside its leaves.
 
 use protocol::Wire;
-use protocol::next::group::{CommitAccepted, JoinCode};
-use protocol::next::ids::{Day, Digest, Epoch, GroupId, Position, RotationEpoch, Week};
-use protocol::next::join::{SealedFormerWrapperKey, WrapperChainLink};
-use protocol::next::journal::Place;
+use protocol::group::{CommitAccepted, JoinCode};
+use protocol::ids::{Day, Digest, Epoch, GroupId, Position, RotationEpoch, Week};
+use protocol::join::{SealedFormerWrapperKey, WrapperChainLink};
+use protocol::journal::Place;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -204,7 +204,7 @@ impl Control {
 }
 
 /// The id of the row of a code.
-pub(super) fn row_of(group: &GroupId, code: &JoinCode) -> protocol::next::ids::RecoveryRowId {
+pub(super) fn row_of(group: &GroupId, code: &JoinCode) -> protocol::ids::RecoveryRowId {
     crypto::schedule::recovery_row_id(group, code.public_key.as_slice())
 }
 

@@ -5,12 +5,12 @@ use openmls::prelude::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{ExtensionType, MlsMessageBodyIn, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
-use protocol::next::group::{
+use protocol::group::{
     CommitAccepted, CreateGroupRequest, GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse,
 };
-use protocol::next::ids::{Day, Epoch, GroupId, Position, RotationEpoch};
-use protocol::next::journal::{MESSAGE_DAYS, Place};
-use protocol::next::operation::Operation as Number;
+use protocol::ids::{Day, Epoch, GroupId, Position, RotationEpoch};
+use protocol::journal::{MESSAGE_DAYS, Place};
+use protocol::operation::Operation as Number;
 use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 

@@ -5,12 +5,10 @@ use mls_rules::commit::verify_word;
 use mls_rules::leaf::is_one_user;
 use mls_rules::operation::Permit;
 use protocol::codec::opaque;
-use protocol::next::group::{
-    CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
-};
-use protocol::next::ids::GroupId;
-use protocol::next::join::{ExternalCommitInfoRequest, ExternalCommitInfoResponse};
-use protocol::next::operation::Operation as Number;
+use protocol::group::{CommitAccepted, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys};
+use protocol::ids::GroupId;
+use protocol::join::{ExternalCommitInfoRequest, ExternalCommitInfoResponse};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::attempt::{Attempt, By, digest, permit_of};

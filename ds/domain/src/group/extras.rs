@@ -4,12 +4,12 @@
 use crypto::journal::verify_join_code;
 use crypto::records::seal_recovery_row;
 use crypto::schedule::recovery_row_id;
-use protocol::next::group::{
+use protocol::group::{
     Accepted, GroupKind, JoinCodeChange, MAX_JOIN_CODE_WEEKS, MAX_JOIN_CODES, MAX_ROWS,
     NewJoinCode, PutRecoveryRowsRequest, SetJoinCodeRequest, SetLeafExtrasRequest,
 };
-use protocol::next::ids::{LeafIndex, RecoveryRowId};
-use protocol::next::operation::Operation as Number;
+use protocol::ids::{LeafIndex, RecoveryRowId};
+use protocol::operation::Operation as Number;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 

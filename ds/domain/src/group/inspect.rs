@@ -1,11 +1,11 @@
 //! What the service holds of a group, for its members.
 
 use protocol::codec::opaque;
-use protocol::next::group::{
+use protocol::group::{
     InspectGroupRequest, InspectGroupResponse, LEAVES_PER_PAGE, LeafRecord, OwnLeafRequest,
     OwnLeafResponse,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::activity::Activity;

@@ -4,10 +4,10 @@
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage};
 use protocol::codec::opaque;
-use protocol::next::group::{EntryAccepted, SendMessageRequest};
-use protocol::next::ids::Epoch;
-use protocol::next::journal::Event;
-use protocol::next::operation::Operation as Number;
+use protocol::group::{EntryAccepted, SendMessageRequest};
+use protocol::ids::Epoch;
+use protocol::journal::Event;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use protocol::time::DAY_MS;
 

@@ -3,13 +3,13 @@
 
 use crypto::schedule::StateKey;
 use protocol::codec::WireSecret;
-use protocol::next::group::{
+use protocol::group::{
     CommitRequest, ExternalJoinRequest, GroupKey, InspectGroupRequest, OwnLeafRequest,
     ProposalRequest, PutRecoveryRowsRequest, SendMessageRequest, SetJoinCodeRequest,
     SetLeafExtrasRequest,
 };
-use protocol::next::ids::{Epoch, GroupId};
-use protocol::next::join::ExternalCommitInfoRequest;
+use protocol::ids::{Epoch, GroupId};
+use protocol::join::ExternalCommitInfoRequest;
 use protocol::problem::ProblemType;
 
 use super::MESSAGE_LAG;
@@ -200,7 +200,7 @@ pub(super) fn charges(group: &GroupId, leaf: u32, bytes: usize, env: &Env<'_>) -
         charges: vec![
             Charge {
                 level: Level::Leaf,
-                bucket: rows.leaf_bucket(group, protocol::next::ids::LeafIndex(leaf)),
+                bucket: rows.leaf_bucket(group, protocol::ids::LeafIndex(leaf)),
                 bytes,
             },
             Charge {

@@ -3,7 +3,7 @@
 
 use crypto::schedule::{DataKey, StateKey};
 use crypto::sealing::{self, Place};
-use protocol::next::ids::GroupId;
+use protocol::ids::GroupId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;

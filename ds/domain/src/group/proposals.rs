@@ -8,11 +8,11 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire as _;
-use protocol::next::group::{EntryAccepted, LeafExtras};
-use protocol::next::ids::{Position, RotationEpoch};
-use protocol::next::journal::Place;
-use protocol::next::removal::RemovalReason;
+use protocol::group::{EntryAccepted, LeafExtras};
+use protocol::ids::{Position, RotationEpoch};
+use protocol::journal::Place;
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 

@@ -3,10 +3,10 @@
 use openmls_rust_crypto::RustCrypto;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::next::group::{EntryAccepted, ProposalRequest};
-use protocol::next::ids::Epoch;
-use protocol::next::journal::Event;
-use protocol::next::operation::Operation as Number;
+use protocol::group::{EntryAccepted, ProposalRequest};
+use protocol::ids::Epoch;
+use protocol::journal::Event;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::checks::{check_extras, within};

@@ -4,13 +4,13 @@
 use crypto::records::open_recovery_row;
 use protocol::WIRE_VERSION;
 use protocol::codec::opaque;
-use protocol::next::ids::Day;
-use protocol::next::join::{
+use protocol::ids::Day;
+use protocol::join::{
     JoinRecordRequest, JoinRecordResponse, RecoveryRowRequest, RecoveryRowResponse,
 };
-use protocol::next::operation::Operation as Number;
-use protocol::next::welcome::{FetchWelcomeRequest, FetchWelcomeResponse};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
+use protocol::welcome::{FetchWelcomeRequest, FetchWelcomeResponse};
 
 use crate::engine::Key;
 use crate::env::Env;

@@ -9,8 +9,8 @@ use mls_rules::ServiceSenders;
 use mls_rules::context::sender_keys;
 use openmls::prelude::SignatureScheme;
 use protocol::Wire as _;
-use protocol::next::ids::{Epoch, GroupId, LeafIndex};
-use protocol::next::removal::{RemovalReason, ServiceRemoval};
+use protocol::ids::{Epoch, GroupId, LeafIndex};
+use protocol::removal::{RemovalReason, ServiceRemoval};
 
 use super::proposals::Origin;
 use super::tree::Tree;

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use protocol::codec::opaque;
-use protocol::next::group::{LeafExtras, LeafRecord, PUSH_HANDLE_BYTES, RecoveryKey};
-use protocol::next::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
-use protocol::next::join::{LeafLinkKey, WrappedLinkKey};
+use protocol::group::{LeafExtras, LeafRecord, PUSH_HANDLE_BYTES, RecoveryKey};
+use protocol::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
+use protocol::join::{LeafLinkKey, WrappedLinkKey};
 use protocol::policy::{Capabilities, GroupPolicy};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

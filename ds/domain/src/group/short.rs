@@ -1,8 +1,8 @@
 //! The short part: all that a message needs of a group beside its sender, and the key of the rest.
 
 use crypto::schedule::{DataKey, JournalKey};
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{Day, Epoch, RotationEpoch, SegmentId, Step, Week};
+use protocol::group::GroupKind;
+use protocol::ids::{Day, Epoch, RotationEpoch, SegmentId, Step, Week};
 use zeroize::Zeroizing;
 
 use super::parts::Reader;

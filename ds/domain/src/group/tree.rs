@@ -16,7 +16,7 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use openmls_traits::public_storage::PublicStorageProvider;
 use openmls_traits::storage::{CURRENT_VERSION, traits};
-use protocol::next::group::PartialGroupInfo;
+use protocol::group::PartialGroupInfo;
 use protocol::policy::GroupPolicy;
 use protocol::problem::ProblemType;
 use serde::{Deserialize, Serialize};

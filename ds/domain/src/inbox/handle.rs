@@ -3,12 +3,12 @@
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{HandleRecord, is_valid_handle};
-use protocol::next::group::Accepted;
-use protocol::next::inbox::{
+use protocol::group::Accepted;
+use protocol::inbox::{
     DeleteHandleRequest, INBOX_CAPACITY, LookupHandleRequest, LookupHandleResponse,
     RegisterHandleRequest,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::records::{Handle, Inbox};

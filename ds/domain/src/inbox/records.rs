@@ -3,8 +3,8 @@
 
 use crypto::kdf;
 use crypto::sealing::{self, Place};
-use protocol::next::ids::{Day, InboxId, Week};
-use protocol::next::inbox::INBOX_CAPACITY;
+use protocol::ids::{Day, InboxId, Week};
+use protocol::inbox::INBOX_CAPACITY;
 use zeroize::Zeroizing;
 
 use crate::env::{Env, Version};

@@ -1,9 +1,9 @@
 //! `RequestConnection`.
 
-use protocol::next::group::Accepted;
-use protocol::next::ids::{Day, InboxEntryId};
-use protocol::next::inbox::{INBOX_CAPACITY, REQUEST_DAYS, REQUEST_SIZE, RequestConnectionRequest};
-use protocol::next::operation::Operation as Number;
+use protocol::group::Accepted;
+use protocol::ids::{Day, InboxEntryId};
+use protocol::inbox::{INBOX_CAPACITY, REQUEST_DAYS, REQUEST_SIZE, RequestConnectionRequest};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::handle::{registered, valid};

@@ -1,12 +1,12 @@
 //! `ReadInbox` and `DeleteFromInbox`: for the inbox's owner.
 
 use protocol::codec::opaque;
-use protocol::next::group::Accepted;
-use protocol::next::ids::{InboxEntryId, InboxId};
-use protocol::next::inbox::{
+use protocol::group::Accepted;
+use protocol::ids::{InboxEntryId, InboxId};
+use protocol::inbox::{
     DeleteFromInboxRequest, InboxEntry, MAX_READ, ReadInboxRequest, ReadInboxResponse,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::records::Inbox;
@@ -149,7 +149,7 @@ impl Operation for DeleteFromInbox {
             .map(|(key, _)| key.clone())
             .collect();
         for key in &requests {
-            inbox.remove(protocol::next::ids::Day(key.day));
+            inbox.remove(protocol::ids::Day(key.day));
         }
         let deletion = store::DeleteFromInbox {
             inbox: (row, version),

@@ -2,13 +2,13 @@ use crypto::sign::SignatureKeyPair;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
-use protocol::next::ids::{InboxId, Week};
-use protocol::next::inbox::{
+use protocol::ids::{InboxId, Week};
+use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, INBOX_CAPACITY, InboxEntryName,
     LookupHandleRequest, MAX_READ, REQUEST_SIZE, ReadInboxRequest, RegisterHandleRequest,
     RequestConnectionRequest,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::{

@@ -2,8 +2,8 @@
 
 use crypto::journal::{next_head, row_hash, seal_entry};
 use crypto::schedule::JournalKey;
-use protocol::next::ids::Position;
-use protocol::next::journal::{Class, EntryContent, Event, Place};
+use protocol::ids::Position;
+use protocol::journal::{Class, EntryContent, Event, Place};
 use protocol::problem::ProblemType;
 
 use super::head::{Head, StoredHead};

@@ -4,7 +4,7 @@
 use crypto::kdf;
 use crypto::schedule::TagKey;
 use crypto::sealing::{self, Place};
-use protocol::next::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
+use protocol::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
 use zeroize::Zeroizing;
 
 use crate::env::{Env, Version};

@@ -1,9 +1,9 @@
 //! Reading a segment: by capability, unsigned, from a rounded position.
 
 use crypto::journal::sign_head;
-use protocol::next::ids::{Day, Digest, Position};
-use protocol::next::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
-use protocol::next::operation::Operation;
+use protocol::ids::{Day, Digest, Position};
+use protocol::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, codec::opaque};
 

@@ -3,8 +3,8 @@ use crypto::schedule::{JournalKey, StateKey};
 use proptest::prelude::*;
 use protocol::WIRE_VERSION;
 use protocol::codec::opaque;
-use protocol::next::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
-use protocol::next::journal::{
+use protocol::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
+use protocol::journal::{
     Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
 };
 use tls_codec::Size as _;

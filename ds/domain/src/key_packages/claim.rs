@@ -1,8 +1,8 @@
 //! `ClaimKeyPackages`.
 
 use protocol::codec::opaque;
-use protocol::next::key_packages::{ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, MAX_CLAIM};
-use protocol::next::operation::Operation as Number;
+use protocol::key_packages::{ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, MAX_CLAIM};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool;

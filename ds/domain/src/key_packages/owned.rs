@@ -1,11 +1,11 @@
 //! `CountKeyPackages` and `DeleteKeyPackages`: for the pool's owner.
 
-use protocol::next::group::Accepted;
-use protocol::next::ids::PoolId;
-use protocol::next::key_packages::{
+use protocol::group::Accepted;
+use protocol::ids::PoolId;
+use protocol::key_packages::{
     CountKeyPackagesRequest, CountKeyPackagesResponse, DeleteKeyPackagesRequest, KeyPackageCount,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool::{self, Pool};
@@ -73,7 +73,7 @@ impl Operation for CountKeyPackages {
         owned(view, id, request.who(), env)?;
         let mut counts: Vec<KeyPackageCount> = Vec::new();
         for set in pool::sets(view, pool::row(id, env), None, env)? {
-            let expiry = protocol::next::ids::Week::of(u64::from(set.last_day.0) * 86_400_000);
+            let expiry = protocol::ids::Week::of(u64::from(set.last_day.0) * 86_400_000);
             match counts
                 .iter_mut()
                 .find(|count| count.ciphersuite == set.ciphersuite && count.expiry == expiry)

@@ -1,7 +1,7 @@
 //! A pool as it is stored: its owner's tag under its row, its sets under their last days.
 
-use protocol::next::ids::{Day, PoolId, Week};
-use protocol::next::key_packages::MAX_POOL;
+use protocol::ids::{Day, PoolId, Week};
+use protocol::key_packages::MAX_POOL;
 
 use crate::engine::{Key, Range, Table};
 use crate::env::{Env, Version};

@@ -1,8 +1,8 @@
 //! `PublishKeyPackages`.
 
-use protocol::next::group::Accepted;
-use protocol::next::key_packages::{MAX_POOL, MAX_SETS, PublishKeyPackagesRequest};
-use protocol::next::operation::Operation as Number;
+use protocol::group::Accepted;
+use protocol::key_packages::{MAX_POOL, MAX_SETS, PublishKeyPackagesRequest};
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::pool::{self, MAX_WEEKS, Pool};

@@ -1,10 +1,10 @@
 use protocol::codec::opaque;
-use protocol::next::ids::{PoolId, Week};
-use protocol::next::key_packages::{
+use protocol::ids::{PoolId, Week};
+use protocol::key_packages::{
     ClaimKeyPackagesRequest, CountKeyPackagesRequest, DeleteKeyPackagesRequest,
     KeyPackageSetUpload, PublishKeyPackagesRequest,
 };
-use protocol::next::operation::Operation as Number;
+use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::{ClaimKeyPackages, CountKeyPackages, DeleteKeyPackages, PublishKeyPackages};
@@ -58,7 +58,7 @@ fn each_set_is_handed_out_once_also_to_claims_at_the_same_moment() {
     for execution in pending {
         let outcome = service.finish(execution);
         assert_eq!(outcome.tokens, 2);
-        let answer: protocol::next::key_packages::ClaimKeyPackagesResponse =
+        let answer: protocol::key_packages::ClaimKeyPackagesResponse =
             protocol::Wire::decode(&outcome.answer.unwrap()).unwrap();
         handed_out.extend(answer.sets.iter().map(|set| set.as_slice()[0]));
     }

@@ -8,9 +8,9 @@ use crypto::journal::open_entry;
 use crypto::kdf;
 use crypto::records::open_join_page;
 use crypto::schedule::{DataKey, JoinKey, JournalKey, RotationSecret, StateKey};
-use protocol::next::group::GroupKind;
-use protocol::next::ids::{Day, GroupId, Position, SegmentId, Step};
-use protocol::next::journal::Class;
+use protocol::group::GroupKind;
+use protocol::ids::{Day, GroupId, Position, SegmentId, Step};
+use protocol::journal::Class;
 
 use super::kit::{Client, Invitee, Plan, World};
 use crate::engine::{Batch, Key, Table};

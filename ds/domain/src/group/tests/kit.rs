@@ -21,24 +21,24 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
 use protocol::codec::{WireSecret, opaque};
 use protocol::connections::ClientCredential;
-use protocol::next::group::{
+use protocol::group::{
     CommitAad, CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted,
     ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, JoinersUpload, LeafExtras, NextSegment,
     PUSH_HANDLE_BYTES, PartialGroupInfo, ProposalRequest, RecoveryKey, ReserveGroupIdRequest,
     SendMessageRequest, SetLeafExtrasRequest,
 };
-use protocol::next::ids::{
+use protocol::ids::{
     ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, WelcomeId,
 };
-use protocol::next::join::{
+use protocol::join::{
     ExternalCommitInfoRequest, JoinPermit, JoinRecordContent, JoinRecordRequest, LeafAuthorization,
     LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey,
 };
-use protocol::next::journal::{Class, Entry, Event, ReadJournalRequest};
-use protocol::next::operation::Operation as Number;
-use protocol::next::request::{REQUEST_LABEL, Sender};
-use protocol::next::welcome::{FetchWelcomeRequest, WelcomeUpload};
+use protocol::journal::{Class, Entry, Event, ReadJournalRequest};
+use protocol::operation::Operation as Number;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::request::{REQUEST_LABEL, Sender};
+use protocol::welcome::{FetchWelcomeRequest, WelcomeUpload};
 use protocol::{WIRE_VERSION, Wire, lifetime};
 
 use crate::execution::{Failure, read};

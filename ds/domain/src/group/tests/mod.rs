@@ -9,16 +9,16 @@ use kit::{Client, Invitee, LeafSigner, Plan, Pointer, World, pseudonym};
 use proptest::prelude::*;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
-use protocol::next::group::{
+use protocol::group::{
     GroupKind, InspectGroupRequest, InspectGroupResponse, JOIN_CODE_LABEL, JoinCode,
     JoinCodeChange, NewJoinCode, OwnLeafRequest, PutRecoveryRowsRequest, SetJoinCodeRequest,
 };
-use protocol::next::ids::{GroupId, LeafIndex, RotationEpoch, Week};
-use protocol::next::join::{JoinPermit, RecoveryRow, RecoveryRowRequest};
-use protocol::next::operation::Operation as Number;
-use protocol::next::removal::RemovalReason;
+use protocol::ids::{GroupId, LeafIndex, RotationEpoch, Week};
+use protocol::join::{JoinPermit, RecoveryRow, RecoveryRowRequest};
+use protocol::operation::Operation as Number;
 use protocol::policy::{GroupPolicy, Standing};
 use protocol::problem::ProblemType;
+use protocol::removal::RemovalReason;
 
 use super::commit::{AddUsers, RemoveUsers, UpdateClient};
 use super::create::{CreateGroup, ReserveGroupId};
@@ -692,7 +692,7 @@ fn rows_of_the_last_rotation_only_are_kept_and_put_by_any_member_once() {
     assert_eq!((content(ids[0]), content(ids[2])), (1, 2));
     let stranger = PutRecoveryRowsRequest {
         rows: vec![RecoveryRow {
-            id: protocol::next::ids::RecoveryRowId([9; 32]),
+            id: protocol::ids::RecoveryRowId([9; 32]),
             sealed: opaque(vec![1; 80]),
         }],
         ..put(&clients[2], 2, rotation)
@@ -759,7 +759,7 @@ fn a_group_takes_so_much_in_a_day_and_handshakes_all_the_same() {
 #[test]
 fn a_creation_that_is_refused_for_its_tree_uses_the_reservation_up() {
     let mut world = World::new(24);
-    let mut refused = |twist: fn(&mut protocol::next::group::CreateGroupRequest)| {
+    let mut refused = |twist: fn(&mut protocol::group::CreateGroupRequest)| {
         let answer = Client::create_with(&mut world, GroupKind::Group, twist);
         problem(answer.map(|_| ()))
     };
@@ -808,7 +808,7 @@ fn who_has_the_leaf_key_finds_its_leaf() {
 fn link_keys_are_exactly_those_that_a_commit_needs() {
     let mut world = World::new(26);
     let mut clients = group(&mut world, 2);
-    let twists: [fn(&mut protocol::next::group::CommitRequest); 4] = [
+    let twists: [fn(&mut protocol::group::CommitRequest); 4] = [
         |request| request.link_keys.clear(),
         |request| request.link_keys[0].leaf_index = LeafIndex(1),
         |request| request.link_keys.push(request.link_keys[0].clone()),
@@ -831,7 +831,7 @@ fn link_keys_are_exactly_those_that_a_commit_needs() {
     );
     // A rotation re-seals older ones.
     let plan = Plan::update().rotating().twisted(|request| {
-        request.link_keys.push(protocol::next::join::LinkKeyUpload {
+        request.link_keys.push(protocol::join::LinkKeyUpload {
             leaf_index: LeafIndex(1),
             sealed: opaque(vec![3; 60]),
         });
@@ -905,7 +905,7 @@ fn a_join_record_of_several_pages_is_read_page_by_page() {
     // And is found as long as it is kept, and no longer.
     world.service.now_ms += 97 * DAY_MS;
     Client::join_record(&mut world, &group, &join_key);
-    let today = protocol::next::ids::Day::of(world.service.now_ms + 40 * DAY_MS).0;
+    let today = protocol::ids::Day::of(world.service.now_ms + 40 * DAY_MS).0;
     world.service.engine.drop_days(Table::JoinRecords, today);
     let rows = world.service.engine.rows();
     assert_eq!(
@@ -947,7 +947,7 @@ fn whoever_proposes_itself_comes_in_by_a_members_commit() {
 }
 
 /// Nobody comes in by them.
-fn short_welcomes(request: &mut protocol::next::group::CommitRequest) {
+fn short_welcomes(request: &mut protocol::group::CommitRequest) {
     for welcome in &mut request.welcome.as_mut().unwrap().welcomes {
         welcome.sealed = opaque(vec![1; 100]);
     }
