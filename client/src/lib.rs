@@ -549,6 +549,14 @@ pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
+/// As [`refusals_can_wait`], for what follows from something that is done: the next [`Client::sync`] sees to it.
+pub(crate) fn all_can_wait(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(Error::Unreachable(_)) => Ok(()),
+        other => refusals_can_wait(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

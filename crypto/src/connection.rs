@@ -13,7 +13,8 @@ use tls_codec::Size;
 
 use crate::CryptoError;
 use crate::hpke::{self, HpkeKeyPair};
-use crate::keys::{ConnectionKey, IdentityLinkWrapperKey, StateKey};
+use crate::keys::{ConnectionKey, IdentityLinkWrapperKey};
+use crate::schedule::StateKey;
 use crate::sign::{self, SignatureKeyPair};
 
 const REQUEST_INFO: &str = "MIMIMI 1.0 connection request";

@@ -13,8 +13,6 @@ use crate::{CryptoError, aead, kdf, random};
 
 /// The MLS credential type of a [`PseudonymousCredential`] (RFC 9420 §17.5, private use).
 pub const CREDENTIAL_TYPE: u16 = 0xf0c1;
-/// The MLS leaf node extension with the sealed queue reference (RFC 9420 §17.3, private use).
-pub const QUEUE_REFERENCE_EXTENSION: u16 = 0xf0c2;
 
 /// The credential in a leaf: says nothing of who it is to anybody without the identity link key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

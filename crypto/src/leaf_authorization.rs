@@ -8,8 +8,6 @@ use protocol::ids::SegmentId;
 use protocol::join::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs};
 
 use crate::CryptoError;
-use crate::kdf;
-use crate::keys::StateKey;
 use crate::sign::LeafKeyPair;
 
 /// What a leaf gives its word for.
@@ -22,13 +20,8 @@ pub enum AuthorizedJoin {
     Rejoin = 3,
 }
 
-/// For how long a word is good: while the group has this state key.
-fn period((group_id, state_key): (&GroupId, &StateKey)) -> [u8; 32] {
-    kdf::derive(state_key.expose(), "leaf authorization", &group_id.0)
-}
-
 fn tbs(
-    (group_id, period): (&GroupId, [u8; 32]),
+    (group_id, segment): (&GroupId, &SegmentId),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
@@ -36,7 +29,7 @@ fn tbs(
 ) -> Vec<u8> {
     LeafAuthorizationTbs {
         group_id: *group_id,
-        period,
+        period: segment.0,
         permit: join as u8,
         leaf_index,
         not_after_ms,
@@ -45,43 +38,18 @@ fn tbs(
     .encode()
 }
 
-/// Signs an authorization with the key of the leaf at `leaf_index`. It is good as long as the group
-/// has this state key: whoever was removed since has none that is good, whoever gave it.
-#[must_use]
-pub fn authorize(
-    key: &LeafKeyPair,
-    group: (&GroupId, &StateKey),
-    join: AuthorizedJoin,
-    leaf_index: u32,
-    not_after_ms: u64,
-    new_key: &[u8],
-) -> LeafAuthorization {
-    let of = (group.0, period(group));
-    sign(key, of, join, (leaf_index, not_after_ms, new_key))
-}
-
 /// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is in
 /// this segment: whoever was removed is in none that follows, whoever gave it.
 #[must_use]
-pub fn authorize_in(
+pub fn authorize(
     key: &LeafKeyPair,
-    (group_id, segment): (&GroupId, &SegmentId),
+    period: (&GroupId, &SegmentId),
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
     new_key: &[u8],
 ) -> LeafAuthorization {
-    let of = (group_id, segment.0);
-    sign(key, of, join, (leaf_index, not_after_ms, new_key))
-}
-
-fn sign(
-    key: &LeafKeyPair,
-    of: (&GroupId, [u8; 32]),
-    join: AuthorizedJoin,
-    (leaf_index, not_after_ms, new_key): (u32, u64, &[u8]),
-) -> LeafAuthorization {
-    let tbs = tbs(of, join, leaf_index, not_after_ms, new_key);
+    let tbs = tbs(period, join, leaf_index, not_after_ms, new_key);
     LeafAuthorization {
         leaf_index,
         not_after_ms,
@@ -97,50 +65,16 @@ fn sign(
 pub fn verify(
     authorization: &LeafAuthorization,
     leaf_key: &[u8],
-    group: (&GroupId, &StateKey),
+    period: (&GroupId, &SegmentId),
     join: AuthorizedJoin,
     new_key: &[u8],
     now_ms: u64,
-) -> Result<(), CryptoError> {
-    verify_of(
-        authorization,
-        leaf_key,
-        (group.0, period(group)),
-        (join, new_key, now_ms),
-    )
-}
-
-/// As [`verify`], of what [`authorize_in`] signed.
-///
-/// # Errors
-/// [`CryptoError::InvalidSignature`], also when it has expired.
-pub fn verify_in(
-    authorization: &LeafAuthorization,
-    leaf_key: &[u8],
-    (group_id, segment): (&GroupId, &SegmentId),
-    join: AuthorizedJoin,
-    new_key: &[u8],
-    now_ms: u64,
-) -> Result<(), CryptoError> {
-    verify_of(
-        authorization,
-        leaf_key,
-        (group_id, segment.0),
-        (join, new_key, now_ms),
-    )
-}
-
-fn verify_of(
-    authorization: &LeafAuthorization,
-    leaf_key: &[u8],
-    of: (&GroupId, [u8; 32]),
-    (join, new_key, now_ms): (AuthorizedJoin, &[u8], u64),
 ) -> Result<(), CryptoError> {
     if authorization.not_after_ms < now_ms {
         return Err(CryptoError::InvalidSignature);
     }
     let tbs = tbs(
-        of,
+        period,
         join,
         authorization.leaf_index,
         authorization.not_after_ms,
@@ -164,10 +98,10 @@ mod tests {
     fn an_authorization_is_good_for_its_group_period_purpose_key_and_time_only() {
         let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
         let group = GroupId([1; 16]);
-        let now = StateKey::new([5; 32]);
+        let now = SegmentId([5; 32]);
         let client = AuthorizedJoin::Client;
         let signed = authorize(&key, (&group, &now), client, 3, 1000, b"new");
-        let check = |leaf: &[u8], group: (&GroupId, &StateKey), join, new: &[u8], now| {
+        let check = |leaf: &[u8], group: (&GroupId, &SegmentId), join, new: &[u8], now| {
             verify(&signed, leaf, group, join, new, now).is_ok()
         };
         let public = key.public();
@@ -178,7 +112,7 @@ mod tests {
         assert!(!check(&public, here, client, b"other", 1000));
         let there = (&GroupId([2; 16]), &now);
         assert!(!check(&public, there, client, b"new", 1000));
-        let rotated = (&group, &StateKey::new([6; 32]));
+        let rotated = (&group, &SegmentId([6; 32]));
         assert!(!check(&public, rotated, client, b"new", 1000));
         let other = LeafKeyPair::random(Scheme::Ed25519).unwrap().public();
         assert!(!check(&other, here, client, b"new", 1000));

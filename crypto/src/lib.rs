@@ -1,7 +1,7 @@
 //! The cryptography that the delivery service and its clients share.
 //!
 //! Secrets have one type ([`secret::Secret`]) and a role each ([`keys`]); everything at rest is sealed
-//! by [`sealing`], bound to its place; rows are named by [`rows`]; queues are sealed by [`queue`];
+//! by [`sealing`], bound to its place; rows are named by [`rows`]; journals are sealed by [`journal`];
 //! who is who stays between members through [`credential`].
 
 pub mod aead;
@@ -12,7 +12,6 @@ pub mod journal;
 pub mod kdf;
 pub mod keys;
 pub mod leaf_authorization;
-pub mod queue;
 pub mod records;
 pub mod reporting;
 pub mod rows;

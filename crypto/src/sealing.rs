@@ -168,7 +168,7 @@ mod tests {
             let sealed = seal(&key, PLACE, &plaintext).unwrap();
             prop_assert_eq!(&*open(&key, PLACE, &sealed).unwrap(), &plaintext);
             for other in [
-                Place { table: "queues", ..PLACE },
+                Place { table: "heads", ..PLACE },
                 Place { row: b"other", ..PLACE },
                 Place { part: "tree", ..PLACE },
             ] {

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
-use protocol::envelope::ReceivedRequest;
+use protocol::request::ReceivedRequest;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = ReceivedRequest::version_of(bytes);

@@ -305,7 +305,7 @@ pub fn verify_word(
     if word.not_after_ms > accepted_ms.saturating_add(MAX_AUTHORIZATION_MS) {
         return Err(Refusal::TooLong);
     }
-    leaf_authorization::verify_in(
+    leaf_authorization::verify(
         word,
         leaf.signature_key().as_slice(),
         of,

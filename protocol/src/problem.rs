@@ -70,7 +70,7 @@ problems! {
     InvalidCommit, "invalid-commit", 400, "The commit is not valid";
     /// GroupInfo or tree do not verify.
     InvalidGroupInfo, "invalid-group-info", 400, "The GroupInfo is not valid";
-    /// A leaf lacks what every leaf here has: a pseudonymous credential and a queue reference that opens.
+    /// A leaf lacks what every leaf here has: a pseudonymous credential.
     InvalidLeaf, "invalid-leaf", 400, "A leaf is not valid here";
     /// The operation is not possible in a group of this kind, or not for this sender.
     NotAllowed, "not-allowed", 403, "The operation is not allowed";
@@ -108,8 +108,6 @@ problems! {
     UnknownInbox, "unknown-inbox", 404, "The inbox is unknown";
     /// The inbox holds as many requests as it can.
     InboxFull, "inbox-full", 409, "The inbox is full";
-    /// No such queue, or not owned by the signing key: one and the same.
-    UnknownQueue, "unknown-queue", 404, "The queue is unknown";
     /// Something else changed the same thing at the same time; try again.
     Conflict, "conflict", 409, "A concurrent request was first";
     /// Not the gateway.

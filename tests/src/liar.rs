@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use crypto::journal::{first_head, head_after, seal_entry, sign_head};
+use crypto::journal::{first_head, head_after, seal_entry};
 use crypto::schedule::{JournalKey, StateKey};
 use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
@@ -74,7 +74,7 @@ impl Asked {
 
 /// Whether its requests are signed.
 #[must_use]
-pub const fn is_signed(operation: Operation) -> bool {
+const fn is_signed(operation: Operation) -> bool {
     !matches!(
         operation,
         Operation::ReadJournal
@@ -184,7 +184,9 @@ impl Mind {
 
     fn sign(&self, segment: &SegmentId, next: Position, chain: ChainHead) -> SignedHead {
         let keys = self.keys.as_ref().expect("the service's keys");
-        sign_head(keys.journal_signing(), segment, next, chain).expect("signed")
+        keys.journal_signing()
+            .sign(segment, next, chain)
+            .expect("signed")
     }
 
     /// Chains of segments that fit into one answer from their beginning.

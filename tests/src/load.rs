@@ -32,10 +32,10 @@ pub const MUCH: &str = "
 [ds.allowances]
 leaf = { capacity = 100000000, refill_per_minute = 0 }
 group = { capacity = 100000000, refill_per_minute = 0 }
-queue = { capacity = 100000000, refill_per_minute = 0 }
+segment = { capacity = 100000000, refill_per_minute = 0 }
+owner = { capacity = 100000000, refill_per_minute = 0 }
 [ds.limits]
-max_queue_entries = 1000000
-max_queue_entries_of_group = 1000000
+max_messages_a_day = 1000000
 ";
 
 /// Nothing goes on for longer than this without an answer: attempts and pauses, and what they overlap.

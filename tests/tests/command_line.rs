@@ -303,8 +303,6 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     alice(d, &["group", "unban", "garden", BOB]);
     alice(d, &["group", "upgrade", "garden", "2"]);
     alice(d, &["group", "delete", "garden"]);
-    bob(d, &["block", ALICE]);
-    bob(d, &["unblock", ALICE]);
 
     carol(d, &["connect", BOB, "--greeting", "from the market"]);
     carol(d, &["cancel", BOB]);

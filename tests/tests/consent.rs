@@ -12,7 +12,7 @@ use client::{Client, Error, Event, UsageError};
 use ds_domain::engine::{Engine as _, Found, Range, Read, Table};
 use ds_store_rocks::Rocks;
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, settle, talks,
+    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, talks,
 };
 use protocol::problem::ProblemType;
 

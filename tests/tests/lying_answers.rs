@@ -14,9 +14,7 @@ use crypto::safety_number::safety_number;
 use end_to_end::lies::answers::{ANSWERS, Means, own_identity, own_key};
 use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
-use end_to_end::{
-    Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, settle, talks,
-};
+use end_to_end::{Liar, LogLevel, MUCH, Stack, befriend, device_with, group_with, patient, talks};
 use protocol::Wire as _;
 use protocol::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
 use protocol::inbox::{LookupHandleResponse, RegisterHandleRequest, RequestConnectionRequest};

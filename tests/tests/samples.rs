@@ -411,7 +411,7 @@ async fn what_the_samples_show_in_place_of_something_is_valid_too() {
     let text = machine
         .adapt(&text, None)
         .replace("/run/postgresql", machine.path("nowhere").to_str().unwrap());
-    let config: ds::config::Config = service_config(&text);
+    let config: ds_server::config::Config = service_config(&text);
     assert_eq!(config.store.engine(), "postgres");
 }
 

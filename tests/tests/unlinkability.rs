@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use blind_rsa_signatures::reexports::rand::rng as csprng;
 use blind_rsa_signatures::{Deterministic, KeyPair, PSS, SecretKey, Sha384};
 use client::issuance::PendingToken;
-use ds::tokens::{Challenge, IssuerKeys, PresentedToken};
+use ds_domain::tokens::{Challenge, IssuerKeys, PresentedToken};
 use end_to_end::month::{
     DAY, Issuance, LEVELS, MINUTE, Month, Presence, Redemption, USERS, Wallet,
 };

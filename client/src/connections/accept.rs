@@ -142,7 +142,10 @@ impl Client {
             // Cancelled, or too old: it leads nowhere any more.
             self.decline_request(id)?;
         }
-        accepted
+        let name = accepted?;
+        // Whom one has accepted may add one at once.
+        crate::all_can_wait(self.replenish_key_packages().await)?;
+        Ok(name)
     }
 
     async fn join_requester(&mut self, id: &str) -> Result<String, Error> {

@@ -318,7 +318,7 @@ impl Client {
             wrapper_key: &group.segment.wrapper_key,
             connection_key: &self.profile.connection_key,
             response_key: outgoing.response_key.public(),
-            state_key: &crypto::keys::StateKey::new(*group.segment.state_key.expose()),
+            state_key: &group.segment.state_key,
             introduction,
         };
         let encrypted =

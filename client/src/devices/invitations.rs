@@ -1,6 +1,6 @@
 //! Every device brings the others into the groups that it is in.
 
-use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
 use openmls::prelude::KeyPackageIn;
@@ -55,7 +55,7 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
             members: opaque(person_digests(&known)),
         },
         leaf_seed: WireSecret::new(*seed.expose()),
-        authorization: authorize_in(
+        authorization: authorize(
             &signer.0,
             (&group.id, &group.segment.id),
             AuthorizedJoin::Client,

@@ -29,7 +29,7 @@ impl Client {
         let id = Group::usable(&self.db, group)?.id;
         self.add_contacts(&id, names).await?;
         // They wait for the word where their Welcomes are.
-        crate::refusals_can_wait(self.act().await)
+        crate::all_can_wait(self.act().await)
     }
 
     pub(crate) async fn add_contacts(&mut self, id: &GroupId, names: &[&str]) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Coming back after a loss of state: by the signature key of the own leaf, which vouches for the new one.
 
-use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::sign::P256_PUBLIC_KEY_LEN;
 use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
 use protocol::ids::{GroupId, LeafIndex};
@@ -154,7 +154,7 @@ impl Client {
                 .time
                 .now_unix_ms()
                 .saturating_add(AUTHORIZATION_MS);
-            let authorization = authorize_in(
+            let authorization = authorize(
                 &signer.0,
                 (id, &segment.id),
                 AuthorizedJoin::Rejoin,

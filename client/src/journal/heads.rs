@@ -248,7 +248,7 @@ pub(crate) fn contradiction(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crypto::journal::sign_head;
+    use crypto::journal::HeadSigner;
     use crypto::secret::Secret;
     use crypto::sign::SignatureKeyPair;
 
@@ -262,10 +262,12 @@ mod tests {
         let group = group(7, "team");
         group.insert(&db).unwrap();
         let segment = group.segment.id;
-        let service = SignatureKeyPair::from_seed(&Secret::new([3; 32]));
+        let service = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
         let seen = |at, chain: u8| SeenHead {
             segment,
-            head: sign_head(&service, &segment, Position(at), ChainHead([chain; 32])).unwrap(),
+            head: service
+                .sign(&segment, Position(at), ChainHead([chain; 32]))
+                .unwrap(),
         };
         let key = service.public();
         let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &key);

@@ -105,7 +105,7 @@ fn stopped(stop: Stop) -> Error {
 impl InProcess {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
         // version, storage key, one sender, one generation of queue keys
-        let file = [&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat();
+        let file = [&[1][..], &[3; 32], &[1], &[4; 32]].concat();
         Arc::new(Self {
             keys: ServiceKeys::from_file(&file).unwrap(),
             settings: Settings {
@@ -151,7 +151,7 @@ impl InProcess {
         end: &protocol::journal::SignedHead,
     ) -> protocol::journal::SignedHead {
         let key = self.keys.journal_signing();
-        crypto::journal::sign_head(key, segment, end.next, end.chain).unwrap()
+        key.sign(segment, end.next, end.chain).unwrap()
     }
 
     /// Drops the messages of days that are over, as the service does by the clock.

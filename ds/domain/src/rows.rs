@@ -293,97 +293,97 @@ impl Rows<'_> {
     /// Row of a group.
     #[must_use]
     pub fn group(&self, id: &GroupId) -> GroupRow {
-        GroupRow(self.0.row(32, &[&id.0]))
+        GroupRow(self.0.row(1, &[&id.0]))
     }
 
     /// Row of a reservation.
     #[must_use]
     pub fn reservation(&self, id: &GroupId) -> ReservationRow {
-        ReservationRow(self.0.row(33, &[&id.0]))
+        ReservationRow(self.0.row(2, &[&id.0]))
     }
 
     /// Row of a segment.
     #[must_use]
     pub fn segment(&self, id: &SegmentId) -> SegmentRow {
-        SegmentRow(self.0.row(34, &[&id.0]))
+        SegmentRow(self.0.row(3, &[&id.0]))
     }
 
     /// Row of a join record.
     #[must_use]
     pub fn join_record(&self, id: &JoinRecordId) -> JoinRecordRow {
-        JoinRecordRow(self.0.row(35, &[&id.0]))
+        JoinRecordRow(self.0.row(4, &[&id.0]))
     }
 
     /// Row of a Welcome.
     #[must_use]
     pub fn welcome(&self, id: &WelcomeId) -> WelcomeRow {
-        WelcomeRow(self.0.row(36, &[&id.0]))
+        WelcomeRow(self.0.row(5, &[&id.0]))
     }
 
     /// Row of a rotation secret.
     #[must_use]
     pub fn recovery(&self, id: &RecoveryRowId) -> RecoveryRow {
-        RecoveryRow(self.0.row(37, &[&id.0]))
+        RecoveryRow(self.0.row(6, &[&id.0]))
     }
 
     /// Row of a pool.
     #[must_use]
     pub fn pool(&self, id: &PoolId) -> PoolRow {
-        PoolRow(self.0.row(38, &[&id.0]))
+        PoolRow(self.0.row(7, &[&id.0]))
     }
 
     /// Row of a handle.
     #[must_use]
     pub fn handle(&self, handle: &[u8]) -> HandleRow {
-        HandleRow(self.0.row(39, &[handle]))
+        HandleRow(self.0.row(8, &[handle]))
     }
 
     /// Row of an inbox.
     #[must_use]
     pub fn inbox(&self, id: &InboxId) -> InboxRow {
-        InboxRow(self.0.row(40, &[&id.0]))
+        InboxRow(self.0.row(9, &[&id.0]))
     }
 
     /// Row of a result.
     #[must_use]
     pub fn result(&self, digest: &[u8; 32]) -> ResultRow {
-        ResultRow(self.0.row(41, &[digest]))
+        ResultRow(self.0.row(10, &[digest]))
     }
 
     /// Row of a spent token.
     #[must_use]
     pub fn spent(&self, nonce_digest: &[u8; 32]) -> SpentRow {
-        SpentRow(self.0.row(42, &[nonce_digest]))
+        SpentRow(self.0.row(11, &[nonce_digest]))
     }
 
     /// The allowance of a leaf.
     #[must_use]
     pub fn leaf_bucket(&self, group: &GroupId, leaf: LeafIndex) -> Bucket {
-        Bucket(self.0.row(43, &[&group.0, &leaf.0.to_be_bytes()]))
+        Bucket(self.0.row(12, &[&group.0, &leaf.0.to_be_bytes()]))
     }
 
     /// The allowance of a group.
     #[must_use]
     pub fn group_bucket(&self, group: &GroupId) -> Bucket {
-        Bucket(self.0.row(44, &[&group.0]))
+        Bucket(self.0.row(13, &[&group.0]))
     }
 
     /// The allowance of a segment's readers.
     #[must_use]
     pub fn segment_bucket(&self, segment: &SegmentId) -> Bucket {
-        Bucket(self.0.row(45, &[&segment.0]))
+        Bucket(self.0.row(14, &[&segment.0]))
     }
 
     /// The allowance of a pool's owner.
     #[must_use]
     pub fn pool_bucket(&self, pool: &PoolId) -> Bucket {
-        Bucket(self.0.row(47, &[&pool.0]))
+        Bucket(self.0.row(16, &[&pool.0]))
     }
 
     /// The allowance of an inbox's owner.
     #[must_use]
     pub fn inbox_bucket(&self, inbox: &InboxId) -> Bucket {
-        Bucket(self.0.row(48, &[&inbox.0]))
+        Bucket(self.0.row(17, &[&inbox.0]))
     }
 
     /// A keyed digest by which the owner of something is known again.
@@ -391,7 +391,7 @@ impl Rows<'_> {
     pub fn owner(&self, purpose: OwnerOf, key: &[u8]) -> Owner {
         let purpose = purpose as u8;
         let digest: [u8; 32] = Sha256::digest(key).into();
-        Owner(self.0.row(46, &[&[purpose], &digest]))
+        Owner(self.0.row(15, &[&[purpose], &digest]))
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) const DAY_MS: u64 = 86_400_000;
 impl Service {
     pub(crate) fn new(seed: u64) -> Self {
         // version, storage key, one sender, one generation of queue keys
-        let file = [&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat();
+        let file = [&[1][..], &[3; 32], &[1], &[4; 32]].concat();
         Self {
             engine: MemoryEngine::default(),
             now_ms: NOON_MS,

@@ -84,8 +84,7 @@ fn running(segment_reads: u32) -> Running {
     let memory = Arc::new(Memory::default());
     let (ends, shutdown) = Shutdown::channel();
     let spki = ISSUER.pk.to_spki().unwrap();
-    let keys =
-        ServiceKeys::from_file(&[&[2][..], &[3; 32], &[1], &[4; 32], &[1, 1], &[5; 32]].concat());
+    let keys = ServiceKeys::from_file(&[&[1][..], &[3; 32], &[1], &[4; 32]].concat());
     let server = Arc::new(Server::new(
         memory.clone(),
         keys.unwrap(),

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use crypto::keys::IdentityLinkKey;
-use crypto::leaf_authorization::{AuthorizedJoin, authorize_in};
+use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::schedule::{StateKey, WelcomeKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
@@ -509,7 +509,7 @@ fn word(
     let segment = StateKey::new([state; 32]).segment(&ID, RotationEpoch(0));
     let until = NOW_MS + 1_000;
     let new_key = of.signer.0.public();
-    authorize_in(&by.0, (&ID, &segment), join, leaf, until, &new_key)
+    authorize(&by.0, (&ID, &segment), join, leaf, until, &new_key)
 }
 
 #[test]

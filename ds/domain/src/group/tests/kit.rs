@@ -913,7 +913,7 @@ impl Client {
     ) -> LeafAuthorization {
         let until = world.service.now_ms + 3_600_000;
         let of = (&self.id, &self.segment);
-        leaf_authorization::authorize_in(&self.signer.0, of, join, self.index(), until, key)
+        leaf_authorization::authorize(&self.signer.0, of, join, self.index(), until, key)
     }
 
     /// Comes in from outside, by what a member knows.
