@@ -24,6 +24,7 @@ use std::path::Path;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
+use crate::connections::stock;
 use crate::contacts::{self, NewContact};
 use crate::database;
 use crate::devices::own_leaves;
@@ -224,7 +225,8 @@ fn open(key: &BackupKey, bytes: &[u8]) -> Result<Backup, Error> {
 fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
     let mut groups = Vec::new();
     for group in Group::all(db)? {
-        if group.status != Status::Active {
+        // Nobody is in what waits: a restored client makes its own.
+        if group.status != Status::Active || stock::waits(db, &group.id)? {
             continue;
         }
         let mls_group = load_mls(db, &group.id)?;

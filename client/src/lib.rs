@@ -427,6 +427,7 @@ impl Client {
             refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
         self.plan_claims()?;
+        self.plan_stock()?;
         refusals_can_wait(self.act().await)?;
         refusals_can_wait(self.check_inbox_in_time().await)?;
         refusals_can_wait(self.replenish_key_packages().await)?;

@@ -25,6 +25,8 @@ pub(crate) enum Act {
     Token,
     /// Claim KeyPackages of a contact, so that a claim is not followed by the Add.
     Claim,
+    /// Make a connection group for the stock.
+    Stock,
 }
 
 /// How an act is spread.
@@ -41,7 +43,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Act {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Greet,
         Self::Pointer,
         Self::Rows,
@@ -49,6 +51,7 @@ impl Act {
         Self::Renew,
         Self::Token,
         Self::Claim,
+        Self::Stock,
     ];
 
     /// Somebody waits for what is urgent: it is done at once, but not in the same moment as others.
@@ -61,6 +64,7 @@ impl Act {
             Self::Renew => ("renew", 20 * MINUTE, 2 * HOUR),
             Self::Token => ("token", 0, 0),
             Self::Claim => ("claim", 2 * HOUR, 12 * HOUR),
+            Self::Stock => ("stock", 3 * HOUR, 12 * HOUR),
         };
         Spread {
             name,
@@ -168,6 +172,7 @@ impl Client {
             Act::Renew => self.update_leaf(&group()?).await,
             Act::Token => self.settle_tokens().await,
             Act::Claim => self.claim_ahead(about).await,
+            Act::Stock => self.fill_stock().await,
         }
     }
 }

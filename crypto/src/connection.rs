@@ -14,7 +14,7 @@ use tls_codec::Size;
 use crate::CryptoError;
 use crate::hpke::{self, HpkeKeyPair};
 use crate::keys::{ConnectionKey, IdentityLinkWrapperKey};
-use crate::schedule::StateKey;
+use crate::schedule::JoinCodeSecret;
 use crate::sign::{self, SignatureKeyPair};
 
 const REQUEST_INFO: &str = "MIMIMI 1.0 connection request";
@@ -62,14 +62,12 @@ pub struct ConnectionOffer<'a> {
     pub credential: &'a ClientCredential,
     /// The connection group.
     pub group_id: GroupId,
-    /// Of the connection group.
-    pub wrapper_key: &'a IdentityLinkWrapperKey,
     /// The requester's.
     pub connection_key: &'a ConnectionKey,
     /// HPKE public key for the response.
     pub response_key: [u8; 32],
     /// Of the connection group.
-    pub state_key: &'a StateKey,
+    pub code: &'a JoinCodeSecret,
     /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the same.
     pub introduction: Padded<REQUEST_SLOT>,
 }
@@ -86,12 +84,11 @@ pub fn seal_connection_request(
     let mut request = ConnectionRequest {
         requester_client_credential: offer.credential.clone(),
         connection_room_id: offer.group_id,
-        connection_room_identity_link_wrapper_key: offer.wrapper_key.to_wire(),
         requester_connection_key: offer.connection_key.to_wire(),
         connection_response_key: opaque(offer.response_key),
         extensions: ConnectionRequestExtensions {
             version: ConnectionRequestExtensions::VERSION,
-            state_key: offer.state_key.to_wire(),
+            code: offer.code.to_wire(),
             introduction: offer.introduction.clone(),
         },
         signature: opaque(*b""),
@@ -245,25 +242,21 @@ mod tests {
             name: opaque(*b"alice"),
             signature_public_key: opaque(signer.public()),
         };
-        let (wrapper, key) = (
-            IdentityLinkWrapperKey::new([1; 32]),
-            ConnectionKey::new([2; 32]),
-        );
-        let state = StateKey::new([3; 32]);
+        let key = ConnectionKey::new([2; 32]);
+        let code = JoinCodeSecret::new([3; 32]);
         let offer = ConnectionOffer {
             credential: &credential,
             group_id: GroupId([5; 16]),
-            wrapper_key: &wrapper,
             connection_key: &key,
             response_key: [6; 32],
-            state_key: &state,
+            code: &code,
             introduction: Padded::empty(),
         };
         let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
         let sealed = seal_connection_request(&offer, &signer, &bob.public()).unwrap();
         let opened = open_connection_request(&bob, &sealed).unwrap();
         assert_eq!(opened.requester_client_credential, credential);
-        assert_eq!(StateKey::from(&opened.extensions.state_key), state);
+        assert_eq!(JoinCodeSecret::from(&opened.extensions.code), code);
         let carol = HpkeKeyPair::from_seed(&Secret::new([8; 32])).unwrap();
         assert!(open_connection_request(&carol, &sealed).is_err());
 
@@ -295,10 +288,9 @@ mod tests {
             let offer = ConnectionOffer {
                 credential: &credential,
                 group_id: GroupId([5; 16]),
-                wrapper_key: &IdentityLinkWrapperKey::new([1; 32]),
                 connection_key: &ConnectionKey::new([2; 32]),
                 response_key: [6; 32],
-                state_key: &StateKey::new([3; 32]),
+                code: &JoinCodeSecret::new([3; 32]),
                 introduction: Padded::new(introduction).unwrap(),
             };
             seal_connection_request(&offer, &signer, &bob.public()).unwrap()

@@ -15,13 +15,11 @@ use crate::{Refusal, capabilities};
 /// What an external committer says that lets it in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// It was asked into a connection.
-    Connection,
     /// A leaf of its user says so.
     Client,
     /// The leaf that it replaces says so.
     Rejoin,
-    /// A join code, which was found to be good.
+    /// A join code, which was found to be good: into a group, or into the connection that it was made for.
     JoinCode,
 }
 
@@ -69,10 +67,9 @@ impl Case<'_> {
         let effect = self.judge()?;
         let agrees = matches!(
             (permit, &effect.joined),
-            (Permit::Connection, Some(Joined::Connection))
-                | (Permit::Client, Some(Joined::Client))
+            (Permit::Client, Some(Joined::Client))
                 | (Permit::Rejoin, Some(Joined::Rejoin(_)))
-                | (Permit::JoinCode, Some(Joined::NewUser))
+                | (Permit::JoinCode, Some(Joined::NewUser | Joined::Connection))
         );
         if agrees {
             Ok(effect)

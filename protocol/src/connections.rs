@@ -38,15 +38,14 @@ pub struct ClientCredential {
     pub signature_public_key: VLBytes,
 }
 
-/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end.
+/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end. The group's wrapper key
+/// is not in it: whoever opens the row of the code has that.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequest {
     /// Who asks.
     pub requester_client_credential: ClientCredential,
     /// The connection group.
     pub connection_room_id: GroupId,
-    /// Opens the identity links of that group.
-    pub connection_room_identity_link_wrapper_key: WireSecret,
     /// Derives the identity link keys of the requester's credentials.
     pub requester_connection_key: WireSecret,
     /// HPKE key (X25519) for the [`ConnectionResponse`].
@@ -63,8 +62,8 @@ pub struct ConnectionRequest {
 pub struct ConnectionRequestExtensions {
     /// [`ConnectionRequestExtensions::VERSION`].
     pub version: u16,
-    /// State key of the connection group.
-    pub state_key: WireSecret,
+    /// Join code of the connection group, for one use: finds and opens the way into it.
+    pub code: WireSecret,
     /// The requester's [`crate::reporting::SignedIntroduction`], or nothing.
     pub introduction: Padded<REQUEST_SLOT>,
 }

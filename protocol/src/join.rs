@@ -11,18 +11,16 @@ use crate::journal::Place;
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum JoinPermit {
-    /// To a connection group with one user in it: who has its keys was asked.
-    #[tls_codec(discriminant = 1)]
-    Connection,
     /// As a further client of the user whose leaf says so in the commit's authenticated data.
-    #[tls_codec(discriminant = 2)]
+    #[tls_codec(discriminant = 1)]
     Client,
     /// In the place of the leaf that says so in the commit's authenticated data: it lost its MLS
     /// state but not its signature key.
-    #[tls_codec(discriminant = 3)]
+    #[tls_codec(discriminant = 2)]
     Rejoin,
-    /// With the permit of a join code: `HKDF(code, "permit")`.
-    #[tls_codec(discriminant = 4)]
+    /// With the permit of a join code, `HKDF(code, "permit")`: as another user of a group, or as the second
+    /// one of a connection, whose request had the code.
+    #[tls_codec(discriminant = 3)]
     JoinCode(WireSecret),
 }
 

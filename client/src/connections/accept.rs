@@ -1,28 +1,25 @@
 //! Accepting a connection request: an external commit into the requester's connection group.
 
 use crypto::connection::seal_connection_response;
-use crypto::keys::{ConnectionKey, IdentityLinkWrapperKey};
-use crypto::schedule::{PoolToken, StateKey};
+use crypto::keys::ConnectionKey;
+use crypto::schedule::{JoinCodeSecret, PoolToken};
 use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
 use protocol::connections::ConnectionResponse;
 use protocol::group::GroupKind;
-use protocol::ids::{GroupId, RotationEpoch, Step};
-use protocol::join::JoinPermit;
-use protocol::problem::ProblemType;
+use protocol::ids::GroupId;
 use protocol::reporting::Occasion;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use super::is_derived;
+use super::{is_derived, stock};
 use crate::Client;
 use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::Sight;
 use crate::groups::external::{Answer, Entrance};
 use crate::groups::{Group, Status, identities, known, load_mls};
-use crate::journal::Segment;
-use crate::leaf::NewLeaf;
+use crate::leaf::{CIPHERSUITE, NewLeaf};
 use crate::profile::Profile;
 use crate::reporting;
 use crate::request::Pending;
@@ -47,14 +44,6 @@ fn clear(
         let key = real.map(|real| real.signature_public_key.as_slice());
         key != Some(requester) && key != Some(&own)
     });
-    let asked_for = db
-        .query_row(
-            "SELECT 1 FROM outgoing_requests WHERE group_id = ?",
-            [id.0],
-            |_| Ok(()),
-        )
-        .optional()?
-        .is_some();
     let group = Group::find(db, id)?;
     let of_another_kind = group
         .as_ref()
@@ -65,7 +54,7 @@ fn clear(
         .transpose()?;
     let for_another = waits_for
         .is_some_and(|contact| contact.credential.signature_public_key.as_slice() != requester);
-    if of_others || asked_for || of_another_kind || for_another {
+    if of_others || stock::waits(db, id)? || of_another_kind || for_another {
         return Err(PeerError::ConnectionGroup.into());
     }
     match group.map(|group| group.status) {
@@ -174,59 +163,51 @@ impl Client {
             self.today(),
             "",
         )?;
-        let leaf = NewLeaf::introducing(&self.profile, &directory, introduction)?;
-        let pool = PoolKeys::fresh()?;
-        let response = ConnectionResponse {
-            responder_connection_key: self.profile.connection_key.to_wire(),
-            version: 1,
-            connection_token: pool.token().to_wire(),
-        };
-        let encrypted = seal_connection_response(
-            &response,
-            request.connection_response_key.as_slice(),
-            &group,
-        )
-        .map_err(|_| PeerError::ConnectionGroup)?;
-        let contact = NewContact {
-            credential: credential.clone(),
-            connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
-            // Finds nothing: the requester's own is told in the group, once they know who has accepted.
-            connection_token: PoolToken::new(crypto::random()?).to_wire(),
-            pool,
-        };
-        // A group with an open request is at its first epoch: nobody commits there before the answer.
-        let state_key = StateKey::from(&request.extensions.state_key);
-        let segment = Segment::heard_of(
-            state_key.segment(&group, RotationEpoch(0)),
-            RotationEpoch(0),
-            (Step(0), state_key),
-            IdentityLinkWrapperKey::from(&request.connection_room_identity_link_wrapper_key),
-        );
-        let entrance = Entrance {
-            id: group,
-            kind: GroupKind::Connection,
-            name: None,
-            segment,
-            leaf,
-            permit: JoinPermit::Connection,
-            authorization: None,
-            sight: Sight::Asked {
-                requester: credential.signature_public_key.as_slice().to_vec(),
-            },
-            answer: Some(Answer {
-                encrypted,
-                contact: Zeroizing::new(contact.encode()),
-            }),
-        };
-        self.enter(&entrance).await.map_err(expired)?;
+        let code = JoinCodeSecret::from(&request.extensions.code);
+        self.enter_by_code((&group, CIPHERSUITE), &code, |client, segment, permit| {
+            let pool = PoolKeys::fresh()?;
+            let response = ConnectionResponse {
+                responder_connection_key: client.profile.connection_key.to_wire(),
+                version: 1,
+                connection_token: pool.token().to_wire(),
+            };
+            let response_key = request.connection_response_key.as_slice();
+            let encrypted = seal_connection_response(&response, response_key, &group)
+                .map_err(|_| PeerError::ConnectionGroup)?;
+            let contact = NewContact {
+                credential: credential.clone(),
+                connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
+                // Finds nothing: the requester's own is told in the group, once they know who has accepted.
+                connection_token: PoolToken::new(crypto::random()?).to_wire(),
+                pool,
+            };
+            Ok(Entrance {
+                id: group,
+                kind: GroupKind::Connection,
+                name: None,
+                segment,
+                leaf: NewLeaf::introducing(&client.profile, &directory, introduction.clone())?,
+                permit,
+                authorization: None,
+                sight: Sight::Asked {
+                    requester: credential.signature_public_key.as_slice().to_vec(),
+                },
+                answer: Some(Answer {
+                    encrypted,
+                    contact: Zeroizing::new(contact.encode()),
+                }),
+            })
+        })
+        .await
+        .map_err(expired)?;
         Ok(name)
     }
 }
 
 fn expired(error: Error) -> Error {
-    match error.problem() {
-        Some(ProblemType::UnknownGroup) => UsageError::RequestExpired.into(),
-        _ => error,
+    match error {
+        Error::Usage(UsageError::JoinCodeExpired) => UsageError::RequestExpired.into(),
+        error => error,
     }
 }
 
@@ -333,8 +314,8 @@ mod tests {
         group.insert(&db).unwrap();
         db.execute(
             "INSERT INTO outgoing_requests
-                (handle, group_id, credential, establishment_key, response_seed)
-             VALUES ('carol', ?, x'', x'', x'')",
+                (handle, group_id, credential, establishment_key, response_seed, code)
+             VALUES ('carol', ?, x'', x'', x'', x'')",
             [group.id.0],
         )
         .unwrap();

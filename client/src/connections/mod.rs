@@ -3,6 +3,7 @@
 mod accept;
 
 pub(crate) use accept::joined;
+pub(crate) mod stock;
 pub(crate) mod tokens;
 pub(crate) mod withdraw;
 
@@ -12,6 +13,7 @@ use crypto::connection::{
 use crypto::credential::OpenedLink;
 use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
+use crypto::schedule::JoinCodeSecret;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
 use openmls::prelude::LeafNode;
@@ -26,6 +28,7 @@ use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
+use self::stock::Prepared;
 use crate::Client;
 use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::database::key32;
@@ -208,6 +211,8 @@ pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<()
 
 struct Outgoing {
     group: GroupId,
+    /// Lets the recipient in.
+    code: JoinCodeSecret,
     /// Of a request, as the look-up said; of another one the usual.
     price: u8,
     /// The recipient's.
@@ -219,7 +224,7 @@ struct Outgoing {
 fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
     let row = db
         .query_row(
-            "SELECT group_id, establishment_key, response_seed, credential FROM outgoing_requests
+            "SELECT group_id, establishment_key, response_seed, credential, code FROM outgoing_requests
              WHERE handle = ?",
             [handle],
             |row| {
@@ -229,14 +234,16 @@ fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
                     row.get(1)?,
                     seed,
                     row.get::<_, Vec<u8>>(3)?,
+                    Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
                 ))
             },
         )
         .optional()?;
-    row.map(|(group, establishment_key, seed, credential)| {
+    row.map(|(group, establishment_key, seed, credential, code)| {
         let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
         Ok(Outgoing {
             group,
+            code: JoinCodeSecret::new(key32(&code)?),
             price: 0,
             credential: ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
             establishment_key,
@@ -303,7 +310,6 @@ impl Client {
             }
             _ => self.prepare_connection(handle).await?,
         };
-        let group = Group::read(&self.db, &outgoing.group)?;
         let introduction = reporting::introduction(
             &self.db,
             &self.profile,
@@ -314,11 +320,10 @@ impl Client {
         )?;
         let offer = ConnectionOffer {
             credential: &credential,
-            group_id: group.id,
-            wrapper_key: &group.segment.wrapper_key,
+            group_id: outgoing.group,
             connection_key: &self.profile.connection_key,
             response_key: outgoing.response_key.public(),
-            state_key: &group.segment.state_key,
+            code: &outgoing.code,
             introduction,
         };
         let encrypted =
@@ -349,7 +354,7 @@ impl Client {
         Ok(())
     }
 
-    /// Looks the handle up and makes the connection group.
+    /// Looks the handle up and takes a connection group.
     async fn prepare_connection(&mut self, handle: &str) -> Result<Outgoing, Error> {
         self.expect_tokens(&[
             Operation::LookupHandle,
@@ -358,16 +363,29 @@ impl Client {
         ])
         .await?;
         let (record, price) = self.look_up(handle).await?;
-        let group = self.new_group(GroupKind::Connection, None).await?;
+        let Prepared { group, code } = self.connection_group().await?;
         let seed = Secret::<32>::random()?;
         let establishment_key = record.connection_establishment_key.as_slice().to_vec();
-        self.db.execute(
-            "INSERT OR REPLACE INTO outgoing_requests
-                (handle, group_id, credential, establishment_key, response_seed) VALUES (?, ?, ?, ?, ?)",
-            (handle, group.0, record.credential.encode(), &establishment_key, seed.expose()),
-        )?;
+        self.transact(|db, _| {
+            stock::used(db, &group)?;
+            db.execute(
+                "INSERT OR REPLACE INTO outgoing_requests
+                    (handle, group_id, credential, establishment_key, response_seed, code)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    handle,
+                    group.0,
+                    record.credential.encode(),
+                    &establishment_key,
+                    seed.expose(),
+                    code.expose(),
+                ),
+            )?;
+            Ok(())
+        })?;
         Ok(Outgoing {
             group,
+            code,
             price,
             credential: record.credential,
             establishment_key,

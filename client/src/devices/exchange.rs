@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::sync::{AddMe, HandleKeys, Hello, Invitation, PackagesMade, Present, SyncMessage};
 use super::{DeviceId, MAX_DEVICE_NAME, invitations, others};
 use crate::Client;
-use crate::connections;
+use crate::connections::{self, stock};
 use crate::contacts;
 use crate::error::{Error, LocalError};
 use crate::events::{self, Event};
@@ -294,7 +294,8 @@ fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
             [group.id.0],
             |row| row.get(0),
         )?;
-        if announced || group.status != Status::Active || group.kind == GroupKind::SingleUser {
+        let is_others = group.kind != GroupKind::SingleUser && !stock::waits(db, &group.id)?;
+        if announced || group.status != Status::Active || !is_others {
             continue;
         }
         let leaf_index = load_mls(db, &group.id)

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
 use super::{ask_in, enqueue, exchange, leaf_of, others, own_leaves};
 use crate::Client;
+use crate::connections::stock;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::person_digests;
 use crate::groups::commit::Plan;
@@ -91,7 +92,7 @@ impl Client {
             for group in Group::all(db)? {
                 if group.status != Status::Active
                     || group.kind == GroupKind::SingleUser
-                    || is_asked_for(db, &group.id)?
+                    || stock::waits(db, &group.id)?
                 {
                     continue;
                 }
@@ -292,16 +293,4 @@ fn invited(db: &Connection, device: &[u8], group: &GroupId, now_ms: u64) -> Resu
         let sent = u64::try_from(sent).unwrap_or(0);
         now_ms.abs_diff(sent) < AGAIN_MS
     }))
-}
-
-/// A connection group that waits for the one who was asked: who joins it must find one user, one client.
-fn is_asked_for(db: &Connection, group: &GroupId) -> Result<bool, Error> {
-    Ok(db
-        .query_row(
-            "SELECT 1 FROM outgoing_requests WHERE group_id = ?",
-            [group.0],
-            |_| Ok(()),
-        )
-        .optional()?
-        .is_some())
 }

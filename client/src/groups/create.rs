@@ -226,7 +226,7 @@ impl Client {
         Ok(id)
     }
 
-    async fn new_leaf(&mut self, suite: Ciphersuite) -> Result<NewLeaf, Error> {
+    pub(crate) async fn new_leaf(&mut self, suite: Ciphersuite) -> Result<NewLeaf, Error> {
         let directory = self.directory().await?;
         let pseudonym = random_pseudonym(&directory.domain)?;
         NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)

@@ -81,7 +81,6 @@ impl Entrance {
 
 fn again(permit: &JoinPermit) -> JoinPermit {
     match permit {
-        JoinPermit::Connection => JoinPermit::Connection,
         JoinPermit::Client => JoinPermit::Client,
         JoinPermit::Rejoin => JoinPermit::Rejoin,
         JoinPermit::JoinCode(secret) => JoinPermit::JoinCode(WireSecret::new(*secret.expose())),

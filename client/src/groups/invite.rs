@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crypto::credential::random_pseudonym;
 use crypto::journal::join_code_tbs;
 use crypto::schedule::{JoinCodeSecret, recovery_row_id};
+use openmls::prelude::Ciphersuite;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{
@@ -25,6 +26,7 @@ use crate::groups::authenticate::Sight;
 use crate::groups::external::Entrance;
 use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym};
+use crate::journal::Segment;
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf::{self, NewLeaf};
 
@@ -91,11 +93,22 @@ impl Client {
         let week = Week::of(self.transport.time.now_unix_ms());
         let weeks = u16::try_from(days.max(1).div_ceil(7)).unwrap_or(u16::MAX);
         let expiry = Week(week.0.saturating_add(weeks.min(MAX_JOIN_CODE_WEEKS)));
+        self.make_code(&group.id, &secret, expiry).await?;
+        Ok(code.print())
+    }
+
+    /// Has the service let in whoever has this secret.
+    pub(crate) async fn make_code(
+        &mut self,
+        id: &GroupId,
+        secret: &[u8; 32],
+        expiry: Week,
+    ) -> Result<(), Error> {
         let _: Accepted = self
-            .as_member(&group.id, Operation::SetJoinCode, |client, group| {
+            .as_member(id, Operation::SetJoinCode, |client, group| {
                 let mls_group = load_mls(&client.db, &group.id)?;
                 let (_, signer) = client.own_sender(&group.id)?;
-                let key = JoinCodeSecret::new(secret);
+                let key = JoinCodeSecret::new(*secret);
                 let suite = mls_group.ciphersuite();
                 let pair = RecoveryKeyPair::of(suite, &key.hpke_seed())?;
                 let mut public = PublicCode {
@@ -117,7 +130,7 @@ impl Client {
                 Ok(request.encode())
             })
             .await?;
-        Ok(code.print())
+        Ok(())
     }
 
     /// Revokes a join code of a group that this client is in.
@@ -175,38 +188,56 @@ impl Client {
             _ => free_name(&self.db, &shown(&code))?,
         };
         let directory = self.directory().await?;
+        let known = known::of(&self.db, &id)?;
+        let secret = JoinCodeSecret::new(*code.secret.expose());
+        self.enter_by_code((&id, suite), &secret, |client, segment, permit| {
+            let pseudonym = random_pseudonym(&directory.domain)?;
+            Ok(Entrance {
+                id,
+                kind: GroupKind::Group,
+                name: Some(name.clone()),
+                segment,
+                leaf: NewLeaf::of_user(&client.profile, &directory, suite, pseudonym)?,
+                permit,
+                authorization: None,
+                answer: None,
+                sight: Sight::Code {
+                    epoch: code.epoch,
+                    known: known.clone(),
+                },
+            })
+        })
+        .await?;
+        Ok(name)
+    }
+
+    /// Comes in by a code, through the row that is sealed to it.
+    ///
+    /// # Errors
+    /// [`UsageError::JoinCodeExpired`].
+    pub(crate) async fn enter_by_code(
+        &mut self,
+        (id, suite): (&GroupId, Ciphersuite),
+        secret: &JoinCodeSecret,
+        entrance: impl Fn(&Self, Segment, JoinPermit) -> Result<Entrance, Error>,
+    ) -> Result<(), Error> {
         for _ in 0..ROUNDS {
-            let secret = JoinCodeSecret::new(*code.secret.expose());
             let found = self
-                .recovered_segment(&id, suite, &secret.hpke_seed())
+                .recovered_segment(id, suite, &secret.hpke_seed())
                 .await?
                 .ok_or(UsageError::JoinCodeExpired)?;
             let Some(segment) = self.at_its_end(found).await? else {
                 continue;
             };
-            let pseudonym = random_pseudonym(&directory.domain)?;
-            let entrance = Entrance {
-                id,
-                kind: GroupKind::Group,
-                name: Some(name.clone()),
-                segment,
-                leaf: NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)?,
-                permit: JoinPermit::JoinCode(secret.permit().to_wire()),
-                authorization: None,
-                answer: None,
-                sight: Sight::Code {
-                    epoch: code.epoch,
-                    known: known::of(&self.db, &id)?,
-                },
-            };
+            let permit = JoinPermit::JoinCode(secret.permit().to_wire());
+            let entrance = entrance(self, segment, permit)?;
             match self.enter(&entrance).await {
-                Ok(()) => return Ok(name),
                 // It has rotated meanwhile.
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup => {}
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
                     return Err(UsageError::JoinCodeExpired.into());
                 }
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
         Err(UsageError::JoinCodeExpired.into())

@@ -11,6 +11,7 @@ use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::Client;
+use crate::connections::stock;
 use crate::error::{Error, LocalError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
@@ -115,14 +116,6 @@ pub(crate) fn plan_renewal(
     Ok(())
 }
 
-fn is_asked_for(db: &Connection, id: &GroupId) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM outgoing_requests WHERE group_id = ?)",
-        [id.0],
-        |row| row.get(0),
-    )?)
-}
-
 fn must_renew(db: &Connection, id: &GroupId) -> Result<bool, Error> {
     Ok(db
         .query_row(
@@ -188,8 +181,7 @@ impl Client {
                 let members = load_mls(&self.db, id)?.members().count();
                 self.transact(|db, _| plan_renewal(db, id, now_ms, members))
             }
-            // Who was asked finds the group as it was when it was made.
-            due_ms if due_ms <= now_ms && !is_asked_for(&self.db, id)? => {
+            due_ms if due_ms <= now_ms && !stock::waits(&self.db, id)? => {
                 self.transact(|db, _| schedule::plan(db, Act::Renew, &id.0))
             }
             _ => Ok(()),

@@ -17,6 +17,7 @@ use rusqlite::Connection;
 
 use super::{Segment, heads};
 use crate::Client;
+use crate::connections::stock;
 use crate::database::{self, begin};
 use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
@@ -77,7 +78,12 @@ impl Client {
         let groups = {
             let mut statement = self
                 .db
-                .prepare("SELECT group_id FROM groups WHERE status = 'active' ORDER BY random()")?;
+                // Nobody has been told of what is in stock.
+                .prepare(
+                    "SELECT group_id FROM groups WHERE status = 'active'
+                        AND group_id NOT IN (SELECT group_id FROM connection_stock)
+                     ORDER BY random()",
+                )?;
             let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
             rows.collect::<Result<Vec<_>, _>>()?
         };
@@ -362,7 +368,10 @@ impl Client {
     async fn poll_front(&mut self, wait_ms: u32) -> Result<(), Error> {
         let front = match self.front {
             Some(front) => Group::find(&self.db, &front)?,
-            None => Group::all(&self.db)?.into_iter().next(),
+            None => {
+                let mut groups = Group::all(&self.db)?.into_iter();
+                groups.find(|group| !matches!(stock::waits(&self.db, &group.id), Ok(true)))
+            }
         };
         let wait = Duration::from_millis(wait_ms.into());
         let head = match &front {

@@ -103,7 +103,17 @@ CREATE TABLE outgoing_requests (
     group_id BLOB NOT NULL UNIQUE,
     credential BLOB NOT NULL,
     establishment_key BLOB NOT NULL,
-    response_seed BLOB NOT NULL
+    response_seed BLOB NOT NULL,
+    -- Lets the recipient into the group.
+    code BLOB NOT NULL
+) STRICT;
+
+-- Connection groups that were made ahead, each with a code for whoever is asked into it.
+CREATE TABLE connection_stock (
+    group_id BLOB PRIMARY KEY,
+    code BLOB NOT NULL,
+    -- When the service took the code (milliseconds since 1970); 0 before.
+    made_ms INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Groups that this client is or was in; the MLS library's own state stands beside it.

@@ -467,7 +467,6 @@ pub(super) fn permit_of(
     env: &Env<'_>,
 ) -> Result<Permit, Stop> {
     match permit {
-        JoinPermit::Connection => Ok(Permit::Connection),
         JoinPermit::Client => Ok(Permit::Client),
         JoinPermit::Rejoin => Ok(Permit::Rejoin),
         JoinPermit::JoinCode(secret) => {

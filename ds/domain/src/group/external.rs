@@ -216,13 +216,15 @@ fn check_permit(
     let join = match permit_of(&body.permit, control, env)? {
         Permit::Client => AuthorizedJoin::Client,
         Permit::Rejoin => AuthorizedJoin::Rejoin,
-        Permit::JoinCode if group.short.kind == GroupKind::Group => return Ok(()),
-        Permit::Connection
-            if group.short.kind == GroupKind::Connection && is_one_user(&tree.group) =>
-        {
-            return Ok(());
+        Permit::JoinCode => {
+            return match group.short.kind {
+                GroupKind::Group => Ok(()),
+                GroupKind::Connection if is_one_user(&tree.group) => Ok(()),
+                GroupKind::Connection | GroupKind::SingleUser => {
+                    Err(ProblemType::NotAllowed.into())
+                }
+            };
         }
-        Permit::Connection | Permit::JoinCode => return Err(ProblemType::NotAllowed.into()),
     };
     let word = body.authorization.as_ref().ok_or(ProblemType::NotAllowed)?;
     let of = (id, &group.short.segment);

@@ -219,7 +219,7 @@ impl Operation for SetJoinCode {
         let group = &member.group;
         group.require_current()?;
         let may_add = member.leaf.capabilities().contain(Capabilities::ADD);
-        if !may_add || group.short.kind != GroupKind::Group {
+        if !may_add || group.short.kind == GroupKind::SingleUser {
             return Err(ProblemType::NotAllowed.into());
         }
         if group.short.reinitialized {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crypto::records::{seal_join_page, seal_recovery_row};
 use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
+use mls_rules::commit::Joined;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::group::{CommitAccepted, EntryAccepted, JoinersUpload, JournalKeys};
+use protocol::group::{CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys};
 use protocol::ids::{Day, GroupId, LeafIndex};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
 use protocol::journal::{CommitEvent, Event, Place};
@@ -248,7 +249,7 @@ impl Succession<'_> {
     }
 
     /// Codes that end with this commit: those that have expired; all, when a user goes, who may know
-    /// one; in a rotation those that the committer does not seal the new secret to.
+    /// one, or when the second user of a connection has come in by one; in a rotation those that the committer does not seal the new secret to.
     fn follow_codes(
         &mut self,
         env: &mut Env<'_>,
@@ -258,9 +259,9 @@ impl Succession<'_> {
         let all_end = self.judged.effect.users_go;
         let Some(next) = self.attempt.rotation else {
             let rows = env.rows();
-            let ended = self
-                .control
-                .end_codes(&group, |code| code.expiry >= week, &rows);
+            let is_answered = self.judged.effect.joined == Some(Joined::Connection);
+            let keep = |code: &JoinCode| code.expiry >= week && !is_answered;
+            let ended = self.control.end_codes(&group, keep, &rows);
             return Ok((ended, Vec::new()));
         };
         let brought = rows_of_codes(self.attempt, next, &self.control)?;

@@ -955,7 +955,8 @@ impl Client {
         else {
             panic!("not a GroupInfo");
         };
-        let is_connection = matches!(body.permit, JoinPermit::Connection);
+        let is_connection =
+            by.kind == GroupKind::Connection && matches!(body.permit, JoinPermit::JoinCode(_));
         let aad = CommitAad {
             authorization,
             encrypted_connection_response: opaque(if is_connection {

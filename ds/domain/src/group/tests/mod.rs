@@ -431,17 +431,32 @@ fn nothing_is_left_of_a_deleted_group_but_its_closed_journal() {
 fn the_second_user_of_a_connection_comes_in_and_no_third_one() {
     let mut world = World::new(16);
     let mut one = Client::create(&mut world, GroupKind::Connection);
-    let connect = || JoinPermit::Connection;
+    let other_code = by_code([9; 32]);
+    let uninvited =
+        Client::join_from_outside(&mut world, &one, pseudonym(), other_code, None, false);
+    assert_eq!(problem(uninvited.map(|_| ())), ProblemType::NotAllowed);
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    let rows = |world: &World| {
+        let rows = world.service.engine.rows();
+        rows.filter(|(key, _)| key.table == Table::RecoveryRows)
+            .count()
+    };
+    assert_eq!(rows(&world), 1, "the code's");
+    let connect = || by_code(code);
     let mut other =
-        Client::join_from_outside(&mut world, &one, pseudonym(), connect, None, false).unwrap();
+        Client::join_from_outside(&mut world, &one, pseudonym(), connect(), None, false).unwrap();
     one.catch_up(&mut world);
     other.send(&mut world, b"hello").unwrap();
     one.catch_up(&mut world);
     assert_eq!(one.texts, [b"hello"]);
     one.send(&mut world, b"hello").unwrap();
     other.catch_up(&mut world);
-    let third = Client::join_from_outside(&mut world, &one, pseudonym(), connect, None, false);
+    let third = Client::join_from_outside(&mut world, &one, pseudonym(), connect(), None, false);
     assert_eq!(problem(third.map(|_| ())), ProblemType::NotAllowed);
+    // The code has ended with the one that it was for: whoever has it knows the segment, so that ends too.
+    assert_eq!(rows(&world), 0);
+    let answer = one.commit(&mut world, Plan::update());
+    assert_eq!(problem(answer), ProblemType::RotationRequired);
     // Neither removes the other one.
     let answer = one.commit(&mut world, Plan::remove([1]));
     assert_eq!(problem(answer), ProblemType::NotAllowed);
