@@ -97,32 +97,53 @@ fn seen_in(db: &Connection, group: &Group) -> Result<Option<SeenHead>, Error> {
     }))
 }
 
-/// What a message into a group says that this client has seen: mostly of the group itself. In a connection, where every
-/// head of its own is of two people, it is as often that of a group that both are in: after two contradicting commits no
-/// message crosses inside the group itself.
+/// Another group that those of a connection, or the devices of a user, are in together.
+fn another(db: &Connection, group: &Group, own_key: &[u8]) -> Result<Option<Group>, Error> {
+    let shared: Option<[u8; 16]> = match group.kind {
+        GroupKind::Group => None,
+        GroupKind::Connection => db
+            .query_row(
+                "SELECT group_id FROM known_members JOIN groups USING (group_id)
+                 WHERE status = 'active' AND kind = ?3 AND removed_epoch IS NULL AND signature_key IN (
+                    SELECT signature_key FROM known_members
+                    WHERE group_id = ?1 AND removed_epoch IS NULL AND signature_key != ?2)
+                 ORDER BY random() LIMIT 1",
+                (group.id.0, own_key, GroupKind::Group as u8),
+                |row| row.get(0),
+            )
+            .optional()?,
+        // All, but what waits for somebody: no other device is in that.
+        GroupKind::SingleUser => db
+            .query_row(
+                "SELECT group_id FROM groups
+                 WHERE status = 'active' AND group_id != ?
+                    AND group_id NOT IN (SELECT group_id FROM outgoing_requests)
+                    AND group_id NOT IN (SELECT group_id FROM connection_stock)
+                 ORDER BY random() LIMIT 1",
+                [group.id.0],
+                |row| row.get(0),
+            )
+            .optional()?,
+    };
+    shared
+        .map(|shared| Group::read(db, &GroupId(shared)))
+        .transpose()
+}
+
+/// What a message into a group says that this client has seen: mostly of the group itself. In a connection and among a
+/// user's devices it is as often that of another group that they share: after two contradicting commits no message
+/// crosses inside that group itself.
 pub(crate) fn to_tell(
     db: &Connection,
     group: &Group,
     own_key: &[u8],
 ) -> Result<Option<SeenHead>, Error> {
     let [chance] = crypto::random::<1>()?;
-    if group.kind == GroupKind::Connection && chance % 2 == 0 {
-        let shared: Option<[u8; 16]> = db
-            .query_row(
-                "SELECT group_id FROM known_members JOIN groups USING (group_id)
-                 WHERE status = 'active' AND kind = 1 AND removed_epoch IS NULL AND signature_key IN (
-                    SELECT signature_key FROM known_members
-                    WHERE group_id = ?1 AND removed_epoch IS NULL AND signature_key != ?2)
-                 ORDER BY random() LIMIT 1",
-                (group.id.0, own_key),
-                |row| row.get(0),
-            )
-            .optional()?;
-        if let Some(shared) = shared
-            && let Some(seen) = seen_in(db, &Group::read(db, &GroupId(shared))?)?
-        {
-            return Ok(Some(seen));
-        }
+    if chance % 2 == 0
+        && let Some(shared) = another(db, group, own_key)?
+        && let Some(seen) = seen_in(db, &shared)?
+    {
+        return Ok(Some(seen));
     }
     seen_in(db, group)
 }
@@ -254,6 +275,43 @@ mod tests {
 
     use super::*;
     use crate::groups::tests::group;
+
+    #[test]
+    fn among_a_users_devices_the_ends_of_all_groups_are_told_but_of_those_that_wait_for_somebody() {
+        let db = crate::database::in_memory().unwrap();
+        let kinds = [
+            GroupKind::SingleUser,
+            GroupKind::Group,
+            GroupKind::Connection,
+            GroupKind::Connection,
+        ];
+        let mut segments = Vec::new();
+        for (number, kind) in (1u8..).zip(kinds) {
+            let kept = Group {
+                kind,
+                ..group(number, &format!("group {number}"))
+            };
+            kept.insert(&db).unwrap();
+            let head = SignedHead {
+                next: Position(number.into()),
+                chain: ChainHead([number; 32]),
+                signature: [0; 64],
+            };
+            keep(&db, &kept.id, &head).unwrap();
+            segments.push(Position(number.into()));
+        }
+        db.execute(
+            "INSERT INTO connection_stock (group_id, code) VALUES (?, x'')",
+            [group(4, "").id.0],
+        )
+        .unwrap();
+        let devices = Group::read(&db, &group(1, "").id).unwrap();
+        let told: std::collections::BTreeSet<Position> = (0..200)
+            .filter_map(|_| to_tell(&db, &devices, b"").unwrap())
+            .map(|seen| seen.head.next)
+            .collect();
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), segments[..3]);
+    }
 
     #[test]
     fn an_end_that_others_have_seen_is_held_against_the_own_chain_now_or_when_this_client_comes_there()
