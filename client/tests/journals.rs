@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, Error, Event, StopReason};
+use crypto::journal::head_after;
 use protocol::Wire as _;
-use protocol::ids::ChainHead;
-use protocol::journal::ReadJournalResponse;
+use protocol::ids::{ChainHead, Digest, Position, SegmentId};
+use protocol::journal::{Entry, ReadJournalResponse};
 use protocol::operation::Operation;
 use support::{Homes, befriend, settle};
 
@@ -594,4 +595,356 @@ async fn a_journal_that_never_ends_ends_a_call_and_hides_nothing_that_is_in_it()
     homes.service.alter(None);
     bob.sync(0).await.unwrap();
     assert_eq!(texts(&bob, "team"), ["hello"]);
+}
+
+/// The rows of a query in the database of a home.
+fn count(homes: &Homes, home: &str, query: &str) -> u32 {
+    let db = rusqlite::Connection::open(homes.path(home).join("client.sqlite")).unwrap();
+    db.query_row(query, (), |row| row.get(0)).unwrap()
+}
+
+/// Time goes on, and everybody catches up meanwhile.
+async fn days(homes: &Homes, days: u64, clients: &mut [&mut Client]) {
+    for _ in 0..days * 2 {
+        homes.service.clock.advance(Duration::from_secs(13 * 3_600));
+        settle(clients).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_leads_into_a_group_that_was_made_ahead_and_stays_as_it_was_until_the_answer() {
+    let homes = Homes::new(24);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let stock = "SELECT count(*) FROM connection_stock WHERE made_ms > 0";
+    settle(&mut [&mut alice]).await;
+    assert_eq!(count(&homes, "alice", stock), 0, "not with the handle");
+    days(&homes, 2, &mut [&mut alice]).await;
+    assert_eq!(count(&homes, "alice", stock), 2);
+    let made = |homes: &Homes| {
+        let operations = [Operation::CreateGroup, Operation::SetJoinCode];
+        operations.map(|operation| homes.service.count(operation))
+    };
+    let before = made(&homes);
+    alice.connect("bob").await.unwrap();
+    assert_eq!(made(&homes), before, "nothing is made with the request");
+    assert_eq!(count(&homes, "alice", stock), 1);
+    bob.check_inbox().await.unwrap();
+    let request = bob.incoming_requests().unwrap().pop().unwrap();
+    days(&homes, 50, &mut [&mut alice]).await;
+    assert_eq!(count(&homes, "alice", stock), 2, "filled again");
+    let committed = homes.service.count(Operation::UpdateClient);
+    assert_eq!(committed, 0, "no group that waits for somebody is renewed");
+    bob.accept_request(&request.id).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(alice.contacts().unwrap().len(), 1);
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_group_in_stock_that_was_not_needed_gives_way_to_another_one() {
+    let homes = Homes::new(25);
+    let mut alice = homes.user("alice").await;
+    days(&homes, 2, &mut [&mut alice]).await;
+    let first = "SELECT count(*) FROM groups WHERE kind = 2";
+    assert_eq!(count(&homes, "alice", first), 2);
+    days(&homes, 70, &mut [&mut alice]).await;
+    assert_eq!(count(&homes, "alice", first), 2);
+    let deleted = homes.service.count(Operation::DeleteGroup);
+    assert_eq!(deleted, 2, "both were too old");
+}
+
+#[tokio::test]
+async fn a_request_that_is_taken_back_leads_nowhere() {
+    let homes = Homes::new(26);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    alice.connect("bob").await.unwrap();
+    bob.check_inbox().await.unwrap();
+    let request = bob.incoming_requests().unwrap().pop().unwrap();
+    alice.cancel_request("bob").await.unwrap();
+    let accepted = bob.accept_request(&request.id).await;
+    assert!(matches!(
+        accepted,
+        Err(Error::Usage(client::UsageError::RequestExpired))
+    ));
+    assert!(bob.incoming_requests().unwrap().is_empty());
+    assert!(bob.contacts().unwrap().is_empty());
+}
+
+/// Links a device, which comes into all groups.
+async fn link(homes: &Homes, user: &mut Client, name: &str, others: &mut [&mut Client]) -> Client {
+    let mut device = homes.client(name).await;
+    let code = device.link_code(name).await.unwrap();
+    let number = user.approve_link(&code.code, &code.number).await.unwrap();
+    device.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        settle(&mut [user, &mut device]).await;
+        settle(others).await;
+    }
+    device
+}
+
+#[tokio::test]
+async fn all_devices_of_a_contact_come_in_by_one_add() {
+    let homes = Homes::new(27);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    let mut phone = link(&homes, &mut bob, "phone", &mut [&mut alice]).await;
+    let mut tablet = link(&homes, &mut bob, "tablet", &mut [&mut alice, &mut phone]).await;
+    days(
+        &homes,
+        2,
+        &mut [&mut bob, &mut phone, &mut tablet, &mut alice],
+    )
+    .await;
+    let ways_in = homes.service.count(Operation::ExternalJoin);
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    assert_eq!(epoch(&alice, "team"), 1);
+    assert_eq!(alice.members("team").unwrap().len(), 4, "by one commit");
+    settle(&mut [&mut alice, &mut bob, &mut phone, &mut tablet]).await;
+    for device in [&bob, &phone, &tablet] {
+        assert_eq!(device.members("team").unwrap().len(), 4);
+    }
+    assert_eq!(homes.service.count(Operation::ExternalJoin), ways_in);
+    tablet.send_message("team", "from all").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut phone]).await;
+    for client in [&alice, &bob, &phone] {
+        assert_eq!(texts(client, "team"), ["from all"]);
+    }
+}
+
+#[tokio::test]
+async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_others_go_on() {
+    let homes = Homes::new(28);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let mut phone = link(&homes, &mut alice, "phone", &mut [&mut bob]).await;
+    let mut tablet = link(&homes, &mut alice, "tablet", &mut [&mut bob, &mut phone]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 4);
+    alice.unlink_device("phone").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut tablet]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 3);
+    assert_eq!(alice.devices().unwrap().len(), 2);
+    assert_eq!(tablet.devices().unwrap().len(), 2);
+    bob.send_message("team", "without the phone").await.unwrap();
+    tablet.sync(0).await.unwrap();
+    tablet
+        .send_message("team", "with the tablet")
+        .await
+        .unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut tablet, &mut phone]).await;
+    assert_eq!(texts(&tablet, "team"), ["without the phone"]);
+    let said: Vec<_> = texts(&alice, "team").into_iter().collect();
+    assert_eq!(said, ["without the phone", "with the tablet"]);
+    assert!(texts(&phone, "team").is_empty());
+    let mut events = phone.events().unwrap().into_iter();
+    assert!(events.any(|stored| matches!(stored.event, Event::DeviceUnlinked)));
+    assert!(phone.send_message("team", "I").await.is_err());
+    // Whom the contact adds next are the two that are left.
+    days(&homes, 1, &mut [&mut alice, &mut tablet, &mut bob]).await;
+    bob.create_group("next").await.unwrap();
+    bob.add_to_group("next", &["alice"]).await.unwrap();
+    assert_eq!(bob.members("next").unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_home_that_was_copied_renews_its_leaf_and_the_copy_that_is_in_use_stops() {
+    let homes = Homes::new(29);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    std::fs::create_dir(homes.path("copy")).unwrap();
+    for file in std::fs::read_dir(homes.path("alice")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), homes.path("copy").join(file.file_name())).unwrap();
+    }
+    let mut copy = Client::open(&homes.path("copy"), homes.options())
+        .await
+        .unwrap();
+    copy.sync(0).await.unwrap();
+    let mut events = copy.events().unwrap().into_iter();
+    assert!(events.any(|stored| matches!(stored.event, Event::HomeCopied)));
+    copy.send_message("team", "from the copy").await.unwrap();
+    settle(&mut [&mut bob]).await;
+    assert_eq!(texts(&bob, "team"), ["from the copy"]);
+    assert_eq!(epoch(&bob, "team"), 2, "under a leaf of its own");
+    alice.sync(0).await.unwrap();
+    assert_eq!(
+        alice.stop_reason("team").unwrap(),
+        Some(StopReason::OtherCopy)
+    );
+    assert!(alice.send_message("team", "from the other").await.is_err());
+}
+
+#[tokio::test]
+async fn a_commit_that_leads_to_where_the_service_has_nothing_is_evidence_and_stops_the_group() {
+    let homes = Homes::new(30);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    // As if Alice had told the service other keys than the members.
+    let segment = alice.group_access("team").unwrap().segment;
+    homes.service.lose_segment(segment);
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Stranded));
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
+    assert!(bob.send_message("team", "where are you?").await.is_err());
+    // Not back by itself, into what the same service shows.
+    let joins = homes.service.count(Operation::ExternalJoin);
+    days(&homes, 1, &mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::ExternalJoin), joins);
+    assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Stranded));
+}
+
+/// The service shows a segment with its last entry in another one's place, and signs that.
+fn split(homes: &Homes, teller: &str, segment: SegmentId) {
+    let db = rusqlite::Connection::open(homes.path(teller).join("client.sqlite")).unwrap();
+    let chains = "SELECT position, chain FROM chains WHERE segment_id = ?
+                  ORDER BY position DESC LIMIT 1 OFFSET 1";
+    let (position, chain): (i64, [u8; 32]) = db
+        .query_row(chains, [segment.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    let position = Position(u64::try_from(position).unwrap());
+    let other = Entry::Expired(Digest([9; 32]));
+    let chain = head_after(&ChainHead(chain), position, &other);
+    let service = Arc::clone(&homes.service);
+    homes.service.alter(Some(Box::new(move |operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        if service.sign_end(&segment, &read.head) != read.head {
+            return answer;
+        }
+        let place = usize::try_from(position.0 - read.first.0).unwrap();
+        if let Some(entry) = read.entries.get_mut(place) {
+            *entry = other.clone();
+        }
+        read.head.chain = chain;
+        read.head = service.sign_end(&segment, &read.head);
+        read.encode()
+    })));
+}
+
+#[tokio::test]
+async fn two_journals_of_a_group_are_found_out_over_a_connection_and_among_devices() {
+    for among_devices in [false, true] {
+        let homes = Homes::new(31);
+        let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+        befriend(&mut alice, &mut bob).await;
+        let mut other = match among_devices {
+            true => link(&homes, &mut alice, "phone", &mut [&mut bob]).await,
+            false => bob,
+        };
+        alice.create_group("team").await.unwrap();
+        if !among_devices {
+            alice.add_to_group("team", &["bob"]).await.unwrap();
+        }
+        for _ in 0..4 {
+            settle(&mut [&mut alice, &mut other]).await;
+        }
+        assert_eq!(other.members("team").unwrap().len(), 2);
+        alice.send_message("team", "is it you?").await.unwrap();
+        alice.sync(0).await.unwrap();
+        let segment = alice.group_access("team").unwrap().segment;
+        for round in 0..40 {
+            split(&homes, "alice", segment);
+            other.sync(0).await.unwrap();
+            homes.service.alter(None);
+            if other.stop_reason("team").unwrap().is_some() {
+                break;
+            }
+            // Something to say in the connection, or to the other device.
+            let name = format!("group {round}");
+            alice.create_group(&name).await.unwrap();
+            if !among_devices {
+                alice.add_to_group(&name, &["bob"]).await.unwrap();
+            }
+            alice.sync(0).await.unwrap();
+            alice.delete_group(&name).await.unwrap();
+        }
+        assert!(texts(&other, "team").is_empty(), "it reads the other one");
+        let why = other.stop_reason("team").unwrap();
+        assert_eq!(why, Some(StopReason::Split), "{among_devices}");
+        assert_eq!(other.evidence("team").unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row() {
+    let homes = Homes::new(32);
+    let mut alice = homes.user("alice").await;
+    let mut others = Vec::new();
+    let names: Vec<String> = (1..64).map(|number| format!("user{number}")).collect();
+    for name in &names {
+        let mut other = homes.user(name).await;
+        alice.connect(name).await.unwrap();
+        other.check_inbox().await.unwrap();
+        let request = other.incoming_requests().unwrap().pop().unwrap();
+        other.accept_request(&request.id).await.unwrap();
+        others.push(other);
+    }
+    settle(&mut [&mut alice]).await;
+    for other in &mut others {
+        settle(&mut [other]).await;
+    }
+    settle(&mut [&mut alice]).await;
+    alice.create_group("hall").await.unwrap();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    alice.add_to_group("hall", &names).await.unwrap();
+    assert_eq!(epoch(&alice, "hall"), 1, "by one commit");
+    settle(&mut [&mut alice]).await;
+    for other in &mut others {
+        other.sync(0).await.unwrap();
+        assert_eq!(other.members("hall").unwrap().len(), 64);
+    }
+    let before = alice.group_access("hall").unwrap().segment;
+    alice.remove_from_group("hall", &["user7"]).await.unwrap();
+    assert_ne!(alice.group_access("hall").unwrap().segment, before);
+    // Rows for all who are left.
+    days(&homes, 1, &mut [&mut alice]).await;
+    let lost = 40;
+    drop(others.remove(lost));
+    let db = rusqlite::Connection::open(homes.path(names[lost]).join("client.sqlite")).unwrap();
+    db.execute("DELETE FROM openmls_group_data", ()).unwrap();
+    drop(db);
+    let back = Client::open(&homes.path(names[lost]), homes.options())
+        .await
+        .unwrap();
+    others.insert(lost, back);
+    for (other, name) in others.iter_mut().zip(&names) {
+        other.sync(0).await.unwrap();
+        other.sync(0).await.unwrap();
+        match *name {
+            "user7" => assert!(other.send_message("hall", "I").await.is_err()),
+            _ => assert_eq!(other.members("hall").unwrap().len(), 63, "{name}"),
+        }
+    }
+    alice.sync(0).await.unwrap();
+    let back = &mut others[lost];
+    alice.send_message("hall", "all here?").await.unwrap();
+    back.sync(0).await.unwrap();
+    back.send_message("hall", "all").await.unwrap();
+    for (other, name) in others.iter_mut().zip(&names) {
+        other.sync(0).await.unwrap();
+        let heard: &[&str] = match *name {
+            "user7" => &[],
+            "user41" => &["all here?"],
+            _ => &["all here?", "all"],
+        };
+        assert_eq!(texts(other, "hall"), heard, "{name}");
+    }
 }

@@ -25,6 +25,7 @@ use ds_domain::refusal::{Refusal as Refused, Stop};
 use ds_domain::tokens::VerifiedToken;
 use protocol::Wire;
 use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
+use protocol::ids::SegmentId;
 use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
@@ -60,6 +61,8 @@ struct Inner {
     /// Requests that do not come.
     unsent: Vec<Number>,
     requests: Vec<Number>,
+    /// Segments that the service does not have.
+    gone: Vec<SegmentId>,
     /// What the service says otherwise than it is.
     alter: Option<Alter>,
 }
@@ -120,6 +123,7 @@ impl InProcess {
                 lost: Vec::new(),
                 unsent: Vec::new(),
                 requests: Vec::new(),
+                gone: Vec::new(),
                 alter: None,
             }),
         })
@@ -139,6 +143,11 @@ impl InProcess {
         self.inner().unsent.push(operation);
     }
 
+    /// The service has no such segment.
+    pub(crate) fn lose_segment(&self, segment: SegmentId) {
+        self.inner().gone.push(segment);
+    }
+
     /// From now on the service says something else than it is.
     pub(crate) fn alter(&self, alter: Option<Alter>) {
         self.inner().alter = alter;
@@ -147,7 +156,7 @@ impl InProcess {
     /// Signs the end of a journal as the service would.
     pub(crate) fn sign_end(
         &self,
-        segment: &protocol::ids::SegmentId,
+        segment: &SegmentId,
         end: &protocol::journal::SignedHead,
     ) -> protocol::journal::SignedHead {
         let key = self.keys.journal_signing();
@@ -271,6 +280,13 @@ impl InProcess {
                 return Err(Error::Unreachable("the test has lost it".into()));
             }
             inner.requests.push(operation);
+        }
+        if let Ok(read) = ReadJournalRequest::decode(request)
+            && operation == Number::ReadJournal
+            && self.inner().gone.contains(&read.segment)
+        {
+            let problem = ProblemType::UnknownSegment;
+            return Err(refused(Failure::Refused(problem.into())));
         }
         let mut answer = self.dispatch(operation, request, tokens);
         if operation == Number::ReadJournal
