@@ -351,7 +351,10 @@ impl Client {
                     error.of_content()?;
                     pointers::done(&self.db, invited.row)?;
                 }
-                Ok(()) => {}
+                // What was said since, and perhaps that there is another invitation to follow.
+                Ok(()) => {
+                    crate::refusals_can_wait(self.read_group(&invited.pointer.group_id).await)?
+                }
             }
         }
         Ok(())
@@ -376,6 +379,10 @@ impl Client {
                 });
             }
         };
+        // Into a group that this client is in: when it has read how it goes out of that one.
+        if self.is_in_before(&invitation)? {
+            return Ok(());
+        }
         match self
             .join_invited(&entry, invited, &content, &invitation)
             .await
@@ -390,6 +397,16 @@ impl Client {
             }
             other => other,
         }
+    }
+
+    /// Whether this client is in the group, at an epoch before the one that it is invited to.
+    fn is_in_before(&self, invitation: &Invitation) -> Result<bool, Error> {
+        let group = Group::find(&self.db, &invitation.id)?;
+        if !group.is_some_and(|group| group.status == Status::Active) {
+            return Ok(false);
+        }
+        let mls_group = crate::groups::load_mls(&self.db, &invitation.id)?;
+        Ok(mls_group.epoch().as_u64() < invitation.epoch)
     }
 
     /// The Welcome of the device of a pointer whose KeyPackage is this client's; none if none is.

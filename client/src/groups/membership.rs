@@ -27,9 +27,7 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
-        self.add_contacts(&id, names).await?;
-        // They wait for the word where their Welcomes are.
-        crate::all_can_wait(self.act().await)
+        self.add_contacts(&id, names).await
     }
 
     pub(crate) async fn add_contacts(&mut self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
@@ -39,7 +37,9 @@ impl Client {
             client.heed_bans(id, names)?;
             client.plan_add(id, names, &claimed)
         })
-        .await
+        .await?;
+        // They wait for the word where their Welcomes are.
+        crate::all_can_wait(self.act().await)
     }
 
     fn heed_bans(&self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
@@ -101,6 +101,7 @@ impl Client {
         .await?;
         self.commit(&id, |client| client.plan_add(&id, &[name], &claimed))
             .await?;
+        crate::all_can_wait(self.act().await)?;
         self.take_over_listing(&id, &former, name).await
     }
 

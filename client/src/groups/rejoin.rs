@@ -123,6 +123,11 @@ impl Client {
                 Group::set_rejoin_attempts(&self.db, id, attempts)?;
                 Err(error)
             }
+            // Nor was it without a way back: others have rotated, and have not sealed one yet.
+            Err(error @ Error::Usage(UsageError::GroupLost(_))) => {
+                Group::set_rejoin_attempts(&self.db, id, attempts)?;
+                Err(error)
+            }
             Err(Error::Usage(UsageError::NewMembers { .. })) => self.transact(|db, profile| {
                 // The user has seen nothing of them.
                 forget_shown(db, id)?;
