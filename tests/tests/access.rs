@@ -387,7 +387,7 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     let mut without_rotation = commit();
     without_rotation.rotation = None;
     bad.push((
-        ProblemType::RotationRequired,
+        ProblemType::InvalidCommit,
         resigned(Operation::RemoveUsers, without_rotation.encode()),
     ));
     let mut other_signature = commit();

@@ -168,8 +168,8 @@ async fn a_value_of_the_directory_for_each_client_is_used_by_none() {
         ("domain", |it, answer| {
             it["domain"] = format!("d{answer}.localhost").into();
         }),
-        ("queue_service_key.public_key", |it, answer| {
-            it["queue_service_key"]["public_key"] = URL_SAFE.encode([answer; 32]).into();
+        ("journal_signing_key", |it, answer| {
+            it["journal_signing_key"] = URL_SAFE.encode([answer; 32]).into();
         }),
         ("external_sender_key", |it, answer| {
             it["external_sender_key"] = URL_SAFE.encode([answer; 32]).into();

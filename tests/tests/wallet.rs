@@ -212,8 +212,7 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
     let batches = between.token_requests();
     assert_eq!(batches.len(), FULL / BATCH);
     assert!(batches.iter().all(|batch| batch.len() == BATCH_BYTES));
-    // The queue cost one.
-    assert_eq!(alice.tokens().unwrap(), FULL - 1);
+    assert_eq!(alice.tokens().unwrap(), FULL);
     let (planned, _, hastened) = schedule(&stack, "alice");
     assert!(planned > now() + 11 * HOUR_MS && !hastened);
 
