@@ -141,7 +141,8 @@ pub const VERSION_LEN: usize = 16;
 /// What must hold for a batch to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// There is no such row.
+    /// There is no such row. One that the batch does not write either is looked at when all others are
+    /// held; it may come to be before the batch ends, by a batch that this one need not wait for.
     Absent(Key),
     /// There is such a row.
     Present(Key),

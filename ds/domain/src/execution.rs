@@ -86,6 +86,7 @@ enum Phase {
 }
 
 struct Applying {
+    transition: &'static str,
     receipt: Receipt,
     answer: Result<Vec<u8>, Refusal>,
     wake: Vec<SegmentRow>,
@@ -134,6 +135,15 @@ impl<O: Operation> Execution<O> {
     /// The first step.
     pub fn start(&mut self) -> Step {
         self.read(vec![Read::Row(self.record.key.clone())])
+    }
+
+    /// The name of the transition that is to be applied.
+    #[must_use]
+    pub fn transition(&self) -> Option<&'static str> {
+        match &self.phase {
+            Phase::Applying(applying) => Some(applying.transition),
+            _ => None,
+        }
     }
 
     /// The next step, after the last one was done.
@@ -255,8 +265,10 @@ impl<O: Operation> Execution<O> {
         let key = &self.record;
         let spends = spends.iter().map(Spend::of).collect();
         let receipt = Receipt::new(spends, Some((key.row, key.last_day, sealed)));
+        let name = transition.name();
         let batch = receipt.batch(&env.rows(), transition);
         self.phase = Phase::Applying(Box::new(Applying {
+            transition: name,
             receipt,
             answer,
             wake,
@@ -314,6 +326,7 @@ impl<O: Operation> Execution<O> {
         env: &mut Env<'_>,
     ) -> Step {
         let Applying {
+            transition: _,
             receipt,
             answer,
             wake,

@@ -28,8 +28,8 @@ pub mod refusal;
 pub mod request;
 pub mod rows;
 pub mod store;
-#[cfg(test)]
+#[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used)]
-mod testing;
+pub mod testing;
 pub mod tokens;
 pub mod view;

@@ -415,26 +415,46 @@ pub fn closed_issuer_key(id: &[u8; 32]) -> Key {
 }
 
 impl Transition {
+    /// Names of all.
+    pub const NAMES: [&'static str; 15] = [
+        "reserve_group",
+        "use_up_reservation",
+        "create_group",
+        "append",
+        "change_group",
+        "delete_group",
+        "put_recovery_rows",
+        "publish_key_packages",
+        "claim_key_packages",
+        "delete_pool",
+        "register_handle",
+        "delete_handle",
+        "put_into_inbox",
+        "delete_from_inbox",
+        "settle",
+    ];
+
     /// Its name, for metrics and crash points.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::ReserveGroup(_) => "reserve_group",
-            Self::UseUpReservation(_) => "use_up_reservation",
-            Self::CreateGroup(_) => "create_group",
-            Self::Append(_) => "append",
-            Self::ChangeGroup(_) => "change_group",
-            Self::DeleteGroup(_) => "delete_group",
-            Self::PutRecoveryRows(_) => "put_recovery_rows",
-            Self::PublishKeyPackages(_) => "publish_key_packages",
-            Self::ClaimKeyPackages(_) => "claim_key_packages",
-            Self::DeletePool(_) => "delete_pool",
-            Self::RegisterHandle(_) => "register_handle",
-            Self::DeleteHandle(_) => "delete_handle",
-            Self::PutIntoInbox(_) => "put_into_inbox",
-            Self::DeleteFromInbox(_) => "delete_from_inbox",
-            Self::Settle => "settle",
-        }
+        let at = match self {
+            Self::ReserveGroup(_) => 0,
+            Self::UseUpReservation(_) => 1,
+            Self::CreateGroup(_) => 2,
+            Self::Append(_) => 3,
+            Self::ChangeGroup(_) => 4,
+            Self::DeleteGroup(_) => 5,
+            Self::PutRecoveryRows(_) => 6,
+            Self::PublishKeyPackages(_) => 7,
+            Self::ClaimKeyPackages(_) => 8,
+            Self::DeletePool(_) => 9,
+            Self::RegisterHandle(_) => 10,
+            Self::DeleteHandle(_) => 11,
+            Self::PutIntoInbox(_) => 12,
+            Self::DeleteFromInbox(_) => 13,
+            Self::Settle => 14,
+        };
+        Self::NAMES.get(at).copied().unwrap_or("unnamed")
     }
 
     fn lower(self, batch: &mut Batch) {

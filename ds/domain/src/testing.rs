@@ -11,28 +11,32 @@ use protocol::{WIRE_VERSION, Wire};
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng as _;
 
+use crate::engine::{Batch, Engine};
 use crate::env::{Env, Settings};
-use crate::execution::{self, Execution, Failure, Input, Outcome, Step};
+use crate::execution::{Execution, Failure, Input, Outcome, Step};
 use crate::memory::MemoryEngine;
 use crate::operation::Operation;
 use crate::tokens::VerifiedToken;
 
 /// A service in memory.
-pub(crate) struct Service {
-    pub(crate) engine: MemoryEngine,
-    pub(crate) now_ms: u64,
-    pub(crate) settings: Settings,
+pub struct Service {
+    pub engine: MemoryEngine,
+    pub now_ms: u64,
+    pub settings: Settings,
     keys: ServiceKeys,
-    rng: ChaCha12Rng,
+    /// Where its randomness has got to.
+    pub rng: ChaCha12Rng,
+    /// All that was applied, in this order.
+    pub applied: Vec<Batch>,
     nonce: u16,
 }
 
 /// 2027-01-15, at noon.
-pub(crate) const NOON_MS: u64 = 1_800_014_400_000;
-pub(crate) const DAY_MS: u64 = 86_400_000;
+pub const NOON_MS: u64 = 1_800_014_400_000;
+pub const DAY_MS: u64 = 86_400_000;
 
 impl Service {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         // version, storage key, one sender, one generation of queue keys
         let file = [&[1][..], &[3; 32], &[1], &[4; 32]].concat();
         Self {
@@ -44,11 +48,12 @@ impl Service {
             },
             keys: ServiceKeys::from_file(&file).unwrap(),
             rng: ChaCha12Rng::seed_from_u64(seed),
+            applied: Vec::new(),
             nonce: 0,
         }
     }
 
-    pub(crate) fn env(&mut self) -> (Env<'_>, &mut MemoryEngine) {
+    pub fn env(&mut self) -> (Env<'_>, &mut MemoryEngine) {
         let env = Env {
             now_ms: self.now_ms,
             rng: &mut self.rng,
@@ -58,33 +63,96 @@ impl Service {
         (env, &mut self.engine)
     }
 
-    pub(crate) fn keys(&self) -> &ServiceKeys {
+    pub fn keys(&self) -> &ServiceKeys {
         &self.keys
     }
 
     /// A fresh token.
-    pub(crate) fn token(&mut self) -> VerifiedToken {
+    pub fn token(&mut self) -> VerifiedToken {
         self.nonce += 1;
         VerifiedToken::of_test(self.nonce)
     }
 
-    pub(crate) fn tokens(&mut self, count: usize) -> Vec<VerifiedToken> {
+    pub fn tokens(&mut self, count: usize) -> Vec<VerifiedToken> {
         (0..count).map(|_| self.token()).collect()
     }
 
     /// Carries out a request that came with these tokens.
-    pub(crate) fn run<O: Operation>(
+    pub fn run<O: Operation>(
         &mut self,
         bytes: &[u8],
         tokens: Vec<VerifiedToken>,
     ) -> Result<O::Response, Failure> {
-        let (mut env, engine) = self.env();
-        let answer = execution::run::<O>(bytes, tokens, engine, &mut env)?;
+        let answer = self.answer::<O>(bytes, tokens)?;
         Ok(O::Response::decode(&answer).unwrap())
     }
 
+    /// As [`Service::run`]: the answer as it is sent.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn answer<O: Operation>(
+        &mut self,
+        bytes: &[u8],
+        tokens: Vec<VerifiedToken>,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut applied = Vec::new();
+        let (mut env, engine) = self.env();
+        let mut execution = Execution::<O>::new(bytes, tokens, &env).map_err(Failure::Refused)?;
+        let mut step = execution.start();
+        let answer = loop {
+            let input = match step {
+                Step::Read(reads) => Input::Found(engine.read(&reads)),
+                Step::Charge(_) => Input::Charged(Ok(())),
+                Step::Apply(batch) => {
+                    let result = engine.apply(batch.clone());
+                    applied.extend(result.is_ok().then_some(batch));
+                    Input::Applied(result)
+                }
+                Step::Done(outcome) => break outcome.answer,
+            };
+            step = execution.next(input, &mut env);
+        };
+        self.applied.extend(applied);
+        answer
+    }
+
+    /// As [`Service::answer`], on another engine than its own; and the transition that was tried last.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn answer_on<O: Operation>(
+        &mut self,
+        engine: &dyn Engine,
+        bytes: &[u8],
+        tokens: Vec<VerifiedToken>,
+    ) -> (Option<&'static str>, Result<Vec<u8>, Failure>) {
+        let (mut env, _) = self.env();
+        let mut execution = match Execution::<O>::new(bytes, tokens, &env) {
+            Ok(execution) => execution,
+            Err(refusal) => return (None, Err(Failure::Refused(refusal))),
+        };
+        let mut tried = None;
+        let mut step = execution.start();
+        loop {
+            let input = match step {
+                Step::Read(reads) => match engine.read(reads).await {
+                    Ok(found) => Input::Found(found),
+                    Err(error) => Input::Failed(error),
+                },
+                Step::Charge(_) => Input::Charged(Ok(())),
+                Step::Apply(batch) => {
+                    tried = execution.transition();
+                    Input::Applied(engine.apply(batch).await)
+                }
+                Step::Done(outcome) => return (tried, outcome.answer),
+            };
+            step = execution.next(input, &mut env);
+        }
+    }
+
     /// Carries out a request of this key, with as many tokens as are needed for most.
-    pub(crate) fn call<O: Operation>(
+    pub fn call<O: Operation>(
         &mut self,
         key: &SignatureKeyPair,
         body: &O::Request,
@@ -94,7 +162,7 @@ impl Service {
         self.run::<O>(&bytes, tokens)
     }
 
-    pub(crate) fn signed(
+    pub fn signed(
         &mut self,
         operation: Number,
         key: &SignatureKeyPair,
@@ -110,7 +178,7 @@ impl Service {
     }
 
     /// Carries a request out up to the point where it would be applied.
-    pub(crate) fn until_apply<O: Operation>(
+    pub fn until_apply<O: Operation>(
         &mut self,
         bytes: &[u8],
         tokens: Vec<VerifiedToken>,
@@ -129,7 +197,7 @@ impl Service {
     }
 
     /// Goes on from there.
-    pub(crate) fn finish<O: Operation>(
+    pub fn finish<O: Operation>(
         &mut self,
         (mut execution, mut step): (Execution<O>, Step),
     ) -> Outcome {
@@ -147,13 +215,13 @@ impl Service {
 }
 
 /// A token that is presented again.
-pub(crate) fn same(token: &VerifiedToken) -> VerifiedToken {
+pub fn same(token: &VerifiedToken) -> VerifiedToken {
     let [high, low, ..] = *token.nonce_digest();
     VerifiedToken::of_test(u16::from_be_bytes([high, low]))
 }
 
 /// A signed request.
-pub(crate) fn signed(
+pub fn signed(
     operation: Number,
     minute: Minute,
     nonce: [u8; 16],
@@ -185,6 +253,6 @@ pub(crate) fn signed(
     .encode()
 }
 
-pub(crate) fn key(seed: u8) -> SignatureKeyPair {
+pub fn key(seed: u8) -> SignatureKeyPair {
     SignatureKeyPair::from_seed(&Secret::new([seed; 32]))
 }

@@ -103,7 +103,8 @@ fn random_fraction() -> Result<f64, EngineError> {
 }
 
 /// A batch, with its conditions in the order in which rows are locked: the same for all, so that two
-/// batches wait for each other, not crosswise.
+/// batches wait for each other, not crosswise. Rows that are only looked at come last: then a batch sees
+/// what those that it has waited for have done.
 struct Conditions<'b> {
     batch: &'b Batch,
     order: Vec<usize>,
@@ -121,8 +122,6 @@ fn day(key: &Key) -> i64 {
 
 impl<'b> Conditions<'b> {
     fn of(batch: &'b Batch) -> Self {
-        let mut order: Vec<usize> = (0..batch.conditions.len()).collect();
-        order.sort_by_key(|at| batch.conditions.get(*at).map(Condition::key));
         let puts: BTreeMap<&Key, &[u8]> = batch
             .puts
             .iter()
@@ -136,6 +135,15 @@ impl<'b> Conditions<'b> {
                 inserts.insert(key, *value);
             }
         }
+        let mut order: Vec<usize> = (0..batch.conditions.len()).collect();
+        order.sort_by_key(|at| {
+            batch.conditions.get(*at).map(|condition| {
+                let key = condition.key();
+                let is_looked_at =
+                    matches!(condition, Condition::Absent(_)) && !inserts.contains_key(key);
+                (is_looked_at, key)
+            })
+        });
         Self {
             batch,
             order,

@@ -3,9 +3,10 @@
 //!
 //! Every batch is one transaction with three round trips ([`batch`]). All statements stand in [`sql`].
 //!
-//! * **Isolation**: READ COMMITTED. Every condition is a unique key or a locked row, never a predicate
-//!   over rows that are not locked, so nothing stronger is needed, and nothing weaker than it exists;
-//!   aborts for serialization don't happen. A server that runs everything SERIALIZABLE gives the same
+//! * **Isolation**: READ COMMITTED. Every condition is a unique key or a locked row, so nothing stronger
+//!   is needed, and nothing weaker than it exists; aborts for serialization don't happen. The exception:
+//!   a row whose absence is wanted and which is not written is looked at last, when the rest is held
+//!   ([`ds_domain::engine::Condition::Absent`]). A server that runs everything SERIALIZABLE gives the same
 //!   answers, with retries.
 //! * **Locks** are taken in the order of table, day and name.
 //! * **Durability**: `synchronous_commit` is on in every session; a server without fsync is refused.

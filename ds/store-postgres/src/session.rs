@@ -257,6 +257,13 @@ impl Drop for Session {
 }
 
 impl Session {
+    /// How many statements are prepared.
+    #[cfg(test)]
+    pub(crate) fn prepared(&self) -> usize {
+        let client = self.client.as_ref();
+        client.map_or(0, |client| client.statement_cache.size())
+    }
+
     /// Sends all statements before it waits for the first answer; each is a transaction of its own
     /// unless one is open.
     ///

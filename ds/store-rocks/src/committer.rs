@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ds_domain::engine::{ApplyError, Batch, EngineError, Key};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 use tokio::sync::oneshot;
 
 use crate::database::Database;
@@ -165,9 +165,7 @@ impl<'d> Group<'d> {
         if jobs.is_empty() {
             return;
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        let written = database.write(rows, &options);
+        let written = database.write(rows);
         for job in jobs {
             let _ = job.send(written.clone().map_err(ApplyError::Engine));
         }

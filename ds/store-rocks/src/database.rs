@@ -1,6 +1,6 @@
 //! The blocking side: reads and writes of one open database.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ds_domain::engine::{EngineError, Found, Key, Range, Read, Row, Table};
@@ -10,6 +10,7 @@ use rocksdb::{
 };
 use service::high_water::HighWater;
 use service::probe::Trouble;
+use service::shutdown::Shutdown;
 
 use crate::tables;
 
@@ -19,6 +20,8 @@ const READ_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Database {
     pub(crate) db: DB,
+    /// Writes take their numbers one after the other, so that the mark is exact.
+    pub(crate) in_turn: Mutex<()>,
     /// How far writes were acknowledged.
     pub(crate) high_water: HighWater,
     pub(crate) trouble: Trouble,
@@ -68,12 +71,14 @@ impl Database {
             .ok_or_else(|| EngineError(format!("table {} is not open", table.name())))
     }
 
-    /// As [`failed`], for a read: of a damaged file it is noted.
+    /// As [`failed`], for a read: of a file that is damaged or gone it is noted.
     fn unread(&self, error: rocksdb::Error) -> Unread {
-        if error.kind() == ErrorKind::Incomplete {
-            return Unread::OnDisk;
-        }
-        if error.kind() == ErrorKind::Corruption && self.damage.set(error.to_string()).is_ok() {
+        let is_damage = match error.kind() {
+            ErrorKind::Incomplete => return Unread::OnDisk,
+            ErrorKind::IOError => error.as_ref().contains("No such file"),
+            kind => kind == ErrorKind::Corruption,
+        };
+        if is_damage && self.damage.set(error.to_string()).is_ok() {
             tracing::error!(%error, "the store is damaged");
             self.trouble.report();
         }
@@ -137,25 +142,20 @@ impl Database {
             .collect()
     }
 
-    /// All of it, durably if the options say so.
-    pub(crate) fn write(
-        &self,
-        rows: WriteBatch,
-        options: &WriteOptions,
-    ) -> Result<(), EngineError> {
+    /// All of it, durably.
+    pub(crate) fn write(&self, rows: WriteBatch) -> Result<(), EngineError> {
         if rows.is_empty() {
             return Ok(());
         }
-        // The batch takes the numbers after this one, or later ones, and its sync makes all before it
-        // durable, too.
-        let durable = self
-            .db
-            .latest_sequence_number()
-            .saturating_add(rows.len() as u64);
-        self.db.write_opt(rows, options).map_err(|error| {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let _alone = self.in_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.db.write_opt(rows, &options).map_err(|error| {
             self.trouble.report();
             failed(error)
         })?;
+        // The sync made all before it durable, too.
+        let durable = self.db.latest_sequence_number();
         self.high_water.raise(durable).map_err(|error| {
             self.trouble.report();
             EngineError(error.to_string())
@@ -177,6 +177,7 @@ impl Database {
             .map_err(failed)?;
         let mut rows = WriteBatch::default();
         rows.delete_range_cf(family, from, to);
+        let _alone = self.in_turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.db
             .write_opt(rows, &WriteOptions::default())
             .map_err(|error| {
@@ -185,14 +186,19 @@ impl Database {
             })
     }
 
-    pub(crate) fn read_all(&self, table: Table) -> Result<(), EngineError> {
+    /// Reads every row until the process is to end; how many.
+    pub(crate) fn read_all(&self, table: Table, shutdown: &Shutdown) -> Result<u64, EngineError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(READ_AT_ONCE / 2);
         let mut rows = self.db.raw_iterator_cf_opt(self.table(table)?, options);
-        let mut read = 0usize;
+        let (mut read, mut count) = (0usize, 0u64);
         rows.seek_to_first();
         while let Some((key, value)) = rows.item() {
+            if shutdown.is_requested() {
+                return Ok(count);
+            }
+            count = count.saturating_add(1);
             read = read.saturating_add(key.len()).saturating_add(value.len());
             if read >= READ_AT_ONCE {
                 read = 0;
@@ -203,7 +209,8 @@ impl Database {
         rows.status().map_err(|error| match self.unread(error) {
             Unread::Failed(error) => error,
             Unread::OnDisk => EngineError("a read did not go to the disk".to_owned()),
-        })
+        })?;
+        Ok(count)
     }
 
     pub(crate) fn flush(&self) -> Result<(), EngineError> {

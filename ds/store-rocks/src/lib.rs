@@ -21,7 +21,7 @@ mod tables;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use ds_domain::engine::{ApplyError, Batch, Engine, EngineError, Found, Key, Read, Table};
@@ -29,9 +29,11 @@ use rocksdb::{DB, ErrorKind};
 use service::founding::{self, Refusal};
 use service::high_water::{self, HighWater};
 use service::probe::Trouble;
+use service::shutdown::Shutdown;
 
 use self::committer::Committer;
 use self::database::{Database, From, Unread};
+use self::tables::Log;
 
 /// Version of tables, keys and values. Another one is refused at open.
 const FORMAT: u32 = 1;
@@ -87,9 +89,7 @@ impl Rocks {
             tables::stored_key(&key),
             FORMAT.to_be_bytes(),
         );
-        let mut options = rocksdb::WriteOptions::default();
-        options.set_sync(true);
-        rocks.database.write(rows, &options)?;
+        rocks.database.write(rows)?;
         Ok(rocks)
     }
 
@@ -110,9 +110,9 @@ impl Rocks {
         }
         // First without writing: an engine that finds a log cut off goes on from there for good.
         let high_water = HighWater::open(path)?;
-        let found = tables::last_write(path).map_err(|error| refusal(path, &error))?;
-        high_water.check(found)?;
-        let db = tables::open(path).map_err(|error| refusal(path, &error))?;
+        let log = usable(path, &high_water)?;
+        let db = tables::open(path, log).map_err(|error| refusal(path, &error))?;
+        high_water.check(db.latest_sequence_number())?;
         let rocks = Self::of(db, high_water)?;
         match rocks.database.value(&format_key())? {
             Some(format) if *format == FORMAT.to_be_bytes() => Ok(rocks),
@@ -129,6 +129,7 @@ impl Rocks {
     fn of(db: DB, high_water: HighWater) -> Result<Self, OpenError> {
         let database = Arc::new(Database {
             db,
+            in_turn: Mutex::new(()),
             high_water,
             trouble: Trouble::default(),
             damage: OnceLock::new(),
@@ -147,14 +148,17 @@ impl Rocks {
         self.database.trouble.clone()
     }
 
-    /// Reads every row, at leisure: what is damaged is found before somebody needs it. Blocks.
+    /// Reads every row, at leisure, until it is told to end: what is damaged is found before somebody
+    /// needs it. Blocks. Returns how many rows were read.
     ///
     /// # Errors
     /// [`EngineError`]; from then on the store takes no writes, so it is not ready.
-    pub fn read_everything(&self) -> Result<(), EngineError> {
-        Table::ALL
-            .into_iter()
-            .try_for_each(|table| self.database.read_all(table))
+    pub fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, EngineError> {
+        let mut rows = 0u64;
+        for table in Table::ALL {
+            rows = rows.saturating_add(self.database.read_all(table, shutdown)?);
+        }
+        Ok(rows)
     }
 
     /// Writes all that is in memory to table files. Nothing depends on it (the log has everything);
@@ -234,6 +238,22 @@ impl Engine for Rocks {
         };
         self.blocking(move |database| database.drop_range(table, &prefix, &end))
             .await
+    }
+}
+
+/// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
+/// nothing.
+fn usable(path: &Path, high_water: &HighWater) -> Result<Log, Refusal> {
+    match tables::last_write(path, Log::Whole) {
+        Ok(found) => high_water.check(found).map(|()| Log::Whole),
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            // A power failure can leave a hole in what was not synced: later pages of it were written,
+            // earlier ones not. What is in front of it counts as if the log ended there.
+            let found = tables::last_write(path, Log::UpToHole).ok();
+            high_water.pass_over_hole(found, error.as_ref())?;
+            Ok(Log::UpToHole)
+        }
+        Err(error) => Err(refusal(path, &error)),
     }
 }
 

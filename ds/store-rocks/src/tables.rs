@@ -92,14 +92,23 @@ pub(crate) fn create(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors(&options, path, descriptors())
 }
 
+/// How much of a log is taken that is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// All of it; only its last record may be cut off.
+    Whole,
+    /// What is in front of the first hole.
+    UpToHole,
+}
+
 /// Opens the database with every table. Makes nothing: what is missing is damage.
-pub(crate) fn open(path: &Path) -> Result<DB, rocksdb::Error> {
-    DB::open_cf_descriptors(&options(), path, descriptors())
+pub(crate) fn open(path: &Path, log: Log) -> Result<DB, rocksdb::Error> {
+    DB::open_cf_descriptors(&options_for(log), path, descriptors())
 }
 
 /// The number of the last write that the database and its log hold. Changes nothing.
-pub(crate) fn last_write(path: &Path) -> Result<u64, rocksdb::Error> {
-    let db = DB::open_cf_descriptors_read_only(&options(), path, descriptors(), false)?;
+pub(crate) fn last_write(path: &Path, log: Log) -> Result<u64, rocksdb::Error> {
+    let db = DB::open_cf_descriptors_read_only(&options_for(log), path, descriptors(), false)?;
     Ok(db.latest_sequence_number())
 }
 
@@ -119,6 +128,10 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
 }
 
 fn options() -> Options {
+    options_for(Log::Whole)
+}
+
+fn options_for(log: Log) -> Options {
     let mut options = Options::default();
     options.set_max_open_files(OPEN_FILES);
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
@@ -128,10 +141,12 @@ fn options() -> Options {
         .map_or(2, usize::from)
         .clamp(2, 8);
     options.set_max_background_jobs(i32::try_from(cores).unwrap_or(2));
-    // After a crash the last record of a log may be cut off: it was never acknowledged. Anything else
-    // that is wrong with a log is damage. A log that was cut off further up looks the same to the engine;
-    // `service::high_water` tells.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that was
+    // cut off further up, or has a hole, looks the same to the engine; `service::high_water` tells.
+    options.set_wal_recovery_mode(match log {
+        Log::Whole => DBRecoveryMode::TolerateCorruptedTailRecords,
+        Log::UpToHole => DBRecoveryMode::PointInTime,
+    });
     options.set_track_and_verify_wals_in_manifest(true);
     // The engine's own log file would tell times of flushes and compactions: only what goes wrong.
     options.set_log_level(LogLevel::Warn);

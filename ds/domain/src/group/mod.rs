@@ -19,6 +19,9 @@ pub mod create;
 pub mod external;
 pub mod extras;
 pub mod inspect;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+pub mod kit;
 pub mod message;
 pub mod open;
 mod parts;

@@ -1,11 +1,9 @@
 //! Groups in the domain, driven by real MLS clients.
 
 mod keys;
-mod kit;
 
 use crypto::leaf_authorization::AuthorizedJoin;
 use crypto::schedule::{JoinCodeSecret, recovery_row_id};
-use kit::{Client, Invitee, LeafSigner, Plan, Pointer, World, pseudonym};
 use proptest::prelude::*;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
@@ -25,6 +23,7 @@ use super::create::{CreateGroup, ReserveGroupId};
 use super::external::{ExternalCommitInfo, ExternalJoin};
 use super::extras::{PutRecoveryRows, SetJoinCode, SetLeafExtras};
 use super::inspect::{InspectGroup, OwnLeaf};
+use super::kit::{Client, Invitee, LeafSigner, Plan, Pointer, World, group, pseudonym};
 use super::message::SendMessage;
 use super::propose::{Propose, SelfRemove};
 use super::{commit, records};
@@ -39,30 +38,6 @@ fn problem<T: std::fmt::Debug>(answer: Result<T, Failure>) -> ProblemType {
         Failure::Refused(refusal) => refusal.problem(),
         other => panic!("{other:?}"),
     }
-}
-
-/// A group of this many users, of whom each has been here.
-fn group(world: &mut World, users: usize) -> Vec<Client> {
-    let mut creator = Client::create(world, GroupKind::Group);
-    let invitees: Vec<Invitee> = (1..users).map(|_| Invitee::new(world)).collect();
-    let mut clients = Vec::new();
-    if !invitees.is_empty() {
-        let adds = invitees.iter().map(|invitee| invitee.key_package.clone());
-        creator.commit(world, Plan::add(adds)).unwrap();
-        creator.catch_up(world);
-        let pointers = creator.pointers.clone();
-        for (invitee, pointer) in invitees.into_iter().zip(pointers) {
-            let mut joined = Client::join(world, invitee, &pointer);
-            joined.told_of(&creator);
-            joined.arrive(world);
-            clients.push(joined);
-        }
-    }
-    clients.insert(0, creator);
-    for client in &mut clients {
-        client.catch_up(world);
-    }
-    clients
 }
 
 fn catch_up(world: &mut World, clients: &mut [Client]) {

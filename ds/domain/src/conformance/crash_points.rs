@@ -1,0 +1,202 @@
+//! Crash points: the apply of each kind of transition fails, before its write and after it. Then the same
+//! request comes again, as a client sends it that got no answer.
+
+use std::collections::BTreeSet;
+
+use crypto::schedule::recovery_row_id;
+use protocol::Wire as _;
+use protocol::codec::opaque;
+use protocol::connections::{ClientCredential, HandleRecord};
+use protocol::group::{GroupKind, PutRecoveryRowsRequest};
+use protocol::ids::{InboxId, PoolId, Week};
+use protocol::inbox::{
+    DeleteFromInboxRequest, DeleteHandleRequest, InboxEntryName, LookupHandleRequest, MAX_READ,
+    REQUEST_SIZE, ReadInboxRequest, RegisterHandleRequest, RequestConnectionRequest,
+};
+use protocol::join::RecoveryRow;
+use protocol::key_packages::{
+    ClaimKeyPackagesRequest, DeleteKeyPackagesRequest, KeyPackageSetUpload,
+    PublishKeyPackagesRequest,
+};
+use protocol::operation::Operation as Number;
+
+use super::*;
+use crate::execution::Failure;
+use crate::group::extras::PutRecoveryRows;
+use crate::group::kit::{self, Client, Plan, World};
+use crate::inbox::{
+    DeleteFromInbox, DeleteHandle, LookupHandle, ReadInbox, RegisterHandle, RequestConnection,
+};
+use crate::key_packages::{ClaimKeyPackages, DeleteKeyPackages, PublishKeyPackages};
+use crate::store::Transition;
+use crate::testing::{Service, key as key_pair};
+
+const SEED: u64 = 40;
+
+fn groups(world: &mut World) {
+    let mut clients = kit::group(world, 3);
+    clients[1].send(world, b"text").unwrap();
+    clients[1].commit(world, Plan::update().rotating()).unwrap();
+    for client in &mut clients {
+        client.catch_up(world);
+    }
+    let rows = [0, 2].map(|at: usize| RecoveryRow {
+        id: recovery_row_id(&clients[at].id, &clients[at].recovery),
+        sealed: opaque(vec![1; 80]),
+    });
+    let body = PutRecoveryRowsRequest {
+        group: clients[0].key(),
+        rotation_epoch: clients[0].rotation,
+        rows: rows.to_vec(),
+    };
+    clients[1].call::<PutRecoveryRows>(world, &body).unwrap();
+    let mut plan = Plan::remove([1, 2]);
+    plan.rotates = false;
+    plan.operation = Number::DeleteGroup;
+    clients[0].commit(world, plan).unwrap();
+    let tree = Client::create_with(world, GroupKind::Group, |request| {
+        request.leaf.push_handle = opaque(vec![1; 95]);
+    });
+    assert!(tree.is_err());
+}
+
+fn pools(world: &mut World) {
+    let pool = PoolId([7; 32]);
+    let week = Week::of(world.service.now_ms).0;
+    let sets = (0..3u8).map(|content| KeyPackageSetUpload {
+        ciphersuite: 1,
+        expiry: Week(week + 3),
+        sealed: opaque(vec![content; 8]),
+    });
+    let body = PublishKeyPackagesRequest {
+        pool,
+        sets: sets.collect(),
+    };
+    world
+        .call::<PublishKeyPackages>(&key_pair(1), &body)
+        .unwrap();
+    let body = ClaimKeyPackagesRequest {
+        pool,
+        ciphersuite: 1,
+        sets: 2,
+    };
+    world.call::<ClaimKeyPackages>(&key_pair(2), &body).unwrap();
+    let body = DeleteKeyPackagesRequest { pool };
+    world
+        .call::<DeleteKeyPackages>(&key_pair(1), &body)
+        .unwrap();
+}
+
+fn inboxes(world: &mut World) {
+    let inbox = InboxId([9; 32]);
+    let credential = key_pair(10);
+    let record = crypto::connection::sign_handle_record(
+        b"alice",
+        &ClientCredential {
+            name: opaque(*b"Alice"),
+            signature_public_key: opaque(credential.public()),
+        },
+        &credential,
+        &[1; 32],
+    );
+    let body = RegisterHandleRequest {
+        handle: opaque(*b"alice"),
+        record: opaque(HandleRecord::encode(&record)),
+        inbox,
+        inbox_owner: key_pair(11).public(),
+        expiry: Week(Week::of(world.service.now_ms).0 + 8),
+    };
+    world.call::<RegisterHandle>(&key_pair(1), &body).unwrap();
+    let unknown = LookupHandleRequest {
+        handle: opaque(*b"nobody"),
+    };
+    assert!(world.call::<LookupHandle>(&key_pair(3), &unknown).is_err());
+    let request = RequestConnectionRequest {
+        handle: opaque(*b"alice"),
+        encrypted_request: opaque(vec![1; REQUEST_SIZE]),
+    };
+    for sender in [3, 4] {
+        world
+            .call::<RequestConnection>(&key_pair(sender), &request)
+            .unwrap();
+    }
+    let body = ReadInboxRequest {
+        inbox,
+        limit: MAX_READ,
+    };
+    let there = world.call::<ReadInbox>(&key_pair(11), &body).unwrap();
+    let first = there.requests.first().unwrap();
+    let body = DeleteFromInboxRequest {
+        inbox,
+        entries: vec![InboxEntryName {
+            day: first.day,
+            id: first.id,
+        }],
+    };
+    world.call::<DeleteFromInbox>(&key_pair(11), &body).unwrap();
+    let body = DeleteHandleRequest {
+        handle: opaque(*b"alice"),
+    };
+    world.call::<DeleteHandle>(&key_pair(1), &body).unwrap();
+}
+
+/// All rows that were ever written or deleted are as they are in the map.
+async fn assert_same(engine: &Shared, map: &MemoryEngine, touched: &BTreeSet<Key>, what: &str) {
+    let reads: Vec<Read> = touched.iter().cloned().map(Read::Row).collect();
+    for some in reads.chunks(64) {
+        let found = engine.read(some.to_vec()).await.unwrap();
+        assert!(found == map.read(some), "{what}");
+    }
+}
+
+/// Of every kind: nothing has happened, or one effect with its recorded answer.
+pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Shared) {
+    let mut world = World::new(SEED);
+    groups(&mut world);
+    pools(&mut world);
+    inboxes(&mut world);
+    // Once more with the same randomness, on the engine and beside it on the map.
+    let mut service = Service::new(SEED);
+    let reference = Arc::new(crate::memory::Memory::default());
+    let watched = Arc::new(Watched::new(Arc::clone(&engine)));
+    let faulty = Faulty::new(Arc::clone(&watched) as Shared);
+    let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
+    for sent in &world.sent {
+        let before = reference.snapshot();
+        let random = service.rng.clone();
+        let (transition, expected) = kit::repeat_on(&mut service, &*reference, sent).await;
+        let after = reference.snapshot();
+        let Some(name) = transition else {
+            service.rng = random;
+            let (_, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            assert_eq!(answer, expected);
+            continue;
+        };
+        for (fault, map) in [
+            (Fault::BeforeTheWrite, &before),
+            (Fault::AfterTheWrite, &after),
+        ] {
+            service.rng = random.clone();
+            faulty.fail(fault);
+            let (_, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            assert!(
+                matches!(answer, Err(Failure::Engine(_))),
+                "{name}: {answer:?}"
+            );
+            for asked in watched.take() {
+                if let Asked::Applied(batch) = asked {
+                    touched.extend(batch.puts.into_iter().map(|(key, _)| key));
+                    touched.extend(batch.deletes);
+                }
+            }
+            assert_same(&engine, map, &touched, &format!("{name}, {fault:?}")).await;
+        }
+        for _ in 0..2 {
+            let (tried, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            assert_eq!((tried, answer), (None, expected.clone()), "{name}");
+            assert_same(&engine, &after, &touched, name).await;
+        }
+        seen.insert(name);
+    }
+    assert_eq!(seen, BTreeSet::from(Transition::NAMES));
+}
