@@ -19,6 +19,7 @@ use service::gateway_auth::GatewaySecret;
 use service::logging::Chain;
 use service::probe::Probe;
 use service::secret_file::SecretFileError;
+use service::shutdown::Shutdown;
 use service::start::Process;
 
 use crate::config::{Config, StoreSettings};
@@ -110,7 +111,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     ));
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&server), client, config.clone()));
-    let lost = lost(rocks, probe);
+    let lost = lost(rocks, probe, process.shutdown.clone());
     offer_commands(&process, &config);
     process.readiness.ready();
     let router = crate::table::router(server, gateway);
@@ -219,13 +220,13 @@ pub(crate) fn place(settings: &StoreSettings) -> String {
 }
 
 /// Returns when an engine in this process cannot go on. A database elsewhere comes back by itself.
-async fn lost(rocks: Option<Arc<Rocks>>, probe: Probe) -> String {
+async fn lost(rocks: Option<Arc<Rocks>>, probe: Probe, shutdown: Shutdown) -> String {
     let Some(rocks) = rocks else {
         return std::future::pending().await;
     };
     let trouble = rocks.trouble();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = rocks.read_everything() {
+        if let Err(error) = rocks.read_everything(&shutdown) {
             tracing::error!(%error, "the store could not be read as a whole");
         }
     });
