@@ -3,7 +3,6 @@
 
 mod contention;
 pub mod crash;
-mod crash_points;
 mod faulty;
 mod watched;
 
@@ -19,9 +18,12 @@ use crate::engine::{
 use crate::memory::MemoryEngine;
 
 pub use self::contention::*;
-pub use self::crash_points::each_transition_has_one_effect_wherever_its_apply_fails;
 pub use self::faulty::{Fault, Faulty};
 pub use self::watched::{Asked, Watched};
+pub use crate::group::scenes::{
+    a_history_of_requests_leaves_what_it_leaves_in_the_map,
+    each_transition_has_one_effect_wherever_its_apply_fails, snapshot,
+};
 
 /// Hands the names of all functions of the suite to a macro.
 #[macro_export]
@@ -49,13 +51,14 @@ macro_rules! engine_conformance_with {
             a_token_whose_row_went_meets_a_closed_issuer_key,
             a_large_change_gets_through_a_flood_of_small_ones,
             each_transition_has_one_effect_wherever_its_apply_fails,
+            a_history_of_requests_leaves_what_it_leaves_in_the_map,
         );
     };
 }
 
-type Shared = Arc<dyn Engine>;
+pub(crate) type Shared = Arc<dyn Engine>;
 
-fn key(table: Table, day: u32, name: &[u8]) -> Key {
+pub(crate) fn key(table: Table, day: u32, name: &[u8]) -> Key {
     Key {
         table,
         day,

@@ -65,6 +65,11 @@ impl Server {
         }
     }
 
+    /// Where its files are.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.data
+    }
+
     /// Makes a database and returns its name.
     pub(crate) async fn fresh_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));

@@ -1,5 +1,6 @@
 mod crash;
 mod nodes;
+mod snapshot;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 mod crash;
 mod damage;
+mod snapshot;
 
 use ds_domain::engine::Condition;
 

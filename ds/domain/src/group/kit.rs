@@ -1,5 +1,4 @@
-//! A member as the SDK would be: real MLS state, its own place in the journal; every step by hand. For
-//! tests.
+//! A member as the SDK would be: real MLS state, its own place in the journal; every step by hand.
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
 use crypto::journal::{first_head, head_after, open_entry, sign_recovery_key, verify_head};
@@ -55,26 +54,26 @@ use crate::operation::Operation;
 use crate::testing::{Service, same, signed};
 use crate::tokens::VerifiedToken;
 
-pub const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+pub(super) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 const DOMAIN: &str = "example.org";
 
 /// All that reaches the service, for a second run.
 #[derive(Debug)]
-pub struct Sent {
-    pub operation: Number,
-    pub now_ms: u64,
-    pub bytes: Vec<u8>,
-    pub tokens: Vec<VerifiedToken>,
+pub(super) struct Sent {
+    pub(super) operation: Number,
+    pub(super) now_ms: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) tokens: Vec<VerifiedToken>,
 }
 
 /// A service whose requests are kept.
-pub struct World {
-    pub service: Service,
-    pub sent: Vec<Sent>,
+pub(super) struct World {
+    pub(super) service: Service,
+    pub(super) sent: Vec<Sent>,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             service: Service::new(seed),
             sent: Vec::new(),
@@ -82,30 +81,8 @@ impl World {
     }
 
     /// Carries a request out; one that is refused changes no row but what tokens settle.
-    pub fn run<O: Operation>(&mut self, bytes: &[u8]) -> Result<O::Response, Failure> {
-        self.run_with::<O>(bytes, 1)
-    }
-
-    /// As [`World::run`], of a key that is no leaf, with as many tokens as are needed for most.
-    pub fn call<O: Operation>(
-        &mut self,
-        key: &SignatureKeyPair,
-        body: &O::Request,
-    ) -> Result<O::Response, Failure> {
-        let (nonce, minute) = (self.nonce(), Minute::of(self.service.now_ms));
-        let sender = Sender::Key(opaque(key.public()));
-        let bytes = signed(O::OPERATION, minute, nonce, sender, body, |tbs| {
-            key.sign(REQUEST_LABEL, tbs)
-        });
-        self.run_with::<O>(&bytes, 8)
-    }
-
-    fn run_with<O: Operation>(
-        &mut self,
-        bytes: &[u8],
-        tokens: usize,
-    ) -> Result<O::Response, Failure> {
-        let tokens = self.service.tokens(tokens);
+    pub(super) fn run<O: Operation>(&mut self, bytes: &[u8]) -> Result<O::Response, Failure> {
+        let tokens = self.service.tokens(1);
         self.sent.push(Sent {
             operation: O::OPERATION,
             now_ms: self.service.now_ms,
@@ -115,11 +92,7 @@ impl World {
         let before = self.service.engine.clone();
         let answer = self.service.run::<O>(bytes, tokens);
         // What was paid for is used up.
-        let settles = [
-            Number::ExternalJoin,
-            Number::CreateGroup,
-            Number::LookupHandle,
-        ];
+        let settles = [Number::ExternalJoin, Number::CreateGroup];
         if answer.is_err() && !settles.contains(&O::OPERATION) {
             assert!(self.service.engine == before, "{:?}", O::OPERATION);
         }
@@ -135,15 +108,15 @@ impl World {
         answer
     }
 
-    pub fn nonce(&mut self) -> [u8; 16] {
+    pub(super) fn nonce(&mut self) -> [u8; 16] {
         crypto::random().unwrap()
     }
 }
 
-pub struct LeafSigner(pub LeafKeyPair);
+pub(super) struct LeafSigner(pub(super) LeafKeyPair);
 
 impl LeafSigner {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(LeafKeyPair::random(Scheme::Ed25519).unwrap())
     }
 }
@@ -181,7 +154,7 @@ fn config() -> MlsGroupJoinConfig {
         .build()
 }
 
-pub fn pseudonym() -> Vec<u8> {
+pub(super) fn pseudonym() -> Vec<u8> {
     random_pseudonym(DOMAIN).unwrap().as_slice().to_vec()
 }
 
@@ -228,21 +201,21 @@ fn aad(rotates: bool) -> CommitAad {
 }
 
 /// What a commit is to do.
-pub struct Plan {
-    pub operation: Number,
-    pub adds: Vec<KeyPackage>,
-    pub removals: Vec<u32>,
-    pub update: bool,
-    pub new_user: Option<Vec<u8>>,
-    pub rotates: bool,
-    pub context: Option<Extensions<GroupContext>>,
-    pub covers: bool,
+pub(super) struct Plan {
+    pub(super) operation: Number,
+    pub(super) adds: Vec<KeyPackage>,
+    pub(super) removals: Vec<u32>,
+    pub(super) update: bool,
+    pub(super) new_user: Option<Vec<u8>>,
+    pub(super) rotates: bool,
+    pub(super) context: Option<Extensions<GroupContext>>,
+    pub(super) covers: bool,
     /// Changes the request before it is signed.
-    pub twist: Option<fn(&mut CommitRequest)>,
+    pub(super) twist: Option<fn(&mut CommitRequest)>,
 }
 
 impl Plan {
-    pub fn of(operation: Number) -> Self {
+    pub(super) fn of(operation: Number) -> Self {
         Self {
             operation,
             adds: Vec::new(),
@@ -256,14 +229,14 @@ impl Plan {
         }
     }
 
-    pub fn add(adds: impl IntoIterator<Item = KeyPackage>) -> Self {
+    pub(super) fn add(adds: impl IntoIterator<Item = KeyPackage>) -> Self {
         Self {
             adds: adds.into_iter().collect(),
             ..Self::of(Number::AddUsers)
         }
     }
 
-    pub fn remove(removals: impl IntoIterator<Item = u32>) -> Self {
+    pub(super) fn remove(removals: impl IntoIterator<Item = u32>) -> Self {
         Self {
             removals: removals.into_iter().collect(),
             rotates: true,
@@ -271,35 +244,35 @@ impl Plan {
         }
     }
 
-    pub fn update() -> Self {
+    pub(super) fn update() -> Self {
         Self::of(Number::UpdateClient)
     }
 
-    pub fn rotating(mut self) -> Self {
+    pub(super) fn rotating(mut self) -> Self {
         self.rotates = true;
         self
     }
 
-    pub fn twisted(mut self, twist: fn(&mut CommitRequest)) -> Self {
+    pub(super) fn twisted(mut self, twist: fn(&mut CommitRequest)) -> Self {
         self.twist = Some(twist);
         self
     }
 }
 
 /// Somebody who can be added.
-pub struct Invitee {
-    pub provider: OpenMlsRustCrypto,
-    pub signer: LeafSigner,
-    pub key_package: KeyPackage,
-    pub user: Vec<u8>,
+pub(super) struct Invitee {
+    pub(super) provider: OpenMlsRustCrypto,
+    pub(super) signer: LeafSigner,
+    pub(super) key_package: KeyPackage,
+    pub(super) user: Vec<u8>,
 }
 
 impl Invitee {
-    pub fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World) -> Self {
         Self::of_user(world, pseudonym())
     }
 
-    pub fn of_user(world: &World, user: Vec<u8>) -> Self {
+    pub(super) fn of_user(world: &World, user: Vec<u8>) -> Self {
         let provider = OpenMlsRustCrypto::default();
         let signer = LeafSigner::new();
         let bundle = KeyPackage::builder()
@@ -318,7 +291,11 @@ impl Invitee {
 
 impl Invitee {
     /// Its own proposal to be added, and the request with it.
-    pub fn proposes(&self, world: &mut World, member: &Client) -> (ProposalRequest, Vec<u8>) {
+    pub(super) fn proposes(
+        &self,
+        world: &mut World,
+        member: &Client,
+    ) -> (ProposalRequest, Vec<u8>) {
         let message = JoinProposal::new::<
             <OpenMlsRustCrypto as openmls_traits::OpenMlsProvider>::StorageProvider,
         >(
@@ -338,7 +315,7 @@ impl Invitee {
         (request, bytes)
     }
 
-    pub fn signs(&self, world: &mut World, request: &ProposalRequest) -> Vec<u8> {
+    pub(super) fn signs(&self, world: &mut World, request: &ProposalRequest) -> Vec<u8> {
         let sender = Sender::Key(opaque(self.signer.0.public()));
         let minute = Minute::of(world.service.now_ms);
         let nonce = world.nonce();
@@ -350,44 +327,44 @@ impl Invitee {
 
 /// What a joiner gets beside its KeyPackage.
 #[derive(Clone)]
-pub struct Pointer {
-    pub group: GroupId,
-    pub welcome: WelcomeId,
-    pub join_key: [u8; 32],
+pub(super) struct Pointer {
+    pub(super) group: GroupId,
+    pub(super) welcome: WelcomeId,
+    pub(super) join_key: [u8; 32],
 }
 
 /// A member.
-pub struct Client {
-    pub provider: OpenMlsRustCrypto,
-    pub mls: MlsGroup,
-    pub signer: LeafSigner,
+pub(super) struct Client {
+    pub(super) provider: OpenMlsRustCrypto,
+    pub(super) mls: MlsGroup,
+    pub(super) signer: LeafSigner,
     next_signer: Option<LeafSigner>,
-    pub id: GroupId,
-    pub user: Vec<u8>,
-    pub state_key: StateKey,
-    pub journal_key: JournalKey,
-    pub rotation: RotationEpoch,
-    pub segment: SegmentId,
+    pub(super) id: GroupId,
+    pub(super) user: Vec<u8>,
+    pub(super) state_key: StateKey,
+    pub(super) journal_key: JournalKey,
+    pub(super) rotation: RotationEpoch,
+    pub(super) segment: SegmentId,
     step: Step,
-    pub next: Position,
+    pub(super) next: Position,
     /// None after joining in the middle, until the first end is read.
     chain: Option<ChainHead>,
     /// Whether it has been removed, or the group is gone.
-    pub is_out: bool,
-    pub texts: Vec<Vec<u8>>,
-    pub proposals: Vec<Vec<u8>>,
-    pub commits: usize,
-    pub recovery: Vec<u8>,
+    pub(super) is_out: bool,
+    pub(super) texts: Vec<Vec<u8>>,
+    pub(super) proposals: Vec<Vec<u8>>,
+    pub(super) commits: usize,
+    pub(super) recovery: Vec<u8>,
     /// Of the last commit with Adds.
-    pub pointers: Vec<Pointer>,
-    pub last_request: Vec<u8>,
+    pub(super) pointers: Vec<Pointer>,
+    pub(super) last_request: Vec<u8>,
     /// The own commit that is not merged yet.
     staged: Vec<u8>,
-    pub kind: GroupKind,
+    pub(super) kind: GroupKind,
     service: mls_rules::ServiceSenders,
 }
 
-pub struct Secrets {
+pub(super) struct Secrets {
     rotation: RotationSecret,
     journal: JournalKey,
 }
@@ -426,16 +403,16 @@ fn extras(signer: &LeafSigner, id: &GroupId, recovery: &[u8]) -> LeafExtras {
     }
 }
 
-pub fn policy_extension(policy: &GroupPolicy) -> Extension {
+pub(super) fn policy_extension(policy: &GroupPolicy) -> Extension {
     Extension::Unknown(POLICY_EXTENSION, UnknownExtension(policy.encode()))
 }
 
 impl Client {
-    pub fn create(world: &mut World, kind: GroupKind) -> Self {
+    pub(super) fn create(world: &mut World, kind: GroupKind) -> Self {
         Self::create_with(world, kind, |_| {}).unwrap()
     }
 
-    pub fn create_with(
+    pub(super) fn create_with(
         world: &mut World,
         kind: GroupKind,
         twist: impl FnOnce(&mut CreateGroupRequest),
@@ -556,26 +533,26 @@ impl Client {
     }
 
     /// `R`, in the epoch that begins a segment.
-    pub fn rotation_secret(&self) -> [u8; 32] {
+    pub(super) fn rotation_secret(&self) -> [u8; 32] {
         export(&self.mls, &self.provider, exporters::ROTATION)
     }
 
-    pub fn index(&self) -> u32 {
+    pub(super) fn index(&self) -> u32 {
         self.mls.own_leaf_index().u32()
     }
 
-    pub fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.mls.epoch().as_u64()
     }
 
-    pub fn key(&self) -> GroupKey {
+    pub(super) fn key(&self) -> GroupKey {
         GroupKey {
             group_id: self.id,
             state_key: self.state_key.to_wire(),
         }
     }
 
-    pub fn members(&self) -> Vec<u32> {
+    pub(super) fn members(&self) -> Vec<u32> {
         self.mls
             .members()
             .map(|member| member.index.u32())
@@ -583,7 +560,7 @@ impl Client {
     }
 
     /// Signs a body as the leaf.
-    pub fn sign(&self, world: &mut World, operation: Number, body: &impl Wire) -> Vec<u8> {
+    pub(super) fn sign(&self, world: &mut World, operation: Number, body: &impl Wire) -> Vec<u8> {
         let nonce = world.nonce();
         let minute = Minute::of(world.service.now_ms);
         let sender = Sender::Leaf(LeafIndex(self.index()));
@@ -592,7 +569,7 @@ impl Client {
         })
     }
 
-    pub fn call<O: Operation>(
+    pub(super) fn call<O: Operation>(
         &self,
         world: &mut World,
         body: &O::Request,
@@ -601,7 +578,7 @@ impl Client {
         world.run::<O>(&bytes)
     }
 
-    pub fn message(&mut self, text: &[u8]) -> SendMessageRequest {
+    pub(super) fn message(&mut self, text: &[u8]) -> SendMessageRequest {
         let message = self
             .mls
             .create_message(&self.provider, &self.signer, text)
@@ -612,13 +589,17 @@ impl Client {
         }
     }
 
-    pub fn send(&mut self, world: &mut World, text: &[u8]) -> Result<EntryAccepted, Failure> {
+    pub(super) fn send(
+        &mut self,
+        world: &mut World,
+        text: &[u8],
+    ) -> Result<EntryAccepted, Failure> {
         let body = self.message(text);
         self.call::<SendMessage>(world, &body)
     }
 
     /// Stages a commit and gives the request that carries it.
-    pub fn stage(&mut self, plan: Plan) -> CommitRequest {
+    pub(super) fn stage(&mut self, plan: Plan) -> CommitRequest {
         self.mls.set_aad(aad(plan.rotates).encode());
         let mut gone: Vec<u32> = plan.removals.clone();
         if plan.covers {
@@ -742,7 +723,7 @@ impl Client {
     }
 
     /// Covers Adds that are pending, and says nothing of their link keys.
-    pub fn commit_pending_adds(
+    pub(super) fn commit_pending_adds(
         &mut self,
         world: &mut World,
         adds: usize,
@@ -760,7 +741,7 @@ impl Client {
         self.send_commit(world, Number::AddUsers, &request)
     }
 
-    pub fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.mls
             .clear_pending_commit(self.provider.storage())
             .unwrap();
@@ -768,7 +749,11 @@ impl Client {
     }
 
     /// Stages and sends a commit. What was accepted is merged when it comes out of the journal.
-    pub fn commit(&mut self, world: &mut World, plan: Plan) -> Result<CommitAccepted, Failure> {
+    pub(super) fn commit(
+        &mut self,
+        world: &mut World,
+        plan: Plan,
+    ) -> Result<CommitAccepted, Failure> {
         let operation = plan.operation;
         let request = self.stage(plan);
         let answer = self.send_commit(world, operation, &request);
@@ -778,7 +763,7 @@ impl Client {
         answer
     }
 
-    pub fn send_commit(
+    pub(super) fn send_commit(
         &mut self,
         world: &mut World,
         operation: Number,
@@ -799,7 +784,7 @@ impl Client {
     }
 
     /// A SelfRemove that is not sent yet.
-    pub fn leaving(&mut self) -> ProposalRequest {
+    pub(super) fn leaving(&mut self) -> ProposalRequest {
         let before: Vec<_> = self.mls.pending_proposals().cloned().collect();
         let message = self
             .mls
@@ -818,13 +803,13 @@ impl Client {
         }
     }
 
-    pub fn leave(&mut self, world: &mut World) -> Result<EntryAccepted, Failure> {
+    pub(super) fn leave(&mut self, world: &mut World) -> Result<EntryAccepted, Failure> {
         let body = self.leaving();
         self.call::<SelfRemove>(world, &body)
     }
 
     /// A joiner's first act.
-    pub fn arrive(&mut self, world: &mut World) {
+    pub(super) fn arrive(&mut self, world: &mut World) {
         self.recovery = crypto::random::<32>().unwrap().to_vec();
         let body = SetLeafExtrasRequest {
             group: self.key(),
@@ -838,12 +823,12 @@ impl Client {
         self.call::<SetLeafExtras>(world, &body).unwrap();
     }
 
-    pub fn recovery_key(&self) -> RecoveryKey {
+    pub(super) fn recovery_key(&self) -> RecoveryKey {
         sign_recovery_key(&self.signer.0, &self.id, &self.recovery)
     }
 
     /// Comes in by a Welcome.
-    pub fn join(world: &mut World, invitee: Invitee, pointer: &Pointer) -> Self {
+    pub(super) fn join(world: &mut World, invitee: Invitee, pointer: &Pointer) -> Self {
         let (mut env, engine) = world.service.env();
         let blob = read::<FetchWelcome>(
             &FetchWelcomeRequest {
@@ -892,7 +877,7 @@ impl Client {
         joined
     }
 
-    pub fn join_record(
+    pub(super) fn join_record(
         world: &mut World,
         group: &GroupId,
         join_key: &[u8; 32],
@@ -920,14 +905,19 @@ impl Client {
     }
 
     /// Its leaf's word for another key.
-    pub fn authorize(&self, world: &World, join: AuthorizedJoin, key: &[u8]) -> LeafAuthorization {
+    pub(super) fn authorize(
+        &self,
+        world: &World,
+        join: AuthorizedJoin,
+        key: &[u8],
+    ) -> LeafAuthorization {
         let until = world.service.now_ms + 3_600_000;
         let of = (&self.id, &self.segment);
         leaf_authorization::authorize(&self.signer.0, of, join, self.index(), until, key)
     }
 
     /// Comes in from outside, by what a member knows.
-    pub fn join_from_outside(
+    pub(super) fn join_from_outside(
         world: &mut World,
         by: &Self,
         user: Vec<u8>,
@@ -1035,7 +1025,7 @@ impl Client {
     }
 
     /// Reads its journal to the end, follows what it says, and verifies the chain.
-    pub fn catch_up(&mut self, world: &mut World) {
+    pub(super) fn catch_up(&mut self, world: &mut World) {
         let mut from = self.next.rounded_down();
         while !self.is_out {
             let segment = self.segment;
@@ -1215,12 +1205,12 @@ impl Client {
     }
 
     /// Its leaf key once more.
-    pub fn same_signer(&self) -> LeafSigner {
+    pub(super) fn same_signer(&self) -> LeafSigner {
         LeafSigner(LeafKeyPair::from_seed(Scheme::Ed25519, &self.signer.0.seed()).unwrap())
     }
 
     /// The group's context with another policy.
-    pub fn context_with(&self, policy: &GroupPolicy) -> Extensions<GroupContext> {
+    pub(super) fn context_with(&self, policy: &GroupPolicy) -> Extensions<GroupContext> {
         let others = self.mls.extensions().iter().filter(|extension| {
             extension.extension_type() != ExtensionType::Unknown(POLICY_EXTENSION)
         });
@@ -1228,44 +1218,20 @@ impl Client {
         Extensions::from_vec(others.chain([policy_extension(policy)]).collect()).unwrap()
     }
 
-    pub fn policy(&self) -> GroupPolicy {
+    pub(super) fn policy(&self) -> GroupPolicy {
         mls_rules::policy_in(self.mls.extensions())
             .unwrap()
             .unwrap()
     }
 
     /// A segment that a joiner was told of.
-    pub fn told_of(&mut self, other: &Self) {
+    pub(super) fn told_of(&mut self, other: &Self) {
         self.segment = other.segment;
     }
 }
 
-/// A group of this many users, of whom each has been here.
-pub fn group(world: &mut World, users: usize) -> Vec<Client> {
-    let mut creator = Client::create(world, GroupKind::Group);
-    let invitees: Vec<Invitee> = (1..users).map(|_| Invitee::new(world)).collect();
-    let mut clients = Vec::new();
-    if !invitees.is_empty() {
-        let adds = invitees.iter().map(|invitee| invitee.key_package.clone());
-        creator.commit(world, Plan::add(adds)).unwrap();
-        creator.catch_up(world);
-        let pointers = creator.pointers.clone();
-        for (invitee, pointer) in invitees.into_iter().zip(pointers) {
-            let mut joined = Client::join(world, invitee, &pointer);
-            joined.told_of(&creator);
-            joined.arrive(world);
-            clients.push(joined);
-        }
-    }
-    clients.insert(0, creator);
-    for client in &mut clients {
-        client.catch_up(world);
-    }
-    clients
-}
-
 /// A body that is encoded already.
-pub struct Raw(pub Vec<u8>);
+pub(super) struct Raw(pub(super) Vec<u8>);
 
 impl tls_codec::Size for Raw {
     fn tls_serialized_len(&self) -> usize {
@@ -1283,35 +1249,5 @@ impl tls_codec::Serialize for Raw {
 impl tls_codec::DeserializeBytes for Raw {
     fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
         Ok((Self(bytes.to_vec()), &[]))
-    }
-}
-
-/// A request that was sent before, on another engine: what was tried, and the answer.
-pub async fn repeat_on(
-    service: &mut Service,
-    engine: &dyn crate::engine::Engine,
-    sent: &Sent,
-) -> (Option<&'static str>, Result<Vec<u8>, Failure>) {
-    use crate::{inbox, key_packages};
-    let tokens = sent.tokens.iter().map(same).collect();
-    service.now_ms = sent.now_ms;
-    macro_rules! run {
-        ($($operation:ty)+) => {
-            match sent.operation {
-                $(number if number == <$operation>::OPERATION => {
-                    service.answer_on::<$operation>(engine, &sent.bytes, tokens).await
-                })+
-                other => panic!("{other:?}"),
-            }
-        };
-    }
-    run! {
-        ReserveGroupId CreateGroup SendMessage SelfRemove ExternalCommitInfo ExternalJoin SetLeafExtras
-        crate::group::extras::SetJoinCode crate::group::extras::PutRecoveryRows
-        crate::group::inspect::InspectGroup commit::AddUsers commit::RemoveUsers commit::UpdateClient
-        commit::SetRole commit::DeleteGroup
-        key_packages::PublishKeyPackages key_packages::ClaimKeyPackages key_packages::DeleteKeyPackages
-        inbox::RegisterHandle inbox::DeleteHandle inbox::LookupHandle inbox::RequestConnection
-        inbox::ReadInbox inbox::DeleteFromInbox
     }
 }

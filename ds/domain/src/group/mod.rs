@@ -20,8 +20,9 @@ pub mod external;
 pub mod extras;
 pub mod inspect;
 #[cfg(any(test, feature = "conformance"))]
+#[cfg_attr(not(test), allow(dead_code))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
-pub mod kit;
+mod kit;
 pub mod message;
 pub mod open;
 mod parts;
@@ -30,6 +31,9 @@ pub mod propose;
 pub mod records;
 mod removals;
 mod roster;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+pub mod scenes;
 pub mod short;
 mod state;
 mod succession;

@@ -12,9 +12,9 @@ use protocol::group::GroupKind;
 use protocol::ids::{Day, GroupId, Position, SegmentId, Step};
 use protocol::journal::Class;
 
+use super::kit::{Client, Invitee, Plan, World};
 use crate::engine::{Batch, Key, Table};
 use crate::env::Version;
-use crate::group::kit::{Client, Invitee, Plan, World};
 use crate::group::parts;
 use crate::group::short::Short;
 use crate::memory::MemoryEngine;

@@ -2,6 +2,7 @@
 //! request comes again, as a client sends it that got no answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crypto::schedule::recovery_row_id;
 use protocol::Wire as _;
@@ -20,21 +21,25 @@ use protocol::key_packages::{
 };
 use protocol::operation::Operation as Number;
 
-use super::*;
+use super::group;
+use super::requests::{call, repeat_on};
+use crate::conformance::{Asked, Fault, Faulty, Shared, Watched};
+use crate::engine::{Key, Read};
 use crate::execution::Failure;
 use crate::group::extras::PutRecoveryRows;
-use crate::group::kit::{self, Client, Plan, World};
+use crate::group::kit::{Client, Plan, World};
 use crate::inbox::{
     DeleteFromInbox, DeleteHandle, LookupHandle, ReadInbox, RegisterHandle, RequestConnection,
 };
 use crate::key_packages::{ClaimKeyPackages, DeleteKeyPackages, PublishKeyPackages};
+use crate::memory::{Memory, MemoryEngine};
 use crate::store::Transition;
 use crate::testing::{Service, key as key_pair};
 
 const SEED: u64 = 40;
 
 fn groups(world: &mut World) {
-    let mut clients = kit::group(world, 3);
+    let mut clients = group(world, 3);
     clients[1].send(world, b"text").unwrap();
     clients[1].commit(world, Plan::update().rotating()).unwrap();
     for client in &mut clients {
@@ -72,19 +77,15 @@ fn pools(world: &mut World) {
         pool,
         sets: sets.collect(),
     };
-    world
-        .call::<PublishKeyPackages>(&key_pair(1), &body)
-        .unwrap();
+    call::<PublishKeyPackages>(world, &key_pair(1), &body).unwrap();
     let body = ClaimKeyPackagesRequest {
         pool,
         ciphersuite: 1,
         sets: 2,
     };
-    world.call::<ClaimKeyPackages>(&key_pair(2), &body).unwrap();
+    call::<ClaimKeyPackages>(world, &key_pair(2), &body).unwrap();
     let body = DeleteKeyPackagesRequest { pool };
-    world
-        .call::<DeleteKeyPackages>(&key_pair(1), &body)
-        .unwrap();
+    call::<DeleteKeyPackages>(world, &key_pair(1), &body).unwrap();
 }
 
 fn inboxes(world: &mut World) {
@@ -106,25 +107,23 @@ fn inboxes(world: &mut World) {
         inbox_owner: key_pair(11).public(),
         expiry: Week(Week::of(world.service.now_ms).0 + 8),
     };
-    world.call::<RegisterHandle>(&key_pair(1), &body).unwrap();
+    call::<RegisterHandle>(world, &key_pair(1), &body).unwrap();
     let unknown = LookupHandleRequest {
         handle: opaque(*b"nobody"),
     };
-    assert!(world.call::<LookupHandle>(&key_pair(3), &unknown).is_err());
+    assert!(call::<LookupHandle>(world, &key_pair(3), &unknown).is_err());
     let request = RequestConnectionRequest {
         handle: opaque(*b"alice"),
         encrypted_request: opaque(vec![1; REQUEST_SIZE]),
     };
     for sender in [3, 4] {
-        world
-            .call::<RequestConnection>(&key_pair(sender), &request)
-            .unwrap();
+        call::<RequestConnection>(world, &key_pair(sender), &request).unwrap();
     }
     let body = ReadInboxRequest {
         inbox,
         limit: MAX_READ,
     };
-    let there = world.call::<ReadInbox>(&key_pair(11), &body).unwrap();
+    let there = call::<ReadInbox>(world, &key_pair(11), &body).unwrap();
     let first = there.requests.first().unwrap();
     let body = DeleteFromInboxRequest {
         inbox,
@@ -133,11 +132,11 @@ fn inboxes(world: &mut World) {
             id: first.id,
         }],
     };
-    world.call::<DeleteFromInbox>(&key_pair(11), &body).unwrap();
+    call::<DeleteFromInbox>(world, &key_pair(11), &body).unwrap();
     let body = DeleteHandleRequest {
         handle: opaque(*b"alice"),
     };
-    world.call::<DeleteHandle>(&key_pair(1), &body).unwrap();
+    call::<DeleteHandle>(world, &key_pair(1), &body).unwrap();
 }
 
 /// All rows that were ever written or deleted are as they are in the map.
@@ -157,18 +156,18 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
     inboxes(&mut world);
     // Once more with the same randomness, on the engine and beside it on the map.
     let mut service = Service::new(SEED);
-    let reference = Arc::new(crate::memory::Memory::default());
+    let reference = Arc::new(Memory::default());
     let watched = Arc::new(Watched::new(Arc::clone(&engine)));
     let faulty = Faulty::new(Arc::clone(&watched) as Shared);
     let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
     for sent in &world.sent {
         let before = reference.snapshot();
         let random = service.rng.clone();
-        let (transition, expected) = kit::repeat_on(&mut service, &*reference, sent).await;
+        let (transition, expected) = repeat_on(&mut service, &*reference, sent).await;
         let after = reference.snapshot();
         let Some(name) = transition else {
             service.rng = random;
-            let (_, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            let (_, answer) = repeat_on(&mut service, &faulty, sent).await;
             assert_eq!(answer, expected);
             continue;
         };
@@ -178,7 +177,7 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
         ] {
             service.rng = random.clone();
             faulty.fail(fault);
-            let (_, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            let (_, answer) = repeat_on(&mut service, &faulty, sent).await;
             assert!(
                 matches!(answer, Err(Failure::Engine(_))),
                 "{name}: {answer:?}"
@@ -192,11 +191,31 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
             assert_same(&engine, map, &touched, &format!("{name}, {fault:?}")).await;
         }
         for _ in 0..2 {
-            let (tried, answer) = kit::repeat_on(&mut service, &faulty, sent).await;
+            let (tried, answer) = repeat_on(&mut service, &faulty, sent).await;
             assert_eq!((tried, answer), (None, expected.clone()), "{name}");
             assert_same(&engine, &after, &touched, name).await;
         }
         seen.insert(name);
     }
     assert_eq!(seen, BTreeSet::from(Transition::NAMES));
+}
+
+/// A random history of groups, handles and pools, batch by batch, each of them twice. `HISTORY_SEED` tells
+/// which.
+pub async fn a_history_of_requests_leaves_what_it_leaves_in_the_map(engine: Shared) {
+    let seed = std::env::var("HISTORY_SEED").map_or(11, |seed| seed.parse().unwrap());
+    let scene = super::snapshot::Scene::play(seed, false);
+    let (mut map, mut touched) = (MemoryEngine::default(), BTreeSet::new());
+    for batch in &scene.batches {
+        touched.extend(batch.puts.iter().map(|(key, _)| key.clone()));
+        touched.extend(batch.deletes.iter().cloned());
+        for _ in 0..2 {
+            assert_eq!(
+                engine.apply(batch.clone()).await,
+                map.apply(batch.clone()),
+                "HISTORY_SEED={seed}"
+            );
+        }
+    }
+    assert_same(&engine, &map, &touched, &format!("HISTORY_SEED={seed}")).await;
 }
