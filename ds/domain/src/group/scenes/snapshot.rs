@@ -196,7 +196,7 @@ fn user_key(user: usize, purpose: u8) -> crypto::sign::SignatureKeyPair {
 
 /// A handle is registered; later it gets requests.
 fn handle(world: &mut World, user: usize, is_first: bool) {
-    let handle = format!("user {user}");
+    let handle = format!("user{user}");
     if !is_first {
         let request = RequestConnectionRequest {
             handle: opaque(handle.as_bytes()),
