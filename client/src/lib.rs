@@ -332,7 +332,8 @@ impl Client {
             let is_over = |cx: &mut std::task::Context<'_>| {
                 std::task::Poll::Ready(whole.as_mut().poll(cx).is_ready())
             };
-            if std::future::poll_fn(is_over).await {
+            // A client without groups waits for nobody: the timer would never be looked at.
+            if wait_ms == 0 || std::future::poll_fn(is_over).await {
                 break;
             }
             self.sync(wait_ms).await?;

@@ -81,7 +81,7 @@ fn handle(client: &Client) -> String {
 
 /// Catches up as often as it takes for everything that follows from everything.
 pub async fn settle(clients: &mut [&mut Client]) {
-    for _ in 0..3 {
+    for _ in 0..4 {
         for client in clients.iter_mut() {
             client.sync(0).await.expect("in step");
         }

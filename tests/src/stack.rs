@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crypto::service_keys::ServiceKeys;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -206,7 +207,9 @@ impl Stack {
             let config = fs::read_to_string(self.layout.config(Service::Ds)).expect("a file");
             let config: toml::Table = toml::from_str(&config).expect("a configuration");
             let keys = config["service_key_file"].as_str().expect("a path");
-            liar.take_keys(&fs::read(keys).expect("the service's keys"));
+            let lengths = ServiceKeys::FILE_LENGTHS;
+            let keys = service::secret_file::load_between(Path::new(keys), lengths);
+            liar.take_keys(&keys.expect("the service's keys"));
         }
         Ok(())
     }
