@@ -44,7 +44,7 @@ pub use liar::{Asked, Heard, Liar, Told};
 pub use load::{Load, MUCH, Outcome};
 pub use moved_clock::MovedClocks;
 pub use node::Node;
-pub use raw::{Answer, Envelope, Outer, recovery_row_of};
+pub use raw::{Answer, Envelope, Outer, asked_into, recovery_row_of};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use solo::{Kind, Solo, copy_over, issuer_table};
 pub use stack::{Stack, program};

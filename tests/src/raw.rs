@@ -59,6 +59,15 @@ pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
     recovery_row_id(&GroupId(id), &key.expect("a key").public)
 }
 
+/// The connection group that somebody was asked into last, by the client in a home directory.
+#[must_use]
+pub fn asked_into(home: &Path) -> GroupId {
+    let database = Connection::open(home.join("client.sqlite")).expect("a database");
+    let query = "SELECT group_id FROM outgoing_requests ORDER BY rowid DESC LIMIT 1";
+    let id = database.query_row(query, (), |row| row.get(0));
+    GroupId(id.expect("a request"))
+}
+
 /// A plain HTTP client of a stack.
 pub struct Outer {
     http: reqwest::Client,

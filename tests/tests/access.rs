@@ -109,7 +109,7 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let his = bob.group_access(GROUP).unwrap();
     let info = ExternalCommitInfoRequest {
         group: key(&his.id, &his.state_key),
-        permit: JoinPermit::Connection,
+        permit: JoinPermit::Rejoin,
         authorization: None,
     };
     let his_row = row_of(&stack, BOB);

@@ -324,6 +324,12 @@ async fn a_client_is_restored_from_a_backup_by_rejoining() {
     bob.sync(0).await.unwrap();
     carol.leave_group(GROUP).await.unwrap();
     bob.sync(0).await.unwrap();
+    // Some minutes later bob has sealed the way back for her.
+    let database = stack.home(BOB).join("client.sqlite");
+    let db = rusqlite::Connection::open(database).unwrap();
+    let hastened = db.execute("UPDATE acts SET due_ms = 1", ()).unwrap();
+    assert!(hastened > 0);
+    bob.sync(0).await.unwrap();
 
     let home = stack.home("restored");
     let refused = Client::restore(&home, &backup, &passphrase("others"), patient()).await;

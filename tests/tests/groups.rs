@@ -371,7 +371,7 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
             Operation::ExternalCommitInfo,
             ExternalCommitInfoRequest {
                 group: group(),
-                permit: JoinPermit::Connection,
+                permit: JoinPermit::Rejoin,
                 authorization: None,
             }
             .encode(),

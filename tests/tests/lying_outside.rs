@@ -9,8 +9,8 @@ use client::{Client, Error, PeerError, StopReason, UsageError};
 use end_to_end::lies::alter;
 use end_to_end::lies::outside::{COMING_BACK, EXTERNAL_COMMIT_INFO, Lie, Seen, Shown, Way};
 use end_to_end::{
-    FalseGroup, Liar, LogLevel, MUCH, Stack, added_by, blank, context_of, device, group_with,
-    requests_of, settle, talks,
+    FalseGroup, Liar, LogLevel, MUCH, Stack, added_by, asked_into, blank, context_of, device,
+    group_with, requests_of, settle, talks,
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
@@ -279,10 +279,7 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             None => {
                 alice.connect(BOB).await.unwrap();
                 let request = requests_of(&mut bob).await.remove(0);
-                let id = created(&liar, GroupKind::Connection)
-                    .last()
-                    .unwrap()
-                    .group_id;
+                let id = asked_into(&stack.home(ALICE));
                 let old = seen_of_old.lock().unwrap().take();
                 let shown = Shown {
                     own: own_group(&liar, id, GroupKind::Connection),

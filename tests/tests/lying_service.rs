@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use client::{Client, Error, Event, PeerError, StopReason, UsageError};
 use end_to_end::{
-    FalseGroup, Liar, LogLevel, Stack, added_by, befriend, blank, context_of, device, group_with,
-    settle, talks,
+    FalseGroup, Liar, LogLevel, Stack, added_by, asked_into, befriend, blank, context_of, device,
+    group_with, settle, talks,
 };
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
@@ -243,7 +243,8 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
     let mut scene = scene().await;
     let Scene { liar, bob, .. } = &mut scene;
     // The first connection: alice asked bob.
-    let id = created(liar, GroupKind::Connection)[0].group_id;
+    let joined = ExternalJoinRequest::decode(&liar.heard(Operation::ExternalJoin)[0].body);
+    let id = joined.unwrap().group.group_id;
     let group = play_own_group(liar, id, GroupKind::Connection);
     let before = joins(liar);
     liar.put(id, garbage_commit(liar, id, 1));
@@ -339,7 +340,7 @@ async fn whoever_accepts_a_connection_comes_into_no_group_but_the_requesters() {
     let mut bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
     bob.check_inbox().await.unwrap();
-    let id = created(&liar, GroupKind::Connection)[0].group_id;
+    let id = asked_into(&stack.home(ALICE));
     let group = play_own_group(&liar, id, GroupKind::Connection);
     let request = bob.incoming_requests().unwrap()[0].id.clone();
     let accepted = bob.accept_request(&request).await;
