@@ -4,7 +4,7 @@ use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::reporting::{LINK_SLOT, Padded};
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
 use crate::keys::{ConnectionKey, IdentityLinkKey, IdentityLinkWrapperKey};
@@ -61,6 +61,31 @@ pub struct OpenedLink {
     pub introduction: Padded<LINK_SLOT>,
 }
 
+/// Bytes of an [`IdentityLinkTbe`] with the zeros after it: room for the longest handle. A length that followed
+/// from the name would be the same in all groups of a user, and be known of the user's handle.
+const LINK_SIZE: usize = 192;
+/// As [`LINK_SIZE`], of an [`IntroducingLinkTbe`]: where it stands is seen anyway.
+const INTRODUCING_LINK_SIZE: usize = LINK_SIZE + LINK_SLOT;
+
+/// A link in its one size.
+fn padded(mut link: Vec<u8>, size: usize) -> Result<Vec<u8>, CryptoError> {
+    if link.len() > size {
+        return Err(CryptoError::TooLong);
+    }
+    link.resize(size, 0);
+    Ok(link)
+}
+
+/// What stands before the zeros.
+fn unpadded<T: DeserializeBytes>(link: &[u8]) -> Result<T, CryptoError> {
+    let (content, zeros) = T::tls_deserialize_bytes(link).map_err(|_| CryptoError::CannotOpen)?;
+    if zeros.iter().all(|byte| *byte == 0) {
+        Ok(content)
+    } else {
+        Err(CryptoError::CannotOpen)
+    }
+}
+
 const SIGNATURE_LABEL: &str = "PseudonymousCredentialTBS";
 
 /// A fresh pseudonym: a random UUID (version 4) qualified with the provider's domain.
@@ -89,7 +114,7 @@ impl PseudonymousCredential {
     /// Makes a credential with a fresh client pseudonym, and its identity link key.
     ///
     /// # Errors
-    /// [`CryptoError::Backend`] without randomness.
+    /// [`CryptoError::Backend`] without randomness; [`CryptoError::TooLong`] for a name that is no handle.
     pub fn issue(
         domain: &str,
         user_pseudonym: VLBytes,
@@ -111,7 +136,7 @@ impl PseudonymousCredential {
     /// who can open it: for connection groups.
     ///
     /// # Errors
-    /// [`CryptoError::Backend`] without randomness.
+    /// As [`PseudonymousCredential::issue`].
     pub fn issue_introducing(
         domain: &str,
         user_pseudonym: VLBytes,
@@ -148,19 +173,24 @@ impl PseudonymousCredential {
         let (credential, signer) = real;
         let pseudonymous_credential_signature = opaque(signer.sign(SIGNATURE_LABEL, &tbs_bytes));
         let client_credential = credential.clone();
-        let mut link = match introduction {
-            None => IdentityLinkTbe {
-                pseudonymous_credential_signature,
-                client_credential,
+        let (link, size) = match introduction {
+            None => {
+                let link = IdentityLinkTbe {
+                    pseudonymous_credential_signature,
+                    client_credential,
+                };
+                (link.encode(), LINK_SIZE)
             }
-            .encode(),
-            Some(introduction) => IntroducingLinkTbe {
-                pseudonymous_credential_signature,
-                client_credential,
-                introduction,
+            Some(introduction) => {
+                let link = IntroducingLinkTbe {
+                    pseudonymous_credential_signature,
+                    client_credential,
+                    introduction,
+                };
+                (link.encode(), INTRODUCING_LINK_SIZE)
             }
-            .encode(),
         };
+        let mut link = padded(link, size)?;
         aead::seal(key.expose(), [0; 12], &tbs_bytes, &mut link)?;
         let credential = Self {
             client_pseudonym: tbs.client_pseudonym,
@@ -204,14 +234,16 @@ impl PseudonymousCredential {
         let tbs = self.tbs().encode();
         let mut link = self.identity_link_ciphertext.as_slice().to_vec();
         aead::open(key.expose(), [0; 12], &tbs, &mut link)?;
-        let link = IdentityLinkTbe::decode(&link)
-            .map(|link| IntroducingLinkTbe {
+        let link = if link.len() == INTRODUCING_LINK_SIZE {
+            unpadded::<IntroducingLinkTbe>(&link)?
+        } else {
+            let link = unpadded::<IdentityLinkTbe>(&link)?;
+            IntroducingLinkTbe {
                 pseudonymous_credential_signature: link.pseudonymous_credential_signature,
                 client_credential: link.client_credential,
                 introduction: Padded::empty(),
-            })
-            .or_else(|_| IntroducingLinkTbe::decode(&link))
-            .map_err(|_| CryptoError::CannotOpen)?;
+            }
+        };
         sign::verify(
             link.client_credential.signature_public_key.as_slice(),
             SIGNATURE_LABEL,
@@ -278,9 +310,20 @@ mod tests {
         ClientCredential,
         ConnectionKey,
     ) {
+        issue_to("alice")
+    }
+
+    fn issue_to(
+        name: &str,
+    ) -> (
+        PseudonymousCredential,
+        IdentityLinkKey,
+        ClientCredential,
+        ConnectionKey,
+    ) {
         let signer = SignatureKeyPair::random().unwrap();
         let real = ClientCredential {
-            name: opaque(*b"alice"),
+            name: opaque(name.as_bytes()),
             signature_public_key: opaque(signer.public()),
         };
         let connection_key = ConnectionKey::new([5; 32]);
@@ -300,6 +343,18 @@ mod tests {
         let (credential, key, real, connection_key) = issue();
         assert_eq!(credential.link_key(&connection_key), key);
         assert_eq!(credential.open_identity_link(&key).unwrap(), real);
+    }
+
+    #[test]
+    fn a_credential_is_as_long_whatever_the_name_and_opens_with_the_longest() {
+        let longest = "x".repeat(protocol::connections::MAX_HANDLE_BYTES);
+        let lengths = ["a", "alice", &longest].map(|name| {
+            let (credential, key, real, _) = issue_to(name);
+            assert_eq!(credential.open_identity_link(&key).unwrap(), real);
+            credential.encode().len()
+        });
+        assert_eq!(lengths[0], lengths[1]);
+        assert_eq!(lengths[0], lengths[2]);
     }
 
     #[test]
