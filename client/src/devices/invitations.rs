@@ -9,6 +9,7 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::group::GroupKind;
 use protocol::ids::GroupId;
 use protocol::problem::ProblemType;
+use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;
 use zeroize::Zeroizing;
@@ -25,10 +26,17 @@ use crate::groups::{Group, Status, known, load_mls};
 use crate::key_packages::{check_one, make_package};
 use crate::leaf;
 
-/// A way in is good for so long,
-const GOOD_MS: u64 = 7 * protocol::time::DAY_MS;
+/// A way in is good for so long, less what is over of the last day,
+const GOOD_MS: u64 = 7 * DAY_MS;
 /// and a device that has not come is given a new one after so long.
-const AGAIN_MS: u64 = 6 * protocol::time::DAY_MS;
+const AGAIN_MS: u64 = 5 * DAY_MS;
+
+/// When a way in that is made now ends: with a day. The service reads it, and the millisecond in which a device
+/// has made its ways into all of its groups would tell that they are one user's.
+fn end_ms(now_ms: u64) -> u64 {
+    let end_ms = now_ms.saturating_add(GOOD_MS);
+    end_ms - end_ms % DAY_MS
+}
 
 /// A way into a group for one other device of this user. Its first leaf's key is made here, so that it can
 /// be authorized without asking.
@@ -61,7 +69,7 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
             (&group.id, &group.segment.id),
             AuthorizedJoin::Client,
             mls_group.own_leaf_index().u32(),
-            now_ms.saturating_add(GOOD_MS),
+            end_ms(now_ms),
             &new_key.public(),
         ),
     })
@@ -293,4 +301,17 @@ fn invited(db: &Connection, device: &[u8], group: &GroupId, now_ms: u64) -> Resu
         let sent = u64::try_from(sent).unwrap_or(0);
         now_ms.abs_diff(sent) < AGAIN_MS
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_in_that_are_made_on_one_day_end_alike_and_not_later_than_is_allowed() {
+        let day = 20_000 * DAY_MS;
+        assert_eq!(end_ms(day), end_ms(day + DAY_MS - 1));
+        assert!(end_ms(day + 1) <= day + 1 + mls_rules::commit::MAX_AUTHORIZATION_MS);
+        assert!(end_ms(day + DAY_MS - 1) > day + DAY_MS - 1 + AGAIN_MS);
+    }
 }

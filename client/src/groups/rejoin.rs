@@ -3,7 +3,7 @@
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::sign::P256_PUBLIC_KEY_LEN;
 use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::{GroupId, LeafIndex};
+use protocol::ids::{GroupId, LeafIndex, Minute};
 use protocol::join::JoinPermit;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -154,11 +154,9 @@ impl Client {
                 return Err(PeerError::Unauthenticated("the own leaf is not where it was").into());
             }
             let signer = leaf::signer(&self.db, &key)?;
-            let not_after_ms = self
-                .transport
-                .time
-                .now_unix_ms()
-                .saturating_add(AUTHORIZATION_MS);
+            // In whole minutes: a client's own milliseconds would tell its clock from others.
+            let end_ms = self.transport.time.now_unix_ms() + AUTHORIZATION_MS;
+            let not_after_ms = Minute::of(end_ms).next().start_ms();
             let authorization = authorize(
                 &signer.0,
                 (id, &segment.id),
