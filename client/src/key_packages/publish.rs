@@ -103,12 +103,23 @@ fn upload(
     let weeks = u16::try_from(LIFETIME_S / WEEK_S)
         .unwrap_or(0)
         .saturating_sub(1);
+    let key_packages = in_any_order(key_packages)?;
     let sealed = seal_set(token, &KeyPackageSet { key_packages })?;
     Ok(KeyPackageSetUpload {
         ciphersuite: set.ciphersuite,
         expiry: Week(Week::of(now_ms).0.saturating_add(weeks)),
         sealed: opaque(sealed),
     })
+}
+
+/// Leaves are filled in the order of a set: the same order each time would tell a user's devices apart in all groups.
+fn in_any_order(key_packages: Vec<VLBytes>) -> Result<Vec<VLBytes>, Error> {
+    let mut drawn = key_packages
+        .into_iter()
+        .map(|package| Ok((crypto::random::<16>()?, package)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    drawn.sort_by_key(|(random, _)| *random);
+    Ok(drawn.into_iter().map(|(_, package)| package).collect())
 }
 
 fn sets_of(due: &[Due], domain: &str) -> Result<Vec<WantedSet>, Error> {
@@ -398,6 +409,15 @@ pub(crate) fn used(db: &Connection, contact: &[u8], suite: Ciphersuite) -> Resul
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_of_a_set_stand_in_any_order() {
+        let packages = vec![opaque(*b"one"), opaque(*b"other")];
+        let kept = (0..64)
+            .filter(|_| in_any_order(packages.clone()).unwrap() == packages)
+            .count();
+        assert!((1..64).contains(&kept), "{kept}");
+    }
 
     #[test]
     fn sets_are_due_for_each_ciphersuite_when_few_are_left() {
