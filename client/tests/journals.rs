@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+// What it keeps is another test's.
+#[allow(dead_code)]
 mod support;
 
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! A service in this process for tests of the SDK: the decisions of the domain on a map, without sockets. Several clients
-//! share one; its clock and what it answers are the test's.
+//! share one; its clock and what it answers are the test's. What it sees can be kept.
+
+pub(crate) mod recording;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,8 @@ use client::{Client, Clock, Endpoints, Error, Options, Refusal};
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::Scheme;
 use ds_domain::env::{Env, Settings};
-use ds_domain::execution::{self, Failure};
+use ds_domain::execution::{self, Execution, Failure, Input, Step};
+use ds_domain::group::laid_open::lay_open;
 use ds_domain::group::{commit, create, external, extras, inspect, message, propose, records};
 use ds_domain::inbox;
 use ds_domain::journal::read::ReadJournal;
@@ -30,7 +33,8 @@ use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use rand_chacha::ChaCha12Rng;
-use rand_core::SeedableRng as _;
+use rand_core::{RngCore as _, SeedableRng as _};
+use recording::{Exchange, Who, Written};
 
 /// 2027-01-15, at noon.
 const NOON_MS: u64 = 1_800_014_400_000;
@@ -65,6 +69,8 @@ struct Inner {
     gone: Vec<SegmentId>,
     /// What the service says otherwise than it is.
     alter: Option<Alter>,
+    /// What was seen, if it is kept.
+    recording: Option<Vec<Exchange>>,
 }
 
 /// Alters an answer.
@@ -125,6 +131,7 @@ impl InProcess {
                 requests: Vec::new(),
                 gone: Vec::new(),
                 alter: None,
+                recording: None,
             }),
         })
     }
@@ -178,7 +185,64 @@ impl InProcess {
         inner.requests.iter().filter(|it| **it == operation).count()
     }
 
-    fn run<O: Operation>(&self, bytes: &[u8], tokens: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
+    /// Keeps from now on all that clients of [`InProcess::seen_by`] have it see. Its clock goes on with each request, so
+    /// that no two of them are of one moment.
+    pub(crate) fn record(&self) {
+        self.inner().recording = Some(Vec::new());
+    }
+
+    /// What was kept.
+    pub(crate) fn recorded(&self) -> Vec<Exchange> {
+        self.inner().recording.take().unwrap_or_default()
+    }
+
+    /// The service for one client, whose requests are kept under its name.
+    pub(crate) fn seen_by(self: &Arc<Self>, who: Who) -> Arc<dyn Service> {
+        Arc::new(SeenBy {
+            service: Arc::clone(self),
+            who,
+        })
+    }
+
+    fn keep(
+        &self,
+        author: Who,
+        (operation, request, tokens): (Number, &[u8], &[Vec<u8>]),
+        answer: &Result<Vec<u8>, Error>,
+        rows: Vec<Written>,
+    ) {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let Some(recording) = &mut inner.recording else {
+            return;
+        };
+        let env = Env {
+            now_ms: self.clock.now_unix_ms(),
+            rng: &mut inner.rng,
+            keys: &self.keys,
+            settings: &self.settings,
+        };
+        let opened = recording::opens(operation, request).and_then(|(key, next)| {
+            let opened = lay_open(&inner.engine, &key, next.as_ref(), &env)?;
+            Some((key.group_id, opened))
+        });
+        recording.push(Exchange {
+            author,
+            operation,
+            request: request.to_vec(),
+            tokens: tokens.len(),
+            answer: answer.as_ref().ok().cloned(),
+            rows,
+            opened,
+        });
+    }
+
+    fn run<O: Operation>(
+        &self,
+        bytes: &[u8],
+        tokens: &[Vec<u8>],
+        written: &mut Vec<Written>,
+    ) -> Result<Vec<u8>, Error> {
         let mut inner = self.inner();
         let inner = &mut *inner;
         let mut verified = Vec::new();
@@ -193,7 +257,25 @@ impl InProcess {
             keys: &self.keys,
             settings: &self.settings,
         };
-        execution::run::<O>(bytes, verified, &mut inner.engine, &mut env).map_err(refused)
+        let mut execution = Execution::<O>::new(bytes, verified, &env)
+            .map_err(|refusal| refused(Failure::Refused(refusal)))?;
+        let mut step = execution.start();
+        loop {
+            let input = match step {
+                Step::Read(reads) => Input::Found(inner.engine.read(&reads)),
+                Step::Charge(_) => Input::Charged(Ok(())),
+                Step::Apply(batch) => {
+                    written.extend(batch.puts.iter().map(|(key, value)| Written {
+                        table: key.table,
+                        name: key.name.clone(),
+                        value: value.clone(),
+                    }));
+                    Input::Applied(inner.engine.apply(batch))
+                }
+                Step::Done(outcome) => return outcome.answer.map_err(refused),
+            };
+            step = execution.next(input, &mut env);
+        }
     }
 
     fn read<R: UnsignedRead>(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
@@ -213,14 +295,30 @@ impl InProcess {
 
     fn dispatch(
         &self,
+        author: Option<Who>,
         operation: Number,
         bytes: &[u8],
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
+        let mut written = Vec::new();
+        let answer = self.carry_out(operation, bytes, tokens, &mut written);
+        if let Some(author) = author {
+            self.keep(author, (operation, bytes, tokens), &answer, written);
+        }
+        answer
+    }
+
+    fn carry_out(
+        &self,
+        operation: Number,
+        bytes: &[u8],
+        tokens: &[Vec<u8>],
+        written: &mut Vec<Written>,
+    ) -> Result<Vec<u8>, Error> {
         macro_rules! table {
             (run { $($run:ident => $signed:ty,)+ } read { $($read:ident => $unsigned:ty,)+ }) => {
                 match operation {
-                    $(Number::$run => self.run::<$signed>(bytes, tokens),)+
+                    $(Number::$run => self.run::<$signed>(bytes, tokens, written),)+
                     $(Number::$read => self.read::<$unsigned>(bytes),)+
                 }
             };
@@ -269,12 +367,17 @@ impl InProcess {
 
     async fn answer_in_time(
         &self,
+        author: Option<Who>,
         operation: Number,
         request: &[u8],
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
         {
             let mut inner = self.inner();
+            if inner.recording.is_some() {
+                let ms = 1 + inner.rng.next_u64() % 400;
+                self.clock.advance(Duration::from_millis(ms));
+            }
             if let Some(at) = inner.unsent.iter().position(|it| *it == operation) {
                 inner.unsent.remove(at);
                 return Err(Error::Unreachable("the test has lost it".into()));
@@ -288,7 +391,7 @@ impl InProcess {
             let problem = ProblemType::UnknownSegment;
             return Err(refused(Failure::Refused(problem.into())));
         }
-        let mut answer = self.dispatch(operation, request, tokens);
+        let mut answer = self.dispatch(author, operation, request, tokens);
         if operation == Number::ReadJournal
             && let Ok(read) = ReadJournalRequest::decode(request)
         {
@@ -297,7 +400,7 @@ impl InProcess {
             while waited < read.wait_ms && !is_news(&read, &answer) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 waited += 10;
-                answer = self.dispatch(operation, request, tokens);
+                answer = self.dispatch(author, operation, request, tokens);
             }
         }
         let mut inner = self.inner();
@@ -325,7 +428,7 @@ impl Service for InProcess {
         request: &'a [u8],
         tokens: &'a [Vec<u8>],
     ) -> Answer<'a> {
-        Box::pin(self.answer_in_time(operation, request, tokens))
+        Box::pin(self.answer_in_time(None, operation, request, tokens))
     }
 
     fn directory(&self) -> Directory {
@@ -366,6 +469,29 @@ impl Service for InProcess {
     }
 }
 
+struct SeenBy {
+    service: Arc<InProcess>,
+    who: Who,
+}
+
+impl Service for SeenBy {
+    fn answer<'a>(
+        &'a self,
+        operation: Number,
+        request: &'a [u8],
+        tokens: &'a [Vec<u8>],
+    ) -> Answer<'a> {
+        Box::pin(
+            self.service
+                .answer_in_time(Some(self.who), operation, request, tokens),
+        )
+    }
+
+    fn directory(&self) -> Directory {
+        self.service.directory()
+    }
+}
+
 /// A directory for homes, and clients in it.
 pub(crate) struct Homes {
     directory: tempfile::TempDir,
@@ -374,8 +500,23 @@ pub(crate) struct Homes {
 
 impl Homes {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::in_directory(tempfile::tempdir().unwrap(), seed)
+    }
+
+    /// Where nothing is written to a disk, if the system has such a place: for many short runs.
+    pub(crate) fn in_memory(seed: u64) -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        Self::in_directory(directory.unwrap(), seed)
+    }
+
+    fn in_directory(directory: tempfile::TempDir, seed: u64) -> Self {
         Self {
-            directory: tempfile::tempdir().unwrap(),
+            directory,
             service: InProcess::new(seed),
         }
     }
@@ -394,13 +535,17 @@ impl Homes {
     }
 
     pub(crate) async fn client(&self, name: &str) -> Client {
+        self.client_with(name, self.options()).await
+    }
+
+    pub(crate) async fn client_with(&self, name: &str, options: Options) -> Client {
         let endpoints = Endpoints::from_json(
             br#"{"relay": "http://127.0.0.1:1/", "gateway": "http://127.0.0.1:2",
                 "ohttp_keys": "http://127.0.0.1:1/ohttp-keys", "ds": "http://ds:3",
                 "issuer": "http://127.0.0.1:4"}"#,
         )
         .unwrap();
-        Client::init(&self.path(name), &endpoints, "token", self.options())
+        Client::init(&self.path(name), &endpoints, "token", options)
             .await
             .unwrap()
     }

@@ -23,6 +23,8 @@ pub mod inspect;
 #[cfg_attr(not(test), allow(dead_code))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod kit;
+#[cfg(feature = "conformance")]
+pub mod laid_open;
 pub mod message;
 pub mod open;
 mod parts;

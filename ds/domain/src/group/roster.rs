@@ -348,6 +348,12 @@ impl Page {
     }
 }
 
+/// One record, as it is sealed.
+#[cfg(feature = "conformance")]
+pub(super) fn encoded(leaf: &Leaf) -> Result<Plain, Stop> {
+    parts::encode(FORMAT, leaf)
+}
+
 /// Which part a page is.
 pub(super) const fn part(number: u16) -> Part {
     Part::Roster(number)
