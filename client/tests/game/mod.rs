@@ -1,0 +1,8 @@
+//! The identifier game: what the best matcher links of what gateway and service see and store.
+
+pub(crate) mod attribution;
+pub(crate) mod fields;
+pub(crate) mod links;
+pub(crate) mod matcher;
+pub(crate) mod plants;
+pub(crate) mod play;
