@@ -91,6 +91,8 @@ pub(crate) struct Thing {
     pub(crate) fields: Fields,
     /// Signature keys that a leaf has had.
     pub(crate) keys: BTreeSet<Vec<u8>>,
+    /// How many messages a leaf has sent.
+    pub(crate) messages: usize,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone)]
@@ -414,6 +416,8 @@ impl Known {
             .into_iter()
             .filter_map(|(name, of)| {
                 let mut fields = of.fields;
+                let sent = of.counts.get(&Number::SendMessage.number());
+                let messages = sent.copied().unwrap_or_default();
                 for (operation, count) in of.counts {
                     fields.number(&format!("requests of {operation}"), count);
                 }
@@ -445,6 +449,7 @@ impl Known {
                     bytes: of.bytes.into_iter().collect(),
                     fields,
                     keys: of.keys,
+                    messages,
                 })
             })
             .collect()

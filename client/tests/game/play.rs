@@ -14,18 +14,8 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use crate::support::Homes;
 use crate::support::recording::{Exchange, Who};
 
-/// Names of as different lengths as there are.
-const NAMES: [&str; 4] = [
-    "al",
-    "bartholomew",
-    "constantine.the.second",
-    "dorothea-maximiliana-of-hohenfels",
-];
-const GROUPS: [&str; 3] = [
-    "x",
-    "climbing",
-    "the annual meeting of everybody who could come",
-];
+const USERS: usize = 4;
+const GROUPS: usize = 3;
 
 /// What a run has left.
 #[derive(Clone)]
@@ -52,6 +42,13 @@ impl Dice {
         self.below(2) == 0
     }
 
+    /// A name of any length that is allowed for a handle.
+    fn name(&mut self) -> String {
+        let length = 3 + self.below(50);
+        let letters = self.bytes(length).into_iter();
+        letters.map(|byte| char::from(b'a' + byte % 26)).collect()
+    }
+
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.0.fill_bytes(&mut bytes);
@@ -74,6 +71,8 @@ impl Clock for Wrong {
 struct Run {
     homes: Homes,
     dice: Dice,
+    /// Of the users.
+    names: Vec<String>,
     who: Vec<Who>,
     paths: Vec<std::path::PathBuf>,
     options: Vec<Options>,
@@ -88,16 +87,18 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     let ahead = Duration::from_secs(u64::try_from(dice.below(40 * 86_400)).unwrap());
     homes.service.clock.advance(ahead);
     homes.service.record();
+    let names: Vec<String> = (0..USERS).map(|_| dice.name()).collect();
     let mut run = Run {
         homes,
         dice,
+        names: names.clone(),
         who: Vec::new(),
         paths: Vec::new(),
         options: Vec::new(),
         clients: Vec::new(),
         tokens: BTreeMap::new(),
     };
-    for (user, name) in NAMES.iter().enumerate() {
+    for (user, name) in names.iter().enumerate() {
         let client = run.client(Who { user, device: 0 }).await;
         run.clients.push(client);
         let client = run.clients.last_mut().unwrap();
@@ -114,19 +115,20 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     }
     run.connect().await;
     let mut groups = Vec::new();
-    for name in GROUPS {
-        groups.push(run.group(name).await);
+    for _ in 0..GROUPS {
+        groups.push(run.group().await);
     }
+    let rounds = if late.is_empty() { 1 } else { 2 };
     for who in late {
         run.link(who).await;
     }
-    run.settle(2, Duration::from_secs(700)).await;
+    run.settle(rounds, Duration::from_secs(700)).await;
     for _ in 0..4 {
         run.say(&groups).await;
     }
     run.renew(&groups).await;
     run.remove(&groups).await;
-    run.come_back().await;
+    run.come_back(&groups).await;
     run.say(&groups).await;
     run.settle(1, Duration::from_secs(700)).await;
     Played {
@@ -136,7 +138,7 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
 }
 
 struct Founded {
-    name: &'static str,
+    name: String,
     founder: usize,
     /// Contacts of the founder.
     added: [usize; 2],
@@ -221,16 +223,17 @@ impl Run {
 
     /// Everybody is a contact of two others.
     async fn connect(&mut self) {
-        for user in 0..NAMES.len() {
-            let next = (user + 1) % NAMES.len();
+        for user in 0..USERS {
+            let next = (user + 1) % USERS;
             let (asks, asked) = if self.dice.flip() {
                 (user, next)
             } else {
                 (next, user)
             };
             let one = self.some_device(asks);
+            let name = self.names[asked].clone();
             let (one, other) = self.pair(one, asked);
-            one.connect(NAMES[asked]).await.unwrap();
+            one.connect(&name).await.unwrap();
             other.check_inbox().await.unwrap();
             let request = other.incoming_requests().unwrap().pop().unwrap();
             other.accept_request(&request.id).await.unwrap();
@@ -250,19 +253,21 @@ impl Run {
     }
 
     /// Somebody founds a group and adds both contacts; the fourth comes in by a code.
-    async fn group(&mut self, name: &'static str) -> Founded {
+    async fn group(&mut self) -> Founded {
         self.learn_tokens();
+        let name = self.dice.name();
         let founder = self.dice.below(4);
         let mut added = [(founder + 1) % 4, (founder + 3) % 4];
         if self.dice.flip() {
             added.swap(0, 1);
         }
         let at = self.some_device(founder);
-        let names = added.map(|user| NAMES[user]);
-        self.clients[at].create_group(name).await.unwrap();
-        self.clients[at].add_to_group(name, &names).await.unwrap();
+        let names = added.map(|user| self.names[user].clone());
+        let names = names.each_ref().map(String::as_str);
+        self.clients[at].create_group(&name).await.unwrap();
+        self.clients[at].add_to_group(&name, &names).await.unwrap();
         let days = 7 * (1 + u32::try_from(self.dice.below(8)).unwrap());
-        let code = self.clients[at].invite(name, days).await.unwrap();
+        let code = self.clients[at].invite(&name, days).await.unwrap();
         let fourth = self.some_device((founder + 2) % 4);
         self.clients[fourth].join_by_code(&code).await.unwrap();
         let wait = Duration::from_secs(u64::try_from(self.dice.below(300)).unwrap());
@@ -280,31 +285,30 @@ impl Run {
         let length = 1 + self.dice.below(300);
         // Who is not in it, or has heard nobody yet, says nothing.
         let _ = self.clients[at]
-            .send_message(group.name, &"a".repeat(length))
+            .send_message(&group.name, &"a".repeat(length))
             .await;
     }
 
     async fn renew(&mut self, groups: &[Founded]) {
         let group = &groups[self.dice.below(groups.len())];
         let at = self.dice.below(self.clients.len());
-        let _ = self.clients[at].update_own_leaf(group.name).await;
-        self.settle(1, Duration::from_secs(30)).await;
+        let _ = self.clients[at].update_own_leaf(&group.name).await;
     }
 
     async fn remove(&mut self, groups: &[Founded]) {
         let group = &groups[self.dice.below(groups.len())];
         let at = self.some_device(group.founder);
-        let gone = NAMES[group.added[self.dice.below(2)]];
+        let gone = self.names[group.added[self.dice.below(2)]].clone();
         let _ = self.clients[at]
-            .remove_from_group(group.name, &[gone])
+            .remove_from_group(&group.name, &[&gone])
             .await;
         self.settle(1, Duration::from_secs(660)).await;
     }
 
     /// Somebody loses the state of one group, and comes back.
-    async fn come_back(&mut self) {
+    async fn come_back(&mut self, groups: &[Founded]) {
         let at = self.dice.below(self.clients.len());
-        let name = GROUPS[self.dice.below(GROUPS.len())];
+        let name = &groups[self.dice.below(groups.len())].name;
         let client = self.clients.remove(at);
         drop(client);
         let db = rusqlite::Connection::open(self.paths[at].join("client.sqlite")).unwrap();
