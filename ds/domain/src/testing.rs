@@ -35,10 +35,20 @@ pub struct Service {
 pub const NOON_MS: u64 = 1_800_014_400_000;
 pub const DAY_MS: u64 = 86_400_000;
 
+/// Version, storage key, one sender.
+fn key_file() -> Vec<u8> {
+    [&[1][..], &[3; 32], &[1], &[4; 32]].concat()
+}
+
 impl Service {
+    /// A generation of keys more.
+    pub fn rotate_keys(&mut self) {
+        let file = ServiceKeys::rotate_file(&key_file()).unwrap();
+        self.keys = ServiceKeys::from_file(&file).unwrap();
+    }
+
     pub fn new(seed: u64) -> Self {
-        // version, storage key, one sender, one generation of queue keys
-        let file = [&[1][..], &[3; 32], &[1], &[4; 32]].concat();
+        let file = key_file();
         Self {
             engine: MemoryEngine::default(),
             now_ms: NOON_MS,

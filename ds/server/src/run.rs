@@ -355,7 +355,7 @@ async fn accept(server: &Server, keys: IssuerKeys) {
 }
 
 /// As [`expire`], on a day that no jump of the clock decides.
-async fn expire_steadily(server: &Server) -> Result<(), EngineError> {
+pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> {
     let (today, agreed) = server.settled_day();
     if !agreed {
         tracing::warn!(
@@ -373,7 +373,7 @@ async fn expire_steadily(server: &Server) -> Result<(), EngineError> {
 /// The day that expiry goes by is the store's, not that of a clock that was wrong from the start: it goes
 /// on from the last day that was believed. What was accepted by a clock that was far behind is not deleted
 /// as soon as it is right again.
-async fn settle(server: &Server) -> Result<(), EngineError> {
+pub(crate) async fn settle(server: &Server) -> Result<(), EngineError> {
     let noted = foundation::note(&*server.engine, Note::Clock).await?;
     let noted = noted.and_then(|noted| noted.value.try_into().ok().map(u32::from_be_bytes));
     server.settle_from(noted);

@@ -55,6 +55,14 @@ use crate::testing::{Service, same, signed};
 use crate::tokens::VerifiedToken;
 
 pub(super) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+/// Those that the service takes.
+pub(super) const SUITES: [Ciphersuite; 5] = [
+    SUITE,
+    Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+];
 const DOMAIN: &str = "example.org";
 
 /// All that reaches the service, for a second run.
@@ -70,6 +78,8 @@ pub(super) struct Sent {
 pub(super) struct World {
     pub(super) service: Service,
     pub(super) sent: Vec<Sent>,
+    /// Of groups and leaves that are made from now on.
+    pub(super) suite: Ciphersuite,
 }
 
 impl World {
@@ -77,7 +87,12 @@ impl World {
         Self {
             service: Service::new(seed),
             sent: Vec::new(),
+            suite: SUITE,
         }
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        scheme_of(self.suite)
     }
 
     /// Carries a request out; one that is refused changes no row but what tokens settle.
@@ -92,7 +107,7 @@ impl World {
         let before = self.service.engine.clone();
         let answer = self.service.run::<O>(bytes, tokens);
         // What was paid for is used up.
-        let settles = [Number::ExternalJoin, Number::CreateGroup];
+        let settles = [Number::ExternalJoin, Number::CreateGroup, Number::Propose];
         if answer.is_err() && !settles.contains(&O::OPERATION) {
             assert!(self.service.engine == before, "{:?}", O::OPERATION);
         }
@@ -117,7 +132,27 @@ pub(super) struct LeafSigner(pub(super) LeafKeyPair);
 
 impl LeafSigner {
     pub(super) fn new() -> Self {
-        Self(LeafKeyPair::random(Scheme::Ed25519).unwrap())
+        Self::of(Scheme::Ed25519)
+    }
+
+    pub(super) fn of(scheme: Scheme) -> Self {
+        Self(LeafKeyPair::random(scheme).unwrap())
+    }
+
+    /// The same key once more.
+    pub(super) fn again(&self) -> Self {
+        let scheme = match self.0 {
+            LeafKeyPair::Ed25519(_) => Scheme::Ed25519,
+            LeafKeyPair::EcdsaP256(_) => Scheme::EcdsaP256,
+        };
+        Self(LeafKeyPair::from_seed(scheme, &self.0.seed()).unwrap())
+    }
+}
+
+fn scheme_of(suite: Ciphersuite) -> Scheme {
+    match suite.signature_algorithm() {
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Scheme::EcdsaP256,
+        _ => Scheme::Ed25519,
     }
 }
 
@@ -127,14 +162,17 @@ impl Signer for LeafSigner {
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
+        match self.0 {
+            LeafKeyPair::Ed25519(_) => SignatureScheme::ED25519,
+            LeafKeyPair::EcdsaP256(_) => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
     }
 }
 
 fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
-        Some(&[SUITE]),
+        Some(&SUITES),
         Some(&[
             ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,
@@ -158,7 +196,12 @@ pub(super) fn pseudonym() -> Vec<u8> {
     random_pseudonym(DOMAIN).unwrap().as_slice().to_vec()
 }
 
-fn credential(signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
+pub(super) fn credential(signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
+    credential_naming(&signer.0.public(), signer, user)
+}
+
+/// A credential that is for another key than it names, or for the same.
+fn credential_naming(named: &[u8], signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
     let identity = SignatureKeyPair::random().unwrap();
     let real = ClientCredential {
         name: opaque(*b"a name"),
@@ -167,7 +210,7 @@ fn credential(signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
     let (pseudonymous, _) = PseudonymousCredential::issue(
         DOMAIN,
         opaque(user),
-        &signer.0.public(),
+        named,
         (&real, &identity),
         &ConnectionKey::random().unwrap(),
     )
@@ -178,6 +221,29 @@ fn credential(signer: &LeafSigner, user: &[u8]) -> CredentialWithKey {
             pseudonymous.encode(),
         ),
         signature_key: signer.0.public().into(),
+    }
+}
+
+/// What is wrong with a leaf.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Flaw {
+    BasicCredential,
+    CredentialForAnotherKey,
+}
+
+impl Flaw {
+    pub(super) const ALL: [Self; 2] = [Self::BasicCredential, Self::CredentialForAnotherKey];
+
+    pub(super) fn credential(self, signer: &LeafSigner) -> CredentialWithKey {
+        match self {
+            Self::BasicCredential => CredentialWithKey {
+                credential: BasicCredential::new(b"somebody".to_vec()).into(),
+                signature_key: signer.0.public().into(),
+            },
+            Self::CredentialForAnotherKey => {
+                credential_naming(&LeafSigner::new().0.public(), signer, &pseudonym())
+            }
+        }
     }
 }
 
@@ -192,7 +258,7 @@ fn signature(info: &GroupInfo) -> Vec<u8> {
         .into()
 }
 
-fn aad(rotates: bool) -> CommitAad {
+pub(super) fn aad(rotates: bool) -> CommitAad {
     CommitAad {
         rotates: u8::from(rotates),
         authorization: None,
@@ -207,6 +273,9 @@ pub(super) struct Plan {
     pub(super) removals: Vec<u32>,
     pub(super) update: bool,
     pub(super) new_user: Option<Vec<u8>>,
+    /// In place of one for the new user.
+    pub(super) new_leaf: Option<(LeafSigner, CredentialWithKey)>,
+    pub(super) aad: Option<Vec<u8>>,
     pub(super) rotates: bool,
     pub(super) context: Option<Extensions<GroupContext>>,
     pub(super) covers: bool,
@@ -222,6 +291,8 @@ impl Plan {
             removals: Vec::new(),
             update: operation == Number::UpdateClient,
             new_user: None,
+            new_leaf: None,
+            aad: None,
             rotates: false,
             context: None,
             covers: true,
@@ -246,6 +317,29 @@ impl Plan {
 
     pub(super) fn update() -> Self {
         Self::of(Number::UpdateClient)
+    }
+
+    pub(super) fn set_context(context: Extensions<GroupContext>) -> Self {
+        Self {
+            context: Some(context),
+            ..Self::of(Number::SetRole)
+        }
+    }
+
+    pub(super) fn sent_as(mut self, operation: Number) -> Self {
+        self.operation = operation;
+        self
+    }
+
+    /// Covers nothing that is pending.
+    pub(super) fn alone(mut self) -> Self {
+        self.covers = false;
+        self
+    }
+
+    pub(super) fn without_rotation(mut self) -> Self {
+        self.rotates = false;
+        self
     }
 
     pub(super) fn rotating(mut self) -> Self {
@@ -273,12 +367,31 @@ impl Invitee {
     }
 
     pub(super) fn of_user(world: &World, user: Vec<u8>) -> Self {
+        let signer = LeafSigner::of(world.scheme());
+        let credential = credential(&signer, &user);
+        let lifetime = lifetime_at(world.service.now_ms);
+        Self::with(world.suite, user, signer, credential, lifetime)
+    }
+
+    pub(super) fn flawed(world: &World, flaw: Flaw) -> Self {
+        let signer = LeafSigner::of(world.scheme());
+        let credential = flaw.credential(&signer);
+        let lifetime = lifetime_at(world.service.now_ms);
+        Self::with(world.suite, pseudonym(), signer, credential, lifetime)
+    }
+
+    pub(super) fn with(
+        suite: Ciphersuite,
+        user: Vec<u8>,
+        signer: LeafSigner,
+        credential: CredentialWithKey,
+        lifetime: Lifetime,
+    ) -> Self {
         let provider = OpenMlsRustCrypto::default();
-        let signer = LeafSigner::new();
         let bundle = KeyPackage::builder()
-            .key_package_lifetime(lifetime_at(world.service.now_ms))
+            .key_package_lifetime(lifetime)
             .leaf_node_capabilities(capabilities())
-            .build(SUITE, &provider, &signer, credential(&signer, &user))
+            .build(suite, &provider, &signer, credential)
             .unwrap();
         Self {
             key_package: bundle.key_package().clone(),
@@ -417,8 +530,19 @@ impl Client {
         kind: GroupKind,
         twist: impl FnOnce(&mut CreateGroupRequest),
     ) -> Result<Self, Failure> {
+        Self::create_in(world, kind, |_, _| {}, None, twist)
+    }
+
+    /// In a context that is not as it should be, or with such a credential.
+    pub(super) fn create_in(
+        world: &mut World,
+        kind: GroupKind,
+        context_of: impl FnOnce(&mut Vec<Extension>, &[u8]),
+        flaw: Option<Flaw>,
+        twist: impl FnOnce(&mut CreateGroupRequest),
+    ) -> Result<Self, Failure> {
         let provider = OpenMlsRustCrypto::default();
-        let signer = LeafSigner::new();
+        let signer = LeafSigner::of(world.scheme());
         let user = pseudonym();
         let sender = Sender::Key(opaque(signer.0.public()));
         let sign = |world: &mut World, operation, body: &dyn Fn() -> Vec<u8>| {
@@ -440,7 +564,7 @@ impl Client {
         let key = world
             .service
             .keys()
-            .external_sender_public(Scheme::Ed25519)
+            .external_sender_public(world.scheme())
             .unwrap();
         let listed =
             ExternalSender::new(key.into(), BasicCredential::new(b"service".to_vec()).into());
@@ -456,15 +580,20 @@ impl Client {
             let policy = GroupPolicy::of_creator(opaque(user.as_slice()));
             context.push(policy_extension(&policy));
         }
+        context_of(&mut context, &user);
+        let credential = match flaw {
+            Some(flaw) => flaw.credential(&signer),
+            None => credential(&signer, &user),
+        };
         let mls = MlsGroup::builder()
             .with_group_id(openmls::prelude::GroupId::from_slice(&id.0))
-            .ciphersuite(SUITE)
+            .ciphersuite(world.suite)
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .max_past_epochs(5)
             .with_group_context_extensions(Extensions::from_vec(context).unwrap())
             .with_capabilities(capabilities())
             .lifetime(lifetime_at(world.service.now_ms))
-            .build(&provider, &signer, credential(&signer, &user))
+            .build(&provider, &signer, credential)
             .unwrap();
         let secrets = secrets(&mls, &provider);
         let info = mls
@@ -490,7 +619,7 @@ impl Client {
     }
 
     /// Hears by which keys the service is known.
-    fn know(&mut self, world: &World) {
+    pub(super) fn know(&mut self, world: &World) {
         self.service = crate::group::removals::senders(world.service.keys());
     }
 
@@ -561,9 +690,29 @@ impl Client {
 
     /// Signs a body as the leaf.
     pub(super) fn sign(&self, world: &mut World, operation: Number, body: &impl Wire) -> Vec<u8> {
+        self.sign_as(world, LeafIndex(self.index()), operation, body)
+    }
+
+    /// Signs a body in the name of a leaf.
+    pub(super) fn sign_as(
+        &self,
+        world: &mut World,
+        leaf: LeafIndex,
+        operation: Number,
+        body: &impl Wire,
+    ) -> Vec<u8> {
+        self.sign_by(world, Sender::Leaf(leaf), operation, body)
+    }
+
+    pub(super) fn sign_by(
+        &self,
+        world: &mut World,
+        sender: Sender,
+        operation: Number,
+        body: &impl Wire,
+    ) -> Vec<u8> {
         let nonce = world.nonce();
         let minute = Minute::of(world.service.now_ms);
-        let sender = Sender::Leaf(LeafIndex(self.index()));
         signed(operation, minute, nonce, sender, body, |tbs| {
             self.signer.0.sign(REQUEST_LABEL, tbs)
         })
@@ -600,7 +749,13 @@ impl Client {
 
     /// Stages a commit and gives the request that carries it.
     pub(super) fn stage(&mut self, plan: Plan) -> CommitRequest {
-        self.mls.set_aad(aad(plan.rotates).encode());
+        self.stage_with_info(plan).0
+    }
+
+    /// The same, with the whole GroupInfo.
+    pub(super) fn stage_with_info(&mut self, plan: Plan) -> (CommitRequest, Vec<u8>) {
+        let aad = plan.aad.unwrap_or_else(|| aad(plan.rotates).encode());
+        self.mls.set_aad(aad);
         let mut gone: Vec<u32> = plan.removals.clone();
         if plan.covers {
             gone.extend(self.mls.pending_proposals().filter_map(mls_rules::leaving));
@@ -617,11 +772,12 @@ impl Client {
             });
         }
         let adds = plan.adds.len();
-        let new_leaf = plan.new_user.map(|user| {
-            let signer = LeafSigner::new();
+        let scheme = scheme_of(self.mls.ciphersuite());
+        let new_leaf = plan.new_leaf.or(plan.new_user.map(|user| {
+            let signer = LeafSigner::of(scheme);
             let credential = credential(&signer, &user);
             (signer, credential)
-        });
+        }));
         let mut builder = self
             .mls
             .commit_builder()
@@ -666,6 +822,7 @@ impl Client {
                 .unwrap()
         };
         let info = bundle.group_info().unwrap();
+        let whole_info = info.tls_serialize_detached().unwrap();
         let next = Secrets {
             rotation: RotationSecret::new(export(exporters::ROTATION)),
             journal: JournalKey::new(export(exporters::JOURNAL_KEY)),
@@ -719,7 +876,7 @@ impl Client {
         }
         self.staged = request.commit.as_slice().to_vec();
         self.next_signer = new_leaf.map(|(signer, _)| signer);
-        request
+        (request, whole_info)
     }
 
     /// Covers Adds that are pending, and says nothing of their link keys.
@@ -925,103 +1082,31 @@ impl Client {
         word: Option<(AuthorizedJoin, LeafSigner)>,
         rotates: bool,
     ) -> Result<Self, Failure> {
-        let provider = OpenMlsRustCrypto::default();
         let (join, signer) = match word {
             Some((join, signer)) => (Some(join), signer),
-            None => (None, LeafSigner::new()),
+            None => (None, LeafSigner::of(scheme_of(by.mls.ciphersuite()))),
         };
-        let authorization = join.map(|join| by.authorize(world, join, &signer.0.public()));
-        let sender = Sender::Key(opaque(signer.0.public()));
-        let minute = Minute::of(world.service.now_ms);
-        let body = ExternalCommitInfoRequest {
-            group: by.key(),
-            permit: permit(),
-            authorization: authorization.clone(),
-        };
-        let nonce = world.nonce();
-        let bytes = signed(
-            Number::ExternalCommitInfo,
-            minute,
-            nonce,
-            sender.clone(),
-            &body,
-            |tbs| signer.0.sign(REQUEST_LABEL, tbs),
-        );
-        let info = world.run::<ExternalCommitInfo>(&bytes)?;
-        let MlsMessageBodyIn::GroupInfo(group_info) =
-            MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice())
-                .unwrap()
-                .extract()
-        else {
-            panic!("not a GroupInfo");
-        };
-        let is_connection =
-            by.kind == GroupKind::Connection && matches!(body.permit, JoinPermit::JoinCode(_));
-        let aad = CommitAad {
-            authorization,
-            encrypted_connection_response: opaque(if is_connection {
-                b"response".to_vec()
-            } else {
-                Vec::new()
-            }),
-            ..aad(rotates)
-        };
-        let parameters = LeafNodeParameters::builder()
-            .with_capabilities(capabilities())
-            .build();
-        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice());
-        let (mls, bundle) = MlsGroup::external_commit_builder()
-            .with_ratchet_tree(tree.unwrap())
-            .with_config(config())
-            .with_aad(aad.encode())
-            .build_group(&provider, group_info, credential(&signer, &user))
-            .unwrap()
-            .leaf_node_parameters(parameters)
-            .load_psks(provider.storage())
-            .unwrap()
-            .create_group_info(true)
-            .build(provider.rand(), provider.crypto(), &signer, |_| true)
-            .unwrap()
-            .finalize(&provider)
-            .unwrap();
-        let group_info = bundle.group_info().unwrap();
-        let recovery = crypto::random::<32>().unwrap().to_vec();
-        let next = secrets(&mls, &provider);
-        let request = ExternalJoinRequest {
-            group: by.key(),
-            commit: opaque(bundle.commit().tls_serialize_detached().unwrap()),
-            group_info: PartialGroupInfo {
-                extensions: opaque(group_info.extensions().tls_serialize_detached().unwrap()),
-                signature: opaque(signature(group_info)),
-            },
-            rotation: rotates.then(|| next_segment(&next, Some(by.rotation))),
-            leaf: extras(&signer, &by.id, &recovery),
-            permit: permit(),
-        };
-        let nonce = world.nonce();
-        let bytes = signed(
-            Number::ExternalJoin,
-            minute,
-            nonce,
-            sender,
-            &request,
-            |tbs| signer.0.sign(REQUEST_LABEL, tbs),
-        );
-        let JoinAccepted { accepted, journal } = world.run::<ExternalJoin>(&bytes)?;
-        let mut joined = Self::begin(provider, mls, signer, (by.id, user), recovery);
-        joined.last_request = bytes;
-        joined.journal_key = JournalKey::from(&journal.journal_key);
-        if !rotates {
-            joined.state_key = StateKey::new(*by.state_key.expose()).next();
-            joined.segment = by.segment;
-            joined.next = accepted.place.position.next();
-            joined.chain = None;
+        let word = join.map(|join| by.authorize(world, join, &signer.0.public()));
+        Outside {
+            word,
+            rotates,
+            ..Outside::new(by, user, signer, &permit)
         }
-        joined.kind = by.kind;
-        joined.know(world);
-        joined.rotation = journal.rotation_epoch;
-        joined.step = Step(u32::try_from(joined.epoch() - joined.rotation.0).unwrap());
-        Ok(joined)
+        .join(world)
+    }
+
+    /// GroupInfo and tree, as any member can hand them out.
+    pub(super) fn told(&self) -> (MlsMessageIn, RatchetTreeIn) {
+        let info = self
+            .mls
+            .export_group_info(self.provider.crypto(), &self.signer, false)
+            .unwrap();
+        let info = info.tls_serialize_detached().unwrap();
+        let tree = self.mls.export_ratchet_tree();
+        (
+            MlsMessageIn::tls_deserialize_exact_bytes(&info).unwrap(),
+            tree.into(),
+        )
     }
 
     /// Reads its journal to the end, follows what it says, and verifies the chain.
@@ -1206,7 +1291,11 @@ impl Client {
 
     /// Its leaf key once more.
     pub(super) fn same_signer(&self) -> LeafSigner {
-        LeafSigner(LeafKeyPair::from_seed(Scheme::Ed25519, &self.signer.0.seed()).unwrap())
+        self.signer.again()
+    }
+
+    pub(super) fn extensions(&self) -> Vec<Extension> {
+        self.mls.extensions().iter().cloned().collect()
     }
 
     /// The group's context with another policy.
@@ -1228,6 +1317,200 @@ impl Client {
     pub(super) fn told_of(&mut self, other: &Self) {
         self.segment = other.segment;
     }
+}
+
+/// Requests hold secrets, which are not cloned.
+pub(super) fn copy<T: Wire>(request: &T) -> T {
+    T::decode(&request.encode()).unwrap()
+}
+
+/// An external commit, step by step.
+pub(super) struct Outside<'a> {
+    pub(super) by: &'a Client,
+    pub(super) user: Vec<u8>,
+    pub(super) signer: LeafSigner,
+    pub(super) permit: &'a dyn Fn() -> JoinPermit,
+    pub(super) word: Option<LeafAuthorization>,
+    pub(super) rotates: bool,
+    /// Whether the service is asked for what a join needs; else a member tells.
+    pub(super) asks: bool,
+    pub(super) flaw: Option<Flaw>,
+    /// In place of the one that goes with the permit.
+    pub(super) response: Option<Vec<u8>>,
+    /// Changes the request before it is signed.
+    pub(super) twist: Option<fn(&mut ExternalJoinRequest)>,
+}
+
+impl<'a> Outside<'a> {
+    pub(super) fn new(
+        by: &'a Client,
+        user: Vec<u8>,
+        signer: LeafSigner,
+        permit: &'a dyn Fn() -> JoinPermit,
+    ) -> Self {
+        Self {
+            by,
+            user,
+            signer,
+            permit,
+            word: None,
+            rotates: false,
+            asks: true,
+            flaw: None,
+            response: None,
+            twist: None,
+        }
+    }
+
+    fn sign(&self, world: &mut World, operation: Number, body: &impl Wire) -> Vec<u8> {
+        let sender = Sender::Key(opaque(self.signer.0.public()));
+        let minute = Minute::of(world.service.now_ms);
+        let nonce = world.nonce();
+        signed(operation, minute, nonce, sender, body, |tbs| {
+            self.signer.0.sign(REQUEST_LABEL, tbs)
+        })
+    }
+
+    /// What the service says to who asks with this permit.
+    pub(super) fn ask(&self, world: &mut World) -> Result<(MlsMessageIn, RatchetTreeIn), Failure> {
+        let body = ExternalCommitInfoRequest {
+            group: self.by.key(),
+            permit: (self.permit)(),
+            authorization: self.word.clone(),
+        };
+        let bytes = self.sign(world, Number::ExternalCommitInfo, &body);
+        let info = world.run::<ExternalCommitInfo>(&bytes)?;
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(info.group_info.as_slice());
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice());
+        Ok((message.unwrap(), tree.unwrap()))
+    }
+
+    /// The commit, before it is sent.
+    pub(super) fn stage(&self, (info, tree): (MlsMessageIn, RatchetTreeIn)) -> Staged {
+        let provider = OpenMlsRustCrypto::default();
+        let MlsMessageBodyIn::GroupInfo(group_info) = info.extract() else {
+            panic!("not a GroupInfo");
+        };
+        let is_connection = self.by.kind == GroupKind::Connection
+            && matches!((self.permit)(), JoinPermit::JoinCode(_));
+        let response = match &self.response {
+            Some(response) => response.clone(),
+            None if is_connection => b"response".to_vec(),
+            None => Vec::new(),
+        };
+        let aad = CommitAad {
+            authorization: self.word.clone(),
+            encrypted_connection_response: opaque(response),
+            ..aad(self.rotates)
+        };
+        let parameters = LeafNodeParameters::builder()
+            .with_capabilities(capabilities())
+            .build();
+        let credential = match self.flaw {
+            Some(flaw) => flaw.credential(&self.signer),
+            None => credential(&self.signer, &self.user),
+        };
+        let (mls, bundle) = MlsGroup::external_commit_builder()
+            .with_ratchet_tree(tree)
+            .with_config(config())
+            .with_aad(aad.encode())
+            .build_group(&provider, group_info, credential)
+            .unwrap()
+            .leaf_node_parameters(parameters)
+            .load_psks(provider.storage())
+            .unwrap()
+            .create_group_info(true)
+            .build(provider.rand(), provider.crypto(), &self.signer, |_| true)
+            .unwrap()
+            .finalize(&provider)
+            .unwrap();
+        let group_info = bundle.group_info().unwrap();
+        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let next = secrets(&mls, &provider);
+        let mut request = ExternalJoinRequest {
+            group: self.by.key(),
+            commit: opaque(bundle.commit().tls_serialize_detached().unwrap()),
+            group_info: PartialGroupInfo {
+                extensions: opaque(group_info.extensions().tls_serialize_detached().unwrap()),
+                signature: opaque(signature(group_info)),
+            },
+            rotation: self
+                .rotates
+                .then(|| next_segment(&next, Some(self.by.rotation))),
+            leaf: extras(&self.signer, &self.by.id, &recovery),
+            permit: (self.permit)(),
+        };
+        if let Some(twist) = self.twist {
+            twist(&mut request);
+        }
+        Staged {
+            provider,
+            mls,
+            request,
+            recovery,
+        }
+    }
+
+    pub(super) fn signed(&self, world: &mut World, request: &ExternalJoinRequest) -> Vec<u8> {
+        self.sign(world, Number::ExternalJoin, request)
+    }
+
+    /// Sends it, signed by this key.
+    pub(super) fn send(
+        &self,
+        world: &mut World,
+        request: &ExternalJoinRequest,
+    ) -> Result<(Vec<u8>, JoinAccepted), Failure> {
+        let bytes = self.signed(world, request);
+        let accepted = world.run::<ExternalJoin>(&bytes)?;
+        Ok((bytes, accepted))
+    }
+
+    /// All of it.
+    pub(super) fn join(self, world: &mut World) -> Result<Client, Failure> {
+        let told = if self.asks {
+            self.ask(world)?
+        } else {
+            self.by.told()
+        };
+        let staged = self.stage(told);
+        let (bytes, JoinAccepted { accepted, journal }) = self.send(world, &staged.request)?;
+        let Staged {
+            provider,
+            mls,
+            recovery,
+            ..
+        } = staged;
+        let Self {
+            by,
+            user,
+            signer,
+            rotates,
+            ..
+        } = self;
+        let mut joined = Client::begin(provider, mls, signer, (by.id, user), recovery);
+        joined.last_request = bytes;
+        joined.journal_key = JournalKey::from(&journal.journal_key);
+        if !rotates {
+            joined.state_key = StateKey::new(*by.state_key.expose()).next();
+            joined.segment = by.segment;
+            joined.next = accepted.place.position.next();
+            joined.chain = None;
+        }
+        joined.kind = by.kind;
+        joined.know(world);
+        joined.rotation = journal.rotation_epoch;
+        joined.step = Step(u32::try_from(joined.epoch() - joined.rotation.0).unwrap());
+        Ok(joined)
+    }
+}
+
+/// An external commit that is not sent yet.
+pub(super) struct Staged {
+    provider: OpenMlsRustCrypto,
+    mls: MlsGroup,
+    pub(super) request: ExternalJoinRequest,
+    recovery: Vec<u8>,
 }
 
 /// A body that is encoded already.

@@ -1,3 +1,10 @@
+mod directory;
+mod expiry;
+mod listener;
+mod nodes;
+mod places;
+mod tokens;
+
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -9,14 +16,14 @@ use crypto::schedule::{JournalKey, StateKey};
 use crypto::secret::Secret;
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::SignatureKeyPair;
-use ds_domain::engine::{Batch, Engine as _, Read};
+use ds_domain::engine::{Batch, Engine, Read, Table};
 use ds_domain::env::Settings;
 use ds_domain::journal::head::StoredHead;
 use ds_domain::journal::{Head, Journal};
 use ds_domain::memory::Memory;
 use ds_domain::tokens::{Challenge, IssuerKeys};
 use ds_domain::view::View;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use privacypass::TokenType;
 use privacypass::auth::authenticate::TokenChallenge;
@@ -25,6 +32,7 @@ use privacypass::public_tokens::{TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
 use protocol::codec::opaque;
 use protocol::directory::StoreState;
+use protocol::group::ReserveGroupIdRequest;
 use protocol::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
 use protocol::journal::{Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::key_packages::{
@@ -35,7 +43,7 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
-use service::clock::MovedClock;
+use service::clock::{Clock as _, MovedClock};
 use service::gateway_auth::GatewaySecret;
 use service::shutdown::{Shutdown, ShutdownTrigger};
 use tower::ServiceExt as _;
@@ -50,13 +58,21 @@ static ISSUER: LazyLock<KeyPair<Sha384, PSS, Deterministic>> =
 /// 2027-01-15, at noon.
 const NOON_MS: u64 = 1_800_014_400_000;
 
+/// An issuer that the service does not know.
+static STRANGER: LazyLock<KeyPair<Sha384, PSS, Deterministic>> =
+    LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
+
 fn token() -> HeaderValue {
-    let origins = ["ds.example".to_owned()];
+    token_of(&ISSUER, "ds.example")
+}
+
+fn token_of(issuer: &KeyPair<Sha384, PSS, Deterministic>, origin: &str) -> HeaderValue {
+    let origins = [origin.to_owned()];
     let challenge = TokenChallenge::new(TokenType::Public, "issuer.example", None, &origins);
     let (request, state) =
-        TokenRequest::new(&mut rand::rng(), ISSUER.pk.clone(), &challenge).unwrap();
+        TokenRequest::new(&mut rand::rng(), issuer.pk.clone(), &challenge).unwrap();
     let request = request.tls_serialize_detached().unwrap();
-    let signature = ISSUER.sk.blind_sign(&request[3..]).unwrap();
+    let signature = issuer.sk.blind_sign(&request[3..]).unwrap();
     let response = TokenResponse::tls_deserialize_exact(&signature.0).unwrap();
     let (_, value) = build_authorization_header(&response.issue_token(&state).unwrap()).unwrap();
     HeaderValue::from_bytes(value.as_bytes()).unwrap()
@@ -67,48 +83,90 @@ struct Running {
     memory: Arc<Memory>,
     router: Router,
     secret: GatewaySecret,
+    clock: Arc<MovedClock>,
     _directory: tempfile::TempDir,
     ends: ShutdownTrigger,
 }
 
-fn running(segment_reads: u32) -> Running {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("secret");
-    let secret = GatewaySecret::load_or_create(&path).unwrap();
-    let limits = |capacity| AllowanceLimits {
+/// How a service is put together.
+struct Setup {
+    engine: Option<Arc<dyn Engine>>,
+    decisions: Settings,
+    segment_reads: u32,
+    owner: AllowanceLimits,
+    load: LoadLimits,
+    look_again_ms: Option<u64>,
+}
+
+fn limits(capacity: u32) -> AllowanceLimits {
+    AllowanceLimits {
         capacity,
         refill_per_minute: 1,
         max_buckets: 1000,
         nodes: 1,
-    };
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            engine: None,
+            decisions: Settings::default(),
+            segment_reads: 100,
+            owner: limits(100),
+            load: places(4, 4),
+            look_again_ms: None,
+        }
+    }
+}
+
+fn places(concurrent_requests: usize, concurrent_reads: usize) -> LoadLimits {
+    LoadLimits {
+        concurrent_requests,
+        concurrent_reads,
+        requests_per_second: 0,
+        nodes: 1,
+    }
+}
+
+fn accepted_keys() -> IssuerKeys {
+    IssuerKeys::from_directory_keys([ISSUER.pk.to_spki().unwrap()]).unwrap()
+}
+
+fn running(segment_reads: u32) -> Running {
+    running_with(Setup {
+        segment_reads,
+        ..Setup::default()
+    })
+}
+
+fn running_with(setup: Setup) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    let secret = GatewaySecret::load_or_create(&path).unwrap();
     let memory = Arc::new(Memory::default());
     let (ends, shutdown) = Shutdown::channel();
-    let spki = ISSUER.pk.to_spki().unwrap();
+    let clock = MovedClock::at(NOON_MS);
     let keys = ServiceKeys::from_file(&[&[1][..], &[3; 32], &[1], &[4; 32]].concat());
     let server = Arc::new(Server::new(
-        memory.clone(),
+        setup.engine.unwrap_or_else(|| memory.clone()),
         keys.unwrap(),
-        MovedClock::at(NOON_MS),
+        clock.clone(),
         shutdown,
-        IssuerKeys::from_directory_keys([spki]).unwrap(),
+        accepted_keys(),
         ServerSettings {
-            decisions: Settings::default(),
+            decisions: setup.decisions,
             domain: "ds.example".to_owned(),
             issuer_name: "issuer.example".to_owned(),
             challenge: Challenge::new("issuer.example", "ds.example").unwrap(),
             allowed: Allowed {
                 leaf: limits(100),
                 group: limits(100),
-                segment: limits(segment_reads),
-                owner: limits(100),
+                segment: limits(setup.segment_reads),
+                owner: setup.owner,
             },
-            load: LoadLimits {
-                concurrent_requests: 4,
-                concurrent_reads: 4,
-                requests_per_second: 0,
-                nodes: 1,
-            },
-            look_again_ms: None,
+            load: setup.load,
+            look_again_ms: setup.look_again_ms,
             max_request_bytes: 2 * 1024 * 1024,
             store: StoreState {
                 id: "store".to_owned(),
@@ -121,18 +179,48 @@ fn running(segment_reads: u32) -> Running {
         server,
         memory,
         secret,
+        clock,
         _directory: directory,
         ends,
     }
 }
 
+/// An answer.
+#[derive(Debug)]
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    async fn read(answer: http::Response<Body>) -> Self {
+        Self {
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: answer
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .to_vec(),
+        }
+    }
+
+    fn problem(&self) -> ProblemType {
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        ProblemType::from_uri(document["type"].as_str().unwrap()).unwrap()
+    }
+}
+
+/// A request that costs a token and has no other condition.
+fn reservation(nonce: u8) -> Vec<u8> {
+    signed(Number::ReserveGroupId, nonce, &ReserveGroupIdRequest {})
+}
+
 impl Running {
-    async fn post(
-        &self,
-        operation: Number,
-        body: Vec<u8>,
-        tokens: &[HeaderValue],
-    ) -> (StatusCode, Vec<u8>) {
+    fn request(&self, operation: Number, body: Vec<u8>, tokens: &[HeaderValue]) -> Request<Body> {
         let mut request = Request::post(operation.path())
             .header(header::CONTENT_TYPE, REQUEST_MEDIA_TYPE)
             .header(
@@ -142,11 +230,32 @@ impl Running {
         for token in tokens {
             request = request.header(header::AUTHORIZATION, token);
         }
-        let request = request.body(Body::from(body)).unwrap();
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, body.to_vec())
+        request.body(Body::from(body)).unwrap()
+    }
+
+    async fn reply(&self, operation: Number, body: Vec<u8>, tokens: &[HeaderValue]) -> Reply {
+        let request = self.request(operation, body, tokens);
+        Reply::read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    fn spawn(
+        &self,
+        operation: Number,
+        body: Vec<u8>,
+        tokens: &[HeaderValue],
+    ) -> tokio::task::JoinHandle<Reply> {
+        let (request, router) = (self.request(operation, body, tokens), self.router.clone());
+        tokio::spawn(async move { Reply::read(router.oneshot(request).await.unwrap()).await })
+    }
+
+    async fn post(
+        &self,
+        operation: Number,
+        body: Vec<u8>,
+        tokens: &[HeaderValue],
+    ) -> (StatusCode, Vec<u8>) {
+        let reply = self.reply(operation, body, tokens).await;
+        (reply.status, reply.body)
     }
 
     async fn read(&self, known: u64, wait_ms: u32) -> Result<ReadJournalResponse, StatusCode> {
@@ -175,7 +284,7 @@ impl Running {
             puts: vec![(head.segment.key(), head.head.into_value())],
             ..Batch::default()
         };
-        self.memory.apply(batch).await.unwrap();
+        self.server.engine.apply(batch).await.unwrap();
     }
 
     /// What a message does to a segment, and the wake-up after it.
@@ -184,7 +293,7 @@ impl Running {
         let mut env = self.server.env(&mut rng);
         let row = env.rows().segment(&segment());
         let needed = Read::Row(row.key());
-        let found = self.memory.read(vec![needed.clone()]).await.unwrap();
+        let found = self.server.engine.read(vec![needed.clone()]).await.unwrap();
         let mut view = View::default();
         view.add(needed, found.into_iter().next().unwrap());
         let stored = StoredHead::read(&view, &segment(), &env).unwrap().unwrap();
@@ -199,7 +308,7 @@ impl Running {
         for entry in entries {
             entry.puts(&mut batch);
         }
-        self.memory.apply(batch).await.unwrap();
+        self.server.engine.apply(batch).await.unwrap();
         self.server.waits.wake(&[row]);
     }
 }
@@ -209,10 +318,14 @@ fn segment() -> SegmentId {
 }
 
 fn signed(operation: Number, nonce: u8, body: &impl Wire) -> Vec<u8> {
+    signed_at(NOON_MS, operation, nonce, body)
+}
+
+fn signed_at(now_ms: u64, operation: Number, nonce: u8, body: &impl Wire) -> Vec<u8> {
     let key = SignatureKeyPair::from_seed(&Secret::new([9; 32]));
     let sender = Sender::Key(opaque(key.public()));
     let body = opaque(body.encode());
-    let (minute, nonce) = (Minute::of(NOON_MS), [nonce; 16]);
+    let (minute, nonce) = (Minute::of(now_ms), [nonce; 16]);
     let tbs = RequestTbs {
         version: WIRE_VERSION,
         operation,

@@ -1,0 +1,111 @@
+//! Requests as they come: who has signed what.
+
+use protocol::group::ReserveGroupIdRequest;
+use protocol::request::Sender;
+
+use super::*;
+use crate::execution::{Execution, Input};
+
+#[test]
+fn a_signature_counts_for_exactly_what_was_signed() {
+    let mut world = World::new(210);
+    let mut clients = group(&mut world, 2);
+    let body = clients[1].message(b"text");
+    let honest = clients[1].sign(&mut world, Number::SendMessage, &body);
+    for at in 0..honest.len() {
+        let mut bytes = honest.clone();
+        bytes[at] ^= 1;
+        // And nothing is written (`World::run`).
+        let problem = problem(world.run::<SendMessage>(&bytes));
+        assert!(
+            matches!(
+                problem,
+                ProblemType::BadSignature
+                    | ProblemType::Malformed
+                    | ProblemType::UnsupportedVersion
+                    | ProblemType::StaleTimestamp
+                    | ProblemType::UnknownGroup
+            ),
+            "{problem:?} at {at}"
+        );
+    }
+    world.run::<SendMessage>(&honest).unwrap();
+}
+
+#[test]
+fn a_leaf_signs_where_a_leaf_is_asked_for_and_a_key_where_a_key_is() {
+    let mut world = World::new(211);
+    let mut clients = group(&mut world, 2);
+    let body = clients[1].message(b"text");
+    let key = clients[1].signer.0.public();
+    let by_key = clients[1].sign_by(
+        &mut world,
+        Sender::Key(opaque(key)),
+        Number::SendMessage,
+        &body,
+    );
+    assert_eq!(
+        problem(world.run::<SendMessage>(&by_key)),
+        ProblemType::BadSignature
+    );
+    let body = ReserveGroupIdRequest {};
+    let by_leaf = clients[1].sign(&mut world, Number::ReserveGroupId, &body);
+    assert_eq!(
+        problem(world.run::<ReserveGroupId>(&by_leaf)),
+        ProblemType::BadSignature
+    );
+}
+
+#[test]
+fn whoever_is_not_a_member_uses_up_no_allowance() {
+    let mut world = World::new(212);
+    let mut clients = group(&mut world, 2);
+    let body = clients[0].message(b"text");
+    let mut forged = clients[0].sign(&mut world, Number::SendMessage, &body);
+    *forged.last_mut().unwrap() ^= 1;
+    let honest = clients[0].sign(&mut world, Number::SendMessage, &body);
+    let mut charges = |bytes: &[u8]| {
+        let (mut env, engine) = world.service.env();
+        let mut execution = Execution::<SendMessage>::new(bytes, Vec::new(), &env).unwrap();
+        let mut step = execution.start();
+        loop {
+            let input = match step {
+                Step::Read(reads) => Input::Found(engine.read(&reads)),
+                Step::Charge(charges) => return charges.len(),
+                Step::Apply(_) | Step::Done(_) => return 0,
+            };
+            step = execution.next(input, &mut env);
+        }
+    };
+    // Of the leaf and of its group.
+    assert_eq!((charges(&forged), charges(&honest)), (0, 2));
+}
+
+#[test]
+fn the_service_proposes_under_the_key_that_a_group_knows() {
+    let mut world = World::new(213);
+    let mut clients = group(&mut world, 3);
+    world.service.rotate_keys();
+    // Who comes anew lists the newest one.
+    let fresh = Client::create(&mut world, GroupKind::Group);
+    let listed = |client: &Client| {
+        let extension = client.mls.extensions().external_senders().unwrap();
+        extension[0].signature_key().as_slice().to_vec()
+    };
+    assert_ne!(listed(&fresh), listed(&clients[0]));
+    for client in &mut clients {
+        client.know(&world);
+    }
+    world.service.now_ms += 140 * DAY_MS;
+    clients[0]
+        .commit(&mut world, Plan::update().rotating())
+        .unwrap();
+    // Members take its proposals, and let those go whom it names.
+    catch_up(&mut world, &mut clients);
+    assert!(clients[0].mls.pending_proposals().count() > 0);
+    clients[0]
+        .commit(&mut world, Plan::update().rotating())
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    assert_eq!(clients[0].members(), [0]);
+}
