@@ -1,7 +1,7 @@
 //! The snapshot game on PostgreSQL: [`ds_domain::conformance::snapshot`] says what is guessed. The files of
 //! its tables are read past the server, dead rows and all.
 //!
-//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 284 requests): the same as
+//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests): the same as
 //! those of RocksDB. Each version of a row names the transactions that wrote it and that deleted or locked it
 //! last, so that the rows of one request are known; dead versions are there until the server's vacuum, and
 //! their bytes until the page is used again.

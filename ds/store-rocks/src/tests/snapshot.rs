@@ -1,6 +1,6 @@
 //! The snapshot game on RocksDB: [`ds_domain::conformance::snapshot`] says what is guessed.
 //!
-//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 284 requests): how many
+//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests): how many
 //! groups, handles, inboxes and pools there are; of each anonymous group its entries, their sizes in steps
 //! and their order among those of all; which rows one request wrote, since a batch is one record of the log,
 //! and so how many leaves have a rotation secret put for them; the day of each row. A deleted row is in the
@@ -202,8 +202,9 @@ async fn look(scene: &Scene) -> [Vec<Together>; 2] {
         differences.extend(mentions(copy, &rows));
         before = rows;
     }
-    // The first one is the format.
+    // The first one is the format; and 340 is what the figures above are of.
     assert_eq!(records_by_number.len(), scene.batches.len() + 1);
+    assert_eq!(scene.batches.len(), 340);
     [records_by_number.into_values().collect(), differences]
 }
 

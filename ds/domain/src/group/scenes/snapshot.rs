@@ -321,19 +321,20 @@ enum Anchor {
 fn owners(seen: &[Together]) -> BTreeMap<Vec<u8>, Anchor> {
     let mut owners = BTreeMap::new();
     for together in seen {
-        let of = |table: Table| {
-            let rows = together.iter().filter(move |row| row.table == table);
-            rows.map(|row| row.name.clone()).collect::<BTreeSet<_>>()
+        let of = |tables: &[Table]| {
+            let rows = together.iter().filter(|row| tables.contains(&row.table));
+            let names = rows.filter_map(|row| row.name.get(..16));
+            names.map(<[u8]>::to_vec).collect::<BTreeSet<_>>()
         };
-        let groups = of(Table::Groups);
+        let groups = of(&[Table::Groups, Table::GroupParts]);
         if let (1, Some(group)) = (groups.len(), groups.first()) {
-            for head in of(Table::Heads) {
+            for head in of(&[Table::Heads, Table::Handshakes, Table::Messages]) {
                 owners.insert(head, Anchor::Group(group.clone()));
             }
         }
-        let handles = of(Table::Handles);
+        let handles = of(&[Table::Handles]);
         if let (1, Some(handle)) = (handles.len(), handles.first()) {
-            for inbox in of(Table::Inboxes) {
+            for inbox in of(&[Table::Inboxes, Table::InboxEntries]) {
                 owners.insert(inbox, Anchor::Handle(handle.clone()));
             }
         }
@@ -342,10 +343,13 @@ fn owners(seen: &[Together]) -> BTreeMap<Vec<u8>, Anchor> {
 }
 
 fn anchors(together: &Together, owners: &BTreeMap<Vec<u8>, Anchor>) -> BTreeSet<Anchor> {
-    let anchor = |row: &SeenRow| match row.table {
-        Table::Groups => Some(Anchor::Group(row.name.clone())),
-        Table::Handles => Some(Anchor::Handle(row.name.clone())),
-        _ => owners.get(&row.name).cloned(),
+    let anchor = |row: &SeenRow| {
+        let name = row.name.get(..16)?;
+        match row.table {
+            Table::Groups | Table::GroupParts => Some(Anchor::Group(name.to_vec())),
+            Table::Handles => Some(Anchor::Handle(name.to_vec())),
+            _ => owners.get(name).cloned(),
+        }
     };
     together.iter().filter_map(anchor).collect()
 }
