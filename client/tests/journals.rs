@@ -13,6 +13,7 @@ use client::{Client, Error, Event, StopReason};
 use crypto::journal::head_after;
 use protocol::Wire as _;
 use protocol::ids::{ChainHead, Digest, Position, SegmentId};
+use protocol::inbox::INBOX_CAPACITY;
 use protocol::journal::{Entry, ReadJournalResponse};
 use protocol::operation::Operation;
 use support::{Homes, befriend, settle};
@@ -935,7 +936,8 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
             _ => assert_eq!(other.members("hall").unwrap().len(), 63, "{name}"),
         }
     }
-    alice.sync(0).await.unwrap();
+    // Somebody but the one who let it in says that they are there.
+    settle(&mut [&mut alice, &mut others[0]]).await;
     let back = &mut others[lost];
     alice.send_message("hall", "all here?").await.unwrap();
     back.sync(0).await.unwrap();
@@ -949,4 +951,31 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
         };
         assert_eq!(texts(other, "hall"), heard, "{name}");
     }
+}
+
+#[tokio::test]
+async fn who_asks_again_pays_what_the_inbox_costs_by_now_and_uses_its_key_of_now() {
+    let homes = Homes::new(33);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    // A quarter of an inbox, and one more.
+    for _ in 0..INBOX_CAPACITY / 4 + 1 {
+        alice.connect("bob").await.unwrap();
+    }
+    let groups = homes.service.count(Operation::CreateGroup);
+    assert_eq!(groups, 1, "all lead into one group");
+    bob.check_inbox().await.unwrap();
+    let mut requests = bob.incoming_requests().unwrap();
+    let request = requests.pop().unwrap();
+    assert!(requests.is_empty());
+    // Without the device the handle has another key.
+    let mut phone = link(&homes, &mut bob, "phone", &mut []).await;
+    bob.decline_request(&request.id).unwrap();
+    bob.unlink_device("phone").await.unwrap();
+    settle(&mut [&mut bob, &mut phone]).await;
+    alice.connect("bob").await.unwrap();
+    bob.check_inbox().await.unwrap();
+    let request = bob.incoming_requests().unwrap().pop().unwrap();
+    bob.accept_request(&request.id).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(alice.contacts().unwrap().len(), 1);
 }

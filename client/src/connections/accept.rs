@@ -314,8 +314,8 @@ mod tests {
         group.insert(&db).unwrap();
         db.execute(
             "INSERT INTO outgoing_requests
-                (handle, group_id, credential, establishment_key, response_seed, code)
-             VALUES ('carol', ?, x'', x'', x'', x'')",
+                (handle, group_id, credential, response_seed, code)
+             VALUES ('carol', ?, x'', x'', x'')",
             [group.id.0],
         )
         .unwrap();

@@ -36,8 +36,8 @@ use crate::devices;
 use crate::devices::sync::SyncMessage;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
+use crate::groups::Group;
 use crate::groups::identities::Identity;
-use crate::groups::{Group, Status};
 use crate::leaf;
 use crate::profile::Profile;
 use crate::reporting::{self, RequestPolicy};
@@ -209,45 +209,36 @@ pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<()
     devices::enqueue(db, SyncMessage::RequestGone(opaque(signature_key)))
 }
 
+/// A request of this user's that waits for its answer.
 struct Outgoing {
     group: GroupId,
     /// Lets the recipient in.
     code: JoinCodeSecret,
-    /// Of a request, as the look-up said; of another one the usual.
-    price: u8,
     /// The recipient's.
     credential: ClientCredential,
-    establishment_key: Vec<u8>,
     response_key: HpkeKeyPair,
 }
 
 fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
     let row = db
         .query_row(
-            "SELECT group_id, establishment_key, response_seed, credential, code FROM outgoing_requests
-             WHERE handle = ?",
+            "SELECT group_id, response_seed, credential, code
+             FROM outgoing_requests JOIN groups USING (group_id)
+             WHERE handle = ? AND status = 'active'",
             [handle],
             |row| {
-                let seed = Zeroizing::new(row.get::<_, Vec<u8>>(2)?);
-                Ok((
-                    GroupId(row.get(0)?),
-                    row.get(1)?,
-                    seed,
-                    row.get::<_, Vec<u8>>(3)?,
-                    Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
-                ))
+                let secret = |at| row.get::<_, Vec<u8>>(at).map(Zeroizing::new);
+                let credential: Vec<u8> = row.get(2)?;
+                Ok((GroupId(row.get(0)?), secret(1)?, credential, secret(3)?))
             },
         )
         .optional()?;
-    row.map(|(group, establishment_key, seed, credential, code)| {
-        let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
+    row.map(|(group, seed, credential, code)| {
         Ok(Outgoing {
             group,
             code: JoinCodeSecret::new(key32(&code)?),
-            price: 0,
             credential: ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
-            establishment_key,
-            response_key,
+            response_key: HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?,
         })
     })
     .transpose()
@@ -278,7 +269,8 @@ impl Client {
     /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
-    /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`.
+    /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
+    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
     pub async fn connect(&mut self, handle: &str) -> Result<(), Error> {
         self.connect_with(handle, "").await
     }
@@ -304,11 +296,20 @@ impl Client {
         if contacts::by_name(&self.db, handle).is_ok() {
             return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
         }
-        let outgoing = match outgoing(&self.db, handle)? {
-            Some(outgoing) if Group::read(&self.db, &outgoing.group)?.status == Status::Active => {
-                outgoing
+        let known = outgoing(&self.db, handle)?;
+        let mut costs = vec![Operation::LookupHandle, Operation::RequestConnection];
+        if known.is_none() && !self.has_stock()? {
+            costs.push(Operation::ReserveGroupId);
+        }
+        self.expect_tokens(&costs).await?;
+        // Also of who was asked before: price and key may be others by now.
+        let (record, price) = self.look_up(handle).await?;
+        let outgoing = match known {
+            Some(known) if known.credential != record.credential => {
+                return Err(PeerError::HandleRecord.into());
             }
-            _ => self.prepare_connection(handle).await?,
+            Some(known) => known,
+            None => self.prepare_connection(handle, record.credential).await?,
         };
         let introduction = reporting::introduction(
             &self.db,
@@ -326,10 +327,10 @@ impl Client {
             code: &outgoing.code,
             introduction,
         };
-        let encrypted =
-            seal_connection_request(&offer, &self.profile.identity, &outgoing.establishment_key)
-                .map_err(|_| PeerError::HandleRecord)?;
-        self.put_into_inbox(handle, encrypted, outgoing.price).await
+        let establishment_key = record.connection_establishment_key.as_slice();
+        let encrypted = seal_connection_request(&offer, &self.profile.identity, establishment_key)
+            .map_err(|_| PeerError::HandleRecord)?;
+        self.put_into_inbox(handle, encrypted, price).await
     }
 
     /// Puts something into the inbox of a handle: all such have one size.
@@ -354,29 +355,23 @@ impl Client {
         Ok(())
     }
 
-    /// Looks the handle up and takes a connection group.
-    async fn prepare_connection(&mut self, handle: &str) -> Result<Outgoing, Error> {
-        self.expect_tokens(&[
-            Operation::LookupHandle,
-            Operation::ReserveGroupId,
-            Operation::RequestConnection,
-        ])
-        .await?;
-        let (record, price) = self.look_up(handle).await?;
+    /// Takes a connection group for whoever is asked.
+    async fn prepare_connection(
+        &mut self,
+        handle: &str,
+        credential: ClientCredential,
+    ) -> Result<Outgoing, Error> {
         let Prepared { group, code } = self.connection_group().await?;
         let seed = Secret::<32>::random()?;
-        let establishment_key = record.connection_establishment_key.as_slice().to_vec();
         self.transact(|db, _| {
             stock::used(db, &group)?;
             db.execute(
                 "INSERT OR REPLACE INTO outgoing_requests
-                    (handle, group_id, credential, establishment_key, response_seed, code)
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                    (handle, group_id, credential, response_seed, code) VALUES (?, ?, ?, ?, ?)",
                 (
                     handle,
                     group.0,
-                    record.credential.encode(),
-                    &establishment_key,
+                    credential.encode(),
                     seed.expose(),
                     code.expose(),
                 ),
@@ -386,9 +381,7 @@ impl Client {
         Ok(Outgoing {
             group,
             code,
-            price,
-            credential: record.credential,
-            establishment_key,
+            credential,
             response_key: HpkeKeyPair::from_seed(&seed)?,
         })
     }

@@ -111,6 +111,10 @@ impl Client {
         self.prepare_group().await.map(drop)
     }
 
+    pub(crate) fn has_stock(&self) -> Result<bool, Error> {
+        Ok(ready(&self.db, self.transport.time.now_unix_ms())?.is_some())
+    }
+
     /// A group of the stock; if that is empty, one that is made now. It stays in stock until the caller has used it.
     pub(crate) async fn connection_group(&mut self) -> Result<Prepared, Error> {
         match ready(&self.db, self.transport.time.now_unix_ms())? {

@@ -304,7 +304,7 @@ pub(super) fn stage(
         .collect();
     let rotation = RotationEpoch(mls_group.epoch().as_u64().saturating_add(1));
     // UpdateClient says what a leaf brings, also where its key stays: a new recovery key then.
-    let own_link = own_link(db, id, &mls_group)?;
+    let own_link = own_link(profile, &mls_group)?;
     let builder = mls_group.commit_builder();
     let mut new_leaf = None;
     let mut updates = false;
@@ -455,11 +455,9 @@ pub(super) fn stage(
 }
 
 /// The key that opens the own identity link.
-fn own_link(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> Result<IdentityLinkKey, Error> {
+fn own_link(profile: &Profile, mls_group: &MlsGroup) -> Result<IdentityLinkKey, Error> {
     let own = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
-    let profile = Profile::read(db)?;
     let pseudonymous = leaf::pseudonymous(own.credential(), own.signature_key().as_slice());
-    let _ = id;
     Ok(pseudonymous
         .ok_or(LocalError::Damaged)?
         .link_key(&profile.connection_key))

@@ -62,39 +62,25 @@ fn key(secret: Vec<u8>) -> Result<Zeroizing<[u8; 32]>, Error> {
 }
 
 impl Beginning {
-    fn of(rotation: Vec<u8>, journal: Vec<u8>) -> Result<Self, Error> {
-        let rotation = RotationSecret::new(*key(rotation)?);
+    fn of(export: impl Fn(&str) -> Result<Vec<u8>, Error>) -> Result<Self, Error> {
+        let rotation = RotationSecret::new(*key(export(exporters::ROTATION)?)?);
         Ok(Self {
             state_key: rotation.state_key(),
-            journal_key: JournalKey::new(*key(journal)?),
+            journal_key: JournalKey::new(*key(export(exporters::JOURNAL_KEY)?)?),
             wrapper_key: IdentityLinkWrapperKey::new(*rotation.wrapper_key().expose()),
         })
     }
 
     /// Of the epoch that the group is in.
     pub(crate) fn of_group(provider: &Provider<'_>, mls_group: &MlsGroup) -> Result<Self, Error> {
-        let export = |label| {
-            mls_group
-                .export_secret(provider.crypto(), label, &[], 32)
-                .map_err(mls)
-        };
-        Self::of(
-            export(exporters::ROTATION)?,
-            export(exporters::JOURNAL_KEY)?,
-        )
+        let crypto = provider.crypto();
+        Self::of(|label| mls_group.export_secret(crypto, label, &[], 32).map_err(mls))
     }
 
     /// Of the epoch that a commit begins.
     pub(crate) fn of_commit(provider: &Provider<'_>, staged: &StagedCommit) -> Result<Self, Error> {
-        let export = |label| {
-            staged
-                .export_secret(provider.crypto(), label, &[], 32)
-                .map_err(mls)
-        };
-        Self::of(
-            export(exporters::ROTATION)?,
-            export(exporters::JOURNAL_KEY)?,
-        )
+        let crypto = provider.crypto();
+        Self::of(|label| staged.export_secret(crypto, label, &[], 32).map_err(mls))
     }
 
     /// What the service is told of it.

@@ -102,7 +102,6 @@ CREATE TABLE outgoing_requests (
     handle TEXT PRIMARY KEY,
     group_id BLOB NOT NULL UNIQUE,
     credential BLOB NOT NULL,
-    establishment_key BLOB NOT NULL,
     response_seed BLOB NOT NULL,
     -- Lets the recipient into the group.
     code BLOB NOT NULL
