@@ -35,7 +35,8 @@ fn a_group_of_one_and_a_connection_are_deleted_too() {
     assert_eq!(problem(answer), ProblemType::UnknownGroup);
 
     let one = Client::create(&mut world, GroupKind::Connection);
-    let connect = || JoinPermit::Connection;
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    let connect = by_code(code);
     let other =
         Client::join_from_outside(&mut world, &one, pseudonym(), connect, None, false).unwrap();
     let mut clients = vec![one, other];

@@ -3,6 +3,8 @@
 use protocol::group::ReserveGroupIdRequest;
 use protocol::request::Sender;
 
+use openmls::prelude::tls_codec::Serialize as _;
+
 use super::*;
 use crate::execution::{Execution, Input};
 
@@ -90,7 +92,7 @@ fn the_service_proposes_under_the_key_that_a_group_knows() {
     let fresh = Client::create(&mut world, GroupKind::Group);
     let listed = |client: &Client| {
         let extension = client.mls.extensions().external_senders().unwrap();
-        extension[0].signature_key().as_slice().to_vec()
+        extension[0].tls_serialize_detached().unwrap()
     };
     assert_ne!(listed(&fresh), listed(&clients[0]));
     for client in &mut clients {

@@ -12,8 +12,9 @@ use super::*;
 
 const HOUR_MS: u64 = 3_600_000;
 
-fn connection() -> JoinPermit {
-    JoinPermit::Connection
+/// Of no code.
+fn unknown_code() -> JoinPermit {
+    by_code([9; 32])()
 }
 
 fn client() -> JoinPermit {
@@ -28,6 +29,8 @@ fn rejoin() -> JoinPermit {
 fn a_join_that_is_not_as_joins_are_is_refused_and_an_honest_one_still_works() {
     let mut world = World::new(100);
     let mut one = Client::create(&mut world, GroupKind::Connection);
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    let connection = by_code(code);
     let outside = |by| Outside::new(by, pseudonym(), LeafSigner::new(), &connection);
     let silent = Outside {
         response: Some(Vec::new()),
@@ -87,6 +90,8 @@ fn a_join_that_is_not_as_joins_are_is_refused_and_an_honest_one_still_works() {
 fn a_members_commit_is_no_join_and_a_join_is_no_members_commit() {
     let mut world = World::new(101);
     let mut one = Client::create(&mut world, GroupKind::Connection);
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    let connection = by_code(code);
     let outside = Outside::new(&one, pseudonym(), LeafSigner::new(), &connection);
     let join = outside.stage(one.told()).request;
     let update = one.stage(Plan::update());
@@ -114,7 +119,7 @@ fn who_has_no_permit_comes_into_no_group() {
     for asks in [true, false] {
         let outside = Outside {
             asks,
-            ..Outside::new(&clients[0], pseudonym(), LeafSigner::new(), &connection)
+            ..Outside::new(&clients[0], pseudonym(), LeafSigner::new(), &unknown_code)
         };
         let answer = outside.join(&mut world).map(|_| ());
         assert!(
@@ -143,7 +148,7 @@ fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
               leaf,
               until,
               key: &[u8]| {
-        leaf_authorization::authorize_in(&signer.signer.0, (group, segment), join, leaf, until, key)
+        leaf_authorization::authorize(&signer.signer.0, (group, segment), join, leaf, until, key)
     };
     let as_client = AuthorizedJoin::Client;
     let now = world.service.now_ms;
@@ -221,7 +226,7 @@ fn an_authorization_for_more_than_a_week_is_refused() {
     let longest = world.service.now_ms + mls_rules::commit::MAX_AUTHORIZATION_MS;
     for (until, good) in [(u64::MAX, false), (longest + 1, false), (longest, true)] {
         let signer = LeafSigner::new();
-        let word = leaf_authorization::authorize_in(
+        let word = leaf_authorization::authorize(
             &bob.signer.0,
             (&bob.id, &bob.segment),
             AuthorizedJoin::Client,
@@ -285,7 +290,7 @@ fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let comes = word(&own, AuthorizedJoin::Client);
     let fresh = LeafSigner::new();
     let fresh_rejoins = word(&fresh, AuthorizedJoin::Rejoin);
-    let hers = leaf_authorization::authorize_in(
+    let hers = leaf_authorization::authorize(
         &bob.signer.0,
         (&bob.id, &bob.segment),
         AuthorizedJoin::Rejoin,
@@ -385,11 +390,9 @@ fn a_code_is_made_by_who_may_add_in_a_group_that_is_joined_by_codes() {
     catch_up(&mut world, &mut clients);
     let answer = make_code(&clients[1], &mut world).map(|_| ());
     assert_eq!(problem(answer), ProblemType::NotAllowed);
-    for kind in [GroupKind::Connection, GroupKind::SingleUser] {
-        let other = Client::create(&mut world, kind);
-        let answer = make_code(&other, &mut world).map(|_| ());
-        assert_eq!(problem(answer), ProblemType::NotAllowed);
-    }
+    let of_one = Client::create(&mut world, GroupKind::SingleUser);
+    let answer = make_code(&of_one, &mut world).map(|_| ());
+    assert_eq!(problem(answer), ProblemType::NotAllowed);
 }
 
 /// A code that expires so many weeks from now.

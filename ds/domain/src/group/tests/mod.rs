@@ -482,29 +482,38 @@ fn further_clients_and_returning_ones_come_in_by_the_word_of_a_leaf_of_their_use
 
 /// Makes a join code; the secret is for its holders.
 fn make_code(client: &Client, world: &mut World) -> Result<([u8; 32], Vec<u8>), Failure> {
-    let bytes: [u8; 32] = crypto::random().unwrap();
+    let sign = |tbs: &[u8]| client.signer.0.sign(JOIN_CODE_LABEL, tbs);
+    let (secret, public_key, request) = new_code(world, client.key(), client.index(), sign);
+    client.call::<SetJoinCode>(world, &request)?;
+    Ok((secret, public_key))
+}
+
+/// Its secret, its public key, and the request that makes it.
+fn new_code(
+    world: &World,
+    group: protocol::group::GroupKey,
+    maker: u32,
+    sign: impl Fn(&[u8]) -> Vec<u8>,
+) -> ([u8; 32], Vec<u8>, SetJoinCodeRequest) {
+    let secret: [u8; 32] = crypto::random().unwrap();
     let public_key = crypto::random::<32>().unwrap().to_vec();
     let mut code = JoinCode {
-        permit_hash: JoinCodeSecret::new(bytes).permit().hash(),
+        permit_hash: JoinCodeSecret::new(secret).permit().hash(),
         public_key: opaque(public_key.as_slice()),
         expiry: Week(Week::of(world.service.now_ms).0 + 3),
-        maker: LeafIndex(client.index()),
+        maker: LeafIndex(maker),
         signature: opaque(Vec::new()),
     };
-    let tbs = crypto::journal::join_code_tbs(&client.id, &code);
-    code.signature = opaque(client.signer.0.sign(JOIN_CODE_LABEL, &tbs));
-    let request = SetJoinCodeRequest {
-        group: client.key(),
-        change: JoinCodeChange::Make(NewJoinCode {
-            code,
-            row: RecoveryRow {
-                id: recovery_row_id(&client.id, &public_key),
-                sealed: opaque(vec![4; 80]),
-            },
-        }),
+    code.signature = opaque(sign(&crypto::journal::join_code_tbs(
+        &group.group_id,
+        &code,
+    )));
+    let row = RecoveryRow {
+        id: recovery_row_id(&group.group_id, &public_key),
+        sealed: opaque(vec![4; 80]),
     };
-    client.call::<SetJoinCode>(world, &request)?;
-    Ok((bytes, public_key))
+    let change = JoinCodeChange::Make(NewJoinCode { code, row });
+    (secret, public_key, SetJoinCodeRequest { group, change })
 }
 
 fn by_code(secret: [u8; 32]) -> impl Fn() -> JoinPermit {

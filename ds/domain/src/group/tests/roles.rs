@@ -364,8 +364,8 @@ fn groups_of_one_user_take_its_clients_and_nobody_else() {
             ProblemType::NotAllowed
         );
     }
-    // Nor by the permit of a connection.
-    let connect = || JoinPermit::Connection;
+    // Nor by a code.
+    let connect = by_code([9; 32]);
     let joined =
         Client::join_from_outside(&mut world, &clients[0], pseudonym(), connect, None, false);
     assert_eq!(problem(joined.map(|_| ())), ProblemType::NotAllowed);
@@ -380,10 +380,16 @@ fn groups_of_one_user_take_its_clients_and_nobody_else() {
 fn a_connection_takes_further_clients_of_its_two_users_and_no_policy() {
     let mut world = World::new(92);
     let one = Client::create(&mut world, GroupKind::Connection);
-    let connect = || JoinPermit::Connection;
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    let connect = by_code(code);
     let other =
         Client::join_from_outside(&mut world, &one, pseudonym(), connect, None, false).unwrap();
     let mut clients = vec![one, other];
+    catch_up(&mut world, &mut clients);
+    // The code has ended with it.
+    clients[0]
+        .commit(&mut world, Plan::update().rotating())
+        .unwrap();
     catch_up(&mut world, &mut clients);
     add_client(&mut world, &mut clients, 1);
     let policy = GroupPolicy::of_creator(opaque(clients[0].user.as_slice()));

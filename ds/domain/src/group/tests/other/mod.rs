@@ -389,6 +389,14 @@ impl OtherClient {
         })
     }
 
+    /// Makes a join code.
+    pub(super) fn make_code(&self, world: &mut World) -> [u8; 32] {
+        let sign = |tbs: &[u8]| self.key.sign(JOIN_CODE_LABEL, tbs);
+        let (secret, _, request) = new_code(world, self.group_key(), self.index(), sign);
+        self.call::<SetJoinCode>(world, &request).unwrap();
+        secret
+    }
+
     pub(super) fn call<O: Operation>(
         &self,
         world: &mut World,
@@ -652,7 +660,7 @@ impl OtherClient {
         let bytes = leaf.key.request(world, Number::ExternalCommitInfo, &body);
         let info = world.run::<ExternalCommitInfo>(&bytes).unwrap();
         let rotates = replaces.is_some();
-        let is_connection = matches!(permit(), JoinPermit::Connection);
+        let is_connection = matches!(permit(), JoinPermit::JoinCode(_));
         let aad = CommitAad {
             authorization: word,
             encrypted_connection_response: opaque(match is_connection {

@@ -544,7 +544,11 @@ fn a_connection_is_joined_by_the_other_implementation() {
             let mut world = World::new(202);
             world.suite = *suite;
             let alice = Participant::create(&mut world, asker, GroupKind::Connection);
-            let connect = || JoinPermit::Connection;
+            let code = match &alice {
+                Participant::OpenMls(member) => make_code(member, &mut world).unwrap().0,
+                Participant::MlsRs(member) => member.make_code(&mut world),
+            };
+            let connect = by_code(code);
             let (_, segment, rotation, _) = alice.view();
             let bob = match (responder, &alice) {
                 (OpenMls, Participant::OpenMls(_)) => panic!("not in these"),
