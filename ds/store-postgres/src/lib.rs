@@ -114,27 +114,19 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn range_step(range: &Range) -> Step<'_> {
-    let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
+    let at_most = |bound| i64::try_from(bound).unwrap_or(i64::MAX);
     let first = range.from.as_slice().max(&range.prefix);
     step!(
         &sql::of(range.table).range;
-        i64::from(range.day), first, after(&range.prefix), limit
+        i64::from(range.day), first, after(&range.prefix),
+        at_most(range.limit), at_most(range.max_bytes)
     )
 }
 
-/// The rows up to the range's bytes.
-fn rows_of(outcome: &Outcome, range: &Range) -> Result<Vec<Row>, EngineError> {
-    let mut left = range.max_bytes;
-    let mut rows = Vec::new();
-    for row in &outcome.rows {
-        if left == 0 {
-            break;
-        }
-        let value = bytes(row, 1)?;
-        left = left.saturating_sub(value.len());
-        rows.push((bytes(row, 0)?, value));
-    }
-    Ok(rows)
+fn rows_of(outcome: &Outcome) -> Result<Vec<Row>, EngineError> {
+    let rows = outcome.rows.iter();
+    rows.map(|row| Ok((bytes(row, 0)?, bytes(row, 1)?)))
+        .collect()
 }
 
 #[async_trait]
@@ -155,7 +147,7 @@ impl Engine for Postgres {
             .zip(&outcomes)
             .map(|(read, outcome)| match read {
                 Read::Row(_) => batch::first_value(Some(outcome)).map(Found::Row),
-                Read::Range(range) => rows_of(outcome, range).map(Found::Range),
+                Read::Range(_) => rows_of(outcome).map(Found::Range),
             })
             .collect()
     }

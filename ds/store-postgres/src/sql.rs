@@ -21,7 +21,8 @@ pub(crate) struct Statements {
     pub(crate) upsert: String,
     /// `days, names`.
     pub(crate) delete: String,
-    /// `day, from, prefix's end or null, limit` → names and values.
+    /// `day, from, prefix's end or null, limit, bytes` → names and values: none before which there are
+    /// that many bytes of values. A length is known without the value, which nobody reads then.
     pub(crate) range: String,
     /// `day`: deletes a batch of rows before it.
     pub(crate) expire: String,
@@ -50,8 +51,11 @@ impl Statements {
                  (SELECT * FROM unnest($1::bigint[], $2::bytea[]))"
             ),
             range: format!(
-                "SELECT name, value FROM {table} WHERE day = $1 AND name >= $2 \
-                 AND ($3::bytea IS NULL OR name < $3) ORDER BY name LIMIT $4"
+                "SELECT name, value FROM (SELECT name, value, \
+                 sum(octet_length(value)) OVER (ORDER BY name) - octet_length(value) AS bytes \
+                 FROM {table} WHERE day = $1 AND name >= $2 \
+                 AND ($3::bytea IS NULL OR name < $3) ORDER BY name LIMIT $4) AS rows \
+                 WHERE bytes < $5 ORDER BY name"
             ),
             expire: format!(
                 "DELETE FROM {table} WHERE (day, name) IN \

@@ -78,6 +78,28 @@ async fn what_one_node_wrote_another_reads() {
 }
 
 #[tokio::test]
+async fn a_range_takes_no_more_values_from_the_database_than_its_bytes() {
+    let Some((store, ..)) = fresh().await else {
+        return;
+    };
+    for name in 0..20 {
+        store.apply(put(&[name], &[0; 1_000])).await.unwrap();
+    }
+    for (max_bytes, rows) in [(0, 0), (1, 1), (1_000, 1), (2_500, 3), (usize::MAX, 20)] {
+        let range = Range {
+            table: Table::Groups,
+            day: 0,
+            prefix: Vec::new(),
+            from: Vec::new(),
+            limit: 100,
+            max_bytes,
+        };
+        let fetched = store.sessions.run(&[range_step(&range)]).await.unwrap();
+        assert_eq!(fetched[0].rows.len(), rows, "{max_bytes}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_database_is_refused_until_the_tables_are_made_and_then_by_who_makes_them() {
     let Some(server) = Server::shared() else {
         return;
