@@ -23,6 +23,42 @@ use crate::view::View;
 /// How often a decision that met another change is made again.
 pub const ATTEMPTS: u32 = 16;
 
+/// The attempts at one decision.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    made: u32,
+    /// Rows that did not fit each other.
+    unfitting: Option<View>,
+}
+
+impl Attempts {
+    /// Another change was first. Reading begins anew.
+    ///
+    /// # Errors
+    /// [`ProblemType::Conflict`] where there were [`ATTEMPTS`].
+    pub fn again(&mut self) -> Result<(), Failure> {
+        self.made += 1;
+        if self.made < ATTEMPTS {
+            Ok(())
+        } else {
+            Err(Failure::Refused(ProblemType::Conflict.into()))
+        }
+    }
+
+    /// These rows do not fit each other: they were read at different moments. Reading begins anew.
+    ///
+    /// # Errors
+    /// [`Failure::Internal`] for the very rows of the time before: nobody has changed them meanwhile, they
+    /// never fitted. Else as [`Attempts::again`].
+    pub fn moved(&mut self, view: View) -> Result<(), Failure> {
+        if self.unfitting.as_ref() == Some(&view) {
+            return Err(Failure::Internal("rows that do not fit each other"));
+        }
+        self.unfitting = Some(view);
+        self.again()
+    }
+}
+
 /// Days that a result is kept beyond the day of its request's minute.
 const RESULT_DAYS: u32 = 1;
 
@@ -100,7 +136,7 @@ pub struct Execution<O: Operation> {
     view: View,
     asked: Vec<Read>,
     phase: Phase,
-    attempts: u32,
+    attempts: Attempts,
     /// What it costs, once that was charged: tokens, and allowances that a token stands for.
     charged: Option<(usize, Vec<Charge>)>,
     charging: Cost,
@@ -126,7 +162,7 @@ impl<O: Operation> Execution<O> {
             view: View::default(),
             asked: Vec::new(),
             phase: Phase::Start,
-            attempts: 0,
+            attempts: Attempts::default(),
             charged: None,
             charging: Cost::default(),
         })
@@ -189,6 +225,8 @@ impl<O: Operation> Execution<O> {
         self.over(Err(Failure::Refused(refusal)))
     }
 
+            transition: None,
+            conflicts: self.attempts.made,
     fn decide(&mut self, env: &mut Env<'_>) -> Step {
         match self.decided(env) {
             Ok(step) => step,
@@ -196,7 +234,11 @@ impl<O: Operation> Execution<O> {
                 self.phase = Phase::Decide;
                 self.read(reads)
             }
-            Err(Stop::Moved) => self.again(env),
+            Err(Stop::Moved) => {
+                let view = std::mem::take(&mut self.view);
+                let goes_on = self.attempts.moved(view);
+                self.again(goes_on, env)
+            }
             Err(Stop::Refused(refusal)) => self.refuse(refusal),
             Err(Stop::RefusedAtCost(refusal)) => self.settle(refusal, env),
             Err(Stop::RefusedUsingUp(refusal, reserved)) => {
@@ -245,6 +287,8 @@ impl<O: Operation> Execution<O> {
             transition.unwrap_or(Transition::Settle),
             price,
             sealed,
+                transition: None,
+                conflicts: self.attempts.made,
             Ok(response),
             (wake, env),
         )
@@ -348,19 +392,23 @@ impl<O: Operation> Execution<O> {
                     self.over(answer)
                 }
                 Failed::TokenSpent => self.refuse(TOKEN_SPENT.into()),
-                Failed::Conflict => self.again(env),
+                Failed::Conflict => {
+                    let goes_on = self.attempts.again();
+                    self.again(goes_on, env)
+                }
             },
             Err(ApplyError::Engine(error)) => self.over(Err(Failure::Engine(error.0))),
+                transition: Some(name),
+                conflicts: self.attempts.made,
         }
     }
 
-    fn again(&mut self, env: &mut Env<'_>) -> Step {
-        self.attempts += 1;
-        if self.attempts >= ATTEMPTS {
-            return self.refuse(ProblemType::Conflict.into());
-        }
+    fn again(&mut self, goes_on: Result<(), Failure>, env: &mut Env<'_>) -> Step {
         self.view = View::default();
-        self.decide(env)
+        match goes_on {
+            Ok(()) => self.decide(env),
+            Err(failure) => self.over(Err(failure)),
+        }
     }
 }
 

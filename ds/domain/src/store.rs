@@ -125,6 +125,8 @@ pub struct NextHead {
     pub expected: Version,
     /// The head from now on.
     pub head: Versioned,
+    /// Nothing follows: it is kept until the end of this day.
+    pub closed_until: Option<Day>,
 }
 
 /// An entry that is appended.
@@ -291,10 +293,14 @@ pub struct RegisterHandle {
     pub expected: Option<Version>,
     /// Its record from now on.
     pub record: Versioned,
-    /// The inbox, and whether it is new.
-    pub inbox: (InboxRow, bool),
+    /// The inbox.
+    pub inbox: InboxRow,
+    /// Its record as it was read; none if there was none.
+    pub expected_inbox: Option<Version>,
     /// The inbox's record.
     pub inbox_record: Versioned,
+    /// The inbox that the handle had before and leaves, with the record that it goes by.
+    pub left: Option<InboxRow>,
 }
 
 /// See [`Transition::DeleteHandle`].
@@ -510,14 +516,15 @@ impl Transition {
                     Some(version) => at_version(batch, key.clone(), version),
                     None => absent(batch, key.clone()),
                 }
-                let (inbox, is_new) = register.inbox;
-                if is_new {
-                    absent(batch, inbox.key());
+                let inbox = register.inbox.key();
+                match register.expected_inbox {
+                    Some(version) => at_version(batch, inbox.clone(), version),
+                    None => absent(batch, inbox.clone()),
                 }
                 batch.puts.push((key, register.record.into_value()));
-                batch
-                    .puts
-                    .push((inbox.key(), register.inbox_record.into_value()));
+                batch.puts.push((inbox, register.inbox_record.into_value()));
+                // Its requests expire by themselves.
+                batch.deletes.extend(register.left.map(InboxRow::key));
             }
             Self::DeleteHandle(delete) => {
                 at_version(batch, delete.handle.key(), delete.expected);
@@ -562,10 +569,16 @@ fn use_up(batch: &mut Batch, name: ReservationName) {
 impl NextHead {
     /// Writes it where the segment has not gone on meanwhile.
     pub fn lower(self, batch: &mut Batch) {
-        at_version(batch, self.segment.key(), self.expected);
-        batch
-            .puts
-            .push((self.segment.key(), self.head.into_value()));
+        let key = self.segment.key();
+        at_version(batch, key.clone(), self.expected);
+        match self.closed_until {
+            None => batch.puts.push((key, self.head.into_value())),
+            Some(last_day) => {
+                batch.deletes.push(key);
+                let key = self.segment.closed(last_day);
+                batch.puts.push((key, self.head.into_value()));
+            }
+        }
     }
 }
 

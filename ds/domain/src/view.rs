@@ -7,7 +7,7 @@ use crate::engine::{Found, Key, Range, Read, Row};
 use crate::refusal::Stop;
 
 /// Rows that were read, each once.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct View {
     found: BTreeMap<Read, Found>,
 }

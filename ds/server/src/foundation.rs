@@ -9,6 +9,7 @@ use ds_domain::engine::{
     ApplyError, Batch, Condition, Engine, EngineError, Found, Key, Read, Table,
 };
 use ds_domain::env::Version;
+use ds_domain::execution::ATTEMPTS;
 use ds_domain::store::Versioned;
 use service::founding::{BoundKey, Refusal, StoreId, binding, check_binding};
 
@@ -237,7 +238,7 @@ pub async fn restored(
 
 /// One more than is noted, and no less than `least`.
 async fn count(store: &dyn Engine, of: Note, least: u64) -> Result<u64, EngineError> {
-    loop {
+    for _ in 0..ATTEMPTS {
         let noted = note(store, of).await?;
         let next = number(noted.as_ref())?.saturating_add(1).max(least);
         // Else another node is at it at this moment.
@@ -245,6 +246,9 @@ async fn count(store: &dyn Engine, of: Note, least: u64) -> Result<u64, EngineEr
             return Ok(next);
         }
     }
+    Err(EngineError(
+        "other nodes count what the store keeps, again and again".to_owned(),
+    ))
 }
 
 fn number(noted: Option<&Noted>) -> Result<u64, EngineError> {

@@ -135,11 +135,11 @@ impl Operation for RegisterHandle {
         let keeps = stored
             .as_ref()
             .is_some_and(|(_, handle)| is_ours && handle.inbox == body.inbox);
-        let mut inbox = match inbox {
-            Some((_, inbox)) if keeps => inbox,
+        let (expected_inbox, mut inbox) = match inbox {
+            Some((version, inbox)) if keeps => (Some(version), inbox),
             // Of another handle.
             Some(_) => return Err(Stop::from(ProblemType::NotAllowed).at_cost()),
-            None => Inbox::new(reader),
+            None => (None, Inbox::new(reader)),
         };
         inbox.owner = reader;
         let handle = Handle {
@@ -148,12 +148,17 @@ impl Operation for RegisterHandle {
             expiry: body.expiry,
             record: record.to_vec(),
         };
+        // Nobody finds it any more: also that of whoever had the handle until it expired.
+        let left = stored.as_ref().filter(|_| !keeps);
+        let left = left.map(|(_, former)| env.rows().inbox(&former.inbox));
         let registration = store::RegisterHandle {
             handle: row,
             expected: stored.map(|(version, _)| version),
             record: handle.seal(name, env)?,
-            inbox: (inbox_row, !keeps),
+            inbox: inbox_row,
+            expected_inbox,
             inbox_record: inbox.seal(&body.inbox, env)?,
+            left,
         };
         Ok(Change::of(
             Transition::RegisterHandle(registration),

@@ -14,7 +14,7 @@ use protocol::problem::ProblemType;
 use super::{
     DeleteFromInbox, DeleteHandle, LookupHandle, ReadInbox, RegisterHandle, RequestConnection,
 };
-use crate::engine::Table;
+use crate::engine::{Batch, Found, Read, Table};
 use crate::execution::Failure;
 use crate::testing::{DAY_MS, Service, key, same};
 
@@ -229,6 +229,55 @@ fn nobody_takes_over_the_inbox_of_another_handle() {
     let renewed = registration(&service, "alice", INBOX);
     service.call::<RegisterHandle>(&key(1), &renewed).unwrap();
     assert_eq!(read(&mut service, &key(11)).unwrap(), [1]);
+}
+
+#[test]
+fn a_renewal_loses_no_request_that_comes_at_the_same_moment() {
+    let mut service = registered(8);
+    let body = registration(&service, "alice", INBOX);
+    let renewal = service.signed(Number::RegisterHandle, &key(1), &body);
+    let tokens = service.tokens(8);
+    let renewing = service.until_apply::<RegisterHandle>(&renewal, tokens);
+    service
+        .call::<RequestConnection>(&key(2), &request(7))
+        .unwrap();
+    service.finish(renewing).answer.unwrap();
+    assert_eq!(read(&mut service, &key(11)).unwrap(), [7]);
+}
+
+#[test]
+fn rows_that_never_fit_each_other_are_damage_and_no_conflict() {
+    let mut service = registered(9);
+    let (env, engine) = service.env();
+    let batch = Batch {
+        deletes: vec![env.rows().inbox(&INBOX).key()],
+        ..Batch::default()
+    };
+    engine.apply(batch).unwrap();
+    let found = service.call::<LookupHandle>(
+        &key(2),
+        &LookupHandleRequest {
+            handle: opaque(*b"alice"),
+        },
+    );
+    assert!(matches!(found, Err(Failure::Internal(_))), "{found:?}");
+}
+
+#[test]
+fn the_inbox_that_a_handle_leaves_is_gone() {
+    let mut service = registered(10);
+    let inboxes = |service: &mut Service| {
+        let (env, engine) = service.env();
+        let rows = [INBOX, InboxId([8; 32])].map(|id| Read::Row(env.rows().inbox(&id).key()));
+        let found = engine.read(&rows).into_iter();
+        found
+            .map(|found| found != Found::Row(None))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(inboxes(&mut service), [true, false]);
+    let body = registration(&service, "alice", InboxId([8; 32]));
+    service.call::<RegisterHandle>(&key(1), &body).unwrap();
+    assert_eq!(inboxes(&mut service), [false, true]);
 }
 
 #[test]
