@@ -219,6 +219,7 @@ impl Client {
         let transaction = crate::database::begin(&mut self.db)?;
         if let Some(change) = change {
             events::store(&transaction, &Event::ServiceStoreChanged { change })?;
+            crate::journal::heads::forget(&transaction)?;
         }
         transaction.execute("UPDATE profile SET directory = ?", [text])?;
         transaction.commit()?;
@@ -314,8 +315,10 @@ impl Client {
     /// Compares the views of keys and directory if it is time, beside everything else: what was agreed on before stays
     /// in use meanwhile, and if they do not agree now.
     pub(crate) async fn compare_views(&mut self) -> Result<(), Error> {
-        if self.transport.service().is_some() {
-            return Ok(());
+        if let Some(service) = self.transport.service() {
+            // There is one view.
+            let directory = service.directory();
+            return self.take_directory(directory);
         }
         self.adopt_directory()?;
         if self.transport.comparison_is_due()? {

@@ -7,9 +7,10 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use client::{Client, Error, Event, StopReason};
+use client::{Client, Error, Event, StopReason, StoreChange};
 use crypto::journal::head_after;
 use protocol::Wire as _;
 use protocol::ids::{ChainHead, Digest, Position, SegmentId};
@@ -363,6 +364,55 @@ async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group()
     bob.sync(0).await.unwrap();
     assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Split));
     homes.service.alter(None);
+}
+
+#[tokio::test]
+async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_the_directory_says_so()
+ {
+    let homes = Homes::new(22);
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let backup = homes.service.store();
+    alice.send_message("team", "is lost").await.unwrap();
+    bob.sync(0).await.unwrap();
+    homes.service.put_back(backup);
+    let generations = &homes.service.generations;
+    generations.signed.store(9, Ordering::Relaxed);
+    generations.shown.store(9, Ordering::Relaxed);
+    carol.sync(0).await.unwrap();
+    for text in ["takes its place", "goes on"] {
+        carol.send_message("team", text).await.unwrap();
+    }
+    generations.shown.store(0, Ordering::Relaxed);
+
+    // Before the directory says so nothing is believed, and nobody accused.
+    let read = texts(&bob, "team");
+    bob.sync(0).await.unwrap();
+    assert_eq!(texts(&bob, "team"), read);
+    assert_eq!(bob.stop_reason("team").unwrap(), None);
+    assert!(bob.evidence("team").unwrap().is_empty());
+
+    generations.shown.store(9, Ordering::Relaxed);
+    bob.sync(0).await.unwrap();
+    let restored = Event::ServiceStoreChanged {
+        change: StoreChange::Restored,
+    };
+    let mut events = bob.events().unwrap().into_iter();
+    assert!(events.any(|stored| stored.event == restored));
+    assert_eq!(texts(&bob, "team").last().unwrap(), "goes on");
+    assert_eq!(bob.stop_reason("team").unwrap(), None);
+    assert!(bob.evidence("team").unwrap().is_empty());
+    // What an earlier store has signed is none of this one's.
+    generations.signed.store(8, Ordering::Relaxed);
+    carol.send_message("team", "unread").await.unwrap();
+    bob.sync(0).await.unwrap();
+    assert_eq!(texts(&bob, "team").last().unwrap(), "goes on");
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -132,13 +132,35 @@ pub fn head_after(head: &ChainHead, position: Position, entry: &Entry) -> ChainH
     }
 }
 
-fn head_tbs(segment: &SegmentId, next: Position, chain: ChainHead) -> Vec<u8> {
-    JournalHeadTbs {
-        segment: *segment,
-        next,
-        chain,
+/// The end of a segment, before it is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// As in [`SignedHead`].
+    pub generation: u64,
+    /// The position that the next entry will have.
+    pub next: Position,
+    /// The chain after the entry before it.
+    pub chain: ChainHead,
+}
+
+impl End {
+    fn of(head: &SignedHead) -> Self {
+        Self {
+            generation: head.generation,
+            next: head.next,
+            chain: head.chain,
+        }
     }
-    .encode()
+
+    fn tbs(self, segment: &SegmentId) -> Vec<u8> {
+        JournalHeadTbs {
+            generation: self.generation,
+            segment: *segment,
+            next: self.next,
+            chain: self.chain,
+        }
+        .encode()
+    }
 }
 
 /// The service's journal-signing key. Polls of a segment that does not go on are most of what a service
@@ -178,25 +200,24 @@ impl HeadSigner {
     ///
     /// # Errors
     /// [`CryptoError::Backend`] never: Ed25519 signatures are 64 bytes.
-    pub fn sign(
-        &self,
-        segment: &SegmentId,
-        next: Position,
-        chain: ChainHead,
-    ) -> Result<SignedHead, CryptoError> {
+    pub fn sign(&self, segment: &SegmentId, end: End) -> Result<SignedHead, CryptoError> {
         // Clients choose ids, so that they can have theirs push out others': those are signed again.
         let at = usize::from(u16::from_be_bytes([segment.0[0], segment.0[1]])) % Self::KEPT;
         let kept = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some((of, head))) = kept().get(at)
             && of == segment
-            && (head.next, head.chain) == (next, chain)
+            && End::of(head) == end
         {
             return Ok(head.clone());
         }
-        let signature = self
-            .key
-            .sign(JOURNAL_HEAD_LABEL, &head_tbs(segment, next, chain));
+        let signature = self.key.sign(JOURNAL_HEAD_LABEL, &end.tbs(segment));
+        let End {
+            generation,
+            next,
+            chain,
+        } = end;
         let head = SignedHead {
+            generation,
             next,
             chain,
             signature: signature.try_into().map_err(|_| CryptoError::Backend)?,
@@ -217,15 +238,16 @@ impl HeadSigner {
 /// # Errors
 /// [`CryptoError::InvalidSignature`].
 pub fn verify_head(key: &[u8], segment: &SegmentId, head: &SignedHead) -> Result<(), CryptoError> {
-    let tbs = head_tbs(segment, head.next, head.chain);
+    let tbs = End::of(head).tbs(segment);
     sign::verify(key, JOURNAL_HEAD_LABEL, &tbs, &head.signature)
 }
 
 /// Whether two signed ends of a segment prove that the service has shown two journals. Two ends at
-/// different positions prove nothing by themselves.
+/// different positions prove nothing by themselves, nor do two of different generations: of an honest
+/// service whose store was put back from a backup in between.
 #[must_use]
 pub fn contradict(one: &SignedHead, other: &SignedHead) -> bool {
-    one.next == other.next && one.chain != other.chain
+    one.generation == other.generation && one.next == other.next && one.chain != other.chain
 }
 
 /// Signs the public half of a leaf's recovery key pair.
@@ -388,21 +410,32 @@ mod tests {
     }
 
     #[test]
-    fn two_signed_ends_at_one_position_are_proof_and_others_are_not() {
+    fn two_signed_ends_of_one_generation_at_one_position_are_proof_and_others_are_not() {
         let key = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
         let segment = SegmentId([1; 32]);
-        let sign = |next, chain| {
-            let head = key
-                .sign(&segment, Position(next), ChainHead([chain; 32]))
-                .unwrap();
+        let of_generation = |generation, next, chain| {
+            let end = End {
+                generation,
+                next: Position(next),
+                chain: ChainHead([chain; 32]),
+            };
+            let head = key.sign(&segment, end).unwrap();
             verify_head(&key.public(), &segment, &head).unwrap();
             assert!(verify_head(&key.public(), &SegmentId([9; 32]), &head).is_err());
+            let other = SignedHead {
+                generation: generation + 1,
+                ..head.clone()
+            };
+            assert!(verify_head(&key.public(), &segment, &other).is_err());
             head
         };
+        let sign = |next, chain| of_generation(0, next, chain);
         assert!(contradict(&sign(5, 1), &sign(5, 2)));
         assert!(!contradict(&sign(5, 1), &sign(5, 1)));
         assert!(!contradict(&sign(5, 1), &sign(6, 2)));
+        assert!(!contradict(&sign(5, 1), &of_generation(1, 5, 2)));
         assert_eq!(sign(5, 1), sign(5, 1));
+        assert_ne!(sign(5, 1), of_generation(1, 5, 1));
     }
 
     #[test]
@@ -422,13 +455,13 @@ mod tests {
         ]
         .map(|(segment, next, chain): (usize, _, _)| {
             let segment = &segments[segment];
-            let head = key
-                .sign(segment, Position(next), ChainHead([chain; 32]))
-                .unwrap();
-            assert_eq!(
-                (head.next, head.chain),
-                (Position(next), ChainHead([chain; 32]))
-            );
+            let end = End {
+                generation: 0,
+                next: Position(next),
+                chain: ChainHead([chain; 32]),
+            };
+            let head = key.sign(segment, end).unwrap();
+            assert_eq!(End::of(&head), end);
             verify_head(&key.public(), segment, &head).unwrap();
             head
         })

@@ -129,6 +129,9 @@ pub enum Entry {
 /// The end of a segment, signed: proof of what the service has shown.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SignedHead {
+    /// The generation of the store that the segment is read from, as the directory says it: a store that
+    /// was put back from a backup gives the same positions to other entries.
+    pub generation: u64,
     /// The position that the next entry will have.
     pub next: Position,
     /// The chain head after the entry before it.
@@ -144,6 +147,8 @@ pub const JOURNAL_HEAD_LABEL: &str = "JournalHeadTBS";
 /// What a [`SignedHead`] signs.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JournalHeadTbs {
+    /// As in [`SignedHead`].
+    pub generation: u64,
     /// The segment.
     pub segment: SegmentId,
     /// As in [`SignedHead`].

@@ -29,10 +29,14 @@ fn bytes() -> impl Strategy<Value = VLBytes> {
 }
 
 fn head() -> impl Strategy<Value = SignedHead> {
-    (any::<u64>(), any::<[u8; 32]>(), any::<u8>()).prop_map(|(next, chain, byte)| SignedHead {
-        next: Position(next),
-        chain: ChainHead(chain),
-        signature: [byte; 64],
+    let numbers = (any::<u64>(), any::<u64>());
+    (numbers, any::<[u8; 32]>(), any::<u8>()).prop_map(|((generation, next), chain, byte)| {
+        SignedHead {
+            generation,
+            next: Position(next),
+            chain: ChainHead(chain),
+            signature: [byte; 64],
+        }
     })
 }
 

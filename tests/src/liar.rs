@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use crypto::journal::{first_head, head_after, seal_entry};
+use crypto::journal::{End, first_head, head_after, seal_entry};
 use crypto::schedule::{JournalKey, StateKey};
 use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
@@ -184,9 +184,12 @@ impl Mind {
 
     fn sign(&self, segment: &SegmentId, next: Position, chain: ChainHead) -> SignedHead {
         let keys = self.keys.as_ref().expect("the service's keys");
-        keys.journal_signing()
-            .sign(segment, next, chain)
-            .expect("signed")
+        let end = End {
+            generation: 0,
+            next,
+            chain,
+        };
+        keys.journal_signing().sign(segment, end).expect("signed")
     }
 
     /// Chains of segments that fit into one answer from their beginning.

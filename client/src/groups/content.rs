@@ -34,6 +34,7 @@ struct MessageContent {
 const NONE: SeenHead = SeenHead {
     segment: SegmentId([0; 32]),
     head: SignedHead {
+        generation: 0,
         next: Position(0),
         chain: ChainHead([0; 32]),
         signature: [0; 64],

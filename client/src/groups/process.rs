@@ -115,8 +115,8 @@ pub(crate) fn message(
         .as_ref()
         .and_then(|identity| identity.real.as_ref());
     if let (Some(seen), Some(_)) = (seen, real) {
-        let key = heads::signing_key(db)?;
-        match heads::hear(db, &seen, &known::digest(&credential), &key) {
+        let signer = heads::signer(db)?;
+        match heads::hear(db, &seen, &known::digest(&credential), &signer) {
             Ok(Told::Nothing) => {}
             Ok(Told::Contradiction(split)) => {
                 let seen_ms = u64::from(day).saturating_mul(protocol::time::DAY_MS);

@@ -20,14 +20,36 @@ const REMEMBERED: u64 = 4_096;
 /// Ends that are ahead of this client, of one segment: no member has more that are true.
 const MOST_AHEAD: u32 = 64;
 
-/// The service's journal-signing key, as all views agreed on it.
-pub(crate) fn signing_key(db: &Connection) -> Result<Vec<u8>, Error> {
+/// What ends are held against, as all views agreed on it.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    /// The service's journal-signing key.
+    pub(crate) key: Vec<u8>,
+    /// Of the service's store: it signs for one at a time.
+    pub(crate) generation: u64,
+}
+
+/// As the directory has it.
+pub(crate) fn signer(db: &Connection) -> Result<Signer, Error> {
     let stored: Option<String> =
         db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
     let directory: protocol::directory::Directory =
         serde_json::from_str(&stored.ok_or(LocalError::Damaged)?)
             .map_err(|_| LocalError::Damaged)?;
-    decode_base64url(&directory.journal_signing_key)
+    Ok(Signer {
+        key: decode_base64url(&directory.journal_signing_key)?,
+        generation: directory.store.generation,
+    })
+}
+
+/// The store is another one than that which the journals were read from, as the directory says, in the caller's
+/// transaction: what was read binds nobody any more, and the next end that is signed is taken as it is. Whether the store
+/// has lost what this client has read shows in each group.
+pub(crate) fn forget(db: &Connection) -> Result<(), Error> {
+    db.execute_batch(
+        "DELETE FROM chains; DELETE FROM heads_ahead; UPDATE segments SET chain = NULL, head = NULL",
+    )?;
+    Ok(())
 }
 
 /// Remembers the chain before a position that this client has come to, in the caller's transaction.
@@ -166,7 +188,7 @@ pub(crate) fn hear(
     db: &Connection,
     seen: &SeenHead,
     teller: &[u8],
-    signing_key: &[u8],
+    signer: &Signer,
 ) -> Result<Told, Error> {
     // Only of groups that this client is in.
     let group: Option<[u8; 16]> = db
@@ -180,7 +202,11 @@ pub(crate) fn hear(
     let Some(group) = group.map(GroupId) else {
         return Ok(Told::Nothing);
     };
-    verify_head(signing_key, &seen.segment, &seen.head).map_err(|_| PeerError::Head)?;
+    verify_head(&signer.key, &seen.segment, &seen.head).map_err(|_| PeerError::Head)?;
+    if seen.head.generation != signer.generation {
+        // The store was put back in between, or the directory says so soon: two stores may have two journals.
+        return Ok(Told::Nothing);
+    }
     match chain_at(db, &seen.segment, seen.head.next)? {
         Some((_, chain)) if chain != seen.head.chain => Ok(Told::Contradiction(group)),
         Some(_) => Ok(Told::Nothing),
@@ -236,6 +262,7 @@ pub(crate) fn split(
 /// caller's transaction.
 pub(crate) fn contradiction(
     db: &Connection,
+    generation: u64,
     segment: &SegmentId,
     at: Position,
     chain: &ChainHead,
@@ -255,6 +282,7 @@ pub(crate) fn contradiction(
     for head in told {
         let head = SignedHead::decode(&head).map_err(|_| LocalError::Damaged)?;
         let own = SignedHead {
+            generation,
             next: at,
             chain: *chain,
             signature: [0; 64],
@@ -269,7 +297,7 @@ pub(crate) fn contradiction(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crypto::journal::HeadSigner;
+    use crypto::journal::{End, HeadSigner};
     use crypto::secret::Secret;
     use crypto::sign::SignatureKeyPair;
 
@@ -321,22 +349,36 @@ mod tests {
         group.insert(&db).unwrap();
         let segment = group.segment.id;
         let service = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
-        let seen = |at, chain: u8| SeenHead {
-            segment,
-            head: service
-                .sign(&segment, Position(at), ChainHead([chain; 32]))
-                .unwrap(),
+        let of_generation = |generation, at, chain: u8| {
+            let end = End {
+                generation,
+                next: Position(at),
+                chain: ChainHead([chain; 32]),
+            };
+            SeenHead {
+                segment,
+                head: service.sign(&segment, end).unwrap(),
+            }
         };
-        let key = service.public();
-        let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &key);
+        let seen = |at, chain| of_generation(3, at, chain);
+        let signer = Signer {
+            key: service.public().to_vec(),
+            generation: 3,
+        };
+        let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &signer);
         passed(&db, &group.id, &segment, Position(2), &ChainHead([2; 32])).unwrap();
         assert_eq!(hear(&seen(2, 2)).unwrap(), Told::Nothing);
         assert_eq!(hear(&seen(2, 9)).unwrap(), Told::Contradiction(group.id));
+        // Of a store that was put back in between: another journal.
+        for generation in [2, 4] {
+            let other = of_generation(generation, 2, 9);
+            assert_eq!(hear(&other).unwrap(), Told::Nothing);
+        }
         // Ahead: nothing can be said yet.
         assert_eq!(hear(&seen(5, 5)).unwrap(), Told::Nothing);
         assert_eq!(hear(&seen(6, 6)).unwrap(), Told::Nothing);
         let at = |at, chain: u8| {
-            contradiction(&db, &segment, Position(at), &ChainHead([chain; 32])).unwrap()
+            contradiction(&db, 3, &segment, Position(at), &ChainHead([chain; 32])).unwrap()
         };
         assert_eq!(at(4, 4), None);
         assert_eq!(at(5, 5), None);
@@ -349,5 +391,11 @@ mod tests {
         let mut elsewhere = seen(2, 9);
         elsewhere.segment = SegmentId([9; 32]);
         assert_eq!(hear(&elsewhere).unwrap(), Told::Nothing);
+        // Nothing that was read from another store is held against this one's.
+        assert_eq!(hear(&seen(9, 9)).unwrap(), Told::Nothing);
+        forget(&db).unwrap();
+        assert_eq!(at(9, 8), None);
+        assert_eq!(hear(&seen(2, 9)).unwrap(), Told::Nothing);
+        assert_eq!(Group::read(&db, &group.id).unwrap().segment.chain, None);
     }
 }

@@ -52,6 +52,8 @@ enum Taken {
     NextSegment,
     /// There is no more, or this client reads no further.
     End,
+    /// The store was put back from a backup, as the service says: not before the directory says so too.
+    LaterStore,
     /// An entry that was accepted at this time cannot be judged before the service's keys are known.
     Undecided(u64),
 }
@@ -117,6 +119,12 @@ impl Client {
                 Taken::On(next) => from = Some(next),
                 Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
                 Taken::End => return Ok(()),
+                Taken::LaterStore => {
+                    self.heard_directory().await?;
+                    return Err(Error::Protocol(
+                        "a journal is of a later store than the directory",
+                    ));
+                }
                 Taken::Undecided(accepted_ms) => {
                     if !self.looks_up_senders(accepted_ms).await? {
                         return Ok(());
@@ -172,14 +180,21 @@ impl Client {
     ) -> Result<Taken, Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let segment = Group::read(&self.db, id)?.segment;
-        let signing_key = heads::signing_key(&self.db)?;
-        if verify_head(&signing_key, &segment.id, &page.head).is_err() {
+        let signer = heads::signer(&self.db)?;
+        let is_signed = verify_head(&signer.key, &segment.id, &page.head).is_ok();
+        if is_signed && page.head.generation > signer.generation {
+            return Ok(Taken::LaterStore);
+        }
+        // Of an earlier one it was true once.
+        if !is_signed || page.head.generation < signer.generation {
             let content = (
                 Some(&name_of(&segment, page.head.next)[..]),
                 &page.head.encode()[..],
             );
             evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
-            return Err(Error::Protocol("the end of a journal is not signed"));
+            return Err(Error::Protocol(
+                "the end of a journal is not signed for now",
+            ));
         }
         if page.head.next < segment.next {
             self.lose(id, StopReason::Behind)?;
@@ -474,7 +489,8 @@ fn passed(
     }
     let Some(chain) = chain else { return Ok(()) };
     heads::passed(db, &id, &segment_id, at.next(), &chain)?;
-    if let Some(head) = heads::contradiction(db, &segment_id, at.next(), &chain)? {
+    let generation = heads::signer(db)?.generation;
+    if let Some(head) = heads::contradiction(db, generation, &segment_id, at.next(), &chain)? {
         let seen = SeenHead {
             segment: segment_id,
             head,

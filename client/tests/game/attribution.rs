@@ -15,7 +15,7 @@ use protocol::group::{
     ProposalRequest, PutRecoveryRowsRequest, ReserveGroupIdRequest, SendMessageRequest,
     SetJoinCodeRequest, SetLeafExtrasRequest,
 };
-use protocol::groups::GroupKind;
+use protocol::group::GroupKind;
 use protocol::ids::{GroupId, InboxId, JoinRecordId, PoolId, RecoveryRowId, WelcomeId};
 use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, LookupHandleRequest, ReadInboxRequest,
@@ -220,7 +220,6 @@ impl Known {
             Number::AddClients => way = Some(WayIn::Client),
             Number::ExternalJoin => {
                 way = match ExternalJoinRequest::decode(body).unwrap().permit {
-                    JoinPermit::Connection => Some(WayIn::Connection),
                     JoinPermit::Client => Some(WayIn::Client),
                     JoinPermit::JoinCode(_) => Some(WayIn::Code),
                     JoinPermit::Rejoin => None,

@@ -81,7 +81,16 @@ pub(crate) struct InProcess {
     keys: ServiceKeys,
     settings: Settings,
     pub(crate) clock: TestClock,
+    /// Of the store, as ends of journals and as the directory say it.
+    pub(crate) generations: Generations,
     inner: Mutex<Inner>,
+}
+
+/// See [`InProcess::generations`].
+#[derive(Default)]
+pub(crate) struct Generations {
+    pub(crate) signed: AtomicU64,
+    pub(crate) shown: AtomicU64,
 }
 
 fn refused(failure: Failure) -> Error {
@@ -99,6 +108,7 @@ fn refused(failure: Failure) -> Error {
             retry_after_s: None,
             token_helps: false,
         }),
+        Failure::Clock => panic!("there is no clock here that nobody believes"),
         Failure::Engine(what) => panic!("{what}"),
         Failure::Internal(what) => panic!("{what}"),
     }
@@ -122,6 +132,7 @@ impl InProcess {
                 ..Settings::default()
             },
             clock: TestClock(Arc::new(AtomicU64::new(NOON_MS))),
+            generations: Generations::default(),
             inner: Mutex::new(Inner {
                 engine: MemoryEngine::default(),
                 rng: ChaCha12Rng::seed_from_u64(seed),
@@ -160,14 +171,28 @@ impl InProcess {
         self.inner().alter = alter;
     }
 
+    /// What the store holds.
+    pub(crate) fn store(&self) -> MemoryEngine {
+        self.inner().engine.clone()
+    }
+
+    /// The store is put back from a backup.
+    pub(crate) fn put_back(&self, backup: MemoryEngine) {
+        self.inner().engine = backup;
+    }
+
     /// Signs the end of a journal as the service would.
     pub(crate) fn sign_end(
         &self,
         segment: &SegmentId,
         end: &protocol::journal::SignedHead,
     ) -> protocol::journal::SignedHead {
-        let key = self.keys.journal_signing();
-        key.sign(segment, end.next, end.chain).unwrap()
+        let end = crypto::journal::End {
+            generation: end.generation,
+            next: end.next,
+            chain: end.chain,
+        };
+        self.keys.journal_signing().sign(segment, end).unwrap()
     }
 
     /// Drops the messages of days that are over, as the service does by the clock.
@@ -253,6 +278,7 @@ impl InProcess {
         }
         let mut env = Env {
             now_ms: self.clock.now_unix_ms(),
+            generation: self.generations.signed.load(Ordering::Relaxed),
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
@@ -285,6 +311,7 @@ impl InProcess {
         let inner = &mut *inner;
         let mut env = Env {
             now_ms: self.clock.now_unix_ms(),
+            generation: self.generations.signed.load(Ordering::Relaxed),
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
@@ -463,7 +490,7 @@ impl Service for InProcess {
             max_request_bytes: 4 * 1024 * 1024,
             store: StoreState {
                 id: "store".into(),
-                generation: 0,
+                generation: self.generations.shown.load(Ordering::Relaxed),
             },
         }
     }

@@ -12,6 +12,8 @@ use crate::rows::Rows;
 pub struct Env<'e> {
     /// The service's clock, milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// The store's generation, as the directory shows it.
+    pub generation: u64,
     /// Where all randomness comes from.
     pub rng: &'e mut dyn CryptoRng,
     /// The service's keys.

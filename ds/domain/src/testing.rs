@@ -66,6 +66,7 @@ impl Service {
     pub fn env(&mut self) -> (Env<'_>, &mut MemoryEngine) {
         let env = Env {
             now_ms: self.now_ms,
+            generation: 0,
             rng: &mut self.rng,
             keys: &self.keys,
             settings: &self.settings,

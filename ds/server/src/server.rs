@@ -166,7 +166,8 @@ impl Server {
     /// The surroundings of one decision, with this randomness.
     pub(crate) fn env<'e>(&'e self, rng: &'e mut ChaCha12Rng) -> Env<'e> {
         Env {
-            now_ms: self.clock.now_unix_ms(),
+            now_ms: self.now().unix_ms,
+            generation: self.settings.store.generation,
             rng,
             keys: &self.keys,
             settings: &self.settings.decisions,

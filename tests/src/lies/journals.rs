@@ -132,6 +132,11 @@ pub const READ_JOURNAL: &[Lie] = &[
         Stops(StopReason::Split),
     ),
     (
+        "head.generation: a later one",
+        |it| it.page.head.generation += 1,
+        Evidence,
+    ),
+    (
         "head.signature: none",
         |it| it.page.head.signature = [0; 64],
         Evidence,

@@ -1,5 +1,6 @@
 //! Reading a segment: by capability, unsigned, from a rounded position.
 
+use crypto::journal::End;
 use protocol::ids::{Day, Digest, Position};
 use protocol::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
@@ -47,10 +48,14 @@ impl UnsignedRead for ReadJournal {
         let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
         let (first, entries) = entries(&stored, request.from, bucket, view)?;
         let mut response = ReadJournalResponse {
-            head: env
-                .keys
-                .journal_signing()
-                .sign(&head.segment, head.next, head.chain)?,
+            head: env.keys.journal_signing().sign(
+                &head.segment,
+                End {
+                    generation: env.generation,
+                    next: head.next,
+                    chain: head.chain,
+                },
+            )?,
             step: head.step,
             closed: u8::from(head.closed),
             first,
