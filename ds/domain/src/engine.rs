@@ -16,7 +16,7 @@ pub enum Table {
     GroupParts = 2,
     /// Group ids that were handed out. By day.
     Reservations = 3,
-    /// Heads of segments.
+    /// Heads of segments that go on.
     Heads = 4,
     /// Entries of the class handshake, and hashes of messages. By day.
     Handshakes = 5,
@@ -46,11 +46,13 @@ pub enum Table {
     RetiredIssuerKeys = 17,
     /// What the store says of itself: identity, binding to its key file, high-water mark.
     Store = 18,
+    /// Heads of segments that are closed. By day.
+    ClosedHeads = 19,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 18] = [
+    pub const ALL: [Table; 19] = [
         Self::Groups,
         Self::GroupParts,
         Self::Reservations,
@@ -69,6 +71,7 @@ impl Table {
         Self::Spent,
         Self::RetiredIssuerKeys,
         Self::Store,
+        Self::ClosedHeads,
     ];
 
     /// Whether its rows go with their day.
@@ -84,6 +87,7 @@ impl Table {
                 | Self::PoolSets
                 | Self::InboxEntries
                 | Self::Results
+                | Self::ClosedHeads
         )
     }
 
@@ -109,6 +113,7 @@ impl Table {
             Self::Spent => "spent",
             Self::RetiredIssuerKeys => "retired_issuer_keys",
             Self::Store => "store",
+            Self::ClosedHeads => "closed_heads",
         }
     }
 }

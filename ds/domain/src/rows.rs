@@ -146,6 +146,16 @@ impl SegmentRow {
         [&self.0[..], &position.0.to_be_bytes()].concat()
     }
 
+    /// The key of its head once it is closed; it is kept until the end of this day.
+    #[must_use]
+    pub fn closed(self, last_day: Day) -> Key {
+        Key {
+            table: Table::ClosedHeads,
+            day: last_day.0,
+            name: self.0.to_vec(),
+        }
+    }
+
     /// A handshake at this position, or the hash of the message there.
     #[must_use]
     pub fn handshake(self, last_day: Day, position: Position) -> Key {

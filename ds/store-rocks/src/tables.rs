@@ -50,7 +50,8 @@ fn load(table: Table) -> Load {
         | Table::Inboxes
         | Table::InboxEntries
         | Table::RetiredIssuerKeys
-        | Table::Store => Load::Light,
+        | Table::Store
+        | Table::ClosedHeads => Load::Light,
     }
 }
 

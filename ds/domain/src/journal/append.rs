@@ -6,7 +6,7 @@ use protocol::ids::Position;
 use protocol::journal::{Class, EntryContent, Event, Place};
 use protocol::problem::ProblemType;
 
-use super::head::{Head, StoredHead};
+use super::head::{Head, StoredHead, shelf};
 use crate::env::{Env, Version};
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
@@ -139,10 +139,12 @@ impl Journal {
         let expected = self
             .expected
             .ok_or(Stop::Internal("a segment that begins does not go on"))?;
+        let last_day = self.head.days.last().map(|(day, _)| shelf(*day));
         let head = NextHead {
             segment: self.row,
             expected,
             head: self.head.seal(env)?,
+            closed_until: last_day.filter(|_| self.head.closed),
         };
         Ok((head, self.entries))
     }

@@ -1,5 +1,6 @@
 //! The head of a segment: a row of its own, sealed under a service key, outside the group's state and
-//! outside every day. It lasts until the segment's last handshake has expired.
+//! outside every day while the segment goes on. Once it is closed it lasts until the segment's last handshake
+//! has expired.
 
 use crypto::kdf;
 use crypto::schedule::TagKey;
@@ -14,6 +15,22 @@ use crate::store::{Versioned, handshake_day};
 use crate::view::View;
 
 const FORMAT: u8 = 1;
+
+/// Heads that are closed are dropped several days together: who looks for one does not know its day.
+const SHELF_DAYS: u32 = 14;
+
+/// The last day on which the head of a segment is kept whose last entry is of this day: as long as that.
+pub(super) fn shelf(day: Day) -> Day {
+    let until = handshake_day(day).0;
+    Day(until.div_ceil(SHELF_DAYS).saturating_mul(SHELF_DAYS))
+}
+
+/// The last days that a closed head can have which is still kept. One more: a clock may have been ahead.
+fn shelves(today: Day) -> impl Iterator<Item = Day> {
+    let first = today.0.div_ceil(SHELF_DAYS);
+    let last = shelf(today).0 / SHELF_DAYS + 1;
+    (first..=last).map(|shelf| Day(shelf.saturating_mul(SHELF_DAYS)))
+}
 
 /// What the service knows of a segment.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,7 +110,14 @@ impl StoredHead {
     /// [`Stop::Need`], [`Stop::Internal`].
     pub fn read(view: &View, segment: &SegmentId, env: &Env<'_>) -> Result<Option<Self>, Stop> {
         let row = env.rows().segment(segment);
-        let Some(value) = view.row(&row.key())? else {
+        let value = match view.row(&row.key())? {
+            Some(value) => Some(value),
+            None => {
+                let keys: Vec<_> = shelves(env.today()).map(|day| row.closed(day)).collect();
+                view.all(&keys)?.into_iter().flatten().next()
+            }
+        };
+        let Some(value) = value else {
             return Ok(None);
         };
         let (version, sealed) = Versioned::read(value).ok_or(DAMAGED)?;

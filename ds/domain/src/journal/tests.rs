@@ -14,10 +14,11 @@ use super::read::ReadJournal;
 use super::{Head, Journal};
 use crate::engine::Table;
 use crate::execution::read;
+use crate::operation::UnsignedRead as _;
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
 use crate::store::{NewEntry, NextHead};
-use crate::testing::{DAY_MS, Service};
+use crate::testing::{DAY_MS, NOON_MS, Service};
 use crate::view::View;
 
 fn segment() -> SegmentId {
@@ -219,6 +220,39 @@ fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
 }
 
 #[test]
+fn a_journal_of_many_days_is_read_in_few_goes() {
+    let mut service = Service::new(5);
+    begin(&mut service, 30);
+    for _ in 0..40 {
+        append(&mut service, [message(1, 10)]);
+        service.now_ms += DAY_MS;
+    }
+    let (mut env, engine) = service.env();
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment: segment(),
+        from: Position(0),
+        known: Position(0),
+        wait_ms: 0,
+    };
+    let (mut view, mut goes) = (View::default(), 0);
+    let answer = loop {
+        match ReadJournal::read(&request, &view, &mut env) {
+            Err(Stop::Need(reads)) => {
+                goes += 1;
+                for (read, found) in reads.clone().into_iter().zip(engine.read(&reads)) {
+                    view.add(read, found);
+                }
+            }
+            answer => break answer.unwrap(),
+        }
+    };
+    assert_eq!(answer.entries.len(), 40);
+    // The head, and five times eight days.
+    assert_eq!(goes, 6);
+}
+
+#[test]
 fn padding_takes_exactly_the_room_that_there_is_or_leaves_what_no_vector_takes() {
     for room in (1..200).chain(16_300..16_500) {
         let zeros = super::read::zeros_in(room);
@@ -245,6 +279,33 @@ fn a_closed_segment_takes_nothing_more() {
     let (head, entries) = journal.into_next(&mut env).unwrap();
     store(&mut service, head, entries);
     assert_eq!(read_from(&mut service, 0).unwrap().closed, 1);
+}
+
+#[test]
+fn nothing_is_left_of_a_closed_segment_when_its_last_handshake_has_expired() {
+    let mut service = Service::new(9);
+    begin(&mut service, 30);
+    let mut journal = Journal::of(stored(&mut service));
+    let (mut env, _) = service.env();
+    let key = JournalKey::new([3; 32]);
+    journal.append(&key, commit(), &mut env).unwrap();
+    journal.close();
+    let (head, entries) = journal.into_next(&mut env).unwrap();
+    store(&mut service, head, entries);
+    for days in [0, 100, 140] {
+        service.now_ms = NOON_MS + days * DAY_MS;
+        let today = Day::of(service.now_ms).0;
+        for table in Table::ALL.into_iter().filter(|table| table.has_days()) {
+            service.engine.drop_days(table, today);
+        }
+        let read = read_from(&mut service, 0).unwrap();
+        assert_eq!((read.closed, read.entries.len()), (1, 1), "{days}");
+    }
+    let today = Day::of(NOON_MS + 155 * DAY_MS).0;
+    for table in Table::ALL.into_iter().filter(|table| table.has_days()) {
+        service.engine.drop_days(table, today);
+    }
+    assert_eq!(service.engine, crate::memory::MemoryEngine::default());
 }
 
 #[test]
