@@ -296,36 +296,54 @@ impl Client {
         R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
     }
 
-    /// Reads something that whoever knows its name may read: nothing is signed, nothing is spent, and the bytes are the
-    /// same whoever reads. Where an allowance is used up it waits, as long as there is patience.
+    /// Reads something that whoever knows its name may read: nothing is signed, and the bytes are the same whoever reads.
+    /// Where the allowance of all readers is used up it waits, or pays for this read.
     pub(crate) async fn read<R: Wire>(
         &mut self,
         operation: Operation,
         body: &impl Wire,
     ) -> Result<R, Error> {
         let body = body.encode();
-        loop {
-            let answer = self.transport.post(operation, &body, &[]).await;
+        let mut taken: Option<Vec<Token>> = None;
+        let mut tokens = Vec::new();
+        let answer = loop {
+            let answer = self.transport.post(operation, &body, &tokens).await;
             self.keep_transport_state()?;
             let refusal = match answer {
                 Err(Error::Refused(refusal)) if refusal.problem == ProblemType::TooManyRequests => {
                     refusal
                 }
-                other => {
-                    return R::decode(&other?)
-                        .map_err(|_| Error::Protocol("an answer is malformed"));
+                // An answer that it has paid for was lost, perhaps. It pays once.
+                Err(Error::Refused(refusal))
+                    if refusal.problem == ProblemType::TokenRejected && !tokens.is_empty() =>
+                {
+                    tokens.clear();
+                    continue;
                 }
+                other => break other,
             };
             let budget = Arc::clone(self.transport.budget());
             let worth = self.worth_waiting(operation)?;
-            match relief(&refusal, worth, budget.left(), false) {
+            let can_pay = taken.is_none() && self.spendable()? > 0;
+            match relief(&refusal, worth, budget.left(), can_pay) {
                 Relief::Wait(wait) => {
                     budget.meets(Met::NoAnswer("the service asks to wait".into()));
                     budget.pause(wait).await;
                 }
-                Relief::Pay | Relief::None => return Err(Error::Refused(refusal)),
+                Relief::Pay => match self.take_tokens_again(1)? {
+                    Some(own) => {
+                        tokens.clone_from(&own);
+                        taken = Some(own);
+                    }
+                    None => break Err(Error::Refused(refusal)),
+                },
+                Relief::None => break Err(Error::Refused(refusal)),
             }
+        };
+        if let Some(taken) = taken {
+            wallet::discard(&self.db, &taken)?;
         }
+        R::decode(&answer?).map_err(|_| Error::Protocol("an answer is malformed"))
     }
 
     /// Sends the kept request of a group. It stays kept until its outcome has been stored.

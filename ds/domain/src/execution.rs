@@ -15,7 +15,7 @@ use crate::memory::MemoryEngine;
 use crate::operation::{Change, Charge, Cost, Operation, UnsignedRead};
 use crate::refusal::{Refusal, Stop};
 use crate::request::Unauthenticated;
-use crate::rows::SegmentRow;
+use crate::rows::{Rows, SegmentRow};
 use crate::store::{Failed, Receipt, TOKEN_SPENT, Transition};
 use crate::tokens::{Spend, VerifiedToken};
 use crate::view::View;
@@ -422,6 +422,14 @@ pub fn run<O: Operation>(
     engine: &mut MemoryEngine,
     env: &mut Env<'_>,
 ) -> Result<Vec<u8>, Failure> {
+/// What spends tokens for something that has no other effect. A condition that does not hold says that
+/// one of them was spent before.
+#[must_use]
+pub fn payment(tokens: &[VerifiedToken], rows: &Rows<'_>) -> Batch {
+    let spends = tokens.iter().map(Spend::of).collect();
+    Receipt::new(spends, None).batch(rows, Transition::Settle)
+}
+
     let mut execution = Execution::<O>::new(bytes, tokens, env).map_err(Failure::Refused)?;
     let mut step = execution.start();
     loop {

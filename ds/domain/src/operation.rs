@@ -6,7 +6,7 @@ use protocol::operation::Operation as Number;
 use crate::env::{Env, Prices};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
-use crate::rows::{Bucket, SegmentRow};
+use crate::rows::{Bucket, Rows, SegmentRow};
 use crate::store::Transition;
 use crate::view::View;
 
@@ -64,6 +64,9 @@ pub trait UnsignedRead {
     /// Its number and path.
     const OPERATION: Number;
 
+    /// The allowance of all who read the same.
+    fn bucket(request: &Self::Request, rows: &Rows<'_>) -> Bucket;
+
     /// Reads. No token is spent and nothing is written.
     ///
     /// # Errors
@@ -102,7 +105,7 @@ pub enum Level {
     Leaf,
     /// A group.
     Group,
-    /// The readers of a segment.
+    /// The readers of a segment, or of a record.
     Segment,
     /// The owner of a pool or inbox.
     Owner,

@@ -396,6 +396,30 @@ impl Rows<'_> {
         Bucket(self.0.row(17, &[&inbox.0]))
     }
 
+    /// The allowance of a join record's readers.
+    #[must_use]
+    pub fn join_record_bucket(&self, id: &JoinRecordId) -> Bucket {
+        Bucket(self.0.row(18, &[&id.0]))
+    }
+
+    /// The allowance of a Welcome's readers.
+    #[must_use]
+    pub fn welcome_bucket(&self, id: &WelcomeId) -> Bucket {
+        Bucket(self.0.row(19, &[&id.0]))
+    }
+
+    /// The allowance of a recovery row's readers.
+    #[must_use]
+    pub fn recovery_bucket(&self, id: &RecoveryRowId) -> Bucket {
+        Bucket(self.0.row(20, &[&id.0]))
+    }
+
+    /// The allowance of all who look for what is not there.
+    #[must_use]
+    pub fn nothing_bucket(&self) -> Bucket {
+        Bucket(self.0.row(21, &[]))
+    }
+
     /// A keyed digest by which the owner of something is known again.
     #[must_use]
     pub fn owner(&self, purpose: OwnerOf, key: &[u8]) -> Owner {

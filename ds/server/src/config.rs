@@ -159,6 +159,7 @@ pub struct LimitSettings {
     pub max_message_bytes_a_day: u64,
     pub max_concurrent_requests: usize,
     pub max_concurrent_reads: usize,
+    pub max_concurrent_waits: usize,
     pub max_requests_per_second: u32,
 }
 
@@ -189,6 +190,7 @@ impl Default for LimitSettings {
         let LoadLimits {
             concurrent_requests,
             concurrent_reads,
+            concurrent_waits,
             requests_per_second,
             nodes: _,
         } = LoadLimits::default();
@@ -216,6 +218,7 @@ impl Default for LimitSettings {
             max_message_bytes_a_day: group_message_bytes_a_day,
             max_concurrent_requests: concurrent_requests,
             max_concurrent_reads: concurrent_reads,
+            max_concurrent_waits: concurrent_waits,
             max_requests_per_second: requests_per_second,
         }
     }
@@ -242,6 +245,7 @@ impl LimitSettings {
         LoadLimits {
             concurrent_requests: self.max_concurrent_requests,
             concurrent_reads: self.max_concurrent_reads,
+            concurrent_waits: self.max_concurrent_waits,
             requests_per_second: self.max_requests_per_second,
             nodes: 1,
         }

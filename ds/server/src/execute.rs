@@ -1,7 +1,8 @@
 //! Drives the domain's loop on an engine, a clock and allowances.
 
 use ds_domain::engine::{EngineError, Found, Read};
-use ds_domain::execution::{Execution, Failure, Input, Outcome, Step};
+use ds_domain::env::Env;
+use ds_domain::execution::{Attempts, Execution, Failure, Input, Outcome, Step};
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Stop;
 use ds_domain::tokens::VerifiedToken;
@@ -82,17 +83,29 @@ impl Server {
         &self,
         request: &R::Request,
     ) -> Result<R::Response, Failure> {
-        let mut rng = fresh_rng().map_err(no_randomness)?;
         let mut view = View::default();
         loop {
-            let reads = match R::read(request, &view, &mut self.env(&mut rng)) {
+            let reads = match decide(view, &mut self.env(&mut rng)) {
                 Ok(response) => return Ok(response),
                 Err(Stop::Need(reads)) => reads,
                 // What was read is not of one moment.
                 Err(Stop::Moved) => {
-                    view = View::default();
+                    attempts.moved(std::mem::take(view))?;
                     continue;
                 }
+        self.look(&mut view, |view, env| R::read(request, view, env))
+            .await
+    }
+
+    /// Reads what somebody wants to know who changes nothing, until it is known; what is in the view is not
+    /// read again.
+    pub(crate) async fn look<T>(
+        &self,
+        view: &mut View,
+        mut decide: impl FnMut(&View, &mut Env<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Failure> {
+        let mut rng = fresh_rng().map_err(no_randomness)?;
+        let mut attempts = Attempts::default();
                 Err(
                     Stop::Refused(refusal)
                     | Stop::RefusedAtCost(refusal)

@@ -1,14 +1,17 @@
-//! `ReadJournal` with its wait. A long poll holds a place of its own and no token.
+//! `ReadJournal` with its wait. A read that waits holds a place for waiting only, and no token.
 
 use std::time::Duration;
 
 use ds_domain::execution::Failure;
-use ds_domain::journal::read::ReadJournal;
-use ds_domain::operation::{Charge, Level};
-use ds_domain::refusal::Refusal;
+use ds_domain::journal::read::{self, ReadJournal};
+use ds_domain::operation::UnsignedRead as _;
+use ds_domain::tokens::IdentifiedToken;
+use ds_domain::view::View;
 use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
+use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
+use crate::load::Place;
 use crate::server::Server;
 
 /// Whether there is nothing to wait for.
@@ -17,29 +20,38 @@ fn is_whole(request: &ReadJournalRequest, answer: &ReadJournalResponse) -> bool 
 }
 
 impl Server {
-    /// Reads a segment; where it has not gone on, after it has or after the wait.
+    /// Reads a segment; where it has not gone on, after it has or after the wait. Where too many wait,
+    /// here or for this segment, at once: whoever is answered without news comes again later.
     pub(crate) async fn read_journal(
         &self,
         request: &ReadJournalRequest,
+        offered: Vec<IdentifiedToken>,
+        place: Place<'_>,
     ) -> Result<ReadJournalResponse, Failure> {
         if request.wait_ms > MAX_WAIT_MS {
             return Err(Failure::Refused(ProblemType::LimitExceeded.into()));
         }
         let rows = ds_domain::rows::Rows(self.keys.rows());
-        let row = rows.segment(&request.segment);
-        let charge = Charge {
-            level: Level::Segment,
-            bucket: rows.segment_bucket(&request.segment),
-            bytes: 0,
-        };
-        self.charge(&[charge])
-            .map_err(|retry_after_ms| Failure::Refused(Refusal::Exhausted { retry_after_ms }))?;
-        let answer = self.read::<ReadJournal>(request).await?;
+        let mut view = View::default();
+        let expected = self.look(&mut view, |view, env| read::expected(request, view, env));
+        let expected = self.of_something(expected.await)?;
+        let bucket = ReadJournal::bucket(request, &rows);
+        self.draw(bucket, expected.bytes, offered).await?;
+        let mut answer = self
+            .look(&mut view, |view, env| ReadJournal::read(request, view, env))
+            .await?;
+        drop(place);
         if is_whole(request, &answer) {
             return Ok(answer);
         }
         // Only now: ids that are no segment's, and reads that do not wait, leave nothing here.
-        let woken = self.waits.subscribe(row);
+        let woken = self
+            .waits
+            .subscribe(rows.segment(&request.segment), expected.waiting);
+        let (Some(woken), Some(_waiting)) = (woken, self.load.wait()) else {
+            metrics::counter!("ds_waits_refused_total").increment(1);
+            return Ok(answer);
+        };
         let patience = tokio::time::sleep(Duration::from_millis(request.wait_ms.into()));
         tokio::pin!(patience);
         loop {
@@ -47,7 +59,11 @@ impl Server {
             tokio::pin!(news);
             // From here on a wake-up is not missed.
             news.as_mut().enable();
-            let answer = self.read::<ReadJournal>(request).await?;
+            let Ok(place) = self.load.place(Operation::ReadJournal) else {
+                return Ok(answer);
+            };
+            answer = self.read::<ReadJournal>(request).await?;
+            drop(place);
             if is_whole(request, &answer) {
                 return Ok(answer);
             }

@@ -13,8 +13,10 @@ pub const LARGEST_TREE: usize = 3 * 1024 * 1024;
 pub struct LoadLimits {
     /// Requests that one process works on at the same time, reads of journals apart.
     pub concurrent_requests: usize,
-    /// Reads of journals that one process works on or has wait.
+    /// Reads of journals that one process works on.
     pub concurrent_reads: usize,
+    /// Reads of journals that one process has wait for the next entry.
+    pub concurrent_waits: usize,
     /// Requests a second at all nodes together, of which as many may come at once; 0 for any number.
     pub requests_per_second: u32,
     /// Nodes that serve requests side by side: this one takes its share, at least one request.
@@ -26,7 +28,8 @@ impl Default for LoadLimits {
         Self {
             // Together as many as the listener has connections.
             concurrent_requests: 1024,
-            concurrent_reads: 3072,
+            concurrent_reads: 512,
+            concurrent_waits: 2560,
             requests_per_second: 0,
             nodes: 1,
         }

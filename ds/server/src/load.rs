@@ -29,6 +29,8 @@ pub(crate) struct Load {
     places: Semaphore,
     /// Of reads of journals, which mostly wait: they take no place from what is work.
     reads: Semaphore,
+    /// Of reads that wait, which is no work at all: they take no place from those that do not.
+    waits: Semaphore,
     rate: Option<Allowances>,
 }
 
@@ -37,6 +39,7 @@ impl Load {
         let LoadLimits {
             concurrent_requests,
             concurrent_reads,
+            concurrent_waits,
             requests_per_second,
             nodes,
         } = limits;
@@ -51,6 +54,7 @@ impl Load {
         Self {
             places: Semaphore::new(concurrent_requests.min(Semaphore::MAX_PERMITS)),
             reads: Semaphore::new(concurrent_reads.min(Semaphore::MAX_PERMITS)),
+            waits: Semaphore::new(concurrent_waits.min(Semaphore::MAX_PERMITS)),
             rate,
         }
     }
@@ -67,6 +71,26 @@ impl Load {
             return Err(Busy { retry_after_ms });
         }
         self.place(operation)
+    }
+
+    /// A place for a read that waits. Where there is none it does not wait.
+    pub(crate) fn wait(&self) -> Option<Place<'_>> {
+        let place = self.waits.try_acquire().ok();
+        self.show();
+        place
+    }
+
+    /// For the metrics: places that are free.
+    fn show(&self) {
+        let kinds = [
+            ("requests", &self.places),
+            ("reads", &self.reads),
+            ("waits", &self.waits),
+        ];
+        for (of, places) in kinds {
+            let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+            metrics::gauge!("ds_places_free", "of" => of).set(f64::from(free));
+        }
     }
 
     /// A place for a request that began before and gave its own up.
@@ -96,6 +120,7 @@ mod tests {
             concurrent_reads: 1,
             requests_per_second: 0,
             nodes: 1,
+            concurrent_waits: 1,
         });
         let first = load.admit(Operation::SendMessage, 0).unwrap();
         let _second = load.admit(Operation::AddUsers, 0).unwrap();
@@ -116,6 +141,7 @@ mod tests {
             concurrent_reads: 1,
             requests_per_second: 0,
             nodes: 1,
+            concurrent_waits: 1,
         });
         let busy = |operation| {
             let refused = load.place(operation);
@@ -143,6 +169,7 @@ mod tests {
             concurrent_reads: 10,
             requests_per_second: 5,
             nodes: 1,
+            concurrent_waits: 10,
         });
         let admitted = |at| admitted(&load, at);
         assert_eq!([admitted(0), admitted(200), admitted(5_000)], [5, 1, 5]);
@@ -155,6 +182,7 @@ mod tests {
             concurrent_reads: 10,
             requests_per_second: 12,
             nodes: 1,
+            concurrent_waits: 10,
         };
         let nodes: Vec<_> = (0..3).map(|_| Load::new(limits.share_of(3))).collect();
         let together = |at| nodes.iter().map(|node| admitted(node, at)).sum::<usize>();

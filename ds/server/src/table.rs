@@ -189,7 +189,10 @@ where
     ds_domain::execution::Execution<O>: Send,
 {
     check_media_type(headers)?;
-    let offered = server.offered::<O>(headers, body.len())?;
+    let prices = &server.settings.decisions.prices;
+    let instead_of_allowance = body.len().div_ceil(prices.bytes_a_token.max(1)).max(1);
+    let most = O::most_tokens(prices).saturating_add(instead_of_allowance);
+    let offered = server.offered(headers, most)?;
     let releases = server.in_flight.releases();
     let mut is_spent = server.is_spent(&offered).await?;
     // Perhaps by this very request: its record tells, and no token is needed for that.
@@ -252,8 +255,13 @@ async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &
             .load
             .admit(R::OPERATION, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
+        let offered = server.offered(headers, 1)?;
         let request = R::Request::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
-        Ok(server.read::<R>(&request).await?.encode())
+        let found = server.of_something(server.read::<R>(&request).await)?;
+        let answer = found.encode();
+        let bucket = R::bucket(&request, &Rows(server.keys.rows()));
+        server.draw(bucket, answer.len(), offered).await?;
+        Ok(answer)
     };
     answer(server, R::OPERATION, read.await)
 }
@@ -264,8 +272,10 @@ async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Res
             .load
             .admit(Number::ReadJournal, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
+        let offered = server.offered(headers, 1)?;
         let request = Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
-        Ok(server.read_journal(&request).await?.encode())
+        let read = server.read_journal(&request, offered, place);
+        Ok(read.await?.encode())
     };
     answer(server, Number::ReadJournal, read.await)
 }
@@ -276,7 +286,7 @@ fn rejected(reason: &'static str) -> Failure {
 }
 
 /// A token that has a place in the spent-set.
-trait Spendable {
+pub(crate) trait Spendable {
     fn issuer_key_id(&self) -> &[u8; 32];
     fn nonce_digest(&self) -> &[u8; 32];
 }
@@ -300,16 +310,9 @@ impl Server {
     /// The tokens that a request brings: of keys that are accepted, for this service, none of them
     /// twice; no more than it can cost. Whether the issuer has signed them is not known, nor whether
     /// they are spent.
-    fn offered<O: Operation>(
-        &self,
-        headers: &HeaderMap,
-        bytes: usize,
-    ) -> Result<Vec<IdentifiedToken>, Failure> {
+    fn offered(&self, headers: &HeaderMap, most: usize) -> Result<Vec<IdentifiedToken>, Failure> {
         let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
             .map_err(|_| rejected("malformed"))?;
-        let prices = &self.settings.decisions.prices;
-        let instead_of_allowance = bytes.div_ceil(prices.bytes_a_token.max(1)).max(1);
-        let most = O::most_tokens(prices).saturating_add(instead_of_allowance);
         let keys = self.issuer_keys();
         let mut seen = BTreeSet::new();
         let mut offered = Vec::new();
@@ -327,7 +330,7 @@ impl Server {
 
     /// Whether one of these has paid before, or can't pay any more. A read, and no signature: nobody has
     /// proved anything yet.
-    async fn is_spent<T: Spendable>(&self, tokens: &[T]) -> Result<bool, Failure> {
+    pub(crate) async fn is_spent<T: Spendable>(&self, tokens: &[T]) -> Result<bool, Failure> {
         if tokens.is_empty() {
             return Ok(false);
         }
@@ -346,7 +349,10 @@ impl Server {
     }
 
     /// Those that the issuer has signed: all of them, or it is a refusal.
-    fn verified(&self, offered: Vec<IdentifiedToken>) -> Result<Vec<VerifiedToken>, Failure> {
+    pub(crate) fn verified(
+        &self,
+        offered: Vec<IdentifiedToken>,
+    ) -> Result<Vec<VerifiedToken>, Failure> {
         let keys = self.issuer_keys();
         offered
             .into_iter()

@@ -14,18 +14,21 @@ pub(crate) struct Waits(Mutex<HashMap<SegmentRow, Weak<Notify>>>);
 const SWEEP_AT: usize = 4096;
 
 impl Waits {
-    /// Waits are on the returned handle; take it before looking into the segment.
-    pub(crate) fn subscribe(&self, segment: SegmentRow) -> Arc<Notify> {
+    /// Waits are on the returned handle; take it before looking into the segment. None where `most` wait
+    /// for it already.
+    pub(crate) fn subscribe(&self, segment: SegmentRow, most: usize) -> Option<Arc<Notify>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= SWEEP_AT && waiting.len().is_power_of_two() {
             waiting.retain(|_, notify| notify.strong_count() > 0);
         }
         if let Some(notify) = waiting.get(&segment).and_then(Weak::upgrade) {
-            return notify;
+            // This one not counted.
+            let others = Arc::strong_count(&notify).saturating_sub(1);
+            return (others < most).then_some(notify);
         }
         let notify = Arc::new(Notify::new());
         waiting.insert(segment, Arc::downgrade(&notify));
-        notify
+        Some(notify).filter(|_| most > 0)
     }
 
     /// Wakes whoever waits for one of these.

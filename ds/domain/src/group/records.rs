@@ -16,6 +16,7 @@ use crate::engine::Key;
 use crate::env::Env;
 use crate::operation::UnsignedRead;
 use crate::refusal::Stop;
+use crate::rows::{Bucket, Rows};
 use crate::view::View;
 
 /// Records of several days are dropped together: who looks for one does not know its day, and a copy of
@@ -60,6 +61,10 @@ impl UnsignedRead for JoinRecord {
     type Response = JoinRecordResponse;
     const OPERATION: Number = Number::JoinRecord;
 
+    fn bucket(request: &JoinRecordRequest, rows: &Rows<'_>) -> Bucket {
+        rows.join_record_bucket(&request.id)
+    }
+
     fn read(
         request: &JoinRecordRequest,
         view: &View,
@@ -90,6 +95,10 @@ impl UnsignedRead for FetchWelcome {
     type Response = FetchWelcomeResponse;
     const OPERATION: Number = Number::FetchWelcome;
 
+    fn bucket(request: &FetchWelcomeRequest, rows: &Rows<'_>) -> Bucket {
+        rows.welcome_bucket(&request.id)
+    }
+
     fn read(
         request: &FetchWelcomeRequest,
         view: &View,
@@ -112,6 +121,10 @@ impl UnsignedRead for RecoveryRow {
     type Request = RecoveryRowRequest;
     type Response = RecoveryRowResponse;
     const OPERATION: Number = Number::RecoveryRow;
+
+    fn bucket(request: &RecoveryRowRequest, rows: &Rows<'_>) -> Bucket {
+        rows.recovery_bucket(&request.id)
+    }
 
     fn read(
         request: &RecoveryRowRequest,

@@ -53,7 +53,8 @@ pub struct Head {
     pub tag_day: Day,
     /// `T_d`.
     pub tag_key: TagKey,
-    /// Sizes that an answer with the segment's end, and one with older entries, is padded to.
+    /// Sizes that an answer with the segment's end, and one with older entries, is padded to; and how
+    /// many readers wait.
     pub read_buckets: ReadBuckets,
     /// Bytes and number of messages on the last day.
     pub today: DayLoad,
@@ -61,13 +62,15 @@ pub struct Head {
     pub days: Vec<(Day, Position)>,
 }
 
-/// Sizes of answers, bytes.
+/// Sizes of answers, bytes; and their readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadBuckets {
     /// With the segment's end.
     pub tail: u32,
     /// With older entries.
     pub history: u32,
+    /// Readers who may wait for the next entry at a time.
+    pub waiting: u32,
 }
 
 impl ReadBuckets {
@@ -79,6 +82,9 @@ impl ReadBuckets {
         Self {
             tail,
             history: tail.saturating_mul(8).max(65_536),
+            // Each leaf one; and one more each, whose connection is gone without our knowing it.
+            waiting: u32::try_from(leaves.max(2))
+                .map_or(u32::MAX, |leaves| leaves.saturating_mul(2)),
         }
     }
 }
@@ -242,6 +248,7 @@ impl Head {
         out.extend(tag_key.expose());
         out.extend(read_buckets.tail.to_be_bytes());
         out.extend(read_buckets.history.to_be_bytes());
+        out.extend(read_buckets.waiting.to_be_bytes());
         out.extend(today.bytes.to_be_bytes());
         out.extend(today.messages.to_be_bytes());
         for (day, first) in days {
@@ -269,6 +276,7 @@ impl Head {
             read_buckets: ReadBuckets {
                 tail: u32::from_be_bytes(reader.take()?),
                 history: u32::from_be_bytes(reader.take()?),
+                waiting: u32::from_be_bytes(reader.take()?),
             },
             today: DayLoad {
                 bytes: u64::from_be_bytes(reader.take()?),

@@ -7,17 +7,21 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, codec::opaque};
 
-use super::head::{Head, StoredHead};
+use super::head::{Head, ReadBuckets, StoredHead};
 use crate::engine::{Range, Row, Table};
 use crate::env::Env;
 use crate::operation::UnsignedRead;
 use crate::refusal::Stop;
-use crate::rows::SegmentRow;
+use crate::rows::{Bucket, Rows, SegmentRow};
 use crate::store::{class_byte, handshake_day, message_day};
 use crate::view::View;
 
 /// Most entries in one answer.
 const MAX_ENTRIES: usize = 1_024;
+
+/// Days whose rows are read in one go: whoever was away for long costs few ways to the engine, and a reader
+/// of yesterday few rows that are not shown.
+const DAYS_AT_ONCE: usize = 8;
 
 /// [`Operation::ReadJournal`], without the wait.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ impl UnsignedRead for ReadJournal {
     type Request = ReadJournalRequest;
     type Response = ReadJournalResponse;
     const OPERATION: Operation = Operation::ReadJournal;
+
+    fn bucket(request: &ReadJournalRequest, rows: &Rows<'_>) -> Bucket {
+        rows.segment_bucket(&request.segment)
+    }
 
     fn read(
         request: &ReadJournalRequest,
@@ -39,13 +47,7 @@ impl UnsignedRead for ReadJournal {
         let stored =
             StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
         let head = &stored.head;
-        let is_tail = request.from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;
-        let bucket = if is_tail {
-            head.read_buckets.tail
-        } else {
-            head.read_buckets.history
-        };
-        let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
+        let bucket = bucket(head, request.from);
         let (first, entries) = entries(&stored, request.from, bucket, view)?;
         let mut response = ReadJournalResponse {
             head: env.keys.journal_signing().sign(
@@ -65,6 +67,44 @@ impl UnsignedRead for ReadJournal {
         pad(&mut response, bucket);
         Ok(response)
     }
+}
+
+/// What an answer from this position on is padded to.
+fn bucket(head: &Head, from: Position) -> usize {
+    let is_tail = from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;
+    let bucket = if is_tail {
+        head.read_buckets.tail
+    } else {
+        head.read_buckets.history
+    };
+    usize::try_from(bucket).unwrap_or(usize::MAX)
+}
+
+/// What is known of a read before its entries are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Bytes of the answer, but for an entry that is larger alone.
+    pub bytes: usize,
+    /// Readers of the segment who may wait at a time.
+    pub waiting: usize,
+}
+
+/// What is known of a read by the segment's head alone.
+///
+/// # Errors
+/// [`Stop::Need`], [`ProblemType::UnknownSegment`], [`Stop::Internal`].
+pub fn expected(
+    request: &ReadJournalRequest,
+    view: &View,
+    env: &Env<'_>,
+) -> Result<Expected, Stop> {
+    let stored =
+        StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
+    let ReadBuckets { waiting, .. } = stored.head.read_buckets;
+    Ok(Expected {
+        bytes: bucket(&stored.head, request.from),
+        waiting: usize::try_from(waiting).unwrap_or(usize::MAX),
+    })
 }
 
 /// Whether a reader who knows the segment up to a position has to wait for news.
@@ -114,36 +154,67 @@ fn entries(
     let mut entries = Vec::new();
     // What comes before the first day that the head lists has expired.
     let oldest = head.days.first().map_or(head.next, |(_, first)| *first);
-    let mut next = from.max(oldest);
-    let mut first = next;
+    let start = from.max(oldest);
+    let (mut next, mut first) = (start, start);
     let mut bytes = 0usize;
-    let mut days = head
+    let days: Vec<_> = head
         .days
         .iter()
         .enumerate()
         .filter(|(at, _)| day_end(head, *at) > from)
-        .map(|(_, (day, _))| *day);
-    while next < head.next && bytes < bucket && entries.len() < MAX_ENTRIES {
-        let Some(day) = days.next() else { break };
-        let day = DayOfSegment { row, head, day };
-        for (position, entry) in day.entries(next, MAX_ENTRIES - entries.len(), bucket, view)? {
-            if position != next {
-                if !entries.is_empty() {
-                    return Err(DAMAGED);
+        .map(|(_, (day, begins))| DayOfSegment {
+            row,
+            head,
+            day: *day,
+            from: start.max(*begins),
+            bucket,
+        })
+        .collect();
+    for days in days.chunks(DAYS_AT_ONCE) {
+        let mut found = read_days(days, view)?.into_iter();
+        for day in days {
+            let entries_of_day = found.next().unwrap_or_default();
+            for (position, entry) in day.entries(entries_of_day)? {
+                if position != next {
+                    if !entries.is_empty() {
+                        return Err(DAMAGED);
+                    }
+                    // The day was dropped meanwhile.
+                    (first, next) = (position, position);
                 }
-                // The day was dropped meanwhile.
-                (first, next) = (position, position);
+                let len = len_of(&entry);
+                if !entries.is_empty() && bytes.saturating_add(len) > bucket {
+                    return Ok((first, entries));
+                }
+                bytes = bytes.saturating_add(len);
+                entries.push(entry);
+                next = next.next();
+                if next >= head.next || bytes >= bucket || entries.len() >= MAX_ENTRIES {
+                    return Ok((first, entries));
+                }
             }
-            let len = len_of(&entry);
-            if !entries.is_empty() && bytes.saturating_add(len) > bucket {
-                return Ok((first, entries));
-            }
-            bytes = bytes.saturating_add(len);
-            entries.push(entry);
-            next = next.next();
         }
     }
     Ok((first, entries))
+}
+
+/// The rows of a day: handshakes, then messages.
+type RowsOfDay<'v> = (&'v [Row], &'v [Row]);
+
+/// The rows of several days, together.
+fn read_days<'v>(days: &[DayOfSegment<'_>], view: &'v View) -> Result<Vec<RowsOfDay<'v>>, Stop> {
+    let ranges: Vec<Range> = days
+        .iter()
+        .flat_map(|day| [Table::Handshakes, Table::Messages].map(|table| day.range(table)))
+        .collect();
+    let found = view.ranges(&ranges)?;
+    Ok(found
+        .chunks_exact(2)
+        .filter_map(|rows| match rows {
+            [handshakes, messages] => Some((*handshakes, *messages)),
+            _ => None,
+        })
+        .collect())
 }
 
 /// The first position behind the day at this index.
@@ -162,39 +233,30 @@ struct DayOfSegment<'h> {
     row: SegmentRow,
     head: &'h Head,
     day: Day,
+    from: Position,
+    bucket: usize,
 }
 
 impl DayOfSegment<'_> {
-    fn range(&self, table: Table, from: Position, (limit, max_bytes): (usize, usize)) -> Range {
+    fn range(&self, table: Table) -> Range {
         let kept_until = match table {
             Table::Messages => message_day(self.day, self.head.message_days),
             _ => handshake_day(self.day),
         };
-        let mut range = self.row.entries(table, kept_until, from, limit);
-        range.max_bytes = max_bytes;
+        let mut range = self.row.entries(table, kept_until, self.from, MAX_ENTRIES);
+        range.max_bytes = self.bucket;
         range
     }
 
     fn entries(
         &self,
-        from: Position,
-        limit: usize,
-        bucket: usize,
-        view: &View,
+        (handshakes, messages): RowsOfDay<'_>,
     ) -> Result<Vec<(Position, Entry)>, Stop> {
-        let bounds = (limit, bucket);
-        let found = view.ranges(&[
-            self.range(Table::Handshakes, from, bounds),
-            self.range(Table::Messages, from, bounds),
-        ])?;
-        let [handshakes, messages] = found.as_slice() else {
-            return Err(Stop::Internal("two ranges"));
-        };
         let mut entries = Vec::new();
         let last_message = messages
             .last()
             .and_then(|(name, _)| SegmentRow::position_in(name));
-        for (name, value) in *handshakes {
+        for (name, value) in handshakes {
             let position = SegmentRow::position_in(name).ok_or(DAMAGED)?;
             if position >= self.head.next {
                 // Appended after the head was read.
@@ -208,7 +270,7 @@ impl DayOfSegment<'_> {
                     Some(sealed) => Entry::Message(opaque(sealed)),
                     // Not read this time: the range of messages was full before it.
                     None if last_message.is_some_and(|last| last < position)
-                        && messages_are_full(messages, bounds) =>
+                        && messages_are_full(messages, self.bucket) =>
                     {
                         break;
                     }
@@ -231,7 +293,7 @@ fn message_at(messages: &[Row], position: Position) -> Option<&[u8]> {
 }
 
 /// Whether a range ended because it was full, not because nothing followed.
-fn messages_are_full(messages: &[Row], (limit, max_bytes): (usize, usize)) -> bool {
+fn messages_are_full(messages: &[Row], max_bytes: usize) -> bool {
     let bytes: usize = messages.iter().map(|(_, value)| value.len()).sum();
-    messages.len() >= limit || bytes >= max_bytes
+    messages.len() >= MAX_ENTRIES || bytes >= max_bytes
 }
