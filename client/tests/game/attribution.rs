@@ -46,7 +46,6 @@ pub(crate) enum WayIn {
     Added,
     Client,
     Code,
-    Connection,
 }
 
 /// What bytes are about.

@@ -110,6 +110,8 @@ pub enum Failure {
     Engine(String),
     /// Our fault: what must not happen.
     Internal(&'static str),
+    /// Our fault: the clock is not believed, and nothing is written by it.
+    Clock,
 }
 
 enum Phase {

@@ -58,6 +58,7 @@ impl Server {
                     Err(error) => Input::Failed(error),
                 },
                 Step::Charge(charges) => Input::Charged(self.charge(&charges)),
+                Step::Apply(_) if !self.now().may_write() => return Err(Failure::Clock),
                 Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
                 Step::Done(outcome) => return self.done(outcome),
             };

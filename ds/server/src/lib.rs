@@ -4,11 +4,11 @@
 //! What is decided stands in `ds-domain`; this crate reads and applies for it, charges allowances,
 //! verifies tokens, wakes long polls and answers.
 
+mod agreed_clock;
 mod charges;
 pub mod config;
 mod directory;
 mod execute;
-mod expiry_day;
 pub mod foundation;
 mod init;
 mod issuer_directory;

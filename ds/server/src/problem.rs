@@ -22,10 +22,14 @@ fn document(problem: ProblemType) -> Problem {
 pub(crate) fn slug(failure: &Failure) -> &'static str {
     match failure {
         Failure::Refused(refusal) => refusal.problem().slug(),
-        Failure::Engine(_) => ProblemType::Unavailable.slug(),
+        Failure::Clock => "clock",
+        Failure::Engine(_) => "store-failed",
         Failure::Internal(_) => ProblemType::Internal.slug(),
     }
 }
+
+/// When to come again if the clock is not believed.
+const CLOCK_SECONDS: u64 = 60;
 
 /// There is no place for a request now.
 pub(crate) fn busy(busy: Busy) -> Response {
@@ -40,6 +44,16 @@ fn retry_after(problem: Problem, seconds: u64) -> Problem {
 pub(crate) fn respond(server: &Server, failure: Failure) -> Response {
     let problem = match failure {
         Failure::Refused(refusal) => refused(server, refusal),
+        Failure::Clock => {
+            static SAID: Sparse = Sparse::new();
+            if let Some(times) = SAID.due() {
+                tracing::error!(
+                    times,
+                    "the clock has jumped ahead: nothing is written until it was the same for a day, or `believe-clock` is said"
+                );
+            }
+            retry_after(document(ProblemType::Unavailable), CLOCK_SECONDS)
+        }
         Failure::Engine(text) => {
             tracing::error!(error = %text, "the store failed");
             document(ProblemType::Unavailable)

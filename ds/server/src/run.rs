@@ -22,6 +22,7 @@ use service::secret_file::SecretFileError;
 use service::shutdown::Shutdown;
 use service::start::Process;
 
+use crate::agreed_clock::{Now, Standing};
 use crate::config::{Config, StoreSettings};
 use crate::foundation::{self, FoundationError, Note};
 use crate::issuer_directory::{self, IssuerDirectoryError};
@@ -109,10 +110,11 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         issuer_keys,
         settings(&config, &begun)?,
     ));
+    settle(&server).await?;
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&server), client, config.clone()));
     let lost = lost(rocks, probe, process.shutdown.clone());
-    offer_commands(&process, &config);
+    offer_commands(&process, &config, &server);
     process.readiness.ready();
     let router = crate::table::router(server, gateway);
     let serving =
@@ -246,8 +248,18 @@ fn load_keys(path: &Path) -> Result<ServiceKeys, RunError> {
     }
 }
 
-/// `rotate-keys` adds a generation to the service key file, in use from the next start.
-fn offer_commands(process: &Process, config: &Config) {
+/// `rotate-keys` adds a generation to the service key file, in use from the next start; `believe-clock` says that
+/// the clock is right.
+fn offer_commands(process: &Process, config: &Config, server: &Arc<Server>) {
+    let server = Arc::clone(server);
+    process.commands.offer("believe-clock", move |_| {
+        let server = Arc::clone(&server);
+        async move {
+            believe_clock(&server)
+                .await
+                .map_err(|_| "the store cannot be told the day")
+        }
+    });
     let path = config.service_key_file.clone();
     process.commands.offer("rotate-keys", move |_| {
         let path = path.clone();
@@ -308,9 +320,6 @@ async fn upkeep(server: Arc<Server>, client: reqwest::Client, config: Config) {
     let mut refresh =
         tokio::time::interval(Duration::from_secs(config.issuer.refresh_seconds.max(1)));
     let mut expiry = tokio::time::interval(EXPIRY_PERIOD);
-    if let Err(error) = settle(&server).await {
-        tracing::error!(%error, "the day that was noted cannot be read");
-    }
     refresh.tick().await;
     loop {
         tokio::select! {
@@ -354,39 +363,58 @@ async fn accept(server: &Server, keys: IssuerKeys) {
     }
 }
 
-/// As [`expire`], on a day that no jump of the clock decides.
+/// As [`expire`], on a day that no clock decides alone: not this node's, which must not have jumped, and not
+/// that of any other node either, since what is deleted is deleted for all. Each tells the store its day, and
+/// nothing goes by a later one than was told before: others have time to say that they have an earlier day.
 pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> {
-    let (today, agreed) = server.settled_day();
-    if !agreed {
+    let now = server.now();
+    if matches!(now.standing, Standing::Ahead | Standing::AfterAbsence) {
         tracing::warn!(
             "the clock is ahead of what it said before: nothing expires by it until it has said so for a day"
         );
     }
-    expire(&*server.engine, today).await?;
-    note_day(server).await?;
-    if agreed {
+    let told = told_day(server).await?;
+    let day = told.map_or(now.day, |told| told.min(now.day));
+    metrics::gauge!("ds_day_ahead_of_store").set(f64::from(now.day.saturating_sub(day)));
+    expire(&*server.engine, day).await?;
+    tell_day(server, now, told).await?;
+    metrics::counter!("ds_expiries_total").increment(1);
+    if now.standing == Standing::Agreed && now.day.abs_diff(day) <= 1 {
         retired::drop_expired(server).await?;
     }
     Ok(())
 }
 
-/// The day that expiry goes by is the store's, not that of a clock that was wrong from the start: it goes
-/// on from the last day that was believed. What was accepted by a clock that was far behind is not deleted
-/// as soon as it is right again.
-pub(crate) async fn settle(server: &Server) -> Result<(), EngineError> {
-    let noted = foundation::note(&*server.engine, Note::Clock).await?;
-    let noted = noted.and_then(|noted| noted.value.try_into().ok().map(u32::from_be_bytes));
-    server.settle_from(noted);
-    note_day(server).await
+/// The day that the service goes by is the store's, not that of a clock that was wrong from the start: it
+/// goes on from the last day that was told. What was accepted by a clock that was far behind is not deleted as
+/// soon as it is right again.
+async fn settle(server: &Server) -> Result<(), EngineError> {
+    let told = told_day(server).await?;
+    server.settle_from(told);
+    tell_day(server, server.now(), told).await
 }
 
-/// A day that is not the clock's is not noted: each start would go on from the end of one day more.
-async fn note_day(server: &Server) -> Result<(), EngineError> {
-    let (today, agreed) = server.settled_day();
-    if !agreed {
+/// The last day that the store was told.
+async fn told_day(server: &Server) -> Result<Option<u32>, EngineError> {
+    let noted = foundation::note(&*server.engine, Note::Clock).await?;
+    Ok(noted.and_then(|noted| noted.value.try_into().ok().map(u32::from_be_bytes)))
+}
+
+/// Tells the store the day, one at a time: of several nodes, one whose clock is wrong and is believed goes no
+/// further in the time that the others take to tell theirs. A day that the clock does not have for sure is
+/// not told.
+async fn tell_day(server: &Server, now: Now, told: Option<u32>) -> Result<(), EngineError> {
+    if now.standing != Standing::Agreed {
         return Ok(());
     }
-    foundation::write_note(&*server.engine, Note::Clock, today.to_be_bytes().to_vec()).await
+    let day = told.map_or(now.day, |told| now.day.min(told.saturating_add(1)));
+    foundation::write_note(&*server.engine, Note::Clock, day.to_be_bytes().to_vec()).await
+}
+
+/// The operator has looked at the clock: it is right.
+async fn believe_clock(server: &Server) -> Result<(), EngineError> {
+    server.settle_from(None);
+    tell_day(server, server.now(), None).await
 }
 
 /// Drops what has expired: rows are kept until the end of their day.

@@ -13,7 +13,7 @@ use rand_core::SeedableRng as _;
 use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
-use crate::expiry_day::ExpiryDay;
+use crate::agreed_clock::{AgreedClock, Now};
 use crate::limits::LoadLimits;
 use crate::load::Load;
 use crate::tokens::{AllowanceLimits, Allowances, InFlight};
@@ -68,7 +68,7 @@ pub struct Server {
     pub(crate) in_flight: InFlight,
     allowances: [(Level, Allowances); 4],
     issuer_keys: RwLock<Arc<IssuerKeys>>,
-    expiry_day: Mutex<ExpiryDay>,
+    agreed_clock: Mutex<AgreedClock>,
 }
 
 impl std::fmt::Debug for Server {
@@ -108,7 +108,7 @@ impl Server {
                 (Level::Owner, Allowances::new(owner)),
             ],
             issuer_keys: RwLock::new(Arc::new(issuer_keys)),
-            expiry_day: Mutex::new(ExpiryDay::from(
+            agreed_clock: Mutex::new(AgreedClock::from(
                 None,
                 clock.now_unix_ms(),
                 clock.monotonic_ms(),
@@ -137,23 +137,22 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
-    /// Today, or the day before it that a clock which jumped ahead has left (see [`ExpiryDay`]); and
-    /// whether it is the clock's.
-    pub(crate) fn settled_day(&self) -> (u32, bool) {
+    /// What time it is, as far as the clock is believed (see [`AgreedClock`]).
+    pub(crate) fn now(&self) -> Now {
         let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
-        self.expiry_day
+        self.agreed_clock
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .today(now, steady)
+            .now(now, steady)
     }
 
-    /// The settled day goes on from the last one that was believed.
+    /// Time goes on from the last day that was believed; with none, from what the clock says.
     pub(crate) fn settle_from(&self, last_day: Option<u32>) {
         let (now, steady) = (self.clock.now_unix_ms(), self.clock.monotonic_ms());
         *self
-            .expiry_day
+            .agreed_clock
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = ExpiryDay::from(last_day, now, steady);
+            .unwrap_or_else(PoisonError::into_inner) = AgreedClock::from(last_day, now, steady);
     }
 
     pub(crate) fn allowances(&self, level: Level) -> Option<&Allowances> {
