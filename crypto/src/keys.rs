@@ -1,4 +1,28 @@
 //! A type for each role that a key plays. None can stand in for another.
+//!
+//! ```
+//! use crypto::keys::{IdentityLinkWrapperKey, StorageKey};
+//! fn store(key: &StorageKey) {}
+//! store(&StorageKey::new([0; 32]));
+//! ```
+//!
+//! ```compile_fail
+//! use crypto::keys::{IdentityLinkWrapperKey, StorageKey};
+//! fn store(key: &StorageKey) {}
+//! store(&IdentityLinkWrapperKey::new([0; 32]));
+//! ```
+//!
+//! There is one of each key, and nothing writes it by mistake:
+//!
+//! ```compile_fail
+//! let key = crypto::keys::StorageKey::new([0; 32]);
+//! let copy = key.clone();
+//! ```
+//!
+//! ```compile_fail
+//! fn write(value: impl tls_codec::Serialize) {}
+//! write(crypto::keys::StorageKey::new([0; 32]));
+//! ```
 
 use protocol::codec::WireSecret;
 

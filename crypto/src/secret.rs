@@ -5,6 +5,25 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// `N` secret bytes: on the heap so that moves leave no copy, wiped on drop, compared in constant
 /// time, never cloned, serialized or shown.
+///
+/// ```
+/// let secret = crypto::secret::Secret::new([0; 32]);
+/// let moved = secret;
+/// ```
+///
+/// There is one of each:
+///
+/// ```compile_fail
+/// let secret = crypto::secret::Secret::new([0; 32]);
+/// let copy = secret.clone();
+/// ```
+///
+/// And nothing writes it into a message or file by mistake:
+///
+/// ```compile_fail
+/// fn write(value: impl tls_codec::Serialize) {}
+/// write(crypto::secret::Secret::new([0; 32]));
+/// ```
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Secret<const N: usize> {
     bytes: Box<[u8; N]>,

@@ -15,6 +15,45 @@ use protocol::{WIRE_VERSION, Wire};
 use crate::refusal::Refusal;
 
 /// A request whose envelope is in order and whose body is decoded. Nobody has signed it yet.
+///
+/// A decision takes one of whom it says it is:
+///
+/// ```
+/// use ds_domain::{env::Env, operation::Operation, refusal::Stop};
+/// use ds_domain::{request::Unauthenticated, view::View};
+///
+/// fn decide<O: Operation>(
+///     request: &Unauthenticated<O::Request>,
+///     view: &View,
+///     env: &mut Env<'_>,
+/// ) -> Result<(), Stop> {
+///     let request = O::authenticate(request, view, env)?;
+///     O::decide(&request, view, env).map(drop)
+/// }
+/// ```
+///
+/// And no other:
+///
+/// ```compile_fail
+/// use ds_domain::{env::Env, operation::Operation, refusal::Stop};
+/// use ds_domain::{request::Unauthenticated, view::View};
+///
+/// fn decide<O: Operation>(
+///     request: &Unauthenticated<O::Request>,
+///     view: &View,
+///     env: &mut Env<'_>,
+/// ) -> Result<(), Stop> {
+///     O::decide(request, view, env).map(drop)
+/// }
+/// ```
+///
+/// Its body is not to be had before:
+///
+/// ```compile_fail
+/// fn body<T>(request: &ds_domain::request::Unauthenticated<T>) -> &T {
+///     request.body()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Unauthenticated<T> {
     body: T,
@@ -166,6 +205,12 @@ impl<T: NamesGroup> Unauthenticated<T> {
 }
 
 /// A request of whom it says it is. Only [`Unauthenticated`] makes one.
+///
+/// ```compile_fail
+/// fn forge<T>(body: &T) -> ds_domain::request::Authenticated<'_, T, ()> {
+///     ds_domain::request::Authenticated { body, who: () }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Authenticated<'r, T, Who> {
     body: &'r T,

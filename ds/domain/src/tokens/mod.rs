@@ -17,6 +17,24 @@ pub use verify::{IdentifiedToken, IssuerKeyError, IssuerKeys, TokenError, Verifi
 pub const TOKEN_TYPE: u16 = 0x0002;
 
 /// A verified token on its way to the spent-set.
+///
+/// ```
+/// use ds_domain::tokens::{IdentifiedToken, IssuerKeys, Spend, TokenError};
+///
+/// fn spend(token: IdentifiedToken, keys: &IssuerKeys) -> Result<Spend, TokenError> {
+///     keys.verify(token).map(|token| Spend::of(&token))
+/// }
+/// ```
+///
+/// One that its issuer has perhaps not signed buys nothing:
+///
+/// ```compile_fail
+/// use ds_domain::tokens::{IdentifiedToken, IssuerKeys, Spend, TokenError};
+///
+/// fn spend(token: IdentifiedToken, keys: &IssuerKeys) -> Result<Spend, TokenError> {
+///     Ok(Spend::of(&token))
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Spend {
     issuer_key_id: [u8; 32],
