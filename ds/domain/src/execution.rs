@@ -99,6 +99,10 @@ pub struct Outcome {
     pub tokens: usize,
     /// Allowances that are refilled, since a token was spent in their place.
     pub refill: Vec<Charge>,
+    /// The transition that has happened ([`Transition::name`]).
+    pub transition: Option<&'static str>,
+    /// How often the decision was made again since another change was first.
+    pub conflicts: u32,
 }
 
 /// Why there is no response.
@@ -106,12 +110,12 @@ pub struct Outcome {
 pub enum Failure {
     /// See [`Refusal`].
     Refused(Refusal),
+    /// Our fault: the clock is not believed, and nothing is written by it.
+    Clock,
     /// Our fault: the store.
     Engine(String),
     /// Our fault: what must not happen.
     Internal(&'static str),
-    /// Our fault: the clock is not believed, and nothing is written by it.
-    Clock,
 }
 
 enum Phase {
@@ -124,7 +128,7 @@ enum Phase {
 }
 
 struct Applying {
-    transition: &'static str,
+    name: &'static str,
     receipt: Receipt,
     answer: Result<Vec<u8>, Refusal>,
     wake: Vec<SegmentRow>,
@@ -220,6 +224,8 @@ impl<O: Operation> Execution<O> {
             wake: Vec::new(),
             tokens: 0,
             refill: Vec::new(),
+            transition: None,
+            conflicts: self.attempts.made,
         })
     }
 
@@ -227,8 +233,6 @@ impl<O: Operation> Execution<O> {
         self.over(Err(Failure::Refused(refusal)))
     }
 
-            transition: None,
-            conflicts: self.attempts.made,
     fn decide(&mut self, env: &mut Env<'_>) -> Step {
         match self.decided(env) {
             Ok(step) => step,
@@ -282,6 +286,8 @@ impl<O: Operation> Execution<O> {
                 wake,
                 tokens: 0,
                 refill: Vec::new(),
+                transition: None,
+                conflicts: self.attempts.made,
             }));
         }
         let sealed = self.record.seal(&Ok(response.clone()), env)?;
@@ -289,8 +295,6 @@ impl<O: Operation> Execution<O> {
             transition.unwrap_or(Transition::Settle),
             price,
             sealed,
-                transition: None,
-                conflicts: self.attempts.made,
             Ok(response),
             (wake, env),
         )
@@ -314,7 +318,7 @@ impl<O: Operation> Execution<O> {
         let name = transition.name();
         let batch = receipt.batch(&env.rows(), transition);
         self.phase = Phase::Applying(Box::new(Applying {
-            transition: name,
+            name,
             receipt,
             answer,
             wake,
@@ -372,7 +376,7 @@ impl<O: Operation> Execution<O> {
         env: &mut Env<'_>,
     ) -> Step {
         let Applying {
-            transition: _,
+            name,
             receipt,
             answer,
             wake,
@@ -387,6 +391,8 @@ impl<O: Operation> Execution<O> {
                     .take()
                     .map(|(_, refill)| refill)
                     .unwrap_or_default(),
+                transition: Some(name),
+                conflicts: self.attempts.made,
             }),
             Err(ApplyError::Condition { condition, found }) => match receipt.failed(condition) {
                 Failed::AlreadyDone => {
@@ -400,8 +406,6 @@ impl<O: Operation> Execution<O> {
                 }
             },
             Err(ApplyError::Engine(error)) => self.over(Err(Failure::Engine(error.0))),
-                transition: Some(name),
-                conflicts: self.attempts.made,
         }
     }
 
@@ -414,6 +418,14 @@ impl<O: Operation> Execution<O> {
     }
 }
 
+/// What spends tokens for something that has no other effect. A condition that does not hold says that
+/// one of them was spent before.
+#[must_use]
+pub fn payment(tokens: &[VerifiedToken], rows: &Rows<'_>) -> Batch {
+    let spends = tokens.iter().map(Spend::of).collect();
+    Receipt::new(spends, None).batch(rows, Transition::Settle)
+}
+
 /// Carries a request out on the engine in memory, with allowances that never end.
 ///
 /// # Errors
@@ -424,14 +436,6 @@ pub fn run<O: Operation>(
     engine: &mut MemoryEngine,
     env: &mut Env<'_>,
 ) -> Result<Vec<u8>, Failure> {
-/// What spends tokens for something that has no other effect. A condition that does not hold says that
-/// one of them was spent before.
-#[must_use]
-pub fn payment(tokens: &[VerifiedToken], rows: &Rows<'_>) -> Batch {
-    let spends = tokens.iter().map(Spend::of).collect();
-    Receipt::new(spends, None).batch(rows, Transition::Settle)
-}
-
     let mut execution = Execution::<O>::new(bytes, tokens, env).map_err(Failure::Refused)?;
     let mut step = execution.start();
     loop {

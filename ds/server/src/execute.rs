@@ -72,7 +72,15 @@ impl Server {
             wake,
             tokens,
             refill,
+            transition,
+            conflicts,
         } = outcome;
+        if let Some(transition) = transition {
+            metrics::counter!("ds_transitions_total", "transition" => transition).increment(1);
+        }
+        if conflicts > 0 {
+            metrics::counter!("ds_conflicts_total").increment(conflicts.into());
+        }
         self.waits.wake(&wake);
         self.refill(&refill);
         crate::tokens::count_redeemed(tokens);
@@ -85,15 +93,6 @@ impl Server {
         request: &R::Request,
     ) -> Result<R::Response, Failure> {
         let mut view = View::default();
-        loop {
-            let reads = match decide(view, &mut self.env(&mut rng)) {
-                Ok(response) => return Ok(response),
-                Err(Stop::Need(reads)) => reads,
-                // What was read is not of one moment.
-                Err(Stop::Moved) => {
-                    attempts.moved(std::mem::take(view))?;
-                    continue;
-                }
         self.look(&mut view, |view, env| R::read(request, view, env))
             .await
     }
@@ -107,6 +106,14 @@ impl Server {
     ) -> Result<T, Failure> {
         let mut rng = fresh_rng().map_err(no_randomness)?;
         let mut attempts = Attempts::default();
+        loop {
+            let reads = match decide(view, &mut self.env(&mut rng)) {
+                Ok(response) => return Ok(response),
+                Err(Stop::Need(reads)) => reads,
+                Err(Stop::Moved) => {
+                    attempts.moved(std::mem::take(view))?;
+                    continue;
+                }
                 Err(
                     Stop::Refused(refusal)
                     | Stop::RefusedAtCost(refusal)

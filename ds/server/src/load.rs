@@ -27,7 +27,7 @@ pub(crate) struct Busy {
 #[derive(Debug)]
 pub(crate) struct Load {
     places: Semaphore,
-    /// Of reads of journals, which mostly wait: they take no place from what is work.
+    /// Of reads of journals: they take no place from what is work.
     reads: Semaphore,
     /// Of reads that wait, which is no work at all: they take no place from those that do not.
     waits: Semaphore,
@@ -102,9 +102,11 @@ impl Load {
             Operation::ReadJournal => &self.reads,
             _ => &self.places,
         };
-        places.try_acquire().map_err(|_| Busy {
+        let place = places.try_acquire().map_err(|_| Busy {
             retry_after_ms: BUSY_MS,
-        })
+        });
+        self.show();
+        place
     }
 }
 
@@ -118,9 +120,9 @@ mod tests {
         let load = Load::new(LoadLimits {
             concurrent_requests: 2,
             concurrent_reads: 1,
+            concurrent_waits: 1,
             requests_per_second: 0,
             nodes: 1,
-            concurrent_waits: 1,
         });
         let first = load.admit(Operation::SendMessage, 0).unwrap();
         let _second = load.admit(Operation::AddUsers, 0).unwrap();
@@ -139,9 +141,9 @@ mod tests {
         let load = Load::new(LoadLimits {
             concurrent_requests: 1,
             concurrent_reads: 1,
+            concurrent_waits: 1,
             requests_per_second: 0,
             nodes: 1,
-            concurrent_waits: 1,
         });
         let busy = |operation| {
             let refused = load.place(operation);
@@ -167,9 +169,9 @@ mod tests {
         let load = Load::new(LoadLimits {
             concurrent_requests: 10,
             concurrent_reads: 10,
+            concurrent_waits: 10,
             requests_per_second: 5,
             nodes: 1,
-            concurrent_waits: 10,
         });
         let admitted = |at| admitted(&load, at);
         assert_eq!([admitted(0), admitted(200), admitted(5_000)], [5, 1, 5]);
@@ -180,9 +182,9 @@ mod tests {
         let limits = LoadLimits {
             concurrent_requests: 10,
             concurrent_reads: 10,
+            concurrent_waits: 10,
             requests_per_second: 12,
             nodes: 1,
-            concurrent_waits: 10,
         };
         let nodes: Vec<_> = (0..3).map(|_| Load::new(limits.share_of(3))).collect();
         let together = |at| nodes.iter().map(|node| admitted(node, at)).sum::<usize>();

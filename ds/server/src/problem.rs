@@ -18,7 +18,7 @@ fn document(problem: ProblemType) -> Problem {
     Problem::new(status, problem.uri(), problem.title())
 }
 
-/// The bounded label of a failure.
+/// The bounded label of a failure: its problem's name, or what of ours is the matter.
 pub(crate) fn slug(failure: &Failure) -> &'static str {
     match failure {
         Failure::Refused(refusal) => refusal.problem().slug(),
@@ -55,7 +55,11 @@ pub(crate) fn respond(server: &Server, failure: Failure) -> Response {
             retry_after(document(ProblemType::Unavailable), CLOCK_SECONDS)
         }
         Failure::Engine(text) => {
-            tracing::error!(error = %text, "the store failed");
+            // A full disk fails each request.
+            static SAID: Sparse = Sparse::new();
+            if let Some(times) = SAID.due() {
+                tracing::error!(times, error = %text, "the store failed");
+            }
             document(ProblemType::Unavailable)
         }
         Failure::Internal(what) => {

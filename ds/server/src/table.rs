@@ -154,7 +154,7 @@ fn answer(server: &Server, operation: Number, answered: Result<Vec<u8>, Unanswer
             problem::respond(server, failure)
         }
         Err(Unanswered::Busy(busy)) => {
-            count(operation, ProblemType::Unavailable.slug());
+            count(operation, "busy");
             problem::busy(busy)
         }
     }
@@ -268,7 +268,7 @@ async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &
 
 async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
     let read = async {
-        let _place = server
+        let place = server
             .load
             .admit(Number::ReadJournal, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
