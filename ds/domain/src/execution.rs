@@ -183,7 +183,7 @@ impl<O: Operation> Execution<O> {
     #[must_use]
     pub fn transition(&self) -> Option<&'static str> {
         match &self.phase {
-            Phase::Applying(applying) => Some(applying.transition),
+            Phase::Applying(applying) => Some(applying.name),
             _ => None,
         }
     }
