@@ -1,6 +1,6 @@
 //! Commits, as everybody judges them: by the policy and the members of the epoch that they end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use openmls::group::GroupContext;
@@ -17,7 +17,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSize, VLBytes};
 
 use crate::context::{ServiceSenders, others, policy_in};
 use crate::leaf::{LeafClaims, is_one_user, user_of, users};
-use crate::{Refusal, SUPPORTED_CIPHERSUITES, capabilities};
+use crate::{MAX_CLIENTS, Refusal, SUPPORTED_CIPHERSUITES, capabilities};
 
 /// A commit before the judge.
 #[derive(Debug)]
@@ -141,6 +141,7 @@ impl Case<'_> {
         if self.aad.rotates == 0 && !effect.removed.is_empty() && !effect.deletes {
             return Err(Refusal::Rotation);
         }
+        self.check_numbers(&effect)?;
         effect.users_go = self.users_go(&effect);
         Ok(effect)
     }
@@ -167,6 +168,29 @@ impl Case<'_> {
 
     pub(crate) fn has_user(&self, pseudonym: &[u8]) -> bool {
         users(self.group).any(|(_, user)| user == pseudonym)
+    }
+
+    /// However a leaf comes in, its user has so many after the commit.
+    fn check_numbers(&self, effect: &Effect) -> Result<(), Refusal> {
+        let mut leaves: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for Arrival { claims, .. } in &effect.added {
+            *leaves.entry(claims.user_pseudonym.clone()).or_default() += 1;
+        }
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        for (leaf, user) in users(self.group) {
+            if effect.removed.binary_search(&leaf).is_err()
+                && let Some(leaves) = leaves.get_mut(&user)
+            {
+                *leaves += 1;
+            }
+        }
+        if leaves.values().all(|leaves| *leaves <= MAX_CLIENTS) {
+            Ok(())
+        } else {
+            Err(Refusal::TooMany)
+        }
     }
 
     fn users_go(&self, effect: &Effect) -> bool {

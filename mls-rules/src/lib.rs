@@ -33,6 +33,10 @@ pub const SUPPORTED_CIPHERSUITES: &[u16] = &[
     0x004f,
 ];
 
+/// Most leaves of one user in a group. A user goes whole: who had any number of leaves could not be
+/// removed by one commit, and would fill the group.
+pub const MAX_CLIENTS: usize = 32;
+
 /// Why something is against the rules: a problem at the service, a reason to stop at a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -66,6 +70,9 @@ pub enum Refusal {
     /// Not an id of a group.
     #[error("the group id is not valid")]
     GroupId,
+    /// A user would have more than [`MAX_CLIENTS`] leaves.
+    #[error("a user has too many leaves")]
+    TooMany,
     /// Good for too long.
     #[error("an authorization is good for too long")]
     TooLong,
@@ -84,7 +91,7 @@ impl Refusal {
             Self::Rotation => ProblemType::RotationRequired,
             Self::Ciphersuite => ProblemType::UnsupportedCiphersuite,
             Self::GroupId => ProblemType::InvalidGroupId,
-            Self::TooLong => ProblemType::LimitExceeded,
+            Self::TooMany | Self::TooLong => ProblemType::LimitExceeded,
         }
     }
 }

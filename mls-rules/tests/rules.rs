@@ -4,7 +4,7 @@
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
 use crypto::keys::ConnectionKey;
 use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
-use mls_rules::{Case, Effect, Refusal, ServiceSenders, leaving, policy_in};
+use mls_rules::{Case, Effect, MAX_CLIENTS, Refusal, ServiceSenders, leaving, policy_in};
 use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
@@ -536,4 +536,40 @@ fn a_commit_is_the_operation_that_it_was_sent_as() {
     let judge = |operation| bob.judge(&commit, &service(), Some(operation));
     assert_eq!(judge(Operation::AddUsers), Err(Refusal::NotAllowed));
     assert_eq!(judge(Operation::AddClients).unwrap().added.len(), 1);
+}
+
+#[test]
+fn a_user_has_only_so_many_leaves_however_they_come() {
+    let [mut alice, mut bob, _] = trio();
+    let own = |user: &User, number: usize| -> Vec<KeyPackage> {
+        (0..number)
+            .map(|_| Leaf::of(&user.leaf.user).key_package())
+            .collect()
+    };
+    // Bob has one.
+    for (adds, outcome) in [
+        (MAX_CLIENTS - 1, Ok(MAX_CLIENTS - 1)),
+        (MAX_CLIENTS, Err(Refusal::TooMany)),
+    ] {
+        let adds = own(&bob, adds);
+        let (commit, _) = bob.commit(Plan {
+            adds,
+            ..Plan::default()
+        });
+        let found = alice.follows(&commit);
+        assert_eq!(found.map(|effect| effect.added.len()), outcome);
+        bob.mls
+            .clear_pending_commit(bob.leaf.provider.storage())
+            .unwrap();
+    }
+    // Nor does anybody else bring in a user with more.
+    let dave = Leaf::new();
+    let adds = (0..=MAX_CLIENTS)
+        .map(|_| Leaf::of(&dave.user).key_package())
+        .collect();
+    let (commit, _) = alice.commit(Plan {
+        adds,
+        ..Plan::default()
+    });
+    assert_eq!(bob.follows(&commit), Err(Refusal::TooMany));
 }

@@ -161,7 +161,9 @@ fn fault(refusal: Refusal) -> PeerError {
         Refusal::Senders => PeerError::ExternalSenders,
         Refusal::Policy => PeerError::Policy,
         Refusal::Rotation => PeerError::RemovalWithoutRotation,
-        Refusal::NotAllowed | Refusal::Pending | Refusal::TooLong => PeerError::NotPermitted,
+        Refusal::NotAllowed | Refusal::Pending | Refusal::TooMany | Refusal::TooLong => {
+            PeerError::NotPermitted
+        }
         Refusal::Leaf => PeerError::IdentityLink,
         Refusal::Commit | Refusal::Proposal | Refusal::Ciphersuite | Refusal::GroupId => {
             PeerError::Commit

@@ -11,6 +11,7 @@ use crypto::keys::ConnectionKey;
 use crypto::schedule::PoolToken;
 use crypto::sealing::{self, Place};
 use crypto::sign::SignatureKeyPair;
+use mls_rules::MAX_CLIENTS;
 use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
@@ -143,9 +144,6 @@ impl Client {
         Ok(packages)
     }
 }
-
-/// Most clients of a user that are added at once.
-const MAX_CLIENTS: usize = 32;
 
 /// Opens a claimed set: valid KeyPackages of different clients of the contact, all under one user pseudonym.
 fn check(

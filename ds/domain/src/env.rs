@@ -124,7 +124,7 @@ pub struct Limits {
     pub members: usize,
     /// Adds in one commit.
     pub joiners: usize,
-    /// Proposals in a commit, and pending ones.
+    /// Proposals in a commit that are no removals, and pending ones.
     pub proposals: usize,
     /// Bytes of messages that a group's journal takes in a day.
     pub group_message_bytes_a_day: u64,

@@ -319,7 +319,11 @@ impl Attempt<'_> {
             return Err(ProblemType::InvalidCommit.into());
         };
         let limits = &env.settings.limits;
-        within(staged.queued_proposals().count(), limits.proposals)?;
+        // Removals are bounded by the number of leaves: a user must always go, and a group.
+        let others = staged
+            .queued_proposals()
+            .filter(|queued| mls_rules::leaving(queued).is_none());
+        within(others.count(), limits.proposals)?;
         let leaving: Vec<u32> = pending.removals()?.iter().map(|(leaf, _)| *leaf).collect();
         let service = removals::senders(env.keys);
         let case = Case {

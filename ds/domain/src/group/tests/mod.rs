@@ -480,6 +480,39 @@ fn further_clients_and_returning_ones_come_in_by_the_word_of_a_leaf_of_their_use
     assert_eq!(clients[0].texts, [b"back"]);
 }
 
+#[test]
+fn no_user_has_more_leaves_than_a_commit_removes_and_a_group_of_any_size_is_deleted() {
+    let mut world = World::new(40);
+    // Fewer than there are leaves to remove.
+    world.service.settings.limits.proposals = mls_rules::MAX_CLIENTS;
+    let mut clients = group(&mut world, 2);
+    let user = clients[1].user.clone();
+    let own = (1..mls_rules::MAX_CLIENTS).map(|_| Invitee::of_user(&world, user.clone()));
+    let plan = Plan {
+        operation: Number::AddClients,
+        ..Plan::add(own.map(|invitee| invitee.key_package))
+    };
+    clients[1]
+        .commit(&mut world, plan.twisted(short_welcomes))
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    let word = Some((AuthorizedJoin::Client, LeafSigner::new()));
+    let client = || JoinPermit::Client;
+    let further =
+        Client::join_from_outside(&mut world, &clients[1], user.clone(), client, word, false);
+    assert_eq!(problem(further.map(|_| ())), ProblemType::LimitExceeded);
+    let last = u32::try_from(mls_rules::MAX_CLIENTS).unwrap();
+    let invitee = Invitee::new(&world).key_package;
+    clients[0].commit(&mut world, Plan::add([invitee])).unwrap();
+    catch_up(&mut world, &mut clients);
+    let plan = Plan {
+        operation: Number::DeleteGroup,
+        rotates: false,
+        ..Plan::remove(1..=last + 1)
+    };
+    clients[0].commit(&mut world, plan).unwrap();
+}
+
 /// Makes a join code; the secret is for its holders.
 fn make_code(client: &Client, world: &mut World) -> Result<([u8; 32], Vec<u8>), Failure> {
     let sign = |tbs: &[u8]| client.signer.0.sign(JOIN_CODE_LABEL, tbs);
