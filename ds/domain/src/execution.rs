@@ -401,6 +401,9 @@ impl<O: Operation> Execution<O> {
                 }
                 Failed::TokenSpent => self.refuse(TOKEN_SPENT.into()),
                 Failed::Conflict => {
+                    if O::IS_DEAR {
+                        self.charged = None;
+                    }
                     let goes_on = self.attempts.again();
                     self.again(goes_on, env)
                 }

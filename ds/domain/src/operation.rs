@@ -22,6 +22,10 @@ pub trait Operation {
     /// Its number and path.
     const OPERATION: Number;
 
+    /// Whether a decision is dear: then each further one, after another change was first, costs what
+    /// the first one did.
+    const IS_DEAR: bool = false;
+
     /// The most tokens that it can cost beside those that stand for an allowance: no more are looked at.
     #[must_use]
     fn most_tokens(prices: &Prices) -> usize {
@@ -39,7 +43,7 @@ pub trait Operation {
         env: &mut Env<'_>,
     ) -> Result<Authenticated<'r, Self::Request, Self::Who>, Stop>;
 
-    /// What it costs; charged once, before it is decided.
+    /// What it costs; charged before it is decided, once if that is not dear.
     fn cost(request: &Authenticated<'_, Self::Request, Self::Who>, env: &Env<'_>) -> Cost;
 
     /// Decides. Called again when a row was missing, and with a fresh view when another change was

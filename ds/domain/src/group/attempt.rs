@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crypto::schedule::SegmentKeys;
+use crypto::schedule::{JoinKey, SegmentKeys};
 use mls_rules::operation::Permit;
 use mls_rules::{Case, Effect};
 use openmls::prelude::tls_codec::DeserializeBytes as _;
@@ -28,10 +28,12 @@ use super::control::{self, Control};
 use super::message::head_of;
 use super::open::OpenedGroup;
 use super::proposals::PendingProposals;
+use super::records::shelf;
 use super::removals;
 use super::roster::Roster;
 use super::succession::{Decision, Succession};
 use super::tree::{Fields, Tree};
+use crate::engine::Key;
 use crate::env::Env;
 use crate::journal::head::StoredHead;
 use crate::refusal::Stop;
@@ -238,6 +240,21 @@ impl Attempt<'_> {
         }
     }
 
+    /// Keys of the records that the commit brings.
+    fn records(&self, env: &Env<'_>) -> Vec<Key> {
+        let Some(JoinersUpload { join_key, welcomes }) = self.welcome else {
+            return Vec::new();
+        };
+        let rows = env.rows();
+        let last_day = shelf(env.today(), env);
+        let record = JoinKey::from(join_key).record_id(&self.group.id);
+        let record = rows.join_record(&record).page(last_day, 0);
+        let welcomes = welcomes
+            .iter()
+            .map(|welcome| rows.welcome(&welcome.id).key(last_day));
+        welcomes.chain([record]).collect()
+    }
+
     fn load(&self, view: &View, env: &Env<'_>) -> Result<Loaded, Stop> {
         let group = self.group;
         let pages = self.pages(env);
@@ -250,7 +267,13 @@ impl Attempt<'_> {
         keys.push(rows.segment(&group.short.segment).key());
         let next = self.next_segment();
         keys.extend(next.map(|segment| rows.segment(&segment).key()));
+        let records = self.records(env);
+        keys.extend(records.iter().cloned());
         view.all(&keys)?;
+        // Nor a record that exists, whosever it is: found before the work, not by the store after it.
+        if view.all(&records)?.iter().any(Option::is_some) {
+            return Err(ProblemType::InvalidCommit.into());
+        }
         // No group can name a segment that exists.
         if let Some(segment) = next
             && StoredHead::read(view, &segment, env)?.is_some()

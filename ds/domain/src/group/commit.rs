@@ -27,6 +27,7 @@ macro_rules! commits {
                 type Response = CommitAccepted;
                 type Who = Committer;
                 const OPERATION: Number = Number::$name;
+                const IS_DEAR: bool = true;
 
                 fn authenticate<'r>(
                     request: &'r Unauthenticated<CommitRequest>,
@@ -143,7 +144,13 @@ impl Committer {
         }
         let welcomes = body.welcome.iter().flat_map(|welcome| &welcome.welcomes);
         let welcomes: usize = welcomes.map(|w| w.sealed.as_slice().len()).sum();
-        let bytes = welcomes.saturating_add(body.commit.as_slice().len());
+        // What is kept, and the work: nothing is refused for more than it was charged.
+        let mut bytes = welcomes
+            .saturating_add(body.commit.as_slice().len())
+            .saturating_add(self.group.tree_work());
+        if body.welcome.is_some() {
+            bytes = bytes.saturating_add(self.group.join_record_bytes());
+        }
         charges(&self.group.id, self.index, bytes, env)
     }
 

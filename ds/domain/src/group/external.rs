@@ -42,6 +42,7 @@ impl Operation for ExternalJoin {
     type Response = JoinAccepted;
     type Who = Joiner;
     const OPERATION: Number = Number::ExternalJoin;
+    const IS_DEAR: bool = true;
 
     fn most_tokens(prices: &Prices) -> usize {
         usize::from(prices.external_join)
@@ -83,12 +84,15 @@ impl Operation for ExternalJoin {
     }
 
     fn cost(request: &Authenticated<'_, ExternalJoinRequest, Joiner>, env: &Env<'_>) -> Cost {
-        if request.who().answered.is_some() {
+        let joiner = request.who();
+        if joiner.answered.is_some() {
             return Cost::default();
         }
+        let commit = request.body().commit.as_slice().len();
+        let bytes = commit.saturating_add(joiner.group.tree_work());
         Cost {
             tokens: env.settings.prices.external_join,
-            charges: Vec::new(),
+            ..charges(&joiner.group.id, JOINERS, bytes, env)
         }
     }
 

@@ -37,6 +37,7 @@ mod roster;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 pub mod scenes;
 pub mod short;
+mod sizes;
 mod state;
 mod succession;
 mod tree;

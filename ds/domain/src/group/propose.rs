@@ -42,8 +42,9 @@ impl Operation for SelfRemove {
     }
 
     fn cost(request: &Authenticated<'_, ProposalRequest, Member>, env: &Env<'_>) -> Cost {
-        let bytes = request.body().proposal.as_slice().len();
-        request.who().cost(bytes, env)
+        let member = request.who();
+        let proposal = request.body().proposal.as_slice().len();
+        member.cost(proposal.saturating_add(member.group.tree_work()), env)
     }
 
     fn decide(

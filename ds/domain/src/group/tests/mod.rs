@@ -17,10 +17,10 @@ use proptest::prelude::*;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{
-    GroupKind, InspectGroupRequest, InspectGroupResponse, JOIN_CODE_LABEL, JoinCode,
+    CommitRequest, GroupKind, InspectGroupRequest, InspectGroupResponse, JOIN_CODE_LABEL, JoinCode,
     JoinCodeChange, NewJoinCode, OwnLeafRequest, PutRecoveryRowsRequest, SetJoinCodeRequest,
 };
-use protocol::ids::{GroupId, LeafIndex, RotationEpoch, Week};
+use protocol::ids::{GroupId, LeafIndex, RotationEpoch, Week, WelcomeId};
 use protocol::join::{JoinPermit, RecoveryRow, RecoveryRowRequest};
 use protocol::operation::Operation as Number;
 use protocol::policy::{GroupPolicy, Standing};
@@ -37,7 +37,7 @@ use super::message::SendMessage;
 use super::propose::{Propose, SelfRemove};
 use super::scenes::group;
 use super::{commit, records};
-use crate::engine::{Batch, Table};
+use crate::engine::{ApplyError, Batch, Table};
 use crate::execution::{Failure, Step, read};
 use crate::operation::Operation;
 use crate::refusal::Refusal;
@@ -511,6 +511,102 @@ fn no_user_has_more_leaves_than_a_commit_removes_and_a_group_of_any_size_is_dele
         ..Plan::remove(1..=last + 1)
     };
     clients[0].commit(&mut world, plan).unwrap();
+}
+
+#[test]
+fn a_record_that_is_there_is_neither_written_over_nor_worked_for() {
+    for (twist, table) in [
+        (
+            (|request| {
+                let upload = request.welcome.as_mut().unwrap();
+                upload.welcomes[0].id = WelcomeId([5; 32]);
+            }) as fn(&mut CommitRequest),
+            Table::Welcomes,
+        ),
+        (
+            |request| {
+                let upload = request.welcome.as_mut().unwrap();
+                upload.join_key = WireSecret::new([6; 32]);
+            },
+            Table::JoinRecords,
+        ),
+    ] {
+        let mut world = World::new(41);
+        let mut clients = group(&mut world, 2);
+        let plan = |world: &World| Plan::add([Invitee::new(world).key_package]).twisted(twist);
+        let first = plan(&world);
+        clients[0].commit(&mut world, first).unwrap();
+        catch_up(&mut world, &mut clients);
+        let rows = |world: &World| -> Vec<_> {
+            let rows = world.service.engine.rows();
+            rows.filter(|(key, _)| key.table == table)
+                .map(|(key, value)| (key.clone(), value.to_vec()))
+                .collect()
+        };
+        let before = rows(&world);
+        let again = plan(&world);
+        let answer = clients[1].commit(&mut world, again);
+        assert_eq!(problem(answer), ProblemType::InvalidCommit);
+        assert_eq!(rows(&world), before);
+    }
+}
+
+/// How often a request is charged whose change is never the first one, and how much at last.
+fn charges_in_vain<O: Operation>(world: &mut World, bytes: &[u8]) -> (u32, usize) {
+    let (mut env, engine) = world.service.env();
+    let mut execution = crate::execution::Execution::<O>::new(bytes, Vec::new(), &env).unwrap();
+    let (mut charged, mut drawn) = (0, 0);
+    let mut step = execution.start();
+    loop {
+        let input = match step {
+            Step::Read(reads) => crate::execution::Input::Found(engine.read(&reads)),
+            Step::Charge(charges) => {
+                charged += 1;
+                drawn = charges.iter().map(|charge| charge.bytes).max().unwrap();
+                crate::execution::Input::Charged(Ok(()))
+            }
+            Step::Apply(_) => crate::execution::Input::Applied(Err(ApplyError::Condition {
+                condition: 1,
+                found: None,
+            })),
+            Step::Done(outcome) => {
+                let problem = problem::<Vec<u8>>(outcome.answer);
+                assert_eq!(problem, ProblemType::Conflict);
+                return (charged, drawn);
+            }
+        };
+        step = execution.next(input, &mut env);
+    }
+}
+
+#[test]
+fn each_look_at_a_tree_is_charged_by_its_size_and_a_message_once() {
+    let mut world = World::new(42);
+    let mut clients = group(&mut world, 3);
+    let body = clients[0].message(b"text");
+    let bytes = clients[0].sign(&mut world, Number::SendMessage, &body);
+    let (charged, _) = charges_in_vain::<SendMessage>(&mut world, &bytes);
+    assert_eq!(charged, 1);
+    let mut update = |clients: &mut [Client], world: &mut World| {
+        let request = clients[0].stage(Plan::update());
+        let bytes = clients[0].sign(world, Number::UpdateClient, &request);
+        clients[0].abandon();
+        let (charged, drawn) = charges_in_vain::<UpdateClient>(world, &bytes);
+        assert_eq!(charged, crate::execution::ATTEMPTS);
+        drawn - request.commit.as_slice().len()
+    };
+    let few = update(&mut clients, &mut world);
+    let adds: Vec<_> = (0..60).map(|_| Invitee::new(&world).key_package).collect();
+    let request = clients[0].stage(Plan::add(adds).twisted(short_welcomes));
+    let bytes = clients[0].sign(&mut world, Number::AddUsers, &request);
+    let (_, drawn) = charges_in_vain::<AddUsers>(&mut world, &bytes);
+    let sent = request.commit.as_slice().len() + 60 * 100;
+    // And the join record.
+    assert!(drawn > sent + few);
+    let answer = clients[0].send_commit(&mut world, Number::AddUsers, &request);
+    answer.unwrap();
+    catch_up(&mut world, &mut clients);
+    assert_eq!(update(&mut clients, &mut world), 21 * few);
 }
 
 /// Makes a join code; the secret is for its holders.
