@@ -623,6 +623,8 @@ impl ChangeGroup {
             entry.puts(batch);
         }
         if let Some((row, last_day, pages)) = self.join_record {
+            // Its key is chosen by a member: nor is a record of an earlier epoch.
+            absent(batch, row.page(last_day, 0));
             for (page, sealed) in (0u16..).zip(pages) {
                 batch.puts.push((row.page(last_day, page), sealed));
             }
