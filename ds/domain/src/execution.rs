@@ -137,6 +137,8 @@ struct Applying {
 /// One signed request on its way.
 pub struct Execution<O: Operation> {
     request: Unauthenticated<O::Request>,
+    /// Bytes of the request.
+    len: usize,
     record: Record,
     tokens: Vec<VerifiedToken>,
     view: View,
@@ -163,6 +165,7 @@ impl<O: Operation> Execution<O> {
         let request = Unauthenticated::decode(bytes, O::OPERATION, env.now_ms)?;
         Ok(Self {
             record: Record::of(bytes, request.minute(), env),
+            len: bytes.len(),
             request,
             tokens,
             view: View::default(),
@@ -355,8 +358,10 @@ impl<O: Operation> Execution<O> {
             Ok(()) => (price, Vec::new()),
             Err(retry_after_ms) => {
                 let bytes = cost.charges.iter().map(|charge| charge.bytes).max();
+                // By what the client knows: the bytes that it sends, not the work on them.
                 let instead = bytes
                     .unwrap_or_default()
+                    .min(self.len)
                     .div_ceil(env.settings.prices.bytes_a_token.max(1))
                     .max(1);
                 let price = price.saturating_add(instead);

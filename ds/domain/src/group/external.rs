@@ -88,8 +88,8 @@ impl Operation for ExternalJoin {
         if joiner.answered.is_some() {
             return Cost::default();
         }
-        let commit = request.body().commit.as_slice().len();
-        let bytes = commit.saturating_add(joiner.group.tree_work());
+        // The token is for the work.
+        let bytes = request.body().commit.as_slice().len();
         Cost {
             tokens: env.settings.prices.external_join,
             ..charges(&joiner.group.id, JOINERS, bytes, env)

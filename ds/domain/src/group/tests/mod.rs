@@ -551,10 +551,12 @@ fn a_record_that_is_there_is_neither_written_over_nor_worked_for() {
     }
 }
 
-/// How often a request is charged whose change is never the first one, and how much at last.
+/// How often a request is charged whose change is never the first one, and how much at last. One token
+/// stands in for the allowances.
 fn charges_in_vain<O: Operation>(world: &mut World, bytes: &[u8]) -> (u32, usize) {
+    let tokens = world.service.tokens(1);
     let (mut env, engine) = world.service.env();
-    let mut execution = crate::execution::Execution::<O>::new(bytes, Vec::new(), &env).unwrap();
+    let mut execution = crate::execution::Execution::<O>::new(bytes, tokens, &env).unwrap();
     let (mut charged, mut drawn) = (0, 0);
     let mut step = execution.start();
     loop {
@@ -563,10 +565,10 @@ fn charges_in_vain<O: Operation>(world: &mut World, bytes: &[u8]) -> (u32, usize
             Step::Charge(charges) => {
                 charged += 1;
                 drawn = charges.iter().map(|charge| charge.bytes).max().unwrap();
-                crate::execution::Input::Charged(Ok(()))
+                crate::execution::Input::Charged(Err(None))
             }
             Step::Apply(_) => crate::execution::Input::Applied(Err(ApplyError::Condition {
-                condition: 1,
+                condition: 3,
                 found: None,
             })),
             Step::Done(outcome) => {
