@@ -225,12 +225,9 @@ impl Attempt<'_> {
             && (self.group.short.is_due(env) || control.has_expired_code(env.week()))
     }
 
-    /// Pages of the roster that the decision reads. What changes one leaf reads its page.
+    /// Pages of the roster that the decision reads. What brings no leaf and no key reads its page.
     fn pages(&self, env: &Env<'_>) -> Vec<u16> {
-        let small = matches!(
-            self.operation,
-            Number::UpdateClient | Number::ReInitializeGroup
-        );
+        let small = self.operation == Number::ReInitializeGroup;
         match self.by {
             By::Member(index) if small && self.rotation.is_none() && !env.settings.self_check => {
                 let page = index / super::short::LEAVES_IN_PAGE;

@@ -6,6 +6,8 @@ use protocol::ids::GroupId;
 use protocol::join::RecoveryRow;
 use protocol::problem::ProblemType;
 
+use super::control::Control;
+use super::roster::Roster;
 use crate::refusal::Stop;
 
 /// Longest sealed 32 bytes: of a link key, of a wrapper key.
@@ -40,6 +42,19 @@ pub(super) fn check_recovery_key(
 ) -> Result<(), Stop> {
     within(key.public_key.as_slice().len(), PUBLIC_KEY_BYTES)?;
     verify_recovery_key(leaf_key, group, key).map_err(|_| ProblemType::InvalidLeaf.into())
+}
+
+/// A recovery key is one leaf's: who had another's, or a code's, would own the row that is sealed to it.
+pub(super) fn check_own_key(
+    public_key: &[u8],
+    leaf: Option<u32>,
+    (roster, control): (&Roster, &Control),
+) -> Result<(), Stop> {
+    if roster.has_recovery_key(public_key, leaf) || control.has_key(public_key) {
+        Err(ProblemType::NotAllowed.into())
+    } else {
+        Ok(())
+    }
 }
 
 /// A push handle has one length, whatever is in it.

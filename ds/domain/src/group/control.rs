@@ -151,6 +151,13 @@ impl Control {
             .collect()
     }
 
+    /// Whether a code has this key.
+    pub(super) fn has_key(&self, public_key: &[u8]) -> bool {
+        self.codes
+            .iter()
+            .any(|code| code.public_key.as_slice() == public_key)
+    }
+
     /// The code with this permit, if it is good.
     pub(super) fn code(&self, permit_hash: &[u8; 32], week: Week) -> Option<&JoinCode> {
         self.codes

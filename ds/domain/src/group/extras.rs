@@ -13,7 +13,9 @@ use protocol::operation::Operation as Number;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 
-use super::checks::{check_push_handle, check_recovery_key, check_row, within};
+use super::checks::{
+    check_own_key, check_push_handle, check_recovery_key, check_row, within,
+};
 use super::control::{Control, row_of};
 use super::open::{Member, OpenedGroup};
 use super::roster::Roster;
@@ -70,21 +72,27 @@ impl Operation for SetLeafExtras {
         if body.row.id != id {
             return Err(ProblemType::Malformed.into());
         }
-        let number = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
-        let mut roster = Roster::open(group, [number], view)?;
-        let former = leaf.recovery_row(&group.id).filter(|former| *former != id);
-        if former.is_some() || leaf.recovery_row(&group.id).is_none() {
+        let mut control = Control::open(group, view)?;
+        let former = leaf.recovery_row(&group.id);
+        let pages = if former == Some(id) {
+            let page = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
+            vec![page]
+        } else {
             require_free(&id, view, env)?;
-        }
+            read_roster(group, view)?
+        };
+        let mut roster = Roster::open(group, pages, view)?;
+        let key = body.recovery_key.public_key.as_slice();
+        check_own_key(key, Some(*index), (&roster, &control))?;
+        let former = former.filter(|former| *former != id);
         roster
             .leaf_mut(*index)
             .ok_or(Stop::Internal("a leaf that was there"))?
             .set_extras(&body.recovery_key, body.push_handle.as_slice());
         let mut plain = Vec::new();
-        for (page, bytes) in roster.changed(false, number.saturating_add(1))? {
+        for (page, bytes) in roster.changed(false, u16::MAX)? {
             plain.push((Part::Roster(page), bytes));
         }
-        let mut control = Control::open(group, view)?;
         if control.no_longer_awaits(&[*index]) {
             plain.push((Part::Control, control.encode()?));
         }
@@ -100,6 +108,17 @@ impl Operation for SetLeafExtras {
             Accepted {},
         ))
     }
+}
+
+/// Reads all pages of the roster, and names them.
+fn read_roster(group: &OpenedGroup, view: &View) -> Result<Vec<u16>, Stop> {
+    let pages = Roster::all_pages(group);
+    let keys: Vec<Key> = pages
+        .iter()
+        .map(|page| group.row.part(Part::Roster(*page)))
+        .collect();
+    view.all(&keys)?;
+    Ok(pages)
 }
 
 /// Nobody's row is written over, of whatever group.
@@ -167,9 +186,13 @@ impl Operation for PutRecoveryRows {
         let own = leaf.recovery_row(&group.id);
         let mut seen = std::collections::BTreeSet::new();
         let mut written = Vec::new();
+        // A page may meet a leaf that has changed its key meanwhile: the rows of the others are written.
+        if !body.rows.iter().any(|row| known.contains(&row.id)) {
+            return Err(ProblemType::NotAllowed.into());
+        }
         for (row, (name, key)) in body.rows.iter().zip(named) {
             if !known.contains(&row.id) || !seen.insert(row.id) {
-                return Err(ProblemType::NotAllowed.into());
+                continue;
             }
             if view.row(&key)?.is_some() && own != Some(row.id) {
                 continue;
@@ -241,6 +264,9 @@ impl Operation for SetJoinCode {
         if let JoinCodeChange::Make(new) = &request.body().change {
             check_code(new, member, &control, env)?;
             require_free(&new.row.id, view, env)?;
+            let roster = Roster::open(group, read_roster(group, view)?, view)?;
+            let key = new.code.public_key.as_slice();
+            check_own_key(key, None, (&roster, &control))?;
             let salt = env.salt();
             let rotation = group.short.rotation_epoch;
             let sealed = seal_recovery_row(&new.row.id, salt, rotation, new.row.sealed.as_slice())?;

@@ -80,6 +80,8 @@ pub(super) struct World {
     pub(super) sent: Vec<Sent>,
     /// Of groups and leaves that are made from now on.
     pub(super) suite: Ciphersuite,
+    /// The recovery key that whoever comes from outside brings; without one, its own.
+    pub(super) outsiders_recovery: Option<Vec<u8>>,
 }
 
 impl World {
@@ -88,6 +90,7 @@ impl World {
             service: Service::new(seed),
             sent: Vec::new(),
             suite: SUITE,
+            outsiders_recovery: None,
         }
     }
 
@@ -1090,6 +1093,7 @@ impl Client {
         Outside {
             word,
             rotates,
+            recovery: world.outsiders_recovery.clone(),
             ..Outside::new(by, user, signer, &permit)
         }
         .join(world)
@@ -1335,6 +1339,8 @@ pub(super) struct Outside<'a> {
     /// Whether the service is asked for what a join needs; else a member tells.
     pub(super) asks: bool,
     pub(super) flaw: Option<Flaw>,
+    /// In place of an own recovery key.
+    pub(super) recovery: Option<Vec<u8>>,
     /// In place of the one that goes with the permit.
     pub(super) response: Option<Vec<u8>>,
     /// Changes the request before it is signed.
@@ -1357,6 +1363,7 @@ impl<'a> Outside<'a> {
             rotates: false,
             asks: true,
             flaw: None,
+            recovery: None,
             response: None,
             twist: None,
         }
@@ -1425,7 +1432,10 @@ impl<'a> Outside<'a> {
             .finalize(&provider)
             .unwrap();
         let group_info = bundle.group_info().unwrap();
-        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let recovery = self
+            .recovery
+            .clone()
+            .unwrap_or_else(|| crypto::random::<32>().unwrap().to_vec());
         let next = secrets(&mls, &provider);
         let mut request = ExternalJoinRequest {
             group: self.by.key(),

@@ -287,6 +287,14 @@ impl Roster {
             .flat_map(|page| page.leaves.iter().map(|(index, leaf)| (*index, leaf)))
     }
 
+    /// Whether another leaf than this one has this recovery key.
+    pub(super) fn has_recovery_key(&self, public_key: &[u8], but: Option<u32>) -> bool {
+        self.leaves()
+            .filter(|(index, _)| Some(*index) != but)
+            .filter_map(|(_, leaf)| leaf.recovery_key.as_ref())
+            .any(|(key, _)| key == public_key)
+    }
+
     pub(super) fn remove(&mut self, index: u32) -> Option<Leaf> {
         let page = self.pages.get_mut(&page_number(index))?;
         page.changed = true;

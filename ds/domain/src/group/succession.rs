@@ -7,7 +7,9 @@ use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
 use mls_rules::commit::Joined;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::group::{CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys};
+use protocol::group::{
+    CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
+};
 use protocol::ids::{Day, GroupId, LeafIndex};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
 use protocol::journal::{CommitEvent, Event, Place};
@@ -19,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::activity::{Activity, patience};
 use super::attempt::{Attempt, By, Judged, digest, leaves_are_trees, rows_of_codes};
-use super::checks::within;
+use super::checks::{check_own_key, within};
 use super::control::Control;
 use super::create::reservation;
 use super::parts;
@@ -208,11 +210,14 @@ impl Succession<'_> {
                 .ok_or(Stop::Internal("a leaf without its link key"))?;
             let mut leaf = Leaf::new(arrival.claims.clone(), epoch, (wrapper, key));
             if let (By::Joiner(..), Some(extras)) = (attempt.by, attempt.extras) {
+                self.check_recovery_key(extras, None)?;
                 leaf.take(extras);
             } else if let Some(extras) = self
                 .pending
                 .extras_of(&arrival.claims.signature_key)
                 .filter(|_| arrival.by_reference)
+                // Not the committer's fault: the leaf comes without one, and sets one as it arrives.
+                .filter(|extras| self.check_recovery_key(extras, None).is_ok())
             {
                 leaf.take(&extras);
             }
@@ -223,6 +228,9 @@ impl Succession<'_> {
             && let Some(renewed) = self.judged.effect.committer.clone()
         {
             let changes = renewed.credential_changed || attempt.extras.is_some();
+            if let Some(extras) = attempt.extras {
+                self.check_recovery_key(extras, Some(index))?;
+            }
             if changes {
                 let leaf = self
                     .roster
@@ -246,6 +254,12 @@ impl Succession<'_> {
         let policy = self.tree.policy()?;
         self.roster.apply_policy(policy.as_ref(), epoch);
         Ok(former_key)
+    }
+
+    /// A recovery key that comes with the commit, for this leaf if it is not new.
+    fn check_recovery_key(&self, extras: &LeafExtras, leaf: Option<u32>) -> Result<(), Stop> {
+        let key = extras.recovery_key.public_key.as_slice();
+        check_own_key(key, leaf, (&self.roster, &self.control))
     }
 
     /// Codes that end with this commit: those that have expired; all, when a user goes, who may know

@@ -11,6 +11,7 @@ mod other;
 mod proposals;
 mod roles;
 
+use crypto::journal::sign_recovery_key;
 use crypto::leaf_authorization::AuthorizedJoin;
 use crypto::schedule::{JoinCodeSecret, recovery_row_id};
 use proptest::prelude::*;
@@ -18,7 +19,8 @@ use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{
     CommitRequest, GroupKind, InspectGroupRequest, InspectGroupResponse, JOIN_CODE_LABEL, JoinCode,
-    JoinCodeChange, NewJoinCode, OwnLeafRequest, PutRecoveryRowsRequest, SetJoinCodeRequest,
+    JoinCodeChange, NewJoinCode, OwnLeafRequest, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
+    SetJoinCodeRequest, SetLeafExtrasRequest,
 };
 use protocol::ids::{GroupId, LeafIndex, RotationEpoch, Week, WelcomeId};
 use protocol::join::{JoinPermit, RecoveryRow, RecoveryRowRequest};
@@ -613,38 +615,45 @@ fn each_look_at_a_tree_is_charged_by_its_size_and_a_message_once() {
 
 /// Makes a join code; the secret is for its holders.
 fn make_code(client: &Client, world: &mut World) -> Result<([u8; 32], Vec<u8>), Failure> {
+    let public_key = crypto::random::<32>().unwrap().to_vec();
+    make_code_with(client, world, public_key)
+}
+
+fn make_code_with(
+    client: &Client,
+    world: &mut World,
+    public_key: Vec<u8>,
+) -> Result<([u8; 32], Vec<u8>), Failure> {
     let sign = |tbs: &[u8]| client.signer.0.sign(JOIN_CODE_LABEL, tbs);
-    let (secret, public_key, request) = new_code(world, client.key(), client.index(), sign);
+    let (group, maker) = (client.key(), client.index());
+    let (secret, request) = new_code(world, (group, maker), &public_key, sign);
     client.call::<SetJoinCode>(world, &request)?;
     Ok((secret, public_key))
 }
 
-/// Its secret, its public key, and the request that makes it.
+/// Its secret, and the request that makes it.
 fn new_code(
     world: &World,
-    group: protocol::group::GroupKey,
-    maker: u32,
+    (group, maker): (protocol::group::GroupKey, u32),
+    public_key: &[u8],
     sign: impl Fn(&[u8]) -> Vec<u8>,
-) -> ([u8; 32], Vec<u8>, SetJoinCodeRequest) {
+) -> ([u8; 32], SetJoinCodeRequest) {
     let secret: [u8; 32] = crypto::random().unwrap();
-    let public_key = crypto::random::<32>().unwrap().to_vec();
     let mut code = JoinCode {
         permit_hash: JoinCodeSecret::new(secret).permit().hash(),
-        public_key: opaque(public_key.as_slice()),
+        public_key: opaque(public_key),
         expiry: Week(Week::of(world.service.now_ms).0 + 3),
         maker: LeafIndex(maker),
         signature: opaque(Vec::new()),
     };
-    code.signature = opaque(sign(&crypto::journal::join_code_tbs(
-        &group.group_id,
-        &code,
-    )));
+    let tbs = crypto::journal::join_code_tbs(&group.group_id, &code);
+    code.signature = opaque(sign(&tbs));
     let row = RecoveryRow {
-        id: recovery_row_id(&group.group_id, &public_key),
+        id: recovery_row_id(&group.group_id, public_key),
         sealed: opaque(vec![4; 80]),
     };
     let change = JoinCodeChange::Make(NewJoinCode { code, row });
-    (secret, public_key, SetJoinCodeRequest { group, change })
+    (secret, SetJoinCodeRequest { group, change })
 }
 
 fn by_code(secret: [u8; 32]) -> impl Fn() -> JoinPermit {
@@ -839,6 +848,100 @@ fn rows_of_the_last_rotation_only_are_kept_and_put_by_any_member_once() {
     };
     let answer = clients[2].call::<PutRecoveryRows>(&mut world, &stranger);
     assert_eq!(problem(answer), ProblemType::NotAllowed);
+}
+
+#[test]
+fn nobody_takes_the_recovery_key_of_another_leaf_or_of_a_code() {
+    let mut world = World::new(43);
+    let mut clients = group(&mut world, 3);
+    let (secret, of_code) = make_code(&clients[0], &mut world).unwrap();
+    // No row stands in the way: a rotation has taken all.
+    let mut request = clients[2].stage(Plan::update().rotating());
+    let code_row = recovery_row_id(&clients[0].id, &of_code);
+    request.rotation.as_mut().unwrap().code_rows = vec![RecoveryRow {
+        id: code_row,
+        sealed: opaque(vec![5; 80]),
+    }];
+    clients[2]
+        .send_commit(&mut world, Number::UpdateClient, &request)
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    let of_leaf = clients[1].recovery.clone();
+    let (id, own) = (clients[0].id, clients[0].recovery.clone());
+    for key in [&of_leaf, &of_code] {
+        let extras = SetLeafExtrasRequest {
+            group: clients[0].key(),
+            recovery_key: sign_recovery_key(&clients[0].signer.0, &id, key),
+            push_handle: opaque(vec![1; PUSH_HANDLE_BYTES]),
+            row: RecoveryRow {
+                id: recovery_row_id(&id, key),
+                sealed: opaque(vec![2; 80]),
+            },
+        };
+        let answer = clients[0].call::<SetLeafExtras>(&mut world, &extras);
+        assert_eq!(problem(answer), ProblemType::NotAllowed);
+        let mut update = clients[0].stage(Plan::update());
+        update.committer.as_mut().unwrap().recovery_key = extras.recovery_key;
+        let answer = clients[0].send_commit(&mut world, Number::UpdateClient, &update);
+        assert_eq!(problem(answer), ProblemType::NotAllowed);
+        clients[0].abandon();
+        world.outsiders_recovery = Some(key.clone());
+        let joined = Client::join_from_outside(
+            &mut world,
+            &clients[0],
+            pseudonym(),
+            by_code(secret),
+            None,
+            false,
+        );
+        world.outsiders_recovery = None;
+        assert_eq!(problem(joined.map(|_| ())), ProblemType::NotAllowed);
+    }
+    clients[0].recovery = own;
+    let answer = make_code_with(&clients[0], &mut world, of_leaf);
+    assert_eq!(problem(answer), ProblemType::NotAllowed);
+    // Who proposes itself comes in, without a key that is another's.
+    let invitee = Invitee::new(&world);
+    let (mut request, _) = invitee.proposes(&mut world, &clients[0]);
+    request.new_member.as_mut().unwrap().recovery_key =
+        sign_recovery_key(&invitee.signer.0, &id, &clients[1].recovery);
+    let bytes = invitee.signs(&mut world, &request);
+    world.run::<Propose>(&bytes).unwrap();
+    catch_up(&mut world, &mut clients);
+    clients[0].commit_pending_adds(&mut world, 1).unwrap();
+    catch_up(&mut world, &mut clients);
+    let leaves = inspect(&clients[0], &mut world).leaves;
+    assert!(leaves[1].recovery_key.is_some() && leaves[3].recovery_key.is_none());
+    let code = by_code(secret);
+    let joined = Client::join_from_outside(&mut world, &clients[0], pseudonym(), code, None, false);
+    joined.unwrap();
+}
+
+#[test]
+fn a_page_of_rows_is_written_whatever_one_leaf_does_with_its_key() {
+    let mut world = World::new(44);
+    let mut clients = group(&mut world, 3);
+    clients[0]
+        .commit(&mut world, Plan::update().rotating())
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    let row = |key: &[u8]| RecoveryRow {
+        id: recovery_row_id(&clients[0].id, key),
+        sealed: opaque(vec![3; 80]),
+    };
+    // Named twice, and one that a leaf has no more.
+    let (first, second) = (row(&clients[1].recovery), row(&clients[2].recovery));
+    let body = PutRecoveryRowsRequest {
+        group: clients[0].key(),
+        rotation_epoch: clients[0].rotation,
+        rows: vec![row(&[1; 32]), first.clone(), first, second],
+    };
+    clients[0]
+        .call::<PutRecoveryRows>(&mut world, &body)
+        .unwrap();
+    let leaves = inspect(&clients[0], &mut world).leaves;
+    let has_rows: Vec<u8> = leaves.iter().map(|leaf| leaf.has_row).collect();
+    assert_eq!(has_rows, [0, 1, 1]);
 }
 
 #[test]

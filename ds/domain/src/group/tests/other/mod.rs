@@ -392,7 +392,9 @@ impl OtherClient {
     /// Makes a join code.
     pub(super) fn make_code(&self, world: &mut World) -> [u8; 32] {
         let sign = |tbs: &[u8]| self.key.sign(JOIN_CODE_LABEL, tbs);
-        let (secret, _, request) = new_code(world, self.group_key(), self.index(), sign);
+        let public_key: [u8; 32] = crypto::random().unwrap();
+        let of = (self.group_key(), self.index());
+        let (secret, request) = new_code(world, of, &public_key, sign);
         self.call::<SetJoinCode>(world, &request).unwrap();
         secret
     }
