@@ -1,12 +1,13 @@
 //! What a commit makes of a group: its next state, its journal and its records, in one transition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crypto::records::{seal_join_page, seal_recovery_row};
 use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
 use mls_rules::commit::Joined;
 use protocol::Wire as _;
 use protocol::codec::opaque;
+use mls_rules::leaf::user_of;
 use protocol::group::{
     CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
 };
@@ -15,6 +16,7 @@ use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
 use protocol::journal::{CommitEvent, Event, Place};
 use protocol::lifetime;
 use protocol::operation::Operation as Number;
+use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 use protocol::removal::RemovalReason;
 use zeroize::Zeroizing;
@@ -256,14 +258,30 @@ impl Succession<'_> {
         Ok(former_key)
     }
 
+    /// Makers of codes who are here after the commit, and may add.
+    fn makers(&self) -> Result<BTreeSet<u32>, Stop> {
+        let policy = self.tree.policy()?;
+        let removed = &self.judged.effect.removed;
+        let makers = self.control.codes.iter().map(|code| code.maker.0);
+        Ok(makers
+            .filter(|maker| {
+                !removed.contains(maker)
+                    && user_of(&self.tree.group, *maker).is_some_and(|user| {
+                        mls_rules::capabilities(policy.as_ref(), &user).contain(Capabilities::ADD)
+                    })
+            })
+            .collect())
+    }
+
     /// A recovery key that comes with the commit, for this leaf if it is not new.
     fn check_recovery_key(&self, extras: &LeafExtras, leaf: Option<u32>) -> Result<(), Stop> {
         let key = extras.recovery_key.public_key.as_slice();
         check_own_key(key, leaf, (&self.roster, &self.control))
     }
 
-    /// Codes that end with this commit: those that have expired; all, when a user goes, who may know
-    /// one, or when the second user of a connection has come in by one; in a rotation those that the committer does not seal the new secret to.
+    /// Codes that end with this commit: those that have expired; those whose maker is gone, or may not
+    /// add any more; all, when a user goes, who may know one, or when the second user of a connection
+    /// has come in by one; in a rotation those that the committer does not seal the new secret to.
     fn follow_codes(
         &mut self,
         env: &mut Env<'_>,
@@ -271,11 +289,13 @@ impl Succession<'_> {
         let group = self.attempt.group.id;
         let week = env.week();
         let all_end = self.judged.effect.users_go;
+        let makers = self.makers()?;
+        let is_good =
+            |code: &JoinCode| !all_end && code.expiry >= week && makers.contains(&code.maker.0);
         let Some(next) = self.attempt.rotation else {
-            let rows = env.rows();
             let is_answered = self.judged.effect.joined == Some(Joined::Connection);
-            let keep = |code: &JoinCode| code.expiry >= week && !is_answered;
-            let ended = self.control.end_codes(&group, keep, &rows);
+            let keep = |code: &JoinCode| is_good(code) && !is_answered;
+            let ended = self.control.end_codes(&group, keep, &env.rows());
             return Ok((ended, Vec::new()));
         };
         let brought = rows_of_codes(self.attempt, next, &self.control)?;
@@ -285,15 +305,10 @@ impl Succession<'_> {
         for code in &self.control.codes {
             dropped.push(rows.recovery(&super::control::row_of(&group, code)));
         }
-        self.control.end_codes(
-            &group,
-            |code| {
-                !all_end
-                    && code.expiry >= week
-                    && brought.contains(&super::control::row_of(&group, code))
-            },
-            &rows,
-        );
+        let is_kept = |code: &JoinCode| {
+            is_good(code) && brought.contains(&super::control::row_of(&group, code))
+        };
+        self.control.end_codes(&group, is_kept, &rows);
         let kept: Vec<_> = self
             .control
             .codes
@@ -391,7 +406,7 @@ impl Succession<'_> {
                 gone.push((index.u32(), RemovalReason::Inactive(active)));
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         gone.retain(|(leaf, _)| {
             *leaf != self.judged.signer
                 && !self.judged.effect.removed.contains(leaf)

@@ -752,6 +752,66 @@ fn codes_end_by_time_by_a_removal_and_by_a_rotation_that_does_not_seal_to_them()
 }
 
 #[test]
+fn a_code_ends_when_its_maker_may_not_add_any_more_or_is_gone() {
+    let mut world = World::new(45);
+    let mut clients = group(&mut world, 2);
+    let (secret, _) = make_code(&clients[1], &mut world).unwrap();
+    make_code(&clients[0], &mut world).unwrap();
+    // A commit that takes no right away ends none.
+    clients[0].commit(&mut world, Plan::update()).unwrap();
+    catch_up(&mut world, &mut clients);
+    assert_eq!(inspect(&clients[0], &mut world).codes.len(), 2);
+    let mut plan = Plan::of(Number::SetRole);
+    plan.context = Some(clients[0].context_with(&clients[0].policy().with(
+        &clients[1].user,
+        GroupPolicy::MEMBER,
+        Standing::Inactive,
+    )));
+    clients[0].commit(&mut world, plan).unwrap();
+    catch_up(&mut world, &mut clients);
+    let late = |world: &mut World, by: &Client, secret| {
+        let joined =
+            Client::join_from_outside(world, by, pseudonym(), by_code(secret), None, false);
+        problem(joined.map(|_| ()))
+    };
+    assert_eq!(late(&mut world, &clients[0], secret), ProblemType::NotAllowed);
+    // Who has it knows the segment. The other code stays.
+    assert_eq!(inspect(&clients[0], &mut world).codes.len(), 1);
+    let answer = clients[0].commit(&mut world, Plan::update());
+    assert_eq!(problem(answer), ProblemType::RotationRequired);
+    // A client that made one goes, and its user stays.
+    let invitee = Invitee::of_user(&world, clients[0].user.clone());
+    let mut plan = Plan::add([invitee.key_package.clone()]).rotating();
+    plan.operation = Number::AddClients;
+    clients[0].commit(&mut world, plan).unwrap();
+    catch_up(&mut world, &mut clients);
+    let pointer = clients[0].pointers[0].clone();
+    let mut second = Client::join(&mut world, invitee, &pointer);
+    second.told_of(&clients[0]);
+    second.arrive(&mut world);
+    let (own, _) = make_code(&second, &mut world).unwrap();
+    clients.push(second);
+    catch_up(&mut world, &mut clients);
+    let codes = inspect(&clients[0], &mut world).codes;
+    let mut plan = Plan::remove([2]);
+    plan.operation = Number::RemoveClients;
+    let mut request = clients[0].stage(plan);
+    // Even if the committer seals to it.
+    request.rotation.as_mut().unwrap().code_rows = codes
+        .iter()
+        .map(|code| RecoveryRow {
+            id: recovery_row_id(&clients[0].id, code.public_key.as_slice()),
+            sealed: opaque(vec![5; 80]),
+        })
+        .collect();
+    clients[0]
+        .send_commit(&mut world, Number::RemoveClients, &request)
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    assert_eq!(late(&mut world, &clients[0], own), ProblemType::NotAllowed);
+}
+
+#[test]
 fn an_external_commit_covers_nothing_and_the_service_proposes_it_again() {
     let mut world = World::new(20);
     let mut clients = group(&mut world, 3);
