@@ -420,6 +420,7 @@ mod tests {
                 connection_key: secret(8),
                 connection_token: secret(9),
                 pool: contacts::PoolKeys {
+                    generation: 1,
                     token: secret(4),
                     owner_seed: secret(5),
                 },

@@ -33,6 +33,8 @@ pub(crate) struct NewContact {
 /// A pool of KeyPackages for one contact: nothing of it is derived from another one.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct PoolKeys {
+    /// How many there were for this contact; 0 before it is kept.
+    pub(crate) generation: u32,
     /// What the contact is told.
     pub(crate) token: WireSecret,
     /// Of the key that publishes.
@@ -42,6 +44,7 @@ pub(crate) struct PoolKeys {
 impl PoolKeys {
     pub(crate) fn fresh() -> Result<Self, Error> {
         Ok(Self {
+            generation: 0,
             token: WireSecret::new(crypto::random()?),
             owner_seed: WireSecret::new(crypto::random()?),
         })
@@ -57,6 +60,7 @@ impl PoolKeys {
 
     fn copy(&self) -> Self {
         Self {
+            generation: self.generation,
             token: WireSecret::new(*self.token.expose()),
             owner_seed: WireSecret::new(*self.owner_seed.expose()),
         }
@@ -110,10 +114,16 @@ pub(crate) fn handle_of(credential: &ClientCredential) -> Option<String> {
 }
 
 impl NewContact {
-    /// Keeps a new contact, and tells the other devices.
+    /// Keeps a new contact, or a new pool for one, and tells the other devices.
     pub(crate) fn store(&self, db: &Connection) -> Result<String, Error> {
-        let handle = self.keep(db)?;
-        enqueue(db, SyncMessage::Contact(self.copy()))?;
+        let mut contact = self.copy();
+        contact.pool.generation = db.query_row(
+            "SELECT coalesce(max(pool_generation), 0) + 1 FROM contacts WHERE signature_key = ?",
+            [self.credential.signature_public_key.as_slice()],
+            |row| row.get(0),
+        )?;
+        let handle = contact.keep(db)?;
+        enqueue(db, SyncMessage::Contact(contact))?;
         Ok(handle)
     }
 
@@ -126,7 +136,8 @@ impl NewContact {
         }
     }
 
-    /// Keeps the contact. A handle names one key: another user under the same handle is refused.
+    /// Keeps the contact, with the later one of two pools; of two that devices have made at the same time all keep the same.
+    /// A handle names one key: another user under the same handle is refused.
     pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
         let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
         let key = self.credential.signature_public_key.as_slice();
@@ -142,15 +153,16 @@ impl NewContact {
         }
         db.execute(
             "INSERT OR IGNORE INTO retired_pools (pool_token, owner_seed)
-             SELECT pool_token, pool_owner_seed FROM contacts WHERE signature_key = ? AND pool_token != ?",
-            (key, self.pool.token.expose()),
+             SELECT pool_token, pool_owner_seed FROM contacts
+             WHERE signature_key = ? AND (pool_generation, pool_token) < (?, ?)",
+            (key, self.pool.generation, self.pool.token.expose()),
         )?;
         db.execute(
-            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed)
-             VALUES (?, ?, ?, ?, ?, ?)
+            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token,
+                pool_owner_seed, pool_generation)
+             VALUES (?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (signature_key) DO UPDATE SET handle = excluded.handle,
-                connection_key = excluded.connection_key, connection_token = excluded.connection_token,
-                pool_token = excluded.pool_token, pool_owner_seed = excluded.pool_owner_seed",
+                connection_key = excluded.connection_key, connection_token = excluded.connection_token",
             (
                 key,
                 &handle,
@@ -158,6 +170,18 @@ impl NewContact {
                 self.connection_token.expose(),
                 self.pool.token.expose(),
                 self.pool.owner_seed.expose(),
+                self.pool.generation,
+            ),
+        )?;
+        db.execute(
+            "UPDATE contacts SET token_due = token_due OR pool_generation = ?1,
+                pool_generation = ?1, pool_token = ?2, pool_owner_seed = ?3
+             WHERE signature_key = ?4 AND (pool_generation, pool_token) < (?1, ?2)",
+            (
+                self.pool.generation,
+                self.pool.token.expose(),
+                self.pool.owner_seed.expose(),
+                key,
             ),
         )?;
         Ok(handle)
@@ -191,7 +215,8 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
 /// All of them, for another device or a backup.
 pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
     let mut statement = db.prepare(
-        "SELECT signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed
+        "SELECT signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed,
+            pool_generation
          FROM contacts ORDER BY handle",
     )?;
     let rows = statement.query_map((), |row| {
@@ -202,10 +227,12 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
             row.get::<_, Vec<u8>>(3)?,
             row.get::<_, Vec<u8>>(4)?,
             row.get::<_, Vec<u8>>(5)?,
+            row.get::<_, u32>(6)?,
         ))
     })?;
     rows.map(|row| {
-        let (key, handle, connection_key, connection_token, pool_token, owner_seed) = row?;
+        let (key, handle, connection_key, connection_token, pool_token, owner_seed, generation) =
+            row?;
         Ok(NewContact {
             credential: ClientCredential {
                 name: opaque(handle.into_bytes()),
@@ -214,6 +241,7 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
             connection_key: WireSecret::new(key32(&connection_key)?),
             connection_token: WireSecret::new(key32(&connection_token)?),
             pool: PoolKeys {
+                generation,
                 token: WireSecret::new(key32(&pool_token)?),
                 owner_seed: WireSecret::new(key32(&owner_seed)?),
             },
@@ -385,6 +413,31 @@ pub(crate) mod tests {
         ));
         assert_eq!(by_name(&db, "alice").unwrap().signature_key, [1; 32]);
         assert!(by_name(&db, "bob").is_err());
+    }
+
+    #[test]
+    fn what_another_device_says_of_a_pool_lowers_none_and_all_keep_the_same_of_two() {
+        let [one, other] = [1, 2].map(|_| crate::database::in_memory().unwrap());
+        let pool = |db: &Connection| {
+            let pool = pools(db).unwrap().remove(0).1;
+            (pool.generation, *pool.token.expose())
+        };
+        let say = |from: &Connection, to: &Connection| {
+            all(from).unwrap().remove(0).keep(to).unwrap();
+        };
+        contact("alice", 1).store(&one).unwrap();
+        let former = all(&one).unwrap().remove(0);
+        say(&one, &other);
+        assert_eq!(pool(&one), pool(&other));
+        // Each makes one at the same time, and hears of the other's.
+        contact("alice", 1).store(&one).unwrap();
+        contact("alice", 1).store(&other).unwrap();
+        let later = pool(&one).max(pool(&other));
+        say(&one, &other);
+        say(&other, &one);
+        assert_eq!((pool(&one), pool(&other)), (later, later));
+        former.keep(&one).unwrap();
+        assert_eq!(pool(&one), later);
     }
 
     #[test]

@@ -244,7 +244,9 @@ pub enum UsageError {
     #[error("a member of {0} cannot show who it is: remove it, or `group accept-unverified {0}`")]
     UnverifiedMember(String),
     /// This client came in from outside, and nobody has been heard since.
-    #[error("nobody in {0} has been heard since you came in: nothing is sent before")]
+    #[error(
+        "nobody in {0} but the one who let you in has been heard since: wait, or `group accept-unverified {0}`"
+    )]
     NobodyHeard(String),
     /// Not a link code of this version.
     #[error("that is no link code")]
@@ -354,6 +356,9 @@ pub enum PeerError {
     /// A group is said to be at an epoch that no group comes to.
     #[error("a group is said to be at an epoch that no group comes to")]
     Epoch,
+    /// A message that the service said to have accepted is not in the journal.
+    #[error("the service has accepted a message and does not show it")]
+    Withheld,
     /// A proposal is not valid.
     #[error("a proposal in the group is not valid")]
     Proposal,

@@ -210,6 +210,13 @@ pub enum Event {
         /// How many, one after the other.
         count: u32,
     },
+    /// The service said that it has accepted a message of this user's, and shows it to nobody.
+    MessageWithheld {
+        /// Name of the group.
+        group: String,
+        /// What it says.
+        text: String,
+    },
     /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
     /// sent.
     HomeCopied,
@@ -432,6 +439,7 @@ mod tests {
             | Event::Replaced { .. }
             | Event::BannedCameIn { .. }
             | Event::MessageUnreadable { .. }
+            | Event::MessageWithheld { .. }
             | Event::ServiceStoreChanged { .. }
             | Event::HomeCopied => true,
         }
@@ -440,7 +448,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 35);
+        assert_eq!(documented.len(), 36);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

@@ -44,8 +44,10 @@ impl Client {
             .db
             .query_row("SELECT inbox_due_ms FROM profile", (), |row| row.get(0))?;
         let now_ms = self.transport.time.now_unix_ms();
+        // No draw gives a later one: another clock did.
+        let latest_ms = now_ms.saturating_add(INTERVAL_MS.saturating_mul(2));
         match u64::try_from(due_ms).unwrap_or(0) {
-            0 => self.plan_inbox(),
+            due_ms if due_ms == 0 || due_ms > latest_ms => self.plan_inbox(),
             due_ms if due_ms <= now_ms => self.check_inbox().await,
             _ => Ok(()),
         }

@@ -100,7 +100,7 @@ mod views;
 mod waits;
 mod wallet;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -183,6 +183,8 @@ pub struct Client {
     pub(crate) transport: Transport,
     /// The group that was last written in or read from: its journal is waited at.
     pub(crate) front: Option<GroupId>,
+    /// Groups whose journals were read to their ends when all were read last.
+    pub(crate) read_to_end: HashSet<GroupId>,
     /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,
@@ -271,6 +273,7 @@ impl Client {
             profile,
             transport,
             front: None,
+            read_to_end: HashSet::new(),
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

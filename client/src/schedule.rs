@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use crate::database::begin;
 use crate::error::{Error, LocalError};
+use crate::groups::{Group, Status};
 use crate::{Client, refusals_can_wait};
 
 /// Something that is done by itself.
@@ -17,7 +18,7 @@ pub(crate) enum Act {
     Pointer,
     /// Write the rows that others come back by.
     Rows,
-    /// See that the own one is there, after somebody else's rotation.
+    /// See that they are there, and the own one right, after somebody else's rotation.
     OwnRow,
     /// Replace the own leaf.
     Renew,
@@ -105,6 +106,32 @@ pub(crate) fn plan(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error>
     Ok(())
 }
 
+type About = (Act, Vec<u8>);
+
+/// What is due, and what has to wait again.
+struct Due {
+    now: Vec<About>,
+    later: Vec<About>,
+}
+
+/// Whoever was away has much to do. Of what nobody waits for one act is done, whichever it is: several together would show
+/// whose groups they are in.
+fn one_by_one(due: Vec<About>) -> Result<Due, Error> {
+    let (now, mut later): (Vec<_>, Vec<_>) = due
+        .into_iter()
+        .partition(|(act, _)| act.spread().most_ms == 0);
+    let mut due = Due {
+        now,
+        later: Vec::new(),
+    };
+    if !later.is_empty() {
+        let random = usize::from(u16::from_be_bytes(crypto::random()?));
+        due.now.push(later.swap_remove(random % later.len()));
+    }
+    due.later = later;
+    Ok(due)
+}
+
 impl Client {
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
@@ -140,8 +167,10 @@ impl Client {
         let mut due = Vec::new();
         for (name, about, due_ms) in planned {
             let act = Act::of(&name)?;
+            // A time that no draw gives was drawn by another clock.
+            let latest_ms = now_ms.saturating_add(act.spread().most_ms);
             let due_ms = match u64::try_from(due_ms).unwrap_or(0) {
-                0 => {
+                due_ms if due_ms == 0 || due_ms > latest_ms => {
                     let due_ms = now_ms.saturating_add(wait(&act.spread())?);
                     transaction.execute(
                         "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
@@ -155,24 +184,46 @@ impl Client {
                 due.push((act, about));
             }
         }
+        let due = one_by_one(due)?;
+        for (act, about) in &due.later {
+            transaction.execute(
+                "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
+                (
+                    i64::try_from(now_ms.saturating_add(wait(&act.spread())?)).unwrap_or(i64::MAX),
+                    act.spread().name,
+                    about,
+                ),
+            )?;
+        }
         transaction.commit()?;
-        Ok(due)
+        Ok(due.now)
     }
 
     async fn carry_out(&mut self, act: Act, about: &[u8]) -> Result<(), Error> {
-        let group = || -> Result<GroupId, Error> {
-            let id = about.try_into().map_err(|_| LocalError::Damaged)?;
-            Ok(GroupId(id))
-        };
         match act {
-            Act::Greet => self.say_hello(&group()?).await,
-            Act::Pointer => self.tell_pointers(&group()?).await,
-            Act::Rows => self.write_rows(&group()?).await,
-            Act::OwnRow => self.mend_own_row(&group()?).await,
-            Act::Renew => self.update_leaf(&group()?).await,
-            Act::Token => self.settle_tokens().await,
-            Act::Claim => self.claim_ahead(about).await,
-            Act::Stock => self.fill_stock().await,
+            Act::Token => return self.settle_tokens().await,
+            Act::Claim => return self.claim_ahead(about).await,
+            Act::Stock => return self.fill_stock().await,
+            Act::Greet | Act::Pointer | Act::Rows | Act::OwnRow | Act::Renew => {}
+        }
+        let id = GroupId(about.try_into().map_err(|_| LocalError::Damaged)?);
+        // In a group that is gone there is nothing left to do.
+        let group = Group::find(&self.db, &id)?;
+        if group.is_none_or(|group| group.status != Status::Active) {
+            return Ok(());
+        }
+        match act {
+            Act::Greet => self.say_hello(&id).await,
+            Act::Pointer => self.tell_pointers(&id).await,
+            Act::Rows => self.write_rows(&id).await,
+            Act::OwnRow => {
+                // Whoever has rotated may have written none, or wrong ones: of all that others know.
+                let written = self.write_rows(&id).await;
+                self.mend_own_row(&id).await?;
+                written
+            }
+            Act::Renew => self.update_leaf(&id).await,
+            Act::Token | Act::Claim | Act::Stock => Ok(()),
         }
     }
 }
@@ -192,6 +243,23 @@ mod tests {
             (spread.mean_ms / 2..spread.mean_ms * 2).contains(&mean),
             "{mean}"
         );
+    }
+
+    #[test]
+    fn of_what_nobody_waits_for_one_is_done_at_a_time_and_the_rest_stays() {
+        let act = |act, group: u8| (act, vec![group]);
+        let due = vec![
+            act(Act::Renew, 1),
+            act(Act::Greet, 2),
+            act(Act::OwnRow, 3),
+            act(Act::Pointer, 4),
+            act(Act::Renew, 5),
+        ];
+        let Due { now, later } = one_by_one(due.clone()).unwrap();
+        assert_eq!((now.len(), later.len()), (3, 2));
+        assert_eq!(now[..2], [act(Act::Greet, 2), act(Act::Pointer, 4)]);
+        assert!(due.iter().all(|it| now.contains(it) || later.contains(it)));
+        assert_eq!(one_by_one(Vec::new()).unwrap().now, []);
     }
 
     #[test]

@@ -13,11 +13,13 @@ use std::time::Duration;
 use client::{Client, Error, Event, StopReason, StoreChange};
 use crypto::journal::head_after;
 use protocol::Wire as _;
-use protocol::ids::{ChainHead, Digest, Position, SegmentId};
+use protocol::group::{EntryAccepted, JoinAccepted};
+use protocol::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId};
 use protocol::inbox::INBOX_CAPACITY;
-use protocol::journal::{Entry, ReadJournalResponse};
+use protocol::journal::{Entry, Place, ReadJournalResponse};
 use protocol::operation::Operation;
-use support::{Homes, befriend, settle};
+use protocol::problem::ProblemType;
+use support::{Homes, befriend, pass, refusal, settle};
 
 fn texts(client: &Client, group: &str) -> Vec<String> {
     client
@@ -172,20 +174,26 @@ async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment
 async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
     let homes = Homes::new(6);
     let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    let mut erin = homes.user("erin").await;
+    befriend(&mut dave, &mut erin).await;
     alice.create_group("open").await.unwrap();
     let code = alice.invite("open", 7).await.unwrap();
     let name = dave.join_by_code(&code).await.unwrap();
-    let early = dave.send_message(&name, "too early").await;
-    assert!(matches!(
-        early,
-        Err(Error::Usage(client::UsageError::NobodyHeard(_)))
-    ));
+    // Neither a word nor the group's keys.
+    for early in [
+        dave.send_message(&name, "too early").await,
+        dave.add_to_group(&name, &["erin"]).await,
+    ] {
+        assert!(matches!(
+            early,
+            Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+        ));
+    }
     settle(&mut [&mut alice, &mut dave]).await;
     dave.send_message(&name, "hello").await.unwrap();
     settle(&mut [&mut alice, &mut dave]).await;
     assert_eq!(texts(&alice, "open"), ["hello"]);
     alice.revoke_invitation(&code).await.unwrap();
-    let mut erin = homes.user("erin").await;
     assert!(erin.join_by_code(&code).await.is_err());
 }
 
@@ -204,17 +212,19 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     drop(bob);
     // A rotation that the backup knows nothing of, and the rows of it.
     alice.remove_from_group("team", &["carol"]).await.unwrap();
-    settle(&mut [&mut alice]).await;
-    homes
-        .service
-        .clock
-        .advance(std::time::Duration::from_secs(3600));
-    settle(&mut [&mut alice]).await;
+    pass(&homes, 24, &mut [&mut alice]).await;
     let restored = Client::restore(&homes.path("bob2"), &backup, &key, homes.options()).await;
     let mut bob = restored.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
     alice.send_message("team", "are you there?").await.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
+    // Carol was there when he was: that only Alice says so now may be her doing.
+    let alone = bob.send_message("team", "yes").await;
+    assert!(matches!(
+        alone,
+        Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+    ));
+    bob.accept_unverified("team").await.unwrap();
     bob.send_message("team", "yes").await.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(texts(&bob, "team"), ["are you there?"]);
@@ -428,9 +438,7 @@ async fn a_leaf_is_renewed_in_time_and_the_segment_with_it_when_the_service_asks
         .service
         .clock
         .advance(Duration::from_secs(46 * 86_400));
-    settle(&mut [&mut alice]).await;
-    homes.service.clock.advance(Duration::from_secs(3 * 3_600));
-    settle(&mut [&mut alice]).await;
+    pass(&homes, 24, &mut [&mut alice]).await;
     assert!(epoch(&alice, "team") >= 2);
     assert_ne!(alice.group_access("team").unwrap().segment, before);
     settle(&mut [&mut alice, &mut bob]).await;
@@ -475,8 +483,7 @@ async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
         .unwrap();
     assert_eq!(pools, 2);
     assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 0);
-    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
-    settle(&mut [&mut alice]).await;
+    pass(&homes, 48, &mut [&mut alice]).await;
     assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
     // What is in stock is used: nothing is claimed for an Add.
     alice.create_group("team").await.unwrap();
@@ -572,11 +579,9 @@ async fn a_member_whose_row_nobody_has_written_writes_it_itself() {
     drop(alice);
     settle(&mut [&mut bob]).await;
     let before = homes.service.count(Operation::PutRecoveryRows);
-    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
-    settle(&mut [&mut bob]).await;
+    pass(&homes, 48, &mut [&mut bob]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
-    homes.service.clock.advance(Duration::from_secs(13 * 3_600));
-    settle(&mut [&mut bob]).await;
+    pass(&homes, 48, &mut [&mut bob]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
 }
 
@@ -1028,4 +1033,274 @@ async fn who_asks_again_pays_what_the_inbox_costs_by_now_and_uses_its_key_of_now
     bob.accept_request(&request.id).await.unwrap();
     settle(&mut [&mut alice, &mut bob]).await;
     assert_eq!(alice.contacts().unwrap().len(), 1);
+}
+
+fn database(homes: &Homes, name: &str) -> rusqlite::Connection {
+    rusqlite::Connection::open(homes.path(name).join("client.sqlite")).unwrap()
+}
+
+/// Alice, Bob and Carol, in one group.
+async fn team(homes: &Homes) -> [Client; 3] {
+    let mut alice = homes.user("alice").await;
+    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&mut alice, &mut bob).await;
+    befriend(&mut alice, &mut carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    [alice, bob, carol]
+}
+
+#[tokio::test]
+async fn what_was_to_be_done_in_a_group_that_is_gone_holds_nothing_up() {
+    let homes = Homes::new(40);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    let db = database(&homes, "alice");
+    let plan = "INSERT INTO acts (act, about, due_ms) SELECT 'own row', group_id, 0 FROM groups";
+    assert_eq!(db.execute(plan, ()).unwrap(), 1);
+    let plan = "INSERT INTO acts (act, about, due_ms) VALUES ('renew', zeroblob(16), 1)";
+    db.execute(plan, ()).unwrap();
+    alice.sync(0).await.unwrap();
+    alice.disconnect("bob").await.unwrap();
+    pass(&homes, 24, &mut [&mut alice]).await;
+    let left: u32 = db
+        .query_row("SELECT count(*) FROM acts", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_segment_ends_where_the_service_has_signed_that_it_does() {
+    let homes = Homes::new(41);
+    let [mut alice, mut bob, _carol] = team(&homes).await;
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    let service = Arc::clone(&homes.service);
+    let segment = bob.group_access("team").unwrap().segment;
+    homes.service.alter(Some(Box::new(move |operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        if read.closed == 1 {
+            // As others see it: another commit at the same place.
+            read.head.chain = ChainHead([9; 32]);
+            read.head = service.sign_end(&segment, &read.head);
+        }
+        read.encode()
+    })));
+    bob.sync(0).await.unwrap();
+    homes.service.alter(None);
+    assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Split));
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_join_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on() {
+    let homes = Homes::new(42);
+    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    alice.create_group("open").await.unwrap();
+    let code = alice.invite("open", 7).await.unwrap();
+    homes.service.lose_answer(Operation::ExternalJoin);
+    let lost = dave.join_by_code(&code).await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))), "{lost:?}");
+    settle(&mut [&mut alice]).await;
+    alice.update_own_leaf("open").await.unwrap();
+    settle(&mut [&mut alice, &mut dave]).await;
+    dave.send_message("open", "in").await.unwrap();
+    settle(&mut [&mut alice, &mut dave]).await;
+    assert_eq!(alice.members("open").unwrap().len(), 2);
+    assert_eq!(texts(&alice, "open"), ["in"]);
+}
+
+#[tokio::test]
+async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on() {
+    for (seed, rotates_again) in [(43, false), (44, true)] {
+        let homes = Homes::new(seed);
+        let [mut alice, mut bob, mut carol] = team(&homes).await;
+        let mut dave = homes.user("dave").await;
+        befriend(&mut alice, &mut dave).await;
+        alice.add_to_group("team", &["dave"]).await.unwrap();
+        settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+        drop(bob);
+        let db = database(&homes, "bob");
+        db.execute("DELETE FROM openmls_group_data", ()).unwrap();
+        drop(db);
+        let mut bob = Client::open(&homes.path("bob"), homes.options())
+            .await
+            .unwrap();
+        homes.service.lose_answer(Operation::ExternalJoin);
+        let _ = bob.sync(0).await;
+        settle(&mut [&mut alice, &mut carol]).await;
+        if rotates_again {
+            alice.remove_from_group("team", &["dave"]).await.unwrap();
+            pass(&homes, 24, &mut [&mut alice, &mut carol]).await;
+        } else {
+            alice.update_own_leaf("team").await.unwrap();
+        }
+        settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+        bob.send_message("team", "there").await.unwrap();
+        settle(&mut [&mut alice, &mut bob]).await;
+        assert_eq!(texts(&alice, "team"), ["there"]);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_nobody_has_written_any_member_writes_for_all() {
+    let homes = Homes::new(45);
+    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let mut dave = homes.user("dave").await;
+    befriend(&mut alice, &mut dave).await;
+    alice.add_to_group("team", &["dave"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    alice.remove_from_group("team", &["dave"]).await.unwrap();
+    drop(alice);
+    settle(&mut [&mut bob, &mut carol]).await;
+    let before = homes.service.count(Operation::PutRecoveryRows);
+    pass(&homes, 48, &mut [&mut bob]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+    pass(&homes, 48, &mut [&mut carol]).await;
+    assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
+}
+
+#[tokio::test]
+async fn whose_message_is_accepted_and_not_shown_hears_of_it() {
+    let homes = Homes::new(46);
+    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let next = "SELECT next FROM segments JOIN groups USING (group_id) WHERE name = 'team'";
+    let next: i64 = database(&homes, "alice")
+        .query_row(next, (), |row| row.get(0))
+        .unwrap();
+    let accepted = EntryAccepted {
+        place: Place {
+            rotation_epoch: RotationEpoch(0),
+            position: Position(u64::try_from(next).unwrap()),
+        },
+        accepted_ms: 1,
+    };
+    homes.service.intercept(Some(Box::new(move |operation, _| {
+        (operation == Operation::SendMessage).then(|| Ok(accepted.encode()))
+    })));
+    alice.send_message("team", "to nobody").await.unwrap();
+    homes.service.intercept(None);
+    settle(&mut [&mut alice]).await;
+    assert!(alice.evidence("team").unwrap().is_empty());
+    bob.send_message("team", "to all").await.unwrap();
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let told = |client: &Client| {
+        let events = client.events().unwrap().into_iter();
+        events
+            .filter(|stored| {
+                matches!(&stored.event, Event::MessageWithheld { text, .. } if text == "to nobody")
+            })
+            .count()
+    };
+    assert_eq!((told(&alice), told(&bob)), (1, 0));
+    assert_eq!(alice.evidence("team").unwrap().len(), 1);
+    assert_eq!(texts(&carol, "team"), ["to all"]);
+}
+
+#[tokio::test]
+async fn a_place_that_no_journal_comes_to_stops_nobody_who_joins() {
+    let homes = Homes::new(47);
+    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    alice.create_group("open").await.unwrap();
+    let code = alice.invite("open", 7).await.unwrap();
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ExternalJoin {
+            return answer;
+        }
+        let mut accepted = JoinAccepted::decode(&answer).unwrap();
+        accepted.accepted.place.position = Position(1 << 63);
+        accepted.encode()
+    })));
+    let joined = dave.join_by_code(&code).await;
+    assert!(matches!(joined, Err(Error::Protocol(_))), "{joined:?}");
+    dave.sync(0).await.unwrap();
+    homes.service.alter(None);
+    settle(&mut [&mut alice, &mut dave]).await;
+    dave.send_message("open", "in").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
+    let homes = Homes::new(48);
+    let [mut alice, mut bob, _carol] = team(&homes).await;
+    homes.service.lose_answer(Operation::SendMessage);
+    let lost = alice.send_message("team", "once").await;
+    assert!(matches!(lost, Err(Error::Unreachable(_))));
+    homes.service.clock.advance(Duration::from_secs(1_800));
+    homes.service.intercept(Some(Box::new(|operation, _| {
+        (operation == Operation::ReadJournal).then(|| Err(refusal(ProblemType::LimitExceeded)))
+    })));
+    let before = homes.service.count(Operation::SendMessage);
+    settle(&mut [&mut alice]).await;
+    homes.service.intercept(None);
+    assert_eq!(homes.service.count(Operation::SendMessage), before);
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(homes.service.count(Operation::SendMessage), before);
+    assert_eq!(texts(&bob, "team"), ["once"]);
+}
+
+#[tokio::test]
+async fn a_time_that_another_clock_has_drawn_is_drawn_anew() {
+    let homes = Homes::new(49);
+    let [mut alice, _bob, _carol] = team(&homes).await;
+    let db = database(&homes, "alice");
+    let far = i64::MAX;
+    for update in [
+        "UPDATE groups SET renewal_ms = ?",
+        "UPDATE profile SET inbox_due_ms = ?",
+        "UPDATE contacts SET pool_due_ms = ?",
+        "INSERT INTO acts (act, about, due_ms) SELECT 'renew', group_id, ? FROM groups",
+    ] {
+        assert!(db.execute(update, [far]).unwrap() > 0, "{update}");
+    }
+    alice.sync(0).await.unwrap();
+    for query in [
+        "SELECT max(renewal_ms) FROM groups",
+        "SELECT inbox_due_ms FROM profile",
+        "SELECT max(pool_due_ms) FROM contacts",
+        "SELECT max(due_ms) FROM acts",
+    ] {
+        let due: i64 = db.query_row(query, (), |row| row.get(0)).unwrap();
+        assert!(due < far, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_refuses_holds_up_the_removal_of_a_device_in_no_other_one() {
+    let homes = Homes::new(50);
+    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    alice.create_group("also").await.unwrap();
+    alice.add_to_group("also", &["bob"]).await.unwrap();
+    settle(&mut [&mut alice, &mut bob]).await;
+    let mut phone = homes.client("phone").await;
+    let code = phone.link_code("phone").await.unwrap();
+    let number = alice.approve_link(&code.code, &code.number).await.unwrap();
+    phone.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        settle(&mut [&mut alice, &mut phone, &mut bob, &mut carol]).await;
+    }
+    assert_eq!(bob.members("also").unwrap().len(), 3);
+    assert_eq!(bob.members("team").unwrap().len(), 4);
+    drop(phone);
+    // By name: the groups before it are the devices' and the connections'.
+    let refused = alice.group_access("also").unwrap().id.0;
+    homes
+        .service
+        .intercept(Some(Box::new(move |operation, request| {
+            let is_it = request.windows(16).any(|window| window == refused);
+            (operation == Operation::RemoveClients && is_it)
+                .then(|| Err(refusal(ProblemType::LimitExceeded)))
+        })));
+    assert!(alice.unlink_device("phone").await.is_err());
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    assert_eq!(bob.members("team").unwrap().len(), 3);
+    assert_eq!(bob.members("also").unwrap().len(), 3);
+    // It is not forgotten.
+    homes.service.intercept(None);
+    settle(&mut [&mut alice, &mut bob]).await;
+    assert_eq!(bob.members("also").unwrap().len(), 2);
+    assert_eq!(alice.devices().unwrap().len(), 1);
 }

@@ -35,9 +35,17 @@ pub(crate) fn receive_update(
     if update.version != UPDATE_VERSION {
         return Ok(());
     }
-    db.execute(
-        "UPDATE contacts SET connection_token = ? WHERE signature_key = ?",
+    let changed = db.execute(
+        "UPDATE contacts SET connection_token = ?1 WHERE signature_key = ?2 AND connection_token != ?1",
         (update.connection_token.expose(), signature_key),
+    )?;
+    if changed == 0 {
+        return Ok(());
+    }
+    // What was claimed under the former one may be of a device that is gone.
+    db.execute(
+        "DELETE FROM claimed_sets WHERE signature_key = ?",
+        [signature_key],
     )?;
     // This user's other devices may come into the connection group too late to read it there.
     for contact in contacts::all(db)? {
@@ -60,22 +68,41 @@ pub(crate) fn tell_again(db: &Connection, contact: &Identity) -> Result<(), Erro
     Ok(())
 }
 
+/// Another pool for a contact, who is told its token; the former one is deleted.
+fn renew_pool(db: &Connection, contact: NewContact) -> Result<(), Error> {
+    let contact = NewContact {
+        pool: PoolKeys::fresh()?,
+        ..contact
+    };
+    contact.store(db)?;
+    let key = contact.credential.signature_public_key.as_slice();
+    db.execute("DELETE FROM key_packages WHERE signature_key = ?", [key])?;
+    db.execute(
+        "UPDATE contacts SET token_due = 1, pool_stale = 0 WHERE signature_key = ?",
+        [key],
+    )?;
+    Ok(())
+}
+
+/// A device of a contact is gone, which knows the token of the contact's pool, in the caller's transaction.
+pub(crate) fn device_gone(db: &Connection, identity: &Identity) -> Result<(), Error> {
+    for contact in contacts::all(db)? {
+        if identity.real.as_ref() == Some(&contact.credential) {
+            renew_pool(db, contact)?;
+        }
+    }
+    Ok(())
+}
+
 impl Client {
     /// New pools for all contacts, under tokens that a removed device does not have; the former ones are deleted, and the
     /// contacts told.
     pub(crate) async fn rotate_connection_tokens(&mut self) -> Result<(), Error> {
         self.transact(|db, _| {
             for contact in contacts::all(db)? {
-                let contact = NewContact {
-                    pool: PoolKeys::fresh()?,
-                    ..contact
-                };
-                contact.store(db)?;
-                let key = contact.credential.signature_public_key.as_slice();
-                db.execute("DELETE FROM key_packages WHERE signature_key = ?", [key])?;
+                renew_pool(db, contact)?;
             }
             db.execute("DELETE FROM key_package_batch", ())?;
-            db.execute("UPDATE contacts SET token_due = 1, pool_stale = 0", ())?;
             db.execute("UPDATE profile SET keys_due = keys_due & ~1", ())?;
             Ok(())
         })?;

@@ -8,7 +8,7 @@ use protocol::group::GroupKind;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::sync::{AddMe, HandleKeys, Hello, Invitation, PackagesMade, Present, SyncMessage};
-use super::{DeviceId, MAX_DEVICE_NAME, invitations, others};
+use super::{DeviceId, MAX_DEVICE_NAME, going, invitations, others};
 use crate::Client;
 use crate::connections::{self, stock};
 use crate::contacts;
@@ -273,11 +273,14 @@ impl Client {
     }
 }
 
-/// Devices whose leaf is gone are no devices of this user any more.
+/// Devices whose leaf is gone are no devices of this user any more; not before they are gone from all groups.
 pub(super) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error> {
     let mls_group = load_mls(db, &group.id)?;
+    let going: Vec<_> = going(db)?.into_iter().map(|it| it.id).collect();
     for device in others(db)? {
-        if mls_group.member(LeafNodeIndex::new(device.leaf)).is_none() {
+        if !going.contains(&device.id)
+            && mls_group.member(LeafNodeIndex::new(device.leaf)).is_none()
+        {
             db.execute("DELETE FROM devices WHERE device_id = ?", [device.id.0])?;
             db.execute("DELETE FROM key_package_batch", ())?;
             events::store(db, &Event::DeviceRemoved { name: device.name })?;

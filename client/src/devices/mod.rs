@@ -118,6 +118,16 @@ pub(crate) fn own_leaves(
     Ok((pseudonym, leaves))
 }
 
+/// Whether this device's leaf is the first of its user's in a group.
+pub(crate) fn is_first(
+    db: &Connection,
+    group: &GroupId,
+    mls_group: &MlsGroup,
+) -> Result<bool, Error> {
+    let (_, leaves) = own_leaves(db, group, mls_group)?;
+    Ok(leaves.first() == Some(&mls_group.own_leaf_index()))
+}
+
 /// Remembers the leaf for which this device has asked to be added to a group, in the caller's transaction.
 pub(crate) fn ask_in(db: &Connection, group: &GroupId, leaf_key: &[u8]) -> Result<(), Error> {
     db.execute(

@@ -59,6 +59,17 @@ fn begin(db: &Connection, device: &OtherDevice) -> Result<(), Error> {
     Ok(())
 }
 
+/// The first of two refusals; nothing can wait where no answer comes.
+fn first_refusal(
+    before: Result<(), Error>,
+    done: Result<(), Error>,
+) -> Result<Result<(), Error>, Error> {
+    match done {
+        Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+        done => Ok(before.and(done)),
+    }
+}
+
 impl Client {
     /// Removes another device of this user from all groups, from the KeyPackage sets and from the handle;
     /// contacts get a new connection token. What it had, it keeps: the identity key among it. What is cut
@@ -107,36 +118,49 @@ impl Client {
         self.go_on_removing().await
     }
 
-    /// Brings the removal of devices to its end, and then gives new keys to whoever knew theirs.
+    /// Brings the removal of devices to its end, and gives new keys to whoever knew theirs. What is refused of it holds up
+    /// nothing else, and is gone on with.
     pub(crate) async fn go_on_removing(&mut self) -> Result<(), Error> {
-        if keys_due(&self.db)? == 0 {
+        let devices = going(&self.db)?;
+        if keys_due(&self.db)? == 0 && devices.is_empty() {
             return Ok(());
         }
+        let mut refused = Ok(());
         // First where it learns what the others do.
         let mut groups = Group::all(&self.db)?;
         groups.sort_by_key(|group| group.kind != GroupKind::SingleUser);
-        for device in going(&self.db)? {
+        for device in devices {
+            let mut removed = Ok(());
             for group in &groups {
                 if group.status == Status::Active {
-                    self.remove_leaves_of(&group.id, &device).await?;
+                    let done = self.remove_leaves_of(&group.id, &device).await;
+                    removed = first_refusal(removed, done)?;
                 }
             }
+            if removed.is_ok() {
+                self.db.execute(
+                    "UPDATE devices SET going = 0 WHERE device_id = ?",
+                    [device.id.0],
+                )?;
+            }
+            refused = first_refusal(refused, removed)?;
         }
         if let Some(group) = self.devices_group()? {
             self.transact(|db, _| forget_removed(db, &group))?;
         }
         let due = keys_due(&self.db)?;
         if due != HANDLE_KEYS && due != 0 {
-            self.rotate_connection_tokens().await?;
+            let rotated = self.rotate_connection_tokens().await;
+            refused = first_refusal(refused, rotated)?;
         }
-        if due & HANDLE_KEYS == 0 {
-            return Ok(());
+        if due & HANDLE_KEYS != 0 && self.profile.handle.is_some() {
+            let rotated = self.rotate_handle_keys().await;
+            refused = first_refusal(refused, rotated)?;
+        } else if due & HANDLE_KEYS != 0 {
+            self.db
+                .execute("UPDATE profile SET keys_due = keys_due & ~2", ())?;
         }
-        if self.profile.handle.is_some() {
-            return self.rotate_handle_keys().await;
-        }
-        self.db.execute("UPDATE profile SET keys_due = 0", ())?;
-        Ok(())
+        refused
     }
 
     async fn remove_leaves_of(&mut self, id: &GroupId, device: &OtherDevice) -> Result<(), Error> {

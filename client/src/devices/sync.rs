@@ -170,8 +170,8 @@ mod tests {
         prop_oneof![
             (device(), bytes())
                 .prop_map(|(device, name)| SyncMessage::Hello(Hello { device, name })),
-            (bytes(), bytes(), secret(), secret(), secret(), secret()).prop_map(
-                |(name, key, one, two, pool_token, owner_seed)| {
+            (bytes(), bytes(), secret(), secret(), secret(), any::<u32>()).prop_map(
+                |(name, key, one, two, pool, generation)| {
                     SyncMessage::Contact(NewContact {
                         credential: ClientCredential {
                             name,
@@ -180,8 +180,9 @@ mod tests {
                         connection_key: one,
                         connection_token: two,
                         pool: PoolKeys {
-                            token: pool_token,
-                            owner_seed,
+                            generation,
+                            token: WireSecret::new(*pool.expose()),
+                            owner_seed: pool,
                         },
                     })
                 }

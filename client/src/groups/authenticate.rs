@@ -126,7 +126,12 @@ pub(crate) enum Sight {
         shown: Vec<Vec<u8>>,
     },
     /// By a code that was made in this epoch; perhaps into a group that this client was in before.
-    Code { epoch: u64, known: Option<Known> },
+    Code {
+        epoch: u64,
+        /// Its maker, if there was nobody else then ([`person_digests`]); else empty.
+        alone: Vec<u8>,
+        known: Option<Known>,
+    },
     /// By the word of another device of this user, which was at this leaf in this epoch and knew these
     /// members ([`person_digests`]).
     Device {
@@ -136,6 +141,30 @@ pub(crate) enum Sight {
     },
     /// Asked by this user for a connection.
     Asked { requester: Vec<u8> },
+}
+
+impl Sight {
+    /// The only person beside this user who is known to be in the group; this user, if only its devices are.
+    fn only_other(&self, own_key: &[u8]) -> Option<Vec<u8>> {
+        let own = person_digest(own_key);
+        let people = match self {
+            Self::Back { known, .. } => {
+                if known.there().any(|member| member.identity.real.is_none()) {
+                    return None;
+                }
+                person_digests(known)
+            }
+            Self::Code { alone, .. } => alone.clone(),
+            Self::Device { members, .. } => members.clone(),
+            Self::Asked { requester } => person_digest(requester),
+        };
+        let others = || people.chunks(DIGEST).filter(|it| *it != own);
+        match (others().count(), others().next()) {
+            (0, _) if !people.is_empty() => Some(own),
+            (1, Some(other)) => Some(other.to_vec()),
+            _ => None,
+        }
+    }
 }
 
 /// Somebody in a group whom this client does not know to be there.
@@ -149,8 +178,8 @@ pub(crate) struct Newcomer {
 pub(crate) struct Authenticated {
     pub(crate) group_info: VerifiableGroupInfo,
     pub(crate) tree: RatchetTreeIn,
-    /// Who has signed it.
-    pub(crate) signer: Credential,
+    /// Who has signed it (an identity key), unless this client knows of nobody else in the group.
+    pub(crate) signer: Option<Vec<u8>>,
     /// Whom the user has not been shown yet. Nobody in connections and devices' groups.
     pub(crate) newcomers: Vec<Newcomer>,
 }
@@ -193,6 +222,14 @@ pub(crate) fn person_digests(known: &Known) -> Vec<u8> {
     persons.sort_unstable();
     persons.dedup();
     persons.concat()
+}
+
+/// The only person in a group, as [`person_digests`]; empty if there are more.
+pub(crate) fn who_is_alone(db: &Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
+    let people = known::of(db, id)?.map(|known| person_digests(&known));
+    Ok(people
+        .filter(|people| people.len() == DIGEST)
+        .unwrap_or_default())
 }
 
 fn leaves(
@@ -273,10 +310,14 @@ pub(crate) fn authenticate(
         leaves: &leaves,
     };
     let newcomers = shown.check(sight)?;
+    let signer = signer
+        .person()
+        .filter(|key| sight.only_other(&profile.identity.public()) != Some(person_digest(key)))
+        .map(<[u8]>::to_vec);
     Ok(Authenticated {
         tree: RatchetTreeIn::tls_deserialize_exact_bytes(info.ratchet_tree.as_slice())
             .map_err(|_| MALFORMED)?,
-        signer: signer.credential.clone(),
+        signer,
         group_info,
         newcomers,
     })
@@ -300,7 +341,7 @@ impl Shown<'_> {
                 leaf_key,
                 shown,
             } => self.back(known, leaf_key, shown),
-            Sight::Code { epoch, known } => {
+            Sight::Code { epoch, known, .. } => {
                 self.not_before(*epoch)?;
                 if let Some(known) = known {
                     self.not_before(known.epoch)?;
@@ -440,5 +481,76 @@ impl Shown<'_> {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::codec::opaque;
+    use protocol::connections::ClientCredential;
+
+    use super::*;
+    use crate::groups::known::KnownMember;
+
+    #[test]
+    fn nobody_but_whom_this_client_knows_to_be_the_only_other_one_is_enough() {
+        let digest = |key: u8| person_digest(&[key; 32]);
+        let (own, bob) = (digest(1), digest(2));
+        let by_device = |keys: &[u8]| {
+            let sight = Sight::Device {
+                epoch: 1,
+                leaf: 0,
+                members: keys.iter().flat_map(|key| digest(*key)).collect(),
+            };
+            sight.only_other(&[1; 32])
+        };
+        assert_eq!(by_device(&[1, 2]), Some(bob.clone()));
+        assert_eq!(by_device(&[1]), Some(own));
+        assert_eq!(by_device(&[1, 2, 3]), None);
+        assert_eq!(by_device(&[]), None);
+        let by_code = |alone| {
+            let sight = Sight::Code {
+                epoch: 1,
+                alone,
+                known: None,
+            };
+            sight.only_other(&[1; 32])
+        };
+        assert_eq!(by_code(bob.clone()), Some(bob.clone()));
+        assert_eq!(by_code(Vec::new()), None);
+        let asked = Sight::Asked {
+            requester: vec![2; 32],
+        };
+        assert_eq!(asked.only_other(&[1; 32]), Some(bob.clone()));
+        let back = |members: &[(Option<u8>, Option<u64>)]| {
+            let members = members.iter().map(|(key, removed_epoch)| KnownMember {
+                credential: Vec::new(),
+                identity: Identity {
+                    user_pseudonym: Vec::new(),
+                    real: key.map(|key| ClientCredential {
+                        name: opaque(*b"x"),
+                        signature_public_key: opaque(vec![key; 32]),
+                    }),
+                },
+                removed_epoch: *removed_epoch,
+            });
+            let sight = Sight::Back {
+                known: Known {
+                    epoch: 10,
+                    own_leaf: 0,
+                    external_senders: Vec::new(),
+                    policy: None,
+                    members: members.collect(),
+                },
+                leaf_key: Vec::new(),
+                shown: Vec::new(),
+            };
+            sight.only_other(&[1; 32])
+        };
+        let (alice, second) = ((Some(1), None), (Some(2), None));
+        assert_eq!(back(&[alice, alice, second, (Some(3), Some(9))]), Some(bob));
+        assert_eq!(back(&[alice, second, (Some(3), None)]), None);
+        // Whoever that is.
+        assert_eq!(back(&[alice, second, (None, None)]), None);
     }
 }

@@ -8,6 +8,8 @@ use protocol::ids::{LeafIndex, RotationEpoch};
 use protocol::join::LinkKeyUpload;
 use rusqlite::Connection;
 
+use crate::connections::tokens;
+use crate::devices;
 use crate::error::{Error, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
@@ -113,16 +115,21 @@ pub(crate) fn record(
         let leaf = added.add_proposal().key_package().leaf_node();
         let wrapped = beside.link_key(*place);
         let key = leaf.signature_key().as_slice();
-        let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
+        let mut identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
         let arrival = match committer {
             // What this client makes is judged when it is made.
             Committer::Own => Arrival::Person,
-            _ => further::judge_added(&here, &came, adder.as_ref(), &identity)?,
+            _ => further::judge_added(&here, &came, adder.as_ref(), &identity),
         };
+        let is_nobody = take_for_nobody(db, group, &mut identity, arrival)?;
         identities::store(db, &group.id, leaf.credential(), &identity)?;
         if let Some(wrapped) = wrapped {
             let credential = leaf.credential();
             identities::keep_link_key(db, &group.id, credential, beside.wrapper, wrapped)?;
+        }
+        if is_nobody {
+            came.push(identity);
+            continue;
         }
         if committer != Committer::Own && arrival == Arrival::Client {
             tell_of_client(db, profile, group, &identity)?;
@@ -157,7 +164,7 @@ pub(crate) fn record(
             let key = leaf.signature_key().as_slice();
             let identity = identities::open_or_unverified(leaf.credential(), key, wrapper, wrapped);
             // A member that changes its credential stays who it was, or is shown as nobody.
-            let identity = match committer {
+            let mut identity = match committer {
                 Committer::Member(index) => same_user(db, group, mls_group, index, identity)?,
                 Committer::Own | Committer::Joiner => identity,
             };
@@ -168,7 +175,9 @@ pub(crate) fn record(
                     }
                     None => return Err(PeerError::Commit.into()),
                 };
-                arrived(db, profile, (group, mls_group), aad, &identity, arrival)?;
+                if !take_for_nobody(db, group, &mut identity, arrival)? {
+                    arrived(db, profile, (group, mls_group), aad, &identity, arrival)?;
+                }
                 joiner = Some((identity.clone(), arrival));
             }
             identities::store(db, &group.id, leaf.credential(), &identity)?;
@@ -249,6 +258,13 @@ pub(crate) fn record(
             continue;
         };
         let identity = identities::of(db, &group.id, credential)?;
+        // Of this user's devices one makes the pool, and tells the others.
+        if let (GroupKind::Connection, Some(identity)) = (group.kind, &identity)
+            && committer != Committer::Joiner
+            && devices::is_first(db, &group.id, mls_group)?
+        {
+            tokens::device_gone(db, identity)?;
+        }
         let user = identity
             .as_ref()
             .map(|identity| identity.user_pseudonym.clone());
@@ -296,6 +312,30 @@ fn tell_of_client(
     events::store(db, &event)
 }
 
+/// Who has another one's name is in the group all the same, since the service cannot see it and one member must not be able
+/// to end a group for everybody. It is shown as nobody, so that nothing is sent to it, and whoever may removes it.
+fn take_for_nobody(
+    db: &Connection,
+    group: &Group,
+    identity: &mut Identity,
+    arrival: Arrival,
+) -> Result<bool, Error> {
+    if !matches!(arrival, Arrival::Nobody | Arrival::Impostor) {
+        return Ok(false);
+    }
+    // In a connection and among the own devices there is nobody to go on with.
+    if group.kind != GroupKind::Group {
+        return Err(PeerError::NotPermitted.into());
+    }
+    identity.real = None;
+    if arrival == Arrival::Impostor {
+        people::keep_out(db, &group.id, &identity.user_pseudonym)?;
+    }
+    let group = group.display_name();
+    events::store(db, &Event::UnverifiedMember { group })?;
+    Ok(true)
+}
+
 /// Tells of whoever came in by an external commit, if it may be there at all.
 fn arrived(
     db: &Connection,
@@ -317,7 +357,7 @@ fn arrived(
             };
             return events::store(db, &event);
         }
-        Arrival::Person => {}
+        Arrival::Person | Arrival::Nobody | Arrival::Impostor => {}
     }
     // Nobody new comes into a devices' group, and into a connection only whoever was asked.
     let answers = !aad.encrypted_connection_response.as_slice().is_empty();

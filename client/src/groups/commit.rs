@@ -37,7 +37,7 @@ use crate::groups::create::{own_identity, policy_extension};
 use crate::groups::evidence::StopReason;
 use crate::groups::pending::{self, is_covered};
 use crate::groups::process::{CommitEntry, Next};
-use crate::groups::{Group, Status, identities, known, load_mls, pointers, policy};
+use crate::groups::{Group, Status, heard, identities, known, load_mls, pointers, policy};
 use crate::groups::{restored, upgrade, upkeep};
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::journal::wrappers::seal_former;
@@ -250,6 +250,9 @@ pub(super) fn stage(
         return Err(UsageError::UnverifiedMember(group.display_name()).into());
     }
     if let Plan::Add { key_packages, .. } = &plan {
+        if heard::is_waiting(db, id)? {
+            return Err(UsageError::NobodyHeard(group.display_name()).into());
+        }
         stock::shown(db, id, key_packages)?;
     }
     let operation = plan.operation();

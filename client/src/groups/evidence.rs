@@ -251,10 +251,10 @@ pub(crate) fn stop(
     id: &GroupId,
     reason: StopReason,
 ) -> Result<(), Error> {
-    let group = Group::read(db, id)?;
-    if group.status != Status::Active {
+    // What is said of a group that is gone stops nothing.
+    let Some(group) = Group::find(db, id)?.filter(|it| it.status == Status::Active) else {
         return Ok(());
-    }
+    };
     let status = match reason {
         StopReason::Forbidden => Status::Refused,
         _ => Status::Lost,

@@ -6,7 +6,8 @@ use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{
-    CommitAad, ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, NextSegment,
+    CommitAad, ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, NextSegment, OwnLeafRequest,
+    OwnLeafResponse,
 };
 use protocol::ids::{Day, GroupId, RotationEpoch};
 use protocol::join::{
@@ -25,12 +26,13 @@ use crate::events::{self, Event};
 use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, code_rows, extras, partial, pause};
 use crate::groups::create::own_identity;
+use crate::groups::evidence::StopReason;
 use crate::groups::{
-    Group, Status, discard_mls, evidence, further, heard, identities, join_config, known, load_mls,
-    people, restored, returned,
+    Group, Status, discard_mls, evidence, heard, identities, join_config, known, load_mls, people,
+    restored, returned,
 };
 use crate::journal::wrappers::{Wrappers, seal_former};
-use crate::journal::{Beginning, Segment};
+use crate::journal::{Beginning, Segment, check_place};
 use crate::leaf::NewLeaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -166,7 +168,7 @@ fn build(
     Group::set_rejoin_attempts(db, id, attempts)?;
     evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
-    heard::wait_for_somebody(db, id, &authenticated.signer)?;
+    heard::wait_for_somebody(db, id, authenticated.signer.as_deref())?;
     let wrappers = entrance.wrappers(info);
     wrappers.keep(db, id)?;
     store_identities(
@@ -224,7 +226,7 @@ fn former_recovery(db: &Connection, id: &GroupId) -> Result<Option<Vec<u8>>, Err
     Ok(group.map(|group| group.recovery.expose().to_vec()))
 }
 
-/// Keeps who is who. Leaves under the own pseudonym must be this user's.
+/// Keeps who is who.
 fn store_identities(
     db: &Connection,
     profile: &Profile,
@@ -238,21 +240,24 @@ fn store_identities(
     for member in mls_group.members() {
         if member.index == mls_group.own_leaf_index() {
             identities::store(db, &group.id, &member.credential, &own)?;
-            people.push(own.clone());
+            people.insert(0, (member.credential, own.clone()));
             continue;
         }
         let identity = identities::found(db, group, wrappers, &info.leaves, &member)?;
-        if identity.user_pseudonym == own.user_pseudonym && !identity.is_same_user(&own) {
-            return Err(PeerError::IdentityLink.into());
-        }
-        people.push(identity);
+        people.push((member.credential, identity));
     }
     // Members let nobody come in a second time, as somebody new.
-    if by_code && people.iter().filter(|it| it.is_same_user(&own)).count() > 1 {
+    if by_code
+        && people
+            .iter()
+            .filter(|(_, it)| it.is_same_user(&own))
+            .count()
+            > 1
+    {
         let name = profile.handle.clone().unwrap_or_default();
         return Err(UsageError::AlreadyAMember(name).into());
     }
-    Ok(further::check_distinct(&people)?)
+    people::take_impostors_for_nobody(db, &group.id, people)
 }
 
 fn kept(db: &Connection, id: &GroupId) -> Result<(Pending, ExternalJoinRequest), Error> {
@@ -260,6 +265,22 @@ fn kept(db: &Connection, id: &GroupId) -> Result<(Pending, ExternalJoinRequest),
     let body =
         ExternalJoinRequest::decode(&pending.envelope.body).map_err(|_| LocalError::Damaged)?;
     Ok((pending, body))
+}
+
+/// The segment that a join begins, if it rotates.
+fn begun(
+    db: &Connection,
+    id: &GroupId,
+    body: &ExternalJoinRequest,
+    day: Day,
+) -> Result<Option<Segment>, Error> {
+    if body.rotation.is_none() {
+        return Ok(None);
+    }
+    let mls_group = load_mls(db, id)?;
+    let beginning = Beginning::of_group(&Provider::new(db), &mls_group)?;
+    let epoch = RotationEpoch(mls_group.epoch().as_u64());
+    Ok(Some(beginning.into_segment(id, epoch, day)))
 }
 
 /// The service has accepted it, in the caller's transaction. If it makes a contact, and somebody else has become one under
@@ -270,8 +291,28 @@ fn complete(
     id: &GroupId,
     accepted: &JoinAccepted,
 ) -> Result<Result<(), UsageError>, Error> {
+    let (_, body) = kept(db, id)?;
+    let JoinAccepted { accepted, journal } = accepted;
+    let place = accepted.place;
+    check_place(place.rotation_epoch, place.position)?;
+    let segment = match begun(db, id, &body, Day::of(accepted.accepted_ms))? {
+        Some(segment) => segment,
+        None => Segment {
+            next: place.position.next(),
+            ..Group::read(db, id)?.segment.next_step().with_keys(journal)
+        },
+    };
+    is_in(db, profile, id, &segment)
+}
+
+/// As [`complete`], when it is known where in the journal this client is.
+fn is_in(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    segment: &Segment,
+) -> Result<Result<(), UsageError>, Error> {
     let (pending, body) = kept(db, id)?;
-    let provider = Provider::new(db);
     let mls_group = load_mls(db, id)?;
     if let Some(contact) = &pending.contact
         && let Err(taken) = connections::joined(db, id, contact)?
@@ -279,23 +320,10 @@ fn complete(
         return Ok(Err(taken));
     }
     let group = Group::read(db, id)?;
-    let segment = match body.rotation {
-        Some(_) => {
-            let beginning = Beginning::of_group(&provider, &mls_group)?;
-            let epoch = RotationEpoch(mls_group.epoch().as_u64());
-            let day = Day::of(accepted.accepted.accepted_ms);
-            db.execute("UPDATE groups SET rows_due = 1 WHERE group_id = ?", [id.0])?;
-            beginning.into_segment(id, epoch, day)
-        }
-        None => {
-            let segment = group.segment.next_step().with_keys(&accepted.journal);
-            Segment {
-                next: accepted.accepted.place.position.next(),
-                ..segment
-            }
-        }
-    };
     segment.write(db, id)?;
+    if body.rotation.is_some() {
+        db.execute("UPDATE groups SET rows_due = 1 WHERE group_id = ?", [id.0])?;
+    }
     let rejoined = matches!(body.permit, JoinPermit::Rejoin);
     let seed = pending.recovery.as_ref().ok_or(LocalError::Damaged)?;
     // The old signature key stands in the new leaf, since that is how the library replaces a leaf.
@@ -322,6 +350,23 @@ fn complete(
         events::store(db, &event)?;
     }
     Ok(Ok(()))
+}
+
+/// This client is in, as the service says, and has gone past what it could read: it comes back by its new leaf, in the
+/// caller's transaction.
+fn is_in_and_behind(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    segment: &Segment,
+) -> Result<Result<(), UsageError>, Error> {
+    let done = is_in(db, profile, id, segment)?;
+    if done.is_ok() {
+        discard_mls(db, id)?;
+        Group::set_status(db, id, Status::Lost)?;
+        evidence::set_stopped(db, id, Some(StopReason::State))?;
+    }
+    Ok(done)
 }
 
 /// The service has refused it, in the caller's transaction: what was before is so again.
@@ -416,6 +461,13 @@ impl Client {
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
             Err(error) => {
+                let has_gone_on = matches!(
+                    error.problem(),
+                    Some(ProblemType::WrongEpoch | ProblemType::UnknownGroup)
+                );
+                if has_gone_on && self.was_accepted(id).await? {
+                    return Ok(CommitOutcome::Accepted);
+                }
                 self.transact(|db, _| refused(db, id))?;
                 match error.problem() {
                     Some(ProblemType::WrongEpoch | ProblemType::PendingProposals) => {
@@ -424,6 +476,51 @@ impl Client {
                     _ => Err(error),
                 }
             }
+        }
+    }
+
+    /// Whether a join that the service refuses was accepted before, and the group has gone on since: the answer was lost. The
+    /// own leaf says so, or the row that came with it; and then this client is in, or knows the way back.
+    async fn was_accepted(&mut self, id: &GroupId) -> Result<bool, Error> {
+        let (pending, body) = kept(&self.db, id)?;
+        let day = Day::of(self.transport.time.now_unix_ms());
+        let group = Group::read(&self.db, id)?;
+        let begun = begun(&self.db, id, &body, day)?;
+        let rotates = begun.is_some();
+        let expected = begun.unwrap_or(group.segment);
+        let suite = load_mls(&self.db, id)?.ciphersuite();
+        if let Some(segment) = self.at_its_end(copy(&expected)).await?
+            && self.has_own_leaf(id, &segment).await?
+        {
+            self.transact(|db, profile| match rotates {
+                true => is_in(db, profile, id, &expected),
+                // What opens the journal from there on was in the answer.
+                false => is_in_and_behind(db, profile, id, &segment),
+            })??;
+            return Ok(true);
+        }
+        let seed = pending.recovery.as_ref().ok_or(LocalError::Damaged)?;
+        let Some(segment) = self.recovered_segment(id, suite, seed).await? else {
+            return Ok(false);
+        };
+        self.transact(|db, profile| is_in_and_behind(db, profile, id, &segment))??;
+        Ok(true)
+    }
+
+    async fn has_own_leaf(&mut self, id: &GroupId, segment: &Segment) -> Result<bool, Error> {
+        let request = OwnLeafRequest {
+            group: GroupKey {
+                group_id: *id,
+                state_key: segment.state_key.to_wire(),
+            },
+        };
+        let (_, signer) = self.own_sender(id)?;
+        let own: Result<OwnLeafResponse, Error> =
+            self.call(Operation::OwnLeaf, signer, &request).await;
+        match own {
+            Ok(_) => Ok(true),
+            Err(Error::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

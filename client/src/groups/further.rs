@@ -24,6 +24,10 @@ pub(crate) enum Arrival {
     Client,
     /// A client of a user who is here, in the place of its own former leaf.
     Again,
+    /// Somebody who cannot show to be the user whose name it has.
+    Nobody,
+    /// Somebody under the name of another one, or under a second name.
+    Impostor,
 }
 
 /// The leaves before a commit, without some, and who is behind them.
@@ -68,50 +72,63 @@ fn stands_apart(people: &[Identity], newcomer: &Identity) -> bool {
     })
 }
 
-/// Whether nobody among these has the name of another one, or two.
-///
-/// # Errors
-/// [`PeerError::IdentityLink`].
-pub(crate) fn check_distinct(people: &[Identity]) -> Result<(), PeerError> {
-    let mut before: &[Identity] = people;
-    while let Some((last, others)) = before.split_last() {
-        if !stands_apart(others, last) {
-            return Err(PeerError::IdentityLink);
+/// Those of these who have the name of one before them, or are one before them under another name: they are shown as
+/// nobody. One member must not be able to keep everybody out with it.
+pub(crate) fn impostors(people: &[Identity]) -> Vec<usize> {
+    let mut found = Vec::new();
+    for (at, person) in people.iter().enumerate() {
+        if !people
+            .get(..at)
+            .is_none_or(|before| stands_apart(before, person))
+        {
+            found.push(at);
         }
-        before = others;
     }
-    Ok(())
+    found
+}
+
+/// Judges whoever comes to a user who is here, on the word of one of that user's leaves.
+fn judge_client(
+    here: &[Identity],
+    user: Option<&Identity>,
+    newcomer: &Identity,
+    arrival: Arrival,
+) -> Arrival {
+    let is_its = user.is_some_and(|user| user.is_same_user(newcomer));
+    if is_its && stands_apart(here, newcomer) {
+        return arrival;
+    }
+    let is_known = user.is_some_and(|user| user.real.is_some()) && newcomer.real.is_some();
+    if is_known {
+        Arrival::Impostor
+    } else {
+        Arrival::Nobody
+    }
 }
 
 /// Judges whom a member adds: a further client of its own, or a person whom nobody here is. `here`
 /// are those who stay, `added` those whom the same commit adds before this one.
-///
-/// # Errors
-/// [`PeerError::NotPermitted`].
 pub(crate) fn judge_added(
     here: &[Identity],
     added: &[Identity],
     committer: Option<&Identity>,
     newcomer: &Identity,
-) -> Result<Arrival, PeerError> {
-    let own = committer.is_some_and(|it| it.user_pseudonym == newcomer.user_pseudonym);
-    if own {
-        // Nobody lends its own pseudonym to somebody else, or to who cannot show who it is.
-        let is_own = committer.is_some_and(|committer| committer.is_same_user(newcomer));
-        return if is_own && stands_apart(here, newcomer) {
-            Ok(Arrival::Client)
-        } else {
-            Err(PeerError::NotPermitted)
-        };
+) -> Arrival {
+    // Nobody lends its own pseudonym to somebody else, or to who cannot show who it is.
+    if committer.is_some_and(|it| it.user_pseudonym == newcomer.user_pseudonym) {
+        return judge_client(here, committer, newcomer, Arrival::Client);
     }
-    let is_here = here.iter().any(|other| {
-        other.user_pseudonym == newcomer.user_pseudonym || other.is_same_user(newcomer)
-    });
     // The clients of somebody new come by one commit.
-    if is_here || !stands_apart(added, newcomer) {
-        return Err(PeerError::NotPermitted);
+    if is_among(here, newcomer) || !stands_apart(added, newcomer) {
+        return Arrival::Impostor;
     }
-    Ok(Arrival::Person)
+    Arrival::Person
+}
+
+fn is_among(here: &[Identity], newcomer: &Identity) -> bool {
+    here.iter().any(|other| {
+        other.user_pseudonym == newcomer.user_pseudonym || other.is_same_user(newcomer)
+    })
 }
 
 /// Judges who comes in by an external commit. That it has the word of a leaf the rules have seen to ([`mls_rules`]); that
@@ -129,33 +146,17 @@ pub(crate) fn judge_joiner(
 ) -> Result<Arrival, Error> {
     let here = people(db, group, mls_group, &[])?;
     let arrival = match joined {
-        Joined::Connection | Joined::NewUser => {
-            let is_here = here.iter().any(|other| {
-                other.user_pseudonym == newcomer.user_pseudonym || other.is_same_user(newcomer)
-            });
-            return if is_here {
-                Err(PeerError::NotPermitted.into())
-            } else {
-                Ok(Arrival::Person)
-            };
+        Joined::Connection | Joined::NewUser if is_among(&here, newcomer) => {
+            return Ok(Arrival::Impostor);
         }
+        Joined::Connection | Joined::NewUser => return Ok(Arrival::Person),
         Joined::Client => Arrival::Client,
         Joined::Rejoin(_) => Arrival::Again,
     };
     let word = aad.authorization.as_ref().ok_or(PeerError::NotPermitted)?;
     let voucher = LeafNodeIndex::new(word.leaf_index);
     let user = identity_of(db, group, mls_group, voucher)?;
-    let is_its = user.user_pseudonym == newcomer.user_pseudonym && user.is_same_user(newcomer);
-    // All the user's leaves, not only the one that vouches.
-    let all_its = here.iter().all(|other| {
-        let pseudonym = other.user_pseudonym == newcomer.user_pseudonym;
-        pseudonym == other.is_same_user(newcomer)
-    });
-    if is_its && all_its {
-        Ok(arrival)
-    } else {
-        Err(PeerError::NotPermitted.into())
-    }
+    Ok(judge_client(&here, Some(&user), newcomer, arrival))
 }
 
 /// These leaves and all others of the same people: by identity key, and by pseudonym, so that a
@@ -216,12 +217,12 @@ mod tests {
         let bob = somebody(2, Some(2));
         let here = [somebody(1, Some(1)), bob.clone(), somebody(3, None)];
         let by = |committer: &Identity, newcomer: &Identity| {
-            judge_added(&here, &[], Some(committer), newcomer).ok()
+            judge_added(&here, &[], Some(committer), newcomer)
         };
         let [alice, _, _] = &here;
-        assert_eq!(by(alice, &somebody(9, Some(9))), Some(Arrival::Person));
-        assert_eq!(by(alice, &somebody(9, None)), Some(Arrival::Person));
-        assert_eq!(by(&bob, &somebody(2, Some(2))), Some(Arrival::Client));
+        assert_eq!(by(alice, &somebody(9, Some(9))), Arrival::Person);
+        assert_eq!(by(alice, &somebody(9, None)), Arrival::Person);
+        assert_eq!(by(&bob, &somebody(2, Some(2))), Arrival::Client);
         for (committer, newcomer) in [
             // Bob's pseudonym, his person under another one, both, by another member.
             (alice, somebody(2, Some(9))),
@@ -230,31 +231,34 @@ mod tests {
             (alice, somebody(3, None)),
             // His own pseudonym for somebody else, or for who shows nothing.
             (&bob, somebody(2, Some(9))),
-            (&bob, somebody(2, None)),
             // Himself once more, as somebody new.
             (&bob, somebody(9, Some(2))),
         ] {
-            assert_eq!(by(committer, &newcomer), None, "{newcomer:?}");
+            assert_eq!(by(committer, &newcomer), Arrival::Impostor, "{newcomer:?}");
         }
+        // What cannot be seen is held against nobody.
+        assert_eq!(by(&bob, &somebody(2, None)), Arrival::Nobody);
+        let hidden = somebody(3, None);
+        assert_eq!(by(&hidden, &somebody(3, Some(3))), Arrival::Nobody);
         // Two clients of somebody new, and two people under one name.
         let added = [somebody(9, Some(9))];
-        let also = |newcomer| judge_added(&here, &added, Some(alice), &newcomer).is_ok();
+        let also = |newcomer| judge_added(&here, &added, Some(alice), &newcomer) == Arrival::Person;
         assert!(also(somebody(9, Some(9))) && also(somebody(8, Some(8))));
         assert!(!also(somebody(9, Some(8))) && !also(somebody(8, Some(9))));
     }
 
     #[test]
-    fn a_tree_in_which_a_name_stands_for_two_people_or_a_person_has_two_is_refused() {
+    fn in_a_tree_the_later_of_two_under_one_name_or_of_one_under_two_is_nobody() {
         let fine = [
             somebody(1, Some(1)),
             somebody(1, Some(1)),
             somebody(2, Some(2)),
             somebody(2, None),
         ];
-        check_distinct(&fine).unwrap();
+        assert!(impostors(&fine).is_empty());
         for other in [somebody(1, Some(2)), somebody(3, Some(1))] {
             let people = [&fine[..], &[other]].concat();
-            assert!(check_distinct(&people).is_err());
+            assert_eq!(impostors(&people), [4]);
         }
     }
 }

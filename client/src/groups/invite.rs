@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::error::{Error, UsageError};
-use crate::groups::authenticate::Sight;
+use crate::groups::authenticate::{self, Sight};
 use crate::groups::external::Entrance;
 use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym};
@@ -46,6 +46,8 @@ struct JoinCode {
     epoch: u64,
     /// UTF-8; may be empty.
     group_name: VLBytes,
+    /// A digest of who made it, if there was nobody else in the group then; else empty.
+    alone: VLBytes,
 }
 
 impl JoinCode {
@@ -89,6 +91,7 @@ impl Client {
             secret: WireSecret::new(secret),
             epoch: mls_group.epoch().as_u64(),
             group_name: opaque(group.display_name().as_bytes()),
+            alone: opaque(authenticate::who_is_alone(&self.db, &group.id)?),
         };
         let week = Week::of(self.transport.time.now_unix_ms());
         let weeks = u16::try_from(days.max(1).div_ceil(7)).unwrap_or(u16::MAX);
@@ -203,6 +206,7 @@ impl Client {
                 answer: None,
                 sight: Sight::Code {
                     epoch: code.epoch,
+                    alone: code.alone.as_slice().to_vec(),
                     known: known.clone(),
                 },
             })
@@ -261,6 +265,7 @@ mod tests {
             secret: WireSecret::new([2; 32]),
             epoch: 4,
             group_name: opaque(*b"team"),
+            alone: opaque([3; 16]),
         }
     }
 

@@ -13,7 +13,7 @@ use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::group::GroupKind;
 use protocol::ids::{ChainHead, GroupId, Position, Step};
-use protocol::join::{JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
+use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::welcome::{
@@ -33,11 +33,11 @@ use crate::groups::identities::{self, Identity};
 use crate::groups::known::Known;
 use crate::groups::pointers::{self, Invited};
 use crate::groups::{
-    Group, MAX_NAME, Status, discard_mls, evidence, free_name, further, group_id, join_config,
-    known, upgrade,
+    Group, MAX_NAME, Status, discard_mls, evidence, free_name, group_id, join_config, known,
+    people, upgrade,
 };
 use crate::journal::wrappers::Wrappers;
-use crate::journal::{Segment, welcomes};
+use crate::journal::{Segment, check_place, welcomes};
 use crate::leaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
@@ -239,6 +239,7 @@ fn segment(
     record: &JoinRecordContent,
 ) -> Result<Segment, Error> {
     let rotation = record.journal.rotation_epoch;
+    check_place(record.place.rotation_epoch, record.place.position)?;
     let step = invitation
         .epoch
         .checked_sub(rotation.0)
@@ -333,9 +334,10 @@ fn store_identities(
                 .ok_or(PeerError::Attribution)?;
         }
         identities::store(db, &group.id, &member.credential, &identity)?;
-        people.push(identity);
+        let at = if member.index == own { 0 } else { people.len() };
+        people.insert(at, (member.credential, identity));
     }
-    Ok(further::check_distinct(&people)?)
+    people::take_impostors_for_nobody(db, &group.id, people)
 }
 
 impl Client {
@@ -344,8 +346,12 @@ impl Client {
         let now_ms = self.transport.time.now_unix_ms();
         for invited in pointers::invited(&self.db, now_ms)? {
             match self.follow_invitation(&invited).await {
-                // Refused for now, or not to be paid: it waits for the next time, and holds up no other one.
-                Err(Error::Refused(_) | Error::Issuer(_)) => {}
+                // Refused for now, or not to be paid: it waits, and holds up no other one.
+                Err(Error::Refused(refusal)) => {
+                    let is_unknown = refusal.problem == ProblemType::UnknownRecord;
+                    self.transact(|db, _| pointers::put_off(db, invited.row, is_unknown, now_ms))?;
+                }
+                Err(Error::Issuer(_)) => {}
                 Err(error @ (Error::Unreachable(_) | Error::Local(_))) => return Err(error),
                 Err(error) => {
                     error.of_content()?;
@@ -529,6 +535,8 @@ impl Client {
     /// The join record, all its pages.
     async fn join_record(&mut self, invitation: &Invitation) -> Result<JoinRecordContent, Error> {
         const DOES_NOT_OPEN: Error = Error::Protocol("a join record does not open");
+        // A tree and what stands beside its leaves, within what a service takes, are less than half of that.
+        const MOST_PAGES: usize = 16 * 1024 * 1024 / JOIN_RECORD_PAGE;
         let key = &invitation.join_key;
         let id = key.record_id(&invitation.id);
         let mut bytes = zeroize::Zeroizing::new(Vec::new());
@@ -540,7 +548,9 @@ impl Client {
                 page,
             };
             let shown: JoinRecordResponse = self.read(Operation::JoinRecord, &request).await?;
-            if *pages.get_or_insert(shown.pages) != shown.pages || shown.pages == 0 {
+            if *pages.get_or_insert(shown.pages) != shown.pages
+                || !(1..=MOST_PAGES).contains(&shown.pages.into())
+            {
                 return Err(DOES_NOT_OPEN);
             }
             let opened = open_join_page(key, &id, (page, shown.pages), shown.sealed.as_slice());

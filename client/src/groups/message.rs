@@ -31,12 +31,13 @@ pub(crate) struct Encrypted {
     pub(crate) digest: [u8; 32],
 }
 
-/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used twice.
+/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used twice. A former attempt
+/// is given up.
 pub(crate) fn encrypt(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,
-    content: &Content,
+    (content, former): (&Content, Option<&[u8; 32]>),
     now_ms: u64,
 ) -> Result<Encrypted, Error> {
     let provider = Provider::new(db);
@@ -60,7 +61,10 @@ pub(crate) fn encrypt(
     let epoch = mls_group.epoch().as_u64();
     upkeep::count_message(db, id, epoch)?;
     let digest: [u8; 32] = Sha256::digest(&message).into();
-    outbox::keep(db, id, (&digest, epoch), &content.encode(None), now_ms)?;
+    if let Some(former) = former {
+        outbox::give_up(db, former)?;
+    }
+    outbox::keep(db, id, (&digest, epoch), content, now_ms)?;
     Ok(Encrypted { message, digest })
 }
 
@@ -97,6 +101,33 @@ impl Client {
         id: &GroupId,
         content: &Content,
     ) -> Result<(), Error> {
+        let mut kept = None;
+        let sent = self.send_in_rounds(id, content, &mut kept).await;
+        // Where no answer came it may have been accepted: the journal will say.
+        let undecided = matches!(sent, Err(Error::Unreachable(_) | Error::Protocol(_)));
+        if let (Err(_), false, Some(digest)) = (&sent, undecided, kept) {
+            outbox::give_up(&self.db, &digest)?;
+        }
+        sent
+    }
+
+    /// As [`Client::send_content`], in the place of a former attempt, and kept if it is refused.
+    pub(crate) async fn send_again(
+        &mut self,
+        id: &GroupId,
+        content: &Content,
+        former: [u8; 32],
+    ) -> Result<(), Error> {
+        self.send_in_rounds(id, content, &mut Some(former)).await
+    }
+
+    /// `kept` is the attempt that waits in the outbox.
+    async fn send_in_rounds(
+        &mut self,
+        id: &GroupId,
+        content: &Content,
+        kept: &mut Option<[u8; 32]>,
+    ) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
@@ -105,8 +136,9 @@ impl Client {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             let now_ms = self.transport.time.now_unix_ms();
-            let kept = self.transact(|db, profile| encrypt(db, profile, id, content, now_ms));
-            let Encrypted { message, digest } = match kept {
+            let encrypted = self
+                .transact(|db, profile| encrypt(db, profile, id, (content, kept.as_ref()), now_ms));
+            let Encrypted { message, digest } = match encrypted {
                 // A removal that this client knows of: the library sends nothing before it is committed.
                 Err(_) if self.is_held_up(id)? => {
                     self.make_way(id).await?;
@@ -114,6 +146,7 @@ impl Client {
                 }
                 other => other?,
             };
+            *kept = Some(digest);
             let epoch = self.epoch(id)?;
             let request = SendMessageRequest {
                 group: group.key(),
@@ -124,14 +157,12 @@ impl Client {
                 .call_as(Operation::SendMessage, sender, signer, request.encode(), 0)
                 .await;
             let refusal = match sent {
-                Ok(_) => return outbox::accepted(&self.db, &digest),
-                Err(Error::Refused(refusal)) => refusal,
-                // It may have been accepted: the journal will say.
-                Err(error @ (Error::Unreachable(_) | Error::Protocol(_))) => return Err(error),
-                Err(error) => {
-                    outbox::give_up(&self.db, &digest)?;
-                    return Err(error);
+                Ok(sent) => {
+                    let at = sent.place.position;
+                    return outbox::accepted(&self.db, &digest, &group.segment.id, at);
                 }
+                Err(Error::Refused(refusal)) => refusal,
+                Err(error) => return Err(error),
             };
             let followed = match refusal.problem {
                 _ if refusal.is_of_other_epoch() => self.follow(id, epoch, refusal.epoch).await,
@@ -148,13 +179,13 @@ impl Client {
                 return Ok(());
             }
             // Refused, and what has moved the group on was read: it is nowhere, and can be encrypted anew.
-            outbox::give_up(&self.db, &digest)?;
             followed?;
         }
         Err(UsageError::Contention.into())
     }
 
-    /// Goes on with the members of a group that cannot show who they are: what is sent from now on reaches them.
+    /// Goes on with the members of a group that cannot show who they are, and although nobody was heard since this client came
+    /// in: what is sent from now on reaches them.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
@@ -162,7 +193,10 @@ impl Client {
         let _held = self.hold().await?;
         self.sync(0).await?;
         let id = Group::usable(&self.db, group)?.id;
-        self.transact(|db, _| identities::accept_unverified(db, &id))
+        self.transact(|db, _| {
+            heard::go_on(db, &id)?;
+            identities::accept_unverified(db, &id)
+        })
     }
 
     /// Whether a removal is pending, as far as this client knows.

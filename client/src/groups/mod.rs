@@ -299,6 +299,7 @@ impl Group {
     pub(crate) fn delete(db: &Connection, id: &GroupId) -> Result<(), Error> {
         discard_mls(db, id)?;
         db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+        db.execute("DELETE FROM acts WHERE about = ?", [id.0])?;
         Ok(())
     }
 }

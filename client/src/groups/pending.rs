@@ -59,6 +59,9 @@ pub(crate) fn is_covered(covered: &[ProposalRef], queued: &QueuedProposal) -> bo
     !by_reference || covered.contains(queued.proposal_reference_ref())
 }
 
+/// A tree with so many places may be of a group that was small when it was read last.
+const MOST_GROWN: u32 = 1_024;
+
 /// As many as a service lets be pending.
 const MOST_PENDING: usize = 256;
 
@@ -267,6 +270,13 @@ impl Client {
     pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {
         for round in 0..ROUNDS {
             let mut whole = self.inspect_from(id, 0).await?;
+            let mls_group = load_mls(&self.db, id)?;
+            let last = mls_group.members().map(|it| it.index.u32()).max();
+            // A tree has no more than the next power of two (RFC 9420 §7.7), but it may have grown meanwhile.
+            let own = last.unwrap_or(0).saturating_add(1).next_power_of_two();
+            if whole.places > own.saturating_mul(2).max(MOST_GROWN) {
+                return Err(Error::Protocol("a group has more places than its tree"));
+            }
             let mut from = LEAVES_PER_PAGE;
             let mut is_one = true;
             while from < whole.places && is_one {

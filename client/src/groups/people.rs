@@ -9,7 +9,7 @@
 use crypto::kdf;
 use crypto::keys::IdentityLinkWrapperKey;
 use crypto::sealing::{self, Place};
-use openmls::prelude::{LeafNodeIndex, MlsGroup};
+use openmls::prelude::{Credential, LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::group::GroupKind;
@@ -137,11 +137,31 @@ pub(crate) fn is_banned(
     Ok(has(&listed, Standing::Banned))
 }
 
-fn keep_out(db: &Connection, id: &GroupId, pseudonym: &[u8]) -> Result<(), Error> {
+pub(crate) fn keep_out(db: &Connection, id: &GroupId, pseudonym: &[u8]) -> Result<(), Error> {
     db.execute(
         "INSERT OR IGNORE INTO kept_out (group_id, user_pseudonym) VALUES (?, ?)",
         (id.0, pseudonym),
     )?;
+    Ok(())
+}
+
+/// Of those whom somebody who comes in finds, in the caller's transaction.
+pub(crate) fn take_impostors_for_nobody(
+    db: &Connection,
+    id: &GroupId,
+    found: Vec<(Credential, Identity)>,
+) -> Result<(), Error> {
+    let (credentials, people): (Vec<Credential>, Vec<Identity>) = found.into_iter().unzip();
+    for at in further::impostors(&people) {
+        if let (Some(credential), Some(impostor)) = (credentials.get(at), people.get(at)) {
+            let nobody = Identity {
+                real: None,
+                ..impostor.clone()
+            };
+            identities::store(db, id, credential, &nobody)?;
+            keep_out(db, id, &nobody.user_pseudonym)?;
+        }
+    }
     Ok(())
 }
 

@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use crate::Client;
 use crate::connections::withdraw::group_with;
-use crate::error::{Error, LocalError};
+use crate::error::{Error, LocalError, PeerError};
 use crate::groups::content::Content;
+use crate::groups::known;
 use crate::schedule::{self, Act};
 
 /// A join record is kept for so long at most: what points to it need not be kept longer.
@@ -120,15 +121,37 @@ pub(crate) fn complete(
     Ok(())
 }
 
+/// So many invitations of one sender wait: what it sends beyond that is passed over.
+const MOST_WAITING: u32 = 64;
+/// So often the service is asked for what an invitation needs whenever there is occasion; then ever more seldom.
+const TRIES: u32 = 16;
+/// What the service does not have after so long it never has.
+const UNKNOWN_MS: u64 = 7 * protocol::time::DAY_MS;
+
 /// Keeps a pointer that came, in the caller's transaction: one for each device, of which one may be this one.
-pub(crate) fn receive(db: &Connection, pointer: &WelcomePointer) -> Result<(), Error> {
+pub(crate) fn receive(
+    db: &Connection,
+    sender: &[u8],
+    pointer: &WelcomePointer,
+) -> Result<(), Error> {
+    let waiting: u32 = db.query_row(
+        "SELECT count(*) FROM invitations WHERE sender = ?",
+        [sender],
+        |row| row.get(0),
+    )?;
+    if waiting >= MOST_WAITING {
+        return Err(PeerError::Unusable.into());
+    }
+    known::check_epoch(pointer.epoch.0)?;
     let epoch = i64::try_from(pointer.epoch.0).map_err(|_| LocalError::Damaged)?;
     db.execute(
-        "INSERT OR IGNORE INTO invitations (group_id, epoch, pointer, received_ms) VALUES (?, ?, ?, 0)",
+        "INSERT OR IGNORE INTO invitations (group_id, epoch, pointer, received_ms, sender)
+         VALUES (?, ?, ?, 0, ?)",
         (
             pointer.group_id.0,
             epoch,
             &*Zeroizing::new(pointer.encode()),
+            sender,
         ),
     )?;
     Ok(())
@@ -156,7 +179,7 @@ impl Invited {
     }
 }
 
-/// All that wait.
+/// All that wait and whose time has come.
 pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Error> {
     let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     db.execute(
@@ -167,8 +190,9 @@ pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Erro
         "DELETE FROM invitations WHERE received_ms < ?",
         [number(now_ms.saturating_sub(INVITATION_MS))],
     )?;
-    let mut statement = db.prepare("SELECT id, pointer FROM invitations ORDER BY id")?;
-    let rows = statement.query_map((), |row| {
+    let mut statement =
+        db.prepare("SELECT id, pointer FROM invitations WHERE again_ms <= ? ORDER BY id")?;
+    let rows = statement.query_map([number(now_ms)], |row| {
         Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
     })?;
     rows.map(|row| {
@@ -177,6 +201,40 @@ pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Erro
         Ok(Invited { row, pointer })
     })
     .collect()
+}
+
+/// The service has refused what an invitation needs: perhaps it has it later.
+pub(crate) fn put_off(
+    db: &Connection,
+    row: i64,
+    is_unknown: bool,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    db.execute(
+        "DELETE FROM invitations WHERE id = ? AND ? AND received_ms < ?",
+        (row, is_unknown, number(now_ms.saturating_sub(UNKNOWN_MS))),
+    )?;
+    let tries: u32 = db
+        .query_row(
+            "UPDATE invitations SET tries = tries + 1 WHERE id = ? RETURNING tries",
+            [row],
+            |row| row.get(0),
+        )
+        .optional()?
+        .unwrap_or(0);
+    let minutes = match tries.checked_sub(TRIES) {
+        None => return Ok(()),
+        Some(more) => 1_u64 << more.min(10),
+    };
+    db.execute(
+        "UPDATE invitations SET again_ms = ? WHERE id = ?",
+        (
+            number(now_ms.saturating_add(minutes.saturating_mul(60_000))),
+            row,
+        ),
+    )?;
+    Ok(())
 }
 
 /// An invitation that was followed, or never will be.
@@ -237,4 +295,57 @@ pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Er
         schedule::plan(db, Act::Pointer, &group)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn pointer(epoch: u64) -> WelcomePointer {
+        WelcomePointer {
+            group_id: GroupId([7; 16]),
+            epoch: Epoch(epoch),
+            segment: SegmentId([1; 32]),
+            place: Place {
+                rotation_epoch: RotationEpoch(0),
+                position: Position(0),
+            },
+            chain: ChainHead([0; 32]),
+            devices: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn no_sender_has_more_invitations_wait_than_its_own_and_none_of_an_epoch_that_cannot_be() {
+        let db = crate::database::in_memory().unwrap();
+        for epoch in 0..u64::from(MOST_WAITING) {
+            receive(&db, b"mallory", &pointer(epoch)).unwrap();
+        }
+        let more = receive(&db, b"mallory", &pointer(1_000));
+        assert!(matches!(more, Err(Error::Peer(PeerError::Unusable))));
+        receive(&db, b"alice", &pointer(2_000)).unwrap();
+        let never = receive(&db, b"alice", &pointer(u64::MAX));
+        assert!(matches!(never, Err(Error::Peer(PeerError::Epoch))));
+    }
+
+    #[test]
+    fn what_the_service_does_not_have_is_asked_for_ever_more_seldom_and_forgotten() {
+        const HOUR_MS: u64 = 3_600_000;
+        let db = crate::database::in_memory().unwrap();
+        receive(&db, b"mallory", &pointer(1)).unwrap();
+        let mut asked = 0;
+        for minute in 0..14 * 24 * 60 {
+            let now_ms = 50 * HOUR_MS + minute * 60_000;
+            for waiting in invited(&db, now_ms).unwrap() {
+                asked += 1;
+                put_off(&db, waiting.row, true, now_ms).unwrap();
+            }
+        }
+        assert!((5..40).contains(&asked), "{asked}");
+        let left: u32 = db
+            .query_row("SELECT count(*) FROM invitations", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
+    }
 }

@@ -105,7 +105,10 @@ pub(crate) fn message(
     let (content, seen) = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
     // What is carried out is said by who is there now: the keys of past epochs are kept, and who was removed
     // since has them too.
-    let is_carried_out = matches!(content, Content::Connection(_) | Content::Sync(_));
+    let is_carried_out = match content {
+        Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) => true,
+        Content::Text(_) | Content::Greeting | Content::Unknown => false,
+    };
     if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
         return Err(PeerError::NotPermitted.into());
     }
@@ -129,7 +132,7 @@ pub(crate) fn message(
     }
     let own = profile.identity.public();
     let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
-    heard::somebody(db, &group.id, &mls_group, &credential, real.is_some())?;
+    heard::somebody(db, &group.id, identity.as_ref())?;
     match (group.kind, content) {
         (GroupKind::Group, Content::Text(text)) => events::store(
             db,
@@ -143,12 +146,12 @@ pub(crate) fn message(
             Some(real) => tokens::receive_update(db, real.signature_public_key.as_slice(), &update),
             None => Err(PeerError::IdentityLink.into()),
         },
-        (GroupKind::Connection, Content::Pointer(pointer)) if real.is_some() => {
-            pointers::receive(db, &pointer)
-        }
-        (GroupKind::SingleUser, Content::Pointer(pointer)) if is_own => {
-            pointers::receive(db, &pointer)
-        }
+        (GroupKind::Connection | GroupKind::SingleUser, Content::Pointer(pointer)) => match real {
+            Some(real) if is_own || group.kind == GroupKind::Connection => {
+                pointers::receive(db, real.signature_public_key.as_slice(), &pointer)
+            }
+            _ => Ok(()),
+        },
         (GroupKind::SingleUser, Content::Sync(frame)) if is_own => {
             devices::receive(db, profile, leaf, &frame)
         }
@@ -250,9 +253,8 @@ pub(crate) fn commit(
     {
         known::heard(db, &group.id, credential, day)?;
         known::committed(db, &group.id, credential, day)?;
-        let is_known = identities::of(db, &group.id, credential)?
-            .is_some_and(|identity| identity.real.is_some());
-        heard::somebody(db, &group.id, &mls_group, credential, is_known)?;
+        let identity = identities::of(db, &group.id, credential)?;
+        heard::somebody(db, &group.id, identity.as_ref())?;
     }
     let removed = staged.self_removed();
     // Who is removed does not get to the keys of the epoch that follows.
@@ -289,7 +291,7 @@ pub(crate) fn commit(
             // A device that is new here or has lost its state may not know the token of now.
             tokens::tell_again(db, &identity)?;
         } else {
-            heard::greet(db, &group.id, &mls_group)?;
+            heard::greet(db, group, &mls_group, &identity)?;
         }
     }
     let removed_by = if removed {

@@ -19,7 +19,7 @@ use protocol::{WIRE_VERSION, Wire as _, codec::opaque};
 use crate::Client;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::evidence::{self, StopReason};
-use crate::groups::{Group, Status, load_mls};
+use crate::groups::{Group, Status, known, load_mls};
 use crate::journal::Segment;
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::leaf;
@@ -122,6 +122,8 @@ impl Client {
         let row: Result<RecoveryRowResponse, Error> =
             self.read(Operation::RecoveryRow, &request).await;
         match row {
+            // Anybody can seal to the key, and the service says of which rotation the row is.
+            Ok(row) if known::check_epoch(row.rotation_epoch.0).is_err() => Ok(None),
             Ok(row) => match rows::open(suite, id, &row, &pair) {
                 Ok(segment) => Ok(Some(segment)),
                 Err(Error::Peer(_)) => Ok(None),
@@ -210,16 +212,15 @@ impl Client {
         Ok(())
     }
 
-    /// Whoever rotated writes everybody's row; if the own one is not there, this client does.
+    /// Whoever rotated writes everybody's row; if the own one is not there, or leads elsewhere, this client does.
     pub(crate) async fn mend_own_row(&mut self, id: &GroupId) -> Result<(), Error> {
         let group = Group::read(&self.db, id)?;
         if group.status != Status::Active || !group.recovery_set {
             return Ok(());
         }
         let suite = load_mls(&self.db, id)?.ciphersuite();
-        let rotation = group.segment.rotation;
         let kept = self.recovered_segment(id, suite, &group.recovery).await?;
-        if kept.is_some_and(|segment| segment.rotation == rotation) {
+        if kept.is_some_and(|kept| leads_to(kept, &group.segment)) {
             return Ok(());
         }
         let _: Accepted = self
@@ -298,6 +299,15 @@ impl Client {
     }
 }
 
+/// Whether who finds this in a row comes to a segment of now.
+fn leads_to(kept: Segment, segment: &Segment) -> bool {
+    let ahead = segment.step.0.checked_sub(kept.step.0);
+    kept.id == segment.id
+        && kept.rotation == segment.rotation
+        && kept.wrapper_key == segment.wrapper_key
+        && ahead.is_some_and(|ahead| kept.state_key.ahead(ahead) == segment.state_key)
+}
+
 /// More commits than any segment has: the service makes nobody count without end.
 const MOST_STEPS: u32 = 1_000_000;
 
@@ -318,4 +328,39 @@ pub(crate) fn lose_to(
         _ => StopReason::Unprocessable,
     };
     evidence::stop(db, profile, id, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::tests::group;
+
+    #[test]
+    fn a_row_leads_to_a_segment_by_its_id_its_wrapper_key_and_the_state_key_of_its_step() {
+        let segment = || group(7, "team").segment;
+        let now = segment().next_step().next_step();
+        assert!(leads_to(segment(), &now) && leads_to(segment().next_step(), &now));
+        let other = crate::journal::tests::segment(&GroupId([8; 16])).id;
+        for bogus in [
+            Segment {
+                id: other,
+                ..segment()
+            },
+            Segment {
+                wrapper_key: crypto::keys::IdentityLinkWrapperKey::new([9; 32]),
+                ..segment()
+            },
+            Segment {
+                state_key: crypto::schedule::StateKey::new([9; 32]),
+                ..segment()
+            },
+            Segment {
+                step: protocol::ids::Step(1),
+                ..segment()
+            },
+            segment().next_step().next_step().next_step(),
+        ] {
+            assert!(!leads_to(bogus, &now));
+        }
+    }
 }

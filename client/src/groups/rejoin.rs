@@ -140,25 +140,36 @@ impl Client {
     }
 
     async fn rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.find_restored_leaf(id).await?;
         for _ in 0..ROUNDS {
+            let restored = self.find_restored_leaf(id).await?;
             let group = Group::read(&self.db, id)?;
             let lost =
                 UsageError::GroupLost(evidence::shown_name(&self.db, &self.profile, &group)?);
-            let key = Group::leaf_key(&self.db, id)?.ok_or_else(|| lost.clone())?;
-            let Some((segment, own)) = self.own_leaf(id, &key).await? else {
-                return Err(lost.into());
+            let mut known = known::of(&self.db, id)?.ok_or_else(|| lost.clone())?;
+            let (segment, signer) = match restored {
+                // Who came back before may have another place; the key is this client's.
+                Some((segment, place, key)) => {
+                    known.own_leaf = place.0;
+                    (segment, key)
+                }
+                None => {
+                    let key = Group::leaf_key(&self.db, id)?.ok_or_else(|| lost.clone())?;
+                    let Some((segment, own)) = self.own_leaf(id, &key).await? else {
+                        return Err(lost.into());
+                    };
+                    if own.leaf.leaf_index != LeafIndex(known.own_leaf) {
+                        let why = "the own leaf is not where it was";
+                        return Err(PeerError::Unauthenticated(why).into());
+                    }
+                    (segment, leaf::signer(&self.db, &key)?.0)
+                }
             };
-            let known = known::of(&self.db, id)?.ok_or_else(|| lost.clone())?;
-            if own.leaf.leaf_index != LeafIndex(known.own_leaf) {
-                return Err(PeerError::Unauthenticated("the own leaf is not where it was").into());
-            }
-            let signer = leaf::signer(&self.db, &key)?;
+            let key = signer.public().to_vec();
             // In whole minutes: a client's own milliseconds would tell its clock from others.
             let end_ms = self.transport.time.now_unix_ms() + AUTHORIZATION_MS;
             let not_after_ms = Minute::of(end_ms).next().start_ms();
             let authorization = authorize(
-                &signer.0,
+                &signer,
                 (id, &segment.id),
                 AuthorizedJoin::Rejoin,
                 known.own_leaf,
@@ -180,7 +191,7 @@ impl Client {
                 kind: group.kind,
                 name: group.name,
                 segment,
-                leaf: NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?,
+                leaf: NewLeaf::with_key(&self.profile, &directory, signer, pseudonym)?,
                 permit: JoinPermit::Rejoin,
                 authorization: Some(authorization),
                 sight,

@@ -10,7 +10,7 @@ use crypto::kdf;
 use crypto::secret::Secret;
 use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
 use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, LeafIndex};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -20,6 +20,7 @@ use crate::database::key32;
 use crate::error::{Error, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status};
+use crate::journal::Segment;
 use crate::leaf;
 
 /// Seed, public key, recovery seed, number.
@@ -122,14 +123,17 @@ pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Looks for the leaf of a restored group along the chain of its keys, and keeps what the way back needs. Does nothing
-    /// in other groups.
+    /// Looks for the leaf of a restored group along the chain of its keys: where it is, and its key. Nothing in other groups.
+    /// What the service says here is not kept before the group is authenticated, but the number of the key.
     ///
     /// # Errors
     /// [`UsageError::GroupLost`] if it is not there.
-    pub(crate) async fn find_restored_leaf(&mut self, id: &GroupId) -> Result<(), Error> {
+    pub(crate) async fn find_restored_leaf(
+        &mut self,
+        id: &GroupId,
+    ) -> Result<Option<(Segment, LeafIndex, LeafKeyPair)>, Error> {
         let Some(origin) = Origin::of(&self.db, id)? else {
-            return Ok(());
+            return Ok(None);
         };
         let group = Group::read(&self.db, id)?;
         let suite = match origin.scheme {
@@ -168,21 +172,11 @@ impl Client {
                     .await;
                 match own {
                     Ok(own) => {
-                        return self.transact(|db, _| {
-                            leaf::store_key(db, &key)?;
-                            Group::set_leaf_key(db, id, &key.public())?;
-                            segment.write(db, id)?;
-                            db.execute(
-                                "UPDATE restored_leaves SET number = ? WHERE group_id = ?",
-                                (number, id.0),
-                            )?;
-                            // Who came back before may have another place; the key is this client's.
-                            db.execute(
-                                "UPDATE known_groups SET own_leaf = ? WHERE group_id = ?",
-                                (own.leaf.leaf_index.0, id.0),
-                            )?;
-                            Ok(())
-                        });
+                        self.db.execute(
+                            "UPDATE restored_leaves SET number = ? WHERE group_id = ?",
+                            (number, id.0),
+                        )?;
+                        return Ok(Some((segment, own.leaf.leaf_index, key)));
                     }
                     Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {}
                     Err(Error::Refused(refusal))

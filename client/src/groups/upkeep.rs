@@ -95,6 +95,12 @@ pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
+fn latest_renewal(now_ms: u64, members: usize) -> u64 {
+    let by_size = u64::try_from(members / 20).unwrap_or(u64::MAX);
+    let days = by_size.max(30).saturating_add(15);
+    now_ms.saturating_add(days.saturating_mul(DAY_MS))
+}
+
 /// When the own leaf is renewed next, in the caller's transaction: every 30 to 45 days, in a large group as often as it has
 /// twenties of members. For post-compromise security, and since the service takes who never commits for gone.
 pub(crate) fn plan_renewal(
@@ -103,12 +109,9 @@ pub(crate) fn plan_renewal(
     now_ms: u64,
     members: usize,
 ) -> Result<(), Error> {
-    let by_size = u64::try_from(members / 20).unwrap_or(u64::MAX);
     let half_days = u64::from(u16::from_be_bytes(crypto::random()?)) % 31;
-    let least_ms = by_size.max(30).saturating_mul(DAY_MS);
-    let due_ms = now_ms
-        .saturating_add(least_ms)
-        .saturating_add(half_days.saturating_mul(DAY_MS / 2));
+    let early_ms = half_days.saturating_mul(DAY_MS / 2);
+    let due_ms = latest_renewal(now_ms, members).saturating_sub(early_ms);
     db.execute(
         "UPDATE groups SET renewal_ms = ? WHERE group_id = ?",
         (i64::try_from(due_ms).unwrap_or(i64::MAX), id.0),
@@ -177,8 +180,12 @@ impl Client {
         )?;
         let now_ms = self.transport.time.now_unix_ms();
         match u64::try_from(due_ms).unwrap_or(0) {
-            0 => {
+            // None is drawn yet, or another clock drew it: in a small group no draw gives such a one.
+            due_ms if due_ms == 0 || due_ms > latest_renewal(now_ms, 0) => {
                 let members = load_mls(&self.db, id)?.members().count();
+                if due_ms != 0 && due_ms <= latest_renewal(now_ms, members) {
+                    return Ok(());
+                }
                 self.transact(|db, _| plan_renewal(db, id, now_ms, members))
             }
             due_ms if due_ms <= now_ms && !stock::waits(&self.db, id)? => {

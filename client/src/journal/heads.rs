@@ -8,7 +8,7 @@ use protocol::ids::{ChainHead, GroupId, Position, SegmentId};
 use protocol::journal::{SeenHead, SignedHead};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::number;
+use super::{Segment, number};
 use crate::directory::decode_base64url;
 use crate::error::{Error, LocalError, PeerError};
 use crate::groups::Group;
@@ -17,7 +17,7 @@ use crate::profile::Profile;
 
 /// So many positions back a chain is remembered.
 const REMEMBERED: u64 = 4_096;
-/// Ends that are ahead of this client, of one segment: no member has more that are true.
+/// Ends that are ahead of this client, of one segment and one teller: those that it comes to first.
 const MOST_AHEAD: u32 = 64;
 
 /// What ends are held against, as all views agreed on it.
@@ -111,7 +111,62 @@ pub(crate) fn last(db: &Connection, group: &GroupId) -> Result<Option<SignedHead
         .transpose()
 }
 
+/// For so many days the end of a segment that is over is told.
+const ENDED_DAYS: u32 = 28;
+
+/// A segment is over, in the caller's transaction: the entry that begins the next one must be the last that the service
+/// has signed.
+pub(crate) fn ended(
+    db: &Connection,
+    profile: &Profile,
+    group: &GroupId,
+    segment: &Segment,
+    head: &SignedHead,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let seen = SeenHead {
+        segment: segment.id,
+        head: head.clone(),
+    };
+    let is_its = segment.chain.is_none_or(|chain| chain == head.chain);
+    if head.next != segment.next || !is_its {
+        return split(db, profile, group, &seen, now_ms);
+    }
+    passed(db, group, &segment.id, head.next, &head.chain)?;
+    db.execute(
+        "DELETE FROM heads_ahead WHERE segment_id = ? AND position > ?",
+        (segment.id.0, number(head.next.0)?),
+    )?;
+    db.execute(
+        "DELETE FROM ended_segments WHERE group_id = ? AND day < ?",
+        (group.0, segment.tag_day.0.saturating_sub(ENDED_DAYS)),
+    )?;
+    db.execute(
+        "INSERT OR REPLACE INTO ended_segments (segment_id, group_id, head, day) VALUES (?, ?, ?, ?)",
+        (segment.id.0, group.0, head.encode(), segment.tag_day.0),
+    )?;
+    Ok(())
+}
+
+/// Of the segment that is read, or as often of one that has ended: after two contradicting rotations others know no
+/// later one.
 fn seen_in(db: &Connection, group: &Group) -> Result<Option<SeenHead>, Error> {
+    let [chance] = crypto::random::<1>()?;
+    let since = group.segment.tag_day.0.saturating_sub(ENDED_DAYS);
+    let ended: Option<([u8; 32], Vec<u8>)> = db
+        .query_row(
+            "SELECT segment_id, head FROM ended_segments WHERE group_id = ? AND day >= ?
+             ORDER BY random() LIMIT 1",
+            (group.id.0, since),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    if let (Some((segment, head)), 0) = (ended, chance % 2) {
+        return Ok(Some(SeenHead {
+            segment: SegmentId(segment),
+            head: SignedHead::decode(&head).map_err(|_| LocalError::Damaged)?,
+        }));
+    }
     let head = last(db, &group.id)?;
     Ok(head.map(|head| SeenHead {
         segment: group.segment.id,
@@ -211,14 +266,10 @@ pub(crate) fn hear(
         Some((_, chain)) if chain != seen.head.chain => Ok(Told::Contradiction(group)),
         Some(_) => Ok(Told::Nothing),
         None => {
-            let waiting: u32 = db.query_row(
-                "SELECT count(*) FROM heads_ahead WHERE segment_id = ?",
-                [seen.segment.0],
-                |row| row.get(0),
-            )?;
-            let segment = Group::read(db, &group)?.segment;
-            let is_ahead = segment.id == seen.segment && seen.head.next > segment.next;
-            if is_ahead && waiting < MOST_AHEAD {
+            let is_ahead = Group::find(db, &group)?.is_some_and(|group| {
+                group.segment.id == seen.segment && seen.head.next > group.segment.next
+            });
+            if is_ahead {
                 db.execute(
                     "INSERT OR IGNORE INTO heads_ahead (segment_id, position, head, teller) VALUES (?, ?, ?, ?)",
                     (
@@ -227,6 +278,12 @@ pub(crate) fn hear(
                         seen.head.encode(),
                         teller,
                     ),
+                )?;
+                db.execute(
+                    "DELETE FROM heads_ahead WHERE rowid IN (
+                        SELECT rowid FROM heads_ahead WHERE segment_id = ? AND teller = ?
+                        ORDER BY position LIMIT -1 OFFSET ?)",
+                    (seen.segment.0, teller, MOST_AHEAD),
                 )?;
             }
             Ok(Told::Nothing)
@@ -397,5 +454,90 @@ mod tests {
         assert_eq!(at(9, 8), None);
         assert_eq!(hear(&seen(2, 9)).unwrap(), Told::Nothing);
         assert_eq!(Group::read(&db, &group.id).unwrap().segment.chain, None);
+    }
+
+    #[test]
+    fn a_member_who_tells_of_many_ends_takes_the_place_of_no_other_ones() {
+        let db = crate::database::in_memory().unwrap();
+        let group = group(7, "team");
+        group.insert(&db).unwrap();
+        let segment = group.segment.id;
+        let service = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
+        let tell = |at, teller: &[u8]| {
+            let seen = SeenHead {
+                segment,
+                head: service
+                    .sign(&segment, Position(at), ChainHead([7; 32]))
+                    .unwrap(),
+            };
+            hear(&db, &seen, teller, &service.public()).unwrap();
+        };
+        for at in (100..200).rev() {
+            tell(at, b"mallory");
+        }
+        tell(5, b"bob");
+        let positions: Vec<i64> = db
+            .prepare("SELECT position FROM heads_ahead ORDER BY position")
+            .unwrap()
+            .query_map((), |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let nearest = i64::from(MOST_AHEAD);
+        let expected: Vec<i64> = [5].into_iter().chain(100..100 + nearest).collect();
+        assert_eq!(positions, expected);
+    }
+
+    #[test]
+    fn after_two_contradicting_rotations_the_end_of_the_segment_before_tells_them_apart() {
+        let service = HeadSigner::new(SignatureKeyPair::from_seed(&Secret::new([3; 32])));
+        let (id, segment) = (group(7, "team").id, group(7, "team").segment.id);
+        // Alice and Bob were in one segment, and were led to different ones.
+        let [alice, bob] = [(4u8, 1u8), (5, 2)].map(|(chain, next)| {
+            let db = crate::database::in_memory().unwrap();
+            let profile = crate::profile::tests::profile(&db);
+            group(7, "team").insert(&db).unwrap();
+            let closing = Segment {
+                next: Position(5),
+                chain: Some(ChainHead([chain; 32])),
+                ..group(7, "team").segment
+            };
+            let head = service
+                .sign(&segment, Position(5), ChainHead([chain; 32]))
+                .unwrap();
+            let next = crate::journal::tests::segment(&GroupId([next; 16]));
+            next.write(&db, &id).unwrap();
+            ended(&db, &profile, &id, &closing, &head, 1).unwrap();
+            assert_eq!(evidence::stopped(&db, &id).unwrap(), None);
+            keep(
+                &db,
+                &id,
+                &service
+                    .sign(&next.id, Position(0), ChainHead([9; 32]))
+                    .unwrap(),
+            )
+            .unwrap();
+            db
+        });
+        let told: Vec<SeenHead> = (0..100)
+            .filter_map(|_| seen_in(&alice, &Group::read(&alice, &id).unwrap()).unwrap())
+            .collect();
+        let ends = told.iter().filter(|seen| seen.segment == segment).count();
+        assert!((20..80).contains(&ends), "{ends}");
+        let heard = |seen: &SeenHead| hear(&bob, seen, b"alice", &service.public()).unwrap();
+        let split = told.iter().filter(|seen| heard(seen) != Told::Nothing);
+        assert_eq!(split.count(), ends);
+        // What the service signs beyond the commit that began the next one is not to be.
+        let profile = crate::profile::tests::profile(&alice);
+        let beyond = service
+            .sign(&segment, Position(6), ChainHead([4; 32]))
+            .unwrap();
+        let closing = Segment {
+            next: Position(5),
+            ..group(7, "team").segment
+        };
+        ended(&alice, &profile, &id, &closing, &beyond, 1).unwrap();
+        let stopped = evidence::stopped(&alice, &id).unwrap();
+        assert_eq!(stopped, Some(StopReason::Split));
     }
 }

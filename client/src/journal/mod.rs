@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::database::key32;
 use crate::error::{Error, LocalError, mls};
+use crate::groups::known;
 use crate::provider::Provider;
 
 /// A row of `segments`.
@@ -50,6 +51,16 @@ pub(crate) struct Beginning {
 
 fn number(value: u64) -> Result<i64, Error> {
     i64::try_from(value).map_err(|_| LocalError::Damaged.into())
+}
+
+/// Whether numbers that the service says are such as a journal can come to.
+///
+/// # Errors
+/// [`Error::Protocol`].
+pub(crate) fn check_place(rotation: RotationEpoch, at: Position) -> Result<(), Error> {
+    known::check_epoch(rotation.0)
+        .and_then(|()| known::check_epoch(at.0))
+        .map_err(|_| Error::Protocol("a place that no journal comes to"))
 }
 
 fn unsigned(value: i64) -> Result<u64, Error> {

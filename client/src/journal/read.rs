@@ -8,7 +8,7 @@ use protocol::Wire as _;
 use protocol::ids::{ChainHead, Day, GroupId, Position};
 use protocol::journal::{
     Class, Entry, EntryContent, Event as JournalEvent, MAX_WAIT_MS, ReadJournalRequest,
-    ReadJournalResponse, SeenHead,
+    ReadJournalResponse, SeenHead, SignedHead,
 };
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -23,7 +23,7 @@ use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::process::{self, CommitEntry, Next};
-use crate::groups::{Group, Status, load_mls, pending, recovery, unreadable, upkeep};
+use crate::groups::{Group, Status, load_mls, outbox, pending, recovery, unreadable, upkeep};
 use crate::profile::Profile;
 
 /// How often a client that waits looks whether another process has had news.
@@ -35,6 +35,9 @@ const POLL_MS: u32 = 4_000;
 /// So many pages a call reads of one journal, whatever a service says that there is more: it takes fewer entries of a
 /// group (a leaf's bound, and those of its members). What is left comes with the next call.
 const MOST_PAGES: u32 = 400;
+
+/// So many entries an answer has at most.
+const MOST_ENTRIES: usize = 1_024;
 
 /// Whether the service's keys are those of the directory as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,7 @@ impl Client {
             let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
             rows.collect::<Result<Vec<_>, _>>()?
         };
+        self.read_to_end.clear();
         for group in groups {
             match self.read_group(&group).await {
                 // What one group meets holds up no other one.
@@ -196,6 +200,9 @@ impl Client {
                 "the end of a journal is not signed for now",
             ));
         }
+        if page.entries.len() > MOST_ENTRIES {
+            return Err(Error::Protocol("a stretch of a journal is too long"));
+        }
         if page.head.next < segment.next {
             self.lose(id, StopReason::Behind)?;
             return Ok(Taken::End);
@@ -208,11 +215,15 @@ impl Client {
         let mut position = page.first;
         for entry in &page.entries {
             let at = position;
+            // Beyond the end that is signed nothing stands.
+            if at >= page.head.next {
+                break;
+            }
             position = position.next();
             if at != Group::read(&self.db, id)?.segment.next {
                 continue;
             }
-            match self.take_entry(id, (entry, at), senders)? {
+            match self.take_entry(id, (entry, at, &page.head), senders)? {
                 Taken::On(_) => {}
                 other => return Ok(other),
             }
@@ -225,13 +236,14 @@ impl Client {
             return Ok(Taken::On(position));
         }
         self.transact(|db, profile| reached(db, profile, id, page, now_ms))?;
+        self.read_to_end.insert(*id);
         Ok(Taken::End)
     }
 
     fn take_entry(
         &mut self,
         id: &GroupId,
-        (entry, at): (&Entry, Position),
+        (entry, at, head): (&Entry, Position, &SignedHead),
         senders: Senders,
     ) -> Result<Taken, Error> {
         let now_ms = self.transport.time.now_unix_ms();
@@ -247,8 +259,16 @@ impl Client {
             Entry::Handshake(sealed) => (Class::Handshake, sealed.as_slice()),
             Entry::Message(sealed) => (Class::Message, sealed.as_slice()),
             Entry::Expired(_) => {
+                outbox::expired(&transaction, &group.segment.id, at)?;
                 let group_name = group.display_name();
-                passed(&transaction, profile, group, (at, chain), None, now_ms)?;
+                passed(
+                    &transaction,
+                    profile,
+                    group,
+                    (at, chain, head),
+                    None,
+                    now_ms,
+                )?;
                 if !group_name.is_empty() {
                     events::store_expired(&transaction, &group_name)?;
                 }
@@ -260,7 +280,7 @@ impl Client {
         let (accepted_ms, outcome) = match &opened {
             Ok(content) => (
                 content.accepted_ms,
-                carry_out(&transaction, profile, &group, (content, at, chain)),
+                carry_out(&transaction, profile, &group, (content, at, chain), now_ms),
             ),
             Err(fault) => (now_ms, Err((*fault).into())),
         };
@@ -326,7 +346,14 @@ impl Client {
             Some(Next::Out) => Taken::End,
             Some(Next::Step) | None => Taken::On(at.next()),
         };
-        passed(&transaction, profile, group, (at, chain), next, now_ms)?;
+        passed(
+            &transaction,
+            profile,
+            group,
+            (at, chain, head),
+            next,
+            now_ms,
+        )?;
         let still = Group::find(&transaction, id)?;
         transaction.commit()?;
         Ok(match still {
@@ -439,8 +466,11 @@ fn carry_out(
     profile: &Profile,
     group: &Group,
     (content, at, chain): (&EntryContent, Position, Option<ChainHead>),
+    now_ms: u64,
 ) -> Result<CarriedOut, Error> {
-    let day = Day::of(content.accepted_ms).0;
+    // Nothing was accepted later than now: what follows from the time could be put off for good.
+    let accepted_ms = content.accepted_ms.min(now_ms);
+    let day = Day::of(accepted_ms).0;
     match &content.event {
         JournalEvent::Message(bytes) => {
             process::message(db, profile, group, (bytes.as_slice(), day))?;
@@ -453,7 +483,7 @@ fn carry_out(
         JournalEvent::Commit(event) => {
             let entry = CommitEntry {
                 event,
-                accepted_ms: content.accepted_ms,
+                accepted_ms,
                 at,
                 chain,
             };
@@ -463,12 +493,13 @@ fn carry_out(
     }
 }
 
-/// Moves the position past an entry, in the caller's transaction; into the next segment, if one begins.
+/// Moves the position past an entry, in the caller's transaction; into the next segment, if one begins: what the service
+/// has signed must end here then.
 fn passed(
     db: &Connection,
     profile: &Profile,
     group: Group,
-    (at, chain): (Position, Option<ChainHead>),
+    (at, chain, head): (Position, Option<ChainHead>, &SignedHead),
     next: Option<Next>,
     now_ms: u64,
 ) -> Result<(), Error> {
@@ -485,7 +516,10 @@ fn passed(
     match next {
         None | Some(Next::Out) => here.write(db, &id)?,
         Some(Next::Step) => here.next_step().write(db, &id)?,
-        Some(Next::Segment(next)) => next.write(db, &id)?,
+        Some(Next::Segment(next)) => {
+            next.write(db, &id)?;
+            heads::ended(db, profile, &id, &here, head, now_ms)?;
+        }
     }
     let Some(chain) = chain else { return Ok(()) };
     heads::passed(db, &id, &segment_id, at.next(), &chain)?;

@@ -83,6 +83,8 @@ CREATE TABLE contacts (
     -- The own pool that this contact claims from, and nobody else; and what only its owner does with it.
     pool_token BLOB NOT NULL,
     pool_owner_seed BLOB NOT NULL,
+    -- How many pools there were: what another device says of a former one changes nothing.
+    pool_generation INTEGER NOT NULL,
     -- 1: sets were published that lack a package of some device; the pool is emptied with the next publication.
     pool_stale INTEGER NOT NULL DEFAULT 0,
     -- When the service is asked next what it has in the pool; a random time.
@@ -139,8 +141,8 @@ CREATE TABLE groups (
     rejoin_attempts INTEGER NOT NULL DEFAULT 0,
     -- The other devices know which leaf is ours.
     announced INTEGER NOT NULL DEFAULT 0,
-    -- This client came in from outside and has heard nobody since: it sends nothing. The credential (its digest) of
-    -- whoever signed what it came in by; NULL once somebody else was heard.
+    -- This client came in from outside and has heard nobody since: it sends nothing. The identity key of whoever signed
+    -- what it came in by, empty if anybody counts; NULL once somebody else was heard.
     unheard BLOB,
     -- Why this client has stopped following; NULL if it has not.
     stopped TEXT
@@ -180,6 +182,16 @@ CREATE TABLE chains (
     group_id BLOB NOT NULL,
     chain BLOB NOT NULL,
     PRIMARY KEY (segment_id, position)
+) STRICT;
+
+-- Signed ends of segments that are over: told for some weeks, since whoever was led elsewhere knows no later ones.
+CREATE TABLE ended_segments (
+    segment_id BLOB PRIMARY KEY,
+    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    -- Encoded SignedHead.
+    head BLOB NOT NULL,
+    -- When it was over (since the Unix epoch).
+    day INTEGER NOT NULL
 ) STRICT;
 
 -- Signed ends that others have seen and this client has not come to.
@@ -336,16 +348,19 @@ CREATE TABLE own_commits (
     PRIMARY KEY (group_id, digest)
 ) STRICT;
 
--- Own messages: written before they are sent, with the very request, gone when they are read in the journal. Without
--- content: it was accepted.
+-- Own messages: written before they are sent, gone when they are read in the journal.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
     -- SHA-256 of the MLS message, and the epoch that it is of.
     digest BLOB NOT NULL UNIQUE,
     epoch INTEGER NOT NULL,
+    -- Of a text. What else is sent again has a row of its own for that.
     content BLOB,
-    made_ms INTEGER NOT NULL
+    made_ms INTEGER NOT NULL,
+    -- Where it is in the journal, once the service has said so.
+    segment_id BLOB,
+    position INTEGER
 ) STRICT;
 
 -- Groups that this client puts another one in the place of, until everybody is in that.
@@ -386,7 +401,12 @@ CREATE TABLE invitations (
     epoch INTEGER NOT NULL,
     -- Where the blob is found, what opens it, and the rest of the pointer (encoded WelcomePointer of one device).
     pointer BLOB NOT NULL UNIQUE,
-    received_ms INTEGER NOT NULL
+    received_ms INTEGER NOT NULL,
+    -- The identity key of who has sent it.
+    sender BLOB NOT NULL,
+    -- How often the service had nothing for it, and when it is asked again.
+    tries INTEGER NOT NULL DEFAULT 0,
+    again_ms INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE events (

@@ -67,11 +67,16 @@ struct Inner {
     requests: Vec<Number>,
     /// Segments that the service does not have.
     gone: Vec<SegmentId>,
+    /// What is answered without being done.
+    intercept: Option<Intercept>,
     /// What the service says otherwise than it is.
     alter: Option<Alter>,
     /// What was seen, if it is kept.
     recording: Option<Vec<Exchange>>,
 }
+
+/// Answers in the place of the service, or does not.
+pub(crate) type Intercept = Box<dyn FnMut(Number, &[u8]) -> Option<Result<Vec<u8>, Error>> + Send>;
 
 /// Alters an answer.
 pub(crate) type Alter = Box<dyn Fn(Number, Vec<u8>) -> Vec<u8> + Send>;
@@ -114,6 +119,11 @@ fn refused(failure: Failure) -> Error {
     }
 }
 
+/// As the service refuses.
+pub(crate) fn refusal(problem: ProblemType) -> Error {
+    refused(Failure::Refused(problem.into()))
+}
+
 fn stopped(stop: Stop) -> Error {
     match stop {
         Stop::Refused(refusal) => refused(Failure::Refused(refusal)),
@@ -141,6 +151,7 @@ impl InProcess {
                 unsent: Vec::new(),
                 requests: Vec::new(),
                 gone: Vec::new(),
+                intercept: None,
                 alter: None,
                 recording: None,
             }),
@@ -164,6 +175,11 @@ impl InProcess {
     /// The service has no such segment.
     pub(crate) fn lose_segment(&self, segment: SegmentId) {
         self.inner().gone.push(segment);
+    }
+
+    /// From now on some requests do not come to the service, and are answered all the same.
+    pub(crate) fn intercept(&self, intercept: Option<Intercept>) {
+        self.inner().intercept = intercept;
     }
 
     /// From now on the service says something else than it is.
@@ -410,6 +426,11 @@ impl InProcess {
                 return Err(Error::Unreachable("the test has lost it".into()));
             }
             inner.requests.push(operation);
+            if let Some(intercept) = &mut inner.intercept
+                && let Some(answer) = intercept(operation, request)
+            {
+                return answer;
+            }
         }
         if let Ok(read) = ReadJournalRequest::decode(request)
             && operation == Number::ReadJournal
@@ -598,6 +619,16 @@ pub(crate) async fn befriend(one: &mut Client, other: &mut Client) {
 /// Catches up until nobody has more to say.
 pub(crate) async fn settle(clients: &mut [&mut Client]) {
     for _ in 0..4 {
+        for client in clients.iter_mut() {
+            client.sync(0).await.unwrap();
+        }
+    }
+}
+
+/// Lets hours pass in which clients catch up now and then: what they do by themselves has its time.
+pub(crate) async fn pass(homes: &Homes, hours: u32, clients: &mut [&mut Client]) {
+    for _ in 0..hours {
+        homes.service.clock.advance(Duration::from_secs(3_600));
         for client in clients.iter_mut() {
             client.sync(0).await.unwrap();
         }

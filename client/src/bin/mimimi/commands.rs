@@ -568,6 +568,9 @@ fn line(event: &Event) -> String {
                  gone, or you say mimimi group accept-unverified {group}"
             )
         }
+        Event::MessageWithheld { group, text } => format!(
+            "[{group}] the service has accepted a message of yours and shows it to nobody: {text}"
+        ),
         Event::MessagesDropped { group } => {
             format!("[{group}] more was said than waits for you: the oldest of it is lost")
         }

@@ -559,16 +559,18 @@ fn nobody_comes_to_a_user_who_is_here_without_the_word_of_one_of_its_present_lea
             let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, word));
             assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
         }
-        // Bob's pseudonym for somebody else, with his word.
+        // Bob's pseudonym for somebody else, with his word. In a group that is somebody who is there and is nobody.
         let mallory = User::new("mallory");
         let leaf = leaf_as(&mallory, &pseudonym_at(&alice, BOB));
         let lent = Some(word(&by_bob, Client, BOB, 1, &leaf));
-        let outcome = alice.takes(&comes_in(&mallory, &alice, &leaf, lent));
-        assert!(is_forbidden(&outcome), "{outcome:?}");
-        // Bob as somebody new.
-        let leaf = leaf_as(&tablet, b"mimi://d.example/p/new");
-        let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, None));
-        assert!(is_forbidden(&outcome), "{outcome:?}");
+        if kind != GroupKind::Group {
+            let outcome = alice.takes(&comes_in(&mallory, &alice, &leaf, lent));
+            assert!(is_forbidden(&outcome), "{outcome:?}");
+            // Bob as somebody new.
+            let leaf = leaf_as(&tablet, b"mimi://d.example/p/new");
+            let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, None));
+            assert!(is_forbidden(&outcome), "{outcome:?}");
+        }
         assert_eq!(alice.epoch(), before);
         assert_eq!(crate::events::stored(&alice.db), []);
 
@@ -645,8 +647,43 @@ fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
     assert_eq!(crate::events::stored(&alice.db), [told]);
 }
 
+/// Somebody has come in at the fourth leaf: it is nobody, everybody goes on, and whoever may puts it out.
+fn is_taken_for_nobody(user: &User) {
+    let mls_group = load_mls(&user.db, &ID).unwrap();
+    let credential = mls_group.member(LeafNodeIndex::new(3)).unwrap();
+    let identity = identities::of(&user.db, &ID, credential).unwrap().unwrap();
+    assert_eq!(identity.real, None);
+    assert!(identities::has_unverified(&user.db, &ID, &mls_group).unwrap());
+    let kept_out: Vec<u8> = user
+        .db
+        .query_row("SELECT user_pseudonym FROM kept_out", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(Some(kept_out), pseudonym_of(credential));
+    let group = "team".to_owned();
+    let told = Event::UnverifiedMember { group };
+    assert_eq!(events::stored(&user.db), [told]);
+    assert_eq!(user.group().status, Status::Active);
+}
+
 #[test]
-fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
+fn who_comes_in_under_a_second_name_or_anothers_is_nobody_and_ends_no_group() {
+    for lent in [false, true] {
+        let [alice, bob, carol] = trio();
+        introduce(&[&alice, &bob, &carol]);
+        let (user, pseudonym) = match lent {
+            true => (User::new("mallory"), pseudonym_at(&alice, BOB)),
+            false => (device_of(&bob), b"mimi://d.example/p/new".to_vec()),
+        };
+        let leaf = leaf_as(&user, &pseudonym);
+        let by_bob = bob.signer(&load_mls(&bob.db, &ID).unwrap());
+        let word = lent.then(|| word(&by_bob, AuthorizedJoin::Client, BOB, 1, &leaf));
+        carol.takes(&comes_in(&user, &alice, &leaf, word)).unwrap();
+        is_taken_for_nobody(&carol);
+    }
+}
+
+#[test]
+fn whom_a_member_adds_a_second_time_under_another_name_is_nobody_and_ends_no_group() {
     let [alice, bob, carol] = trio();
     introduce(&[&alice, &bob, &carol]);
     // Bob once more, under another pseudonym, as the adder can see.
@@ -680,8 +717,8 @@ fn a_member_adds_nobody_who_is_here_nor_under_anybodys_name() {
             sealed: opaque(link_key.unwrap()),
         }],
     };
-    let outcome = carol.takes(&made);
-    assert!(is_forbidden(&outcome), "{outcome:?}");
+    carol.takes(&made).unwrap();
+    is_taken_for_nobody(&carol);
 }
 
 #[test]
@@ -1229,8 +1266,40 @@ fn a_removed_device_of_a_contact_gives_nobody_another_connection_token() {
         let contact = contacts::by_name(&alice.db, "bob").unwrap();
         *contact.connection_token.expose()
     };
-    let (late, removal) = (told(&phone, 7), bob.commit(1, |_| (vec![CAROL], None)));
+    let pointer = Content::Pointer(WelcomePointer {
+        group_id: GroupId([9; 16]),
+        epoch: Epoch(1),
+        segment: protocol::ids::SegmentId([1; 32]),
+        place: protocol::journal::Place {
+            rotation_epoch: RotationEpoch(0),
+            position: Position(0),
+        },
+        chain: protocol::ids::ChainHead([0; 32]),
+        devices: Vec::new(),
+    });
+    let pool = || {
+        contacts::pools(&alice.db)
+            .unwrap()
+            .remove(0)
+            .1
+            .token()
+            .pool()
+    };
+    let before = pool();
+    let (late, pointer) = (told(&phone, 7), phone.says(&pointer));
+    let removal = bob.commit(1, |_| (vec![CAROL], None));
     alice.takes_commit(&removal).unwrap();
+    // Nor does it claim from the pool whose token it was told.
+    assert_ne!(pool(), before);
+    let count = |query| -> u32 { alice.db.query_row(query, (), |row| row.get(0)).unwrap() };
+    assert_eq!(
+        count("SELECT count(*) FROM contacts WHERE token_due = 1"),
+        1
+    );
+    assert_eq!(count("SELECT count(*) FROM retired_pools"), 1);
+    let outcome = alice.takes_message(&pointer);
+    assert!(is_forbidden(&outcome), "{outcome:?}");
+    assert_eq!(count("SELECT count(*) FROM invitations"), 0);
     alice.takes_message(&told(&bob, 8)).unwrap();
     assert_eq!(token(), [8; 32]);
     let outcome = alice.takes_message(&late);
