@@ -402,6 +402,38 @@ impl Liar {
         }
     }
 
+    /// The end of a segment as it was read last.
+    ///
+    /// # Panics
+    /// It was not read.
+    #[must_use]
+    pub fn end_read_last(&self, segment: SegmentId) -> SignedHead {
+        let heard = self.heard(Operation::ReadJournal);
+        let mut pages = heard.iter().rev().filter_map(|heard| {
+            let request = ReadJournalRequest::decode(&heard.body).ok()?;
+            let page = ReadJournalResponse::decode(&heard.answer).ok()?;
+            (request.segment == segment).then_some(page.head)
+        });
+        pages.next().expect("a reading")
+    }
+
+    /// Shows a segment from now on as if it ended there.
+    pub fn withhold(&self, segment: SegmentId, end: SignedHead) {
+        self.twist(Operation::ReadJournal, move |body, answer| {
+            let request = ReadJournalRequest::decode(body).expect("a request");
+            if request.segment != segment {
+                return;
+            }
+            let mut page = ReadJournalResponse::decode(answer).expect("a stretch");
+            let shown = end.next.0.saturating_sub(page.first.0);
+            page.entries
+                .truncate(usize::try_from(shown).expect("a few"));
+            page.head = end.clone();
+            page.closed = 0;
+            *answer = page.encode();
+        });
+    }
+
     /// Signs the end of a segment as the service would.
     #[must_use]
     pub fn sign_end(&self, segment: &SegmentId, next: Position, chain: ChainHead) -> SignedHead {

@@ -151,3 +151,41 @@ async fn a_home_that_was_put_back_unnoticed_finds_in_the_journal_what_it_has_sai
     bob.send_message("garden", "six").await.unwrap();
     reads(&mut alice, &[("bob", "six")]).await;
 }
+
+#[tokio::test]
+async fn a_message_that_does_not_decrypt_is_told_with_its_sender_and_those_after_it_are_read() {
+    let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    let mut bob = device(&stack, 1, "bob").await;
+    group_with("garden", &mut alice, &mut [&mut bob]).await;
+    alice.send_message("garden", "one").await.unwrap();
+    reads(&mut bob, &[("alice", "one")]).await;
+    alice.sync(0).await.unwrap();
+    let segment = bob.group_access("garden").unwrap().segment;
+    let end = liar.end_read_last(segment);
+    let (home, kept) = (stack.home("alice"), stack.home("kept"));
+    drop(alice);
+    copy(&home, &kept);
+    let mut alice = Client::open(&home, patient()).await.unwrap();
+    for text in ["two", "three"] {
+        alice.send_message("garden", text).await.unwrap();
+    }
+    reads(&mut bob, &[("alice", "two"), ("alice", "three")]).await;
+    drop(alice);
+    copy(&kept, &home);
+    disguise(&home);
+    // Nor does the journal say what was said: she uses her keys a second time.
+    liar.withhold(segment, end);
+    let mut alice = Client::open(&home, patient()).await.unwrap();
+    alice.send_message("garden", "lost").await.unwrap();
+    alice.send_message("garden", "lost too").await.unwrap();
+    liar.repent();
+    let unreadable = Event::MessageUnreadable {
+        group: "garden".into(),
+        sender: "alice".into(),
+        count: 2,
+    };
+    assert_eq!(events(&mut bob).await, [unreadable]);
+    alice.send_message("garden", "four").await.unwrap();
+    reads(&mut bob, &[("alice", "four")]).await;
+}

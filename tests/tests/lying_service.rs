@@ -493,23 +493,7 @@ fn back_without(absent: &[&str], changed: &[&str]) -> Event {
 
 /// Shows a segment as it was when it was read last.
 fn withhold(liar: &Liar, segment: SegmentId) {
-    let heard = liar.heard(Operation::ReadJournal);
-    let mut pages = heard.iter().rev().filter(|heard| {
-        let request = ReadJournalRequest::decode(&heard.body).unwrap();
-        request.segment == segment && !heard.answer.is_empty()
-    });
-    let last = ReadJournalResponse::decode(&pages.next().unwrap().answer).unwrap();
-    liar.twist(Operation::ReadJournal, move |body, answer| {
-        if ReadJournalRequest::decode(body).unwrap().segment != segment {
-            return;
-        }
-        let mut page = ReadJournalResponse::decode(answer).unwrap();
-        let shown = last.head.next.0 - page.first.0;
-        page.entries.truncate(usize::try_from(shown).unwrap());
-        page.head = last.head.clone();
-        page.closed = 0;
-        *answer = page.encode();
-    });
+    liar.withhold(segment, liar.end_read_last(segment));
 }
 
 #[tokio::test]

@@ -421,6 +421,14 @@ async fn a_member_who_is_put_back_reads_again_what_it_had_read_and_goes_on() {
 }
 
 #[tokio::test]
+async fn who_has_no_groups_waits_as_long_as_it_said_and_no_longer() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut alice = device(&stack, 0, "alice").await;
+    assert_eq!(alice.receive(0).await.unwrap(), []);
+    assert_eq!(alice.receive(300).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn refusals_are_typed() {
     let mut scene = scene(&["alice", "bob"]).await;
     let taken = scene.name(1);
