@@ -5,7 +5,7 @@ use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use crate::database::begin;
-use crate::error::{Error, LocalError};
+use crate::error::{Error, LocalError, UsageError};
 use crate::groups::{Group, Status};
 use crate::{Client, refusals_can_wait};
 
@@ -141,6 +141,10 @@ impl Client {
             let done = self.carry_out(act, &about).await;
             if matches!(done, Err(Error::Unreachable(_))) {
                 return done;
+            }
+            // Nothing may be sent there yet: it is done when somebody was heard.
+            if matches!(done, Err(Error::Usage(UsageError::NobodyHeard(_)))) {
+                continue;
             }
             refusals_can_wait(done)?;
             self.db.execute(

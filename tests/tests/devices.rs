@@ -118,7 +118,7 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
     reads(&mut laptop, &[(ALICE, "here too")]).await;
     let mut carol = device(&stack, 3, CAROL).await;
     befriend(&mut laptop, &mut carol).await;
-    settle(&mut [&mut laptop, &mut alice]).await;
+    settle(&mut [&mut laptop, &mut alice, &mut carol]).await;
     alice.add_to_group("plans", &[CAROL]).await.unwrap();
     carol.sync(0).await.unwrap();
     assert_eq!(group_names(&carol), ["plans"]);
@@ -233,19 +233,19 @@ async fn a_lost_device_goes_from_every_group_wherever_it_says_that_it_is() {
     }
 }
 
-/// What a device knows that lets it speak for its user: connection key, inbox and handle.
-fn shared_keys(stack: &Stack, home: &str) -> [Vec<u8>; 4] {
+/// What a device knows that lets it speak for its user: connection key and handle.
+fn shared_keys(stack: &Stack, home: &str) -> [Vec<u8>; 3] {
     let database = stack.home(home).join("client.sqlite");
     let db = rusqlite::Connection::open(database).unwrap();
     db.query_row(
-        "SELECT connection_key, inbox_owner_seed, handle_owner_seed, establishment_seed FROM profile",
+        "SELECT connection_key, handle_owner_seed, establishment_seed FROM profile",
         (),
-        |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]),
+        |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]),
     )
     .unwrap()
 }
 
-fn have_none_in_common(one: &[Vec<u8>; 4], other: &[Vec<u8>; 4]) -> bool {
+fn have_none_in_common(one: &[Vec<u8>; 3], other: &[Vec<u8>; 3]) -> bool {
     one.iter().zip(other).all(|(one, other)| one != other)
 }
 
@@ -298,13 +298,13 @@ async fn a_removal_of_a_device_that_is_cut_off_is_brought_to_its_end() {
     drop(alice);
     let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
     alice.fill_wallet().await.unwrap();
-    alice.sync(0).await.unwrap();
+    settle(&mut [&mut alice]).await;
     assert_eq!(device_names(&alice), ["first"]);
     assert!(have_none_in_common(&lost, &shared_keys(&stack, ALICE)));
     let _ = phone.delete_handle().await;
     let mut carol = device(&stack, 3, CAROL).await;
     carol.connect(ALICE).await.unwrap();
-    bob.sync(0).await.unwrap();
+    settle(&mut [&mut bob, &mut alice]).await;
     bob.create_group("summit").await.unwrap();
     bob.add_to_group("summit", &[ALICE]).await.unwrap();
     assert_eq!(bob.members("summit").unwrap().len(), 2);
@@ -339,6 +339,7 @@ async fn a_client_is_restored_from_a_backup_by_rejoining() {
         .unwrap();
     assert_eq!(alice.handle(), Some(ALICE));
     assert_eq!(group_names(&alice), [GROUP]);
+    settle(&mut [&mut bob, &mut alice]).await;
     alice.send_message(GROUP, "back again").await.unwrap();
     reads(&mut bob, &[(ALICE, "back again")]).await;
     bob.send_message(GROUP, "welcome").await.unwrap();
