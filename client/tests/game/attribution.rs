@@ -10,12 +10,12 @@ use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{KeyPackageIn, MlsMessageIn, RatchetTreeIn};
 use protocol::Wire;
 use protocol::codec::opaque;
+use protocol::group::GroupKind;
 use protocol::group::{
     CommitRequest, CreateGroupRequest, ExternalJoinRequest, InspectGroupRequest, OwnLeafRequest,
     ProposalRequest, PutRecoveryRowsRequest, ReserveGroupIdRequest, SendMessageRequest,
     SetJoinCodeRequest, SetLeafExtrasRequest,
 };
-use protocol::group::GroupKind;
 use protocol::ids::{GroupId, InboxId, JoinRecordId, PoolId, RecoveryRowId, WelcomeId};
 use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, LookupHandleRequest, ReadInboxRequest,

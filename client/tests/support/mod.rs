@@ -262,6 +262,7 @@ impl InProcess {
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
+            generation: self.generations.signed.load(Ordering::Relaxed),
         };
         let opened = recording::opens(operation, request).and_then(|(key, next)| {
             let opened = lay_open(&inner.engine, &key, next.as_ref(), &env)?;

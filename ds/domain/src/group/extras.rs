@@ -13,9 +13,7 @@ use protocol::operation::Operation as Number;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
 
-use super::checks::{
-    check_own_key, check_push_handle, check_recovery_key, check_row, within,
-};
+use super::checks::{check_own_key, check_push_handle, check_recovery_key, check_row, within};
 use super::control::{Control, row_of};
 use super::open::{Member, OpenedGroup};
 use super::roster::Roster;

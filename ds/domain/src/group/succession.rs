@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crypto::records::{seal_join_page, seal_recovery_row};
 use crypto::schedule::{DataKey, JoinKey, JournalKey, SegmentKeys, StateKey};
 use mls_rules::commit::Joined;
+use mls_rules::leaf::user_of;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use mls_rules::leaf::user_of;
 use protocol::group::{
     CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
 };

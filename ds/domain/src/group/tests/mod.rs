@@ -774,7 +774,10 @@ fn a_code_ends_when_its_maker_may_not_add_any_more_or_is_gone() {
             Client::join_from_outside(world, by, pseudonym(), by_code(secret), None, false);
         problem(joined.map(|_| ()))
     };
-    assert_eq!(late(&mut world, &clients[0], secret), ProblemType::NotAllowed);
+    assert_eq!(
+        late(&mut world, &clients[0], secret),
+        ProblemType::NotAllowed
+    );
     // Who has it knows the segment. The other code stays.
     assert_eq!(inspect(&clients[0], &mut world).codes.len(), 1);
     let answer = clients[0].commit(&mut world, Plan::update());
