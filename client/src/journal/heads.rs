@@ -361,6 +361,21 @@ mod tests {
     use super::*;
     use crate::groups::tests::group;
 
+    fn end(at: u64, chain: u8) -> End {
+        End {
+            generation: 3,
+            next: Position(at),
+            chain: ChainHead([chain; 32]),
+        }
+    }
+
+    fn signer(service: &HeadSigner) -> Signer {
+        Signer {
+            key: service.public().to_vec(),
+            generation: 3,
+        }
+    }
+
     #[test]
     fn among_a_users_devices_the_ends_of_all_groups_are_told_but_of_those_that_wait_for_somebody() {
         let db = crate::database::in_memory().unwrap();
@@ -378,6 +393,7 @@ mod tests {
             };
             kept.insert(&db).unwrap();
             let head = SignedHead {
+                generation: 0,
                 next: Position(number.into()),
                 chain: ChainHead([number; 32]),
                 signature: [0; 64],
@@ -418,10 +434,7 @@ mod tests {
             }
         };
         let seen = |at, chain| of_generation(3, at, chain);
-        let signer = Signer {
-            key: service.public().to_vec(),
-            generation: 3,
-        };
+        let signer = signer(&service);
         let hear = |seen: &SeenHead| hear(&db, seen, b"bob", &signer);
         passed(&db, &group.id, &segment, Position(2), &ChainHead([2; 32])).unwrap();
         assert_eq!(hear(&seen(2, 2)).unwrap(), Told::Nothing);
@@ -466,11 +479,9 @@ mod tests {
         let tell = |at, teller: &[u8]| {
             let seen = SeenHead {
                 segment,
-                head: service
-                    .sign(&segment, Position(at), ChainHead([7; 32]))
-                    .unwrap(),
+                head: service.sign(&segment, end(at, 7)).unwrap(),
             };
-            hear(&db, &seen, teller, &service.public()).unwrap();
+            hear(&db, &seen, teller, &signer(&service)).unwrap();
         };
         for at in (100..200).rev() {
             tell(at, b"mallory");
@@ -502,21 +513,12 @@ mod tests {
                 chain: Some(ChainHead([chain; 32])),
                 ..group(7, "team").segment
             };
-            let head = service
-                .sign(&segment, Position(5), ChainHead([chain; 32]))
-                .unwrap();
+            let head = service.sign(&segment, end(5, chain)).unwrap();
             let next = crate::journal::tests::segment(&GroupId([next; 16]));
             next.write(&db, &id).unwrap();
             ended(&db, &profile, &id, &closing, &head, 1).unwrap();
             assert_eq!(evidence::stopped(&db, &id).unwrap(), None);
-            keep(
-                &db,
-                &id,
-                &service
-                    .sign(&next.id, Position(0), ChainHead([9; 32]))
-                    .unwrap(),
-            )
-            .unwrap();
+            keep(&db, &id, &service.sign(&next.id, end(0, 9)).unwrap()).unwrap();
             db
         });
         let told: Vec<SeenHead> = (0..100)
@@ -524,14 +526,12 @@ mod tests {
             .collect();
         let ends = told.iter().filter(|seen| seen.segment == segment).count();
         assert!((20..80).contains(&ends), "{ends}");
-        let heard = |seen: &SeenHead| hear(&bob, seen, b"alice", &service.public()).unwrap();
+        let heard = |seen: &SeenHead| hear(&bob, seen, b"alice", &signer(&service)).unwrap();
         let split = told.iter().filter(|seen| heard(seen) != Told::Nothing);
         assert_eq!(split.count(), ends);
         // What the service signs beyond the commit that began the next one is not to be.
         let profile = crate::profile::tests::profile(&alice);
-        let beyond = service
-            .sign(&segment, Position(6), ChainHead([4; 32]))
-            .unwrap();
+        let beyond = service.sign(&segment, end(6, 4)).unwrap();
         let closing = Segment {
             next: Position(5),
             ..group(7, "team").segment

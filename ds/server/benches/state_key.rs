@@ -46,6 +46,7 @@ struct Bench {
 impl Bench {
     fn env(&mut self) -> Env<'_> {
         Env {
+            generation: 0,
             now_ms: 1_800_014_400_000,
             rng: &mut self.rng,
             keys: &self.keys,

@@ -591,7 +591,7 @@ fn each_look_at_a_tree_is_charged_by_its_size_and_a_message_once() {
     let bytes = clients[0].sign(&mut world, Number::SendMessage, &body);
     let (charged, _) = charges_in_vain::<SendMessage>(&mut world, &bytes);
     assert_eq!(charged, 1);
-    let mut update = |clients: &mut [Client], world: &mut World| {
+    let update = |clients: &mut [Client], world: &mut World| {
         let request = clients[0].stage(Plan::update());
         let bytes = clients[0].sign(world, Number::UpdateClient, &request);
         clients[0].abandon();
