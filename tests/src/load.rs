@@ -36,6 +36,7 @@ segment = { capacity = 100000000, refill_per_minute = 0 }
 owner = { capacity = 100000000, refill_per_minute = 0 }
 [ds.limits]
 max_messages_a_day = 1000000
+max_message_bytes_a_day = 68719476736
 ";
 
 /// Nothing goes on for longer than this without an answer: attempts and pauses, and what they overlap.

@@ -128,8 +128,13 @@ pub struct Limits {
     pub proposals: usize,
     /// Bytes of messages that a group's journal takes in a day.
     pub group_message_bytes_a_day: u64,
-    /// Entries that a group's journal takes in a day, handshakes not counted.
+    /// Messages that a group's journal takes in a day; an eighth of these bounds is one user's.
     pub group_messages_a_day: u64,
+    /// Bytes of handshakes, and of the records that they bring, that a group's journal takes in a day
+    /// beside removals; in a small group less.
+    pub group_handshake_bytes_a_day: u64,
+    /// Handshakes that a group's journal takes in a day beside removals.
+    pub group_handshakes_a_day: u64,
     /// A record of a handle.
     pub handle_record_bytes: usize,
     /// A sealed KeyPackage set.
@@ -150,6 +155,8 @@ impl Default for Limits {
             proposals: 512,
             group_message_bytes_a_day: 64 * 1024 * 1024,
             group_messages_a_day: 20_000,
+            group_handshake_bytes_a_day: 256 * 1024 * 1024,
+            group_handshakes_a_day: 4_096,
             handle_record_bytes: 2_048,
             key_package_set_bytes: 32 * 1024,
         }

@@ -6,18 +6,18 @@ use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage};
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, SendMessageRequest};
 use protocol::ids::Epoch;
-use protocol::journal::Event;
+use protocol::journal::{Class, Event};
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
-use protocol::time::DAY_MS;
 
 use super::checks::within;
 use super::open::{Member, OpenedGroup};
 use crate::env::Env;
 use crate::journal::Journal;
-use crate::journal::head::{DayLoad, Head, StoredHead};
+use crate::journal::head::StoredHead;
+use crate::journal::load::{Addition, Bound, Room, UserTag};
 use crate::operation::{Change, Cost, Operation};
-use crate::refusal::{Refusal, Stop};
+use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
 use crate::store::{Append, Transition};
 use crate::view::View;
@@ -58,8 +58,16 @@ impl Operation for SendMessage {
         let group = &member.group;
         within(message.len(), env.settings.limits.message_bytes)?;
         check_message(message, member)?;
-        let head = head_of(group, view, env)?;
-        check_load(&head.head, message.len(), env)?;
+        let mut head = head_of(group, view, env)?;
+        let day = head.head.day_of_next(env.today());
+        let added = Addition {
+            class: Class::Message,
+            user: UserTag::of(&group.short.data_key, &member.leaf.user_pseudonym),
+            bytes: message.len(),
+            room: Room::Bounded,
+        };
+        let bound = Bound::of_messages(&env.settings.limits);
+        head.head.load.admit(day, &added, &bound, env.now_ms)?;
         let mut journal = Journal::of(head);
         let event = Event::Message(opaque(message));
         let place = journal.append(&group.short.journal_key, event, env)?;
@@ -131,28 +139,6 @@ fn check_message(message: &[u8], member: &Member) -> Result<(), Stop> {
     }
     if group.short.removal_pending {
         return Err(ProblemType::PendingProposals.into());
-    }
-    Ok(())
-}
-
-/// A group's journal takes so much in a day; senders are pushed back, nothing accepted goes early.
-/// Handshakes are not counted.
-fn check_load(head: &Head, len: usize, env: &Env<'_>) -> Result<(), Stop> {
-    let limits = &env.settings.limits;
-    let day = head.day_of_next(env.today());
-    let load = match head.days.last() {
-        Some((last, _)) if *last == day => head.today,
-        _ => DayLoad::default(),
-    };
-    let len = u64::try_from(len).unwrap_or(u64::MAX);
-    if load.messages >= limits.group_messages_a_day
-        || load.bytes.saturating_add(len) > limits.group_message_bytes_a_day
-    {
-        let next_day = u64::from(day.0).saturating_add(1).saturating_mul(DAY_MS);
-        return Err(Refusal::Exhausted {
-            retry_after_ms: Some(next_day.saturating_sub(env.now_ms)),
-        }
-        .into());
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, ProposalRequest};
 use protocol::ids::Epoch;
-use protocol::journal::Event;
+use protocol::journal::{Class, Event};
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
@@ -13,10 +13,12 @@ use super::checks::{check_extras, within};
 use super::message::head_of;
 use super::open::{Member, OpenedGroup};
 use super::proposals::{Origin, PendingProposal, PendingProposals, parse, process};
+use super::roster::Leaf;
 use super::state::write;
 use super::tree::Tree;
 use crate::env::{Env, Prices};
 use crate::journal::Journal;
+use crate::journal::load::{Addition, Bound, Room, UserTag};
 use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
@@ -52,13 +54,8 @@ impl Operation for SelfRemove {
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<EntryAccepted>, Stop> {
-        decide(
-            request.body(),
-            &request.who().group,
-            By::Leaf(request.who().index),
-            view,
-            env,
-        )
+        let Member { group, index, leaf } = request.who();
+        decide(request.body(), group, By::Leaf(*index, leaf), view, env)
     }
 }
 
@@ -113,7 +110,7 @@ impl Operation for Propose {
 
 #[derive(Clone, Copy)]
 enum By<'k> {
-    Leaf(u32),
+    Leaf(u32, &'k Leaf),
     Outsider(&'k [u8]),
 }
 
@@ -138,7 +135,7 @@ fn decide(
     keys.push(env.rows().segment(&group.short.segment).key());
     view.all(&keys)?;
     let mut pending = PendingProposals::open(group, view)?;
-    if let By::Leaf(leaf) = by
+    if let By::Leaf(leaf, _) = by
         && let Some(accepted) = pending.removal_of(leaf)
     {
         return Ok(Change::nothing(accepted));
@@ -159,7 +156,21 @@ fn decide(
     if matches!(by, By::Outsider(_)) && pending.proposals.len() >= env.settings.limits.proposals {
         return Err(ProblemType::LimitExceeded.into());
     }
-    let head = head_of(group, view, env)?;
+    let mut head = head_of(group, view, env)?;
+    let (user, room) = match by {
+        By::Leaf(_, leaf) => (leaf.user_pseudonym.as_slice(), Room::OwnShare),
+        // All of them together are one.
+        By::Outsider(_) => (&[][..], Room::Bounded),
+    };
+    let added = Addition {
+        class: Class::Handshake,
+        user: UserTag::of(&group.short.data_key, user),
+        bytes: bytes.len(),
+        room,
+    };
+    let bound = Bound::of_handshakes(&env.settings.limits, group.places());
+    let day = head.head.day_of_next(env.today());
+    head.head.load.admit(day, &added, &bound, env.now_ms)?;
     let tree = Tree::open(group, view)?;
     let origin = judge(body, group, by, (&tree, &pending), message).map_err(Stop::at_cost)?;
     let mut journal = Journal::of(head);
@@ -196,7 +207,7 @@ fn judge(
     let refused = |refusal: mls_rules::Refusal| Stop::from(refusal.problem());
     let queued = process(tree, &RustCrypto::default(), message)?;
     let key = match by {
-        By::Leaf(leaf) => {
+        By::Leaf(leaf, _) => {
             if body.new_member.is_some() {
                 return Err(ProblemType::InvalidMessage.into());
             }

@@ -274,6 +274,11 @@ impl Roster {
         (0u16..).zip(&group.short.pages).map(|(at, _)| at).collect()
     }
 
+    /// A leaf.
+    pub(super) fn leaf(&self, index: u32) -> Option<&Leaf> {
+        self.pages.get(&page_number(index))?.leaves.get(&index)
+    }
+
     /// A leaf, to change it.
     pub(super) fn leaf_mut(&mut self, index: u32) -> Option<&mut Leaf> {
         let page = self.pages.get_mut(&page_number(index))?;

@@ -34,7 +34,8 @@ impl OpenedGroup {
         self.places().saturating_mul(leaf)
     }
 
-    fn places(&self) -> usize {
+    /// Leaf places up to the last one that is filled.
+    pub(super) fn places(&self) -> usize {
         usize::try_from(self.short.places).unwrap_or(usize::MAX)
     }
 }

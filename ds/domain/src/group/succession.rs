@@ -13,7 +13,7 @@ use protocol::group::{
 };
 use protocol::ids::{Day, GroupId, LeafIndex};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
-use protocol::journal::{CommitEvent, Event, Place};
+use protocol::journal::{Class, CommitEvent, Event, Place};
 use protocol::lifetime;
 use protocol::operation::Operation as Number;
 use protocol::policy::Capabilities;
@@ -36,6 +36,7 @@ use super::tree::Tree;
 use crate::env::{Env, Version};
 use crate::journal::Journal;
 use crate::journal::head::{Head, ReadBuckets, StoredHead};
+use crate::journal::load::{Addition, Bound, DayLoad, Room, UserTag};
 use crate::refusal::Stop;
 use crate::rows::{JoinRecordRow, Part, RecoveryRow, SegmentRow, WelcomeRow};
 use crate::store::{ChangeGroup, DeleteGroup, Transition, Versioned};
@@ -74,7 +75,7 @@ struct Keys {
 impl Succession<'_> {
     pub(super) fn decide(
         mut self,
-        head: StoredHead,
+        mut head: StoredHead,
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Decision, Stop> {
@@ -88,6 +89,9 @@ impl Succession<'_> {
             place,
             accepted_ms: env.now_ms,
         };
+        let day = head.head.day_of_next(env.today());
+        // It goes on with the group, not with a segment that is closed.
+        let mut load = std::mem::take(&mut head.head.load);
         if attempt.operation == Number::DeleteGroup {
             return self.delete(head, accepted, env);
         }
@@ -100,6 +104,7 @@ impl Succession<'_> {
             None => None,
         };
         let mut dropped = self.dropped_rows(env);
+        let former_user = self.user()?;
         let former_key = self.follow_tree()?;
         if env.settings.self_check {
             leaves_are_trees(&self.roster, &self.tree)?;
@@ -127,7 +132,14 @@ impl Succession<'_> {
             tag_day: journal.head().tag_day,
         };
         let (join_record, welcomes) = self.records(&keys, &journal_keys, place, env)?;
+        let kept = join_record.iter().flat_map(|(_, _, pages)| pages);
+        let kept = kept.chain(welcomes.iter().map(|(_, _, sealed)| sealed));
+        let added = self.addition(&former_user, kept.map(Vec::len).sum());
+        let bound = Bound::of_handshakes(&env.settings.limits, self.leaves());
+        load.admit(day, &added, &bound, env.now_ms)?;
+        self.rename_users(&mut load, &former_user, &keys)?;
         let mut begins = begins;
+        begins.as_mut().unwrap_or(&mut current).head_mut().load = load;
         let pending = self.propose(&gone, &keys, begins.as_mut().unwrap_or(&mut current), env)?;
         let wake = vec![current.row()];
         let (short, parts, dropped_parts) = self.seal(keys, (places, code_ended), pending, env)?;
@@ -367,6 +379,67 @@ impl Succession<'_> {
                 data: DataKey::new(*self.short().data_key.expose()),
             },
         }
+    }
+
+    /// The user whose commit it is: as the roster has it, so that it is the former one before it follows.
+    fn user(&self) -> Result<Vec<u8>, Stop> {
+        let user = match self.attempt.by {
+            By::Member(index) => self.roster.leaf(index).map(|leaf| &leaf.user_pseudonym),
+            By::Joiner(..) => {
+                let mut added = self.judged.effect.added.iter();
+                added.next().map(|arrival| &arrival.claims.user_pseudonym)
+            }
+        };
+        user.cloned()
+            .ok_or(Stop::Internal("roster is not the tree's"))
+    }
+
+    /// The commit with its records, for the day's bounds. One that removes and brings nobody always fits.
+    fn addition(&self, user: &[u8], records: usize) -> Addition {
+        let effect = &self.judged.effect;
+        let room = if effect.added.is_empty() && !effect.removed.is_empty() {
+            Room::Always
+        } else {
+            Room::Bounded
+        };
+        Addition {
+            class: Class::Handshake,
+            user: UserTag::of(&self.short().data_key, user),
+            bytes: records.saturating_add(self.attempt.commit.len()),
+            room,
+        }
+    }
+
+    /// In a rotation all users have another tag; a user that takes another name keeps what it has used.
+    fn rename_users(
+        &self,
+        load: &mut DayLoad,
+        former_user: &[u8],
+        keys: &Keys,
+    ) -> Result<(), Stop> {
+        let user = self.user()?;
+        let former = &self.short().data_key;
+        let is_renamed = user != former_user;
+        if self.attempt.rotation.is_some() {
+            let users: BTreeSet<&[u8]> = self
+                .roster
+                .leaves()
+                .map(|(_, leaf)| leaf.user_pseudonym.as_slice())
+                .collect();
+            let tags: BTreeMap<UserTag, &[u8]> = users
+                .into_iter()
+                .chain([&[][..]])
+                .map(|of| match of == user && is_renamed {
+                    true => (UserTag::of(former, former_user), of),
+                    false => (UserTag::of(former, of), of),
+                })
+                .collect();
+            load.rename(|tag| tags.get(&tag).map(|of| UserTag::of(&keys.data, of)));
+        } else if is_renamed {
+            let (before, now) = (UserTag::of(former, former_user), UserTag::of(former, &user));
+            load.rename(|tag| Some(if tag == before { now } else { tag }));
+        }
+        Ok(())
     }
 
     fn leaves(&self) -> usize {

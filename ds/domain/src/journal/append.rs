@@ -51,7 +51,7 @@ impl Journal {
         &self.head
     }
 
-    /// As [`Journal::head`], to change what a commit changes: read buckets, tag day.
+    /// As [`Journal::head`], to change what a commit changes: read buckets, tag day, load.
     pub fn head_mut(&mut self) -> &mut Head {
         &mut self.head
     }
@@ -103,21 +103,13 @@ impl Journal {
                 handshake: [&[class_first], sealed.as_slice()].concat(),
                 message: None,
             },
-            Class::Message => {
-                self.head.today.messages = self.head.today.messages.saturating_add(1);
-                self.head.today.bytes = self
-                    .head
-                    .today
-                    .bytes
-                    .saturating_add(u64::try_from(sealed.len()).unwrap_or(u64::MAX));
-                NewEntry {
-                    segment: self.row,
-                    position,
-                    day,
-                    handshake: [&[class_first], hash.0.as_slice()].concat(),
-                    message: Some((sealed, self.head.message_days)),
-                }
-            }
+            Class::Message => NewEntry {
+                segment: self.row,
+                position,
+                day,
+                handshake: [&[class_first], hash.0.as_slice()].concat(),
+                message: Some((sealed, self.head.message_days)),
+            },
         };
         self.entries.push(entry);
         Ok(Place {

@@ -8,6 +8,7 @@ use crypto::sealing::{self, Place};
 use protocol::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
 use zeroize::Zeroizing;
 
+use super::load::DayLoad;
 use crate::env::{Env, Version};
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
@@ -56,8 +57,8 @@ pub struct Head {
     /// Sizes that an answer with the segment's end, and one with older entries, is padded to; and how
     /// many readers wait.
     pub read_buckets: ReadBuckets,
-    /// Bytes and number of messages on the last day.
-    pub today: DayLoad,
+    /// What it took on the last day.
+    pub load: DayLoad,
     /// The first position of each day with entries, oldest first; days that have expired are left out.
     pub days: Vec<(Day, Position)>,
 }
@@ -87,15 +88,6 @@ impl ReadBuckets {
                 .map_or(u32::MAX, |leaves| leaves.saturating_mul(2)),
         }
     }
-}
-
-/// What was appended on one day, for the group's bounds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DayLoad {
-    /// Bytes of messages.
-    pub bytes: u64,
-    /// Messages.
-    pub messages: u64,
 }
 
 /// A head as it was read.
@@ -155,7 +147,7 @@ impl Head {
             tag_day: today,
             tag_key,
             read_buckets: ReadBuckets::of(leaves),
-            today: DayLoad::default(),
+            load: DayLoad::default(),
             days: Vec::new(),
         }
     }
@@ -167,11 +159,10 @@ impl Head {
         self.days.last().map_or(today, |(last, _)| today.max(*last))
     }
 
-    /// Begins a day, if it has not begun: counts anew, and forgets the tag keys before its own.
+    /// Begins a day, if it has not begun: forgets the tag keys before its own.
     pub(super) fn begin_day(&mut self, day: Day) {
         if self.days.last().is_none_or(|(last, _)| *last < day) {
             self.days.push((day, self.next));
-            self.today = DayLoad::default();
             // Entries of these days are gone.
             self.days.retain(|(old, _)| handshake_day(*old) >= day);
         }
@@ -233,10 +224,10 @@ impl Head {
             tag_day,
             tag_key,
             read_buckets,
-            today,
+            load,
             days,
         } = self;
-        let mut out = Zeroizing::new(Vec::with_capacity(160 + 12 * days.len()));
+        let mut out = Zeroizing::new(Vec::with_capacity(1_280 + 12 * days.len()));
         out.push(FORMAT);
         out.extend(rotation_epoch.0.to_be_bytes());
         out.extend(next.0.to_be_bytes());
@@ -249,8 +240,7 @@ impl Head {
         out.extend(read_buckets.tail.to_be_bytes());
         out.extend(read_buckets.history.to_be_bytes());
         out.extend(read_buckets.waiting.to_be_bytes());
-        out.extend(today.bytes.to_be_bytes());
-        out.extend(today.messages.to_be_bytes());
+        load.encode(&mut out);
         for (day, first) in days {
             out.extend(day.0.to_be_bytes());
             out.extend(first.0.to_be_bytes());
@@ -278,10 +268,7 @@ impl Head {
                 history: u32::from_be_bytes(reader.take()?),
                 waiting: u32::from_be_bytes(reader.take()?),
             },
-            today: DayLoad {
-                bytes: u64::from_be_bytes(reader.take()?),
-                messages: u64::from_be_bytes(reader.take()?),
-            },
+            load: DayLoad::decode(&mut reader)?,
             days: Vec::new(),
         };
         while !reader.0.is_empty() {
@@ -294,10 +281,10 @@ impl Head {
     }
 }
 
-struct Reader<'b>(&'b [u8]);
+pub(super) struct Reader<'b>(pub(super) &'b [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*bytes)

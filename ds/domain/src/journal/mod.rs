@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod head;
+pub mod load;
 pub mod read;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]

@@ -557,6 +557,7 @@ fn a_record_that_is_there_is_neither_written_over_nor_worked_for() {
 /// stands in for the allowances.
 fn charges_in_vain<O: Operation>(world: &mut World, bytes: &[u8]) -> (u32, usize) {
     let tokens = world.service.tokens(1);
+    world.service.settings.prices.bytes_a_token = bytes.len();
     let (mut env, engine) = world.service.env();
     let mut execution = crate::execution::Execution::<O>::new(bytes, tokens, &env).unwrap();
     let (mut charged, mut drawn) = (0, 0);
@@ -600,6 +601,7 @@ fn each_look_at_a_tree_is_charged_by_its_size_and_a_message_once() {
         drawn - request.commit.as_slice().len()
     };
     let few = update(&mut clients, &mut world);
+    assert!(few > 0);
     let adds: Vec<_> = (0..60).map(|_| Invitee::new(&world).key_package).collect();
     let request = clients[0].stage(Plan::add(adds).twisted(short_welcomes));
     let bytes = clients[0].sign(&mut world, Number::AddUsers, &request);
@@ -1060,6 +1062,82 @@ fn a_group_takes_so_much_in_a_day_and_handshakes_all_the_same() {
     catch_up(&mut world, &mut clients);
     world.service.now_ms += DAY_MS / 2;
     clients[0].send(&mut world, b"3").unwrap();
+}
+
+#[test]
+fn one_users_flood_silences_that_user_whatever_it_is_called_and_nobody_else() {
+    let mut world = World::new(46);
+    let limits = &mut world.service.settings.limits;
+    (
+        limits.group_messages_a_day,
+        limits.group_message_bytes_a_day,
+    ) = (80, 80_000);
+    let mut clients = group(&mut world, 3);
+    let sent = (0..80)
+        .take_while(|_| clients[1].send(&mut world, b"flood").is_ok())
+        .count();
+    assert_eq!(sent, 10);
+    catch_up(&mut world, &mut clients);
+    let rename = Plan {
+        new_user: Some(pseudonym()),
+        ..Plan::update()
+    };
+    for plan in [Plan::update().rotating(), rename] {
+        clients[1].commit(&mut world, plan).unwrap();
+        catch_up(&mut world, &mut clients);
+        let answer = clients[1].send(&mut world, b"flood");
+        assert_eq!(problem(answer), ProblemType::TooManyRequests);
+        clients[0].send(&mut world, b"text").unwrap();
+        clients[2].send(&mut world, b"text").unwrap();
+        catch_up(&mut world, &mut clients);
+    }
+    world.service.now_ms += DAY_MS / 2;
+    clients[1].send(&mut world, b"flood").unwrap();
+}
+
+#[test]
+fn a_user_writes_only_so_many_handshakes_in_a_day_and_who_must_go_goes() {
+    let mut world = World::new(47);
+    // Two for each user; one was the creator's Add.
+    world.service.settings.limits.group_handshakes_a_day = 16;
+    let mut clients = group(&mut world, 4);
+    clients[0].commit(&mut world, Plan::update()).unwrap();
+    catch_up(&mut world, &mut clients);
+    let exhausted = Failure::Refused(Refusal::Exhausted {
+        retry_after_ms: Some(DAY_MS / 2),
+    });
+    for plan in [Plan::update(), Plan::update().rotating()] {
+        let answer = clients[0].commit(&mut world, plan);
+        assert_eq!(answer.unwrap_err(), exhausted);
+    }
+    clients[1]
+        .commit(&mut world, Plan::update().rotating())
+        .unwrap();
+    catch_up(&mut world, &mut clients);
+    // Another segment is no other day.
+    let answer = clients[0].commit(&mut world, Plan::update());
+    assert_eq!(answer.unwrap_err(), exhausted);
+    clients[0].commit(&mut world, Plan::remove([3])).unwrap();
+    catch_up(&mut world, &mut clients);
+    clients[2].leave(&mut world).unwrap();
+    catch_up(&mut world, &mut clients);
+    let covers = Plan::update().rotating();
+    clients[0].commit(&mut world, covers).unwrap();
+    catch_up(&mut world, &mut clients);
+    world.service.now_ms += DAY_MS / 2;
+    clients[0].commit(&mut world, Plan::update()).unwrap();
+    catch_up(&mut world, &mut clients);
+    // What is written beside a commit counts, too: without it there would be room.
+    let adds: Vec<_> = (0..3).map(|_| Invitee::new(&world).key_package).collect();
+    let request = clients[0].stage(Plan::add(adds).twisted(short_welcomes));
+    let share = u64::try_from(request.commit.as_slice().len() + 2_500).unwrap();
+    let limits = &mut world.service.settings.limits;
+    limits.group_handshakes_a_day = 4_096;
+    limits.group_handshake_bytes_a_day = 8 * share;
+    let answer = clients[0].send_commit(&mut world, Number::AddUsers, &request);
+    assert_eq!(problem(answer), ProblemType::TooManyRequests);
+    clients[0].abandon();
+    clients[0].commit(&mut world, Plan::update()).unwrap();
 }
 
 #[test]
