@@ -31,6 +31,7 @@ use super::proposals::PendingProposals;
 use super::records::shelf;
 use super::removals;
 use super::roster::Roster;
+use super::sizes::most_leaves;
 use super::succession::{Decision, Succession};
 use super::tree::{Fields, Tree};
 use crate::engine::Key;
@@ -375,7 +376,9 @@ impl Attempt<'_> {
             .collect();
         if !effect.added.is_empty() {
             let members = before.len() + effect.added.len() - effect.removed.len();
-            within(members, limits.members)?;
+            let ciphersuite = self.group.short.ciphersuite;
+            let most = most_leaves(ciphersuite, limits.commit_bytes);
+            within(members, limits.members.min(most))?;
             within(effect.added.len(), limits.joiners)?;
         }
         let signer = match sender {

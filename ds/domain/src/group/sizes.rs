@@ -14,6 +14,20 @@ const fn kem(ciphersuite: u16) -> (usize, usize) {
     }
 }
 
+/// Of a commit, what is not encrypted to leaves: its frame, the new leaf, keys of parents, proposals.
+const REST_OF_COMMIT: usize = 32 * 1024;
+
+/// Leaves with which a commit by anybody has room for its path, whatever the tree: after Adds without a
+/// path, and removals, nodes are blank, and at worst a path is encrypted to each other leaf by itself (RFC
+/// 9420 §4.1.1).
+pub(super) fn most_leaves(ciphersuite: u16, commit_bytes: usize) -> usize {
+    let (_, output) = kem(ciphersuite);
+    let secret = if ciphersuite == 0x004e { 48 } else { 32 };
+    // The KEM's output, a path secret as long as a hash, the tag, and two lengths.
+    let ciphertext = output + secret + 16 + 4;
+    commit_bytes.saturating_sub(REST_OF_COMMIT) / ciphertext
+}
+
 /// Of a leaf in a join record: credential, signatures, link key; 2.6 MiB are 5,000 leaves with X25519.
 const LEAF: usize = 450;
 
@@ -37,5 +51,19 @@ impl OpenedGroup {
     /// Leaf places up to the last one that is filled.
     pub(super) fn places(&self) -> usize {
         usize::try_from(self.short.places).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_most_leaves_has_room_for_any_path() {
+        let limits = crate::env::Limits::default();
+        let most = |ciphersuite| most_leaves(ciphersuite, limits.commit_bytes);
+        assert!(most(0x0001) >= limits.members);
+        let suites = [0x0001, 0x0002, 0x004e, 0x004f];
+        assert_eq!(suites.map(most), [5_851, 4_201, 413, 419]);
     }
 }

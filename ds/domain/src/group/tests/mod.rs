@@ -1141,6 +1141,22 @@ fn a_user_writes_only_so_many_handshakes_in_a_day_and_who_must_go_goes() {
 }
 
 #[test]
+fn nobody_is_added_to_a_group_that_could_then_not_commit() {
+    let mut world = World::new(48);
+    let mut clients = group(&mut world, 3);
+    world.service.settings.limits.commit_bytes = 32 * 1024 + 5 * 84;
+    for (adds, fits) in [(3, false), (2, true)] {
+        let adds: Vec<_> = (0..adds)
+            .map(|_| Invitee::new(&world).key_package)
+            .collect();
+        let answer = clients[0].commit(&mut world, Plan::add(adds));
+        assert_eq!(answer.is_ok(), fits);
+    }
+    catch_up(&mut world, &mut clients);
+    clients[1].commit(&mut world, Plan::update()).unwrap();
+}
+
+#[test]
 fn a_creation_that_is_refused_for_its_tree_uses_the_reservation_up() {
     let mut world = World::new(24);
     let mut refused = |twist: fn(&mut protocol::group::CreateGroupRequest)| {
