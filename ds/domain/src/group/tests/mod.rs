@@ -1128,12 +1128,14 @@ fn a_user_writes_only_so_many_handshakes_in_a_day_and_who_must_go_goes() {
     clients[0].commit(&mut world, Plan::update()).unwrap();
     catch_up(&mut world, &mut clients);
     // What is written beside a commit counts, too: without it there would be room.
+    world.service.now_ms += DAY_MS;
+    world.service.settings.limits.group_handshakes_a_day = 1_000_000;
+    clients[0].commit(&mut world, Plan::update()).unwrap();
+    catch_up(&mut world, &mut clients);
     let adds: Vec<_> = (0..3).map(|_| Invitee::new(&world).key_package).collect();
     let request = clients[0].stage(Plan::add(adds).twisted(short_welcomes));
     let share = u64::try_from(request.commit.as_slice().len() + 2_500).unwrap();
-    let limits = &mut world.service.settings.limits;
-    limits.group_handshakes_a_day = 4_096;
-    limits.group_handshake_bytes_a_day = 8 * share;
+    world.service.settings.limits.group_handshake_bytes_a_day = 8 * share;
     let answer = clients[0].send_commit(&mut world, Number::AddUsers, &request);
     assert_eq!(problem(answer), ProblemType::TooManyRequests);
     clients[0].abandon();
