@@ -376,6 +376,14 @@ async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group()
     homes.service.alter(None);
 }
 
+/// Another directory is used after a while.
+async fn hears_the_directory(client: &mut Client, homes: &Homes) {
+    for _ in 0..3 {
+        client.sync(0).await.unwrap();
+        homes.service.clock.advance(Duration::from_secs(180));
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_the_directory_says_so()
  {
@@ -394,7 +402,7 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
     let generations = &homes.service.generations;
     generations.signed.store(9, Ordering::Relaxed);
     generations.shown.store(9, Ordering::Relaxed);
-    carol.sync(0).await.unwrap();
+    hears_the_directory(&mut carol, &homes).await;
     for text in ["takes its place", "goes on"] {
         carol.send_message("team", text).await.unwrap();
     }
@@ -408,7 +416,7 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
     assert!(bob.evidence("team").unwrap().is_empty());
 
     generations.shown.store(9, Ordering::Relaxed);
-    bob.sync(0).await.unwrap();
+    hears_the_directory(&mut bob, &homes).await;
     let restored = Event::ServiceStoreChanged {
         change: StoreChange::Restored,
     };

@@ -101,7 +101,7 @@ struct Running {
     router: Router,
     secret: GatewaySecret,
     _directory: tempfile::TempDir,
-    ends: ShutdownTrigger,
+    _ends: ShutdownTrigger,
 }
 
 fn running(segment_reads: u32) -> Running {
@@ -169,7 +169,7 @@ fn running_on(memory: Arc<Memory>, segment_reads: u32, concurrent_waits: usize) 
         memory,
         secret,
         _directory: directory,
-        ends,
+        _ends: ends,
     }
 }
 
