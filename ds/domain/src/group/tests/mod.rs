@@ -411,7 +411,8 @@ fn nothing_is_left_of_a_deleted_group_but_its_closed_journal() {
     assert_eq!(rows(Table::Groups), 1);
     assert_eq!(rows(Table::GroupParts), 0);
     assert_eq!(rows(Table::RecoveryRows), 0);
-    assert_eq!(rows(Table::Heads), 1);
+    assert_eq!(rows(Table::Heads), 0);
+    assert_eq!(rows(Table::ClosedHeads), 1);
 }
 
 #[test]
