@@ -8,7 +8,7 @@
 )]
 
 use client::{BackupKey, Client, Error, Event, UsageError};
-use end_to_end::{LogLevel, Stack, device, group_with, patient, reads};
+use end_to_end::{LogLevel, Stack, device, group_with, patient, reads, settle};
 
 fn key() -> BackupKey {
     BackupKey::Passphrase("four words of it".to_owned().into())
@@ -35,6 +35,7 @@ async fn the_same_backup_is_restored_a_second_and_a_third_time() {
     let mut before = alice;
     for home in ["second", "third", "fourth"] {
         let mut alice = restore(&stack, &backup, home).await.unwrap();
+        settle(&mut [&mut bob, &mut alice]).await;
         events(&mut alice).await;
         let text = format!("from the {home}");
         alice.send_message("garden", &text).await.unwrap();

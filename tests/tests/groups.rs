@@ -300,15 +300,19 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
 #[tokio::test]
 async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    let [mut alice, mut bob, mut carol, mut dave, mut erin] =
+        devices(&stack, [ALICE, BOB, CAROL, DAVE, "erin.eriksson"]).await;
     group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
-    let code = alice.invite(GROUP, 7).await.unwrap();
-    carol.leave_group(GROUP).await.unwrap();
-    alice.sync(0).await.unwrap();
-    bob.sync(0).await.unwrap();
-    bob.leave_group(GROUP).await.unwrap();
-    alice.sync(0).await.unwrap();
+    let code = alice.invite(GROUP, 30).await.unwrap();
+    for _ in 0..2 {
+        // The commit after that begins another segment.
+        let other = alice.invite(GROUP, 30).await.unwrap();
+        alice.revoke_invitation(&other).await.unwrap();
+        let before = bob.group_access(GROUP).unwrap().segment;
+        bob.update_own_leaf(GROUP).await.unwrap();
+        assert_ne!(bob.group_access(GROUP).unwrap().segment, before);
+    }
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
 
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
     let again = dave.join_by_code(&code).await;
@@ -322,29 +326,32 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         by: DAVE.into(),
     };
     assert!(events(&mut alice).await.contains(&came_in));
-    // There were others when the code was made, and only she is heard now.
-    dave.accept_unverified(GROUP).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut dave]).await;
-    assert_eq!(names(&dave), [ALICE, DAVE]);
+    settle(&mut [&mut alice, &mut bob, &mut dave]).await;
+    talks(GROUP, &mut [&mut alice, &mut bob, &mut dave]).await;
+    assert_eq!(names(&dave), [ALICE, BOB, CAROL, DAVE]);
 
     alice.revoke_invitation(&code).await.unwrap();
-    let late = bob.join_by_code(&code).await;
+    let late = erin.join_by_code(&code).await;
     assert!(
         matches!(late, Err(Error::Usage(UsageError::JoinCodeExpired))),
         "{late:?}"
     );
-    let nonsense = bob.join_by_code("nonsense").await;
+    let nonsense = erin.join_by_code("nonsense").await;
     assert!(matches!(
         nonsense,
         Err(Error::Usage(UsageError::InvalidJoinCode))
     ));
     talks(GROUP, &mut [&mut alice, &mut dave]).await;
 
-    // Whoever is removed may know a code: none outlives a removal.
+    // Whoever is removed may know a code, and whoever leaves: none outlives that.
     let known = alice.invite(GROUP, 7).await.unwrap();
     alice.remove_from_group(GROUP, &[DAVE]).await.unwrap();
     dave.sync(0).await.unwrap();
     assert!(dave.join_by_code(&known).await.is_err());
+    let known = alice.invite(GROUP, 7).await.unwrap();
+    carol.leave_group(GROUP).await.unwrap();
+    alice.sync(0).await.unwrap();
+    assert!(erin.join_by_code(&known).await.is_err());
 }
 
 #[tokio::test]
@@ -473,7 +480,7 @@ async fn no_group_is_put_in_the_place_of_one_without_its_members_unless_the_user
     group_with(GROUP, &mut alice, &mut [&mut bob]).await;
     let code = alice.invite(GROUP, 1).await.unwrap();
     carol.join_by_code(&code).await.unwrap();
-    settle(&mut [&mut alice, &mut carol]).await;
+    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
     let refused = alice.upgrade_group(GROUP, 1).await.unwrap_err();
     let Error::Usage(UsageError::WouldLeaveBehind(who)) = refused else {
         panic!("{refused:?}");

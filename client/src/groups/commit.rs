@@ -757,14 +757,6 @@ impl Client {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             let plan = plan(self)?;
-            // Whoever is removed may know a code: none outlives that. Who leaves by itself ends none.
-            let removes = matches!(
-                plan,
-                Plan::Remove(_) | Plan::RemoveClients(_) | Plan::Delete
-            );
-            if codes.is_empty() && !removes && self.is_held_up(id)? {
-                codes = self.inspect(id).await?.codes;
-            }
             self.stage_rotating(id, plan, rotates, &codes)?;
             match self.submit_commit(id).await {
                 Ok(CommitOutcome::Accepted) => return Ok(()),
