@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use client::{Client, Error, Event, StopReason, UsageError};
-use end_to_end::{Liar, LogLevel, Stack, device, group_with, talks};
-use http::{HeaderValue, StatusCode};
+use end_to_end::{Liar, LogLevel, Stack, Told, device, group_with, talks};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::operation::Operation;
 use serde_json::json;
 
@@ -33,6 +33,18 @@ async fn scene() -> Scene {
     }
 }
 
+fn refusal(kind: &str) -> Told {
+    let mut headers = HeaderMap::new();
+    let media = HeaderValue::from_static("application/problem+json");
+    headers.insert("content-type", media);
+    let problem = json!({ "type": format!("urn:mimi-ds:problem:{kind}"), "epoch": 50 });
+    Told {
+        status: StatusCode::UNAUTHORIZED,
+        headers,
+        body: problem.to_string().into_bytes(),
+    }
+}
+
 /// Has the service refuse these operations with these problems. What was asked for is done all the
 /// same.
 fn refuse(liar: &Liar, refusals: &'static [(Operation, &'static str)]) {
@@ -44,12 +56,7 @@ fn refuse(liar: &Liar, refusals: &'static [(Operation, &'static str)]) {
             .iter()
             .find(|(operation, _)| *operation == asked_for);
         if let Some((_, kind)) = refused {
-            told.status = StatusCode::UNAUTHORIZED;
-            let media = HeaderValue::from_static("application/problem+json");
-            told.headers.insert("content-type", media);
-            told.body = json!({ "type": format!("urn:mimi-ds:problem:{kind}"), "epoch": 50 })
-                .to_string()
-                .into_bytes();
+            *told = refusal(kind);
         }
     });
 }
@@ -71,7 +78,8 @@ async fn whoever_is_told_that_commits_are_missing_goes_nowhere_by_itself() {
         liar, alice, bob, ..
     } = &mut scene;
     let before = joins(liar);
-    refuse(liar, &[(Operation::SendMessage, "wrong-epoch")]);
+    // What is asked for is not done: what is done stands in the journal, whatever is said.
+    liar.instead(Operation::SendMessage, refusal("wrong-epoch"));
     let sent = bob.send_message(GROUP, "hello").await;
     assert!(
         matches!(sent, Err(Error::Usage(UsageError::GroupLost(_)))),

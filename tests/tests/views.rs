@@ -374,7 +374,7 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
         stack.command(Service::Gateway, "rotate", "now").await.0,
         200
     );
-    let waits = alice.sync(0).await.unwrap_err();
+    let waits = alice.register_handle("alice").await.unwrap_err();
     assert!(matches!(waits, Error::Unreachable(_)), "{waits:?}");
     assert_eq!(mirror.asked(), [""; 0]);
 }

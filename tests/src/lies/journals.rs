@@ -92,7 +92,7 @@ pub const READ_JOURNAL: &[Lie] = &[
             it.page.head.next.0 -= 1;
             it.sign();
         },
-        Stops(StopReason::Split),
+        Stops(StopReason::Behind),
     ),
     (
         "head.next: one more, signed",
@@ -100,7 +100,7 @@ pub const READ_JOURNAL: &[Lie] = &[
             it.page.head.next.0 += 1;
             it.sign();
         },
-        Waits,
+        All,
     ),
     (
         "head.next: 0, signed",
@@ -116,7 +116,7 @@ pub const READ_JOURNAL: &[Lie] = &[
             it.page.head.next = Position(u64::MAX);
             it.sign();
         },
-        Waits,
+        All,
     ),
     (
         "head.chain: another one",
@@ -166,7 +166,7 @@ pub const READ_JOURNAL: &[Lie] = &[
     (
         "first: one more",
         |it| it.page.first.0 += 1,
-        Stops(StopReason::Split),
+        Stops(StopReason::Unprocessable),
     ),
     (
         "first: the highest number",
@@ -186,7 +186,7 @@ pub const READ_JOURNAL: &[Lie] = &[
     (
         "entries: in another order",
         |it| it.page.entries.reverse(),
-        Stops(StopReason::Split),
+        Stops(StopReason::Unprocessable),
     ),
     (
         "entries: a row of garbage, signed",
