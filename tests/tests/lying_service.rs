@@ -501,7 +501,11 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     let mut scene = scene().await;
     let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let Scene {
-        liar, alice, bob, ..
+        liar,
+        alice,
+        bob,
+        carol,
+        ..
     } = &mut scene;
     befriend(alice, &mut dave).await;
     // What moves the group on is not shown to bob; nobody is in it whom he does not know.
@@ -527,7 +531,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     let told = events(bob).await;
     assert!(told.contains(&back_without(&[], &[])), "{told:?}");
     // He replaces the leaf that he came back with.
-    settle(&mut [alice, bob]).await;
+    settle(&mut [alice, bob, carol]).await;
 
     // And with somebody new in it, when the user has seen who it is.
     bob.sync(0).await.unwrap();
@@ -547,6 +551,6 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     assert_eq!(joins(liar), before, "nothing was sent into the group");
     bob.rejoin_group_with_shown(GROUP).await.unwrap();
     dave.sync(0).await.unwrap();
-    settle(&mut [alice, bob, &mut dave]).await;
+    settle(&mut [alice, bob, carol, &mut dave]).await;
     talks(GROUP, &mut [alice, bob, &mut dave]).await;
 }
