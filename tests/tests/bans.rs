@@ -52,6 +52,7 @@ async fn a_banned_person_does_not_come_back_under_another_pseudonym() {
     // Who does not ask gets her in, until an admin is there.
     bob.stage_add("garden", &["carol"]).await.unwrap();
     assert_eq!(bob.submit("garden").await.unwrap(), CommitOutcome::Accepted);
+    bob.sync(0).await.unwrap();
     carol.sync(0).await.unwrap();
     assert!(names(&carol).contains(&"carol".to_owned()));
     let came_in = Event::BannedCameIn {

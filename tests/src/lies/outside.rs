@@ -86,7 +86,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     (
         "the group as it was, or another one",
         |info, shown| *info = shown.old.clone(),
-        [NotTheGroup; 3],
+        [NotTheGroup, NotTheGroup, Unreadable],
     ),
     (
         "epoch: 0",
@@ -120,7 +120,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     (
         "group_info: as it was, or another one's",
         |info, shown| info.group_info = shown.old.group_info.clone(),
-        [NotTheGroup; 3],
+        [NotTheGroup, NotTheGroup, Unreadable],
     ),
     (
         "ratchet_tree: nothing",
@@ -150,7 +150,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     (
         "leaves: none",
         |info, _| info.leaves.clear(),
-        [NotTheGroup, NotTheGroup, NotBelieved],
+        [NotTheGroup; 3],
     ),
     (
         "leaves: each of a leaf that is not there",
@@ -159,7 +159,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
                 .iter_mut()
                 .for_each(|leaf| leaf.leaf_index = LeafIndex(u32::MAX));
         },
-        [NotTheGroup, NotTheGroup, NotBelieved],
+        [NotTheGroup; 3],
     ),
     (
         "leaves: each twice, garbage behind",
@@ -178,7 +178,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
                 .iter_mut()
                 .for_each(|leaf| leaf.link_key.wrapper = RotationEpoch(u64::MAX));
         },
-        [NotTheGroup, NotTheGroup, NotBelieved],
+        [NotTheGroup; 3],
     ),
     (
         "leaves.link_key.sealed: each the key of another one, or garbage",
@@ -193,12 +193,12 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
             }
             info.leaves.last_mut().unwrap().link_key = first;
         },
-        [NotTheGroup, NotTheGroup, NotBelieved],
+        [NotTheGroup; 3],
     ),
     (
         "leaves.link_key.sealed of the last one: garbage",
         |info, _| info.leaves.last_mut().unwrap().link_key.sealed = opaque([0xa5; 60]),
-        [NotTheGroup, Unverified, NotBelieved],
+        [NotTheGroup, Unverified, NotTheGroup],
     ),
     (
         "wrapper_chain: none",
