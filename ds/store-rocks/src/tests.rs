@@ -178,6 +178,10 @@ async fn a_panic_in_a_storage_call_is_an_engine_error_and_blocks_nobody() {
 
 /// As when a client hangs up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(
+    clippy::await_holding_lock,
+    reason = "the thread that writes is to wait; nobody else wants the lock"
+)]
 async fn a_batch_whose_caller_went_away_is_applied() {
     let (rocks, directory) = empty().await;
     let held = rocks.database.in_turn.lock().unwrap();

@@ -15,7 +15,7 @@ use super::*;
 
 /// Requests between two copies; in the end of a scene a copy follows each request.
 const BETWEEN: usize = 40;
-const WATCHED_CLOSELY: usize = 60;
+const WATCHED_CLOSELY: usize = 20;
 
 /// Everything as of one moment: again, if a file went meanwhile.
 fn copy(from: &Path, to: &Path) {
@@ -224,7 +224,8 @@ async fn copies_of_the_files_show_no_co_members_no_handle_of_a_member_and_no_sen
     copies.assert_guessing("copies");
 }
 
-/// The power of the matcher.
+/// The power of the matcher, on the logs of several copies. What merely differs between copies has not told
+/// it the planted rows either (0.53 for co-members).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_for_each_recipient_would_show_who_is_in_which_groups_and_who_sends() {
     let [logs, _] = snapshot::play(true, look).await;
