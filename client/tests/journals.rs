@@ -1114,6 +1114,8 @@ async fn a_join_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on()
     assert!(matches!(lost, Err(Error::Unreachable(_))), "{lost:?}");
     settle(&mut [&mut alice]).await;
     alice.update_own_leaf("open").await.unwrap();
+    // Longer than the service remembers what it has answered.
+    homes.service.clock.advance(Duration::from_secs(7_200));
     settle(&mut [&mut alice, &mut dave]).await;
     dave.send_message("open", "in").await.unwrap();
     settle(&mut [&mut alice, &mut dave]).await;
@@ -1146,6 +1148,7 @@ async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on
         } else {
             alice.update_own_leaf("team").await.unwrap();
         }
+        homes.service.clock.advance(Duration::from_secs(7_200));
         settle(&mut [&mut alice, &mut bob, &mut carol]).await;
         bob.send_message("team", "there").await.unwrap();
         settle(&mut [&mut alice, &mut bob]).await;
