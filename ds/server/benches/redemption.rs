@@ -43,7 +43,6 @@ use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire as _};
 use service::clock::SystemClock;
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
 use service::shutdown::Shutdown;
-use tls_codec::Serialize as _;
 use tower::ServiceExt as _;
 
 const TOKENS: usize = 200;

@@ -388,7 +388,7 @@ pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> 
 /// The day that the service goes by is the store's, not that of a clock that was wrong from the start: it
 /// goes on from the last day that was told. What was accepted by a clock that was far behind is not deleted as
 /// soon as it is right again.
-async fn settle(server: &Server) -> Result<(), EngineError> {
+pub(crate) async fn settle(server: &Server) -> Result<(), EngineError> {
     let told = told_day(server).await?;
     server.settle_from(told);
     tell_day(server, server.now(), told).await

@@ -1,3 +1,4 @@
+mod bounds;
 mod directory;
 mod expiry;
 mod listener;
@@ -43,7 +44,7 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use protocol::request::{REQUEST_LABEL, RequestTbs, Sender, SignedRequest};
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire};
-use service::clock::{Clock as _, MovedClock};
+use service::clock::{Clock, MovedClock, SharedClock};
 use service::gateway_auth::GatewaySecret;
 use service::shutdown::{Shutdown, ShutdownTrigger};
 use tower::ServiceExt as _;
@@ -91,6 +92,10 @@ struct Running {
 /// How a service is put together.
 struct Setup {
     engine: Option<Arc<dyn Engine>>,
+    /// The engine where there is no other.
+    memory: Arc<Memory>,
+    /// In place of one that the test moves.
+    clock: Option<SharedClock>,
     decisions: Settings,
     segment_reads: u32,
     owner: AllowanceLimits,
@@ -111,6 +116,8 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             engine: None,
+            memory: Arc::default(),
+            clock: None,
             decisions: Settings::default(),
             segment_reads: 100,
             owner: limits(100),
@@ -124,6 +131,7 @@ fn places(concurrent_requests: usize, concurrent_reads: usize) -> LoadLimits {
     LoadLimits {
         concurrent_requests,
         concurrent_reads,
+        concurrent_waits: 4,
         requests_per_second: 0,
         nodes: 1,
     }
@@ -144,14 +152,14 @@ fn running_with(setup: Setup) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     let secret = GatewaySecret::load_or_create(&path).unwrap();
-    let memory = Arc::new(Memory::default());
+    let memory = setup.memory;
     let (ends, shutdown) = Shutdown::channel();
     let clock = MovedClock::at(NOON_MS);
     let keys = ServiceKeys::from_file(&[&[1][..], &[3; 32], &[1], &[4; 32]].concat());
     let server = Arc::new(Server::new(
         setup.engine.unwrap_or_else(|| memory.clone()),
         keys.unwrap(),
-        clock.clone(),
+        setup.clock.unwrap_or_else(|| clock.clone()),
         shutdown,
         accepted_keys(),
         ServerSettings {
@@ -259,14 +267,24 @@ impl Running {
     }
 
     async fn read(&self, known: u64, wait_ms: u32) -> Result<ReadJournalResponse, StatusCode> {
+        self.read_of(segment(), (known, wait_ms), &[]).await
+    }
+
+    async fn read_of(
+        &self,
+        segment: SegmentId,
+        (known, wait_ms): (u64, u32),
+        tokens: &[HeaderValue],
+    ) -> Result<ReadJournalResponse, StatusCode> {
         let request = ReadJournalRequest {
             version: WIRE_VERSION,
-            segment: segment(),
+            segment,
             from: Position(0),
             known: Position(known),
             wait_ms,
         };
-        let (status, body) = self.post(Number::ReadJournal, request.encode(), &[]).await;
+        let body = request.encode();
+        let (status, body) = self.post(Number::ReadJournal, body, tokens).await;
         if status == StatusCode::OK {
             Ok(Wire::decode(&body).unwrap())
         } else {
@@ -354,15 +372,7 @@ fn problem(body: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_carried_out_once_for_its_token_and_answered_alike_again() {
     let running = running(10);
-    let publication = PublishKeyPackagesRequest {
-        pool: PoolId([7; 32]),
-        sets: vec![KeyPackageSetUpload {
-            ciphersuite: 1,
-            expiry: Week(Week::of(NOON_MS).0 + 3),
-            sealed: opaque(vec![1; 8]),
-        }],
-    };
-    let publish = signed(Number::PublishKeyPackages, 1, &publication);
+    let publish = signed(Number::PublishKeyPackages, 1, &publication());
     let (status, body) = running
         .post(Number::PublishKeyPackages, publish.clone(), &[])
         .await;
@@ -439,31 +449,15 @@ async fn readers_leave_nothing_behind_and_have_an_allowance_together() {
     assert_eq!(running.memory.snapshot(), rows);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_polls_take_no_place_from_requests() {
-    let running = running(100);
-    running.begin_segment().await;
-    let polls: Vec<_> = (0..4).map(|_| running.read(0, 30_000)).collect();
-    let mut polls = Box::pin(futures_of(polls));
-    let waits = tokio::time::timeout(Duration::from_millis(200), &mut polls).await;
-    assert!(waits.is_err());
-    assert_eq!(
-        running.read(0, 0).await.unwrap_err(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
-    let claim = ClaimKeyPackagesRequest {
+fn publication() -> PublishKeyPackagesRequest {
+    PublishKeyPackagesRequest {
         pool: PoolId([7; 32]),
-        ciphersuite: 1,
-        sets: 1,
-    };
-    let (status, _) = running
-        .post(
-            Number::ClaimKeyPackages,
-            signed(Number::ClaimKeyPackages, 1, &claim),
-            &[token()],
-        )
-        .await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
+        sets: vec![KeyPackageSetUpload {
+            ciphersuite: 1,
+            expiry: Week(Week::of(NOON_MS).0 + 3),
+            sealed: opaque(vec![1; 8]),
+        }],
+    }
 }
 
 async fn futures_of<F: Future>(futures: Vec<F>) {
