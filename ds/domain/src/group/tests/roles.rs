@@ -156,8 +156,11 @@ fn with_a_role_nothing_else_changes_and_nobody_else_is_listed_who_could_propose(
                 }
             }
         }),
-        // Another extension goes.
-        with(&|all| all.retain(is_not(ExtensionType::RequiredCapabilities))),
+        // Another extension goes, with the policy that it lists.
+        with(&|all| {
+            all.retain(is_not(ExtensionType::RequiredCapabilities));
+            all.retain(is_no_policy);
+        }),
         // The policy goes, or is none.
         with(&|all| all.retain(is_no_policy)),
         with(&|all| {
