@@ -21,9 +21,9 @@ use crate::leaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
 
-/// Longest text of a message in bytes: what the service takes by default (1 MiB), less what MLS, its padding
-/// and a signature add.
-pub const MAX_TEXT: usize = 1024 * 1024 - 4096;
+/// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64 KiB add, the
+/// service takes it (256 KiB by default).
+pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
 
 /// A message that is kept and can be sent.
 pub(crate) struct Encrypted {

@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Send {
         /// Name of the group
         group: String,
-        /// What to say, 1 to 1,044,480 bytes; `-` takes it from standard input, less a newline at its end
+        /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its end
         text: String,
     },
     /// What happened since the last time
