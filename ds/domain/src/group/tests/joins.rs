@@ -46,7 +46,8 @@ fn a_join_that_is_not_as_joins_are_is_refused_and_an_honest_one_still_works() {
         let flawed = flawed.join(&mut world).map(|_| ());
         assert_eq!(problem(flawed), ProblemType::InvalidLeaf, "{flaw:?}");
     }
-    let twists: [(fn(&mut ExternalJoinRequest), ProblemType); 4] = [
+    type Twist = fn(&mut ExternalJoinRequest);
+    let twists: [(Twist, ProblemType); 4] = [
         (
             |request| {
                 let mut signature = request.group_info.signature.as_slice().to_vec();

@@ -1,7 +1,11 @@
 //! Users, roles and standings: what members may do to their own clients and to others.
 
+use crypto::credential::CREDENTIAL_TYPE;
 use openmls::group::GroupContext;
-use openmls::prelude::{Extension, ExtensionType, Extensions, ExternalSender, UnknownExtension};
+use openmls::prelude::{
+    CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
+    RequiredCapabilitiesExtension, UnknownExtension,
+};
 use protocol::policy::{Capabilities, POLICY_EXTENSION, Role};
 
 use super::commits::{add_client, refused, still_works};
@@ -160,6 +164,19 @@ fn with_a_role_nothing_else_changes_and_nobody_else_is_listed_who_could_propose(
         with(&|all| {
             all.retain(is_not(ExtensionType::RequiredCapabilities));
             all.retain(is_no_policy);
+        }),
+        // Or changes.
+        with(&|all| {
+            all.retain(is_not(ExtensionType::RequiredCapabilities));
+            let requires = RequiredCapabilitiesExtension::new(
+                &[ExtensionType::Unknown(POLICY_EXTENSION)],
+                &[],
+                &[
+                    CredentialType::Other(CREDENTIAL_TYPE),
+                    CredentialType::Basic,
+                ],
+            );
+            all.push(Extension::RequiredCapabilities(requires));
         }),
         // The policy goes, or is none.
         with(&|all| all.retain(is_no_policy)),
