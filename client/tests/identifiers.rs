@@ -76,12 +76,22 @@ fn game(seeds: std::ops::Range<u64>) -> BTreeMap<Kind, Advantage> {
     for (kind, advantage) in &advantages {
         println!("{kind:?}: {advantage}");
     }
+    if std::env::var("DIAG").is_ok() {
+        let (two, one): (Vec<_>, Vec<_>) =
+            runs.into_iter().enumerate().partition(|(n, _)| n % 4 == 1);
+        for (name, part) in [("one", one), ("two", two)] {
+            let part: Vec<Run> = part.into_iter().map(|it| it.1).collect();
+            for (kind, advantage) in guess(&part) {
+                println!("{name}: {kind:?}: {advantage}");
+            }
+        }
+    }
     advantages
 }
 
 #[test]
 fn nobody_is_linked_by_what_is_seen_and_stored_better_than_by_a_blind_guess() {
-    let advantages = game(0..RUNS);
+    let advantages = game(0..std::env::var("RUNS").map_or(RUNS, |it| it.parse().unwrap()));
     assert_eq!(advantages.len(), KINDS);
     let off: Vec<(Kind, Advantage)> = advantages
         .into_iter()
@@ -142,6 +152,33 @@ fn the_same_matcher_links_whom_a_careless_client_gives_away() {
             let advantage = &advantages[kind];
             println!("{plant:?}: {kind:?}: {advantage}");
             assert!(advantage.exceeds(0.1), "{plant:?}: {kind:?}: {advantage}");
+        }
+    }
+}
+
+#[test]
+fn diag() {
+    use game::attribution::About;
+    for seed in 0..6 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let played = runtime.block_on(play(seed * 8, [1; 4]));
+        for t in attribute(&played) {
+            if let About::Leaf {
+                group,
+                kind,
+                index,
+                way,
+                ..
+            } = &t.about
+            {
+                println!(
+                    "{seed} user {} group {group} kind {kind} leaf {index} {way:?} {:?}",
+                    t.who.user, t.counts
+                );
+            }
         }
     }
 }

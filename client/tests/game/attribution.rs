@@ -92,6 +92,9 @@ pub(crate) struct Thing {
     pub(crate) keys: BTreeSet<Vec<u8>>,
     /// How many messages a leaf has sent.
     pub(crate) messages: usize,
+    /// How often something was taken out of an inbox.
+    pub(crate) taken: usize,
+    pub(crate) counts: BTreeMap<u16, usize>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone)]
@@ -413,9 +416,14 @@ impl Known {
         gathered
             .into_iter()
             .filter_map(|(name, of)| {
+                let count = |of: &Gathered, operation: Number| {
+                    let count = of.counts.get(&operation.number());
+                    count.copied().unwrap_or_default()
+                };
+                let messages = count(&of, Number::SendMessage);
+                let taken = count(&of, Number::DeleteFromInbox);
                 let mut fields = of.fields;
-                let sent = of.counts.get(&Number::SendMessage.number());
-                let messages = sent.copied().unwrap_or_default();
+                let counts = of.counts.clone();
                 for (operation, count) in of.counts {
                     fields.number(&format!("requests of {operation}"), count);
                 }
@@ -448,6 +456,8 @@ impl Known {
                     fields,
                     keys: of.keys,
                     messages,
+                    taken,
+                    counts,
                 })
             })
             .collect()

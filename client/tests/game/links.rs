@@ -206,22 +206,30 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
     let mut ask = |kind: Kind, of: &[usize], candidates: Vec<(Vec<usize>, bool)>| {
         asked.ask(things, kind, of, candidates);
     };
+    // How many devices somebody has is seen: who has as many looks alike.
     let among = |user: usize, members: &[&Member], but: Option<usize>| {
         members
             .iter()
-            .filter(|member| Some(member.group) != but)
+            .filter(|member| Some(member.group) != but && devices[member.user] == devices[user])
             .map(|member| (member.leaves.clone(), member.user == user))
             .collect::<Vec<_>>()
     };
-    let to_handles = |user: usize, but: Option<&Vec<u8>>| {
-        handles
-            .iter()
-            .filter(|(_, thing)| match &thing.about {
-                About::Handle { name } => Some(name) != but,
-                _ => false,
-            })
-            .map(|(number, thing)| (vec![*number], thing.who.user == user))
-            .collect::<Vec<_>>()
+    // So is how often somebody was asked for a connection.
+    let most = handles.iter().map(|(_, thing)| thing.taken).max();
+    let to_handles = |user: usize, but: Option<&Vec<u8>>| -> Vec<Vec<(Vec<usize>, bool)>> {
+        let alike = |taken: usize| {
+            handles
+                .iter()
+                .filter(|(_, thing)| thing.taken == taken)
+                .filter(|(_, thing)| devices[thing.who.user] == devices[user])
+                .filter(|(_, thing)| match &thing.about {
+                    About::Handle { name } => Some(name) != but,
+                    _ => false,
+                })
+                .map(|(number, thing)| (vec![*number], thing.who.user == user))
+                .collect()
+        };
+        (0..=most.unwrap_or_default()).map(alike).collect()
     };
     for (number, thing) in things.iter().enumerate() {
         let (own, user) = ([number], thing.who.user);
@@ -231,9 +239,15 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
                     ask(Kind::HandleToMember, &own, among(user, members, None));
                 }
             }
-            About::Handle { .. } => ask(Kind::LinkCodeToHandle, &own, to_handles(user, None)),
+            About::Handle { .. } => {
+                for handles in to_handles(user, None) {
+                    ask(Kind::LinkCodeToHandle, &own, handles);
+                }
+            }
             About::Pool => {
-                ask(Kind::PoolToHandle, &own, to_handles(user, None));
+                for handles in to_handles(user, None) {
+                    ask(Kind::PoolToHandle, &own, handles);
+                }
                 // The number of devices is seen by the length of what is published.
                 let pools = all_of(|about| matches!(about, About::Pool))
                     .filter(|(other, _)| *other != number)
@@ -249,21 +263,32 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
                     if *way != WayIn::Added {
                         continue;
                     }
-                    let added = members.iter().map(|member| {
+                    let is_claimed = |member: &Member| {
                         let mut all = member.leaves.iter().flat_map(|leaf| &things[*leaf].keys);
-                        (member.leaves.clone(), all.any(|key| keys.contains(key)))
-                    });
+                        all.any(|key| keys.contains(key))
+                    };
+                    let Some(owner) = members.iter().find(|member| is_claimed(member)) else {
+                        continue;
+                    };
+                    let added = members
+                        .iter()
+                        .filter(|member| devices[member.user] == devices[owner.user])
+                        .map(|member| (member.leaves.clone(), is_claimed(member)));
                     ask(Kind::ClaimToAdd, &own, added.collect());
                 }
             }
             About::Question { handle } => {
-                ask(Kind::QuestionToHandle, &own, to_handles(user, Some(handle)));
+                for handles in to_handles(user, Some(handle)) {
+                    ask(Kind::QuestionToHandle, &own, handles);
+                }
                 for members in alike.values() {
                     ask(Kind::QuestionToMember, &own, among(user, members, None));
                 }
             }
             About::Record { group } => {
-                ask(Kind::RecordToHandle, &own, to_handles(user, None));
+                for handles in to_handles(user, None) {
+                    ask(Kind::RecordToHandle, &own, handles);
+                }
                 for members in alike.values() {
                     let members = among(user, members, Some(*group));
                     ask(Kind::RecordToMember, &own, members);
@@ -287,6 +312,18 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
             }
             for leaf in &member.leaves {
                 let device = things[*leaf].who.device;
+                let way = |leaf: &usize| match things[*leaf].about {
+                    About::Leaf { way, .. } => Some(way),
+                    _ => None,
+                };
+                // A new device comes into all groups, and is seen to be the one that has come.
+                if other
+                    .leaves
+                    .iter()
+                    .any(|it| way(it) != way(&other.leaves[0]))
+                {
+                    continue;
+                }
                 let leaves = other.leaves.iter();
                 let leaves =
                     leaves.map(|other| (vec![*other], things[*other].who.device == device));
