@@ -114,8 +114,8 @@ struct Due {
     later: Vec<About>,
 }
 
-/// Whoever was away has much to do. Of what nobody waits for one act is done, whichever it is: several together would show
-/// whose groups they are in.
+/// Whoever was away has much to do. Of what nobody waits for one act is done: several together would show whose groups
+/// they are in. It is one of those that are put off least, whichever of them.
 fn one_by_one(due: Vec<About>) -> Result<Due, Error> {
     let (now, mut later): (Vec<_>, Vec<_>) = due
         .into_iter()
@@ -124,9 +124,12 @@ fn one_by_one(due: Vec<About>) -> Result<Due, Error> {
         now,
         later: Vec::new(),
     };
-    if !later.is_empty() {
+    later.sort_by_key(|(act, _)| act.spread().mean_ms);
+    let least = later.first().map(|(act, _)| act.spread().mean_ms);
+    let first = later.partition_point(|(act, _)| Some(act.spread().mean_ms) == least);
+    if first > 0 {
         let random = usize::from(u16::from_be_bytes(crypto::random()?));
-        due.now.push(later.swap_remove(random % later.len()));
+        due.now.push(later.swap_remove(random % first));
     }
     due.later = later;
     Ok(due)

@@ -981,7 +981,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
     alice.remove_from_group("hall", &["user7"]).await.unwrap();
     assert_ne!(alice.group_access("hall").unwrap().segment, before);
     // Rows for all who are left.
-    days(&homes, 1, &mut [&mut alice]).await;
+    pass(&homes, 24, &mut [&mut alice]).await;
     let lost = 40;
     drop(others.remove(lost));
     let db = rusqlite::Connection::open(homes.path(names[lost]).join("client.sqlite")).unwrap();

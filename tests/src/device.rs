@@ -1,6 +1,7 @@
 //! Clients in this process, by the SDK.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use client::{Client, Endpoints, Event, Options, Pace, Patience};
@@ -150,6 +151,23 @@ pub async fn reads(client: &mut Client, expected: &[(&str, &str)]) {
         .map(|(sender, text)| (sender.as_str(), text.as_str()))
         .collect();
     assert_eq!(read, expected, "{}", handle(client));
+}
+
+/// Time passes in which a client that has begun a segment writes the rows that others, and this one, come back by.
+///
+/// # Panics
+/// If it had none to write.
+pub async fn some_minutes_later(home: &Path, client: &mut Client) {
+    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    let planned = "UPDATE acts SET due_ms = 1 WHERE act = 'rows'";
+    assert!(db.execute(planned, ()).unwrap() > 0, "no rows to write");
+    for _ in 0..8 {
+        client.sync(0).await.unwrap();
+        if db.execute(planned, ()).unwrap() == 0 {
+            return;
+        }
+    }
+    panic!("rows were not written");
 }
 
 /// Each of them says something and all others read it; all are in one epoch at the end. What

@@ -36,7 +36,7 @@ pub use allowed::{check_log, check_metrics};
 pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
     Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
-    requests_of, settle, talks,
+    requests_of, settle, some_minutes_later, talks,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};

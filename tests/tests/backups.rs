@@ -8,7 +8,7 @@
 )]
 
 use client::{BackupKey, Client, Error, Event, UsageError};
-use end_to_end::{LogLevel, Stack, device, group_with, patient, reads, settle};
+use end_to_end::{LogLevel, Stack, device, group_with, patient, reads, settle, some_minutes_later};
 
 fn key() -> BackupKey {
     BackupKey::Passphrase("four words of it".to_owned().into())
@@ -53,6 +53,7 @@ async fn the_same_backup_is_restored_a_second_and_a_third_time() {
             matches!(sent, Err(Error::Usage(UsageError::NotAMember(_)))),
             "{sent:?}"
         );
+        some_minutes_later(&stack.home(home), &mut alice).await;
         before = alice;
     }
     before.set_muted("garden", "bob", true).await.unwrap();

@@ -13,7 +13,7 @@ use client::{Client, Error, Event, StopReason, UsageError, sign};
 use crypto::sign::SignatureKeyPair;
 use end_to_end::{
     LogLevel, Stack, User, device, group_with, messages, patient, reads, recovery_row_of, settle,
-    talks,
+    some_minutes_later, talks,
 };
 use protocol::codec::opaque;
 use protocol::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
@@ -262,9 +262,7 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
         bob.sync(0).await.unwrap();
     }
     // Some minutes later.
-    let hastened = database(&stack.home(ALICE)).execute("UPDATE acts SET due_ms = 1", ());
-    assert!(hastened.unwrap() > 0);
-    alice.sync(0).await.unwrap();
+    some_minutes_later(&stack.home(ALICE), &mut alice).await;
     let told = events(&mut bob).await;
     assert!(
         told.contains(&Event::GroupLost {
@@ -283,6 +281,8 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
         }),
         "{told:?}"
     );
+    // To him there was somebody else, who is not heard any more.
+    bob.accept_unverified(GROUP).await.unwrap();
     assert_eq!(messages(&mut alice).await, []);
     assert_eq!(names(&alice), [ALICE, BOB]);
     talks(GROUP, &mut [&mut alice, &mut bob]).await;

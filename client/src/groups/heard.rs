@@ -57,7 +57,7 @@ pub(crate) fn somebody(
 }
 
 /// Somebody has come in from outside, and hears two others: the devices of the two people with the lowest leaves say that
-/// they are there, in the caller's transaction.
+/// they are there, in the caller's transaction. Where there is nobody else, the user's other devices say so.
 pub(crate) fn greet(
     db: &Connection,
     group: &Group,
@@ -77,7 +77,7 @@ pub(crate) fn greet(
         .transpose()?;
     let own = own.flatten();
     let is_first = |own: &Identity| greeting.iter().take(2).any(|it| it.is_same_user(own));
-    if own.is_some_and(|own| is_first(&own)) {
+    if greeting.is_empty() || own.is_some_and(|own| is_first(&own)) {
         schedule::plan(db, Act::Greet, &group.id.0)?;
     }
     Ok(())
