@@ -1315,3 +1315,21 @@ async fn a_group_that_refuses_holds_up_the_removal_of_a_device_in_no_other_one()
     assert_eq!(bob.members("also").unwrap().len(), 2);
     assert_eq!(alice.devices().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_device_whose_way_in_is_stale_is_added_by_a_commit() {
+    let homes = Homes::new(60);
+    let mut alice = homes.user("alice").await;
+    let mut laptop = link(&homes, &mut alice, "laptop", &mut []).await;
+    alice.create_group("plans").await.unwrap();
+    alice.sync(0).await.unwrap();
+    // The key that vouches for the laptop is gone before the laptop has come.
+    alice.update_own_leaf("plans").await.unwrap();
+    for _ in 0..3 {
+        settle(&mut [&mut laptop, &mut alice]).await;
+    }
+    assert_eq!(homes.service.count(Operation::AddClients), 1);
+    for device in [&laptop, &alice] {
+        assert_eq!(device.members("plans").unwrap().len(), 2);
+    }
+}

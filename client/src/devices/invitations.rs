@@ -142,7 +142,11 @@ impl Client {
             let way = Zeroizing::new(way);
             let way = WayIn::decode(&way).map_err(|_| LocalError::Damaged)?;
             match self.come_in(&way).await {
-                Ok(()) => {}
+                Ok(true) => {}
+                // It has rotated: another device knows the keys of now.
+                Ok(false) => {
+                    self.transact(|db, _| enqueue(db, SyncMessage::Want(way.link.group_id)))?;
+                }
                 // The key of the leaf that vouched for us has changed.
                 Err(Error::Refused(refusal))
                     if refusal.problem == ProblemType::NotAllowed
@@ -255,7 +259,7 @@ impl Client {
         .await
     }
 
-    async fn come_in(&mut self, way: &WayIn) -> Result<(), Error> {
+    async fn come_in(&mut self, way: &WayIn) -> Result<bool, Error> {
         let former = Group::find(&self.db, &way.link.group_id)?;
         if former
             .as_ref()
@@ -266,7 +270,7 @@ impl Client {
             );
         }
         match former.map(|group| group.status) {
-            Some(Status::Active) => return Ok(()),
+            Some(Status::Active) => return Ok(true),
             Some(_) => self.transact(|db, _| Group::delete(db, &way.link.group_id))?,
             None => {}
         }
@@ -275,8 +279,12 @@ impl Client {
         let seed = Secret::new(*way.leaf_seed.expose());
         let key = LeafKeyPair::from_seed(leaf::scheme(suite), &seed)?;
         leaf::store_key(&self.db, &key)?;
-        self.join_as_client(&way.link, &key.public(), way.authorization.clone())
+        let is_in = self
+            .join_as_client(&way.link, &key.public(), way.authorization.clone())
             .await?;
+        if !is_in {
+            return Ok(false);
+        }
         // Who invited us knows the key of this leaf.
         self.db.execute(
             "UPDATE groups SET update_due = 1 WHERE group_id = ?",
@@ -285,7 +293,7 @@ impl Client {
         if way.link.kind == GroupKind::SingleUser {
             self.transact(|db, profile| enqueue(db, exchange::hello(profile)))?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

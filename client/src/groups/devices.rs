@@ -41,18 +41,28 @@ pub(crate) struct GroupLink {
 }
 
 impl Client {
-    /// Comes into a group of this user's other client, with the key that [`Client::client_key`] kept.
+    /// Comes into a group of this user's other client, with the key that [`Client::client_key`] kept. False if the segment
+    /// that it told of has ended.
     pub(crate) async fn join_as_client(
         &mut self,
         link: &GroupLink,
         key: &[u8],
         authorization: LeafAuthorization,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if Group::find(&self.db, &link.group_id)?
             .is_some_and(|group| group.status == Status::Active)
         {
-            return Ok(());
+            return Ok(true);
         }
+        let told = Segment::heard_of(
+            link.segment,
+            link.rotation,
+            (link.step, StateKey::from(&link.state_key)),
+            IdentityLinkWrapperKey::from(&link.wrapper_key),
+        );
+        let Some(segment) = self.at_its_end(told).await? else {
+            return Ok(false);
+        };
         let directory = self.directory().await?;
         let signer = leaf::signer(&self.db, key)?;
         let pseudonym = link.user_pseudonym.clone();
@@ -65,12 +75,7 @@ impl Client {
             id: link.group_id,
             kind: link.kind,
             name,
-            segment: Segment::heard_of(
-                link.segment,
-                link.rotation,
-                (link.step, StateKey::from(&link.state_key)),
-                IdentityLinkWrapperKey::from(&link.wrapper_key),
-            ),
+            segment,
             leaf,
             sight: Sight::Device {
                 epoch: link
@@ -83,7 +88,8 @@ impl Client {
             authorization: Some(authorization),
             answer: None,
         };
-        self.enter(&entrance).await
+        self.enter(&entrance).await?;
+        Ok(true)
     }
 
     /// Leaves of this user's other clients in a group.
