@@ -27,6 +27,7 @@ use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
 use crate::groups::commit::{CommitOutcome, ROUNDS, code_rows, extras, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::evidence::StopReason;
+use crate::groups::identities::LinkKeys;
 use crate::groups::{
     Group, Status, discard_mls, evidence, heard, identities, join_config, known, load_mls, people,
     restored, returned,
@@ -156,6 +157,7 @@ fn build(
     let attempts = Group::rejoin_attempts(db, id)?;
     let stopped = evidence::stopped(db, id)?;
     let former_recovery = former_recovery(db, id)?;
+    let kept = identities::link_keys(db, id)?;
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
     group.insert(db)?;
     if let Some(seed) = former_recovery.filter(|_| entrance.rejoins()) {
@@ -171,7 +173,9 @@ fn build(
     // The device that has brought this one here has told the keys of now, and there is nobody else: an old state, or
     // another one, does not open under them.
     let is_brought = matches!(entrance.sight, Sight::Device { .. });
-    if entrance.kind != GroupKind::SingleUser || !is_brought {
+    // Where there is no leaf but this client's own, that one has signed it, and nobody else knows its secrets.
+    let is_alone = mls_group.members().count() == 1;
+    if !is_alone && (entrance.kind != GroupKind::SingleUser || !is_brought) {
         heard::wait_for_somebody(db, id, authenticated.signer.as_deref())?;
     }
     let wrappers = entrance.wrappers(info);
@@ -182,7 +186,8 @@ fn build(
         &mls_group,
         &group,
         leaf,
-        (info, &wrappers, by_code),
+        (info, &wrappers, &kept),
+        by_code,
     )?;
     let (wrapper, rotation) = match rotates {
         false => (None, None),
@@ -238,7 +243,8 @@ fn store_identities(
     mls_group: &MlsGroup,
     group: &Group,
     leaf: &NewLeaf,
-    (info, wrappers, by_code): (&ExternalCommitInfoResponse, &Wrappers, bool),
+    (info, wrappers, kept): (&ExternalCommitInfoResponse, &Wrappers, &LinkKeys),
+    by_code: bool,
 ) -> Result<(), Error> {
     let own = own_identity(profile, leaf)?;
     let mut people = Vec::new();
@@ -248,7 +254,7 @@ fn store_identities(
             people.insert(0, (member.credential, own.clone()));
             continue;
         }
-        let identity = identities::found(db, group, wrappers, &info.leaves, &member)?;
+        let identity = identities::found(db, group, (wrappers, &info.leaves), kept, &member)?;
         people.push((member.credential, identity));
     }
     // Members let nobody come in a second time, as somebody new.

@@ -1,6 +1,6 @@
 //! Who is behind the leaves of a group: identity links, opened and verified once per credential.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crypto::credential::{unwrap_link_key, wrap_link_key};
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
@@ -10,6 +10,7 @@ use protocol::connections::ClientCredential;
 use protocol::ids::{GroupId, RotationEpoch};
 use protocol::join::LeafLinkKey;
 use rusqlite::{Connection, OptionalExtension as _};
+use zeroize::Zeroizing;
 
 use crate::contacts::{UNVERIFIED, display_name};
 use crate::error::{Error, PeerError};
@@ -48,11 +49,25 @@ pub(crate) fn open(
     wrapper: &IdentityLinkWrapperKey,
     wrapped: &[u8],
 ) -> Result<Identity, Error> {
+    let link_key = unwrap_link_key(wrapper, wrapped).map_err(|_| PeerError::IdentityLink)?;
+    open_with(credential, signature_key, &link_key)
+}
+
+/// As [`open`], by a link key that this client keeps.
+fn open_by(credential: &Credential, signature_key: &[u8], key: &[u8]) -> Result<Identity, Error> {
+    let link_key = IdentityLinkKey::try_from(key).map_err(|_| PeerError::IdentityLink)?;
+    open_with(credential, signature_key, &link_key)
+}
+
+fn open_with(
+    credential: &Credential,
+    signature_key: &[u8],
+    link_key: &IdentityLinkKey,
+) -> Result<Identity, Error> {
     let pseudonymous =
         leaf::pseudonymous(credential, signature_key).ok_or(PeerError::IdentityLink)?;
-    let link_key = unwrap_link_key(wrapper, wrapped).map_err(|_| PeerError::IdentityLink)?;
     let real = pseudonymous
-        .open_identity_link(&link_key)
+        .open_identity_link(link_key)
         .map_err(|_| PeerError::IdentityLink)?;
     Ok(Identity {
         user_pseudonym: pseudonymous.user_pseudonym.as_slice().to_vec(),
@@ -122,16 +137,48 @@ pub(crate) fn store(
     Ok(())
 }
 
-/// Who is behind a member, by what the service shows to who comes in, and keeps it.
+/// Link keys of a group by credential, and under which wrapper key the service has each.
+pub(crate) type LinkKeys = HashMap<Vec<u8>, (Zeroizing<Vec<u8>>, i64)>;
+
+/// The link keys that this client keeps of a group.
+pub(crate) fn link_keys(db: &Connection, group: &GroupId) -> Result<LinkKeys, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT credential, link_key, wrapper FROM identities
+         WHERE group_id = ? AND link_key IS NOT NULL AND wrapper IS NOT NULL",
+    )?;
+    let rows = statement.query_map([group.0], |row| {
+        Ok((row.get(0)?, (Zeroizing::new(row.get(1)?), row.get(2)?)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Who is behind a member, by what the service shows to who comes in, and keeps it; by what is `kept` from before where
+/// that does not say it: whom this client knows it does not forget.
 pub(crate) fn found(
     db: &Connection,
     group: &Group,
-    wrappers: &Wrappers,
-    leaves: &[LeafLinkKey],
+    (wrappers, leaves): (&Wrappers, &[LeafLinkKey]),
+    kept: &LinkKeys,
     member: &Member,
 ) -> Result<Identity, Error> {
     let link = wrappers.link(leaves, member.index.u32());
     let identity = shown(&member.credential, &member.signature_key, link);
+    if identity.real.is_none()
+        && let Some((key, wrapper)) = kept.get(&digest(&member.credential))
+        && let Ok(known) = open_by(&member.credential, &member.signature_key, key)
+    {
+        store(db, &group.id, &member.credential, &known)?;
+        db.execute(
+            "UPDATE identities SET link_key = ?, wrapper = ? WHERE group_id = ? AND credential = ?",
+            (
+                key.as_slice(),
+                wrapper,
+                group.id.0,
+                digest(&member.credential),
+            ),
+        )?;
+        return Ok(known);
+    }
     store(db, &group.id, &member.credential, &identity)?;
     if let Some((rotation, wrapper, wrapped)) = link {
         keep_link_key(

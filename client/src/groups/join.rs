@@ -29,7 +29,7 @@ use crate::database::begin;
 use crate::devices;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
-use crate::groups::identities::{self, Identity};
+use crate::groups::identities::{self, Identity, LinkKeys};
 use crate::groups::known::Known;
 use crate::groups::pointers::{self, Invited};
 use crate::groups::{
@@ -315,7 +315,13 @@ fn store_identities(
     let wrappers = Wrappers::walk(&group.id, in_force, &record.wrapper_chain);
     wrappers.keep(db, &group.id)?;
     for member in staged.members() {
-        let mut identity = identities::found(db, group, &wrappers, &record.leaves, &member)?;
+        let mut identity = identities::found(
+            db,
+            group,
+            (&wrappers, &record.leaves),
+            &LinkKeys::new(),
+            &member,
+        )?;
         if member.index == own {
             let user_pseudonym = leaf::pseudonymous(&member.credential, &member.signature_key)
                 .ok_or(LocalError::Damaged)?
@@ -352,6 +358,8 @@ impl Client {
                     self.transact(|db, _| pointers::put_off(db, invited.row, is_unknown, now_ms))?;
                 }
                 Err(Error::Issuer(_)) => {}
+                // It has answered meanwhile: what it holds back of one invitation holds up nothing else.
+                Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
                 Err(error @ (Error::Unreachable(_) | Error::Local(_))) => return Err(error),
                 Err(error) => {
                     error.of_content()?;
@@ -372,8 +380,15 @@ impl Client {
         if !evidence::may_try_again(&self.db, &entry, now_ms)? {
             return Ok(());
         }
-        let Some(content) = self.own_welcome(invited).await? else {
-            return pointers::done(&self.db, invited.row);
+        let content = match self.own_welcome(invited).await {
+            Ok(Some(content)) => content,
+            Ok(None) => return pointers::done(&self.db, invited.row),
+            // The service's answer and not the Welcome, which opens under the pointer's key: it may show the true one the
+            // next time.
+            Err(Error::Protocol(_) | Error::Peer(_)) => {
+                return self.transact(|db, _| pointers::put_off(db, invited.row, false, now_ms));
+            }
+            Err(error) => return Err(error),
         };
         let invitation = match self.invitation(&content)? {
             Ok(invitation) if invitation.id == invited.pointer.group_id => invitation,

@@ -292,7 +292,8 @@ pub(crate) fn hear(
 }
 
 /// The service has shown two journals of a group, and has signed both, in the caller's transaction: kept for good, and
-/// this client follows no further.
+/// this client follows no further. When it has come back by the user's word, what it has read of the segment proves
+/// nothing more: not everybody who tells of that segment's end stops it again.
 pub(crate) fn split(
     db: &Connection,
     profile: &Profile,
@@ -312,6 +313,7 @@ pub(crate) fn split(
         (Some(&name), &content),
         now_ms,
     )?;
+    db.execute("DELETE FROM chains WHERE segment_id = ?", [seen.segment.0])?;
     evidence::stop(db, profile, group, StopReason::Split)
 }
 

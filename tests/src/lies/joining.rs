@@ -77,19 +77,19 @@ pub(super) const RECOVERY_ROW: &[Lie] = &[
         "RecoveryRow.rotation_epoch: an earlier one",
         Enter,
         |liar, _| row(liar, |it| it.rotation_epoch = RotationEpoch(0)),
-        Refused("peer"),
+        Refused("join-code-expired"),
     ),
     (
         "RecoveryRow.rotation_epoch: the highest number",
         Enter,
         |liar, _| row(liar, |it| it.rotation_epoch = RotationEpoch(u64::MAX)),
-        Refused("peer"),
+        Refused("join-code-expired"),
     ),
     (
         "RecoveryRow.sealed: nothing",
         Enter,
         |liar, _| row(liar, |it| it.sealed = opaque(*b"")),
-        Refused("peer"),
+        Refused("join-code-expired"),
     ),
     (
         "RecoveryRow.sealed: cut short",
@@ -100,13 +100,13 @@ pub(super) const RECOVERY_ROW: &[Lie] = &[
                 it.sealed = opaque(&bytes[..bytes.len() - 1]);
             })
         },
-        Refused("peer"),
+        Refused("join-code-expired"),
     ),
     (
         "RecoveryRow.sealed: garbage",
         Enter,
         |liar, _| row(liar, |it| it.sealed = opaque(GARBAGE)),
-        Refused("peer"),
+        Refused("join-code-expired"),
     ),
 ];
 
@@ -149,7 +149,7 @@ pub(super) const JOIN_ACCEPTED: &[Lie] = &[
                 it.accepted.place.rotation_epoch = RotationEpoch(u64::MAX)
             })
         },
-        Harmless,
+        Refused("protocol"),
     ),
     (
         "JoinAccepted.journal.rotation_epoch: the highest number",
@@ -327,7 +327,7 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
         "JoinRecord's journal.journal_key: zero",
         Join,
         |liar, _| record(liar, |it| it.journal.journal_key = WireSecret::new([0; 32])),
-        Harmless,
+        Stops(StopReason::Unprocessable),
     ),
     (
         "JoinRecord's journal.tag_key: zero",

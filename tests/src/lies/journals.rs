@@ -92,7 +92,8 @@ pub const READ_JOURNAL: &[Lie] = &[
             it.page.head.next.0 -= 1;
             it.sign();
         },
-        Stops(StopReason::Behind),
+        // Another chain than the one that was read to there.
+        Stops(StopReason::Split),
     ),
     (
         "head.next: one more, signed",
@@ -181,7 +182,8 @@ pub const READ_JOURNAL: &[Lie] = &[
             let last = it.last().clone();
             it.page.entries.push(last);
         },
-        Stops(StopReason::Split),
+        // Beyond the end that is signed nothing stands.
+        All,
     ),
     (
         "entries: in another order",

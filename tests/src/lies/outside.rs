@@ -25,7 +25,7 @@ pub enum Seen {
     Unverified,
 }
 
-use Seen::{NotBelieved, NotTheGroup, Unreadable, Unverified};
+use Seen::{NotBelieved, NotTheGroup, Unreadable};
 
 /// What the service has at hand.
 pub struct Shown {
@@ -198,12 +198,14 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     (
         "leaves.link_key.sealed of the last one: garbage",
         |info, _| info.leaves.last_mut().unwrap().link_key.sealed = opaque([0xa5; 60]),
-        [NotTheGroup, Unverified, NotTheGroup],
+        // Whom this client knows it does not forget.
+        [NotBelieved, NotBelieved, NotTheGroup],
     ),
     (
         "wrapper_chain: none",
         |info, _| info.wrapper_chain.clear(),
-        [NotBelieved; 3],
+        // Who comes by a code cannot see who has signed it, if that one's key is under an earlier wrapper key.
+        [NotBelieved, NotTheGroup, NotBelieved],
     ),
     (
         "wrapper_chain: garbage, in a circle",
@@ -217,7 +219,7 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
             };
             info.wrapper_chain = vec![link; 1000];
         },
-        [NotBelieved; 3],
+        [NotBelieved, NotTheGroup, NotBelieved],
     ),
     (
         "codes: none",
@@ -370,7 +372,8 @@ pub const COMING_BACK: &[LieOnReturn] = &[
                 joined.accepted.place.position = Position(u64::MAX)
             })
         },
-        NotBelieved,
+        // It asks again.
+        Unreadable,
     ),
     (
         "JoinAccepted.accepted.accepted_ms: the highest number",

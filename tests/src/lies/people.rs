@@ -298,7 +298,8 @@ pub(super) const LOOKUP_HANDLE: &[Lie] = &[
                 },
             )
         },
-        Refused("protocol"),
+        // It pays as much as it pays for one request at most.
+        Harmless,
     ),
 ];
 
@@ -341,7 +342,7 @@ pub(super) const READ_INBOX: &[Lie] = &[
                 it.requests = vec![entry(vec![1; REQUEST_SIZE]); 100]
             })
         },
-        Harmless,
+        Refused("limit-exceeded"),
     ),
     (
         "ReadInbox.requests.day: the highest number",
@@ -392,7 +393,8 @@ pub(super) const READ_INBOX: &[Lie] = &[
                 it.requests = vec![entry(crypto::random::<64>().expect("randomness").to_vec())];
             })
         },
-        Refused("protocol"),
+        // So many pages are read at a time.
+        Harmless,
     ),
     (
         "ReadInbox.more: no such number",

@@ -174,6 +174,12 @@ pub const EXCEPT: &[(Operation, &str, Outcome)] = &[
         Stops(StopReason::Missing),
     ),
     // It has lost what it accepted.
+    (
+        Operation::InspectGroup,
+        "epoch 0",
+        Stops(StopReason::Behind),
+    ),
+    (Operation::SetJoinCode, "epoch 0", Stops(StopReason::Behind)),
     (Operation::SendMessage, "epoch 0", Stops(StopReason::Behind)),
     (
         Operation::UpdateClient,
@@ -208,6 +214,8 @@ pub const EXCEPT: &[(Operation, &str, Outcome)] = &[
     (Operation::SetJoinCode, "cut short", Harmless),
     (Operation::RequestConnection, "nothing", Harmless),
     (Operation::RequestConnection, "cut short", Harmless),
+    (Operation::DeleteFromInbox, "nothing", Harmless),
+    (Operation::DeleteFromInbox, "cut short", Harmless),
     // What a code that has expired meets too.
     (
         Operation::RecoveryRow,
@@ -238,7 +246,15 @@ pub fn expected(operation: Operation, what: &str, usual: Outcome) -> Outcome {
     match operation {
         // An invitation waits for its record, and whoever has come in for a time to say how it would come back.
         Operation::JoinRecord | Operation::FetchWelcome => return Waits,
-        Operation::SetLeafExtras => return Harmless,
+        Operation::SetLeafExtras => {
+            return match what {
+                "a problem of groups" => Stops(StopReason::Missing),
+                "epoch 0" => Stops(StopReason::Behind),
+                _ => Harmless,
+            };
+        }
+        // What cannot be read holds up nothing that is sent.
+        Operation::ReadJournal if what != "tomorrow" => return Harmless,
         _ => {}
     }
     let except = EXCEPT.iter();
