@@ -130,6 +130,19 @@ impl Load {
         }
     }
 
+    /// A message of a group with a number in it, as it is asked to be sent.
+    #[must_use]
+    pub fn message(access: &GroupAccess, number: usize) -> Vec<u8> {
+        let request = SendMessageRequest {
+            group: GroupKey {
+                group_id: access.id,
+                state_key: access.state_key.to_wire(),
+            },
+            message: opaque(message(&access.id, access.epoch, number)),
+        };
+        request.encode()
+    }
+
     /// Sends until there are `requests` of them and `goes_on` is over.
     pub async fn run<T>(
         &mut self,
@@ -170,7 +183,7 @@ impl Load {
     /// # Panics
     /// It is not so.
     pub async fn check(&mut self, outcomes: &[&Outcome]) {
-        while self.reader.read_on().await > 0 {}
+        self.reader.read_on().await;
         let read = &self.reader.read;
         let twice: Vec<_> = read.iter().filter(|(_, count)| **count > 1).collect();
         assert!(twice.is_empty(), "executed more than once: {twice:?}");
@@ -231,16 +244,10 @@ impl SendingClient {
     }
 
     fn request(&self, number: usize) -> Vec<u8> {
-        let body = SendMessageRequest {
-            group: GroupKey {
-                group_id: self.access.id,
-                state_key: self.access.state_key.to_wire(),
-            },
-            message: opaque(message(&self.access.id, self.access.epoch, number)),
-        };
+        let body = Load::message(&self.access, number);
         let sender = Sender::Leaf(LeafIndex(self.access.leaf_index));
         let operation = Operation::SendMessage;
-        let signed = sign(operation, now_ms(), &sender, &body.encode(), &self.key);
+        let signed = sign(operation, now_ms(), &sender, &body, &self.key);
         signed.expect("signed").encode()
     }
 }
@@ -252,40 +259,45 @@ impl Reader {
             tokio::select! {
                 value = &mut other => return value,
                 // What a reading that is broken off has seen is seen again.
-                _ = self.read_on() => tokio::time::sleep(PAUSE).await,
+                () = self.read_on() => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// Reads what has come, and says how much it was.
-    async fn read_on(&mut self) -> usize {
-        let mut come = 0;
+    /// Reads what has come, each journal to its end.
+    async fn read_on(&mut self) {
         for journal in &mut self.journals {
-            let request = ReadJournalRequest {
-                version: WIRE_VERSION,
-                segment: journal.segment,
-                from: journal.next.rounded_down(),
-                known: journal.next.rounded_down(),
-                wait_ms: 0,
-            };
-            let page = ask(&mut self.client, &request).await;
-            let mut position = page.first;
-            for entry in &page.entries {
-                let at = position;
-                position = position.next();
-                if at < journal.next {
-                    continue;
+            // As everybody; and from there on page by page: one of them may not hold what lies between.
+            let mut from = journal.next.rounded_down();
+            loop {
+                let request = ReadJournalRequest {
+                    version: WIRE_VERSION,
+                    segment: journal.segment,
+                    from,
+                    known: from,
+                    wait_ms: 0,
+                };
+                let page = ask(&mut self.client, &request).await;
+                assert_eq!(page.first, from, "a stretch begins where it was asked for");
+                for entry in &page.entries {
+                    let at = from;
+                    from = from.next();
+                    if at < journal.next {
+                        continue;
+                    }
+                    journal.next = from;
+                    if let Entry::Message(sealed) = entry
+                        && let Some(number) = number(&journal.open(sealed.as_slice()))
+                    {
+                        *self.read.entry(number).or_default() += 1;
+                    }
                 }
-                journal.next = position;
-                come += 1;
-                if let Entry::Message(sealed) = entry
-                    && let Some(number) = number(&journal.open(sealed.as_slice()))
-                {
-                    *self.read.entry(number).or_default() += 1;
+                if journal.next >= page.head.next {
+                    break;
                 }
+                assert!(!page.entries.is_empty(), "{:?} are missing", page.head.next);
             }
         }
-        come
     }
 }
 

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use client::{Client, Endpoints, Error, Event, Options, Pace, StopReason, StoreChange, UsageError};
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, copy_over, device, group_with, messages, patient,
+    Load, LogLevel, Service, Stack, StoreEngine, copy_over, device, group_with, messages, patient,
     program, reads,
 };
+use protocol::ids::Position;
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
 
 const ALICE: &str = "alice.adebayo";
 const BOB: &str = "bob.bergstrom";
@@ -59,13 +62,30 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
             .await
             .unwrap();
     }
+    // So much that the service is told by where it is read on.
+    for number in 0..Position::READ_GRANULE {
+        alice
+            .send_message(LATER, &number.to_string())
+            .await
+            .unwrap();
+    }
     let read = messages(&mut carol).await;
-    assert_eq!(read.len(), 2, "{read:?}");
+    assert_eq!(read.len(), 2 + 32, "{read:?}");
+    let operation = Operation::SendMessage;
+    let message = Load::message(&alice.group_access(LATER).unwrap(), 1);
+    let later = alice.sign_as_member(LATER, operation, &message).unwrap();
 
     stack.stop().await;
     copy_over(backup.path(), &data);
     stack.restart().await;
 
+    // A state key that there is not yet opens nothing.
+    let asked = alice.transport().post(operation, &later, &[]).await;
+    let is_refused = matches!(
+        &asked,
+        Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup
+    );
+    assert!(is_refused, "{asked:?}");
     for _ in 0..3 {
         for member in [&mut alice, &mut carol] {
             for group in [SMALLER, LATER] {

@@ -2,6 +2,7 @@
 //! The truth, which it is not told, stands beside: who has sent them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use crypto::kdf;
 use crypto::schedule::{JoinKey, PoolToken};
@@ -94,7 +95,6 @@ pub(crate) struct Thing {
     pub(crate) messages: usize,
     /// How often something was taken out of an inbox.
     pub(crate) taken: usize,
-    pub(crate) counts: BTreeMap<u16, usize>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone)]
@@ -105,8 +105,8 @@ enum Name {
     Exchange(usize),
 }
 
-#[derive(Default)]
 struct Known {
+    time: RangeInclusive<u64>,
     /// Of signature keys of leaves.
     keys: BTreeMap<Vec<u8>, Name>,
     /// Pseudonyms by leaf, as of now.
@@ -128,10 +128,10 @@ struct Gathered {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// Sorts what was kept by what it is about. What is left out: the minute of a request, and reads of journals, which
-/// are the same bytes whoever reads but for the position that they begin at.
+/// Sorts what was kept by what it is about. What is left out: the minute of a request, the millisecond of its acceptance
+/// in the answer, and reads of journals, which are the same bytes whoever reads but for the position that they begin at.
 pub(crate) fn attribute(played: &Played) -> Vec<Thing> {
-    let mut known = Known::default();
+    let mut known = Known::of(played);
     let mut gathered: BTreeMap<Name, Gathered> = BTreeMap::new();
     // Keys of leaves are known by what comes after their first use too.
     for exchange in &played.exchanges {
@@ -142,6 +142,22 @@ pub(crate) fn attribute(played: &Played) -> Vec<Thing> {
         known.gather(number, exchange, &mut gathered);
     }
     known.things(played, gathered)
+}
+
+/// An answer without the times at which the service accepted something, and without the zeros at its end.
+fn without_times(answer: &[u8], time: &RangeInclusive<u64>) -> Vec<Vec<u8>> {
+    let end = answer.iter().rposition(|byte| *byte != 0);
+    let answer = &answer[..end.map_or(0, |at| at + 1)];
+    let is_time = |bytes: &[u8]| time.contains(&u64::from_be_bytes(bytes.try_into().unwrap()));
+    let times = answer.windows(8).enumerate().filter(|(_, it)| is_time(it));
+    let mut pieces = Vec::new();
+    let mut begin = 0;
+    for (at, _) in times {
+        pieces.push(answer[begin..at].to_vec());
+        begin = at + 8;
+    }
+    pieces.push(answer[begin..].to_vec());
+    pieces
 }
 
 /// Cuts parts out of bytes that belong to somebody else.
@@ -202,6 +218,20 @@ fn commit_of(exchange: &Exchange, envelope: &SignedRequest) -> Option<CommitRequ
 }
 
 impl Known {
+    fn of(played: &Played) -> Self {
+        Self {
+            time: played.time.clone(),
+            keys: BTreeMap::new(),
+            rosters: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            welcomes: BTreeMap::new(),
+            records: BTreeMap::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
     fn learn(&mut self, exchange: &Exchange) {
         let Some((group, opened)) = &exchange.opened else {
             return;
@@ -277,7 +307,12 @@ impl Known {
             Number::JoinRecord | Number::FetchWelcome | Number::RecoveryRow => {
                 let of = gathered.entry(own).or_default();
                 of.who = Some(exchange.author);
-                of.take(exchange, &[], exchange.request.get(2..).unwrap_or_default());
+                of.take(
+                    exchange,
+                    &[],
+                    exchange.request.get(2..).unwrap_or_default(),
+                    &self.time,
+                );
                 return;
             }
             _ => {
@@ -296,6 +331,7 @@ impl Known {
             exchange,
             &others,
             exchange.request.get(HEADER..).unwrap_or_default(),
+            &self.time,
         );
         of.describe(exchange, &envelope);
     }
@@ -423,7 +459,6 @@ impl Known {
                 let messages = count(&of, Number::SendMessage);
                 let taken = count(&of, Number::DeleteFromInbox);
                 let mut fields = of.fields;
-                let counts = of.counts.clone();
                 for (operation, count) in of.counts {
                     fields.number(&format!("requests of {operation}"), count);
                 }
@@ -457,7 +492,6 @@ impl Known {
                     keys: of.keys,
                     messages,
                     taken,
-                    counts,
                 })
             })
             .collect()
@@ -535,7 +569,13 @@ fn claimed_keys(token: &PoolToken, answer: &[u8]) -> Vec<Vec<u8>> {
 
 impl Gathered {
     /// All bytes of an exchange; `parts` of the request belong to others.
-    fn take(&mut self, exchange: &Exchange, parts: &[Vec<u8>], request: &[u8]) {
+    fn take(
+        &mut self,
+        exchange: &Exchange,
+        parts: &[Vec<u8>],
+        request: &[u8],
+        time: &RangeInclusive<u64>,
+    ) {
         self.bytes.extend(without(request, parts));
         for row in &exchange.rows {
             self.bytes.insert(row.name.clone());
@@ -546,12 +586,7 @@ impl Gathered {
         }
         let place = format!("{}", exchange.operation.number());
         if let Some(answer) = &exchange.answer {
-            // Without the zeros at the end.
-            let end = answer
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |at| at + 1);
-            self.bytes.insert(answer[..end].to_vec());
+            self.bytes.extend(without_times(answer, time));
             self.fields
                 .length(&format!("answer to {place}"), answer.len());
         }

@@ -386,7 +386,7 @@ pub(crate) fn guess(runs: &[Run]) -> BTreeMap<Kind, Advantage> {
     let mut dice = Dice::new(0);
     let mut results: BTreeMap<Kind, Vec<(f64, usize)>> = BTreeMap::new();
     for (number, run) in runs.iter().enumerate() {
-        let learned = &halves[1 - number / 8 % 2];
+        let learned = &halves[1 - number / 16 % 2];
         let mut of_run: BTreeMap<Kind, (f64, usize)> = BTreeMap::new();
         for question in &run.questions {
             let result = of_run.entry(question.kind).or_default();
@@ -409,7 +409,7 @@ pub(crate) fn guess(runs: &[Run]) -> BTreeMap<Kind, Advantage> {
 fn learn(runs: &[Run], half: usize) -> BTreeMap<Kind, Learned> {
     let mut learned: BTreeMap<Kind, Learned> = BTreeMap::new();
     let runs = runs.iter().enumerate();
-    for (_, run) in runs.filter(|(number, _)| number / 8 % 2 == half) {
+    for (_, run) in runs.filter(|(number, _)| number / 16 % 2 == half) {
         for question in &run.questions {
             let learned = learned.entry(question.kind).or_default();
             let own = &run.subjects[question.of].fields;

@@ -70,12 +70,12 @@ impl Met {
 }
 
 impl Shared {
-    /// Compares things by their bytes. What stands in more than a third of them is everybody's.
+    /// Compares things by their bytes. What stands in more than half of them is everybody's.
     #[allow(clippy::cast_precision_loss)]
     pub(crate) fn of(things: &[&[Vec<u8>]]) -> Self {
         let count = things.len();
         let mut scores = vec![0.0f32; count * count];
-        let most = (count / 3).max(2);
+        let most = (count / 2).max(2);
         let mut found: Vec<u64> = Vec::new();
         for (length, worth) in WINDOWS {
             found.clear();

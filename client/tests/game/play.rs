@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Clock, Options};
+use client::{Client, Clock, Error, Options, UsageError};
 use crypto::schedule::PoolToken;
 use protocol::ids::PoolId;
+use protocol::problem::ProblemType;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
@@ -16,6 +17,8 @@ use crate::support::recording::{Exchange, Who};
 
 const USERS: usize = 4;
 const GROUPS: usize = 3;
+/// Nobody needs longer to be ready to be added.
+const MOST_HOURS: usize = 48;
 
 /// What a run has left.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ pub(crate) struct Played {
     pub(crate) exchanges: Vec<Exchange>,
     /// Opens what was claimed: for the truth.
     pub(crate) tokens: Arc<BTreeMap<PoolId, PoolToken>>,
+    /// When it was, by the service's clock, in milliseconds.
+    pub(crate) time: std::ops::RangeInclusive<u64>,
 }
 
 /// Draws.
@@ -86,6 +91,7 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     let mut dice = Dice::new(seed);
     let ahead = Duration::from_secs(u64::try_from(dice.below(40 * 86_400)).unwrap());
     homes.service.clock.advance(ahead);
+    let begin_ms = homes.service.clock.now_unix_ms();
     homes.service.record();
     let names: Vec<String> = (0..USERS).map(|_| dice.name()).collect();
     let mut run = Run {
@@ -134,6 +140,7 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     Played {
         exchanges: run.homes.service.recorded(),
         tokens: Arc::new(run.tokens),
+        time: begin_ms..=run.homes.service.clock.now_unix_ms(),
     }
 }
 
@@ -190,18 +197,19 @@ impl Run {
     }
 
     async fn settle(&mut self, rounds: usize, wait: Duration) {
+        let everybody: Vec<usize> = (0..USERS).collect();
         for _ in 0..rounds {
             self.homes.service.clock.advance(wait);
-            for client in &mut self.clients {
-                client.sync(0).await.unwrap();
-            }
+            self.settle_users(&everybody, 1).await;
         }
     }
 
-    /// As [`Run::settle`], with what follows at once.
+    /// As [`Run::settle`], with what follows at once. Who comes first would be first in each journal: it is drawn.
     async fn settle_users(&mut self, users: &[usize], rounds: usize) {
         for _ in 0..rounds {
-            for at in 0..self.clients.len() {
+            let mut order: Vec<usize> = (0..self.clients.len()).collect();
+            while !order.is_empty() {
+                let at = order.swap_remove(self.dice.below(order.len()));
                 if users.contains(&self.who[at].user) {
                     self.clients[at].sync(0).await.unwrap();
                 }
@@ -223,7 +231,9 @@ impl Run {
 
     /// Everybody is a contact of two others.
     async fn connect(&mut self) {
-        for user in 0..USERS {
+        let mut order: Vec<usize> = (0..USERS).collect();
+        while !order.is_empty() {
+            let user = order.swap_remove(self.dice.below(order.len()));
             let next = (user + 1) % USERS;
             let (asks, asked) = if self.dice.flip() {
                 (user, next)
@@ -265,7 +275,7 @@ impl Run {
         let names = added.map(|user| self.names[user].clone());
         let names = names.each_ref().map(String::as_str);
         self.clients[at].create_group(&name).await.unwrap();
-        self.clients[at].add_to_group(&name, &names).await.unwrap();
+        self.add(at, &name, &names).await;
         let days = 7 * (1 + u32::try_from(self.dice.below(8)).unwrap());
         let code = self.clients[at].invite(&name, days).await.unwrap();
         let fourth = self.some_device((founder + 2) % 4);
@@ -277,6 +287,21 @@ impl Run {
             founder,
             added,
         }
+    }
+
+    /// What a contact has to tell first, and to publish, comes in its time.
+    async fn add(&mut self, at: usize, group: &str, names: &[&str]) {
+        for _ in 0..MOST_HOURS {
+            match self.clients[at].add_to_group(group, names).await {
+                Ok(_) => return,
+                Err(Error::Usage(UsageError::UnknownContact(_))) => {}
+                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {}
+                Err(error) => panic!("{error:?}"),
+            }
+            self.settle(1, Duration::from_secs(3_600)).await;
+            self.learn_tokens();
+        }
+        panic!("a contact cannot be added");
     }
 
     async fn say(&mut self, groups: &[Founded]) {

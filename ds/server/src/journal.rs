@@ -12,6 +12,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::load::Place;
+use crate::problem::is_behind;
 use crate::server::Server;
 
 /// Whether there is nothing to wait for.
@@ -41,6 +42,9 @@ impl Server {
             .look(&mut view, |view, env| ReadJournal::read(request, view, env))
             .await?;
         drop(place);
+        if request.known > answer.head.next {
+            is_behind();
+        }
         if is_whole(request, &answer) {
             return Ok(answer);
         }

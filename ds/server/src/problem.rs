@@ -82,15 +82,7 @@ fn refused(server: &Server, refusal: Refusal) -> Problem {
         Refusal::Problem(_) => problem,
         Refusal::WrongEpoch { current } => problem.with("epoch", current.0),
         Refusal::Behind { current } => {
-            metrics::counter!("ds_behind_total").increment(1);
-            // Any member of a group can say so of it.
-            static SAID: Sparse = Sparse::new();
-            if let Some(times) = SAID.due() {
-                tracing::error!(
-                    times,
-                    "a member's request is of a later epoch than this store has: was it restored from a backup?"
-                );
-            }
+            is_behind();
             problem.with("epoch", current.0)
         }
         Refusal::StaleTimestamp { now_ms } => problem.with("now_ms", now_ms),
@@ -114,6 +106,19 @@ fn with_challenge(server: &Server, problem: Problem) -> Problem {
     match HeaderValue::from_str(&challenge) {
         Ok(value) => problem.with_header(header::WWW_AUTHENTICATE, value),
         Err(_) => problem,
+    }
+}
+
+/// Somebody knows more than this store has.
+pub(crate) fn is_behind() {
+    metrics::counter!("ds_behind_total").increment(1);
+    // Any member of a group can say so.
+    static SAID: Sparse = Sparse::new();
+    if let Some(times) = SAID.due() {
+        tracing::error!(
+            times,
+            "a client knows more than this store has: was it restored from a backup?"
+        );
     }
 }
 

@@ -10,7 +10,7 @@
 //! * **[`EngineError`] from a write**: the disk failed or is full. RocksDB goes on by itself when there is
 //!   space again; else it has to be opened again ([`Rocks::trouble`]). Then the batch is there as a whole
 //!   or not at all. The result record tells.
-//! * **Damage**: [`Rocks::open`] refuses a directory that lacks anything which was acknowledged. Damage
+//! * **Damage**: [`Rocks::open`] refuses a directory that lacks a file or anything which was acknowledged. Damage
 //!   inside a table file is found when it is read ([`Rocks::read_everything`]), never answered from.
 
 mod committer;
@@ -244,17 +244,27 @@ impl Engine for Rocks {
 /// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
 /// nothing.
 fn usable(path: &Path, high_water: &HighWater) -> Result<Log, Refusal> {
-    match tables::last_write(path, Log::Whole) {
-        Ok(found) => high_water.check(found).map(|()| Log::Whole),
+    match tables::look(path, Log::Whole) {
+        Ok(seen) => {
+            has_its_files(path, seen.damaged)?;
+            high_water.check(seen.last_write).map(|()| Log::Whole)
+        }
         Err(error) if error.kind() == ErrorKind::Corruption => {
             // A power failure can leave a hole in what was not synced: later pages of it were written,
             // earlier ones not. What is in front of it counts as if the log ended there.
-            let found = tables::last_write(path, Log::UpToHole).ok();
+            let seen = tables::look(path, Log::UpToHole).ok();
+            let found = seen.as_ref().map(|seen| seen.last_write);
+            has_its_files(path, seen.and_then(|seen| seen.damaged))?;
             high_water.pass_over_hole(found, error.as_ref())?;
             Ok(Log::UpToHole)
         }
         Err(error) => Err(refusal(path, &error)),
     }
+}
+
+fn has_its_files(path: &Path, damaged: Option<String>) -> Result<(), Refusal> {
+    let path = path.to_owned();
+    damaged.map_or(Ok(()), |what| Err(Refusal::Damaged { path, what }))
 }
 
 /// Why RocksDB does not open a directory, in words for its operator.

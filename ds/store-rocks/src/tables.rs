@@ -107,10 +107,35 @@ pub(crate) fn open(path: &Path, log: Log) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors(&options_for(log), path, descriptors())
 }
 
-/// The number of the last write that the database and its log hold. Changes nothing.
-pub(crate) fn last_write(path: &Path, log: Log) -> Result<u64, rocksdb::Error> {
+/// What a look at a database finds.
+pub(crate) struct Seen {
+    /// The number of the last write that it and its log hold.
+    pub(crate) last_write: u64,
+    /// A file that it needs and that is not there as it was written, and what is wrong with it.
+    pub(crate) damaged: Option<String>,
+}
+
+/// Looks at a database. Changes nothing.
+pub(crate) fn look(path: &Path, log: Log) -> Result<Seen, rocksdb::Error> {
     let db = DB::open_cf_descriptors_read_only(&options_for(log), path, descriptors(), false)?;
-    Ok(db.latest_sequence_number())
+    // The engine itself opens the first sixteen only.
+    let damaged = db
+        .live_files()?
+        .iter()
+        .find_map(|file| damage(&path.join(file.name.trim_start_matches('/')), file.size));
+    Ok(Seen {
+        last_write: db.latest_sequence_number(),
+        damaged,
+    })
+}
+
+fn damage(file: &Path, size: usize) -> Option<String> {
+    let name = file.display();
+    match std::fs::metadata(file) {
+        Ok(found) if usize::try_from(found.len()) == Ok(size) => None,
+        Ok(found) => Some(format!("{name} has {} of {size} bytes", found.len())),
+        Err(error) => Some(format!("{name}: {error}")),
+    }
 }
 
 /// Whether the database has tables that this version doesn't know.

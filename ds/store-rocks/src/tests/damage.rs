@@ -91,6 +91,14 @@ async fn wherever_a_file_is_damaged_nothing_acknowledged_is_silently_gone() {
             }
             let copy = copy_of(&whole);
             fs::remove_file(copy.path().join(name)).unwrap();
+            if kind == ".sst" {
+                // At once, however many table files there are.
+                let refused = Rocks::open(copy.path());
+                assert!(
+                    matches!(refused, Err(OpenError::Refused(Refusal::Damaged { .. }))),
+                    "{name:?} removed: {refused:?}"
+                );
+            }
             assert!(
                 is_told(&copy, &format!("{name:?} removed")).await,
                 "{name:?} removed"
