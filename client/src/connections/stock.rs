@@ -2,7 +2,7 @@
 //! request would tell the service by its time into which group the owner of a handle was asked.
 
 use crypto::schedule::JoinCodeSecret;
-use protocol::group::{GroupKind, MAX_JOIN_CODE_WEEKS};
+use protocol::group::GroupKind;
 use protocol::ids::{GroupId, Week};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
@@ -11,6 +11,7 @@ use crate::Client;
 use crate::database::key32;
 use crate::error::{Error, LocalError};
 use crate::groups::commit::Plan;
+use crate::groups::invite::MOST_WEEKS;
 use crate::groups::{Group, Status};
 use crate::leaf::CIPHERSUITE;
 use crate::schedule::{self, Act};
@@ -135,7 +136,7 @@ impl Client {
         self.create_reserved(id, GroupKind::Connection, None, CIPHERSUITE, leaf)
             .await?;
         let now_ms = self.transport.time.now_unix_ms();
-        let expiry = Week(Week::of(now_ms).0.saturating_add(MAX_JOIN_CODE_WEEKS));
+        let expiry = Week(Week::of(now_ms).0.saturating_add(MOST_WEEKS));
         self.make_code(&id, &secret, expiry).await?;
         self.db.execute(
             "UPDATE connection_stock SET made_ms = ? WHERE group_id = ?",

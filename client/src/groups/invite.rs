@@ -67,6 +67,9 @@ impl JoinCode {
     }
 }
 
+/// One week less than the service takes: a clock that is ahead may be in the next week already.
+pub(crate) const MOST_WEEKS: u16 = MAX_JOIN_CODE_WEEKS - 1;
+
 impl Client {
     /// Makes a join code that is good for so many days (at most a year). It is a secret: whoever has it can come in
     /// until then, or until it is revoked.
@@ -95,7 +98,7 @@ impl Client {
         };
         let week = Week::of(self.transport.time.now_unix_ms());
         let weeks = u16::try_from(days.max(1).div_ceil(7)).unwrap_or(u16::MAX);
-        let expiry = Week(week.0.saturating_add(weeks.min(MAX_JOIN_CODE_WEEKS)));
+        let expiry = Week(week.0.saturating_add(weeks.min(MOST_WEEKS)));
         self.make_code(&group.id, &secret, expiry).await?;
         Ok(code.print())
     }
