@@ -13,7 +13,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::Client;
-use crate::connections::{self, sealed_in};
+use crate::connections;
 use crate::database::begin;
 use crate::error::Error;
 
@@ -110,10 +110,7 @@ impl Client {
         Ok(())
     }
 
-    fn take_request(&mut self, request: &[u8]) -> Result<(), Error> {
-        let Some(sealed) = sealed_in(request) else {
-            return Ok(());
-        };
+    fn take_request(&mut self, sealed: &[u8]) -> Result<(), Error> {
         let (policy, today) = (self.requests, self.today());
         let transaction = begin(&mut self.db)?;
         let received =

@@ -7,6 +7,7 @@ use protocol::connections::{
     HandleRecord,
 };
 use protocol::ids::GroupId;
+use protocol::inbox::REQUEST_SIZE;
 use protocol::reporting::{Padded, REQUEST_SLOT};
 use protocol::welcome::Attribution;
 use tls_codec::Size;
@@ -72,7 +73,8 @@ pub struct ConnectionOffer<'a> {
     pub introduction: Padded<REQUEST_SLOT>,
 }
 
-/// Signs a connection request for one recipient and encrypts it to his establishment key.
+/// Signs a connection request for one recipient and encrypts it to his establishment key, in
+/// [`REQUEST_SIZE`] bytes.
 ///
 /// # Errors
 /// [`CryptoError::InvalidKey`] if that is none.
@@ -103,7 +105,7 @@ pub fn seal_connection_request(
     );
     request.signature = opaque(signer.sign(REQUEST_LABEL, &tbs));
     let encoded = zeroize::Zeroizing::new(request.encode());
-    hpke::seal(recipient_key, REQUEST_INFO, &[], &encoded)
+    hpke::seal_in(REQUEST_SIZE, recipient_key, REQUEST_INFO, &[], &encoded)
 }
 
 fn request_tbs(signed_bytes: &[u8], recipient_key: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
@@ -119,7 +121,7 @@ pub fn open_connection_request(
     key: &HpkeKeyPair,
     sealed: &[u8],
 ) -> Result<ConnectionRequest, CryptoError> {
-    let bytes = hpke::open(key, REQUEST_INFO, &[], sealed)?;
+    let bytes = hpke::open_padded(key, REQUEST_INFO, &[], sealed)?;
     let request = ConnectionRequest::decode(&bytes).map_err(|_| CryptoError::CannotOpen)?;
     if request.extensions.version != ConnectionRequestExtensions::VERSION {
         return Err(CryptoError::UnknownVersion);
@@ -277,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_as_long_with_an_introduction_as_without() {
+    fn a_request_is_as_long_whatever_the_name_and_the_introduction() {
         let signer = SignatureKeyPair::random().unwrap();
-        let credential = ClientCredential {
-            name: opaque(*b"alice"),
-            signature_public_key: opaque(signer.public()),
-        };
         let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
-        let sealed = |introduction: &[u8]| {
+        let sealed = |name: &str, introduction: &[u8]| {
+            let credential = ClientCredential {
+                name: opaque(name.as_bytes()),
+                signature_public_key: opaque(signer.public()),
+            };
             let offer = ConnectionOffer {
                 credential: &credential,
                 group_id: GroupId([5; 16]),
@@ -295,8 +297,9 @@ mod tests {
             };
             seal_connection_request(&offer, &signer, &bob.public()).unwrap()
         };
-        let (without, with) = (sealed(&[]), sealed(&[1; 600]));
-        assert_eq!(without.len(), with.len());
+        let longest = "x".repeat(protocol::connections::MAX_HANDLE_BYTES);
+        let (without, with) = (sealed("a", &[]), sealed(&longest, &[1; 600]));
+        assert_eq!((without.len(), with.len()), (REQUEST_SIZE, REQUEST_SIZE));
         let opened = open_connection_request(&bob, &with).unwrap();
         assert_eq!(opened.extensions.introduction.content(), [1; 600]);
     }

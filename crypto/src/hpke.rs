@@ -113,6 +113,53 @@ pub fn open(
         .map_err(|_| CryptoError::CannotOpen)
 }
 
+/// The tag of AES-GCM.
+const TAG_LEN: usize = 16;
+
+/// As [`seal`], in exactly `size` bytes whatever the content. What is sealed is the content's
+/// length (2 bytes), the content, then zeros.
+///
+/// # Errors
+/// [`CryptoError::InvalidKey`] if the key is none; [`CryptoError::TooLong`] for content that has
+/// no room.
+pub fn seal_in(
+    size: usize,
+    public_key: &[u8],
+    info: &str,
+    aad: &[u8],
+    content: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    let room = size.saturating_sub(PUBLIC_KEY_LEN + TAG_LEN);
+    let length = u16::try_from(content.len()).map_err(|_| CryptoError::TooLong)?;
+    if content.len().saturating_add(2) > room {
+        return Err(CryptoError::TooLong);
+    }
+    let mut padded = Zeroizing::new(Vec::with_capacity(room));
+    padded.extend(length.to_be_bytes());
+    padded.extend_from_slice(content);
+    padded.resize(room, 0);
+    seal(public_key, info, aad, &padded)
+}
+
+/// Opens what [`seal_in`] made.
+///
+/// # Errors
+/// [`CryptoError::CannotOpen`].
+pub fn open_padded(
+    key: &HpkeKeyPair,
+    info: &str,
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let padded = open(key, info, aad, sealed)?;
+    let (length, rest) = padded
+        .split_first_chunk::<2>()
+        .ok_or(CryptoError::CannotOpen)?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
+        .map(|content| Zeroizing::new(content.to_vec()))
+        .ok_or(CryptoError::CannotOpen)
+}
+
 /// Encapsulates to a public key and exports a secret (RFC 9180 §6.2): `(enc, secret)`.
 ///
 /// # Errors
@@ -191,6 +238,29 @@ mod tests {
         assert!(open(&key, "info", b"other", &sealed).is_err());
         assert!(open(&key, "info", b"aad", &[]).is_err());
         assert!(seal(&[], "info", b"aad", b"text").is_err());
+    }
+
+    #[test]
+    fn content_of_each_length_that_has_room_is_sealed_in_one_size() {
+        let key = HpkeKeyPair::from_seed(&Secret::new([3; 32])).unwrap();
+        let room = 256 - PUBLIC_KEY_LEN - TAG_LEN - 2;
+        for len in [0, 1, 100, room] {
+            let sealed = seal_in(256, &key.public(), "info", b"aad", &vec![7; len]).unwrap();
+            assert_eq!(sealed.len(), 256);
+            let opened = open_padded(&key, "info", b"aad", &sealed).unwrap();
+            assert_eq!(*opened, vec![7; len]);
+            assert!(open_padded(&key, "info", b"other", &sealed).is_err());
+        }
+        let beyond = vec![7; room + 1];
+        assert!(matches!(
+            seal_in(256, &key.public(), "info", b"aad", &beyond),
+            Err(CryptoError::TooLong)
+        ));
+        // Somebody may seal a length beyond the content, or nothing at all.
+        for content in [&[][..], &[0], &[0, 2, 1]] {
+            let sealed = seal(&key.public(), "info", b"aad", content).unwrap();
+            assert!(open_padded(&key, "info", b"aad", &sealed).is_err());
+        }
     }
 
     #[test]

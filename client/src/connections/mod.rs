@@ -22,7 +22,7 @@ use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, ConnectionRequest, is_valid_handle};
 use protocol::group::{Accepted, CommitAad, GroupKind};
 use protocol::ids::GroupId;
-use protocol::inbox::{REQUEST_SIZE, RequestConnectionRequest};
+use protocol::inbox::RequestConnectionRequest;
 use protocol::operation::Operation;
 use protocol::reporting::{MAX_GREETING_BYTES, Occasion, SignedIntroduction};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -244,27 +244,6 @@ fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
     .transpose()
 }
 
-/// A sealed request in the one size that all have: its length, itself, then random bytes.
-fn of_one_size(sealed: Vec<u8>) -> Result<Vec<u8>, Error> {
-    let length = u16::try_from(sealed.len()).map_err(|_| LocalError::Damaged)?;
-    let mut request = length.to_be_bytes().to_vec();
-    request.extend(sealed);
-    let missing = REQUEST_SIZE
-        .checked_sub(request.len())
-        .ok_or(LocalError::Damaged)?;
-    for _ in 0..missing.div_ceil(64) {
-        request.extend(crypto::random::<64>()?);
-    }
-    request.truncate(REQUEST_SIZE);
-    Ok(request)
-}
-
-/// What stands in it.
-pub(crate) fn sealed_in(request: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = request.split_first_chunk::<2>()?;
-    rest.get(..usize::from(u16::from_be_bytes(*length)))
-}
-
 impl Client {
     /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
@@ -333,7 +312,7 @@ impl Client {
         self.put_into_inbox(handle, encrypted, price).await
     }
 
-    /// Puts something into the inbox of a handle: all such have one size.
+    /// Puts something into the inbox of a handle, sealed in the one size that all such have.
     pub(crate) async fn put_into_inbox(
         &mut self,
         handle: &str,
@@ -342,7 +321,7 @@ impl Client {
     ) -> Result<(), Error> {
         let request = RequestConnectionRequest {
             handle: opaque(handle.as_bytes()),
-            encrypted_request: opaque(of_one_size(sealed)?),
+            encrypted_request: opaque(sealed),
         };
         let _: Accepted = self
             .call_at_price(

@@ -17,7 +17,7 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::connections::ClientCredential;
 use protocol::group::{Accepted, GroupKind};
 use protocol::ids::InboxId;
-use protocol::inbox::{DeleteHandleRequest, RegisterHandleRequest};
+use protocol::inbox::{DeleteHandleRequest, REQUEST_SIZE, RegisterHandleRequest};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -159,7 +159,7 @@ fn waiting(db: &Connection) -> Result<Option<Waiting>, Error> {
 
 fn open(waiting: &Waiting, sealed: &[u8]) -> Option<LinkPackage> {
     let code = Code::decode(&waiting.code).ok()?;
-    let opened = hpke::open(&waiting.key, INFO, &code.secret, sealed).ok()?;
+    let opened = hpke::open_padded(&waiting.key, INFO, &code.secret, sealed).ok()?;
     LinkPackage::decode(&opened)
         .ok()
         .filter(|package| package.version == PACKAGE_VERSION)
@@ -266,7 +266,7 @@ impl Client {
             devices_group: invitations::way_into(&self.db, &group, now_ms)?,
         };
         let encoded = Zeroizing::new(package.encode());
-        let sealed = hpke::seal(&code.hpke_key, INFO, &code.secret, &encoded)
+        let sealed = hpke::seal_in(REQUEST_SIZE, &code.hpke_key, INFO, &code.secret, &encoded)
             .map_err(|_| UsageError::InvalidLinkCode)?;
         let comparison = number("link package", &[&bytes, &sealed]);
         let sent = self.put_into_inbox(&handle_of(&code), sealed, 0).await;
