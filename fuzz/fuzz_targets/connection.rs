@@ -10,6 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
 use protocol::connections::HandleRecord;
 use protocol::ids::GroupId;
+use protocol::inbox::REQUEST_SIZE;
 
 static KEY: LazyLock<HpkeKeyPair> =
     LazyLock::new(|| HpkeKeyPair::from_seed(&Secret::new([1; 32])).unwrap());
@@ -24,9 +25,12 @@ fuzz_target!(|bytes: &[u8]| {
         1 => assert!(open_connection_response(&KEY, &GROUP, bytes).is_err()),
         // Properly encrypted, with any content: nobody can sign for somebody else.
         2 => {
-            let sealed =
-                hpke::seal(&KEY.public(), "MIMIMI 1.0 connection request", &[], bytes).unwrap();
+            let info = "MIMIMI 1.0 connection request";
+            let sealed = hpke::seal(&KEY.public(), info, &[], bytes).unwrap();
             assert!(open_connection_request(&KEY, &sealed).is_err());
+            if let Ok(sealed) = hpke::seal_in(REQUEST_SIZE, &KEY.public(), info, &[], bytes) {
+                assert!(open_connection_request(&KEY, &sealed).is_err());
+            }
         }
         3 => {
             let sealed = hpke::seal(

@@ -19,7 +19,7 @@ use protocol::group::{
     CommitAccepted, CreateGroupRequest, ExternalJoinRequest, GroupKind, JoinAccepted, JournalKeys,
 };
 use protocol::ids::{Day, Epoch, Position, RotationEpoch};
-use protocol::journal::{CommitEvent, Event as JournalEvent, Place};
+use protocol::journal::{CommitEvent, Event as JournalEvent, Place, ReadJournalResponse};
 use protocol::operation::Operation;
 
 const ALICE: &str = "alice";
@@ -453,6 +453,12 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     let info = shown.lock().unwrap().clone();
     assert!(!info.is_empty());
     liar.answer(Operation::ExternalCommitInfo, move |_| Some(info.clone()));
+    // And that the segment, which its removal closed, goes on.
+    liar.twist(Operation::ReadJournal, |_, answer| {
+        let mut page = ReadJournalResponse::decode(answer).unwrap();
+        page.closed = 0;
+        *answer = page.encode();
+    });
     let commit = Arc::new(Mutex::new(None));
     let sent = Arc::clone(&commit);
     liar.answer(Operation::ExternalJoin, move |body| {
