@@ -383,8 +383,13 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
             (group.leaf_public_key.as_slice(), group.leaf_seed.expose()),
         )?;
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
-        let leaf = (group.leaf_seed.expose(), group.leaf_public_key.as_slice());
-        restored::keep(db, &group.group_id, leaf, group.recovery_seed.expose())?;
+        restored::keep(
+            db,
+            &group.group_id,
+            group.leaf_seed.expose(),
+            group.leaf_public_key.as_slice(),
+            group.recovery_seed.expose(),
+        )?;
         evidence::set_stopped(db, &group.group_id, Some(StopReason::Restored))?;
         known::restore(db, &group.group_id, &Known::from(&group.known))?;
     }

@@ -103,7 +103,8 @@ impl NewLeaf {
             &directory.domain,
             pseudonym,
             &key.public(),
-            (&real, &profile.identity),
+            &real,
+            &profile.identity,
             &profile.connection_key,
         )?;
         Ok(Self::with_link(key, link))
@@ -122,7 +123,8 @@ impl NewLeaf {
             &directory.domain,
             random_pseudonym(&directory.domain)?,
             &key.public(),
-            (&real, &profile.identity),
+            &real,
+            &profile.identity,
             &profile.connection_key,
             introduction,
         )?;

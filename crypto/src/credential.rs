@@ -119,14 +119,16 @@ impl PseudonymousCredential {
         domain: &str,
         user_pseudonym: VLBytes,
         leaf_signature_key: &[u8],
-        real: (&ClientCredential, &SignatureKeyPair),
+        credential: &ClientCredential,
+        signer: &SignatureKeyPair,
         connection_key: &ConnectionKey,
     ) -> Result<(Self, IdentityLinkKey), CryptoError> {
         Self::issue_with(
             domain,
             user_pseudonym,
             leaf_signature_key,
-            real,
+            credential,
+            signer,
             connection_key,
             None,
         )
@@ -141,7 +143,8 @@ impl PseudonymousCredential {
         domain: &str,
         user_pseudonym: VLBytes,
         leaf_signature_key: &[u8],
-        real: (&ClientCredential, &SignatureKeyPair),
+        credential: &ClientCredential,
+        signer: &SignatureKeyPair,
         connection_key: &ConnectionKey,
         introduction: Padded<LINK_SLOT>,
     ) -> Result<(Self, IdentityLinkKey), CryptoError> {
@@ -149,7 +152,8 @@ impl PseudonymousCredential {
             domain,
             user_pseudonym,
             leaf_signature_key,
-            real,
+            credential,
+            signer,
             connection_key,
             Some(introduction),
         )
@@ -159,7 +163,8 @@ impl PseudonymousCredential {
         domain: &str,
         user_pseudonym: VLBytes,
         leaf_signature_key: &[u8],
-        real: (&ClientCredential, &SignatureKeyPair),
+        credential: &ClientCredential,
+        signer: &SignatureKeyPair,
         connection_key: &ConnectionKey,
         introduction: Option<Padded<LINK_SLOT>>,
     ) -> Result<(Self, IdentityLinkKey), CryptoError> {
@@ -170,7 +175,6 @@ impl PseudonymousCredential {
         };
         let tbs_bytes = tbs.encode();
         let key = identity_link_key(connection_key, &tbs_bytes);
-        let (credential, signer) = real;
         let pseudonymous_credential_signature = opaque(signer.sign(SIGNATURE_LABEL, &tbs_bytes));
         let client_credential = credential.clone();
         let (link, size) = match introduction {
@@ -331,7 +335,8 @@ mod tests {
             "example.org",
             random_pseudonym("example.org").unwrap(),
             &[1; 32],
-            (&real, &signer),
+            &real,
+            &signer,
             &connection_key,
         )
         .unwrap();
@@ -400,7 +405,8 @@ mod tests {
                 "d",
                 random_pseudonym("d").unwrap(),
                 &[1; 32],
-                (&real, &signer),
+                &real,
+                &signer,
                 &ConnectionKey::new([2; 32]),
                 introduction,
             )

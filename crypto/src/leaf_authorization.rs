@@ -21,7 +21,8 @@ pub enum AuthorizedJoin {
 }
 
 fn tbs(
-    (group_id, segment): (&GroupId, &SegmentId),
+    group_id: &GroupId,
+    segment: &SegmentId,
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
@@ -43,13 +44,14 @@ fn tbs(
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,
-    period: (&GroupId, &SegmentId),
+    group_id: &GroupId,
+    segment: &SegmentId,
     join: AuthorizedJoin,
     leaf_index: u32,
     not_after_ms: u64,
     new_key: &[u8],
 ) -> LeafAuthorization {
-    let tbs = tbs(period, join, leaf_index, not_after_ms, new_key);
+    let tbs = tbs(group_id, segment, join, leaf_index, not_after_ms, new_key);
     LeafAuthorization {
         leaf_index,
         not_after_ms,
@@ -65,7 +67,8 @@ pub fn authorize(
 pub fn verify(
     authorization: &LeafAuthorization,
     leaf_key: &[u8],
-    period: (&GroupId, &SegmentId),
+    group_id: &GroupId,
+    segment: &SegmentId,
     join: AuthorizedJoin,
     new_key: &[u8],
     now_ms: u64,
@@ -74,7 +77,8 @@ pub fn verify(
         return Err(CryptoError::InvalidSignature);
     }
     let tbs = tbs(
-        period,
+        group_id,
+        segment,
         join,
         authorization.leaf_index,
         authorization.not_after_ms,
@@ -100,9 +104,9 @@ mod tests {
         let group = GroupId([1; 16]);
         let now = SegmentId([5; 32]);
         let client = AuthorizedJoin::Client;
-        let signed = authorize(&key, (&group, &now), client, 3, 1000, b"new");
+        let signed = authorize(&key, &group, &now, client, 3, 1000, b"new");
         let check = |leaf: &[u8], group: (&GroupId, &SegmentId), join, new: &[u8], now| {
-            verify(&signed, leaf, group, join, new, now).is_ok()
+            verify(&signed, leaf, group.0, group.1, join, new, now).is_ok()
         };
         let public = key.public();
         let here = (&group, &now);

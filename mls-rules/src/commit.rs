@@ -299,8 +299,10 @@ impl Case<'_> {
     ) -> Result<(), Refusal> {
         let user = verify_word(
             self.group,
-            (&self.group_id, &self.segment),
-            (word, join),
+            &self.group_id,
+            &self.segment,
+            word,
+            join,
             &claims.signature_key,
             self.accepted_ms,
         )?;
@@ -318,8 +320,10 @@ impl Case<'_> {
 /// [`Refusal::NotAllowed`], [`Refusal::TooLong`].
 pub fn verify_word(
     group: &PublicGroup,
-    of: (&GroupId, &SegmentId),
-    (word, join): (&LeafAuthorization, AuthorizedJoin),
+    group_id: &GroupId,
+    segment: &SegmentId,
+    word: &LeafAuthorization,
+    join: AuthorizedJoin,
     new_key: &[u8],
     accepted_ms: u64,
 ) -> Result<Vec<u8>, Refusal> {
@@ -332,7 +336,8 @@ pub fn verify_word(
     leaf_authorization::verify(
         word,
         leaf.signature_key().as_slice(),
-        of,
+        group_id,
+        segment,
         join,
         new_key,
         accepted_ms,

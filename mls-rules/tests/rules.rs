@@ -108,7 +108,8 @@ impl Leaf {
             "d.example",
             opaque(user),
             &key.public(),
-            (&real, &identity),
+            &real,
+            &identity,
             &ConnectionKey::random().unwrap(),
         )
         .unwrap();

@@ -86,7 +86,8 @@ fn stranger() -> (Key, CredentialWithKey) {
         "d.example",
         random_pseudonym("d.example").expect("a pseudonym"),
         &signer.0.public(),
-        (&real, &identity),
+        &real,
+        &identity,
         &ConnectionKey::new([7; 32]),
     )
     .expect("a credential");

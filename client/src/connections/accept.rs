@@ -164,7 +164,7 @@ impl Client {
             "",
         )?;
         let code = JoinCodeSecret::from(&request.extensions.code);
-        self.enter_by_code((&group, CIPHERSUITE), &code, |client, segment, permit| {
+        self.enter_by_code(&group, CIPHERSUITE, &code, |client, segment, permit| {
             let pool = PoolKeys::fresh()?;
             let response = ConnectionResponse {
                 responder_connection_key: client.profile.connection_key.to_wire(),

@@ -66,7 +66,8 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
         leaf_seed: WireSecret::new(*seed.expose()),
         authorization: authorize(
             &signer.0,
-            (&group.id, &group.segment.id),
+            &group.id,
+            &group.segment.id,
             AuthorizedJoin::Client,
             mls_group.own_leaf_index().u32(),
             end_ms(now_ms),
@@ -240,10 +241,10 @@ impl Client {
             let mls_group = load_mls(&client.db, id)?;
             let (own, leaves) = own_leaves(&client.db, id, &mls_group)?;
             let profile = &client.profile;
-            let user = (&profile.identity.public()[..], &profile.connection_key);
             let (claimed, pseudonym) = check_one(
                 &client.db,
-                user,
+                &profile.identity.public(),
+                &profile.connection_key,
                 mls_group.ciphersuite(),
                 key_package,
                 now_ms,

@@ -265,7 +265,8 @@ fn leaves(
 pub(crate) fn authenticate(
     db: &Connection,
     profile: &Profile,
-    (id, kind): (&GroupId, GroupKind),
+    id: &GroupId,
+    kind: GroupKind,
     wrappers: &Wrappers,
     info: &ExternalCommitInfoResponse,
     sight: &Sight,

@@ -138,7 +138,7 @@ pub(crate) fn record(
                 .iter()
                 .any(|it| it.user_pseudonym == identity.user_pseudonym)
         {
-            people::arrived(db, profile, (group, mls_group), &identity, &by)?;
+            people::arrived(db, profile, group, mls_group, &identity, &by)?;
             let name = identities::name(db, profile, Some(&identity))?;
             events::store(
                 db,
@@ -176,7 +176,7 @@ pub(crate) fn record(
                     None => return Err(PeerError::Commit.into()),
                 };
                 if !take_for_nobody(db, group, &mut identity, arrival)? {
-                    arrived(db, profile, (group, mls_group), aad, &identity, arrival)?;
+                    arrived(db, profile, group, mls_group, aad, &identity, arrival)?;
                 }
                 joiner = Some((identity.clone(), arrival));
             }
@@ -340,7 +340,8 @@ fn take_for_nobody(
 fn arrived(
     db: &Connection,
     profile: &Profile,
-    (group, mls_group): (&Group, &MlsGroup),
+    group: &Group,
+    mls_group: &MlsGroup,
     aad: &CommitAad,
     identity: &Identity,
     arrival: Arrival,
@@ -368,7 +369,7 @@ fn arrived(
         }
         GroupKind::Group => {}
     }
-    people::arrived(db, profile, (group, mls_group), identity, "")?;
+    people::arrived(db, profile, group, mls_group, identity, "")?;
     if identity.real.is_none() {
         // The service could make such a commit by itself. Nothing is sent to that leaf.
         let group = group.display_name();

@@ -186,7 +186,11 @@ fn build(
         &mls_group,
         &group,
         leaf,
-        (info, &wrappers, &kept),
+        &WhatIsKnown {
+            info,
+            wrappers: &wrappers,
+            kept: &kept,
+        },
         by_code,
     )?;
     let (wrapper, rotation) = match rotates {
@@ -236,6 +240,15 @@ fn former_recovery(db: &Connection, id: &GroupId) -> Result<Option<Vec<u8>>, Err
     Ok(group.map(|group| group.recovery.expose().to_vec()))
 }
 
+/// By what a newcomer knows who is who.
+struct WhatIsKnown<'a> {
+    /// What the service shows.
+    info: &'a ExternalCommitInfoResponse,
+    wrappers: &'a Wrappers,
+    /// From before.
+    kept: &'a LinkKeys,
+}
+
 /// Keeps who is who.
 fn store_identities(
     db: &Connection,
@@ -243,7 +256,7 @@ fn store_identities(
     mls_group: &MlsGroup,
     group: &Group,
     leaf: &NewLeaf,
-    (info, wrappers, kept): (&ExternalCommitInfoResponse, &Wrappers, &LinkKeys),
+    known: &WhatIsKnown<'_>,
     by_code: bool,
 ) -> Result<(), Error> {
     let own = own_identity(profile, leaf)?;
@@ -254,7 +267,14 @@ fn store_identities(
             people.insert(0, (member.credential, own.clone()));
             continue;
         }
-        let identity = identities::found(db, group, (wrappers, &info.leaves), kept, &member)?;
+        let identity = identities::found(
+            db,
+            group,
+            known.wrappers,
+            &known.info.leaves,
+            known.kept,
+            &member,
+        )?;
         people.push((member.credential, identity));
     }
     // Members let nobody come in a second time, as somebody new.
@@ -431,14 +451,13 @@ impl Client {
         entrance: &Entrance,
         info: &ExternalCommitInfoResponse,
     ) -> Result<Authenticated, Error> {
-        let Entrance { id, kind, .. } = entrance;
         let wrappers = entrance.wrappers(info);
-        let group = (id, *kind);
         let now_ms = self.transport.time.now_unix_ms();
         match authenticate(
             &self.db,
             &self.profile,
-            group,
+            &entrance.id,
+            entrance.kind,
             &wrappers,
             info,
             &entrance.sight,

@@ -157,7 +157,8 @@ pub(crate) fn link_keys(db: &Connection, group: &GroupId) -> Result<LinkKeys, Er
 pub(crate) fn found(
     db: &Connection,
     group: &Group,
-    (wrappers, leaves): (&Wrappers, &[LeafLinkKey]),
+    wrappers: &Wrappers,
+    leaves: &[LeafLinkKey],
     kept: &LinkKeys,
     member: &Member,
 ) -> Result<Identity, Error> {

@@ -196,7 +196,7 @@ impl Client {
         let directory = self.directory().await?;
         let known = known::of(&self.db, &id)?;
         let secret = JoinCodeSecret::new(*code.secret.expose());
-        self.enter_by_code((&id, suite), &secret, |client, segment, permit| {
+        self.enter_by_code(&id, suite, &secret, |client, segment, permit| {
             let pseudonym = random_pseudonym(&directory.domain)?;
             Ok(Entrance {
                 id,
@@ -224,7 +224,8 @@ impl Client {
     /// [`UsageError::JoinCodeExpired`].
     pub(crate) async fn enter_by_code(
         &mut self,
-        (id, suite): (&GroupId, Ciphersuite),
+        id: &GroupId,
+        suite: Ciphersuite,
         secret: &JoinCodeSecret,
         entrance: impl Fn(&Self, Segment, JoinPermit) -> Result<Entrance, Error>,
     ) -> Result<(), Error> {

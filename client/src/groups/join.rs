@@ -146,7 +146,8 @@ pub(super) fn invitation(
 fn join(
     db: &Connection,
     profile: &Profile,
-    (content, pointer): (&WelcomeContent, &WelcomePointer),
+    content: &WelcomeContent,
+    pointer: &WelcomePointer,
     invitation: &Invitation,
     record: &JoinRecordContent,
 ) -> Result<(), Error> {
@@ -318,7 +319,8 @@ fn store_identities(
         let mut identity = identities::found(
             db,
             group,
-            (&wrappers, &record.leaves),
+            &wrappers,
+            &record.leaves,
             &LinkKeys::new(),
             &member,
         )?;
@@ -541,8 +543,7 @@ impl Client {
     ) -> Result<(), Error> {
         let record = self.join_record(invitation).await?;
         self.transact(|db, profile| {
-            let shown = (content, &invited.pointer);
-            join(db, profile, shown, invitation, &record)?;
+            join(db, profile, content, &invited.pointer, invitation, &record)?;
             pointers::done(db, invited.row)
         })
     }
@@ -708,7 +709,7 @@ mod tests {
                 chain: ChainHead([0; 32]),
                 devices: Vec::new(),
             };
-            join(&db, &profile, (&content, &pointer), &invitation, &record).unwrap();
+            join(&db, &profile, &content, &pointer, &invitation, &record).unwrap();
             assert_eq!(load_mls(&db, &id).unwrap().epoch().as_u64(), 0);
             let kept = Group::read(&db, &id).unwrap();
             assert_eq!(kept.status, status);

@@ -37,7 +37,8 @@ pub(crate) fn encrypt(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,
-    (content, former): (&Content, Option<&[u8; 32]>),
+    content: &Content,
+    former: Option<&[u8; 32]>,
     now_ms: u64,
 ) -> Result<Encrypted, Error> {
     let provider = Provider::new(db);
@@ -64,7 +65,7 @@ pub(crate) fn encrypt(
     if let Some(former) = former {
         outbox::give_up(db, former)?;
     }
-    outbox::keep(db, id, (&digest, epoch), content, now_ms)?;
+    outbox::keep(db, id, &digest, epoch, content, now_ms)?;
     Ok(Encrypted { message, digest })
 }
 
@@ -137,7 +138,7 @@ impl Client {
             group.check_usable()?;
             let now_ms = self.transport.time.now_unix_ms();
             let encrypted = self
-                .transact(|db, profile| encrypt(db, profile, id, (content, kept.as_ref()), now_ms));
+                .transact(|db, profile| encrypt(db, profile, id, content, kept.as_ref(), now_ms));
             let Encrypted { message, digest } = match encrypted {
                 // A removal that this client knows of: the library sends nothing before it is committed.
                 Err(_) if self.is_held_up(id)? => {

@@ -19,7 +19,8 @@ const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
 pub(crate) fn keep(
     db: &Connection,
     id: &GroupId,
-    (digest, epoch): (&[u8; 32], u64),
+    digest: &[u8; 32],
+    epoch: u64,
     content: &Content,
     now_ms: u64,
 ) -> Result<(), Error> {
@@ -166,7 +167,7 @@ mod tests {
         group.insert(&db).unwrap();
         let text = Content::Text("content".to_owned());
         let segment = group.segment.id;
-        keep(&db, &group.id, (&[1; 32], 3), &text, 5).unwrap();
+        keep(&db, &group.id, &[1; 32], 3, &text, 5).unwrap();
         accepted(&db, &[1; 32], &segment, Position(4)).unwrap();
         assert!(waits(&db, &[1; 32]).unwrap());
         assert!(!is_read(&db, &[2; 32]).unwrap());
@@ -183,7 +184,7 @@ mod tests {
             group.insert(&db).unwrap();
             let here = group.segment.id;
             let text = Content::Text("hello".to_owned());
-            keep(&db, &group.id, (&[1; 32], 3), &text, 5).unwrap();
+            keep(&db, &group.id, &[1; 32], 3, &text, 5).unwrap();
             accepted(&db, &[1; 32], &here, Position(4)).unwrap();
             group.segment.next = Position(4);
             find_withheld(&db, &group, 9).unwrap();

@@ -177,7 +177,8 @@ fn kept_out(db: &Connection, id: &GroupId) -> Result<Vec<Vec<u8>>, Error> {
 pub(crate) fn arrived(
     db: &Connection,
     profile: &Profile,
-    (group, mls_group): (&Group, &MlsGroup),
+    group: &Group,
+    mls_group: &MlsGroup,
     newcomer: &Identity,
     by: &str,
 ) -> Result<(), Error> {

@@ -68,7 +68,8 @@ pub(crate) fn message(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    (bytes, day): (&[u8], u32),
+    bytes: &[u8],
+    day: u32,
 ) -> Result<(), Error> {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
     if outbox::is_read(db, &digest)? {
@@ -180,7 +181,9 @@ fn judge(
     group: &Group,
     mls_group: &MlsGroup,
     staged: &StagedCommit,
-    (sender, aad, accepted_ms): (&Sender, &CommitAad, u64),
+    sender: &Sender,
+    aad: &CommitAad,
+    accepted_ms: u64,
 ) -> Result<Effect, Error> {
     let case = Case {
         group_id: group.id,
@@ -245,7 +248,9 @@ pub(crate) fn commit(
         group,
         &mls_group,
         &staged,
-        (&sender, &aad, entry.accepted_ms),
+        &sender,
+        &aad,
+        entry.accepted_ms,
     )?;
     let day = Day::of(entry.accepted_ms).0;
     if let Committer::Member(leaf) = committer

@@ -170,7 +170,8 @@ impl Client {
             let not_after_ms = Minute::of(end_ms).next().start_ms();
             let authorization = authorize(
                 &signer,
-                (id, &segment.id),
+                id,
+                &segment.id,
                 AuthorizedJoin::Rejoin,
                 known.own_leaf,
                 not_after_ms,

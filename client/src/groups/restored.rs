@@ -84,7 +84,8 @@ impl Origin {
 pub(crate) fn keep(
     db: &Connection,
     id: &GroupId,
-    (leaf_seed, leaf_public_key): (&[u8; 32], &[u8]),
+    leaf_seed: &[u8; 32],
+    leaf_public_key: &[u8],
     recovery_seed: &[u8; 32],
 ) -> Result<(), Error> {
     db.execute(

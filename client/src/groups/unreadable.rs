@@ -111,7 +111,8 @@ fn expand(
     provider: &Provider<'_>,
     suite: Ciphersuite,
     secret: &[u8],
-    (label, context): (&str, &[u8]),
+    label: &str,
+    context: &[u8],
     length: usize,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let label = KdfLabel {
@@ -135,7 +136,7 @@ fn open(
 ) -> Option<SenderData> {
     let ciphertext = message.ciphertext.as_slice();
     let sample = ciphertext.get(..suite.hash_length()).unwrap_or(ciphertext);
-    let part = |label, length| expand(provider, suite, secret, (label, sample), length);
+    let part = |label, length| expand(provider, suite, secret, label, sample, length);
     let aad = SenderDataAad {
         group_id: message.group_id.clone(),
         epoch: message.epoch,

@@ -223,7 +223,7 @@ impl Client {
             if at != Group::read(&self.db, id)?.segment.next {
                 continue;
             }
-            match self.take_entry(id, (entry, at, &page.head), senders)? {
+            match self.take_entry(id, entry, at, &page.head, senders)? {
                 Taken::On(_) => {}
                 other => return Ok(other),
             }
@@ -243,7 +243,9 @@ impl Client {
     fn take_entry(
         &mut self,
         id: &GroupId,
-        (entry, at, head): (&Entry, Position, &SignedHead),
+        entry: &Entry,
+        at: Position,
+        head: &SignedHead,
         senders: Senders,
     ) -> Result<Taken, Error> {
         let now_ms = self.transport.time.now_unix_ms();
@@ -280,7 +282,7 @@ impl Client {
         let (accepted_ms, outcome) = match &opened {
             Ok(content) => (
                 content.accepted_ms,
-                carry_out(&transaction, profile, &group, (content, at, chain), now_ms),
+                carry_out(&transaction, profile, &group, content, at, chain, now_ms),
             ),
             Err(fault) => (now_ms, Err((*fault).into())),
         };
@@ -465,7 +467,9 @@ fn carry_out(
     db: &Connection,
     profile: &Profile,
     group: &Group,
-    (content, at, chain): (&EntryContent, Position, Option<ChainHead>),
+    content: &EntryContent,
+    at: Position,
+    chain: Option<ChainHead>,
     now_ms: u64,
 ) -> Result<CarriedOut, Error> {
     // Nothing was accepted later than now: what follows from the time could be put off for good.
@@ -473,7 +477,7 @@ fn carry_out(
     let day = Day::of(accepted_ms).0;
     match &content.event {
         JournalEvent::Message(bytes) => {
-            process::message(db, profile, group, (bytes.as_slice(), day))?;
+            process::message(db, profile, group, bytes.as_slice(), day)?;
             Ok((None, None))
         }
         JournalEvent::Proposal(bytes) => {

@@ -162,7 +162,8 @@ fn check(
     for key_package in &set.key_packages {
         let (package, user) = check_one(
             db,
-            (&contact.signature_key, &contact.connection_key),
+            &contact.signature_key,
+            &contact.connection_key,
             suite,
             key_package.as_slice(),
             now_ms,
@@ -182,7 +183,8 @@ fn check(
 /// A KeyPackage of one client of a contact, or of this user, with the user pseudonym in it.
 pub(crate) fn check_one(
     db: &Connection,
-    (signature_key, connection_key): (&[u8], &ConnectionKey),
+    signature_key: &[u8],
+    connection_key: &ConnectionKey,
     suite: Ciphersuite,
     key_package: &[u8],
     now_ms: u64,

@@ -381,7 +381,7 @@ impl User {
     }
 
     fn takes_message(&self, message: &[u8]) -> Result<(), Error> {
-        process::message(&self.db, &self.profile, &self.group(), (message, TODAY))
+        process::message(&self.db, &self.profile, &self.group(), message, TODAY)
     }
 
     fn epoch(&self) -> u64 {
@@ -509,7 +509,7 @@ fn word(
     let segment = StateKey::new([state; 32]).segment(&ID, RotationEpoch(0));
     let until = NOW_MS + 1_000;
     let new_key = of.signer.0.public();
-    authorize(&by.0, (&ID, &segment), join, leaf, until, &new_key)
+    authorize(&by.0, &ID, &segment, join, leaf, until, &new_key)
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(super) fn check_recovery_key(
 pub(super) fn check_own_key(
     public_key: &[u8],
     leaf: Option<u32>,
-    (roster, control): (&Roster, &Control),
+    roster: &Roster,
+    control: &Control,
 ) -> Result<(), Stop> {
     if roster.has_recovery_key(public_key, leaf) || control.has_key(public_key) {
         Err(ProblemType::NotAllowed.into())

@@ -191,7 +191,7 @@ impl Operation for ExternalCommitInfo {
         }
         let control = Control::open(group, view)?;
         let tree = Tree::open(group, view)?;
-        check_permit(request.body(), (group, key), (&control, &tree), env)?;
+        check_permit(request.body(), group, key, &control, &tree, env)?;
         let week = env.week();
         let roster = Roster::open(group, pages, view)?;
         Ok(Change::nothing(ExternalCommitInfoResponse {
@@ -212,8 +212,10 @@ impl Operation for ExternalCommitInfo {
 /// The permit of an external commit that will come, as far as it can be checked without it.
 fn check_permit(
     body: &ExternalCommitInfoRequest,
-    (group, key): (&OpenedGroup, &[u8]),
-    (control, tree): (&Control, &Tree),
+    group: &OpenedGroup,
+    key: &[u8],
+    control: &Control,
+    tree: &Tree,
     env: &Env<'_>,
 ) -> Result<(), Stop> {
     let id: &GroupId = &group.id;
@@ -231,8 +233,8 @@ fn check_permit(
         }
     };
     let word = body.authorization.as_ref().ok_or(ProblemType::NotAllowed)?;
-    let of = (id, &group.short.segment);
-    verify_word(&tree.group, of, (word, join), key, env.now_ms)
+    let segment = &group.short.segment;
+    verify_word(&tree.group, id, segment, word, join, key, env.now_ms)
         .map(|_| ())
         .map_err(|refusal| refusal.problem().into())
 }

@@ -81,7 +81,7 @@ impl Operation for SetLeafExtras {
         };
         let mut roster = Roster::open(group, pages, view)?;
         let key = body.recovery_key.public_key.as_slice();
-        check_own_key(key, Some(*index), (&roster, &control))?;
+        check_own_key(key, Some(*index), &roster, &control)?;
         let former = former.filter(|former| *former != id);
         roster
             .leaf_mut(*index)
@@ -264,7 +264,7 @@ impl Operation for SetJoinCode {
             require_free(&new.row.id, view, env)?;
             let roster = Roster::open(group, read_roster(group, view)?, view)?;
             let key = new.code.public_key.as_slice();
-            check_own_key(key, None, (&roster, &control))?;
+            check_own_key(key, None, &roster, &control)?;
             let salt = env.salt();
             let rotation = group.short.rotation_epoch;
             let sealed = seal_recovery_row(&new.row.id, salt, rotation, new.row.sealed.as_slice())?;

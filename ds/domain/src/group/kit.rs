@@ -214,7 +214,8 @@ fn credential_naming(named: &[u8], signer: &LeafSigner, user: &[u8]) -> Credenti
         DOMAIN,
         opaque(user),
         named,
-        (&real, &identity),
+        &real,
+        &identity,
         &ConnectionKey::random().unwrap(),
     )
     .unwrap();
@@ -1072,8 +1073,15 @@ impl Client {
         key: &[u8],
     ) -> LeafAuthorization {
         let until = world.service.now_ms + 3_600_000;
-        let of = (&self.id, &self.segment);
-        leaf_authorization::authorize(&self.signer.0, of, join, self.index(), until, key)
+        leaf_authorization::authorize(
+            &self.signer.0,
+            &self.id,
+            &self.segment,
+            join,
+            self.index(),
+            until,
+            key,
+        )
     }
 
     /// Comes in from outside, by what a member knows.

@@ -172,7 +172,7 @@ fn decide(
     let day = head.head.day_of_next(env.today());
     head.head.load.admit(day, &added, &bound, env.now_ms)?;
     let tree = Tree::open(group, view)?;
-    let origin = judge(body, group, by, (&tree, &pending), message).map_err(Stop::at_cost)?;
+    let origin = judge(body, group, by, &tree, &pending, message).map_err(Stop::at_cost)?;
     let mut journal = Journal::of(head);
     let event = Event::Proposal(opaque(bytes));
     let accepted = EntryAccepted {
@@ -201,7 +201,8 @@ fn judge(
     body: &ProposalRequest,
     group: &OpenedGroup,
     by: By<'_>,
-    (tree, pending): (&Tree, &PendingProposals),
+    tree: &Tree,
+    pending: &PendingProposals,
     message: openmls::prelude::PublicMessageIn,
 ) -> Result<Origin, Stop> {
     let refused = |refusal: mls_rules::Refusal| Stop::from(refusal.problem());

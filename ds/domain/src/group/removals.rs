@@ -62,7 +62,8 @@ pub(super) fn senders(keys: &ServiceKeys) -> ServiceSenders {
 /// Proposals to remove these leaves in an epoch. None for a group that does not list the service.
 pub(super) fn propose(
     keys: &ServiceKeys,
-    (group_id, epoch): (&GroupId, Epoch),
+    group_id: &GroupId,
+    epoch: Epoch,
     tree: &Tree,
     gone: &[(u32, RemovalReason)],
 ) -> Vec<(Vec<u8>, Origin)> {

@@ -288,7 +288,7 @@ impl Succession<'_> {
     /// A recovery key that comes with the commit, for this leaf if it is not new.
     fn check_recovery_key(&self, extras: &LeafExtras, leaf: Option<u32>) -> Result<(), Stop> {
         let key = extras.recovery_key.public_key.as_slice();
-        check_own_key(key, leaf, (&self.roster, &self.control))
+        check_own_key(key, leaf, &self.roster, &self.control)
     }
 
     /// Codes that end with this commit: those that have expired; those whose maker is gone, or may not
@@ -551,7 +551,7 @@ impl Succession<'_> {
     ) -> Result<PendingProposals, Stop> {
         let epoch = self.attempt.next_epoch();
         let mut pending = PendingProposals::default();
-        for (message, origin) in removals::propose(env.keys, (self.id(), epoch), &self.tree, gone) {
+        for (message, origin) in removals::propose(env.keys, self.id(), epoch, &self.tree, gone) {
             let event = Event::Proposal(opaque(message.as_slice()));
             let accepted = EntryAccepted {
                 place: journal.append(&keys.journal, event, env)?,

@@ -142,15 +142,10 @@ fn an_authorization_that_is_not_exactly_this_one_lets_nobody_in() {
     let (alice, bob) = (&clients[0], &clients[1]);
     let later = world.service.now_ms + HOUR_MS;
     type Word<'w> = Box<dyn Fn(&[u8]) -> LeafAuthorization + 'w>;
-    let by = |signer: &Client,
-              group: &GroupId,
-              segment: &SegmentId,
-              join,
-              leaf,
-              until,
-              key: &[u8]| {
-        leaf_authorization::authorize(&signer.signer.0, (group, segment), join, leaf, until, key)
-    };
+    let by =
+        |signer: &Client, group: &GroupId, segment: &SegmentId, join, leaf, until, key: &[u8]| {
+            leaf_authorization::authorize(&signer.signer.0, group, segment, join, leaf, until, key)
+        };
     let as_client = AuthorizedJoin::Client;
     let now = world.service.now_ms;
     let forgeries: [(&str, Word<'_>); 9] = [
@@ -229,7 +224,8 @@ fn an_authorization_for_more_than_a_week_is_refused() {
         let signer = LeafSigner::new();
         let word = leaf_authorization::authorize(
             &bob.signer.0,
-            (&bob.id, &bob.segment),
+            &bob.id,
+            &bob.segment,
             AuthorizedJoin::Client,
             1,
             until,
@@ -293,7 +289,8 @@ fn a_rejoin_replaces_exactly_the_own_leaf_and_rotates() {
     let fresh_rejoins = word(&fresh, AuthorizedJoin::Rejoin);
     let hers = leaf_authorization::authorize(
         &bob.signer.0,
-        (&bob.id, &bob.segment),
+        &bob.id,
+        &bob.segment,
         AuthorizedJoin::Rejoin,
         0,
         world.service.now_ms + HOUR_MS,

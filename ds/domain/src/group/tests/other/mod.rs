@@ -172,7 +172,8 @@ impl OtherLeaf {
             DOMAIN,
             opaque(user.as_slice()),
             &key.public,
-            (&real, &real_key),
+            &real,
+            &real_key,
             &ConnectionKey::random().unwrap(),
         )
         .unwrap();
