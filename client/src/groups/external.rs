@@ -464,7 +464,7 @@ impl Client {
         ) {
             Ok(shown) if shown.newcomers.is_empty() => Ok(shown),
             Ok(shown) => {
-                self.transact(|db, _| authenticate::show(db, id, &shown.newcomers))?;
+                self.transact(|db, _| authenticate::show(db, &entrance.id, &shown.newcomers))?;
                 Err(UsageError::NewMembers {
                     group: entrance.name.clone().unwrap_or_default(),
                     names: shown.newcomers.into_iter().map(|it| it.name).collect(),
@@ -473,7 +473,7 @@ impl Client {
             }
             Err(Error::Peer(fault)) => {
                 let content = (None, info.group_info.as_slice());
-                self.transact(|db, _| evidence::keep(db, id, &fault, content, now_ms))?;
+                self.transact(|db, _| evidence::keep(db, &entrance.id, &fault, content, now_ms))?;
                 Err(fault.into())
             }
             Err(error) => Err(error),

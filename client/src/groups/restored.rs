@@ -224,7 +224,7 @@ mod tests {
         let db = crate::database::in_memory().unwrap();
         let id = GroupId([1; 16]);
         assert!(next_leaf_key(&db, &id).unwrap().is_none());
-        keep(&db, &id, (&[2; 32], &[3; 32]), &[4; 32]).unwrap();
+        keep(&db, &id, &[2; 32], &[3; 32], &[4; 32]).unwrap();
         // Not before its place in the chain is known.
         assert!(next_leaf_key(&db, &id).unwrap().is_none());
         db.execute("UPDATE restored_leaves SET number = 0", ())
