@@ -5,7 +5,6 @@ use ds_store_postgres::{Postgres, PostgresSettings};
 use super::*;
 
 #[path = "../../../store-postgres/src/server.rs"]
-#[allow(dead_code, reason = "its other users kill it and look into it")]
 mod server;
 use server::Server as Database;
 
