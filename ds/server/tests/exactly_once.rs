@@ -26,6 +26,7 @@ use blind_rsa_signatures::{Deterministic, KeyPair, PSS, Sha384};
 use crypto::sign::SignatureKeyPair;
 use ds_domain::engine::{Engine as _, Found, Range, Read, Table};
 use ds_domain::tokens::Challenge;
+use ds_store_postgres::server::Server;
 use ds_store_rocks::Rocks;
 use protocol::codec::opaque;
 use protocol::group::ReserveGroupIdRequest;
@@ -37,10 +38,6 @@ use rand::seq::SliceRandom as _;
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
-
-#[path = "../../store-postgres/src/server.rs"]
-mod server;
-use server::Server;
 
 const TOKENS: usize = 5_000;
 const REQUESTS: usize = 2 * TOKENS;

@@ -21,8 +21,8 @@
 
 mod batch;
 mod schema;
-#[cfg(test)]
-mod server;
+#[cfg(any(test, feature = "testing"))]
+pub mod server;
 mod session;
 mod settings;
 mod sql;

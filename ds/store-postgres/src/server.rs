@@ -1,13 +1,13 @@
 //! A PostgreSQL server for tests: one for all tests of a binary, a database for each.
 
 #![allow(
-    dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     clippy::print_stderr,
-    reason = "part of the tests; compiled into several of them"
+    clippy::missing_panics_doc,
+    reason = "part of the tests of several crates"
 )]
 
 use std::io::{BufRead as _, BufReader};
@@ -19,18 +19,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_postgres::{Config, NoTls};
 
 /// Runs `scripts/postgres.sh`, which ends when this process does.
-pub(crate) struct Server {
+pub struct Server {
     /// Holds the script's standard input.
     script: Child,
-    pub(crate) sockets: String,
-    pub(crate) password_file: PathBuf,
+    /// See `scripts/postgres.sh`.
+    pub sockets: String,
+    /// See `scripts/postgres.sh`.
+    pub password_file: PathBuf,
     data: PathBuf,
     databases: AtomicU64,
 }
 
 impl Server {
     /// The server of this process; `None` only if `MIMIMI_WITHOUT_POSTGRES=1` says so.
-    pub(crate) fn shared() -> Option<&'static Self> {
+    pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Server> = OnceLock::new();
         if std::env::var_os("MIMIMI_WITHOUT_POSTGRES").is_some_and(|value| value == "1") {
             eprintln!("NOT TESTED on PostgreSQL: MIMIMI_WITHOUT_POSTGRES=1");
@@ -40,7 +42,7 @@ impl Server {
     }
 
     /// One of its own, for a test that kills it.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/postgres.sh");
         let mut script = Command::new("sh")
             .arg(script)
@@ -66,12 +68,12 @@ impl Server {
     }
 
     /// Where its files are.
-    pub(crate) fn data(&self) -> &std::path::Path {
+    pub fn data(&self) -> &std::path::Path {
         &self.data
     }
 
     /// Makes a database and returns its name.
-    pub(crate) async fn fresh_database(&self) -> String {
+    pub async fn fresh_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let create = format!("CREATE DATABASE {name}");
         self.execute("mimimi", &create).await;
@@ -79,18 +81,18 @@ impl Server {
     }
 
     /// Runs statements past the engine.
-    pub(crate) async fn execute(&self, database: &str, sql: &str) {
+    pub async fn execute(&self, database: &str, sql: &str) {
         let client = self.client(database).await;
         client.batch_execute(sql).await.unwrap();
     }
 
     /// The first column of the first row, a number.
-    pub(crate) async fn number(&self, database: &str, sql: &str) -> i64 {
+    pub async fn number(&self, database: &str, sql: &str) -> i64 {
         let client = self.client(database).await;
         client.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    pub(crate) async fn client(&self, database: &str) -> tokio_postgres::Client {
+    pub async fn client(&self, database: &str) -> tokio_postgres::Client {
         let (client, connection) = Config::new()
             .host(&self.sockets)
             .user("mimimi")
@@ -104,7 +106,7 @@ impl Server {
     }
 
     /// `kill -9` for the server and each of its processes. The script starts it again.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         let file = std::fs::read_to_string(self.data.join("postmaster.pid")).unwrap();
         let postmaster = file.lines().next().unwrap().to_owned();
         // The postmaster first: it would start others in place of those that die.

@@ -1,12 +1,9 @@
 //! Two nodes on one database serve the same journals and the same spent-set.
 
+use ds_store_postgres::server::Server as Database;
 use ds_store_postgres::{Postgres, PostgresSettings};
 
 use super::*;
-
-#[path = "../../../store-postgres/src/server.rs"]
-mod server;
-use server::Server as Database;
 
 /// Two nodes, if there is a server.
 async fn nodes() -> Option<[Running; 2]> {
