@@ -318,9 +318,22 @@ async fn used(mut solo: Solo) -> Solo {
     for _ in 0..3 {
         solo.start().await;
         // Readiness has written, too.
+        is_acknowledged(&solo).await;
         solo.kill();
     }
     solo
+}
+
+/// Waits until nothing is written any more: a write that was under way when its process was killed
+/// may be lost.
+async fn is_acknowledged(solo: &Solo) {
+    let (mut before, mut unchanged) = (None, 0);
+    while unchanged < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mark = fs::read(solo.data().join("ACKNOWLEDGED")).ok();
+        unchanged = if mark == before { unchanged + 1 } else { 0 };
+        before = mark;
+    }
 }
 
 struct Backup {

@@ -233,13 +233,7 @@ impl Scene {
         let asked = self.liar.heard(Operation::RequestConnection);
         asked.last().is_some_and(|heard| {
             let request = RequestConnectionRequest::decode(&heard.body).unwrap();
-            // Its length, then itself, then what makes all of one size.
-            let (length, rest) = request
-                .encrypted_request
-                .as_slice()
-                .split_first_chunk()
-                .unwrap();
-            let sealed = &rest[..usize::from(u16::from_be_bytes(*length))];
+            let sealed = request.encrypted_request.as_slice();
             open_connection_request(&own_key(), sealed).is_ok()
         })
     }
