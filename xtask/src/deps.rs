@@ -155,6 +155,20 @@ const RULES: &[Rule] = &[
         reason: "it runs on the user's device and holds no service's code",
     },
     Rule {
+        package: "mimimi",
+        // Through the SDK's public interface, as everybody who builds on it.
+        ours: Ours::Only(&[
+            "client",
+            "protocol",
+            "crypto",
+            "service",
+            "ohttp-chunked",
+            "mls-rules",
+        ]),
+        never: &["rocksdb", "tokio-postgres"],
+        reason: "it runs on the user's device and holds no service's code",
+    },
+    Rule {
         package: "end-to-end",
         ours: Ours::Any,
         never: &[],

@@ -271,7 +271,7 @@ mod tests {
         }
         let command = Arguments::command();
         names_are_unique(&command);
-        let documents = include_str!("../../../../docs/cli.md");
+        let documents = include_str!("../../docs/cli.md");
         for words in leaves(&command, "") {
             let heading = format!("\n### `{words}");
             assert!(documents.contains(&heading), "docs/cli.md lacks {words}");
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_command_of_the_readmes_table_is_one() {
-        let readme = include_str!("../../../../README.md");
+        let readme = include_str!("../../README.md");
         let table = readme.split("\n| command | |\n").nth(1).unwrap();
         let mut tried = 0;
         for row in table.lines().take_while(|row| row.starts_with('|')).skip(1) {
