@@ -494,6 +494,31 @@ mod tests {
     }
 
     #[test]
+    fn the_content_of_a_backup_is_what_it_always_was() {
+        let mut content = backup(vec!["team".to_owned()]);
+        content.groups[0].known.members[0].real = Some(ClientCredential {
+            name: opaque(*b"carol"),
+            signature_public_key: opaque([18; 32]),
+        });
+        crate::fixtures::check("content of a backup", &content.encode());
+    }
+
+    #[test]
+    fn a_backup_of_the_first_release_is_read() {
+        for (name, key) in [
+            ("backup under a recovery key", recovery_key(1)),
+            (
+                "backup under a passphrase",
+                BackupKey::Passphrase(Zeroizing::new("one".to_owned())),
+            ),
+        ] {
+            let content = backup(vec!["team".to_owned()]);
+            let file = crate::fixtures::kept(name, || seal(&key, &content).unwrap());
+            assert_eq!(open(&key, &file).unwrap().encode(), content.encode());
+        }
+    }
+
+    #[test]
     fn a_passphrase_opens_what_it_sealed_and_no_recovery_key_does() {
         let passphrase = |text: &str| BackupKey::Passphrase(Zeroizing::new(text.to_owned()));
         let sealed = seal(&passphrase("one"), &backup(Vec::new())).unwrap();

@@ -96,6 +96,17 @@ mod tests {
         migrate(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
     }
 
+    /// A digest: the schema itself is in its file.
+    #[test]
+    fn a_schema_that_was_released_does_not_change() {
+        use sha2::Digest as _;
+
+        for (migration, version) in MIGRATIONS.iter().zip(1..) {
+            let digest = sha2::Sha256::digest(migration);
+            crate::fixtures::check(&format!("schema {version}"), &digest);
+        }
+    }
+
     #[test]
     fn the_schema_opens_twice() {
         let directory = tempfile::tempdir().unwrap();

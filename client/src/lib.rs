@@ -76,6 +76,8 @@ mod devices;
 mod directory;
 mod error;
 mod events;
+#[cfg(test)]
+mod fixtures;
 mod groups;
 mod handles;
 mod home;

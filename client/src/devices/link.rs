@@ -365,6 +365,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_link_code_is_what_it_always_was() {
+        let code = Code {
+            version: VERSION,
+            handle: [1; 16],
+            hpke_key: [2; 32],
+            secret: [3; 16],
+        };
+        crate::fixtures::check("link code", &code.encode());
+    }
+
     proptest! {
         #[test]
         fn a_code_is_read_as_it_was_shown(handle: [u8; 16], hpke_key: [u8; 32], secret: [u8; 16]) {

@@ -158,9 +158,97 @@ mod tests {
     use protocol::codec::opaque;
     use protocol::connections::ClientCredential;
     use protocol::group::GroupKind;
+    use protocol::ids::{RotationEpoch, SegmentId, Step};
 
     use super::*;
     use crate::contacts::PoolKeys;
+
+    fn secret(byte: u8) -> WireSecret {
+        WireSecret::new([byte; 32])
+    }
+
+    #[test]
+    fn devices_are_told_what_they_always_were_told() {
+        let link = GroupLink {
+            group_id: GroupId([1; 16]),
+            kind: GroupKind::Group,
+            ciphersuite: 2,
+            name: opaque(*b"team"),
+            segment: SegmentId([3; 32]),
+            rotation: RotationEpoch(4),
+            step: Step(5),
+            state_key: secret(6),
+            wrapper_key: secret(7),
+            user_pseudonym: opaque(*b"user"),
+            epoch: 8,
+            members: opaque(*b"members"),
+        };
+        let way = WayIn {
+            link,
+            leaf_seed: secret(9),
+            authorization: LeafAuthorization {
+                leaf_index: 10,
+                not_after_ms: 11,
+                signature: opaque([12; 3]),
+            },
+        };
+        let contact = NewContact {
+            credential: ClientCredential {
+                name: opaque(*b"bob"),
+                signature_public_key: opaque([13; 4]),
+            },
+            connection_key: secret(14),
+            connection_token: secret(15),
+            pool: PoolKeys {
+                generation: 16,
+                token: secret(17),
+                owner_seed: secret(18),
+            },
+        };
+        let device = DeviceId([19; 16]);
+        let group_id = GroupId([20; 16]);
+        let user_pseudonym = opaque(*b"user");
+        let key_package = opaque(*b"key package");
+        for message in [
+            SyncMessage::Hello(Hello {
+                device,
+                name: opaque(*b"phone"),
+            }),
+            SyncMessage::Contact(contact),
+            SyncMessage::ContactGone(opaque(*b"key")),
+            SyncMessage::Invitation(Invitation { device, way }),
+            SyncMessage::Present(Present {
+                group_id,
+                leaf_index: 21,
+            }),
+            SyncMessage::Want(group_id),
+            SyncMessage::SetsWanted(SetsWanted {
+                sets: vec![WantedSet {
+                    user_pseudonym: user_pseudonym.clone(),
+                    ciphersuite: 22,
+                }],
+            }),
+            SyncMessage::PackagesMade(PackagesMade {
+                packages: vec![MadePackage {
+                    user_pseudonym,
+                    key_package: key_package.clone(),
+                }],
+            }),
+            SyncMessage::Request(opaque(*b"request")),
+            SyncMessage::RequestGone(opaque(*b"key")),
+            SyncMessage::Handle(HandleKeys {
+                owner_seed: secret(23),
+                establishment_seed: secret(24),
+            }),
+            SyncMessage::AddMe(AddMe {
+                group_id,
+                key_package,
+            }),
+            SyncMessage::Introduction(opaque(*b"introduction")),
+        ] {
+            crate::fixtures::check("message between devices", &message.into_frame());
+        }
+    }
 
     fn message() -> impl Strategy<Value = SyncMessage> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..200).prop_map(opaque);

@@ -107,6 +107,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_content_of_a_message_is_what_it_always_was() {
+        for content in [
+            Content::Text("text".to_owned()),
+            Content::Connection(ConnectionUpdate {
+                version: 1,
+                connection_token: protocol::codec::WireSecret::new([2; 32]),
+            }),
+            Content::Sync(Zeroizing::new(b"frame".to_vec())),
+            Content::Greeting,
+        ] {
+            crate::fixtures::check("content of a message", &content.encode(None));
+        }
+    }
+
+    #[test]
     fn a_text_is_read_back_and_unknown_kinds_are_passed_over() {
         let seen = SeenHead {
             segment: SegmentId([1; 32]),

@@ -275,6 +275,7 @@ mod tests {
 
     #[test]
     fn a_join_code_is_read_as_it_was_printed() {
+        crate::fixtures::check("join code", &code().encode());
         let read = JoinCode::parse(&format!(" {}\n", code().print())).unwrap();
         assert_eq!(read.encode(), code().encode());
     }
