@@ -198,6 +198,24 @@ mod tests {
 
     const KEYS: [(u8, Kem); 2] = [(7, Kem::XWing), (8, Kem::X25519)];
 
+    /// `version || published, ms || (id || KEM || seed)…`.
+    #[test]
+    fn a_key_file_of_the_first_release_is_read() {
+        let file = [
+            &[1, 0, 0, 0, 0, 0, 0, 1, 2, 7, 0x64, 0x7a][..],
+            &[3; MIN_SEED_LEN],
+            &[8, 0, 0x20],
+            &[4; MIN_SEED_LEN],
+        ];
+        let (published, keys) = seeds(&file.concat()).unwrap();
+        assert_eq!(published, 0x0102);
+        let read: Vec<_> = keys
+            .iter()
+            .map(|key| (key.id, key.kem, key.seed[0]))
+            .collect();
+        assert_eq!(read, [(7, Kem::XWing, 3), (8, Kem::X25519, 4)]);
+    }
+
     #[test]
     fn a_generation_is_read_as_it_was_written_and_by_its_owner_only() {
         let directory = tempfile::tempdir().unwrap();

@@ -68,3 +68,23 @@ impl ReportContent {
 fn place(id: &ReportId) -> Aad<Vec<u8>> {
     Aad::from([PLACE, &id.0].concat())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_kept_as_it_always_was() {
+        let content = ReportContent {
+            version: VERSION,
+            reason: ReportReason::Abuse,
+            occasion: Occasion::Request,
+            day: 0x0304_0506,
+            greeting: Padded::new(*b"hi").unwrap(),
+        };
+        let fixture = [&b"\0\x01\x02\x01\x03\x04\x05\x06\0\x02hi"[..], &[0; 254]].concat();
+        assert_eq!(content.encode(), fixture);
+        assert_eq!(ReportContent::decode(&fixture), Ok(content));
+    }
+}

@@ -309,3 +309,22 @@ fn take<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), StoreError> {
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     [&BEHIND_EVERY_DAY[..], &[kind], &parts.concat()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_what_it_always_was() {
+        let row = Row {
+            day: Day(0x0102_0304),
+            status: Status::Dismissed,
+            account: AccountTag([5; 32]),
+            sealed: vec![6; 3],
+        };
+        let fixture = [&[1, 2, 3, 4, 2][..], &[5; 32], &[6; 3]].concat();
+        assert_eq!(row.encode(), fixture);
+        assert_eq!(key(REPORT, &[&[7; 2]]), [0xff, 0xff, 0xff, 0xff, 1, 7, 7]);
+        assert_eq!([REPORT, OF_ACCOUNT, WITHHELD], [1, 2, 3]);
+    }
+}
