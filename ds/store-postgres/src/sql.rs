@@ -115,3 +115,29 @@ pub(crate) fn schema() -> String {
     }
     schema
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Names of tables are fixtures of the domain.
+    #[test]
+    fn the_schema_of_version_1_does_not_change() {
+        let schema = schema();
+        let mut tables = schema.split_inclusive(';');
+        assert_eq!(
+            (tables.next(), tables.next()),
+            (
+                Some("CREATE TABLE schema_version (version bigint PRIMARY KEY);"),
+                Some(" INSERT INTO schema_version (version) VALUES (1);")
+            )
+        );
+        assert_eq!(
+            tables.next().unwrap(),
+            "CREATE TABLE groups (day bigint NOT NULL, name bytea NOT NULL, value bytea NOT NULL, \
+             PRIMARY KEY (day, name));"
+        );
+        assert_eq!(tables.count(), Table::ALL.len() - 1);
+    }
+}
