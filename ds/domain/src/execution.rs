@@ -542,3 +542,27 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::testing::Service;
+
+    #[test]
+    fn a_result_is_read_as_it_was_written() {
+        let mut service = Service::new(1);
+        let (mut env, _) = service.env();
+        let record = Record::of(b"request", Minute(30_000_000), &env);
+        fixtures::check("name of a result", &record.key.name);
+        fixtures::check("last day of a result", &record.key.day.to_be_bytes());
+        let sealed = record.seal(&Ok(b"response".to_vec()), &mut env).unwrap();
+        fixtures::check("response", &sealed);
+        assert_eq!(record.open(&sealed).unwrap(), b"response");
+        let refusal = Refusal::from(ProblemType::UnknownGroup);
+        let sealed = record.seal(&Err(refusal.clone()), &mut env).unwrap();
+        fixtures::check("refusal", &sealed);
+        assert_eq!(record.open(&sealed), Err(Failure::Refused(refusal)));
+    }
+}

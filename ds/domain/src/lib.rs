@@ -18,6 +18,8 @@ pub mod conformance;
 pub mod engine;
 pub mod env;
 pub mod execution;
+#[cfg(test)]
+mod fixtures;
 pub mod group;
 pub mod inbox;
 pub mod journal;

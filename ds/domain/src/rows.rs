@@ -452,3 +452,64 @@ impl std::fmt::Debug for Owner {
         f.write_str("Owner(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::testing::Service;
+
+    #[test]
+    fn rows_stand_where_they_always_stood() {
+        let service = Service::new(1);
+        let rows = Rows(service.keys().rows());
+        let (day, position) = (Day(20_000), Position(7));
+        let group = rows.group(&GroupId([1; 16]));
+        let segment = rows.segment(&SegmentId([3; 32]));
+        let pool = rows.pool(&PoolId([7; 32]));
+        let inbox = rows.inbox(&InboxId([9; 32]));
+        for (name, key) in [
+            ("group", group.key()),
+            ("part", group.part(Part::Roster(0x0102))),
+            ("reservation", rows.reservation(&GroupId([2; 16])).key(day)),
+            ("segment", segment.key()),
+            ("closed", segment.closed(day)),
+            ("handshake", segment.handshake(day, position)),
+            ("message", segment.message(day, position)),
+            (
+                "join record",
+                rows.join_record(&JoinRecordId([4; 32])).page(day, 5),
+            ),
+            ("Welcome", rows.welcome(&WelcomeId([5; 32])).key(day)),
+            ("recovery", rows.recovery(&RecoveryRowId([6; 32])).key()),
+            ("pool", pool.key()),
+            ("set", pool.set(day, 0x0102, [8; 16])),
+            ("handle", rows.handle(b"alice").key()),
+            ("inbox", inbox.key()),
+            ("inbox entry", inbox.entry(day, InboxEntryId([9; 16]))),
+            ("result", rows.result(&[10; 32]).key(day)),
+            ("spent", rows.spent(&[11; 32]).key(&[12; 32])),
+            ("retired", retired_issuer_key(&[13; 32])),
+        ] {
+            let place = [&[key.table as u8][..], &key.day.to_be_bytes(), &key.name].concat();
+            fixtures::check(&format!("row of {name}"), &place);
+        }
+        for purpose in [
+            OwnerOf::Reservation,
+            OwnerOf::Pool,
+            OwnerOf::Handle,
+            OwnerOf::Inbox,
+        ] {
+            let owner = rows.owner(purpose, b"public key");
+            fixtures::check(&format!("owner of {purpose:?}"), &owner.0);
+        }
+    }
+
+    #[test]
+    fn tables_keep_their_numbers_and_names() {
+        for table in Table::ALL {
+            let stored = [table as u8, u8::from(table.has_days())];
+            fixtures::check(&format!("table {}", table.name()), &stored);
+        }
+    }
+}

@@ -74,3 +74,15 @@ pub(super) fn patience(members: usize, inactive_weeks: u16) -> u16 {
     let weeks = u16::try_from(days.div_ceil(7)).unwrap_or(u16::MAX).min(250);
     inactive_weeks.max(weeks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activity_is_stored_as_it_always_was() {
+        let mut activity = Activity::of_creator(Week(2_900));
+        activity.mark(2, Week(2_901));
+        crate::fixtures::check("activity part", &activity.encode());
+    }
+}

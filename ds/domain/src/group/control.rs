@@ -66,13 +66,21 @@ impl Control {
     pub(super) fn open(group: &OpenedGroup, view: &View) -> Result<Self, Stop> {
         let part = (Part::Control, &group.short.control);
         let sealed = view.row(&group.row.part(Part::Control))?;
-        let bytes = parts::open(&group.id, &group.short.data_key, part, sealed)?;
+        Self::decode(&parts::open(
+            &group.id,
+            &group.short.data_key,
+            part,
+            sealed,
+        )?)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Stop> {
         let Encoded {
             recent,
             codes,
             waiting,
             chain,
-        } = parts::decode(FORMAT, &bytes)?;
+        } = parts::decode(FORMAT, bytes)?;
         Ok(Self {
             recent,
             codes: decoded(&codes)?,
@@ -220,4 +228,51 @@ fn decoded<T: Wire>(encoded: &[Vec<u8>]) -> Result<Vec<T>, Stop> {
         .iter()
         .map(|bytes| T::decode(bytes).map_err(|_| DAMAGED))
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::codec::opaque;
+    use protocol::ids::LeafIndex;
+
+    use super::*;
+
+    fn control() -> Control {
+        let mut control = Control::default();
+        let accepted = CommitAccepted {
+            epoch: Epoch(1),
+            place: Place {
+                rotation_epoch: RotationEpoch(2),
+                position: Position(3),
+            },
+            accepted_ms: 4,
+        };
+        control.remember(Digest([5; 32]), &accepted, None);
+        control.remember(Digest([6; 32]), &accepted, Some(vec![7; 2]));
+        control.codes.push(JoinCode {
+            permit_hash: [8; 32],
+            public_key: opaque([9; 3]),
+            expiry: Week(10),
+            maker: LeafIndex(11),
+            signature: opaque([12; 4]),
+        });
+        control.await_leaves(vec![13, 14], Day(15));
+        control.chain.push(WrapperChainLink {
+            under: RotationEpoch(16),
+            former: SealedFormerWrapperKey {
+                of: RotationEpoch(17),
+                sealed: opaque([18; 5]),
+            },
+        });
+        control
+    }
+
+    #[test]
+    fn a_control_part_is_read_as_it_was_written() {
+        let bytes = control().encode().unwrap();
+        crate::fixtures::check("control part", &bytes);
+        let read = Control::decode(&bytes).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", control()));
+    }
 }

@@ -146,3 +146,34 @@ impl<'b> Reader<'b> {
         Some(bytes)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::testing::Service;
+
+    #[test]
+    fn parts_are_sealed_as_they_always_were() {
+        let mut service = Service::new(1);
+        let (mut env, _) = service.env();
+        let (group, version) = (GroupId([1; 16]), Version([2; 16]));
+        let key = StateKey::new([3; 32]);
+        let sealed = seal_short(&group, &key, &version, b"short", &mut env).unwrap();
+        fixtures::check("sealed short part", &sealed);
+        let key = DataKey::new([4; 32]);
+        let page = (Part::Roster(0x0506), &version);
+        let sealed = seal(&group, &key, page, b"page", &mut env).unwrap();
+        fixtures::check("sealed page", &sealed);
+        for part in [
+            Part::Roster(0x0506),
+            Part::Control,
+            Part::Activity,
+            Part::Tree,
+        ] {
+            fixtures::check(&format!("number of {part:?}"), &part.number());
+        }
+        fixtures::check("number of Proposals", &Part::Proposals.number());
+    }
+}

@@ -191,3 +191,30 @@ pub(super) fn process(
         _ => Err(ProblemType::InvalidMessage),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_proposals_are_read_as_they_were_written() {
+        let pending = |origin| PendingProposal {
+            message: vec![1; 3],
+            origin,
+            place: (2, 3, 4),
+        };
+        let proposals = PendingProposals {
+            proposals: vec![
+                pending(Origin::Leaving(5)),
+                pending(Origin::Service(6, vec![7; 2])),
+                pending(Origin::External),
+                pending(Origin::NewMember(vec![8; 3], vec![9; 4])),
+            ],
+        };
+        let bytes = proposals.encode().unwrap();
+        crate::fixtures::check("proposals part", &bytes);
+        let read: PendingProposals = parts::decode(FORMAT, &bytes).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{proposals:?}"));
+    }
+}

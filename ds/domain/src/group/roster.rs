@@ -388,17 +388,22 @@ mod tests {
     #[test]
     fn a_page_is_read_as_it_was_written() {
         let mut roster = Roster::of_creator(leaf());
-        roster.insert(63, leaf());
+        let mut full = leaf();
+        full.set_capabilities(Capabilities::ALL, Epoch(4));
+        full.recovery_key = Some((vec![6; 2], vec![7; 3]));
+        full.push_handle = vec![8; 4];
+        roster.insert(63, full.clone());
         let pages = roster.changed(false, 1).unwrap();
         let [(0, bytes)] = pages.as_slice() else {
             unreachable!()
         };
+        crate::fixtures::check("page of a roster", bytes);
         let read: Vec<(u8, Leaf)> = records(bytes)
             .unwrap()
             .into_iter()
             .map(|(place, record)| (place, leaf_in(record).unwrap()))
             .collect();
-        assert_eq!(read, [(0, leaf()), (63, leaf())]);
+        assert_eq!(read, [(0, leaf()), (63, full)]);
         assert!(records(bytes.get(..bytes.len() - 1).unwrap()).is_err());
     }
 

@@ -261,6 +261,7 @@ mod tests {
     #[test]
     fn a_short_part_is_read_as_it_was_written_and_in_no_other_form() {
         let bytes = short().encode();
+        crate::fixtures::check("short part", &bytes);
         let read = Short::decode(&bytes).unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", short()));
         assert_eq!(*read.encode(), *bytes);

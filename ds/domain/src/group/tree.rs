@@ -468,3 +468,28 @@ impl PublicStorageProvider<V> for Storage {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_part_is_stored_as_it_always_was() {
+        let blob = Blob {
+            fields: Fields {
+                tree: Some(vec![1; 2]),
+                context: Some(vec![2; 3]),
+                interim_transcript_hash: Some(vec![3; 4]),
+                confirmation_tag: None,
+            },
+            group_info: StoredGroupInfo {
+                signer: 4,
+                extensions: vec![5; 6],
+                signature: vec![6; 7],
+            },
+        };
+        let bytes = parts::encode(FORMAT, &blob).unwrap();
+        crate::fixtures::check("tree part", &bytes);
+    }
+}

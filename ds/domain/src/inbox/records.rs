@@ -194,3 +194,43 @@ impl Inbox {
         base.saturating_mul(factor)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::testing::Service;
+
+    #[test]
+    fn a_handle_and_its_inbox_are_read_as_they_were_written() {
+        let mut service = Service::new(1);
+        let (mut env, _) = service.env();
+        let handle = Handle {
+            owner: Owner([1; 16]),
+            inbox: InboxId([2; 32]),
+            expiry: Week(3),
+            record: vec![4; 5],
+        };
+        let sealed = handle.seal(b"alice", &mut env).unwrap();
+        fixtures::check("handle", &sealed.clone().into_value());
+        let plain = sealing::open(
+            &key(&env, "handles"),
+            handle_place(b"alice"),
+            &sealed.sealed,
+        );
+        let read = Handle::decode(&plain.unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{handle:?}"));
+
+        let inbox = Inbox {
+            owner: Owner([6; 16]),
+            fill: vec![(Day(7), 8), (Day(9), 10)],
+        };
+        let id = InboxId([2; 32]);
+        let sealed = inbox.seal(&id, &mut env).unwrap();
+        fixtures::check("inbox", &sealed.clone().into_value());
+        let plain = sealing::open(&key(&env, "inboxes"), inbox_place(&id), &sealed.sealed);
+        let read = Inbox::decode(&plain.unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{inbox:?}"));
+    }
+}

@@ -290,3 +290,63 @@ impl Reader<'_> {
         Some(*bytes)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crypto::schedule::DataKey;
+    use protocol::journal::Class;
+
+    use super::*;
+    use crate::env::Limits;
+    use crate::fixtures;
+    use crate::journal::load::{Addition, Bound, Room, UserTag};
+    use crate::testing::Service;
+
+    fn load() -> DayLoad {
+        let mut load = DayLoad::default();
+        let bound = Bound::of_messages(&Limits::default());
+        for (class, bytes) in [(Class::Message, 100), (Class::Handshake, 200_000)] {
+            let added = Addition {
+                class,
+                user: UserTag::of(&DataKey::new([1; 32]), &[class as u8]),
+                bytes,
+                room: Room::Always,
+            };
+            load.admit(Day(20_000), &added, &bound, 0).unwrap();
+        }
+        load
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let head = Head {
+            segment: SegmentId([2; 32]),
+            rotation_epoch: RotationEpoch(3),
+            next: Position(4),
+            step: Step(5),
+            chain: ChainHead([6; 32]),
+            closed: true,
+            message_days: 7,
+            tag_day: Day(8),
+            tag_key: TagKey::new([9; 32]),
+            read_buckets: ReadBuckets {
+                tail: 10,
+                history: 11,
+                waiting: 12,
+            },
+            load: load(),
+            days: vec![(Day(13), Position(14)), (Day(15), Position(16))],
+        };
+        let bytes = head.encode();
+        fixtures::check("head", &bytes);
+        assert_eq!(Head::decode(&head.segment, &bytes).as_ref(), Some(&head));
+
+        let mut service = Service::new(1);
+        let (mut env, _) = service.env();
+        let sealed = head.seal(&mut env).unwrap();
+        fixtures::check("sealed head", &sealed.clone().into_value());
+        let opened = Head::open(&head.segment, &sealed.sealed, &env).unwrap();
+        assert_eq!(opened, head);
+    }
+}

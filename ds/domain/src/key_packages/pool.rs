@@ -96,3 +96,17 @@ pub(super) fn sets(
     }
     Ok(sets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Service;
+
+    #[test]
+    fn a_pool_is_stored_as_it_always_was() {
+        let mut service = Service::new(1);
+        let (mut env, _) = service.env();
+        let record = Pool::record(Owner([1; 16]), &mut env);
+        crate::fixtures::check("pool", &record.into_value());
+    }
+}
