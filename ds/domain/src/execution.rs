@@ -561,7 +561,7 @@ mod tests {
         fixtures::check("response", &sealed);
         assert_eq!(record.open(&sealed).unwrap(), b"response");
         let refusal = Refusal::from(ProblemType::UnknownGroup);
-        let sealed = record.seal(&Err(refusal.clone()), &mut env).unwrap();
+        let sealed = record.seal(&Err(refusal), &mut env).unwrap();
         fixtures::check("refusal", &sealed);
         assert_eq!(record.open(&sealed), Err(Failure::Refused(refusal)));
     }
