@@ -78,6 +78,7 @@ lint: setup
 	$(CARGO) clippy $(TESTED) --workspace --all-targets -- -D warnings
 	$(CARGO) xtask check-deps
 	$(CARGO) xtask check-claims
+	$(CARGO) xtask check-docs
 	sh scripts/deny.sh
 
 # Properties over random input, many more of it than `make test` takes.

@@ -12,6 +12,7 @@
 pub mod claims;
 pub mod demo;
 pub mod deps;
+pub mod docs;
 pub mod http;
 pub mod launch;
 pub mod scan;

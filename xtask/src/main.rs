@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use xtask::{claims, demo, deps, launch, scan, stack};
+use xtask::{claims, demo, deps, docs, launch, scan, stack};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
@@ -26,6 +26,8 @@ enum Task {
     CheckDeps,
     /// Assert that every claim of the threat model names tests that exist.
     CheckClaims,
+    /// Assert that the documents' links lead somewhere and their lines fit; list long sentences.
+    CheckDocs,
     /// Run relay, gateway, delivery service and issuer on loopback until Ctrl-C.
     Stack {
         /// Where data, keys, configuration, logs and stack.json are.
@@ -77,6 +79,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::CheckDeps => deps::check(),
         Task::CheckClaims => claims::check(),
+        Task::CheckDocs => docs::check(),
         Task::Stack {
             dir,
             port,

@@ -1,0 +1,283 @@
+//! What a reader of the documents stumbles over: links that lead nowhere, numbers of decisions that
+//! there are not, lines that do not fit, sentences that have to be read twice.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Columns of a line outside tables and code.
+const COLUMNS: usize = 100;
+/// Words of a sentence. Longer ones are listed, and do not fail the check.
+const WORDS: usize = 40;
+
+/// Something to mend.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    file: PathBuf,
+    line: usize,
+    what: What,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    TooWide(usize),
+    NoFile(String),
+    NoAnchor(String),
+    NoDecision(String),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, what } = self;
+        write!(f, "{}:{line}: ", file.display())?;
+        match what {
+            What::TooWide(columns) => write!(f, "{columns} columns, of {COLUMNS}"),
+            What::NoFile(target) => write!(f, "there is no file {target}"),
+            What::NoAnchor(target) => write!(f, "there is no heading {target}"),
+            What::NoDecision(number) => write!(f, "there is no decision {number}"),
+        }
+    }
+}
+
+/// A document, and what links can lead to in it.
+struct Document {
+    path: PathBuf,
+    text: String,
+    anchors: BTreeSet<String>,
+}
+
+impl Document {
+    fn new(path: PathBuf, text: String) -> Self {
+        let anchors = prose(&text)
+            .filter(|(_, line)| line.starts_with('#'))
+            .map(|(_, line)| anchor(line.trim_start_matches('#').trim()))
+            .chain(between(&text, "<a id=\"", "\"").map(str::to_owned))
+            .collect();
+        Self {
+            path,
+            text,
+            anchors,
+        }
+    }
+}
+
+/// Checks every document of the repository.
+///
+/// # Errors
+/// What has to be mended.
+pub fn check() -> Result<()> {
+    let listed = Command::new("git")
+        .args(["ls-files", "*.md"])
+        .output()
+        .context("git ls-files")?;
+    let documents = String::from_utf8(listed.stdout)?
+        .lines()
+        .map(|path| {
+            let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
+            Ok(Document::new(PathBuf::from(path), text))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let findings = find(&documents, &|path| path.exists());
+    let long: usize = documents.iter().map(|it| long_sentences(it).len()).sum();
+    for document in &documents {
+        for (line, words) in long_sentences(document) {
+            println!(
+                "{}:{line}: a sentence of {words} words",
+                document.path.display()
+            );
+        }
+    }
+    if findings.is_empty() {
+        let number = documents.len();
+        println!("check-docs: {number} documents; {long} sentences of more than {WORDS} words");
+        return Ok(());
+    }
+    let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    bail!("{}", findings.join("\n       "))
+}
+
+fn find(documents: &[Document], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for document in documents {
+        let mut found = |line, what| {
+            findings.push(Finding {
+                file: document.path.clone(),
+                line,
+                what,
+            });
+        };
+        for (number, line) in prose(&document.text) {
+            let columns = line.chars().count();
+            let is_table = line.trim_start().starts_with('|');
+            // A link alone cannot be broken.
+            if columns > COLUMNS && !is_table && line.trim().contains(' ') {
+                found(number, What::TooWide(columns));
+            }
+            for target in between(line, "](", ")") {
+                if let Some(what) = leads_nowhere(document, target, documents, exists) {
+                    found(number, what);
+                }
+            }
+        }
+    }
+    findings
+}
+
+fn leads_nowhere(
+    from: &Document,
+    target: &str,
+    documents: &[Document],
+    exists: &dyn Fn(&Path) -> bool,
+) -> Option<What> {
+    if target.contains("://") || target.starts_with("mailto:") {
+        return None;
+    }
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = match file {
+        "" => from.path.clone(),
+        file => plain(&from.path.parent()?.join(file)),
+    };
+    if !exists(&path) && documents.iter().all(|it| it.path != path) {
+        return Some(What::NoFile(target.to_owned()));
+    }
+    if anchor.is_empty() {
+        return None;
+    }
+    let document = documents.iter().find(|it| it.path == path)?;
+    if document.anchors.contains(anchor) {
+        return None;
+    }
+    Some(match anchor.parse::<u32>() {
+        Ok(_) => What::NoDecision(anchor.to_owned()),
+        Err(_) => What::NoAnchor(target.to_owned()),
+    })
+}
+
+/// Without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// Lines outside code, with their numbers.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+            return None;
+        }
+        (!is_code).then_some((at + 1, line))
+    })
+}
+
+/// What stands between two marks.
+fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(begin)
+        .skip(1)
+        .filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
+}
+
+/// The anchor that a heading has on the usual hosts.
+fn anchor(heading: &str) -> String {
+    heading
+        .chars()
+        .filter_map(|it| match it {
+            ' ' => Some('-'),
+            '-' | '_' => Some(it),
+            _ if it.is_alphanumeric() => Some(it.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Sentences of more than [`WORDS`] words, outside tables: line of the paragraph, words.
+fn long_sentences(document: &Document) -> Vec<(usize, usize)> {
+    let mut paragraphs: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (number, line) in prose(&document.text) {
+        let line = line.trim();
+        let is_text = !line.is_empty() && !line.starts_with(['|', '#']);
+        let begins = line.starts_with("* ") || line.starts_with("<a id");
+        if is_text && goes_on && !begins {
+            if let Some((_, paragraph)) = paragraphs.last_mut() {
+                paragraph.push(' ');
+                paragraph.push_str(line);
+            }
+        } else if is_text {
+            paragraphs.push((number, line.to_owned()));
+        }
+        goes_on = is_text;
+    }
+    paragraphs
+        .iter()
+        .flat_map(|(number, paragraph)| {
+            paragraph
+                .split(". ")
+                .map(|sentence| (*number, sentence.split_whitespace().count()))
+        })
+        .filter(|(_, words)| *words > WORDS)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(documents: &[(&str, &str)]) -> Vec<(usize, What)> {
+        let documents: Vec<Document> = documents
+            .iter()
+            .map(|(path, text)| Document::new(PathBuf::from(path), (*text).to_owned()))
+            .collect();
+        find(&documents, &|path| path == Path::new("src/lib.rs"))
+            .into_iter()
+            .map(|finding| (finding.line, finding.what))
+            .collect()
+    }
+
+    #[test]
+    fn links_to_files_headings_and_decisions_lead_somewhere() {
+        let decisions = "# Decisions\n\n<a id=\"7\"></a>**7.** Because.\n";
+        let page = "# A page: `x`, and more\n\
+                    [a](decisions.md#7) [b](../src/lib.rs) [c](#a-page-x-and-more) [d](https://x.y/#z)\n";
+        let documents = [("docs/decisions.md", decisions), ("docs/page.md", page)];
+        assert_eq!(findings(&documents), []);
+        let page = "# A page\n[a](decisions.md#8) [b](../src/gone.rs)\n[c](#another-page)\n";
+        let documents = [("docs/decisions.md", decisions), ("docs/page.md", page)];
+        let gone = What::NoFile("../src/gone.rs".to_owned());
+        let other = What::NoAnchor("#another-page".to_owned());
+        let wanted = [(2, What::NoDecision("8".to_owned())), (2, gone), (3, other)];
+        assert_eq!(findings(&documents), wanted);
+    }
+
+    #[test]
+    fn lines_have_a_hundred_columns_outside_tables_and_code() {
+        let wide = "wide words ".repeat(10);
+        let text = format!("| {wide}\n```text\n{wide}\n```\n\n{wide}\n");
+        assert_eq!(findings(&[("page.md", &text)]), [(6, What::TooWide(110))]);
+    }
+
+    #[test]
+    fn a_sentence_ends_at_its_full_stop_and_a_paragraph_at_a_blank_line() {
+        let long = "word ".repeat(41);
+        let text = format!(
+            "Short. {long}\nand on.\n\n* {}.\n* word.\n",
+            "word ".repeat(30)
+        );
+        let document = Document::new(PathBuf::from("page.md"), text);
+        assert_eq!(long_sentences(&document), [(1, 43)]);
+    }
+}
