@@ -17,56 +17,70 @@ pub(crate) struct Shared {
 /// Multiplies once for each byte of a window.
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 
-fn windows(bytes: &[u8], length: usize, mut found: impl FnMut(u64)) {
-    let mut leading = 1u64;
-    for _ in 1..length {
-        leading = leading.wrapping_mul(BASE);
+/// Hashes of all windows of this length.
+fn windows(bytes: &[u8], length: usize, hashes: &mut Vec<u64>) {
+    let Some(first) = bytes.get(..length) else {
+        return;
+    };
+    let after =
+        |rolling: u64, byte: u8| rolling.wrapping_mul(BASE).wrapping_add(u64::from(byte) + 1);
+    let leading = (1..length).fold(1u64, |leading, _| leading.wrapping_mul(BASE));
+    let mut rolling = first.iter().fold(0, |rolling, byte| after(rolling, *byte));
+    hashes.push(rolling);
+    hashes.extend(bytes.iter().zip(&bytes[length..]).map(|(gone, byte)| {
+        let gone = (u64::from(*gone) + 1).wrapping_mul(leading);
+        rolling = after(rolling.wrapping_sub(gone), *byte);
+        rolling
+    }));
+}
+
+/// Which hashes were there, by a part of them. Small, since it is looked into for every byte.
+struct Seen(Vec<u64>);
+
+impl Seen {
+    fn none() -> Self {
+        Self(vec![0; 1 << 16])
     }
-    let mut rolling = 0u64;
-    for (at, byte) in bytes.iter().enumerate() {
-        if at >= length {
-            let gone = u64::from(bytes[at - length]) + 1;
-            rolling = rolling.wrapping_sub(gone.wrapping_mul(leading));
-        }
-        rolling = rolling
-            .wrapping_mul(BASE)
-            .wrapping_add(u64::from(*byte) + 1);
-        if at + 1 >= length {
-            found(rolling);
-        }
+
+    fn place(hash: u64) -> (usize, u64) {
+        (usize::try_from(hash >> 48).unwrap(), 1 << ((hash >> 42) & 63))
+    }
+
+    fn has(&self, hash: u64) -> bool {
+        let (at, bit) = Self::place(hash);
+        self.0[at] & bit != 0
+    }
+
+    fn add(&mut self, hash: u64) {
+        let (at, bit) = Self::place(hash);
+        self.0[at] |= bit;
     }
 }
 
-/// Where windows were met, by a part of their hash: most are in one thing only.
-struct Met(Vec<u16>);
-
-impl Met {
-    const SEVERAL: u16 = u16::MAX;
-
-    fn place(hash: u64) -> usize {
-        usize::try_from(hash >> 42).unwrap()
-    }
-
-    fn in_things(things: &[&[Vec<u8>]], length: usize) -> Self {
-        let mut met = vec![0u16; 1 << 22];
-        for (thing, bytes) in (1u16..).zip(things) {
-            for bytes in *bytes {
-                windows(bytes, length, |hash| {
-                    let at = &mut met[Self::place(hash)];
-                    *at = if [0, thing].contains(at) {
-                        thing
-                    } else {
-                        Self::SEVERAL
-                    };
-                });
-            }
+/// Hashes by thing without those that are in one thing only, which most are. A few of those stay.
+fn of_several(hashes: &[u64], ends: &[usize]) -> Vec<(usize, u64)> {
+    let of_things = || {
+        let begins = [0].into_iter().chain(ends.iter().copied());
+        begins
+            .zip(ends)
+            .map(|(begin, end)| &hashes[begin..*end])
+            .enumerate()
+    };
+    let (mut once, mut several) = (Seen::none(), Seen::none());
+    for (_, of_thing) in of_things() {
+        for hash in of_thing.iter().filter(|hash| once.has(**hash)) {
+            several.add(*hash);
         }
-        Self(met)
+        for hash in of_thing {
+            once.add(*hash);
+        }
     }
-
-    fn several(&self, hash: u64) -> bool {
-        self.0[Self::place(hash)] == Self::SEVERAL
+    let mut found = Vec::new();
+    for (thing, of_thing) in of_things() {
+        let of_thing = of_thing.iter().filter(|hash| several.has(**hash));
+        found.extend(of_thing.map(|hash| (thing, *hash)));
     }
+    found
 }
 
 impl Shared {
@@ -76,21 +90,19 @@ impl Shared {
         let count = things.len();
         let mut scores = vec![0.0f32; count * count];
         let most = (count / 2).max(2);
-        let mut found: Vec<u64> = Vec::new();
         for (length, worth) in WINDOWS {
-            found.clear();
-            let met = Met::in_things(things, length);
-            for (thing, bytes) in things.iter().enumerate() {
-                let number = u64::try_from(thing).unwrap();
+            let (mut hashes, mut ends) = (Vec::new(), Vec::new());
+            for bytes in things {
                 for bytes in *bytes {
-                    // The upper bits of the hash; the thing below them.
-                    windows(bytes, length, |hash| {
-                        if met.several(hash) {
-                            found.push((hash & !0x3ff) | number);
-                        }
-                    });
+                    windows(bytes, length, &mut hashes);
                 }
+                ends.push(hashes.len());
             }
+            // The upper bits of the hash; the thing below them.
+            let mut found: Vec<u64> = of_several(&hashes, &ends)
+                .into_iter()
+                .map(|(thing, hash)| (hash & !0x3ff) | u64::try_from(thing).unwrap())
+                .collect();
             found.sort_unstable();
             found.dedup();
             for alike in found.chunk_by(|one, other| one >> 10 == other >> 10) {
