@@ -6,7 +6,7 @@ use std::fmt;
 use super::attribution::{About, ORDINARY, Thing, WayIn};
 use super::fields::{Fields, Listed};
 use super::matcher::{Learned, Shared, varying};
-use super::play::Dice;
+use super::play::{Devices, Dice};
 
 /// What is guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,9 +66,9 @@ pub(crate) struct Run {
     questions: Vec<Question>,
 }
 
-/// What the service sees of a member that tells it from members of other kinds: the kind of the group, how it came in,
-/// how many leaves it has; and in a connection how much it has said, since whoever adds contacts to groups says so there.
-type Alike = (u8, WayIn, usize, usize);
+/// What the service sees of a member that tells it from members of other kinds: the kind of the group, how it came in with
+/// each of its leaves; and in a connection how much it has said, since whoever adds contacts to groups says so there.
+type Alike = (u8, Vec<WayIn>, usize);
 
 struct Member {
     group: usize,
@@ -95,17 +95,14 @@ fn members(things: &[Thing]) -> Vec<Member> {
             .or_insert_with(|| Member {
                 group: *group,
                 user: thing.who.user,
-                alike: (*kind, *way, 0, 0),
+                alike: (*kind, Vec::new(), 0),
                 leaves: Vec::new(),
             });
         member.leaves.push(number);
-        // Whoever brought a user in, further clients came after.
-        if *way != WayIn::Client {
-            member.alike.1 = *way;
-        }
-        member.alike.2 += 1;
+        member.alike.1.push(*way);
+        member.alike.1.sort_unstable();
         if *kind != ORDINARY {
-            member.alike.3 += thing.messages;
+            member.alike.2 += thing.messages;
         }
     }
     found.into_values().collect()
@@ -165,8 +162,8 @@ impl Asking {
 }
 
 impl Run {
-    /// Of users with so many devices.
-    pub(crate) fn new(things: &[Thing], devices: [usize; 4]) -> Self {
+    /// Of users with these devices.
+    pub(crate) fn new(things: &[Thing], devices: &[Devices; 4]) -> Self {
         let bytes: Vec<&[Vec<u8>]> = things.iter().map(|thing| thing.bytes.as_slice()).collect();
         let asked = questions(things, devices);
         Self {
@@ -188,11 +185,11 @@ impl Run {
     }
 }
 
-fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
+fn questions(things: &[Thing], devices: &[Devices; 4]) -> Asking {
     let members = members(things);
     let mut alike: BTreeMap<Alike, Vec<&Member>> = BTreeMap::new();
     for member in &members {
-        alike.entry(member.alike).or_default().push(member);
+        alike.entry(member.alike.clone()).or_default().push(member);
     }
     let all_of = |wanted: fn(&About) -> bool| {
         let all = things.iter().enumerate();
@@ -206,7 +203,7 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
     let mut ask = |kind: Kind, of: &[usize], candidates: Vec<(Vec<usize>, bool)>| {
         asked.ask(things, kind, of, candidates);
     };
-    // How many devices somebody has is seen: who has as many looks alike.
+    // How many devices somebody has is seen, and when they came: who has as many looks alike.
     let among = |user: usize, members: &[&Member], but: Option<usize>| {
         members
             .iter()
@@ -259,8 +256,8 @@ fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
                 }
             }
             About::Claim { keys, .. } => {
-                for ((_, way, ..), members) in &alike {
-                    if *way != WayIn::Added {
+                for ((_, ways, _), members) in &alike {
+                    if !ways.contains(&WayIn::Added) {
                         continue;
                     }
                     let is_claimed = |member: &Member| {
