@@ -106,6 +106,24 @@ pub(crate) fn plan(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error>
     Ok(())
 }
 
+/// Whether an act is planned, whatever it is about.
+pub(crate) fn is_planned(db: &Connection, act: Act) -> Result<bool, Error> {
+    Ok(db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM acts WHERE act = ?)",
+        [act.spread().name],
+        |row| row.get(0),
+    )?)
+}
+
+/// It was carried out, or there is nothing left to do.
+pub(crate) fn done(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error> {
+    db.execute(
+        "DELETE FROM acts WHERE act = ? AND about = ?",
+        (act.spread().name, about),
+    )?;
+    Ok(())
+}
+
 type About = (Act, Vec<u8>);
 
 /// What is due, and what has to wait again.
@@ -135,75 +153,72 @@ fn one_by_one(due: Vec<About>) -> Result<Due, Error> {
     Ok(due)
 }
 
+/// What is to be carried out now. What is planned without a time gets one.
+pub(crate) fn due(db: &mut Connection, now_ms: u64) -> Result<Vec<About>, Error> {
+    let transaction = begin(db)?;
+    let planned = {
+        let mut statement = transaction.prepare("SELECT act, about, due_ms FROM acts")?;
+        let rows = statement.query_map((), |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, i64>(2)?,
+            ))
+        })?;
+        rows.collect::<Result<Vec<_>, _>>()?
+    };
+    let mut due = Vec::new();
+    for (name, about, due_ms) in planned {
+        let act = Act::of(&name)?;
+        // A time that no draw gives was drawn by another clock.
+        let latest_ms = now_ms.saturating_add(act.spread().most_ms);
+        let due_ms = match u64::try_from(due_ms).unwrap_or(0) {
+            due_ms if due_ms == 0 || due_ms > latest_ms => {
+                let due_ms = now_ms.saturating_add(wait(&act.spread())?);
+                transaction.execute(
+                    "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
+                    (i64::try_from(due_ms).unwrap_or(i64::MAX), &name, &about),
+                )?;
+                due_ms
+            }
+            known => known,
+        };
+        if due_ms <= now_ms {
+            due.push((act, about));
+        }
+    }
+    let due = one_by_one(due)?;
+    for (act, about) in &due.later {
+        transaction.execute(
+            "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
+            (
+                i64::try_from(now_ms.saturating_add(wait(&act.spread())?)).unwrap_or(i64::MAX),
+                act.spread().name,
+                about,
+            ),
+        )?;
+    }
+    transaction.commit()?;
+    Ok(due.now)
+}
+
 impl Client {
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
-        let due = self.due_acts(now_ms)?;
-        for (act, about) in due {
-            let done = self.carry_out(act, &about).await;
-            if matches!(done, Err(Error::Unreachable(_))) {
-                return done;
+        for (act, about) in due(&mut self.db, now_ms)? {
+            let outcome = self.carry_out(act, &about).await;
+            if matches!(outcome, Err(Error::Unreachable(_))) {
+                return outcome;
             }
             // Nothing may be sent there yet: it is done when somebody was heard.
-            if matches!(done, Err(Error::Usage(UsageError::NobodyHeard(_)))) {
+            if matches!(outcome, Err(Error::Usage(UsageError::NobodyHeard(_)))) {
                 continue;
             }
-            refusals_can_wait(done)?;
-            self.db.execute(
-                "DELETE FROM acts WHERE act = ? AND about = ?",
-                (act.spread().name, about),
-            )?;
+            refusals_can_wait(outcome)?;
+            done(&self.db, act, &about)?;
         }
         Ok(())
-    }
-
-    fn due_acts(&mut self, now_ms: u64) -> Result<Vec<(Act, Vec<u8>)>, Error> {
-        let transaction = begin(&mut self.db)?;
-        let planned = {
-            let mut statement = transaction.prepare("SELECT act, about, due_ms FROM acts")?;
-            let rows = statement.query_map((), |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, Vec<u8>>(1)?,
-                    row.get::<_, i64>(2)?,
-                ))
-            })?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
-        let mut due = Vec::new();
-        for (name, about, due_ms) in planned {
-            let act = Act::of(&name)?;
-            // A time that no draw gives was drawn by another clock.
-            let latest_ms = now_ms.saturating_add(act.spread().most_ms);
-            let due_ms = match u64::try_from(due_ms).unwrap_or(0) {
-                due_ms if due_ms == 0 || due_ms > latest_ms => {
-                    let due_ms = now_ms.saturating_add(wait(&act.spread())?);
-                    transaction.execute(
-                        "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
-                        (i64::try_from(due_ms).unwrap_or(i64::MAX), &name, &about),
-                    )?;
-                    due_ms
-                }
-                known => known,
-            };
-            if due_ms <= now_ms {
-                due.push((act, about));
-            }
-        }
-        let due = one_by_one(due)?;
-        for (act, about) in &due.later {
-            transaction.execute(
-                "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
-                (
-                    i64::try_from(now_ms.saturating_add(wait(&act.spread())?)).unwrap_or(i64::MAX),
-                    act.spread().name,
-                    about,
-                ),
-            )?;
-        }
-        transaction.commit()?;
-        Ok(due.now)
     }
 
     async fn carry_out(&mut self, act: Act, about: &[u8]) -> Result<(), Error> {

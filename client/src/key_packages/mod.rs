@@ -96,16 +96,18 @@ impl Client {
 
     /// Has a set of each contact in stock, in the usual ciphersuite: claimed at times that have nothing to do with its use.
     pub(crate) fn plan_claims(&mut self) -> Result<(), Error> {
-        self.transact(|db, _| {
-            for key in stock::missing(db, leaf::CIPHERSUITE)? {
-                schedule::plan(db, Act::Claim, &key)?;
-            }
-            Ok(())
-        })
+        self.transact(|db, _| plan_claim(db))
     }
 
     /// Claims a set of a contact for the stock.
     pub(crate) async fn claim_ahead(&mut self, signature_key: &[u8]) -> Result<(), Error> {
+        // An Add may have claimed one meanwhile that is still there.
+        if !stock::missing(&self.db, leaf::CIPHERSUITE)?
+            .iter()
+            .any(|key| key == signature_key)
+        {
+            return Ok(());
+        }
         let Some(name) = contacts::name_of_key(&self.db, signature_key)? else {
             return Ok(());
         };
@@ -142,6 +144,22 @@ impl Client {
         stock::check_fresh(&self.db, &packages)?;
         stock::keep(&self.db, contact, suite, sealed, &packages)?;
         Ok(packages)
+    }
+}
+
+/// Plans the next claim for the stock, in the caller's transaction: one at a time, so that a device that has just been linked
+/// or restored does not spend a token for each contact on one day. Which contact is drawn: in a
+/// fixed order all of this user's devices would claim from the same pools one after the other.
+fn plan_claim(db: &Connection) -> Result<(), Error> {
+    if schedule::is_planned(db, Act::Claim)? {
+        return Ok(());
+    }
+    let missing = stock::missing(db, leaf::CIPHERSUITE)?;
+    let random = usize::from(u16::from_be_bytes(crypto::random()?));
+    let drawn = random.checked_rem(missing.len());
+    match drawn.and_then(|drawn| missing.get(drawn)) {
+        Some(key) => schedule::plan(db, Act::Claim, key),
+        None => Ok(()),
     }
 }
 
@@ -234,5 +252,90 @@ mod tests {
         let sealed = seal_set(&token, &set).unwrap();
         assert_eq!(open_set(&token, &sealed).unwrap(), set);
         assert!(open_set(&PoolToken::new([2; 32]), &sealed).is_err());
+    }
+
+    /// Contacts of whom no set is in stock.
+    fn with_contacts(count: u8) -> Connection {
+        let db = crate::database::in_memory().unwrap();
+        for key in 0..count {
+            contacts::tests::contact(&format!("contact-{key}"), key)
+                .store(&db)
+                .unwrap();
+        }
+        db
+    }
+
+    /// Whose claim is planned, and when it is due.
+    fn planned(db: &Connection) -> Vec<(Vec<u8>, u64)> {
+        db.prepare("SELECT about, due_ms FROM acts WHERE act = 'claim'")
+            .unwrap()
+            .query_map((), |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))
+            .unwrap()
+            .map(|row| row.map(|(about, due_ms)| (about, u64::try_from(due_ms).unwrap())))
+            .collect::<Result<_, _>>()
+            .unwrap()
+    }
+
+    /// Lets time go on to the next claim, and says whose it is.
+    fn next_claim(db: &mut Connection, now_ms: &mut u64) -> Vec<u8> {
+        plan_claim(db).unwrap();
+        let claims = planned(db);
+        assert_eq!(claims.len(), 1, "one at a time");
+        let mut due = schedule::due(db, *now_ms).unwrap();
+        // Looked at again and again it stays the one that it was.
+        plan_claim(db).unwrap();
+        assert_eq!(planned(db).len(), 1);
+        if due.is_empty() {
+            *now_ms = planned(db)[0].1;
+            due = schedule::due(db, *now_ms).unwrap();
+        }
+        assert_eq!(due, [(Act::Claim, claims[0].0.clone())]);
+        schedule::done(db, Act::Claim, &claims[0].0).unwrap();
+        claims[0].0.clone()
+    }
+
+    fn put_in_stock(db: &Connection, contact: &[u8]) {
+        db.execute(
+            "INSERT INTO claimed_sets (signature_key, ciphersuite, sealed, leaf_key)
+             VALUES (?, ?, x'', x'')",
+            (contact, u16::from(leaf::CIPHERSUITE)),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn of_many_contacts_without_a_set_in_stock_one_is_claimed_after_the_other_a_dozen_a_day() {
+        const ROUNDS: u8 = 25;
+        let mut orders = std::collections::BTreeSet::new();
+        let mut now_ms = 1_800_000_000_000;
+        let begin_ms = now_ms;
+        for _ in 0..ROUNDS {
+            let mut db = with_contacts(40);
+            let mut order = Vec::new();
+            for _ in 0..40 {
+                let contact = next_claim(&mut db, &mut now_ms);
+                put_in_stock(&db, &contact);
+                order.push(contact);
+            }
+            plan_claim(&db).unwrap();
+            assert_eq!(planned(&db), [], "each has one");
+            let sorted: std::collections::BTreeSet<_> = order.iter().cloned().collect();
+            assert_eq!(sorted.len(), 40, "nobody's is claimed twice");
+            orders.insert(order);
+        }
+        assert_eq!(orders.len(), usize::from(ROUNDS), "in any order");
+        let days = (now_ms - begin_ms) / (protocol::time::DAY_MS / 100);
+        let a_day = u64::from(ROUNDS) * 40 * 100 * 100 / days;
+        // Hundredths; five standard deviations.
+        assert!((1_020..1_400).contains(&a_day), "{a_day}");
+    }
+
+    #[test]
+    fn a_claim_that_was_refused_leaves_the_next_one_to_be_drawn_among_all() {
+        let mut db = with_contacts(2);
+        let mut now_ms = 1_800_000_000_000;
+        let claimed: std::collections::BTreeSet<_> =
+            (0..40).map(|_| next_claim(&mut db, &mut now_ms)).collect();
+        assert_eq!(claimed.len(), 2);
     }
 }
