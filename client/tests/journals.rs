@@ -783,6 +783,40 @@ async fn all_devices_of_a_contact_come_in_by_one_add() {
 }
 
 #[tokio::test]
+async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_in_by_one_add() {
+    let homes = Homes::new(36);
+    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&mut alice, &mut bob).await;
+    let phone = link(&homes, &mut bob, "phone", &mut [&mut alice]).await;
+    let mut devices = [bob, phone];
+    let key = client::BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
+    // The one that publishes for both, and the other one.
+    for (number, home) in ["bob restored", "phone restored"].into_iter().enumerate() {
+        let backup = devices[number].backup(&key).unwrap();
+        let path = homes.path(home);
+        let restored = Client::restore(&path, &backup, &key, homes.options()).await;
+        devices[number] = restored.unwrap();
+        let [bob, phone] = &mut devices;
+        days(&homes, 2, &mut [bob, phone, &mut alice]).await;
+        for device in &devices {
+            assert_eq!(device.devices().unwrap().len(), 2);
+        }
+        // A set that was claimed before is used first.
+        for team in ["first", "then"].map(|it| format!("{it} {number}")) {
+            alice.create_group(&team).await.unwrap();
+            alice.add_to_group(&team, &["bob"]).await.unwrap();
+            let [bob, phone] = &mut devices;
+            days(&homes, 2, &mut [bob, phone, &mut alice]).await;
+        }
+        let team = format!("then {number}");
+        assert_eq!(alice.members(&team).unwrap().len(), 3);
+        for device in &devices {
+            assert_eq!(device.members(&team).unwrap().len(), 3);
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_others_go_on() {
     let homes = Homes::new(28);
     let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);

@@ -29,7 +29,7 @@ pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error
     Ok(())
 }
 
-pub(super) fn hello(profile: &Profile) -> SyncMessage {
+fn hello(profile: &Profile) -> SyncMessage {
     SyncMessage::Hello(Hello {
         device: profile.device,
         name: opaque(profile.device_name.as_bytes()),
@@ -185,7 +185,10 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     db.execute("UPDATE contacts SET pool_stale = 1", ())?;
     db.execute("UPDATE key_packages SET sets_left = 0", ())?;
     db.execute("DELETE FROM key_package_batch", ())?;
-    db.execute("UPDATE groups SET announced = 0", ())?;
+    db.execute(
+        "UPDATE groups SET announced = 0 WHERE group_id IS NOT ?",
+        [profile.device_group.map(|id| id.0)],
+    )?;
     enqueue(db, hello(profile))?;
     for contact in contacts::all(db)? {
         enqueue(db, SyncMessage::Contact(contact))?;
@@ -289,7 +292,7 @@ pub(super) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error
     Ok(())
 }
 
-/// Says which leaves are this device's, once.
+/// Says who this device is and which leaves are its own, once.
 fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
     for group in Group::all(db)? {
         let announced: bool = db.query_row(
@@ -297,15 +300,18 @@ fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
             [group.id.0],
             |row| row.get(0),
         )?;
-        let is_others = group.kind != GroupKind::SingleUser && !stock::waits(db, &group.id)?;
-        if announced || group.status != Status::Active || !is_others {
+        if announced || group.status != Status::Active || stock::waits(db, &group.id)? {
             continue;
+        }
+        if group.kind == GroupKind::SingleUser {
+            // Also of a device that has come back from a backup, which the others know under another name.
+            enqueue(db, hello(profile))?;
         }
         let leaf_index = load_mls(db, &group.id)
             .map_err(|_| LocalError::Damaged)?
             .own_leaf_index()
             .u32();
-        if profile.device_group.is_some() {
+        if profile.device_group.is_some() && group.kind != GroupKind::SingleUser {
             enqueue(
                 db,
                 SyncMessage::Present(Present {

@@ -15,7 +15,7 @@ use tls_codec::DeserializeBytes as _;
 use zeroize::Zeroizing;
 
 use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
-use super::{ask_in, enqueue, exchange, leaf_of, others, own_leaves};
+use super::{ask_in, enqueue, leaf_of, others, own_leaves};
 use crate::Client;
 use crate::connections::stock;
 use crate::error::{Error, LocalError, PeerError, UsageError};
@@ -291,9 +291,6 @@ impl Client {
             "UPDATE groups SET update_due = 1 WHERE group_id = ?",
             [way.link.group_id.0],
         )?;
-        if way.link.kind == GroupKind::SingleUser {
-            self.transact(|db, profile| enqueue(db, exchange::hello(profile)))?;
-        }
         Ok(true)
     }
 }

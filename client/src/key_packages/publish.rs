@@ -196,7 +196,7 @@ impl Client {
     }
 
     async fn replenish_pool(&mut self, contact: &[u8], pool: &PoolKeys) -> Result<(), Error> {
-        let devices = others(&self.db)?.len().saturating_add(1);
+        let devices = self.device_count()?;
         let now_ms = self.transport.time.now_unix_ms();
         if let Some(batch) = batch(&self.db, contact, devices, now_ms)? {
             return if batch.complete {
@@ -356,8 +356,17 @@ impl Client {
         let Some(group) = self.devices_group()? else {
             return Ok(false);
         };
-        let own = load_mls(&self.db, &group.id)?.own_leaf_index().u32();
-        Ok(others(&self.db)?.iter().all(|device| own < device.leaf))
+        let mls_group = load_mls(&self.db, &group.id)?;
+        let first = mls_group.members().map(|member| member.index).min();
+        Ok(first == Some(mls_group.own_leaf_index()))
+    }
+
+    /// How many devices this user has: also those that have not said yet who they are, for one that has just come back.
+    fn device_count(&self) -> Result<usize, Error> {
+        Ok(match self.devices_group()? {
+            Some(group) => load_mls(&self.db, &group.id)?.members().count(),
+            None => 1,
+        })
     }
 
     /// Makes the packages that another device waits for.
