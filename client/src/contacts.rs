@@ -174,7 +174,7 @@ impl NewContact {
             ),
         )?;
         db.execute(
-            "UPDATE contacts SET token_due = token_due OR pool_generation = ?1,
+            "UPDATE contacts SET token_due = token_due OR pool_generation = ?1, pool_new = 0,
                 pool_generation = ?1, pool_token = ?2, pool_owner_seed = ?3
              WHERE signature_key = ?4 AND (pool_generation, pool_token) < (?1, ?2)",
             (

@@ -174,7 +174,7 @@ pub(crate) fn accept_joiner(
         stored => stored?,
     };
     db.execute(
-        "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
+        "UPDATE contacts SET token_due = 1, pool_new = 1 WHERE signature_key = ?",
         [&key],
     )?;
     reporting::keep_answer(db, profile, &name, &key, link.introduction.content())?;

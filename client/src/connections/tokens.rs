@@ -78,7 +78,7 @@ fn renew_pool(db: &Connection, contact: NewContact) -> Result<(), Error> {
     let key = contact.credential.signature_public_key.as_slice();
     db.execute("DELETE FROM key_packages WHERE signature_key = ?", [key])?;
     db.execute(
-        "UPDATE contacts SET token_due = 1, pool_stale = 0 WHERE signature_key = ?",
+        "UPDATE contacts SET token_due = 1, pool_new = 1, pool_stale = 0 WHERE signature_key = ?",
         [key],
     )?;
     Ok(())

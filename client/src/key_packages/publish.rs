@@ -243,14 +243,20 @@ impl Client {
         }
     }
 
-    /// As [`Client::replenish_key_packages`] for a pool that has nothing yet: does not wait for the other devices, whose
-    /// packages follow in the next batch.
+    /// As [`Client::replenish_key_packages`] for a pool that this device has made and that has nothing yet: does not wait for
+    /// the other devices, whose packages follow in the next batch.
     pub(crate) async fn publish_alone(
         &mut self,
         contact: &[u8],
         pool: &PoolKeys,
     ) -> Result<(), Error> {
-        if self.profile.handle.is_none() {
+        let is_new: bool = self.db.query_row(
+            "SELECT pool_new FROM contacts WHERE signature_key = ?",
+            [contact],
+            |row| row.get(0),
+        )?;
+        // A contact who is told the token of its pool again finds there what the device has published that publishes.
+        if self.profile.handle.is_none() || !is_new {
             return Ok(());
         }
         let directory = self.directory().await?;
@@ -323,6 +329,10 @@ impl Client {
         }
         published?;
         self.transact(|db, _| {
+            db.execute(
+                "UPDATE contacts SET pool_new = 0 WHERE signature_key = ?",
+                [contact],
+            )?;
             for (set, _) in sets {
                 db.execute(
                     "INSERT INTO key_packages (signature_key, ciphersuite, sets_left) VALUES (?, ?, 1)

@@ -87,6 +87,8 @@ CREATE TABLE contacts (
     pool_generation INTEGER NOT NULL,
     -- 1: sets were published that lack a package of some device; the pool is emptied with the next publication.
     pool_stale INTEGER NOT NULL DEFAULT 0,
+    -- 1: this device has made the pool, and published nothing in it yet.
+    pool_new INTEGER NOT NULL DEFAULT 0,
     -- When the service is asked next what it has in the pool; a random time.
     pool_due_ms INTEGER NOT NULL DEFAULT 0,
     -- 1: the contact does not know the token of its pool yet.
