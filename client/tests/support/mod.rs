@@ -158,6 +158,21 @@ impl InProcess {
         })
     }
 
+    /// What it asks for is what it says.
+    fn prices(&self) -> Prices {
+        let prices = &self.settings.prices;
+        Prices {
+            reserve_group_id: prices.reserve_group_id,
+            publish_key_packages: prices.publish_key_packages,
+            key_package_sets_per_token: prices.key_package_sets_per_token,
+            claim_key_package: prices.claim_key_package,
+            register_handle: prices.register_handle,
+            lookup_handle: prices.lookup_handle,
+            request_connection: prices.request_connection,
+            external_join: prices.external_join,
+        }
+    }
+
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -497,16 +512,7 @@ impl Service for InProcess {
                 token_key_ids: Vec::new(),
                 token_keys_not_before_s: Vec::new(),
             },
-            prices: Prices {
-                reserve_group_id: 1,
-                publish_key_packages: 1,
-                key_package_sets_per_token: 0,
-                claim_key_package: 1,
-                register_handle: 1,
-                lookup_handle: 1,
-                request_connection: 1,
-                external_join: 1,
-            },
+            prices: self.prices(),
             allowances: None,
             clock_window_ms: 600_000,
             max_request_bytes: 4 * 1024 * 1024,
