@@ -1,5 +1,6 @@
-//! What a user spends. Clients carry out each act against the service's decisions, at the default prices, and what they
-//! spend is what docs/prices.md says of it; the sum of a busy day is held against the issuer's default quota.
+//! What a user spends. Clients carry out each act against the service's decisions, at the default
+//! prices, and what they spend is what docs/prices.md says of it; the sum of a busy day is held
+//! against the issuer's default quota.
 
 #![allow(
     clippy::unwrap_used,
@@ -96,8 +97,8 @@ struct World {
 }
 
 impl World {
-    /// With so many contacts, and a group with each. The last of her devices is linked when they are there; it is said what
-    /// that costs.
+    /// With so many contacts, and a group with each. The last of her devices is linked when they are
+    /// there; it is said what that costs.
     async fn new(size: usize) -> (Self, Receipt) {
         let homes = Homes::in_memory(u64::try_from(size).unwrap());
         let purse = Arc::new(Purse {
@@ -157,7 +158,7 @@ impl World {
     /// Days pass, in which everybody is there, until nobody has more to do.
     async fn rest(&mut self) {
         let mut quiet = 0;
-        for step in 0..200 {
+        for _ in 0..200 {
             self.homes
                 .service
                 .clock
@@ -170,7 +171,6 @@ impl World {
             }
             quiet = if self.is_quiet() { quiet + 1 } else { 0 };
             if quiet == 3 {
-                print!("{step} ");
                 return;
             }
         }
@@ -260,7 +260,7 @@ impl World {
     }
 }
 
-/// Spent at two sizes: by what grows with the contacts and groups, it is known what is spent at any.
+/// What is spent at two sizes, from which it is known at any.
 struct Line([(usize, usize); 2]);
 
 impl Line {
@@ -464,7 +464,7 @@ fn measured(contacts: usize, users: usize) -> Measured {
         let size = if *act == CREATE { users } else { contacts };
         measured.insert(act, line.at(size));
     }
-    // One after the other, at times that the scheduler draws: a test of theirs counts them.
+    // One after the other, at times that are drawn: a unit test counts them over many days.
     measured.insert(CLAIM, 12);
     measured
 }

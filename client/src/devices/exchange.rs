@@ -304,7 +304,7 @@ fn announce(db: &Connection, profile: &Profile) -> Result<(), Error> {
             continue;
         }
         if group.kind == GroupKind::SingleUser {
-            // Also of a device that has come back from a backup, which the others know under another name.
+            // Also after a restore: the others know this leaf under another name.
             enqueue(db, hello(profile))?;
         }
         let leaf_index = load_mls(db, &group.id)

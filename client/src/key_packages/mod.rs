@@ -147,9 +147,10 @@ impl Client {
     }
 }
 
-/// Plans the next claim for the stock, in the caller's transaction: one at a time, so that a device that has just been linked
-/// or restored does not spend a token for each contact on one day. Which contact is drawn: in a
-/// fixed order all of this user's devices would claim from the same pools one after the other.
+/// Plans the next claim for the stock, in the caller's transaction: one at a time, so that a device
+/// that has just been linked or restored does not spend a token for each contact on one day. Which
+/// contact is drawn: in a fixed order all of this user's devices would claim from the same pools one
+/// after the other.
 fn plan_claim(db: &Connection) -> Result<(), Error> {
     if schedule::is_planned(db, Act::Claim)? {
         return Ok(());
@@ -326,8 +327,13 @@ mod tests {
         assert_eq!(orders.len(), usize::from(ROUNDS), "in any order");
         let days = (now_ms - begin_ms) / (protocol::time::DAY_MS / 100);
         let a_day = u64::from(ROUNDS) * 40 * 100 * 100 / days;
-        // Hundredths; five standard deviations.
-        assert!((1_020..1_400).contains(&a_day), "{a_day}");
+        // As docs/prices.md says it; in hundredths, within five standard deviations.
+        let row = include_str!("../../../docs/prices.md")
+            .lines()
+            .find_map(|line| line.strip_prefix("| claim for a stock that is empty, in a day | "));
+        let (stated, _) = row.unwrap().split_once(' ').unwrap();
+        let stated: u64 = stated.parse().unwrap();
+        assert!((stated * 85..stated * 117).contains(&a_day), "{a_day}");
     }
 
     #[test]

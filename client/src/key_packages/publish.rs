@@ -243,8 +243,8 @@ impl Client {
         }
     }
 
-    /// As [`Client::replenish_key_packages`] for a pool that this device has made and that has nothing yet: does not wait for
-    /// the other devices, whose packages follow in the next batch.
+    /// As [`Client::replenish_key_packages`] for a pool that this device has made and that has nothing
+    /// yet: does not wait for the other devices, whose packages follow in the next batch.
     pub(crate) async fn publish_alone(
         &mut self,
         contact: &[u8],
@@ -255,7 +255,7 @@ impl Client {
             [contact],
             |row| row.get(0),
         )?;
-        // A contact who is told the token of its pool again finds there what the device has published that publishes.
+        // Who is told the token of a pool again finds there what the device publishes that does.
         if self.profile.handle.is_none() || !is_new {
             return Ok(());
         }
@@ -371,7 +371,7 @@ impl Client {
         Ok(first == Some(mls_group.own_leaf_index()))
     }
 
-    /// How many devices this user has: also those that have not said yet who they are, for one that has just come back.
+    /// How many devices this user has: also those that have not said yet who they are.
     fn device_count(&self) -> Result<usize, Error> {
         Ok(match self.devices_group()? {
             Some(group) => load_mls(&self.db, &group.id)?.members().count(),
