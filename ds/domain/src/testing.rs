@@ -35,8 +35,9 @@ pub struct Service {
 pub const NOON_MS: u64 = 1_800_014_400_000;
 pub const DAY_MS: u64 = 86_400_000;
 
-/// Version, storage key, one sender.
-fn key_file() -> Vec<u8> {
+/// The service's key file: version, storage key, one sender.
+#[must_use]
+pub fn key_file() -> Vec<u8> {
     [&[1][..], &[3; 32], &[1], &[4; 32]].concat()
 }
 

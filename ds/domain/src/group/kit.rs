@@ -1,11 +1,13 @@
 //! A member as the SDK would be: real MLS state, its own place in the journal; every step by hand.
 
+use std::collections::BTreeSet;
+
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
 use crypto::journal::{first_head, head_after, open_entry, sign_recovery_key, verify_head};
 use crypto::keys::ConnectionKey;
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::records::open_join_page;
-use crypto::schedule::{JoinKey, JournalKey, RotationSecret, StateKey, exporters, recovery_row_id};
+use crypto::schedule::{JoinCodeSecret, JoinKey, JournalKey, RotationSecret, StateKey, exporters, recovery_row_id};
 use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
 use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::group_info::GroupInfo;
@@ -23,12 +25,14 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::connections::ClientCredential;
 use protocol::group::{
     CommitAad, CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted,
-    ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, JoinersUpload, LeafExtras, NextSegment,
+    ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, JoinCode, JoinCodeChange,
+    JoinersUpload, LeafExtras, NewJoinCode, NextSegment,
     PUSH_HANDLE_BYTES, PartialGroupInfo, ProposalRequest, RecoveryKey, ReserveGroupIdRequest,
-    SendMessageRequest, SetLeafExtrasRequest,
+    SendMessageRequest, SetJoinCodeRequest, SetLeafExtrasRequest,
 };
 use protocol::ids::{
-    ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, WelcomeId,
+    ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, Week,
+    WelcomeId,
 };
 use protocol::join::{
     ExternalCommitInfoRequest, JoinPermit, JoinRecordContent, JoinRecordRequest, LeafAuthorization,
@@ -82,6 +86,8 @@ pub(super) struct World {
     pub(super) suite: Ciphersuite,
     /// The recovery key that whoever comes from outside brings; without one, its own.
     pub(super) outsiders_recovery: Option<Vec<u8>>,
+    /// Whether each request is looked at from all sides: comes a second time, is kept.
+    pub(super) checks: bool,
 }
 
 impl World {
@@ -91,6 +97,7 @@ impl World {
             sent: Vec::new(),
             suite: SUITE,
             outsiders_recovery: None,
+            checks: true,
         }
     }
 
@@ -101,6 +108,9 @@ impl World {
     /// Carries a request out; one that is refused changes no row but what tokens settle.
     pub(super) fn run<O: Operation>(&mut self, bytes: &[u8]) -> Result<O::Response, Failure> {
         let tokens = self.service.tokens(1);
+        if !self.checks {
+            return self.service.run::<O>(bytes, tokens);
+        }
         self.sent.push(Sent {
             operation: O::OPERATION,
             now_ms: self.service.now_ms,
@@ -764,17 +774,14 @@ impl Client {
         if plan.covers {
             gone.extend(self.mls.pending_proposals().filter_map(mls_rules::leaving));
         }
-        let mut occupied: Vec<u32> = self.members();
+        let mut occupied: BTreeSet<u32> = self.members().into_iter().collect();
         occupied.retain(|leaf| !gone.contains(leaf));
-        let mut link_keys = Vec::new();
-        for _ in &plan.adds {
-            let free = (0..).find(|leaf| !occupied.contains(leaf)).unwrap();
-            occupied.push(free);
-            link_keys.push(LinkKeyUpload {
-                leaf_index: LeafIndex(free),
-                sealed: opaque(vec![6; 60]),
-            });
-        }
+        let free = (0..).filter(|leaf| !occupied.contains(leaf));
+        let link_keys = free.take(plan.adds.len()).map(|leaf| LinkKeyUpload {
+            leaf_index: LeafIndex(leaf),
+            sealed: opaque(vec![6; 60]),
+        });
+        let link_keys = link_keys.collect();
         let adds = plan.adds.len();
         let scheme = scheme_of(self.mls.ciphersuite());
         let new_leaf = plan.new_leaf.or(plan.new_user.map(|user| {
@@ -1200,10 +1207,7 @@ impl Client {
         if let Some(commit) = commit {
             self.commits += 1;
             let aad = if commit.commit.as_slice() == self.staged {
-                self.mls.merge_pending_commit(&self.provider).unwrap();
-                if let Some(signer) = self.next_signer.take() {
-                    self.signer = signer;
-                }
+                self.merge_own();
                 commit.former_wrapper_key.is_some()
             } else {
                 let processed = self.mls.process_message(&self.provider, message).unwrap();
@@ -1228,22 +1232,7 @@ impl Client {
                 aad.rotates == 1
             };
             assert_eq!(aad, commit.former_wrapper_key.is_some());
-            if aad {
-                let secrets = secrets(&self.mls, &self.provider);
-                self.state_key = secrets.rotation.state_key();
-                self.journal_key = secrets.journal;
-                self.rotation = RotationEpoch(self.epoch());
-                self.segment = self.state_key.segment(&self.id, self.rotation);
-                self.step = Step(0);
-                self.next = Position(0);
-                self.chain = Some(first_head(&self.segment));
-            } else {
-                let state_key = std::mem::replace(&mut self.state_key, StateKey::new([0; 32]));
-                self.state_key = state_key.next();
-                let key = std::mem::replace(&mut self.journal_key, JournalKey::new([0; 32]));
-                self.journal_key = key.next();
-                self.step = self.step.next();
-            }
+            self.go_on(aad);
             return aad;
         }
         match class {
@@ -1271,6 +1260,40 @@ impl Client {
             }
         }
         false
+    }
+
+    fn merge_own(&mut self) {
+        self.mls.merge_pending_commit(&self.provider).unwrap();
+        if let Some(signer) = self.next_signer.take() {
+            self.signer = signer;
+        }
+    }
+
+    /// The keys of the epoch that has begun, and in a rotation its segment.
+    fn go_on(&mut self, rotates: bool) {
+        if rotates {
+            let secrets = secrets(&self.mls, &self.provider);
+            self.state_key = secrets.rotation.state_key();
+            self.journal_key = secrets.journal;
+            self.rotation = RotationEpoch(self.epoch());
+            self.segment = self.state_key.segment(&self.id, self.rotation);
+            self.step = Step(0);
+            self.next = Position(0);
+            self.chain = Some(first_head(&self.segment));
+        } else {
+            let state_key = std::mem::replace(&mut self.state_key, StateKey::new([0; 32]));
+            self.state_key = state_key.next();
+            let key = std::mem::replace(&mut self.journal_key, JournalKey::new([0; 32]));
+            self.journal_key = key.next();
+            self.step = self.step.next();
+        }
+    }
+
+    /// Goes on after the own commit without reading it in the journal.
+    #[cfg(feature = "conformance")]
+    pub(super) fn accepted(&mut self, rotates: bool) {
+        self.merge_own();
+        self.go_on(rotates);
     }
 
     /// Members judge by the same rules as the service.
@@ -1334,6 +1357,35 @@ impl Client {
 /// Requests hold secrets, which are not cloned.
 pub(super) fn copy<T: Wire>(request: &T) -> T {
     T::decode(&request.encode()).unwrap()
+}
+
+/// A join code: its secret, and the request that makes it.
+pub(super) fn new_code(
+    world: &World,
+    (group, maker): (GroupKey, u32),
+    public_key: &[u8],
+    sign: impl Fn(&[u8]) -> Vec<u8>,
+) -> ([u8; 32], SetJoinCodeRequest) {
+    let secret: [u8; 32] = crypto::random().unwrap();
+    let mut code = JoinCode {
+        permit_hash: JoinCodeSecret::new(secret).permit().hash(),
+        public_key: opaque(public_key),
+        expiry: Week(Week::of(world.service.now_ms).0 + 3),
+        maker: LeafIndex(maker),
+        signature: opaque(Vec::new()),
+    };
+    let tbs = crypto::journal::join_code_tbs(&group.group_id, &code);
+    code.signature = opaque(sign(&tbs));
+    let row = RecoveryRow {
+        id: recovery_row_id(&group.group_id, public_key),
+        sealed: opaque(vec![4; 80]),
+    };
+    let change = JoinCodeChange::Make(NewJoinCode { code, row });
+    (secret, SetJoinCodeRequest { group, change })
+}
+
+pub(super) fn by_code(secret: [u8; 32]) -> impl Fn() -> JoinPermit {
+    move || JoinPermit::JoinCode(JoinCodeSecret::new(secret).permit().to_wire())
 }
 
 /// An external commit, step by step.

@@ -3,6 +3,8 @@
 #[cfg(feature = "conformance")]
 mod crash_points;
 #[cfg(feature = "conformance")]
+pub mod large;
+#[cfg(feature = "conformance")]
 mod requests;
 #[cfg(feature = "conformance")]
 pub mod snapshot;

@@ -34,7 +34,9 @@ use super::create::{CreateGroup, ReserveGroupId};
 use super::external::{ExternalCommitInfo, ExternalJoin};
 use super::extras::{PutRecoveryRows, SetJoinCode, SetLeafExtras};
 use super::inspect::{InspectGroup, OwnLeaf};
-use super::kit::{self, Client, Invitee, LeafSigner, Plan, Pointer, World, pseudonym};
+use super::kit::{
+    self, Client, Invitee, LeafSigner, Plan, Pointer, World, by_code, new_code, pseudonym,
+};
 use super::message::SendMessage;
 use super::propose::{Propose, SelfRemove};
 use super::scenes::group;
@@ -632,35 +634,6 @@ fn make_code_with(
     let (secret, request) = new_code(world, (group, maker), &public_key, sign);
     client.call::<SetJoinCode>(world, &request)?;
     Ok((secret, public_key))
-}
-
-/// Its secret, and the request that makes it.
-fn new_code(
-    world: &World,
-    (group, maker): (protocol::group::GroupKey, u32),
-    public_key: &[u8],
-    sign: impl Fn(&[u8]) -> Vec<u8>,
-) -> ([u8; 32], SetJoinCodeRequest) {
-    let secret: [u8; 32] = crypto::random().unwrap();
-    let mut code = JoinCode {
-        permit_hash: JoinCodeSecret::new(secret).permit().hash(),
-        public_key: opaque(public_key),
-        expiry: Week(Week::of(world.service.now_ms).0 + 3),
-        maker: LeafIndex(maker),
-        signature: opaque(Vec::new()),
-    };
-    let tbs = crypto::journal::join_code_tbs(&group.group_id, &code);
-    code.signature = opaque(sign(&tbs));
-    let row = RecoveryRow {
-        id: recovery_row_id(&group.group_id, public_key),
-        sealed: opaque(vec![4; 80]),
-    };
-    let change = JoinCodeChange::Make(NewJoinCode { code, row });
-    (secret, SetJoinCodeRequest { group, change })
-}
-
-fn by_code(secret: [u8; 32]) -> impl Fn() -> JoinPermit {
-    move || JoinPermit::JoinCode(JoinCodeSecret::new(secret).permit().to_wire())
 }
 
 #[test]
