@@ -238,6 +238,21 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether it can change nothing of any leaf but the committer's: it is nothing but a path.
+    fn is_path_only(&self) -> bool {
+        self.operation == Number::UpdateClient
+            && self.rotation.is_none()
+            && self.welcome.is_none()
+            && self.group.short.proposals.is_none()
+    }
+
+    fn roster(&self, pages: Vec<u16>, view: &View) -> Result<Roster, Stop> {
+        match self.by {
+            By::Member(index) if self.is_path_only() => Roster::open_for(self.group, index, view),
+            _ => Roster::open(self.group, pages, view),
+        }
+    }
+
     /// Keys of the records that the commit brings.
     fn records(&self, env: &Env<'_>) -> Vec<Key> {
         let Some(JoinersUpload { join_key, welcomes }) = self.welcome else {
@@ -282,7 +297,7 @@ impl Attempt<'_> {
             head: head_of(group, view, env)?,
             control: Control::open(group, view)?,
             activity: Activity::open(group, view)?,
-            roster: Roster::open(group, pages, view)?,
+            roster: self.roster(pages, view)?,
             pending: PendingProposals::open(group, view)?,
             tree: Tree::open(group, view)?,
         })
@@ -304,7 +319,8 @@ impl Attempt<'_> {
             head,
         } = loaded;
         if env.settings.self_check {
-            roster_is_tree(self.group, &roster, &tree)?;
+            let whole = Roster::open(self.group, Roster::all_pages(self.group), view)?;
+            roster_is_tree(self.group, &whole, &tree)?;
         }
         let judged = self.judge(message, &control, &mut tree, &pending, env)?;
         let succession = Succession {

@@ -51,7 +51,7 @@ pub(super) fn check_own_key(
     roster: &Roster,
     control: &Control,
 ) -> Result<(), Stop> {
-    if roster.has_recovery_key(public_key, leaf) || control.has_key(public_key) {
+    if roster.has_recovery_key(public_key, leaf)? || control.has_key(public_key) {
         Err(ProblemType::NotAllowed.into())
     } else {
         Ok(())

@@ -72,14 +72,14 @@ impl Operation for SetLeafExtras {
         }
         let mut control = Control::open(group, view)?;
         let former = leaf.recovery_row(&group.id);
-        let pages = if former == Some(id) {
+        let mut roster = if former == Some(id) {
             let page = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
-            vec![page]
+            Roster::open(group, [page], view)?
         } else {
             require_free(&id, view, env)?;
-            read_roster(group, view)?
+            read_roster(group, view)?;
+            Roster::open_for(group, *index, view)?
         };
-        let mut roster = Roster::open(group, pages, view)?;
         let key = body.recovery_key.public_key.as_slice();
         check_own_key(key, Some(*index), &roster, &control)?;
         let former = former.filter(|former| *former != id);
@@ -176,16 +176,13 @@ impl Operation for PutRecoveryRows {
             .collect();
         keys.extend(named.iter().map(|(_, key)| key.clone()));
         view.all(&keys)?;
-        let roster = Roster::open(group, pages, view)?;
-        let known: std::collections::BTreeSet<RecoveryRowId> = roster
-            .leaves()
-            .filter_map(|(_, leaf)| leaf.recovery_row(&group.id))
-            .collect();
+        let named_rows = body.rows.iter().map(|row| row.id).collect();
+        let known = Roster::rows_among(group, named_rows, view)?;
         let own = leaf.recovery_row(&group.id);
         let mut seen = std::collections::BTreeSet::new();
         let mut written = Vec::new();
         // A page may meet a leaf that has changed its key meanwhile: the rows of the others are written.
-        if !body.rows.iter().any(|row| known.contains(&row.id)) {
+        if known.is_empty() {
             return Err(ProblemType::NotAllowed.into());
         }
         for (row, (name, key)) in body.rows.iter().zip(named) {

@@ -1,7 +1,7 @@
 //! The roster, in pages of 64 leaves: what the service keeps of each leaf. A message opens the page of
 //! its sender and reads one record of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::codec::opaque;
 use protocol::group::{LeafExtras, LeafRecord, PUSH_HANDLE_BYTES, RecoveryKey};
@@ -36,13 +36,36 @@ pub struct Leaf {
     wrapper: u64,
     #[serde(with = "serde_bytes")]
     link_key: Vec<u8>,
-    /// Public key and signature, once the leaf has set one.
-    recovery_key: Option<(Vec<u8>, Vec<u8>)>,
+    /// Once the leaf has set one.
+    recovery_key: Option<OwnKey>,
     #[serde(with = "serde_bytes")]
     push_handle: Vec<u8>,
     /// Whether it could send before an epoch, if that has changed: messages are judged by the epoch that
     /// they name.
     could_send: Vec<(u64, bool)>,
+}
+
+/// A recovery key with the leaf's signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct OwnKey {
+    #[serde(with = "serde_bytes")]
+    public_key: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    signature: Vec<u8>,
+}
+
+/// A [`Leaf`] up to its recovery key, read where it lies.
+#[derive(Deserialize)]
+struct LeafInPlace<'p> {
+    _signature_key: &'p [u8],
+    _user_pseudonym: &'p [u8],
+    _capabilities: u16,
+    _since_epoch: u64,
+    _wrapper: u64,
+    _link_key: &'p [u8],
+    /// Public key and signature.
+    #[serde(borrow)]
+    recovery_key: Option<(&'p [u8], &'p [u8])>,
 }
 
 impl Leaf {
@@ -79,10 +102,10 @@ impl Leaf {
 
     /// Takes recovery key and push handle.
     pub fn set_extras(&mut self, recovery_key: &RecoveryKey, push_handle: &[u8]) {
-        self.recovery_key = Some((
-            recovery_key.public_key.as_slice().to_vec(),
-            recovery_key.signature.as_slice().to_vec(),
-        ));
+        self.recovery_key = Some(OwnKey {
+            public_key: recovery_key.public_key.as_slice().to_vec(),
+            signature: recovery_key.signature.as_slice().to_vec(),
+        });
         self.push_handle = push_handle.to_vec();
     }
 
@@ -138,8 +161,8 @@ impl Leaf {
     /// Where its rotation secret stands, if it has a recovery key.
     #[must_use]
     pub fn recovery_row(&self, group: &GroupId) -> Option<RecoveryRowId> {
-        let (public_key, _) = self.recovery_key.as_ref()?;
-        Some(crypto::schedule::recovery_row_id(group, public_key))
+        let key = self.recovery_key.as_ref()?;
+        Some(crypto::schedule::recovery_row_id(group, &key.public_key))
     }
 
     fn wrapped(&self) -> WrappedLinkKey {
@@ -157,13 +180,10 @@ impl Leaf {
             user_pseudonym: opaque(self.user_pseudonym.as_slice()),
             capabilities: self.capabilities(),
             link_key: self.wrapped(),
-            recovery_key: self
-                .recovery_key
-                .as_ref()
-                .map(|(public_key, signature)| RecoveryKey {
-                    public_key: opaque(public_key.as_slice()),
-                    signature: opaque(signature.as_slice()),
-                }),
+            recovery_key: self.recovery_key.as_ref().map(|key| RecoveryKey {
+                public_key: opaque(key.public_key.as_slice()),
+                signature: opaque(key.signature.as_slice()),
+            }),
             has_row: u8::from(has_row),
             active,
         }
@@ -190,6 +210,16 @@ const DAMAGED: Stop = Stop::Internal("a page of a roster");
 
 fn leaf_in(record: &[u8]) -> Result<Leaf, Stop> {
     parts::decode(FORMAT, record)
+}
+
+/// The recovery key in a record, without reading the rest.
+fn recovery_key_in(record: &[u8]) -> Result<Option<&[u8]>, Stop> {
+    match record.split_first() {
+        Some((&FORMAT, rest)) => postcard::take_from_bytes::<LeafInPlace<'_>>(rest)
+            .map(|(leaf, _)| leaf.recovery_key.map(|(public_key, _)| public_key))
+            .map_err(|_| DAMAGED),
+        _ => Err(DAMAGED),
+    }
 }
 
 /// One leaf of a page.
@@ -220,12 +250,23 @@ type Plain = Zeroizing<Vec<u8>>;
 #[derive(Debug)]
 pub(super) struct Roster {
     pages: BTreeMap<u16, Page>,
+    /// Pages in which keys are looked for, and nothing else.
+    searched: Vec<Plain>,
 }
 
 #[derive(Debug, Default)]
 struct Page {
     leaves: BTreeMap<u32, Leaf>,
     changed: bool,
+}
+
+/// The plaintext of a page, which was read; none of a page that is none of the group's.
+fn plain(group: &OpenedGroup, number: u16, view: &View) -> Result<Option<Plain>, Stop> {
+    let Some((part, version)) = group.short.page(number) else {
+        return Ok(None);
+    };
+    let sealed = view.row(&group.row.part(part))?;
+    parts::open(&group.id, &group.short.data_key, (part, &version), sealed).map(Some)
 }
 
 fn page_number(leaf: u32) -> u16 {
@@ -241,6 +282,7 @@ impl Roster {
         };
         Self {
             pages: BTreeMap::from([(0, page)]),
+            searched: Vec::new(),
         }
     }
 
@@ -252,13 +294,12 @@ impl Roster {
     ) -> Result<Self, Stop> {
         let mut roster = Self {
             pages: BTreeMap::new(),
+            searched: Vec::new(),
         };
         for number in pages {
-            let Some((part, version)) = group.short.page(number) else {
+            let Some(bytes) = plain(group, number, view)? else {
                 continue;
             };
-            let sealed = view.row(&group.row.part(part))?;
-            let bytes = parts::open(&group.id, &group.short.data_key, (part, &version), sealed)?;
             let mut page = Page::default();
             for (place, record) in records(&bytes)? {
                 let index = u32::from(number) * LEAVES_IN_PAGE + u32::from(place);
@@ -267,6 +308,48 @@ impl Roster {
             roster.pages.insert(number, page);
         }
         Ok(roster)
+    }
+
+    /// For a change of one leaf only, which may bring a recovery key: opens its page, and the others, all of
+    /// which were read, to look for that key in them.
+    pub(super) fn open_for(group: &OpenedGroup, leaf: u32, view: &View) -> Result<Self, Stop> {
+        let own = page_number(leaf);
+        let mut roster = Self::open(group, [own], view)?;
+        for number in Self::all_pages(group) {
+            if number != own {
+                roster.searched.extend(plain(group, number, view)?);
+            }
+        }
+        Ok(roster)
+    }
+
+    /// Whether every page that was asked for is open, not only looked through.
+    pub(super) fn is_whole(&self) -> bool {
+        self.searched.is_empty()
+    }
+
+    /// Which of these rows are of this group's recovery keys. All pages were read.
+    pub(super) fn rows_among(
+        group: &OpenedGroup,
+        mut wanted: BTreeSet<RecoveryRowId>,
+        view: &View,
+    ) -> Result<BTreeSet<RecoveryRowId>, Stop> {
+        let mut found = BTreeSet::new();
+        for number in Self::all_pages(group) {
+            if wanted.is_empty() {
+                break;
+            }
+            let Some(bytes) = plain(group, number, view)? else {
+                continue;
+            };
+            for (_, record) in records(&bytes)? {
+                if let Some(key) = recovery_key_in(record)? {
+                    let id = crypto::schedule::recovery_row_id(&group.id, key);
+                    found.extend(wanted.take(&id));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Numbers of all pages of a group.
@@ -293,11 +376,26 @@ impl Roster {
     }
 
     /// Whether another leaf than this one has this recovery key.
-    pub(super) fn has_recovery_key(&self, public_key: &[u8], but: Option<u32>) -> bool {
-        self.leaves()
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn has_recovery_key(
+        &self,
+        public_key: &[u8],
+        but: Option<u32>,
+    ) -> Result<bool, Stop> {
+        for page in &self.searched {
+            for (_, record) in records(page)? {
+                if recovery_key_in(record)? == Some(public_key) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(self
+            .leaves()
             .filter(|(index, _)| Some(*index) != but)
             .filter_map(|(_, leaf)| leaf.recovery_key.as_ref())
-            .any(|(key, _)| key == public_key)
+            .any(|key| key.public_key == public_key))
     }
 
     pub(super) fn remove(&mut self, index: u32) -> Option<Leaf> {
@@ -405,6 +503,22 @@ mod tests {
             .collect();
         assert_eq!(read, [(0, leaf()), (63, full)]);
         assert!(records(bytes.get(..bytes.len() - 1).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_recovery_key_is_found_where_it_lies() {
+        let without = parts::encode(FORMAT, &leaf()).unwrap();
+        assert_eq!(recovery_key_in(&without).unwrap(), None);
+        let mut with = leaf();
+        let key = RecoveryKey {
+            public_key: opaque(vec![6; 1_216]),
+            signature: opaque(vec![7; 64]),
+        };
+        with.set_extras(&key, &[8; PUSH_HANDLE_BYTES]);
+        let record = parts::encode(FORMAT, &with).unwrap();
+        let found = recovery_key_in(&record).unwrap();
+        assert_eq!(found, Some(key.public_key.as_slice()));
+        assert_eq!(leaf_in(&record).unwrap(), with);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Succession<'_> {
         let mut dropped = self.dropped_rows(env);
         let former_user = self.user()?;
         let former_key = self.follow_tree()?;
-        if env.settings.self_check {
+        if env.settings.self_check && self.roster.is_whole() {
             leaves_are_trees(&self.roster, &self.tree)?;
         }
         let (ended, recovery_rows) = self.follow_codes(env)?;

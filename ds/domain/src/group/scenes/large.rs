@@ -79,30 +79,30 @@ impl LargeGroup {
         }
     }
 
-    /// So many users, added by their creator, many at once. Each has come, and has never committed: most
-    /// parents in the tree are blank, and a commit is sealed to nearly every leaf.
+    /// So many users, added by their creator, many at once. As many of them as `come` have come, none has ever
+    /// committed: most parents in the tree are blank, and a commit is sealed to nearly every leaf.
     #[must_use]
-    pub fn added(seed: u64, users: usize) -> Self {
+    pub fn added(seed: u64, users: usize, come: usize) -> Self {
         let mut group = Self::begin(seed);
         let mut left = users.saturating_sub(1);
         while left > 0 {
             let some = left.min(ADDED_AT_ONCE);
-            group.add(some);
+            group.add(some, come);
             left -= some;
         }
         group
     }
 
-    fn add(&mut self, users: usize) {
+    fn add(&mut self, users: usize, come: usize) {
         let world = &mut self.world;
         let invitees: Vec<Invitee> = (0..users).map(|_| Invitee::new(world)).collect();
         let adds = invitees.iter().map(|invitee| invitee.key_package.clone());
         let plan = Plan::add(adds).twisted(with_short_welcomes);
         self.creator.commit(world, plan).unwrap();
         self.creator.catch_up(world);
-        let first = u32::try_from(1 + self.recovery.len()).unwrap();
-        for (leaf, invitee) in (first..).zip(invitees) {
-            self.arrive(leaf, &invitee.signer);
+        let first = self.creator.members().len() - users;
+        for (leaf, invitee) in (first..come).zip(invitees) {
+            self.arrive(u32::try_from(leaf).unwrap(), &invitee.signer);
         }
     }
 
