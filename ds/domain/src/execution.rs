@@ -191,6 +191,17 @@ impl<O: Operation> Execution<O> {
         }
     }
 
+    /// Whether the next step may be the decision itself: it is charged for, and nothing that it asked for is
+    /// missing.
+    #[must_use]
+    pub fn decides_next(&self) -> bool {
+        match self.phase {
+            Phase::Decide => self.charged.is_some(),
+            Phase::Charging => true,
+            Phase::Start | Phase::Applying(_) | Phase::Over => false,
+        }
+    }
+
     /// The next step, after the last one was done.
     pub fn next(&mut self, input: Input, env: &mut Env<'_>) -> Step {
         match (std::mem::replace(&mut self.phase, Phase::Over), input) {

@@ -62,6 +62,11 @@ impl Server {
                 Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
                 Step::Done(outcome) => return self.done(outcome),
             };
+            // A thread that steps aside wakes another one: not for a step that finds out what to read.
+            let work = match execution.decides_next() {
+                true => work,
+                false => Work::Light,
+            };
             step = at_work(work, || execution.next(input, &mut self.env(&mut rng)));
         }
     }

@@ -18,6 +18,8 @@ use crate::tables;
 const AT_ONCE: usize = 256;
 /// No further batch joins once these many bytes are to be written.
 const BYTES_AT_ONCE: usize = 4 << 20;
+/// A key with all that stands beside it in a write.
+const ROOM_FOR_KEY: usize = Key::MAX_NAME + 16;
 /// Batches that wait; who comes then waits to wait.
 const WAITING: usize = 4_096;
 
@@ -90,7 +92,7 @@ impl Drop for Committer {
 
 fn run(database: &Database, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let mut group = Group::new(database);
+        let mut group = Group::new(database, &first.batch);
         group.take(first);
         while group.jobs.len() < AT_ONCE && group.rows.size_in_bytes() < BYTES_AT_ONCE {
             match jobs.try_recv() {
@@ -112,10 +114,16 @@ struct Group<'d> {
 }
 
 impl<'d> Group<'d> {
-    fn new(database: &'d Database) -> Self {
+    /// With room for the first batch: that of a commit has many times the size of what it grows from.
+    fn new(database: &'d Database, first: &Batch) -> Self {
+        let rows = first.puts.iter().map(|(_, value)| value.len());
+        let rows = rows.fold(0, |bytes: usize, value| {
+            bytes.saturating_add(value).saturating_add(ROOM_FOR_KEY)
+        });
+        let deletes = first.deletes.len().saturating_mul(ROOM_FOR_KEY);
         Self {
             database,
-            rows: WriteBatch::default(),
+            rows: WriteBatch::with_capacity_bytes(rows.saturating_add(deletes)),
             changed: HashMap::new(),
             jobs: Vec::new(),
         }
