@@ -117,7 +117,12 @@ fn median(mut figures: Vec<f64>) -> f64 {
 fn measure(recipients: usize) {
     let (stack, homes) = runtime().block_on(prepare(recipients + 1));
     let pids = &stack.description()["pids"];
-    let services = [Service::Relay, Service::Gateway, Service::Ds, Service::Issuer];
+    let services = [
+        Service::Relay,
+        Service::Gateway,
+        Service::Ds,
+        Service::Issuer,
+    ];
     let pids = services.map(|service| pids[service.name()].as_u64().unwrap());
     let (heard, hearing) = channel();
     let sender = run(homes[0].clone(), None);
@@ -149,20 +154,36 @@ fn measure(recipients: usize) {
         let took = began.elapsed().as_secs_f64() * 1e6;
         let after = all();
         if round >= WARM_UP {
-            let spent = after.iter().zip(&before).map(|(after, before)| after - before);
+            let spent = after
+                .iter()
+                .zip(&before)
+                .map(|(after, before)| after - before);
             for (figures, figure) in figures.iter_mut().zip(spent.chain([took])) {
                 figures.push(figure);
             }
         }
     }
-    println!("{:<36} {:>14} {:>14}", format!("{recipients} recipients"), "us a message", "a recipient");
+    println!(
+        "{:<36} {:>14} {:>14}",
+        format!("{recipients} recipients"),
+        "us a message",
+        "a recipient"
+    );
     let names = [
-        "relay", "gateway", "delivery service", "issuer", "sender", "recipients together",
+        "relay",
+        "gateway",
+        "delivery service",
+        "issuer",
+        "sender",
+        "recipients together",
         "(until the last has it, wall)",
     ];
     for (name, figures) in names.into_iter().zip(figures) {
         let whole = median(figures);
-        println!("{name:<36} {whole:>14.0} {:>14.0}", whole / recipients as f64);
+        println!(
+            "{name:<36} {whole:>14.0} {:>14.0}",
+            whole / recipients as f64
+        );
     }
 }
 

@@ -311,7 +311,11 @@ struct Journal {
 impl Journal {
     fn send(&mut self, connection: &mut Connection, request: &[u8]) {
         let answer = connection.call(Operation::SendMessage, request);
-        self.next = EntryAccepted::decode(&answer).unwrap().place.position.next();
+        self.next = EntryAccepted::decode(&answer)
+            .unwrap()
+            .place
+            .position
+            .next();
     }
 
     fn messages(&mut self, count: usize) -> Vec<Vec<u8>> {
@@ -364,7 +368,10 @@ fn messages(service: &Service, groups: &mut [Journal; 2]) {
     row("ratio", ratio);
     let [small, large] = bytes;
     row("bytes of the store's log, group of 2", small);
-    row(&format!("bytes of the store's log, group of {LARGEST}"), large);
+    row(
+        &format!("bytes of the store's log, group of {LARGEST}"),
+        large,
+    );
 }
 
 fn reads(service: &Service, groups: &mut [Journal; 2]) {
@@ -441,7 +448,10 @@ fn polls(service: &Service, journal: &mut Journal, connections: &mut [Connection
         woken.push((wakes - message) / WAITING as f64);
     }
     let whole: Vec<f64> = begun.iter().zip(&woken).map(|(a, b)| a + b).collect();
-    row(&format!("CPU us, long poll begins ({WAITING} wait, {LARGEST} members)"), begun);
+    row(
+        &format!("CPU us, long poll begins ({WAITING} wait, {LARGEST} members)"),
+        begun,
+    );
     row("... is woken and answered", woken);
     row("... both", whole);
 }
@@ -487,7 +497,6 @@ impl BareStore {
         let written = Spent::until_now().here;
         [written - begun, processed - read].map(|time| time.as_secs_f64() * 1e6)
     }
-
 }
 
 struct BareThread {
@@ -548,10 +557,19 @@ fn commits(metrics: &PrometheusHandle, what: &str, mut group: LargeGroup) {
     ));
     let ratio = ratios(&served, &with_write);
     let without_rotation = row("CPU us, service", served);
-    row("CPU us, library: load, process, merge, serialize; synced write", with_write);
+    row(
+        "CPU us, library: load, process, merge, serialize; synced write",
+        with_write,
+    );
     row("CPU us, library alone", library);
     row("ratio", ratio);
-    removals(&service, &mut connection, &bare, &mut group, without_rotation);
+    removals(
+        &service,
+        &mut connection,
+        &bare,
+        &mut group,
+        without_rotation,
+    );
 }
 
 fn removals(
@@ -637,7 +655,11 @@ fn main() {
         }
     }
     if is_wanted("added") {
-        commits(&metrics, "added at once", LargeGroup::added(1, LARGE, LARGE));
+        commits(
+            &metrics,
+            "added at once",
+            LargeGroup::added(1, LARGE, LARGE),
+        );
     }
     if is_wanted("grown") {
         commits(&metrics, "who came one by one", LargeGroup::grown(1, LARGE));

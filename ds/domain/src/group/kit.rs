@@ -7,7 +7,9 @@ use crypto::journal::{first_head, head_after, open_entry, sign_recovery_key, ver
 use crypto::keys::ConnectionKey;
 use crypto::leaf_authorization::{self, AuthorizedJoin};
 use crypto::records::open_join_page;
-use crypto::schedule::{JoinCodeSecret, JoinKey, JournalKey, RotationSecret, StateKey, exporters, recovery_row_id};
+use crypto::schedule::{
+    JoinCodeSecret, JoinKey, JournalKey, RotationSecret, StateKey, exporters, recovery_row_id,
+};
 use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
 use openmls::group::{GroupContext, MlsGroupJoinConfig};
 use openmls::prelude::group_info::GroupInfo;
@@ -26,9 +28,9 @@ use protocol::connections::ClientCredential;
 use protocol::group::{
     CommitAad, CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted,
     ExternalJoinRequest, GroupKey, GroupKind, JoinAccepted, JoinCode, JoinCodeChange,
-    JoinersUpload, LeafExtras, NewJoinCode, NextSegment,
-    PUSH_HANDLE_BYTES, PartialGroupInfo, ProposalRequest, RecoveryKey, ReserveGroupIdRequest,
-    SendMessageRequest, SetJoinCodeRequest, SetLeafExtrasRequest,
+    JoinersUpload, LeafExtras, NewJoinCode, NextSegment, PUSH_HANDLE_BYTES, PartialGroupInfo,
+    ProposalRequest, RecoveryKey, ReserveGroupIdRequest, SendMessageRequest, SetJoinCodeRequest,
+    SetLeafExtrasRequest,
 };
 use protocol::ids::{
     ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, Week,

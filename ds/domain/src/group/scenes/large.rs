@@ -5,8 +5,8 @@ use crypto::journal::{RECOVERY_INFO, recovery_aad, sign_recovery_key};
 use crypto::schedule::recovery_row_id;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent,
-    ProposalStore, PublicGroup,
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProposalStore,
+    PublicGroup,
 };
 use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
 use openmls_traits::crypto::OpenMlsCrypto as _;
@@ -225,7 +225,9 @@ impl LargeGroup {
                     .unwrap();
                 RecoveryRow {
                     id: recovery_row_id(&id, key),
-                    sealed: opaque([sealed.kem_output.as_slice(), sealed.ciphertext.as_slice()].concat()),
+                    sealed: opaque(
+                        [sealed.kem_output.as_slice(), sealed.ciphertext.as_slice()].concat(),
+                    ),
                 }
             })
             .collect();
