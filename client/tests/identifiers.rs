@@ -71,7 +71,7 @@ fn play_all<T: Send>(
 #[allow(clippy::print_stdout)]
 fn game(seeds: std::ops::Range<u64>) -> BTreeMap<Kind, Advantage> {
     let runs = play_all(seeds, devices, |_, played| {
-        Run::new(&attribute(&played), &played.devices)
+        Run::new(&attribute(&played), played.devices)
     });
     let advantages = guess(&runs);
     for (kind, advantage) in &advantages {
@@ -134,7 +134,7 @@ fn the_same_matcher_links_whom_a_careless_client_gives_away() {
         let things = attribute(&played);
         Plant::ALL.map(|plant| {
             let planted = plant.attributed(&played, &things);
-            Some(Run::new(&planted, &played.devices))
+            Some(Run::new(&planted, played.devices))
         })
     });
     for (number, plant) in Plant::ALL.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::attribution::{About, ORDINARY, Thing, WayIn};
 use super::fields::{Fields, Listed};
 use super::matcher::{Learned, Shared, varying};
-use super::play::{Devices, Dice};
+use super::play::Dice;
 
 /// What is guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,8 +162,8 @@ impl Asking {
 }
 
 impl Run {
-    /// Of users with these devices.
-    pub(crate) fn new(things: &[Thing], devices: &[Devices; 4]) -> Self {
+    /// Of users with so many devices.
+    pub(crate) fn new(things: &[Thing], devices: [usize; 4]) -> Self {
         let bytes: Vec<&[Vec<u8>]> = things.iter().map(|thing| thing.bytes.as_slice()).collect();
         let asked = questions(things, devices);
         Self {
@@ -185,7 +185,7 @@ impl Run {
     }
 }
 
-fn questions(things: &[Thing], devices: &[Devices; 4]) -> Asking {
+fn questions(things: &[Thing], devices: [usize; 4]) -> Asking {
     let members = members(things);
     let mut alike: BTreeMap<Alike, Vec<&Member>> = BTreeMap::new();
     for member in &members {
@@ -203,7 +203,7 @@ fn questions(things: &[Thing], devices: &[Devices; 4]) -> Asking {
     let mut ask = |kind: Kind, of: &[usize], candidates: Vec<(Vec<usize>, bool)>| {
         asked.ask(things, kind, of, candidates);
     };
-    // How many devices somebody has is seen, and when they came: who has as many looks alike.
+    // How many devices somebody has is seen: who has as many looks alike.
     let among = |user: usize, members: &[&Member], but: Option<usize>| {
         members
             .iter()

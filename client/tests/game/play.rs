@@ -7,37 +7,24 @@ use std::time::Duration;
 
 use client::{Client, Clock, Error, Options, UsageError};
 use crypto::schedule::PoolToken;
-use protocol::Wire as _;
 use protocol::ids::PoolId;
-use protocol::join::{ExternalCommitInfoRequest, JoinPermit};
-use protocol::operation::Operation as Number;
-use protocol::problem::ProblemType;
-use protocol::request::SignedRequest;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::support::recording::{Exchange, Who};
-use crate::support::{Homes, Intercept, refusal};
+use crate::support::Homes;
 
 const USERS: usize = 4;
 const GROUPS: usize = 3;
 /// Nobody needs longer to be ready to be added.
 const MOST_HOURS: usize = 48;
 
-/// What is seen of a user's devices, and has its users told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Devices {
-    pub(crate) count: usize,
-    /// Further ones came into groups that were there.
-    pub(crate) came_late: bool,
-}
-
 /// What a run has left.
 #[derive(Clone)]
 pub(crate) struct Played {
     pub(crate) exchanges: Vec<Exchange>,
-    /// Of each user.
-    pub(crate) devices: [Devices; USERS],
+    /// How many each user has.
+    pub(crate) devices: [usize; USERS],
     /// Opens what was claimed: for the truth.
     pub(crate) tokens: Arc<BTreeMap<PoolId, PoolToken>>,
     /// When it was, by the service's clock, in milliseconds.
@@ -124,18 +111,12 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
         let client = run.clients.last_mut().unwrap();
         client.register_handle(name).await.unwrap();
     }
-    // In some runs second devices are there from the beginning, in others they are taken into all that there is. Not both
-    // in one: it is seen, and nobody would look like anybody else.
-    let further: Vec<Who> = devices
-        .iter()
-        .enumerate()
-        .flat_map(|(user, devices)| (1..*devices).map(move |device| Who { user, device }))
-        .collect();
-    let come_late = !further.is_empty() && run.dice.flip();
-    if !come_late {
-        for who in &further {
-            run.link(*who).await;
-            run.settle_users(&[who.user], 2).await;
+    // One that comes later comes into all groups in one sitting, in the order in which it and those of
+    // others come: places, epochs and lengths say that again. Order is not what is asked here.
+    for (user, count) in devices.into_iter().enumerate() {
+        for device in 1..count {
+            run.link(Who { user, device }).await;
+            run.settle_users(&[user], 2).await;
         }
     }
     run.connect().await;
@@ -143,11 +124,7 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     for _ in 0..GROUPS {
         groups.push(run.group().await);
     }
-    if come_late {
-        run.link_late(&further).await;
-    }
-    let rounds = if come_late { 2 } else { 1 };
-    run.settle(rounds, Duration::from_secs(700)).await;
+    run.settle(1, Duration::from_secs(700)).await;
     for _ in 0..4 {
         run.say(&groups).await;
     }
@@ -158,10 +135,7 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
     run.settle(1, Duration::from_secs(700)).await;
     Played {
         exchanges: run.homes.service.recorded(),
-        devices: devices.map(|count| Devices {
-            count,
-            came_late: come_late && count > 1,
-        }),
+        devices,
         tokens: Arc::new(run.tokens),
         time: begin_ms..=run.homes.service.clock.now_unix_ms(),
     }
@@ -254,49 +228,6 @@ impl Run {
         let code = new.link_code(&name).await.unwrap();
         let number = old.approve_link(&code.code, &code.number).await.unwrap();
         new.complete_link(&number, 0).await.unwrap();
-    }
-
-    /// Links devices whose users have groups. A device comes into all of them in one sitting, and replaces its leaves in
-    /// another one: before or after another user's device in all of them. Whoever sees the times sees that; leaf places,
-    /// epochs and lengths of paths only say it again. Order is left out of the game: here the service turns devices away,
-    /// so that each group has an order of its own.
-    async fn link_late(&mut self, further: &[Who]) {
-        for who in further {
-            self.link(*who).await;
-        }
-        let users: Vec<usize> = further.iter().map(|who| who.user).collect();
-        // Until all are asked in everywhere, and have looked who that is.
-        self.turn_away(4);
-        self.settle_users(&users, 2).await;
-        self.turn_away(3);
-        let devices: Vec<usize> = (0..self.who.len())
-            .filter(|at| self.who[*at].device > 0)
-            .collect();
-        for _ in 0..6 {
-            self.settle_clients(&devices).await;
-        }
-        // Who is greeted may speak.
-        self.settle(1, Duration::from_secs(60)).await;
-        for _ in 0..4 {
-            self.settle_clients(&devices).await;
-        }
-        self.homes.service.intercept(None);
-        self.settle_clients(&devices).await;
-    }
-
-    /// Turns away this many of four devices that come into a group or replace their leaves there; they try again when they
-    /// next catch up.
-    fn turn_away(&mut self, of_four: usize) {
-        let mut dice = Dice::new(self.dice.0.next_u64());
-        let intercept: Intercept = Box::new(move |operation, request| {
-            let comes = operation == Number::ExternalCommitInfo
-                && SignedRequest::decode(request)
-                    .and_then(|it| ExternalCommitInfoRequest::decode(it.body.as_slice()))
-                    .is_ok_and(|it| matches!(it.permit, JoinPermit::Client));
-            let is_device = comes || operation == Number::UpdateClient;
-            (is_device && dice.below(4) < of_four).then(|| Err(refusal(ProblemType::Unavailable)))
-        });
-        self.homes.service.intercept(Some(intercept));
     }
 
     /// Everybody is a contact of two others.
