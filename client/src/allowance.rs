@@ -12,7 +12,8 @@ use crate::waits::in_steps;
 /// No user is kept waiting longer than this to save a token.
 const WORTH_WAITING: Duration = Duration::from_secs(5);
 
-/// How long the allowance for an operation takes to give back one request, in whole seconds as `Retry-After` has them.
+/// How long the allowance for an operation takes to give back one request, in whole seconds as
+/// `Retry-After` has them.
 fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
     let allowance = match operation {
         Operation::ReadJournal => announced.segment,
@@ -36,7 +37,8 @@ pub(crate) enum Relief {
     None,
 }
 
-/// A short wait rather than a token, a token rather than a long wait, and only where the service says that one helps.
+/// A short wait rather than a token, a token rather than a long wait, and only where the service
+/// says that one helps.
 pub(crate) fn relief(refusal: &Refusal, worth: Duration, left: Duration, can_pay: bool) -> Relief {
     let asked = refusal
         .retry_after_s
@@ -51,8 +53,9 @@ pub(crate) fn relief(refusal: &Refusal, worth: Duration, left: Duration, can_pay
 }
 
 impl Client {
-    /// How long to wait rather than pay: as long as the announced allowance takes to give back a request, so that a
-    /// client that asks often falls in step with it. A longer wait, or nothing that flows back, is worth a token.
+    /// How long to wait rather than pay: as long as the announced allowance takes to give back a
+    /// request, so that a client that asks often falls in step with it. A longer wait, or nothing
+    /// that flows back, is worth a token.
     pub(crate) fn worth_waiting(&self, operation: Operation) -> Result<Duration, Error> {
         let announced = self.stored_directory()?.and_then(|it| it.allowances);
         Ok(announced.map_or(WORTH_WAITING, |announced| {

@@ -5,8 +5,9 @@
 //! kdf = 1: key = Argon2id(passphrase, salt, 64 MiB, 3 passes, 1 lane)    2: key = kdf::derive(recovery key, "backup", salt)
 //! ```
 //!
-//! A backup has what makes the user and what the groups let in again: no state of the MLS library, since two
-//! clients with the same ratchets would use keys twice. Whoever restores rejoins every group with a new leaf.
+//! A backup has what makes the user and what the groups let in again: no state of the MLS library,
+//! since two clients with the same ratchets would use keys twice. Whoever restores rejoins every
+//! group with a new leaf.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
@@ -286,14 +287,15 @@ impl Client {
         seal(key, &backup)
     }
 
-    /// Makes a client out of a backup, in an empty home directory: with a new inbox, new KeyPackages and a
-    /// new leaf in each group. The client that the backup was made of, if it is still there, cannot follow
-    /// its groups after that.
+    /// Makes a client out of a backup, in an empty home directory: with a new inbox, new
+    /// KeyPackages and a new leaf in each group. The client that the backup was made of, if it is
+    /// still there, cannot follow its groups after that.
     ///
     /// # Errors
     /// [`UsageError::NotABackup`], [`UsageError::WrongBackupKey`], [`UsageError::NewerBackup`];
-    /// [`UsageError::AlreadyInUse`] for a home directory that has a client; [`UsageError::PartlyRestored`] names the groups
-    /// that it could not come back into: the client is there all the same, and can be opened.
+    /// [`UsageError::AlreadyInUse`] for a home directory that has a client;
+    /// [`UsageError::PartlyRestored`] names the groups that it could not come back into: the client
+    /// is there all the same, and can be opened.
     pub async fn restore(
         home: &Path,
         bytes: &[u8],

@@ -39,10 +39,10 @@ impl Clock for SystemClock {
     }
 }
 
-/// What is kept of a difference between clocks, in steps of this many milliseconds. Whoever tells clients the time could
-/// tell each another one and know them again by it (RFC 9458 §6.5.2): so only what the relay says too is kept,
-/// whose operator is another; and what is wrong by less than a step is within the windows of gateway and
-/// service anyway.
+/// What is kept of a difference between clocks, in steps of this many milliseconds. Whoever tells
+/// clients the time could tell each another one and know them again by it (RFC 9458 §6.5.2): so
+/// only what the relay says too is kept, whose operator is another; and what is wrong by less than
+/// a step is within the windows of gateway and service anyway.
 const STEP_MS: i64 = 5 * 60 * 1000;
 
 /// A clock, and how far the service's clock is known to be from it.

@@ -93,7 +93,8 @@ pub(crate) fn retire_pool(db: &Connection, signature_key: &[u8]) -> Result<(), E
 pub struct Contact {
     /// The handle that they registered.
     pub name: String,
-    /// Whether they can be reported to the token issuer: they have shown a certificate that is still valid.
+    /// Whether they can be reported to the token issuer: they have shown a certificate that is
+    /// still valid.
     pub reportable: bool,
 }
 
@@ -136,8 +137,9 @@ impl NewContact {
         }
     }
 
-    /// Keeps the contact, with the later one of two pools; of two that devices have made at the same time all keep the same.
-    /// A handle names one key: another user under the same handle is refused.
+    /// Keeps the contact, with the later one of two pools; of two that devices have made at the
+    /// same time all keep the same. A handle names one key: another user under the same handle is
+    /// refused.
     pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
         let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
         let key = self.credential.signature_public_key.as_slice();
@@ -270,7 +272,8 @@ pub(crate) fn name_of_key(db: &Connection, signature_key: &[u8]) -> Result<Optio
         .optional()?)
 }
 
-/// The name that somebody has gone by in a group, an introduction or a request: no contact, perhaps a former one.
+/// The name that somebody has gone by in a group, an introduction or a request: no contact, perhaps
+/// a former one.
 pub(crate) fn name_seen(db: &Connection, signature_key: &[u8]) -> Result<Option<String>, Error> {
     Ok(db
         .query_row(

@@ -1,14 +1,16 @@
-//! Whether this home directory is the only one: a message key that is used twice can give away what was said with it.
+//! Whether this home directory is the only one: a message key that is used twice can give away what
+//! was said with it.
 //!
-//! A home that was copied, restored from a copy, or rolled back goes on with keys that another one may have used. So a
-//! file beside the database holds a random token that is another one after each start, and the database knows token,
-//! inode and time of change of that file. A copy has another inode; a file that was put back has another time of change,
-//! which nobody can set; a database that was put back alone has another token. What remains is a snapshot of
-//! the whole disk: that shows nothing here, and others notice it (`unreadable`).
+//! A home that was copied, restored from a copy, or rolled back goes on with keys that another one
+//! may have used. So a file beside the database holds a random token that is another one after each
+//! start, and the database knows token, inode and time of change of that file. A copy has another
+//! inode; a file that was put back has another time of change, which nobody can set; a database
+//! that was put back alone has another token. What remains is a snapshot of the whole disk: that
+//! shows nothing here, and others notice it (`unreadable`).
 //!
-//! Where they differ nothing is refused, as the reason may be harmless (a new disk, a change of modes). This client makes
-//! a new leaf in each group before it sends anything there. If the other home is alive, it sees a commit of its own leaf
-//! that it has not made, stops, and says why.
+//! Where they differ nothing is refused, as the reason may be harmless (a new disk, a change of
+//! modes). This client makes a new leaf in each group before it sends anything there. If the other
+//! home is alive, it sees a commit of its own leaf that it has not made, stops, and says why.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! The client's database: one SQLite file that also holds the MLS library's state, so that an item's
-//! effect on both is one transaction.
+//! The client's database: one SQLite file that also holds the MLS library's state, so that an
+//! item's effect on both is one transaction.
 
 use std::path::Path;
 

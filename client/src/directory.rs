@@ -1,4 +1,5 @@
-//! The service's public directory: what several operators show alike, bounded, and kept until they agree on another.
+//! The service's public directory: what several operators show alike, bounded, and kept until they
+//! agree on another.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ pub(crate) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// Tokens that one operation may cost, whatever the service says: a price of its own marks a client, and a high one
-/// makes it ask the issuer.
+/// Tokens that one operation may cost, whatever the service says: a price of its own marks a
+/// client, and a high one makes it ask the issuer.
 const HIGHEST_PRICE: u8 = 16;
-/// Keys of the issuer that are taken: the one before, the one in use and the next, and one more by hand.
+/// Keys of the issuer that are taken: the one before, the one in use and the next, and one more by
+/// hand.
 pub(crate) const MAX_TOKEN_KEYS: usize = 4;
 /// Former keys of the service, of both kinds.
 const MAX_FORMER_KEYS: usize = 64;
@@ -39,8 +41,9 @@ pub(crate) fn decode_base64url(text: &str) -> Result<Vec<u8>, Error> {
         .map_err(|_| Error::Protocol("base64url in a directory"))
 }
 
-/// The challenge that every token of this client answers (RFC 9577 §2.1.1). It follows from configuration: with a
-/// redemption context of somebody else's making all tokens of a client would be known for its own.
+/// The challenge that every token of this client answers (RFC 9577 §2.1.1). It follows from
+/// configuration: with a redemption context of somebody else's making all tokens of a client would
+/// be known for its own.
 pub(crate) fn challenge(endpoints: &Endpoints) -> TokenChallenge {
     TokenChallenge::new(
         TokenType::Public,
@@ -151,8 +154,9 @@ fn token_keys(directory: &Directory) -> BTreeSet<(u64, String)> {
     times.zip(issuer.token_key_ids.iter().cloned()).collect()
 }
 
-/// The directory that all views agree on. Each must pass for itself; members must be the same everywhere, and of keys that
-/// rotate those are taken that everybody shows, in an order that is nobody's choice.
+/// The directory that all views agree on. Each must pass for itself; members must be the same
+/// everywhere, and of keys that rotate those are taken that everybody shows, in an order that is
+/// nobody's choice.
 pub(crate) fn agree(views: &[Directory], endpoints: &Endpoints) -> Result<Directory, Error> {
     let differs = |field: &str| Error::from(DirectoryError::Differs(field.to_owned()));
     let (first, others) = views.split_first().ok_or_else(|| differs(""))?;
@@ -248,7 +252,8 @@ impl Client {
         Ok(())
     }
 
-    /// There is nothing yet that this client has said to the service, so that nothing can be tied to the time.
+    /// There is nothing yet that this client has said to the service, so that nothing can be tied
+    /// to the time.
     async fn first_directory(&mut self) -> Result<Directory, Error> {
         let budget = Arc::clone(self.transport.budget());
         let mut pause = Duration::from_millis(200);
@@ -278,8 +283,8 @@ impl Client {
         agree(&views, &self.profile.endpoints)
     }
 
-    /// What the relay shows everybody and the service says itself, asked now: who knows the account hears
-    /// nothing of it. It does for what members of a group hold against each other anyway.
+    /// What the relay shows everybody and the service says itself, asked now: who knows the account
+    /// hears nothing of it. It does for what members of a group hold against each other anyway.
     pub(crate) async fn heard_directory(&mut self) -> Result<Directory, Error> {
         if let Some(service) = self.transport.service() {
             return Ok(service.directory());
@@ -294,8 +299,8 @@ impl Client {
         Ok(heard)
     }
 
-    /// The service refuses what the directory promises. If the relay shows everybody another one by now, the next
-    /// comparison comes soon.
+    /// The service refuses what the directory promises. If the relay shows everybody another one by
+    /// now, the next comparison comes soon.
     pub(crate) async fn doubt_directory(&mut self) -> Result<(), Error> {
         if self.transport.service().is_some() {
             return Ok(());
@@ -312,8 +317,8 @@ impl Client {
         self.keep_transport_state()
     }
 
-    /// Compares the views of keys and directory if it is time, beside everything else: what was agreed on before stays
-    /// in use meanwhile, and if they do not agree now.
+    /// Compares the views of keys and directory if it is time, beside everything else: what was
+    /// agreed on before stays in use meanwhile, and if they do not agree now.
     pub(crate) async fn compare_views(&mut self) -> Result<(), Error> {
         if let Some(service) = self.transport.service() {
             // There is one view.
@@ -342,8 +347,9 @@ impl Client {
         self.keep_transport_state()
     }
 
-    /// Why the views of relay, mirrors, gateway and service did not agree when they were last compared. What they
-    /// agreed on before stays in use; a disagreement that lasts is a reason to ask the operators.
+    /// Why the views of relay, mirrors, gateway and service did not agree when they were last
+    /// compared. What they agreed on before stays in use; a disagreement that lasts is a reason to
+    /// ask the operators.
     #[must_use]
     pub fn disagreement(&self) -> Option<&Error> {
         self.disagreement.as_ref()

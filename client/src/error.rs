@@ -37,8 +37,8 @@ pub enum Error {
     /// The delivery service, gateway or relay answered something that the protocol does not have.
     #[error("the answer of the service is not of this protocol: {0}")]
     Protocol(&'static str),
-    /// The relay shows key configurations of which none is known to somebody else who must know them: whoever
-    /// made them may be reading along. Nothing with a content was sent.
+    /// The relay shows key configurations of which none is known to somebody else who must know
+    /// them: whoever made them may be reading along. Nothing with a content was sent.
     #[error("the relay shows another OHTTP key than {0}: nothing was sent")]
     KeyConfigMismatch(KeyView),
     /// See [`DirectoryError`].
@@ -47,7 +47,8 @@ pub enum Error {
     /// See [`IssuerError`].
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// No usable answer within the time that was given. Whether the request had an effect is not known.
+    /// No usable answer within the time that was given. Whether the request had an effect is not
+    /// known.
     #[error(transparent)]
     Unreachable(#[from] NoAnswer),
     /// See [`LocalError`].
@@ -118,7 +119,8 @@ impl Refusal {
         )
     }
 
-    /// Whether the service has the group at another epoch than the request: an earlier or a later one.
+    /// Whether the service has the group at another epoch than the request: an earlier or a later
+    /// one.
     pub(crate) fn is_of_other_epoch(&self) -> bool {
         matches!(
             self.problem,
@@ -371,26 +373,30 @@ pub enum PeerError {
     /// The service's view of the group is not this client's.
     #[error("the service and this client disagree about the group: {0}")]
     Disagreement(&'static str),
-    /// A commit removes members and keeps the state key, so that they could go on reading the state.
+    /// A commit removes members and keeps the state key, so that they could go on reading the
+    /// state.
     #[error("a commit removes members without changing the state key")]
     RemovalWithoutRotation,
-    /// The group that the service shows to somebody outside is not the one that this client knows of.
+    /// The group that the service shows to somebody outside is not the one that this client knows
+    /// of.
     #[error("the group that the service shows cannot be authenticated: {0}")]
     Unauthenticated(&'static str),
     /// The service has a member removed for a reason that is not true.
     #[error("the service removes a member for a reason that contradicts what was seen: {0}")]
     FalseRemoval(&'static str),
-    /// A commit changes the external senders otherwise than the service has announced, or has members removed on the word
-    /// of one who is not the service.
+    /// A commit changes the external senders otherwise than the service has announced, or has
+    /// members removed on the word of one who is not the service.
     #[error("a commit relies on an external sender that is not the service")]
     ExternalSenders,
 }
 
-/// What the service announces is not taken: it could mark this client. What was taken before stays in use.
+/// What the service announces is not taken: it could mark this client. What was taken before stays
+/// in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// Tokens are asked for under a challenge of configured names and an empty redemption context, and no other.
+    /// Tokens are asked for under a challenge of configured names and an empty redemption context,
+    /// and no other.
     #[error("the service's token challenge is not the configured one: {0} differs")]
     Challenge(&'static str),
     /// Operators show different values of it.
@@ -411,8 +417,8 @@ pub enum DirectoryError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
-    /// The issuer does not show this account the key that the delivery service announces to everybody for now: tokens
-    /// might be traceable.
+    /// The issuer does not show this account the key that the delivery service announces to
+    /// everybody for now: tokens might be traceable.
     #[error(
         "the issuer's keys are not those that the delivery service announces; no token was spent"
     )]
@@ -434,8 +440,8 @@ pub enum IssuerError {
         /// When to come back, in seconds.
         retry_after_s: Option<u64>,
     },
-    /// The wallet has fewer tokens than this costs. Nothing was changed. It is filled when its time has come, by
-    /// [`Client::sync`](crate::Client::sync); or at once, if the user wants it, by
+    /// The wallet has fewer tokens than this costs. Nothing was changed. It is filled when its time
+    /// has come, by [`Client::sync`](crate::Client::sync); or at once, if the user wants it, by
     /// [`Client::fill_wallet`](crate::Client::fill_wallet).
     #[error("the wallet has too few tokens; it will be filled {}", filled(*.filled_in_s))]
     WalletEmpty {

@@ -124,8 +124,8 @@ pub enum Event {
     },
     /// Another device of this user has removed this one.
     DeviceUnlinked,
-    /// Others have claimed so many KeyPackages of this user since they were counted last, and nobody has added
-    /// this user anywhere: a contact who wants nobody to be able to.
+    /// Others have claimed so many KeyPackages of this user since they were counted last, and
+    /// nobody has added this user anywhere: a contact who wants nobody to be able to.
     KeyPackagesTaken {
         /// How many.
         taken: u32,
@@ -137,15 +137,16 @@ pub enum Event {
         /// The name that they go by, as far as it is known; else empty.
         by: String,
     },
-    /// A contact has added this user to a group, and the service shows nothing by which it can be joined: the
-    /// invitation waits for that, up to a month.
+    /// A contact has added this user to a group, and the service shows nothing by which it can be
+    /// joined: the invitation waits for that, up to a month.
     InvitationWaits {
         /// What they call the group.
         group: String,
         /// Who.
         by: String,
     },
-    /// This client has come back into a group after a loss of state: what was said meanwhile is lost.
+    /// This client has come back into a group after a loss of state: what was said meanwhile is
+    /// lost.
     Rejoined {
         /// Name of the group.
         group: String,
@@ -174,7 +175,8 @@ pub enum Event {
         /// By whom.
         by: String,
     },
-    /// A group was re-initialised: it goes on under the same name, and this is what is left of the old one.
+    /// A group was re-initialised: it goes on under the same name, and this is what is left of the
+    /// old one.
     ReInitialized {
         /// New name of the old group.
         group: String,
@@ -186,13 +188,14 @@ pub enum Event {
         /// Name of the group.
         group: String,
     },
-    /// Another client of this user came in this one's place: it was restored from a backup, or came back.
+    /// Another client of this user came in this one's place: it was restored from a backup, or came
+    /// back.
     Replaced {
         /// Name of the group.
         group: String,
     },
-    /// Somebody is in the group again who is banned from it, or does not show who it is while others are banned. Members
-    /// who may remove it do so.
+    /// Somebody is in the group again who is banned from it, or does not show who it is while
+    /// others are banned. Members who may remove it do so.
     BannedCameIn {
         /// Name of the group.
         group: String,
@@ -201,7 +204,8 @@ pub enum Event {
         /// By whom; empty if it came by itself.
         by: String,
     },
-    /// Messages that could not be read: what they said is lost, though their sender was told that they were accepted.
+    /// Messages that could not be read: what they said is lost, though their sender was told that
+    /// they were accepted.
     MessageUnreadable {
         /// Name of the group.
         group: String,
@@ -217,10 +221,11 @@ pub enum Event {
         /// What it says.
         text: String,
     },
-    /// This home directory was copied, restored from a copy or rolled back: its keys are renewed before anything is
-    /// sent.
+    /// This home directory was copied, restored from a copy or rolled back: its keys are renewed
+    /// before anything is sent.
     HomeCopied,
-    /// The store of the service is not the one that this client knew: what was accepted since its backup is lost there.
+    /// The store of the service is not the one that this client knew: what was accepted since its
+    /// backup is lost there.
     ServiceStoreChanged {
         /// In what way.
         change: StoreChange,
@@ -244,8 +249,8 @@ pub enum Event {
         /// Why.
         why: StopReason,
     },
-    /// Somebody came into a group from outside who cannot show who that is: nothing is sent there until that
-    /// leaf is gone or the user goes on all the same.
+    /// Somebody came into a group from outside who cannot show who that is: nothing is sent there
+    /// until that leaf is gone or the user goes on all the same.
     UnverifiedMember {
         /// Name of the group.
         group: String,
@@ -306,7 +311,8 @@ pub(crate) fn stored(db: &Connection) -> Vec<Event> {
         .collect()
 }
 
-/// As [`store`], for a message of a group that could not be read: one event for as many as follow each other.
+/// As [`store`], for a message of a group that could not be read: one event for as many as follow
+/// each other.
 pub(crate) fn store_unreadable(db: &Connection, group: &str, sender: &str) -> Result<(), Error> {
     let last: Option<(i64, String)> = db
         .query_row(

@@ -73,7 +73,8 @@ impl Client {
         self.profile.handle.as_deref()
     }
 
-    /// The record behind a handle, verified to be its credential's own word, and what a request to it costs now.
+    /// The record behind a handle, verified to be its credential's own word, and what a request to
+    /// it costs now.
     pub(crate) async fn look_up(&mut self, handle: &str) -> Result<(HandleRecord, u8), Error> {
         let signer = SignatureKeyPair::random()?;
         let request = LookupHandleRequest {

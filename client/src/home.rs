@@ -1,5 +1,5 @@
-//! The home directory: private to its owner, and used by one process at a time, for a moment: a call holds it,
-//! a wait for news does not.
+//! The home directory: private to its owner, and used by one process at a time, for a moment: a
+//! call holds it, a wait for news does not.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -35,7 +35,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether nothing else of this process held the directory: others may have changed what is in it.
+    /// Whether nothing else of this process held the directory: others may have changed what is in
+    /// it.
     pub(crate) fn is_first(&self) -> bool {
         self.first
     }
@@ -137,10 +138,10 @@ impl Home {
         Ok(())
     }
 
-    /// Path of the database; the file is there afterwards, with mode 0600, which SQLite gives to its
-    /// journal too. One that is there is not opened: closing it would give up the locks that SQLite holds on it
-    /// for this process (POSIX locks go with any descriptor of their file), and another process could take
-    /// the journal away from under it.
+    /// Path of the database; the file is there afterwards, with mode 0600, which SQLite gives to
+    /// its journal too. One that is there is not opened: closing it would give up the locks that
+    /// SQLite holds on it for this process (POSIX locks go with any descriptor of their file), and
+    /// another process could take the journal away from under it.
     pub(crate) fn database(&self) -> Result<PathBuf, Error> {
         let path = self.directory.join(DATABASE);
         let made = OpenOptions::new()

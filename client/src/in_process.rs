@@ -1,5 +1,5 @@
-//! A service in this process, in place of relay, gateway and service: for tests and games that run many clients
-//! against the service's decisions without sockets.
+//! A service in this process, in place of relay, gateway and service: for tests and games that run
+//! many clients against the service's decisions without sockets.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,8 +15,8 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send
 
 /// Answers requests.
 pub trait Service: Send + Sync {
-    /// Answers the exact bytes of a request with the tokens beside it; a refusal is [`Error::Refused`], no answer
-    /// [`Error::Unreachable`].
+    /// Answers the exact bytes of a request with the tokens beside it; a refusal is
+    /// [`Error::Refused`], no answer [`Error::Unreachable`].
     fn answer<'a>(
         &'a self,
         operation: Operation,

@@ -1,6 +1,6 @@
-//! Inboxes: of the handle, and of a link code. What comes there is from those who are no contacts yet. It is read by a clock
-//! of its own, in hours and never because the user has come; an explicit word of the user reads at once, and says to
-//! the service when.
+//! Inboxes: of the handle, and of a link code. What comes there is from those who are no contacts
+//! yet. It is read by a clock of its own, in hours and never because the user has come; an explicit
+//! word of the user reads at once, and says to the service when.
 
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
@@ -19,12 +19,13 @@ use crate::error::Error;
 
 /// The inbox is read every so often, on average, at random times.
 const INTERVAL_MS: u64 = 3 * 60 * 60 * 1000;
-/// So many pages a call reads, whatever a service says that there is more: an inbox holds fewer requests.
+/// So many pages a call reads, whatever a service says that there is more: an inbox holds fewer
+/// requests.
 const MOST_PAGES: u32 = 100;
 
 impl Client {
-    /// Looks for connection requests now. In the background this happens every few hours; whoever asks for it tells the
-    /// service when somebody looks.
+    /// Looks for connection requests now. In the background this happens every few hours; whoever
+    /// asks for it tells the service when somebody looks.
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.

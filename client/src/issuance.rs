@@ -1,8 +1,8 @@
 //! Tokens on their way: what the issuer sees of one, and what the service sees later (RFC 9578 §6).
 //!
-//! A token that was asked for can be kept: the issuer answers the same request alike and charges for it once (as
-//! long as it remembers the request: that day and the next), so
-//! that whoever still has the request and what unblinds its answer has lost nothing.
+//! A token that was asked for can be kept: the issuer answers the same request alike and charges
+//! for it once (as long as it remembers the request: that day and the next), so that whoever still
+//! has the request and what unblinds its answer has lost nothing.
 
 use blind_rsa_signatures::reexports::rand;
 use blind_rsa_signatures::{BlindMessage, BlindSignature, BlindingResult, Secret};
@@ -103,8 +103,8 @@ impl PendingToken {
         })
     }
 
-    /// The token out of the encoded `TokenResponse` (RFC 9578 §6.3). Its signature is verified under the key
-    /// that everybody gets.
+    /// The token out of the encoded `TokenResponse` (RFC 9578 §6.3). Its signature is verified
+    /// under the key that everybody gets.
     ///
     /// # Errors
     /// [`IssuerError::Answer`].

@@ -1,4 +1,5 @@
-//! The way to the token issuer, as this account: its directory, its keys, answers to requests for tokens.
+//! The way to the token issuer, as this account: its directory, its keys, answers to requests for
+//! tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -86,8 +87,8 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// The issuer itself says that what was asked for is refused, and not who asked; the same request would be
-    /// refused again. Anybody on the way can say something else.
+    /// The issuer itself says that what was asked for is refused, and not who asked; the same
+    /// request would be refused again. Anybody on the way can say something else.
     pub(crate) fn is_of_the_request(&self) -> bool {
         self.by_issuer && !matches!(self.status, 401 | 403)
     }
@@ -127,8 +128,9 @@ impl From<Failure> for Error {
 }
 
 impl Issuer {
-    /// Asks the issuer for its directory, as everybody does and by a connection that the account does not use, and holds it
-    /// against what the delivery service announces to everybody. Nothing but that request has been sent when it fails.
+    /// Asks the issuer for its directory, as everybody does and by a connection that the account
+    /// does not use, and holds it against what the delivery service announces to everybody. Nothing
+    /// but that request has been sent when it fails.
     pub(crate) async fn meet(
         transport: &Transport,
         account_token: &str,
@@ -172,7 +174,8 @@ impl Issuer {
         Batch::prepare(&self.token_key, &self.challenge, generic, count)
     }
 
-    /// Ids of the keys whose tokens may be good for something, now or again: all that issuer or service show.
+    /// Ids of the keys whose tokens may be good for something, now or again: all that issuer or
+    /// service show.
     pub(crate) fn key_ids(&self) -> &BTreeSet<Vec<u8>> {
         &self.key_ids
     }
@@ -184,7 +187,8 @@ impl Issuer {
             && self.challenge.digest().ok() == Some(batch.challenge_digest)
     }
 
-    /// The answer to a batch. The issuer answers the same request alike and counts it once, so it can be repeated.
+    /// The answer to a batch. The issuer answers the same request alike and counts it once, so it
+    /// can be repeated.
     pub(crate) async fn answer(&self, batch: &Batch) -> Result<Vec<u8>, Failure> {
         let form = if batch.generic { &BATCH } else { &SINGLE };
         self.asked
@@ -317,7 +321,8 @@ fn announced_times(announced: &Directory) -> Result<BTreeMap<Vec<u8>, Option<u64
         .collect()
 }
 
-/// The id of the key that tokens are asked of now, if the service says from when its keys are in use.
+/// The id of the key that tokens are asked of now, if the service says from when its keys are in
+/// use.
 pub(crate) fn key_in_use(announced: &Directory, now_ms: u64) -> Result<Option<Vec<u8>>, Error> {
     Ok(announced_times(announced)?
         .into_iter()
@@ -332,7 +337,8 @@ fn problem_type(body: &[u8]) -> Option<String> {
     Some(problem.get("type")?.as_str()?.to_owned())
 }
 
-/// The last part of the problem type, if it is one of words: nothing else of a foreign text is shown.
+/// The last part of the problem type, if it is one of words: nothing else of a foreign text is
+/// shown.
 pub(crate) fn problem_name(body: &[u8]) -> String {
     problem_type(body)
         .and_then(|kind| Some(kind.rsplit(':').next()?.to_owned()))
@@ -378,9 +384,10 @@ fn shown_keys(issuer: &IssuerDirectory) -> Result<ShownKeys, Error> {
     Ok(keys)
 }
 
-/// The key to ask tokens of: of those that the delivery service announces to everybody, the newest that is in use; and the
-/// issuer must show it too. What else the issuer shows is passed over: a key that it has just published is not announced
-/// yet. But it has no choice: who is not shown the newest key would have tokens of a key of his own (RFC 9576 §5).
+/// The key to ask tokens of: of those that the delivery service announces to everybody, the newest
+/// that is in use; and the issuer must show it too. What else the issuer shows is passed over: a
+/// key that it has just published is not announced yet. But it has no choice: who is not shown the
+/// newest key would have tokens of a key of his own (RFC 9576 §5).
 fn token_key(
     issuer: &IssuerDirectory,
     directory: &Directory,

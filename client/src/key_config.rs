@@ -4,7 +4,8 @@
 //! when nothing is supported; so the list is read here, and the library gets one configuration with
 //! the one suite that every gateway has to offer.
 
-/// X-Wing, a hybrid of X25519 and ML-KEM-768: what is recorded today stays closed to a quantum computer.
+/// X-Wing, a hybrid of X25519 and ML-KEM-768: what is recorded today stays closed to a quantum
+/// computer.
 const X_WING: u16 = 0x647a;
 /// DHKEM(X25519, HKDF-SHA256).
 const X25519: u16 = 0x0020;
@@ -20,12 +21,12 @@ fn public_key_len(kem: u16) -> Option<usize> {
     }
 }
 
-/// Configurations that a list may have: two generations, of three KEMs each. Whoever shows all its clients two hundred keys can
-/// have each of them use one that nobody else uses.
+/// Configurations that a list may have: two generations, of three KEMs each. Whoever shows all its
+/// clients two hundred keys can have each of them use one that nobody else uses.
 const MAX_CONFIGS: usize = 6;
 
-/// A list is not used. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it would
-/// be known by which part.
+/// A list is not used. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it
+/// would be known by which part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// It is not encoded as it must be.
@@ -34,8 +35,8 @@ pub(crate) enum Unusable {
     TooMany,
 }
 
-/// The encodings of the configurations that have our suite, reduced to it: those with X-Wing first, otherwise
-/// in their order. Configurations with other algorithms are passed over.
+/// The encodings of the configurations that have our suite, reduced to it: those with X-Wing first,
+/// otherwise in their order. Configurations with other algorithms are passed over.
 pub(crate) fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     let mut configs = Vec::new();
     let mut listed = 0;
@@ -76,9 +77,9 @@ impl std::fmt::Display for KeyView {
     }
 }
 
-/// Keeps what another view has too. A view may have more or fewer than the others (keys rotate, and caches
-/// hold them for a while), so what counts is that one is in all of them. The gateway is asked last and chooses
-/// nothing: the first one is in its list, or none is used.
+/// Keeps what another view has too. A view may have more or fewer than the others (keys rotate, and
+/// caches hold them for a while), so what counts is that one is in all of them. The gateway is
+/// asked last and chooses nothing: the first one is in its list, or none is used.
 pub(crate) fn agree(
     candidates: &mut Vec<Vec<u8>>,
     other: &[Vec<u8>],
@@ -104,8 +105,8 @@ pub(crate) fn agree(
     Ok(())
 }
 
-/// `None`: not ours. How long the key of a KEM is that we don't have is not known, so that nothing else of its
-/// configuration can be.
+/// `None`: not ours. How long the key of a KEM is that we don't have is not known, so that nothing
+/// else of its configuration can be.
 fn reduce(config: &[u8]) -> Result<Option<Vec<u8>>, Unusable> {
     let (_, rest) = config.split_first().ok_or(Unusable::Malformed)?;
     let (kem, _) = rest.split_first_chunk::<2>().ok_or(Unusable::Malformed)?;

@@ -23,7 +23,8 @@ use crate::error::{Error, LocalError};
 use crate::profile::Profile;
 use crate::provider::LeafSigner;
 
-/// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM, SHA-256, Ed25519.
+/// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM,
+/// SHA-256, Ed25519.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
@@ -59,8 +60,8 @@ pub(crate) fn scheme(suite: Ciphersuite) -> Scheme {
     }
 }
 
-/// KeyPackages are good for twelve weeks at least, and until the end of a week: the second in which one was made
-/// would tell its maker's packages apart from others.
+/// KeyPackages are good for twelve weeks at least, and until the end of a week: the second in which
+/// one was made would tell its maker's packages apart from others.
 pub(crate) const LIFETIME_S: u64 = 12 * WEEK_S;
 const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
@@ -110,8 +111,8 @@ impl NewLeaf {
         Ok(Self::with_link(key, link))
     }
 
-    /// In the connection group of somebody whose request is answered: the identity link, which nobody else can
-    /// open, has a place for an introduction.
+    /// In the connection group of somebody whose request is answered: the identity link, which
+    /// nobody else can open, has a place for an introduction.
     pub(crate) fn introducing(
         profile: &Profile,
         directory: &Directory,
@@ -213,7 +214,8 @@ pub(crate) fn capabilities() -> Capabilities {
     )
 }
 
-/// Of a KeyPackage or a group's first leaf that is made now, by the service's time; no reader's clock finds it bad.
+/// Of a KeyPackage or a group's first leaf that is made now, by the service's time; no reader's
+/// clock finds it bad.
 pub(crate) fn lifetime(now_ms: u64) -> Lifetime {
     let end = (now_ms / 1000).saturating_add(LIFETIME_S);
     let (not_before, not_after) = lifetime::bounds(end.div_ceil(WEEK_S).saturating_mul(WEEK_S));

@@ -122,7 +122,8 @@ impl Client {
         Ok(())
     }
 
-    /// Deletes what is in the pool of a contact, before sets are published that take the place of all.
+    /// Deletes what is in the pool of a contact, before sets are published that take the place of
+    /// all.
     pub(crate) async fn empty_pool(
         &mut self,
         signature_key: &[u8],
@@ -136,9 +137,9 @@ impl Client {
         Ok(())
     }
 
-    /// Leaves every group, takes back every connection and request, deletes handle, inbox and KeyPackages,
-    /// and forgets everything. The user's other devices are removed first. Where others are left in a group,
-    /// the last trace of this user goes with their next commit.
+    /// Leaves every group, takes back every connection and request, deletes handle, inbox and
+    /// KeyPackages, and forgets everything. The user's other devices are removed first. Where
+    /// others are left in a group, the last trace of this user goes with their next commit.
     ///
     /// # Errors
     /// Whatever the requests meet; it can be called again then.

@@ -1,5 +1,5 @@
-//! The client's side of the delivery service: a library that hides tokens, encapsulation, state keys
-//! and their rotation, identity links, journals and their order, retries and recovery.
+//! The client's side of the delivery service: a library that hides tokens, encapsulation, state
+//! keys and their rotation, identity links, journals and their order, retries and recovery.
 //!
 //! A [`Client`] is one device of one user, kept in a home directory. Every request to the delivery
 //! service goes through the relay and the gateway; the token issuer is asked directly. What a call
@@ -41,22 +41,23 @@
 //! # Who is at fault
 //!
 //! Every call returns [`Error`]; [`Error::fault`] says who has to act, [`Error::code`] is stable.
-//! After [`Error::Unreachable`] it is not known whether the request had an effect. A commit that was
-//! under way is kept with its exact bytes and brought to its end by the next [`Client::sync`].
+//! After [`Error::Unreachable`] it is not known whether the request had an effect. A commit that
+//! was under way is kept with its exact bytes and brought to its end by the next [`Client::sync`].
 //!
 //! # Tokens
 //!
-//! What costs something is paid with tokens of which there is a stock. It is filled by [`Client::sync`] when its time has
-//! come, never by anything that the user does: an action that finds too few fails with [`IssuerError::WalletEmpty`]. Keep
-//! a client running, or call [`Client::sync`] now and then, so that this does not happen; [`Client::fill_wallet`] is for
+//! What costs something is paid with tokens of which there is a stock. It is filled by
+//! [`Client::sync`] when its time has come, never by anything that the user does: an action that
+//! finds too few fails with [`IssuerError::WalletEmpty`]. Keep a client running, or call
+//! [`Client::sync`] now and then, so that this does not happen; [`Client::fill_wallet`] is for
 //! users who cannot wait.
 //!
 //! # What is kept where
 //!
 //! `client.sqlite` in the home directory (mode 0600 in a directory of mode 0700) holds everything,
-//! private keys and unread messages too: protect it like a key. Several processes can use it: a call waits for
-//! another one's call, not while that waits for news, and sees what it has changed. [`Client::hold`] keeps the
-//! others out for longer.
+//! private keys and unread messages too: protect it like a key. Several processes can use it: a
+//! call waits for another one's call, not while that waits for news, and sees what it has changed.
+//! [`Client::hold`] keeps the others out for longer.
 //!
 //! # For tests of the service
 //!
@@ -290,8 +291,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to `wait_ms` for something
-    /// if there is nothing, 4 seconds at most), and does what follows from it.
+    /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to
+    /// `wait_ms` for something if there is nothing, 4 seconds at most), and does what follows from
+    /// it.
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.
@@ -311,7 +313,8 @@ impl Client {
         self.settle().await
     }
 
-    /// Reads journals and follows invitations, and does nothing else: kept requests stay kept. For tests.
+    /// Reads journals and follows invitations, and does nothing else: kept requests stay kept. For
+    /// tests.
     ///
     /// # Errors
     /// As [`Client::sync`].
@@ -325,8 +328,8 @@ impl Client {
         self.follow_invitations().await
     }
 
-    /// Catches up until there is an event or `wait_ms` have passed, and returns the events that have
-    /// not been acknowledged.
+    /// Catches up until there is an event or `wait_ms` have passed, and returns the events that
+    /// have not been acknowledged.
     ///
     /// # Errors
     /// As [`Client::sync`].
@@ -346,11 +349,12 @@ impl Client {
         self.events()
     }
 
-    /// Waits for other processes to leave the home directory and keeps them out while the answer is there. Every
-    /// call of this type does so by itself.
+    /// Waits for other processes to leave the home directory and keeps them out while the answer is
+    /// there. Every call of this type does so by itself.
     ///
     /// # Errors
-    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`] if another process has deleted the client.
+    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`] if another process has deleted the
+    /// client.
     pub async fn hold(&mut self) -> Result<Held, Error> {
         let held = self.home.hold().await?;
         if held.is_first() {
@@ -556,7 +560,8 @@ pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// As [`refusals_can_wait`], for what follows from something that is done: the next [`Client::sync`] sees to it.
+/// As [`refusals_can_wait`], for what follows from something that is done: the next
+/// [`Client::sync`] sees to it.
 pub(crate) fn all_can_wait(done: Result<(), Error>) -> Result<(), Error> {
     match done {
         Err(Error::Unreachable(_)) => Ok(()),

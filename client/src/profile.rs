@@ -16,7 +16,8 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::trust;
 use crate::views::Views;
 
-/// The addresses of the services, as `stack.json` has them. Members that are not listed are ignored.
+/// The addresses of the services, as `stack.json` has them. Members that are not listed are
+/// ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
     /// Where `message/ohttp-req` is posted.
@@ -25,22 +26,23 @@ pub struct Endpoints {
     pub gateway: String,
     /// Where the gateway's key configurations are fetched from.
     pub ohttp_keys: String,
-    /// Where else they are shown, by somebody who is not the relay's operator; asked before a new key is
-    /// used. Each must answer.
+    /// Where else they are shown, by somebody who is not the relay's operator; asked before a new
+    /// key is used. Each must answer.
     #[serde(default)]
     pub ohttp_key_mirrors: Vec<String>,
     /// The delivery service, as the gateway knows it; reached through relay and gateway only.
     pub ds: String,
     /// The token issuer; reached directly, since it knows the account anyway.
     pub issuer: String,
-    /// The issuer's name in token challenges (RFC 9577 §2.1.1). Without it: host and port of `issuer`.
+    /// The issuer's name in token challenges (RFC 9577 §2.1.1). Without it: host and port of
+    /// `issuer`.
     #[serde(default)]
     pub issuer_name: Option<String>,
     /// The origin that tokens are for. Without it: host and port of `ds`.
     #[serde(default)]
     pub token_origin: Option<String>,
-    /// The authorities, in PEM, that the certificates of relay, mirrors and issuer must be from, instead of those of
-    /// the web. See [`Endpoints::trust`].
+    /// The authorities, in PEM, that the certificates of relay, mirrors and issuer must be from,
+    /// instead of those of the web. See [`Endpoints::trust`].
     #[serde(default)]
     pub authorities: Option<String>,
 }

@@ -260,7 +260,8 @@ impl Client {
             .await
     }
 
-    /// As [`Client::call`], for what costs what the service said a moment ago, if that is more than usual.
+    /// As [`Client::call`], for what costs what the service said a moment ago, if that is more than
+    /// usual.
     pub(crate) async fn call_at_price<R: Wire>(
         &mut self,
         operation: Operation,
@@ -296,8 +297,9 @@ impl Client {
         R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
     }
 
-    /// Reads something that whoever knows its name may read: nothing is signed, and the bytes are the same whoever reads.
-    /// Where the allowance of all readers is used up it waits, or pays for this read.
+    /// Reads something that whoever knows its name may read: nothing is signed, and the bytes are
+    /// the same whoever reads. Where the allowance of all readers is used up it waits, or pays for
+    /// this read.
     pub(crate) async fn read<R: Wire>(
         &mut self,
         operation: Operation,
@@ -358,8 +360,9 @@ impl Client {
         sent
     }
 
-    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was refused: once each. If the
-    /// allowance is used up it waits or pays, once, whichever is better; and gives up when patience ends.
+    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was
+    /// refused: once each. If the allowance is used up it waits or pays, once, whichever is better;
+    /// and gives up when patience ends.
     async fn send(
         &mut self,
         envelope: &mut Envelope,

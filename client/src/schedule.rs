@@ -1,5 +1,6 @@
-//! When this client does what it does by itself, where it concerns several groups: each at a time of its own, so that what
-//! it does together is not known to be one client's by its time. What the user does is never put off.
+//! When this client does what it does by itself, where it concerns several groups: each at a time
+//! of its own, so that what it does together is not known to be one client's by its time. What the
+//! user does is never put off.
 
 use protocol::ids::GroupId;
 use rusqlite::Connection;
@@ -82,8 +83,8 @@ impl Act {
     }
 }
 
-/// A wait of an exponential distribution. In sixteen steps by the leading bits: what is rarer than one in 65,536 is the
-/// longest.
+/// A wait of an exponential distribution. In sixteen steps by the leading bits: what is rarer than
+/// one in 65,536 is the longest.
 fn wait(spread: &Spread) -> Result<u64, Error> {
     let random = u32::from(u16::from_be_bytes(crypto::random()?)).saturating_add(1);
     let waited = -(f64::from(random) / 65_536.0).ln();
@@ -96,8 +97,8 @@ fn wait(spread: &Spread) -> Result<u64, Error> {
     Ok(waited_ms.min(spread.most_ms))
 }
 
-/// Plans an act, in the caller's transaction, unless it is planned already. It is done a random time after the next
-/// settling.
+/// Plans an act, in the caller's transaction, unless it is planned already. It is done a random
+/// time after the next settling.
 pub(crate) fn plan(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error> {
     db.execute(
         "INSERT OR IGNORE INTO acts (act, about, due_ms) VALUES (?, ?, 0)",
@@ -132,8 +133,9 @@ struct Due {
     later: Vec<About>,
 }
 
-/// Whoever was away has much to do. Of what nobody waits for one act is done: several together would show whose groups
-/// they are in. It is one of those that are put off least, whichever of them.
+/// Whoever was away has much to do. Of what nobody waits for one act is done: several together
+/// would show whose groups they are in. It is one of those that are put off least, whichever of
+/// them.
 fn one_by_one(due: Vec<About>) -> Result<Due, Error> {
     let (now, mut later): (Vec<_>, Vec<_>) = due
         .into_iter()
@@ -239,7 +241,8 @@ impl Client {
             Act::Pointer => self.tell_pointers(&id).await,
             Act::Rows => self.write_rows(&id).await,
             Act::OwnRow => {
-                // Whoever has rotated may have written none, or wrong ones: of all that others know.
+                // Whoever has rotated may have written none, or wrong ones: of all that others
+                // know.
                 let written = self.write_rows(&id).await;
                 self.mend_own_row(&id).await?;
                 written

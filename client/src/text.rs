@@ -2,9 +2,10 @@
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Whether a character, between its neighbours, acts or hides instead of being seen: control characters, those that
-/// reorder text (UAX #9), and those that are ignored by default (UAX #44, `Default_Ignorable_Code_Point`)
-/// where no script needs them. Show such a one by its number or not at all; line feeds and tabs are among them.
+/// Whether a character, between its neighbours, acts or hides instead of being seen: control
+/// characters, those that reorder text (UAX #9), and those that are ignored by default (UAX #44,
+/// `Default_Ignorable_Code_Point`) where no script needs them. Show such a one by its number or not
+/// at all; line feeds and tabs are among them.
 #[must_use]
 pub fn is_hidden(before: Option<char>, character: char, after: Option<char>) -> bool {
     character.is_control() || is_invisible(character) && !is_in_use(before, character, after)
@@ -23,7 +24,8 @@ fn is_selector(character: char) -> bool {
     matches!(character, '\u{fe0e}' | '\u{fe0f}')
 }
 
-/// Persian, Indic scripts and emoji need joiners between two of their characters, and a selector after one.
+/// Persian, Indic scripts and emoji need joiners between two of their characters, and a selector
+/// after one.
 fn is_in_use(before: Option<char>, character: char, after: Option<char>) -> bool {
     let is_shaped = |it: char| !it.is_ascii() && !it.is_control() && !it.is_whitespace();
     let is_letter = |it: Option<char>| it.is_some_and(|it| is_shaped(it) && !is_invisible(it));
@@ -54,7 +56,8 @@ pub(crate) fn canonical(name: &str) -> String {
     name.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A name that this user wants to give, in its one form: of 1 to `longest` bytes, all of it to be seen.
+/// A name that this user wants to give, in its one form: of 1 to `longest` bytes, all of it to be
+/// seen.
 pub(crate) fn chosen(name: &str, longest: usize) -> Option<String> {
     let name: String = name.nfc().collect();
     if hidden(&name).any(|(_, hidden)| hidden) {
@@ -64,7 +67,8 @@ pub(crate) fn chosen(name: &str, longest: usize) -> Option<String> {
     (!name.is_empty() && name.len() <= longest).then_some(name)
 }
 
-/// A name that somebody else has given, in its one form: without what cannot be seen or is too long. It may be empty.
+/// A name that somebody else has given, in its one form: without what cannot be seen or is too
+/// long. It may be empty.
 pub(crate) fn received(name: &str, longest: usize) -> String {
     let spaced = name
         .chars()

@@ -43,7 +43,8 @@ const JSON: &[u8] = b"application/json";
 /// The way to the delivery service.
 pub struct Transport {
     http: reqwest::Client,
-    /// To mirrors, with connections and TLS sessions of its own: whoever runs one knows the account by another connection.
+    /// To mirrors, with connections and TLS sessions of its own: whoever runs one knows the account
+    /// by another connection.
     to_mirrors: reqwest::Client,
     endpoints: Endpoints,
     key_config: Option<Vec<u8>>,
@@ -68,7 +69,8 @@ enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
     Again(NoAnswer),
-    /// Somebody on the way refused it in words that nobody has sealed: they, or the request, may be damaged.
+    /// Somebody on the way refused it in words that nobody has sealed: they, or the request, may be
+    /// damaged.
     Refused,
     /// The gateway has other keys now.
     NewKeys,
@@ -200,12 +202,13 @@ impl Transport {
         self.key_config.as_deref()
     }
 
-    /// Posts the exact bytes of a signed request, with a token in each `authorization` line, until an
-    /// answer comes: every attempt is encapsulated afresh, the bytes inside stay the same, so that the
-    /// service sees one request however often it arrives.
+    /// Posts the exact bytes of a signed request, with a token in each `authorization` line, until
+    /// an answer comes: every attempt is encapsulated afresh, the bytes inside stay the same, so
+    /// that the service sees one request however often it arrives.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the service's problem; [`Error::Unreachable`] when the call's patience has ended.
+    /// [`Error::Refused`] with the service's problem; [`Error::Unreachable`] when the call's
+    /// patience has ended.
     pub async fn post(
         &mut self,
         operation: Operation,
@@ -371,7 +374,8 @@ impl Transport {
         }
     }
 
-    /// The first of the configurations that mirrors, relay and gateway show; without mirrors, that relay and gateway do.
+    /// The first of the configurations that mirrors, relay and gateway show; without mirrors, that
+    /// relay and gateway do.
     async fn choose_key_config(&mut self, now: u64) -> Result<Vec<u8>, Attempt> {
         let shown = self.key_configs_of_relay().await?;
         let mut candidates = match self.mirrored_key_configs(&shown, now).await? {
@@ -393,8 +397,9 @@ impl Transport {
         Ok(asked)
     }
 
-    /// What mirrors show: as it was when they were last asked. They are asked now only if they never were, or if the relay
-    /// shows everybody that their word is out of date and the time for it has come.
+    /// What mirrors show: as it was when they were last asked. They are asked now only if they
+    /// never were, or if the relay shows everybody that their word is out of date and the time for
+    /// it has come.
     async fn mirrored_key_configs(
         &mut self,
         shown: &[Vec<u8>],
@@ -551,8 +556,8 @@ impl Transport {
         self.views.bring_forward(now, &self.pace)
     }
 
-    /// What the gateway says of itself: the one request that goes out under a key before the views of it
-    /// were compared. It says nothing but that somebody is there.
+    /// What the gateway says of itself: the one request that goes out under a key before the views
+    /// of it were compared. It says nothing but that somebody is there.
     async fn key_configs_of_gateway(&mut self, config: &[u8]) -> Result<Vec<Vec<u8>>, Attempt> {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
         let date = http_date(self.time.now_unix_ms());
@@ -571,7 +576,8 @@ fn too_many_keys() -> Attempt {
     ))
 }
 
-/// There is no key until mirrors were asked, or until what they said is used: at a time of this client's own.
+/// There is no key until mirrors were asked, or until what they said is used: at a time of this
+/// client's own.
 fn waiting(until_ms: u64, now_ms: u64) -> Attempt {
     Attempt::Again(NoAnswer {
         reason: "the gateway has other keys, which are compared with others' views of them first"
@@ -607,7 +613,8 @@ async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Director
 }
 
 fn http_date(unix_ms: u64) -> String {
-    // To the minute: how far a clock is off in seconds would tie requests together. Later dates have no such form.
+    // To the minute: how far a clock is off in seconds would tie requests together. Later dates
+    // have no such form.
     let seconds = (unix_ms / MINUTE_MS * 60).min(253_402_300_740);
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
@@ -689,7 +696,8 @@ fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attemp
             reason: format!("relay or gateway cannot answer now (status {status})"),
             retry_after_s,
         }),
-        // What is no fault of ours was cut or changed on the way there, or its answer on the way back.
+        // What is no fault of ours was cut or changed on the way there, or its answer on the way
+        // back.
         (400, None | Some("about:blank")) => again("the request was damaged"),
         _ => Attempt::Refused,
     }

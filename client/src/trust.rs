@@ -19,7 +19,8 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, NoCertificate
         .ok_or(NoCertificates)
 }
 
-/// Trusts the authorities of the endpoints, otherwise those that the environment names, otherwise those of the web.
+/// Trusts the authorities of the endpoints, otherwise those that the environment names, otherwise
+/// those of the web.
 pub(crate) fn apply(builder: ClientBuilder, endpoints: &Endpoints) -> Result<ClientBuilder, Error> {
     let (pem, origin) = match &endpoints.authorities {
         Some(pem) => (pem.clone().into_bytes(), "the profile".to_owned()),

@@ -1,9 +1,11 @@
-//! When the views of independent operators are compared, and from when on what they agree on is used.
+//! When the views of independent operators are compared, and from when on what they agree on is
+//! used.
 //!
-//! Whoever could make one client ask a mirror, or use something new, at a moment of their choice would tie that client's
-//! requests, which the service sees, to the address that the mirror sees, from which the same client gets
-//! its tokens as an account. So both happen at random times of the client's own, kept over restarts. No answer to a
-//! request moves them; only what the relay shows to *all* its clients brings the next comparison forward, by chance too.
+//! Whoever could make one client ask a mirror, or use something new, at a moment of their choice
+//! would tie that client's requests, which the service sees, to the address that the mirror sees,
+//! from which the same client gets its tokens as an account. So both happen at random times of the
+//! client's own, kept over restarts. No answer to a request moves them; only what the relay shows
+//! to *all* its clients brings the next comparison forward, by chance too.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -38,8 +40,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// After a failure, and for who was away when it was due: not at the start of a session, when every client asks
-    /// for everything.
+    /// After a failure, and for who was away when it was due: not at the start of a session, when
+    /// every client asks for everything.
     fn late(&self) -> Range<Duration> {
         self.between.start / 6..self.between.start / 2
     }

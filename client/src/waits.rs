@@ -1,11 +1,12 @@
-//! Numbers that others give to one client, or see of it, and that would tell it from others if they were exact.
+//! Numbers that others give to one client, or see of it, and that would tell it from others if they
+//! were exact.
 
 /// Waits in seconds, as fine as anybody needs them.
 const STEPS_S: [u64; 12] = [1, 2, 5, 10, 20, 30, 60, 300, 900, 3_600, 21_600, 86_400];
 pub(crate) const MINUTE_MS: u64 = 60_000;
 
-/// A wait that somebody asked for, as it is kept and carried out: one of twelve. Whoever asks each client for a wait of
-/// its own does not know it again by when it comes back.
+/// A wait that somebody asked for, as it is kept and carried out: one of twelve. Whoever asks each
+/// client for a wait of its own does not know it again by when it comes back.
 pub(crate) fn in_steps(asked_s: u64) -> u64 {
     let step = STEPS_S.iter().copied().find(|step| asked_s <= *step);
     step.unwrap_or(86_400)

@@ -1,9 +1,10 @@
-//! Privacy Pass tokens: fetched ahead of need, at times that have nothing to do with what the user does, so that
-//! the time of issuance says nothing about the time of use; spent once.
+//! Privacy Pass tokens: fetched ahead of need, at times that have nothing to do with what the user
+//! does, so that the time of issuance says nothing about the time of use; spent once.
 //!
-//! The wallet is filled when it is set up, when its time has come ([`schedule`]), and when the user says so. No action
-//! has it filled: one that finds too few tokens fails. It is filled by whole batches of one size, so that a request
-//! does not say what is missing. A batch is kept before it is asked for ([`batch`]): what was paid for comes.
+//! The wallet is filled when it is set up, when its time has come ([`schedule`]), and when the user
+//! says so. No action has it filled: one that finds too few tokens fails. It is filled by whole
+//! batches of one size, so that a request does not say what is missing. A batch is kept before it
+//! is asked for ([`batch`]): what was paid for comes.
 
 mod batch;
 pub(crate) mod schedule;
@@ -29,8 +30,8 @@ pub(crate) type Token = Vec<u8>;
 const CHALLENGE_DIGEST: usize = 2 + 32;
 const KEY_ID: usize = CHALLENGE_DIGEST + 32;
 
-/// What makes a token one that the service takes: the challenge of this client's own making, and a key that everybody
-/// is told.
+/// What makes a token one that the service takes: the challenge of this client's own making, and a
+/// key that everybody is told.
 #[derive(Debug)]
 pub(crate) struct Good {
     challenge_digest: [u8; 32],
@@ -79,8 +80,8 @@ fn store(db: &mut Connection, tokens: &[Token]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Marks tokens as in use *before* they are sent: whatever happens, none goes out a second time with
-/// another request. `None` if there are not so many.
+/// Marks tokens as in use *before* they are sent: whatever happens, none goes out a second time
+/// with another request. `None` if there are not so many.
 fn reserve(
     db: &mut Connection,
     held: &Good,
@@ -110,15 +111,16 @@ pub(crate) fn discard(db: &Connection, tokens: &[Token]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets tokens whose request was cut off by the end of the process. A kept request, which will present its
-/// tokens again, has them with it.
+/// Forgets tokens whose request was cut off by the end of the process. A kept request, which will
+/// present its tokens again, has them with it.
 pub(crate) fn discard_doubtful(db: &Connection) -> Result<(), Error> {
     db.execute("DELETE FROM tokens WHERE in_use = 1", ())?;
     Ok(())
 }
 
-/// Forgets unspent tokens that will never be good again: for another challenge than the configured one, or of a key that
-/// neither the issuer nor the service shows any more. Whoever lies about one of them costs no token.
+/// Forgets unspent tokens that will never be good again: for another challenge than the configured
+/// one, or of a key that neither the issuer nor the service shows any more. Whoever lies about one
+/// of them costs no token.
 fn discard_expired(db: &Connection, ever: &Good) -> Result<(), Error> {
     let held = {
         let mut statement = db.prepare("SELECT id, token FROM tokens WHERE in_use = 0")?;
@@ -259,7 +261,8 @@ impl Client {
         Ok(())
     }
 
-    /// There are too few tokens: when there will be more, or why there are none. How many were wanted changes nothing.
+    /// There are too few tokens: when there will be more, or why there are none. How many were
+    /// wanted changes nothing.
     fn wallet_empty(&self) -> Result<Error, Error> {
         if let Some(failure) = &self.filling_failure {
             return Ok(failure.clone().into());
@@ -275,9 +278,9 @@ impl Client {
 
     /// Fills the wallet now: by whole batches until it is full, by one at least.
     ///
-    /// This is for users to decide. The issuer sees when they do, and that many tokens were spent before; what is
-    /// done with tokens soon after is easier to tell for theirs than what is done from a wallet that was filled at
-    /// a time of its own.
+    /// This is for users to decide. The issuer sees when they do, and that many tokens were spent
+    /// before; what is done with tokens soon after is easier to tell for theirs than what is done
+    /// from a wallet that was filled at a time of its own.
     ///
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
@@ -308,8 +311,8 @@ impl Client {
         Ok(())
     }
 
-    /// Fills the wallet if it is low and its time has come. What keeps it from it now does so silently: it will be
-    /// tried again.
+    /// Fills the wallet if it is low and its time has come. What keeps it from it now does so
+    /// silently: it will be tried again.
     pub(crate) async fn top_up(&mut self) -> Result<(), Error> {
         if self.transport.service().is_some() {
             return Ok(());
@@ -349,8 +352,8 @@ impl Client {
         }
     }
 
-    /// Brings a batch that was asked for before to its end, and fills the wallet up; with at least one batch if
-    /// `more` tokens are wanted whatever there is.
+    /// Brings a batch that was asked for before to its end, and fills the wallet up; with at least
+    /// one batch if `more` tokens are wanted whatever there is.
     async fn fill(
         &mut self,
         directory: &Directory,
@@ -390,7 +393,8 @@ impl Client {
         Ok(())
     }
 
-    /// Fetches a batch; one of the number that the issuer itself names if the account has no more left.
+    /// Fetches a batch; one of the number that the issuer itself names if the account has no more
+    /// left.
     async fn next_batch(&mut self, issuer: &Issuer, size: usize) -> Result<usize, Error> {
         let whole = issuer.ask_for(size)?;
         match self.collect(issuer, whole).await? {
@@ -406,8 +410,8 @@ impl Client {
         }
     }
 
-    /// Has a batch answered, and keeps its tokens in its place. As long as it is not known what has become of it, it
-    /// is kept instead, to be asked for again.
+    /// Has a batch answered, and keeps its tokens in its place. As long as it is not known what has
+    /// become of it, it is kept instead, to be asked for again.
     async fn collect(
         &mut self,
         issuer: &Issuer,
@@ -571,7 +575,8 @@ pub(crate) mod tests {
             discard_doubtful(&db).unwrap();
             let taken = reserve(&mut db, &under(&[b"key"]), 1 + round % 3, 0);
             let taken = taken.unwrap().unwrap();
-            // From here on somebody may have seen them. Every other process does not live to forget them.
+            // From here on somebody may have seen them. Every other process does not live to forget
+            // them.
             presented.extend(taken.clone());
             if round % 2 == 0 {
                 discard(&db, &taken).unwrap();

@@ -1,10 +1,12 @@
-//! The identifier game: from every byte that gateway and service see and store, the best matcher that we could write links
-//! nobody better than a blind guess among those who look alike; and it does where a client is careless.
+//! The identifier game: from every byte that gateway and service see and store, the best matcher
+//! that we could write links nobody better than a blind guess among those who look alike; and it
+//! does where a client is careless.
 //!
-//! A run is four users with one or two devices, their connections, three groups, and what becomes of them. Times, order
-//! and positions are left out: what those say is measured elsewhere. What is known to everybody who serves a request
-//! stays linked, and is not asked: the requests of one leaf, of one pool, of one handle with its inbox; a claim and the
-//! pool that it is from; who is in one group together.
+//! A run is four users with one or two devices, their connections, three groups, and what becomes
+//! of them. Times, order and positions are left out: what those say is measured elsewhere. What is
+//! known to everybody who serves a request stays linked, and is not asked: the requests of one
+//! leaf, of one pool, of one handle with its inbox; a claim and the pool that it is from; who is in
+//! one group together.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,4 +1,5 @@
-//! Clients against the service's decisions, in one process: groups, connections, rotations, joins, returns.
+//! Clients against the service's decisions, in one process: groups, connections, rotations, joins,
+//! returns.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -97,8 +97,8 @@ struct World {
 }
 
 impl World {
-    /// With so many contacts, and a group with each. The last of her devices is linked when they are
-    /// there; it is said what that costs.
+    /// With so many contacts, and a group with each. The last of her devices is linked when they
+    /// are there; it is said what that costs.
     async fn new(size: usize) -> (Self, Receipt) {
         let homes = Homes::in_memory(u64::try_from(size).unwrap());
         let purse = Arc::new(Purse {

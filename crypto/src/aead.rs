@@ -1,5 +1,5 @@
-//! AES-256-GCM, the only AEAD at rest. AWS-LC's engine: `make bench` shows it ahead of RustCrypto's at
-//! every size. A test proves that both give the same bytes.
+//! AES-256-GCM, the only AEAD at rest. AWS-LC's engine: `make bench` shows it ahead of RustCrypto's
+//! at every size. A test proves that both give the same bytes.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
@@ -43,7 +43,8 @@ impl Key {
         self.seal_from(0, nonce, aad, buffer)
     }
 
-    /// As [`Key::seal`], of what stands in `buffer` from `start` on: a header before it stays as it is.
+    /// As [`Key::seal`], of what stands in `buffer` from `start` on: a header before it stays as it
+    /// is.
     ///
     /// # Errors
     /// As [`Key::seal`].

@@ -1,4 +1,5 @@
-//! Handle records, connection requests and responses: what two users tell each other before they share a group.
+//! Handle records, connection requests and responses: what two users tell each other before they
+//! share a group.
 
 use protocol::Wire;
 use protocol::codec::opaque;
@@ -69,7 +70,8 @@ pub struct ConnectionOffer<'a> {
     pub response_key: [u8; 32],
     /// Of the connection group.
     pub code: &'a JoinCodeSecret,
-    /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the same.
+    /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the
+    /// same.
     pub introduction: Padded<REQUEST_SLOT>,
 }
 
@@ -116,7 +118,8 @@ fn request_tbs(signed_bytes: &[u8], recipient_key: &[u8]) -> zeroize::Zeroizing<
 /// Opens a connection request and verifies that its credential signed it for this key.
 ///
 /// # Errors
-/// [`CryptoError::CannotOpen`], [`CryptoError::UnknownVersion`] or [`CryptoError::InvalidSignature`].
+/// [`CryptoError::CannotOpen`], [`CryptoError::UnknownVersion`] or
+/// [`CryptoError::InvalidSignature`].
 pub fn open_connection_request(
     key: &HpkeKeyPair,
     sealed: &[u8],

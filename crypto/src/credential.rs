@@ -61,8 +61,9 @@ pub struct OpenedLink {
     pub introduction: Padded<LINK_SLOT>,
 }
 
-/// Bytes of an [`IdentityLinkTbe`] with the zeros after it: room for the longest handle. A length that followed
-/// from the name would be the same in all groups of a user, and be known of the user's handle.
+/// Bytes of an [`IdentityLinkTbe`] with the zeros after it: room for the longest handle. A length
+/// that followed from the name would be the same in all groups of a user, and be known of the
+/// user's handle.
 const LINK_SIZE: usize = 192;
 /// As [`LINK_SIZE`], of an [`IntroducingLinkTbe`]: where it stands is seen anyway.
 const INTRODUCING_LINK_SIZE: usize = LINK_SIZE + LINK_SLOT;
@@ -114,7 +115,8 @@ impl PseudonymousCredential {
     /// Makes a credential with a fresh client pseudonym, and its identity link key.
     ///
     /// # Errors
-    /// [`CryptoError::Backend`] without randomness; [`CryptoError::TooLong`] for a name that is no handle.
+    /// [`CryptoError::Backend`] without randomness; [`CryptoError::TooLong`] for a name that is no
+    /// handle.
     pub fn issue(
         domain: &str,
         user_pseudonym: VLBytes,
@@ -134,8 +136,8 @@ impl PseudonymousCredential {
         )
     }
 
-    /// As [`PseudonymousCredential::issue`], with a place in the identity link for an introduction to the one
-    /// who can open it: for connection groups.
+    /// As [`PseudonymousCredential::issue`], with a place in the identity link for an introduction
+    /// to the one who can open it: for connection groups.
     ///
     /// # Errors
     /// As [`PseudonymousCredential::issue`].

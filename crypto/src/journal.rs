@@ -1,5 +1,5 @@
-//! Journals: how entries are sealed, how they are chained, how a head is signed, how rotation secrets
-//! and wrapper keys travel (`docs/journals.md`).
+//! Journals: how entries are sealed, how they are chained, how a head is signed, how rotation
+//! secrets and wrapper keys travel (`docs/journals.md`).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,8 +20,8 @@ use crate::schedule::JournalKey;
 use crate::sealing::{self, Place, SALT};
 use crate::sign::{self, LeafKeyPair, SignatureKeyPair};
 
-/// `segment || step || class`: what an entry is bound to. Its position is bound by the chain, since an
-/// append that comes second is not sealed again.
+/// `segment || step || class`: what an entry is bound to. Its position is bound by the chain, since
+/// an append that comes second is not sealed again.
 fn entry_row(segment: &SegmentId, step: Step, class: Class) -> [u8; 37] {
     let mut row = [0; 37];
     let (id, rest) = row.split_at_mut(32);
@@ -163,9 +163,9 @@ impl End {
     }
 }
 
-/// The service's journal-signing key. Polls of a segment that does not go on are most of what a service
-/// answers, so that the last signatures are kept: each end is signed once, when it is first read. The
-/// signature of one end is always the same, whoever signs it again.
+/// The service's journal-signing key. Polls of a segment that does not go on are most of what a
+/// service answers, so that the last signatures are kept: each end is signed once, when it is first
+/// read. The signature of one end is always the same, whoever signs it again.
 pub struct HeadSigner {
     key: SignatureKeyPair,
     signed: Mutex<Vec<Option<(SegmentId, SignedHead)>>>,
@@ -201,7 +201,8 @@ impl HeadSigner {
     /// # Errors
     /// [`CryptoError::Backend`] never: Ed25519 signatures are 64 bytes.
     pub fn sign(&self, segment: &SegmentId, end: End) -> Result<SignedHead, CryptoError> {
-        // Clients choose ids, so that they can have theirs push out others': those are signed again.
+        // Clients choose ids, so that they can have theirs push out others': those are signed
+        // again.
         let at = usize::from(u16::from_be_bytes([segment.0[0], segment.0[1]])) % Self::KEPT;
         let kept = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some((of, head))) = kept().get(at)
@@ -243,8 +244,8 @@ pub fn verify_head(key: &[u8], segment: &SegmentId, head: &SignedHead) -> Result
 }
 
 /// Whether two signed ends of a segment prove that the service has shown two journals. Two ends at
-/// different positions prove nothing by themselves, nor do two of different generations: of an honest
-/// service whose store was put back from a backup in between.
+/// different positions prove nothing by themselves, nor do two of different generations: of an
+/// honest service whose store was put back from a backup in between.
 #[must_use]
 pub fn contradict(one: &SignedHead, other: &SignedHead) -> bool {
     one.generation == other.generation && one.next == other.next && one.chain != other.chain

@@ -1,5 +1,5 @@
-//! A leaf's word for the signature key of another one: a further client of the same user, or its own
-//! successor after a loss of MLS state.
+//! A leaf's word for the signature key of another one: a further client of the same user, or its
+//! own successor after a loss of MLS state.
 
 use protocol::Wire;
 use protocol::codec::opaque;
@@ -39,8 +39,8 @@ fn tbs(
     .encode()
 }
 
-/// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is in
-/// this segment: whoever was removed is in none that follows, whoever gave it.
+/// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is
+/// in this segment: whoever was removed is in none that follows, whoever gave it.
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,

@@ -1,8 +1,8 @@
 //! The cryptography that the delivery service and its clients share.
 //!
-//! Secrets have one type ([`secret::Secret`]) and a role each ([`keys`]); everything at rest is sealed
-//! by [`sealing`], bound to its place; rows are named by [`rows`]; journals are sealed by [`journal`];
-//! who is who stays between members through [`credential`].
+//! Secrets have one type ([`secret::Secret`]) and a role each ([`keys`]); everything at rest is
+//! sealed by [`sealing`], bound to its place; rows are named by [`rows`]; journals are sealed by
+//! [`journal`]; who is who stays between members through [`credential`].
 
 pub mod aead;
 pub mod connection;

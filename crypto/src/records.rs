@@ -1,6 +1,6 @@
-//! Records that the service keeps for who comes: pages of join records, sealed under a key that only
-//! members and joiners have, and recovery rows, which are ciphertext of members already and are sealed
-//! once more under their own name, so that a copy of the disk does not show their epoch.
+//! Records that the service keeps for who comes: pages of join records, sealed under a key that
+//! only members and joiners have, and recovery rows, which are ciphertext of members already and
+//! are sealed once more under their own name, so that a copy of the disk does not show their epoch.
 
 use protocol::ids::{JoinRecordId, RecoveryRowId, RotationEpoch};
 use protocol::join::RecoveryRowResponse;

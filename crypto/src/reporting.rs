@@ -1,5 +1,5 @@
-//! Certificates and introductions as clients make and check them (`docs/abuse.md`). The issuer's side, which
-//! knows accounts, has an implementation of its own.
+//! Certificates and introductions as clients make and check them (`docs/abuse.md`). The issuer's
+//! side, which knows accounts, has an implementation of its own.
 
 use protocol::Wire;
 use protocol::codec::opaque;
@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use crate::sign::{self, SignatureKeyPair};
 use crate::{CryptoError, random};
 
-/// An introduction's day may differ from the recipient's by so much: clocks, and requests that waited.
+/// An introduction's day may differ from the recipient's by so much: clocks, and requests that
+/// waited.
 const DAYS_AHEAD: u32 = 1;
 
 /// A certificate with what opens its commitment.
@@ -53,11 +54,13 @@ pub fn key_id(certificate_key: &[u8]) -> [u8; 8] {
     id
 }
 
-/// Verifies that one of the issuer's keys signed this certificate over a key, and that it is valid on `today`.
+/// Verifies that one of the issuer's keys signed this certificate over a key, and that it is valid
+/// on `today`.
 ///
 /// # Errors
-/// [`CryptoError::UnknownVersion`], [`CryptoError::InvalidKey`] for another key than the certificate's,
-/// [`CryptoError::InvalidSignature`] for an unknown key of the issuer, a wrong signature, or when it is too late.
+/// [`CryptoError::UnknownVersion`], [`CryptoError::InvalidKey`] for another key than the
+/// certificate's, [`CryptoError::InvalidSignature`] for an unknown key of the issuer, a wrong
+/// signature, or when it is too late.
 pub fn verify_certificate(
     own: &OwnCertificate,
     signature_key: &[u8; 32],
@@ -137,11 +140,12 @@ pub struct Expected<'a> {
     pub today: u32,
 }
 
-/// Verifies an introduction with everything that the issuer will check in a report: what passes here can be
-/// reported.
+/// Verifies an introduction with everything that the issuer will check in a report: what passes
+/// here can be reported.
 ///
 /// # Errors
-/// [`CryptoError::CannotOpen`] for what is none, or another one than expected; else as [`verify_certificate`].
+/// [`CryptoError::CannotOpen`] for what is none, or another one than expected; else as
+/// [`verify_certificate`].
 pub fn verify_introduction(
     bytes: &[u8],
     expected: &Expected<'_>,

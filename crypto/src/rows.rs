@@ -13,7 +13,8 @@ pub const ROW_LEN: usize = 16;
 /// A row name: `PRF(storage key, …)`.
 pub type Row = [u8; ROW_LEN];
 
-/// Names rows, and seals what the service keeps for itself, under keys derived from the storage key.
+/// Names rows, and seals what the service keeps for itself, under keys derived from the storage
+/// key.
 pub struct RowKeys {
     prf: Hmac<Sha256>,
     storage: StorageKey,
@@ -45,7 +46,8 @@ impl RowKeys {
         &self.storage
     }
 
-    /// `PRF(storage key, domain || parts)`. Within a domain every part has a fixed length but the last.
+    /// `PRF(storage key, domain || parts)`. Within a domain every part has a fixed length but the
+    /// last.
     #[must_use]
     pub fn row(&self, domain: u8, parts: &[&[u8]]) -> Row {
         let mut prf = self.prf.clone();

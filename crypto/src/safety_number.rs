@@ -1,4 +1,5 @@
-//! Safety numbers: what two contacts read to each other to know that the service gave them each other's keys.
+//! Safety numbers: what two contacts read to each other to know that the service gave them each
+//! other's keys.
 
 use sha2::{Digest, Sha512};
 

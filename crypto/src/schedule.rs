@@ -1,4 +1,5 @@
-//! The keys of a group, of a segment of its journal and of a step in it (`docs/journals.md`, *Keys*).
+//! The keys of a group, of a segment of its journal and of a step in it (`docs/journals.md`,
+//! *Keys*).
 //!
 //! ```text
 //! exporter "rotation" of the epoch that begins the segment
@@ -101,8 +102,8 @@ macro_rules! ratchets {
 }
 
 keys! {
-    /// `R`: known to the members of the epoch that begins a segment, and to whom it is sealed. Never to
-    /// the service.
+    /// `R`: known to the members of the epoch that begins a segment, and to whom it is sealed.
+    /// Never to the service.
     RotationSecret;
     /// `S_t`: opens the group's state at the service for one epoch.
     StateKey;
@@ -122,7 +123,8 @@ keys! {
     JoinCodeSecret;
     /// What a holder of a join code shows.
     JoinCodePermit;
-    /// What seals the parts of a group's state but the short one: drawn by the service for each segment.
+    /// What seals the parts of a group's state but the short one: drawn by the service for each
+    /// segment.
     DataKey;
     /// A contact's bearer secret for one pool of KeyPackages.
     PoolToken;

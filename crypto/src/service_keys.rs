@@ -1,9 +1,9 @@
 //! The service's long-lived keys, in one file of 0600 outside the database.
 //!
-//! File: version (1), 32 bytes of storage key, a count, and for each generation 32 bytes of external
-//! sender seed. Groups are told the last external sender key; those that were made under an earlier
-//! one are still served with it. Losing the file loses every group, handle and pool: back it up apart
-//! from the database.
+//! File: version (1), 32 bytes of storage key, a count, and for each generation 32 bytes of
+//! external sender seed. Groups are told the last external sender key; those that were made under
+//! an earlier one are still served with it. Losing the file loses every group, handle and pool:
+//! back it up apart from the database.
 
 use zeroize::Zeroizing;
 
@@ -81,8 +81,8 @@ impl ServiceKeys {
         Ok(file)
     }
 
-    /// The same file with a new external sender key. What was in use before still signs for the groups
-    /// that know it.
+    /// The same file with a new external sender key. What was in use before still signs for the
+    /// groups that know it.
     ///
     /// # Errors
     /// As [`ServiceKeys::from_file`]; [`CryptoError::TooLong`] after 255 generations.
@@ -120,9 +120,9 @@ impl ServiceKeys {
         })
     }
 
-    /// What a store can be bound to: a secret for each generation, oldest first, that follows from all
-    /// keys of the file up to that one. Another file has another one, and so has an earlier copy of
-    /// the same file, but for the generations that it has.
+    /// What a store can be bound to: a secret for each generation, oldest first, that follows from
+    /// all keys of the file up to that one. Another file has another one, and so has an earlier
+    /// copy of the same file, but for the generations that it has.
     #[must_use]
     pub fn fingerprints(&self) -> &[Zeroizing<[u8; 32]>] {
         &self.fingerprints
@@ -134,8 +134,8 @@ impl ServiceKeys {
         &self.rows
     }
 
-    /// Signs the ends of segments. The directory announces its public half; it stays the same for the
-    /// life of the key file.
+    /// Signs the ends of segments. The directory announces its public half; it stays the same for
+    /// the life of the key file.
     #[must_use]
     pub fn journal_signing(&self) -> &HeadSigner {
         &self.journal_signing

@@ -1,5 +1,5 @@
-//! Signatures with labels, after MLS's SignWithLabel (RFC 9420 §5.1.2) under a prefix of our own: Ed25519
-//! everywhere, and ECDSA over P-256 for leaves of groups whose ciphersuite has it.
+//! Signatures with labels, after MLS's SignWithLabel (RFC 9420 §5.1.2) under a prefix of our own:
+//! Ed25519 everywhere, and ECDSA over P-256 for leaves of groups whose ciphersuite has it.
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -107,7 +107,8 @@ impl LeafKeyPair {
     /// The key pair of a stored seed.
     ///
     /// # Errors
-    /// [`CryptoError::InvalidKey`] never in practice: with a chance of 2^-32 for each of 256 derivations.
+    /// [`CryptoError::InvalidKey`] never in practice: with a chance of 2^-32 for each of 256
+    /// derivations.
     pub fn from_seed(scheme: Scheme, seed: &Secret<32>) -> Result<Self, CryptoError> {
         match scheme {
             Scheme::Ed25519 => Ok(Self::Ed25519(SignatureKeyPair::from_seed(seed))),

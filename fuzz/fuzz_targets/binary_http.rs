@@ -1,5 +1,5 @@
-//! The gateway's reading of an opened request (RFC 9292). The module is taken by its path, since the
-//! gateway shows it to nobody.
+//! The gateway's reading of an opened request (RFC 9292). The module is taken by its path, since
+//! the gateway shows it to nobody.
 #![no_main]
 #![allow(dead_code)]
 

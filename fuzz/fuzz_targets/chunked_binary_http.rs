@@ -1,5 +1,5 @@
-//! Binary HTTP that comes in pieces: no split changes what is read, and another implementation reads the
-//! same content where it reads anything.
+//! Binary HTTP that comes in pieces: no split changes what is read, and another implementation
+//! reads the same content where it reads anything.
 #![no_main]
 
 use std::io::Cursor;

@@ -1,5 +1,5 @@
-//! The gateway's opening of chunked requests: raw bytes behind a header of ours, and sealed requests with
-//! changed bytes, each in pieces.
+//! The gateway's opening of chunked requests: raw bytes behind a header of ours, and sealed
+//! requests with changed bytes, each in pieces.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,5 +1,5 @@
-//! The client's opening of chunked responses: raw bytes, and sealed responses with changed bytes, each in
-//! pieces.
+//! The client's opening of chunked responses: raw bytes, and sealed responses with changed bytes,
+//! each in pieces.
 #![no_main]
 
 use std::sync::LazyLock;

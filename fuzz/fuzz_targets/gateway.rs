@@ -1,5 +1,5 @@
-//! The gateway's whole way with a request: key, decapsulation, binary HTTP, and the sealed answer. The modules are
-//! taken by their path, since the gateway shows one of them to nobody.
+//! The gateway's whole way with a request: key, decapsulation, binary HTTP, and the sealed answer.
+//! The modules are taken by their path, since the gateway shows one of them to nobody.
 #![no_main]
 #![allow(dead_code)]
 

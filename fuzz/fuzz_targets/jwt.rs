@@ -1,5 +1,5 @@
-//! Account tokens: a key set, the header of a token, its claims. The modules are taken by their paths: the crate
-//! around them brings a storage engine along, which nobody wants to instrument.
+//! Account tokens: a key set, the header of a token, its claims. The modules are taken by their
+//! paths: the crate around them brings a storage engine along, which nobody wants to instrument.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,5 +1,5 @@
-//! A client's choice from a list of OHTTP key configurations (RFC 9458 §3.2). The module is taken by its path, since the
-//! SDK shows it to nobody.
+//! A client's choice from a list of OHTTP key configurations (RFC 9458 §3.2). The module is taken
+//! by its path, since the SDK shows it to nobody.
 #![no_main]
 #![allow(dead_code)]
 

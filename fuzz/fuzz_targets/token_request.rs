@@ -1,5 +1,5 @@
-//! Token requests, single and batched, as the issuer reads them. The module is taken by its path: the crate around
-//! it brings a storage engine along, which nobody wants to instrument.
+//! Token requests, single and batched, as the issuer reads them. The module is taken by its path:
+//! the crate around it brings a storage engine along, which nobody wants to instrument.
 #![no_main]
 #![allow(dead_code)]
 

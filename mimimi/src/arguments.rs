@@ -30,8 +30,8 @@ pub(crate) enum Command {
         /// File with the account token of the issuer
         #[arg(long, value_name = "FILE")]
         account_token: PathBuf,
-        /// File with the authorities of the services' certificates, PEM, instead of those of the web
-        /// [default: the file that SSL_CERT_FILE names, if it is set]
+        /// File with the authorities of the services' certificates, PEM, instead of those of the
+        /// web [default: the file that SSL_CERT_FILE names, if it is set]
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
     },
@@ -59,8 +59,8 @@ pub(crate) enum Command {
     },
     /// Users that can be added to groups
     Contacts,
-    /// Safety number with a contact: compare it over another channel; or whether the service sees a group as
-    /// this client does
+    /// Safety number with a contact: compare it over another channel; or whether the service sees a
+    /// group as this client does
     Verify {
         /// Their handle, or the name of a group
         name: String,
@@ -79,7 +79,8 @@ pub(crate) enum Command {
     Send {
         /// Name of the group
         group: String,
-        /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its end
+        /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its
+        /// end
         text: String,
     },
     /// What happened since the last time
@@ -90,8 +91,8 @@ pub(crate) enum Command {
     },
     /// The wallet of Privacy Pass tokens
     Tokens,
-    /// Fill the wallet now instead of at a time of its own. The token issuer sees when, and together with the
-    /// delivery service it could guess at what is done soon after
+    /// Fill the wallet now instead of at a time of its own. The token issuer sees when, and
+    /// together with the delivery service it could guess at what is done soon after
     TopUp,
     #[command(flatten)]
     Account(AccountCommand),

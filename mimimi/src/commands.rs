@@ -73,7 +73,8 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// Whether what the command prints can be had from nowhere else: it is not begun when it cannot be shown.
+/// Whether what the command prints can be had from nowhere else: it is not begun when it cannot be
+/// shown.
 fn shows_once(command: &Command) -> bool {
     match command {
         Command::Receive { .. } => true,
@@ -295,7 +296,8 @@ fn lines_of(name: &str, stopped: Option<StopReason>, evidence: &[Evidence]) -> V
     lines
 }
 
-/// What came that could not be carried out, and whether the service sees the group as this client does.
+/// What came that could not be carried out, and whether the service sees the group as this client
+/// does.
 async fn verify_group(client: &mut Client, group: &str) -> Result<Output, Error> {
     client.sync(0).await?;
     let (stopped, evidence) = trouble(client, group)?;

@@ -67,15 +67,16 @@ pub(crate) enum GroupOperation {
         /// Name of the group or contact
         #[arg(required_unless_present = "devices")]
         group: Option<String>,
-        /// Go on although there are members whom you have not seen there: those that `rejoin` has named
+        /// Go on although there are members whom you have not seen there: those that `rejoin` has
+        /// named
         #[arg(long, conflicts_with = "devices")]
         with_new: bool,
         /// What your devices tell each other
         #[arg(long, conflicts_with = "group")]
         devices: bool,
     },
-    /// Go on in a group although a member cannot show who it is: it reads what is sent from then on, and
-    /// learns who everybody is when somebody is added
+    /// Go on in a group although a member cannot show who it is: it reads what is sent from then
+    /// on, and learns who everybody is when somebody is added
     AcceptUnverified {
         /// Name of the group
         group: String,
@@ -104,7 +105,8 @@ pub(crate) enum GroupOperation {
         group: String,
         /// 1, 2 (P-256), 3 (ChaCha20), 78 or 79 (X-Wing, post-quantum hybrid)
         suite: u16,
-        /// Also when some members cannot be brought along: who is no contact, or has no KeyPackages for it
+        /// Also when some members cannot be brought along: who is no contact, or has no KeyPackages
+        /// for it
         #[arg(long)]
         leave_others: bool,
     },

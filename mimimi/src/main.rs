@@ -41,7 +41,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help on standard output; what is wrong with the command line as any other error, with a status of its own.
+/// Help on standard output; what is wrong with the command line as any other error, with a status
+/// of its own.
 fn explain(error: &clap::Error, json: bool) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {

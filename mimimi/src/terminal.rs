@@ -1,9 +1,9 @@
 //! What reaches the terminal. Text from others is shown there, never obeyed.
 //!
-//! Every line goes through [`escape`], whoever has put it together: no control character and nothing
-//! invisible passes, and a line feed begins a line that is marked as a continuation. So no message
-//! can move the cursor, hide a part of itself, or look like a line of `mimimi`. Names of others
-//! stand in a line as [`Name`], so that none can look like the words around it.
+//! Every line goes through [`escape`], whoever has put it together: no control character and
+//! nothing invisible passes, and a line feed begins a line that is marked as a continuation. So no
+//! message can move the cursor, hide a part of itself, or look like a line of `mimimi`. Names of
+//! others stand in a line as [`Name`], so that none can look like the words around it.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal as _, Write};
@@ -19,8 +19,8 @@ const UNVERIFIED: &str = "(unverified)";
 /// Columns of a terminal that does not say how many it has.
 const COLUMNS: usize = 80;
 
-/// A name that somebody else has chosen, inside a line: in quotation marks if it could be mistaken for
-/// something else.
+/// A name that somebody else has chosen, inside a line: in quotation marks if it could be mistaken
+/// for something else.
 pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl Display for Name<'_> {
@@ -59,8 +59,8 @@ fn visible(character: char, out: &mut impl fmt::Write) -> fmt::Result {
     write!(out, "<U+{:04X}>", u32::from(character))
 }
 
-/// One text as it may be shown: without the characters that act on a terminal or cannot be seen, which
-/// are named instead, and with every line but its first marked.
+/// One text as it may be shown: without the characters that act on a terminal or cannot be seen,
+/// which are named instead, and with every line but its first marked.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut before = None;
@@ -84,8 +84,8 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Breaks lines that a terminal would break: a part of a text that it put at the beginning of a line would
-/// look like another line of ours.
+/// Breaks lines that a terminal would break: a part of a text that it put at the beginning of a
+/// line would look like another line of ours.
 fn fold(escaped: &str, columns: usize) -> String {
     let mut folded = String::with_capacity(escaped.len());
     let mut column = 0usize;
@@ -170,7 +170,8 @@ fn columns() -> usize {
     }
 }
 
-/// One line of JSON that a terminal can be shown too: what [`escape`] names is escaped as JSON does it.
+/// One line of JSON that a terminal can be shown too: what [`escape`] names is escaped as JSON does
+/// it.
 pub(crate) fn encode(document: &Value) -> String {
     let mut bytes = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut bytes, Visible);
@@ -205,8 +206,8 @@ impl Formatter for Visible {
     }
 }
 
-/// Whether standard output was closed by whoever started the program. The runtime then opens `/dev/null`
-/// in its place, for reading and writing, which no redirection of a shell does.
+/// Whether standard output was closed by whoever started the program. The runtime then opens
+/// `/dev/null` in its place, for reading and writing, which no redirection of a shell does.
 pub(crate) fn output_is_closed() -> bool {
     let out = io::stdout();
     let Ok(flags) = rustix::fs::fcntl_getfl(&out) else {

@@ -32,8 +32,8 @@ pub struct Case<'c> {
     pub group: &'c PublicGroup,
     /// By which it names itself among the external senders.
     pub service: &'c ServiceSenders,
-    /// Leaves whose removal is pending by their own wish or by the service's word: whoever commits lets
-    /// them go.
+    /// Leaves whose removal is pending by their own wish or by the service's word: whoever commits
+    /// lets them go.
     pub leaving: &'c [u32],
     /// As processed.
     pub staged: &'c StagedCommit,
@@ -98,8 +98,8 @@ pub enum Joined {
     Rejoin(u32),
 }
 
-/// Longest time that a leaf's authorization is good for, with room for two clocks: whoever finds one
-/// later, in a backup say, must not come in by it.
+/// Longest time that a leaf's authorization is good for, with room for two clocks: whoever finds
+/// one later, in a backup say, must not come in by it.
 pub const MAX_AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1000 + 10 * 60 * 1000;
 
 /// The leaf that a proposal removes.
@@ -230,8 +230,8 @@ impl Case<'_> {
         }
     }
 
-    /// An external commit (RFC 9420 §12.4.3.2) replaces a leaf or adds a client, which a leaf of the same
-    /// user has authorized, or adds a user whom nobody knows yet.
+    /// An external commit (RFC 9420 §12.4.3.2) replaces a leaf or adds a client, which a leaf of
+    /// the same user has authorized, or adds a user whom nobody knows yet.
     fn by_joiner(&self, policy: Option<&GroupPolicy>) -> Result<Effect, Refusal> {
         let mut replaced = None;
         for queued in self.by_value() {
@@ -400,8 +400,8 @@ impl Member<'_> {
         }
     }
 
-    /// Whether the policy speaks of a user. Pseudonyms are what their holders say: who comes anew cannot
-    /// have one that the policy gives a role, or keeps out.
+    /// Whether the policy speaks of a user. Pseudonyms are what their holders say: who comes anew
+    /// cannot have one that the policy gives a role, or keeps out.
     fn lists(&self, user_pseudonym: &[u8]) -> bool {
         self.policy
             .is_some_and(|policy| policy.participant(user_pseudonym).is_some())
@@ -423,8 +423,9 @@ impl Member<'_> {
         Ok(claims)
     }
 
-    /// Own clients may be removed; other users, whole, by who may remove; everybody, so that the group
-    /// ends, by who may delete. In a connection nobody removes the other one. Returns whether the group ends.
+    /// Own clients may be removed; other users, whole, by who may remove; everybody, so that the
+    /// group ends, by who may delete. In a connection nobody removes the other one. Returns whether
+    /// the group ends.
     fn removals(&self) -> Result<bool, Refusal> {
         let gone = self.case.removed();
         if gone.contains(&self.index) {
@@ -476,7 +477,8 @@ impl Member<'_> {
             Some(policy) => policy
                 .check_change(&next_policy, &self.actor, staying.iter().map(Vec::as_slice))
                 .map_err(|_| Refusal::NotAllowed),
-            // A group without a policy takes its first one from anybody, who must be able to change it.
+            // A group without a policy takes its first one from anybody, who must be able to change
+            // it.
             None if next_policy
                 .capabilities(&self.actor)
                 .contain(Capabilities::SET_ROLE) =>
@@ -487,8 +489,8 @@ impl Member<'_> {
         }
     }
 
-    /// A committer's new leaf says the same user, or one that nobody else is and no policy lists, and
-    /// leaves no other client behind under the old one.
+    /// A committer's new leaf says the same user, or one that nobody else is and no policy lists,
+    /// and leaves no other client behind under the old one.
     fn own_leaf(&self) -> Result<Option<Renewed>, Refusal> {
         let Some(node) = self.case.staged.update_path_leaf_node() else {
             return Ok(None);

@@ -21,7 +21,8 @@ pub fn policy_in(extensions: &Extensions<GroupContext>) -> Result<Option<GroupPo
     Ok(Some(policy))
 }
 
-/// What may not change with the policy; of the external senders see [`ServiceSenders::check_change`].
+/// What may not change with the policy; of the external senders see
+/// [`ServiceSenders::check_change`].
 pub(crate) fn others(extensions: &Extensions<GroupContext>) -> Result<Vec<Vec<u8>>, Refusal> {
     let mut encoded = Vec::new();
     for extension in extensions.iter() {
@@ -97,8 +98,8 @@ impl ServiceSenders {
             .is_some_and(|sender| self.has(&sender))
     }
 
-    /// The external senders change by the service's rotation only: to the key that it announces. It is
-    /// never unlisted.
+    /// The external senders change by the service's rotation only: to the key that it announces. It
+    /// is never unlisted.
     ///
     /// # Errors
     /// [`Refusal::Senders`].

@@ -1,12 +1,12 @@
 //! What a group allows: which commits, proposals and messages, by whom, under which policy. Written
-//! once, for the service that accepts a commit and for the members that follow it: the service may be
-//! wrong or lie.
+//! once, for the service that accepts a commit and for the members that follow it: the service may
+//! be wrong or lie.
 //!
-//! There are two judges of a commit. [`commit::Case::judge`] refuses what is unambiguously against the
-//! rules of the epoch that the commit names; everybody applies it. [`commit::Case::judge_operation`] and
-//! [`commit::Case::judge_join`] are the service's: a commit must be the operation that it was sent as.
-//! Nothing here reads, writes, or knows a clock: what is judged by a time is told when the service
-//! accepted it.
+//! There are two judges of a commit. [`commit::Case::judge`] refuses what is unambiguously against
+//! the rules of the epoch that the commit names; everybody applies it.
+//! [`commit::Case::judge_operation`] and [`commit::Case::judge_join`] are the service's: a commit
+//! must be the operation that it was sent as. Nothing here reads, writes, or knows a clock: what is
+//! judged by a time is told when the service accepted it.
 
 pub mod commit;
 pub mod context;
@@ -21,8 +21,8 @@ pub use self::commit::{Arrival, Case, Effect, Joined, Renewed, leaving};
 pub use self::context::{ServiceSenders, policy_in};
 pub use self::leaf::LeafClaims;
 
-/// The ciphersuites of openmls' RustCrypto provider with a signature scheme that requests are signed
-/// with: Ed25519 and ECDSA over P-256 (RFC 9420 §17.1, draft-ietf-mls-pq-ciphersuites).
+/// The ciphersuites of openmls' RustCrypto provider with a signature scheme that requests are
+/// signed with: Ed25519 and ECDSA over P-256 (RFC 9420 §17.1, draft-ietf-mls-pq-ciphersuites).
 pub const SUPPORTED_CIPHERSUITES: &[u16] = &[
     // MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
     0x0001, // MLS_128_DHKEMP256_AES128GCM_SHA256_P256

@@ -1,5 +1,5 @@
-//! What the service asks of a commit beyond what everybody does: that it is the operation that it was
-//! sent as (draft-robert-mimi-delivery-service-02 §5), and covers what is pending.
+//! What the service asks of a commit beyond what everybody does: that it is the operation that it
+//! was sent as (draft-robert-mimi-delivery-service-02 §5), and covers what is pending.
 
 use openmls::prelude::{Proposal, Sender};
 use protocol::group::GroupKind;
@@ -19,7 +19,8 @@ pub enum Permit {
     Client,
     /// The leaf that it replaces says so.
     Rejoin,
-    /// A join code, which was found to be good: into a group, or into the connection that it was made for.
+    /// A join code, which was found to be good: into a group, or into the connection that it was
+    /// made for.
     JoinCode,
 }
 
@@ -194,8 +195,8 @@ impl Case<'_> {
             if (arrival.claims.user_pseudonym == actor) != own {
                 return Err(Refusal::NotAllowed);
             }
-            // Now is the one moment at which that is judged, by the one clock of the service: else members
-            // whose clocks are off, or who read the commit late, would lose the group.
+            // Now is the one moment at which that is judged, by the one clock of the service: else
+            // members whose clocks are off, or who read the commit late, would lose the group.
             let good = arrival
                 .lifetime
                 .is_some_and(|(from, until)| lifetime::is_good(from, until, now_s));

@@ -44,8 +44,8 @@ pub struct Outsider {
     pub new_member: Option<LeafClaims>,
 }
 
-/// An Add of the proposer itself, or an Add or Remove by one of the group's external senders (RFC 9420
-/// §12.1.8).
+/// An Add of the proposer itself, or an Add or Remove by one of the group's external senders (RFC
+/// 9420 §12.1.8).
 ///
 /// # Errors
 /// [`Refusal`].

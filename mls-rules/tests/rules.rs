@@ -1,4 +1,5 @@
-//! What members do when the service lets them: made with the MLS library alone, judged as it would arrive.
+//! What members do when the service lets them: made with the MLS library alone, judged as it would
+//! arrive.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};

@@ -1,7 +1,7 @@
 //! Binary HTTP (RFC 9292) piece by piece: written in the indeterminate-length form, read in both.
 //!
-//! The end of a message is what the encapsulation around it says: [`Decoder::finish`] is to be called
-//! only once that has ended properly.
+//! The end of a message is what the encapsulation around it says: [`Decoder::finish`] is to be
+//! called only once that has ended properly.
 
 mod decode;
 mod encode;

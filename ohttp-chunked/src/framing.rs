@@ -5,8 +5,8 @@
 use crate::error::{OpenError, SealError};
 use crate::varint;
 
-/// The most plaintext in a chunk: what everybody must accept (§3 of the draft), and nobody must send
-/// more of.
+/// The most plaintext in a chunk: what everybody must accept (§3 of the draft), and nobody must
+/// send more of.
 pub const MAX_CHUNK_LEN: usize = 1 << 14;
 /// The most sealed bytes of a message: what AES-128-GCM protects with a margin (§7.3 of the draft).
 pub const MAX_MESSAGE_LEN: u64 = 1 << 30;
@@ -127,7 +127,8 @@ impl<O: Open> ChunkReader<O> {
         }
     }
 
-    /// Appends the plaintext of every chunk that `input` completes. Not to be called after an error.
+    /// Appends the plaintext of every chunk that `input` completes. Not to be called after an
+    /// error.
     pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
         loop {
             match self.expected {

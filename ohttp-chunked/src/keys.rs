@@ -36,14 +36,14 @@ pub struct Encapsulation<'a> {
     pub info: &'a [u8],
 }
 
-/// The private keys that a [`crate::RequestDecoder`] opens requests with: a [`GatewayKey`], or those of
-/// a gateway that has its own way of decapsulating.
+/// The private keys that a [`crate::RequestDecoder`] opens requests with: a [`GatewayKey`], or
+/// those of a gateway that has its own way of decapsulating.
 pub trait Keys {
     /// The KEM of the key with this id.
     fn kem(&self, key_id: u8) -> Option<Kem>;
 
-    /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1). `None`: there is no such key any more, or the
-    /// encapsulated key is none.
+    /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1). `None`: there is no such key any more, or
+    /// the encapsulated key is none.
     fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext>;
 }
 
@@ -81,8 +81,8 @@ impl std::fmt::Debug for GatewayKey {
 }
 
 impl GatewayKey {
-    /// `DeriveKeyPair(seed)` (RFC 9180 §7.1.3; draft-ietf-hpke-pq for X-Wing): the same pair for the
-    /// same seed.
+    /// `DeriveKeyPair(seed)` (RFC 9180 §7.1.3; draft-ietf-hpke-pq for X-Wing): the same pair for
+    /// the same seed.
     ///
     /// # Errors
     /// [`KeyError::ShortSeed`] below [`MIN_SEED_LEN`] bytes.

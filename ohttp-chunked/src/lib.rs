@@ -1,8 +1,8 @@
-//! Chunked Oblivious HTTP (draft-ietf-ohai-chunked-ohttp-08): requests and responses that are sealed
-//! chunk by chunk, so that one request can have a live stream of answers.
+//! Chunked Oblivious HTTP (draft-ietf-ohai-chunked-ohttp-08): requests and responses that are
+//! sealed chunk by chunk, so that one request can have a live stream of answers.
 //!
-//! Nothing here does I/O: encoders append bytes to send, decoders are pushed bytes in whatever pieces
-//! they arrive and append what they opened.
+//! Nothing here does I/O: encoders append bytes to send, decoders are pushed bytes in whatever
+//! pieces they arrive and append what they opened.
 //!
 //! | | client | gateway |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! What holds for every decoder:
 //!
 //! * What it appends has been authenticated, in its place in the sequence.
-//! * `finish` is told that the outer stream has ended, and succeeds only if that was the final chunk.
-//!   Without it a message is truncated, whatever was opened before.
+//! * `finish` is told that the outer stream has ended, and succeeds only if that was the final
+//!   chunk. Without it a message is truncated, whatever was opened before.
 //! * A chunk's length is checked before anything is kept for it. How the input was split changes
 //!   neither what comes out nor the error.
 //! * After an error it returns the same error for ever.

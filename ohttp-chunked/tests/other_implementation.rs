@@ -1,6 +1,6 @@
-//! Against the `ohttp` crate, which has the same algorithms from another HPKE library. Everything is
-//! there at once here: it takes a pause inside of a chunk's length for the final chunk, and its client
-//! panics on a response that is sealed with ChaCha20-Poly1305.
+//! Against the `ohttp` crate, which has the same algorithms from another HPKE library. Everything
+//! is there at once here: it takes a pause inside of a chunk's length for the final chunk, and its
+//! client panics on a response that is sealed with ChaCha20-Poly1305.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::pin::Pin;

@@ -1,6 +1,6 @@
-//! What a request costs the gateway: the whole of it, on one thread that serves real connections, beside the bare
-//! decapsulation and encapsulation of a generic library, in the same run. CPU time of the thread, not of
-//! the clock; 1 KiB of binary HTTP in both directions.
+//! What a request costs the gateway: the whole of it, on one thread that serves real connections,
+//! beside the bare decapsulation and encapsulation of a generic library, in the same run. CPU time
+//! of the thread, not of the clock; 1 KiB of binary HTTP in both directions.
 //!
 //! `make bench`; figures are in `docs/performance.md`.
 

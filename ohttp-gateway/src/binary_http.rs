@@ -217,7 +217,8 @@ mod tests {
         }
     }
 
-    /// As many fields as a body has room for: in the header, and behind the content, in both forms of framing.
+    /// As many fields as a body has room for: in the header, and behind the content, in both forms
+    /// of framing.
     #[test]
     fn a_request_with_too_many_fields_is_malformed_before_any_of_them_is_read() {
         let with = |header: usize, trailer: usize, mode| {

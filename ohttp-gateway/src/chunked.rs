@@ -1,13 +1,13 @@
-//! Requests and responses that are sealed in chunks (draft-ietf-ohai-chunked-ohttp): one request can
-//! have a live stream of answers.
+//! Requests and responses that are sealed in chunks (draft-ietf-ohai-chunked-ohttp): one request
+//! can have a live stream of answers.
 //!
-//! A request is read whole, within the limits of the listener, and passes the same checks as one of the
-//! other kind. So no exchange is interactive, and a request that was cut reaches nobody. Of the
-//! answers, those whose length the target says are collected, padded and sealed in one chunk; only what
-//! the target makes bit by bit is sealed bit by bit, and shows the relay its sizes and times.
+//! A request is read whole, within the limits of the listener, and passes the same checks as one of
+//! the other kind. So no exchange is interactive, and a request that was cut reaches nobody. Of the
+//! answers, those whose length the target says are collected, padded and sealed in one chunk; only
+//! what the target makes bit by bit is sealed bit by bit, and shows the relay its sizes and times.
 //!
-//! A stream that ends in any other way than by its target's will has no final chunk, and the connection
-//! to the relay is cut: nobody takes it for whole.
+//! A stream that ends in any other way than by its target's will has no final chunk, and the
+//! connection to the relay is cut: nobody takes it for whole.
 
 use std::io;
 use std::sync::Arc;
@@ -95,8 +95,8 @@ fn respond(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// Seals what the target makes in a task of its own: its time limits hold also while the relay reads
-/// nothing, and the target is let go as soon as the relay is gone.
+/// Seals what the target makes in a task of its own: its time limits hold also while the relay
+/// reads nothing, and the target is let go as soon as the relay is gone.
 fn stream_out(gateway: &Arc<Parts>, streamed: Streamed, encoder: ResponseEncoder) -> Response {
     let (sender, receiver) = mpsc::channel(1);
     let gateway = Arc::clone(gateway);
@@ -117,7 +117,8 @@ fn stream_out(gateway: &Arc<Parts>, streamed: Streamed, encoder: ResponseEncoder
         match receiver.recv().await {
             Some(Sealed::Piece(bytes)) => Some((Ok(bytes), Some(receiver))),
             Some(Sealed::Last(bytes)) => Some((Ok(bytes), None)),
-            // Ends the connection, where the end of the body would pass for the end of the response.
+            // Ends the connection, where the end of the body would pass for the end of the
+            // response.
             None => Some((Err(io::Error::from(io::ErrorKind::BrokenPipe)), None)),
         }
     });

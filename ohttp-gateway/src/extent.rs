@@ -1,7 +1,7 @@
 //! How many fields a request in binary HTTP has, counted before anything of it is copied.
 //!
-//! The library reads every field into two allocations: of the shortest ones two MiB hold 700,000, which were a
-//! hundred times as much memory.
+//! The library reads every field into two allocations: of the shortest ones two MiB hold 700,000,
+//! which were a hundred times as much memory.
 
 use crate::binary_http::Malformed;
 
@@ -10,7 +10,8 @@ const INDETERMINATE_LENGTH_REQUEST: u64 = 2;
 /// Method, scheme, authority, path (RFC 9292 §3.4).
 const CONTROL: usize = 4;
 
-/// Fields of header and trailer. What follows is not looked at; what is missing at the end may be (RFC 9292 §3.8).
+/// Fields of header and trailer. What follows is not looked at; what is missing at the end may be
+/// (RFC 9292 §3.8).
 ///
 /// # Errors
 /// [`Malformed`]: it is no request, or is cut off within something.

@@ -17,12 +17,12 @@
 //! | `rotate` | makes the next generation of keys |
 //! | `rotate` with `now` | replaces all keys at once, after one became known |
 //!
-//! Inside an encapsulated request, `GET /.well-known/ohttp-gateway` at any listed target gives the key
-//! configurations too.
+//! Inside an encapsulated request, `GET /.well-known/ohttp-gateway` at any listed target gives the
+//! key configurations too.
 //!
 //! The order of checks is: media type and size, decapsulation, replay, form of the binary HTTP
-//! request, `Date`, `Expect`, allow-list. What fails up to the replay check is answered in the clear, what
-//! fails later under the encapsulation ([`problems`]).
+//! request, `Date`, `Expect`, allow-list. What fails up to the replay check is answered in the
+//! clear, what fails later under the encapsulation ([`problems`]).
 
 mod binary_http;
 mod chunked;
@@ -274,8 +274,8 @@ impl Gateway {
     }
 }
 
-/// Makes the key directory with the first keys, and the secret that gateway and delivery service share,
-/// unless the delivery service made it before. Says what was made.
+/// Makes the key directory with the first keys, and the secret that gateway and delivery service
+/// share, unless the delivery service made it before. Says what was made.
 ///
 /// # Errors
 /// The directory is not empty: nothing was changed.
@@ -313,7 +313,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// The same bytes and fields for everybody who asks in the same second; no ETag, nothing that varies.
+/// The same bytes and fields for everybody who asks in the same second; no ETag, nothing that
+/// varies.
 async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
     let published = gateway.keys.published(gateway.clock.now_unix_ms());
     let cache_control = format!("public, max-age={}", published.max_age_seconds);
@@ -328,8 +329,8 @@ async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
     (headers, published.configs).into_response()
 }
 
-/// What the delivery service announces, for mirrors and whoever wants to compare. To clients it is shown inside the
-/// encapsulation too: one that is shown something else there notices.
+/// What the delivery service announces, for mirrors and whoever wants to compare. To clients it is
+/// shown inside the encapsulation too: one that is shown something else there notices.
 async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
     let Some(url) = gateway.directory_url.clone() else {
         return Problem::plain(StatusCode::NOT_FOUND).into_response();
@@ -442,8 +443,8 @@ impl Parts {
         Ok(Route::Forward(request, url))
     }
 
-    /// The same that everybody gets in the open. A client that was handed another key by its relay, and
-    /// asks under it, sees the difference, unless the relay forges this answer too.
+    /// The same that everybody gets in the open. A client that was handed another key by its relay,
+    /// and asks under it, sees the difference, unless the relay forges this answer too.
     fn own_key_configs(&self) -> InnerResponse {
         let mut fields = HeaderMap::new();
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS));

@@ -1,8 +1,8 @@
 //! Everything that can go wrong with a request, and how it is told.
 //!
-//! Before decapsulation there is no key to answer with: a [`Refusal`] goes out in the clear, and the
-//! relay sees it. After it, a [`Failure`] is encapsulated like any other response, and the relay
-//! sees none of it.
+//! Before decapsulation there is no key to answer with: a [`Refusal`] goes out in the clear, and
+//! the relay sees it. After it, a [`Failure`] is encapsulated like any other response, and the
+//! relay sees none of it.
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};

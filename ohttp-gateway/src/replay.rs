@@ -1,16 +1,17 @@
 //! The cache of encapsulated keys that makes a captured request useless (RFC 9458 §6.5.1).
 //!
-//! A request is remembered once it was opened, so garbage fills nothing. That the encapsulated key names the
-//! request follows from each of the KEMs: whoever changes a byte of it, ignored bits included, gets another shared
-//! secret, and nothing opens.
+//! A request is remembered once it was opened, so garbage fills nothing. That the encapsulated key
+//! names the request follows from each of the KEMs: whoever changes a byte of it, ignored bits
+//! included, gets another shared secret, and nothing opens.
 //!
-//! It lives in memory, of one process: after a restart, when it overflows, and between nodes that have the same
-//! keys, the `Date` window still bounds what can be replayed, and the delivery service answers a repeated
-//! request from its result record without a second effect; the answer is sealed to the client that made the
-//! request. A client that got no answer therefore never sends the same bytes again: it encapsulates
-//! the same inner request afresh. Our relay asks one of several nodes at a time, and another one only when that is gone.
-//! Nodes partition the cache by listing each relay at one of them: a captured request
-//! is then refused by every other node before it is looked at.
+//! It lives in memory, of one process: after a restart, when it overflows, and between nodes that
+//! have the same keys, the `Date` window still bounds what can be replayed, and the delivery
+//! service answers a repeated request from its result record without a second effect; the answer is
+//! sealed to the client that made the request. A client that got no answer therefore never sends
+//! the same bytes again: it encapsulates the same inner request afresh. Our relay asks one of
+//! several nodes at a time, and another one only when that is gone. Nodes partition the cache by
+//! listing each relay at one of them: a captured request is then refused by every other node before
+//! it is looked at.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};

@@ -225,8 +225,8 @@ async fn the_gateway_serves_logs_nothing_that_identifies_and_ends_cleanly() {
     }
 }
 
-/// Everything that the gateway may ever log in the clear, without time and duration; `ROUTE`, `METHOD` and `STATUS` are of
-/// the sets below.
+/// Everything that the gateway may ever log in the clear, without time and duration; `ROUTE`,
+/// `METHOD` and `STATUS` are of the sets below.
 const LINES: [&str; 19] = [
     "INFO service::start: starting service=SERVICE version=VERSION",
     "INFO service::start: listening for the operator address=OWN",
@@ -327,7 +327,8 @@ fn template(line: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The labels of all metrics: names, values and which metric has them, without the measured numbers.
+/// The labels of all metrics: names, values and which metric has them, without the measured
+/// numbers.
 fn series(metrics: &str) -> BTreeSet<String> {
     let lines = metrics
         .lines()

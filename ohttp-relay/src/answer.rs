@@ -1,7 +1,7 @@
 //! The gateway's answer on its way to the client.
 //!
-//! Whatever the gateway sends, only the answers here exist: the encapsulated response, the two problems that a
-//! client can do something about, and one failure.
+//! Whatever the gateway sends, only the answers here exist: the encapsulated response, the two
+//! problems that a client can do something about, and one failure.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -25,7 +25,8 @@ use crate::slots::Slot;
 pub(crate) const OHTTP_RES: &str = "message/ohttp-res";
 pub(crate) const OHTTP_CHUNKED_RES: &str = "message/ohttp-chunked-res";
 
-/// Asks intermediaries to pass a message on as it comes: on every chunked message, and on no other one.
+/// Asks intermediaries to pass a message on as it comes: on every chunked message, and on no other
+/// one.
 pub(crate) const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
 pub(crate) const IS_INCREMENTAL: HeaderValue = HeaderValue::from_static("?1");
 
@@ -34,8 +35,8 @@ pub(crate) const OHTTP_KEY_PROBLEM: &str =
     "https://iana.org/assignments/http-problem-types#ohttp-key";
 pub(crate) const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
 
-/// An answer that is no stream is held back until it is complete or this long, so that one that breaks
-/// off early is a failure that is told and no torn answer.
+/// An answer that is no stream is held back until it is complete or this long, so that one that
+/// breaks off early is a failure that is told and no torn answer.
 const HELD_BACK: usize = 64 * 1024;
 
 /// The outcome of nearly all requests.
@@ -196,8 +197,8 @@ pub(crate) struct Download {
 #[error("the answer breaks off")]
 pub(crate) struct Torn;
 
-/// Pieces of an answer that wait for the client, and their size. An answer that is no longer than all of them is
-/// taken from the gateway at once, whether the client takes it or not.
+/// Pieces of an answer that wait for the client, and their size. An answer that is no longer than
+/// all of them is taken from the gateway at once, whether the client takes it or not.
 const PIECES: usize = 8;
 const PIECE: usize = 16 * 1024;
 
@@ -242,8 +243,8 @@ impl Download {
     }
 }
 
-/// Takes an answer from the gateway. It lets go of it in bounded time, also when the client takes nothing; the
-/// slot is free as soon as the gateway has said everything.
+/// Takes an answer from the gateway. It lets go of it in bounded time, also when the client takes
+/// nothing; the slot is free as soon as the gateway has said everything.
 struct Pump {
     body: Incoming,
     sender: mpsc::Sender<Result<Bytes, Torn>>,

@@ -70,7 +70,8 @@ pub struct GatewaySettings {
     /// Absent: `ohttp-keys` beside `url`.
     #[serde(default)]
     pub keys_url: Option<String>,
-    /// Of the gateway's nodes: one of them is asked at a time. Empty: what the name in `url` stands for.
+    /// Of the gateway's nodes: one of them is asked at a time. Empty: what the name in `url` stands
+    /// for.
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
     #[serde(default)]

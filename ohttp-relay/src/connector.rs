@@ -30,9 +30,10 @@ pub(crate) struct Connector {
     patience: Duration,
 }
 
-/// The nodes of one gateway, where they are listed. New connections all go to the node that took the last one, as
-/// long as it takes them: it remembers every request that it opened (RFC 9458 §6.5.1), the others know
-/// nothing of them. Nothing was sent on a connection that was not made, so the next node may be asked.
+/// The nodes of one gateway, where they are listed. New connections all go to the node that took
+/// the last one, as long as it takes them: it remembers every request that it opened (RFC 9458
+/// §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not made, so
+/// the next node may be asked.
 struct Nodes {
     addresses: Vec<SocketAddr>,
     current: AtomicUsize,
@@ -44,8 +45,8 @@ struct Nodes {
 pub(crate) struct ConnectError;
 
 impl Connector {
-    /// `addresses`: of the nodes, or none for what the gateway's name stands for. `patience` is for name,
-    /// connection and handshake together, and for all nodes.
+    /// `addresses`: of the nodes, or none for what the gateway's name stands for. `patience` is for
+    /// name, connection and handshake together, and for all nodes.
     pub(crate) fn new(
         addresses: Vec<SocketAddr>,
         tls: Arc<ClientTls>,

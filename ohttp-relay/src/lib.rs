@@ -48,8 +48,8 @@ const OHTTP_CHUNKED_REQ: &str = "message/ohttp-chunked-req";
 const OHTTP_KEYS: &str = "application/ohttp-keys";
 const JSON: &str = "application/json";
 
-/// Of both documents: the gateway says how long they are good for, between a minute and a day. A copy that has
-/// expired is not shown: what the gateway said once may not be what it opens now.
+/// Of both documents: the gateway says how long they are good for, between a minute and a day. A
+/// copy that has expired is not shown: what the gateway said once may not be what it opens now.
 const KEEPING: Keeping = Keeping {
     shortest_ms: 60_000,
     longest_ms: 86_400_000,
@@ -105,8 +105,8 @@ impl Form {
 /// A gateway and what clients get from it.
 struct Route {
     upstream: Upstream,
-    /// The same bytes for every client, fetched once for all of them: the gateway cannot hand different keys to different
-    /// clients by who asks.
+    /// The same bytes for every client, fetched once for all of them: the gateway cannot hand
+    /// different keys to different clients by who asks.
     keys: Mirror,
     directory: Mirror,
     padding: Option<Padding>,

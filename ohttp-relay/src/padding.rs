@@ -1,7 +1,7 @@
 //! The sizes that requests may have where the relay insists on padding.
 //!
-//! The rule is that of the protocol document, written down once more: the relay links nothing that knows what
-//! is inside a request.
+//! The rule is that of the protocol document, written down once more: the relay links nothing that
+//! knows what is inside a request.
 
 use serde::Deserialize;
 
@@ -22,7 +22,8 @@ impl Default for Padding {
         Self {
             smallest: 512,
             largest_doubling: 64 * 1024,
-            // RFC 9458 §4.3: header 7, encapsulated key, tag 16. X25519 (32 bytes), P-256 (65), X-Wing (1120).
+            // RFC 9458 §4.3: header 7, encapsulated key, tag 16. X25519 (32 bytes), P-256 (65),
+            // X-Wing (1120).
             overheads: vec![55, 88, 1143],
         }
     }

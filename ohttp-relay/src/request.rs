@@ -1,7 +1,8 @@
 //! The client's request on its way to the gateway.
 //!
-//! It is collected whole before anything of it goes on: who sends slowly, or never ends, holds a few bytes here
-//! and nothing at the gateway. No gateway of ours begins with less than a whole request anyway.
+//! It is collected whole before anything of it goes on: who sends slowly, or never ends, holds a
+//! few bytes here and nothing at the gateway. No gateway of ours begins with less than a whole
+//! request anyway.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,8 +17,8 @@ use service::http::{CollectError, Collected, Limits};
 use crate::Form;
 use crate::padding::Padding;
 
-/// A request goes on in blocks of this size, however it arrived: by its pieces the gateway could tell networks and
-/// clients apart.
+/// A request goes on in blocks of this size, however it arrived: by its pieces the gateway could
+/// tell networks and clients apart.
 const BLOCK: usize = 16 * 1024;
 
 /// What is wrong with a request, by the client's fault, or why there is no room for it.
@@ -70,8 +71,8 @@ impl From<CollectError> for Fault {
     }
 }
 
-/// A whole request, as the gateway's connection takes it. Its length is never announced, so that a client that
-/// announces one and a client that does not look the same.
+/// A whole request, as the gateway's connection takes it. Its length is never announced, so that a
+/// client that announces one and a client that does not look the same.
 pub(crate) struct Upload(Collected);
 
 impl Upload {

@@ -1,7 +1,7 @@
 //! How many requests are at a gateway at once, and by which of the connections.
 //!
-//! An HTTP/2 connection takes so many, and what comes beyond would wait in it unseen until its time is over. So
-//! there is a limit, and each request goes where the fewest are.
+//! An HTTP/2 connection takes so many, and what comes beyond would wait in it unseen until its time
+//! is over. So there is a limit, and each request goes where the fewest are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -40,8 +40,8 @@ const IDLE: Duration = Duration::from_secs(15);
 /// A gateway that answers no ping for so long is gone, and its connection with it.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a gateway may send ahead of the client, on a stream. The connection adds no bound of its own (RFC 9113 §6.9.1):
-/// a few clients that take nothing would close it for all the others.
+/// What a gateway may send ahead of the client, on a stream. The connection adds no bound of its
+/// own (RFC 9113 §6.9.1): a few clients that take nothing would close it for all the others.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// What is sent ahead of the gateway, on a stream.
@@ -53,8 +53,8 @@ const MAX_FIELDS: usize = 64;
 type Outgoing = Either<Upload, Empty<Bytes>>;
 
 pub(crate) struct Upstream {
-    /// Each with connections of its own: one HTTP/2 connection takes as many requests at once as the gateway
-    /// lets it, and long polls are many.
+    /// Each with connections of its own: one HTTP/2 connection takes as many requests at once as
+    /// the gateway lets it, and long polls are many.
     clients: Box<[Client<Connector, Outgoing>]>,
     slots: Slots,
     gateway: Uri,
@@ -135,8 +135,8 @@ impl Upstream {
         Arc::clone(&self.tls)
     }
 
-    /// Sends a request. No user agent, no cookies, no `Accept`, no `Forwarded`, no length: the gateway gets the
-    /// same head for every client, and only the body is the client's.
+    /// Sends a request. No user agent, no cookies, no `Accept`, no `Forwarded`, no length: the
+    /// gateway gets the same head for every client, and only the body is the client's.
     async fn send(
         &self,
         connection: usize,

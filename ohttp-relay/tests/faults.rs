@@ -1,5 +1,5 @@
-//! Gateways that are down, slow, half-open or talk nonsense: the client has its answer in bounded time,
-//! and it is always the same one.
+//! Gateways that are down, slow, half-open or talk nonsense: the client has its answer in bounded
+//! time, and it is always the same one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -184,7 +184,8 @@ async fn a_request_is_sent_to_the_gateway_at_most_once() {
                 }
             }
             if seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
-                // The first is answered, so that the second comes by a connection that was used before.
+                // The first is answered, so that the second comes by a connection that was used
+                // before.
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-type: message/ohttp-res\r\n\
                                content-length: 1\r\n\r\nx";
                 let _ = stream.write_all(answer).await;

@@ -1,4 +1,5 @@
-//! One gateway of several nodes: the relay asks one of them, and another one only with what was never sent.
+//! One gateway of several nodes: the relay asks one of them, and another one only with what was
+//! never sent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

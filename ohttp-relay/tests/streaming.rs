@@ -275,8 +275,9 @@ impl Drop for Open {
     }
 }
 
-/// A gateway that gives up on who takes nothing for `patience_s`. Its answer to `much` has no end, as fast as it is taken;
-/// to anything else it is `tick`, again and again. And how many of the former are open.
+/// A gateway that gives up on who takes nothing for `patience_s`. Its answer to `much` has no end,
+/// as fast as it is taken; to anything else it is `tick`, again and again. And how many of the
+/// former are open.
 async fn flood_or_tick(patience_s: u64) -> (Served, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&open);

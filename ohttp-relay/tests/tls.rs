@@ -57,7 +57,8 @@ async fn gateway(name: &str) -> Gateway {
 }
 
 impl Gateway {
-    /// Of a request through a relay that shows `certificate` and trusts this gateway's authority, or `trusted`.
+    /// Of a request through a relay that shows `certificate` and trusts this gateway's authority,
+    /// or `trusted`.
     async fn answer(
         &self,
         http: &str,

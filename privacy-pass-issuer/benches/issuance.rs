@@ -1,6 +1,7 @@
-//! What a token costs the issuer: the whole path in process (route, decode, verify the account token, charge in
-//! RocksDB with fsync, sign, encode; no sockets) beside the bare private operation, which nobody can do without,
-//! in the same run. `cargo bench -p privacy-pass-issuer`; figures are in `docs/performance.md`.
+//! What a token costs the issuer: the whole path in process (route, decode, verify the account
+//! token, charge in RocksDB with fsync, sign, encode; no sockets) beside the bare private
+//! operation, which nobody can do without, in the same run. `cargo bench -p privacy-pass-issuer`;
+//! figures are in `docs/performance.md`.
 
 #![allow(
     clippy::unwrap_used,

@@ -11,8 +11,8 @@ use crate::token_request::TokenRequest;
 /// Longest account name, in bytes.
 const MAX_NAME_LENGTH: usize = 255;
 
-/// An account that an attester vouches for now, or that an operator names. Neither printed nor stored:
-/// see [`AccountHasher`].
+/// An account that an attester vouches for now, or that an operator names. Neither printed nor
+/// stored: see [`AccountHasher`].
 #[derive(PartialEq, Eq)]
 pub struct Account {
     name: String,

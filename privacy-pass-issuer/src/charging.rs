@@ -1,10 +1,10 @@
-//! Charges in groups: requests that wait at the same time share one synced write. One thread decides them in
-//! the order in which they came, so each gets what it would get alone. What is granted is signed while the group
-//! is being written, and leaves when the group is on the disk: if the write fails or the process ends in it,
-//! nobody has seen a signature that was not counted.
+//! Charges in groups: requests that wait at the same time share one synced write. One thread
+//! decides them in the order in which they came, so each gets what it would get alone. What is
+//! granted is signed while the group is being written, and leaves when the group is on the disk: if
+//! the write fails or the process ends in it, nobody has seen a signature that was not counted.
 //!
-//! While enough charged requests wait for the cores to sign them, the next group is given time to grow: it
-//! could not be signed sooner anyway. An issuer with nothing to sign makes nobody wait.
+//! While enough charged requests wait for the cores to sign them, the next group is given time to
+//! grow: it could not be signed sooner anyway. An issuer with nothing to sign makes nobody wait.
 
 use std::collections::HashSet;
 use std::io;
@@ -59,7 +59,8 @@ pub(crate) struct Ledger {
     pub(crate) bursts: Bursts,
 }
 
-/// The thread that charges, and the queue before it. Dropped, it decides what it has taken in, and ends.
+/// The thread that charges, and the queue before it. Dropped, it decides what it has taken in, and
+/// ends.
 pub(crate) struct ChargeQueue {
     /// `None` only while it is dropped.
     orders: Option<mpsc::Sender<Waiting>>,
@@ -80,8 +81,8 @@ impl ChargeQueue {
         })
     }
 
-    /// Charges an order and has it signed; returns when both are done. Given up before it was decided, an order
-    /// is not charged.
+    /// Charges an order and has it signed; returns when both are done. Given up before it was
+    /// decided, an order is not charged.
     pub(crate) async fn issue(&self, order: Order) -> Result<Issued, IssuanceError> {
         let (answer, issued) = oneshot::channel();
         let orders = self.orders.as_ref().ok_or(IssuanceError::Worker)?;
@@ -122,8 +123,8 @@ impl Ledger {
         }
     }
 
-    /// Decides a group, and tells everybody in it; but those who depend on what becomes of others in it are
-    /// left, and the next group begins with them.
+    /// Decides a group, and tells everybody in it; but those who depend on what becomes of others
+    /// in it are left, and the next group begins with them.
     fn decide(&self, group: Vec<Waiting>, signing: &Signing) -> Vec<Waiting> {
         let (mut taken, mut left) = (Vec::with_capacity(group.len()), Vec::new());
         let mut undecided = HashSet::new();
@@ -149,8 +150,8 @@ impl Ledger {
         left
     }
 
-    /// The quota, for those who have everything else: what is charged is signed during the write, and told
-    /// after it.
+    /// The quota, for those who have everything else: what is charged is signed during the write,
+    /// and told after it.
     fn charge(&self, mut taken: Vec<Waiting>, signing: &Signing) {
         let charges: Vec<_> = taken.iter().map(|waiting| waiting.order.charge).collect();
         let accounts: Vec<_> = taken.iter().map(|waiting| waiting.order.lasting).collect();

@@ -1,4 +1,5 @@
-//! How database and key files come to be (`privacy-pass-issuer init`), and are recognised at each start.
+//! How database and key files come to be (`privacy-pass-issuer init`), and are recognised at each
+//! start.
 
 use std::fs;
 use std::path::Path;

@@ -21,9 +21,10 @@
 //! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
 //! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |
 //!
-//! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA, ES256 or RS256, with `sub`
-//! the account, `exp` a time to come, and `iss` and `aud` as configured; [`attestation::Attester`] is
-//! where other ways plug in. The directory says in `generic-batch-size` how many requests a batch may have.
+//! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA, ES256 or RS256, with
+//! `sub` the account, `exp` a time to come, and `iss` and `aud` as configured;
+//! [`attestation::Attester`] is where other ways plug in. The directory says in
+//! `generic-batch-size` how many requests a batch may have.
 //!
 //! ## What a client can rely on
 //!
@@ -32,23 +33,25 @@
 //!   element that cannot be signed refuses it, so does a quota that does not suffice for all.
 //! * A request whose answer was lost can be sent again as it is, today and tomorrow: it gets the
 //!   same answer and is counted once.
-//! * 429 comes with `Retry-After`, and with `available`: for so many tokens a request would be served now.
+//! * 429 comes with `Retry-After`, and with `available`: for so many tokens a request would be
+//!   served now.
 //! * Every error is a problem document (RFC 9457) of type `urn:privacy-pass-issuer:problem:…`.
 //!
 //! ## What is kept
 //!
 //! Per account and day a count, and per request a digest, both under HMACs whose key lies outside
-//! the database, for two days. The count is on disk before the signature leaves; charges that wait at once share
-//! one write. A clock that is set back finds the counts of that day again, if it was one of the last two. Of a
-//! blocked account an HMAC is kept until it is unblocked. Bursts are counted in memory. Reports are kept sealed for 90 days, and until
-//! when an account's tokens are withheld (`docs/abuse.md`).
+//! the database, for two days. The count is on disk before the signature leaves; charges that wait
+//! at once share one write. A clock that is set back finds the counts of that day again, if it was
+//! one of the last two. Of a blocked account an HMAC is kept until it is unblocked. Bursts are
+//! counted in memory. Reports are kept sealed for 90 days, and until when an account's tokens are
+//! withheld (`docs/abuse.md`).
 //!
 //! ## Token keys
 //!
-//! Files `token-<not before, unix seconds>.pk8` in `key_directory`. The table `[rotation]` says when the
-//! next one is made and published, when it begins to sign, and how long the one before signs beside
-//! it; then that one leaves the directory and its file is deleted. No key is made whose truncated id another
-//! key in use has. No restart is needed for any of it.
+//! Files `token-<not before, unix seconds>.pk8` in `key_directory`. The table `[rotation]` says
+//! when the next one is made and published, when it begins to sign, and how long the one before
+//! signs beside it; then that one leaves the directory and its file is deleted. No key is made
+//! whose truncated id another key in use has. No restart is needed for any of it.
 //!
 //! ## Commands
 //!
@@ -63,8 +66,8 @@
 //! | `unblock` | account | ends that |
 //! | `reports`, `uphold`, `dismiss`, `release`, `rotate-certificate-key` | | reports of abuse: `docs/abuse.md` |
 //!
-//! A block ends at the issuer: tokens that the account has cannot be recalled, since nobody knows which they
-//! are. They end with their key, after at most a rotation period and its overlap.
+//! A block ends at the issuer: tokens that the account has cannot be recalled, since nobody knows
+//! which they are. They end with their key, after at most a rotation period and its overlap.
 
 pub mod accounts;
 pub mod attestation;
@@ -114,8 +117,8 @@ use worker::Workers;
 pub const PROGRAM: &str = "privacy-pass-issuer";
 
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-/// How often it is looked whether a key is to be made or dropped: what clients are shown is right to the
-/// second anyway.
+/// How often it is looked whether a key is to be made or dropped: what clients are shown is right
+/// to the second anyway.
 const KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an issuer could not be started.
@@ -281,7 +284,8 @@ async fn keep_up_with_keys(issuer: Arc<Issuer>) {
     }
 }
 
-/// Without one of its threads an issuer cannot do its work, and nothing but a restart brings it back.
+/// Without one of its threads an issuer cannot do its work, and nothing but a restart brings it
+/// back.
 async fn watch(workers: Workers, readiness: Readiness) {
     workers.ended().await;
     readiness.not_ready();

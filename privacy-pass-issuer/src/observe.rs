@@ -1,5 +1,5 @@
-//! What is measured: how many tokens, why not, how old the keys are. Never whose: no label tells accounts
-//! apart.
+//! What is measured: how many tokens, why not, how old the keys are. Never whose: no label tells
+//! accounts apart.
 
 use crate::issuance::{IssuanceError, Issued};
 use crate::problem::reason;

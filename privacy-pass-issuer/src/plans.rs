@@ -54,8 +54,8 @@ pub struct BurstExceeded {
     pub retry_after_s: u64,
 }
 
-/// One token bucket per account, in memory: full again after a restart. What must not be exceeded is the
-/// quota of the day, which the store keeps.
+/// One token bucket per account, in memory: full again after a restart. What must not be exceeded
+/// is the quota of the day, which the store keeps.
 #[derive(Default)]
 pub(crate) struct Bursts(Mutex<Buckets>);
 

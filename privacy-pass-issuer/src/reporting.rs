@@ -1,8 +1,9 @@
-//! Reports of abuse, without linking anybody to an account before somebody is reported (`docs/abuse.md`).
+//! Reports of abuse, without linking anybody to an account before somebody is reported
+//! (`docs/abuse.md`).
 //!
-//! An account gets certificates over keys that the issuer does not see. Whoever is approached by the owner of
-//! such a key can show the certificate, with what the owner signed, to the issuer, and to nobody else's gain:
-//! the issuer alone reads from it which account it is.
+//! An account gets certificates over keys that the issuer does not see. Whoever is approached by
+//! the owner of such a key can show the certificate, with what the owner signed, to the issuer, and
+//! to nobody else's gain: the issuer alone reads from it which account it is.
 
 mod commands;
 mod evidence;
@@ -106,8 +107,8 @@ impl Reporting {
         Ok(self.parts.issuer.authenticate(headers).await?)
     }
 
-    /// Certifies that the account stands behind the key of a commitment. The request says nothing of the key;
-    /// whoever claims it later has to sign with it.
+    /// Certifies that the account stands behind the key of a commitment. The request says nothing
+    /// of the key; whoever claims it later has to sign with it.
     pub(crate) async fn certify(
         &self,
         account: &Account,
@@ -134,8 +135,8 @@ impl Reporting {
         Day(day.div_ceil(7).saturating_mul(7))
     }
 
-    /// Takes a report. What is refused changes nothing but the reporter's allowance; the same evidence is one
-    /// report however often it comes.
+    /// Takes a report. What is refused changes nothing but the reporter's allowance; the same
+    /// evidence is one report however often it comes.
     pub(crate) async fn take(
         &self,
         account: &Account,
@@ -143,7 +144,8 @@ impl Reporting {
         body: &[u8],
     ) -> Result<Filed, ReportingError> {
         let report = AbuseReport::decode(body).map_err(|_| ReportingError::Malformed)?;
-        // Whoever is blocked or withheld has no say about others: their reports count for automatic withholding.
+        // Whoever is blocked or withheld has no say about others: their reports count for automatic
+        // withholding.
         self.parts.issuer.require_good_standing(account).await?;
         let now = self.now_unix_s();
         let limit = self.settings().reports_per_account_per_day.get();
@@ -220,7 +222,8 @@ impl Reporting {
             .map_err(|_| ReportingError::Worker)??)
     }
 
-    /// Drops what has been kept long enough, and makes the next certificate key when its time has come.
+    /// Drops what has been kept long enough, and makes the next certificate key when its time has
+    /// come.
     ///
     /// # Errors
     /// [`ReportingError::Store`] or [`ReportingError::Key`].

@@ -1,6 +1,6 @@
-//! The RSA private-key operation, by AWS-LC: constant-time, blinded, with the fault check of CRT. `aws-lc-rs`
-//! offers padded signatures only, so the few calls that a blind signature needs (RFC 9474 §4.3) go to
-//! the C library directly; this is the only unsafe code of the issuer.
+//! The RSA private-key operation, by AWS-LC: constant-time, blinded, with the fault check of CRT.
+//! `aws-lc-rs` offers padded signatures only, so the few calls that a blind signature needs (RFC
+//! 9474 §4.3) go to the C library directly; this is the only unsafe code of the issuer.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -18,8 +18,9 @@ pub struct RsaError;
 /// A 2048-bit RSA private key; the library wipes it when it is freed.
 pub struct PrivateKey(NonNull<c::EVP_PKEY>);
 
-// SAFETY: the key is never changed after it was parsed, and RSA_sign_raw takes locks of its own around the
-// blinding factors that it caches (AWS-LC documents const RSA objects as usable from several threads).
+// SAFETY: the key is never changed after it was parsed, and RSA_sign_raw takes locks of its own
+// around the blinding factors that it caches (AWS-LC documents const RSA objects as usable from
+// several threads).
 unsafe impl Send for PrivateKey {}
 // SAFETY: as above.
 unsafe impl Sync for PrivateKey {}
@@ -62,7 +63,8 @@ impl PrivateKey {
     /// [`RsaError`] never for a key that was read.
     pub fn modulus(&self) -> Result<[u8; LENGTH], RsaError> {
         let mut modulus = [0; LENGTH];
-        // SAFETY: the number belongs to the key, which is alive; the call writes exactly LENGTH bytes.
+        // SAFETY: the number belongs to the key, which is alive; the call writes exactly LENGTH
+        // bytes.
         let written = unsafe {
             let n = c::RSA_get0_n(c::EVP_PKEY_get0_RSA(self.0.as_ptr()));
             c::BN_bn2bin_padded(modulus.as_mut_ptr(), LENGTH, n)
@@ -91,7 +93,8 @@ impl PrivateKey {
     pub fn sign_raw(&self, message: &[u8; LENGTH]) -> Result<[u8; LENGTH], RsaError> {
         let mut signature = [0; LENGTH];
         let mut written = 0;
-        // SAFETY: both buffers have LENGTH bytes, which is the size of the modulus; the key is alive.
+        // SAFETY: both buffers have LENGTH bytes, which is the size of the modulus; the key is
+        // alive.
         let done = unsafe {
             c::RSA_sign_raw(
                 c::EVP_PKEY_get0_RSA(self.0.as_ptr()),
@@ -111,8 +114,8 @@ impl PrivateKey {
     }
 }
 
-/// SubjectPublicKeyInfo with id-RSASSA-PSS and the parameters of RFC 9578 §8.2.2: SHA-384, MGF1 with SHA-384,
-/// a salt of 48 bytes.
+/// SubjectPublicKeyInfo with id-RSASSA-PSS and the parameters of RFC 9578 §8.2.2: SHA-384, MGF1
+/// with SHA-384, a salt of 48 bytes.
 #[must_use]
 pub fn spki(modulus: &[u8; LENGTH]) -> Vec<u8> {
     // Everything up to the modulus is the same for every key of 2048 bits with the exponent 65537.

@@ -1,5 +1,5 @@
-//! Blind signatures on all cores, shared fairly: accounts take turns, so an account that asks for a hundred at
-//! once does not hold up an account that asks for a few.
+//! Blind signatures on all cores, shared fairly: accounts take turns, so an account that asks for a
+//! hundred at once does not hold up an account that asks for a few.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -15,8 +15,8 @@ use crate::token_keys::{BlindSignature, TokenKey};
 use crate::token_request::TokenRequest;
 use crate::worker::{Workers, contained};
 
-/// Signatures that are made in one go: long enough (1 ms) that handing them out costs nothing beside
-/// them, short enough that others need not wait.
+/// Signatures that are made in one go: long enough (1 ms) that handing them out costs nothing
+/// beside them, short enough that others need not wait.
 const PIECE: usize = 4;
 
 /// Signatures that an account may wait for when it asks once more for what it was charged for.
@@ -28,8 +28,8 @@ pub(crate) type Assignment = (Arc<TokenKey>, TokenRequest);
 /// Where signatures go.
 pub(crate) type Answer = oneshot::Sender<Result<Issued, IssuanceError>>;
 
-/// The threads that sign: one per core, since more at once would only make each of them slower. Dropped, they
-/// finish what somebody waits for, and end.
+/// The threads that sign: one per core, since more at once would only make each of them slower.
+/// Dropped, they finish what somebody waits for, and end.
 pub(crate) struct Signers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -61,7 +61,8 @@ struct Piece {
     work: Vec<Assignment>,
 }
 
-/// What is answered as a whole, when all of it is signed and it has been released: whoever comes last answers.
+/// What is answered as a whole, when all of it is signed and it has been released: whoever comes
+/// last answers.
 pub(crate) struct Job {
     repeated: bool,
     progress: Mutex<Progress>,
@@ -123,8 +124,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has everything signed, in its order, and once it is released answered as a whole. What nobody waits for
-    /// any more is not signed.
+    /// Has everything signed, in its order, and once it is released answered as a whole. What
+    /// nobody waits for any more is not signed.
     pub(crate) fn sign(
         &self,
         account: AccountOfDay,

@@ -1,6 +1,6 @@
-//! `TokenRequest` of type 0x0002 (RFC 9578 §6.1):
-//! `{ uint16 token_type; uint8 truncated_token_key_id; uint8 blinded_msg[256]; }`, and several of them
-//! in one request (draft-ietf-privacypass-batched-tokens §6): `TokenRequest token_requests<V>`.
+//! `TokenRequest` of type 0x0002 (RFC 9578 §6.1): `{ uint16 token_type; uint8
+//! truncated_token_key_id; uint8 blinded_msg[256]; }`, and several of them in one request
+//! (draft-ietf-privacypass-batched-tokens §6): `TokenRequest token_requests<V>`.
 
 /// Blind RSA, 2048 bits (RFC 9578 §8.2.2).
 pub const TOKEN_TYPE: u16 = 0x0002;

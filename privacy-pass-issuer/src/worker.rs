@@ -1,5 +1,5 @@
-//! The issuer's threads, which nothing starts again: a panic is the failure of the work in which it comes up, and
-//! if a thread ends all the same, that is noticed.
+//! The issuer's threads, which nothing starts again: a panic is the failure of the work in which it
+//! comes up, and if a thread ends all the same, that is noticed.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

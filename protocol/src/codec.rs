@@ -40,8 +40,8 @@ impl<T: Serialize + DeserializeBytes> Wire for T {
         if !rest.is_empty() {
             return Err(DecodeError::TrailingBytes);
         }
-        // RFC 9420 §2.1.2 forbids lengths in more bytes than they need. The codec library takes them
-        // where nobody asks for its feature `mls`, and a decoder by hand may be as lax.
+        // RFC 9420 §2.1.2 forbids lengths in more bytes than they need. The codec library takes
+        // them where nobody asks for its feature `mls`, and a decoder by hand may be as lax.
         if *Zeroizing::new(value.encode()) == bytes {
             Ok(value)
         } else {
@@ -107,7 +107,8 @@ struct SignContent {
     content: VLBytes,
 }
 
-/// What `SignWithLabel` signs (after RFC 9420 §5.1.2): `label<V> || content<V>`, the label with our prefix.
+/// What `SignWithLabel` signs (after RFC 9420 §5.1.2): `label<V> || content<V>`, the label with our
+/// prefix.
 #[must_use]
 pub fn sign_content(label: &str, content: &[u8]) -> Vec<u8> {
     SignContent {

@@ -1,4 +1,5 @@
-//! Handles and connection requests (draft-kohbrok-mimi-metadata-minimalization §connections): consent first.
+//! Handles and connection requests (draft-kohbrok-mimi-metadata-minimalization §connections):
+//! consent first.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -25,11 +26,13 @@ pub struct HandleRecord {
     pub credential: ClientCredential,
     /// HPKE key (X25519) that connection requests are encrypted to.
     pub connection_establishment_key: VLBytes,
-    /// `SignWithLabel(credential key, "HandleRecordTBS", handle || connection_establishment_key)`, see `docs/protocol.md`.
+    /// `SignWithLabel(credential key, "HandleRecordTBS", handle || connection_establishment_key)`,
+    /// see `docs/protocol.md`.
     pub signature: VLBytes,
 }
 
-/// A real credential: the name that its holder chose and the key that contacts compare as a safety number.
+/// A real credential: the name that its holder chose and the key that contacts compare as a safety
+/// number.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClientCredential {
     /// UTF-8.
@@ -38,8 +41,8 @@ pub struct ClientCredential {
     pub signature_public_key: VLBytes,
 }
 
-/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end. The group's wrapper key
-/// is not in it: whoever opens the row of the code has that.
+/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end. The group's
+/// wrapper key is not in it: whoever opens the row of the code has that.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequest {
     /// Who asks.
@@ -52,12 +55,13 @@ pub struct ConnectionRequest {
     pub connection_response_key: VLBytes,
     /// Our additions.
     pub extensions: ConnectionRequestExtensions,
-    /// `SignWithLabel(requester's credential key, "ConnectionRequestTBS", …)` over all above and the recipient's key.
+    /// `SignWithLabel(requester's credential key, "ConnectionRequestTBS", …)` over all above and
+    /// the recipient's key.
     pub signature: VLBytes,
 }
 
-/// What the draft's struct lacks. No connection token is among it: the requester's is told in the connection
-/// group, to who has accepted.
+/// What the draft's struct lacks. No connection token is among it: the requester's is told in the
+/// connection group, to who has accepted.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequestExtensions {
     /// [`ConnectionRequestExtensions::VERSION`].

@@ -18,7 +18,8 @@ pub struct Directory {
     /// The same for groups whose ciphersuite signs with P-256 (an uncompressed point).
     #[serde(default)]
     pub external_sender_key_p256: String,
-    /// base64url of the keys of both kinds before the last rotations, under which groups may still list the service.
+    /// base64url of the keys of both kinds before the last rotations, under which groups may still
+    /// list the service.
     #[serde(default)]
     pub former_external_sender_keys: Vec<String>,
     /// base64url of the Ed25519 key that the service signs the ends of journals with.
@@ -38,7 +39,8 @@ pub struct Directory {
     pub store: StoreState,
 }
 
-/// What may be done without a token, by all nodes of the service together: buckets that tokens refill.
+/// What may be done without a token, by all nodes of the service together: buckets that tokens
+/// refill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowanceList {
     /// Of each leaf in its group.
@@ -75,8 +77,8 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// Tokens that a request costs, 0 for one that is free or paid by an allowance. `units` is how many sets
-    /// it claims or publishes.
+    /// Tokens that a request costs, 0 for one that is free or paid by an allowance. `units` is how
+    /// many sets it claims or publishes.
     #[must_use]
     pub fn of(&self, operation: Operation, units: usize) -> usize {
         let times = |price: u8, times: usize| usize::from(price).saturating_mul(times);
@@ -104,10 +106,12 @@ pub struct AcceptedIssuer {
     pub name: String,
     /// base64url of the TokenChallenge that tokens must answer.
     pub challenge: String,
-    /// base64url of the SHA-256 of each accepted token key (SPKI): compare with the issuer's own directory.
+    /// base64url of the SHA-256 of each accepted token key (SPKI): compare with the issuer's own
+    /// directory.
     pub token_key_ids: Vec<String>,
-    /// From when each of these keys is in use, Unix seconds, in the same order. Clients choose their key by these
-    /// times, not by the issuer's own: it could tell everybody other ones, and so sort users by their key.
+    /// From when each of these keys is in use, Unix seconds, in the same order. Clients choose
+    /// their key by these times, not by the issuer's own: it could tell everybody other ones, and
+    /// so sort users by their key.
     #[serde(default)]
     pub token_keys_not_before_s: Vec<u64>,
 }
@@ -126,8 +130,8 @@ pub struct Allowance {
 pub struct StoreState {
     /// base64url of 16 random bytes, drawn when the store was made.
     pub id: String,
-    /// Higher after each time that the operator said that it was restored from a backup: the time of that, in Unix
-    /// seconds; 0: never.
+    /// Higher after each time that the operator said that it was restored from a backup: the time
+    /// of that, in Unix seconds; 0: never.
     pub generation: u64,
 }
 

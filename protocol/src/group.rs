@@ -1,6 +1,6 @@
-//! Bodies of the operations that act on a group. MLS objects travel as the bytes that the MLS library
-//! made. Each names the group and brings the state key of its epoch, which opens the group's state at
-//! the service for the time of the request.
+//! Bodies of the operations that act on a group. MLS objects travel as the bytes that the MLS
+//! library made. Each names the group and brings the state key of its epoch, which opens the
+//! group's state at the service for the time of the request.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -35,7 +35,8 @@ pub struct PartialGroupInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Accepted {}
 
-/// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the id.
+/// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the
+/// id.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReserveGroupIdRequest {}
 

@@ -1,5 +1,5 @@
-//! Identifiers on the wire: a type for each kind. None of them ever stands in a URL, a log line or a
-//! metric label.
+//! Identifiers on the wire: a type for each kind. None of them ever stands in a URL, a log line or
+//! a metric label.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -46,8 +46,8 @@ macro_rules! numbers {
 fixed_ids! {
     /// The MLS group id that the service hands out: 16 random bytes.
     GroupId(16);
-    /// A segment of a group's journal: `HKDF(S_0, "segment", group id || rotation epoch)`. Whoever has
-    /// it may read the segment's sealed entries.
+    /// A segment of a group's journal: `HKDF(S_0, "segment", group id || rotation epoch)`. Whoever
+    /// has it may read the segment's sealed entries.
     SegmentId(32);
     /// A KeyPackage pool: `HKDF(connection token, "pool")`.
     PoolId(32);

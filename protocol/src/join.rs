@@ -18,8 +18,8 @@ pub enum JoinPermit {
     /// state but not its signature key.
     #[tls_codec(discriminant = 2)]
     Rejoin,
-    /// With the permit of a join code, `HKDF(code, "permit")`: as another user of a group, or as the second
-    /// one of a connection, whose request had the code.
+    /// With the permit of a join code, `HKDF(code, "permit")`: as another user of a group, or as
+    /// the second one of a connection, whose request had the code.
     #[tls_codec(discriminant = 3)]
     JoinCode(WireSecret),
 }

@@ -2,7 +2,8 @@
 //!
 //! A journal is cut into segments, one for each period between two rotations. An entry is sealed by
 //! the service under the entry key of the step at which it was accepted. Reading is an unsigned
-//! capability: whoever knows a segment's id may read its sealed entries, and nobody is told who reads.
+//! capability: whoever knows a segment's id may read its sealed entries, and nobody is told who
+//! reads.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -77,13 +78,14 @@ pub struct ReadJournalRequest {
     pub version: u16,
     /// Which segment.
     pub segment: SegmentId,
-    /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position, which
-    /// would tell it from other readers. After that the end of the answer before: answers are filled
-    /// in one way, so that all who began alike ask alike.
+    /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position,
+    /// which would tell it from other readers. After that the end of the answer before: answers are
+    /// filled in one way, so that all who began alike ask alike.
     pub from: Position,
     /// The service answers at once when the segment goes on beyond this position or is closed; else
-    /// it waits for `wait_ms`. Either `from`, or `head.next` of an answer that came just before: the
-    /// segment's end is the same for all who read on, a position from an earlier sitting is not.
+    /// it waits for `wait_ms`. Either `from`, or `head.next` of an answer that came just before:
+    /// the segment's end is the same for all who read on, a position from an earlier sitting is
+    /// not.
     pub known: Position,
     /// At most [`MAX_WAIT_MS`]; 0 for not at all.
     pub wait_ms: u32,
@@ -101,8 +103,8 @@ pub struct ReadJournalResponse {
     pub step: Step,
     /// 1 if nothing will follow in this segment: its last entry is the commit that closed it.
     pub closed: u8,
-    /// The position of the first of `entries`: the one that was asked for, or a later one where entries
-    /// have expired altogether.
+    /// The position of the first of `entries`: the one that was asked for, or a later one where
+    /// entries have expired altogether.
     pub first: Position,
     /// Dense from `first` on. Fewer than there are when they exceed the
     /// read bucket; at least one where there is one.
@@ -129,8 +131,8 @@ pub enum Entry {
 /// The end of a segment, signed: proof of what the service has shown.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SignedHead {
-    /// The generation of the store that the segment is read from, as the directory says it: a store that
-    /// was put back from a backup gives the same positions to other entries.
+    /// The generation of the store that the segment is read from, as the directory says it: a store
+    /// that was put back from a backup gives the same positions to other entries.
     pub generation: u64,
     /// The position that the next entry will have.
     pub next: Position,
@@ -168,9 +170,9 @@ pub struct Place {
     pub position: Position,
 }
 
-/// The last head that a sender saw, inside the encryption of each of its messages, always this size:
-/// two members who were shown different journals find out (or the head of another group's journal
-/// that both share travels here).
+/// The last head that a sender saw, inside the encryption of each of its messages, always this
+/// size: two members who were shown different journals find out (or the head of another group's
+/// journal that both share travels here).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SeenHead {
     /// The segment, which names the group to whoever is a member of it, and to nobody else.

@@ -36,7 +36,8 @@ pub struct KeyPackageSet {
 /// Most sets in one publication.
 pub const MAX_SETS: usize = 64;
 
-/// Body of `DeleteKeyPackages`, signed by the pool's owner key: a connection token that is withdrawn.
+/// Body of `DeleteKeyPackages`, signed by the pool's owner key: a connection token that is
+/// withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeleteKeyPackagesRequest {
     /// The pool.

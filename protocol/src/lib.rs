@@ -1,7 +1,9 @@
-//! The wire protocol of the delivery service: what a client developer reads beside `docs/protocol.md`.
+//! The wire protocol of the delivery service: what a client developer reads beside
+//! `docs/protocol.md`.
 //!
 //! Every body is TLS presentation language (RFC 8446 §3) with the variable-length vectors of MLS
-//! (`<V>`, RFC 9420 §2.1.2). This crate knows shapes only: it holds no cryptography and does no I/O.
+//! (`<V>`, RFC 9420 §2.1.2). This crate knows shapes only: it holds no cryptography and does no
+//! I/O.
 
 pub mod codec;
 pub mod connections;

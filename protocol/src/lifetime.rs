@@ -1,10 +1,11 @@
 //! Until when a KeyPackage is good, in a form that no reader's clock can turn against the group.
 //!
-//! MLS libraries hold the lifetime of an added leaf (RFC 9420 §7.2) against the clock of whoever *reads* the
-//! commit, now or weeks later. A member whose clock is off would so lose a group that everybody else follows.
-//! §7.3 demands the check of the sender only. So here every lifetime begins at 0 and ends [`ALWAYS_S`] seconds
-//! after its real end: every clock finds it good. The real end is signed with it; the claimer judges it, by
-//! the service's time, and the service when it accepts the commit. Nobody does so later.
+//! MLS libraries hold the lifetime of an added leaf (RFC 9420 §7.2) against the clock of whoever
+//! *reads* the commit, now or weeks later. A member whose clock is off would so lose a group that
+//! everybody else follows. §7.3 demands the check of the sender only. So here every lifetime begins
+//! at 0 and ends [`ALWAYS_S`] seconds after its real end: every clock finds it good. The real end
+//! is signed with it; the claimer judges it, by the service's time, and the service when it accepts
+//! the commit. Nobody does so later.
 
 /// How much later than it really ends a lifetime ends in the leaf, in seconds: beyond every clock.
 pub const ALWAYS_S: u64 = 1 << 40;
@@ -12,13 +13,15 @@ pub const ALWAYS_S: u64 = 1 << 40;
 /// Most days that a KeyPackage is good for. RFC 9420 §7.2 wants a maximum.
 pub const MAX_DAYS: u32 = 98;
 
-/// `not_before` and `not_after` of a leaf that is good until `end_s` (seconds since the Unix epoch).
+/// `not_before` and `not_after` of a leaf that is good until `end_s` (seconds since the Unix
+/// epoch).
 #[must_use]
 pub fn bounds(end_s: u64) -> (u64, u64) {
     (0, end_s.saturating_add(ALWAYS_S))
 }
 
-/// The real end, in seconds since the Unix epoch, of a lifetime that no clock turns bad; `None` for another one.
+/// The real end, in seconds since the Unix epoch, of a lifetime that no clock turns bad; `None` for
+/// another one.
 #[must_use]
 pub fn end(not_before: u64, not_after: u64) -> Option<u64> {
     not_after

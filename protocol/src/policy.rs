@@ -1,6 +1,7 @@
 //! Roles and participants of a group, as group context data that its members agree on (after
 //! draft-ietf-mimi-room-policy). The service and every client judge by these same functions; a rule
-//! refuses only what is unambiguously against the policy of the epoch that a commit or message names.
+//! refuses only what is unambiguously against the policy of the epoch that a commit or message
+//! names.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -92,13 +93,13 @@ pub struct Participant {
     pub role: u8,
     /// How it stands.
     pub standing: Standing,
-    /// Who it is, for members: sealed under a key of theirs, so that the service learns nothing. Empty where nothing was
-    /// decided that outlasts a pseudonym.
+    /// Who it is, for members: sealed under a key of theirs, so that the service learns nothing.
+    /// Empty where nothing was decided that outlasts a pseudonym.
     pub person: VLBytes,
 }
 
-/// The policy of a group. A user who is not listed is active in the default role, so that adding one
-/// changes nothing here.
+/// The policy of a group. A user who is not listed is active in the default role, so that adding
+/// one changes nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct GroupPolicy {
     /// [`POLICY_VERSION`].
@@ -286,9 +287,10 @@ impl GroupPolicy {
         next
     }
 
-    /// Judges a change by `actor` in a group of `members` (user pseudonyms): who may set roles cannot
-    /// give, or take from others, what he does not have himself, and somebody must remain who may. A role that its holder
-    /// cannot use now, being away or banned, is the holder's all the same.
+    /// Judges a change by `actor` in a group of `members` (user pseudonyms): who may set roles
+    /// cannot give, or take from others, what he does not have himself, and somebody must remain
+    /// who may. A role that its holder cannot use now, being away or banned, is the holder's all
+    /// the same.
     ///
     /// # Errors
     /// [`PolicyError`].

@@ -62,7 +62,8 @@ problems! {
     InvalidGroupId, "invalid-group-id", 409, "The group id is not reserved for this key";
     /// Member `epoch` is the group's current epoch.
     WrongEpoch, "wrong-epoch", 409, "The epoch is not the group's current one";
-    /// The request is of a later epoch than the service has: it has lost what it accepted. Member `epoch` is the one it has.
+    /// The request is of a later epoch than the service has: it has lost what it accepted. Member
+    /// `epoch` is the one it has.
     ServiceBehind, "service-behind", 409, "The service has an earlier epoch of the group than the request";
     /// Not an MLS message that this operation takes.
     InvalidMessage, "invalid-message", 400, "The message is not of the kind that this operation takes";
@@ -74,7 +75,8 @@ problems! {
     InvalidLeaf, "invalid-leaf", 400, "A leaf is not valid here";
     /// The operation is not possible in a group of this kind, or not for this sender.
     NotAllowed, "not-allowed", 403, "The operation is not allowed";
-    /// Proposals are pending that the commit must cover, or that must be committed before a message can be sent.
+    /// Proposals are pending that the commit must cover, or that must be committed before a message
+    /// can be sent.
     PendingProposals, "pending-proposals", 409, "Pending proposals must be committed first";
     /// The group was re-initialised: nothing but reading is possible.
     GroupReinitialized, "group-reinitialized", 409, "The group was re-initialised";

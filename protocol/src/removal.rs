@@ -1,4 +1,5 @@
-//! Removals that the service proposes as an external sender, with the reason in their authenticated data.
+//! Removals that the service proposes as an external sender, with the reason in their authenticated
+//! data.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -6,8 +7,8 @@ use crate::Wire as _;
 use crate::codec::opaque;
 use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 
-/// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which members
-/// hold against what they have seen.
+/// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which
+/// members hold against what they have seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum RemovalReason {
@@ -29,8 +30,8 @@ const EXTERNAL_SENDER: u8 = 2;
 const PROPOSAL_CONTENT: u8 = 2;
 const REMOVE_PROPOSAL: u16 = 3;
 
-/// A Remove by an external sender (RFC 9420 §12.1.8). MLS libraries give external proposals no place for
-/// authenticated data, hence the bytes are made here.
+/// A Remove by an external sender (RFC 9420 §12.1.8). MLS libraries give external proposals no
+/// place for authenticated data, hence the bytes are made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceRemoval {
     /// The group.
@@ -46,7 +47,8 @@ pub struct ServiceRemoval {
 }
 
 impl ServiceRemoval {
-    /// `FramedContentTBS` (RFC 9420 §6.1), for an external sender: version, wire format, FramedContent.
+    /// `FramedContentTBS` (RFC 9420 §6.1), for an external sender: version, wire format,
+    /// FramedContent.
     fn framed(&self) -> Vec<u8> {
         let mut bytes = [MLS10.to_be_bytes(), PUBLIC_MESSAGE.to_be_bytes()].concat();
         bytes.extend(opaque(self.group_id.0).encode());

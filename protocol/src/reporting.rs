@@ -1,6 +1,6 @@
-//! Reporting abuse to the token issuer without telling anybody else an account (`docs/abuse.md`): certificates,
-//! introductions and reports. They travel sealed between clients, and from clients to the issuer; the
-//! delivery service sees none of them.
+//! Reporting abuse to the token issuer without telling anybody else an account (`docs/abuse.md`):
+//! certificates, introductions and reports. They travel sealed between clients, and from clients to
+//! the issuer; the delivery service sees none of them.
 
 use tls_codec::{
     DeserializeBytes, Serialize, Size, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes,
@@ -54,11 +54,13 @@ pub fn day_of_unix_s(unix_s: u64) -> u32 {
 pub struct ReportingDirectory {
     /// Whether clients are asked to take no connection request without a certificate.
     pub required: bool,
-    /// Ed25519 keys that certificates are signed with: base64url. New ones stand here before they are used.
+    /// Ed25519 keys that certificates are signed with: base64url. New ones stand here before they
+    /// are used.
     pub certificate_keys: Vec<String>,
 }
 
-/// Asks for a certificate over a key that the issuer does not see. Authenticated by the account token.
+/// Asks for a certificate over a key that the issuer does not see. Authenticated by the account
+/// token.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CertificateRequest {
     /// [`VERSION`].
@@ -67,8 +69,8 @@ pub struct CertificateRequest {
     pub commitment: [u8; 32],
 }
 
-/// What is hashed for a commitment to a real signature key: nobody can tell from the hash whose it is before
-/// the salt is shown.
+/// What is hashed for a commitment to a real signature key: nobody can tell from the hash whose it
+/// is before the salt is shown.
 #[must_use]
 pub fn commitment_input(salt: &[u8; 32], signature_key: &[u8; 32]) -> Vec<u8> {
     [
@@ -79,8 +81,8 @@ pub fn commitment_input(salt: &[u8; 32], signature_key: &[u8; 32]) -> Vec<u8> {
     .concat()
 }
 
-/// The issuer's word that some account stands behind a signature key. Which account, the issuer alone can
-/// read; which key, whoever has the salt.
+/// The issuer's word that some account stands behind a signature key. Which account, the issuer
+/// alone can read; which key, whoever has the salt.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReportingCertificate {
     /// [`VERSION`].
@@ -183,7 +185,8 @@ pub struct AbuseReport {
     pub version: u16,
     /// What it is about.
     pub reason: ReportReason,
-    /// SHA-256 of the account token that the report is sent with: under another account it is worth nothing.
+    /// SHA-256 of the account token that the report is sent with: under another account it is worth
+    /// nothing.
     pub account_token_digest: [u8; 32],
     /// What the reported one signed.
     pub evidence: SignedIntroduction,
@@ -204,8 +207,8 @@ fn without_signature(mut encoded: Vec<u8>) -> Vec<u8> {
     encoded
 }
 
-/// Up to `N - 2` bytes in exactly `N`: length (2), content, zeros. Nobody can tell from the length of a
-/// ciphertext whether something stands here.
+/// Up to `N - 2` bytes in exactly `N`: length (2), content, zeros. Nobody can tell from the length
+/// of a ciphertext whether something stands here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padded<const N: usize>(VLBytes);
 

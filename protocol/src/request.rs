@@ -92,7 +92,8 @@ impl<'a> ReceivedRequest<'a> {
         })
     }
 
-    /// The wire version of an envelope of any version, so that an unknown one can be refused as such.
+    /// The wire version of an envelope of any version, so that an unknown one can be refused as
+    /// such.
     #[must_use]
     pub fn version_of(bytes: &[u8]) -> Option<u16> {
         bytes.first_chunk::<2>().map(|b| u16::from_be_bytes(*b))

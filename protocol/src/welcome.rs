@@ -1,5 +1,5 @@
-//! Welcomes: sealed blobs that the service keeps and cannot read, and pointers to them, which travel
-//! in a journal that adder and joiner already share.
+//! Welcomes: sealed blobs that the service keeps and cannot read, and pointers to them, which
+//! travel in a journal that adder and joiner already share.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
@@ -80,7 +80,8 @@ pub struct DevicePointer {
     pub key: WireSecret,
 }
 
-/// The adder's signature over the group, epoch and wrapper key, so that an invitation can be pinned on its sender.
+/// The adder's signature over the group, epoch and wrapper key, so that an invitation can be pinned
+/// on its sender.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Attribution {
     /// Ed25519 key of the adder's real credential.

@@ -1,10 +1,11 @@
 //! Limits for each client address that keep no address.
 //!
-//! An address counts twice: as what one subscriber has (IPv6: a /64), and as the network that subscribers and their /64
-//! are handed out of (IPv6: a /48, with 65,536 of them), with a larger bound. It is hashed under keys that are drawn when the process
-//! starts, and only picks a counter in tables of fixed size. There is no list of addresses to log, to store or
-//! to seize. Addresses that share a counter in one table hardly ever share one in the other; what one of
-//! the two admits is admitted, so that nobody is refused for somebody else's requests.
+//! An address counts twice: as what one subscriber has (IPv6: a /64), and as the network that
+//! subscribers and their /64 are handed out of (IPv6: a /48, with 65,536 of them), with a larger
+//! bound. It is hashed under keys that are drawn when the process starts, and only picks a counter
+//! in tables of fixed size. There is no list of addresses to log, to store or to seize. Addresses
+//! that share a counter in one table hardly ever share one in the other; what one of the two admits
+//! is admitted, so that nobody is refused for somebody else's requests.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -24,8 +25,8 @@ const TABLES: usize = 2;
 const SCOPES: usize = 2;
 const MICROS: u64 = 1_000_000;
 
-/// The table `[address_limits]`: what one address may do; 0 for any number. By default as much as the clients
-/// behind one address of a large network need.
+/// The table `[address_limits]`: what one address may do; 0 for any number. By default as much as
+/// the clients behind one address of a large network need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AddressLimitSettings {
@@ -107,7 +108,8 @@ struct Rate {
 
 struct Table {
     hasher: RandomState,
-    /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the allowed rate.
+    /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the
+    /// allowed rate.
     due: Box<[AtomicU64]>,
     /// The same of new connections: each may be a TLS handshake.
     connections_due: Box<[AtomicU64]>,

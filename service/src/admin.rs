@@ -1,4 +1,5 @@
-//! The admin listener: metrics, health and the operator's commands, on an address of its own that is never public.
+//! The admin listener: metrics, health and the operator's commands, on an address of its own that
+//! is never public.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -65,8 +66,8 @@ pub(crate) const COMMAND_MEDIA_TYPE: &str = "application/x-mimimi-admin";
 type Answer = Pin<Box<dyn Future<Output = Result<String, &'static str>> + Send>>;
 type Handler = Arc<dyn Fn(String) -> Answer + Send + Sync>;
 
-/// What an operator can have a running process do: `POST /commands/NAME` on the admin listener, with the
-/// argument, if there is one, as the body.
+/// What an operator can have a running process do: `POST /commands/NAME` on the admin listener,
+/// with the argument, if there is one, as the body.
 #[derive(Clone, Default)]
 pub struct Commands(Arc<RwLock<HashMap<&'static str, Handler>>>);
 

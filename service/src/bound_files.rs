@@ -1,9 +1,10 @@
 //! Key files that come and go while a store stays, and are bound to it one by one.
 //!
-//! A store's own row names the key files that it was made with ([`crate::founding`]). Keys that rotate
-//! are not known then. Beside each of them lies `NAME.bound`, a tag over its name and content under a
-//! key of that store: a file of another store, exchanged for this one's or put beside it, is refused.
-//! The tag is no row of the database, since that can be restored from a day before the last rotation.
+//! A store's own row names the key files that it was made with ([`crate::founding`]). Keys that
+//! rotate are not known then. Beside each of them lies `NAME.bound`, a tag over its name and
+//! content under a key of that store: a file of another store, exchanged for this one's or put
+//! beside it, is refused. The tag is no row of the database, since that can be restored from a day
+//! before the last rotation.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};

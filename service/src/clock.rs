@@ -9,8 +9,8 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
     fn now_unix_ms(&self) -> u64;
 
-    /// Milliseconds since some moment, unmoved when the time is set: for ages that somebody would gain by
-    /// ending early.
+    /// Milliseconds since some moment, unmoved when the time is set: for ages that somebody would
+    /// gain by ending early.
     fn monotonic_ms(&self) -> u64 {
         self.now_unix_ms()
     }

@@ -39,8 +39,8 @@ pub enum InitCommand {
 pub enum StoreCommand {
     /// Makes a new store with its key files, in an empty place, and ends.
     Init,
-    /// Has clients told that the store was restored from a backup, and ends. To be said before the service is started
-    /// on it.
+    /// Has clients told that the store was restored from a backup, and ends. To be said before the
+    /// service is started on it.
     Restored,
 }
 

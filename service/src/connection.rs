@@ -356,7 +356,8 @@ where
     }
 }
 
-/// Lets what runs come to its end. Where nothing runs after `left`, what is left is what the peer does not take.
+/// Lets what runs come to its end. Where nothing runs after `left`, what is left is what the peer
+/// does not take.
 async fn end<T>(
     mut connection: Pin<&mut impl Future<Output = T>>,
     left: Option<Duration>,
@@ -398,21 +399,24 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
 }
 
 tokio::task_local! {
-    /// Of an HTTP/2 stream: bytes of its answer that were handed out, and whether the last ones wait to be taken.
+    /// Of an HTTP/2 stream: bytes of its answer that were handed out, and whether the last ones
+    /// wait to be taken.
     static HANDED: Cell<(u64, bool)>;
 }
 
-/// Runs the streams of HTTP/2 connections, each in a task. A peer can leave the window of one of them closed, which no
-/// write to the connection notices: the answer of such a stream ends (RST_STREAM), and the others on
-/// its connection, which may be of other clients behind the same relay, go on.
+/// Runs the streams of HTTP/2 connections, each in a task. A peer can leave the window of one of
+/// them closed, which no write to the connection notices: the answer of such a stream ends
+/// (RST_STREAM), and the others on its connection, which may be of other clients behind the same
+/// relay, go on.
 #[derive(Clone)]
 struct Streams {
     /// With what is not taken of an answer.
     patience: Duration,
 }
 
-/// What a peer takes of answers counts so much against the time that it lets us wait, bytes per second: one that takes a
-/// little whenever our patience ends would hold what is behind an answer for as long as that lasts.
+/// What a peer takes of answers counts so much against the time that it lets us wait, bytes per
+/// second: one that takes a little whenever our patience ends would hold what is behind an answer
+/// for as long as that lasts.
 const LEAST_TAKEN_PER_SECOND: u64 = 4096;
 
 /// How long a peer has let us wait, less what it took.
@@ -485,8 +489,8 @@ async fn taken(stream: impl Future<Output = ()>, patience: Duration) {
     .await;
 }
 
-/// A response body that keeps its connection from being idle. It is handed out in pieces: what HTTP/2 has been given
-/// is no longer counted, and is kept there for as long as the peer leaves it.
+/// A response body that keeps its connection from being idle. It is handed out in pieces: what
+/// HTTP/2 has been given is no longer counted, and is kept there for as long as the peer leaves it.
 struct Counted {
     body: Body,
     /// Of the last frame.
@@ -682,7 +686,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 mod tests {
     use super::*;
 
-    /// How many parts of so many bytes it takes, each at the end of a pause, before it is cut; at most ten.
+    /// How many parts of so many bytes it takes, each at the end of a pause, before it is cut; at
+    /// most ten.
     async fn parts(bytes: u64, pause: Duration) -> usize {
         let mut waits = Waits::new(Duration::from_millis(400));
         for part in 0..10 {

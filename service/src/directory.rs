@@ -16,14 +16,14 @@ pub struct DirectoryError {
     source: io::Error,
 }
 
-/// Whatever this process makes from now on is its owner's only: also what an engine makes, which asks for
-/// wider modes.
+/// Whatever this process makes from now on is its owner's only: also what an engine makes, which
+/// asks for wider modes.
 pub(crate) fn keep_new_files_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Makes the directory at `path`, and those above it that are missing, with mode 0700; takes from one that
-/// is there what it gives to others.
+/// Makes the directory at `path`, and those above it that are missing, with mode 0700; takes from
+/// one that is there what it gives to others.
 ///
 /// # Errors
 /// It cannot be made or changed, or is no directory.

@@ -1,10 +1,10 @@
 //! Frames of HTTP/2 that ask for work and bring nothing, counted where they come in.
 //!
-//! A peer may send as many PING and SETTINGS frames as it likes (RFC 9113 §10.5): each costs it a few bytes and
-//! us an answer, and SETTINGS a walk over all streams. The library bounds what it queues, not what it
-//! does. So each connection has a budget for all frames that are not content. It grows by requests
-//! that were answered, by what the peer takes of the answers, and slowly with time; a connection
-//! that is over it ends.
+//! A peer may send as many PING and SETTINGS frames as it likes (RFC 9113 §10.5): each costs it a
+//! few bytes and us an answer, and SETTINGS a walk over all streams. The library bounds what it
+//! queues, not what it does. So each connection has a budget for all frames that are not content.
+//! It grows by requests that were answered, by what the peer takes of the answers, and slowly with
+//! time; a connection that is over it ends.
 
 use std::io;
 use std::pin::Pin;
@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Frames that a new connection may send beside its first requests, and what comes back in a second.
+/// Frames that a new connection may send beside its first requests, and what comes back in a
+/// second.
 const FIRST: u64 = 512;
 const PER_SECOND: u64 = 64;
 /// What an answered request adds, up to a bound: trailers, windows, a reset.
 const PER_ANSWER: u64 = 8;
 const MOST: u64 = 8192;
-/// A peer opens windows as it takes what we send: a frame for its stream and one for the connection, some of
-/// them for every 4 KiB.
+/// A peer opens windows as it takes what we send: a frame for its stream and one for the
+/// connection, some of them for every 4 KiB.
 const BYTES_PER_WINDOW_UPDATE: u64 = 1024;
 /// Content in pieces shorter than this is counted as frames.
 const SMALL: u32 = 64;

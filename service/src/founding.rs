@@ -1,9 +1,9 @@
 //! How a store comes to be and is recognised again.
 //!
 //! A service that starts on an empty place and serves from it tells its clients that nothing ever
-//! was. So a store is made by an explicit word only (`PROGRAM init`), in an empty place, and a start
-//! refuses whatever is not that store, whole, with its own key files. A refusal changes nothing,
-//! names the file, and says what to do (docs/stores.md).
+//! was. So a store is made by an explicit word only (`PROGRAM init`), in an empty place, and a
+//! start refuses whatever is not that store, whole, with its own key files. A refusal changes
+//! nothing, names the file, and says what to do (docs/stores.md).
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -258,8 +258,8 @@ pub fn sync_directory(path: &Path) -> Result<(), Refusal> {
         .map_err(Refusal::io(path))
 }
 
-/// An `init` that is under way. A file says so from before the first thing is made until after the last one: whatever
-/// ends it in between, the next start and the next `init` know what they find.
+/// An `init` that is under way. A file says so from before the first thing is made until after the
+/// last one: whatever ends it in between, the next start and the next `init` know what they find.
 #[derive(Debug)]
 #[must_use]
 pub struct Unfinished {
@@ -355,8 +355,8 @@ const VERSION: u8 = 1;
 const LABEL: &[u8] = b"MIMIMI 1.0 store binding";
 const TAG_LEN: usize = 32;
 
-/// The row that binds a store to its key files: `version(1) || id(16) || a tag(32) for each file`, the
-/// tags under the keys.
+/// The row that binds a store to its key files: `version(1) || id(16) || a tag(32) for each file`,
+/// the tags under the keys.
 #[must_use]
 pub fn binding(id: StoreId, keys: &[BoundKey<'_>]) -> Vec<u8> {
     let mut row = vec![VERSION];

@@ -21,8 +21,8 @@ use crate::secret_file::{self, SecretFileError};
 /// The request header: `Gateway-Authorization: Bearer <base64url of the secret>`.
 pub const GATEWAY_AUTHORIZATION: HeaderName = HeaderName::from_static("gateway-authorization");
 
-/// The request header by which a gateway knows its relays: as [`GATEWAY_AUTHORIZATION`], with a secret that
-/// relay and gateway share.
+/// The request header by which a gateway knows its relays: as [`GATEWAY_AUTHORIZATION`], with a
+/// secret that relay and gateway share.
 pub const RELAY_AUTHORIZATION: HeaderName = HeaderName::from_static("relay-authorization");
 
 /// The challenge of a refusal. The gateway knows by it that the refusal is meant for itself and

@@ -1,10 +1,10 @@
 //! A mark beside a database of how far it has acknowledged its writes.
 //!
-//! A log that was cut off, lost or exchanged for an earlier one looks to its engine like a log after
-//! a crash: it ends earlier, and nothing tells that more was there. The mark does. It is moved after
-//! each durable write and before its answer, without an fsync of its own: a killed process loses
-//! nothing of it, and a power failure at most the last second. So it is never beyond what the
-//! database holds, unless the database has lost something.
+//! A log that was cut off, lost or exchanged for an earlier one looks to its engine like a log
+//! after a crash: it ends earlier, and nothing tells that more was there. The mark does. It is
+//! moved after each durable write and before its answer, without an fsync of its own: a killed
+//! process loses nothing of it, and a power failure at most the last second. So it is never beyond
+//! what the database holds, unless the database has lost something.
 //!
 //! ```text
 //! 2 × [ number(8) || checksum(8) ], written in turn: of a torn write the other one is left
@@ -135,9 +135,9 @@ impl HighWater {
         Ok(())
     }
 
-    /// As [`HighWater::check`], for a log with a hole: `found` is the number of the last write in front of it, if the
-    /// engine can tell, and `what` what it says of the hole. Whatever is behind it is given up for good when the
-    /// store is opened.
+    /// As [`HighWater::check`], for a log with a hole: `found` is the number of the last write in
+    /// front of it, if the engine can tell, and `what` what it says of the hole. Whatever is behind
+    /// it is given up for good when the store is opened.
     ///
     /// # Errors
     /// [`Refusal::Damaged`]: something acknowledged is behind the hole, or may be.

@@ -40,10 +40,12 @@ pub struct Limits {
     pub max_uploads: usize,
     /// How long a client may take to send a body.
     pub body_read_seconds: u64,
-    /// After a few seconds a body must have come at this rate on the average, or it is given up; 0 for any.
+    /// After a few seconds a body must have come at this rate on the average, or it is given up; 0
+    /// for any.
     pub least_body_bytes_per_second: u32,
-    /// How long a client may take for a TLS handshake, to send a request head, or to take a part of an answer;
-    /// idle connections end after it too, those of HTTP/2 after twice that at the latest.
+    /// How long a client may take for a TLS handshake, to send a request head, or to take a part of
+    /// an answer; idle connections end after it too, those of HTTP/2 after twice that at the
+    /// latest.
     pub header_read_seconds: u64,
     /// The longest request head.
     pub max_header_bytes: usize,
@@ -156,19 +158,20 @@ impl Server {
         self
     }
 
-    /// Every connection comes by one of these proxies, and begins with the header of the PROXY protocol that says
-    /// whose it is. Others are closed. None: clients connect themselves.
+    /// Every connection comes by one of these proxies, and begins with the header of the PROXY
+    /// protocol that says whose it is. Others are closed. None: clients connect themselves.
     #[must_use]
     pub fn behind_proxies(mut self, proxies: Vec<IpAddr>) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Serves `router` by HTTP/1.1 and HTTP/2 until the shutdown is requested, then ends idle connections, lets
-    /// running requests finish, and returns. Drop the future to cut what still runs.
+    /// Serves `router` by HTTP/1.1 and HTTP/2 until the shutdown is requested, then ends idle
+    /// connections, lets running requests finish, and returns. Drop the future to cut what still
+    /// runs.
     ///
-    /// Unmatched paths and methods are answered with problem documents unless `router` has a fallback
-    /// of its own for paths. No handler learns the peer's address.
+    /// Unmatched paths and methods are answered with problem documents unless `router` has a
+    /// fallback of its own for paths. No handler learns the peer's address.
     pub async fn serve(self, router: Router, shutdown: Shutdown) {
         let common = Arc::new(Common {
             router: router
@@ -207,8 +210,8 @@ impl Server {
 
 /// Takes connections, also when the process has no file descriptors left.
 struct Acceptor {
-    /// One descriptor in reserve: with it a connection that cannot be served is taken and closed, where it would
-    /// wait for ever.
+    /// One descriptor in reserve: with it a connection that cannot be served is taken and closed,
+    /// where it would wait for ever.
     reserve: Option<File>,
     exhausted: Sparse,
 }

@@ -1,12 +1,12 @@
 //! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
-//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, how a store is founded and
-//! recognised again ([`founding`], [`high_water`]), and the clock.
+//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, how a store is founded
+//! and recognised again ([`founding`], [`high_water`]), and the clock.
 //!
 //! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
 //!
-//! Two rules are enforced here rather than asked for: only our own crates can log
-//! ([`logging`]), and what is observed of a request is its route template, its method and its
-//! status class ([`http`]), never its URI or its peer, whose address no handler sees ([`addresses`]).
+//! Two rules are enforced here rather than asked for: only our own crates can log ([`logging`]),
+//! and what is observed of a request is its route template, its method and its status class
+//! ([`http`]), never its URI or its peer, whose address no handler sees ([`addresses`]).
 
 pub mod addresses;
 mod admin;

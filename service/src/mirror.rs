@@ -1,9 +1,10 @@
 //! A copy of what another server shows, handed out to everybody alike.
 //!
-//! Relay and issuer mirror the gateway's key configurations and the delivery service's directory, so that clients can
-//! hold the views of several operators against each other. One fetch is for everybody: the server cannot show
-//! each client something else. Nor can it show something else every minute, and so mark clients by when they asked:
-//! of one document there are so many versions a day and no more.
+//! Relay and issuer mirror the gateway's key configurations and the delivery service's directory,
+//! so that clients can hold the views of several operators against each other. One fetch is for
+//! everybody: the server cannot show each client something else. Nor can it show something else
+//! every minute, and so mark clients by when they asked: of one document there are so many versions
+//! a day and no more.
 
 use std::collections::VecDeque;
 
@@ -17,19 +18,19 @@ use crate::{Problem, SharedClock, Shutdown};
 
 /// For so long nobody asks a server again that did not answer.
 const RETRY_MS: u64 = 1_000;
-/// After a sign that a document has been replaced, a copy older than this is fetched again. Clients go on trying for
-/// longer, and nobody can have it fetched more often.
+/// After a sign that a document has been replaced, a copy older than this is fetched again. Clients
+/// go on trying for longer, and nobody can have it fetched more often.
 const DOUBTED_MS: u64 = 20_000;
 const DAY_MS: u64 = 86_400_000;
-/// New versions of a document in any 24 hours. Rotations and replacements of keys, changes of settings: an operator
-/// needs a few on a bad day.
+/// New versions of a document in any 24 hours. Rotations and replacements of keys, changes of
+/// settings: an operator needs a few on a bad day.
 pub const VERSIONS_A_DAY: usize = 8;
 
 /// How long a copy is kept, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
-    /// At least so long, whatever the server says: one that is asked anew for each client could answer each of them
-    /// with something else.
+    /// At least so long, whatever the server says: one that is asked anew for each client could
+    /// answer each of them with something else.
     pub shortest_ms: u64,
     /// At most so long, whatever the server says.
     pub longest_ms: u64,
@@ -40,8 +41,8 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// For a document that must reach clients soon after a change: a mirror that fails with every hiccup keeps clients from
-    /// sending anything, so it is shown for ten minutes more.
+    /// For a document that must reach clients soon after a change: a mirror that fails with every
+    /// hiccup keeps clients from sending anything, so it is shown for ten minutes more.
     pub const BRIEFLY: Self = Self {
         shortest_ms: 20_000,
         longest_ms: 20_000,
@@ -135,7 +136,8 @@ impl Mirror {
         }
     }
 
-    /// As [`Mirror::current`], but nobody waits for another server any more when the process is to end.
+    /// As [`Mirror::current`], but nobody waits for another server any more when the process is to
+    /// end.
     pub async fn unless(
         &self,
         shutdown: &Shutdown,
@@ -147,12 +149,14 @@ impl Mirror {
         }
     }
 
-    /// The document; `fetch` is carried out if the copy is too old. `None`: there is nothing to show.
+    /// The document; `fetch` is carried out if the copy is too old. `None`: there is nothing to
+    /// show.
     pub async fn current(&self, fetch: impl Future<Output = Option<Fetched>>) -> Option<Mirrored> {
         let mut kept = self.kept.lock().await;
         if kept.until_ms <= self.clock.monotonic_ms() {
             let fetched = fetch.await;
-            // The time after a fetch, which may have taken long: who waited meanwhile does not ask again.
+            // The time after a fetch, which may have taken long: who waited meanwhile does not ask
+            // again.
             let now = self.clock.monotonic_ms();
             kept.take(fetched, now, &self.keeping);
         }
@@ -214,7 +218,8 @@ impl Kept {
     }
 }
 
-/// `max-age` of a `Cache-Control` value in seconds (RFC 9111 §5.2.2.1); 0 for what forbids keeping. `None`: it says nothing.
+/// `max-age` of a `Cache-Control` value in seconds (RFC 9111 §5.2.2.1); 0 for what forbids keeping.
+/// `None`: it says nothing.
 #[must_use]
 pub fn max_age(cache_control: &str) -> Option<u64> {
     let mut seconds = None;

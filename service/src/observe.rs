@@ -20,7 +20,8 @@ fn method_index(method: &Method) -> usize {
     known.unwrap_or(METHODS.len() - 1)
 }
 
-/// Observes what it is a layer of. It is one of each route, so that the metrics of the route are looked up once.
+/// Observes what it is a layer of. It is one of each route, so that the metrics of the route are
+/// looked up once.
 #[derive(Clone, Copy)]
 pub(crate) struct Observe;
 

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 /// How a store is asked.
 #[derive(Clone, Copy)]
 struct Times {
-    /// What a probe writes tells nobody anything, but it costs an fsync: whoever asks within this time
-    /// gets the answer of before.
+    /// What a probe writes tells nobody anything, but it costs an fsync: whoever asks within this
+    /// time gets the answer of before.
     fresh: Duration,
     /// A disk that does not answer is as good as none.
     answers_within: Duration,

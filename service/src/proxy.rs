@@ -1,5 +1,6 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy, `doc/proxy-protocol.txt`): how a TLS terminator or a balancer says
-//! whose connection it passes on, so that limits count the client and not the terminator.
+//! The PROXY protocol, versions 1 and 2 (haproxy, `doc/proxy-protocol.txt`): how a TLS terminator
+//! or a balancer says whose connection it passes on, so that limits count the client and not the
+//! terminator.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,8 +13,8 @@ const LONGEST_LINE: usize = 107;
 /// Addresses and what follows them in version 2. Longer ones are not needed here.
 const LONGEST_BLOCK: u16 = 2048;
 
-/// Reads the header that every connection of a proxy begins with, and not a byte more. `None`: the proxy's own
-/// connection, or one of which it does not say whose.
+/// Reads the header that every connection of a proxy begins with, and not a byte more. `None`: the
+/// proxy's own connection, or one of which it does not say whose.
 ///
 /// # Errors
 /// There is no such header, or it is none of the two versions.
@@ -26,7 +27,8 @@ where
     if first == *SIGNATURE {
         return binary(stream).await;
     }
-    // Byte by byte, since what comes behind the line is TLS. The shortest line is longer than `first`.
+    // Byte by byte, since what comes behind the line is TLS. The shortest line is longer than
+    // `first`.
     let mut line = first.to_vec();
     while !line.ends_with(b"\r\n") {
         if line.len() == LONGEST_LINE || !b"PROXY ".starts_with(&line[..line.len().min(6)]) {

@@ -1,11 +1,12 @@
 //! The connections that a listener has, and what becomes of those beyond.
 //!
-//! A connection that comes when all places are taken gets that of one which does nothing: of those whose network
-//! has most places, the one for which that is longest. A request is something to do; but where one network has many
-//! places, none of its requests that waits for its own peer is, to send its body or to take its answer. Else
-//! whoever has a few addresses could have all places with requests that cost nothing. If all connections have
-//! something to do, another one is let in only to be told so, by a bounded number of places of
-//! their own; beyond these it is closed. It never waits without a word.
+//! A connection that comes when all places are taken gets that of one which does nothing: of those
+//! whose network has most places, the one for which that is longest. A request is something to do;
+//! but where one network has many places, none of its requests that waits for its own peer is, to
+//! send its body or to take its answer. Else whoever has a few addresses could have all places with
+//! requests that cost nothing. If all connections have something to do, another one is let in only
+//! to be told so, by a bounded number of places of their own; beyond these it is closed. It never
+//! waits without a word.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ use crate::sparse::Sparse;
 
 /// How long a connection waits for the place of one that was told to go.
 const MOVE_OVER: Duration = Duration::from_secs(1);
-/// Places for connections that are only told that there is none: a part of the others, and at least so many.
+/// Places for connections that are only told that there is none: a part of the others, and at least
+/// so many.
 const TOLD_PART: usize = 16;
 const LEAST_TOLD: usize = 16;
 /// A network has many places if it has more than this part of them.
@@ -116,8 +118,8 @@ impl Room {
         Entry::Full(told)
     }
 
-    /// A place to be told why there is none, for a connection of an address that has its share. Half of them are for
-    /// others.
+    /// A place to be told why there is none, for a connection of an address that has its share.
+    /// Half of them are for others.
     pub(crate) fn told(&self) -> Option<OwnedSemaphorePermit> {
         if self.told.available_permits() <= self.told_size / 2 {
             return None;
@@ -153,7 +155,8 @@ impl Room {
         }
     }
 
-    /// Of those that do nothing, and whose network has most places, the one for which that is longest.
+    /// Of those that do nothing, and whose network has most places, the one for which that is
+    /// longest.
     fn have_one_give_way(&self) -> bool {
         let many = (self.size / MANY_PART).max(1);
         let connections = self.lock();
@@ -250,7 +253,8 @@ impl Activity {
         self.give_way.notified().await;
     }
 
-    /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice that.
+    /// Resolves when nothing has been running, and nothing begun, for between `idle` and twice
+    /// that.
     pub(crate) async fn ceased(&self, idle: Duration) {
         let mut seen = None;
         loop {

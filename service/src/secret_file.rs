@@ -1,8 +1,8 @@
 //! Secrets in files: readable by their owner only, written once and whole.
 //!
-//! A file of ours is `content || checksum(8)`, the first bytes of the content's SHA-256: one wrong bit in a
-//! key would else make everything unreadable, without a word. A file that somebody else made
-//! ([`load_within`]) is the content alone.
+//! A file of ours is `content || checksum(8)`, the first bytes of the content's SHA-256: one wrong
+//! bit in a key would else make everything unreadable, without a word. A file that somebody else
+//! made ([`load_within`]) is the content alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -67,8 +67,8 @@ pub fn load_or_create(path: &Path, len: usize) -> Result<Zeroizing<Vec<u8>>, Sec
     load_or_create_with(path, fresh, len..=len)
 }
 
-/// As [`load_or_create`], for secrets with a structure: `fresh` makes the content of a new file, and
-/// an existing one may have any length in `lengths`.
+/// As [`load_or_create`], for secrets with a structure: `fresh` makes the content of a new file,
+/// and an existing one may have any length in `lengths`.
 ///
 /// # Errors
 /// As [`load_or_create`], and those of `fresh`.

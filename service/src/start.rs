@@ -65,8 +65,8 @@ where
     }
 }
 
-/// As [`run`], for a binary that has a store: `NAME COMMAND --config FILE` calls `command` instead, which
-/// makes the store, say, and says in a line or two what it made.
+/// As [`run`], for a binary that has a store: `NAME COMMAND --config FILE` calls `command` instead,
+/// which makes the store, say, and says in a line or two what it made.
 pub fn run_with_store<C, K, I, M, N, W, F, E>(name: &'static str, command: I, work: W) -> ExitCode
 where
     C: ServiceConfig,

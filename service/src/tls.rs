@@ -1,8 +1,9 @@
 //! TLS for listeners and for connections between operators: rustls on AWS-LC, TLS 1.3 only, with
 //! certificates that are read again when their files change.
 //!
-//! Nothing is resumed: no session tickets, no session cache, no early data. A ticket would let a listener
-//! recognise a client that comes back from another address, and early data can be replayed (RFC 8446 §8).
+//! Nothing is resumed: no session tickets, no session cache, no early data. A ticket would let a
+//! listener recognise a client that comes back from another address, and early data can be replayed
+//! (RFC 8446 §8).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -32,8 +33,8 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The admin command that reads all TLS files again.
 pub const RELOAD_COMMAND: &str = "reload-tls";
 
-/// The environment variable that names a file of authorities, PEM, trusted instead of those of the web where
-/// the configuration names none.
+/// The environment variable that names a file of authorities, PEM, trusted instead of those of the
+/// web where the configuration names none.
 pub const AUTHORITIES_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The table `[tls]` of a public listener. Without it the listener speaks in the clear.
@@ -44,8 +45,8 @@ pub struct TlsSettings {
     pub certificate_file: PathBuf,
     /// Its private key, PEM, not accessible to others.
     pub key_file: PathBuf,
-    /// With it, only clients with a certificate from these authorities are served. An OHTTP gateway shows its key
-    /// configurations to others too.
+    /// With it, only clients with a certificate from these authorities are served. An OHTTP gateway
+    /// shows its key configurations to others too.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
     /// How often it is looked whether the files have changed; 0: by the admin command only.
@@ -57,7 +58,8 @@ pub struct TlsSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTlsSettings {
-    /// The authorities that are trusted, PEM; absent: those of [`AUTHORITIES_VARIABLE`], else those of the web.
+    /// The authorities that are trusted, PEM; absent: those of [`AUTHORITIES_VARIABLE`], else those
+    /// of the web.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What this process shows where it is asked for a certificate; with `key_file`.
@@ -114,8 +116,8 @@ pub enum TlsError {
     Authorities(PathBuf),
 }
 
-/// A TLS configuration that follows its files. What is wrong with new files is told, and the last usable ones
-/// stay in use.
+/// A TLS configuration that follows its files. What is wrong with new files is told, and the last
+/// usable ones stay in use.
 pub struct Reloading<T> {
     files: Vec<PathBuf>,
     build: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
@@ -133,8 +135,8 @@ pub enum Peers {
     Anybody,
 }
 
-/// In the extensions of every request: whether its peer has shown a certificate from the authorities of
-/// the listener.
+/// In the extensions of every request: whether its peer has shown a certificate from the
+/// authorities of the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IsCertified(pub bool);
 
@@ -343,7 +345,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// What TLS in this process uses where nothing is said, so that no library brings another implementation.
+/// What TLS in this process uses where nothing is said, so that no library brings another
+/// implementation.
 pub(crate) fn install_provider() {
     // An error means that there is one already.
     let _ = aws_lc_rs::default_provider().install_default();
@@ -401,8 +404,8 @@ fn client_config(settings: &ClientTlsSettings) -> Result<ClientConfig, TlsError>
     Ok(config)
 }
 
-/// The file of authorities that is trusted: the configured one, otherwise the one that the environment names as for
-/// OpenSSL; `None`: those of the web.
+/// The file of authorities that is trusted: the configured one, otherwise the one that the
+/// environment names as for OpenSSL; `None`: those of the web.
 fn trusted_file(configured: Option<&Path>) -> Option<PathBuf> {
     configured.map(Path::to_owned).or_else(|| {
         std::env::var_os(AUTHORITIES_VARIABLE)
@@ -411,8 +414,8 @@ fn trusted_file(configured: Option<&Path>) -> Option<PathBuf> {
     })
 }
 
-/// The authorities that a client of another library trusts, instead of those of the web, where a file was configured or
-/// [`AUTHORITIES_VARIABLE`] names one. They are read once.
+/// The authorities that a client of another library trusts, instead of those of the web, where a
+/// file was configured or [`AUTHORITIES_VARIABLE`] names one. They are read once.
 ///
 /// # Errors
 /// The file cannot be used.

@@ -1,5 +1,5 @@
-//! More connections and bodies than a listener takes: nobody waits without a word, and whoever sends nothing makes
-//! room.
+//! More connections and bodies than a listener takes: nobody waits without a word, and whoever
+//! sends nothing makes room.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,4 +1,5 @@
-//! Frames of HTTP/2 by hand (RFC 9113): a peer that sends them for their own sake is cut, and no other one.
+//! Frames of HTTP/2 by hand (RFC 9113): a peer that sends them for their own sake is cut, and no
+//! other one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;

@@ -1,9 +1,10 @@
-//! What one message costs everybody, from the call that sends it until all others in its group have decrypted
-//! it: processor time of each service, as a process of its own, and of each client.
+//! What one message costs everybody, from the call that sends it until all others in its group have
+//! decrypted it: processor time of each service, as a process of its own, and of each client.
 //!
-//! `cargo bench --workspace --bench action`, after a build of the programs. Clients are the SDK in threads of
-//! this process, on stores of their own. They come by relay and gateway, and wait in long polls for the
-//! group. The way back into the next long poll is in the figures: conversations go on.
+//! `cargo bench --workspace --bench action`, after a build of the programs. Clients are the SDK in
+//! threads of this process, on stores of their own. They come by relay and gateway, and wait in
+//! long polls for the group. The way back into the next long poll is in the figures: conversations
+//! go on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

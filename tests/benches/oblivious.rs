@@ -1,8 +1,8 @@
 //! What relay and gateway cost: processor time of each for a request, and what their clients see.
 //!
-//! `cargo bench --workspace --bench oblivious`, after a build of the programs. Requests and answers are 1 KiB
-//! before encapsulation. The relay stands beside a process that copies bytes between the same two sockets
-//! and knows nothing of HTTP, the whole way beside plain HTTP to the same target.
+//! `cargo bench --workspace --bench oblivious`, after a build of the programs. Requests and answers
+//! are 1 KiB before encapsulation. The relay stands beside a process that copies bytes between the
+//! same two sockets and knows nothing of HTTP, the whole way beside plain HTTP to the same target.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

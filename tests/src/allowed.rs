@@ -1,9 +1,10 @@
-//! Everything that relay and gateway may log, and every label that they may show, in what these tests do: whatever else there
-//! is, a test that looks fails.
+//! Everything that relay and gateway may log, and every label that they may show, in what these
+//! tests do: whatever else there is, a test that looks fails.
 
 use xtask::stack::Service;
 
-/// Of both, without the time; words in capitals stand for a value of the sets below, N for a number.
+/// Of both, without the time; words in capitals stand for a value of the sets below, N for a
+/// number.
 const LINES: [&str; 7] = [
     "INFO service::start: starting service=NAME version=VERSION",
     "INFO service::start: listening for the operator address=OWN",

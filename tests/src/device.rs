@@ -24,7 +24,8 @@ pub fn patient() -> Options {
     }
 }
 
-/// Follows at once what relay and mirrors show all their clients: most tests are not about the times of that.
+/// Follows at once what relay and mirrors show all their clients: most tests are not about the
+/// times of that.
 #[must_use]
 pub fn at_once() -> Pace {
     Pace {
@@ -176,7 +177,8 @@ pub async fn reads(client: &mut Client, expected: &[(&str, &str)]) {
     assert_eq!(read, expected, "{}", handle(client));
 }
 
-/// Time passes in which a client that has begun a segment writes the rows that others, and this one, come back by.
+/// Time passes in which a client that has begun a segment writes the rows that others, and this
+/// one, come back by.
 ///
 /// # Panics
 /// If it had none to write.

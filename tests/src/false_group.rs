@@ -1,4 +1,5 @@
-//! A group of the service's own under the id of a real one: what a lying service would have a client come into.
+//! A group of the service's own under the id of a real one: what a lying service would have a
+//! client come into.
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
 use crypto::keys::ConnectionKey;
@@ -48,7 +49,8 @@ pub fn context_of(group_info: &[u8]) -> Extensions<GroupContext> {
 /// The KeyPackages that a commit adds by value (RFC 9420 §12.4): genuine ones of users.
 #[must_use]
 pub fn added_by(commit: &[u8]) -> Vec<KeyPackage> {
-    // version, wire format; group id, epoch, sender (a member), authenticated data, content type commit
+    // version, wire format; group id, epoch, sender (a member), authenticated data, content type
+    // commit
     let (_, rest) = u32::tls_deserialize_bytes(commit).expect("a message");
     let (_, rest) = VLBytes::tls_deserialize_bytes(rest).expect("a group id");
     let (_, rest) = u64::tls_deserialize_bytes(rest).expect("an epoch");
@@ -233,8 +235,8 @@ impl FalseGroup {
 }
 
 impl FalseGroup {
-    /// Comes into a genuine group by an external commit of the service's own, which it could do at any time:
-    /// whatever an external committer needs it has. Returns the commit.
+    /// Comes into a genuine group by an external commit of the service's own, which it could do at
+    /// any time: whatever an external committer needs it has. Returns the commit.
     #[must_use]
     pub fn break_in(info: &ExternalCommitInfoResponse) -> (Self, Vec<u8>) {
         let provider = OpenMlsRustCrypto::default();

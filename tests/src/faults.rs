@@ -1,7 +1,8 @@
 //! A stretch of the way between a client and a gateway on which requests and answers go wrong.
 //!
-//! It takes HTTP messages whole, and with each of them, either way, may happen one thing, drawn by a seeded
-//! generator: [`Fault`]. What it was told to lead to decides which stretch it is: before the relay or behind it.
+//! It takes HTTP messages whole, and with each of them, either way, may happen one thing, drawn by
+//! a seeded generator: [`Fault`]. What it was told to lead to decides which stretch it is: before
+//! the relay or behind it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,8 +44,8 @@ pub enum Fault {
     Dropped,
     /// Only the first part arrives: with an end that looks like one, or without.
     Truncated,
-    /// A request arrives twice: at once, or again when it was answered long ago. An answer comes once more, in the
-    /// place of another one.
+    /// A request arrives twice: at once, or again when it was answered long ago. An answer comes
+    /// once more, in the place of another one.
     Duplicated,
     /// It arrives after later ones.
     Reordered,
@@ -190,7 +191,8 @@ impl FaultyWay {
         locked(&self.way.tally).clone()
     }
 
-    /// What came of the requests that came late once more, by status; 0: nothing. Waits for all of them.
+    /// What came of the requests that came late once more, by status; 0: nothing. Waits for all of
+    /// them.
     pub async fn late(&self) -> BTreeMap<u16, usize> {
         while self.way.late_left.load(Ordering::SeqCst) > 0 {
             sleep(Duration::from_millis(20)).await;
@@ -198,7 +200,8 @@ impl FaultyWay {
         locked(&self.way.late).clone()
     }
 
-    /// How many encapsulated requests were answered, and how often the one that was answered most often.
+    /// How many encapsulated requests were answered, and how often the one that was answered most
+    /// often.
     #[must_use]
     pub fn answered(&self) -> (usize, usize) {
         let answered = locked(&self.way.answered);
@@ -364,7 +367,8 @@ impl Way {
         locked(&self.dice).random_range(0..sides.max(1))
     }
 
-    /// What key configurations are is not for whoever is on the way to say: they can be late or missing, as behind TLS.
+    /// What key configurations are is not for whoever is on the way to say: they can be late or
+    /// missing, as behind TLS.
     fn draw(&self, leg: Leg, method: &Method) -> Option<Fault> {
         if self.roll(100_000) >= self.rate.load(Ordering::Relaxed) {
             return None;

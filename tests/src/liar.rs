@@ -1,6 +1,7 @@
-//! A delivery service that lies. It stands between the gateway and the real service, where requests are
-//! open: it hears everything, answers in the service's place, alters true answers, and puts entries of its
-//! own into journals, sealed and signed as the service does it. It can do so by operation, or to any HTTP answer.
+//! A delivery service that lies. It stands between the gateway and the real service, where requests
+//! are open: it hears everything, answers in the service's place, alters true answers, and puts
+//! entries of its own into journals, sealed and signed as the service does it. It can do so by
+//! operation, or to any HTTP answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -58,7 +59,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What it asks for, and the operation's request type, encoded; none for the directory and for what is no request.
+    /// What it asks for, and the operation's request type, encoded; none for the directory and for
+    /// what is no request.
     #[must_use]
     pub fn request(&self) -> Option<(Operation, Vec<u8>)> {
         let mut all = Operation::ALL.iter();
@@ -382,8 +384,8 @@ impl Liar {
         segments.find(|it| it.group == group).expect("a segment").id
     }
 
-    /// Whoever reads a group's journal from now on sees it go on with this, sealed and signed as the service does it,
-    /// and not as it truly does.
+    /// Whoever reads a group's journal from now on sees it go on with this, sealed and signed as
+    /// the service does it, and not as it truly does.
     pub fn put(&self, group: GroupId, event: Event) {
         let segment = self.segment(group);
         let mut mind = locked(&self.mind);

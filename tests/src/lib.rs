@@ -2,8 +2,8 @@
 //!
 //! [`Stack`] runs `xtask stack` in a temporary directory, on ports of its own. Clients are either
 //! `mimimi` processes ([`User`]) or the SDK in this process ([`device`]), where faults are to be
-//! injected. Programs are looked for beside the test executable, where `make programs` puts them, or
-//! in `MIMIMI_BIN_DIR`.
+//! injected. Programs are looked for beside the test executable, where `make programs` puts them,
+//! or in `MIMIMI_BIN_DIR`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,8 +1,9 @@
 //! Many requests that change something, each of which can be counted: messages in journals.
 //!
-//! Senders are SDK clients, each in a group with one reader; what they send is signed by their leaf and goes by the SDK's
-//! own transport with its retries. Its content is a number, so that the entries of a journal tell how often
-//! each request was executed. The reader reads them by hand: the SDK would pass over what came twice.
+//! Senders are SDK clients, each in a group with one reader; what they send is signed by their leaf
+//! and goes by the SDK's own transport with its retries. Its content is a number, so that the
+//! entries of a journal tell how often each request was executed. The reader reads them by hand:
+//! the SDK would pass over what came twice.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,7 +40,8 @@ max_messages_a_day = 1000000
 max_message_bytes_a_day = 68719476736
 ";
 
-/// Nothing goes on for longer than this without an answer: attempts and pauses, and what they overlap.
+/// Nothing goes on for longer than this without an answer: attempts and pauses, and what they
+/// overlap.
 const BOUND: Duration = Duration::from_secs(240);
 const GROUP: &str = "the load";
 /// Between two readings.
@@ -178,7 +180,8 @@ impl Load {
         (outcome, watched)
     }
 
-    /// Whether every request that was answered stands in the journal once, and every other one at most once.
+    /// Whether every request that was answered stands in the journal once, and every other one at
+    /// most once.
     ///
     /// # Panics
     /// It is not so.
@@ -267,7 +270,8 @@ impl Reader {
     /// Reads what has come, each journal to its end.
     async fn read_on(&mut self) {
         for journal in &mut self.journals {
-            // As everybody; and from there on page by page: one of them may not hold what lies between.
+            // As everybody; and from there on page by page: one of them may not hold what lies
+            // between.
             let mut from = journal.next.rounded_down();
             loop {
                 let request = ReadJournalRequest {
@@ -342,7 +346,8 @@ fn journals(database: &Connection) -> Vec<Journal> {
     rows.expect("rows").map(|row| row.expect("a row")).collect()
 }
 
-/// What the service can see of an application message: group and epoch. The number is the ciphertext.
+/// What the service can see of an application message: group and epoch. The number is the
+/// ciphertext.
 fn message(group: &GroupId, epoch: u64, number: usize) -> Vec<u8> {
     // MLSMessage: version mls10, wire format mls_private_message (RFC 9420 §6).
     let mut message = vec![0, 1, 0, 2];

@@ -21,10 +21,11 @@ const END: u64 = BEGIN + 30 * DAY;
 const IN_USE: u64 = BEGIN + 2 * DAY;
 /// What is attacked. Before and after it the attacker sees issuance too.
 const ATTACKED: std::ops::Range<u64> = BEGIN + 6 * DAY..BEGIN + 26 * DAY;
-/// A user comes so often on average, and then spends this many tokens on average, one after the other.
+/// A user comes so often on average, and then spends this many tokens on average, one after the
+/// other.
 const BETWEEN_SESSIONS: f64 = 8.0 * 60.0 * MINUTE as f64;
-/// Whose client is there for sessions only comes twice as often, stays for some minutes, and spends tokens in one of
-/// three sessions (messages cost none), beginning in the first half of it.
+/// Whose client is there for sessions only comes twice as often, stays for some minutes, and spends
+/// tokens in one of three sessions (messages cost none), beginning in the first half of it.
 const BETWEEN_STAYS: f64 = BETWEEN_SESSIONS / 2.0;
 const SHORTEST_STAY: u64 = MINUTE;
 const REST_OF_STAY: f64 = 6.0 * MINUTE as f64;

@@ -43,8 +43,8 @@ impl MovedClocks {
         clocks
     }
 
-    /// Moves the clock of a program, or of what [`MovedClocks::one`] was asked for, to so many seconds from the
-    /// machine's; while it runs, too.
+    /// Moves the clock of a program, or of what [`MovedClocks::one`] was asked for, to so many
+    /// seconds from the machine's; while it runs, too.
     pub fn set(&self, name: &str, seconds: i64) {
         let file = fs::OpenOptions::new()
             .write(true)

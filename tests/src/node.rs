@@ -28,7 +28,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Another one of `service`, whose program is `binary`, with these settings on top. Ready when this returns.
+    /// Another one of `service`, whose program is `binary`, with these settings on top. Ready when
+    /// this returns.
     pub async fn beside(stack: &Stack, service: Service, binary: &str, settings: &str) -> Self {
         let [listen, admin] = [(); 2].map(|()| free_address());
         let text = fs::read_to_string(stack.layout().config(service)).expect("a configuration");

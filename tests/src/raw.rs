@@ -45,7 +45,8 @@ impl Answer {
     }
 }
 
-/// The row by which the client in a home directory would come back into a group of the usual ciphersuite.
+/// The row by which the client in a home directory would come back into a group of the usual
+/// ciphersuite.
 #[must_use]
 pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
     let database = Connection::open(home.join("client.sqlite")).expect("a database");

@@ -58,8 +58,8 @@ pub fn secrets_of(home: &Path) -> Vec<Vec<u8>> {
     secrets
 }
 
-/// What a client has of certificates, its own and others': each certificate's commitment, account handle,
-/// signature and salt, and what was signed with it.
+/// What a client has of certificates, its own and others': each certificate's commitment, account
+/// handle, signature and salt, and what was signed with it.
 #[must_use]
 pub fn reporting_secrets_of(home: &Path) -> Vec<Vec<u8>> {
     let path = home.join("client.sqlite");

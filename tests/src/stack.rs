@@ -82,7 +82,8 @@ impl Stack {
         Self::start_as(log, None, String::new()).await
     }
 
-    /// A fresh one whose services have other settings than usual: TOML with a table for each service.
+    /// A fresh one whose services have other settings than usual: TOML with a table for each
+    /// service.
     pub async fn start_with(log: LogLevel, settings: &str) -> Self {
         Self::start_as(log, None, settings.to_owned()).await
     }

@@ -1,4 +1,5 @@
-//! A listener between the gateway and the delivery service: keeps everything that the service is told and says.
+//! A listener between the gateway and the delivery service: keeps everything that the service is
+//! told and says.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -69,8 +69,8 @@ async fn tried(user: &User, arguments: &[&str]) -> bool {
         .is_ok()
 }
 
-/// A clock leaves the time of the others for a while and comes back: what was accepted is read, in the end, and
-/// everything goes on.
+/// A clock leaves the time of the others for a while and comes back: what was accepted is read, in
+/// the end, and everything goes on.
 async fn steps(clocks: &MovedClocks, base: i64, by: &[i64], (alice, bob): (&User, &User)) {
     for program in PROGRAMS {
         for step in by {
@@ -117,7 +117,8 @@ fn texts(events: &serde_json::Value) -> Vec<Said> {
 
 #[tokio::test]
 async fn no_step_of_a_services_clock_loses_what_was_accepted_or_stops_what_comes_after_it() {
-    // All begin ahead, so that a clock can go back: what waits for a time of day is not moved with it.
+    // All begin ahead, so that a clock can go back: what waits for a time of day is not moved with
+    // it.
     let base = 400 * DAY;
     let (stack, clocks) = Stack::start_with_clocks(LogLevel::Info, base).await;
     let mut environment = Vec::new();

@@ -1,5 +1,5 @@
-//! `mimimi` as its users and programs meet it: the README's lines, the documented JSON, texts from others, standard
-//! input and output, exit statuses.
+//! `mimimi` as its users and programs meet it: the README's lines, the documented JSON, texts from
+//! others, standard input and output, exit statuses.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -404,7 +404,8 @@ async fn no_text_of_others_acts_on_the_terminal_or_forges_a_line_of_it() {
         assert!(line.starts_with("  | "), "{lines}");
     }
 
-    // Names that this user would give are refused; those in a database are escaped wherever they come from.
+    // Names that this user would give are refused; those in a database are escaped wherever they
+    // come from.
     for name in ["a\nb", "a\u{1b}[2Jb", "x\u{202e}y", "lab\u{200b}", "", " "] {
         let refused = alice.try_run(&["group", "create", name]).await;
         assert_eq!(refused.unwrap_err().error, "invalid-group-name", "{name:?}");

@@ -1,4 +1,5 @@
-//! Nobody is in anybody's way who has taken consent back; who leaves for good leaves nothing behind.
+//! Nobody is in anybody's way who has taken consent back; who leaves for good leaves nothing
+//! behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -197,7 +198,8 @@ async fn rows(stack: &Stack) -> BTreeMap<&'static str, usize> {
 #[tokio::test]
 async fn who_deletes_the_account_leaves_nothing_behind() {
     if Stack::engine() == StoreEngine::Postgres {
-        // Rows are counted in RocksDB's files; that deletions are the same everywhere, the conformance suite shows.
+        // Rows are counted in RocksDB's files; that deletions are the same everywhere, the
+        // conformance suite shows.
         return;
     }
     let mut stack = Stack::start(LogLevel::Info).await;

@@ -1,8 +1,8 @@
 //! A store that cannot tell the truth is not served from: real processes, real damage.
 //!
-//! Each kind of damage is done to a copy of a store that holds acknowledged writes. The service must
-//! end by itself, name the file, say what to do, make nothing, and say the same when it is started
-//! again. With the damage undone it must be ready.
+//! Each kind of damage is done to a copy of a store that holds acknowledged writes. The service
+//! must end by itself, name the file, say what to do, make nothing, and say the same when it is
+//! started again. With the damage undone it must be ready.
 
 #![allow(
     clippy::unwrap_used,
@@ -420,7 +420,8 @@ async fn is_refused_without_its_place(solo: &mut Solo, place: &Path) {
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
         assert!(state_of(place).is_empty(), "something was made");
     }
-    // The key files are there: whoever says `init` now would begin anew beside a store that is not mounted.
+    // The key files are there: whoever says `init` now would begin anew beside a store that is not
+    // mounted.
     if solo.kind != Kind::Gateway {
         let (made, said) = solo.init();
         assert!(!made && said.contains("is there already"), "{said}");
@@ -515,7 +516,8 @@ async fn a_delivery_service_starts_with_the_keys_of_an_issuer_that_is_away_and_s
     assert!(said.contains("the issuer's keys cannot be had"), "{said}");
 }
 
-/// The mark of how far writes were acknowledged: moved back by so many writes, as a power failure can leave it.
+/// The mark of how far writes were acknowledged: moved back by so many writes, as a power failure
+/// can leave it.
 fn forget_acknowledged(solo: &Solo, writes: u64) {
     let path = find(solo, ("data", "ACKNOWLEDGED", ""));
     let slots = fs::read(&path).unwrap();
@@ -539,7 +541,8 @@ async fn is_served_with_a_hole_behind_what_was_acknowledged_only(mut solo: Solo)
     let backup = Backup::of(&solo);
     let log = find(&solo, ("data", "", ".log"));
     let whole = fs::read(&log).unwrap();
-    // Of a later write that was under way, the end was not written, but its length was: checksum(4), length(2), type(1).
+    // Of a later write that was under way, the end was not written, but its length was:
+    // checksum(4), length(2), type(1).
     let mut with_tail = whole.clone();
     let left = 32_768 - with_tail.len() % 32_768;
     with_tail.extend(vec![0; if left < 2048 { left } else { 0 }]);
@@ -591,8 +594,8 @@ async fn an_issuer_goes_on_behind_a_hole_in_its_log_only_if_nothing_acknowledged
     is_served_with_a_hole_behind_what_was_acknowledged_only(solo).await;
 }
 
-/// Kills `init` at each of its changes to the disk: the next start and the next `init` say what there is, and doing
-/// what they say ends in a service that starts.
+/// Kills `init` at each of its changes to the disk: the next start and the next `init` say what
+/// there is, and doing what they say ends in a service that starts.
 async fn is_told_of_an_init_that_did_not_end(make: impl Fn() -> Solo) {
     let mut change = 1;
     let mut told = 0;
@@ -652,7 +655,8 @@ async fn an_init_of_a_gateway_that_did_not_end_is_told_with_what_to_do() {
     is_told_of_an_init_that_did_not_end(|| Solo::new(Kind::Gateway, "")).await;
 }
 
-/// A disk that answers with EIO while the service runs: it is not ready, and ends, to be started again.
+/// A disk that answers with EIO while the service runs: it is not ready, and ends, to be started
+/// again.
 async fn on_a_broken_disk(mut solo: Solo) {
     let (made, said) = solo.init();
     assert!(made, "{said}");
@@ -664,7 +668,8 @@ async fn on_a_broken_disk(mut solo: Solo) {
         solo.becomes(503).await;
         let (_, said) = solo.readiness().await;
         assert!(said.contains("Input/output error"), "{breaks:?}: {said}");
-        // After an fsync that failed nobody knows what is on the disk: whether or not it works again.
+        // After an fsync that failed nobody knows what is on the disk: whether or not it works
+        // again.
         disk.is(Breaks::Nothing);
         let ended = tokio::time::timeout(Duration::from_secs(3), solo.becomes(200)).await;
         if ended.is_err() {
@@ -697,7 +702,8 @@ async fn an_issuer_on_a_broken_disk_is_not_ready_and_goes_on_or_ends_and_starts_
     on_a_broken_disk(Solo::new(Kind::Issuer, "")).await;
 }
 
-/// A file system of a few megabytes in memory, mounted over the data directory. `None` where nobody may mount.
+/// A file system of a few megabytes in memory, mounted over the data directory. `None` where nobody
+/// may mount.
 struct SmallDisk {
     path: PathBuf,
 }

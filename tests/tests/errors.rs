@@ -1,5 +1,5 @@
-//! What goes wrong when something is started names the file, the address or the URL, and the cause: each case by the
-//! real condition, with the real program.
+//! What goes wrong when something is started names the file, the address or the URL, and the cause:
+//! each case by the real condition, with the real program.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

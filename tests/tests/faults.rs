@@ -1,5 +1,5 @@
-//! Relay and gateway as real processes under load, while messages go wrong, keys change and processes end: every
-//! request is executed at most once, and every client is answered.
+//! Relay and gateway as real processes under load, while messages go wrong, keys change and
+//! processes end: every request is executed at most once, and every client is answered.
 //!
 //! `make faults` does it with 100,000 requests. FAULT_SEED repeats what was drawn.
 #![allow(
@@ -35,7 +35,8 @@ fn requests() -> usize {
     setting("FAULT_REQUESTS", 3_000).try_into().unwrap()
 }
 
-/// A stretch before the relay and one behind it, and a stack between whose gateway has short-lived keys.
+/// A stretch before the relay and one behind it, and a stack between whose gateway has short-lived
+/// keys.
 struct Stretches {
     stack: Stack,
     before: FaultyWay,
@@ -103,8 +104,9 @@ fn show(outcome: &Outcome) {
     }
 }
 
-/// The SDK tries again until it has a result. What is left for faults upon faults is that there was no answer in time,
-/// which says that it may be tried again; nothing is taken for an attack or for a fault of the service.
+/// The SDK tries again until it has a result. What is left for faults upon faults is that there was
+/// no answer in time, which says that it may be tried again; nothing is taken for an attack or for
+/// a fault of the service.
 fn nearly_all_accepted(outcome: &Outcome) {
     let of = outcome.accepted.len() + outcome.refused.len();
     assert!(outcome.refused.len() <= of / 1_000, "{:?}", outcome.refused);

@@ -1,4 +1,5 @@
-//! Two commands on one home: the one that waits is in nobody's way, and nothing is lost or done twice.
+//! Two commands on one home: the one that waits is in nobody's way, and nothing is lost or done
+//! twice.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Issuers on real processes: one that wants to recognise its tokens is found out before one is spent.
+//! Issuers on real processes: one that wants to recognise its tokens is found out before one is
+//! spent.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,8 +42,8 @@ fn database(stack: &Stack, home: &str) -> Connection {
     Connection::open(stack.home(home).join("client.sqlite")).unwrap()
 }
 
-/// A second issuer with keys of its own, for the same accounts: what an issuer would run that gives a user keys
-/// that nobody else has.
+/// A second issuer with keys of its own, for the same accounts: what an issuer would run that gives
+/// a user keys that nobody else has.
 struct SecondIssuer {
     process: Child,
     listen: SocketAddr,
@@ -247,7 +248,8 @@ async fn an_issuer_with_a_key_for_one_user_is_found_out_before_a_token_is_asked_
     assert_eq!(tokens_in(&stack, "instead"), 0);
     assert_eq!(metric(second.admin, "issuer_tokens_issued_total").await, 0);
 
-    // One more beside everybody's, which it would rather have used: what it gets is a request under everybody's.
+    // One more beside everybody's, which it would rather have used: what it gets is a request under
+    // everybody's.
     let mut both: serde_json::Value = serde_json::from_slice(&honest).unwrap();
     let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
     let keys = both["token-keys"].as_array_mut().unwrap();

@@ -1,4 +1,5 @@
-//! A relay that hands its users another OHTTP key than the gateway's reads everything, unless they notice.
+//! A relay that hands its users another OHTTP key than the gateway's reads everything, unless they
+//! notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Cursor;
@@ -187,7 +188,8 @@ fn join(configs: &[Vec<u8>]) -> Vec<u8> {
     encoded.collect::<Vec<_>>().concat()
 }
 
-/// Changes every configuration of a list (RFC 9458 §3.1: key id, KEM, public key, length and suites).
+/// Changes every configuration of a list (RFC 9458 §3.1: key id, KEM, public key, length and
+/// suites).
 fn each(list: &[u8], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     let mut configs = split(list);
     configs.iter_mut().for_each(change);
@@ -208,7 +210,8 @@ enum Shown {
     Refused,
 }
 
-/// What is changed in a list of key configurations, how, and what comes of it at the relay and at the mirror.
+/// What is changed in a list of key configurations, how, and what comes of it at the relay and at
+/// the mirror.
 type KeyLie = (&'static str, fn(&[u8]) -> Vec<u8>, [Shown; 2]);
 
 const KEY_LIES: &[KeyLie] = &[

@@ -1,6 +1,7 @@
-//! Every field of every answer, told otherwise than it is (`end_to_end::lies` has the tables): the real SDK says no, or
-//! stops and says so, or does not care. Whatever it is told, it sends nothing that the service can read, loses no
-//! group in silence, spends no tokens without bound, ends in time, and goes on in its other groups.
+//! Every field of every answer, told otherwise than it is (`end_to_end::lies` has the tables): the
+//! real SDK says no, or stops and says so, or does not care. Whatever it is told, it sends nothing
+//! that the service can read, loses no group in silence, spends no tokens without bound, ends in
+//! time, and goes on in its other groups.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods, reason = "how long a call really takes")]
 
@@ -37,8 +38,8 @@ const ALONE: &str = "kitchen";
 /// Of alice and erin.
 const PAIR: &str = "two";
 const SECRET: &str = "the key lies under the third stone";
-/// What one call and what follows from it may cost: as many as there are rounds, or as the client pays for one request at
-/// most, and a few.
+/// What one call and what follows from it may cost: as many as there are rounds, or as the client
+/// pays for one request at most, and a few.
 const MOST_TOKENS: usize = 16 + 3;
 /// For a call, a look at what is new, and two more.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -362,7 +363,8 @@ impl Scene {
                 }
                 dave.cancel_request(ERIN).await.unwrap();
             }
-            // Who has asked is there, but where the service has shown something else in the place of the request.
+            // Who has asked is there, but where the service has shown something else in the place
+            // of the request.
             Does::Look => {
                 dave.check_inbox().await.unwrap();
                 let request = dave.incoming_requests().unwrap().pop();

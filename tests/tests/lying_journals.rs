@@ -1,5 +1,6 @@
-//! Every field of what is read in a journal, told otherwise than it is (`end_to_end::lies::journals` has the table):
-//! the client reads nothing false, loses nothing in silence, and its other groups go on.
+//! Every field of what is read in a journal, told otherwise than it is
+//! (`end_to_end::lies::journals` has the table): the client reads nothing false, loses nothing in
+//! silence, and its other groups go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods, reason = "how long a call really takes")]
 

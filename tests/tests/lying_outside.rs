@@ -1,6 +1,7 @@
-//! Every field of the answers that lead a client into a group from outside, told otherwise than it is
-//! (`end_to_end::lies::outside` has the tables): when it comes back, comes in by a code, or accepts a connection. It
-//! sends nothing into what it could not authenticate, and comes in when the truth is told again.
+//! Every field of the answers that lead a client into a group from outside, told otherwise than it
+//! is (`end_to_end::lies::outside` has the tables): when it comes back, comes in by a code, or
+//! accepts a connection. It sends nothing into what it could not authenticate, and comes in when
+//! the truth is told again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,8 @@ fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
     created.filter(|created| created.kind == kind).collect()
 }
 
-/// What the service shows of a group of its own under a real one's id, with the members' genuine KeyPackages.
+/// What the service shows of a group of its own under a real one's id, with the members' genuine
+/// KeyPackages.
 fn own_group(liar: &Liar, id: GroupId, kind: GroupKind) -> ExternalCommitInfoResponse {
     let created = created(liar, kind);
     let created = created.iter().find(|created| created.group_id == id);
@@ -123,7 +125,8 @@ impl Fell {
     }
 }
 
-/// Has bob stop, by a word that is not signed: what is signed is proof for ever, and others tell him of it when he is back.
+/// Has bob stop, by a word that is not signed: what is signed is proof for ever, and others tell
+/// him of it when he is back.
 async fn stop(scene: &mut Scene, field: &str) {
     let Scene { liar, bob, .. } = scene;
     if bob.stop_reason(GROUP).unwrap().is_none() {

@@ -256,7 +256,8 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
         }),
         "{told:?}"
     );
-    // It may be anything that he tells his contacts by himself: here a new token, since Carol is none any more.
+    // It may be anything that he tells his contacts by himself: here a new token, since Carol is
+    // none any more.
     let _ = bob.disconnect(CAROL).await;
     bob.sync(0).await.unwrap();
     assert_eq!(joins(liar), before, "nothing was sent into the group");
@@ -443,7 +444,8 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
     talks(GROUP, &mut [alice, bob]).await;
 }
 
-/// The service has signed two journals, and what alice says of hers proves it sooner or later. Once: after that it goes on.
+/// The service has signed two journals, and what alice says of hers proves it sooner or later.
+/// Once: after that it goes on.
 async fn comes_to_know_of_both(alice: &mut Client, bob: &mut Client) {
     for _ in 0..60 {
         settle(&mut [alice, bob]).await;
@@ -486,7 +488,8 @@ async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
         }),
         "{told:?}"
     );
-    // Nor is anybody added: the newcomer's keys to names are sealed under what every leaf can derive.
+    // Nor is anybody added: the newcomer's keys to names are sealed under what every leaf can
+    // derive.
     let added = bob.add_to_group(GROUP, &["erin"]).await;
     assert!(
         matches!(&added, Err(Error::Usage(UsageError::UnverifiedMember(_)))),

@@ -1,5 +1,6 @@
-//! Clients that are not ours, through relay and gateway as processes: the `ohttp` and `bhttp` crates. What clients in other
-//! languages sent is in the gateway's tests; `docs/rfc9458.md` says which.
+//! Clients that are not ours, through relay and gateway as processes: the `ohttp` and `bhttp`
+//! crates. What clients in other languages sent is in the gateway's tests; `docs/rfc9458.md` says
+//! which.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Cursor;

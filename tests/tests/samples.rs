@@ -1,5 +1,5 @@
-//! The sample configurations with everything in them that is commented out: real processes with TLS between all of them
-//! and private authorities, and a client that goes by them.
+//! The sample configurations with everything in them that is commented out: real processes with TLS
+//! between all of them and private authorities, and a client that goes by them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,8 +43,8 @@ fn shown(line: &str) -> Option<&str> {
     (is_table || is_setting).then_some(shown)
 }
 
-/// The sample with everything in it. A table that is there a second time, in a comment, takes the place of the first
-/// where `replaced` names it, and is left out where not.
+/// The sample with everything in it. A table that is there a second time, in a comment, takes the
+/// place of the first where `replaced` names it, and is left out where not.
 fn uncommented(sample: &str, replaced: &[&str]) -> String {
     let tables: BTreeSet<&str> = sample.lines().filter(|it| it.starts_with('[')).collect();
     let mut text = String::new();
@@ -315,7 +315,8 @@ async fn the_samples_with_everything_in_them_start_and_serve_with_tls_and_privat
     assert!(gateway.says("an unknown admin command was refused"));
     assert!(!gateway.says("argument-of-the-operator"));
 
-    // A client: with the authority in a file, with the one of the environment, and with those of the web.
+    // A client: with the authority in a file, with the one of the environment, and with those of
+    // the web.
     let stack = machine.path("stack.json");
     let description = json!({
         "relay": format!("{relay_url}/second"),

@@ -498,8 +498,8 @@ async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
     alice.send_message("g", "still here").await.unwrap();
 }
 
-/// A creation that was accepted, as its client sees it when the answer was lost and the time for which
-/// the service remembers it is over: signed again it is refused.
+/// A creation that was accepted, as its client sees it when the answer was lost and the time for
+/// which the service remembers it is over: signed again it is refused.
 async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
     let home = stack.home("alice");
     let alice = Client::open(&home, Options::default()).await.unwrap();

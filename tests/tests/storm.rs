@@ -38,7 +38,8 @@ const FRANK: &str = "frank.fischer";
 
 type Over = Arc<AtomicBool>;
 
-/// Sends until it is over and there are many: each message until it is accepted. Also gives what it read meanwhile.
+/// Sends until it is over and there are many: each message until it is accepted. Also gives what it
+/// read meanwhile.
 fn sends(mut client: Client, over: &Over) -> JoinHandle<(Client, Vec<String>, Vec<Said>)> {
     let over = Arc::clone(over);
     tokio::spawn(async move {
@@ -154,7 +155,8 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
         let before = stack.kill(Service::Ds);
         stack.restarted(Service::Ds, before).await;
 
-        // The same request again costs nothing and has the same result; the token pays for no other.
+        // The same request again costs nothing and has the same result; the token pays for no
+        // other.
         assert_eq!(
             transport.post(reserve, &request, &token).await.unwrap(),
             result

@@ -1,5 +1,5 @@
-//! Tokens by the letter of RFC 9577 and RFC 9578: an HTTP client with nothing of ours but the way through
-//! relay and gateway gets a challenge, a token and one redemption.
+//! Tokens by the letter of RFC 9577 and RFC 9578: an HTTP client with nothing of ours but the way
+//! through relay and gateway gets a challenge, a token and one redemption.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use base64::Engine as _;
@@ -130,7 +130,8 @@ async fn a_client_that_knows_the_standards_only_gets_a_token_and_redeems_it_once
     assert_eq!(token[34..66], *Sha256::digest(&encoded));
     assert_eq!(token[66..98], *Sha256::digest(&token_key));
 
-    // RFC 9577 §2.2: redeemed once, in either form of the parameter, with what the future may bring.
+    // RFC 9577 §2.2: redeemed once, in either form of the parameter, with what the future may
+    // bring.
     let encoded = URL_SAFE.encode(&token);
     let presented = format!("PrivateToken token=\"{encoded}\", extensions=\"AAAA\"");
     let redeem = async |request: &[u8], value: &str| {

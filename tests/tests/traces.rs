@@ -127,8 +127,8 @@ async fn nothing_that_was_said_or_used_is_found_in_the_stored_files() {
             .collect()
     };
     let found = found_at_home(&hers);
-    // A row that is longer than a page goes on in another one, perhaps in the middle of a value: then one
-    // half of that stands in one piece.
+    // A row that is longer than a page goes on in another one, perhaps in the middle of a value:
+    // then one half of that stands in one piece.
     let split: Vec<&Vec<u8>> = (0..hers.len())
         .filter(|needle| !found.contains(needle))
         .map(|needle| &hers[needle])

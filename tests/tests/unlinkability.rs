@@ -1,9 +1,11 @@
-//! What issuer and service have seen of a thousand users for a month, together: whose a token is they cannot tell better than by guessing.
+//! What issuer and service have seen of a thousand users for a month, together: whose a token is
+//! they cannot tell better than by guessing.
 //!
-//! When wallets are filled, and by how much, is decided by the client's own code ([`Schedule`], [`Levels`]), at
-//! times that are simulated ([`end_to_end::month`]); a sample of the tokens is made by a real issuer and verified as the service does. The
-//! attack has learned from half of the users whose tokens are whose. It is shown to find what there is to be found
-//! where wallets are worse: filled for each use, or soon after they fell low, or from issuers with keys for each user.
+//! When wallets are filled, and by how much, is decided by the client's own code ([`Schedule`],
+//! [`Levels`]), at times that are simulated ([`end_to_end::month`]); a sample of the tokens is made
+//! by a real issuer and verified as the service does. The attack has learned from half of the users
+//! whose tokens are whose. It is shown to find what there is to be found where wallets are worse:
+//! filled for each use, or soon after they fell low, or from issuers with keys for each user.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,11 +34,12 @@ use rand::{Rng as _, SeedableRng as _};
 use rsa::{BoxedUint, RsaPrivateKey};
 use sha2::{Digest as _, Sha256};
 
-/// So many standard deviations above what the best guess gives: chance comes so far once in millions of runs.
+/// So many standard deviations above what the best guess gives: chance comes so far once in
+/// millions of runs.
 const SIGMAS: f64 = 5.0;
 
-/// What can be said of a redemption at some time if it was this user's: bins of the time since the issuance
-/// before, until the one after, between them, and the sizes of both.
+/// What can be said of a redemption at some time if it was this user's: bins of the time since the
+/// issuance before, until the one after, between them, and the sizes of both.
 fn traits(issued: &[Issuance], at: u64) -> [usize; TRAITS] {
     let next = issued.partition_point(|issuance| issuance.at <= at);
     let before = next.checked_sub(1).map(|index| issued[index]);
@@ -116,8 +119,8 @@ struct Outcome {
     by_guessing: usize,
 }
 
-/// By time, order, rate and sizes: each redemption of one half of the users is given to the user among them of whom
-/// it is the most likely, by what was learned from the other half.
+/// By time, order, rate and sizes: each redemption of one half of the users is given to the user
+/// among them of whom it is the most likely, by what was learned from the other half.
 fn attack_by_time(month: &Month, rng: &mut StdRng) -> Outcome {
     let learned = Learned::from(month, &month.attacked(0), rng);
     let attacked = month.attacked(1);
@@ -143,8 +146,9 @@ fn attack_by_time(month: &Month, rng: &mut StdRng) -> Outcome {
     }
 }
 
-/// Hits of somebody who knows exactly how often each user comes in every span of time that a batch lasts, and
-/// nothing else, and always names the one who comes most. The issuer learns that much from giving out tokens at all.
+/// Hits of somebody who knows exactly how often each user comes in every span of time that a batch
+/// lasts, and nothing else, and always names the one who comes most. The issuer learns that much
+/// from giving out tokens at all.
 fn best_guess(attacked: &[Redemption]) -> usize {
     let mut sessions = BTreeMap::<u64, BTreeMap<usize, usize>>::new();
     for redemption in attacked {
@@ -155,7 +159,8 @@ fn best_guess(attacked: &[Redemption]) -> usize {
     most.sum()
 }
 
-/// What the issuer has of one token: whose, when, under which of its keys (SHA-256 of the SPKI), and all bytes.
+/// What the issuer has of one token: whose, when, under which of its keys (SHA-256 of the SPKI),
+/// and all bytes.
 struct IssuedToken {
     user: usize,
     key: Vec<u8>,
@@ -175,8 +180,8 @@ fn agreement(a: &[u8], b: &[u8]) -> u32 {
     a.iter().zip(b).map(|(a, b)| (a ^ b).count_zeros()).sum()
 }
 
-/// The best agreement of any part of what the issuer has with any part of a token, from either end, so that an
-/// unblinded message, signature or nonce would win by far: bits of 2048.
+/// The best agreement of any part of what the issuer has with any part of a token, from either end,
+/// so that an unblinded message, signature or nonce would win by far: bits of 2048.
 fn alike(issued: &IssuedToken, redeemed: &RedeemedToken) -> u32 {
     let (nonce, authenticator) = (&redeemed.token[2..34], &redeemed.token[98..]);
     let mut best = 0;
@@ -189,8 +194,9 @@ fn alike(issued: &IssuedToken, redeemed: &RedeemedToken) -> u32 {
     best
 }
 
-/// By everything: a key of its own decides, then bytes that agree more than chance would have them, then time, order
-/// and sizes as learned, then what is left of the bytes. Answers how many tokens are given to whom they are of.
+/// By everything: a key of its own decides, then bytes that agree more than chance would have them,
+/// then time, order and sizes as learned, then what is left of the bytes. Answers how many tokens
+/// are given to whom they are of.
 fn attack_by_everything(
     issued: &[IssuedToken],
     redeemed: &[RedeemedToken],
@@ -323,8 +329,8 @@ fn the_same_attack_finds_whose_tokens_are_fetched_for_each_use_or_soon_after_a_w
 }
 
 const TOKENS_EACH: usize = 2;
-/// Right guesses of a matching that knows nothing are Poisson distributed with mean 2 (2,000 tokens, each
-/// with one chance in a thousand): 15 or more come up once in 2.9e8 runs.
+/// Right guesses of a matching that knows nothing are Poisson distributed with mean 2 (2,000
+/// tokens, each with one chance in a thousand): 15 or more come up once in 2.9e8 runs.
 const MOST_BY_GUESSING: usize = 14;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -386,8 +392,8 @@ async fn what_issuer_and_service_see_of_a_thousand_users_does_not_match() {
 
 type Pair = KeyPair<Sha384, PSS, Deterministic>;
 
-/// Keys for everybody out of few primes, which are slow to find: every pair of them is another modulus. Good for
-/// nothing but this.
+/// Keys for everybody out of few primes, which are slow to find: every pair of them is another
+/// modulus. Good for nothing but this.
 fn keys_for_everybody() -> Vec<SecretKey<Sha384, PSS, Deterministic>> {
     let mut primes = Vec::new();
     while primes.len() * primes.len().saturating_sub(1) / 2 < USERS {

@@ -1,5 +1,6 @@
-//! Wallets on real processes: filled by whole batches, at times of their own and when the user says so, never in the
-//! course of anything that the user does; and what was asked for once comes, whatever happens in between.
+//! Wallets on real processes: filled by whole batches, at times of their own and when the user says
+//! so, never in the course of anything that the user does; and what was asked for once comes,
+//! whatever happens in between.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +32,8 @@ const RESERVE: usize = 25;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-/// Bytes of a batch of a hundred requests: type, truncated key id and blinded message of each, after their length.
+/// Bytes of a batch of a hundred requests: type, truncated key id and blinded message of each,
+/// after their length.
 const BATCH_BYTES: usize = 4 + BATCH * 259;
 
 /// Stands between one client and the issuer, and sees all that passes.
@@ -42,7 +44,8 @@ struct InBetween {
     lost_answers: AtomicUsize,
     /// Says nothing to a request for tokens.
     is_silent: AtomicBool,
-    /// Instead of an answer to a request for tokens: a page with this status, as a network's portal has it.
+    /// Instead of an answer to a request for tokens: a page with this status, as a network's portal
+    /// has it.
     portal: Mutex<Option<u16>>,
     shows_another_key: AtomicBool,
     seen: Mutex<Vec<(String, Vec<u8>)>>,

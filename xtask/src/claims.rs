@@ -144,7 +144,8 @@ fn ids_in(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| is_id(word))
 }
 
-/// Names of the functions that an attribute makes a test, and of scenarios that run on every engine.
+/// Names of the functions that an attribute makes a test, and of scenarios that run on every
+/// engine.
 pub(crate) fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     let mut is_test = false;
     let mut scenarios = false;

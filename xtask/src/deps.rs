@@ -2,7 +2,8 @@
 //!
 //! Trust is split between processes that different operators run; what a crate cannot link, its
 //! process cannot do. The rules are asserted for each package from the edges that it and the
-//! packages below it declare: a build of the whole workspace unifies features and would hide a slip.
+//! packages below it declare: a build of the whole workspace unifies features and would hide a
+//! slip.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -344,8 +345,8 @@ impl Graph {
 }
 
 impl Package {
-    /// Whether the package builds with this dependency. Cargo's list also has optional ones that a weak
-    /// feature (`dependency?/feature`) names, which switches nothing on.
+    /// Whether the package builds with this dependency. Cargo's list also has optional ones that a
+    /// weak feature (`dependency?/feature`) names, which switches nothing on.
     fn switches_on(&self, dependency: &str, enabled: &[String]) -> bool {
         let mut declared = self
             .dependencies
@@ -524,7 +525,8 @@ mod tests {
         assert_eq!(slips(&graph, TWO_RULES).len(), 1);
     }
 
-    /// Of a library that the relay links and that has an optional cipher, with this feature enabled.
+    /// Of a library that the relay links and that has an optional cipher, with this feature
+    /// enabled.
     fn with_feature(values: &[&str]) -> Graph {
         let document = json!({
             "workspace_members": ["relay-id", "kit-id"],

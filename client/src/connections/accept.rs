@@ -24,11 +24,12 @@ use crate::profile::Profile;
 use crate::reporting;
 use crate::request::Pending;
 
-/// Forgets what an earlier attempt to answer a requester has left, in the caller's transaction. Says whether this client
-/// is in the connection group already.
+/// Forgets what an earlier attempt to answer a requester has left, in the caller's transaction.
+/// Says whether this client is in the connection group already.
 ///
 /// # Errors
-/// [`PeerError::ConnectionGroup`] if the id is one of another group of this client: whoever asks chooses it.
+/// [`PeerError::ConnectionGroup`] if the id is one of another group of this client: whoever asks
+/// chooses it.
 fn clear(
     db: &Connection,
     profile: &Profile,
@@ -64,8 +65,8 @@ fn clear(
     }
 }
 
-/// The connection group must hold the requester and nobody else, under the keys that the request says; before this client
-/// is in it for good, in the caller's transaction.
+/// The connection group must hold the requester and nobody else, under the keys that the request
+/// says; before this client is in it for good, in the caller's transaction.
 fn check_requester(
     db: &Connection,
     mls_group: &MlsGroup,
@@ -90,8 +91,9 @@ fn check_requester(
     is_derived(leaf, &key, credential).map(|_| ())
 }
 
-/// The service has accepted a join: keeps the contact, in the caller's transaction. If somebody else has
-/// become a contact under that handle since, the join is given up, and the inner error says so.
+/// The service has accepted a join: keeps the contact, in the caller's transaction. If somebody
+/// else has become a contact under that handle since, the join is given up, and the inner error
+/// says so.
 pub(crate) fn joined(
     db: &Connection,
     id: &GroupId,
@@ -122,8 +124,8 @@ impl Client {
     /// Accepts a request and returns the new contact's name.
     ///
     /// # Errors
-    /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`], [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is
-    /// not the requester's.
+    /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`],
+    /// [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is not the requester's.
     pub async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let accepted = self.join_requester(id).await;
@@ -177,7 +179,8 @@ impl Client {
             let contact = NewContact {
                 credential: credential.clone(),
                 connection_key: ConnectionKey::from(&request.requester_connection_key).to_wire(),
-                // Finds nothing: the requester's own is told in the group, once they know who has accepted.
+                // Finds nothing: the requester's own is told in the group, once they know who has
+                // accepted.
                 connection_token: PoolToken::new(crypto::random()?).to_wire(),
                 pool,
             };

@@ -116,8 +116,8 @@ pub(crate) fn keep_request(
     events::store(db, &Event::ConnectionRequest { id, name })
 }
 
-/// The recipient of our request has joined the connection group: checks that it is him and keeps the
-/// contact, in the caller's transaction.
+/// The recipient of our request has joined the connection group: checks that it is him and keeps
+/// the contact, in the caller's transaction.
 pub(crate) fn accept_joiner(
     db: &Connection,
     profile: &Profile,
@@ -163,7 +163,8 @@ pub(crate) fn accept_joiner(
         credential,
         connection_key: response.responder_connection_key,
         connection_token: response.connection_token,
-        // Told in the group, now that they have accepted: the request said nothing that adds this user anywhere.
+        // Told in the group, now that they have accepted: the request said nothing that adds this
+        // user anywhere.
         pool: PoolKeys::fresh()?,
     };
     let name = match contact.store(db) {
@@ -185,8 +186,8 @@ pub(crate) fn accept_joiner(
     events::store(db, &Event::Connected { name })
 }
 
-/// The connection key must be the one that the leaf's identity link key comes from, else KeyPackages
-/// claimed later would not open.
+/// The connection key must be the one that the leaf's identity link key comes from, else
+/// KeyPackages claimed later would not open.
 fn is_derived(
     leaf: &LeafNode,
     key: &ConnectionKey,
@@ -254,8 +255,8 @@ impl Client {
         self.connect_with(handle, "").await
     }
 
-    /// As [`Client::connect`], with up to 256 bytes of greeting, which the recipient can report. It travels with
-    /// the certificate: without one, there is no greeting.
+    /// As [`Client::connect`], with up to 256 bytes of greeting, which the recipient can report. It
+    /// travels with the certificate: without one, there is no greeting.
     ///
     /// # Errors
     /// As [`Client::connect`]; [`UsageError::InvalidGreeting`].

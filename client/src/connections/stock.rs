@@ -1,5 +1,6 @@
-//! Connection groups are made ahead, each with a code for whoever will be asked into it. A group that is made with the
-//! request would tell the service by its time into which group the owner of a handle was asked.
+//! Connection groups are made ahead, each with a code for whoever will be asked into it. A group
+//! that is made with the request would tell the service by its time into which group the owner of a
+//! handle was asked.
 
 use crypto::schedule::JoinCodeSecret;
 use protocol::group::GroupKind;
@@ -18,8 +19,8 @@ use crate::schedule::{self, Act};
 
 /// So many groups are there: whoever asks two people one after the other waits for none.
 const STOCK: u32 = 2;
-/// After so long another one takes the place of a group that was not needed: its code must be good for as long as a
-/// request can wait for its answer.
+/// After so long another one takes the place of a group that was not needed: its code must be good
+/// for as long as a request can wait for its answer.
 const FRESH_MS: u64 = 60 * protocol::time::DAY_MS;
 
 /// A connection group with nobody else in it, and what lets somebody in.
@@ -28,8 +29,9 @@ pub(crate) struct Prepared {
     pub(crate) code: JoinCodeSecret,
 }
 
-/// Whether a connection group waits for somebody: in stock, or with an open request. It stays as it was made, and no other
-/// device comes into it: whoever is asked must find one user with one client.
+/// Whether a connection group waits for somebody: in stock, or with an open request. It stays as it
+/// was made, and no other device comes into it: whoever is asked must find one user with one
+/// client.
 pub(crate) fn waits(db: &Connection, id: &GroupId) -> Result<bool, Error> {
     Ok(db.query_row(
         "SELECT EXISTS (SELECT 1 FROM outgoing_requests WHERE group_id = ?1)
@@ -116,7 +118,8 @@ impl Client {
         Ok(ready(&self.db, self.transport.time.now_unix_ms())?.is_some())
     }
 
-    /// A group of the stock; if that is empty, one that is made now. It stays in stock until the caller has used it.
+    /// A group of the stock; if that is empty, one that is made now. It stays in stock until the
+    /// caller has used it.
     pub(crate) async fn connection_group(&mut self) -> Result<Prepared, Error> {
         match ready(&self.db, self.transport.time.now_unix_ms())? {
             Some(prepared) => Ok(prepared),

@@ -1,4 +1,5 @@
-//! Connection tokens: one for each contact, which change, so that whoever knows a former one finds nothing.
+//! Connection tokens: one for each contact, which change, so that whoever knows a former one finds
+//! nothing.
 
 use protocol::codec::WireSecret;
 use rusqlite::Connection;
@@ -84,7 +85,8 @@ fn renew_pool(db: &Connection, contact: NewContact) -> Result<(), Error> {
     Ok(())
 }
 
-/// A device of a contact is gone, which knows the token of the contact's pool, in the caller's transaction.
+/// A device of a contact is gone, which knows the token of the contact's pool, in the caller's
+/// transaction.
 pub(crate) fn device_gone(db: &Connection, identity: &Identity) -> Result<(), Error> {
     for contact in contacts::all(db)? {
         if identity.real.as_ref() == Some(&contact.credential) {
@@ -95,8 +97,8 @@ pub(crate) fn device_gone(db: &Connection, identity: &Identity) -> Result<(), Er
 }
 
 impl Client {
-    /// New pools for all contacts, under tokens that a removed device does not have; the former ones are deleted, and the
-    /// contacts told.
+    /// New pools for all contacts, under tokens that a removed device does not have; the former
+    /// ones are deleted, and the contacts told.
     pub(crate) async fn rotate_connection_tokens(&mut self) -> Result<(), Error> {
         self.transact(|db, _| {
             for contact in contacts::all(db)? {

@@ -24,7 +24,8 @@ pub(crate) fn group_with(db: &Connection, signature_key: &[u8]) -> Result<Option
         .optional()?)
 }
 
-/// The connection group is gone for this client: the other one has ended the connection, or cancelled it.
+/// The connection group is gone for this client: the other one has ended the connection, or
+/// cancelled it.
 pub(crate) fn ended(db: &Connection, group: &GroupId, own_key: &[u8]) -> Result<(), Error> {
     let key: Option<Vec<u8>> = db
         .query_row(
@@ -45,11 +46,12 @@ pub(crate) fn ended(db: &Connection, group: &GroupId, own_key: &[u8]) -> Result<
 }
 
 impl Client {
-    /// Takes back a request of this user's that nobody has accepted: its group is deleted, so that it
-    /// leads nowhere.
+    /// Takes back a request of this user's that nobody has accepted: its group is deleted, so that
+    /// it leads nowhere.
     ///
     /// # Errors
-    /// [`UsageError::UnknownRequest`]; [`UsageError::AlreadyConnected`] if it was accepted meanwhile.
+    /// [`UsageError::UnknownRequest`]; [`UsageError::AlreadyConnected`] if it was accepted
+    /// meanwhile.
     pub async fn cancel_request(&mut self, handle: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         self.sync(0).await?;

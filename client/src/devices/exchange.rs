@@ -20,7 +20,8 @@ use crate::profile::Profile;
 use crate::reporting;
 use crate::text;
 
-/// Keeps a message for the other devices, in the caller's transaction. Without others it is nothing.
+/// Keeps a message for the other devices, in the caller's transaction. Without others it is
+/// nothing.
 pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error> {
     db.execute(
         "INSERT INTO sync_outbox (message) SELECT ? FROM profile WHERE device_group IS NOT NULL",
@@ -36,8 +37,8 @@ fn hello(profile: &Profile) -> SyncMessage {
     })
 }
 
-/// Carries out what another device says, in the caller's transaction. `leaf` is its leaf in the devices'
-/// group, which only this user's devices are in.
+/// Carries out what another device says, in the caller's transaction. `leaf` is its leaf in the
+/// devices' group, which only this user's devices are in.
 pub(crate) fn receive(
     db: &Connection,
     profile: &Profile,
@@ -165,7 +166,8 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     if known == Some(leaf) {
         return Ok(());
     }
-    // Nobody takes the name of a device that is there: whoever removes one by its name must find it.
+    // Nobody takes the name of a device that is there: whoever removes one by its name must find
+    // it.
     if let (Some(place), Some(group)) = (known, &profile.device_group)
         && load_mls(db, group)?
             .member(LeafNodeIndex::new(place))
@@ -276,7 +278,8 @@ impl Client {
     }
 }
 
-/// Devices whose leaf is gone are no devices of this user any more; not before they are gone from all groups.
+/// Devices whose leaf is gone are no devices of this user any more; not before they are gone from
+/// all groups.
 pub(super) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error> {
     let mls_group = load_mls(db, &group.id)?;
     let going: Vec<_> = going(db)?.into_iter().map(|it| it.id).collect();

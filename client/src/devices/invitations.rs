@@ -31,15 +31,15 @@ const GOOD_MS: u64 = 7 * DAY_MS;
 /// and a device that has not come is given a new one after so long.
 const AGAIN_MS: u64 = 5 * DAY_MS;
 
-/// When a way in that is made now ends: with a day. The service reads it, and the millisecond in which a device
-/// has made its ways into all of its groups would tell that they are one user's.
+/// When a way in that is made now ends: with a day. The service reads it, and the millisecond in
+/// which a device has made its ways into all of its groups would tell that they are one user's.
 fn end_ms(now_ms: u64) -> u64 {
     let end_ms = now_ms.saturating_add(GOOD_MS);
     end_ms - end_ms % DAY_MS
 }
 
-/// A way into a group for one other device of this user. Its first leaf's key is made here, so that it can
-/// be authorized without asking.
+/// A way into a group for one other device of this user. Its first leaf's key is made here, so that
+/// it can be authorized without asking.
 pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<WayIn, Error> {
     let mls_group = load_mls(db, &group.id)?;
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;

@@ -1,10 +1,10 @@
 //! Linking a device.
 //!
 //! The new device registers a handle that nobody can guess, for one request, and shows a code: that
-//! handle, an HPKE key, a secret. The other device sends what makes the new one a device of its user as a
-//! connection request to that handle: for the service it is one like any other. Both ways the users
-//! compare a number: the first shows that the code is the one that the new device showed, the second that
-//! the package is the one that the other device sent.
+//! handle, an HPKE key, a secret. The other device sends what makes the new one a device of its
+//! user as a connection request to that handle: for the service it is one like any other. Both ways
+//! the users compare a number: the first shows that the code is the one that the new device showed,
+//! the second that the package is the one that the other device sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -71,7 +71,8 @@ const PACKAGE_VERSION: u16 = 1;
 pub struct LinkCode {
     /// For the other device.
     pub code: String,
-    /// The other device must be told this number too: from this device's screen, not from where the code came.
+    /// The other device must be told this number too: from this device's screen, not from where the
+    /// code came.
     pub number: String,
 }
 
@@ -165,7 +166,8 @@ fn open(waiting: &Waiting, sealed: &[u8]) -> Option<LinkPackage> {
         .filter(|package| package.version == PACKAGE_VERSION)
 }
 
-/// Keeps what came to the handle of the link code, in the caller's transaction; says whether it was such.
+/// Keeps what came to the handle of the link code, in the caller's transaction; says whether it was
+/// such.
 pub(crate) fn keep_package(db: &Connection, sealed: &[u8]) -> Result<bool, Error> {
     let Some(waiting) = waiting(db)? else {
         return Ok(false);
@@ -240,8 +242,8 @@ impl Client {
         })
     }
 
-    /// On a device of the user: links the new device that shows this code and this number. Returns the
-    /// number that the new device must be told.
+    /// On a device of the user: links the new device that shows this code and this number. Returns
+    /// the number that the new device must be told.
     ///
     /// # Errors
     /// [`UsageError::InvalidLinkCode`], [`UsageError::NumbersDiffer`]: nothing was sent then.
@@ -289,8 +291,8 @@ impl Client {
         Group::read(&self.db, &id)
     }
 
-    /// On the new device: becomes what the other device has sent, if it is what it showed the number of.
-    /// Waits up to `wait_ms` for it. Returns the user's handle.
+    /// On the new device: becomes what the other device has sent, if it is what it showed the
+    /// number of. Waits up to `wait_ms` for it. Returns the user's handle.
     ///
     /// # Errors
     /// [`UsageError::NotLinking`] without a code or a package; [`UsageError::NumbersDiffer`].

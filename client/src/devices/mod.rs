@@ -1,8 +1,8 @@
 //! The devices of one user.
 //!
-//! They share the identity key, the connection key and what others know the user by; each has its own
-//! leaves and KeyPackages. What one learns it tells the others through a group that only they are in
-//! (`GroupKind::SingleUser`). Every device brings the others into the groups that it is in.
+//! They share the identity key, the connection key and what others know the user by; each has its
+//! own leaves and KeyPackages. What one learns it tells the others through a group that only they
+//! are in (`GroupKind::SingleUser`). Every device brings the others into the groups that it is in.
 
 mod exchange;
 mod invitations;
@@ -128,7 +128,8 @@ pub(crate) fn is_first(
     Ok(leaves.first() == Some(&mls_group.own_leaf_index()))
 }
 
-/// Remembers the leaf for which this device has asked to be added to a group, in the caller's transaction.
+/// Remembers the leaf for which this device has asked to be added to a group, in the caller's
+/// transaction.
 pub(crate) fn ask_in(db: &Connection, group: &GroupId, leaf_key: &[u8]) -> Result<(), Error> {
     db.execute(
         "INSERT OR REPLACE INTO asked_in (group_id, leaf_key) VALUES (?, ?)",
@@ -137,8 +138,8 @@ pub(crate) fn ask_in(db: &Connection, group: &GroupId, leaf_key: &[u8]) -> Resul
     Ok(())
 }
 
-/// The leaves for which this device has asked its user's others to add it to a group. Who was removed has the identity
-/// key too: in this user's name nobody brings this device anywhere else.
+/// The leaves for which this device has asked its user's others to add it to a group. Who was
+/// removed has the identity key too: in this user's name nobody brings this device anywhere else.
 pub(crate) fn asked_in(db: &Connection, group: &GroupId) -> Result<Vec<Vec<u8>>, Error> {
     let mut statement = db.prepare("SELECT leaf_key FROM asked_in WHERE group_id = ?")?;
     let rows = statement.query_map([group.0], |row| row.get(0))?;

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
 
-/// The leaves of a device in a group: those that no device claims that stays. What a lost device has said of itself need
-/// not be true. A device that is removed by mistake is invited again.
+/// The leaves of a device in a group: those that no device claims that stays. What a lost device
+/// has said of itself need not be true. A device that is removed by mistake is invited again.
 fn leaves_of(
     db: &Connection,
     group: &Group,
@@ -49,7 +49,8 @@ fn keys_due(db: &Connection) -> Result<u8, Error> {
     Ok(db.query_row("SELECT keys_due FROM profile", (), |row| row.get(0))?)
 }
 
-/// Marks a device, in the caller's transaction: from now on its removal is gone on with until it is whole.
+/// Marks a device, in the caller's transaction: from now on its removal is gone on with until it is
+/// whole.
 fn begin(db: &Connection, device: &OtherDevice) -> Result<(), Error> {
     db.execute(
         "UPDATE devices SET going = 1 WHERE device_id = ?",
@@ -71,9 +72,9 @@ fn first_refusal(
 }
 
 impl Client {
-    /// Removes another device of this user from all groups, from the KeyPackage sets and from the handle;
-    /// contacts get a new connection token. What it had, it keeps: the identity key among it. What is cut
-    /// off is gone on with by [`Client::sync`].
+    /// Removes another device of this user from all groups, from the KeyPackage sets and from the
+    /// handle; contacts get a new connection token. What it had, it keeps: the identity key among
+    /// it. What is cut off is gone on with by [`Client::sync`].
     ///
     /// # Errors
     /// [`UsageError::UnknownDevice`].
@@ -86,8 +87,8 @@ impl Client {
         self.sync(0).await
     }
 
-    /// As [`Client::unlink_device`] for every other device, those too that have not said their names. Returns
-    /// the names of the others.
+    /// As [`Client::unlink_device`] for every other device, those too that have not said their
+    /// names. Returns the names of the others.
     ///
     /// # Errors
     /// Whatever the requests meet; it can be called again then.
@@ -118,8 +119,8 @@ impl Client {
         self.go_on_removing().await
     }
 
-    /// Brings the removal of devices to its end, and gives new keys to whoever knew theirs. What is refused of it holds up
-    /// nothing else, and is gone on with.
+    /// Brings the removal of devices to its end, and gives new keys to whoever knew theirs. What is
+    /// refused of it holds up nothing else, and is gone on with.
     pub(crate) async fn go_on_removing(&mut self) -> Result<(), Error> {
         let devices = going(&self.db)?;
         if keys_due(&self.db)? == 0 && devices.is_empty() {

@@ -1,7 +1,7 @@
 //! What a user's devices tell each other, as application messages of their own group.
 //!
-//! A frame of another version, or a message of a kind that is not known here, is passed over: devices
-//! are not updated at the same moment.
+//! A frame of another version, or a message of a kind that is not known here, is passed over:
+//! devices are not updated at the same moment.
 
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
@@ -63,7 +63,8 @@ pub(crate) enum SyncMessage {
     /// Whoever vouched for me in this group is not who it was: add me by a commit.
     #[tls_codec(discriminant = 13)]
     AddMe(AddMe),
-    /// What a contact who answered has signed (an encoded [`protocol::reporting::SignedIntroduction`]).
+    /// What a contact who answered has signed (an encoded
+    /// [`protocol::reporting::SignedIntroduction`]).
     #[tls_codec(discriminant = 14)]
     Introduction(VLBytes),
 }
@@ -82,8 +83,9 @@ pub(crate) struct Invitation {
     pub(crate) way: WayIn,
 }
 
-/// What a device needs to come in by an external commit. The key of its first leaf is made by the device
-/// that invites, which can so authorize it at once; it is replaced by the joiner's first update.
+/// What a device needs to come in by an external commit. The key of its first leaf is made by the
+/// device that invites, which can so authorize it at once; it is replaced by the joiner's first
+/// update.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct WayIn {
     pub(crate) link: GroupLink,

@@ -1,7 +1,8 @@
-//! Whether a group that the service shows to somebody outside may be come into. The service makes up
-//! GroupInfo and tree if it likes; what it cannot make is an identity link that opens under the group's
-//! wrapper key. So nothing is joined from outside (RFC 9420 §12.4.3.2) but an [`Authenticated`] group: its
-//! GroupInfo is signed by a leaf that has shown whose it is, and it is the group that the joiner knows of.
+//! Whether a group that the service shows to somebody outside may be come into. The service makes
+//! up GroupInfo and tree if it likes; what it cannot make is an identity link that opens under the
+//! group's wrapper key. So nothing is joined from outside (RFC 9420 §12.4.3.2) but an
+//! [`Authenticated`] group: its GroupInfo is signed by a leaf that has shown whose it is, and it is
+//! the group that the joiner knows of.
 
 use mls_rules::context::senders_in;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
@@ -33,7 +34,8 @@ fn not(why: &'static str) -> Error {
     PeerError::Unauthenticated(why).into()
 }
 
-/// A GroupInfo in its message (RFC 9420 §12.4.3), for its signer, which the MLS library does not show.
+/// A GroupInfo in its message (RFC 9420 §12.4.3), for its signer, which the MLS library does not
+/// show.
 #[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct GroupInfoMessage {
     /// Of the message, the format, the protocol.
@@ -50,7 +52,8 @@ struct GroupInfoMessage {
     signature: VLBytes,
 }
 
-/// A LeafNode (RFC 9420 §7.2): the library names the leaves of a tree only when it has built a group of it.
+/// A LeafNode (RFC 9420 §7.2): the library names the leaves of a tree only when it has built a
+/// group of it.
 #[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct LeafNode {
     encryption_key: VLBytes,
@@ -132,8 +135,8 @@ pub(crate) enum Sight {
         alone: Vec<u8>,
         known: Option<Known>,
     },
-    /// By the word of another device of this user, which was at this leaf in this epoch and knew these
-    /// members ([`person_digests`]).
+    /// By the word of another device of this user, which was at this leaf in this epoch and knew
+    /// these members ([`person_digests`]).
     Device {
         epoch: u64,
         leaf: u32,
@@ -144,7 +147,8 @@ pub(crate) enum Sight {
 }
 
 impl Sight {
-    /// The only person beside this user who is known to be in the group; this user, if only its devices are.
+    /// The only person beside this user who is known to be in the group; this user, if only its
+    /// devices are.
     fn only_other(&self, own_key: &[u8]) -> Option<Vec<u8>> {
         let own = person_digest(own_key);
         let people = match self {
@@ -174,7 +178,8 @@ pub(crate) struct Newcomer {
     pub(crate) name: String,
 }
 
-/// A group that may be come into. The library verifies the tree against the GroupInfo when it builds it.
+/// A group that may be come into. The library verifies the tree against the GroupInfo when it
+/// builds it.
 pub(crate) struct Authenticated {
     pub(crate) group_info: VerifiableGroupInfo,
     pub(crate) tree: RatchetTreeIn,

@@ -62,8 +62,9 @@ pub(crate) fn places(mls_group: &MlsGroup, removed: &[LeafNodeIndex], count: usi
         .collect()
 }
 
-/// Keeps what a commit says about members, before it is merged; it has been judged by the rules. Returns the identity of
-/// the joiner, if it is an external commit, and what it is to those who are here.
+/// Keeps what a commit says about members, before it is merged; it has been judged by the rules.
+/// Returns the identity of the joiner, if it is an external commit, and what it is to those who are
+/// here.
 pub(crate) fn record(
     db: &Connection,
     profile: &Profile,
@@ -268,8 +269,8 @@ pub(crate) fn record(
         let user = identity
             .as_ref()
             .map(|identity| identity.user_pseudonym.clone());
-        // What the service had done nobody here has, whoever carries it out. Of its devices the user is told
-        // when they are forgotten.
+        // What the service had done nobody here has, whoever carries it out. Of its devices the
+        // user is told when they are forgotten.
         let by_nobody_here = reason.is_some() && group.kind != GroupKind::SingleUser;
         if (tell || by_nobody_here) && !user.as_ref().is_some_and(|user| told.contains(user)) {
             let name = identities::name(db, profile, identity.as_ref())?;
@@ -312,8 +313,9 @@ fn tell_of_client(
     events::store(db, &event)
 }
 
-/// Who has another one's name is in the group all the same, since the service cannot see it and one member must not be able
-/// to end a group for everybody. It is shown as nobody, so that nothing is sent to it, and whoever may removes it.
+/// Who has another one's name is in the group all the same, since the service cannot see it and one
+/// member must not be able to end a group for everybody. It is shown as nobody, so that nothing is
+/// sent to it, and whoever may removes it.
 fn take_for_nobody(
     db: &Connection,
     group: &Group,

@@ -167,7 +167,8 @@ pub(crate) fn partial(group_info: &GroupInfo) -> Result<PartialGroupInfo, Error>
     })
 }
 
-/// What a leaf brings beside its node: a recovery key of its own, and a push handle like everybody's.
+/// What a leaf brings beside its node: a recovery key of its own, and a push handle like
+/// everybody's.
 pub(crate) fn extras(
     suite: Ciphersuite,
     id: &GroupId,
@@ -242,8 +243,9 @@ pub(super) fn stage(
     }
     let plan = plan.without(&leaving);
     policy::permit(&group, &mls_group, &plan)?;
-    // Who is added gets the wrapper key by a Welcome that every leaf of the next epoch can find: a leaf of the service's
-    // own would learn who everybody is, and could come in again under a name that opens.
+    // Who is added gets the wrapper key by a Welcome that every leaf of the next epoch can find: a
+    // leaf of the service's own would learn who everybody is, and could come in again under a name
+    // that opens.
     if matches!(plan, Plan::Add { .. } | Plan::AddClients { .. })
         && identities::has_unverified(db, id, &mls_group)?
     {
@@ -706,8 +708,8 @@ impl Client {
                 };
             }
         }
-        // Whichever commit was accepted, perhaps this very one, stands in the journal: the service puts it there in the
-        // same transition.
+        // Whichever commit was accepted, perhaps this very one, stands in the journal: the service
+        // puts it there in the same transition.
         let epoch = self.epoch(id)?;
         if refusal
             .and_then(|refusal| refusal.epoch)
@@ -733,7 +735,8 @@ impl Client {
             .await;
         }
         match refusal {
-            // It says that it has it, and does not show it: the commit is kept, and looked for again.
+            // It says that it has it, and does not show it: the commit is kept, and looked for
+            // again.
             None => Err(Error::Protocol("a commit was accepted and is not there")),
             Some(refusal) => {
                 self.drop_pending_commit(id)?;
@@ -746,7 +749,8 @@ impl Client {
         }
     }
 
-    /// Makes a commit by a plan, anew as often as others are faster or something must be covered with it.
+    /// Makes a commit by a plan, anew as often as others are faster or something must be covered
+    /// with it.
     pub(crate) async fn commit(
         &mut self,
         id: &GroupId,

@@ -187,8 +187,8 @@ impl Client {
         self.create_group_with(name, leaf::CIPHERSUITE as u16).await
     }
 
-    /// As [`Client::create_group`], in another ciphersuite: 1, 2, 3, 0x4e or 0x4f (RFC 9420 §17.1 and
-    /// draft-ietf-mls-pq-ciphersuites).
+    /// As [`Client::create_group`], in another ciphersuite: 1, 2, 3, 0x4e or 0x4f (RFC 9420 §17.1
+    /// and draft-ietf-mls-pq-ciphersuites).
     ///
     /// # Errors
     /// As [`Client::create_group`]; [`UsageError::UnknownCiphersuite`].
@@ -241,8 +241,8 @@ impl Client {
                 &ReserveGroupIdRequest {},
             )
             .await?;
-        // What this client knows under an id would take the place of the group that is about to be made: members
-        // of one would come into another.
+        // What this client knows under an id would take the place of the group that is about to be
+        // made: members of one would come into another.
         if self.knows_group(&reserved.group_id)? {
             return Err(Error::Protocol("an id was reserved that is in use"));
         }
@@ -290,7 +290,8 @@ impl Client {
                 self.created(id, Some(accepted.accepted_ms))
             }
             Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
-            // Signed again after the time for which the service remembers: it may have been accepted.
+            // Signed again after the time for which the service remembers: it may have been
+            // accepted.
             Err(error)
                 if error.problem() == Some(ProblemType::InvalidGroupId)
                     && self.is_created(id).await? =>
@@ -304,7 +305,8 @@ impl Client {
         }
     }
 
-    /// The service has the group, perhaps since this time: the journal's tag keys count from its day.
+    /// The service has the group, perhaps since this time: the journal's tag keys count from its
+    /// day.
     fn created(&mut self, id: &GroupId, accepted_ms: Option<u64>) -> Result<(), Error> {
         self.transact(|db, _| {
             Pending::delete(db, id)?;

@@ -18,7 +18,8 @@ use crate::groups::{Group, Status, free_name, known, load_mls, own_pseudonym, ps
 use crate::journal::Segment;
 use crate::leaf::{self, NewLeaf};
 
-/// What a client of a user tells another one of a group: with it and an authorization that one comes in.
+/// What a client of a user tells another one of a group: with it and an authorization that one
+/// comes in.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct GroupLink {
     pub(crate) group_id: GroupId,
@@ -36,13 +37,14 @@ pub(crate) struct GroupLink {
     pub(crate) user_pseudonym: VLBytes,
     /// In which this is said.
     pub(crate) epoch: u64,
-    /// Who is in it, as far as the one who says this knows ([`crate::groups::authenticate::person_digests`]).
+    /// Who is in it, as far as the one who says this knows
+    /// ([`crate::groups::authenticate::person_digests`]).
     pub(crate) members: VLBytes,
 }
 
 impl Client {
-    /// Comes into a group of this user's other client, with the key that [`Client::client_key`] kept. False if the segment
-    /// that it told of has ended.
+    /// Comes into a group of this user's other client, with the key that [`Client::client_key`]
+    /// kept. False if the segment that it told of has ended.
     pub(crate) async fn join_as_client(
         &mut self,
         link: &GroupLink,

@@ -1,4 +1,5 @@
-//! A group that this client follows no further: why it stopped, and the evidence, which is kept for good.
+//! A group that this client follows no further: why it stopped, and the evidence, which is kept for
+//! good.
 
 use protocol::group::GroupKind;
 use protocol::ids::GroupId;
@@ -20,7 +21,8 @@ use crate::profile::Profile;
 pub enum StopReason {
     /// The service says that the group went on, and has no commit that leads there.
     Missing,
-    /// The service shows the group at an earlier epoch than this client was in: it has lost what it accepted.
+    /// The service shows the group at an earlier epoch than this client was in: it has lost what it
+    /// accepted.
     Behind,
     /// The state of the MLS library is gone or unreadable.
     State,
@@ -40,9 +42,11 @@ pub enum StopReason {
     LeafGone,
     /// The backup that this client was restored from is too old: its leaf is there no more.
     Outdated,
-    /// The service has shown different journals of the group to different members, and has signed both.
+    /// The service has shown different journals of the group to different members, and has signed
+    /// both.
     Split,
-    /// A commit led to where the service has nothing: whoever made it told the service other keys than the members.
+    /// A commit led to where the service has nothing: whoever made it told the service other keys
+    /// than the members.
     Stranded,
     /// The service had this client removed. Of connections and devices' groups only: of a group
     /// [`Event::RemovedByService`] tells.
@@ -174,7 +178,8 @@ pub(crate) fn keep(
     Ok(())
 }
 
-/// So often an answer that may be put right is asked for whenever there is occasion; then once a day.
+/// So often an answer that may be put right is asked for whenever there is occasion; then once a
+/// day.
 const TRIES: u32 = 16;
 
 /// How often something was kept because of an entry, and when last.
@@ -350,8 +355,8 @@ impl Client {
         Err(unknown.into())
     }
 
-    /// What came in a group, or in the connection with a contact, that could not be carried out. It is kept
-    /// for good.
+    /// What came in a group, or in the connection with a contact, that could not be carried out. It
+    /// is kept for good.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].

@@ -1,5 +1,5 @@
-//! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a user, again after a
-//! loss of state, or into the connection group of whoever asked.
+//! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a
+//! user, again after a loss of state, or into the connection group of whoever asked.
 
 use crypto::schedule::StateKey;
 use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
@@ -170,10 +170,11 @@ fn build(
     Group::set_rejoin_attempts(db, id, attempts)?;
     evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
-    // The device that has brought this one here has told the keys of now, and there is nobody else: an old state, or
-    // another one, does not open under them.
+    // The device that has brought this one here has told the keys of now, and there is nobody else:
+    // an old state, or another one, does not open under them.
     let is_brought = matches!(entrance.sight, Sight::Device { .. });
-    // Where there is no leaf but this client's own, that one has signed it, and nobody else knows its secrets.
+    // Where there is no leaf but this client's own, that one has signed it, and nobody else knows
+    // its secrets.
     let is_alone = mls_group.members().count() == 1;
     if !is_alone && (entrance.kind != GroupKind::SingleUser || !is_brought) {
         heard::wait_for_somebody(db, id, authenticated.signer.as_deref())?;
@@ -314,8 +315,8 @@ fn begun(
     Ok(Some(beginning.into_segment(id, epoch, day)))
 }
 
-/// The service has accepted it, in the caller's transaction. If it makes a contact, and somebody else has become one under
-/// that handle since, it is given up, and the inner error says so.
+/// The service has accepted it, in the caller's transaction. If it makes a contact, and somebody
+/// else has become one under that handle since, it is given up, and the inner error says so.
 fn complete(
     db: &Connection,
     profile: &Profile,
@@ -383,8 +384,8 @@ fn is_in(
     Ok(Ok(()))
 }
 
-/// This client is in, as the service says, and has gone past what it could read: it comes back by its new leaf, in the
-/// caller's transaction.
+/// This client is in, as the service says, and has gone past what it could read: it comes back by
+/// its new leaf, in the caller's transaction.
 fn is_in_and_behind(
     db: &Connection,
     profile: &Profile,
@@ -444,8 +445,8 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// Holds what the service shows against what is known. What cannot be is evidence; whom the user has not
-    /// been shown is shown, and nothing is sent.
+    /// Holds what the service shows against what is known. What cannot be is evidence; whom the
+    /// user has not been shown is shown, and nothing is sent.
     fn authenticate(
         &mut self,
         entrance: &Entrance,
@@ -509,8 +510,9 @@ impl Client {
         }
     }
 
-    /// Whether a join that the service refuses was accepted before, and the group has gone on since: the answer was lost. The
-    /// own leaf says so, or the row that came with it; and then this client is in, or knows the way back.
+    /// Whether a join that the service refuses was accepted before, and the group has gone on
+    /// since: the answer was lost. The own leaf says so, or the row that came with it; and then
+    /// this client is in, or knows the way back.
     async fn was_accepted(&mut self, id: &GroupId) -> Result<bool, Error> {
         let (pending, body) = kept(&self.db, id)?;
         let day = Day::of(self.transport.time.now_unix_ms());

@@ -72,8 +72,8 @@ fn stands_apart(people: &[Identity], newcomer: &Identity) -> bool {
     })
 }
 
-/// Those of these who have the name of one before them, or are one before them under another name: they are shown as
-/// nobody. One member must not be able to keep everybody out with it.
+/// Those of these who have the name of one before them, or are one before them under another name:
+/// they are shown as nobody. One member must not be able to keep everybody out with it.
 pub(crate) fn impostors(people: &[Identity]) -> Vec<usize> {
     let mut found = Vec::new();
     for (at, person) in people.iter().enumerate() {
@@ -131,8 +131,9 @@ fn is_among(here: &[Identity], newcomer: &Identity) -> bool {
     })
 }
 
-/// Judges who comes in by an external commit. That it has the word of a leaf the rules have seen to ([`mls_rules`]); that
-/// it is the user of that leaf, or a person whom nobody here is, only members can see.
+/// Judges who comes in by an external commit. That it has the word of a leaf the rules have seen to
+/// ([`mls_rules`]); that it is the user of that leaf, or a person whom nobody here is, only members
+/// can see.
 ///
 /// # Errors
 /// [`PeerError::NotPermitted`].

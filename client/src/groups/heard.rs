@@ -1,6 +1,7 @@
-//! Who came in from outside sends nothing before it has heard somebody: a genuine but old GroupInfo passes every other
-//! check, and nobody answers in an epoch that is nobody's. Who has signed it counts for nothing, under whatever leaf: a
-//! former member could keep the service a group of its own.
+//! Who came in from outside sends nothing before it has heard somebody: a genuine but old GroupInfo
+//! passes every other check, and nobody answers in an epoch that is nobody's. Who has signed it
+//! counts for nothing, under whatever leaf: a former member could keep the service a group of its
+//! own.
 
 use openmls::prelude::MlsGroup;
 use protocol::ids::GroupId;
@@ -13,8 +14,8 @@ use crate::groups::identities::{self, Identity};
 use crate::groups::{Group, further};
 use crate::schedule::{self, Act};
 
-/// Nothing is sent before somebody other than the signer (an identity key) was heard, in the caller's transaction; where
-/// this client knows of nobody else, before anybody was.
+/// Nothing is sent before somebody other than the signer (an identity key) was heard, in the
+/// caller's transaction; where this client knows of nobody else, before anybody was.
 pub(crate) fn wait_for_somebody(
     db: &Connection,
     id: &GroupId,
@@ -40,8 +41,8 @@ pub(crate) fn is_waiting(db: &Connection, id: &GroupId) -> Result<bool, Error> {
     Ok(signer.is_some())
 }
 
-/// A member was heard in an epoch that this client is in, in the caller's transaction. One who cannot show who it is
-/// counts for nothing.
+/// A member was heard in an epoch that this client is in, in the caller's transaction. One who
+/// cannot show who it is counts for nothing.
 pub(crate) fn somebody(
     db: &Connection,
     id: &GroupId,
@@ -56,8 +57,9 @@ pub(crate) fn somebody(
     Ok(())
 }
 
-/// Somebody has come in from outside, and hears two others: the devices of the two people with the lowest leaves say that
-/// they are there, in the caller's transaction. Where there is nobody else, the user's other devices say so.
+/// Somebody has come in from outside, and hears two others: the devices of the two people with the
+/// lowest leaves say that they are there, in the caller's transaction. Where there is nobody else,
+/// the user's other devices say so.
 pub(crate) fn greet(
     db: &Connection,
     group: &Group,

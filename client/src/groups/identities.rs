@@ -152,8 +152,8 @@ pub(crate) fn link_keys(db: &Connection, group: &GroupId) -> Result<LinkKeys, Er
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Who is behind a member, by what the service shows to who comes in, and keeps it; by what is `kept` from before where
-/// that does not say it: whom this client knows it does not forget.
+/// Who is behind a member, by what the service shows to who comes in, and keeps it; by what is
+/// `kept` from before where that does not say it: whom this client knows it does not forget.
 pub(crate) fn found(
     db: &Connection,
     group: &Group,
@@ -210,8 +210,8 @@ pub(crate) fn shown(
     }
 }
 
-/// Keeps what opens the identity link of a leaf, and under which wrapper key the service has it; what does not open is not
-/// kept. The identity must be stored.
+/// Keeps what opens the identity link of a leaf, and under which wrapper key the service has it;
+/// what does not open is not kept. The identity must be stored.
 pub(crate) fn keep_link_key(
     db: &Connection,
     group: &GroupId,
@@ -233,7 +233,8 @@ pub(crate) fn keep_link_key(
     Ok(())
 }
 
-/// Link keys of these leaves under a wrapper key, those first that are under the oldest ones, at most so many.
+/// Link keys of these leaves under a wrapper key, those first that are under the oldest ones, at
+/// most so many.
 pub(crate) fn resealed(
     db: &Connection,
     group: &GroupId,
@@ -291,7 +292,8 @@ pub(crate) fn of(
         .optional()?)
 }
 
-/// Whether there is a member that cannot show who it is, and with whom the user has not decided to go on.
+/// Whether there is a member that cannot show who it is, and with whom the user has not decided to
+/// go on.
 pub(crate) fn has_unverified(
     db: &Connection,
     group: &GroupId,

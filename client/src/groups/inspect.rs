@@ -36,8 +36,8 @@ fn compare(mls_group: &MlsGroup, inspected: &InspectGroupResponse) -> Result<(),
 }
 
 impl Client {
-    /// Asks the service what it holds of a group and compares it with what this client has: returns the number of
-    /// clients in the group and its epoch, which both agree on.
+    /// Asks the service what it holds of a group and compares it with what this client has: returns
+    /// the number of clients in the group and its epoch, which both agree on.
     ///
     /// # Errors
     /// [`PeerError::Disagreement`].

@@ -71,8 +71,8 @@ impl JoinCode {
 pub(crate) const MOST_WEEKS: u16 = MAX_JOIN_CODE_WEEKS - 1;
 
 impl Client {
-    /// Makes a join code that is good for so many days (at most a year). It is a secret: whoever has it can come in
-    /// until then, or until it is revoked.
+    /// Makes a join code that is good for so many days (at most a year). It is a secret: whoever
+    /// has it can come in until then, or until it is revoked.
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`]; the problem `limit-exceeded` when there are too many codes.
@@ -170,7 +170,8 @@ impl Client {
     /// Comes into a group by a join code and returns the name that it has here.
     ///
     /// # Errors
-    /// [`UsageError::InvalidJoinCode`], [`UsageError::JoinCodeExpired`], [`UsageError::AlreadyAMember`].
+    /// [`UsageError::InvalidJoinCode`], [`UsageError::JoinCodeExpired`],
+    /// [`UsageError::AlreadyAMember`].
     pub async fn join_by_code(&mut self, code: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let code = JoinCode::parse(code)?;

@@ -53,7 +53,8 @@ pub(super) struct Invitation {
     by: String,
 }
 
-/// Somebody who is no contact, and what they call the group that they have made of a KeyPackage of ours.
+/// Somebody who is no contact, and what they call the group that they have made of a KeyPackage of
+/// ours.
 pub(super) struct Stranger {
     key: Vec<u8>,
     group: String,
@@ -154,8 +155,8 @@ fn join(
     let provider = Provider::new(db);
     let id = &invitation.id;
     let former = Group::find(db, id)?;
-    // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group id,
-    // and what this client is in would be replaced by it.
+    // Whatever epoch it claims: whoever has a KeyPackage of ours can make a Welcome for any group
+    // id, and what this client is in would be replaced by it.
     let status = former.as_ref().map(|group| group.status);
     if matches!(status, Some(Status::Active | Status::Joining)) {
         return Ok(());
@@ -166,7 +167,8 @@ fn join(
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
         .map_err(|_| Error::Protocol("a join record holds no tree"))?;
     let welcome = parse(content.welcome.as_slice())?;
-    // Lifetimes were judged when the leaves were added; a member of long standing is no reason not to join.
+    // Lifetimes were judged when the leaves were added; a member of long standing is no reason not
+    // to join.
     let staged = StagedWelcome::build_from_welcome(&provider, &join_config(), welcome)
         .map_err(|_| PeerError::Message)?
         .with_ratchet_tree(tree)
@@ -273,8 +275,9 @@ fn segment(
     })
 }
 
-/// Whether a Welcome may put something in the place of a group that this client was in: nothing older, nothing
-/// of another kind, and where it has not been removed, on the word of a member only. Says whether it is that.
+/// Whether a Welcome may put something in the place of a group that this client was in: nothing
+/// older, nothing of another kind, and where it has not been removed, on the word of a member only.
+/// Says whether it is that.
 fn check_return(
     former: Option<&Group>,
     known: Option<&Known>,
@@ -349,7 +352,8 @@ fn store_identities(
 }
 
 impl Client {
-    /// Follows the invitations that have come. One that is not for us, not from a contact or too late is dropped.
+    /// Follows the invitations that have come. One that is not for us, not from a contact or too
+    /// late is dropped.
     pub(crate) async fn follow_invitations(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         for invited in pointers::invited(&self.db, now_ms)? {
@@ -360,7 +364,8 @@ impl Client {
                     self.transact(|db, _| pointers::put_off(db, invited.row, is_unknown, now_ms))?;
                 }
                 Err(Error::Issuer(_)) => {}
-                // It has answered meanwhile: what it holds back of one invitation holds up nothing else.
+                // It has answered meanwhile: what it holds back of one invitation holds up nothing
+                // else.
                 Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
                 Err(error @ (Error::Unreachable(_) | Error::Local(_))) => return Err(error),
                 Err(error) => {
@@ -385,8 +390,8 @@ impl Client {
         let content = match self.own_welcome(invited).await {
             Ok(Some(content)) => content,
             Ok(None) => return pointers::done(&self.db, invited.row),
-            // The service's answer and not the Welcome, which opens under the pointer's key: it may show the true one the
-            // next time.
+            // The service's answer and not the Welcome, which opens under the pointer's key: it may
+            // show the true one the next time.
             Err(Error::Protocol(_) | Error::Peer(_)) => {
                 return self.transact(|db, _| pointers::put_off(db, invited.row, false, now_ms));
             }
@@ -499,8 +504,8 @@ impl Client {
         let known = known::of(&self.db, &invitation.id)?;
         check_return(former.as_ref(), known.as_ref(), &self.profile, invitation)?;
         match self.join_by_record(invited, content, invitation).await {
-            // What does not fit may be the record, which the service shows, and not the Welcome, which it
-            // cannot make. So the invitation waits: one answer takes nobody's group away.
+            // What does not fit may be the record, which the service shows, and not the Welcome,
+            // which it cannot make. So the invitation waits: one answer takes nobody's group away.
             Err(Error::Peer(fault)) => self.wait_for_record(entry, content, invitation, fault),
             Err(Error::Protocol(_)) => {
                 self.wait_for_record(entry, content, invitation, PeerError::JoinRecord)
@@ -551,7 +556,8 @@ impl Client {
     /// The join record, all its pages.
     async fn join_record(&mut self, invitation: &Invitation) -> Result<JoinRecordContent, Error> {
         const DOES_NOT_OPEN: Error = Error::Protocol("a join record does not open");
-        // A tree and what stands beside its leaves, within what a service takes, are less than half of that.
+        // A tree and what stands beside its leaves, within what a service takes, are less than half
+        // of that.
         const MOST_PAGES: usize = 16 * 1024 * 1024 / JOIN_RECORD_PAGE;
         let key = &invitation.join_key;
         let id = key.record_id(&invitation.id);
@@ -650,7 +656,8 @@ mod tests {
             assert_eq!(judge(stopped, group, &gone, 11), None);
             assert_eq!(judge(stopped, group, &stranger, 11), None);
         }
-        // Who was removed can be added again by anybody: under a name of its own, if it is no member.
+        // Who was removed can be added again by anybody: under a name of its own, if it is no
+        // member.
         assert_eq!(judge(Status::Removed, group, &member, 11), Some(true));
         assert_eq!(judge(Status::Removed, group, &stranger, 11), Some(false));
         assert_eq!(judge(Status::Removed, group, &member, 10), None);

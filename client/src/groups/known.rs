@@ -1,5 +1,5 @@
-//! What this client knows of its groups for good: the highest epoch, the members, who was removed, the
-//! external senders. It outlives the MLS library's state, and the service is held against it.
+//! What this client knows of its groups for good: the highest epoch, the members, who was removed,
+//! the external senders. It outlives the MLS library's state, and the service is held against it.
 
 use std::collections::HashMap;
 
@@ -170,8 +170,8 @@ fn members(db: &Connection, id: &GroupId) -> Result<Vec<KnownMember>, Error> {
     .collect()
 }
 
-/// Remembers the epoch that this client has come to, in the caller's transaction: whoever is in the tree
-/// is there, and whoever was there before is removed. The identities must be stored.
+/// Remembers the epoch that this client has come to, in the caller's transaction: whoever is in the
+/// tree is there, and whoever was there before is removed. The identities must be stored.
 pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> Result<(), Error> {
     let epoch = mls_group.epoch().as_u64();
     if highest_epoch(db, id)?.is_some_and(|known| known > epoch) {

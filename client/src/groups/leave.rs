@@ -14,8 +14,9 @@ fn set_leaving(db: &Connection, id: &GroupId) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Leaves a group with all clients of this user. It is done when another member has committed it, which
-    /// happens as soon as one of them catches up; until then nobody can send. Whoever is alone deletes the group.
+    /// Leaves a group with all clients of this user. It is done when another member has committed
+    /// it, which happens as soon as one of them catches up; until then nobody can send. Whoever is
+    /// alone deletes the group.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].

@@ -1,5 +1,5 @@
-//! Requests of a member that carry the group's state key. The service knows no group that opens with a former
-//! key, so whoever is behind a removal catches up first and asks then.
+//! Requests of a member that carry the group's state key. The service knows no group that opens
+//! with a former key, so whoever is behind a removal catches up first and asks then.
 
 use protocol::Wire;
 use protocol::ids::GroupId;
@@ -12,8 +12,8 @@ use crate::groups::Group;
 use crate::groups::commit::{ROUNDS, pause};
 
 impl Client {
-    /// Makes a request of the own leaf, by what `body` makes of the group as it is now. It is paid by the leaf's
-    /// allowance.
+    /// Makes a request of the own leaf, by what `body` makes of the group as it is now. It is paid
+    /// by the leaf's allowance.
     ///
     /// # Errors
     /// [`UsageError::GroupLost`] for a group that the service has no more, or not for this client.

@@ -22,7 +22,8 @@ impl Client {
     /// Adds contacts to a group, all in one commit.
     ///
     /// # Errors
-    /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has none left.
+    /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has
+    /// none left.
     pub async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         let _held = self.hold().await?;
         self.sync(0).await?;
@@ -69,13 +70,13 @@ impl Client {
         .await
     }
 
-    /// Has a contact whose clients are dead come in anew: the old ones are removed, and the present ones, which have
-    /// published KeyPackages, are added, with the role and standing that the contact had. Whoever still had an old one
-    /// reads that it was removed.
+    /// Has a contact whose clients are dead come in anew: the old ones are removed, and the present
+    /// ones, which have published KeyPackages, are added, with the role and standing that the
+    /// contact had. Whoever still had an old one reads that it was removed.
     ///
     /// # Errors
-    /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed, unless the group changed
-    /// meanwhile.
+    /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed,
+    /// unless the group changed meanwhile.
     pub async fn replace_in_group(&mut self, group: &str, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         self.sync(0).await?;

@@ -21,8 +21,8 @@ use crate::leaf;
 use crate::profile::Profile;
 use crate::provider::Provider;
 
-/// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64 KiB add, the
-/// service takes it (256 KiB by default).
+/// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64
+/// KiB add, the service takes it (256 KiB by default).
 pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
 
 /// A message that is kept and can be sent.
@@ -31,8 +31,8 @@ pub(crate) struct Encrypted {
     pub(crate) digest: [u8; 32],
 }
 
-/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used twice. A former attempt
-/// is given up.
+/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used
+/// twice. A former attempt is given up.
 pub(crate) fn encrypt(
     db: &Connection,
     profile: &Profile,
@@ -83,9 +83,9 @@ impl Client {
     /// Sends a text to all other members. When this returns, it stands in the group's journal.
     ///
     /// # Errors
-    /// [`UsageError`] for a group that is not there or left, an empty text or one of more than [`MAX_TEXT`]
-    /// bytes; [`Error::Unreachable`] when no answer came in time: the message is kept, and a later
-    /// [`Client::sync`] finds it in the journal or sends it again.
+    /// [`UsageError`] for a group that is not there or left, an empty text or one of more than
+    /// [`MAX_TEXT`] bytes; [`Error::Unreachable`] when no answer came in time: the message is kept,
+    /// and a later [`Client::sync`] finds it in the journal or sends it again.
     pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
         check_text(text)?;
         let _held = self.hold().await?;
@@ -133,14 +133,16 @@ impl Client {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             self.prepare_to_send(id).await?;
-            // It may have brought another state key, or the news that this client is no member any more.
+            // It may have brought another state key, or the news that this client is no member any
+            // more.
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             let now_ms = self.transport.time.now_unix_ms();
             let encrypted = self
                 .transact(|db, profile| encrypt(db, profile, id, content, kept.as_ref(), now_ms));
             let Encrypted { message, digest } = match encrypted {
-                // A removal that this client knows of: the library sends nothing before it is committed.
+                // A removal that this client knows of: the library sends nothing before it is
+                // committed.
                 Err(_) if self.is_held_up(id)? => {
                     self.make_way(id).await?;
                     continue;
@@ -179,14 +181,15 @@ impl Client {
             if !outbox::waits(&self.db, &digest)? {
                 return Ok(());
             }
-            // Refused, and what has moved the group on was read: it is nowhere, and can be encrypted anew.
+            // Refused, and what has moved the group on was read: it is nowhere, and can be
+            // encrypted anew.
             followed?;
         }
         Err(UsageError::Contention.into())
     }
 
-    /// Goes on with the members of a group that cannot show who they are, and although nobody was heard since this client came
-    /// in: what is sent from now on reaches them.
+    /// Goes on with the members of a group that cannot show who they are, and although nobody was
+    /// heard since this client came in: what is sent from now on reaches them.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].

@@ -1,6 +1,6 @@
-//! Own messages: kept before they are sent, until they are read in the journal like any other. What an answer did not say
-//! the journal says: a message that is not in it when its segment has ended, or when its request can be accepted no
-//! more, is encrypted and sent again.
+//! Own messages: kept before they are sent, until they are read in the journal like any other. What
+//! an answer did not say the journal says: a message that is not in it when its segment has ended,
+//! or when its request can be accepted no more, is encrypted and sent again.
 
 use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::request::WINDOW_MINUTES;
@@ -64,7 +64,8 @@ pub(crate) fn expired(db: &Connection, segment: &SegmentId, at: Position) -> Res
     Ok(())
 }
 
-/// What the service said to have accepted, and has not shown where it said, in the caller's transaction: the user is told.
+/// What the service said to have accepted, and has not shown where it said, in the caller's
+/// transaction: the user is told.
 fn find_withheld(db: &Connection, group: &Group, now_ms: u64) -> Result<(), Error> {
     let withheld = {
         let mut statement = db.prepare_cached(
@@ -99,7 +100,8 @@ pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a message is an own one that this client has sent; it is done with then, in the caller's transaction.
+/// Whether a message is an own one that this client has sent; it is done with then, in the caller's
+/// transaction.
 pub(crate) fn is_read(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
     Ok(db.execute("DELETE FROM outbox WHERE digest = ?", [digest])? > 0)
 }
@@ -117,8 +119,9 @@ pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
 }
 
 impl Client {
-    /// Sends a text again that was neither accepted nor found in the journal, when nothing can come of it any more and the
-    /// journal was read to its end; and tells of what was accepted and is not there.
+    /// Sends a text again that was neither accepted nor found in the journal, when nothing can come
+    /// of it any more and the journal was read to its end; and tells of what was accepted and is
+    /// not there.
     pub(crate) async fn settle_outbox(&mut self, id: &GroupId) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let read_to_end = self.read_to_end.contains(id);

@@ -1,5 +1,5 @@
-//! Proposals that stand until the next commit (RFC 9420 §12.1): of members who leave, and of the service for
-//! members that are gone. Whoever notices commits them; nobody can send before.
+//! Proposals that stand until the next commit (RFC 9420 §12.1): of members who leave, and of the
+//! service for members that are gone. Whoever notices commits them; nobody can send before.
 
 use openmls::prelude::Sender as MlsSender;
 use openmls::prelude::{
@@ -42,7 +42,8 @@ pub(crate) fn removals(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<u32>
         .collect())
 }
 
-/// The references of the pending proposals that a commit of ours covers. What outsiders want lapses.
+/// The references of the pending proposals that a commit of ours covers. What outsiders want
+/// lapses.
 pub(crate) fn covered(db: &Connection, mls_group: &MlsGroup) -> Result<Vec<ProposalRef>, Error> {
     let service = service_senders(db)?;
     Ok(mls_group
@@ -123,8 +124,8 @@ fn proposer(message: &[u8]) -> Option<LeafNodeIndex> {
     }
 }
 
-/// Whether a member's proposal to leave is signed by its sender (RFC 9420 §6.1), whatever its membership tag,
-/// which the library wants to see first. One that is not the service has made up.
+/// Whether a member's proposal to leave is signed by its sender (RFC 9420 §6.1), whatever its
+/// membership tag, which the library wants to see first. One that is not the service has made up.
 pub(super) fn is_signed(mls_group: &MlsGroup, sender: LeafNodeIndex, message: &[u8]) -> bool {
     let Some((framed, signature)) = split(message) else {
         return false;
@@ -148,11 +149,13 @@ pub(super) fn is_signed(mls_group: &MlsGroup, sender: LeafNodeIndex, message: &[
         .is_ok()
 }
 
-/// A PublicMessage with a member's Remove or SelfRemove: all that is signed but the context, and the signature.
+/// A PublicMessage with a member's Remove or SelfRemove: all that is signed but the context, and
+/// the signature.
 fn split(message: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     const REMOVE: u16 = 3;
     const SELF_REMOVE: u16 = 10;
-    // Version and wire format; group, epoch, sender, authenticated data, content type, proposal type.
+    // Version and wire format; group, epoch, sender, authenticated data, content type, proposal
+    // type.
     let (_, rest) = u32::tls_deserialize_bytes(message).ok()?;
     let (_, rest) = VLBytes::tls_deserialize_bytes(rest).ok()?;
     let (_, rest) = <[u8; 13]>::tls_deserialize_bytes(rest).ok()?;
@@ -181,7 +184,8 @@ fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
         .is_some())
 }
 
-/// The message that says that this client leaves; nothing is kept, it comes back through the journal.
+/// The message that says that this client leaves; nothing is kept, it comes back through the
+/// journal.
 fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
     let transaction = begin(db)?;
     let mut mls_group = load_mls(&transaction, id)?;
@@ -211,7 +215,8 @@ fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
 }
 
 impl Client {
-    /// The service says that something is pending: it is in the journal, or else the service shows it.
+    /// The service says that something is pending: it is in the journal, or else the service shows
+    /// it.
     pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {
         self.read_group(id).await?;
         if Group::read(&self.db, id)?.status != Status::Active {
@@ -257,8 +262,8 @@ impl Client {
         if refused.is_empty() {
             return Ok(());
         }
-        // The service cannot check membership tags and insists on what members refuse: whoever sent that goes by
-        // value, if this client may do that.
+        // The service cannot check membership tags and insists on what members refuse: whoever sent
+        // that goes by value, if this client may do that.
         let (group, mls_group) = (Group::read(&self.db, id)?, load_mls(&self.db, id)?);
         let mut leaves = further::with_their_people(&self.db, &group, &mls_group, &refused)?;
         leaves.retain(|leaf| *leaf != mls_group.own_leaf_index());
@@ -272,7 +277,8 @@ impl Client {
             let mut whole = self.inspect_from(id, 0).await?;
             let mls_group = load_mls(&self.db, id)?;
             let last = mls_group.members().map(|it| it.index.u32()).max();
-            // A tree has no more than the next power of two (RFC 9420 §7.7), but it may have grown meanwhile.
+            // A tree has no more than the next power of two (RFC 9420 §7.7), but it may have grown
+            // meanwhile.
             let own = last.unwrap_or(0).saturating_add(1).next_power_of_two();
             if whole.places > own.saturating_mul(2).max(MOST_GROWN) {
                 return Err(Error::Protocol("a group has more places than its tree"));
@@ -339,7 +345,8 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// Proposes that this client goes, unless that stands already; the next commit of another one carries it out.
+    /// Proposes that this client goes, unless that stands already; the next commit of another one
+    /// carries it out.
     pub(crate) async fn propose_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
         for round in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;

@@ -1,10 +1,11 @@
 //! What was decided about a person holds for that person, under whatever pseudonym it comes.
 //!
-//! The service enforces a policy by pseudonyms, and whoever comes in again has a new one. Members know who is behind a
-//! leaf. So the policy says of whom it bans or mutes who that is, sealed under a key that members have and the service
-//! has not. Each client holds newcomers against it. It refuses to add who is banned; when somebody else does, or he comes by a
-//! code, everybody is told, and whoever may remove him does so. A newcomer who does not show who he is counts as one who
-//! is kept out, as long as anybody is. A person with another identity is another person here.
+//! The service enforces a policy by pseudonyms, and whoever comes in again has a new one. Members
+//! know who is behind a leaf. So the policy says of whom it bans or mutes who that is, sealed under
+//! a key that members have and the service has not. Each client holds newcomers against it. It
+//! refuses to add who is banned; when somebody else does, or he comes by a code, everybody is told,
+//! and whoever may remove him does so. A newcomer who does not show who he is counts as one who is
+//! kept out, as long as anybody is. A person with another identity is another person here.
 
 use crypto::kdf;
 use crypto::keys::IdentityLinkWrapperKey;
@@ -172,8 +173,8 @@ fn kept_out(db: &Connection, id: &GroupId) -> Result<Vec<Vec<u8>>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Holds a newcomer against what was decided before, in the caller's transaction. `by` is empty for who came in
-/// alone.
+/// Holds a newcomer against what was decided before, in the caller's transaction. `by` is empty for
+/// who came in alone.
 pub(crate) fn arrived(
     db: &Connection,
     profile: &Profile,
@@ -277,8 +278,8 @@ fn muted_again(
     Ok((next != *policy).then_some(next))
 }
 
-/// A policy that says of everybody who it is under the wrapper key of now, if one is under a former one: who comes in later
-/// has no reason to go back to that, and may not be able to.
+/// A policy that says of everybody who it is under the wrapper key of now, if one is under a former
+/// one: who comes in later has no reason to go back to that, and may not be able to.
 fn under_present_key(
     db: &Connection,
     group: &Group,

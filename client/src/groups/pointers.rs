@@ -1,5 +1,6 @@
-//! Pointers: where the clients of somebody who was added find their Welcomes. They go in a journal that both share: the
-//! connection, or the group of one's own devices. Getting one early, twice or too late is harmless.
+//! Pointers: where the clients of somebody who was added find their Welcomes. They go in a journal
+//! that both share: the connection, or the group of one's own devices. Getting one early, twice or
+//! too late is harmless.
 
 use crypto::schedule::WelcomeKey;
 use openmls::prelude::{Credential, KeyPackage};
@@ -28,8 +29,8 @@ const UNREAD: u8 = 0;
 const DUE: u8 = 1;
 const SENT: u8 = 2;
 
-/// Keeps where the Welcomes of a commit are, with the commit itself, in the caller's transaction: whose they are is known
-/// when it is merged.
+/// Keeps where the Welcomes of a commit are, with the commit itself, in the caller's transaction:
+/// whose they are is known when it is merged.
 pub(crate) fn prepare(
     db: &Connection,
     id: &GroupId,
@@ -123,12 +124,14 @@ pub(crate) fn complete(
 
 /// So many invitations of one sender wait: what it sends beyond that is passed over.
 const MOST_WAITING: u32 = 64;
-/// So often the service is asked for what an invitation needs whenever there is occasion; then ever more seldom.
+/// So often the service is asked for what an invitation needs whenever there is occasion; then ever
+/// more seldom.
 const TRIES: u32 = 16;
 /// What the service does not have after so long it never has.
 const UNKNOWN_MS: u64 = 7 * protocol::time::DAY_MS;
 
-/// Keeps a pointer that came, in the caller's transaction: one for each device, of which one may be this one.
+/// Keeps a pointer that came, in the caller's transaction: one for each device, of which one may be
+/// this one.
 pub(crate) fn receive(
     db: &Connection,
     sender: &[u8],
@@ -277,8 +280,8 @@ impl Client {
     }
 }
 
-/// A client of a contact is new or has lost its state: the contact is told again where it is invited to, while the
-/// invitations are good; in the caller's transaction.
+/// A client of a contact is new or has lost its state: the contact is told again where it is
+/// invited to, while the invitations are good; in the caller's transaction.
 pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
     let mut statement = db.prepare(
         "SELECT pointers.rowid, pointers.group_id FROM pointers JOIN identities

@@ -1,5 +1,5 @@
-//! The group's policy, held against what others send and what this client is about to do. Commits are judged by the
-//! rules that the service has too ([`mls_rules`]): it may be wrong or lie.
+//! The group's policy, held against what others send and what this client is about to do. Commits
+//! are judged by the rules that the service has too ([`mls_rules`]): it may be wrong or lie.
 
 use openmls::group::GroupContext;
 use openmls::prelude::{Credential, Extensions, LeafNodeIndex, MlsGroup, QueuedProposal, Sender};
@@ -17,9 +17,9 @@ use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, PAST_EPOCHS, own_pseudonym, pseudonym_of};
 
-/// The keys by which the service is known among a group's external senders: of the directory that all views agreed on, and
-/// of the one that was last heard because of such a key; none before the first one. All members of a group have the same
-/// sender in it: it marks nobody.
+/// The keys by which the service is known among a group's external senders: of the directory that
+/// all views agreed on, and of the one that was last heard because of such a key; none before the
+/// first one. All members of a group have the same sender in it: it marks nobody.
 pub(crate) fn service_senders(db: &Connection) -> Result<ServiceSenders, Error> {
     let stored: [Option<String>; 2] = db.query_row(
         "SELECT directory, directory_heard FROM profile",

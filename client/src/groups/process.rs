@@ -62,8 +62,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
         .ok_or_else(|| PeerError::Message.into())
 }
 
-/// Decrypts an application message, which the service accepted on this day, and keeps its event, in the
-/// caller's transaction. An own one is done with.
+/// Decrypts an application message, which the service accepted on this day, and keeps its event, in
+/// the caller's transaction. An own one is done with.
 pub(crate) fn message(
     db: &Connection,
     profile: &Profile,
@@ -104,8 +104,8 @@ pub(crate) fn message(
         return Err(PeerError::Message.into());
     };
     let (content, seen) = Content::decode(&zeroize::Zeroizing::new(message.into_bytes()))?;
-    // What is carried out is said by who is there now: the keys of past epochs are kept, and who was removed
-    // since has them too.
+    // What is carried out is said by who is there now: the keys of past epochs are kept, and who
+    // was removed since has them too.
     let is_carried_out = match content {
         Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) => true,
         Content::Text(_) | Content::Greeting | Content::Unknown => false,
@@ -200,8 +200,8 @@ fn judge(
     Ok(case.judge().map_err(fault)?)
 }
 
-/// Merges a commit, in the caller's transaction. Says how it goes on, and what became of a commit of our own that was
-/// waiting, if there was one.
+/// Merges a commit, in the caller's transaction. Says how it goes on, and what became of a commit
+/// of our own that was waiting, if there was one.
 pub(crate) fn commit(
     db: &Connection,
     profile: &Profile,
@@ -289,7 +289,8 @@ pub(crate) fn commit(
     };
     let joiner = changes::record(db, profile, group, &mls_group, &staged, &beside, committer)?;
     if let (Some((identity, arrival)), Some(leaf)) = (joiner, staged.update_path_leaf_node()) {
-        // Other external commits into a connection group are of clients whose users are in it already.
+        // Other external commits into a connection group are of clients whose users are in it
+        // already.
         if group.kind == GroupKind::Connection && arrival == Arrival::Person {
             connections::accept_joiner(db, profile, group, &identity, leaf, &aad)?;
         } else if group.kind == GroupKind::Connection {
@@ -351,8 +352,8 @@ pub(crate) fn commit(
     Ok((next, superseded))
 }
 
-/// The former wrapper key must be under the new one: all members check it, so that who joins later finds the
-/// way back.
+/// The former wrapper key must be under the new one: all members check it, so that who joins later
+/// finds the way back.
 fn check_former(
     group: &Group,
     event: &CommitEvent,

@@ -29,9 +29,10 @@ use crate::schedule::{self, Act};
 const LOOKS: u32 = 10;
 
 impl Client {
-    /// The service says that the group is at another epoch, `current`, than this client at `epoch`: the commits
-    /// that led there stand in the journal. To an earlier one nothing leads: the service has lost what it
-    /// accepted, and whoever went on from there would undo what was decided since.
+    /// The service says that the group is at another epoch, `current`, than this client at `epoch`:
+    /// the commits that led there stand in the journal. To an earlier one nothing leads: the
+    /// service has lost what it accepted, and whoever went on from there would undo what was
+    /// decided since.
     pub(crate) async fn follow(
         &mut self,
         id: &GroupId,
@@ -69,8 +70,8 @@ impl Client {
         self.lose(id, StopReason::Missing)
     }
 
-    /// The service knows no group that opens with the key that we have: a rotation has ended the segment, and its
-    /// commit is in it.
+    /// The service knows no group that opens with the key that we have: a rotation has ended the
+    /// segment, and its commit is in it.
     ///
     /// # Errors
     /// [`UsageError::GroupLost`] if it is not.
@@ -172,7 +173,8 @@ impl Client {
         self.transact(|db, profile| evidence::stop(db, profile, id, reason))
     }
 
-    /// A joiner's first act, which also says that it came: a recovery key for the new leaf, and its row.
+    /// A joiner's first act, which also says that it came: a recovery key for the new leaf, and its
+    /// row.
     pub(crate) async fn set_leaf_extras(&mut self, id: &GroupId) -> Result<(), Error> {
         let _: Accepted = self
             .as_member(id, Operation::SetLeafExtras, |client, group| {
@@ -212,7 +214,8 @@ impl Client {
         Ok(())
     }
 
-    /// Whoever rotated writes everybody's row; if the own one is not there, or leads elsewhere, this client does.
+    /// Whoever rotated writes everybody's row; if the own one is not there, or leads elsewhere,
+    /// this client does.
     pub(crate) async fn mend_own_row(&mut self, id: &GroupId) -> Result<(), Error> {
         let group = Group::read(&self.db, id)?;
         if group.status != Status::Active || !group.recovery_set {
@@ -237,8 +240,8 @@ impl Client {
         Ok(())
     }
 
-    /// Writes the rows that are missing since the last rotation, for those leaves whose recovery key verifies under the own
-    /// tree: to another key the way in is not sealed.
+    /// Writes the rows that are missing since the last rotation, for those leaves whose recovery
+    /// key verifies under the own tree: to another key the way in is not sealed.
     pub(crate) async fn write_rows(&mut self, id: &GroupId) -> Result<(), Error> {
         if Group::read(&self.db, id)?.status != Status::Active {
             return Ok(());
@@ -311,8 +314,8 @@ fn leads_to(kept: Segment, segment: &Segment) -> bool {
 /// More commits than any segment has: the service makes nobody count without end.
 const MOST_STEPS: u32 = 1_000_000;
 
-/// This client leaves off following because of an entry, in the caller's transaction. A commit that the policy
-/// forbids is not made good by coming back to the state after it.
+/// This client leaves off following because of an entry, in the caller's transaction. A commit that
+/// the policy forbids is not made good by coming back to the state after it.
 pub(crate) fn lose_to(
     db: &rusqlite::Connection,
     profile: &Profile,

@@ -1,4 +1,5 @@
-//! Coming back after a loss of state: by the signature key of the own leaf, which vouches for the new one.
+//! Coming back after a loss of state: by the signature key of the own leaf, which vouches for the
+//! new one.
 
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::sign::P256_PUBLIC_KEY_LEN;
@@ -30,15 +31,16 @@ fn forget_shown(db: &Connection, id: &GroupId) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Comes back into a group, or a connection with a contact, that this client does not follow any more.
-    /// What was said meanwhile is lost. Nothing is sent into a group that is not, as far as its members'
-    /// identity links and this client's own knowledge say, the one that was known.
+    /// Comes back into a group, or a connection with a contact, that this client does not follow
+    /// any more. What was said meanwhile is lost. Nothing is sent into a group that is not, as far
+    /// as its members' identity links and this client's own knowledge say, the one that was known.
     ///
     /// # Errors
-    /// [`UsageError::NewMembers`] if somebody is in it whom this client does not know to be there: shown to the
-    /// user, who may go on by [`Client::rejoin_group_with_shown`]. [`PeerError::Unauthenticated`] if it is
-    /// another group. [`UsageError::GroupLost`] if the service knows this client's leaf no more or the way back
-    /// is lost, [`UsageError::NotAMember`] after a removal.
+    /// [`UsageError::NewMembers`] if somebody is in it whom this client does not know to be there:
+    /// shown to the user, who may go on by [`Client::rejoin_group_with_shown`].
+    /// [`PeerError::Unauthenticated`] if it is another group. [`UsageError::GroupLost`] if the
+    /// service knows this client's leaf no more or the way back is lost, [`UsageError::NotAMember`]
+    /// after a removal.
     pub async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = self.group_or_connection(group)?.id;
@@ -46,7 +48,8 @@ impl Client {
         self.rejoin_group_with_shown(group).await
     }
 
-    /// As [`Client::rejoin_group`]; the user has been shown the new members that it named, and goes on.
+    /// As [`Client::rejoin_group`]; the user has been shown the new members that it named, and goes
+    /// on.
     ///
     /// # Errors
     /// As [`Client::rejoin_group`], for members that it did not name.
@@ -105,8 +108,8 @@ impl Client {
         Ok(())
     }
 
-    /// As [`Client::rejoin_group`], by itself: only after a loss of this client's own, only among the members
-    /// that it knows, a few times, and never an error for what cannot be.
+    /// As [`Client::rejoin_group`], by itself: only after a loss of this client's own, only among
+    /// the members that it knows, a few times, and never an error for what cannot be.
     pub(crate) async fn try_rejoin(&mut self, id: &GroupId) -> Result<(), Error> {
         let reason = evidence::stopped(&self.db, id)?;
         if !reason.is_some_and(StopReason::is_own_loss) {
@@ -207,8 +210,8 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// Where the service sees the leaf with this key, and the segment that the group is in: the one that is known, or the one
-    /// in the recovery row.
+    /// Where the service sees the leaf with this key, and the segment that the group is in: the one
+    /// that is known, or the one in the recovery row.
     async fn own_leaf(
         &mut self,
         id: &GroupId,

@@ -1,5 +1,5 @@
-//! Removals that the service proposes: it says why (draft-robert-mimi-delivery-service §DS-induced removals), and
-//! members hold that against what they have seen.
+//! Removals that the service proposes: it says why (draft-robert-mimi-delivery-service §DS-induced
+//! removals), and members hold that against what they have seen.
 
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
@@ -18,7 +18,8 @@ use crate::groups::known;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RemovalReason {
-    /// The client has not made a commit since this week (since 1970), for longer than the service waits.
+    /// The client has not made a commit since this week (since 1970), for longer than the service
+    /// waits.
     Inactive(u16),
     /// The client was added, and had not been here when its invitation expired.
     NeverCame,

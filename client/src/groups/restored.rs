@@ -1,10 +1,11 @@
 //! The way back of a client that was restored from a backup, the first time and every other time.
 //!
-//! A restored client comes back in the place of the leaf that is in the backup, and then replaces its key and recovery
-//! key. If the next ones were random, the same backup could never be restored again, and its owner might find that out
-//! when it is all that is left. So they follow from those in the backup: number n of a chain that whoever has the
-//! backup can derive, and who has it can come back anyway. A leaf that was renewed for another reason (by the user's word,
-//! or since the home was copied) leaves the chain: the backup is then too old for that group, and that is said.
+//! A restored client comes back in the place of the leaf that is in the backup, and then replaces
+//! its key and recovery key. If the next ones were random, the same backup could never be restored
+//! again, and its owner might find that out when it is all that is left. So they follow from those
+//! in the backup: number n of a chain that whoever has the backup can derive, and who has it can
+//! come back anyway. A leaf that was renewed for another reason (by the user's word, or since the
+//! home was copied) leaves the chain: the backup is then too old for that group, and that is said.
 
 use crypto::kdf;
 use crypto::secret::Secret;
@@ -96,7 +97,8 @@ pub(crate) fn keep(
     Ok(())
 }
 
-/// The seed of the next recovery key pair of a leaf: one that follows from a backup, where it came back from one.
+/// The seed of the next recovery key pair of a leaf: one that follows from a backup, where it came
+/// back from one.
 pub(crate) fn next_recovery_seed(db: &Connection, id: &GroupId) -> Result<Secret<32>, Error> {
     match Origin::of(db, id)? {
         Some(origin) if origin.number.is_some() => {
@@ -124,8 +126,9 @@ pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Looks for the leaf of a restored group along the chain of its keys: where it is, and its key. Nothing in other groups.
-    /// What the service says here is not kept before the group is authenticated, but the number of the key.
+    /// Looks for the leaf of a restored group along the chain of its keys: where it is, and its
+    /// key. Nothing in other groups. What the service says here is not kept before the group is
+    /// authenticated, but the number of the key.
     ///
     /// # Errors
     /// [`UsageError::GroupLost`] if it is not there.

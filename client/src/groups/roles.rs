@@ -69,8 +69,8 @@ impl Client {
         .await
     }
 
-    /// Bans a member: nothing is left to it, and it is removed. The person cannot come in again, under whatever pseudonym,
-    /// without members being told and whoever may removing it.
+    /// Bans a member: nothing is left to it, and it is removed. The person cannot come in again,
+    /// under whatever pseudonym, without members being told and whoever may removing it.
     ///
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
@@ -88,7 +88,8 @@ impl Client {
         .await
     }
 
-    /// Gives a member the role and standing that are listed under a former pseudonym of the same person.
+    /// Gives a member the role and standing that are listed under a former pseudonym of the same
+    /// person.
     pub(crate) async fn take_over_listing(
         &mut self,
         id: &GroupId,

@@ -1,8 +1,8 @@
 //! Messages that do not decrypt: whose they are, and what follows.
 //!
-//! The sender of a PrivateMessage is known before its content is: it stands in the sender data, under a key that
-//! every member of the epoch has (RFC 9420 §6.3.2). So also of a message that does not decrypt it can be said whose
-//! it is, and that a member made it: the service cannot.
+//! The sender of a PrivateMessage is known before its content is: it stands in the sender data,
+//! under a key that every member of the epoch has (RFC 9420 §6.3.2). So also of a message that does
+//! not decrypt it can be said whose it is, and that a member made it: the service cannot.
 
 use openmls::prelude::{
     Ciphersuite, Credential, LeafNodeIndex, Member, MlsGroup, OpenMlsCrypto as _,
@@ -184,8 +184,8 @@ fn sender(
     Ok(credential.map(|credential| (message.epoch, credential)))
 }
 
-/// Tells the user of a message that could not be read, in the caller's transaction; and has the group begin a new
-/// epoch where that lets the sender be read again.
+/// Tells the user of a message that could not be read, in the caller's transaction; and has the
+/// group begin a new epoch where that lets the sender be read again.
 pub(crate) fn record(
     db: &Connection,
     profile: &Profile,

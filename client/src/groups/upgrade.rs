@@ -1,7 +1,8 @@
-//! Putting another group in the place of one, in another ciphersuite. RFC 9420 §11.2 has ReInit for that, but the
-//! MLS library leaves ReInit proposals out of the commits that it builds: so the old group is deleted, and its
-//! members are added to a new one. Only contacts can be, so the old group stays if somebody is none, unless the
-//! user says otherwise. A ReInit of another implementation is followed.
+//! Putting another group in the place of one, in another ciphersuite. RFC 9420 §11.2 has ReInit for
+//! that, but the MLS library leaves ReInit proposals out of the commits that it builds: so the old
+//! group is deleted, and its members are added to a new one. Only contacts can be, so the old group
+//! stays if somebody is none, unless the user says otherwise. A ReInit of another implementation is
+//! followed.
 
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
@@ -65,8 +66,8 @@ fn set_stage(db: &Connection, old: &GroupId, stage: u8) -> Result<(), Error> {
     Ok(())
 }
 
-/// The group has ended in favour of another one, in the caller's transaction: its name is free for that one.
-/// Returns the name that the old one has now.
+/// The group has ended in favour of another one, in the caller's transaction: its name is free for
+/// that one. Returns the name that the old one has now.
 pub(crate) fn retire(db: &Connection, group: &Group) -> Result<String, Error> {
     Group::set_status(db, &group.id, Status::Closed)?;
     let name = free_name(db, &format!("{} (former)", group.display_name()))?;
@@ -106,19 +107,21 @@ pub(crate) fn ended(db: &Connection, group: &Group) -> Result<(), Error> {
 }
 
 impl Client {
-    /// Ends a group and makes another one under its name, in another ciphersuite, in which all of its members are
-    /// again, in the roles that they had.
+    /// Ends a group and makes another one under its name, in another ciphersuite, in which all of
+    /// its members are again, in the roles that they had.
     ///
     /// # Errors
-    /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`]; [`UsageError::WouldLeaveBehind`] when
-    /// somebody is no contact, or has no KeyPackage for the ciphersuite: nothing has changed then.
+    /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`];
+    /// [`UsageError::WouldLeaveBehind`] when somebody is no contact, or has no KeyPackage for the
+    /// ciphersuite: nothing has changed then.
     pub async fn upgrade_group(&mut self, group: &str, suite: u16) -> Result<(), Error> {
         let left_behind = self.upgrade(group, suite, false).await?;
         debug_assert!(left_behind.is_empty());
         Ok(())
     }
 
-    /// As [`Client::upgrade_group`], without the members who cannot be brought along: returns who they are.
+    /// As [`Client::upgrade_group`], without the members who cannot be brought along: returns who
+    /// they are.
     ///
     /// # Errors
     /// As [`Client::upgrade_group`].
@@ -275,8 +278,8 @@ impl Client {
         Ok((contacts, others))
     }
 
-    /// Everybody has the role and the standing in the new group that they had in the old one. Who was banned
-    /// there stays listed, and who that is is sealed for the members of the new group.
+    /// Everybody has the role and the standing in the new group that they had in the old one. Who
+    /// was banned there stays listed, and who that is is sealed for the members of the new group.
     async fn take_over_policy(&mut self, old: &GroupId, id: &GroupId) -> Result<(), Error> {
         let policy: Option<Vec<u8>> = self.db.query_row(
             "SELECT policy FROM successors WHERE group_id = ?",

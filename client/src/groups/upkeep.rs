@@ -1,9 +1,10 @@
 //! Message keys: each is used once, and none is out of its readers' reach.
 //!
-//! A sender's keys of an epoch form a chain (RFC 9420 §9.1). A reader who is behind walks it, and the library walks
-//! [`FORWARD`] steps at most: more would let one member make each of its messages as dear as it likes for everybody.
-//! So a sender begins a new epoch, and with it a new chain, long before that. Who has missed all of an epoch's
-//! messages, by expiry or by a limit, can read the next one all the same.
+//! A sender's keys of an epoch form a chain (RFC 9420 §9.1). A reader who is behind walks it, and
+//! the library walks [`FORWARD`] steps at most: more would let one member make each of its messages
+//! as dear as it likes for everybody. So a sender begins a new epoch, and with it a new chain, long
+//! before that. Who has missed all of an epoch's messages, by expiry or by a limit, can read the
+//! next one all the same.
 
 use openmls::prelude::SenderRatchetConfiguration;
 use protocol::ids::GroupId;
@@ -57,7 +58,8 @@ pub(crate) fn sent_in(db: &Connection, id: &GroupId, epoch: u64) -> Result<u32, 
         .unwrap_or(0))
 }
 
-/// A member's keys of this epoch are not those that its readers have: a new epoch gives it new ones.
+/// A member's keys of this epoch are not those that its readers have: a new epoch gives it new
+/// ones.
 pub(crate) fn heal_after(db: &Connection, id: &GroupId, epoch: u64) -> Result<(), Error> {
     db.execute(
         "INSERT INTO upkeep (group_id, heal_after) VALUES (?, ?)
@@ -67,7 +69,8 @@ pub(crate) fn heal_after(db: &Connection, id: &GroupId, epoch: u64) -> Result<()
     Ok(())
 }
 
-/// The keys of this client may be in use elsewhere: it sends nothing before it has others, in any group.
+/// The keys of this client may be in use elsewhere: it sends nothing before it has others, in any
+/// group.
 pub(crate) fn renew_everywhere(db: &Connection) -> Result<(), Error> {
     db.execute(
         "INSERT INTO upkeep (group_id, renew) SELECT group_id, 1 FROM groups WHERE status = 'active'
@@ -101,8 +104,9 @@ fn latest_renewal(now_ms: u64, members: usize) -> u64 {
     now_ms.saturating_add(days.saturating_mul(DAY_MS))
 }
 
-/// When the own leaf is renewed next, in the caller's transaction: every 30 to 45 days, in a large group as often as it has
-/// twenties of members. For post-compromise security, and since the service takes who never commits for gone.
+/// When the own leaf is renewed next, in the caller's transaction: every 30 to 45 days, in a large
+/// group as often as it has twenties of members. For post-compromise security, and since the
+/// service takes who never commits for gone.
 pub(crate) fn plan_renewal(
     db: &Connection,
     id: &GroupId,
@@ -180,7 +184,8 @@ impl Client {
         )?;
         let now_ms = self.transport.time.now_unix_ms();
         match u64::try_from(due_ms).unwrap_or(0) {
-            // None is drawn yet, or another clock drew it: in a small group no draw gives such a one.
+            // None is drawn yet, or another clock drew it: in a small group no draw gives such a
+            // one.
             due_ms if due_ms == 0 || due_ms > latest_renewal(now_ms, 0) => {
                 let members = load_mls(&self.db, id)?.members().count();
                 if due_ms != 0 && due_ms <= latest_renewal(now_ms, members) {

@@ -1,5 +1,6 @@
-//! Signed ends of journals: the service signs at most one chain for each position, so two of them are proof. Each message
-//! says which one its sender has seen, of this group or of another one that both are in.
+//! Signed ends of journals: the service signs at most one chain for each position, so two of them
+//! are proof. Each message says which one its sender has seen, of this group or of another one that
+//! both are in.
 
 use crypto::journal::{contradict, verify_head};
 use protocol::Wire as _;
@@ -42,9 +43,9 @@ pub(crate) fn signer(db: &Connection) -> Result<Signer, Error> {
     })
 }
 
-/// The store is another one than that which the journals were read from, as the directory says, in the caller's
-/// transaction: what was read binds nobody any more, and the next end that is signed is taken as it is. Whether the store
-/// has lost what this client has read shows in each group.
+/// The store is another one than that which the journals were read from, as the directory says, in
+/// the caller's transaction: what was read binds nobody any more, and the next end that is signed
+/// is taken as it is. Whether the store has lost what this client has read shows in each group.
 pub(crate) fn forget(db: &Connection) -> Result<(), Error> {
     db.execute_batch(
         "DELETE FROM chains; DELETE FROM heads_ahead; UPDATE segments SET chain = NULL, head = NULL",
@@ -88,7 +89,8 @@ fn chain_at(
         .optional()?)
 }
 
-/// Keeps the last end that the service has shown of the segment that a group is in, in the caller's transaction.
+/// Keeps the last end that the service has shown of the segment that a group is in, in the caller's
+/// transaction.
 pub(crate) fn keep(db: &Connection, group: &GroupId, head: &SignedHead) -> Result<(), Error> {
     db.execute(
         "UPDATE segments SET head = ? WHERE group_id = ?",
@@ -114,8 +116,8 @@ pub(crate) fn last(db: &Connection, group: &GroupId) -> Result<Option<SignedHead
 /// For so many days the end of a segment that is over is told.
 const ENDED_DAYS: u32 = 28;
 
-/// A segment is over, in the caller's transaction: the entry that begins the next one must be the last that the service
-/// has signed.
+/// A segment is over, in the caller's transaction: the entry that begins the next one must be the
+/// last that the service has signed.
 pub(crate) fn ended(
     db: &Connection,
     profile: &Profile,
@@ -148,8 +150,8 @@ pub(crate) fn ended(
     Ok(())
 }
 
-/// Of the segment that is read, or as often of one that has ended: after two contradicting rotations others know no
-/// later one.
+/// Of the segment that is read, or as often of one that has ended: after two contradicting
+/// rotations others know no later one.
 fn seen_in(db: &Connection, group: &Group) -> Result<Option<SeenHead>, Error> {
     let [chance] = crypto::random::<1>()?;
     let since = group.segment.tag_day.0.saturating_sub(ENDED_DAYS);
@@ -207,9 +209,9 @@ fn another(db: &Connection, group: &Group, own_key: &[u8]) -> Result<Option<Grou
         .transpose()
 }
 
-/// What a message into a group says that this client has seen: mostly of the group itself. In a connection and among a
-/// user's devices it is as often that of another group that they share: after two contradicting commits no message
-/// crosses inside that group itself.
+/// What a message into a group says that this client has seen: mostly of the group itself. In a
+/// connection and among a user's devices it is as often that of another group that they share:
+/// after two contradicting commits no message crosses inside that group itself.
 pub(crate) fn to_tell(
     db: &Connection,
     group: &Group,
@@ -234,8 +236,8 @@ pub(crate) enum Told {
     Contradiction(GroupId),
 }
 
-/// Holds an end that another member has seen against the own reading, in the caller's transaction. What is ahead is
-/// kept until this client has come there.
+/// Holds an end that another member has seen against the own reading, in the caller's transaction.
+/// What is ahead is kept until this client has come there.
 ///
 /// # Errors
 /// [`PeerError::Head`] if the service has not signed it: the member says what is not.
@@ -259,7 +261,8 @@ pub(crate) fn hear(
     };
     verify_head(&signer.key, &seen.segment, &seen.head).map_err(|_| PeerError::Head)?;
     if seen.head.generation != signer.generation {
-        // The store was put back in between, or the directory says so soon: two stores may have two journals.
+        // The store was put back in between, or the directory says so soon: two stores may have two
+        // journals.
         return Ok(Told::Nothing);
     }
     match chain_at(db, &seen.segment, seen.head.next)? {
@@ -291,9 +294,10 @@ pub(crate) fn hear(
     }
 }
 
-/// The service has shown two journals of a group, and has signed both, in the caller's transaction: kept for good, and
-/// this client follows no further. When it has come back by the user's word, what it has read of the segment proves
-/// nothing more: not everybody who tells of that segment's end stops it again.
+/// The service has shown two journals of a group, and has signed both, in the caller's transaction:
+/// kept for good, and this client follows no further. When it has come back by the user's word,
+/// what it has read of the segment proves nothing more: not everybody who tells of that segment's
+/// end stops it again.
 pub(crate) fn split(
     db: &Connection,
     profile: &Profile,
@@ -317,8 +321,8 @@ pub(crate) fn split(
     evidence::stop(db, profile, group, StopReason::Split)
 }
 
-/// An end that others have seen at the position that this client has come to, and that contradicts its chain; in the
-/// caller's transaction.
+/// An end that others have seen at the position that this client has come to, and that contradicts
+/// its chain; in the caller's transaction.
 pub(crate) fn contradiction(
     db: &Connection,
     generation: u64,

@@ -1,6 +1,6 @@
-//! Where this client is in the journals of its groups: the segment that it reads, the keys of the step that it is at, how
-//! far it has read, and the chain up to there. Positions move in the transaction that stores what was read: nothing is
-//! acknowledged to anybody.
+//! Where this client is in the journals of its groups: the segment that it reads, the keys of the
+//! step that it is at, how far it has read, and the chain up to there. Positions move in the
+//! transaction that stores what was read: nothing is acknowledged to anybody.
 
 pub(crate) mod heads;
 mod read;
@@ -41,8 +41,8 @@ pub(crate) struct Segment {
     pub(crate) chain: Option<ChainHead>,
 }
 
-/// What the epoch that begins a segment gives its members. The rotation secret is used up here and kept nowhere: what
-/// comes of it goes on.
+/// What the epoch that begins a segment gives its members. The rotation secret is used up here and
+/// kept nowhere: what comes of it goes on.
 pub(crate) struct Beginning {
     pub(crate) state_key: StateKey,
     pub(crate) journal_key: JournalKey,
@@ -137,7 +137,8 @@ pub(crate) const COLUMNS: &str =
     wrapper_key, next, chain";
 
 impl Segment {
-    /// A segment of which one has heard from outside: its journal is not read before this client is in it.
+    /// A segment of which one has heard from outside: its journal is not read before this client is
+    /// in it.
     pub(crate) fn heard_of(
         id: SegmentId,
         rotation: RotationEpoch,

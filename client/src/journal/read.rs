@@ -1,5 +1,5 @@
-//! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the event that it gives and the
-//! position after it in one transaction.
+//! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the
+//! event that it gives and the position after it in one transaction.
 
 use std::time::Duration;
 
@@ -30,10 +30,12 @@ use crate::profile::Profile;
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 /// What cannot be judged yet is judged as far as it can be after so long.
 const UNDECIDED_MS: u64 = 60 * 60 * 1000;
-/// One long poll of the group in front is between half of this and this, after which the others are read.
+/// One long poll of the group in front is between half of this and this, after which the others are
+/// read.
 const POLL_MS: u32 = 4_000;
-/// So many pages a call reads of one journal, whatever a service says that there is more: it takes fewer entries of a
-/// group (a leaf's bound, and those of its members). What is left comes with the next call.
+/// So many pages a call reads of one journal, whatever a service says that there is more: it takes
+/// fewer entries of a group (a leaf's bound, and those of its members). What is left comes with the
+/// next call.
 const MOST_PAGES: u32 = 400;
 
 /// So many entries an answer has at most.
@@ -55,9 +57,11 @@ enum Taken {
     NextSegment,
     /// There is no more, or this client reads no further.
     End,
-    /// The store was put back from a backup, as the service says: not before the directory says so too.
+    /// The store was put back from a backup, as the service says: not before the directory says so
+    /// too.
     LaterStore,
-    /// An entry that was accepted at this time cannot be judged before the service's keys are known.
+    /// An entry that was accepted at this time cannot be judged before the service's keys are
+    /// known.
     Undecided(u64),
 }
 
@@ -309,9 +313,9 @@ impl Client {
                 let content = (Some(&name[..]), bytes.as_slice());
                 let event = opened.as_ref().ok().map(|content| &content.event);
                 match (event, fault) {
-                    // In the own name, and this client has not sent it: another copy of it has; or a member says so, who
-                    // can make the sender's name. Nothing more is sent before the own leaf is another one: a copy
-                    // that is alive notices that, and stops.
+                    // In the own name, and this client has not sent it: another copy of it has; or
+                    // a member says so, who can make the sender's name. Nothing more is sent before
+                    // the own leaf is another one: a copy that is alive notices that, and stops.
                     (Some(JournalEvent::Message(message)), PeerError::OtherCopy) => {
                         evidence::keep(&transaction, id, &fault, content, now_ms)?;
                         upkeep::renew(&transaction, id)?;
@@ -329,7 +333,8 @@ impl Client {
                         events::store(&transaction, &Event::RemovalRefused { group, why })?;
                     }
                     (Some(JournalEvent::Proposal(_)), _) => {}
-                    // Nobody made it, or the service accepted what we cannot: from here on we cannot follow.
+                    // Nobody made it, or the service accepted what we cannot: from here on we
+                    // cannot follow.
                     (Some(JournalEvent::Commit(_)) | None, _) => {
                         evidence::keep(&transaction, id, &fault, content, now_ms)?;
                         recovery::lose_to(&transaction, profile, id, fault)?;
@@ -364,8 +369,8 @@ impl Client {
         })
     }
 
-    /// Whether it is known by now what the service's key is. Relay and service may be behind each other after a rotation:
-    /// what waits for that stays where it is, for an hour at most.
+    /// Whether it is known by now what the service's key is. Relay and service may be behind each
+    /// other after a rotation: what waits for that stays where it is, for an hour at most.
     async fn looks_up_senders(&mut self, accepted_ms: u64) -> Result<bool, Error> {
         match self.heard_directory().await {
             Ok(heard) => {
@@ -382,8 +387,9 @@ impl Client {
         }
     }
 
-    /// Waits for something to come into the journal of the group in front, without holding the home: until others are to be
-    /// read too, or another process has taken something of interest in.
+    /// Waits for something to come into the journal of the group in front, without holding the
+    /// home: until others are to be read too, or another process has taken something of interest
+    /// in.
     pub(crate) async fn wait_for_news(&mut self, wait_ms: u32) -> Result<(), Error> {
         let known = last_event(&self.db)?;
         // A connection of its own: this client's is busy with the request.
@@ -497,8 +503,8 @@ fn carry_out(
     }
 }
 
-/// Moves the position past an entry, in the caller's transaction; into the next segment, if one begins: what the service
-/// has signed must end here then.
+/// Moves the position past an entry, in the caller's transaction; into the next segment, if one
+/// begins: what the service has signed must end here then.
 fn passed(
     db: &Connection,
     profile: &Profile,
@@ -538,7 +544,8 @@ fn passed(
     Ok(())
 }
 
-/// The end of what there is was read, in the caller's transaction: the chain must be the one that the service has signed.
+/// The end of what there is was read, in the caller's transaction: the chain must be the one that
+/// the service has signed.
 fn reached(
     db: &Connection,
     profile: &Profile,

@@ -1,8 +1,10 @@
-//! The way back: what a leaf needs to come into its group again, sealed to a key of its own and kept at the service.
+//! The way back: what a leaf needs to come into its group again, sealed to a key of its own and
+//! kept at the service.
 //!
-//! The design seals the rotation secret. Who came in the middle of a segment does not have it, must not have it, and
-//! has to seal the own row all the same: so what is sealed is the state key of the step that its sealer knows, the wrapper
-//! key and the segment. It is one size for everybody, and nobody keeps the rotation secret to write it.
+//! The design seals the rotation secret. Who came in the middle of a segment does not have it, must
+//! not have it, and has to seal the own row all the same: so what is sealed is the state key of the
+//! step that its sealer knows, the wrapper key and the segment. It is one size for everybody, and
+//! nobody keeps the rotation secret to write it.
 
 use crypto::journal::{RECOVERY_INFO, recovery_aad};
 use crypto::keys::IdentityLinkWrapperKey;

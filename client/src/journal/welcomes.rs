@@ -1,5 +1,6 @@
-//! Welcomes: one blob for each client that joins, with its secrets only, found and sealed by what only the members of its
-//! epoch know. A joiner is told where its own is by a pointer, in a journal that both share.
+//! Welcomes: one blob for each client that joins, with its secrets only, found and sealed by what
+//! only the members of its epoch know. A joiner is told where its own is by a pointer, in a journal
+//! that both share.
 
 use crypto::schedule::{WelcomeKey, WelcomeSecret};
 use crypto::sealing::{self, Place};

@@ -1,5 +1,5 @@
-//! Wrapper keys: one for each segment, each sealed under the next, so that who comes in can go back as far as a link key
-//! needs it, and who was removed cannot go on.
+//! Wrapper keys: one for each segment, each sealed under the next, so that who comes in can go back
+//! as far as a link key needs it, and who was removed cannot go on.
 
 use std::collections::HashMap;
 
@@ -86,14 +86,15 @@ pub(crate) fn kept(db: &Connection, group: &GroupId) -> Result<Vec<IdentityLinkW
         .collect()
 }
 
-/// The wrapper keys that somebody who comes in finds: the one in force and those that the chain leads back to.
+/// The wrapper keys that somebody who comes in finds: the one in force and those that the chain
+/// leads back to.
 pub(crate) struct Wrappers {
     keys: HashMap<RotationEpoch, IdentityLinkWrapperKey>,
 }
 
 impl Wrappers {
-    /// Walks back as far as the chain opens: what the service makes up opens nothing, and leaves then show
-    /// nobody behind them.
+    /// Walks back as far as the chain opens: what the service makes up opens nothing, and leaves
+    /// then show nobody behind them.
     pub(crate) fn walk(
         group: &GroupId,
         (rotation, in_force): (RotationEpoch, &IdentityLinkWrapperKey),

@@ -18,8 +18,8 @@ use crate::leaf::CIPHERSUITE;
 const INTERVAL_MS: u64 = 12 * 60 * 60 * 1000;
 /// Sets that expire sooner are replaced before they do.
 const FRESH_DAYS: u32 = 14;
-/// So often a day sets are published because the service says that they are gone. Each costs tokens: a
-/// service that says so without end does not empty the wallet.
+/// So often a day sets are published because the service says that they are gone. Each costs
+/// tokens: a service that says so without end does not empty the wallet.
 const REFILLS: u32 = 16;
 /// So many sets that went at once without this user being added anywhere are worth telling.
 const TAKEN: u32 = 3;
@@ -98,8 +98,8 @@ fn take_over(
 }
 
 impl Client {
-    /// KeyPackages that others can still claim of this user, by ciphersuite, as the service counts them. What
-    /// is missing is published by the next [`Client::sync`].
+    /// KeyPackages that others can still claim of this user, by ciphersuite, as the service counts
+    /// them. What is missing is published by the next [`Client::sync`].
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the request meets.

@@ -62,15 +62,16 @@ fn open_set(token: &PoolToken, sealed: &[u8]) -> Result<KeyPackageSet, Error> {
 }
 
 impl Client {
-    /// KeyPackages of every client of each contact, for a group: kept ones first, the others are claimed, all or
-    /// none.
+    /// KeyPackages of every client of each contact, for a group: kept ones first, the others are
+    /// claimed, all or none.
     pub(crate) async fn claim(
         &mut self,
         group: &GroupId,
         contacts: &[ContactKeys],
         suite: Ciphersuite,
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
-        // By the service's time, which judges them too when it takes the commit; never by this machine's.
+        // By the service's time, which judges them too when it takes the commit; never by this
+        // machine's.
         let now_ms = self.transport.time.now_unix_ms();
         let mut key_packages = Vec::new();
         let mut missing = Vec::new();
@@ -80,7 +81,8 @@ impl Client {
                 None => missing.push(contact),
             }
         }
-        // Claims of several users are requests of their own. All that are good are kept before one that is not ends this.
+        // Claims of several users are requests of their own. All that are good are kept before one
+        // that is not ends this.
         let mut failed = None;
         for contact in missing {
             match self.claim_one(contact, suite, now_ms).await {
@@ -94,7 +96,8 @@ impl Client {
         }
     }
 
-    /// Has a set of each contact in stock, in the usual ciphersuite: claimed at times that have nothing to do with its use.
+    /// Has a set of each contact in stock, in the usual ciphersuite: claimed at times that have
+    /// nothing to do with its use.
     pub(crate) fn plan_claims(&mut self) -> Result<(), Error> {
         self.transact(|db, _| plan_claim(db))
     }
@@ -149,8 +152,8 @@ impl Client {
 
 /// Plans the next claim for the stock, in the caller's transaction: one at a time, so that a device
 /// that has just been linked or restored does not spend a token for each contact on one day. Which
-/// contact is drawn: in a fixed order all of this user's devices would claim from the same pools one
-/// after the other.
+/// contact is drawn: in a fixed order all of this user's devices would claim from the same pools
+/// one after the other.
 fn plan_claim(db: &Connection) -> Result<(), Error> {
     if schedule::is_planned(db, Act::Claim)? {
         return Ok(());
@@ -164,7 +167,8 @@ fn plan_claim(db: &Connection) -> Result<(), Error> {
     }
 }
 
-/// Opens a claimed set: valid KeyPackages of different clients of the contact, all under one user pseudonym.
+/// Opens a claimed set: valid KeyPackages of different clients of the contact, all under one user
+/// pseudonym.
 fn check(
     db: &Connection,
     contact: &ContactKeys,

@@ -1,8 +1,8 @@
 //! Publishing: sets for every ciphersuite, each with a package of every device of the user.
 //!
-//! One device publishes for all, the one with the lowest leaf in the devices' group. It asks the others for
-//! their packages and waits a day for them; a device that was left out of a set is brought into the groups
-//! that come of it by the others.
+//! One device publishes for all, the one with the lowest leaf in the devices' group. It asks the
+//! others for their packages and waits a day for them; a device that was left out of a set is
+//! brought into the groups that come of it by the others.
 
 use crypto::credential::random_pseudonym;
 use crypto::schedule::PoolToken;
@@ -29,7 +29,8 @@ use crate::leaf::{self, CIPHERSUITE, LIFETIME_S, NewLeaf};
 use crate::profile::Profile;
 use crate::provider::Provider;
 
-/// So many sets of the usual ciphersuite, and of each other one, are published for a contact at a time,
+/// So many sets of the usual ciphersuite, and of each other one, are published for a contact at a
+/// time,
 const BATCH: (u32, u32) = (5, 2);
 /// when fewer than so many are left.
 const LOW: (u32, u32) = (2, 1);
@@ -37,8 +38,9 @@ const LOW: (u32, u32) = (2, 1);
 const BATCH_MS: u64 = DAY_MS;
 const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
-/// Sets of one ciphersuite that are to be published. None is of last resort: that would be one pseudonym in
-/// as many groups as the service, or a contact who has emptied the pool, wants it to be in.
+/// Sets of one ciphersuite that are to be published. None is of last resort: that would be one
+/// pseudonym in as many groups as the service, or a contact who has emptied the pool, wants it to
+/// be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Due {
     suite: Ciphersuite,
@@ -112,7 +114,8 @@ fn upload(
     })
 }
 
-/// Leaves are filled in the order of a set: the same order each time would tell a user's devices apart in all groups.
+/// Leaves are filled in the order of a set: the same order each time would tell a user's devices
+/// apart in all groups.
 fn in_any_order(key_packages: Vec<VLBytes>) -> Result<Vec<VLBytes>, Error> {
     let mut drawn = key_packages
         .into_iter()
@@ -180,8 +183,8 @@ fn batch(
 }
 
 impl Client {
-    /// Publishes KeyPackages for each contact for whom few are left: as the service counts them, and this client what was
-    /// used.
+    /// Publishes KeyPackages for each contact for whom few are left: as the service counts them,
+    /// and this client what was used.
     pub(crate) async fn replenish_key_packages(&mut self) -> Result<(), Error> {
         if self.profile.handle.is_none() || !self.publishes()? {
             return Ok(());
@@ -243,8 +246,8 @@ impl Client {
         }
     }
 
-    /// As [`Client::replenish_key_packages`] for a pool that this device has made and that has nothing
-    /// yet: does not wait for the other devices, whose packages follow in the next batch.
+    /// As [`Client::replenish_key_packages`] for a pool that this device has made and that has
+    /// nothing yet: does not wait for the other devices, whose packages follow in the next batch.
     pub(crate) async fn publish_alone(
         &mut self,
         contact: &[u8],

@@ -1,6 +1,6 @@
-//! Claimed sets that are in no group yet. A claim takes a set from a contact for good, so what was claimed in
-//! vain is used for the next add of that contact: anywhere, if the service was not shown it; else in the
-//! group that it was shown for, since a pseudonym stands in one group only.
+//! Claimed sets that are in no group yet. A claim takes a set from a contact for good, so what was
+//! claimed in vain is used for the next add of that contact: anywhere, if the service was not shown
+//! it; else in the group that it was shown for, since a pseudonym stands in one group only.
 
 use openmls::prelude::{Ciphersuite, KeyPackage, LeafNodeIndex, MlsGroup};
 use protocol::ids::GroupId;
@@ -11,8 +11,9 @@ use crate::contacts::ContactKeys;
 use crate::error::{Error, PeerError};
 use crate::leaf;
 
-/// A set that is handed out again would put one pseudonym into two groups, which the service could then tell to
-/// have a member in common; and its owner, who has forgotten its keys, could not come in.
+/// A set that is handed out again would put one pseudonym into two groups, which the service could
+/// then tell to have a member in common; and its owner, who has forgotten its keys, could not come
+/// in.
 pub(super) fn check_fresh(db: &Connection, packages: &[ClaimedKeyPackage]) -> Result<(), Error> {
     for package in packages {
         let leaf = package.key_package.leaf_node();

@@ -75,7 +75,8 @@ impl ReportingIssuer {
         })
     }
 
-    /// A certificate over `identity`, which the issuer does not learn, under one of the keys that everybody gets.
+    /// A certificate over `identity`, which the issuer does not learn, under one of the keys that
+    /// everybody gets.
     pub(super) async fn certify(
         &self,
         identity: &[u8; 32],

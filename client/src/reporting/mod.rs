@@ -1,7 +1,7 @@
 //! Certificates, introductions and reports of abuse (`docs/abuse.md`).
 //!
-//! The issuer is asked for its keys once a day at a time of its own, and for a new certificate when half of the
-//! old one's life is over: nothing that the user does makes the client ask.
+//! The issuer is asked for its keys once a day at a time of its own, and for a new certificate when
+//! half of the old one's life is over: nothing that the user does makes the client ask.
 
 mod issuer;
 
@@ -105,8 +105,8 @@ pub(crate) fn introduction<const N: usize>(
     Ok(Padded::new(signed.encode()).ok_or(UsageError::InvalidGreeting)?)
 }
 
-/// Verifies what came with a request or an answer; on the day that it names itself, since what is over can
-/// be seen to be so later.
+/// Verifies what came with a request or an answer; on the day that it names itself, since what is
+/// over can be seen to be so later.
 pub(crate) fn verify(
     db: &Connection,
     profile: &Profile,
@@ -149,7 +149,8 @@ pub(crate) fn keep(db: &Connection, name: &str, signed: &SignedIntroduction) -> 
     Ok(())
 }
 
-/// Keeps the introduction of somebody who answered our request, if it holds, and tells the other devices.
+/// Keeps the introduction of somebody who answered our request, if it holds, and tells the other
+/// devices.
 pub(crate) fn keep_answer(
     db: &Connection,
     profile: &Profile,
@@ -222,7 +223,8 @@ pub(crate) fn evidence(
         .transpose()
 }
 
-/// The key of whom the user means: a contact, somebody whose request waits, or somebody who was one of them.
+/// The key of whom the user means: a contact, somebody whose request waits, or somebody who was one
+/// of them.
 fn key_of(db: &Connection, who: &str) -> Result<Vec<u8>, Error> {
     if let Ok(contact) = contacts::by_name(db, who) {
         return Ok(contact.signature_key);
@@ -255,12 +257,13 @@ impl Client {
         day_of_unix_s(self.transport.time.now_unix_ms() / 1000)
     }
 
-    /// Reports a contact, or the sender of a connection request (by name or by the request's id), to the
-    /// token issuer: with what they signed for this user, and nothing else. Again: nothing more happens.
+    /// Reports a contact, or the sender of a connection request (by name or by the request's id),
+    /// to the token issuer: with what they signed for this user, and nothing else. Again: nothing
+    /// more happens.
     ///
     /// # Errors
-    /// [`UsageError::UnknownContact`]; [`UsageError::NotReportable`] for somebody who has shown no certificate, or
-    /// whose certificate has expired; [`Error::Issuer`].
+    /// [`UsageError::UnknownContact`]; [`UsageError::NotReportable`] for somebody who has shown no
+    /// certificate, or whose certificate has expired; [`Error::Issuer`].
     pub async fn report(&mut self, who: &str, reason: ReportReason) -> Result<(), Error> {
         let _held = self.hold().await?;
         let key = key_of(&self.db, who)?;
@@ -280,8 +283,8 @@ impl Client {
         Ok(())
     }
 
-    /// Fetches the issuer's keys and, when its time has come, a certificate. What fails is tried again later:
-    /// nothing waits for it.
+    /// Fetches the issuer's keys and, when its time has come, a certificate. What fails is tried
+    /// again later: nothing waits for it.
     pub(crate) async fn refresh_reporting(&mut self) -> Result<(), Error> {
         if self.transport.service().is_some() {
             return Ok(());

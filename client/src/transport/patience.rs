@@ -19,8 +19,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 pub struct Patience {
     /// One attempt of a request must be answered within this time; behind that it is made again.
     pub attempt: Duration,
-    /// So long a call waits for answers that do not come, over all of its requests and attempts; what is
-    /// answered within two seconds does not count, nor does a long poll while the service may hold it.
+    /// So long a call waits for answers that do not come, over all of its requests and attempts;
+    /// what is answered within two seconds does not count, nor does a long poll while the service
+    /// may hold it.
     pub call: Duration,
 }
 

@@ -662,7 +662,8 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
     let (views, pace) = (Views::default(), Pace::default());
     let mut transport = Transport::new(endpoints, Some(key), time, budget, views, pace).unwrap();
     let mut last = None;
-    // One patience for all of them; behind it a request still has the two seconds that cost nothing.
+    // One patience for all of them; behind it a request still has the two seconds that cost
+    // nothing.
     let all = async {
         for _ in 0..requests {
             last = transport.fetch("/v1/directory").await.err();

@@ -1,4 +1,5 @@
-//! A request for tokens that is kept until its tokens are: written before it is sent, and repeated byte by byte.
+//! A request for tokens that is kept until its tokens are: written before it is sent, and repeated
+//! byte by byte.
 
 use privacypass::auth::authenticate::TokenChallenge;
 use privacypass::generic_tokens::{

@@ -1,5 +1,5 @@
-//! When a wallet is filled, and up to where. Times are random, and follow from what the user does only when the
-//! wallet is nearly empty.
+//! When a wallet is filled, and up to where. Times are random, and follow from what the user does
+//! only when the wallet is nearly empty.
 
 use std::ops::Range;
 
@@ -10,8 +10,9 @@ use crate::error::Error;
 
 const MINUTE_MS: u64 = 60 * 1000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
-/// How long until the wallet is looked at again. A wallet that fell below its half in between is filled then: so long
-/// after, at a time so far from it, that of all that was spent in the meantime nothing stands out.
+/// How long until the wallet is looked at again. A wallet that fell below its half in between is
+/// filled then: so long after, at a time so far from it, that of all that was spent in the meantime
+/// nothing stands out.
 const PAUSE_MS: Range<u64> = 12 * HOUR_MS..36 * HOUR_MS;
 /// The same for a wallet that is nearly empty.
 const HASTE_MS: Range<u64> = MINUTE_MS..15 * MINUTE_MS;
@@ -19,12 +20,13 @@ const HASTE_MS: Range<u64> = MINUTE_MS..15 * MINUTE_MS;
 const PAUSE_AFTER_FAILURE_MS: Range<u64> = 5 * MINUTE_MS..20 * MINUTE_MS;
 /// An issuer may ask for this much patience.
 const MOST_PATIENCE_MS: u64 = 24 * HOUR_MS;
-/// Who was away when it was due does it at some time of a session, not at its beginning: the issuer would see at
-/// what moment the client of this account came back, and the service sees at what moment each segment's readers did. Nor in
-/// its first minutes, in which most is done.
+/// Who was away when it was due does it at some time of a session, not at its beginning: the issuer
+/// would see at what moment the client of this account came back, and the service sees at what
+/// moment each segment's readers did. Nor in its first minutes, in which most is done.
 const LATE_MS: u64 = 5 * MINUTE_MS;
 const DELAY_WHEN_LATE_MS: Range<u64> = 5 * MINUTE_MS..15 * MINUTE_MS;
-/// So long after a token was spent no wallet is filled. Who is there for minutes only would otherwise do both in them.
+/// So long after a token was spent no wallet is filled. Who is there for minutes only would
+/// otherwise do both in them.
 const QUIET_MS: u64 = 30 * MINUTE_MS;
 /// It is put off by so much instead: a time that says nothing about when that was.
 const DELAY_AMID_USE_MS: Range<u64> = HOUR_MS..12 * HOUR_MS;
@@ -33,7 +35,8 @@ const DELAY_AMID_USE_MS: Range<u64> = HOUR_MS..12 * HOUR_MS;
 const FULL: usize = 200;
 /// The same, whatever the prices.
 const MOST: usize = 1_000;
-/// Tokens in one request for them, however many the issuer would give: each is work before the first byte is sent.
+/// Tokens in one request for them, however many the issuer would give: each is work before the
+/// first byte is sent.
 const BATCH: usize = 100;
 /// Claims in the largest request for KeyPackages.
 const CLAIMS: usize = 16;
@@ -135,7 +138,8 @@ impl Schedule {
         })
     }
 
-    /// For a wallet that is nearly empty: within minutes, unless that has been said since the last filling.
+    /// For a wallet that is nearly empty: within minutes, unless that has been said since the last
+    /// filling.
     ///
     /// # Errors
     /// Without randomness.

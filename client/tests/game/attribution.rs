@@ -1,5 +1,5 @@
-//! What the service can say by itself: which bytes belong to one handle, one leaf, one pool, one claim, one request.
-//! The truth, which it is not told, stands beside: who has sent them.
+//! What the service can say by itself: which bytes belong to one handle, one leaf, one pool, one
+//! claim, one request. The truth, which it is not told, stands beside: who has sent them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -128,8 +128,9 @@ struct Gathered {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// Sorts what was kept by what it is about. What is left out: the minute of a request, the millisecond of its acceptance
-/// in the answer, and reads of journals, which are the same bytes whoever reads but for the position that they begin at.
+/// Sorts what was kept by what it is about. What is left out: the minute of a request, the
+/// millisecond of its acceptance in the answer, and reads of journals, which are the same bytes
+/// whoever reads but for the position that they begin at.
 pub(crate) fn attribute(played: &Played) -> Vec<Thing> {
     let mut known = Known::of(played);
     let mut gathered: BTreeMap<Name, Gathered> = BTreeMap::new();
@@ -144,7 +145,8 @@ pub(crate) fn attribute(played: &Played) -> Vec<Thing> {
     known.things(played, gathered)
 }
 
-/// An answer without the times at which the service accepted something, and without the zeros at its end.
+/// An answer without the times at which the service accepted something, and without the zeros at
+/// its end.
 fn without_times(answer: &[u8], time: &RangeInclusive<u64>) -> Vec<Vec<u8>> {
     let end = answer.iter().rposition(|byte| *byte != 0);
     let answer = &answer[..end.map_or(0, |at| at + 1)];

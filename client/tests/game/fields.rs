@@ -1,5 +1,6 @@
-//! Structure without content: numbers, lengths, kinds and short lists by their place in a message. They are read off the
-//! `Debug` form of the decoded types, so a field that is added to one is here as well.
+//! Structure without content: numbers, lengths, kinds and short lists by their place in a message.
+//! They are read off the `Debug` form of the decoded types, so a field that is added to one is here
+//! as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -66,8 +66,9 @@ pub(crate) struct Run {
     questions: Vec<Question>,
 }
 
-/// What the service sees of a member that tells it from members of other kinds: the kind of the group, how it came in with
-/// each of its leaves; and in a connection how much it has said, since whoever adds contacts to groups says so there.
+/// What the service sees of a member that tells it from members of other kinds: the kind of the
+/// group, how it came in with each of its leaves; and in a connection how much it has said, since
+/// whoever adds contacts to groups says so there.
 type Alike = (u8, Vec<WayIn>, usize);
 
 struct Member {

@@ -1,11 +1,12 @@
-//! The matcher: how likely two things are one user's, by rare bytes that both contain and by what their structure says, as
-//! it was learned in runs whose truth is known.
+//! The matcher: how likely two things are one user's, by rare bytes that both contain and by what
+//! their structure says, as it was learned in runs whose truth is known.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::fields::Listed;
 
-/// Windows that are compared, bytes, and what one that is shared counts: a longer one is no accident.
+/// Windows that are compared, bytes, and what one that is shared counts: a longer one is no
+/// accident.
 const WINDOWS: [(usize, f32); 3] = [(4, 0.05), (8, 1.0), (16, 3.0)];
 
 /// Shared bytes of all pairs of some things.
@@ -43,7 +44,10 @@ impl Seen {
     }
 
     fn place(hash: u64) -> (usize, u64) {
-        (usize::try_from(hash >> 48).unwrap(), 1 << ((hash >> 42) & 63))
+        (
+            usize::try_from(hash >> 48).unwrap(),
+            1 << ((hash >> 42) & 63),
+        )
     }
 
     fn has(&self, hash: u64) -> bool {

@@ -1,5 +1,5 @@
-//! What a careless client would show: each plants one thing of a user's own in what was kept of honest ones. The matcher
-//! has to find it, else it proves nothing where it finds nothing.
+//! What a careless client would show: each plants one thing of a user's own in what was kept of
+//! honest ones. The matcher has to find it, else it proves nothing where it finds nothing.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ use crate::support::recording::Who;
 pub(crate) enum Plant {
     /// Dummy push handles begin with sixteen bytes of the user's.
     PushHandle,
-    /// Nonces of signed requests begin with eight bytes of the user's, and go on with eight of the device's.
+    /// Nonces of signed requests begin with eight bytes of the user's, and go on with eight of the
+    /// device's.
     Nonce,
     /// KeyPackages are dated to the second in which their maker made all of them.
     LifetimeToTheSecond,
@@ -145,7 +146,8 @@ fn push_handles(played: &Played) -> Vec<(Who, Vec<u8>)> {
     handles
 }
 
-/// Puts other bytes in the place of some, wherever they stand in requests, answers and opened state.
+/// Puts other bytes in the place of some, wherever they stand in requests, answers and opened
+/// state.
 fn substitute(played: &mut Played, substitutes: &Substitutes) {
     let replace = |bytes: &mut Vec<u8>| {
         for (from, to) in substitutes {

@@ -1,5 +1,6 @@
-//! One run: a few users who connect, found groups, come in by codes, write, renew, remove and come back. Who does what is
-//! drawn anew in each run and for each act, so that nobody is known by what they do.
+//! One run: a few users who connect, found groups, come in by codes, write, renew, remove and come
+//! back. Who does what is drawn anew in each run and for each act, so that nobody is known by what
+//! they do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use protocol::ids::PoolId;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
-use crate::support::recording::{Exchange, Who};
 use crate::support::Homes;
+use crate::support::recording::{Exchange, Who};
 
 const USERS: usize = 4;
 const GROUPS: usize = 3;
@@ -111,8 +112,8 @@ pub(crate) async fn play(seed: u64, devices: [usize; 4]) -> Played {
         let client = run.clients.last_mut().unwrap();
         client.register_handle(name).await.unwrap();
     }
-    // One that comes later comes into all groups in one sitting, in the order in which it and those of
-    // others come: places, epochs and lengths say that again. Order is not what is asked here.
+    // One that comes later comes into all groups in one sitting, in the order in which it and those
+    // of others come: places, epochs and lengths say that again. Order is not what is asked here.
     for (user, count) in devices.into_iter().enumerate() {
         for device in 1..count {
             run.link(Who { user, device }).await;
@@ -201,7 +202,8 @@ impl Run {
         }
     }
 
-    /// As [`Run::settle`], with what follows at once. Who comes first would be first in each journal: it is drawn.
+    /// As [`Run::settle`], with what follows at once. Who comes first would be first in each
+    /// journal: it is drawn.
     async fn settle_users(&mut self, users: &[usize], rounds: usize) {
         let clients: Vec<usize> = (0..self.clients.len())
             .filter(|at| users.contains(&self.who[*at].user))

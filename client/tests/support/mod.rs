@@ -1,5 +1,6 @@
-//! A service in this process for tests of the SDK: the decisions of the domain on a map, without sockets. Several clients
-//! share one; its clock and what it answers are the test's. What it sees can be kept.
+//! A service in this process for tests of the SDK: the decisions of the domain on a map, without
+//! sockets. Several clients share one; its clock and what it answers are the test's. What it sees
+//! can be kept.
 
 pub(crate) mod recording;
 
@@ -241,8 +242,8 @@ impl InProcess {
         inner.requests.iter().filter(|it| **it == operation).count()
     }
 
-    /// Keeps from now on all that clients of [`InProcess::seen_by`] have it see. Its clock goes on with each request, so
-    /// that no two of them are of one moment.
+    /// Keeps from now on all that clients of [`InProcess::seen_by`] have it see. Its clock goes on
+    /// with each request, so that no two of them are of one moment.
     pub(crate) fn record(&self) {
         self.inner().recording = Some(Vec::new());
     }

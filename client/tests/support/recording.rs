@@ -1,5 +1,6 @@
-//! What gateway and service see and store, kept byte for byte: requests, answers, rows, and the state of groups as the
-//! service opens it for a request. Who has sent what stands beside it: it is the truth that guesses are held against.
+//! What gateway and service see and store, kept byte for byte: requests, answers, rows, and the
+//! state of groups as the service opens it for a request. Who has sent what stands beside it: it is
+//! the truth that guesses are held against.
 
 use ds_domain::engine::Table;
 use ds_domain::group::laid_open::LaidOpen;

@@ -371,8 +371,8 @@ pub async fn what_has_no_day_does_not_expire(engine: Shared) {
     }
 }
 
-/// Random histories, with everything that an engine can do, beside the reference. `HISTORY_SEED` tells
-/// which.
+/// Random histories, with everything that an engine can do, beside the reference. `HISTORY_SEED`
+/// tells which.
 pub async fn every_engine_does_what_the_map_does(engine: Shared) {
     let seed = std::env::var("HISTORY_SEED").map_or(11, |seed| seed.parse().unwrap());
     let mut rng = ChaCha12Rng::seed_from_u64(seed);

@@ -1,6 +1,6 @@
 //! The storage port. An engine knows tables, keys and bytes: what they mean is decided in
-//! [`crate::store`], once for all engines. Keys are outputs of a keyed PRF and values are sealed, so
-//! that an engine sees days, counts and sizes, nothing else.
+//! [`crate::store`], once for all engines. Keys are outputs of a keyed PRF and values are sealed,
+//! so that an engine sees days, counts and sizes, nothing else.
 
 use std::fmt;
 
@@ -146,8 +146,9 @@ pub const VERSION_LEN: usize = 16;
 /// What must hold for a batch to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// There is no such row. One that the batch does not write either is looked at when all others are
-    /// held; it may come to be before the batch ends, by a batch that this one need not wait for.
+    /// There is no such row. One that the batch does not write either is looked at when all others
+    /// are held; it may come to be before the batch ends, by a batch that this one need not wait
+    /// for.
     Absent(Key),
     /// There is such a row.
     Present(Key),
@@ -246,7 +247,8 @@ pub enum ApplyError {
     Engine(#[from] EngineError),
 }
 
-/// What every engine does. A call that was begun is carried out even when nobody waits for it any more.
+/// What every engine does. A call that was begun is carried out even when nobody waits for it any
+/// more.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Reads, each for itself: what a decision depends on it states as a condition.

@@ -130,8 +130,8 @@ pub struct Limits {
     pub group_message_bytes_a_day: u64,
     /// Messages that a group's journal takes in a day; an eighth of these bounds is one user's.
     pub group_messages_a_day: u64,
-    /// Bytes of handshakes, and of the records that they bring, that a group's journal takes in a day
-    /// beside removals; in a small group less.
+    /// Bytes of handshakes, and of the records that they bring, that a group's journal takes in a
+    /// day beside removals; in a small group less.
     pub group_handshake_bytes_a_day: u64,
     /// Handshakes that a group's journal takes in a day beside removals.
     pub group_handshakes_a_day: u64,
@@ -180,8 +180,8 @@ pub struct Prices {
     pub register_handle: u8,
     /// A look-up.
     pub lookup_handle: u8,
-    /// A connection request to an inbox that is less than a quarter full; it doubles with each further
-    /// quarter.
+    /// A connection request to an inbox that is less than a quarter full; it doubles with each
+    /// further quarter.
     pub request_connection: u8,
     /// Bytes that one token buys.
     pub bytes_a_token: usize,

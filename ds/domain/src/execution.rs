@@ -48,8 +48,8 @@ impl Attempts {
     /// These rows do not fit each other: they were read at different moments. Reading begins anew.
     ///
     /// # Errors
-    /// [`Failure::Internal`] for the very rows of the time before: nobody has changed them meanwhile, they
-    /// never fitted. Else as [`Attempts::again`].
+    /// [`Failure::Internal`] for the very rows of the time before: nobody has changed them
+    /// meanwhile, they never fitted. Else as [`Attempts::again`].
     pub fn moved(&mut self, view: View) -> Result<(), Failure> {
         if self.unfitting.as_ref() == Some(&view) {
             return Err(Failure::Internal("rows that do not fit each other"));
@@ -191,8 +191,8 @@ impl<O: Operation> Execution<O> {
         }
     }
 
-    /// Whether the next step may be the decision itself: it is charged for, and nothing that it asked for is
-    /// missing.
+    /// Whether the next step may be the decision itself: it is charged for, and nothing that it
+    /// asked for is missing.
     #[must_use]
     pub fn decides_next(&self) -> bool {
         match self.phase {
@@ -340,8 +340,8 @@ impl<O: Operation> Execution<O> {
         Ok(Step::Apply(batch))
     }
 
-    /// A refusal after work that tokens pay for: they are spent, and the same request is answered alike
-    /// and costs nothing more. What an allowance paid for is only refused.
+    /// A refusal after work that tokens pay for: they are spent, and the same request is answered
+    /// alike and costs nothing more. What an allowance paid for is only refused.
     fn settle(&mut self, refusal: Refusal, env: &mut Env<'_>) -> Step {
         let price = self.charged.as_ref().map_or(0, |(price, _)| *price);
         if price == 0 {
@@ -437,8 +437,8 @@ impl<O: Operation> Execution<O> {
     }
 }
 
-/// What spends tokens for something that has no other effect. A condition that does not hold says that
-/// one of them was spent before.
+/// What spends tokens for something that has no other effect. A condition that does not hold says
+/// that one of them was spent before.
 #[must_use]
 pub fn payment(tokens: &[VerifiedToken], rows: &Rows<'_>) -> Batch {
     let spends = tokens.iter().map(Spend::of).collect();
@@ -491,8 +491,8 @@ pub fn read<R: UnsignedRead>(
     }
 }
 
-/// Where and how the result of a request is recorded. Who has the request finds and opens it; who has
-/// the database does neither.
+/// Where and how the result of a request is recorded. Who has the request finds and opens it; who
+/// has the database does neither.
 struct Record {
     row: crate::rows::ResultRow,
     last_day: Day,

@@ -1,4 +1,5 @@
-//! The reference engine: a map. For tests of decisions, and what the other engines are held against.
+//! The reference engine: a map. For tests of decisions, and what the other engines are held
+//! against.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,5 @@
-//! What an operation is: one file each implements this, and one line of the server's table names it.
+//! What an operation is: one file each implements this, and one line of the server's table names
+//! it.
 
 use protocol::Wire;
 use protocol::operation::Operation as Number;
@@ -22,11 +23,12 @@ pub trait Operation {
     /// Its number and path.
     const OPERATION: Number;
 
-    /// Whether a decision is dear: then each further one, after another change was first, costs what
-    /// the first one did.
+    /// Whether a decision is dear: then each further one, after another change was first, costs
+    /// what the first one did.
     const IS_DEAR: bool = false;
 
-    /// The most tokens that it can cost beside those that stand for an allowance: no more are looked at.
+    /// The most tokens that it can cost beside those that stand for an allowance: no more are
+    /// looked at.
     #[must_use]
     fn most_tokens(prices: &Prices) -> usize {
         let _ = prices;

@@ -67,7 +67,8 @@ pub enum Stop {
     RefusedUsingUp(Refusal, ReservationName),
     /// The rows that were read are not of one moment: read again.
     Moved,
-    /// Our fault: something that was sealed by us does not open, or a library refused its own output.
+    /// Our fault: something that was sealed by us does not open, or a library refused its own
+    /// output.
     Internal(&'static str),
 }
 

@@ -62,7 +62,8 @@ pub struct Unauthenticated<T> {
     /// What was signed: the received bytes, never re-encoded ones.
     signed_bytes: Vec<u8>,
     signature: Vec<u8>,
-    /// The key that the signature was verified with: a decision that is made again verifies nothing again.
+    /// The key that the signature was verified with: a decision that is made again verifies nothing
+    /// again.
     verified_by: OnceCell<Vec<u8>>,
 }
 
@@ -86,7 +87,8 @@ impl<T: Wire> Unauthenticated<T> {
     /// Decodes envelope and body, and checks version, operation and time.
     ///
     /// # Errors
-    /// [`ProblemType::UnsupportedVersion`], [`ProblemType::Malformed`], [`Refusal::StaleTimestamp`].
+    /// [`ProblemType::UnsupportedVersion`], [`ProblemType::Malformed`],
+    /// [`Refusal::StaleTimestamp`].
     pub fn decode(bytes: &[u8], operation: Operation, now_ms: u64) -> Result<Self, Refusal> {
         match ReceivedRequest::version_of(bytes) {
             Some(WIRE_VERSION) => {}
@@ -153,8 +155,8 @@ impl<T> Unauthenticated<T> {
         })
     }
 
-    /// The request, signed by the key that the roster has for the claimed leaf; `who` is what is known
-    /// of it.
+    /// The request, signed by the key that the roster has for the claimed leaf; `who` is what is
+    /// known of it.
     ///
     /// # Errors
     /// [`ProblemType::BadSignature`].
@@ -177,7 +179,8 @@ impl<T> Unauthenticated<T> {
         }
         sign::verify(key, REQUEST_LABEL, &self.signed_bytes, &self.signature)
             .map_err(|_| ProblemType::BadSignature)?;
-        // Another key than the one before: its leaf has changed meanwhile, and each time it is verified.
+        // Another key than the one before: its leaf has changed meanwhile, and each time it is
+        // verified.
         let _ = self.verified_by.set(key.to_vec());
         Ok(())
     }

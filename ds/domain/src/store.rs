@@ -1,5 +1,5 @@
-//! Transitions: everything that can happen to the store, each named for what it keeps true. They are
-//! lowered to a batch here, once for all engines.
+//! Transitions: everything that can happen to the store, each named for what it keeps true. They
+//! are lowered to a batch here, once for all engines.
 
 use protocol::ids::{Day, InboxEntryId, Position};
 use protocol::journal::{Class, HANDSHAKE_DAYS};
@@ -346,8 +346,8 @@ pub struct DeleteFromInbox {
     pub requests: Vec<Key>,
 }
 
-/// What stands beside every transition: what it cost, and what to answer if the request comes again.
-/// Only [`crate::execution`] makes one, of tokens that were verified.
+/// What stands beside every transition: what it cost, and what to answer if the request comes
+/// again. Only [`crate::execution`] makes one, of tokens that were verified.
 #[derive(Debug)]
 pub struct Receipt {
     spends: Vec<Spend>,
@@ -389,8 +389,8 @@ impl Receipt {
         }
     }
 
-    /// The batch of a transition with this receipt. Order of the conditions: recorded result, tokens,
-    /// then the transition's own.
+    /// The batch of a transition with this receipt. Order of the conditions: recorded result,
+    /// tokens, then the transition's own.
     #[must_use]
     pub fn batch(&self, rows: &Rows<'_>, transition: Transition) -> Batch {
         let mut batch = Batch::default();

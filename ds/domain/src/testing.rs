@@ -1,4 +1,5 @@
-//! What tests of decisions share: a service with keys and a clock of the test's own, signed requests.
+//! What tests of decisions share: a service with keys and a clock of the test's own, signed
+//! requests.
 
 use crypto::secret::Secret;
 use crypto::service_keys::ServiceKeys;
@@ -129,7 +130,8 @@ impl Service {
         answer
     }
 
-    /// As [`Service::answer`], on another engine than its own; and the transition that was tried last.
+    /// As [`Service::answer`], on another engine than its own; and the transition that was tried
+    /// last.
     ///
     /// # Errors
     /// [`Failure`].

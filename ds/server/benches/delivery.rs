@@ -1,10 +1,11 @@
-//! What messages, reads and commits cost the delivery service, beside what nobody can do without, in the
-//! same run.
+//! What messages, reads and commits cost the delivery service, beside what nobody can do without,
+//! in the same run.
 //!
-//! The service is the real one: RocksDB with fsync, its listener on a socket, metrics. Its requests come from one thread
-//! that speaks HTTP/1.1 by hand, as a gateway does after decapsulation. **CPU is that of the whole process
-//! without this thread**: sockets, HTTP, decisions, the thread that writes, and RocksDB's own. What it
-//! leaves out is Oblivious HTTP, which is the gateway's (`oblivious`).
+//! The service is the real one: RocksDB with fsync, its listener on a socket, metrics. Its requests
+//! come from one thread that speaks HTTP/1.1 by hand, as a gateway does after decapsulation. **CPU
+//! is that of the whole process without this thread**: sockets, HTTP, decisions, the thread that
+//! writes, and RocksDB's own. What it leaves out is Oblivious HTTP, which is the gateway's
+//! (`oblivious`).
 //!
 //! `make bench`; figures are in `docs/performance.md`. Arguments name parts: `messages`, `reads`,
 //! `added`, `grown`.
@@ -77,7 +78,8 @@ impl Spent {
         }
     }
 
-    /// Microseconds here and elsewhere since then. The service gets a moment to end what nobody waits for.
+    /// Microseconds here and elsewhere since then. The service gets a moment to end what nobody
+    /// waits for.
     fn since(self) -> [f64; 2] {
         std::thread::sleep(Duration::from_millis(2));
         let now = Self::until_now();
@@ -485,8 +487,9 @@ impl BareStore {
         self.db.put_opt(b"group", bytes, &options).unwrap();
     }
 
-    /// CPU of load, process, merge, serialize and one synced write; and of the calls of the library alone. In a
-    /// thread whose memory nobody else has used: the first one has made a thousand clients in its own.
+    /// CPU of load, process, merge, serialize and one synced write; and of the calls of the library
+    /// alone. In a thread whose memory nobody else has used: the first one has made a thousand
+    /// clients in its own.
     fn commit(&self, commit: &[u8]) -> [f64; 2] {
         let begun = Spent::until_now().here;
         let bytes = self.db.get(b"group").unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! What a token costs at redemption: its check beside a bare verification of its signature, and a whole
-//! redemption on RocksDB.
+//! What a token costs at redemption: its check beside a bare verification of its signature, and a
+//! whole redemption on RocksDB.
 //!
 //! `make bench`; figures are in `docs/performance.md`.
 

@@ -1,4 +1,5 @@
-//! How long it takes to find that a group is not there, and that a state key is not the group's: the same.
+//! How long it takes to find that a group is not there, and that a state key is not the group's:
+//! the same.
 //!
 //! `make bench`; figures are in `docs/performance.md`.
 

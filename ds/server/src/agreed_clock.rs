@@ -1,12 +1,14 @@
 //! The clock, as far as it is believed.
 //!
-//! What has expired is deleted for good, and what is written has its day: a clock that jumps ahead, once, by a
-//! year, must not decide alone what that is. It is believed after it has said the same for a day, by a clock
-//! that nobody sets, or when the operator says so. Until then time goes on from where it was, and nothing is
-//! written. A service that starts goes on from the last day that its store was told. It may have been away for
-//! some days: then requests go by the clock at once, and what is deleted does not.
+//! What has expired is deleted for good, and what is written has its day: a clock that jumps ahead,
+//! once, by a year, must not decide alone what that is. It is believed after it has said the same
+//! for a day, by a clock that nobody sets, or when the operator says so. Until then time goes on
+//! from where it was, and nothing is written. A service that starts goes on from the last day that
+//! its store was told. It may have been away for some days: then requests go by the clock at once,
+//! and what is deleted does not.
 //!
-//! A clock that goes back is believed at once, since that deletes less; and when it comes back to where it was.
+//! A clock that goes back is believed at once, since that deletes less; and when it comes back to
+//! where it was.
 
 use protocol::ids::Day;
 
@@ -15,8 +17,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const SLACK_MS: u64 = 60 * 60 * 1000;
 /// So long a clock that has jumped ahead says the same before it is believed.
 const HOLD_MS: u64 = DAY_MS;
-/// A service may have been away for so long. Days of entries and of tags that are wrong by that are right
-/// again soon.
+/// A service may have been away for so long. Days of entries and of tags that are wrong by that are
+/// right again soon.
 const ABSENCE_MS: u64 = 7 * DAY_MS;
 
 fn day_of(unix_ms: u64) -> u32 {

@@ -42,8 +42,9 @@ impl Server {
         Ok(())
     }
 
-    /// Draws on the allowance of all who read the same. Where it is used up, the first of these tokens pays,
-    /// and for this read alone: whoever reads too much must not be able to keep the others out.
+    /// Draws on the allowance of all who read the same. Where it is used up, the first of these
+    /// tokens pays, and for this read alone: whoever reads too much must not be able to keep the
+    /// others out.
     ///
     /// # Errors
     /// [`Refusal::Exhausted`]; [`ProblemType::TokenRejected`].
@@ -84,8 +85,8 @@ impl Server {
         }
     }
 
-    /// Whoever looks for what is not there draws on one allowance with all others who do: names that
-    /// nothing has are as many as anybody likes.
+    /// Whoever looks for what is not there draws on one allowance with all others who do: names
+    /// that nothing has are as many as anybody likes.
     pub(crate) fn of_something<T>(&self, found: Result<T, Failure>) -> Result<T, Failure> {
         let is_nothing = |refusal: &Refusal| {
             let problem = refusal.problem();

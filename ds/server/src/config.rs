@@ -79,8 +79,8 @@ pub struct IssuerSettings {
     pub keep_days: u32,
 }
 
-/// Token buckets: of each leaf in each group, of each group, of the readers of each segment together, and of
-/// the owner of each pool and inbox.
+/// Token buckets: of each leaf in each group, of each group, of the readers of each segment
+/// together, and of the owner of each pool and inbox.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AllowanceSettings {
@@ -338,8 +338,8 @@ fn at_most<'de, D: serde::Deserializer<'de>>(
     }
 }
 
-/// A client commits in each of its groups within 45 days, if it is there at all; and who is on holiday must not
-/// lose all groups.
+/// A client commits in each of its groups within 45 days, if it is there at all; and who is on
+/// holiday must not lose all groups.
 const LEAST_INACTIVE_WEEKS: u16 = 10;
 
 fn long_enough_to_be_away<'de, D: serde::Deserializer<'de>>(

@@ -62,7 +62,8 @@ impl Server {
                 Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
                 Step::Done(outcome) => return self.done(outcome),
             };
-            // A thread that steps aside wakes another one: not for a step that finds out what to read.
+            // A thread that steps aside wakes another one: not for a step that finds out what to
+            // read.
             let work = match execution.decides_next() {
                 true => work,
                 false => Work::Light,
@@ -102,8 +103,8 @@ impl Server {
             .await
     }
 
-    /// Reads what somebody wants to know who changes nothing, until it is known; what is in the view is not
-    /// read again.
+    /// Reads what somebody wants to know who changes nothing, until it is known; what is in the
+    /// view is not read again.
     pub(crate) async fn look<T>(
         &self,
         view: &mut View,

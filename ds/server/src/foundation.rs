@@ -1,5 +1,6 @@
-//! What a store knows about itself: which one it is, with which key file, how often it was begun, and
-//! what the service must find again although others who told it are away. Rows of [`Table::Store`].
+//! What a store knows about itself: which one it is, with which key file, how often it was begun,
+//! and what the service must find again although others who told it are away. Rows of
+//! [`Table::Store`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +96,8 @@ pub async fn write_note(
     }
 }
 
-/// Invariant: one successor for each value. Says whether it was noted: not unless exactly this was before.
+/// Invariant: one successor for each value. Says whether it was noted: not unless exactly this was
+/// before.
 async fn replace_note(
     engine: &dyn Engine,
     note: Note,
@@ -198,8 +200,8 @@ pub struct Begun {
     pub generation: u64,
 }
 
-/// Begins a store that was made before: it is the one of this key file, and knows no later one. `place` is
-/// for the operator.
+/// Begins a store that was made before: it is the one of this key file, and knows no later one.
+/// `place` is for the operator.
 ///
 /// # Errors
 /// [`Refusal::Unbound`], [`Refusal::OtherKeyFile`], also for an earlier copy of the key file.
@@ -219,7 +221,8 @@ pub async fn begin(
     })
 }
 
-/// A store that [`begin`] knows was put back from a backup: clients are shown a later generation from now on.
+/// A store that [`begin`] knows was put back from a backup: clients are shown a later generation
+/// from now on.
 ///
 /// # Errors
 /// As [`begin`].

@@ -1,4 +1,5 @@
-//! `ds init`: the only way that a store comes to be. `ds restored`: how clients hear that it was put back.
+//! `ds init`: the only way that a store comes to be. `ds restored`: how clients hear that it was
+//! put back.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,8 @@ pub async fn command(config: Config, command: StoreCommand) -> Result<String, Ru
     }
 }
 
-/// Makes the service key file and an empty store that is bound to it. Makes the gateway's secret, too,
-/// unless the gateway made it before. Says what was made.
+/// Makes the service key file and an empty store that is bound to it. Makes the gateway's secret,
+/// too, unless the gateway made it before. Says what was made.
 ///
 /// # Errors
 /// There is a key file, or the place is not empty: nothing was changed.

@@ -105,8 +105,8 @@ pub(crate) async fn keep(engine: &dyn Engine, body: &[u8], now_ms: u64) -> Resul
     foundation::write_note(engine, Note::IssuerDirectory, noted).await
 }
 
-/// The keys that the issuer showed last, and how long ago, milliseconds. `None` if they are older than
-/// `longest_ms`, if a clock says that they are of a later day, or if there are none.
+/// The keys that the issuer showed last, and how long ago, milliseconds. `None` if they are older
+/// than `longest_ms`, if a clock says that they are of a later day, or if there are none.
 ///
 /// # Errors
 /// [`EngineError`].
@@ -133,7 +133,8 @@ fn malformed(url: &str) -> IssuerDirectoryError {
     IssuerDirectoryError::Malformed(service::logging::without_secrets(url))
 }
 
-/// What [`fetch`] asks with. `authorities`, if there are any, are trusted instead of those of the web.
+/// What [`fetch`] asks with. `authorities`, if there are any, are trusted instead of those of the
+/// web.
 ///
 /// # Errors
 /// [`IssuerDirectoryError::Client`].

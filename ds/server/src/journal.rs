@@ -21,8 +21,8 @@ fn is_whole(request: &ReadJournalRequest, answer: &ReadJournalResponse) -> bool 
 }
 
 impl Server {
-    /// Reads a segment; where it has not gone on, after it has or after the wait. Where too many wait,
-    /// here or for this segment, at once: whoever is answered without news comes again later.
+    /// Reads a segment; where it has not gone on, after it has or after the wait. Where too many
+    /// wait, here or for this segment, at once: whoever is answered without news comes again later.
     pub(crate) async fn read_journal(
         &self,
         request: &ReadJournalRequest,

@@ -1,8 +1,8 @@
-//! Bounds that configuration sets: of what a request holds (`ds_domain::env::Limits`), and of what is
-//! done at once.
+//! Bounds that configuration sets: of what a request holds (`ds_domain::env::Limits`), and of what
+//! is done at once.
 
-/// Longest message or commit: an answer with one entry of a journal must pass the gateway, which takes
-/// 4 MiB, with its padding and what travels beside a commit.
+/// Longest message or commit: an answer with one entry of a journal must pass the gateway, which
+/// takes 4 MiB, with its padding and what travels beside a commit.
 pub const LARGEST_ENTRY: usize = 3 * 512 * 1024;
 
 /// Longest tree: a joiner from outside gets it in one answer.
@@ -17,7 +17,8 @@ pub struct LoadLimits {
     pub concurrent_reads: usize,
     /// Reads of journals that one process has wait for the next entry.
     pub concurrent_waits: usize,
-    /// Requests a second at all nodes together, of which as many may come at once; 0 for any number.
+    /// Requests a second at all nodes together, of which as many may come at once; 0 for any
+    /// number.
     pub requests_per_second: u32,
     /// Nodes that serve requests side by side: this one takes its share, at least one request.
     pub nodes: u32,

@@ -1,5 +1,6 @@
-//! What is done at once: by one process, and its share of what all nodes begin in a second. Beyond it a request is turned away before it is looked at, and told when
-//! to come again; the client sends the same bytes again.
+//! What is done at once: by one process, and its share of what all nodes begin in a second. Beyond
+//! it a request is turned away before it is looked at, and told when to come again; the client
+//! sends the same bytes again.
 
 use protocol::operation::Operation;
 use tokio::sync::{Semaphore, SemaphorePermit};

@@ -1,5 +1,5 @@
-//! The delivery service as a process: `ds --config FILE`, and before the first time `ds init --config
-//! FILE`; after the store was put back from a backup, `ds restored --config FILE`.
+//! The delivery service as a process: `ds --config FILE`, and before the first time `ds init
+//! --config FILE`; after the store was put back from a backup, `ds restored --config FILE`.
 
 use std::process::ExitCode;
 

@@ -248,8 +248,8 @@ fn load_keys(path: &Path) -> Result<ServiceKeys, RunError> {
     }
 }
 
-/// `rotate-keys` adds a generation to the service key file, in use from the next start; `believe-clock` says that
-/// the clock is right.
+/// `rotate-keys` adds a generation to the service key file, in use from the next start;
+/// `believe-clock` says that the clock is right.
 fn offer_commands(process: &Process, config: &Config, server: &Arc<Server>) {
     let server = Arc::clone(server);
     process.commands.offer("believe-clock", move |_| {
@@ -363,9 +363,10 @@ async fn accept(server: &Server, keys: IssuerKeys) {
     }
 }
 
-/// As [`expire`], on a day that no clock decides alone: not this node's, which must not have jumped, and not
-/// that of any other node either, since what is deleted is deleted for all. Each tells the store its day, and
-/// nothing goes by a later one than was told before: others have time to say that they have an earlier day.
+/// As [`expire`], on a day that no clock decides alone: not this node's, which must not have
+/// jumped, and not that of any other node either, since what is deleted is deleted for all. Each
+/// tells the store its day, and nothing goes by a later one than was told before: others have time
+/// to say that they have an earlier day.
 pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> {
     let now = server.now();
     if matches!(now.standing, Standing::Ahead | Standing::AfterAbsence) {
@@ -385,9 +386,9 @@ pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> 
     Ok(())
 }
 
-/// The day that the service goes by is the store's, not that of a clock that was wrong from the start: it
-/// goes on from the last day that was told. What was accepted by a clock that was far behind is not deleted as
-/// soon as it is right again.
+/// The day that the service goes by is the store's, not that of a clock that was wrong from the
+/// start: it goes on from the last day that was told. What was accepted by a clock that was far
+/// behind is not deleted as soon as it is right again.
 pub(crate) async fn settle(server: &Server) -> Result<(), EngineError> {
     let told = told_day(server).await?;
     server.settle_from(told);
@@ -400,9 +401,9 @@ async fn told_day(server: &Server) -> Result<Option<u32>, EngineError> {
     Ok(noted.and_then(|noted| noted.value.try_into().ok().map(u32::from_be_bytes)))
 }
 
-/// Tells the store the day, one at a time: of several nodes, one whose clock is wrong and is believed goes no
-/// further in the time that the others take to tell theirs. A day that the clock does not have for sure is
-/// not told.
+/// Tells the store the day, one at a time: of several nodes, one whose clock is wrong and is
+/// believed goes no further in the time that the others take to tell theirs. A day that the clock
+/// does not have for sure is not told.
 async fn tell_day(server: &Server, now: Now, told: Option<u32>) -> Result<(), EngineError> {
     if now.standing != Standing::Agreed {
         return Ok(());

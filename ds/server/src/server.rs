@@ -1,4 +1,5 @@
-//! The running service: engine, keys, clock, allowances. No group state: that lives for one request.
+//! The running service: engine, keys, clock, allowances. No group state: that lives for one
+//! request.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -34,8 +35,8 @@ pub struct ServerSettings {
     pub allowed: Allowed,
     /// Of what is done at once: this node's share.
     pub load: LoadLimits,
-    /// How often a long poll looks into a store that other nodes write to, too; none where this is the
-    /// only one.
+    /// How often a long poll looks into a store that other nodes write to, too; none where this is
+    /// the only one.
     pub look_again_ms: Option<u64>,
     /// Largest request body.
     pub max_request_bytes: usize,

@@ -308,8 +308,8 @@ spendable!(IdentifiedToken, VerifiedToken);
 
 impl Server {
     /// The tokens that a request brings: of keys that are accepted, for this service, none of them
-    /// twice; no more than it can cost. Whether the issuer has signed them is not known, nor whether
-    /// they are spent.
+    /// twice; no more than it can cost. Whether the issuer has signed them is not known, nor
+    /// whether they are spent.
     fn offered(&self, headers: &HeaderMap, most: usize) -> Result<Vec<IdentifiedToken>, Failure> {
         let presented = authorization::parse(headers.get_all(header::AUTHORIZATION))
             .map_err(|_| rejected("malformed"))?;
@@ -328,8 +328,8 @@ impl Server {
         Ok(offered)
     }
 
-    /// Whether one of these has paid before, or can't pay any more. A read, and no signature: nobody has
-    /// proved anything yet.
+    /// Whether one of these has paid before, or can't pay any more. A read, and no signature:
+    /// nobody has proved anything yet.
     pub(crate) async fn is_spent<T: Spendable>(&self, tokens: &[T]) -> Result<bool, Failure> {
         if tokens.is_empty() {
             return Ok(false);

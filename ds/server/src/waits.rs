@@ -14,8 +14,8 @@ pub(crate) struct Waits(Mutex<HashMap<SegmentRow, Weak<Notify>>>);
 const SWEEP_AT: usize = 4096;
 
 impl Waits {
-    /// Waits are on the returned handle; take it before looking into the segment. None where `most` wait
-    /// for it already.
+    /// Waits are on the returned handle; take it before looking into the segment. None where `most`
+    /// wait for it already.
     pub(crate) fn subscribe(&self, segment: SegmentRow, most: usize) -> Option<Arc<Notify>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= SWEEP_AT && waiting.len().is_power_of_two() {

@@ -1,6 +1,6 @@
-//! 5,000 tokens, each presented in two requests and again after every crash, to real processes that are
-//! killed with SIGKILL meanwhile: 5,000 spends, 5,000 effects. One process on RocksDB; three on one PostgreSQL,
-//! where the two requests of a token mostly go to different ones.
+//! 5,000 tokens, each presented in two requests and again after every crash, to real processes that
+//! are killed with SIGKILL meanwhile: 5,000 spends, 5,000 effects. One process on RocksDB; three on
+//! one PostgreSQL, where the two requests of a token mostly go to different ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -243,7 +243,8 @@ struct Way {
 }
 
 impl Way {
-    /// Sends the same bytes until they are answered: to the node of this number, then to the others in turn.
+    /// Sends the same bytes until they are answered: to the node of this number, then to the others
+    /// in turn.
     async fn redeem(&self, node: usize, request: &[u8], token: &str) -> Outcome {
         let began = Instant::now();
         let mut attempt = node;
@@ -371,7 +372,8 @@ impl Scene {
         }
         assert_eq!((done, spent), (vec![1; TOKENS], vec![1; TOKENS]));
 
-        // Once more after all of it: what was carried out is answered alike, what was not stays refused.
+        // Once more after all of it: what was carried out is answered alike, what was not stays
+        // refused.
         for node in &self.nodes {
             node.restart();
             node.ready(&self.way.http).await;

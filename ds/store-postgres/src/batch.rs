@@ -8,8 +8,8 @@ use ds_domain::engine::{ApplyError, Batch, Condition, EngineError, Key, Table};
 use crate::session::{Failure, Outcome, Session, Sessions, Step, malformed, step};
 use crate::sql;
 
-/// How often a transaction is tried that the server aborts in favour of another, or whose connection
-/// is lost before its end was asked for.
+/// How often a transaction is tried that the server aborts in favour of another, or whose
+/// connection is lost before its end was asked for.
 const ATTEMPTS: u32 = 10;
 /// The longest pause after the first attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
@@ -23,8 +23,8 @@ enum Attempt {
 }
 
 impl Sessions {
-    /// `Ok` only after COMMIT was answered. [`ApplyError::Engine`] when that answer did not come: then
-    /// the batch is there as a whole or not at all, and the result record tells.
+    /// `Ok` only after COMMIT was answered. [`ApplyError::Engine`] when that answer did not come:
+    /// then the batch is there as a whole or not at all, and the result record tells.
     pub(crate) async fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
         let mut attempt = 0;
         loop {
@@ -102,14 +102,14 @@ fn random_fraction() -> Result<f64, EngineError> {
     Ok(f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX))
 }
 
-/// A batch, with its conditions in the order in which rows are locked: the same for all, so that two
-/// batches wait for each other, not crosswise. Rows that are only looked at come last: then a batch sees
-/// what those that it has waited for have done.
+/// A batch, with its conditions in the order in which rows are locked: the same for all, so that
+/// two batches wait for each other, not crosswise. Rows that are only looked at come last: then a
+/// batch sees what those that it has waited for have done.
 struct Conditions<'b> {
     batch: &'b Batch,
     order: Vec<usize>,
-    /// Rows that must be absent and are written: inserted when the condition is looked at, which also
-    /// waits for a transaction that inserts the same one.
+    /// Rows that must be absent and are written: inserted when the condition is looked at, which
+    /// also waits for a transaction that inserts the same one.
     inserts: BTreeMap<&'b Key, &'b [u8]>,
 }
 

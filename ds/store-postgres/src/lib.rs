@@ -1,19 +1,21 @@
 //! The scale-out engine: anything that speaks PostgreSQL's protocol. Several nodes may use one
 //! database; nothing is kept in a node.
 //!
-//! Every batch is one transaction with three round trips ([`batch`]). All statements stand in [`sql`].
+//! Every batch is one transaction with three round trips ([`batch`]). All statements stand in
+//! [`sql`].
 //!
-//! * **Isolation**: READ COMMITTED. Every condition is a unique key or a locked row, so nothing stronger
-//!   is needed, and nothing weaker than it exists; aborts for serialization don't happen. The exception:
-//!   a row whose absence is wanted and which is not written is looked at last, when the rest is held
-//!   ([`ds_domain::engine::Condition::Absent`]). A server that runs everything SERIALIZABLE gives the same
-//!   answers, with retries.
+//! * **Isolation**: READ COMMITTED. Every condition is a unique key or a locked row, so nothing
+//!   stronger is needed, and nothing weaker than it exists; aborts for serialization don't happen.
+//!   The exception: a row whose absence is wanted and which is not written is looked at last, when
+//!   the rest is held ([`ds_domain::engine::Condition::Absent`]). A server that runs everything
+//!   SERIALIZABLE gives the same answers, with retries.
 //! * **Locks** are taken in the order of table, day and name.
-//! * **Durability**: `synchronous_commit` is on in every session; a server without fsync is refused.
-//! * **Crash, lost connection**: until COMMIT is sent nothing has happened and the transaction is tried
-//!   again, as after 40001 and 40P01. Once it is sent, only its answer makes `Ok`; without one it is
-//!   [`EngineError`], and the batch is there as a whole or not at all. The result record tells the
-//!   retry.
+//! * **Durability**: `synchronous_commit` is on in every session; a server without fsync is
+//!   refused.
+//! * **Crash, lost connection**: until COMMIT is sent nothing has happened and the transaction is
+//!   tried again, as after 40001 and 40P01. Once it is sent, only its answer makes `Ok`; without
+//!   one it is [`EngineError`], and the batch is there as a whole or not at all. The result record
+//!   tells the retry.
 //! * **Cancellation**: a batch runs in a task of its own; if the caller's future is dropped, it is
 //!   carried out all the same.
 //! * **Transport**: without TLS so far, hence over a unix socket or loopback only (a proxy on the
@@ -76,8 +78,8 @@ impl Postgres {
     /// Connects to a database whose tables are there. Several nodes may do so at once.
     ///
     /// # Errors
-    /// [`Refusal::EmptyDatabase`]; settings that can't be used, the server can't be reached, has fsync
-    /// off, or has a schema that this version doesn't know.
+    /// [`Refusal::EmptyDatabase`]; settings that can't be used, the server can't be reached, has
+    /// fsync off, or has a schema that this version doesn't know.
     pub async fn open(settings: &PostgresSettings) -> Result<Self, OpenError> {
         schema::check(&settings.connection()?).await?;
         Self::connect(settings)
@@ -90,7 +92,8 @@ impl Postgres {
         })
     }
 
-    /// Deletes in batches until nothing is left. Not one transition: what a crash leaves goes next time.
+    /// Deletes in batches until nothing is left. Not one transition: what a crash leaves goes next
+    /// time.
     async fn delete_all(&self, step: impl Fn() -> Step<'static>) -> Result<(), EngineError> {
         loop {
             let outcomes = self.sessions.run(&[step()]).await?;

@@ -39,8 +39,8 @@ pub(crate) async fn create(config: &Config) -> Result<(), OpenError> {
 /// Finds the tables of this version.
 ///
 /// # Errors
-/// The server can't be reached or loses what it has acknowledged; the schema is of a later release; there
-/// is none, or the tables belong to something else.
+/// The server can't be reached or loses what it has acknowledged; the schema is of a later release;
+/// there is none, or the tables belong to something else.
 pub(crate) async fn check(config: &Config) -> Result<(), OpenError> {
     with_client(config, async |client| {
         refuse_without_fsync(client).await?;

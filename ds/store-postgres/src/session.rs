@@ -142,8 +142,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// How long a pipeline may take until the connection is given up. The server's own limit for each
-    /// statement comes first, unless the server or the way to it is gone.
+    /// How long a pipeline may take until the connection is given up. The server's own limit for
+    /// each statement comes first, unless the server or the way to it is gone.
     fn patience(self, statements: usize) -> Duration {
         let each = u32::try_from(statements).unwrap_or(u32::MAX);
         self.statement

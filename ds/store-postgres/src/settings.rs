@@ -22,8 +22,8 @@ pub struct PostgresSettings {
     pub port: u16,
     pub user: String,
     pub database: String,
-    /// Mode 0600; white space at its end is not part of the password. Without it the server must know
-    /// us otherwise (peer authentication).
+    /// Mode 0600; white space at its end is not part of the password. Without it the server must
+    /// know us otherwise (peer authentication).
     pub password_file: Option<PathBuf>,
     /// Connections of this node. All nodes' together must be below the server's `max_connections`.
     #[serde(default = "default_connections")]

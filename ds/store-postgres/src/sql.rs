@@ -1,6 +1,6 @@
 //! Every statement of the engine, in one place, so that it can be held against a dialect: no
-//! statement needs more than inserts with `ON CONFLICT`, `UNNEST` and row locks. Each is made for each
-//! table; all tables have the same columns.
+//! statement needs more than inserts with `ON CONFLICT`, `UNNEST` and row locks. Each is made for
+//! each table; all tables have the same columns.
 
 use std::sync::OnceLock;
 
@@ -21,8 +21,8 @@ pub(crate) struct Statements {
     pub(crate) upsert: String,
     /// `days, names`.
     pub(crate) delete: String,
-    /// `day, from, prefix's end or null, limit, bytes` → names and values: none before which there are
-    /// that many bytes of values. A length is known without the value, which nobody reads then.
+    /// `day, from, prefix's end or null, limit, bytes` → names and values: none before which there
+    /// are that many bytes of values. A length is known without the value, which nobody reads then.
     pub(crate) range: String,
     /// `day`: deletes a batch of rows before it.
     pub(crate) expire: String,

@@ -1,6 +1,6 @@
 //! The one thread that writes. It takes all batches that have come while the last ones were synced,
-//! looks at their conditions one after the other, and writes those that hold together: one log record
-//! and one fsync for all of them. No row is locked, and batches have one order.
+//! looks at their conditions one after the other, and writes those that hold together: one log
+//! record and one fsync for all of them. No row is locked, and batches have one order.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -114,7 +114,8 @@ struct Group<'d> {
 }
 
 impl<'d> Group<'d> {
-    /// With room for the first batch: that of a commit has many times the size of what it grows from.
+    /// With room for the first batch: that of a commit has many times the size of what it grows
+    /// from.
     fn new(database: &'d Database, first: &Batch) -> Self {
         let rows = first.puts.iter().map(|(_, value)| value.len());
         let rows = rows.fold(0, |bytes: usize, value| {

@@ -1,17 +1,18 @@
 //! The embedded engine: RocksDB in one directory.
 //!
 //! Every batch is durable before the call returns; those that come at the same time share an fsync
-//! ([`committer`]). RocksDB gives a directory to one process, so conditions need no lock beyond the one
-//! thread that writes.
+//! ([`committer`]). RocksDB gives a directory to one process, so conditions need no lock beyond the
+//! one thread that writes.
 //!
 //! * **Crash**: a batch is in the log as a whole or not at all.
-//! * **Cancellation**: a batch that was handed in is written although nobody waits for it. The result
-//!   record tells the retry.
-//! * **[`EngineError`] from a write**: the disk failed or is full. RocksDB goes on by itself when there is
-//!   space again; else it has to be opened again ([`Rocks::trouble`]). Then the batch is there as a whole
-//!   or not at all. The result record tells.
-//! * **Damage**: [`Rocks::open`] refuses a directory that lacks a file or anything which was acknowledged. Damage
-//!   inside a table file is found when it is read ([`Rocks::read_everything`]), never answered from.
+//! * **Cancellation**: a batch that was handed in is written although nobody waits for it. The
+//!   result record tells the retry.
+//! * **[`EngineError`] from a write**: the disk failed or is full. RocksDB goes on by itself when
+//!   there is space again; else it has to be opened again ([`Rocks::trouble`]). Then the batch is
+//!   there as a whole or not at all. The result record tells.
+//! * **Damage**: [`Rocks::open`] refuses a directory that lacks a file or anything which was
+//!   acknowledged. Damage inside a table file is found when it is read
+//!   ([`Rocks::read_everything`]), never answered from.
 
 mod committer;
 mod database;
@@ -96,11 +97,12 @@ impl Rocks {
     /// Opens the database in this directory. Blocks while the log of the last run is replayed.
     ///
     /// # Errors
-    /// The directory is not there, empty, in use by another process, damaged, not writable, lacks what
-    /// was acknowledged, or was written in a format that this version doesn't know.
+    /// The directory is not there, empty, in use by another process, damaged, not writable, lacks
+    /// what was acknowledged, or was written in a format that this version doesn't know.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for garbage.
+        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for
+        // garbage.
         founding::inspect(path, "ds", &FILES)?;
         if tables::has_unknown(path).map_err(|error| refusal(path, &error))? {
             return Err(EngineError(
@@ -148,8 +150,8 @@ impl Rocks {
         self.database.trouble.clone()
     }
 
-    /// Reads every row, at leisure, until it is told to end: what is damaged is found before somebody
-    /// needs it. Blocks. Returns how many rows were read.
+    /// Reads every row, at leisure, until it is told to end: what is damaged is found before
+    /// somebody needs it. Blocks. Returns how many rows were read.
     ///
     /// # Errors
     /// [`EngineError`]; from then on the store takes no writes, so it is not ready.
@@ -241,8 +243,8 @@ impl Engine for Rocks {
     }
 }
 
-/// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
-/// nothing.
+/// How much of the log of a database can be taken: nothing that was acknowledged may be missing.
+/// Changes nothing.
 fn usable(path: &Path, high_water: &HighWater) -> Result<Log, Refusal> {
     match tables::look(path, Log::Whole) {
         Ok(seen) => {
@@ -250,8 +252,8 @@ fn usable(path: &Path, high_water: &HighWater) -> Result<Log, Refusal> {
             high_water.check(seen.last_write).map(|()| Log::Whole)
         }
         Err(error) if error.kind() == ErrorKind::Corruption => {
-            // A power failure can leave a hole in what was not synced: later pages of it were written,
-            // earlier ones not. What is in front of it counts as if the log ended there.
+            // A power failure can leave a hole in what was not synced: later pages of it were
+            // written, earlier ones not. What is in front of it counts as if the log ended there.
             let seen = tables::look(path, Log::UpToHole).ok();
             let found = seen.as_ref().map(|seen| seen.last_write);
             has_its_files(path, seen.and_then(|seen| seen.damaged))?;

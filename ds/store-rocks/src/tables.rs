@@ -12,13 +12,14 @@ use rocksdb::{
 const BLOCK_CACHE_BYTES: usize = 128 << 20;
 /// Memtables of all tables together; past this the fullest table is flushed.
 const MEMTABLES_BYTES: usize = 256 << 20;
-/// Bounds the log that has to be replayed at start. One row in a seldom written table keeps its whole
-/// log file alive, so without this limit the log grows to four times the sum of all write buffers.
+/// Bounds the log that has to be replayed at start. One row in a seldom written table keeps its
+/// whole log file alive, so without this limit the log grows to four times the sum of all write
+/// buffers.
 const LOG_BYTES: u64 = 512 << 20;
 /// Stays below the usual limit of 1,024 descriptors for a process, which also holds its sockets.
 const OPEN_FILES: i32 = 512;
-/// Writes of new files are handed to the disk in steps of this size, so that an fsync of the log does
-/// not wait behind one large burst of a compaction.
+/// Writes of new files are handed to the disk in steps of this size, so that an fsync of the log
+/// does not wait behind one large burst of a compaction.
 const SYNC_STEP_BYTES: u64 = 1 << 20;
 /// Files are rewritten at this age. It bounds how long deleted (sealed) rows stay on the disk.
 const REWRITE_AGE_SECONDS: u64 = 7 * 24 * 60 * 60;
@@ -29,8 +30,8 @@ enum Load {
     Light,
     /// Written with every message or commit; what is asked for is nearly always there.
     Heavy,
-    /// Written with every message or commit; what is asked for is mostly absent: is this token spent,
-    /// is this request done.
+    /// Written with every message or commit; what is asked for is mostly absent: is this token
+    /// spent, is this request done.
     HeavyAndMostlyAbsent,
 }
 
@@ -167,8 +168,9 @@ fn options_for(log: Log) -> Options {
         .map_or(2, usize::from)
         .clamp(2, 8);
     options.set_max_background_jobs(i32::try_from(cores).unwrap_or(2));
-    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that was
-    // cut off further up, or has a hole, looks the same to the engine; `service::high_water` tells.
+    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that
+    // was cut off further up, or has a hole, looks the same to the engine; `service::high_water`
+    // tells.
     options.set_wal_recovery_mode(match log {
         Log::Whole => DBRecoveryMode::TolerateCorruptedTailRecords,
         Log::UpToHole => DBRecoveryMode::PointInTime,

@@ -53,7 +53,8 @@ pub struct Message<H> {
 pub struct Decoder<H> {
     step: Step,
     indeterminate: bool,
-    /// What was pushed and cannot be read yet: at most one item of the head, and bounded by its limit.
+    /// What was pushed and cannot be read yet: at most one item of the head, and bounded by its
+    /// limit.
     held: Vec<u8>,
     head_left: usize,
     fields_left: usize,

@@ -1,9 +1,9 @@
-//! The KEMs, receiver's side: DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256) of RFC 9180, and X-Wing
-//! (draft-connolly-cfrg-xwing-kem, as draft-ietf-hpke-pq uses it).
+//! The KEMs, receiver's side: DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256) of RFC 9180,
+//! and X-Wing (draft-connolly-cfrg-xwing-kem, as draft-ietf-hpke-pq uses it).
 //!
-//! What depends on the key alone is computed once, when it is derived: its public key, and for X-Wing the
-//! expanded ML-KEM key. The generic libraries do that again for every request, and it is most of their
-//! cost (docs/performance.md).
+//! What depends on the key alone is computed once, when it is derived: its public key, and for
+//! X-Wing the expanded ML-KEM key. The generic libraries do that again for every request, and it is
+//! most of their cost (docs/performance.md).
 
 use aws_lc_rs::agreement::{self, Algorithm, ECDH_P256, UnparsedPublicKey, X25519};
 use aws_lc_rs::digest::{Context, SHA3_256};

@@ -5,8 +5,9 @@
 //! encapsulated response = nonce(max(Nn, Nk)) | ciphertext
 //! ```
 //!
-//! The KEM is in [`kem`]; key schedule and context are those of an HPKE library (RFC 9180 §5); the rest of
-//! RFC 9458 is here, and nothing else. Tests hold it against the RFC's example and another implementation.
+//! The KEM is in [`kem`]; key schedule and context are those of an HPKE library (RFC 9180 §5); the
+//! rest of RFC 9458 is here, and nothing else. Tests hold it against the RFC's example and another
+//! implementation.
 
 mod kem;
 #[cfg(test)]
@@ -33,8 +34,8 @@ const RESPONSE: &str = "message/bhttp response";
 #[error("a key cannot be derived from its seed")]
 pub struct KeyError;
 
-/// Why an encapsulated request was not opened. Which part was wrong is nobody's business: an unknown
-/// suite, a bad point and a wrong tag are one answer.
+/// Why an encapsulated request was not opened. Which part was wrong is nobody's business: an
+/// unknown suite, a bad point and a wrong tag are one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopenable {
     #[error("too short to be an encapsulated request")]

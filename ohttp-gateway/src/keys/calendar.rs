@@ -1,5 +1,6 @@
-//! When a key is accepted, published and dropped. All of it follows from the times in the key files and the
-//! configuration, so that every node that has the same files publishes the same at the same time.
+//! When a key is accepted, published and dropped. All of it follows from the times in the key files
+//! and the configuration, so that every node that has the same files publishes the same at the same
+//! time.
 //!
 //! ```text
 //! made ──max age──▶ published ──────────rotation──────────▶ next published ──overlap──▶ retired ──max age──▶ dropped
@@ -94,7 +95,8 @@ impl Calendar {
         published > self.publication_of_new(now).saturating_add(CLOCK_SKEW)
     }
 
-    /// From when a generation that is made now is shown: when no cache holds a list without it any more.
+    /// From when a generation that is made now is shown: when no cache holds a list without it any
+    /// more.
     pub(super) fn publication_of_new(&self, now: u64) -> u64 {
         now.saturating_add(self.max_age)
     }
@@ -106,8 +108,8 @@ impl Calendar {
         (planned <= soonest).then_some(soonest.max(planned))
     }
 
-    /// For how many seconds a list of configurations may be kept: never beyond its next change. `published`
-    /// are the generations' times.
+    /// For how many seconds a list of configurations may be kept: never beyond its next change.
+    /// `published` are the generations' times.
     pub(super) fn max_age_seconds(&self, published: &[u64], now: u64) -> u64 {
         let newest = published.iter().max();
         let planned = newest

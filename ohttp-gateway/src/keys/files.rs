@@ -1,11 +1,12 @@
-//! Generations of keys in files: one file each, readable by its owner only, durable before a key is used.
+//! Generations of keys in files: one file each, readable by its owner only, durable before a key is
+//! used.
 //!
 //! ```text
 //! version(1) = 1 | published_unix_ms(8) | 1 to 8 × [ key id(1) kem(2) seed(32) ]
 //! ```
 //!
-//! The name holds the first id, so that two nodes that share the directory and rotate at the same moment
-//! end with the same generation: whoever is second reads what the first one wrote.
+//! The name holds the first id, so that two nodes that share the directory and rotate at the same
+//! moment end with the same generation: whoever is second reads what the first one wrote.
 
 use std::fs::{self, File};
 use std::io;
@@ -58,8 +59,8 @@ const FOUNDED_LEN: usize = 16;
 /// Is there while `init` runs.
 const UNFINISHED: &str = "init-unfinished";
 
-/// Makes the first keys possible: an empty directory, or none, becomes one for keys. Begun on it is what
-/// [`Unfinished::end`] ends.
+/// Makes the first keys possible: an empty directory, or none, becomes one for keys. Begun on it is
+/// what [`Unfinished::end`] ends.
 pub(super) fn found(directory: &Path) -> Result<(StoreId, Unfinished), GatewayError> {
     check_finished(directory)?;
     founding::claim_empty_directory(directory)?;
@@ -92,7 +93,8 @@ pub(super) fn recognise(directory: &Path) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Makes the directory if it is not there, and removes what a crash in the middle of a write left of a seed.
+/// Makes the directory if it is not there, and removes what a crash in the middle of a write left
+/// of a seed.
 pub(super) fn prepare(directory: &Path) -> Result<(), GatewayError> {
     service::directory::private(directory)?;
     for entry in fs::read_dir(directory).map_err(at(directory))? {
@@ -105,7 +107,8 @@ pub(super) fn prepare(directory: &Path) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Writes a new generation with fresh seeds, or finds the one that another node wrote in the meantime.
+/// Writes a new generation with fresh seeds, or finds the one that another node wrote in the
+/// meantime.
 pub(super) fn create(
     directory: &Path,
     keys: &[(u8, Kem)],

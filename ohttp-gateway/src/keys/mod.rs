@@ -1,8 +1,9 @@
-//! The key pairs of the gateway: which there are, when they change, and the opening of requests with them.
+//! The key pairs of the gateway: which there are, when they change, and the opening of requests
+//! with them.
 //!
-//! Keys come in generations, one key for each KEM, and change on schedule or by command without a restart
-//! ([`calendar`]); their seeds are in files ([`files`]), which are the truth: every node that shares the
-//! directory reads them again from time to time.
+//! Keys come in generations, one key for each KEM, and change on schedule or by command without a
+//! restart ([`calendar`]); their seeds are in files ([`files`]), which are the truth: every node
+//! that shares the directory reads them again from time to time.
 
 mod calendar;
 mod files;
@@ -30,9 +31,9 @@ use files::Generation;
 
 /// A key id has one byte, and none is used again while an older key with it may be in a cache.
 const MAX_GENERATIONS: usize = 64;
-/// Generations that are shown at once: the one before the newest, for who has not seen that yet. Others are accepted as
-/// long as they would be anyway. Clients refuse a longer list: whoever shows many keys to all can have
-/// each client use another one.
+/// Generations that are shown at once: the one before the newest, for who has not seen that yet.
+/// Others are accepted as long as they would be anyway. Clients refuse a longer list: whoever shows
+/// many keys to all can have each client use another one.
 const SHOWN_GENERATIONS: usize = 2;
 
 pub(crate) struct KeyRing {
@@ -49,7 +50,8 @@ pub(crate) struct KeyRing {
 struct RingKey {
     key: Key,
     published_unix_ms: u64,
-    /// The same, but always for the oldest generation: whatever clocks say, there is something to show.
+    /// The same, but always for the oldest generation: whatever clocks say, there is something to
+    /// show.
     shown_from_unix_ms: u64,
     /// When the generation after it is published, if there is one.
     next_unix_ms: Option<u64>,
@@ -159,7 +161,8 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// How often [`KeyRing::advance`] is to be called: twice at least before anybody is shown a new generation.
+    /// How often [`KeyRing::advance`] is to be called: twice at least before anybody is shown a new
+    /// generation.
     pub(crate) fn interval(&self) -> Duration {
         self.calendar.interval()
     }
@@ -234,7 +237,8 @@ impl KeyRing {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.read()?;
         let new = self.create_id_after(&old, now_unix_ms)?;
-        // What cannot be deleted is not accepted any more either, until somebody reads the files again.
+        // What cannot be deleted is not accepted any more either, until somebody reads the files
+        // again.
         let removed: Result<Vec<_>, _> = old
             .iter()
             .map(|generation| files::remove(&self.directory, generation))
@@ -266,8 +270,8 @@ impl KeyRing {
         lines
     }
 
-    /// `application/ohttp-keys` (RFC 9458 §3.2): configurations, each with a two-byte length, in the order
-    /// of preference. The same bytes for everybody.
+    /// `application/ohttp-keys` (RFC 9458 §3.2): configurations, each with a two-byte length, in
+    /// the order of preference. The same bytes for everybody.
     pub(crate) fn published(&self, now_unix_ms: u64) -> Published {
         let keys = self.keys();
         let mut configs = Vec::new();
@@ -293,8 +297,8 @@ impl KeyRing {
         }
     }
 
-    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds; `now_ms` is
-    /// of a clock that nobody sets.
+    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds;
+    /// `now_ms` is of a clock that nobody sets.
     pub(crate) fn decapsulate(&self, encapsulated: &[u8], now_ms: u64) -> Result<Opened, Refusal> {
         let id = match encapsulated.first() {
             Some(id) if encapsulated.len() >= HEADER_LEN => id,
@@ -311,8 +315,8 @@ impl KeyRing {
         Ok(opened)
     }
 
-    /// Opens a request that is sealed in chunks, and that ends with its final chunk: the binary HTTP and the
-    /// means to answer it. The encapsulated key is remembered only if that succeeds.
+    /// Opens a request that is sealed in chunks, and that ends with its final chunk: the binary
+    /// HTTP and the means to answer it. The encapsulated key is remembered only if that succeeds.
     pub(crate) fn decapsulate_chunked(
         &self,
         encapsulated: &[u8],
@@ -384,8 +388,8 @@ impl KeyRing {
         files::create(&self.directory, &keys, published_unix_ms)
     }
 
-    /// From now on requests are opened with `generations`, oldest first. Keys that stay keep their replay
-    /// caches.
+    /// From now on requests are opened with `generations`, oldest first. Keys that stay keep their
+    /// replay caches.
     fn install(&self, generations: &[Generation]) -> Result<(), GatewayError> {
         let current = self.keys();
         let times = times(generations);

@@ -62,7 +62,8 @@ fn keys_change_on_schedule_and_every_client_with_a_cached_list_is_served() {
         }
         let published = ring.published(now);
         assert!(published.max_age_seconds <= HOUR / 1000);
-        // Whatever is in a list now is accepted for as long as the list may be cached, and a while longer.
+        // Whatever is in a list now is accepted for as long as the list may be cached, and a while
+        // longer.
         let until = now + published.max_age_seconds * 1000 + HOUR / 2;
         for config in configs(&ring, now) {
             ring.advance(until).unwrap();

@@ -34,7 +34,8 @@ pub(crate) fn read(claims: &Map<String, Value>, plan_claim: &str) -> Result<Clai
 }
 
 impl Claimed {
-    /// Whether the claims hold at `now_unix_s`; `clock_skew_s` is how far the clock that wrote them may be off.
+    /// Whether the claims hold at `now_unix_s`; `clock_skew_s` is how far the clock that wrote them
+    /// may be off.
     #[allow(
         clippy::cast_precision_loss,
         reason = "seconds since 1970 are exact in an f64"

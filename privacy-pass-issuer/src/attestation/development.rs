@@ -1,4 +1,5 @@
-//! A fixed list of tokens, for development: whoever knows the configuration file is everybody in it.
+//! A fixed list of tokens, for development: whoever knows the configuration file is everybody in
+//! it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use crate::config::AccountSettings;
 pub struct DevelopmentAttester(HashMap<[u8; 32], String>);
 
 impl DevelopmentAttester {
-    /// Refuses settings that do not say that this is development, or an issuer that others can reach.
+    /// Refuses settings that do not say that this is development, or an issuer that others can
+    /// reach.
     pub fn new(
         settings: &AccountSettings,
         listen: SocketAddr,

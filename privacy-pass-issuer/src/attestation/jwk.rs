@@ -1,5 +1,5 @@
-//! Keys that account tokens are verified with. Each is for one algorithm, which follows from what kind of
-//! key it is and never from the token (RFC 8725 §3.1).
+//! Keys that account tokens are verified with. Each is for one algorithm, which follows from what
+//! kind of key it is and never from the token (RFC 8725 §3.1).
 
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
 use aws_lc_rs::signature::{
@@ -191,8 +191,8 @@ impl VerificationKey {
         self.kid.as_deref() == Some(kid)
     }
 
-    /// Whether a token with this `alg` and `kid` may be of this key. A key without an id serves tokens
-    /// with any.
+    /// Whether a token with this `alg` and `kid` may be of this key. A key without an id serves
+    /// tokens with any.
     pub(super) fn may_have_signed(&self, algorithm: Algorithm, kid: Option<&str>) -> bool {
         self.algorithm == algorithm
             && match (&self.kid, kid) {

@@ -121,8 +121,8 @@ impl JwtAttester {
         }
     }
 
-    /// A token names a key that is not there: looks for it, at most once per interval, whoever asks.
-    /// `None`: there is nothing newer than `seen`.
+    /// A token names a key that is not there: looks for it, at most once per interval, whoever
+    /// asks. `None`: there is nothing newer than `seen`.
     async fn newer_keys(&self, seen: &Arc<Keys>) -> Option<Arc<Keys>> {
         let document = self.document.as_ref()?;
         let mut last = document.last_retry_ms.lock().await;
@@ -134,8 +134,8 @@ impl JwtAttester {
         if last.is_some_and(|last| now.abs_diff(last) < document.retry_ms) {
             return None;
         }
-        // Before, for a caller who goes away meanwhile; and by the time after it, which may be long: whoever
-        // waited for the same answer does not ask again.
+        // Before, for a caller who goes away meanwhile; and by the time after it, which may be
+        // long: whoever waited for the same answer does not ask again.
         *last = Some(now);
         self.reload(document).await;
         *last = Some(document.clock.now_unix_ms());
@@ -189,7 +189,8 @@ impl JwtAttester {
         if header.crit.is_some() {
             return Err(AttestationError::Invalid);
         }
-        // A key without an id may have signed anything, but a token that names a key we don't know is one of that key.
+        // A key without an id may have signed anything, but a token that names a key we don't know
+        // is one of that key.
         let names_unknown_key = header
             .kid
             .as_deref()

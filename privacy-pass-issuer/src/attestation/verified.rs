@@ -1,9 +1,10 @@
-//! Account tokens whose signature has been found good, so that it is verified once and not with each request:
-//! a client without batches shows the same one many times an hour.
+//! Account tokens whose signature has been found good, so that it is verified once and not with
+//! each request: a client without batches shows the same one many times an hour.
 //!
-//! It belongs to one set of keys under one configuration and goes with them: a token of a key that has left
-//! the set is verified anew, and found to be nobody's. Only the signature is remembered. What a token says of
-//! times is looked at each time, and whether an account is blocked is asked of the database each time.
+//! It belongs to one set of keys under one configuration and goes with them: a token of a key that
+//! has left the set is verified anew, and found to be nobody's. Only the signature is remembered.
+//! What a token says of times is looked at each time, and whether an account is blocked is asked of
+//! the database each time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use super::claims::Claimed;
 /// Tokens in each half: together they take a few megabytes.
 const HALF: usize = 8192;
 
-/// By digest: how long finding one takes says nothing about the tokens that are there, and the memory of the
-/// process holds none.
+/// By digest: how long finding one takes says nothing about the tokens that are there, and the
+/// memory of the process holds none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenDigest([u8; 32]);
 

@@ -176,8 +176,8 @@ fn said(outcome: &Result<Issued, IssuanceError>) -> String {
 }
 
 proptest! {
-    /// Whatever comes together, and whoever has gone meanwhile: each gets what he would get alone, in the
-    /// order in which they are decided.
+    /// Whatever comes together, and whoever has gone meanwhile: each gets what he would get alone,
+    /// in the order in which they are decided.
     #[test]
     fn orders_in_any_groups_come_to_what_they_come_to_one_at_a_time(
         orders in prop::collection::vec((0_u8..3, 0_u8..6, 1_u32..5, any::<bool>()), 1..40),

@@ -20,7 +20,8 @@ const NO_REPORT: &str = "there is no such report";
 const NO_PLACE: &str = "not what a page ends with";
 const NO_ID: &str = "not the id of a report: 32 hexadecimal digits";
 
-/// `reports [AFTER]` lists a page of the queue, a JSON document on each line, where the next one begins on the last; `uphold ID [DAYS]`, `dismiss ID` and `release ID` decide;
+/// `reports [AFTER]` lists a page of the queue, a JSON document on each line, where the next one
+/// begins on the last; `uphold ID [DAYS]`, `dismiss ID` and `release ID` decide;
 /// `rotate-certificate-key` makes the next key.
 pub fn offer(commands: &Commands, reporting: &Arc<Reporting>) {
     let this = Arc::clone(reporting);

@@ -28,7 +28,8 @@ pub enum EvidenceError {
     Introduction,
 }
 
-/// A report that holds: the account stands behind the key that approached the one who signed the report.
+/// A report that holds: the account stands behind the key that approached the one who signed the
+/// report.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct VerifiedReport {
     pub(crate) account: AccountTag,
@@ -46,7 +47,8 @@ pub(crate) fn verify(
     if [report.version, introduction.version, certificate.version] != [VERSION; 3] {
         return Err(EvidenceError::UnknownVersion);
     }
-    // Who was not approached has not the recipient's key; who has only got hold of the report, another account.
+    // Who was not approached has not the recipient's key; who has only got hold of the report,
+    // another account.
     let by_recipient = signed(
         &introduction.recipient_key,
         REPORT_LABEL,

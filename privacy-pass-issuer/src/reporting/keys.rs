@@ -1,5 +1,5 @@
-//! The keys behind certificates: one file each, from which the signature key and the key of the account handles
-//! are derived.
+//! The keys behind certificates: one file each, from which the signature key and the key of the
+//! account handles are derived.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -89,8 +89,8 @@ impl CertificateKey {
         &self.public
     }
 
-    /// Certifies a commitment for an account. The handle has a fresh nonce: two certificates of one account
-    /// show nobody else that they are.
+    /// Certifies a commitment for an account. The handle has a fresh nonce: two certificates of one
+    /// account show nobody else that they are.
     ///
     /// # Errors
     /// [`CertificateKeyError::Generation`] without randomness.
@@ -169,9 +169,9 @@ impl CertificateKeys {
         Self::open(directory, now_unix_s, bound)
     }
 
-    /// Reads every `certificate-<not before>.key` in `directory`; makes the first one, which signs from
-    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database. A file that
-    /// is not bound to that is refused.
+    /// Reads every `certificate-<not before>.key` in `directory`; makes the first one, which signs
+    /// from `now_unix_s`, when there is none. One process at a time: the caller holds the database.
+    /// A file that is not bound to that is refused.
     ///
     /// # Errors
     /// [`CertificateKeyError`].
@@ -257,7 +257,8 @@ impl CertificateKeys {
         Ok(secret_file::create_with(path, || Ok(seed))?)
     }
 
-    /// The public keys that clients are to know: those that sign, will sign, and signed what is still valid.
+    /// The public keys that clients are to know: those that sign, will sign, and signed what is
+    /// still valid.
     #[must_use]
     pub fn published(&self) -> Vec<[u8; 32]> {
         self.all().iter().map(|key| key.public).collect()
@@ -332,9 +333,9 @@ impl CertificateKeys {
     }
 }
 
-/// Each key is compared with every other one by its id, which is what a certificate names: of two keys with one id
-/// only the first would be found, and a copy of a key under another time would go on to sign after the first was
-/// dropped by its id.
+/// Each key is compared with every other one by its id, which is what a certificate names: of two
+/// keys with one id only the first would be found, and a copy of a key under another time would go
+/// on to sign after the first was dropped by its id.
 fn require_distinct(keys: &[Arc<CertificateKey>]) -> Result<(), CertificateKeyError> {
     let ids: BTreeSet<_> = keys.iter().map(|key| key.id).collect();
     if ids.len() == keys.len() {

@@ -49,7 +49,8 @@ impl Database {
     }
 
     pub(super) fn open(directory: &Path) -> Result<Self, Refusal> {
-        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for garbage.
+        // Before the engine sees it: that writes a new `CURRENT`, and then takes all else for
+        // garbage.
         founding::inspect(directory, crate::PROGRAM, &FILES)?;
         let damaged = |error: rocksdb::Error| refusal(directory, &error);
         // First without writing: an engine that finds a log cut off goes on from there for good.
@@ -108,8 +109,8 @@ impl Database {
         }
     }
 
-    /// Reads every row, until it is told to end: what is damaged is found before somebody needs it. Blocks. Returns how
-    /// many rows were read.
+    /// Reads every row, until it is told to end: what is damaged is found before somebody needs it.
+    /// Blocks. Returns how many rows were read.
     pub(super) fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
         let mut rows = 0;
         let mut options = ReadOptions::default();
@@ -136,8 +137,8 @@ const WHOLE: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 /// What is in front of the first hole.
 const UP_TO_HOLE: DBRecoveryMode = DBRecoveryMode::PointInTime;
 
-/// How much of the log of a database can be taken: nothing that was acknowledged may be missing. Changes
-/// nothing.
+/// How much of the log of a database can be taken: nothing that was acknowledged may be missing.
+/// Changes nothing.
 fn usable(directory: &Path, high_water: &HighWater) -> Result<DBRecoveryMode, Refusal> {
     let last_write = |mode| {
         DB::open_for_read_only(&options_for(mode), directory, false)
@@ -146,8 +147,8 @@ fn usable(directory: &Path, high_water: &HighWater) -> Result<DBRecoveryMode, Re
     match last_write(WHOLE) {
         Ok(found) => high_water.check(found).map(|()| WHOLE),
         Err(error) if error.kind() == ErrorKind::Corruption => {
-            // A power failure can leave a hole in what was not synced. What is in front of it counts as if the
-            // log ended there.
+            // A power failure can leave a hole in what was not synced. What is in front of it
+            // counts as if the log ended there.
             high_water.pass_over_hole(last_write(UP_TO_HOLE).ok(), error.as_ref())?;
             Ok(UP_TO_HOLE)
         }
@@ -165,8 +166,8 @@ fn options_for(recovery: DBRecoveryMode) -> Options {
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(16 << 20);
     options.set_keep_log_file_num(4);
-    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that was cut
-    // off further up, or has a hole, looks the same to the engine; `high_water` tells.
+    // After a crash the last record of a log may be cut off: it was never acknowledged. A log that
+    // was cut off further up, or has a hole, looks the same to the engine; `high_water` tells.
     options.set_wal_recovery_mode(recovery);
     options.set_track_and_verify_wals_in_manifest(true);
     let mut table = BlockBasedOptions::default();

@@ -70,8 +70,8 @@ pub enum ChargeOutcome {
     LimitReached { left: u32 },
 }
 
-/// What comes of one charge of a group. Rows that cannot be read are the failure of those charges alone that
-/// need them; they are not counted.
+/// What comes of one charge of a group. Rows that cannot be read are the failure of those charges
+/// alone that need them; they are not counted.
 pub type ChargeResult = Result<ChargeOutcome, StoreError>;
 
 /// The engine failed; nothing is known to be counted.
@@ -79,7 +79,8 @@ pub type ChargeResult = Result<ChargeOutcome, StoreError>;
 pub enum StoreError {
     #[error(transparent)]
     Refused(#[from] service::founding::Refusal),
-    /// With the engine's word for the kind of failure only, as its text can quote rows; of files with its text.
+    /// With the engine's word for the kind of failure only, as its text can quote rows; of files
+    /// with its text.
     #[error("the quota database failed: {0}")]
     Engine(String),
     #[error("the quota database was written by another version of this program")]
@@ -99,17 +100,19 @@ impl StoreError {
 
 /// The quota database. Every engine passes the same conformance suite.
 pub trait IssuerStore: Send + Sync + 'static {
-    /// Counts requests against their accounts' days, each once: no account is ever charged twice for one
-    /// request, nor gets more than `limit` tokens on one day, however many threads ask. What comes of each is
-    /// what would come of it if it were counted alone, one after the other in this order.
+    /// Counts requests against their accounts' days, each once: no account is ever charged twice
+    /// for one request, nor gets more than `limit` tokens on one day, however many threads ask.
+    /// What comes of each is what would come of it if it were counted alone, one after the other in
+    /// this order.
     ///
-    /// One transition with one synced write, durable when it returns. After a crash either all that it counted is
-    /// there, or nothing of it; a repeated request then finds its record and costs nothing more.
-    /// Requests of the day before are still known, so midnight does not charge a retry.
+    /// One transition with one synced write, durable when it returns. After a crash either all that
+    /// it counted is there, or nothing of it; a repeated request then finds its record and costs
+    /// nothing more. Requests of the day before are still known, so midnight does not charge a
+    /// retry.
     ///
-    /// `decided` is called once, with what comes of each, and before the write: what it begins goes on while
-    /// the disk is waited for. None of it may be told to anybody before this has returned, and with an error it
-    /// is void: nothing is known to be counted.
+    /// `decided` is called once, with what comes of each, and before the write: what it begins goes
+    /// on while the disk is waited for. None of it may be told to anybody before this has returned,
+    /// and with an error it is void: nothing is known to be counted.
     fn charge_all(
         &self,
         charges: &[Charge],
@@ -125,8 +128,8 @@ pub trait IssuerStore: Send + Sync + 'static {
         decision.unwrap_or(Err(StoreError::Format))
     }
 
-    /// Whether a charge for this request on this day would find it counted already. For what is decided
-    /// before the charge; the charge itself decides again.
+    /// Whether a charge for this request on this day would find it counted already. For what is
+    /// decided before the charge; the charge itself decides again.
     fn is_charged(&self, day: Day, request: RequestDigest) -> Result<bool, StoreError>;
 
     /// Blocks an account, durably; blocking it again changes nothing.
@@ -137,8 +140,8 @@ pub trait IssuerStore: Send + Sync + 'static {
 
     fn is_blocked(&self, account: BlockedAccount) -> Result<bool, StoreError>;
 
-    /// Drops every day before `day`, and nothing else: blocks stay. After a crash some of them may be left, which
-    /// the next call drops.
+    /// Drops every day before `day`, and nothing else: blocks stay. After a crash some of them may
+    /// be left, which the next call drops.
     fn forget_days_before(&self, day: Day) -> Result<(), StoreError>;
 }
 

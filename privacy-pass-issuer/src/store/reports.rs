@@ -1,4 +1,5 @@
-//! What is kept of reports: minimal, under keyed hashes, for a limited time; and whose tokens are withheld.
+//! What is kept of reports: minimal, under keyed hashes, for a limited time; and whose tokens are
+//! withheld.
 
 #[cfg(test)]
 mod conformance;
@@ -14,8 +15,8 @@ use super::{Day, StoreError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountTag(pub(crate) [u8; 32]);
 
-/// Keyed hash of a reporter's account and the account that he reports: two reports of one account by one
-/// reporter are seen to be that, and nothing else is.
+/// Keyed hash of a reporter's account and the account that he reports: two reports of one account
+/// by one reporter are seen to be that, and nothing else is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReporterTag(pub(crate) [u8; 32]);
 
@@ -89,16 +90,17 @@ pub enum Decision {
     Uphold { until: Day },
     /// The report counts no more; nothing else changes.
     Dismiss,
-    /// The account gets tokens again. Its reports stay as they are, and count no more: none of them is a reason to
-    /// withhold again.
+    /// The account gets tokens again. Its reports stay as they are, and count no more: none of them
+    /// is a reason to withhold again.
     Release,
 }
 
-/// Reports and withholdings. Every engine passes the same conformance suite; each method that changes
-/// something is one transition, durable when it returns, of which a crash leaves all or nothing.
+/// Reports and withholdings. Every engine passes the same conformance suite; each method that
+/// changes something is one transition, durable when it returns, of which a crash leaves all or
+/// nothing.
 pub trait ReportStore: Send + Sync + 'static {
-    /// Files a report once, however often it comes. An account that has as many distinct unasked-for reporters
-    /// as `automatic` says is withheld from then on.
+    /// Files a report once, however often it comes. An account that has as many distinct
+    /// unasked-for reporters as `automatic` says is withheld from then on.
     fn file(&self, report: &NewReport, automatic: Option<&Automatic>) -> Result<Filed, StoreError>;
 
     /// The first `limit` reports behind `after`, in the order of day and id: oldest day first.

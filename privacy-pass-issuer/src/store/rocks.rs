@@ -118,8 +118,8 @@ impl RocksStore {
         })
     }
 
-    /// Reads every row until it is told to end, and counts them: what is damaged is found before somebody needs it.
-    /// Blocks.
+    /// Reads every row until it is told to end, and counts them: what is damaged is found before
+    /// somebody needs it. Blocks.
     pub fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
         self.db.read_everything(shutdown)
     }

@@ -1,4 +1,5 @@
-//! Token keys on disk: `token-<not before, unix seconds>.pk8`, PKCS#8, mode 0600, each bound to the database.
+//! Token keys on disk: `token-<not before, unix seconds>.pk8`, PKCS#8, mode 0600, each bound to the
+//! database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

@@ -114,8 +114,8 @@ impl TokenKey {
     }
 
     /// Whether `request` can be signed at all: its blinded message must be below the modulus (RFC
-    /// 9474 §4.3), and none of 0, 1 and n - 1, which AWS-LC refuses since they are their own signatures.
-    /// Asked before the account is charged.
+    /// 9474 §4.3), and none of 0, 1 and n - 1, which AWS-LC refuses since they are their own
+    /// signatures. Asked before the account is charged.
     #[must_use]
     pub fn accepts(&self, request: &TokenRequest) -> bool {
         let mut one = [0; BLINDED_MESSAGE_LENGTH];
@@ -128,8 +128,8 @@ impl TokenKey {
         (one < *request.blinded_message()) && (*request.blinded_message() < largest)
     }
 
-    /// The raw RSA operation of RFC 9474 §4.3. Deterministic: the same request gets the same signature, so
-    /// a lost answer is repeated rather than stored.
+    /// The raw RSA operation of RFC 9474 §4.3. Deterministic: the same request gets the same
+    /// signature, so a lost answer is repeated rather than stored.
     pub fn blind_sign(&self, request: &TokenRequest) -> Result<BlindSignature, SigningError> {
         self.secret
             .sign_raw(request.blinded_message())
@@ -232,8 +232,8 @@ impl KeySet {
     }
 
     /// The issuer directory (RFC 9578 §4), newest key first as clients should prefer it. The bytes
-    /// depend on keys and settings only: everybody gets the same ones, and can compare digests of them.
-    /// `generic-batch-size` is ours: how many requests a batch may have.
+    /// depend on keys and settings only: everybody gets the same ones, and can compare digests of
+    /// them. `generic-batch-size` is ours: how many requests a batch may have.
     #[must_use]
     pub fn directory(&self, request_uri: &str, batch_size: usize, now_unix_s: u64) -> Vec<u8> {
         let token_keys: Vec<_> = self

@@ -10,12 +10,14 @@ use service::founding::StoreId;
 use super::files;
 use super::{KeySet, KeyState, TokenKeyError};
 
-/// Truncated ids are one byte: with eight keys in use the 64th attempt is needed once in 10^96 times.
+/// Truncated ids are one byte: with eight keys in use the 64th attempt is needed once in 10^96
+/// times.
 const GENERATION_ATTEMPTS: usize = 64;
-/// More keys in use than this would make collisions of truncated ids a matter of course, and would let the
-/// issuer sort its users by the key they were given.
+/// More keys in use than this would make collisions of truncated ids a matter of course, and would
+/// let the issuer sort its users by the key they were given.
 const MAX_OVERLAPPING_PERIODS: u64 = 2;
-/// Keys in the directory: the one before, the one in use, the next, and one more by hand. Clients take no longer list.
+/// Keys in the directory: the one before, the one in use, the next, and one more by hand. Clients
+/// take no longer list.
 const MAX_SHOWN: usize = 4;
 
 /// The table `[rotation]`: when keys follow each other.
@@ -97,8 +99,8 @@ impl TokenKeys {
     }
 
     /// Reads every `token-<not before>.pk8` in `directory`; makes the first key, valid from
-    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database. A file that
-    /// is not bound to that is refused.
+    /// `now_unix_s`, when there is none. One process at a time: the caller holds the database. A
+    /// file that is not bound to that is refused.
     pub fn open(
         directory: &Path,
         now_unix_s: u64,
@@ -153,7 +155,8 @@ impl TokenKeys {
         )
     }
 
-    /// Does what is due: makes the next key, deletes expired ones. Blocks for as long as a key takes.
+    /// Does what is due: makes the next key, deletes expired ones. Blocks for as long as a key
+    /// takes.
     pub fn keep_up(&self, now_unix_s: u64) -> Result<(), TokenKeyError> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current();
@@ -186,8 +189,9 @@ impl TokenKeys {
         self.add_key(now_unix_s.saturating_add(self.rotation.lead_seconds))
     }
 
-    /// Takes the key files as they lie in the directory now: those that an operator put there, without
-    /// those that he took away, and binds them to the database. On an error everything stays as it was.
+    /// Takes the key files as they lie in the directory now: those that an operator put there,
+    /// without those that he took away, and binds them to the database. On an error everything
+    /// stays as it was.
     pub fn reload(&self) -> Result<(), TokenKeyError> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = files::load_all(&self.directory, &self.bound)?;

@@ -1,5 +1,5 @@
-//! The vectors of RFC 9578 Appendix B.2 (type 0x0002). Those of RFC 9474 are for a key of 4096 bits, which no
-//! token key of this type can be.
+//! The vectors of RFC 9578 Appendix B.2 (type 0x0002). Those of RFC 9474 are for a key of 4096
+//! bits, which no token key of this type can be.
 
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use base64::Engine as _;

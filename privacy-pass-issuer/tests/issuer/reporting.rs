@@ -382,7 +382,8 @@ async fn nobody_is_reported_for_what_they_did_not_sign() {
         world.refused(&bob, &bob.report(&as_alice)).await,
         is(422, "invalid-evidence")
     );
-    // Alice's words with a certificate over her key that another account got: she did not sign that.
+    // Alice's words with a certificate over her key that another account got: she did not sign
+    // that.
     let foreign = world.certify_key(&mallory, &alice.identity.public()).await;
     let mut swapped = evidence.clone();
     swapped.introduction.certificate = foreign.certificate;

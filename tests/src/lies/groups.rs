@@ -502,8 +502,8 @@ fn pending(liar: &Liar, made_up: fn(GroupId, u64) -> Vec<VLBytes>) {
     });
 }
 
-/// A SelfRemove of a member who has not made it: a PublicMessage (RFC 9420 §6.2) with a signature and a membership
-/// tag of zeros.
+/// A SelfRemove of a member who has not made it: a PublicMessage (RFC 9420 §6.2) with a signature
+/// and a membership tag of zeros.
 fn made_up_leaving(id: GroupId, epoch: u64, leaf: u32) -> Vec<u8> {
     const MLS10_PUBLIC_MESSAGE: [u8; 4] = [0, 1, 0, 1];
     const MEMBER: [u8; 1] = [1];

@@ -47,8 +47,8 @@ fn sealed(page: &mut JoinRecordResponse, change: impl Fn(&mut Vec<u8>)) {
     page.sealed = opaque(bytes);
 }
 
-/// Opens a join record with the key that came with the commit, which an honest service has forgotten by then. These
-/// have one page.
+/// Opens a join record with the key that came with the commit, which an honest service has
+/// forgotten by then. These have one page.
 fn record(liar: &Liar, change: impl Fn(&mut JoinRecordContent) + Send + 'static) {
     let heard_by = liar.clone();
     liar.twist(Operation::JoinRecord, move |body, answer| {

@@ -1,5 +1,5 @@
-//! What a lying service says instead of the truth, field by field, and what the client does. The tables are data;
-//! `lying_service` and `lying_answers` tell the lies to the real SDK.
+//! What a lying service says instead of the truth, field by field, and what the client does. The
+//! tables are data; `lying_service` and `lying_answers` tell the lies to the real SDK.
 
 pub mod answers;
 mod groups;
@@ -48,7 +48,8 @@ pub enum Does {
     Join,
 }
 
-/// What comes of a lie. Of each the runner asserts that it is so and nothing else: every other group goes on.
+/// What comes of a lie. Of each the runner asserts that it is so and nothing else: every other
+/// group goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The client does not look at it: what it did was done, and everything goes on.
@@ -63,7 +64,8 @@ pub enum Outcome {
     ComesBack,
     /// The invitation waits for a true answer; nothing is joined and nothing lost.
     Waits,
-    /// The group is joined, with somebody in it who does not show who it is: nothing is sent into it.
+    /// The group is joined, with somebody in it who does not show who it is: nothing is sent into
+    /// it.
     Unverified,
     /// The group is joined, and nothing is sent into it before somebody was heard.
     Unheard,

@@ -1,5 +1,5 @@
-//! What the service can say instead of the truth to a client that comes into a group from outside: that comes back,
-//! comes in by a code, or accepts a connection.
+//! What the service can say instead of the truth to a client that comes into a group from outside:
+//! that comes back, comes in by a code, or accepts a connection.
 
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::OwnLeafResponse;
@@ -204,7 +204,8 @@ pub const EXTERNAL_COMMIT_INFO: &[Lie] = &[
     (
         "wrapper_chain: none",
         |info, _| info.wrapper_chain.clear(),
-        // Who comes by a code cannot see who has signed it, if that one's key is under an earlier wrapper key.
+        // Who comes by a code cannot see who has signed it, if that one's key is under an earlier
+        // wrapper key.
         [NotBelieved, NotTheGroup, NotBelieved],
     ),
     (

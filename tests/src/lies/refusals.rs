@@ -1,4 +1,5 @@
-//! Answers that are none: what stands in no protocol, and problems that do not belong to the request.
+//! Answers that are none: what stands in no protocol, and problems that do not belong to the
+//! request.
 
 use client::StopReason;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -244,7 +245,8 @@ pub const LEFT_OUT: &[(Operation, &str)] = &[
 #[must_use]
 pub fn expected(operation: Operation, what: &str, usual: Outcome) -> Outcome {
     match operation {
-        // An invitation waits for its record, and whoever has come in for a time to say how it would come back.
+        // An invitation waits for its record, and whoever has come in for a time to say how it
+        // would come back.
         Operation::JoinRecord | Operation::FetchWelcome => return Waits,
         Operation::SetLeafExtras => {
             return match what {

@@ -15,8 +15,8 @@ const SCRIPT: &str = include_str!("../../../scripts/postgres.sh");
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 
-/// A running server. It ends with the standard input that is held here: when this is dropped, and also
-/// when this process is killed.
+/// A running server. It ends with the standard input that is held here: when this is dropped, and
+/// also when this process is killed.
 pub(super) struct Database {
     script: Child,
     /// Where the server's unix socket is.

@@ -241,7 +241,8 @@ impl Layout {
             .join(format!("{}.toml", service.name()))
     }
 
-    /// There once the service's store was made. It is made once: a store that is gone is not made anew.
+    /// There once the service's store was made. It is made once: a store that is gone is not made
+    /// anew.
     fn founded(&self, service: Service) -> PathBuf {
         self.root.join("founded").join(service.name())
     }

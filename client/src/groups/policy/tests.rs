@@ -1,4 +1,5 @@
-//! What members do when the service lets them: made with the MLS library alone, processed as it would arrive.
+//! What members do when the service lets them: made with the MLS library alone, processed as it
+//! would arrive.
 
 use base64::Engine as _;
 use crypto::keys::IdentityLinkKey;
@@ -559,7 +560,8 @@ fn nobody_comes_to_a_user_who_is_here_without_the_word_of_one_of_its_present_lea
             let outcome = alice.takes(&comes_in(&tablet, &alice, &leaf, word));
             assert!(is_forbidden(&outcome), "{what}: {outcome:?}");
         }
-        // Bob's pseudonym for somebody else, with his word. In a group that is somebody who is there and is nobody.
+        // Bob's pseudonym for somebody else, with his word. In a group that is somebody who is
+        // there and is nobody.
         let mallory = User::new("mallory");
         let leaf = leaf_as(&mallory, &pseudonym_at(&alice, BOB));
         let lent = Some(word(&by_bob, Client, BOB, 1, &leaf));
@@ -647,7 +649,8 @@ fn who_takes_the_place_of_a_leaf_has_the_word_of_that_leaf() {
     assert_eq!(crate::events::stored(&alice.db), [told]);
 }
 
-/// Somebody has come in at the fourth leaf: it is nobody, everybody goes on, and whoever may puts it out.
+/// Somebody has come in at the fourth leaf: it is nobody, everybody goes on, and whoever may puts
+/// it out.
 fn is_taken_for_nobody(user: &User) {
     let mls_group = load_mls(&user.db, &ID).unwrap();
     let credential = mls_group.member(LeafNodeIndex::new(3)).unwrap();

@@ -42,7 +42,8 @@ async fn let_others_go_on() {
     .await;
 }
 
-/// Each attempt would write something else; the request is the same. All are told what the first wrote.
+/// Each attempt would write something else; the request is the same. All are told what the first
+/// wrote.
 pub async fn a_request_that_comes_many_times_at_once_has_one_effect(engine: Shared) {
     for round in 0..8u8 {
         let result = key(Table::Results, 9, &[round]);
@@ -220,8 +221,8 @@ pub async fn no_entry_lands_behind_the_change_of_its_group(engine: Shared) {
     }
 }
 
-/// A reservation wants its group absent, and does not write it: the group's creation uses a reservation
-/// up, so that the one waits for the other.
+/// A reservation wants its group absent, and does not write it: the group's creation uses a
+/// reservation up, so that the one waits for the other.
 pub async fn nothing_is_reserved_that_was_made_meanwhile(engine: Shared) {
     for round in 0..24u8 {
         let reservation = key(Table::Reservations, 9, &[round]);
@@ -256,8 +257,8 @@ pub async fn nothing_is_reserved_that_was_made_meanwhile(engine: Shared) {
     }
 }
 
-/// Whoever drops a spent-set closes its key before; who spends looks for the closed key last. So no token
-/// is good again.
+/// Whoever drops a spent-set closes its key before; who spends looks for the closed key last. So no
+/// token is good again.
 pub async fn a_token_whose_row_went_meets_a_closed_issuer_key(engine: Shared) {
     for round in 0..8u8 {
         let spent = key(Table::Spent, 0, &[round, 1]);

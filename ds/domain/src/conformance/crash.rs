@@ -1,6 +1,6 @@
-//! What must be there after a crash. Workers apply batches one after the other, each worker on rows of its
-//! own, until their engine dies. Then each worker's rows are those of all batches that were acknowledged,
-//! or of one more, which was under way.
+//! What must be there after a crash. Workers apply batches one after the other, each worker on rows
+//! of its own, until their engine dies. Then each worker's rows are those of all batches that were
+//! acknowledged, or of one more, which was under way.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,8 @@ pub struct Done {
 }
 
 impl Worker {
-    /// A name of this round; the kind keeps rows of one table apart. Scattered like the output of a PRF.
+    /// A name of this round; the kind keeps rows of one table apart. Scattered like the output of a
+    /// PRF.
     fn name(self, round: u64, kind: u8) -> Vec<u8> {
         let name = (u128::from(self.run) << 100)
             | (u128::from(self.worker) << 90)
@@ -123,8 +124,8 @@ impl Worker {
         batch
     }
 
-    /// How many batches happened, of which at least these were acknowledged; that none is there in part; and
-    /// that the one that was under way, if it comes again, has one effect.
+    /// How many batches happened, of which at least these were acknowledged; that none is there in
+    /// part; and that the one that was under way, if it comes again, has one effect.
     pub async fn settle(self, engine: &dyn Engine, acknowledged: u64) -> Done {
         let mut map = MemoryEngine::default();
         let mut touched = BTreeSet::new();

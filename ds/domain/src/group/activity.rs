@@ -1,5 +1,5 @@
-//! A byte for each leaf place: the week of its last commit. Written by commits only, so that it says of
-//! nobody when it was there otherwise.
+//! A byte for each leaf place: the week of its last commit. Written by commits only, so that it
+//! says of nobody when it was there otherwise.
 
 use protocol::ids::Week;
 use zeroize::Zeroizing;
@@ -66,8 +66,8 @@ impl Activity {
     }
 }
 
-/// Weeks without a commit after which a leaf is due. Its client commits every `max(45, members / 20)`
-/// days at the latest, and is waited for three times as long.
+/// Weeks without a commit after which a leaf is due. Its client commits every `max(45, members /
+/// 20)` days at the latest, and is waited for three times as long.
 pub(super) fn patience(members: usize, inactive_weeks: u16) -> u16 {
     let days = members.saturating_mul(3) / 20;
     // A byte does not tell more than five years.

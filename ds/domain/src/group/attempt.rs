@@ -1,5 +1,5 @@
-//! A commit on its way through the checks, whoever sent it: read what it needs, judge it, and make of it
-//! the group's next state.
+//! A commit on its way through the checks, whoever sent it: read what it needs, judge it, and make
+//! of it the group's next state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -183,7 +183,8 @@ impl Attempt<'_> {
         next.code_rows.iter().try_for_each(check_row)
     }
 
-    /// A PublicMessage of content type commit for this group and epoch, by who has signed the request.
+    /// A PublicMessage of content type commit for this group and epoch, by who has signed the
+    /// request.
     fn parse(&self) -> Result<PublicMessageIn, Stop> {
         let short = &self.group.short;
         let (message, rest) = MlsMessageIn::tls_deserialize_bytes(self.commit)
@@ -218,7 +219,8 @@ impl Attempt<'_> {
         Ok(*message)
     }
 
-    /// The service asks members for a rotation, not who comes from outside; deletion is one of its own.
+    /// The service asks members for a rotation, not who comes from outside; deletion is one of its
+    /// own.
     fn is_due(&self, control: &Control, env: &Env<'_>) -> bool {
         self.rotation.is_none()
             && matches!(self.by, By::Member(_))
@@ -283,7 +285,8 @@ impl Attempt<'_> {
         let records = self.records(env);
         keys.extend(records.iter().cloned());
         view.all(&keys)?;
-        // Nor a record that exists, whosever it is: found before the work, not by the store after it.
+        // Nor a record that exists, whosever it is: found before the work, not by the store after
+        // it.
         if view.all(&records)?.iter().any(Option::is_some) {
             return Err(ProblemType::InvalidCommit.into());
         }
@@ -432,8 +435,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// Link keys under the wrapper key in force after the commit, by leaf: exactly one of each leaf that
-    /// comes in and of a committer that brings one, and in a rotation some re-sealed ones.
+    /// Link keys under the wrapper key in force after the commit, by leaf: exactly one of each leaf
+    /// that comes in and of a committer that brings one, and in a rotation some re-sealed ones.
     fn link_keys(
         &self,
         judged: &Judged,
@@ -541,7 +544,8 @@ pub(super) fn rows_of_codes(
     }
 }
 
-/// With the setting `self_check`: roster and tree have the same leaves, keys, users and capabilities.
+/// With the setting `self_check`: roster and tree have the same leaves, keys, users and
+/// capabilities.
 ///
 /// # Errors
 /// [`Stop::Internal`].

@@ -44,7 +44,8 @@ pub(super) fn check_recovery_key(
     verify_recovery_key(leaf_key, group, key).map_err(|_| ProblemType::InvalidLeaf.into())
 }
 
-/// A recovery key is one leaf's: who had another's, or a code's, would own the row that is sealed to it.
+/// A recovery key is one leaf's: who had another's, or a code's, would own the row that is sealed
+/// to it.
 pub(super) fn check_own_key(
     public_key: &[u8],
     leaf: Option<u32>,

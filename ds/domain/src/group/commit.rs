@@ -1,4 +1,5 @@
-//! Commits by members: one operation for each kind, all alike but for what the rules let them contain.
+//! Commits by members: one operation for each kind, all alike but for what the rules let them
+//! contain.
 
 use protocol::group::{CommitAccepted, CommitRequest};
 use protocol::operation::Operation as Number;

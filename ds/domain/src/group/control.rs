@@ -46,8 +46,8 @@ struct Recent {
     digest: [u8; 32],
     place: (u64, u64),
     accepted_ms: u64,
-    /// The committer's signature key before, if the commit changed it: a winner that lost the answer
-    /// signs again with that one.
+    /// The committer's signature key before, if the commit changed it: a winner that lost the
+    /// answer signs again with that one.
     former_key: Option<Vec<u8>>,
 }
 

@@ -99,8 +99,8 @@ pub(super) fn reservation(
     Ok(found)
 }
 
-/// [`Number::CreateGroup`]: a group of one leaf, the signer's. One that is refused for its tree, or what
-/// is in it, uses the reservation up: a token pays for one look.
+/// [`Number::CreateGroup`]: a group of one leaf, the signer's. One that is refused for its tree, or
+/// what is in it, uses the reservation up: a token pays for one look.
 #[derive(Debug)]
 pub struct CreateGroup;
 
@@ -248,9 +248,9 @@ fn found(
     })
 }
 
-/// Groups may have a policy, in which the creator must be able to change it and which every member must
-/// support (RFC 9420 §11.1; or the library would refuse each later change); connections and the groups of
-/// one user have none.
+/// Groups may have a policy, in which the creator must be able to change it and which every member
+/// must support (RFC 9420 §11.1; or the library would refuse each later change); connections and
+/// the groups of one user have none.
 fn check_policy(kind: GroupKind, tree: &Tree, creator: Capabilities) -> Result<(), Stop> {
     let extensions = tree.group.group_context().extensions();
     let required = extensions.required_capabilities().is_some_and(|required| {

@@ -69,7 +69,8 @@ impl Operation for ExternalJoin {
             let won = request
                 .commit()
                 .and_then(|commit| control.accepted(&digest(commit)));
-            // Keys of its own epoch are all that it may have: it is told nothing once the group has gone on.
+            // Keys of its own epoch are all that it may have: it is told nothing once the group has
+            // gone on.
             let (accepted, _) = won
                 .filter(|(accepted, _)| accepted.epoch == group.short.epoch)
                 .filter(|_| roster.leaves().any(|(_, leaf)| leaf.signature_key == key))

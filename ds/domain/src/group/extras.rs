@@ -1,5 +1,5 @@
-//! What a leaf, or a member for others, changes without a commit: recovery keys, push handles, recovery
-//! rows, join codes.
+//! What a leaf, or a member for others, changes without a commit: recovery keys, push handles,
+//! recovery rows, join codes.
 
 use crypto::journal::verify_join_code;
 use crypto::records::seal_recovery_row;
@@ -181,7 +181,8 @@ impl Operation for PutRecoveryRows {
         let own = leaf.recovery_row(&group.id);
         let mut seen = std::collections::BTreeSet::new();
         let mut written = Vec::new();
-        // A page may meet a leaf that has changed its key meanwhile: the rows of the others are written.
+        // A page may meet a leaf that has changed its key meanwhile: the rows of the others are
+        // written.
         if known.is_empty() {
             return Err(ProblemType::NotAllowed.into());
         }

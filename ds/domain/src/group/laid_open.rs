@@ -1,4 +1,5 @@
-//! All that the service sees of a group while it has a request's state key: for games that look for links.
+//! All that the service sees of a group while it has a request's state key: for games that look for
+//! links.
 
 use openmls::prelude::LeafNodeIndex;
 use openmls::prelude::tls_codec::Serialize as _;
@@ -39,8 +40,8 @@ pub struct OpenedLeaf {
     pub node: Vec<u8>,
 }
 
-/// Opens every part of a group as the service does for a request that brings this key, or whose commit tells
-/// `next`. None where the service finds no such group.
+/// Opens every part of a group as the service does for a request that brings this key, or whose
+/// commit tells `next`. None where the service finds no such group.
 #[must_use]
 pub fn lay_open(
     engine: &MemoryEngine,

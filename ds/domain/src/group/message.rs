@@ -1,5 +1,5 @@
-//! Application messages: the hot path. Opens the short part and one page of the roster, verifies one
-//! signature, appends one entry, whatever the number of members.
+//! Application messages: the hot path. Opens the short part and one page of the roster, verifies
+//! one signature, appends one entry, whatever the number of members.
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{ContentType, MlsMessageIn, ProtocolMessage};
@@ -108,9 +108,9 @@ pub(super) fn head_of(group: &OpenedGroup, view: &View, env: &Env<'_>) -> Result
         .ok_or(Stop::Moved)
 }
 
-/// The endpoint takes a PrivateMessage of content type application, of the current epoch or an allowed
-/// earlier one, from who could send in that epoch, and nothing else (RFC 9420 §6.3). The state key that
-/// came is that of the epoch that the message names.
+/// The endpoint takes a PrivateMessage of content type application, of the current epoch or an
+/// allowed earlier one, from who could send in that epoch, and nothing else (RFC 9420 §6.3). The
+/// state key that came is that of the epoch that the message names.
 fn check_message(message: &[u8], member: &Member) -> Result<(), Stop> {
     let group = &member.group;
     let (message, rest) =

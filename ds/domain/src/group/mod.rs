@@ -1,5 +1,5 @@
-//! Groups. Each request opens the sealed state with the key that it brings, acts, seals what changes;
-//! nothing that was opened outlives it.
+//! Groups. Each request opens the sealed state with the key that it brings, acts, seals what
+//! changes; nothing that was opened outlives it.
 //!
 //! ```text
 //! short      under the state key: epoch, entry key, data key, versions of the rest
@@ -44,7 +44,8 @@ mod tree;
 
 pub use self::open::{Member, OpenedGroup};
 
-/// Epochs that a message may lag behind, within a segment; and that a winner who lost the answer may.
+/// Epochs that a message may lag behind, within a segment; and that a winner who lost the answer
+/// may.
 pub const MESSAGE_LAG: u64 = 4;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Opening a group's state for one request. A group that is not there, one that is gone and a key that
-//! does not fit are one problem, after the same work.
+//! Opening a group's state for one request. A group that is not there, one that is gone and a key
+//! that does not fit are one problem, after the same work.
 
 use crypto::schedule::StateKey;
 use protocol::codec::WireSecret;
@@ -79,9 +79,9 @@ pub struct OpenedGroup {
 }
 
 impl OpenedGroup {
-    /// Opens a group with the key that a request brings, or with one of the next steps: a message may
-    /// lag behind, and who has won comes again with the key before. `next` is the key that the request's
-    /// commit tells.
+    /// Opens a group with the key that a request brings, or with one of the next steps: a message
+    /// may lag behind, and who has won comes again with the key before. `next` is the key that the
+    /// request's commit tells.
     ///
     /// # Errors
     /// [`Stop::Need`]; [`ProblemType::UnknownGroup`].
@@ -159,8 +159,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Authenticates a request by the leaf that it claims. What `also` names is read together with the
-    /// leaf's page.
+    /// Authenticates a request by the leaf that it claims. What `also` names is read together with
+    /// the leaf's page.
     ///
     /// # Errors
     /// [`Stop::Need`], [`ProblemType::UnknownGroup`], [`ProblemType::BadSignature`].

@@ -1,5 +1,5 @@
-//! How the parts of a group's state are sealed: each for its group, its name and its version, so that no
-//! part of an earlier state passes for one of this.
+//! How the parts of a group's state are sealed: each for its group, its name and its version, so
+//! that no part of an earlier state passes for one of this.
 
 use crypto::schedule::{DataKey, StateKey};
 use crypto::sealing::{self, Place};
@@ -91,8 +91,8 @@ pub(super) fn seal(
 /// Opens another part, as it was read.
 ///
 /// # Errors
-/// [`Stop::Moved`] if it is not there, or not of this version: it was read at another moment than the
-/// short part.
+/// [`Stop::Moved`] if it is not there, or not of this version: it was read at another moment than
+/// the short part.
 pub(super) fn open(
     group: &GroupId,
     key: &DataKey,

@@ -1,5 +1,5 @@
-//! The part with the proposals that are pending in the current epoch (RFC 9420 §12.1): kept as they came,
-//! gone with the epoch.
+//! The part with the proposals that are pending in the current epoch (RFC 9420 §12.1): kept as they
+//! came, gone with the epoch.
 
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{
@@ -75,9 +75,9 @@ impl PendingProposals {
         parts::encode(FORMAT, self)
     }
 
-    /// Makes the tree know them, so that a commit can refer to them. All were processed when they came,
-    /// in this epoch; but a KeyPackage may have expired since, and then no commit can refer to its Add
-    /// any more.
+    /// Makes the tree know them, so that a commit can refer to them. All were processed when they
+    /// came, in this epoch; but a KeyPackage may have expired since, and then no commit can refer
+    /// to its Add any more.
     pub(super) fn hand_to(&self, tree: &mut Tree, crypto: &RustCrypto) -> Result<(), Stop> {
         for pending in &self.proposals {
             let queued = parse(&pending.message)

@@ -152,7 +152,8 @@ fn decide(
         return Err(group.other_epoch(epoch).into());
     }
     group.require_current()?;
-    // Who leaves is bounded by the number of leaves, and must not be kept by what outsiders propose.
+    // Who leaves is bounded by the number of leaves, and must not be kept by what outsiders
+    // propose.
     if matches!(by, By::Outsider(_)) && pending.proposals.len() >= env.settings.limits.proposals {
         return Err(ProblemType::LimitExceeded.into());
     }

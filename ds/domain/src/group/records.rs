@@ -1,5 +1,5 @@
-//! Records that nobody signs for: a capability in the request finds them, and only who has a key opens
-//! them.
+//! Records that nobody signs for: a capability in the request finds them, and only who has a key
+//! opens them.
 
 use crypto::records::open_recovery_row;
 use protocol::WIRE_VERSION;
@@ -19,8 +19,8 @@ use crate::refusal::Stop;
 use crate::rows::{Bucket, Rows};
 use crate::view::View;
 
-/// Records of several days are dropped together: who looks for one does not know its day, and a copy of
-/// the disk shows it more coarsely.
+/// Records of several days are dropped together: who looks for one does not know its day, and a
+/// copy of the disk shows it more coarsely.
 const SHELF_DAYS: u32 = 14;
 
 /// The last day on which a record of today is kept.

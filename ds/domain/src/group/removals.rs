@@ -1,7 +1,7 @@
-//! Removals by the service (draft-robert-mimi-delivery-service §DS-induced removals): it proposes, as an
-//! external sender, the removal of leaves that have not committed for too long, of those that never came,
-//! and of those that wanted to go when somebody came in from outside. It can read a group only inside a
-//! request, so that is found in commits.
+//! Removals by the service (draft-robert-mimi-delivery-service §DS-induced removals): it proposes,
+//! as an external sender, the removal of leaves that have not committed for too long, of those that
+//! never came, and of those that wanted to go when somebody came in from outside. It can read a
+//! group only inside a request, so that is found in commits.
 
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::{LeafKeyPair, Scheme};
@@ -27,7 +27,8 @@ fn scheme(tree: &Tree) -> Option<Scheme> {
     }
 }
 
-/// The service's place among the external senders of a group: under its newest key that the group knows.
+/// The service's place among the external senders of a group: under its newest key that the group
+/// knows.
 pub(super) fn service_sender<'k>(
     keys: &'k ServiceKeys,
     tree: &Tree,

@@ -1,5 +1,5 @@
-//! The roster, in pages of 64 leaves: what the service keeps of each leaf. A message opens the page of
-//! its sender and reads one record of it.
+//! The roster, in pages of 64 leaves: what the service keeps of each leaf. A message opens the page
+//! of its sender and reads one record of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +40,8 @@ pub struct Leaf {
     recovery_key: Option<OwnKey>,
     #[serde(with = "serde_bytes")]
     push_handle: Vec<u8>,
-    /// Whether it could send before an epoch, if that has changed: messages are judged by the epoch that
-    /// they name.
+    /// Whether it could send before an epoch, if that has changed: messages are judged by the epoch
+    /// that they name.
     could_send: Vec<(u64, bool)>,
 }
 
@@ -190,7 +190,8 @@ impl Leaf {
     }
 }
 
-/// Records of a page, as they are opened: `format || (place in the page(1) || length(4) || record)…`.
+/// Records of a page, as they are opened: `format || (place in the page(1) || length(4) ||
+/// record)…`.
 fn records(bytes: &[u8]) -> Result<Vec<(u8, &[u8])>, Stop> {
     let mut reader = Reader(bytes);
     let mut records = Vec::new();
@@ -310,8 +311,8 @@ impl Roster {
         Ok(roster)
     }
 
-    /// For a change of one leaf only, which may bring a recovery key: opens its page, and the others, all of
-    /// which were read, to look for that key in them.
+    /// For a change of one leaf only, which may bring a recovery key: opens its page, and the
+    /// others, all of which were read, to look for that key in them.
     pub(super) fn open_for(group: &OpenedGroup, leaf: u32, view: &View) -> Result<Self, Stop> {
         let own = page_number(leaf);
         let mut roster = Self::open(group, [own], view)?;

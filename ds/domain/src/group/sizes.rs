@@ -14,12 +14,13 @@ const fn kem(ciphersuite: u16) -> (usize, usize) {
     }
 }
 
-/// Of a commit, what is not encrypted to leaves: its frame, the new leaf, keys of parents, proposals.
+/// Of a commit, what is not encrypted to leaves: its frame, the new leaf, keys of parents,
+/// proposals.
 const REST_OF_COMMIT: usize = 32 * 1024;
 
-/// Leaves with which a commit by anybody has room for its path, whatever the tree: after Adds without a
-/// path, and removals, nodes are blank, and at worst a path is encrypted to each other leaf by itself (RFC
-/// 9420 §4.1.1).
+/// Leaves with which a commit by anybody has room for its path, whatever the tree: after Adds
+/// without a path, and removals, nodes are blank, and at worst a path is encrypted to each other
+/// leaf by itself (RFC 9420 §4.1.1).
 pub(super) fn most_leaves(ciphersuite: u16, commit_bytes: usize) -> usize {
     let (_, output) = kem(ciphersuite);
     let secret = if ciphersuite == 0x004e { 48 } else { 32 };
@@ -28,11 +29,12 @@ pub(super) fn most_leaves(ciphersuite: u16, commit_bytes: usize) -> usize {
     commit_bytes.saturating_sub(REST_OF_COMMIT) / ciphertext
 }
 
-/// Of a leaf in a join record: credential, signatures, link key; 2.6 MiB are 5,000 leaves with X25519.
+/// Of a leaf in a join record: credential, signatures, link key; 2.6 MiB are 5,000 leaves with
+/// X25519.
 const LEAF: usize = 450;
 
-/// Of what a commit opens and seals again, a leaf's share that is charged: a commit takes milliseconds
-/// of work where a message of as many bytes takes microseconds.
+/// Of what a commit opens and seals again, a leaf's share that is charged: a commit takes
+/// milliseconds of work where a message of as many bytes takes microseconds.
 const WORK: usize = 64;
 
 impl OpenedGroup {

@@ -183,8 +183,8 @@ impl Succession<'_> {
         &self.attempt.group.short
     }
 
-    /// Rows of the rotation that ends: all of them, since only the last rotation's are kept. Without a
-    /// rotation the committer's, if it brings another recovery key.
+    /// Rows of the rotation that ends: all of them, since only the last rotation's are kept.
+    /// Without a rotation the committer's, if it brings another recovery key.
     fn dropped_rows(&self, env: &Env<'_>) -> Vec<RecoveryRow> {
         let rows = env.rows();
         let all = self.attempt.rotation.is_some();
@@ -198,8 +198,8 @@ impl Succession<'_> {
             .collect()
     }
 
-    /// The roster follows the tree: who is a member is read from the merged tree, in this one place.
-    /// Returns the committer's signature key before, if it has another one now.
+    /// The roster follows the tree: who is a member is read from the merged tree, in this one
+    /// place. Returns the committer's signature key before, if it has another one now.
     fn follow_tree(&mut self) -> Result<Option<Vec<u8>>, Stop> {
         let attempt = self.attempt;
         let wrapper = attempt.next_rotation();
@@ -230,7 +230,8 @@ impl Succession<'_> {
                 .pending
                 .extras_of(&arrival.claims.signature_key)
                 .filter(|_| arrival.by_reference)
-                // Not the committer's fault: the leaf comes without one, and sets one as it arrives.
+                // Not the committer's fault: the leaf comes without one, and sets one as it
+                // arrives.
                 .filter(|extras| self.check_recovery_key(extras, None).is_ok())
             {
                 leaf.take(&extras);
@@ -291,9 +292,10 @@ impl Succession<'_> {
         check_own_key(key, leaf, &self.roster, &self.control)
     }
 
-    /// Codes that end with this commit: those that have expired; those whose maker is gone, or may not
-    /// add any more; all, when a user goes, who may know one, or when the second user of a connection
-    /// has come in by one; in a rotation those that the committer does not seal the new secret to.
+    /// Codes that end with this commit: those that have expired; those whose maker is gone, or may
+    /// not add any more; all, when a user goes, who may know one, or when the second user of a
+    /// connection has come in by one; in a rotation those that the committer does not seal the new
+    /// secret to.
     fn follow_codes(
         &mut self,
         env: &mut Env<'_>,
@@ -381,7 +383,8 @@ impl Succession<'_> {
         }
     }
 
-    /// The user whose commit it is: as the roster has it, so that it is the former one before it follows.
+    /// The user whose commit it is: as the roster has it, so that it is the former one before it
+    /// follows.
     fn user(&self) -> Result<Vec<u8>, Stop> {
         let user = match self.attempt.by {
             By::Member(index) => self.roster.leaf(index).map(|leaf| &leaf.user_pseudonym),
@@ -394,7 +397,8 @@ impl Succession<'_> {
             .ok_or(Stop::Internal("roster is not the tree's"))
     }
 
-    /// The commit with its records, for the day's bounds. One that removes and brings nobody always fits.
+    /// The commit with its records, for the day's bounds. One that removes and brings nobody always
+    /// fits.
     fn addition(&self, user: &[u8], records: usize) -> Addition {
         let effect = &self.judged.effect;
         let room = if effect.added.is_empty() && !effect.removed.is_empty() {
@@ -410,7 +414,8 @@ impl Succession<'_> {
         }
     }
 
-    /// In a rotation all users have another tag; a user that takes another name keeps what it has used.
+    /// In a rotation all users have another tag; a user that takes another name keeps what it has
+    /// used.
     fn rename_users(
         &self,
         load: &mut DayLoad,
@@ -452,8 +457,8 @@ impl Succession<'_> {
         last.map_or(1, |(index, _)| index.u32().saturating_add(1))
     }
 
-    /// Leaves that the service proposes to remove: those that wanted to go before somebody came in, those
-    /// that never came, those that are silent for too long. Never who is here.
+    /// Leaves that the service proposes to remove: those that wanted to go before somebody came in,
+    /// those that never came, those that are silent for too long. Never who is here.
     fn gone(&self, env: &Env<'_>) -> Result<Vec<(u32, RemovalReason)>, Stop> {
         if self.judged.effect.reinitialized_as.is_some() {
             return Ok(Vec::new());

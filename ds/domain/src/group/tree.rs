@@ -1,8 +1,8 @@
 //! The tree part: openmls' public group as a versioned postcard blob.
 //!
-//! openmls persists through a storage provider; ours is five byte strings in memory, which become one
-//! sealed part. The library's serde layout may change between its versions and with client-held keys we can migrate
-//! only when a client comes by, hence the format number.
+//! openmls persists through a storage provider; ours is five byte strings in memory, which become
+//! one sealed part. The library's serde layout may change between its versions and with client-held
+//! keys we can migrate only when a client comes by, hence the format number.
 
 use std::cell::RefCell;
 
@@ -117,9 +117,9 @@ impl Tree {
             .map_err(|_| Stop::Internal("group policy"))
     }
 
-    /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent what
-    /// the service cannot know. Its signature covers the confirmation tag, which the public group
-    /// cannot check by itself, and the key that external joiners need.
+    /// Merges a staged commit and verifies the new epoch's GroupInfo, of which the committer sent
+    /// what the service cannot know. Its signature covers the confirmation tag, which the public
+    /// group cannot check by itself, and the key that external joiners need.
     ///
     /// # Errors
     /// [`ProblemType::InvalidGroupInfo`].
@@ -195,7 +195,8 @@ impl Tree {
     /// # Errors
     /// [`Stop::Internal`].
     pub(super) fn group_info_message(&self) -> Result<Vec<u8>, Stop> {
-        // version(2) || wire_format(2) || GroupInfo: context, extensions, confirmation tag, signer, signature.
+        // version(2) || wire_format(2) || GroupInfo: context, extensions, confirmation tag, signer,
+        // signature.
         let internal = |_| Stop::Internal("GroupInfo");
         let mut bytes = vec![0, 1, 0, 4];
         bytes.extend(
@@ -242,8 +243,8 @@ fn signature_bytes(signature: &Signature) -> Result<Vec<u8>, Stop> {
     Ok(bytes.into())
 }
 
-/// An external commit needs a key that can be encapsulated to (RFC 9420 §12.4.3.2). Whether it is the epoch's only
-/// members know.
+/// An external commit needs a key that can be encapsulated to (RFC 9420 §12.4.3.2). Whether it is
+/// the epoch's only members know.
 fn check_external_pub(crypto: &RustCrypto, info: &VerifiableGroupInfo) -> Result<(), ProblemType> {
     let key = info
         .extensions()

@@ -26,18 +26,18 @@ const MAX_WEEKS: u16 = 53;
 
 /// Registers a handle for the signing key with an inbox, or replaces its own record.
 /// [`ProblemType::InvalidHandle`], [`ProblemType::BadSignature`] for a record that is not of its
-/// credential; [`ProblemType::HandleTaken`]: the token is spent all the same, or trying names would be
-/// free.
+/// credential; [`ProblemType::HandleTaken`]: the token is spent all the same, or trying names would
+/// be free.
 #[derive(Debug)]
 pub struct RegisterHandle;
 
-/// The record behind a handle and the price of a request. [`ProblemType::UnknownHandle`]: the token is
-/// spent all the same, or trying names would be free.
+/// The record behind a handle and the price of a request. [`ProblemType::UnknownHandle`]: the token
+/// is spent all the same, or trying names would be free.
 #[derive(Debug)]
 pub struct LookupHandle;
 
-/// Gives a handle up with its inbox. [`ProblemType::UnknownHandle`], also for another's: one and the
-/// same.
+/// Gives a handle up with its inbox. [`ProblemType::UnknownHandle`], also for another's: one and
+/// the same.
 #[derive(Debug)]
 pub struct DeleteHandle;
 

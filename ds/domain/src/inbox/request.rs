@@ -15,8 +15,8 @@ use crate::store::{PutIntoInbox, Transition};
 use crate::view::View;
 
 /// Puts a connection request into the inbox of a handle. [`ProblemType::UnknownHandle`] and
-/// [`ProblemType::InboxFull`]: the token is spent all the same. Tokens beyond the first are needed as
-/// the look-up said; with fewer nothing happens.
+/// [`ProblemType::InboxFull`]: the token is spent all the same. Tokens beyond the first are needed
+/// as the look-up said; with fewer nothing happens.
 #[derive(Debug)]
 pub struct RequestConnection;
 

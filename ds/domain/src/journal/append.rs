@@ -62,8 +62,8 @@ impl Journal {
         self.row
     }
 
-    /// Appends an entry, sealed under the entry key of the head's step. A commit counts as a step after
-    /// that.
+    /// Appends an entry, sealed under the entry key of the head's step. A commit counts as a step
+    /// after that.
     ///
     /// # Errors
     /// [`ProblemType::Conflict`] where the segment is closed: the group has gone on.

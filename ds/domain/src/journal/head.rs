@@ -1,6 +1,6 @@
-//! The head of a segment: a row of its own, sealed under a service key, outside the group's state and
-//! outside every day while the segment goes on. Once it is closed it lasts until the segment's last handshake
-//! has expired.
+//! The head of a segment: a row of its own, sealed under a service key, outside the group's state
+//! and outside every day while the segment goes on. Once it is closed it lasts until the segment's
+//! last handshake has expired.
 
 use crypto::kdf;
 use crypto::schedule::TagKey;
@@ -17,16 +17,19 @@ use crate::view::View;
 
 const FORMAT: u8 = 1;
 
-/// Heads that are closed are dropped several days together: who looks for one does not know its day.
+/// Heads that are closed are dropped several days together: who looks for one does not know its
+/// day.
 const SHELF_DAYS: u32 = 14;
 
-/// The last day on which the head of a segment is kept whose last entry is of this day: as long as that.
+/// The last day on which the head of a segment is kept whose last entry is of this day: as long as
+/// that.
 pub(super) fn shelf(day: Day) -> Day {
     let until = handshake_day(day).0;
     Day(until.div_ceil(SHELF_DAYS).saturating_mul(SHELF_DAYS))
 }
 
-/// The last days that a closed head can have which is still kept. One more: a clock may have been ahead.
+/// The last days that a closed head can have which is still kept. One more: a clock may have been
+/// ahead.
 fn shelves(today: Day) -> impl Iterator<Item = Day> {
     let first = today.0.div_ceil(SHELF_DAYS);
     let last = shelf(today).0 / SHELF_DAYS + 1;
@@ -54,12 +57,13 @@ pub struct Head {
     pub tag_day: Day,
     /// `T_d`.
     pub tag_key: TagKey,
-    /// Sizes that an answer with the segment's end, and one with older entries, is padded to; and how
-    /// many readers wait.
+    /// Sizes that an answer with the segment's end, and one with older entries, is padded to; and
+    /// how many readers wait.
     pub read_buckets: ReadBuckets,
     /// What it took on the last day.
     pub load: DayLoad,
-    /// The first position of each day with entries, oldest first; days that have expired are left out.
+    /// The first position of each day with entries, oldest first; days that have expired are left
+    /// out.
     pub days: Vec<(Day, Position)>,
 }
 
@@ -152,8 +156,8 @@ impl Head {
         }
     }
 
-    /// The day of an entry that is appended now: never before that of the entry before it, whatever the
-    /// clock does.
+    /// The day of an entry that is appended now: never before that of the entry before it, whatever
+    /// the clock does.
     #[must_use]
     pub fn day_of_next(&self, today: Day) -> Day {
         self.days.last().map_or(today, |(last, _)| today.max(*last))

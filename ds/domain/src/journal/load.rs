@@ -1,5 +1,5 @@
-//! What a journal took on one day: for the bounds of its group, and for each user's share of them. One
-//! user's flood silences that user, and nobody else.
+//! What a journal took on one day: for the bounds of its group, and for each user's share of them.
+//! One user's flood silences that user, and nobody else.
 
 use crypto::kdf;
 use crypto::schedule::DataKey;
@@ -14,9 +14,9 @@ use crate::refusal::Refusal;
 /// The part of a bound that one user may use.
 const SHARE: u64 = 8;
 
-/// Users that are counted at a time, so that the head has one size whoever writes. With so many, each
-/// user's count is too low by a 33rd of the whole at most, and never too high (Misra and Gries, "Finding
-/// repeated elements", 1982): nobody is refused for what others wrote.
+/// Users that are counted at a time, so that the head has one size whoever writes. With so many,
+/// each user's count is too low by a 33rd of the whole at most, and never too high (Misra and
+/// Gries, "Finding repeated elements", 1982): nobody is refused for what others wrote.
 const COUNTED: usize = 32;
 
 /// What every group may write of handshakes in a day, and what it may for each leaf beside that.
@@ -113,7 +113,8 @@ impl DayLoad {
     /// Counts what is added now, on the day of its entry.
     ///
     /// # Errors
-    /// [`Refusal::Exhausted`] until the next day: senders are pushed back, nothing accepted goes early.
+    /// [`Refusal::Exhausted`] until the next day: senders are pushed back, nothing accepted goes
+    /// early.
     pub fn admit(
         &mut self,
         day: Day,

@@ -19,8 +19,8 @@ use crate::view::View;
 /// Most entries in one answer.
 const MAX_ENTRIES: usize = 1_024;
 
-/// Days whose rows are read in one go: whoever was away for long costs few ways to the engine, and a reader
-/// of yesterday few rows that are not shown.
+/// Days whose rows are read in one go: whoever was away for long costs few ways to the engine, and
+/// a reader of yesterday few rows that are not shown.
 const DAYS_AT_ONCE: usize = 8;
 
 /// [`Operation::ReadJournal`], without the wait.
@@ -130,7 +130,8 @@ pub(super) fn zeros_in(room: usize) -> usize {
         .into_iter()
         .map(|header| (header, room.saturating_sub(header)))
         .find(|(header, zeros)| length_of_length(*zeros) == *header)
-        // Of 65, 16,386 and 16,387 bytes no vector is: one or two stay free, which the transport pads.
+        // Of 65, 16,386 and 16,387 bytes no vector is: one or two stay free, which the transport
+        // pads.
         .map_or(if room < 100 { 63 } else { 16_383 }, |(_, zeros)| zeros)
 }
 

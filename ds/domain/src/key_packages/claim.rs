@@ -14,12 +14,13 @@ use crate::store::{self, Transition};
 use crate::view::View;
 
 /// Hands out sets of one pool, each once: as many as are asked for and there, at least one.
-/// [`ProblemType::NoKeyPackages`], also for a pool that is not there: the token is spent all the same,
-/// or trying pools would be free.
+/// [`ProblemType::NoKeyPackages`], also for a pool that is not there: the token is spent all the
+/// same, or trying pools would be free.
 #[derive(Debug)]
 pub struct ClaimKeyPackages;
 
-/// Sets, of those that expire first, that a claim chooses from: two claims at one moment seldom meet.
+/// Sets, of those that expire first, that a claim chooses from: two claims at one moment seldom
+/// meet.
 const CANDIDATES: usize = 64;
 
 impl Operation for ClaimKeyPackages {

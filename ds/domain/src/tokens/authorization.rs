@@ -8,8 +8,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::TOKEN_TYPE;
 
-/// Longest field value with this scheme in it that is looked at; a token takes 472 characters, and what a
-/// listener takes in all its headers is shorter than this.
+/// Longest field value with this scheme in it that is looked at; a token takes 472 characters, and
+/// what a listener takes in all its headers is shorter than this.
 pub const MAX_VALUE_LENGTH: usize = 32 * 1024;
 /// Most tokens that one request may present.
 pub const MAX_TOKENS: usize = 64;
@@ -107,9 +107,10 @@ pub enum AuthorizationError {
     UnsupportedTokenType,
 }
 
-/// Reads every `Authorization` field value of a request. Several tokens come in several fields, or, where
-/// an intermediary has joined those (RFC 9110 §5.3), in one, with a comma between the credentials. Other
-/// schemes are not ours to judge and are passed over. No token at all is an empty list, not an error.
+/// Reads every `Authorization` field value of a request. Several tokens come in several fields, or,
+/// where an intermediary has joined those (RFC 9110 §5.3), in one, with a comma between the
+/// credentials. Other schemes are not ours to judge and are passed over. No token at all is an
+/// empty list, not an error.
 pub fn parse<V: AsRef<[u8]>>(
     values: impl IntoIterator<Item = V>,
 ) -> Result<Vec<PresentedToken>, AuthorizationError> {
@@ -168,9 +169,9 @@ impl Credentials {
     }
 }
 
-/// `#credentials` (RFC 9110 §11.4): every element of the list is a scheme with what follows it, or one
-/// more parameter of the credentials before it. What reads both ways does not exist: a parameter's name
-/// is followed by `=`, a scheme's by a space or nothing.
+/// `#credentials` (RFC 9110 §11.4): every element of the list is a scheme with what follows it, or
+/// one more parameter of the credentials before it. What reads both ways does not exist: a
+/// parameter's name is followed by `=`, a scheme's by a space or nothing.
 fn read_credentials(
     value: &[u8],
     tokens: &mut Vec<PresentedToken>,
@@ -256,8 +257,8 @@ impl<'a> Scanner<'a> {
         self.rest.first().is_none_or(|byte| *byte == b',')
     }
 
-    /// `token68` or the first parameter (RFC 9110 §11.4): with nothing behind its `=`, or another `=`,
-    /// it is a token68.
+    /// `token68` or the first parameter (RFC 9110 §11.4): with nothing behind its `=`, or another
+    /// `=`, it is a token68.
     fn first_of_credentials(&mut self) -> Result<First<'a>, AuthorizationError> {
         if self.at_end_of_element() {
             return Ok(First::Nothing);

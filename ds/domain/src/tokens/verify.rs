@@ -9,9 +9,10 @@ use sha2::{Digest as _, Sha256};
 use super::authorization::PresentedToken;
 use super::challenge::Challenge;
 
-/// A token key as RFC 9578 §6.5 wants it published: SubjectPublicKeyInfo of RSASSA-PSS with SHA-384,
-/// MGF1-SHA-384 and a salt of 48 bytes, around a 2048-bit modulus. With the usual public exponent
-/// everything before the modulus is constant, so the one accepted form needs no DER parser.
+/// A token key as RFC 9578 §6.5 wants it published: SubjectPublicKeyInfo of RSASSA-PSS with
+/// SHA-384, MGF1-SHA-384 and a salt of 48 bytes, around a 2048-bit modulus. With the usual public
+/// exponent everything before the modulus is constant, so the one accepted form needs no DER
+/// parser.
 const SPKI_UP_TO_THE_MODULUS: [u8; 81] = [
     0x30, 0x82, 0x01, 0x52, 0x30, 0x3d, // SubjectPublicKeyInfo, AlgorithmIdentifier
     0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, // id-RSASSA-PSS
@@ -225,7 +226,8 @@ impl IssuerKeys {
         self.keys.iter().map(|key| key.not_before_s)
     }
 
-    /// Checks the *full* key id and the challenge digest: which token it would be, if its issuer has signed it.
+    /// Checks the *full* key id and the challenge digest: which token it would be, if its issuer
+    /// has signed it.
     ///
     /// # Errors
     /// [`TokenError::UnknownIssuerKey`], [`TokenError::OtherChallenge`].
@@ -255,11 +257,12 @@ impl IssuerKeys {
         })
     }
 
-    /// Verifies the issuer's signature. It does not know whether the token was spent before: only the store
-    /// does.
+    /// Verifies the issuer's signature. It does not know whether the token was spent before: only
+    /// the store does.
     ///
     /// # Errors
-    /// [`TokenError::InvalidAuthenticator`]; [`TokenError::UnknownIssuerKey`] for a key that is gone by now.
+    /// [`TokenError::InvalidAuthenticator`]; [`TokenError::UnknownIssuerKey`] for a key that is
+    /// gone by now.
     pub fn verify(&self, token: IdentifiedToken) -> Result<VerifiedToken, TokenError> {
         let IdentifiedToken {
             presented,

@@ -1,4 +1,5 @@
-//! Through a real listener on loopback: the limits of the start-up kit hold in front of the service.
+//! Through a real listener on loopback: the limits of the start-up kit hold in front of the
+//! service.
 
 use service::http::Limits;
 

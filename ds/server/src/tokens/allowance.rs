@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-/// Names a bucket. The caller derives it from whatever it limits, so that no identifier is kept here.
+/// Names a bucket. The caller derives it from whatever it limits, so that no identifier is kept
+/// here.
 pub(crate) type BucketKey = [u8; 16];
 
 /// Shape of every bucket, and how many are kept.
@@ -30,8 +31,8 @@ pub struct Empty {
 }
 
 /// One request of one node, in the unit of a bucket's level: a rate per minute is then exact per
-/// millisecond. Of several nodes each counts a request as many times as there are nodes, so that shares
-/// are exact too.
+/// millisecond. Of several nodes each counts a request as many times as there are nodes, so that
+/// shares are exact too.
 const REQUEST: u64 = 60_000;
 const SHARDS: usize = 64;
 
@@ -60,8 +61,8 @@ impl Allowances {
         }
     }
 
-    /// Takes one request out of `key`'s bucket. `now_ms` is any clock in milliseconds; one that goes
-    /// backwards neither gives nor takes anything.
+    /// Takes one request out of `key`'s bucket. `now_ms` is any clock in milliseconds; one that
+    /// goes backwards neither gives nor takes anything.
     pub fn take(&self, key: BucketKey, now_ms: u64) -> Result<(), Empty> {
         let mut buckets = self.shard(&key);
         let mut bucket = buckets

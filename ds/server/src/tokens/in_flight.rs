@@ -1,8 +1,9 @@
-//! Tokens that pay for a request which is being worked on: one token is in one request at a time, or
-//! requests that come at the same moment would each get the work, and one of them pay.
+//! Tokens that pay for a request which is being worked on: one token is in one request at a time,
+//! or requests that come at the same moment would each get the work, and one of them pay.
 //!
-//! Whoever comes second waits for the first, shortly, and whoever comes third does not wait at all: as
-//! many requests as somebody likes can name one token, and none of them may cost anybody else a place.
+//! Whoever comes second waits for the first, shortly, and whoever comes third does not wait at all:
+//! as many requests as somebody likes can name one token, and none of them may cost anybody else a
+//! place.
 //!
 //! In the memory of this node: of several nodes each may work once.
 
@@ -53,7 +54,8 @@ enum Taken<'a> {
 }
 
 impl InFlight {
-    /// How often tokens were given back. While this stays the same, no request that held any has spent them.
+    /// How often tokens were given back. While this stays the same, no request that held any has
+    /// spent them.
     #[must_use]
     pub fn releases(&self) -> u64 {
         self.releases.load(Ordering::Acquire)
@@ -74,9 +76,9 @@ impl InFlight {
         })
     }
 
-    /// Waits until no other request holds any of these tokens, for [`PATIENCE`] at most, and only if nobody
-    /// else waits for the same token. All of them are taken together, so that two requests cannot
-    /// wait for each other.
+    /// Waits until no other request holds any of these tokens, for [`PATIENCE`] at most, and only
+    /// if nobody else waits for the same token. All of them are taken together, so that two
+    /// requests cannot wait for each other.
     ///
     /// # Errors
     /// [`InUse`].

@@ -10,14 +10,15 @@ use ds_domain::store::closed_issuer_key;
 
 use crate::server::Server;
 
-/// A key that has been gone from the issuer's directory for so long is not coming back. If it does, nothing
-/// can be spent under it: its tokens could be spent a second time.
+/// A key that has been gone from the issuer's directory for so long is not coming back. If it does,
+/// nothing can be spent under it: its tokens could be spent a second time.
 const MARGIN_MS: u64 = 2 * 24 * 60 * 60 * 1000;
 
 type KeyId = [u8; 32];
 
-/// Drops the spent-sets of keys that have been gone for the margin. Since when a key is gone is in the
-/// store: a service that restarts every day drops them too, and so does whichever node looks first.
+/// Drops the spent-sets of keys that have been gone for the margin. Since when a key is gone is in
+/// the store: a service that restarts every day drops them too, and so does whichever node looks
+/// first.
 ///
 /// # Errors
 /// [`EngineError`].
@@ -147,8 +148,8 @@ async fn apply(engine: &dyn Engine, batch: Batch) -> Result<(), EngineError> {
     }
 }
 
-/// Notes since when a key is gone; an earlier note stays, so that restarts and other nodes do not begin
-/// anew.
+/// Notes since when a key is gone; an earlier note stays, so that restarts and other nodes do not
+/// begin anew.
 async fn retire(engine: &dyn Engine, id: &KeyId, since_ms: u64) -> Result<(), EngineError> {
     let key = retired_issuer_key(id);
     let batch = Batch {
@@ -169,9 +170,9 @@ async fn readmit(engine: &dyn Engine, id: &KeyId) -> Result<(), EngineError> {
     apply(engine, batch).await
 }
 
-/// Invariant: no token is spent twice, also not under a key that comes back. Closes an issuer key for good,
-/// durably, then drops its spent-set: what spends a token has the condition that its key is not
-/// closed. After a crash in between the key is closed and the rest of its set is there.
+/// Invariant: no token is spent twice, also not under a key that comes back. Closes an issuer key
+/// for good, durably, then drops its spent-set: what spends a token has the condition that its key
+/// is not closed. After a crash in between the key is closed and the rest of its set is there.
 async fn drop_spent(engine: &dyn Engine, id: &KeyId) -> Result<(), EngineError> {
     let batch = Batch {
         puts: vec![(closed_issuer_key(id), Vec::new())],

@@ -1,5 +1,5 @@
-//! kill -9 of the server, with all of its processes, in the middle of writing. After its recovery every
-//! batch that was acknowledged must be there, and of those that failed all or nothing.
+//! kill -9 of the server, with all of its processes, in the middle of writing. After its recovery
+//! every batch that was acknowledged must be there, and of those that failed all or nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use super::*;
 const KILLS: u64 = 20;
 const WORKERS: u64 = 4;
 
-/// Goes on until a batch is not acknowledged; answers with how many were. `written` counts those of all
-/// workers.
+/// Goes on until a batch is not acknowledged; answers with how many were. `written` counts those of
+/// all workers.
 async fn write(store: Postgres, worker: Worker, written: Arc<AtomicU64>) -> u64 {
     for number in 0.. {
         match store.apply(worker.batch(number)).await {

@@ -1,10 +1,10 @@
-//! The snapshot game on PostgreSQL: [`ds_domain::conformance::snapshot`] says what is guessed. The files of
-//! its tables are read past the server, dead rows and all.
+//! The snapshot game on PostgreSQL: [`ds_domain::conformance::snapshot`] says what is guessed. The
+//! files of its tables are read past the server, dead rows and all.
 //!
-//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests): the same as
-//! those of RocksDB. Each version of a row names the transactions that wrote it and that deleted or locked it
-//! last, so that the rows of one request are known; dead versions are there until the server's vacuum, and
-//! their bytes until the page is used again.
+//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests):
+//! the same as those of RocksDB. Each version of a row names the transactions that wrote it and
+//! that deleted or locked it last, so that the rows of one request are known; dead versions are
+//! there until the server's vacuum, and their bytes until the page is used again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// A variable-length column at this place, and where the next one begins. Empty if it is stored apart.
+/// A variable-length column at this place, and where the next one begins. Empty if it is stored
+/// apart.
 fn column(data: &[u8], at: usize) -> (&[u8], usize) {
     let first = data[at];
     if first == 1 {

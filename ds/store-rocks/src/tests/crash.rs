@@ -1,8 +1,9 @@
-//! kill -9 in the middle of writing. A child process (this test binary again) applies batches and reports
-//! each one that was acknowledged; the parent kills it, opens the directory and looks.
+//! kill -9 in the middle of writing. A child process (this test binary again) applies batches and
+//! reports each one that was acknowledged; the parent kills it, opens the directory and looks.
 //!
-//! This proves that a batch is a whole in the log and that an answer waits for the log. That the log is on
-//! the disk by then is up to `fsync`, which a killed process can't show: the page cache survives it.
+//! This proves that a batch is a whole in the log and that an answer waits for the log. That the
+//! log is on the disk by then is up to `fsync`, which a killed process can't show: the page cache
+//! survives it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -68,8 +69,8 @@ struct Said {
 impl Said {
     fn take(&mut self, line: &str) {
         if let Some((_, place)) = line.split_once("acknowledged ") {
-            // Of a line that the kill tore nothing but the number could be short; it is a prefix of the
-            // right one and would claim less, never more.
+            // Of a line that the kill tore nothing but the number could be short; it is a prefix of
+            // the right one and would claim less, never more.
             if let Some((worker, number)) = place.split_once(' ')
                 && let (Ok(worker), Ok(number)) = (worker.parse(), number.parse::<u64>())
             {
@@ -111,8 +112,8 @@ fn child(directory: &Path, run: u64, limit: &str) -> Command {
     child
 }
 
-/// Kills a child after this time of writing or, on a slow machine, when it has written enough to mean
-/// anything.
+/// Kills a child after this time of writing or, on a slow machine, when it has written enough to
+/// mean anything.
 fn write_and_kill(directory: &Path, run: u64, after: Duration) -> Said {
     let mut child = child(directory, run, "").spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -175,8 +176,8 @@ async fn after_a_kill_every_acknowledged_batch_is_there_and_no_other_in_part() {
     }
 }
 
-/// Files that cannot grow any more, as on a disk that is full. Nothing is acknowledged that is not there
-/// after it has space again.
+/// Files that cannot grow any more, as on a disk that is full. Nothing is acknowledged that is not
+/// there after it has space again.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_no_batch_is_acknowledged_that_is_not_there() {
     let directory = tempfile::tempdir().unwrap();

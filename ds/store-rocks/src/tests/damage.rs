@@ -1,5 +1,5 @@
-//! Whatever is wrong with a file: nothing that was acknowledged is silently gone, and nothing is handed out
-//! that was not written.
+//! Whatever is wrong with a file: nothing that was acknowledged is silently gone, and nothing is
+//! handed out that was not written.
 
 use std::fs;
 
@@ -47,7 +47,8 @@ fn copy_of(whole: &TempDir) -> TempDir {
     copy
 }
 
-/// Whether the store is refused or a read fails, and takes no writes from then on. Else all is there.
+/// Whether the store is refused or a read fails, and takes no writes from then on. Else all is
+/// there.
 async fn is_told(directory: &TempDir, what: &str) -> bool {
     let Ok(rocks) = Rocks::open(directory.path()) else {
         return true;
@@ -203,7 +204,8 @@ async fn the_mark_reaches_the_last_write_that_was_acknowledged() {
     }
 }
 
-/// An `init` that was killed leaves some of the files: each such directory is told, and served never.
+/// An `init` that was killed leaves some of the files: each such directory is told, and served
+/// never.
 #[tokio::test]
 async fn a_store_that_was_not_made_whole_is_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,10 +1,10 @@
 //! The snapshot game on RocksDB: [`ds_domain::conformance::snapshot`] says what is guessed.
 //!
-//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests): how many
-//! groups, handles, inboxes and pools there are; of each anonymous group its entries, their sizes in steps
-//! and their order among those of all; which rows one request wrote, since a batch is one record of the log,
-//! and so how many leaves have a rotation secret put for them; the day of each row. A deleted row is in the
-//! files until they are rewritten, a week at most.
+//! What the files do tell, as figures of a scene (14 groups, 24 handles and pools, 340 requests):
+//! how many groups, handles, inboxes and pools there are; of each anonymous group its entries,
+//! their sizes in steps and their order among those of all; which rows one request wrote, since a
+//! batch is one record of the log, and so how many leaves have a rotation secret put for them; the
+//! day of each row. A deleted row is in the files until they are rewritten, a week at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -45,7 +45,8 @@ fn seen(table: Table, stored: &[u8], value: &[u8]) -> SeenRow {
     }
 }
 
-/// The records of a log file: blocks of 32 KiB, in each `checksum(4) ‖ length(2) ‖ type(1) ‖ piece`.
+/// The records of a log file: blocks of 32 KiB, in each `checksum(4) ‖ length(2) ‖ type(1) ‖
+/// piece`.
 fn records(log: &[u8]) -> Vec<Vec<u8>> {
     let mut records: Vec<Vec<u8>> = Vec::new();
     for block in log.chunks(32 << 10) {
@@ -227,8 +228,8 @@ async fn copies_of_the_files_show_no_co_members_no_handle_of_a_member_and_no_sen
     }
 }
 
-/// The power of the matcher, on the logs of several copies. What merely differs between copies has not told
-/// it the planted rows either (0.53 for co-members).
+/// The power of the matcher, on the logs of several copies. What merely differs between copies has
+/// not told it the planted rows either (0.53 for co-members).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_for_each_recipient_would_show_who_is_in_which_groups_and_who_sends() {
     let [logs, _] = snapshot::play(true, look).await;

@@ -1,4 +1,5 @@
-//! RocksDB: rows behind every day, so that dropping days does not touch them. All begin with `ffffffff`, then:
+//! RocksDB: rows behind every day, so that dropping days does not touch them. All begin with
+//! `ffffffff`, then:
 //!
 //! | key | value |
 //! |---|---|
@@ -193,8 +194,8 @@ impl ReportStore for RocksReports {
         Ok(filed)
     }
 
-    /// One pass over all reports that keeps `limit` of them: rows are not in the order of days, and there
-    /// are few enough.
+    /// One pass over all reports that keeps `limit` of them: rows are not in the order of days, and
+    /// there are few enough.
     fn reports(&self, after: Option<Place>, limit: usize) -> Result<Vec<StoredReport>, StoreError> {
         let mut first = BTreeMap::new();
         for row in self.rows(key(REPORT, &[])) {

@@ -1,5 +1,5 @@
-//! Crash points: the apply of each kind of transition fails, before its write and after it. Then the same
-//! request comes again, as a client sends it that got no answer.
+//! Crash points: the apply of each kind of transition fails, before its write and after it. Then
+//! the same request comes again, as a client sends it that got no answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -200,8 +200,8 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
     assert_eq!(seen, BTreeSet::from(Transition::NAMES));
 }
 
-/// A random history of groups, handles and pools, batch by batch, each of them twice. `HISTORY_SEED` tells
-/// which.
+/// A random history of groups, handles and pools, batch by batch, each of them twice.
+/// `HISTORY_SEED` tells which.
 pub async fn a_history_of_requests_leaves_what_it_leaves_in_the_map(engine: Shared) {
     let seed = std::env::var("HISTORY_SEED").map_or(11, |seed| seed.parse().unwrap());
     let scene = super::snapshot::Scene::play(seed, false);

@@ -1,5 +1,5 @@
-//! Groups of thousands, for measurements: real MLS state and real proofs, put together by the decisions
-//! themselves; then requests of its creator, for a service that has got the rows.
+//! Groups of thousands, for measurements: real MLS state and real proofs, put together by the
+//! decisions themselves; then requests of its creator, for a service that has got the rows.
 
 use crypto::journal::{RECOVERY_INFO, recovery_aad, sign_recovery_key};
 use crypto::schedule::recovery_row_id;
@@ -79,8 +79,9 @@ impl LargeGroup {
         }
     }
 
-    /// So many users, added by their creator, many at once. As many of them as `come` have come, none has ever
-    /// committed: most parents in the tree are blank, and a commit is sealed to nearly every leaf.
+    /// So many users, added by their creator, many at once. As many of them as `come` have come,
+    /// none has ever committed: most parents in the tree are blank, and a commit is sealed to
+    /// nearly every leaf.
     #[must_use]
     pub fn added(seed: u64, users: usize, come: usize) -> Self {
         let mut group = Self::begin(seed);
@@ -129,8 +130,8 @@ impl LargeGroup {
         self.recovery.push((leaf, recovery));
     }
 
-    /// So many users who came one after the other, each by a commit of its own: no parent in the tree is
-    /// blank, and a commit is sealed to a node of each level.
+    /// So many users who came one after the other, each by a commit of its own: no parent in the
+    /// tree is blank, and a commit is sealed to a node of each level.
     #[must_use]
     pub fn grown(seed: u64, users: usize) -> Self {
         let mut group = Self::begin(seed);

@@ -1,4 +1,5 @@
-//! Scenes with real MLS clients that go through the decisions once, for what engines do with the outcome.
+//! Scenes with real MLS clients that go through the decisions once, for what engines do with the
+//! outcome.
 
 #[cfg(feature = "conformance")]
 mod crash_points;

@@ -34,7 +34,8 @@ pub(super) fn call<O: Operation>(
     Ok(O::Response::decode(&answer).unwrap())
 }
 
-/// A request that was sent before, on another engine: the transition that was tried, and the answer.
+/// A request that was sent before, on another engine: the transition that was tried, and the
+/// answer.
 pub(super) async fn repeat_on(
     service: &mut Service,
     engine: &dyn Engine,

@@ -1,16 +1,16 @@
-//! The snapshot game. Many users run many groups, handles and pools, with real MLS clients and the real
-//! decisions. Whoever has copies of an engine's files, and no key, guesses
+//! The snapshot game. Many users run many groups, handles and pools, with real MLS clients and the
+//! real decisions. Whoever has copies of an engine's files, and no key, guesses
 //!
 //! * which groups share a member,
 //! * which handle belongs to a member of which group,
 //! * which messages of a group are from one sender.
 //!
-//! Each guess is a score for pairs, judged by how often a pair that is linked has a higher score than one
-//! that is not: a half is guessing, one is certainty. A scene that is planted writes a row for each
-//! recipient of a message, named for the recipient: then the same matcher must win.
+//! Each guess is a score for pairs, judged by how often a pair that is linked has a higher score
+//! than one that is not: a half is guessing, one is certainty. A scene that is planted writes a row
+//! for each recipient of a message, named for the recipient: then the same matcher must win.
 //!
-//! What is not in the game, since everybody acts at random times of their own here: what times and order of
-//! acts tell when a user's acts in several groups follow each other.
+//! What is not in the game, since everybody acts at random times of their own here: what times and
+//! order of acts tell when a user's acts in several groups follow each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -305,7 +305,8 @@ fn mark(bytes: &[u8]) -> Mark {
     hash ^ (hash >> 29)
 }
 
-/// Pieces of twelve bytes, chosen by their content, so that what two values have in common is found.
+/// Pieces of twelve bytes, chosen by their content, so that what two values have in common is
+/// found.
 fn pieces(value: &[u8]) -> impl Iterator<Item = Mark> {
     value.windows(12).map(mark).filter(|piece| piece % 8 == 0)
 }
@@ -361,7 +362,8 @@ fn marks(together: &Together) -> BTreeSet<Mark> {
         .collect()
 }
 
-/// How much more often than by chance each mark comes with each anchor. A mark of nearly all is none.
+/// How much more often than by chance each mark comes with each anchor. A mark of nearly all is
+/// none.
 fn lifts(seen: &[Together]) -> Vec<BTreeMap<Anchor, f64>> {
     let owners = owners(seen);
     let sets: Vec<(BTreeSet<Anchor>, BTreeSet<Mark>)> = seen
@@ -590,7 +592,8 @@ impl Results {
     }
 }
 
-/// Plays all scenes. `look` applies one to an engine, and says what it found in some ways of looking.
+/// Plays all scenes. `look` applies one to an engine, and says what it found in some ways of
+/// looking.
 pub async fn play<const WAYS: usize>(
     is_planted: bool,
     look: impl AsyncFn(&Scene) -> [Vec<Together>; WAYS],

@@ -1,5 +1,5 @@
-//! Commits that the MLS library does not make, byte by byte (RFC 9420 §6, §8.2, §12.4.3). The two tags
-//! need secrets and are made up: the service sees neither, members would refuse.
+//! Commits that the MLS library does not make, byte by byte (RFC 9420 §6, §8.2, §12.4.3). The two
+//! tags need secrets and are made up: the service sees neither, members would refuse.
 
 use openmls::prelude::tls_codec::{Serialize as _, VLBytes};
 use openmls::prelude::{MlsMessageBodyIn, ProposalStore, PublicGroup};

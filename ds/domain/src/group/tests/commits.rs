@@ -363,7 +363,8 @@ fn a_group_info_by_which_nobody_could_join_is_refused() {
             let answer = alice.send_commit(&mut world, Number::UpdateClient, &request);
             assert_eq!(problem(answer), ProblemType::InvalidGroupInfo);
         }
-        // The same helper signs what is accepted: another key is one that only members can tell from the epoch's.
+        // The same helper signs what is accepted: another key is one that only members can tell
+        // from the epoch's.
         let same = sign_other_extensions(&alice, &honest, &info, sent);
         let answer = alice.send_commit(&mut world, Number::UpdateClient, &same);
         assert_eq!(answer.unwrap().epoch.0, 1);
@@ -442,7 +443,8 @@ fn a_commit_with_any_byte_changed_is_refused() {
     still_works(&mut world, &mut clients);
 }
 
-/// A member whose clock is off, or who reads the commit after the KeyPackage has ended, would lose the group by it.
+/// A member whose clock is off, or who reads the commit after the KeyPackage has ended, would lose
+/// the group by it.
 #[test]
 fn nobody_is_added_with_a_lifetime_that_a_readers_clock_could_find_bad() {
     const DAY: u64 = 24 * 60 * 60;
@@ -651,7 +653,8 @@ fn a_removed_leaf_and_a_free_one_neither_speak_nor_are_removed() {
     let mut clients = group(&mut world, 3);
     clients[0].commit(&mut world, Plan::remove([2])).unwrap();
     catch_up(&mut world, &mut clients);
-    // With the key of who is there, in the name of the leaf that is gone, and of one that never was.
+    // With the key of who is there, in the name of the leaf that is gone, and of one that never
+    // was.
     for leaf in [2, 77] {
         let body = clients[0].message(b"text");
         let bytes = clients[0].sign_as(&mut world, LeafIndex(leaf), Number::SendMessage, &body);

@@ -456,7 +456,8 @@ fn nobody_replaces_or_deletes_a_codes_row_through_another_group() {
         read::<records::RecoveryRow>(&request, engine, &mut env).unwrap()
     };
     let before = row(&mut world);
-    // The same key in another group has another row; the row of the first one cannot be named there.
+    // The same key in another group has another row; the row of the first one cannot be named
+    // there.
     let theirs = code_for(&mallory, &world, 1, &key);
     mallory.call::<SetJoinCode>(&mut world, &theirs).unwrap();
     let mut named = code_for(&mallory, &world, 1, &[6; 32]);

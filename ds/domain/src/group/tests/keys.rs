@@ -1,6 +1,6 @@
-//! The key game: all that a party can derive and open from what it holds, computed by trying, beside
-//! what the table of `docs/journals.md` says. The attack knows every format, every segment id and
-//! every label; each 32 bytes of whatever it opens are tried as a key of every kind.
+//! The key game: all that a party can derive and open from what it holds, computed by trying,
+//! beside what the table of `docs/journals.md` says. The attack knows every format, every segment
+//! id and every label; each 32 bytes of whatever it opens are tried as a key of every kind.
 
 use std::collections::BTreeSet;
 
@@ -49,8 +49,8 @@ struct Party<'d> {
     disk: &'d Disk<'d>,
     entries: Vec<SealedEntry>,
     tried: BTreeSet<[u8; 32]>,
-    /// With how far each is ratcheted: what stands anywhere in an opened text less than a key that is
-    /// one for certain.
+    /// With how far each is ratcheted: what stands anywhere in an opened text less than a key that
+    /// is one for certain.
     waiting: Vec<([u8; 32], u32)>,
     opened: BTreeSet<Opened>,
 }
@@ -371,7 +371,8 @@ fn each_party_opens_what_the_table_of_keys_says_and_nothing_more() {
     // The service in one request: from that step of that segment on.
     assert_eq!(opens(&disk, &game.service), of_service);
 
-    // Who has the rotation secret (a code, a recovery key): the segment's state, and what that holds.
+    // Who has the rotation secret (a code, a recovery key): the segment's state, and what that
+    // holds.
     let by_rotation = all([entries_of(3, 2..=4), [State(4), State(5)].into()]);
     assert_eq!(opens(&disk, &[game.rotation]), by_rotation);
     // Without a copy of the state: no entry. The journal key is told to who was let in.

@@ -443,7 +443,8 @@ fn the_second_user_of_a_connection_comes_in_and_no_third_one() {
     other.catch_up(&mut world);
     let third = Client::join_from_outside(&mut world, &one, pseudonym(), connect(), None, false);
     assert_eq!(problem(third.map(|_| ())), ProblemType::NotAllowed);
-    // The code has ended with the one that it was for: whoever has it knows the segment, so that ends too.
+    // The code has ended with the one that it was for: whoever has it knows the segment, so that
+    // ends too.
     assert_eq!(rows(&world), 0);
     let answer = one.commit(&mut world, Plan::update());
     assert_eq!(problem(answer), ProblemType::RotationRequired);
@@ -556,8 +557,8 @@ fn a_record_that_is_there_is_neither_written_over_nor_worked_for() {
     }
 }
 
-/// How often a request is charged whose change is never the first one, and how much at last. One token
-/// stands in for the allowances.
+/// How often a request is charged whose change is never the first one, and how much at last. One
+/// token stands in for the allowances.
 fn charges_in_vain<O: Operation>(world: &mut World, bytes: &[u8]) -> (u32, usize) {
     let tokens = world.service.tokens(1);
     world.service.settings.prices.bytes_a_token = bytes.len();

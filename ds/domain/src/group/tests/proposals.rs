@@ -261,8 +261,8 @@ fn proposals_that_are_not_their_senders_are_refused() {
     let mut world = World::new(126);
     let (clients, archivist) = with_archivist(&mut world);
     let (alice, stranger) = (&clients[0], LeafSigner::new());
-    // Signed by another key than the one that is listed, or at a place where nobody is; of a leaf that is
-    // not there.
+    // Signed by another key than the one that is listed, or at a place where nobody is; of a leaf
+    // that is not there.
     for (proposal, key) in [
         (removal(alice, 2, 1, &stranger), &stranger),
         (removal(alice, 2, 0, &archivist), &archivist),

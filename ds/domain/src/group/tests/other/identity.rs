@@ -1,5 +1,5 @@
-//! Pseudonymous credentials to `mls-rs`: each for its own signature key. Whose they are is the identity links' to
-//! say.
+//! Pseudonymous credentials to `mls-rs`: each for its own signature key. Whose they are is the
+//! identity links' to say.
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential};
 use mls_rs::error::IntoAnyError;

@@ -1,6 +1,6 @@
-//! A member on `mls-rs`, another implementation of RFC 9420: the group, the leaf's key and the signatures
-//! of requests are that library's; keys of segments and what is read of the journal are as the SDK would
-//! have them.
+//! A member on `mls-rs`, another implementation of RFC 9420: the group, the leaf's key and the
+//! signatures of requests are that library's; keys of segments and what is read of the journal are
+//! as the SDK would have them.
 
 mod identity;
 mod rooms;
@@ -137,8 +137,8 @@ pub(super) struct OtherLeaf {
     user: Vec<u8>,
 }
 
-/// Everything that the service wants to see in a commit: GroupInfo for external commits, a path; and no
-/// tree in a Welcome, since joiners get it from the service.
+/// Everything that the service wants to see in a commit: GroupInfo for external commits, a path;
+/// and no tree in a Welcome, since joiners get it from the service.
 fn rules() -> DefaultMlsRules {
     DefaultMlsRules::new().with_commit_options(
         CommitOptions::new()

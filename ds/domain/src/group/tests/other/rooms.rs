@@ -1,11 +1,12 @@
 //! Groups whose members are on `mls-rs` and on openmls.
 //!
 //! What the two have in common is tried here. They differ in this:
-//! * SelfRemove: `mls-rs` has it as 0xf003 and only as a build option, openmls as 0x000a. Whoever leaves a
-//!   group with both proposes a Remove of itself, which the service takes in its place; a SelfRemove is
-//!   refused there (RFC 9420 §12.2: all members must support the type).
+//! * SelfRemove: `mls-rs` has it as 0xf003 and only as a build option, openmls as 0x000a. Whoever
+//!   leaves a group with both proposes a Remove of itself, which the service takes in its place; a
+//!   SelfRemove is refused there (RFC 9420 §12.2: all members must support the type).
 //! * X-Wing suites: the RustCrypto provider of `mls-rs` has none.
-//! * A rejoining client finds its old leaf by the same signature key in openmls; `mls-rs` is told the leaf.
+//! * A rejoining client finds its old leaf by the same signature key in openmls; `mls-rs` is told
+//!   the leaf.
 
 use openmls::prelude::OpenMlsProvider as _;
 use openmls::prelude::tls_codec::Serialize as _;
