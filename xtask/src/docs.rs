@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -70,15 +69,15 @@ impl Document {
 /// # Errors
 /// What has to be mended.
 pub fn check() -> Result<()> {
-    let listed = Command::new("git")
-        .args(["ls-files", "*.md"])
-        .output()
-        .context("git ls-files")?;
-    let documents = String::from_utf8(listed.stdout)?
-        .lines()
+    let mut paths = Vec::new();
+    collect(Path::new(""), &mut paths)?;
+    paths.sort();
+    let documents = paths
+        .into_iter()
         .map(|path| {
-            let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
-            Ok(Document::new(PathBuf::from(path), text))
+            let text =
+                fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            Ok(Document::new(path, text))
         })
         .collect::<Result<Vec<_>>>()?;
     let findings = find(&documents, &|path| path.exists());
@@ -98,6 +97,29 @@ pub fn check() -> Result<()> {
     }
     let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
     bail!("{}", findings.join("\n       "))
+}
+
+/// The documents below a directory, without what is built and what is hidden.
+fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
+    let place = if directory == Path::new("") {
+        Path::new(".")
+    } else {
+        directory
+    };
+    for entry in fs::read_dir(place).with_context(|| place.display().to_string())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = directory.join(&*name);
+        if entry.file_type()?.is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                collect(&path, paths)?;
+            }
+        } else if name.ends_with(".md") {
+            paths.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn find(documents: &[Document], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
