@@ -7,24 +7,22 @@ use std::ops::RangeInclusive;
 use crypto::kdf;
 use crypto::schedule::{JoinKey, PoolToken};
 use crypto::sealing::{self, Place};
+use ds_domain::operation::{Operation, UnsignedRead};
+use ds_domain::table::{WithOperation, Work, with_operation};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{KeyPackageIn, MlsMessageIn, RatchetTreeIn};
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::group::GroupKind;
 use protocol::group::{
-    CommitRequest, CreateGroupRequest, ExternalJoinRequest, InspectGroupRequest, OwnLeafRequest,
-    ProposalRequest, PutRecoveryRowsRequest, ReserveGroupIdRequest, SendMessageRequest,
-    SetJoinCodeRequest, SetLeafExtrasRequest,
+    CommitRequest, CreateGroupRequest, ExternalJoinRequest, ProposalRequest, SendMessageRequest,
 };
 use protocol::ids::{GroupId, InboxId, JoinRecordId, PoolId, RecoveryRowId, WelcomeId};
 use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, LookupHandleRequest, ReadInboxRequest,
     RegisterHandleRequest, RequestConnectionRequest,
 };
-use protocol::join::{
-    ExternalCommitInfoRequest, JoinPermit, JoinRecordRequest, RecoveryRowRequest,
-};
+use protocol::join::{JoinPermit, JoinRecordRequest, RecoveryRowRequest};
 use protocol::key_packages::{
     ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, CountKeyPackagesRequest,
     DeleteKeyPackagesRequest, KeyPackageSet, PublishKeyPackagesRequest,
@@ -608,60 +606,54 @@ impl Gathered {
             &format!("signature of {place}"),
             envelope.signature.as_slice().len(),
         );
-        fn add<T: Wire + std::fmt::Debug>(fields: &mut Fields, place: &str, body: &[u8]) {
-            if let Ok(request) = T::decode(body) {
-                fields.add(place, &request);
-            }
-        }
-        fn mls(fields: &mut Fields, place: &str, message: &[u8]) {
-            if let Ok(message) = MlsMessageIn::tls_deserialize_exact_bytes(message) {
-                fields.add(place, &message);
-            }
-        }
         let inner = format!("message of {place}");
-        match exchange.operation {
-            Number::ReserveGroupId => add::<ReserveGroupIdRequest>(fields, &place, body),
-            Number::CreateGroup => add::<CreateGroupRequest>(fields, &place, body),
-            Number::ExternalJoin => {
-                add::<ExternalJoinRequest>(fields, &place, body);
-                if let Ok(request) = ExternalJoinRequest::decode(body) {
-                    mls(fields, &inner, request.commit.as_slice());
-                }
-            }
-            Number::SendMessage => {
-                if let Ok(request) = SendMessageRequest::decode(body) {
-                    mls(fields, &inner, request.message.as_slice());
-                }
-            }
+        let message = match exchange.operation {
+            Number::SendMessage => SendMessageRequest::decode(body).map(|it| it.message).ok(),
             Number::SelfRemove | Number::Propose => {
-                if let Ok(request) = ProposalRequest::decode(body) {
-                    mls(fields, &inner, request.proposal.as_slice());
+                ProposalRequest::decode(body).map(|it| it.proposal).ok()
+            }
+            operation => {
+                with_operation(
+                    operation,
+                    AddBody {
+                        fields: &mut *fields,
+                        place,
+                        body,
+                    },
+                );
+                match operation {
+                    Number::ExternalJoin => {
+                        ExternalJoinRequest::decode(body).map(|it| it.commit).ok()
+                    }
+                    _ => commit_of(exchange, envelope).map(|it| it.commit),
                 }
             }
-            Number::ExternalCommitInfo => add::<ExternalCommitInfoRequest>(fields, &place, body),
-            Number::SetLeafExtras => add::<SetLeafExtrasRequest>(fields, &place, body),
-            Number::PutRecoveryRows => add::<PutRecoveryRowsRequest>(fields, &place, body),
-            Number::SetJoinCode => add::<SetJoinCodeRequest>(fields, &place, body),
-            Number::InspectGroup => add::<InspectGroupRequest>(fields, &place, body),
-            Number::OwnLeaf => add::<OwnLeafRequest>(fields, &place, body),
-            Number::PublishKeyPackages => add::<PublishKeyPackagesRequest>(fields, &place, body),
-            Number::ClaimKeyPackages => add::<ClaimKeyPackagesRequest>(fields, &place, body),
-            Number::DeleteKeyPackages => add::<DeleteKeyPackagesRequest>(fields, &place, body),
-            Number::CountKeyPackages => add::<CountKeyPackagesRequest>(fields, &place, body),
-            Number::RegisterHandle => add::<RegisterHandleRequest>(fields, &place, body),
-            Number::LookupHandle => add::<LookupHandleRequest>(fields, &place, body),
-            Number::DeleteHandle => add::<DeleteHandleRequest>(fields, &place, body),
-            Number::RequestConnection => add::<RequestConnectionRequest>(fields, &place, body),
-            Number::ReadInbox => add::<ReadInboxRequest>(fields, &place, body),
-            Number::DeleteFromInbox => add::<DeleteFromInboxRequest>(fields, &place, body),
-            _ => {
-                add::<CommitRequest>(fields, &place, body);
-                if let Ok(request) = CommitRequest::decode(body) {
-                    mls(fields, &inner, request.commit.as_slice());
-                }
-            }
+        };
+        if let Some(message) = message
+            && let Ok(message) = MlsMessageIn::tls_deserialize_exact_bytes(message.as_slice())
+        {
+            fields.add(&inner, &message);
         }
     }
+}
+
+/// Adds the fields of a request's body, whatever operation it is of.
+struct AddBody<'a> {
+    fields: &'a mut Fields,
+    place: String,
+    body: &'a [u8],
+}
+
+impl WithOperation for AddBody<'_> {
+    type Output = ();
+
+    fn signed<O: Operation>(self, _: Work) {
+        if let Ok(request) = O::Request::decode(self.body) {
+            self.fields.add(&self.place, &request);
+        }
+    }
+
+    fn unsigned<R: UnsignedRead>(self) {}
 }
 
 /// The number of an ordinary group's kind.

@@ -19,13 +19,10 @@ use crypto::sign::Scheme;
 use ds_domain::env::{Env, Settings};
 use ds_domain::execution::{self, Execution, Failure, Input, Step};
 use ds_domain::group::laid_open::lay_open;
-use ds_domain::group::{commit, create, external, extras, inspect, message, propose, records};
-use ds_domain::inbox;
-use ds_domain::journal::read::ReadJournal;
-use ds_domain::key_packages;
 use ds_domain::memory::MemoryEngine;
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::{Refusal as Refused, Stop};
+use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::VerifiedToken;
 use protocol::Wire;
 use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
@@ -375,54 +372,13 @@ impl InProcess {
         tokens: &[Vec<u8>],
         written: &mut Vec<Written>,
     ) -> Result<Vec<u8>, Error> {
-        macro_rules! table {
-            (run { $($run:ident => $signed:ty,)+ } read { $($read:ident => $unsigned:ty,)+ }) => {
-                match operation {
-                    $(Number::$run => self.run::<$signed>(bytes, tokens, written),)+
-                    $(Number::$read => self.read::<$unsigned>(bytes),)+
-                }
-            };
-        }
-        table! {
-            run {
-                ReserveGroupId => create::ReserveGroupId,
-                CreateGroup => create::CreateGroup,
-                AddUsers => commit::AddUsers,
-                RemoveUsers => commit::RemoveUsers,
-                AddClients => commit::AddClients,
-                RemoveClients => commit::RemoveClients,
-                UpdateClient => commit::UpdateClient,
-                SetRole => commit::SetRole,
-                ReInitializeGroup => commit::ReInitializeGroup,
-                DeleteGroup => commit::DeleteGroup,
-                ExternalJoin => external::ExternalJoin,
-                SendMessage => message::SendMessage,
-                SelfRemove => propose::SelfRemove,
-                Propose => propose::Propose,
-                ExternalCommitInfo => external::ExternalCommitInfo,
-                SetLeafExtras => extras::SetLeafExtras,
-                PutRecoveryRows => extras::PutRecoveryRows,
-                SetJoinCode => extras::SetJoinCode,
-                InspectGroup => inspect::InspectGroup,
-                OwnLeaf => inspect::OwnLeaf,
-                PublishKeyPackages => key_packages::PublishKeyPackages,
-                ClaimKeyPackages => key_packages::ClaimKeyPackages,
-                DeleteKeyPackages => key_packages::DeleteKeyPackages,
-                CountKeyPackages => key_packages::CountKeyPackages,
-                RegisterHandle => inbox::RegisterHandle,
-                LookupHandle => inbox::LookupHandle,
-                DeleteHandle => inbox::DeleteHandle,
-                RequestConnection => inbox::RequestConnection,
-                ReadInbox => inbox::ReadInbox,
-                DeleteFromInbox => inbox::DeleteFromInbox,
-            }
-            read {
-                ReadJournal => ReadJournal,
-                JoinRecord => records::JoinRecord,
-                FetchWelcome => records::FetchWelcome,
-                RecoveryRow => records::RecoveryRow,
-            }
-        }
+        let carry_out = CarryOut {
+            service: self,
+            bytes,
+            tokens,
+            written,
+        };
+        with_operation(operation, carry_out)
     }
 
     async fn answer_in_time(
@@ -477,6 +433,26 @@ impl InProcess {
             (Some(alter), Ok(answer)) => Ok(alter(operation, answer)),
             (_, answer) => answer,
         }
+    }
+}
+
+/// One request, for the operation that it is of.
+struct CarryOut<'a> {
+    service: &'a InProcess,
+    bytes: &'a [u8],
+    tokens: &'a [Vec<u8>],
+    written: &'a mut Vec<Written>,
+}
+
+impl WithOperation for CarryOut<'_> {
+    type Output = Result<Vec<u8>, Error>;
+
+    fn signed<O: Operation>(self, _: Work) -> Self::Output {
+        self.service.run::<O>(self.bytes, self.tokens, self.written)
+    }
+
+    fn unsigned<R: UnsignedRead>(self) -> Self::Output {
+        self.service.read::<R>(self.bytes)
     }
 }
 

@@ -6,15 +6,11 @@ use ds_domain::engine::Table;
 use ds_domain::group::laid_open::LaidOpen;
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
-use protocol::group::{
-    CommitRequest, CreateGroupRequest, ExternalJoinRequest, GroupKey, InspectGroupRequest,
-    OwnLeafRequest, ProposalRequest, PutRecoveryRowsRequest, SendMessageRequest,
-    SetJoinCodeRequest, SetLeafExtrasRequest,
-};
+use protocol::group::{CommitRequest, CreateGroupRequest, ExternalJoinRequest, GroupKey};
 use protocol::ids::GroupId;
-use protocol::join::ExternalCommitInfoRequest;
 use protocol::operation::Operation as Number;
 use protocol::request::SignedRequest;
+use tls_codec::DeserializeBytes as _;
 
 /// A client: whose, and which of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,14 +71,11 @@ pub(crate) fn opens(operation: Number, request: &[u8]) -> Option<(GroupKey, Opti
             let request = ExternalJoinRequest::decode(body).ok()?;
             Some((request.group, rotation(request.rotation)))
         }
-        Number::SendMessage => only(SendMessageRequest::decode(body).ok()?.group),
-        Number::SelfRemove | Number::Propose => only(ProposalRequest::decode(body).ok()?.group),
-        Number::ExternalCommitInfo => only(ExternalCommitInfoRequest::decode(body).ok()?.group),
-        Number::SetLeafExtras => only(SetLeafExtrasRequest::decode(body).ok()?.group),
-        Number::PutRecoveryRows => only(PutRecoveryRowsRequest::decode(body).ok()?.group),
-        Number::SetJoinCode => only(SetJoinCodeRequest::decode(body).ok()?.group),
-        Number::InspectGroup => only(InspectGroupRequest::decode(body).ok()?.group),
-        Number::OwnLeaf => only(OwnLeafRequest::decode(body).ok()?.group),
+        // Bodies that act on a group begin with its key.
+        _ if operation.path().starts_with("/v1/groups/") => {
+            let (group, _) = GroupKey::tls_deserialize_bytes(body).ok()?;
+            only(group)
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! request     bytes → Unauthenticated<T> → Authenticated<T, Who>
 //! operation   one file each: how it is authenticated, what it costs, what it decides
+//! table       one line each: the operation of a number
 //! view        the rows that were read so far; asking for another one stops the decision until it is there
 //! store       Transition: what a decision does, named for its invariant; lowered to a batch
 //! execution   the loop as a state machine: read → decide → apply → on conflict again
@@ -30,6 +31,7 @@ pub mod refusal;
 pub mod request;
 pub mod rows;
 pub mod store;
+pub mod table;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used)]
 pub mod testing;

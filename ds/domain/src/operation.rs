@@ -1,5 +1,6 @@
-//! What an operation is: one file each implements this, and one line of the server's table names
-//! it.
+//! What an operation is: one file each implements this, and one line of the table names it.
+
+use std::fmt::Debug;
 
 use protocol::Wire;
 use protocol::operation::Operation as Number;
@@ -12,9 +13,9 @@ use crate::store::Transition;
 use crate::view::View;
 
 /// An operation on signed requests.
-pub trait Operation {
+pub trait Operation: 'static {
     /// The body of the request.
-    type Request: Wire;
+    type Request: Wire + Debug;
     /// The body of the answer.
     type Response: Wire;
     /// What is known of who asks, once it is authenticated.
@@ -61,11 +62,11 @@ pub trait Operation {
 }
 
 /// A read that nobody signs: a capability in the body is all that it needs.
-pub trait UnsignedRead {
+pub trait UnsignedRead: 'static {
     /// The body of the request.
-    type Request: Wire;
+    type Request: Wire + Send + Sync;
     /// The body of the answer.
-    type Response: Wire;
+    type Response: Wire + Send;
 
     /// Its number and path.
     const OPERATION: Number;

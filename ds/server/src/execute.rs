@@ -5,21 +5,14 @@ use ds_domain::env::Env;
 use ds_domain::execution::{Attempts, Execution, Failure, Input, Outcome, Step};
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Stop;
+use ds_domain::table::Work;
 use ds_domain::tokens::VerifiedToken;
 use ds_domain::view::View;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::server::{Server, fresh_rng};
 
-/// Whether a decision works on a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Microseconds.
-    Light,
-    /// Milliseconds in a large group: other requests of this thread go on meanwhile.
-    Heavy,
-}
-
+/// Heavy work lets other requests of this thread go on meanwhile.
 fn at_work<T>(work: Work, decide: impl FnOnce() -> T) -> T {
     let can_block = || {
         Handle::try_current()

@@ -1,5 +1,5 @@
-//! The delivery service: one table of operations, one loop that carries them out, and the life of
-//! the process.
+//! The delivery service: routes to the operations, one loop that carries them out, and the life of the
+//! process.
 //!
 //! What is decided stands in `ds-domain`; this crate reads and applies for it, charges allowances,
 //! verifies tokens, wakes long polls and answers.
@@ -16,9 +16,9 @@ mod journal;
 pub mod limits;
 mod load;
 mod problem;
+mod routes;
 mod run;
 mod server;
-mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
@@ -26,6 +26,6 @@ pub mod tokens;
 mod waits;
 
 pub use self::init::{command, init};
+pub use self::routes::router;
 pub use self::run::{RunError, run};
 pub use self::server::{Allowed, Server, ServerSettings};
-pub use self::table::router;

@@ -116,7 +116,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let lost = lost(rocks, probe, process.shutdown.clone());
     offer_commands(&process, &config, &server);
     process.readiness.ready();
-    let router = crate::table::router(server, gateway);
+    let router = crate::routes::router(server, gateway);
     let serving =
         service::http::serve(listener, router, config.limits.listener(), process.shutdown);
     let ended = tokio::select! {

@@ -181,3 +181,12 @@ fn numbers_and_paths_of_operations_are_unique() {
     assert_eq!(numbers.len(), Operation::ALL.len());
     assert_eq!(paths.len(), Operation::ALL.len());
 }
+
+#[test]
+fn every_operation_stands_in_the_documentation() {
+    let documentation = include_str!("../../../docs/protocol.md");
+    for operation in Operation::ALL {
+        let row = format!("| {} | `{}` |", operation.number(), operation.path());
+        assert!(documentation.contains(&row), "{row}");
+    }
+}

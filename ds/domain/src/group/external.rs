@@ -14,7 +14,7 @@ use protocol::problem::ProblemType;
 use super::attempt::{Attempt, By, digest, permit_of};
 use super::control::Control;
 use super::message::head_of;
-use super::open::{OpenedGroup, charges};
+use super::open::{OpenedGroup, charges, names_group};
 use super::roster::Roster;
 use super::tree::Tree;
 use crate::env::{Env, Prices};
@@ -143,6 +143,8 @@ impl Operation for ExternalJoin {
 /// In place of a leaf index, which is below it (RFC 9420 trees end at 2^31 leaves): joiners share a
 /// bucket in each group.
 const JOINERS: u32 = u32::MAX;
+
+names_group! { ExternalCommitInfoRequest }
 
 /// [`Number::ExternalCommitInfo`].
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use protocol::problem::ProblemType;
 
 use super::checks::{check_own_key, check_push_handle, check_recovery_key, check_row, within};
 use super::control::{Control, row_of};
-use super::open::{Member, OpenedGroup};
+use super::open::{Member, OpenedGroup, names_group};
 use super::roster::Roster;
 use super::short::LEAVES_IN_PAGE;
 use super::state::write;
@@ -31,6 +31,8 @@ use crate::view::View;
 fn control_too(group: &OpenedGroup) -> Vec<Key> {
     vec![group.row.part(Part::Control)]
 }
+
+names_group! { SetLeafExtrasRequest PutRecoveryRowsRequest SetJoinCodeRequest }
 
 /// [`Number::SetLeafExtras`]: also a joiner's first act, which says that it came.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use protocol::problem::ProblemType;
 
 use super::activity::Activity;
 use super::control::Control;
-use super::open::{Member, OpenedGroup, charges};
+use super::open::{Member, OpenedGroup, charges, names_group};
 use super::proposals::PendingProposals;
 use super::roster::{Leaf, Roster};
 use super::short::LEAVES_IN_PAGE;
@@ -21,6 +21,8 @@ use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
 use crate::rows::Part;
 use crate::view::View;
+
+names_group! { InspectGroupRequest OwnLeafRequest }
 
 /// [`Number::InspectGroup`].
 #[derive(Debug)]

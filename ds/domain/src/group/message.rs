@@ -11,7 +11,7 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::checks::within;
-use super::open::{Member, OpenedGroup};
+use super::open::{Member, OpenedGroup, names_group};
 use crate::env::Env;
 use crate::journal::Journal;
 use crate::journal::head::StoredHead;
@@ -21,6 +21,8 @@ use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
 use crate::store::{Append, Transition};
 use crate::view::View;
+
+names_group! { SendMessageRequest }
 
 /// [`Number::SendMessage`].
 #[derive(Debug)]

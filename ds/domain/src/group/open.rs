@@ -3,13 +3,8 @@
 
 use crypto::schedule::StateKey;
 use protocol::codec::WireSecret;
-use protocol::group::{
-    CommitRequest, ExternalJoinRequest, GroupKey, InspectGroupRequest, OwnLeafRequest,
-    ProposalRequest, PutRecoveryRowsRequest, SendMessageRequest, SetJoinCodeRequest,
-    SetLeafExtrasRequest,
-};
+use protocol::group::{CommitRequest, ExternalJoinRequest, GroupKey};
 use protocol::ids::{Epoch, GroupId};
-use protocol::join::ExternalCommitInfoRequest;
 use protocol::problem::ProblemType;
 
 use super::MESSAGE_LAG;
@@ -25,21 +20,18 @@ use crate::rows::GroupRow;
 use crate::store::Versioned;
 use crate::view::View;
 
+/// For bodies with a field `group`, beside the operations that they belong to.
 macro_rules! names_group {
     ($($request:ty)+) => {
-        $(impl NamesGroup for $request {
-            fn group(&self) -> &GroupKey {
+        $(impl $crate::request::NamesGroup for $request {
+            fn group(&self) -> &protocol::group::GroupKey {
                 &self.group
             }
         })+
     };
 }
 
-names_group! {
-    SendMessageRequest ProposalRequest SetLeafExtrasRequest
-    SetJoinCodeRequest InspectGroupRequest OwnLeafRequest PutRecoveryRowsRequest
-    ExternalCommitInfoRequest
-}
+pub(super) use names_group;
 
 macro_rules! brings_commit {
     ($($request:ty)+) => {

@@ -11,7 +11,7 @@ use protocol::problem::ProblemType;
 
 use super::checks::{check_extras, within};
 use super::message::head_of;
-use super::open::{Member, OpenedGroup};
+use super::open::{Member, OpenedGroup, names_group};
 use super::proposals::{Origin, PendingProposal, PendingProposals, parse, process};
 use super::roster::Leaf;
 use super::state::write;
@@ -24,6 +24,8 @@ use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
 use crate::rows::Part;
 use crate::view::View;
+
+names_group! { ProposalRequest }
 
 /// [`Number::SelfRemove`]: a leaf says that it leaves.
 #[derive(Debug)]

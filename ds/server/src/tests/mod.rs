@@ -483,7 +483,7 @@ async fn nobody_but_the_gateway_is_answered() {
             .unwrap();
         let answer = running.router.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{operation:?}");
-        // And each operation has its line in the table.
+        // And each operation has its route.
         let (status, _) = running.post(*operation, vec![0, 1, 0], &[]).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{operation:?}");
     }

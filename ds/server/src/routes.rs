@@ -1,4 +1,4 @@
-//! The table of operations: one line each.
+//! From a request over HTTP to its operation, and from that to the answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,28 +9,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use ds_domain::engine::{Found, Read};
-use ds_domain::execution::Failure;
-use ds_domain::group::commit::{
-    AddClients, AddUsers, DeleteGroup, ReInitializeGroup, RemoveClients, RemoveUsers, SetRole,
-    UpdateClient,
-};
-use ds_domain::group::create::{CreateGroup, ReserveGroupId};
-use ds_domain::group::external::{ExternalCommitInfo, ExternalJoin};
-use ds_domain::group::extras::{PutRecoveryRows, SetJoinCode, SetLeafExtras};
-use ds_domain::group::inspect::{InspectGroup, OwnLeaf};
-use ds_domain::group::message::SendMessage;
-use ds_domain::group::propose::{Propose, SelfRemove};
-use ds_domain::group::records::{FetchWelcome, JoinRecord, RecoveryRow};
-use ds_domain::inbox::{
-    DeleteFromInbox, DeleteHandle, LookupHandle, ReadInbox, RegisterHandle, RequestConnection,
-};
-use ds_domain::key_packages::{
-    ClaimKeyPackages, CountKeyPackages, DeleteKeyPackages, PublishKeyPackages,
-};
+use ds_domain::execution::{Execution, Failure};
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Refusal;
 use ds_domain::rows::Rows;
 use ds_domain::store::closed_issuer_key;
+use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
 use protocol::operation::DIRECTORY_PATH;
@@ -41,7 +25,6 @@ use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
 
 use crate::directory::directory;
-use crate::execute::Work;
 use crate::load::{BUSY_MS, Busy, Place};
 use crate::problem;
 use crate::server::Server;
@@ -49,75 +32,53 @@ use crate::tokens::count_refused;
 
 type Shared = Arc<Server>;
 
-macro_rules! signed {
-    ($router:ident; $($work:ident $operation:ident),+ $(,)?) => {
-        $(let $router = $router.route(
-            <$operation as Operation>::OPERATION.path(),
-            post(|State(server): State<Shared>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
-                signed::<$operation>(&server, Work::$work, &headers, &body).await
-            }),
-        );)+
-    };
-}
+/// The way of a request to the operation that it is of.
+struct Route(Router<Shared>);
 
-macro_rules! unsigned {
-    ($router:ident; $($read:ident),+ $(,)?) => {
-        $(let $router = $router.route(
-            <$read as UnsignedRead>::OPERATION.path(),
-            post(|State(server): State<Shared>, headers: HeaderMap, RequestBody(body): RequestBody| async move {
-                unsigned::<$read>(&server, &headers, &body).await
-            }),
-        );)+
-    };
+impl WithOperation for Route {
+    type Output = Router<Shared>;
+
+    fn signed<O: Operation>(self, work: Work) -> Self::Output
+    where
+        Execution<O>: Send,
+    {
+        let answer = move |State(server): State<Shared>,
+                           headers: HeaderMap,
+                           RequestBody(body): RequestBody| async move {
+            signed::<O>(&server, work, &headers, &body).await
+        };
+        self.0.route(O::OPERATION.path(), post(answer))
+    }
+
+    fn unsigned<R: UnsignedRead>(self) -> Self::Output {
+        let answer = |State(server): State<Shared>,
+                      headers: HeaderMap,
+                      RequestBody(body): RequestBody| async move {
+            unsigned::<R>(&server, &headers, &body).await
+        };
+        self.0.route(R::OPERATION.path(), post(answer))
+    }
 }
 
 /// All operations and the directory, for the gateway only.
 pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
-    let router = service::http::router::<Shared>().route(DIRECTORY_PATH, get(directory));
-    signed!(router;
-        Light ReserveGroupId,
-        Heavy CreateGroup,
-        Heavy AddUsers,
-        Heavy RemoveUsers,
-        Heavy AddClients,
-        Heavy RemoveClients,
-        Heavy UpdateClient,
-        Heavy SetRole,
-        Heavy ReInitializeGroup,
-        Heavy DeleteGroup,
-        Heavy ExternalJoin,
-        Light SendMessage,
-        Heavy SelfRemove,
-        Heavy Propose,
-        Heavy ExternalCommitInfo,
-        Light SetLeafExtras,
-        Light PutRecoveryRows,
-        Light SetJoinCode,
-        Light InspectGroup,
-        Light OwnLeaf,
-        Light PublishKeyPackages,
-        Light ClaimKeyPackages,
-        Light DeleteKeyPackages,
-        Light CountKeyPackages,
-        Light RegisterHandle,
-        Light LookupHandle,
-        Light DeleteHandle,
-        Light RequestConnection,
-        Light ReadInbox,
-        Light DeleteFromInbox,
-    );
-    unsigned!(router; JoinRecord, FetchWelcome, RecoveryRow);
-    let router =
-        router.route(
-            Number::ReadJournal.path(),
-            post(
-                |State(server): State<Shared>,
-                 headers: HeaderMap,
-                 RequestBody(body): RequestBody| async move {
-                    read_journal(&server, &headers, &body).await
-                },
+    let mut router = service::http::router::<Shared>().route(DIRECTORY_PATH, get(directory));
+    for number in Number::ALL {
+        router = match number {
+            // It waits.
+            Number::ReadJournal => router.route(
+                number.path(),
+                post(
+                    |State(server): State<Shared>,
+                     headers: HeaderMap,
+                     RequestBody(body): RequestBody| async move {
+                        read_journal(&server, &headers, &body).await
+                    },
+                ),
             ),
-        );
+            _ => with_operation(*number, Route(router)),
+        };
+    }
     require_gateway(router.with_state(server), gateway)
 }
 
@@ -167,7 +128,7 @@ async fn signed<O: Operation>(
     body: &Bytes,
 ) -> Response
 where
-    ds_domain::execution::Execution<O>: Send,
+    Execution<O>: Send,
 {
     // The body is here: nobody holds a place by sending slowly.
     let place = server.load.admit(O::OPERATION, server.clock.now_unix_ms());
@@ -186,7 +147,7 @@ async fn carry_out<O: Operation>(
     place: Place<'_>,
 ) -> Result<Vec<u8>, Unanswered>
 where
-    ds_domain::execution::Execution<O>: Send,
+    Execution<O>: Send,
 {
     check_media_type(headers)?;
     let prices = &server.settings.decisions.prices;
