@@ -16,7 +16,10 @@ const WORTH_WAITING: Duration = Duration::from_secs(5);
 /// `Retry-After` has them.
 fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
     let allowance = match operation {
-        Operation::ReadJournal => announced.segment,
+        Operation::ReadJournal
+        | Operation::JoinRecord
+        | Operation::FetchWelcome
+        | Operation::RecoveryRow => announced.segment,
         Operation::ReadInbox
         | Operation::DeleteFromInbox
         | Operation::CountKeyPackages
@@ -87,6 +90,7 @@ mod tests {
         let returns = |operation| returns_in(&announced, operation).as_secs();
         assert_eq!(returns(Operation::SendMessage), 1);
         assert_eq!(returns(Operation::ReadJournal), 9);
+        assert_eq!(returns(Operation::JoinRecord), 9);
         let never = AllowanceList {
             leaf: allowance(0),
             ..announced
