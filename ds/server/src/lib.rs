@@ -1,5 +1,5 @@
-//! The delivery service: routes to the operations, one loop that carries them out, and the life of the
-//! process.
+//! The delivery service: routes to the operations, one loop that carries them out, and the life
+//! of the process.
 //!
 //! What is decided stands in `ds-domain`; this crate reads and applies for it, charges allowances,
 //! verifies tokens, wakes long polls and answers.
