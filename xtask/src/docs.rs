@@ -75,8 +75,7 @@ pub fn check() -> Result<()> {
     let documents = paths
         .into_iter()
         .map(|path| {
-            let text =
-                fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             Ok(Document::new(path, text))
         })
         .collect::<Result<Vec<_>>>()?;

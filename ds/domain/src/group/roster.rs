@@ -489,7 +489,10 @@ mod tests {
         let mut roster = Roster::of_creator(leaf());
         let mut full = leaf();
         full.set_capabilities(Capabilities::ALL, Epoch(4));
-        full.recovery_key = Some((vec![6; 2], vec![7; 3]));
+        full.recovery_key = Some(OwnKey {
+            public_key: vec![6; 2],
+            signature: vec![7; 3],
+        });
         full.push_handle = vec![8; 4];
         roster.insert(63, full.clone());
         let pages = roster.changed(false, 1).unwrap();
