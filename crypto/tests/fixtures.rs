@@ -151,12 +151,17 @@ fn what_people_signed_and_sealed_is_read() {
     let connection_key = ConnectionKey::new([28; 32]);
     let issued = kept("pseudonymous credential", || {
         let user = opaque(*b"mimi://example.org/p/user");
-        let real = real();
-        let real = (&real, &signer());
-        PseudonymousCredential::issue("example.org", user, &[29; 32], real, &connection_key)
-            .unwrap()
-            .0
-            .encode()
+        PseudonymousCredential::issue(
+            "example.org",
+            user,
+            &[29; 32],
+            &real(),
+            &signer(),
+            &connection_key,
+        )
+        .unwrap()
+        .0
+        .encode()
     });
     let issued = PseudonymousCredential::decode(&issued).unwrap();
     let link_key = issued.link_key(&connection_key);
@@ -169,7 +174,8 @@ fn what_people_signed_and_sealed_is_read() {
             "example.org",
             user,
             &[30; 32],
-            (&real(), &signer()),
+            &real(),
+            &signer(),
             &connection_key,
             introduction,
         )

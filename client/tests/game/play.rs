@@ -9,6 +9,7 @@ use std::time::Duration;
 use client::{Client, Clock, Error, Options, UsageError};
 use crypto::schedule::PoolToken;
 use protocol::ids::PoolId;
+use protocol::problem::ProblemType;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
