@@ -33,8 +33,9 @@ help:
 	@echo 'make test    set-up, build and every test'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
-	@echo 'make bench   what a token costs at issuance and redemption, an unknown group,'
-	@echo '             and a request through relay and gateway cost'
+	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
+	@echo '             redemption, an unknown group, a request through relay and gateway, and'
+	@echo '             one message everybody on its way'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
 	@echo 'make soak    long random histories of groups'
@@ -69,9 +70,9 @@ ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END)'
 endif
 
-# The programs first: one of them runs relay and gateway.
+# The programs first: some of them run services.
 bench: build
-	$(CARGO) bench --workspace --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
+	$(CARGO) bench --workspace --bench delivery --bench action --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::memory::MemoryEngine;
 use crate::operation::{Change, Charge, Cost, Operation, UnsignedRead};
 use crate::refusal::{Refusal, Stop};
-use crate::request::Unauthenticated;
+use crate::request::{Known, Unauthenticated};
 use crate::rows::{Rows, SegmentRow};
 use crate::store::{Failed, Receipt, TOKEN_SPENT, Transition};
 use crate::tokens::{Spend, VerifiedToken};
@@ -142,6 +142,8 @@ pub struct Execution<O: Operation> {
     record: Record,
     tokens: Vec<VerifiedToken>,
     view: View,
+    /// Who asks, as this view tells.
+    known: Option<Known<O::Who>>,
     asked: Vec<Read>,
     phase: Phase,
     attempts: Attempts,
@@ -169,6 +171,7 @@ impl<O: Operation> Execution<O> {
             request,
             tokens,
             view: View::default(),
+            known: None,
             asked: Vec::new(),
             phase: Phase::Start,
             attempts: Attempts::default(),
@@ -269,7 +272,10 @@ impl<O: Operation> Execution<O> {
     }
 
     fn decided(&mut self, env: &mut Env<'_>) -> Result<Step, Stop> {
-        let request = O::authenticate(&self.request, &self.view, env)?;
+        let request = match self.known.take() {
+            Some(known) => self.request.again(known),
+            None => O::authenticate(&self.request, &self.view, env)?,
+        };
         let price = match &self.charged {
             Some((price, _)) => *price,
             None => {
@@ -278,17 +284,20 @@ impl<O: Operation> Execution<O> {
                     return Err(ProblemType::TokenRequired.into());
                 }
                 let charges = cost.charges.clone();
+                self.known = Some(request.known());
                 self.charging = cost;
                 self.phase = Phase::Charging;
                 return Ok(Step::Charge(charges));
             }
         };
+        let decided = O::decide(&request, &self.view, env);
+        self.known = Some(request.known());
         let Change {
             transition,
             response,
             wake,
             surcharge,
-        } = O::decide(&request, &self.view, env)?;
+        } = decided?;
         let price = price + usize::from(surcharge);
         if self.tokens.len() < price {
             return Err(ProblemType::TokenRequired.into());
@@ -430,6 +439,7 @@ impl<O: Operation> Execution<O> {
 
     fn again(&mut self, goes_on: Result<(), Failure>, env: &mut Env<'_>) -> Step {
         self.view = View::default();
+        self.known = None;
         match goes_on {
             Ok(()) => self.decide(env),
             Err(failure) => self.over(Err(failure)),

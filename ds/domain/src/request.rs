@@ -245,6 +245,28 @@ impl<'r, T, Who> Authenticated<'r, T, Who> {
     }
 }
 
+/// Who was found to ask, between the steps of one execution: the request that it was found of is the one
+/// that it is put together with again.
+#[derive(Debug)]
+pub(crate) struct Known<Who>(Who);
+
+impl<T, Who> Authenticated<'_, T, Who> {
+    /// What is known, without the request.
+    pub(crate) fn known(self) -> Known<Who> {
+        Known(self.who)
+    }
+}
+
+impl<T> Unauthenticated<T> {
+    /// This request, of which that is known.
+    pub(crate) fn again<Who>(&self, Known(who): Known<Who>) -> Authenticated<'_, T, Who> {
+        Authenticated {
+            body: &self.body,
+            who,
+        }
+    }
+}
+
 /// A public key whose signature over the request was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedBy(Vec<u8>);

@@ -235,7 +235,11 @@ impl Service {
             .block_on(service::http::bind(([127, 0, 0, 1], 0).into()))
             .unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = service::http::Limits::default();
+        let limits = service::http::Limits {
+            // The client may take its time between two requests.
+            header_read_seconds: 3_600,
+            ..service::http::Limits::default()
+        };
         runtime.spawn(service::http::serve(listener, router, limits, shutdown));
         Self {
             directory,
