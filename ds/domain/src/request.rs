@@ -245,8 +245,8 @@ impl<'r, T, Who> Authenticated<'r, T, Who> {
     }
 }
 
-/// Who was found to ask, between the steps of one execution: the request that it was found of is the one
-/// that it is put together with again.
+/// Who was found to ask, between the steps of one execution: the request that it was found of is
+/// the one that it is put together with again.
 #[derive(Debug)]
 pub(crate) struct Known<Who>(Who);
 
