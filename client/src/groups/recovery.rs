@@ -9,7 +9,7 @@ use protocol::group::{
     Accepted, MAX_ROWS, OwnLeafRequest, OwnLeafResponse, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
     SetLeafExtrasRequest,
 };
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, LeafIndex};
 use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
 use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
@@ -221,7 +221,9 @@ impl Client {
         if group.status != Status::Active || !group.recovery_set {
             return Ok(());
         }
-        let suite = load_mls(&self.db, id)?.ciphersuite();
+        let mls_group = load_mls(&self.db, id)?;
+        let suite = mls_group.ciphersuite();
+        let own_leaf = LeafIndex(mls_group.own_leaf_index().u32());
         let kept = self.recovered_segment(id, suite, &group.recovery).await?;
         if kept.is_some_and(|kept| leads_to(kept, &group.segment)) {
             return Ok(());
@@ -232,6 +234,8 @@ impl Client {
                 let request = PutRecoveryRowsRequest {
                     group: group.key(),
                     rotation_epoch: group.segment.rotation,
+                    first_leaf: own_leaf,
+                    last_leaf: own_leaf,
                     rows: vec![rows::seal(suite, id, &group.segment, &pair.public)?],
                 };
                 Ok(request.encode())
@@ -266,16 +270,20 @@ impl Client {
                 continue;
             }
             match rows::seal(suite, id, &group.segment, key.public_key.as_slice()) {
-                Ok(row) => missing.push(row),
+                Ok(row) => missing.push((record.leaf_index, row)),
                 // Of a key that is none: its owner has no way back.
                 Err(Error::Peer(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         let rotation = group.segment.rotation;
-        while !missing.is_empty() {
-            let rest = missing.split_off(missing.len().min(MAX_ROWS));
-            let rows = std::mem::replace(&mut missing, rest);
+        // Neighbours together: the service looks for their keys in the pages between them.
+        missing.sort_by_key(|(leaf, _)| leaf.0);
+        for page in missing.chunks(MAX_ROWS) {
+            let leaves = page.iter().map(|(leaf, _)| *leaf);
+            let (Some(first_leaf), Some(last_leaf)) = (leaves.clone().next(), leaves.last()) else {
+                break;
+            };
             let put: Result<Accepted, Error> = self
                 .as_member(id, Operation::PutRecoveryRows, |_, group| {
                     if group.segment.rotation != rotation {
@@ -284,7 +292,9 @@ impl Client {
                     let request = PutRecoveryRowsRequest {
                         group: group.key(),
                         rotation_epoch: rotation,
-                        rows: rows.clone(),
+                        first_leaf,
+                        last_leaf,
+                        rows: page.iter().map(|(_, row)| row.clone()).collect(),
                     };
                     Ok(request.encode())
                 })

@@ -166,7 +166,7 @@ impl Operation for PutRecoveryRows {
         }
         within(body.rows.len(), MAX_ROWS)?;
         body.rows.iter().try_for_each(check_row)?;
-        let pages = Roster::all_pages(group);
+        let pages = Roster::pages_between(group, body.first_leaf, body.last_leaf);
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let mut keys: Vec<Key> = parts.map(|part| group.row.part(part)).collect();
         let rows = env.rows();
@@ -179,7 +179,7 @@ impl Operation for PutRecoveryRows {
         keys.extend(named.iter().map(|(_, key)| key.clone()));
         view.all(&keys)?;
         let named_rows = body.rows.iter().map(|row| row.id).collect();
-        let known = Roster::rows_among(group, named_rows, view)?;
+        let known = Roster::rows_among(group, &pages, named_rows, view)?;
         let own = leaf.recovery_row(&group.id);
         let mut seen = std::collections::BTreeSet::new();
         let mut written = Vec::new();

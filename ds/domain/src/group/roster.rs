@@ -329,18 +329,19 @@ impl Roster {
         self.searched.is_empty()
     }
 
-    /// Which of these rows are of this group's recovery keys. All pages were read.
+    /// Which of these rows are of recovery keys in these pages, which were read.
     pub(super) fn rows_among(
         group: &OpenedGroup,
+        pages: &[u16],
         mut wanted: BTreeSet<RecoveryRowId>,
         view: &View,
     ) -> Result<BTreeSet<RecoveryRowId>, Stop> {
         let mut found = BTreeSet::new();
-        for number in Self::all_pages(group) {
+        for number in pages {
             if wanted.is_empty() {
                 break;
             }
-            let Some(bytes) = plain(group, number, view)? else {
+            let Some(bytes) = plain(group, *number, view)? else {
                 continue;
             };
             for (_, record) in records(&bytes)? {
@@ -356,6 +357,18 @@ impl Roster {
     /// Numbers of all pages of a group.
     pub(super) fn all_pages(group: &OpenedGroup) -> Vec<u16> {
         (0u16..).zip(&group.short.pages).map(|(at, _)| at).collect()
+    }
+
+    /// Numbers of the pages of these leaves and of those in between.
+    pub(super) fn pages_between(
+        group: &OpenedGroup,
+        first: LeafIndex,
+        last: LeafIndex,
+    ) -> Vec<u16> {
+        let wanted = page_number(first.0)..=page_number(last.0);
+        let mut pages = Self::all_pages(group);
+        pages.retain(|page| wanted.contains(page));
+        pages
     }
 
     /// A leaf.

@@ -9,7 +9,7 @@ use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
 use protocol::group::{GroupKind, PutRecoveryRowsRequest};
-use protocol::ids::{InboxId, PoolId, Week};
+use protocol::ids::{InboxId, LeafIndex, PoolId, Week};
 use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, InboxEntryName, LookupHandleRequest, MAX_READ,
     REQUEST_SIZE, ReadInboxRequest, RegisterHandleRequest, RequestConnectionRequest,
@@ -52,6 +52,8 @@ fn groups(world: &mut World) {
     let body = PutRecoveryRowsRequest {
         group: clients[0].key(),
         rotation_epoch: clients[0].rotation,
+        first_leaf: LeafIndex(0),
+        last_leaf: LeafIndex(2),
         rows: rows.to_vec(),
     };
     clients[1].call::<PutRecoveryRows>(world, &body).unwrap();

@@ -216,26 +216,29 @@ impl LargeGroup {
         let suite = self.creator.mls.ciphersuite();
         let (id, rotation) = (self.creator.id, self.creator.rotation);
         let aad = recovery_aad(&id, rotation);
-        let rows: Vec<RecoveryRow> = std::iter::once(&own)
+        let rows: Vec<(u32, RecoveryRow)> = std::iter::once(&own)
             .chain(&self.recovery)
-            .map(|(_, key)| {
+            .map(|(leaf, key)| {
                 let config = suite.hpke_config();
                 let info = RECOVERY_INFO.as_bytes();
                 let sealed = RustCrypto::default()
                     .hpke_seal(config, key, info, &aad, &[7; ROW])
                     .unwrap();
-                RecoveryRow {
+                let row = RecoveryRow {
                     id: recovery_row_id(&id, key),
                     sealed: opaque(
                         [sealed.kem_output.as_slice(), sealed.ciphertext.as_slice()].concat(),
                     ),
-                }
+                };
+                (*leaf, row)
             })
             .collect();
         let pages = rows.chunks(MAX_ROWS).map(|page| PutRecoveryRowsRequest {
             group: self.creator.key(),
             rotation_epoch: rotation,
-            rows: page.to_vec(),
+            first_leaf: LeafIndex(page.iter().map(|(leaf, _)| *leaf).min().unwrap()),
+            last_leaf: LeafIndex(page.iter().map(|(leaf, _)| *leaf).max().unwrap()),
+            rows: page.iter().map(|(_, row)| row.clone()).collect(),
         });
         pages
             .map(|body| {
