@@ -52,6 +52,15 @@ fn eager() -> Options {
     }
 }
 
+/// Compares all views at least once: a comparison that is late is put off for a moment.
+async fn compares(client: &mut Client) {
+    for _ in 0..3 {
+        client.sync(0).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.sync(0).await.unwrap();
+}
+
 fn impatient() -> Options {
     Options {
         patience: Patience {
@@ -122,10 +131,8 @@ async fn a_redemption_context_for_each_client_groups_no_tokens_and_costs_none() 
     // Each directory has another context from now on. Nobody takes it, nobody loses a token by it.
     tagged(&liar);
     let held = [alice.tokens().unwrap(), bob.tokens().unwrap()];
-    for _ in 0..3 {
-        alice.sync(0).await.unwrap();
-        bob.sync(0).await.unwrap();
-    }
+    compares(&mut alice).await;
+    compares(&mut bob).await;
     let shown = liar.asked();
     assert!(shown.iter().any(|heard| heard.path == DIRECTORY));
     assert_eq!([alice.tokens().unwrap(), bob.tokens().unwrap()], held);
@@ -185,9 +192,7 @@ async fn a_value_of_the_directory_for_each_client_is_used_by_none() {
     let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
     for (number, (field, change)) in lies.into_iter().enumerate() {
         changes(&liar, change);
-        for _ in 0..3 {
-            alice.sync(0).await.unwrap();
-        }
+        compares(&mut alice).await;
         let refused = alice.disagreement();
         assert!(
             matches!(refused, Some(Error::Directory(DirectoryError::Differs(at))) if at == field),
@@ -257,8 +262,7 @@ async fn no_member_of_the_directory_is_taken_that_one_client_alone_is_shown() {
             let value = directory.pointer_mut(&member).unwrap();
             *value = otherwise(value, answer);
         });
-        alice.sync(0).await.unwrap();
-        alice.sync(0).await.unwrap();
+        compares(&mut alice).await;
         if !matches!(
             alice.disagreement(),
             Some(Error::Directory(_) | Error::Protocol(_))
@@ -266,8 +270,7 @@ async fn no_member_of_the_directory_is_taken_that_one_client_alone_is_shown() {
             taken.push(at);
         }
         changes(&liar, |_, _| ());
-        alice.sync(0).await.unwrap();
-        alice.sync(0).await.unwrap();
+        compares(&mut alice).await;
         assert!(alice.disagreement().is_none(), "the truth is taken");
     }
     assert_eq!(taken, [""; 0]);
