@@ -33,6 +33,29 @@ pub fn at_once() -> Pace {
     }
 }
 
+/// Compares the views of the service whenever it can.
+#[must_use]
+pub fn eager() -> Options {
+    let moment = Duration::from_millis(1);
+    Options {
+        pace: Pace {
+            between: moment..2 * moment,
+            soon: moment..2 * moment,
+            adoption: Duration::ZERO..Duration::ZERO,
+        },
+        ..patient()
+    }
+}
+
+/// Syncs an [`eager`] client until it has compared the views. A comparison that is late is put off
+/// for a moment: syncs that follow each other faster than that compare nothing.
+pub async fn compares(client: &mut Client) {
+    for _ in 0..4 {
+        client.sync(0).await.expect("synced");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// A new client with account `number`, which nobody can find yet.
 pub async fn blank(stack: &Stack, number: usize, home: &str) -> Client {
     by(stack, &endpoints(stack), number, home, patient()).await

@@ -35,8 +35,8 @@ mod user;
 pub use allowed::{check_log, check_metrics};
 pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
-    Said, at_once, befriend, blank, device, device_with, group_with, messages, patient, reads,
-    talks,
+    Said, at_once, befriend, blank, compares, device, device_with, eager, group_with, messages,
+    patient, reads, talks,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};

@@ -1,13 +1,13 @@
-//! A delivery service that was restored from a backup has lost what it accepted since. Its clients have not.
+//! A delivery service that was restored from a backup has lost what it accepted since. Its clients
+//! have not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Command;
-use std::time::Duration;
 
-use client::{Client, Endpoints, Error, Event, Options, Pace, StopReason, StoreChange, UsageError};
+use client::{Client, Endpoints, Error, Event, StopReason, StoreChange, UsageError};
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, copy_over, device, group_with, messages, patient,
-    program, reads,
+    LogLevel, Service, Stack, StoreEngine, compares, copy_over, device, eager, group_with,
+    messages, program, reads,
 };
 
 const ALICE: &str = "alice.adebayo";
@@ -86,23 +86,11 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
     assert!(log.contains("was it restored from a backup?"), "{log}");
 }
 
-/// Compares views whenever it can.
-fn eager() -> Options {
-    let moment = Duration::from_millis(1);
-    Options {
-        pace: Pace {
-            between: moment..2 * moment,
-            soon: moment..2 * moment,
-            adoption: Duration::ZERO..Duration::ZERO,
-        },
-        ..patient()
-    }
-}
-
-/// What a client was told of the service's store, once it was told as often as this, or has had a second for it.
+/// What a client was told of the service's store, once it was told as often as this, or has had a
+/// second for it.
 async fn told_of_store(client: &mut Client, times: usize) -> Vec<StoreChange> {
-    for _ in 0..100 {
-        client.sync(0).await.unwrap();
+    for _ in 0..50 {
+        compares(client).await;
         assert!(
             client.disagreement().is_none(),
             "{:?}",
@@ -111,8 +99,6 @@ async fn told_of_store(client: &mut Client, times: usize) -> Vec<StoreChange> {
         if store_changes(client).len() >= times {
             break;
         }
-        // A comparison that met a connection from before the restart is made again a moment later.
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     store_changes(client)
 }

@@ -1,5 +1,5 @@
-//! What one client is shown is what all are shown: a delivery service that tells each client something else gets it
-//! nowhere.
+//! What one client is shown is what all are shown: a delivery service that tells each client
+//! something else gets it nowhere.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,7 +19,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use client::{Client, DirectoryError, Endpoints, Error, Options, Pace, Patience};
-use end_to_end::{Asked, Liar, LogLevel, Service, Stack, Told, device, patient};
+use end_to_end::{Asked, Liar, LogLevel, Service, Stack, Told, compares, device, eager, patient};
 use serde_json::Value;
 
 const DIRECTORY: &str = "/v1/directory";
@@ -37,28 +37,6 @@ fn changes(liar: &Liar, mut change: impl FnMut(&mut Value, u8) + Send + 'static)
             told.body = directory.to_string().into_bytes();
         }
     });
-}
-
-/// Compares views whenever it can.
-fn eager() -> Options {
-    let moment = Duration::from_millis(1);
-    Options {
-        pace: Pace {
-            between: moment..2 * moment,
-            soon: moment..2 * moment,
-            adoption: Duration::ZERO..Duration::ZERO,
-        },
-        ..patient()
-    }
-}
-
-/// Compares all views at least once: a comparison that is late is put off for a moment.
-async fn compares(client: &mut Client) {
-    for _ in 0..3 {
-        client.sync(0).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    client.sync(0).await.unwrap();
 }
 
 fn impatient() -> Options {
@@ -323,8 +301,8 @@ impl Mirror {
     }
 }
 
-/// What gateway and issuer would need together to aim at a pseudonym: a request is refused, and from the address that
-/// the issuer knows as an account somebody asks its mirror a moment later.
+/// What gateway and issuer would need together to aim at a pseudonym: a request is refused, and
+/// from the address that the issuer knows as an account somebody asks its mirror a moment later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
@@ -361,7 +339,8 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
                 let json = http::HeaderValue::from_static("application/problem+json");
                 told.headers.insert("content-type", json);
                 let problem = serde_json::json!({
-                    "type": format!("urn:mimi-ds:problem:{kind}"), "now_ms": 5, "epoch": 7, "for": "you"
+                    "type": format!("urn:mimi-ds:problem:{kind}"),
+                    "now_ms": 5, "epoch": 7, "for": "you"
                 });
                 told.body = problem.to_string().into_bytes();
             }
@@ -372,7 +351,8 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
     }
     liar.lies(|_, _| ());
 
-    // The gateway refuses her key. It has replaced it for everybody, or she would go on with it: she waits.
+    // The gateway refuses her key. It has replaced it for everybody, or she would go on with it: she
+    // waits.
     assert_eq!(
         stack.command(Service::Gateway, "rotate", "now").await.0,
         200
