@@ -351,8 +351,8 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
     }
     liar.lies(|_, _| ());
 
-    // The gateway refuses her key. It has replaced it for everybody, or she would go on with it: she
-    // waits.
+    // The gateway refuses her key. It has replaced it for everybody, or she would go on with it:
+    // she waits.
     assert_eq!(
         stack.command(Service::Gateway, "rotate", "now").await.0,
         200
