@@ -219,6 +219,28 @@ fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
     assert_eq!(sizes, [8192]);
 }
 
+/// What a gateway passes.
+const PASSES: usize = 4 << 20;
+
+#[test]
+fn no_answer_is_longer_than_a_gateway_passes_however_long_the_entries_are() {
+    let mut service = Service::new(1);
+    begin(&mut service, 30);
+    // Short ones between the longest that any service can be set to take.
+    for content in 1..=6 {
+        append(&mut service, [message(content, 3 << 19), message(content, 1)]);
+    }
+    let mut next = 0;
+    while next < 12 {
+        let answer = read_from(&mut service, next).unwrap();
+        let bytes = answer.tls_serialized_len();
+        assert!(bytes < PASSES, "{bytes}");
+        assert_eq!(answer.first, Position(next));
+        assert!(!answer.entries.is_empty());
+        next += u64::try_from(answer.entries.len()).unwrap();
+    }
+}
+
 #[test]
 fn a_journal_of_many_days_is_read_in_few_goes() {
     let mut service = Service::new(5);
