@@ -280,8 +280,7 @@ impl Client {
         // Neighbours together: the service looks for their keys in the pages between them.
         missing.sort_by_key(|(leaf, _)| leaf.0);
         for page in missing.chunks(MAX_ROWS) {
-            let leaves = page.iter().map(|(leaf, _)| *leaf);
-            let (Some(first_leaf), Some(last_leaf)) = (leaves.clone().next(), leaves.last()) else {
+            let (Some((first_leaf, _)), Some((last_leaf, _))) = (page.first(), page.last()) else {
                 break;
             };
             let put: Result<Accepted, Error> = self
@@ -292,8 +291,8 @@ impl Client {
                     let request = PutRecoveryRowsRequest {
                         group: group.key(),
                         rotation_epoch: rotation,
-                        first_leaf,
-                        last_leaf,
+                        first_leaf: *first_leaf,
+                        last_leaf: *last_leaf,
                         rows: page.iter().map(|(_, row)| row.clone()).collect(),
                     };
                     Ok(request.encode())

@@ -228,7 +228,10 @@ fn no_answer_is_longer_than_a_gateway_passes_however_long_the_entries_are() {
     begin(&mut service, 30);
     // Short ones between the longest that any service can be set to take.
     for content in 1..=6 {
-        append(&mut service, [message(content, 3 << 19), message(content, 1)]);
+        append(
+            &mut service,
+            [message(content, 3 << 19), message(content, 1)],
+        );
     }
     let mut next = 0;
     while next < 12 {
