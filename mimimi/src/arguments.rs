@@ -298,6 +298,31 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_a_user_is_advised_is_one() {
+        let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
+        let mut advised = 0;
+        for source in sources.map(|entry| entry.unwrap().path()) {
+            // This file has command lines that are none.
+            if source.ends_with("arguments.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&source).unwrap();
+            let code = text.lines().filter(|line| !line.trim().starts_with("//"));
+            for advice in code.flat_map(|line| line.split("mimimi ").skip(1)) {
+                let mut command = Arguments::command();
+                let mut words = advice.split(|it: char| !it.is_ascii_lowercase() && it != '-');
+                while command.has_subcommands() {
+                    let word = words.next().unwrap_or_default();
+                    let below = command.find_subcommand(word).cloned();
+                    command = below.unwrap_or_else(|| panic!("mimimi {advice}"));
+                }
+                advised += 1;
+            }
+        }
+        assert!(advised > 8, "{advised}");
+    }
+
+    #[test]
     fn every_command_of_the_readmes_table_is_one() {
         let readme = include_str!("../../README.md");
         let table = readme.split("\n| command | |\n").nth(1).unwrap();

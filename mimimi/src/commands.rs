@@ -472,7 +472,7 @@ fn line(event: &Event) -> String {
             format!("[{group}] {name} is there with one more client")
         }
         Event::DeviceCameIn => {
-            "a device came to your devices, or came back: mimimi devices says which".to_owned()
+            "a device came to your devices, or came back: mimimi device list says which".to_owned()
         }
         Event::ContactConflict { name } if name.is_empty() => {
             "another device of yours has a contact without a name that can be used".to_owned()
