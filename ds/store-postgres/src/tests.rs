@@ -420,16 +420,27 @@ async fn a_commit_whose_answer_is_lost_is_an_engine_error_and_its_retry_gets_wha
     let standby = |name: &str| format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
     server.execute("mimimi", &standby("nobody")).await;
     server.execute("mimimi", "SELECT pg_reload_conf()").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE wait_event = 'SyncRep'";
+    // A reload takes effect a moment later: when somebody else's commit has waited.
+    let mut has_waited = false;
+    while !has_waited {
+        let other = server.client("mimimi").await;
+        let committing = "CREATE TABLE other (); DROP TABLE other";
+        let other = tokio::spawn(async move { other.batch_execute(committing).await });
+        while !other.is_finished() {
+            has_waited |= server.number("mimimi", kill).await > 0;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
     let applying = {
         let store = store.clone();
         tokio::spawn(async move { store.apply(request(1)).await })
     };
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     while server.number("mimimi", waiting).await == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-        WHERE wait_event = 'SyncRep'";
     server.number("mimimi", kill).await;
     let lost = applying.await.unwrap();
     assert!(matches!(lost, Err(ApplyError::Engine(_))), "{lost:?}");
