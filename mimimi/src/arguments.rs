@@ -314,7 +314,8 @@ mod tests {
                 while command.has_subcommands() {
                     let word = words.next().unwrap_or_default();
                     let below = command.find_subcommand(word).cloned();
-                    command = below.unwrap_or_else(|| panic!("mimimi {advice}"));
+                    assert!(below.is_some(), "mimimi {advice}");
+                    command = below.unwrap();
                 }
                 advised += 1;
             }
