@@ -272,8 +272,9 @@ impl<O: Operation> Execution<O> {
     }
 
     fn decided(&mut self, env: &mut Env<'_>) -> Result<Step, Stop> {
-        let request = match self.known.take() {
-            Some(known) => self.request.again(known),
+        let known = self.known.take();
+        let request = match known.and_then(|known| self.request.again(known)) {
+            Some(request) => request,
             None => O::authenticate(&self.request, &self.view, env)?,
         };
         let price = match &self.charged {

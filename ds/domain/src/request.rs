@@ -258,12 +258,13 @@ impl<T, Who> Authenticated<'_, T, Who> {
 }
 
 impl<T> Unauthenticated<T> {
-    /// This request, of which that is known.
-    pub(crate) fn again<Who>(&self, Known(who): Known<Who>) -> Authenticated<'_, T, Who> {
-        Authenticated {
+    /// This request, of which that is known; nothing for one whose own signature was not verified.
+    pub(crate) fn again<Who>(&self, Known(who): Known<Who>) -> Option<Authenticated<'_, T, Who>> {
+        self.verified_by.get()?;
+        Some(Authenticated {
             body: &self.body,
             who,
-        }
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use protocol::request::Sender;
 
 use super::*;
 use crate::execution::{Execution, Input};
+use crate::request::Unauthenticated;
 
 #[test]
 fn a_signature_counts_for_exactly_what_was_signed() {
@@ -54,6 +55,25 @@ fn a_leaf_signs_where_a_leaf_is_asked_for_and_a_key_where_a_key_is() {
         problem(world.run::<ReserveGroupId>(&by_leaf)),
         ProblemType::BadSignature
     );
+}
+
+#[test]
+fn what_is_known_of_one_request_authenticates_no_other_one() {
+    let mut world = World::new(214);
+    let clients = group(&mut world, 1);
+    let body = ReserveGroupIdRequest {};
+    let key = Sender::Key(opaque(clients[0].signer.0.public()));
+    let honest = clients[0].sign_by(&mut world, key, Number::ReserveGroupId, &body);
+    let (env, _) = world.service.env();
+    let received = |bytes: &[u8]| {
+        let operation = Number::ReserveGroupId;
+        Unauthenticated::<ReserveGroupIdRequest>::decode(bytes, operation, env.now_ms).unwrap()
+    };
+    let (one, other) = (received(&honest), received(&honest));
+    let known = one.by_its_key().unwrap().known();
+    assert!(other.again(known).is_none());
+    let known = one.by_its_key().unwrap().known();
+    assert!(one.again(known).is_some());
 }
 
 #[test]
