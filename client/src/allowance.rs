@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::directory::AllowanceList;
 use protocol::operation::Operation;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::waits::in_steps;
 
@@ -55,7 +55,7 @@ pub(crate) fn relief(refusal: &Refusal, worth: Duration, left: Duration, can_pay
     }
 }
 
-impl Client {
+impl Engine {
     /// How long to wait rather than pay: as long as the announced allowance takes to give back a
     /// request, so that a client that asks often falls in step with it. A longer wait, or nothing
     /// that flows back, is worth a token.

@@ -25,10 +25,12 @@ use std::path::Path;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
+use crate::Options;
 use crate::connections::stock;
 use crate::contacts::{self, NewContact};
 use crate::database;
 use crate::devices::own_leaves;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::identities::Identity;
@@ -38,7 +40,6 @@ use crate::home::Home;
 use crate::journal::Segment;
 use crate::leaf;
 use crate::profile::{Endpoints, Profile};
-use crate::{Client, Options};
 
 const MAGIC: &[u8] = b"mimimi backup";
 const VERSION: u8 = 1;
@@ -47,11 +48,11 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 
 /// What opens a backup.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum BackupKey {
     /// Words that a person remembers; Argon2id makes guessing dear.
     Passphrase(Zeroizing<String>),
-    /// 32 random bytes in base64url, as [`Client::new_recovery_key`] makes them.
+    /// 32 random bytes in base64url, as [`new_recovery_key`] makes them.
     RecoveryKey(Zeroizing<String>),
 }
 
@@ -256,21 +257,21 @@ fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
     Ok(groups)
 }
 
-impl Client {
-    /// A random key for a backup, to be written down.
-    ///
-    /// # Errors
-    /// [`Error::Local`] without randomness.
-    pub fn new_recovery_key() -> Result<Zeroizing<String>, Error> {
-        let key = Zeroizing::new(crypto::random::<32>()?);
-        Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*key)))
-    }
+/// A random key for a backup, to be written down.
+///
+/// # Errors
+/// [`Error::Local`] without randomness.
+pub fn new_recovery_key() -> Result<Zeroizing<String>, Error> {
+    let key = Zeroizing::new(crypto::random::<32>()?);
+    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*key)))
+}
 
+impl Engine {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.
     ///
     /// # Errors
     /// [`Error::Local`].
-    pub fn backup(&self, key: &BackupKey) -> Result<Vec<u8>, Error> {
+    pub(crate) fn backup(&self, key: &BackupKey) -> Result<Vec<u8>, Error> {
         let profile = &self.profile;
         let endpoints = serde_json::to_vec(&profile.endpoints).map_err(|_| LocalError::Damaged)?;
         let backup = Backup {
@@ -296,7 +297,7 @@ impl Client {
     /// [`UsageError::AlreadyInUse`] for a home directory that has a client;
     /// [`UsageError::PartlyRestored`] names the groups that it could not come back into: the client
     /// is there all the same, and can be opened.
-    pub async fn restore(
+    pub(crate) async fn restore(
         home: &Path,
         bytes: &[u8],
         key: &BackupKey,
@@ -326,7 +327,7 @@ impl Client {
             client.register_handle(&handle).await?;
         }
         // Groups are rejoined as after any loss of state.
-        client.sync(0).await?;
+        client.sync().await?;
         let lost = client.not_restored()?;
         if lost.is_empty() {
             Ok(client)

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use protocol::ids::Day;
+
 /// Where the current time comes from.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
@@ -67,6 +69,11 @@ impl ServiceTime {
         self.clock
             .now_unix_ms()
             .saturating_add_signed(self.offset_ms)
+    }
+
+    /// The day, since 1970.
+    pub(crate) fn today(&self) -> u32 {
+        Day::of(self.now_unix_ms()).0
     }
 
     pub(crate) fn offset_ms(&self) -> i64 {

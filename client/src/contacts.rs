@@ -10,11 +10,12 @@ use protocol::connections::{ClientCredential, is_valid_handle};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::Client;
 use crate::database::key32;
 use crate::devices::enqueue;
 use crate::devices::sync::SyncMessage;
 use crate::error::{Error, PeerError, UsageError};
+use crate::ids::UserId;
+use crate::profile::Profile;
 
 /// How a member is shown whose identity link does not open. No handle looks like this.
 pub(crate) const UNVERIFIED: &str = "(unverified)";
@@ -91,6 +92,8 @@ pub(crate) fn retire_pool(db: &Connection, signature_key: &[u8]) -> Result<(), E
 /// Somebody to share groups with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
+    /// Who.
+    pub user: UserId,
     /// The handle that they registered.
     pub name: String,
     /// Whether they can be reported to the token issuer: they have shown a certificate that is
@@ -347,40 +350,41 @@ pub(crate) fn display_name(
     Ok(shown)
 }
 
-impl Client {
-    /// All contacts by name.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn contacts(&self) -> Result<Vec<Contact>, Error> {
-        let mut statement = self
-            .db
-            .prepare(
-                "SELECT handle, EXISTS (SELECT 1 FROM introductions
-                    WHERE introductions.signature_key = contacts.signature_key AND not_after_day >= ?)
-                 FROM contacts ORDER BY handle",
-            )?;
-        let contacts = statement.query_map([self.today()], |row| {
-            Ok(Contact {
-                name: row.get(0)?,
-                reportable: row.get(1)?,
-            })
-        })?;
-        Ok(contacts.collect::<Result<_, _>>()?)
-    }
+/// All contacts by name.
+///
+/// # Errors
+/// [`Error::Local`].
+pub(crate) fn contacts(db: &Connection, today: u32) -> Result<Vec<Contact>, Error> {
+    let mut statement = db.prepare(
+        "SELECT handle, signature_key, EXISTS (SELECT 1 FROM introductions
+                WHERE introductions.signature_key = contacts.signature_key AND not_after_day >= ?)
+             FROM contacts ORDER BY handle",
+    )?;
+    let contacts = statement.query_map([today], |row| {
+        Ok(Contact {
+            name: row.get(0)?,
+            user: UserId(row.get(1)?),
+            reportable: row.get(2)?,
+        })
+    })?;
+    Ok(contacts.collect::<Result<_, _>>()?)
+}
 
-    /// The safety number with a contact: the same on both sides if and only if neither service gave
-    /// them wrong keys. To be compared over another channel.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownContact`].
-    pub fn safety_number(&self, contact: &str) -> Result<String, Error> {
-        let contact = by_name(&self.db, contact)?;
-        Ok(safety_number(
-            &self.profile.identity.public(),
-            &contact.signature_key,
-        ))
-    }
+/// The safety number with a contact: the same on both sides if and only if neither service gave
+/// them wrong keys. To be compared over another channel.
+///
+/// # Errors
+/// [`UsageError::UnknownContact`].
+pub(crate) fn safety_number_with(
+    db: &Connection,
+    profile: &Profile,
+    contact: &str,
+) -> Result<String, Error> {
+    let contact = by_name(db, contact)?;
+    Ok(safety_number(
+        &profile.identity.public(),
+        &contact.signature_key,
+    ))
 }
 
 #[cfg(test)]

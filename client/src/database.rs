@@ -12,9 +12,21 @@ use crate::provider::JsonCodec;
 /// Each entry takes the schema one version further; none is ever changed after a release.
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
+/// An answer is acted on (acknowledgements above all) after the row is durable, hence FULL. Deleted
+/// key material is overwritten, not only unlinked.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+    PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
+
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     prepare(Connection::open(path)?)
+}
+
+/// Opens a database that another connection of this process has open and has brought up to date.
+pub(crate) fn open_beside(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(PRAGMAS)?;
+    Ok(connection)
 }
 
 /// Opens a database that is there, for reading.
@@ -31,11 +43,7 @@ pub(crate) fn in_memory() -> Result<Connection, Error> {
 }
 
 fn prepare(mut connection: Connection) -> Result<Connection, Error> {
-    // An answer is acted on (acknowledgements above all) after the row is durable, hence FULL.
-    // Deleted key material is overwritten, not only unlinked.
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
-    )?;
+    connection.execute_batch(PRAGMAS)?;
     migrate(&mut connection, MIGRATIONS)?;
     SqliteStorageProvider::<JsonCodec, &mut Connection>::new(&mut connection)
         .run_migrations()

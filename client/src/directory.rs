@@ -14,7 +14,7 @@ use protocol::directory::Directory;
 use protocol::operation::DIRECTORY_PATH;
 use serde_json::Value;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{DirectoryError, Error, LocalError};
 use crate::events::{self, Event, StoreChange};
 use crate::leaf::CIPHERSUITE;
@@ -195,7 +195,7 @@ pub(crate) fn parse(document: &[u8]) -> Result<Directory, Error> {
     serde_json::from_slice(document).map_err(|_| Error::Protocol("the directory is malformed"))
 }
 
-impl Client {
+impl Engine {
     /// The directory that all views last agreed on. Nothing is asked for it, but for the first one.
     pub(crate) async fn directory(&mut self) -> Result<Directory, Error> {
         self.adopt_directory()?;
@@ -340,19 +340,11 @@ impl Client {
                 Err(error @ Error::Local(_)) => return Err(error),
                 Err(error) => {
                     self.transport.comparison_failed()?;
-                    Some(error)
+                    Some(Arc::new(error))
                 }
             };
         }
         self.keep_transport_state()
-    }
-
-    /// Why the views of relay, mirrors, gateway and service did not agree when they were last
-    /// compared. What they agreed on before stays in use; a disagreement that lasts is a reason to
-    /// ask the operators.
-    #[must_use]
-    pub fn disagreement(&self) -> Option<&Error> {
-        self.disagreement.as_ref()
     }
 }
 

@@ -145,6 +145,9 @@ pub enum UsageError {
     /// Not a possible handle.
     #[error("a handle has 1 to 64 of the characters a-z 0-9 . _ -")]
     InvalidHandle,
+    /// Of an id that is given as text.
+    #[error("this is no id")]
+    InvalidId,
     /// Oneself.
     #[error("that is your own handle")]
     OwnHandle,
@@ -479,9 +482,15 @@ pub enum LocalError {
     /// Another process works with this home directory.
     #[error("another process is using this home directory")]
     Busy,
+    /// The client has ended: it was closed, its account was deleted, or its thread has failed.
+    #[error("this client has ended")]
+    Stopped,
+    /// There is no thread or runtime to be had.
+    #[error("no thread can be started")]
+    Thread(#[source] std::io::Error),
     /// The database.
     #[error("the database failed")]
-    Database(#[source] rusqlite::Error),
+    Database(#[source] DatabaseError),
     /// The database was written by a later release.
     #[error("the database is of a later release")]
     NewerDatabase,
@@ -501,6 +510,11 @@ pub enum LocalError {
     #[error("there are no authorities in {0}: certificates in PEM are needed")]
     Authorities(String),
 }
+
+/// What the database said.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct DatabaseError(pub(crate) rusqlite::Error);
 
 /// What was to be done with which file, and why it cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -566,6 +580,7 @@ impl Error {
             Self::Issuer(_) => "issuer",
             Self::Unreachable(_) => "unreachable",
             Self::Local(LocalError::Busy) => "busy",
+            Self::Local(LocalError::Stopped) => "stopped",
             Self::Local(_) => "local",
         }
     }
@@ -587,6 +602,7 @@ impl UsageError {
             Self::NoHandle => "no-handle",
             Self::HandleRegistered(_) => "handle-registered",
             Self::InvalidHandle => "invalid-handle",
+            Self::InvalidId => "invalid-id",
             Self::OwnHandle => "own-handle",
             Self::AlreadyConnected(_) => "already-connected",
             Self::UnknownContact(_) => "unknown-contact",
@@ -653,7 +669,7 @@ impl Error {
             | Self::Local(LocalError::Mls(_) | LocalError::Crypto(_) | LocalError::Damaged) => {
                 Ok(PeerError::Unusable)
             }
-            Self::Local(LocalError::Database(
+            Self::Local(LocalError::Database(DatabaseError(
                 rusqlite::Error::SqliteFailure(
                     rusqlite::ffi::Error {
                         code: rusqlite::ErrorCode::ConstraintViolation,
@@ -662,7 +678,7 @@ impl Error {
                     _,
                 )
                 | rusqlite::Error::ToSqlConversionFailure(_),
-            )) => Ok(PeerError::Unusable),
+            ))) => Ok(PeerError::Unusable),
             other => Err(other),
         }
     }
@@ -670,7 +686,7 @@ impl Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Local(LocalError::Database(error))
+        Self::Local(LocalError::Database(DatabaseError(error)))
     }
 }
 

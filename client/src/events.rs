@@ -6,10 +6,10 @@ use protocol::directory::StoreState;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
-use crate::Client;
 use crate::error::{Error, LocalError};
 use crate::groups::evidence::StopReason;
 use crate::groups::removals::RemovalReason;
+use crate::ids::{GroupId, MessageId, UserId};
 
 /// Something that happened in a group or among contacts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +20,44 @@ pub enum Event {
     Message {
         /// Name of the group.
         group: String,
-        /// Who sent it.
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// The name of who sent it.
         sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
         /// What it says.
         text: String,
+        /// When the service accepted it, as it says: milliseconds since 1970.
+        accepted_ms: u64,
+        /// Its place in the part of the group's journal that it is in.
+        position: u64,
+    },
+    /// A message of this user's that waited in the outbox stands in the group's journal.
+    MessageSent {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// A message of this user's that waited in the outbox was not sent and will not be.
+    MessageFailed {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// What it says.
+        text: String,
+        /// Why: [`Error::code`].
+        reason: String,
+        /// Whether sending it again later may help.
+        retryable: bool,
     },
     /// This user was added to a group.
     Joined {
@@ -218,6 +252,10 @@ pub enum Event {
     MessageWithheld {
         /// Name of the group.
         group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
         /// What it says.
         text: String,
     },
@@ -299,6 +337,15 @@ pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
     Ok(())
 }
 
+/// The number of the last event that waits; 0 for none.
+pub(crate) fn last(db: &Connection) -> Result<i64, Error> {
+    Ok(
+        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
+            row.get(0)
+        })?,
+    )
+}
+
 /// All that is kept, oldest first.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -362,36 +409,27 @@ pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
     store(db, &event)
 }
 
-impl Client {
-    /// The events that have not been acknowledged, oldest first.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn events(&self) -> Result<Vec<StoredEvent>, Error> {
-        let mut statement = self
-            .db
-            .prepare("SELECT id, event FROM events ORDER BY id")?;
-        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        rows.map(|row| {
-            let (id, event) = row?;
-            let event = serde_json::from_str(&event).map_err(|_| LocalError::Damaged)?;
-            Ok(StoredEvent { id, event })
-        })
-        .collect()
+/// Forgets events that have been shown.
+pub(crate) fn acknowledge(db: &mut Connection, events: &[StoredEvent]) -> Result<(), Error> {
+    let transaction = crate::database::begin(db)?;
+    for event in events {
+        transaction.execute("DELETE FROM events WHERE id = ?", [event.id])?;
     }
+    transaction.commit()?;
+    Ok(())
+}
 
-    /// Forgets events that have been shown. Before this call they come again after a crash.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn acknowledge(&mut self, events: &[StoredEvent]) -> Result<(), Error> {
-        let transaction = crate::database::begin(&mut self.db)?;
-        for event in events {
-            transaction.execute("DELETE FROM events WHERE id = ?", [event.id])?;
-        }
-        transaction.commit()?;
-        Ok(())
-    }
+/// The events with larger numbers, oldest first.
+pub(crate) fn after(db: &Connection, seen: i64) -> Result<Vec<StoredEvent>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT id, event FROM events WHERE id > ? ORDER BY id")?;
+    let rows = statement.query_map([seen], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (id, event) = row?;
+        let event = serde_json::from_str(&event).map_err(|_| LocalError::Damaged)?;
+        Ok(StoredEvent { id, event })
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -413,6 +451,8 @@ mod tests {
     fn is_documented(event: &Event) -> bool {
         match event {
             Event::Message { .. }
+            | Event::MessageSent { .. }
+            | Event::MessageFailed { .. }
             | Event::Joined { .. }
             | Event::Removed { .. }
             | Event::MemberAdded { .. }

@@ -11,7 +11,7 @@ use protocol::ids::Week;
 use protocol::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
 use protocol::operation::Operation;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 
 /// A handle that its owner does not renew is free for others after so many weeks.
@@ -30,13 +30,13 @@ pub(crate) fn inbox_owner(owner: &SignatureKeyPair) -> Result<[u8; 32], Error> {
         .map_err(|_| LocalError::Damaged.into())
 }
 
-impl Client {
+impl Engine {
     /// Registers this user's handle, which is also the name that members see, and publishes
     /// KeyPackages. Again with the same handle: renews the record.
     ///
     /// # Errors
     /// [`UsageError::HandleRegistered`], [`UsageError::InvalidHandle`]; the problem `handle-taken`.
-    pub async fn register_handle(&mut self, handle: &str) -> Result<(), Error> {
+    pub(crate) async fn register_handle(&mut self, handle: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         if !is_valid_handle(handle.as_bytes()) {
             return Err(UsageError::InvalidHandle.into());
@@ -65,12 +65,6 @@ impl Client {
         self.db.execute("UPDATE profile SET handle = ?", [handle])?;
         self.profile.handle = Some(handle.to_owned());
         self.replenish_key_packages().await
-    }
-
-    /// The own handle.
-    #[must_use]
-    pub fn handle(&self) -> Option<&str> {
-        self.profile.handle.as_deref()
     }
 
     /// The record behind a handle, verified to be its credential's own word, and what a request to

@@ -12,9 +12,9 @@ use protocol::inbox::{
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
-use crate::Client;
 use crate::connections;
 use crate::database::begin;
+use crate::engine::Engine;
 use crate::error::Error;
 
 /// The inbox is read every so often, on average, at random times.
@@ -23,13 +23,13 @@ const INTERVAL_MS: u64 = 3 * 60 * 60 * 1000;
 /// requests.
 const MOST_PAGES: u32 = 100;
 
-impl Client {
+impl Engine {
     /// Looks for connection requests now. In the background this happens every few hours; whoever
     /// asks for it tells the service when somebody looks.
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.
-    pub async fn check_inbox(&mut self) -> Result<(), Error> {
+    pub(crate) async fn check_inbox(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
         if self.profile.handle.is_none() {
             return Ok(());

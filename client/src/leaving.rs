@@ -11,22 +11,22 @@ use protocol::key_packages::DeleteKeyPackagesRequest;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
-use crate::Client;
 use crate::contacts::{self, PoolKeys};
 use crate::database::key32;
-use crate::devices::enqueue;
 use crate::devices::sync::{HandleKeys, SyncMessage};
+use crate::devices::{self, enqueue};
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status};
 use crate::profile::Profile;
 
-impl Client {
+impl Engine {
     /// Gives the handle up. Contacts and groups stay; nobody can ask for a connection any more.
     ///
     /// # Errors
     /// [`UsageError::NoHandle`].
-    pub async fn delete_handle(&mut self) -> Result<(), Error> {
+    pub(crate) async fn delete_handle(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
         let handle = self.profile.handle.clone().ok_or(UsageError::NoHandle)?;
         self.delete_published_handle(&handle).await
@@ -143,11 +143,10 @@ impl Client {
     ///
     /// # Errors
     /// Whatever the requests meet; it can be called again then.
-    pub async fn delete_account(mut self) -> Result<(), Error> {
+    pub(crate) async fn delete_account(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
-        let others: Vec<String> = self
-            .devices()?
+        self.sync().await?;
+        let others: Vec<String> = devices::devices(&self.db, &self.profile)?
             .into_iter()
             .filter(|device| !device.own)
             .map(|device| device.name)
@@ -166,8 +165,7 @@ impl Client {
         for (key, pool) in contacts::pools(&self.db)? {
             self.empty_pool(&key, &pool).await?;
         }
-        self.delete_retired_pools().await?;
-        self.wipe()
+        self.delete_retired_pools().await
     }
 
     async fn leave_for_good(&mut self, group: &Group) -> Result<(), Error> {

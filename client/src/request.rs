@@ -15,9 +15,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
-use crate::Client;
 use crate::allowance::{Relief, relief};
 use crate::database::key32;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, Refusal};
 use crate::transport::Met;
 use crate::wallet::{self, Token};
@@ -235,7 +235,7 @@ impl Pending {
     }
 }
 
-impl Client {
+impl Engine {
     /// Sends a request that is not kept: if the process ends, it is forgotten.
     pub(crate) async fn call<R: Wire>(
         &mut self,
@@ -363,7 +363,7 @@ impl Client {
     /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was
     /// refused: once each. If the allowance is used up it waits or pays, once, whichever is better;
     /// and gives up when patience ends.
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         envelope: &mut Envelope,
         kept: Option<&GroupId>,

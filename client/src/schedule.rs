@@ -6,9 +6,9 @@ use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use crate::database::begin;
+use crate::engine::{Engine, refusals_can_wait};
 use crate::error::{Error, LocalError, UsageError};
 use crate::groups::{Group, Status};
-use crate::{Client, refusals_can_wait};
 
 /// Something that is done by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ pub(crate) fn due(db: &mut Connection, now_ms: u64) -> Result<Vec<About>, Error>
     Ok(due.now)
 }
 
-impl Client {
+impl Engine {
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();

@@ -41,7 +41,8 @@ const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
 const JSON: &[u8] = b"application/json";
 
 /// The way to the delivery service.
-pub struct Transport {
+#[derive(Clone)]
+pub(crate) struct Transport {
     http: reqwest::Client,
     /// To mirrors, with connections and TLS sessions of its own: whoever runs one knows the account
     /// by another connection.
@@ -146,6 +147,16 @@ impl Transport {
         self.service = service;
     }
 
+    /// The same way for one request that is held by the service, with a patience of its own. What
+    /// it learns is forgotten.
+    pub(crate) fn for_waiting(&self, held: Duration) -> Self {
+        Self {
+            budget: Arc::new(self.budget.anew()),
+            held,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn service(&self) -> Option<&SharedService> {
         self.service.as_ref()
     }
@@ -153,11 +164,6 @@ impl Transport {
     /// What is left of the patience of the call that is under way.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
-    }
-
-    /// The service may hold what is posted from here on for so long before it answers.
-    pub(crate) fn expect_wait(&mut self, held: Duration) {
-        self.held = held;
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -209,7 +215,7 @@ impl Transport {
     /// # Errors
     /// [`Error::Refused`] with the service's problem; [`Error::Unreachable`] when the call's
     /// patience has ended.
-    pub async fn post(
+    pub(crate) async fn post(
         &mut self,
         operation: Operation,
         request: &[u8],

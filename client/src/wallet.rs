@@ -15,8 +15,8 @@ use protocol::directory::Directory;
 use protocol::operation::Operation;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::database::begin;
+use crate::engine::Engine;
 use crate::error::{Error, IssuerError};
 use crate::issuer::{Effort, Failure, Issuer, Refused, announced_keys, key_in_use};
 
@@ -182,7 +182,7 @@ fn random_tokens(count: usize) -> Result<Vec<Token>, Error> {
         .collect()
 }
 
-impl Client {
+impl Engine {
     /// Which tokens can be spent, as far as is known.
     fn good(&self) -> Result<Good, Error> {
         let keys = match self.stored_directory()? {
@@ -284,7 +284,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Issuer`], [`Error::Unreachable`].
-    pub async fn fill_wallet(&mut self) -> Result<(), Error> {
+    pub(crate) async fn fill_wallet(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
         let directory = self.directory().await?;
         self.fill_now(&directory).await

@@ -44,7 +44,7 @@ fn epoch(client: &Client, group: &str) -> u64 {
 #[tokio::test]
 async fn a_group_of_one_is_created_and_its_own_words_are_read_in_the_journal() {
     let homes = Homes::new(1);
-    let mut alice = homes.user("alice").await;
+    let alice = homes.user("alice").await;
     alice.create_group("diary").await.unwrap();
     alice.send_message("diary", "one").await.unwrap();
     alice.sync(0).await.unwrap();
@@ -60,8 +60,8 @@ async fn a_group_of_one_is_created_and_its_own_words_are_read_in_the_journal() {
 #[tokio::test]
 async fn contacts_come_about_through_inboxes_and_are_added_through_pointers() {
     let homes = Homes::new(2);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     assert_eq!(alice.contacts().unwrap().len(), 1);
     assert_eq!(bob.contacts().unwrap().len(), 1);
     assert_eq!(
@@ -70,12 +70,12 @@ async fn contacts_come_about_through_inboxes_and_are_added_through_pointers() {
     );
     alice.create_group("climbing").await.unwrap();
     alice.add_to_group("climbing", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(bob.members("climbing").unwrap().len(), 2);
     alice.send_message("climbing", "Saturday?").await.unwrap();
     bob.sync(0).await.unwrap();
     bob.send_message("climbing", "yes").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "climbing"), ["Saturday?"]);
     assert_eq!(texts(&alice, "climbing"), ["yes"]);
     assert_eq!(bob.verify_group("climbing").await.unwrap().0, 2);
@@ -84,16 +84,16 @@ async fn contacts_come_about_through_inboxes_and_are_added_through_pointers() {
 #[tokio::test]
 async fn a_removal_begins_a_segment_that_the_removed_one_does_not_find() {
     let homes = Homes::new(3);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     alice.remove_from_group("team", &["bob"]).await.unwrap();
     alice.send_message("team", "without bob").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     assert_eq!(texts(&carol, "team"), ["without bob"]);
     assert!(texts(&bob, "team").is_empty());
     let was_told = |client: &Client| {
@@ -104,7 +104,7 @@ async fn a_removal_begins_a_segment_that_the_removed_one_does_not_find() {
     assert!(bob.send_message("team", "still here?").await.is_err());
     // Who is added after the rotation sees who everybody is.
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     let mut names: Vec<String> = bob
         .members("team")
         .unwrap()
@@ -118,37 +118,37 @@ async fn a_removal_begins_a_segment_that_the_removed_one_does_not_find() {
 #[tokio::test]
 async fn an_answer_that_is_lost_is_found_in_the_journal_and_nothing_is_said_twice() {
     let homes = Homes::new(4);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     homes.service.lose_answer(Operation::AddUsers);
     let lost = alice.add_to_group("team", &["bob"]).await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(epoch(&alice, "team"), 1);
     homes.service.lose_answer(Operation::SendMessage);
     let lost = alice.send_message("team", "once").await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["once"]);
     homes
         .service
         .clock
         .advance(std::time::Duration::from_secs(3600));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["once"]);
 }
 
 #[tokio::test]
 async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment() {
     let homes = Homes::new(5);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     for round in 0..3 {
         alice.add_to_group("team", &["carol"]).await.unwrap();
         alice
@@ -160,10 +160,10 @@ async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment
             .send_message("team", &format!("without {round}"))
             .await
             .unwrap();
-        settle(&mut [&mut alice, &mut carol]).await;
+        settle(&[&alice, &carol]).await;
     }
     bob.send_message("team", "back").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let said: Vec<String> = (0..3)
         .flat_map(|round| [format!("with {round}"), format!("without {round}")])
         .collect();
@@ -174,15 +174,15 @@ async fn whoever_was_away_over_several_rotations_follows_from_segment_to_segment
 #[tokio::test]
 async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
     let homes = Homes::new(6);
-    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
-    let mut erin = homes.user("erin").await;
-    befriend(&mut dave, &mut erin).await;
+    let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
+    let erin = homes.user("erin").await;
+    befriend(&dave, &erin).await;
     alice.create_group("open").await.unwrap();
     let code = alice.invite("open", 7).await.unwrap();
     let name = dave.join_by_code(&code).await.unwrap();
     // Neither a word nor the group's keys.
     for early in [
-        dave.send_message(&name, "too early").await,
+        dave.send_message(&name, "too early").await.map(drop),
         dave.add_to_group(&name, &["erin"]).await,
     ] {
         assert!(matches!(
@@ -190,9 +190,9 @@ async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
             Err(Error::Usage(client::UsageError::NobodyHeard(_)))
         ));
     }
-    settle(&mut [&mut alice, &mut dave]).await;
+    settle(&[&alice, &dave]).await;
     dave.send_message(&name, "hello").await.unwrap();
-    settle(&mut [&mut alice, &mut dave]).await;
+    settle(&[&alice, &dave]).await;
     assert_eq!(texts(&alice, "open"), ["hello"]);
     alice.revoke_invitation(&code).await.unwrap();
     assert!(erin.join_by_code(&code).await.is_err());
@@ -201,24 +201,24 @@ async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
 #[tokio::test]
 async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations() {
     let homes = Homes::new(7);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
-    let key = client::BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
-    let backup = bob.backup(&key).unwrap();
+    settle(&[&alice, &bob, &carol]).await;
+    let key = client::BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
+    let backup = bob.backup(&key).await.unwrap();
     drop(bob);
     // A rotation that the backup knows nothing of, and the rows of it.
     alice.remove_from_group("team", &["carol"]).await.unwrap();
-    pass(&homes, 24, &mut [&mut alice]).await;
+    pass(&homes, 24, &[&alice]).await;
     let restored = Client::restore(&homes.path("bob2"), &backup, &key, homes.options()).await;
-    let mut bob = restored.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    let bob = restored.unwrap();
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "are you there?").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     // Carol was there when he was: that only Alice says so now may be her doing.
     let alone = bob.send_message("team", "yes").await;
     assert!(matches!(
@@ -227,7 +227,7 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     ));
     bob.accept_unverified("team").await.unwrap();
     bob.send_message("team", "yes").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["are you there?"]);
     assert_eq!(texts(&alice, "team"), ["yes"]);
 }
@@ -235,23 +235,23 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
 #[tokio::test]
 async fn a_client_whose_mls_state_is_gone_comes_back_into_its_place() {
     let homes = Homes::new(8);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     drop(bob);
     let db = rusqlite::Connection::open(homes.path("bob").join("client.sqlite")).unwrap();
     db.execute("DELETE FROM openmls_group_data", ()).unwrap();
     drop(db);
-    let mut bob = Client::open(&homes.path("bob"), homes.options())
+    let bob = Client::open(&homes.path("bob"), homes.options())
         .await
         .unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "there?").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     bob.send_message("team", "there").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&alice, "team"), ["there"]);
     assert_eq!(bob.verify_group("team").await.unwrap().0, 2);
 }
@@ -259,13 +259,13 @@ async fn a_client_whose_mls_state_is_gone_comes_back_into_its_place() {
 #[tokio::test]
 async fn who_leaves_goes_with_the_next_commit_of_another_one() {
     let homes = Homes::new(9);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     bob.leave_group("team").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(alice.members("team").unwrap().len(), 1);
     assert!(bob.send_message("team", "still?").await.is_err());
     alice.send_message("team", "alone").await.unwrap();
@@ -274,20 +274,20 @@ async fn who_leaves_goes_with_the_next_commit_of_another_one() {
 #[tokio::test]
 async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
     let homes = Homes::new(10);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     alice.ban("team", "bob").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     assert_eq!(alice.banned("team").unwrap(), ["bob"]);
     alice.remove_from_group("team", &["carol"]).await.unwrap();
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     alice.add_to_group("team", &["carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     // Who came after the rotation knows it too.
     assert_eq!(carol.banned("team").unwrap(), ["bob"]);
     let code = alice.invite("team", 7).await.unwrap();
@@ -301,25 +301,25 @@ async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
 #[tokio::test]
 async fn a_second_device_comes_into_all_groups_and_both_say_the_same() {
     let homes = Homes::new(11);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
-    let mut phone = homes.client("phone").await;
+    settle(&[&alice, &bob]).await;
+    let phone = homes.client("phone").await;
     let code = phone.link_code("phone").await.unwrap();
     let number = alice.approve_link(&code.code, &code.number).await.unwrap();
     assert_eq!(phone.complete_link(&number, 0).await.unwrap(), "alice");
     for _ in 0..4 {
-        settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+        settle(&[&alice, &phone, &bob]).await;
     }
     assert_eq!(phone.devices().unwrap().len(), 2);
     assert_eq!(phone.contacts().unwrap().len(), 1);
     assert_eq!(bob.members("team").unwrap().len(), 3);
     bob.send_message("team", "to both").await.unwrap();
-    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    settle(&[&alice, &phone, &bob]).await;
     phone.send_message("team", "from the phone").await.unwrap();
-    settle(&mut [&mut alice, &mut phone, &mut bob]).await;
+    settle(&[&alice, &phone, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["from the phone"]);
     assert!(texts(&alice, "team").contains(&"to both".to_owned()));
     assert_eq!(texts(&phone, "team"), ["to both"]);
@@ -328,26 +328,26 @@ async fn a_second_device_comes_into_all_groups_and_both_say_the_same() {
 #[tokio::test]
 async fn a_group_is_put_in_the_place_of_another_one_in_another_ciphersuite() {
     let homes = Homes::new(12);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group_with("team", 1).await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.upgrade_group("team", 1).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "in the new one").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["in the new one"]);
 }
 
 #[tokio::test]
 async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group() {
     let homes = Homes::new(13);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     // Not signed by the service: nobody's word.
     homes.service.alter(Some(Box::new(|operation, answer| {
         if operation != Operation::ReadJournal {
@@ -378,7 +378,7 @@ async fn an_end_that_contradicts_what_was_read_is_evidence_and_stops_the_group()
 }
 
 /// Another directory is used after a while.
-async fn hears_the_directory(client: &mut Client, homes: &Homes) {
+async fn hears_the_directory(client: &Client, homes: &Homes) {
     for _ in 0..3 {
         client.sync(0).await.unwrap();
         homes.service.clock.advance(Duration::from_secs(180));
@@ -389,13 +389,13 @@ async fn hears_the_directory(client: &mut Client, homes: &Homes) {
 async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_the_directory_says_so()
  {
     let homes = Homes::new(22);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     let backup = homes.service.store();
     alice.send_message("team", "is lost").await.unwrap();
     bob.sync(0).await.unwrap();
@@ -403,7 +403,7 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
     let generations = &homes.service.generations;
     generations.signed.store(9, Ordering::Relaxed);
     generations.shown.store(9, Ordering::Relaxed);
-    hears_the_directory(&mut carol, &homes).await;
+    hears_the_directory(&carol, &homes).await;
     for text in ["takes its place", "goes on"] {
         carol.send_message("team", text).await.unwrap();
     }
@@ -417,7 +417,7 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
     assert!(bob.evidence("team").unwrap().is_empty());
 
     generations.shown.store(9, Ordering::Relaxed);
-    hears_the_directory(&mut bob, &homes).await;
+    hears_the_directory(&bob, &homes).await;
     let restored = Event::ServiceStoreChanged {
         change: StoreChange::Restored,
     };
@@ -437,39 +437,39 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
 #[tokio::test]
 async fn a_leaf_is_renewed_in_time_and_the_segment_with_it_when_the_service_asks() {
     let homes = Homes::new(14);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let before = alice.group_access("team").unwrap().segment;
     homes
         .service
         .clock
         .advance(Duration::from_secs(46 * 86_400));
-    pass(&homes, 24, &mut [&mut alice]).await;
+    pass(&homes, 24, &[&alice]).await;
     assert!(epoch(&alice, "team") >= 2);
     assert_ne!(alice.group_access("team").unwrap().segment, before);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     bob.send_message("team", "with you").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&alice, "team"), ["with you"]);
 }
 
 #[tokio::test]
 async fn who_ends_a_connection_is_forgotten_and_who_deletes_the_account_leaves_nothing_behind() {
     let homes = Homes::new(15);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.disconnect("bob").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert!(alice.contacts().unwrap().is_empty());
     assert!(bob.contacts().unwrap().is_empty());
     bob.delete_account().await.unwrap();
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     assert_eq!(alice.members("team").unwrap().len(), 1);
     assert!(!homes.path("bob").join("client.sqlite").exists());
 }
@@ -477,11 +477,11 @@ async fn who_ends_a_connection_is_forgotten_and_who_deletes_the_account_leaves_n
 #[tokio::test]
 async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
     let homes = Homes::new(16);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
+    settle(&[&alice, &bob, &carol]).await;
     let db = rusqlite::Connection::open(homes.path("alice").join("client.sqlite")).unwrap();
     let pools: u32 = db
         .query_row(
@@ -492,31 +492,31 @@ async fn each_contact_claims_from_a_pool_of_its_own_and_ahead_of_need() {
         .unwrap();
     assert_eq!(pools, 2);
     assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 0);
-    pass(&homes, 48, &mut [&mut alice]).await;
+    pass(&homes, 48, &[&alice]).await;
     assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
     // What is in stock is used: nothing is claimed for an Add.
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
     assert_eq!(homes.service.count(Operation::ClaimKeyPackages), 2);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(bob.members("team").unwrap().len(), 2);
     // Who is no contact any more finds nothing, and others still do.
     alice.disconnect("bob").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     carol.create_group("other").await.unwrap();
     carol.add_to_group("other", &["alice"]).await.unwrap();
-    settle(&mut [&mut alice, &mut carol]).await;
+    settle(&[&alice, &carol]).await;
     assert_eq!(alice.members("other").unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn whoever_waits_hears_when_something_comes_and_gives_up_when_nothing_does() {
     let homes = Homes::new(17);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let events = bob.events().unwrap();
     bob.acknowledge(&events).unwrap();
     assert!(bob.receive(300).await.unwrap().is_empty());
@@ -535,11 +535,11 @@ async fn whoever_waits_hears_when_something_comes_and_gives_up_when_nothing_does
 #[tokio::test]
 async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
     let homes = Homes::new(18);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "of long ago").await.unwrap();
     homes
         .service
@@ -547,7 +547,7 @@ async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
         .advance(Duration::from_secs(40 * 86_400));
     homes.service.drop_messages();
     alice.send_message("team", "of now").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["of now"]);
     let mut events = bob.events().unwrap().into_iter();
     assert!(events.any(|stored| matches!(stored.event, Event::MessagesDropped { .. })));
@@ -557,40 +557,40 @@ async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
 #[tokio::test]
 async fn a_message_that_never_came_is_sent_again_when_it_cannot_come_any_more_and_not_before() {
     let homes = Homes::new(19);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     homes.service.lose_request(Operation::SendMessage);
     let lost = alice.send_message("team", "late").await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
     homes.service.clock.advance(Duration::from_secs(600));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert!(texts(&bob, "team").is_empty());
     homes.service.clock.advance(Duration::from_secs(900));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["late"]);
 }
 
 #[tokio::test]
 async fn a_member_whose_row_nobody_has_written_writes_it_itself() {
     let homes = Homes::new(20);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    let mut carol = homes.user("carol").await;
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    let carol = homes.user("carol").await;
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     alice.remove_from_group("team", &["carol"]).await.unwrap();
     // Alice goes away before she has written any.
     drop(alice);
-    settle(&mut [&mut bob]).await;
+    settle(&[&bob]).await;
     let before = homes.service.count(Operation::PutRecoveryRows);
-    pass(&homes, 48, &mut [&mut bob]).await;
+    pass(&homes, 48, &[&bob]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
-    pass(&homes, 48, &mut [&mut bob]).await;
+    pass(&homes, 48, &[&bob]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
 }
 
@@ -598,12 +598,12 @@ async fn a_member_whose_row_nobody_has_written_writes_it_itself() {
 async fn groups_of_every_ciphersuite_rotate_and_are_come_into_by_codes_after_that() {
     for suite in [2, 3, 0x4f] {
         let homes = Homes::new(21);
-        let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
-        let mut erin = homes.user("erin").await;
+        let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
+        let erin = homes.user("erin").await;
         alice.create_group_with("open", suite).await.unwrap();
         let code = alice.invite("open", 60).await.unwrap();
         dave.join_by_code(&code).await.unwrap();
-        settle(&mut [&mut alice, &mut dave]).await;
+        settle(&[&alice, &dave]).await;
         let before = alice.group_access("open").unwrap().segment;
         // The segment is old: the next commit rotates, and takes the code along.
         homes
@@ -613,9 +613,9 @@ async fn groups_of_every_ciphersuite_rotate_and_are_come_into_by_codes_after_tha
         alice.update_own_leaf("open").await.unwrap();
         assert_ne!(alice.group_access("open").unwrap().segment, before);
         erin.join_by_code(&code).await.unwrap();
-        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        settle(&[&alice, &dave, &erin]).await;
         erin.send_message("open", "in").await.unwrap();
-        settle(&mut [&mut alice, &mut dave, &mut erin]).await;
+        settle(&[&alice, &dave, &erin]).await;
         assert_eq!(texts(&alice, "open"), ["in"], "{suite}");
         assert_eq!(texts(&dave, "open"), ["in"], "{suite}");
     }
@@ -624,11 +624,11 @@ async fn groups_of_every_ciphersuite_rotate_and_are_come_into_by_codes_after_tha
 #[tokio::test]
 async fn a_long_journal_is_read_page_by_page_and_in_order() {
     let homes = Homes::new(22);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let said: Vec<String> = (0..120).map(|number| format!("number {number}")).collect();
     for text in &said {
         alice.send_message("team", text).await.unwrap();
@@ -642,11 +642,11 @@ async fn a_long_journal_is_read_page_by_page_and_in_order() {
 #[tokio::test]
 async fn a_journal_that_never_ends_ends_a_call_and_hides_nothing_that_is_in_it() {
     let homes = Homes::new(23);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "hello").await.unwrap();
     // Of each page the first entry, whatever was asked for: nothing that was not read yet.
     homes.service.alter(Some(Box::new(|operation, answer| {
@@ -671,7 +671,7 @@ fn count(homes: &Homes, home: &str, query: &str) -> u32 {
 }
 
 /// Time goes on, and everybody catches up meanwhile.
-async fn days(homes: &Homes, days: u64, clients: &mut [&mut Client]) {
+async fn days(homes: &Homes, days: u64, clients: &[&Client]) {
     for _ in 0..days * 2 {
         homes.service.clock.advance(Duration::from_secs(13 * 3_600));
         settle(clients).await;
@@ -681,11 +681,11 @@ async fn days(homes: &Homes, days: u64, clients: &mut [&mut Client]) {
 #[tokio::test]
 async fn a_request_leads_into_a_group_that_was_made_ahead_and_stays_as_it_was_until_the_answer() {
     let homes = Homes::new(24);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
     let stock = "SELECT count(*) FROM connection_stock WHERE made_ms > 0";
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     assert_eq!(count(&homes, "alice", stock), 0, "not with the handle");
-    days(&homes, 2, &mut [&mut alice]).await;
+    days(&homes, 2, &[&alice]).await;
     assert_eq!(count(&homes, "alice", stock), 2);
     let made = |homes: &Homes| {
         let operations = [Operation::CreateGroup, Operation::SetJoinCode];
@@ -697,27 +697,27 @@ async fn a_request_leads_into_a_group_that_was_made_ahead_and_stays_as_it_was_un
     assert_eq!(count(&homes, "alice", stock), 1);
     bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().pop().unwrap();
-    days(&homes, 50, &mut [&mut alice]).await;
+    days(&homes, 50, &[&alice]).await;
     assert_eq!(count(&homes, "alice", stock), 2, "filled again");
     let committed = homes.service.count(Operation::UpdateClient);
     assert_eq!(committed, 0, "no group that waits for somebody is renewed");
     bob.accept_request(&request.id).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(alice.contacts().unwrap().len(), 1);
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(bob.members("team").unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn a_group_in_stock_that_was_not_needed_gives_way_to_another_one() {
     let homes = Homes::new(25);
-    let mut alice = homes.user("alice").await;
-    days(&homes, 2, &mut [&mut alice]).await;
+    let alice = homes.user("alice").await;
+    days(&homes, 2, &[&alice]).await;
     let first = "SELECT count(*) FROM groups WHERE kind = 2";
     assert_eq!(count(&homes, "alice", first), 2);
-    days(&homes, 70, &mut [&mut alice]).await;
+    days(&homes, 70, &[&alice]).await;
     assert_eq!(count(&homes, "alice", first), 2);
     let deleted = homes.service.count(Operation::DeleteGroup);
     assert_eq!(deleted, 2, "both were too old");
@@ -726,7 +726,7 @@ async fn a_group_in_stock_that_was_not_needed_gives_way_to_another_one() {
 #[tokio::test]
 async fn a_request_that_is_taken_back_leads_nowhere() {
     let homes = Homes::new(26);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
     alice.connect("bob").await.unwrap();
     bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().pop().unwrap();
@@ -741,7 +741,7 @@ async fn a_request_that_is_taken_back_leads_nowhere() {
 }
 
 /// Links a device, which comes into all groups.
-async fn link(homes: &Homes, user: &mut Client, name: &str, others: &mut [&mut Client]) -> Client {
+async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
     let mut device = homes.client(name).await;
     let code = device.link_code(name).await.unwrap();
     let number = user.approve_link(&code.code, &code.number).await.unwrap();
@@ -756,28 +756,23 @@ async fn link(homes: &Homes, user: &mut Client, name: &str, others: &mut [&mut C
 #[tokio::test]
 async fn all_devices_of_a_contact_come_in_by_one_add() {
     let homes = Homes::new(27);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
-    let mut phone = link(&homes, &mut bob, "phone", &mut [&mut alice]).await;
-    let mut tablet = link(&homes, &mut bob, "tablet", &mut [&mut alice, &mut phone]).await;
-    days(
-        &homes,
-        2,
-        &mut [&mut bob, &mut phone, &mut tablet, &mut alice],
-    )
-    .await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
+    let phone = link(&homes, &bob, "phone", &[&alice]).await;
+    let tablet = link(&homes, &bob, "tablet", &[&alice, &phone]).await;
+    days(&homes, 2, &[&bob, &phone, &tablet, &alice]).await;
     let ways_in = homes.service.count(Operation::ExternalJoin);
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
     assert_eq!(epoch(&alice, "team"), 1);
     assert_eq!(alice.members("team").unwrap().len(), 4, "by one commit");
-    settle(&mut [&mut alice, &mut bob, &mut phone, &mut tablet]).await;
+    settle(&[&alice, &bob, &phone, &tablet]).await;
     for device in [&bob, &phone, &tablet] {
         assert_eq!(device.members("team").unwrap().len(), 4);
     }
     assert_eq!(homes.service.count(Operation::ExternalJoin), ways_in);
     tablet.send_message("team", "from all").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut phone]).await;
+    settle(&[&alice, &bob, &phone]).await;
     for client in [&alice, &bob, &phone] {
         assert_eq!(texts(client, "team"), ["from all"]);
     }
@@ -786,19 +781,19 @@ async fn all_devices_of_a_contact_come_in_by_one_add() {
 #[tokio::test]
 async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_in_by_one_add() {
     let homes = Homes::new(36);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
-    let phone = link(&homes, &mut bob, "phone", &mut [&mut alice]).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
+    let phone = link(&homes, &bob, "phone", &[&alice]).await;
     let mut devices = [bob, phone];
-    let key = client::BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
+    let key = client::BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
     // The one that publishes for both, and the other one.
     for (number, home) in ["bob restored", "phone restored"].into_iter().enumerate() {
-        let backup = devices[number].backup(&key).unwrap();
+        let backup = devices[number].backup(&key).await.unwrap();
         let path = homes.path(home);
         let restored = Client::restore(&path, &backup, &key, homes.options()).await;
         devices[number] = restored.unwrap();
         let [bob, phone] = &mut devices;
-        days(&homes, 2, &mut [bob, phone, &mut alice]).await;
+        days(&homes, 2, &mut [bob, phone, &alice]).await;
         for device in &devices {
             assert_eq!(device.devices().unwrap().len(), 2);
         }
@@ -807,7 +802,7 @@ async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_
             alice.create_group(&team).await.unwrap();
             alice.add_to_group(&team, &["bob"]).await.unwrap();
             let [bob, phone] = &mut devices;
-            days(&homes, 2, &mut [bob, phone, &mut alice]).await;
+            days(&homes, 2, &mut [bob, phone, &alice]).await;
         }
         let team = format!("then {number}");
         assert_eq!(alice.members(&team).unwrap().len(), 3);
@@ -820,16 +815,16 @@ async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_
 #[tokio::test]
 async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_others_go_on() {
     let homes = Homes::new(28);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
-    let mut phone = link(&homes, &mut alice, "phone", &mut [&mut bob]).await;
-    let mut tablet = link(&homes, &mut alice, "tablet", &mut [&mut bob, &mut phone]).await;
+    settle(&[&alice, &bob]).await;
+    let phone = link(&homes, &alice, "phone", &[&bob]).await;
+    let tablet = link(&homes, &alice, "tablet", &[&bob, &phone]).await;
     assert_eq!(bob.members("team").unwrap().len(), 4);
     alice.unlink_device("phone").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut tablet]).await;
+    settle(&[&alice, &bob, &tablet]).await;
     assert_eq!(bob.members("team").unwrap().len(), 3);
     assert_eq!(alice.devices().unwrap().len(), 2);
     assert_eq!(tablet.devices().unwrap().len(), 2);
@@ -839,7 +834,7 @@ async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_oth
         .send_message("team", "with the tablet")
         .await
         .unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut tablet, &mut phone]).await;
+    settle(&[&alice, &bob, &tablet, &phone]).await;
     assert_eq!(texts(&tablet, "team"), ["without the phone"]);
     let said: Vec<_> = texts(&alice, "team").into_iter().collect();
     assert_eq!(said, ["without the phone", "with the tablet"]);
@@ -848,7 +843,7 @@ async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_oth
     assert!(events.any(|stored| matches!(stored.event, Event::DeviceUnlinked)));
     assert!(phone.send_message("team", "I").await.is_err());
     // Whom the contact adds next are the two that are left.
-    days(&homes, 1, &mut [&mut alice, &mut tablet, &mut bob]).await;
+    days(&homes, 1, &[&alice, &tablet, &bob]).await;
     bob.create_group("next").await.unwrap();
     bob.add_to_group("next", &["alice"]).await.unwrap();
     assert_eq!(bob.members("next").unwrap().len(), 3);
@@ -857,24 +852,24 @@ async fn of_three_devices_the_one_that_is_removed_reads_nothing_more_and_the_oth
 #[tokio::test]
 async fn a_home_that_was_copied_renews_its_leaf_and_the_copy_that_is_in_use_stops() {
     let homes = Homes::new(29);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     std::fs::create_dir(homes.path("copy")).unwrap();
     for file in std::fs::read_dir(homes.path("alice")).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), homes.path("copy").join(file.file_name())).unwrap();
     }
-    let mut copy = Client::open(&homes.path("copy"), homes.options())
+    let copy = Client::open(&homes.path("copy"), homes.options())
         .await
         .unwrap();
     copy.sync(0).await.unwrap();
     let mut events = copy.events().unwrap().into_iter();
     assert!(events.any(|stored| matches!(stored.event, Event::HomeCopied)));
     copy.send_message("team", "from the copy").await.unwrap();
-    settle(&mut [&mut bob]).await;
+    settle(&[&bob]).await;
     assert_eq!(texts(&bob, "team"), ["from the copy"]);
     assert_eq!(epoch(&bob, "team"), 2, "under a leaf of its own");
     alice.sync(0).await.unwrap();
@@ -888,13 +883,13 @@ async fn a_home_that_was_copied_renews_its_leaf_and_the_copy_that_is_in_use_stop
 #[tokio::test]
 async fn a_commit_that_leads_to_where_the_service_has_nothing_is_evidence_and_stops_the_group() {
     let homes = Homes::new(30);
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     alice.remove_from_group("team", &["carol"]).await.unwrap();
     // As if Alice had told the service other keys than the members.
     let segment = alice.group_access("team").unwrap().segment;
@@ -905,7 +900,7 @@ async fn a_commit_that_leads_to_where_the_service_has_nothing_is_evidence_and_st
     assert!(bob.send_message("team", "where are you?").await.is_err());
     // Not back by itself, into what the same service shows.
     let joins = homes.service.count(Operation::ExternalJoin);
-    days(&homes, 1, &mut [&mut bob]).await;
+    days(&homes, 1, &[&bob]).await;
     assert_eq!(homes.service.count(Operation::ExternalJoin), joins);
     assert_eq!(bob.stop_reason("team").unwrap(), Some(StopReason::Stranded));
 }
@@ -944,10 +939,10 @@ fn split(homes: &Homes, teller: &str, segment: SegmentId) {
 async fn two_journals_of_a_group_are_found_out_over_a_connection_and_among_devices() {
     for among_devices in [false, true] {
         let homes = Homes::new(31);
-        let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-        befriend(&mut alice, &mut bob).await;
-        let mut other = match among_devices {
-            true => link(&homes, &mut alice, "phone", &mut [&mut bob]).await,
+        let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+        befriend(&alice, &bob).await;
+        let other = match among_devices {
+            true => link(&homes, &alice, "phone", &[&bob]).await,
             false => bob,
         };
         alice.create_group("team").await.unwrap();
@@ -955,7 +950,7 @@ async fn two_journals_of_a_group_are_found_out_over_a_connection_and_among_devic
             alice.add_to_group("team", &["bob"]).await.unwrap();
         }
         for _ in 0..4 {
-            settle(&mut [&mut alice, &mut other]).await;
+            settle(&[&alice, &other]).await;
         }
         assert_eq!(other.members("team").unwrap().len(), 2);
         // The chain before the last entry is known to who has read the one before by itself.
@@ -1000,27 +995,27 @@ async fn two_journals_of_a_group_are_found_out_over_a_connection_and_among_devic
 #[tokio::test]
 async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row() {
     let homes = Homes::new(32);
-    let mut alice = homes.user("alice").await;
+    let alice = homes.user("alice").await;
     let mut others = Vec::new();
     let names: Vec<String> = (1..64).map(|number| format!("user{number}")).collect();
     for name in &names {
-        let mut other = homes.user(name).await;
+        let other = homes.user(name).await;
         alice.connect(name).await.unwrap();
         other.check_inbox().await.unwrap();
         let request = other.incoming_requests().unwrap().pop().unwrap();
         other.accept_request(&request.id).await.unwrap();
         others.push(other);
     }
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     for other in &mut others {
         settle(&mut [other]).await;
     }
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     alice.create_group("hall").await.unwrap();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     alice.add_to_group("hall", &names).await.unwrap();
     assert_eq!(epoch(&alice, "hall"), 1, "by one commit");
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     for other in &mut others {
         other.sync(0).await.unwrap();
         assert_eq!(other.members("hall").unwrap().len(), 64);
@@ -1029,7 +1024,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
     alice.remove_from_group("hall", &["user7"]).await.unwrap();
     assert_ne!(alice.group_access("hall").unwrap().segment, before);
     // Rows for all who are left.
-    pass(&homes, 24, &mut [&mut alice]).await;
+    pass(&homes, 24, &[&alice]).await;
     let lost = 40;
     drop(others.remove(lost));
     let db = rusqlite::Connection::open(homes.path(names[lost]).join("client.sqlite")).unwrap();
@@ -1048,7 +1043,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
         }
     }
     // Somebody but the one who let it in says that they are there.
-    settle(&mut [&mut alice, &mut others[0]]).await;
+    settle(&mut [&alice, &mut others[0]]).await;
     let back = &mut others[lost];
     alice.send_message("hall", "all here?").await.unwrap();
     back.sync(0).await.unwrap();
@@ -1067,7 +1062,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
 #[tokio::test]
 async fn who_asks_again_pays_what_the_inbox_costs_by_now_and_uses_its_key_of_now() {
     let homes = Homes::new(33);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
     // A quarter of an inbox, and one more.
     for _ in 0..INBOX_CAPACITY / 4 + 1 {
         alice.connect("bob").await.unwrap();
@@ -1079,15 +1074,15 @@ async fn who_asks_again_pays_what_the_inbox_costs_by_now_and_uses_its_key_of_now
     let request = requests.pop().unwrap();
     assert!(requests.is_empty());
     // Without the device the handle has another key.
-    let mut phone = link(&homes, &mut bob, "phone", &mut []).await;
-    bob.decline_request(&request.id).unwrap();
+    let phone = link(&homes, &bob, "phone", &[]).await;
+    bob.decline_request(&request.id).await.unwrap();
     bob.unlink_device("phone").await.unwrap();
-    settle(&mut [&mut bob, &mut phone]).await;
+    settle(&[&bob, &phone]).await;
     alice.connect("bob").await.unwrap();
     bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().pop().unwrap();
     bob.accept_request(&request.id).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(alice.contacts().unwrap().len(), 1);
 }
 
@@ -1097,21 +1092,21 @@ fn database(homes: &Homes, name: &str) -> rusqlite::Connection {
 
 /// Alice, Bob and Carol, in one group.
 async fn team(homes: &Homes) -> [Client; 3] {
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     [alice, bob, carol]
 }
 
 #[tokio::test]
 async fn what_was_to_be_done_in_a_group_that_is_gone_holds_nothing_up() {
     let homes = Homes::new(40);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     let db = database(&homes, "alice");
     let plan = "INSERT INTO acts (act, about, due_ms) SELECT 'own row', group_id, 0 FROM groups";
     assert_eq!(db.execute(plan, ()).unwrap(), 1);
@@ -1119,7 +1114,7 @@ async fn what_was_to_be_done_in_a_group_that_is_gone_holds_nothing_up() {
     db.execute(plan, ()).unwrap();
     alice.sync(0).await.unwrap();
     alice.disconnect("bob").await.unwrap();
-    pass(&homes, 24, &mut [&mut alice]).await;
+    pass(&homes, 24, &[&alice]).await;
     let left: u32 = db
         .query_row("SELECT count(*) FROM acts", (), |row| row.get(0))
         .unwrap();
@@ -1129,7 +1124,7 @@ async fn what_was_to_be_done_in_a_group_that_is_gone_holds_nothing_up() {
 #[tokio::test]
 async fn a_segment_ends_where_the_service_has_signed_that_it_does() {
     let homes = Homes::new(41);
-    let [mut alice, mut bob, _carol] = team(&homes).await;
+    let [alice, bob, _carol] = team(&homes).await;
     alice.remove_from_group("team", &["carol"]).await.unwrap();
     let service = Arc::clone(&homes.service);
     let segment = bob.group_access("team").unwrap().segment;
@@ -1154,19 +1149,19 @@ async fn a_segment_ends_where_the_service_has_signed_that_it_does() {
 #[tokio::test]
 async fn a_join_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on() {
     let homes = Homes::new(42);
-    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
     alice.create_group("open").await.unwrap();
     let code = alice.invite("open", 7).await.unwrap();
     homes.service.lose_answer(Operation::ExternalJoin);
     let lost = dave.join_by_code(&code).await;
     assert!(matches!(lost, Err(Error::Unreachable(_))), "{lost:?}");
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     alice.update_own_leaf("open").await.unwrap();
     // Longer than the service remembers what it has answered.
     homes.service.clock.advance(Duration::from_secs(7_200));
-    settle(&mut [&mut alice, &mut dave]).await;
+    settle(&[&alice, &dave]).await;
     dave.send_message("open", "in").await.unwrap();
-    settle(&mut [&mut alice, &mut dave]).await;
+    settle(&[&alice, &dave]).await;
     assert_eq!(alice.members("open").unwrap().len(), 2);
     assert_eq!(texts(&alice, "open"), ["in"]);
 }
@@ -1175,31 +1170,31 @@ async fn a_join_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on()
 async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on() {
     for (seed, rotates_again) in [(43, false), (44, true)] {
         let homes = Homes::new(seed);
-        let [mut alice, mut bob, mut carol] = team(&homes).await;
-        let mut dave = homes.user("dave").await;
-        befriend(&mut alice, &mut dave).await;
+        let [alice, bob, carol] = team(&homes).await;
+        let dave = homes.user("dave").await;
+        befriend(&alice, &dave).await;
         alice.add_to_group("team", &["dave"]).await.unwrap();
-        settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+        settle(&[&alice, &bob, &carol, &dave]).await;
         drop(bob);
         let db = database(&homes, "bob");
         db.execute("DELETE FROM openmls_group_data", ()).unwrap();
         drop(db);
-        let mut bob = Client::open(&homes.path("bob"), homes.options())
+        let bob = Client::open(&homes.path("bob"), homes.options())
             .await
             .unwrap();
         homes.service.lose_answer(Operation::ExternalJoin);
         let _ = bob.sync(0).await;
-        settle(&mut [&mut alice, &mut carol]).await;
+        settle(&[&alice, &carol]).await;
         if rotates_again {
             alice.remove_from_group("team", &["dave"]).await.unwrap();
-            pass(&homes, 24, &mut [&mut alice, &mut carol]).await;
+            pass(&homes, 24, &[&alice, &carol]).await;
         } else {
             alice.update_own_leaf("team").await.unwrap();
         }
         homes.service.clock.advance(Duration::from_secs(7_200));
-        settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+        settle(&[&alice, &bob, &carol]).await;
         bob.send_message("team", "there").await.unwrap();
-        settle(&mut [&mut alice, &mut bob]).await;
+        settle(&[&alice, &bob]).await;
         assert_eq!(texts(&alice, "team"), ["there"]);
     }
 }
@@ -1207,25 +1202,25 @@ async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on
 #[tokio::test]
 async fn rows_that_nobody_has_written_any_member_writes_for_all() {
     let homes = Homes::new(45);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
-    let mut dave = homes.user("dave").await;
-    befriend(&mut alice, &mut dave).await;
+    let [alice, bob, carol] = team(&homes).await;
+    let dave = homes.user("dave").await;
+    befriend(&alice, &dave).await;
     alice.add_to_group("team", &["dave"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    settle(&[&alice, &bob, &carol, &dave]).await;
     alice.remove_from_group("team", &["dave"]).await.unwrap();
     drop(alice);
-    settle(&mut [&mut bob, &mut carol]).await;
+    settle(&[&bob, &carol]).await;
     let before = homes.service.count(Operation::PutRecoveryRows);
-    pass(&homes, 48, &mut [&mut bob]).await;
+    pass(&homes, 48, &[&bob]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
-    pass(&homes, 48, &mut [&mut carol]).await;
+    pass(&homes, 48, &[&carol]).await;
     assert_eq!(homes.service.count(Operation::PutRecoveryRows), before + 1);
 }
 
 #[tokio::test]
 async fn whose_message_is_accepted_and_not_shown_hears_of_it() {
     let homes = Homes::new(46);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let [alice, bob, carol] = team(&homes).await;
     let next = "SELECT next FROM segments JOIN groups USING (group_id) WHERE name = 'team'";
     let next: i64 = database(&homes, "alice")
         .query_row(next, (), |row| row.get(0))
@@ -1242,10 +1237,10 @@ async fn whose_message_is_accepted_and_not_shown_hears_of_it() {
     })));
     alice.send_message("team", "to nobody").await.unwrap();
     homes.service.intercept(None);
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     assert!(alice.evidence("team").unwrap().is_empty());
     bob.send_message("team", "to all").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     let told = |client: &Client| {
         let events = client.events().unwrap().into_iter();
         events
@@ -1262,7 +1257,7 @@ async fn whose_message_is_accepted_and_not_shown_hears_of_it() {
 #[tokio::test]
 async fn a_place_that_no_journal_comes_to_stops_nobody_who_joins() {
     let homes = Homes::new(47);
-    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
     alice.create_group("open").await.unwrap();
     let code = alice.invite("open", 7).await.unwrap();
     homes.service.alter(Some(Box::new(|operation, answer| {
@@ -1277,14 +1272,14 @@ async fn a_place_that_no_journal_comes_to_stops_nobody_who_joins() {
     assert!(matches!(joined, Err(Error::Protocol(_))), "{joined:?}");
     dave.sync(0).await.unwrap();
     homes.service.alter(None);
-    settle(&mut [&mut alice, &mut dave]).await;
+    settle(&[&alice, &dave]).await;
     dave.send_message("open", "in").await.unwrap();
 }
 
 #[tokio::test]
 async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
     let homes = Homes::new(48);
-    let [mut alice, mut bob, _carol] = team(&homes).await;
+    let [alice, bob, _carol] = team(&homes).await;
     homes.service.lose_answer(Operation::SendMessage);
     let lost = alice.send_message("team", "once").await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
@@ -1293,10 +1288,10 @@ async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
         (operation == Operation::ReadJournal).then(|| Err(refusal(ProblemType::LimitExceeded)))
     })));
     let before = homes.service.count(Operation::SendMessage);
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     homes.service.intercept(None);
     assert_eq!(homes.service.count(Operation::SendMessage), before);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(homes.service.count(Operation::SendMessage), before);
     assert_eq!(texts(&bob, "team"), ["once"]);
 }
@@ -1304,7 +1299,7 @@ async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
 #[tokio::test]
 async fn a_time_that_another_clock_has_drawn_is_drawn_anew() {
     let homes = Homes::new(49);
-    let [mut alice, _bob, _carol] = team(&homes).await;
+    let [alice, _bob, _carol] = team(&homes).await;
     let db = database(&homes, "alice");
     let far = i64::MAX;
     for update in [
@@ -1330,16 +1325,16 @@ async fn a_time_that_another_clock_has_drawn_is_drawn_anew() {
 #[tokio::test]
 async fn a_group_that_refuses_holds_up_the_removal_of_a_device_in_no_other_one() {
     let homes = Homes::new(50);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let [alice, bob, carol] = team(&homes).await;
     alice.create_group("also").await.unwrap();
     alice.add_to_group("also", &["bob"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
-    let mut phone = homes.client("phone").await;
+    settle(&[&alice, &bob]).await;
+    let phone = homes.client("phone").await;
     let code = phone.link_code("phone").await.unwrap();
     let number = alice.approve_link(&code.code, &code.number).await.unwrap();
     phone.complete_link(&number, 0).await.unwrap();
     for _ in 0..4 {
-        settle(&mut [&mut alice, &mut phone, &mut bob, &mut carol]).await;
+        settle(&[&alice, &phone, &bob, &carol]).await;
     }
     assert_eq!(bob.members("also").unwrap().len(), 3);
     assert_eq!(bob.members("team").unwrap().len(), 4);
@@ -1354,12 +1349,12 @@ async fn a_group_that_refuses_holds_up_the_removal_of_a_device_in_no_other_one()
                 .then(|| Err(refusal(ProblemType::LimitExceeded)))
         })));
     assert!(alice.unlink_device("phone").await.is_err());
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     assert_eq!(bob.members("team").unwrap().len(), 3);
     assert_eq!(bob.members("also").unwrap().len(), 3);
     // It is not forgotten.
     homes.service.intercept(None);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(bob.members("also").unwrap().len(), 2);
     assert_eq!(alice.devices().unwrap().len(), 1);
 }
@@ -1367,14 +1362,14 @@ async fn a_group_that_refuses_holds_up_the_removal_of_a_device_in_no_other_one()
 #[tokio::test]
 async fn a_device_whose_way_in_is_stale_is_added_by_a_commit() {
     let homes = Homes::new(60);
-    let mut alice = homes.user("alice").await;
-    let mut laptop = link(&homes, &mut alice, "laptop", &mut []).await;
+    let alice = homes.user("alice").await;
+    let laptop = link(&homes, &alice, "laptop", &[]).await;
     alice.create_group("plans").await.unwrap();
     alice.sync(0).await.unwrap();
     // The key that vouches for the laptop is gone before the laptop has come.
     alice.update_own_leaf("plans").await.unwrap();
     for _ in 0..3 {
-        settle(&mut [&mut laptop, &mut alice]).await;
+        settle(&[&laptop, &alice]).await;
     }
     assert_eq!(homes.service.count(Operation::AddClients), 1);
     for device in [&laptop, &alice] {

@@ -113,7 +113,7 @@ impl World {
             contacts: Vec::new(),
             theirs: Vec::new(),
         };
-        let mut laptop = world.client("laptop").await;
+        let laptop = world.client("laptop").await;
         laptop.register_handle("alice").await.unwrap();
         world.devices.push(laptop);
         world.link("phone").await;
@@ -152,7 +152,7 @@ impl World {
 
     fn contact_names(&self) -> Vec<String> {
         let names = self.contacts.iter();
-        names.map(|it| it.handle().unwrap().to_owned()).collect()
+        names.map(|it| it.handle().unwrap().unwrap()).collect()
     }
 
     /// Days pass, in which everybody is there, until nobody has more to do.
@@ -204,7 +204,7 @@ impl World {
     }
 
     async fn link(&mut self, name: &str) {
-        let mut device = self.client(name).await;
+        let device = self.client(name).await;
         let code = device.link_code(name).await.unwrap();
         let first = &mut self.devices[0];
         let number = first.approve_link(&code.code, &code.number).await.unwrap();
@@ -216,7 +216,7 @@ impl World {
 
     /// Alice asks somebody, who accepts.
     async fn connect_with_somebody(&mut self) {
-        let (mut contact, name) = self.somebody().await;
+        let (contact, name) = self.somebody().await;
         self.devices[0].connect(&name).await.unwrap();
         contact.check_inbox().await.unwrap();
         let request = contact.incoming_requests().unwrap().pop().unwrap();
@@ -227,7 +227,7 @@ impl World {
 
     /// Somebody asks Alice, who accepts.
     async fn be_connected(&mut self) {
-        let (mut contact, _) = self.somebody().await;
+        let (contact, _) = self.somebody().await;
         contact.connect("alice").await.unwrap();
         self.devices[0].check_inbox().await.unwrap();
         let request = self.devices[0].incoming_requests().unwrap().pop().unwrap();
@@ -247,8 +247,8 @@ impl World {
     }
 
     async fn restore(&mut self, device: usize, home: &str) {
-        let key = BackupKey::RecoveryKey(Client::new_recovery_key().unwrap());
-        let backup = self.devices[device].backup(&key).unwrap();
+        let key = BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
+        let backup = self.devices[device].backup(&key).await.unwrap();
         let path = self.homes.path(home);
         let restored = Client::restore(&path, &backup, &key, self.options()).await;
         self.devices[device] = restored.unwrap();
@@ -370,7 +370,7 @@ async fn be_added(world: &mut World, number: usize) {
 }
 
 async fn link_device_of_contact(world: &mut World) {
-    let mut device = world.homes.client("another device").await;
+    let device = world.homes.client("another device").await;
     let code = device.link_code("another device").await.unwrap();
     let approved = world.contacts[0].approve_link(&code.code, &code.number);
     let number = approved.await.unwrap();

@@ -24,7 +24,7 @@ impl AccountCommand {
     }
 }
 
-pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Result<Output, Error> {
+pub(crate) async fn execute(client: &Client, command: AccountCommand) -> Result<Output, Error> {
     Ok(match command {
         AccountCommand::Cancel { name } => {
             client.cancel_request(&name).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn execute(client: &mut Client, command: AccountCommand) -> Res
         AccountCommand::Backup {
             file,
             passphrase_file,
-        } => backup(client, &file, passphrase_file.as_deref())?,
+        } => backup(client, &file, passphrase_file.as_deref()).await?,
     })
 }
 
@@ -69,17 +69,17 @@ fn secret_in(path: &Path) -> Result<Zeroizing<String>, Error> {
         .ok_or_else(|| UsageError::WrongBackupKey.into())
 }
 
-fn backup(client: &Client, file: &Path, passphrase: Option<&Path>) -> Result<Output, Error> {
+async fn backup(client: &Client, file: &Path, passphrase: Option<&Path>) -> Result<Output, Error> {
     let recovery_key = match passphrase {
         Some(_) => None,
-        None => Some(Client::new_recovery_key()?),
+        None => Some(client::new_recovery_key()?),
     };
     let key = match (passphrase, &recovery_key) {
         (Some(path), _) => BackupKey::Passphrase(secret_in(path)?),
         (None, Some(key)) => BackupKey::RecoveryKey(key.clone()),
         (None, None) => return Err(UsageError::WrongBackupKey.into()),
     };
-    let bytes = client.backup(&key)?;
+    let bytes = client.backup(&key).await?;
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -112,7 +112,7 @@ pub(crate) async fn restore(
         (None, None) => return Err(UsageError::WrongBackupKey.into()),
     };
     let client = Client::restore(home, &bytes, &key, Options::default()).await?;
-    let handle = client.handle().unwrap_or_default().to_owned();
+    let handle = client.handle()?.unwrap_or_default();
     Ok(Output::new(
         json!({ "handle": handle }),
         [format!("{handle} is back")],

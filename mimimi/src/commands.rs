@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         let keys = (passphrase_file.as_deref(), recovery_key_file.as_deref());
         return Ok(print(account::restore(&home, file, keys.0, keys.1).await?)?);
     }
-    let mut client = Client::open(&home, options()).await?;
+    let client = Client::open(&home, options()).await?;
     if let Command::DeleteAccount { .. } = arguments.command {
         client.delete_account().await?;
         let lines = ["nothing is left".to_owned()];
@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         // After printing: a crash shows them twice rather than never.
         return client.acknowledge(&events);
     }
-    Ok(print(execute(&mut client, arguments.command).await?)?)
+    Ok(print(execute(&client, arguments.command).await?)?)
 }
 
 /// As usual; who waits is told what for.
@@ -144,7 +144,7 @@ async fn init(
     let token =
         String::from_utf8(read(account_token)?).map_err(|_| UsageError::InvalidAccountToken)?;
     let client = Client::init(home, &endpoints, &token, options()).await?;
-    let tokens = client.tokens()?;
+    let tokens = client.tokens().await?;
     Ok(Output::new(
         json!({ "home": home.display().to_string(), "tokens": tokens }),
         [format!(
@@ -153,7 +153,7 @@ async fn init(
     ))
 }
 
-async fn execute(client: &mut Client, command: Command) -> Result<Output, Error> {
+async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
     Ok(match command {
         Command::Init { .. }
         | Command::Receive { .. }
@@ -195,7 +195,7 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
             decline: Some(id), ..
         } => {
             client.sync(0).await?;
-            client.decline_request(&id)?;
+            client.decline_request(&id).await?;
             Output::new(
                 json!({ "declined": id }),
                 [format!("request {id} is forgotten")],
@@ -256,14 +256,14 @@ async fn execute(client: &mut Client, command: Command) -> Result<Output, Error>
         }
         Command::TopUp => {
             client.fill_wallet().await?;
-            let available = client.tokens()?;
+            let available = client.tokens().await?;
             Output::new(
                 json!({ "available": available }),
                 [format!("{available} tokens")],
             )
         }
         Command::Tokens => {
-            let available = client.tokens()?;
+            let available = client.tokens().await?;
             Output::new(
                 json!({ "available": available }),
                 [format!("{available} tokens")],
@@ -298,7 +298,7 @@ fn lines_of(name: &str, stopped: Option<StopReason>, evidence: &[Evidence]) -> V
 
 /// What came that could not be carried out, and whether the service sees the group as this client
 /// does.
-async fn verify_group(client: &mut Client, group: &str) -> Result<Output, Error> {
+async fn verify_group(client: &Client, group: &str) -> Result<Output, Error> {
     client.sync(0).await?;
     let (stopped, evidence) = trouble(client, group)?;
     let mut lines = lines_of(group, stopped, &evidence);
@@ -329,10 +329,9 @@ async fn verify_group(client: &mut Client, group: &str) -> Result<Output, Error>
     Ok(Output::new(document, lines))
 }
 
-async fn group(client: &mut Client, command: GroupCommand) -> Result<Output, Error> {
-    let epoch = |client: &Client, group: &str| -> Result<u64, Error> {
-        Ok(client.group_access(group)?.epoch)
-    };
+async fn group(client: &Client, command: GroupCommand) -> Result<Output, Error> {
+    let epoch =
+        |client: &Client, group: &str| -> Result<u64, Error> { Ok(client.group(group)?.epoch) };
     Ok(match command {
         GroupCommand::Create { name, suite } => {
             client.create_group_with(&name, suite).await?;
@@ -402,6 +401,19 @@ fn received(events: &[StoredEvent]) -> Output {
     Output::new(document, events.iter().map(|stored| line(&stored.event))).with_texts_of_others()
 }
 
+/// Fields of events in which nothing stands that others have chosen, and the text, which ends a
+/// line.
+const IDS_AND_WORDS: [&str; 8] = [
+    "type",
+    "id",
+    "text",
+    "why",
+    "group_id",
+    "message",
+    "sender_id",
+    "reason",
+];
+
 /// The event with all that others have chosen in it as [`Name`]s, but for texts, which end a line.
 fn named(event: &Event) -> Event {
     let mut document = json!(event);
@@ -412,7 +424,7 @@ fn named(event: &Event) -> Event {
         }
         if let Some(text) = value.as_str()
             && !text.is_empty()
-            && !["type", "id", "text", "why"].contains(&field.as_str())
+            && !IDS_AND_WORDS.contains(&field.as_str())
         {
             *value = Name(text).to_string().into();
         }
@@ -435,7 +447,19 @@ fn line(event: &Event) -> String {
             group,
             sender,
             text,
+            ..
         } => format!("[{group}] {sender}: {text}"),
+        Event::MessageSent { group, .. } => format!("[{group}] a message that waited was sent"),
+        Event::MessageFailed {
+            group,
+            text,
+            reason,
+            retryable,
+            ..
+        } => {
+            let advice = if *retryable { "; say it again later" } else { "" };
+            format!("[{group}] was not sent ({reason}){advice}: {text}")
+        }
         Event::Joined { group, by } => format!("{by} added you to {group}"),
         Event::Removed { group } => format!("you were removed from {group}"),
         Event::MemberAdded { group, name, by } if name == by => format!("[{group}] {name} came in"),
@@ -570,7 +594,7 @@ fn line(event: &Event) -> String {
                  gone, or you say mimimi group accept-unverified {group}"
             )
         }
-        Event::MessageWithheld { group, text } => format!(
+        Event::MessageWithheld { group, text, .. } => format!(
             "[{group}] the service has accepted a message of yours and shows it to nobody: {text}"
         ),
         Event::MessagesDropped { group } => {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::arguments::DeviceCommand;
 use crate::terminal::{Name, Output, names};
 
-pub(crate) async fn execute(client: &mut Client, command: DeviceCommand) -> Result<Output, Error> {
+pub(crate) async fn execute(client: &Client, command: DeviceCommand) -> Result<Output, Error> {
     Ok(match command {
         DeviceCommand::Link { name } => {
             let link = client.link_code(&name).await?;

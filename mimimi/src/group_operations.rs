@@ -112,10 +112,7 @@ pub(crate) enum GroupOperation {
     },
 }
 
-pub(crate) async fn execute(
-    client: &mut Client,
-    operation: GroupOperation,
-) -> Result<Output, Error> {
+pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Result<Output, Error> {
     Ok(match operation {
         GroupOperation::Leave { group } => {
             client.leave_group(&group).await?;

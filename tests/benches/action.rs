@@ -67,7 +67,7 @@ fn run(home: PathBuf, heard: Option<Sender<String>>) -> Running {
     std::thread::spawn(move || {
         started.send(own_thread()).unwrap();
         runtime().block_on(async move {
-            let mut client = Client::open(&home, patient()).await.unwrap();
+            let client = Client::open(&home, patient()).await.unwrap();
             let Some(heard) = heard else {
                 while let Ok(text) = to_say.recv() {
                     client.send_message(GROUP, &text).await.unwrap();
@@ -102,9 +102,9 @@ async fn prepare(members: usize) -> (Stack, Vec<PathBuf>) {
     for number in 0..members {
         clients.push(device(&stack, number, &format!("member.{number}")).await);
     }
-    let (founder, others) = clients.split_first_mut().unwrap();
-    let mut others: Vec<&mut Client> = others.iter_mut().collect();
-    group_with(GROUP, founder, &mut others).await;
+    let (founder, others) = clients.split_first().unwrap();
+    let others: Vec<&Client> = others.iter().collect();
+    group_with(GROUP, founder, &others).await;
     let homes = (0..members).map(|number| stack.home(&format!("member.{number}")));
     let homes = homes.collect();
     (stack, homes)

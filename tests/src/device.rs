@@ -51,7 +51,7 @@ pub fn eager() -> Options {
 
 /// Syncs an [`eager`] client until it has compared the views. A comparison that is late is put off
 /// for a moment: syncs that follow each other faster than that compare nothing.
-pub async fn compares(client: &mut Client) {
+pub async fn compares(client: &Client) {
     for _ in 0..4 {
         client.sync(0).await.expect("synced");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -85,7 +85,7 @@ pub(crate) async fn by(
 
 /// A new client with account `number` and a handle.
 pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
-    let mut client = blank(stack, number, handle).await;
+    let client = blank(stack, number, handle).await;
     client
         .register_handle(handle)
         .await
@@ -95,33 +95,33 @@ pub async fn device(stack: &Stack, number: usize, handle: &str) -> Client {
 
 /// As [`device`], with these options.
 pub async fn device_with(stack: &Stack, number: usize, handle: &str, options: Options) -> Client {
-    let mut client = by(stack, &endpoints(stack), number, handle, options).await;
+    let client = by(stack, &endpoints(stack), number, handle, options).await;
     client.register_handle(handle).await.expect("registered");
     client
 }
 
 fn handle(client: &Client) -> String {
-    client.handle().expect("a handle").to_owned()
+    client.handle().expect("a profile").expect("a handle")
 }
 
 /// Catches up as often as it takes for everything that follows from everything.
-pub async fn settle(clients: &mut [&mut Client]) {
+pub async fn settle(clients: &[&Client]) {
     for _ in 0..4 {
-        for client in clients.iter_mut() {
+        for client in clients.iter() {
             client.sync(0).await.expect("in step");
         }
     }
 }
 
 /// Looks into the inbox now, and returns the ids of the requests that are there.
-pub async fn requests_of(client: &mut Client) -> Vec<String> {
+pub async fn requests_of(client: &Client) -> Vec<String> {
     client.check_inbox().await.expect("an inbox");
     let requests = client.incoming_requests().expect("requests");
     requests.into_iter().map(|request| request.id).collect()
 }
 
 /// `asker` asks for a connection, `other` accepts.
-pub async fn befriend(asker: &mut Client, other: &mut Client) {
+pub async fn befriend(asker: &Client, other: &Client) {
     asker.connect(&handle(other)).await.expect("asked");
     other.check_inbox().await.expect("an inbox");
     let requests = other.incoming_requests().expect("requests");
@@ -138,8 +138,8 @@ pub async fn befriend(asker: &mut Client, other: &mut Client) {
 }
 
 /// A group of `founder` and `others`, all of whom have joined.
-pub async fn group_with(name: &str, founder: &mut Client, others: &mut [&mut Client]) {
-    for other in others.iter_mut() {
+pub async fn group_with(name: &str, founder: &Client, others: &[&Client]) {
+    for other in others.iter() {
         befriend(founder, other).await;
     }
     founder.create_group(name).await.expect("created");
@@ -155,7 +155,7 @@ pub async fn group_with(name: &str, founder: &mut Client, others: &mut [&mut Cli
 }
 
 /// The messages that have arrived since the last call.
-pub async fn messages(client: &mut Client) -> Vec<Said> {
+pub async fn messages(client: &Client) -> Vec<Said> {
     let events = client.receive(0).await.expect("events");
     client.acknowledge(&events).expect("acknowledged");
     events
@@ -168,7 +168,7 @@ pub async fn messages(client: &mut Client) -> Vec<Said> {
 }
 
 /// The messages that have arrived must be these, in order.
-pub async fn reads(client: &mut Client, expected: &[(&str, &str)]) {
+pub async fn reads(client: &Client, expected: &[(&str, &str)]) {
     let read = messages(client).await;
     let read: Vec<_> = read
         .iter()
@@ -182,7 +182,7 @@ pub async fn reads(client: &mut Client, expected: &[(&str, &str)]) {
 ///
 /// # Panics
 /// If it had none to write.
-pub async fn some_minutes_later(home: &Path, client: &mut Client) {
+pub async fn some_minutes_later(home: &Path, client: &Client) {
     let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
     let planned = "UPDATE acts SET due_ms = 1 WHERE act = 'rows'";
     assert!(db.execute(planned, ()).unwrap() > 0, "no rows to write");
@@ -197,8 +197,8 @@ pub async fn some_minutes_later(home: &Path, client: &mut Client) {
 
 /// Each of them says something and all others read it; all are in one epoch at the end. What
 /// arrived before is passed over.
-pub async fn talks(group: &str, members: &mut [&mut Client]) {
-    for member in members.iter_mut() {
+pub async fn talks(group: &str, members: &[&Client]) {
+    for member in members.iter() {
         messages(member).await;
     }
     for speaker in 0..members.len() {
@@ -208,7 +208,7 @@ pub async fn talks(group: &str, members: &mut [&mut Client]) {
             .send_message(group, &text)
             .await
             .unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        for (index, member) in members.iter_mut().enumerate() {
+        for (index, member) in members.iter().enumerate() {
             if index != speaker {
                 reads(member, &[(&name, &text)]).await;
             }

@@ -107,13 +107,13 @@ impl Load {
             endpoints.relay = relay.to_owned();
             endpoints.ohttp_keys = format!("{}/ohttp-keys", relay.trim_end_matches('/'));
         }
-        let mut reader = a_client(stack, &endpoints, 0, "reader").await;
+        let reader = a_client(stack, &endpoints, 0, "reader").await;
         let mut ready = Vec::new();
         for number in 1..=senders {
             let name = format!("sender.{number}");
             let mut sender = a_client(stack, &endpoints, number, &name).await;
             let group = format!("{GROUP} {number}");
-            device::group_with(&group, &mut sender, &mut [&mut reader]).await;
+            device::group_with(&group, &mut sender, &[&reader]).await;
             ready.push(SendingClient {
                 access: sender.group_access(&group).expect("the group"),
                 key: leaf_key(&sender, &group, &stack.home(&name)),
@@ -215,7 +215,7 @@ impl Outcome {
 
 impl SendingClient {
     async fn sends(
-        mut self,
+        self,
         next: Arc<AtomicUsize>,
         last: usize,
         is_over: Arc<AtomicBool>,
@@ -228,10 +228,7 @@ impl SendingClient {
             let number = next.fetch_add(1, Ordering::SeqCst);
             let request = self.request(number);
             let began = Instant::now();
-            let posted = self
-                .client
-                .transport()
-                .post(Operation::SendMessage, &request, &[]);
+            let posted = self.client.post(Operation::SendMessage, &request, &[]);
             let answered = tokio::time::timeout(BOUND, posted)
                 .await
                 .expect("an answer in bounded time");
@@ -306,11 +303,11 @@ impl Reader {
 }
 
 /// Until it is answered: it changes nothing.
-async fn ask(client: &mut Client, request: &ReadJournalRequest) -> ReadJournalResponse {
+async fn ask(client: &Client, request: &ReadJournalRequest) -> ReadJournalResponse {
     let operation = Operation::ReadJournal;
     loop {
         let bytes = request.encode();
-        let posted = client.transport().post(operation, &bytes, &[]);
+        let posted = client.post(operation, &bytes, &[]);
         let answered = tokio::time::timeout(BOUND, posted).await;
         match answered.expect("an answer in bounded time") {
             Ok(answer) => return ReadJournalResponse::decode(&answer).expect("a stretch"),
@@ -371,7 +368,7 @@ fn number(event: &Event) -> Option<usize> {
 }
 
 async fn a_client(stack: &Stack, endpoints: &Endpoints, number: usize, name: &str) -> Client {
-    let mut client = device::by(stack, endpoints, number, name, options()).await;
+    let client = device::by(stack, endpoints, number, name, options()).await;
     client
         .register_handle(name)
         .await

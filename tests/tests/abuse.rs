@@ -48,8 +48,8 @@ fn refusal(error: Error) -> String {
 }
 
 /// Has the wallet filled, of which ten tokens are left.
-async fn asks_for_tokens(client: &mut Client) -> Result<(), Error> {
-    let left = client.tokens()?;
+async fn asks_for_tokens(client: &Client) -> Result<(), Error> {
+    let left = client.tokens().await?;
     client.withdraw_tokens(left.saturating_sub(10)).await?;
     client.fill_wallet().await
 }
@@ -57,7 +57,7 @@ async fn asks_for_tokens(client: &mut Client) -> Result<(), Error> {
 #[tokio::test]
 async fn whoever_is_reported_by_whom_he_approached_gets_no_more_tokens() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut mallory = device(&stack, 0, "mallory").await;
+    let mallory = device(&stack, 0, "mallory").await;
     let alice = User::register(&stack, 1, "alice").await;
     let carol = User::register(&stack, 2, "carol").await;
     mallory.connect_with("alice", GREETING).await.unwrap();
@@ -80,26 +80,26 @@ async fn whoever_is_reported_by_whom_he_approached_gets_no_more_tokens() {
     assert_eq!(queue[0]["reason"], "spam");
     assert_eq!(queue[0]["occasion"], "request");
     assert_eq!(queue[0]["status"], "open");
-    asks_for_tokens(&mut mallory).await.unwrap();
+    asks_for_tokens(&mallory).await.unwrap();
 
     let id = queue[0]["id"].as_str().unwrap();
     assert_eq!(operator(&stack, "uphold", "0123").await.0, 400);
     assert_eq!(operator(&stack, "uphold", id).await.0, 200);
     assert_eq!(reports(&stack).await[0]["status"], "upheld");
     // What is out still works: nobody can tell whose it is.
-    assert!(mallory.tokens().unwrap() > 0);
+    assert!(mallory.tokens().await.unwrap() > 0);
     mallory.connect("carol").await.unwrap();
     assert!(carol.request_from(&alice).await.is_none());
-    let refused = asks_for_tokens(&mut mallory).await.unwrap_err();
+    let refused = asks_for_tokens(&mallory).await.unwrap_err();
     assert_eq!(refusal(refused), "tokens-withheld");
 
     // Across a restart, until the operator releases the account.
     let before = stack.kill(Service::Issuer);
     stack.restarted(Service::Issuer, before).await;
-    let refused = asks_for_tokens(&mut mallory).await.unwrap_err();
+    let refused = asks_for_tokens(&mallory).await.unwrap_err();
     assert_eq!(refusal(refused), "tokens-withheld");
     assert_eq!(operator(&stack, "release", id).await.0, 200);
-    asks_for_tokens(&mut mallory).await.unwrap();
+    asks_for_tokens(&mallory).await.unwrap();
     assert_eq!(operator(&stack, "dismiss", id).await.0, 200);
     assert_eq!(reports(&stack).await[0]["status"], "dismissed");
 }
@@ -107,10 +107,10 @@ async fn whoever_is_reported_by_whom_he_approached_gets_no_more_tokens() {
 #[tokio::test]
 async fn whoever_answered_a_request_can_be_reported_too_even_when_gone_since() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    befriend(&mut alice, &mut bob).await;
-    for (client, other) in [(&mut alice, "bob"), (&mut bob, "alice")] {
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    befriend(&alice, &bob).await;
+    for (client, other) in [(&alice, "bob"), (&bob, "alice")] {
         let contacts = client.contacts().unwrap();
         assert!(contacts[0].reportable, "{contacts:?}");
         client.report(other, ReportReason::Abuse).await.unwrap();
@@ -137,8 +137,8 @@ async fn whoever_answered_a_request_can_be_reported_too_even_when_gone_since() {
 #[tokio::test]
 async fn the_delivery_service_hears_and_keeps_nothing_of_certificates_and_reports() {
     let (mut stack, tap) = Stack::start_with_tap(LogLevel::Trace).await;
-    let mut mallory = device(&stack, 0, "mallory").await;
-    let mut alice = device(&stack, 1, "alice").await;
+    let mallory = device(&stack, 0, "mallory").await;
+    let alice = device(&stack, 1, "alice").await;
     mallory.connect_with("alice", GREETING).await.unwrap();
     alice.check_inbox().await.unwrap();
     let request = alice.incoming_requests().unwrap().remove(0);

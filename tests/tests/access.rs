@@ -27,19 +27,15 @@ const BOB: &str = "bob.bergstrom";
 const CAROL: &str = "carol.castillo";
 
 async fn trio(stack: &Stack) -> [Client; 3] {
-    let mut alice = device(stack, 0, ALICE).await;
-    let mut bob = device(stack, 1, BOB).await;
-    let mut carol = device(stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let alice = device(stack, 0, ALICE).await;
+    let bob = device(stack, 1, BOB).await;
+    let carol = device(stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     [alice, bob, carol]
 }
 
-async fn problem_of(
-    client: &mut Client,
-    operation: Operation,
-    request: &[u8],
-) -> Option<ProblemType> {
-    let answer = client.transport().post(operation, request, &[]).await;
+async fn problem_of(client: &Client, operation: Operation, request: &[u8]) -> Option<ProblemType> {
+    let answer = client.post(operation, request, &[]).await;
     answer.as_ref().err().and_then(Error::problem)
 }
 
@@ -92,7 +88,7 @@ fn reading(segment: SegmentId) -> Vec<u8> {
     request.encode()
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -101,11 +97,11 @@ async fn events(client: &mut Client) -> Vec<Event> {
 #[tokio::test]
 async fn a_removed_member_reads_neither_messages_nor_state() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = trio(&stack).await;
+    let [alice, bob, carol] = trio(&stack).await;
     // All that Bob has as a member: his commit is ready, his state key opens the state.
     alice.set_role(GROUP, BOB, "admin").await.unwrap();
     bob.sync(0).await.unwrap();
-    bob.stage_remove(GROUP, &[CAROL]).unwrap();
+    bob.stage_remove(GROUP, &[CAROL]).await.unwrap();
     let his = bob.group_access(GROUP).unwrap();
     let info = ExternalCommitInfoRequest {
         group: key(&his.id, &his.state_key),
@@ -113,8 +109,7 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
         authorization: None,
     };
     let his_row = row_of(&stack, BOB);
-    bob.transport()
-        .post(Operation::RecoveryRow, &his_row, &[])
+    bob.post(Operation::RecoveryRow, &his_row, &[])
         .await
         .unwrap();
 
@@ -146,21 +141,21 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     }
     for (operation, body) in attempts {
         let request = bob.sign_as_member(GROUP, operation, &body).unwrap();
-        let problem = problem_of(&mut bob, operation, &request).await;
+        let problem = problem_of(&bob, operation, &request).await;
         assert_eq!(problem, Some(ProblemType::UnknownGroup), "{operation:?}");
     }
     let kept = bob.pending_request(GROUP).unwrap().unwrap();
-    let problem = problem_of(&mut bob, kept.operation, &kept.request).await;
+    let problem = problem_of(&bob, kept.operation, &kept.request).await;
     assert_eq!(problem, Some(ProblemType::UnknownGroup));
     let request = signed_by_anybody(Operation::ExternalCommitInfo, &info.encode());
-    let problem = problem_of(&mut bob, Operation::ExternalCommitInfo, &request).await;
+    let problem = problem_of(&bob, Operation::ExternalCommitInfo, &request).await;
     assert_eq!(problem, Some(ProblemType::UnknownGroup));
     // The rotation left no row for him.
-    let problem = problem_of(&mut bob, Operation::RecoveryRow, &his_row).await;
+    let problem = problem_of(&bob, Operation::RecoveryRow, &his_row).await;
     assert_eq!(problem, Some(ProblemType::UnknownRecord));
     // The segment that he knows ends with his removal; the next one has a name that he cannot make.
     let read = reading(his.segment);
-    let old = bob.transport().post(Operation::ReadJournal, &read, &[]);
+    let old = bob.post(Operation::ReadJournal, &read, &[]);
     let old = ReadJournalResponse::decode(&old.await.unwrap()).unwrap();
     assert_eq!(old.closed, 1);
     let rotation = RotationEpoch(his.epoch + 1);
@@ -169,14 +164,14 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
         StateKey::from(&his.state_key.to_wire()).next().to_wire(),
     ] {
         let guessed = StateKey::from(&state_key).segment(&his.id, rotation);
-        let problem = problem_of(&mut bob, Operation::ReadJournal, &reading(guessed)).await;
+        let problem = problem_of(&bob, Operation::ReadJournal, &reading(guessed)).await;
         assert_eq!(problem, Some(ProblemType::UnknownSegment));
     }
     let now = alice.group_access(GROUP).unwrap().segment;
     assert_ne!(now, his.segment);
 
     assert_eq!(
-        events(&mut bob).await.last(),
+        events(&bob).await.last(),
         Some(&Event::Removed {
             group: GROUP.into()
         })
@@ -185,10 +180,10 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
         bob.send_message(GROUP, "hello?").await.unwrap_err().code(),
         "not-a-member"
     );
-    assert_eq!(messages(&mut bob).await, []);
-    reads(&mut alice, &[(CAROL, "so he is")]).await;
-    reads(&mut carol, &[(ALICE, "he is gone")]).await;
-    talks(GROUP, &mut [&mut alice, &mut carol]).await;
+    assert_eq!(messages(&bob).await, []);
+    reads(&alice, &[(CAROL, "so he is")]).await;
+    reads(&carol, &[(ALICE, "he is gone")]).await;
+    talks(GROUP, &[&alice, &carol]).await;
 }
 
 #[allow(
@@ -239,39 +234,36 @@ async fn an_unknown_group_and_a_wrong_state_key_are_the_same_problem() {
 #[tokio::test]
 async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = trio(&stack).await;
-    let mut dave = device(&stack, 3, "dave.dimitrov").await;
-    befriend(&mut alice, &mut dave).await;
+    let [alice, bob, carol] = trio(&stack).await;
+    let dave = device(&stack, 3, "dave.dimitrov").await;
+    befriend(&alice, &dave).await;
     alice.add_to_group(GROUP, &["dave.dimitrov"]).await.unwrap();
 
     alice.set_role(GROUP, BOB, "admin").await.unwrap();
     // A commit of an epoch that is over.
-    alice.stage_remove(GROUP, &[CAROL]).unwrap();
+    alice.stage_remove(GROUP, &[CAROL]).await.unwrap();
     bob.remove_from_group(GROUP, &["dave.dimitrov"])
         .await
         .unwrap();
     bob.update_own_leaf(GROUP).await.unwrap();
     alice.take_in().await.unwrap();
     let old_epoch = alice.group_access(GROUP).unwrap().epoch;
-    alice.stage_remove(GROUP, &[CAROL]).unwrap();
+    alice.stage_remove(GROUP, &[CAROL]).await.unwrap();
     let late = alice.pending_request(GROUP).unwrap().unwrap();
     bob.update_own_leaf(GROUP).await.unwrap();
-    let answer = alice
-        .transport()
-        .post(late.operation, &late.request, &[])
-        .await;
+    let answer = alice.post(late.operation, &late.request, &[]).await;
     let Err(Error::Refused(refusal)) = answer else {
         panic!("{answer:?}")
     };
     assert_eq!(refusal.problem, ProblemType::WrongEpoch);
     assert_eq!(refusal.epoch, Some(old_epoch + 1));
     alice.sync(0).await.unwrap();
-    for client in [&mut alice, &mut bob, &mut carol] {
+    for client in [&alice, &bob, &carol] {
         events(client).await;
     }
 
     // The state is what it was if this commit, made before, is accepted after all the others.
-    alice.stage_remove(GROUP, &[CAROL]).unwrap();
+    alice.stage_remove(GROUP, &[CAROL]).await.unwrap();
     let kept = alice.pending_request(GROUP).unwrap().unwrap();
     let good = protocol::request::SignedRequest::decode(&kept.request).unwrap();
     let commit = || CommitRequest::decode(good.body.as_slice()).unwrap();
@@ -400,25 +392,24 @@ async fn every_bad_request_is_a_typed_problem_and_changes_nothing() {
     ));
 
     for (number, (expected, (operation, request))) in bad.into_iter().enumerate() {
-        let problem = problem_of(&mut alice, operation, &request).await;
+        let problem = problem_of(&alice, operation, &request).await;
         assert_eq!(problem, Some(expected), "number {number}, {operation:?}");
     }
-    for client in [&mut bob, &mut carol] {
+    for client in [&bob, &carol] {
         assert_eq!(events(client).await, []);
     }
     let answer = alice
-        .transport()
         .post(kept.operation, &kept.request, &kept.tokens)
         .await;
     assert!(answer.is_ok(), "{answer:?}");
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
 }
 
 #[tokio::test]
 async fn nobody_is_added_before_they_accepted() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     alice.create_group(GROUP).await.unwrap();
     let before = alice.add_to_group(GROUP, &[BOB]).await.unwrap_err();
     assert_eq!(before.code(), "unknown-contact");
@@ -438,24 +429,23 @@ async fn nobody_is_added_before_they_accepted() {
     let request = signed_by_anybody(Operation::ClaimKeyPackages, &claim.encode());
     let token = alice.withdraw_tokens(1).await.unwrap();
     let answer = alice
-        .transport()
         .post(Operation::ClaimKeyPackages, &request, &token)
         .await;
     let problem = answer.as_ref().err().and_then(Error::problem);
     assert_eq!(problem, Some(ProblemType::NoKeyPackages), "{answer:?}");
 
     let request = bob.incoming_requests().unwrap().remove(0);
-    bob.decline_request(&request.id).unwrap();
+    bob.decline_request(&request.id).await.unwrap();
     alice.sync(0).await.unwrap();
     let declined = alice.add_to_group(GROUP, &[BOB]).await.unwrap_err();
     assert_eq!(declined.code(), "unknown-contact");
     assert_eq!(bob.groups().unwrap(), []);
 
     // The same two, once he accepts.
-    befriend(&mut bob, &mut alice).await;
+    befriend(&bob, &alice).await;
     alice.add_to_group(GROUP, &[BOB]).await.unwrap();
     bob.sync(0).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ async fn restore(stack: &Stack, backup: &[u8], home: &str) -> Result<Client, Err
     Client::restore(&stack.home(home), backup, &key(), patient()).await
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -27,21 +27,21 @@ async fn events(client: &mut Client) -> Vec<Event> {
 #[tokio::test]
 async fn the_same_backup_is_restored_a_second_and_a_third_time() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    group_with("garden", &mut alice, &mut [&mut bob]).await;
-    let backup = alice.backup(&key()).unwrap();
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    group_with("garden", &alice, &[&bob]).await;
+    let backup = alice.backup(&key()).await.unwrap();
     // Of the sole admin, whose place nobody else could give back.
     let mut before = alice;
     for home in ["second", "third", "fourth"] {
-        let mut alice = restore(&stack, &backup, home).await.unwrap();
-        settle(&mut [&mut bob, &mut alice]).await;
-        events(&mut alice).await;
+        let alice = restore(&stack, &backup, home).await.unwrap();
+        settle(&[&bob, &alice]).await;
+        events(&alice).await;
         let text = format!("from the {home}");
         alice.send_message("garden", &text).await.unwrap();
-        reads(&mut bob, &[("alice", &text)]).await;
+        reads(&bob, &[("alice", &text)]).await;
         bob.send_message("garden", "welcome back").await.unwrap();
-        reads(&mut alice, &[("bob", "welcome back")]).await;
+        reads(&alice, &[("bob", "welcome back")]).await;
         // The one before has another queue, and reads there what became of it.
         let told = events(&mut before).await;
         let replaced = Event::Replaced {
@@ -53,7 +53,7 @@ async fn the_same_backup_is_restored_a_second_and_a_third_time() {
             matches!(sent, Err(Error::Usage(UsageError::NotAMember(_)))),
             "{sent:?}"
         );
-        some_minutes_later(&stack.home(home), &mut alice).await;
+        some_minutes_later(&stack.home(home), &alice).await;
         before = alice;
     }
     before.set_muted("garden", "bob", true).await.unwrap();
@@ -62,13 +62,13 @@ async fn the_same_backup_is_restored_a_second_and_a_third_time() {
 #[tokio::test]
 async fn a_backup_that_is_too_old_says_what_is_gone_and_a_member_gives_it_back() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    let mut carol = device(&stack, 2, "carol").await;
-    group_with("garden", &mut alice, &mut [&mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let carol = device(&stack, 2, "carol").await;
+    group_with("garden", &alice, &[&bob, &carol]).await;
     alice.set_role("garden", "bob", "admin").await.unwrap();
     bob.sync(0).await.unwrap();
-    let backup = bob.backup(&key()).unwrap();
+    let backup = bob.backup(&key()).await.unwrap();
     bob.update_own_leaf("garden").await.unwrap();
     drop(bob);
     let restored = restore(&stack, &backup, "restored").await;
@@ -77,7 +77,7 @@ async fn a_backup_that_is_too_old_says_what_is_gone_and_a_member_gives_it_back()
     };
     assert_eq!(lost.len(), 1);
     assert!(lost[0].starts_with("garden ("), "{lost:?}");
-    let mut bob = Client::open(&stack.home("restored"), patient())
+    let bob = Client::open(&stack.home("restored"), patient())
         .await
         .unwrap();
     let sent = bob.send_message("garden", "hello?").await;

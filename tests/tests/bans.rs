@@ -10,7 +10,7 @@
 use client::{Client, CommitOutcome, Error, Event, UsageError};
 use end_to_end::{LogLevel, Stack, befriend, device, group_with};
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -24,13 +24,13 @@ fn names(client: &Client) -> Vec<String> {
 #[tokio::test]
 async fn a_banned_person_does_not_come_back_under_another_pseudonym() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    let mut carol = device(&stack, 2, "carol").await;
-    let mut dave = device(&stack, 3, "dave").await;
-    group_with("garden", &mut alice, &mut [&mut bob, &mut carol]).await;
-    befriend(&mut bob, &mut carol).await;
-    befriend(&mut bob, &mut dave).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let carol = device(&stack, 2, "carol").await;
+    let dave = device(&stack, 3, "dave").await;
+    group_with("garden", &alice, &[&bob, &carol]).await;
+    befriend(&bob, &carol).await;
+    befriend(&bob, &dave).await;
     alice.ban("garden", "carol").await.unwrap();
     let code = bob.invite("garden", 30).await.unwrap();
     carol.sync(0).await.unwrap();
@@ -60,11 +60,11 @@ async fn a_banned_person_does_not_come_back_under_another_pseudonym() {
         name: "carol".into(),
         by: "bob".into(),
     };
-    assert!(events(&mut dave).await.contains(&came_in));
-    assert!(events(&mut alice).await.contains(&came_in));
+    assert!(events(&dave).await.contains(&came_in));
+    assert!(events(&alice).await.contains(&came_in));
     assert_eq!(names(&alice), ["alice", "bob", "dave"]);
     alice.send_message("garden", "among us").await.unwrap();
-    let told = events(&mut carol).await;
+    let told = events(&carol).await;
     let removed = Event::Removed {
         group: "garden".into(),
     };
@@ -85,16 +85,16 @@ async fn a_banned_person_does_not_come_back_under_another_pseudonym() {
     carol.sync(0).await.unwrap();
     alice.sync(0).await.unwrap();
     alice.send_message("garden", "welcome").await.unwrap();
-    events(&mut carol).await;
+    events(&carol).await;
     assert_eq!(names(&carol).len(), 4);
 }
 
 #[tokio::test]
 async fn who_is_muted_stays_so_after_coming_in_again() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    group_with("garden", &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    group_with("garden", &alice, &[&bob]).await;
     alice.set_muted("garden", "bob", true).await.unwrap();
     bob.leave_group("garden").await.unwrap();
     alice.sync(0).await.unwrap();
@@ -110,10 +110,10 @@ async fn who_is_muted_stays_so_after_coming_in_again() {
     alice.set_muted("garden", "bob", false).await.unwrap();
     bob.send_message("garden", "hello again").await.unwrap();
     alice.sync(0).await.unwrap();
-    reads_last(&mut alice, "hello again").await;
+    reads_last(&alice, "hello again").await;
 }
 
-async fn reads_last(client: &mut Client, text: &str) {
+async fn reads_last(client: &Client, text: &str) {
     let told = events(client).await;
     let said = |event: &Event| matches!(event, Event::Message { text: said, .. } if said == text);
     assert!(told.iter().any(said), "{told:?}");
@@ -122,10 +122,10 @@ async fn reads_last(client: &mut Client, text: &str) {
 #[tokio::test]
 async fn a_ban_holds_in_the_group_that_an_upgrade_puts_in_the_place_of_another() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    let mut carol = device(&stack, 2, "carol").await;
-    group_with("garden", &mut alice, &mut [&mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let carol = device(&stack, 2, "carol").await;
+    group_with("garden", &alice, &[&bob, &carol]).await;
     alice.ban("garden", "carol").await.unwrap();
     alice.upgrade_group("garden", 2).await.unwrap();
     assert_eq!(alice.banned("garden").unwrap(), ["carol"]);

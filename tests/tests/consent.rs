@@ -37,8 +37,8 @@ fn contacts(client: &Client) -> Vec<String> {
 #[tokio::test]
 async fn a_request_that_was_cancelled_leads_nowhere() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
     bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().remove(0);
@@ -49,7 +49,7 @@ async fn a_request_that_was_cancelled_leads_nowhere() {
     let twice = alice.cancel_request(BOB).await.unwrap_err();
     assert_eq!(usage(twice), UsageError::UnknownRequest(BOB.to_owned()));
     // It can be asked again.
-    befriend(&mut alice, &mut bob).await;
+    befriend(&alice, &bob).await;
     assert_eq!(contacts(&bob), [ALICE]);
     let too_late = alice.cancel_request(BOB).await.unwrap_err();
     assert_eq!(
@@ -61,12 +61,12 @@ async fn a_request_that_was_cancelled_leads_nowhere() {
 #[tokio::test]
 async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
     bob.check_inbox().await.unwrap();
     let request = bob.incoming_requests().unwrap().remove(0);
-    bob.decline_request(&request.id).unwrap();
+    bob.decline_request(&request.id).await.unwrap();
     assert!(bob.incoming_requests().unwrap().is_empty());
     let gone = bob.accept_request(&request.id).await.unwrap_err();
     assert_eq!(usage(gone), UsageError::UnknownRequest(request.id));
@@ -84,8 +84,8 @@ fn secret_count(stack: &Stack, home: &str, sql: &str) -> u32 {
 #[tokio::test]
 async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
     bob.check_inbox().await.unwrap();
     // Bob keeps the request, and declines it or not, or alice cancels it: it is all the same.
@@ -104,15 +104,15 @@ async fn a_request_holds_nothing_that_adds_the_requester_anywhere() {
     alice.sync(0).await.unwrap();
     bob.add_to_group(GROUP, &[ALICE]).await.unwrap();
     alice.sync(0).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
 }
 
 #[tokio::test]
 async fn who_is_added_by_somebody_who_is_no_contact_any_more_does_not_come() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    befriend(&mut alice, &mut bob).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    befriend(&alice, &bob).await;
     bob.create_group("trap").await.unwrap();
     // He has a KeyPackage of hers in hand when she ends it.
     bob.stage_add("trap", &[ALICE]).await.unwrap();
@@ -127,11 +127,11 @@ async fn who_is_added_by_somebody_who_is_no_contact_any_more_does_not_come() {
 #[tokio::test]
 async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     // Bob keeps what he knew of alice.
     let home = stack.home(BOB);
     let copy = stack.home("bob-before");
@@ -141,7 +141,7 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
-    let mut bob = Client::open(&home, end_to_end::patient()).await.unwrap();
+    let bob = Client::open(&home, end_to_end::patient()).await.unwrap();
 
     alice.disconnect(BOB).await.unwrap();
     assert_eq!(contacts(&alice), [CAROL]);
@@ -157,7 +157,7 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     carol.create_group(GROUP).await.unwrap();
     carol.add_to_group(GROUP, &[ALICE]).await.unwrap();
     alice.sync(0).await.unwrap();
-    talks(GROUP, &mut [&mut carol, &mut alice]).await;
+    talks(GROUP, &[&carol, &alice]).await;
     drop(bob);
     let kept = copy.join("client.sqlite");
     let kept = kept.to_str().unwrap();
@@ -167,7 +167,7 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
             "ATTACH '{kept}' AS kept; INSERT INTO contacts SELECT * FROM kept.contacts;"
         ))
         .unwrap();
-    let mut bob = Client::open(&home, end_to_end::patient()).await.unwrap();
+    let bob = Client::open(&home, end_to_end::patient()).await.unwrap();
     bob.create_group("trap").await.unwrap();
     let refused = bob.add_to_group("trap", &[ALICE]).await.unwrap_err();
     assert_eq!(refused.problem(), Some(ProblemType::NoKeyPackages));
@@ -203,15 +203,15 @@ async fn who_deletes_the_account_leaves_nothing_behind() {
         return;
     }
     let mut stack = Stack::start(LogLevel::Info).await;
-    let mut bob = device(&stack, 0, BOB).await;
+    let bob = device(&stack, 0, BOB).await;
     stack.stop().await;
     let before = rows(&stack).await;
     stack.restart().await;
 
-    let mut alice = device(&stack, 1, ALICE).await;
-    group_with(GROUP, &mut bob, &mut [&mut alice]).await;
+    let alice = device(&stack, 1, ALICE).await;
+    group_with(GROUP, &bob, &[&alice]).await;
     alice.create_group("diary").await.unwrap();
-    let mut laptop = blank(&stack, 2, "laptop").await;
+    let laptop = blank(&stack, 2, "laptop").await;
     let link = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&link.code, &link.number).await.unwrap();
     laptop.complete_link(&number, 0).await.unwrap();

@@ -38,7 +38,7 @@ fn disguise(home: &Path) {
     assert_eq!(changed, 1);
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -53,54 +53,46 @@ struct Scene {
 /// Alice and Bob in a group, where she has said something.
 async fn scene() -> Scene {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    group_with("garden", &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    group_with("garden", &alice, &[&bob]).await;
     alice.send_message("garden", "one").await.unwrap();
-    reads(&mut bob, &[("alice", "one")]).await;
+    reads(&bob, &[("alice", "one")]).await;
     Scene { stack, alice, bob }
 }
 
 #[tokio::test]
 async fn a_home_that_was_put_back_renews_its_keys_before_it_sends() {
-    let Scene {
-        stack,
-        alice,
-        mut bob,
-    } = scene().await;
+    let Scene { stack, alice, bob } = scene().await;
     let (home, kept) = (stack.home("alice"), stack.home("kept"));
     drop(alice);
     copy(&home, &kept);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     alice.send_message("garden", "two").await.unwrap();
-    reads(&mut bob, &[("alice", "two")]).await;
+    reads(&bob, &[("alice", "two")]).await;
     drop(alice);
     copy(&kept, &home);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     alice.send_message("garden", "three").await.unwrap();
-    assert!(events(&mut alice).await.contains(&Event::HomeCopied));
-    reads(&mut bob, &[("alice", "three")]).await;
+    assert!(events(&alice).await.contains(&Event::HomeCopied));
+    reads(&bob, &[("alice", "three")]).await;
     bob.send_message("garden", "four").await.unwrap();
-    reads(&mut alice, &[("bob", "four")]).await;
+    reads(&alice, &[("bob", "four")]).await;
     // Told once.
     drop(alice);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
-    assert_eq!(events(&mut alice).await, []);
+    let alice = Client::open(&home, patient()).await.unwrap();
+    assert_eq!(events(&alice).await, []);
 }
 
 #[tokio::test]
 async fn of_two_copies_of_a_home_one_goes_on_and_the_other_stops_and_says_why() {
     for copy_has_read_its_commit in [true, false] {
-        let Scene {
-            stack,
-            alice,
-            mut bob,
-        } = scene().await;
+        let Scene { stack, alice, bob } = scene().await;
         let (home, other) = (stack.home("alice"), stack.home("other"));
         drop(alice);
         copy(&home, &other);
-        let mut alice = Client::open(&home, patient()).await.unwrap();
-        let mut second = Client::open(&other, patient()).await.unwrap();
+        let alice = Client::open(&home, patient()).await.unwrap();
+        let second = Client::open(&other, patient()).await.unwrap();
         second
             .send_message("garden", "from the copy")
             .await
@@ -108,75 +100,71 @@ async fn of_two_copies_of_a_home_one_goes_on_and_the_other_stops_and_says_why() 
         if copy_has_read_its_commit {
             second.sync(0).await.unwrap();
         }
-        reads(&mut bob, &[("alice", "from the copy")]).await;
+        reads(&bob, &[("alice", "from the copy")]).await;
         let sent = alice.send_message("garden", "from the original").await;
         assert!(
             matches!(sent, Err(Error::Usage(UsageError::GroupLost(_)))),
             "{sent:?}"
         );
-        let told = events(&mut alice).await;
+        let told = events(&alice).await;
         // It stands in the journal, whoever has read it.
         let why = StopReason::OtherCopy;
         let group = "garden".to_owned();
         assert!(told.contains(&Event::GroupLost { group, why }), "{told:?}");
-        assert_eq!(events(&mut bob).await, []);
+        assert_eq!(events(&bob).await, []);
         second.send_message("garden", "still here").await.unwrap();
-        reads(&mut bob, &[("alice", "still here")]).await;
+        reads(&bob, &[("alice", "still here")]).await;
     }
 }
 
 #[tokio::test]
 async fn a_home_that_was_put_back_unnoticed_finds_in_the_journal_what_it_has_said_and_is_heard() {
-    let Scene {
-        stack,
-        alice,
-        mut bob,
-    } = scene().await;
+    let Scene { stack, alice, bob } = scene().await;
     let (home, kept) = (stack.home("alice"), stack.home("kept"));
     drop(alice);
     copy(&home, &kept);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     for text in ["two", "three"] {
         alice.send_message("garden", text).await.unwrap();
     }
-    reads(&mut bob, &[("alice", "two"), ("alice", "three")]).await;
+    reads(&bob, &[("alice", "two"), ("alice", "three")]).await;
     drop(alice);
     copy(&kept, &home);
     disguise(&home);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     // Under the keys of before nobody could read it.
     alice.send_message("garden", "four").await.unwrap();
     alice.send_message("garden", "five").await.unwrap();
-    reads(&mut bob, &[("alice", "four"), ("alice", "five")]).await;
+    reads(&bob, &[("alice", "four"), ("alice", "five")]).await;
     bob.send_message("garden", "six").await.unwrap();
-    reads(&mut alice, &[("bob", "six")]).await;
+    reads(&alice, &[("bob", "six")]).await;
 }
 
 #[tokio::test]
 async fn a_message_that_does_not_decrypt_is_told_with_its_sender_and_those_after_it_are_read() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    group_with("garden", &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    group_with("garden", &alice, &[&bob]).await;
     alice.send_message("garden", "one").await.unwrap();
-    reads(&mut bob, &[("alice", "one")]).await;
+    reads(&bob, &[("alice", "one")]).await;
     alice.sync(0).await.unwrap();
     let segment = bob.group_access("garden").unwrap().segment;
     let end = liar.end_read_last(segment);
     let (home, kept) = (stack.home("alice"), stack.home("kept"));
     drop(alice);
     copy(&home, &kept);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     for text in ["two", "three"] {
         alice.send_message("garden", text).await.unwrap();
     }
-    reads(&mut bob, &[("alice", "two"), ("alice", "three")]).await;
+    reads(&bob, &[("alice", "two"), ("alice", "three")]).await;
     drop(alice);
     copy(&kept, &home);
     disguise(&home);
     // Nor does the journal say what was said: she uses her keys a second time.
     liar.withhold(segment, end);
-    let mut alice = Client::open(&home, patient()).await.unwrap();
+    let alice = Client::open(&home, patient()).await.unwrap();
     alice.send_message("garden", "lost").await.unwrap();
     alice.send_message("garden", "lost too").await.unwrap();
     liar.repent();
@@ -185,7 +173,7 @@ async fn a_message_that_does_not_decrypt_is_told_with_its_sender_and_those_after
         sender: "alice".into(),
         count: 2,
     };
-    assert_eq!(events(&mut bob).await, [unreadable]);
+    assert_eq!(events(&bob).await, [unreadable]);
     alice.send_message("garden", "four").await.unwrap();
-    reads(&mut bob, &[("alice", "four")]).await;
+    reads(&bob, &[("alice", "four")]).await;
 }

@@ -27,15 +27,15 @@ const BOB: &str = "bob";
 const CAROL: &str = "carol";
 const GROUP: &str = "expedition";
 
-async fn link(old: &mut Client, new: &mut Client, name: &str) {
+async fn link(old: &Client, new: &Client, name: &str) {
     let link = new.link_code(name).await.unwrap();
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
     let handle = new.complete_link(&number, 0).await.unwrap();
-    assert_eq!(Some(handle.as_str()), old.handle());
+    assert_eq!(Some(handle.as_str()), old.handle().unwrap().as_deref());
     settle(&mut [old, new]).await;
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -65,13 +65,13 @@ fn usage(error: Error) -> UsageError {
 #[tokio::test]
 async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     alice.send_message(GROUP, "before").await.unwrap();
 
-    let mut laptop = blank(&stack, 2, "laptop").await;
-    link(&mut alice, &mut laptop, "laptop").await;
+    let laptop = blank(&stack, 2, "laptop").await;
+    link(&alice, &laptop, "laptop").await;
     assert_eq!(device_names(&alice), ["first", "laptop"]);
     assert_eq!(device_names(&laptop), ["laptop", "first"]);
     assert_eq!(group_names(&laptop), [GROUP]);
@@ -82,15 +82,15 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
         alice.safety_number(BOB).unwrap()
     );
 
-    messages(&mut alice).await;
-    messages(&mut laptop).await;
-    reads(&mut bob, &[(ALICE, "before")]).await;
+    messages(&alice).await;
+    messages(&laptop).await;
+    reads(&bob, &[(ALICE, "before")]).await;
     bob.send_message(GROUP, "to both").await.unwrap();
-    reads(&mut alice, &[(BOB, "to both")]).await;
-    reads(&mut laptop, &[(BOB, "to both")]).await;
+    reads(&alice, &[(BOB, "to both")]).await;
+    reads(&laptop, &[(BOB, "to both")]).await;
     laptop.send_message(GROUP, "from the laptop").await.unwrap();
-    reads(&mut alice, &[(ALICE, "from the laptop")]).await;
-    reads(&mut bob, &[(ALICE, "from the laptop")]).await;
+    reads(&alice, &[(ALICE, "from the laptop")]).await;
+    reads(&bob, &[(ALICE, "from the laptop")]).await;
     // Nobody new has come for bob.
     let events = bob.events().unwrap();
     assert!(
@@ -101,7 +101,7 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
     );
 
     // The sets that were published since have a package of each.
-    settle(&mut [&mut alice, &mut laptop]).await;
+    settle(&[&alice, &laptop]).await;
     bob.create_group("summit").await.unwrap();
     bob.add_to_group("summit", &[ALICE]).await.unwrap();
     assert_eq!(bob.members("summit").unwrap().len(), 3);
@@ -112,14 +112,14 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
 
     // And what one device does, the other is brought into.
     laptop.create_group("plans").await.unwrap();
-    settle(&mut [&mut laptop, &mut alice]).await;
-    messages(&mut laptop).await;
-    messages(&mut alice).await;
+    settle(&[&laptop, &alice]).await;
+    messages(&laptop).await;
+    messages(&alice).await;
     alice.send_message("plans", "here too").await.unwrap();
-    reads(&mut laptop, &[(ALICE, "here too")]).await;
-    let mut carol = device(&stack, 3, CAROL).await;
-    befriend(&mut laptop, &mut carol).await;
-    settle(&mut [&mut laptop, &mut alice, &mut carol]).await;
+    reads(&laptop, &[(ALICE, "here too")]).await;
+    let carol = device(&stack, 3, CAROL).await;
+    befriend(&laptop, &carol).await;
+    settle(&[&laptop, &alice, &carol]).await;
     alice.add_to_group("plans", &[CAROL]).await.unwrap();
     carol.sync(0).await.unwrap();
     assert_eq!(group_names(&carol), ["plans"]);
@@ -128,28 +128,28 @@ async fn a_second_device_is_linked_and_both_are_the_user_from_then_on() {
 #[tokio::test]
 async fn a_device_whose_way_in_is_stale_is_added_by_a_commit() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut laptop = blank(&stack, 1, "laptop").await;
-    link(&mut alice, &mut laptop, "laptop").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let laptop = blank(&stack, 1, "laptop").await;
+    link(&alice, &laptop, "laptop").await;
     alice.create_group("plans").await.unwrap();
     alice.sync(0).await.unwrap();
     // The key that vouches for the laptop is gone before the laptop has come.
     alice.update_own_leaf("plans").await.unwrap();
     laptop.sync(0).await.unwrap();
     assert!(group_names(&laptop).is_empty());
-    settle(&mut [&mut alice, &mut laptop]).await;
+    settle(&[&alice, &laptop]).await;
     assert_eq!(group_names(&laptop), ["plans"]);
     assert_eq!(alice.members("plans").unwrap().len(), 2);
-    messages(&mut alice).await;
+    messages(&alice).await;
     laptop.send_message("plans", "here").await.unwrap();
-    reads(&mut alice, &[(ALICE, "here")]).await;
+    reads(&alice, &[(ALICE, "here")]).await;
 }
 
 #[tokio::test]
 async fn a_link_needs_both_numbers_to_be_compared() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut laptop = blank(&stack, 1, "laptop").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let laptop = blank(&stack, 1, "laptop").await;
     let other = "00000 00000 00000 00000";
     let link = laptop.link_code("laptop").await.unwrap();
     let refused = alice.approve_link(&link.code, other).await.unwrap_err();
@@ -160,9 +160,9 @@ async fn a_link_needs_both_numbers_to_be_compared() {
     let number = alice.approve_link(&link.code, &link.number).await.unwrap();
     let refused = laptop.complete_link(other, 0).await.unwrap_err();
     assert_eq!(usage(refused), UsageError::NumbersDiffer);
-    assert_eq!(laptop.handle(), None);
+    assert_eq!(laptop.handle().unwrap().as_deref(), None);
     laptop.complete_link(&number, 0).await.unwrap();
-    assert_eq!(laptop.handle(), Some(ALICE));
+    assert_eq!(laptop.handle().unwrap().as_deref(), Some(ALICE));
     // The code is used up.
     let again = alice.approve_link(&link.code, &link.number).await;
     assert_eq!(usage(again.unwrap_err()), UsageError::InvalidLinkCode);
@@ -171,11 +171,11 @@ async fn a_link_needs_both_numbers_to_be_compared() {
 #[tokio::test]
 async fn a_lost_device_is_removed_by_another_one() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    let mut phone = blank(&stack, 2, "phone").await;
-    link(&mut alice, &mut phone, "phone").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    let phone = blank(&stack, 2, "phone").await;
+    link(&alice, &phone, "phone").await;
     bob.sync(0).await.unwrap();
     assert_eq!(bob.members(GROUP).unwrap().len(), 3);
 
@@ -215,12 +215,12 @@ async fn a_lost_device_is_removed_by_another_one() {
 #[tokio::test]
 async fn a_lost_device_goes_from_every_group_wherever_it_says_that_it_is() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     for (account, name, said) in [(2, "phone", 99), (3, "tablet", 0)] {
         let mut lost = blank(&stack, account, name).await;
-        link(&mut alice, &mut lost, name).await;
+        link(&alice, &mut lost, name).await;
         bob.sync(0).await.unwrap();
         assert_eq!(bob.members(GROUP).unwrap().len(), 3);
         // At no leaf; at the one of the device that removes it.
@@ -253,25 +253,25 @@ fn have_none_in_common(one: &[Vec<u8>; 2], other: &[Vec<u8>; 2]) -> bool {
 #[tokio::test]
 async fn who_removes_a_lost_device_has_new_keys_and_so_have_the_devices_that_are_left() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut phone = blank(&stack, 1, "phone").await;
-    let mut laptop = blank(&stack, 2, "laptop").await;
-    link(&mut alice, &mut phone, "phone").await;
-    link(&mut alice, &mut laptop, "laptop").await;
-    settle(&mut [&mut alice, &mut phone, &mut laptop]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let phone = blank(&stack, 1, "phone").await;
+    let laptop = blank(&stack, 2, "laptop").await;
+    link(&alice, &phone, "phone").await;
+    link(&alice, &laptop, "laptop").await;
+    settle(&[&alice, &phone, &laptop]).await;
     let lost = shared_keys(&stack, "phone");
     assert_eq!(lost, shared_keys(&stack, ALICE));
 
     alice.unlink_device("phone").await.unwrap();
     assert_eq!(device_names(&alice), ["first", "laptop"]);
-    settle(&mut [&mut laptop, &mut alice]).await;
+    settle(&[&laptop, &alice]).await;
     assert!(have_none_in_common(&lost, &shared_keys(&stack, ALICE)));
     assert_eq!(shared_keys(&stack, "laptop"), shared_keys(&stack, ALICE));
     // What the phone still has opens nothing at the service.
     phone.sync(0).await.unwrap();
     let _ = phone.delete_handle().await;
     assert_eq!(shared_keys(&stack, "phone"), lost);
-    let mut carol = device(&stack, 3, CAROL).await;
+    let carol = device(&stack, 3, CAROL).await;
     carol.connect(ALICE).await.unwrap();
 
     let left = shared_keys(&stack, "laptop");
@@ -284,28 +284,28 @@ async fn who_removes_a_lost_device_has_new_keys_and_so_have_the_devices_that_are
 #[tokio::test]
 async fn a_removal_of_a_device_that_is_cut_off_is_brought_to_its_end() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    let mut phone = blank(&stack, 2, "phone").await;
-    link(&mut alice, &mut phone, "phone").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    let phone = blank(&stack, 2, "phone").await;
+    link(&alice, &phone, "phone").await;
     let lost = shared_keys(&stack, "phone");
 
     // The phone is out of the groups when the tokens for new keys run out.
-    let all = alice.tokens().unwrap();
+    let all = alice.tokens().await.unwrap();
     alice.withdraw_tokens(all).await.unwrap();
     let error = alice.unlink_device("phone").await.unwrap_err();
     assert_eq!(error.code(), "wallet-empty");
     drop(alice);
-    let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
+    let alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
     alice.fill_wallet().await.unwrap();
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     assert_eq!(device_names(&alice), ["first"]);
     assert!(have_none_in_common(&lost, &shared_keys(&stack, ALICE)));
     let _ = phone.delete_handle().await;
-    let mut carol = device(&stack, 3, CAROL).await;
+    let carol = device(&stack, 3, CAROL).await;
     carol.connect(ALICE).await.unwrap();
-    settle(&mut [&mut bob, &mut alice]).await;
+    settle(&[&bob, &alice]).await;
     bob.create_group("summit").await.unwrap();
     bob.add_to_group("summit", &[ALICE]).await.unwrap();
     assert_eq!(bob.members("summit").unwrap().len(), 2);
@@ -314,35 +314,35 @@ async fn a_removal_of_a_device_that_is_cut_off_is_brought_to_its_end() {
 #[tokio::test]
 async fn a_client_is_restored_from_a_backup_by_rejoining() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     let passphrase = |text: &str| BackupKey::Passphrase(text.to_owned().into());
-    let backup = alice.backup(&passphrase("four words of it")).unwrap();
+    let backup = alice.backup(&passphrase("four words of it")).await.unwrap();
     drop(alice);
     // The state key changes after the backup.
     bob.sync(0).await.unwrap();
     carol.leave_group(GROUP).await.unwrap();
     bob.sync(0).await.unwrap();
     // Some minutes later bob has sealed the way back for her.
-    some_minutes_later(&stack.home(BOB), &mut bob).await;
+    some_minutes_later(&stack.home(BOB), &bob).await;
 
     let home = stack.home("restored");
     let refused = Client::restore(&home, &backup, &passphrase("others"), patient()).await;
     assert_eq!(usage(refused.unwrap_err()), UsageError::WrongBackupKey);
-    let mut alice = Client::restore(&home, &backup, &passphrase("four words of it"), patient())
+    let alice = Client::restore(&home, &backup, &passphrase("four words of it"), patient())
         .await
         .unwrap();
-    assert_eq!(alice.handle(), Some(ALICE));
+    assert_eq!(alice.handle().unwrap().as_deref(), Some(ALICE));
     assert_eq!(group_names(&alice), [GROUP]);
-    settle(&mut [&mut bob, &mut alice]).await;
+    settle(&[&bob, &alice]).await;
     // By her backup there was somebody else, who is not heard any more.
     alice.accept_unverified(GROUP).await.unwrap();
     alice.send_message(GROUP, "back again").await.unwrap();
-    reads(&mut bob, &[(ALICE, "back again")]).await;
+    reads(&bob, &[(ALICE, "back again")]).await;
     bob.send_message(GROUP, "welcome").await.unwrap();
-    reads(&mut alice, &[(BOB, "welcome")]).await;
+    reads(&alice, &[(BOB, "welcome")]).await;
     assert_eq!(bob.members(GROUP).unwrap().len(), 2);
     // KeyPackages of the new client only.
     bob.create_group("summit").await.unwrap();
@@ -354,28 +354,28 @@ async fn a_client_is_restored_from_a_backup_by_rejoining() {
 #[tokio::test]
 async fn key_packages_are_there_for_every_ciphersuite_of_the_options() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    befriend(&mut alice, &mut bob).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    befriend(&alice, &bob).await;
     for suite in [1, 2, 3, 0x4f] {
         let name = format!("suite {suite}");
         alice.create_group_with(&name, suite).await.unwrap();
         alice.add_to_group(&name, &[BOB]).await.unwrap();
-        messages(&mut bob).await;
+        messages(&bob).await;
         bob.send_message(&name, "hello").await.unwrap();
-        reads(&mut alice, &[(BOB, "hello")]).await;
+        reads(&alice, &[(BOB, "hello")]).await;
     }
 }
 
 #[tokio::test]
 async fn a_person_who_is_in_a_group_comes_in_by_no_code_a_second_time() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     let code = alice.invite(GROUP, 7).await.unwrap();
     // The new device knows its user's key, and nothing of the group: nobody has told it yet.
-    let mut laptop = blank(&stack, 2, "laptop").await;
+    let laptop = blank(&stack, 2, "laptop").await;
     let link = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&link.code, &link.number).await.unwrap();
     laptop.complete_link(&number, 0).await.unwrap();
@@ -383,7 +383,7 @@ async fn a_person_who_is_in_a_group_comes_in_by_no_code_a_second_time() {
     let joined = laptop.join_by_code(&code).await.unwrap_err();
     assert_eq!(usage(joined), UsageError::AlreadyAMember(ALICE.into()));
     // It comes in by its user's other device, and the others are told of it.
-    settle(&mut [&mut alice, &mut laptop]).await;
+    settle(&[&alice, &laptop]).await;
     assert_eq!(group_names(&laptop), [GROUP]);
     let one_more = Event::ClientAdded {
         group: GROUP.into(),
@@ -407,7 +407,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-async fn linked(old: &mut Client, new: &mut Client, name: &str) {
+async fn linked(old: &Client, new: &Client, name: &str) {
     let link = new.link_code(name).await.unwrap();
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
     new.complete_link(&number, 0).await.unwrap();
@@ -416,8 +416,8 @@ async fn linked(old: &mut Client, new: &mut Client, name: &str) {
 #[tokio::test]
 async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut laptop = blank(&stack, 2, "laptop").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let laptop = blank(&stack, 2, "laptop").await;
     // A way in that was never used, since the service would not have it: as in a copy of the disk.
     liar.lies(|asked, told| {
         if asked.path == Operation::ExternalCommitInfo.path() {
@@ -427,14 +427,14 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
             told.body = br#"{"type": "urn:mimi-ds:problem:limit-exceeded"}"#.to_vec();
         }
     });
-    linked(&mut alice, &mut laptop, "laptop").await;
+    linked(&alice, &laptop, "laptop").await;
     drop(laptop);
     copy(&stack.home("laptop"), &stack.home("kept"));
     liar.repent();
-    let mut laptop = Client::open(&stack.home("laptop"), patient())
+    let laptop = Client::open(&stack.home("laptop"), patient())
         .await
         .unwrap();
-    settle(&mut [&mut alice, &mut laptop]).await;
+    settle(&[&alice, &laptop]).await;
     assert_eq!(device_names(&alice), ["first", "laptop"]);
     alice.unlink_device("laptop").await.unwrap();
 
@@ -444,10 +444,10 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     liar.twist(Operation::ExternalCommitInfo, move |_, answer| {
         *now.lock().unwrap() = std::mem::take(answer);
     });
-    let mut tablet = blank(&stack, 3, "tablet").await;
-    linked(&mut alice, &mut tablet, "tablet").await;
+    let tablet = blank(&stack, 3, "tablet").await;
+    linked(&alice, &tablet, "tablet").await;
     liar.repent();
-    let told: Vec<Event> = events(&mut alice).await;
+    let told: Vec<Event> = events(&alice).await;
     let came = told.iter().filter(|it| **it == Event::DeviceCameIn).count();
     assert_eq!(came, 1, "the laptop, when it was a device: {told:?}");
     let info = shown.lock().unwrap().clone();
@@ -482,7 +482,7 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
         };
         Some(accepted.encode())
     });
-    let mut former = Client::open(&stack.home("kept"), patient()).await.unwrap();
+    let former = Client::open(&stack.home("kept"), patient()).await.unwrap();
     let _ = former.sync(0).await;
     let commit = commit
         .lock()
@@ -499,7 +499,7 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
         former_wrapper_key: None,
     };
     liar.put(devices.group_id, JournalEvent::Commit(event));
-    let told = events(&mut alice).await;
+    let told = events(&alice).await;
     assert_eq!(
         told,
         [Event::DevicesLost {

@@ -39,7 +39,7 @@ async fn devices<const N: usize>(stack: &Stack, handles: [&str; N]) -> [Client; 
     clients.try_into().unwrap()
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -91,8 +91,8 @@ fn now_ms() -> u64 {
 #[tokio::test]
 async fn who_leaves_is_gone_when_another_member_has_seen_it() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     let before = alice.group_access(GROUP).unwrap().state_key;
 
     bob.leave_group(GROUP).await.unwrap();
@@ -104,7 +104,7 @@ async fn who_leaves_is_gone_when_another_member_has_seen_it() {
     // Whoever sends finds the removal in the way and commits it first.
     carol.send_message(GROUP, "farewell").await.unwrap();
     assert_eq!(names(&carol), [ALICE, CAROL]);
-    let told = events(&mut bob).await;
+    let told = events(&bob).await;
     assert!(
         told.contains(&Event::Removed {
             group: GROUP.into()
@@ -112,20 +112,20 @@ async fn who_leaves_is_gone_when_another_member_has_seen_it() {
         "{told:?}"
     );
     assert!(is_not_a_member(bob.send_message(GROUP, "hello?").await));
-    reads(&mut alice, &[(CAROL, "farewell")]).await;
+    reads(&alice, &[(CAROL, "farewell")]).await;
     assert!(alice.group_access(GROUP).unwrap().state_key != before);
-    talks(GROUP, &mut [&mut alice, &mut carol]).await;
+    talks(GROUP, &[&alice, &carol]).await;
 
     // Added again, as anybody.
     alice.add_to_group(GROUP, &[BOB]).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
 }
 
 #[tokio::test]
 async fn the_last_one_to_leave_ends_the_group() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let [alice, bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     alice.leave_group(GROUP).await.unwrap();
     bob.sync(0).await.unwrap();
     alice.sync(0).await.unwrap();
@@ -138,12 +138,12 @@ async fn the_last_one_to_leave_ends_the_group() {
 #[tokio::test]
 async fn a_deleted_group_is_gone_for_everybody() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     assert!(is_not_permitted(bob.delete_group(GROUP).await));
     let access = alice.group_access(GROUP).unwrap();
     alice.delete_group(GROUP).await.unwrap();
-    for client in [&mut bob, &mut carol] {
+    for client in [&bob, &carol] {
         let told = events(client).await;
         assert!(told.contains(&Event::Removed {
             group: GROUP.into()
@@ -160,10 +160,7 @@ async fn a_deleted_group_is_gone_for_everybody() {
     let request = alice
         .sign_as_member(GROUP, Operation::InspectGroup, &inspect.encode())
         .unwrap();
-    let refused = bob
-        .transport()
-        .post(Operation::InspectGroup, &request, &[])
-        .await;
+    let refused = bob.post(Operation::InspectGroup, &request, &[]).await;
     assert_eq!(
         refused.unwrap_err().problem(),
         Some(ProblemType::UnknownGroup)
@@ -173,8 +170,8 @@ async fn a_deleted_group_is_gone_for_everybody() {
 #[tokio::test]
 async fn roles_say_who_may_do_what() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
     assert_eq!(role(&bob, BOB), ("member".into(), "active"));
     assert!(is_not_permitted(
@@ -190,17 +187,17 @@ async fn roles_say_who_may_do_what() {
     assert_eq!(role(&carol, BOB), ("member".into(), "muted"));
     alice.set_muted(GROUP, BOB, false).await.unwrap();
     bob.send_message(GROUP, "thank you").await.unwrap();
-    reads(&mut carol, &[(BOB, "thank you")]).await;
+    reads(&carol, &[(BOB, "thank you")]).await;
 
     alice.set_role(GROUP, BOB, "admin").await.unwrap();
     bob.sync(0).await.unwrap();
     bob.ban(GROUP, CAROL).await.unwrap();
     assert_eq!(names(&bob), [ALICE, BOB]);
-    let told = events(&mut carol).await;
+    let told = events(&carol).await;
     assert!(told.contains(&Event::Removed {
         group: GROUP.into()
     }));
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     let unknown = alice.set_role(GROUP, BOB, "emperor").await;
     assert!(matches!(
         unknown,
@@ -218,24 +215,24 @@ async fn roles_say_who_may_do_what() {
 #[tokio::test]
 async fn an_admin_replaces_its_leaf_and_stays_admin() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     alice.update_own_leaf(GROUP).await.unwrap();
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
 }
 
 #[tokio::test]
 async fn who_comes_back_is_shown_as_back_and_not_as_gone() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let [alice, bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     drop(bob);
     lose_state(&stack.home(BOB));
-    let mut bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+    let bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
     bob.rejoin_group(GROUP).await.unwrap();
-    let told = events(&mut alice).await;
+    let told = events(&alice).await;
     let back = Event::MemberRejoined {
         group: GROUP.into(),
         name: BOB.into(),
@@ -248,22 +245,22 @@ async fn who_comes_back_is_shown_as_back_and_not_as_gone() {
 #[tokio::test]
 async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
 
     drop(bob);
     lose_state(&stack.home(BOB));
     // Meanwhile the key rotates: Bob's is good for nothing, his recovery record is.
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     alice.send_message(GROUP, "lost to bob").await.unwrap();
-    let mut bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
+    let bob = Client::open(&stack.home(BOB), patient()).await.unwrap();
     // As often as it likes: nobody has sealed a way back for him yet.
     for _ in 0..5 {
         bob.sync(0).await.unwrap();
     }
     // Some minutes later.
-    some_minutes_later(&stack.home(ALICE), &mut alice).await;
-    let told = events(&mut bob).await;
+    some_minutes_later(&stack.home(ALICE), &alice).await;
+    let told = events(&bob).await;
     assert!(
         told.contains(&Event::GroupLost {
             group: GROUP.into(),
@@ -283,26 +280,26 @@ async fn a_client_comes_back_by_itself_after_a_loss_of_state() {
     );
     // To him there was somebody else, who is not heard any more.
     bob.accept_unverified(GROUP).await.unwrap();
-    assert_eq!(messages(&mut alice).await, []);
+    assert_eq!(messages(&alice).await, []);
     assert_eq!(names(&alice), [ALICE, BOB]);
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     assert_eq!(role(&alice, BOB), ("member".into(), "active"));
 
     // The founder too, who is an admin afterwards as before.
     drop(alice);
     lose_state(&stack.home(ALICE));
-    let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
+    let alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
     alice.rejoin_group(GROUP).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     assert_eq!(role(&bob, ALICE), ("admin".into(), "active"));
 }
 
 #[tokio::test]
 async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave, mut erin] =
+    let [alice, bob, carol, dave, erin] =
         devices(&stack, [ALICE, BOB, CAROL, DAVE, "erin.eriksson"]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     let code = alice.invite(GROUP, 30).await.unwrap();
     for _ in 0..2 {
         // The commit after that begins another segment.
@@ -312,7 +309,7 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         bob.update_own_leaf(GROUP).await.unwrap();
         assert_ne!(bob.group_access(GROUP).unwrap().segment, before);
     }
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
 
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
     let again = dave.join_by_code(&code).await;
@@ -325,9 +322,9 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         name: DAVE.into(),
         by: DAVE.into(),
     };
-    assert!(events(&mut alice).await.contains(&came_in));
-    settle(&mut [&mut alice, &mut bob, &mut dave]).await;
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut dave]).await;
+    assert!(events(&alice).await.contains(&came_in));
+    settle(&[&alice, &bob, &dave]).await;
+    talks(GROUP, &[&alice, &bob, &dave]).await;
     assert_eq!(names(&dave), [ALICE, BOB, CAROL, DAVE]);
 
     alice.revoke_invitation(&code).await.unwrap();
@@ -341,7 +338,7 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
         nonsense,
         Err(Error::Usage(UsageError::InvalidJoinCode))
     ));
-    talks(GROUP, &mut [&mut alice, &mut dave]).await;
+    talks(GROUP, &[&alice, &dave]).await;
 
     // Whoever is removed may know a code, and whoever leaves: none outlives that.
     let known = alice.invite(GROUP, 7).await.unwrap();
@@ -357,8 +354,8 @@ async fn a_join_code_is_good_after_two_rotations_and_not_after_it_was_revoked() 
 #[tokio::test]
 async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut mallory] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut mallory]).await;
+    let [alice, bob, mallory] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &mallory]).await;
     let access = mallory.group_access(GROUP).unwrap();
     let row = recovery_row_of(&stack.home(CAROL), GROUP);
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
@@ -393,7 +390,7 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
         let request = sign(operation, now_ms(), &sender, &body, &signer.into())
             .unwrap()
             .encode();
-        let refused = mallory.transport().post(operation, &request, &[]).await;
+        let refused = mallory.post(operation, &request, &[]).await;
         assert_eq!(
             refused.unwrap_err().problem(),
             Some(expected),
@@ -404,9 +401,8 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
         version: WIRE_VERSION,
         id: row,
     };
-    let transport = mallory.transport();
     let operation = Operation::RecoveryRow;
-    let refused = transport.post(operation, &request.encode(), &[]).await;
+    let refused = mallory.post(operation, &request.encode(), &[]).await;
     assert_eq!(
         refused.unwrap_err().problem(),
         Some(ProblemType::UnknownRecord)
@@ -414,31 +410,31 @@ async fn a_removed_member_with_its_old_key_and_database_gets_nothing() {
     assert!(is_not_a_member(
         mallory.send_message(GROUP, "I am still here").await
     ));
-    assert_eq!(messages(&mut mallory).await, []);
+    assert_eq!(messages(&mallory).await, []);
     // Nor does it come back by itself.
     drop(mallory);
     lose_state(&stack.home(CAROL));
-    let mut mallory = Client::open(&stack.home(CAROL), patient()).await.unwrap();
+    let mallory = Client::open(&stack.home(CAROL), patient()).await.unwrap();
     assert!(is_not_a_member(mallory.rejoin_group(GROUP).await));
-    reads(&mut bob, &[(ALICE, "not for carol")]).await;
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    reads(&bob, &[(ALICE, "not for carol")]).await;
+    talks(GROUP, &[&alice, &bob]).await;
 }
 
 #[tokio::test]
 async fn groups_of_every_ciphersuite_live_side_by_side() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
+    let [alice, bob] = devices(&stack, [ALICE, BOB]).await;
     for suite in [2, 3, 0x4e, 0x4f] {
         let name = format!("suite {suite}");
         alice.create_group_with(&name, suite).await.unwrap();
         let code = alice.invite(&name, 7).await.unwrap();
         bob.join_by_code(&code).await.unwrap();
-        settle(&mut [&mut alice, &mut bob]).await;
+        settle(&[&alice, &bob]).await;
         alice.send_message(&name, "hello").await.unwrap();
-        reads(&mut bob, &[(ALICE, "hello")]).await;
+        reads(&bob, &[(ALICE, "hello")]).await;
         bob.update_own_leaf(&name).await.unwrap();
         bob.send_message(&name, "hello back").await.unwrap();
-        reads(&mut alice, &[(BOB, "hello back")]).await;
+        reads(&alice, &[(BOB, "hello back")]).await;
         assert_eq!(alice.verify_group(&name).await.unwrap().0, 2);
     }
     let unknown = alice.create_group_with("x", 0x4d).await;
@@ -451,23 +447,22 @@ async fn groups_of_every_ciphersuite_live_side_by_side() {
 #[tokio::test]
 async fn another_group_takes_the_place_the_name_and_the_roles_of_one() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
-    let others = &mut [&mut bob, &mut carol, &mut dave];
-    group_with(GROUP, &mut alice, others).await;
+    let [alice, bob, carol, dave] = devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    let others = &[&bob, &carol, &dave];
+    group_with(GROUP, &alice, others).await;
     assert!(is_not_permitted(bob.upgrade_group(GROUP, 1).await));
     alice.set_role(GROUP, BOB, "admin").await.unwrap();
     alice.set_muted(GROUP, CAROL, true).await.unwrap();
     alice.ban(GROUP, DAVE).await.unwrap();
     alice.upgrade_group(GROUP, 1).await.unwrap();
-    for client in [&mut bob, &mut carol] {
+    for client in [&bob, &carol] {
         client.sync(0).await.unwrap();
         assert_eq!(names(client), [ALICE, BOB, CAROL]);
         assert_eq!(role(client, ALICE), ("admin".to_owned(), "active"));
         assert_eq!(role(client, BOB), ("admin".to_owned(), "active"));
         assert_eq!(role(client, CAROL), ("member".to_owned(), "muted"));
     }
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     assert!(is_not_permitted(carol.send_message(GROUP, "x").await));
     let former = bob.send_message(&format!("{GROUP} (former)"), "x").await;
     assert!(is_not_a_member(former));
@@ -476,18 +471,18 @@ async fn another_group_takes_the_place_the_name_and_the_roles_of_one() {
 #[tokio::test]
 async fn no_group_is_put_in_the_place_of_one_without_its_members_unless_the_user_says_so() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     let code = alice.invite(GROUP, 1).await.unwrap();
     carol.join_by_code(&code).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     let refused = alice.upgrade_group(GROUP, 1).await.unwrap_err();
     let Error::Usage(UsageError::WouldLeaveBehind(who)) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(who, [CAROL]);
     carol.send_message(GROUP, "still here").await.unwrap();
-    reads(&mut bob, &[(CAROL, "still here")]).await;
+    reads(&bob, &[(CAROL, "still here")]).await;
     let left_behind = alice.upgrade_group_leaving_others(GROUP, 1).await.unwrap();
     assert_eq!(left_behind, [CAROL]);
     bob.sync(0).await.unwrap();
@@ -498,8 +493,8 @@ async fn no_group_is_put_in_the_place_of_one_without_its_members_unless_the_user
 #[tokio::test]
 async fn the_name_of_a_group_that_is_over_can_be_used_again() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob] = devices(&stack, [ALICE, BOB]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let [alice, bob] = devices(&stack, [ALICE, BOB]).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     bob.leave_group(GROUP).await.unwrap();
     bob.create_group(GROUP).await.unwrap();
     alice.sync(0).await.unwrap();
@@ -518,8 +513,8 @@ async fn the_name_of_a_group_that_is_over_can_be_used_again() {
 #[tokio::test]
 async fn who_is_behind_a_removal_catches_up_before_the_group_is_called_unknown() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let [alice, bob, carol] = devices(&stack, [ALICE, BOB, CAROL]).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     bob.update_own_leaf(GROUP).await.unwrap();
     assert_eq!(names(&bob), [ALICE, BOB]);

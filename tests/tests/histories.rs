@@ -26,14 +26,8 @@ fn epoch(client: &Client) -> u64 {
 #[tokio::test]
 async fn a_member_offline_over_two_rotations_catches_up() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave, mut erin] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
-    group_with(
-        GROUP,
-        &mut alice,
-        &mut [&mut bob, &mut carol, &mut dave, &mut erin],
-    )
-    .await;
+    let [alice, bob, carol, dave, erin] = devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
+    group_with(GROUP, &alice, &[&bob, &carol, &dave, &erin]).await;
     let old_key = dave.group_access(GROUP).unwrap().state_key;
 
     // Dave is offline from here on.
@@ -52,57 +46,54 @@ async fn a_member_offline_over_two_rotations_catches_up() {
         (BOB, "with new keys"),
         (ALICE, "after the second"),
     ];
-    reads(&mut dave, &expected).await;
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut dave]).await;
+    reads(&dave, &expected).await;
+    talks(GROUP, &[&alice, &bob, &dave]).await;
     assert_eq!(dave.members(GROUP).unwrap().len(), 3);
 }
 
 #[tokio::test]
 async fn a_member_who_writes_first_thing_after_two_rotations_is_heard() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
+    let [alice, bob, carol, dave] = devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    group_with(GROUP, &alice, &[&bob, &carol, &dave]).await;
     alice.remove_from_group(GROUP, &[BOB]).await.unwrap();
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     // Neither fetched before: the old state key is all that he has.
     dave.send_message(GROUP, "am I late?").await.unwrap();
-    reads(&mut alice, &[(DAVE, "am I late?")]).await;
+    reads(&alice, &[(DAVE, "am I late?")]).await;
 }
 
 #[tokio::test]
 async fn the_loser_of_a_race_goes_on() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
+    let [alice, bob, carol, dave] = devices(&stack, [ALICE, BOB, CAROL, DAVE]).await;
+    group_with(GROUP, &alice, &[&bob, &carol, &dave]).await;
 
     alice.set_role(GROUP, BOB, "admin").await.unwrap();
     bob.sync(0).await.unwrap();
     // Both have made their commit for the same epoch before either is sent.
-    alice.stage_remove(GROUP, &[CAROL]).unwrap();
-    bob.stage_remove(GROUP, &[DAVE]).unwrap();
+    alice.stage_remove(GROUP, &[CAROL]).await.unwrap();
+    bob.stage_remove(GROUP, &[DAVE]).await.unwrap();
     assert_eq!(bob.submit(GROUP).await.unwrap(), CommitOutcome::Accepted);
     assert_eq!(
         alice.submit(GROUP).await.unwrap(),
         CommitOutcome::Superseded
     );
     assert_eq!(epoch(&alice), epoch(&bob));
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
 
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
-    assert_eq!(messages(&mut carol).await, []);
+    talks(GROUP, &[&alice, &bob]).await;
+    assert_eq!(messages(&carol).await, []);
 }
 
 /// Sends what is kept for the group and drops the answer.
-async fn lose_the_answer(client: &mut Client) {
+async fn lose_the_answer(client: &Client) {
     let pending = client
         .pending_request(GROUP)
         .unwrap()
         .expect("a kept request");
     client
-        .transport()
         .post(pending.operation, &pending.request, &pending.tokens)
         .await
         .expect("accepted");
@@ -111,50 +102,43 @@ async fn lose_the_answer(client: &mut Client) {
 #[tokio::test]
 async fn a_winner_that_lost_the_answer_finds_its_result() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave, mut erin] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
-    group_with(
-        GROUP,
-        &mut alice,
-        &mut [&mut bob, &mut carol, &mut dave, &mut erin],
-    )
-    .await;
+    let [alice, bob, carol, dave, erin] = devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
+    group_with(GROUP, &alice, &[&bob, &carol, &dave, &erin]).await;
 
     // A removal rotates the state key, so that the retry is made with a key that opens nothing.
-    alice.stage_remove(GROUP, &[ERIN]).unwrap();
-    lose_the_answer(&mut alice).await;
+    alice.stage_remove(GROUP, &[ERIN]).await.unwrap();
+    lose_the_answer(&alice).await;
     let before = epoch(&alice);
     assert_eq!(alice.submit(GROUP).await.unwrap(), CommitOutcome::Accepted);
     assert_eq!(epoch(&alice), before + 1);
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    talks(GROUP, &[&alice, &bob, &carol, &dave]).await;
 
     // The process ends, too, and the next one finds the kept request.
-    alice.stage_remove(GROUP, &[DAVE]).unwrap();
-    lose_the_answer(&mut alice).await;
+    alice.stage_remove(GROUP, &[DAVE]).await.unwrap();
+    lose_the_answer(&alice).await;
     drop(alice);
-    let mut alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
+    let alice = Client::open(&stack.home(ALICE), patient()).await.unwrap();
     alice.sync(0).await.unwrap();
     assert!(alice.pending_request(GROUP).unwrap().is_none());
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
 
     // Meanwhile others go on: hers is in the queue, and theirs after it.
-    alice.stage_remove(GROUP, &[CAROL]).unwrap();
-    lose_the_answer(&mut alice).await;
+    alice.stage_remove(GROUP, &[CAROL]).await.unwrap();
+    lose_the_answer(&alice).await;
     bob.update_own_leaf(GROUP).await.unwrap();
     bob.send_message(GROUP, "on we go").await.unwrap();
-    reads(&mut alice, &[(BOB, "on we go")]).await;
+    reads(&alice, &[(BOB, "on we go")]).await;
     assert!(alice.pending_request(GROUP).unwrap().is_none());
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     assert_eq!(alice.members(GROUP).unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn join_information_is_there_two_rotations_later() {
     let stack = Stack::start(LogLevel::Info).await;
-    let [mut alice, mut bob, mut carol, mut dave, mut erin] =
-        devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
-    befriend(&mut alice, &mut erin).await;
+    let [alice, bob, carol, dave, erin] = devices(&stack, [ALICE, BOB, CAROL, DAVE, ERIN]).await;
+    group_with(GROUP, &alice, &[&bob, &carol, &dave]).await;
+    befriend(&alice, &erin).await;
 
     alice.add_to_group(GROUP, &[ERIN]).await.unwrap();
     alice.send_message(GROUP, "welcome, erin").await.unwrap();
@@ -172,11 +156,11 @@ async fn join_information_is_there_two_rotations_later() {
     };
     assert_eq!(events[0].event, joined);
     reads(
-        &mut erin,
+        &erin,
         &[(ALICE, "welcome, erin"), (ALICE, "there were more of us")],
     )
     .await;
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut erin]).await;
+    talks(GROUP, &[&alice, &bob, &erin]).await;
     let members = erin.members(GROUP).unwrap();
     let mut names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
     names.sort_unstable();

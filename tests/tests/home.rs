@@ -164,8 +164,8 @@ async fn two_commands_that_receive_and_two_that_send_lose_nothing_and_do_nothing
 async fn a_client_that_is_open_sees_what_another_one_has_changed_in_its_home() {
     let stack = Stack::start(LogLevel::Info).await;
     let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
     let mut other = Client::open(&stack.home(ALICE), patient()).await.unwrap();
     // The ratchet and the epoch go on from where the other one has left them.
     for number in 0..4 {
@@ -191,8 +191,8 @@ async fn a_client_that_is_open_sees_what_another_one_has_changed_in_its_home() {
     assert_eq!(texts, ["number 0", "number 1", "number 2", "number 3"]);
     // A new connection token too, which stands in the profile.
     other.disconnect(BOB).await.unwrap();
-    let mut carol = device(&stack, 2, "carol").await;
-    end_to_end::befriend(&mut carol, &mut alice).await;
+    let carol = device(&stack, 2, "carol").await;
+    end_to_end::befriend(&carol, &alice).await;
     carol.create_group("summit").await.unwrap();
     carol.add_to_group("summit", &[ALICE]).await.unwrap();
     other.sync(0).await.unwrap();

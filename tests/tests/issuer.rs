@@ -285,5 +285,5 @@ async fn an_issuer_that_shows_everybodys_keys_and_signs_with_another_gives_no_to
     // The same home with the honest issuer.
     let honest = stack.ports().of(Service::Issuer);
     let alice = init_at(&stack, "alice", honest).await.unwrap();
-    assert_eq!(alice.tokens().unwrap(), FULL);
+    assert_eq!(alice.tokens().await.unwrap(), FULL);
 }

@@ -77,17 +77,17 @@ struct Scene {
 
 async fn scene() -> Scene {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device_with(&stack, 0, ALICE, options()).await;
-    let mut bob = device_with(&stack, 1, BOB, options()).await;
-    let mut carol = device_with(&stack, 2, CAROL, options()).await;
-    let mut dave = device_with(&stack, 3, DAVE, options()).await;
-    let mut erin = device_with(&stack, 4, ERIN, options()).await;
-    group_with(PAIR, &mut alice, &mut [&mut erin]).await;
-    group_with(OTHER, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
+    let alice = device_with(&stack, 0, ALICE, options()).await;
+    let bob = device_with(&stack, 1, BOB, options()).await;
+    let carol = device_with(&stack, 2, CAROL, options()).await;
+    let dave = device_with(&stack, 3, DAVE, options()).await;
+    let erin = device_with(&stack, 4, ERIN, options()).await;
+    group_with(PAIR, &alice, &[&erin]).await;
+    group_with(OTHER, &alice, &[&bob, &carol, &dave]).await;
     alice.create_group(GROUP).await.unwrap();
     alice.add_to_group(GROUP, &[BOB, CAROL]).await.unwrap();
     alice.create_group(ALONE).await.unwrap();
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
     let code = alice.invite(GROUP, 30).await.unwrap();
     // The last one is of carol: it is shown to who adds her.
     let claims = liar.heard(Operation::ClaimKeyPackages);
@@ -129,7 +129,7 @@ struct Seen {
 }
 
 impl Scene {
-    fn actor(&mut self, does: Does) -> &mut Client {
+    fn actor(&mut self, does: Does) -> &Client {
         match does {
             Does::Connect | Does::Enter | Does::Look => &mut self.dave,
             Does::Join => &mut self.bob,
@@ -371,7 +371,7 @@ impl Scene {
                 let may_be_gone = what.contains("encrypted_request");
                 assert!(request.is_some() || may_be_gone, "{what}");
                 if let Some(request) = request {
-                    dave.decline_request(&request.id).unwrap();
+                    dave.decline_request(&request.id).await.unwrap();
                 }
             }
             Does::Enter => {
@@ -427,7 +427,7 @@ impl Scene {
                 let events = client.events().unwrap();
                 client.acknowledge(&events).unwrap();
             }
-            if client.tokens().unwrap() < 30 {
+            if client.tokens().await.unwrap() < 30 {
                 client.fill_wallet().await.unwrap();
             }
         }
@@ -443,7 +443,7 @@ impl Scene {
             return;
         };
         self.bob.sync(0).await.unwrap();
-        talks(&trip, &mut [&mut self.alice, &mut self.bob]).await;
+        talks(&trip, &[&self.alice, &self.bob]).await;
     }
 }
 
@@ -531,12 +531,12 @@ async fn no_answer_that_the_protocol_does_not_have_gives_anything_away_or_holds_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishing_in_vain_costs_a_few_tokens_a_day_however_often_a_client_looks() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device_with(&stack, 0, ALICE, options()).await;
-    let mut bob = device_with(&stack, 1, BOB, options()).await;
+    let alice = device_with(&stack, 0, ALICE, options()).await;
+    let bob = device_with(&stack, 1, BOB, options()).await;
     // There is a pool for each contact.
-    befriend(&mut alice, &mut bob).await;
+    befriend(&alice, &bob).await;
     alice.fill_wallet().await.unwrap();
-    let before = alice.tokens().unwrap();
+    let before = alice.tokens().await.unwrap();
     liar.twist(Operation::CountKeyPackages, |_, answer| {
         *answer = CountKeyPackagesResponse { counts: Vec::new() }.encode();
     });
@@ -545,7 +545,7 @@ async fn publishing_in_vain_costs_a_few_tokens_a_day_however_often_a_client_look
     for _ in 0..30 {
         alice.sync(0).await.unwrap();
     }
-    let in_vain = before - alice.tokens().unwrap();
+    let in_vain = before - alice.tokens().await.unwrap();
     assert!(in_vain > 0, "the attack works");
     assert!(in_vain <= 24, "{in_vain} tokens");
 }
@@ -553,9 +553,9 @@ async fn publishing_in_vain_costs_a_few_tokens_a_day_however_often_a_client_look
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invitation_that_waits_for_its_record_holds_up_no_other_one() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device_with(&stack, 0, ALICE, options()).await;
-    let mut bob = device_with(&stack, 1, BOB, options()).await;
-    befriend(&mut alice, &mut bob).await;
+    let alice = device_with(&stack, 0, ALICE, options()).await;
+    let bob = device_with(&stack, 1, BOB, options()).await;
+    befriend(&alice, &bob).await;
     // What the user is told once, and what may pass.
     for (number, (wrong, told)) in [("handle-taken", 1), ("too-many-requests", 0)]
         .into_iter()
@@ -596,17 +596,17 @@ async fn an_invitation_that_waits_for_its_record_holds_up_no_other_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contact_who_cannot_be_told_of_a_new_token_holds_up_no_other_one() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device_with(&stack, 0, ALICE, options()).await;
+    let alice = device_with(&stack, 0, ALICE, options()).await;
     for (number, handle) in [BOB, CAROL, DAVE].into_iter().enumerate() {
         let mut contact = device_with(&stack, number + 1, handle, options()).await;
-        befriend(&mut alice, &mut contact).await;
+        befriend(&alice, &mut contact).await;
     }
     // What a device knew that is gone changes for all contacts.
-    let mut laptop = blank(&stack, 4, "laptop").await;
+    let laptop = blank(&stack, 4, "laptop").await;
     let code = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&code.code, &code.number).await.unwrap();
     laptop.complete_link(&number, 0).await.unwrap();
-    settle(&mut [&mut alice, &mut laptop]).await;
+    settle(&[&alice, &laptop]).await;
     let created = liar.heard(Operation::CreateGroup).into_iter();
     let created = created.map(|heard| CreateGroupRequest::decode(&heard.body).unwrap());
     let connections: BTreeSet<_> = created

@@ -39,7 +39,7 @@ fn tell(liar: &Liar, segment: SegmentId, change: fn(&mut Page<'_>)) {
     });
 }
 
-fn take_events(client: &mut Client) -> Vec<Event> {
+fn take_events(client: &Client) -> Vec<Event> {
     let events = client.events().unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -54,17 +54,17 @@ fn says(events: &[Event], group: &str, said: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(OTHER, &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(OTHER, &alice, &[&bob]).await;
     let mut fell = Vec::new();
     for (number, (field, change, expected)) in READ_JOURNAL.iter().enumerate() {
         // A group for each: what was signed once is proof for ever.
         let group = format!("{GROUP} {number}");
         alice.create_group(&group).await.unwrap();
         alice.add_to_group(&group, &[BOB]).await.unwrap();
-        settle(&mut [&mut alice, &mut bob]).await;
-        take_events(&mut bob);
+        settle(&[&alice, &bob]).await;
+        take_events(&bob);
         let said = format!("number {number}");
         alice.send_message(&group, &said).await.unwrap();
         alice.send_message(OTHER, &said).await.unwrap();
@@ -79,12 +79,12 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
         if began.elapsed() > DEADLINE {
             fell.push(format!("{field}: it takes {:?}", began.elapsed()));
         }
-        let told = take_events(&mut bob);
+        let told = take_events(&bob);
         let evidence = bob.evidence(&group).unwrap().len();
         let stopped = bob.stop_reason(&group).unwrap();
         liar.repent();
         bob.sync(0).await.unwrap();
-        let later = take_events(&mut bob);
+        let later = take_events(&bob);
 
         let was_told = |wanted: &Event| told.contains(wanted);
         let dropped = Event::MessagesDropped {
@@ -128,7 +128,7 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
                 fell.push(format!("{field}: no way back: {error:?}"));
                 continue;
             }
-            settle(&mut [&mut alice, &mut bob]).await;
+            settle(&[&alice, &bob]).await;
         }
         let before = fell.len();
         if alice.stop_reason(&group).unwrap().is_some() {
@@ -136,9 +136,9 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
             continue;
         }
         if before == fell.len() {
-            talks(&group, &mut [&mut alice, &mut bob]).await;
+            talks(&group, &[&alice, &bob]).await;
         }
     }
     assert!(fell.is_empty(), "{}", fell.join("\n"));
-    talks(OTHER, &mut [&mut alice, &mut bob]).await;
+    talks(OTHER, &[&alice, &bob]).await;
 }

@@ -38,11 +38,11 @@ struct Scene {
 /// A group of three, at a service that has been honest so far.
 async fn scene() -> Scene {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
     Scene {
         stack,
         liar,
@@ -158,10 +158,10 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
     scene.alice.invite(GROUP, 30).await.unwrap();
     stop(&mut scene, "for the first time").await;
     scene.bob.rejoin_group(GROUP).await.unwrap();
-    settle(&mut [&mut scene.alice, &mut scene.bob, &mut scene.carol]).await;
+    settle(&[&scene.alice, &scene.bob, &scene.carol]).await;
     // So that what was is not what is.
     scene.carol.update_own_leaf(GROUP).await.unwrap();
-    settle(&mut [&mut scene.alice, &mut scene.bob]).await;
+    settle(&[&scene.alice, &scene.bob]).await;
     let shown = Arc::new(Shown {
         own: own_group(&scene.liar, id, GroupKind::Group),
         old: last_info(&scene.liar),
@@ -177,7 +177,7 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
         let joined = joins(&scene.liar) - before;
         fell.hold(field, seen, expected[Way::Back as usize], joined);
         scene.liar.repent();
-        settle(&mut [&mut scene.alice, &mut scene.bob]).await;
+        settle(&[&scene.alice, &scene.bob]).await;
     }
     for (field, tell, expected) in COMING_BACK {
         stop(&mut scene, field).await;
@@ -187,7 +187,7 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
         let seen = seen(field, &back);
         fell.hold(field, seen, *expected, joins(&scene.liar) - before);
         scene.liar.repent();
-        settle(&mut [&mut scene.alice, &mut scene.bob]).await;
+        settle(&[&scene.alice, &scene.bob]).await;
     }
     fell.end();
     let Scene {
@@ -236,7 +236,7 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
         let joined = joins(liar) - before;
         if seen == Seen::NotBelieved {
             // The one that let him in does not count.
-            settle(&mut [alice, bob, &mut dave]).await;
+            settle(&mut [alice, bob, &dave]).await;
             let sent = dave.send_message(GROUP, SECRET).await;
             match sent {
                 Ok(()) => {}
@@ -251,23 +251,23 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
     }
     fell.end();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
-    settle(&mut [alice, bob, &mut dave]).await;
-    talks(GROUP, &mut [alice, bob, &mut dave]).await;
+    settle(&mut [alice, bob, &dave]).await;
+    talks(GROUP, &mut [alice, bob, &dave]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_group() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     // Once, so that there is an answer about another group.
     alice.connect(BOB).await.unwrap();
-    let request = requests_of(&mut bob).await.remove(0);
+    let request = requests_of(&bob).await.remove(0);
     bob.accept_request(&request).await.unwrap();
     let old = last_info(&liar);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.disconnect(BOB).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let seen_of_old = Arc::new(Mutex::new(Some(old)));
     let mut fell = Fell::default();
     let mut open: Option<(String, Arc<Shown>)> = None;
@@ -277,7 +277,7 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             Some(open) => open,
             None => {
                 alice.connect(BOB).await.unwrap();
-                let request = requests_of(&mut bob).await.remove(0);
+                let request = requests_of(&bob).await.remove(0);
                 let id = asked_into(&stack.home(ALICE));
                 let old = seen_of_old.lock().unwrap().take();
                 let shown = Shown {
@@ -298,7 +298,7 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             open = Some((request, shown));
             continue;
         }
-        settle(&mut [&mut alice, &mut bob]).await;
+        settle(&[&alice, &bob]).await;
         assert_eq!(bob.contacts().unwrap().len(), 1, "{field}");
         assert_eq!(
             alice.safety_number(BOB).unwrap(),
@@ -306,7 +306,7 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
             "{field}"
         );
         alice.disconnect(BOB).await.unwrap();
-        settle(&mut [&mut alice, &mut bob]).await;
+        settle(&[&alice, &bob]).await;
     }
     fell.end();
     if let Some((request, _)) = open {

@@ -39,11 +39,11 @@ struct Scene {
 /// A group of three, at a service that has been honest so far.
 async fn scene() -> Scene {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol]).await;
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&bob, &carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
     Scene {
         stack,
         liar,
@@ -156,7 +156,7 @@ fn has_read(group: &Mutex<FalseGroup>, text: &str) -> bool {
     })
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -275,11 +275,11 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
 #[tokio::test]
 async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    let mut laptop = blank(&stack, 2, "laptop").await;
-    link(&mut alice, &mut laptop).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    let laptop = blank(&stack, 2, "laptop").await;
+    link(&alice, &laptop).await;
     let own = created(&liar, GroupKind::SingleUser)[0].group_id;
     let group = play_own_group(&liar, own, GroupKind::SingleUser);
     let before = joins(&liar);
@@ -287,7 +287,7 @@ async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
     for epoch in 0..8 {
         liar.put(own, garbage_commit(&liar, own, epoch));
     }
-    let told = events(&mut laptop).await;
+    let told = events(&laptop).await;
     assert!(
         told.contains(&Event::DevicesLost {
             why: StopReason::Unprocessable,
@@ -295,9 +295,9 @@ async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
         "{told:?}"
     );
     // What a device tells the others: a contact with its keys.
-    let mut carol = device(&stack, 3, CAROL).await;
+    let carol = device(&stack, 3, CAROL).await;
     liar.repent();
-    befriend(&mut laptop, &mut carol).await;
+    befriend(&laptop, &carol).await;
     let group_again = play(&liar, FalseGroup::make(own, extensions_of(&liar, own), &[]));
     laptop.sync(0).await.unwrap();
     assert!(is_unauthenticated(&laptop.rejoin_devices().await));
@@ -331,7 +331,7 @@ fn extensions_of(
     context_of(created.unwrap().group_info.as_slice())
 }
 
-async fn link(old: &mut Client, new: &mut Client) {
+async fn link(old: &Client, new: &Client) {
     let code = new.link_code("laptop").await.unwrap();
     let number = old.approve_link(&code.code, &code.number).await.unwrap();
     new.complete_link(&number, 0).await.unwrap();
@@ -344,8 +344,8 @@ async fn link(old: &mut Client, new: &mut Client) {
 #[tokio::test]
 async fn whoever_accepts_a_connection_comes_into_no_group_but_the_requesters() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
     alice.connect(BOB).await.unwrap();
     bob.check_inbox().await.unwrap();
     let id = asked_into(&stack.home(ALICE));
@@ -364,7 +364,7 @@ async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
     let mut scene = scene().await;
     let code = scene.alice.invite(GROUP, 7).await.unwrap();
     let id = scene.alice.group_access(GROUP).unwrap().id;
-    let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
+    let dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let before = joins(&scene.liar);
     let group = play_own_group(&scene.liar, id, GroupKind::Group);
     let joined = dave.join_by_code(&code).await;
@@ -374,17 +374,17 @@ async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
     scene.liar.repent();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
     let Scene { alice, bob, .. } = &mut scene;
-    settle(&mut [alice, bob, &mut dave]).await;
-    talks(GROUP, &mut [alice, bob, &mut dave]).await;
+    settle(&mut [alice, bob, &dave]).await;
+    talks(GROUP, &mut [alice, bob, &dave]).await;
 }
 
 #[tokio::test]
 async fn a_new_device_comes_into_no_group_of_the_services_own() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    let mut laptop = blank(&stack, 2, "laptop").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    let laptop = blank(&stack, 2, "laptop").await;
     let code = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&code.code, &code.number).await.unwrap();
     let before = joins(&liar);
@@ -400,7 +400,7 @@ async fn a_new_device_comes_into_no_group_of_the_services_own() {
 async fn true_info(scene: &mut Scene) -> ExternalCommitInfoResponse {
     let shown = Arc::new(Mutex::new(None));
     let code = scene.alice.invite(GROUP, 7).await.unwrap();
-    let mut dave = blank(&scene.stack, 4, "dave").await;
+    let dave = blank(&scene.stack, 4, "dave").await;
     dave.register_handle("dave.dimitrov").await.unwrap();
     let this = Arc::clone(&shown);
     scene
@@ -446,7 +446,7 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
 
 /// The service has signed two journals, and what alice says of hers proves it sooner or later.
 /// Once: after that it goes on.
-async fn comes_to_know_of_both(alice: &mut Client, bob: &mut Client) {
+async fn comes_to_know_of_both(alice: &Client, bob: &Client) {
     for _ in 0..60 {
         settle(&mut [alice, bob]).await;
         if bob.stop_reason(GROUP).unwrap() == Some(StopReason::Split) {
@@ -461,8 +461,8 @@ async fn comes_to_know_of_both(alice: &mut Client, bob: &mut Client) {
 #[tokio::test]
 async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     let mut scene = scene().await;
-    let mut erin = device(&scene.stack, 3, "erin").await;
-    befriend(&mut scene.bob, &mut erin).await;
+    let erin = device(&scene.stack, 3, "erin").await;
+    befriend(&mut scene.bob, &erin).await;
     let info = true_info(&mut scene).await;
     let (intruder, commit) = FalseGroup::break_in(&info);
     let intruder = Arc::new(Mutex::new(intruder));
@@ -523,7 +523,7 @@ fn withhold(liar: &Liar, segment: SegmentId) {
 #[tokio::test]
 async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is_new() {
     let mut scene = scene().await;
-    let mut dave = device(&scene.stack, 3, "dave.dimitrov").await;
+    let dave = device(&scene.stack, 3, "dave.dimitrov").await;
     let Scene {
         liar,
         alice,
@@ -531,7 +531,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
         carol,
         ..
     } = &mut scene;
-    befriend(alice, &mut dave).await;
+    befriend(alice, &dave).await;
     // What moves the group on is not shown to bob; nobody is in it whom he does not know.
     bob.sync(0).await.unwrap();
     withhold(liar, bob.group_access(GROUP).unwrap().segment);
@@ -575,6 +575,6 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     assert_eq!(joins(liar), before, "nothing was sent into the group");
     bob.rejoin_group_with_shown(GROUP).await.unwrap();
     dave.sync(0).await.unwrap();
-    settle(&mut [alice, bob, carol, &mut dave]).await;
-    talks(GROUP, &mut [alice, bob, &mut dave]).await;
+    settle(&mut [alice, bob, carol, &dave]).await;
+    talks(GROUP, &mut [alice, bob, &dave]).await;
 }

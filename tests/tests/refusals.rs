@@ -21,10 +21,10 @@ struct Scene {
 
 async fn scene() -> Scene {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    talks(GROUP, &mut [&mut alice, &mut bob]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    talks(GROUP, &[&alice, &bob]).await;
     Scene {
         _stack: stack,
         liar,
@@ -65,7 +65,7 @@ fn joins(liar: &Liar) -> usize {
     liar.heard(Operation::ExternalJoin).len()
 }
 
-async fn events(client: &mut Client) -> Vec<Event> {
+async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.unwrap();
     client.acknowledge(&events).unwrap();
     events.into_iter().map(|stored| stored.event).collect()
@@ -147,7 +147,7 @@ async fn nothing_that_is_free_is_paid_for_whatever_is_refused() {
     let Scene {
         liar, alice, bob, ..
     } = &mut scene;
-    let held = bob.tokens().unwrap();
+    let held = bob.tokens().await.unwrap();
     for kind in ["token-required", "token-rejected"] {
         let free: &[(Operation, &str)] = match kind {
             "token-required" => &[
@@ -179,13 +179,13 @@ async fn nothing_that_is_free_is_paid_for_whatever_is_refused() {
             .count();
         assert_eq!(paid, 0, "{kind}");
     }
-    assert_eq!(bob.tokens().unwrap(), held);
+    assert_eq!(bob.tokens().await.unwrap(), held);
     liar.repent();
     befriend_again(alice, bob).await;
 }
 
 /// That they still can do what costs something.
-async fn befriend_again(alice: &mut Client, bob: &mut Client) {
+async fn befriend_again(alice: &Client, bob: &Client) {
     bob.sync(0).await.unwrap();
     alice.create_group("another").await.unwrap();
     alice.add_to_group("another", &[BOB]).await.unwrap();

@@ -36,13 +36,13 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
         return;
     }
     let mut stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    group_with(SMALLER, &mut alice, &mut [&mut bob, &mut carol]).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    group_with(SMALLER, &alice, &[&bob, &carol]).await;
     alice.create_group(LATER).await.unwrap();
     alice.add_to_group(LATER, &[BOB, CAROL]).await.unwrap();
-    for member in [&mut bob, &mut carol] {
+    for member in [&bob, &carol] {
         messages(member).await;
     }
 
@@ -69,7 +69,7 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
             .await
             .unwrap();
     }
-    let read = messages(&mut carol).await;
+    let read = messages(&carol).await;
     assert_eq!(read.len(), 2 + 32, "{read:?}");
     let operation = Operation::SendMessage;
     let message = Load::message(&alice.group_access(LATER).unwrap(), 1);
@@ -80,14 +80,14 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
     stack.restart().await;
 
     // A state key that there is not yet opens nothing.
-    let asked = alice.transport().post(operation, &later, &[]).await;
+    let asked = alice.post(operation, &later, &[]).await;
     let is_refused = matches!(
         &asked,
         Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownGroup
     );
     assert!(is_refused, "{asked:?}");
     for _ in 0..3 {
-        for member in [&mut alice, &mut carol] {
+        for member in [&alice, &carol] {
             for group in [SMALLER, LATER] {
                 let sent = member.send_message(group, "not for Bob").await;
                 assert!(
@@ -101,20 +101,20 @@ async fn after_a_rollback_the_members_are_told_and_nobody_comes_back_by_itself()
         }
     }
     // To him it is as if nothing had happened.
-    reads(&mut bob, &[]).await;
+    reads(&bob, &[]).await;
     let log = std::fs::read_to_string(stack.layout().log(Service::Ds)).unwrap();
     assert!(log.contains("was it restored from a backup?"), "{log}");
 }
 
 /// What a client was told of the service's store, once it was told as often as this, or has had a
 /// second for it.
-async fn told_of_store(client: &mut Client, times: usize) -> Vec<StoreChange> {
+async fn told_of_store(client: &Client, times: usize) -> Vec<StoreChange> {
     for _ in 0..50 {
         compares(client).await;
         assert!(
-            client.disagreement().is_none(),
+            client.disagreement().await.unwrap().is_none(),
             "{:?}",
-            client.disagreement()
+            client.disagreement().await
         );
         if store_changes(client).len() >= times {
             break;
@@ -152,7 +152,7 @@ async fn clients_are_told_once_that_the_service_was_restored_from_a_backup_or_ro
     let endpoints = Endpoints::from_json(stack.description().to_string().as_bytes()).unwrap();
     let token = std::fs::read_to_string(stack.account_token(0)).unwrap();
     let made = Client::init(&stack.home(ALICE), &endpoints, &token, eager()).await;
-    let mut alice = made.unwrap();
+    let alice = made.unwrap();
     // Each start counts something else.
     stack.stop().await;
     let (data, backup) = (
@@ -161,7 +161,7 @@ async fn clients_are_told_once_that_the_service_was_restored_from_a_backup_or_ro
     );
     copy_over(&data, backup.path());
     stack.restart().await;
-    assert_eq!(told_of_store(&mut alice, 1).await, []);
+    assert_eq!(told_of_store(&alice, 1).await, []);
 
     let mut expected = Vec::new();
     for (is_said, change) in [
@@ -180,7 +180,7 @@ async fn clients_are_told_once_that_the_service_was_restored_from_a_backup_or_ro
         stack.restart().await;
         expected.push(change);
         let times = expected.len();
-        assert_eq!(told_of_store(&mut alice, times).await, expected);
-        assert_eq!(told_of_store(&mut alice, times + 1).await, expected, "once");
+        assert_eq!(told_of_store(&alice, times).await, expected);
+        assert_eq!(told_of_store(&alice, times + 1).await, expected, "once");
     }
 }

@@ -64,7 +64,7 @@ async fn scene(names: &[&str]) -> Scene {
 }
 
 impl Scene {
-    fn client(&mut self, user: usize) -> &mut Client {
+    fn client(&mut self, user: usize) -> &Client {
         &mut self.users[user].client
     }
 
@@ -136,7 +136,7 @@ async fn the_loser_of_a_race_goes_on() {
     let dave = scene.name(3);
     let bob = scene.name(1);
     scene.client(0).set_role("g", &bob, "admin").await.unwrap();
-    scene.client(0).stage_remove("g", &[&carol]).unwrap();
+    scene.client(0).stage_remove("g", &[&carol]).await.unwrap();
     scene
         .client(1)
         .remove_from_group("g", &[&dave])
@@ -167,10 +167,9 @@ async fn a_winner_who_lost_the_answer_finds_that_it_won() {
         scene.group("g", &[1, 2]).await;
         let carol = scene.name(2);
         let alice = scene.client(0);
-        alice.stage_remove("g", &[&carol]).unwrap();
+        alice.stage_remove("g", &[&carol]).await.unwrap();
         let pending = alice.pending_request("g").unwrap().unwrap();
         alice
-            .transport()
             .post(pending.operation, &pending.request, &pending.tokens)
             .await
             .unwrap();
@@ -191,10 +190,10 @@ async fn a_client_that_died_with_a_commit_under_way_finishes_it() {
     let mut scene = scene(&["alice", "bob", "carol"]).await;
     scene.group("g", &[1, 2]).await;
     let carol = scene.name(2);
-    scene.client(0).stage_remove("g", &[&carol]).unwrap();
+    scene.client(0).stage_remove("g", &[&carol]).await.unwrap();
     let alice = scene.users.remove(0);
     drop(alice.client);
-    let mut client = Client::open(&alice.home, Options::default()).await.unwrap();
+    let client = Client::open(&alice.home, Options::default()).await.unwrap();
     client.sync(0).await.unwrap();
     assert_eq!(client.members("g").unwrap().len(), 2);
     scene.users.insert(0, User { client, ..alice });
@@ -300,7 +299,7 @@ async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
             .unwrap()
             .encode();
         let tokens = client.withdraw_tokens(1).await.unwrap();
-        let claimed = client.transport().post(operation, &request, &tokens).await;
+        let claimed = client.post(operation, &request, &tokens).await;
         claimed.unwrap();
     }
 }
@@ -329,11 +328,11 @@ async fn whoever_takes_key_packages_and_adds_nobody_is_noticed_and_the_pool_fill
 #[tokio::test]
 async fn an_add_that_fails_again_and_again_takes_one_key_package() {
     let stack = Stack::start_with(LogLevel::Info, "[ds.limits]\nmax_members = 2").await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    let mut carol = device(&stack, 2, "carol").await;
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let carol = device(&stack, 2, "carol").await;
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
     alice.create_group("full").await.unwrap();
     alice.add_to_group("full", &["bob"]).await.unwrap();
@@ -423,7 +422,7 @@ async fn a_member_who_is_put_back_reads_again_what_it_had_read_and_goes_on() {
 #[tokio::test]
 async fn who_has_no_groups_waits_as_long_as_it_said_and_no_longer() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
+    let alice = device(&stack, 0, "alice").await;
     assert_eq!(alice.receive(0).await.unwrap(), []);
     assert_eq!(alice.receive(300).await.unwrap(), []);
 }
@@ -459,7 +458,6 @@ async fn refusals_are_typed() {
         .sign_as_member("g", protocol::operation::Operation::SendMessage, b"garbage")
         .unwrap();
     let garbage = alice
-        .transport()
         .post(protocol::operation::Operation::SendMessage, &body, &[])
         .await;
     assert_eq!(problem(garbage.unwrap_err()), ProblemType::Malformed);
@@ -468,8 +466,8 @@ async fn refusals_are_typed() {
 #[tokio::test]
 async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
     let mallory = device(&stack, 2, "mallory").await;
     // Nobody checks what a requester calls itself.
     drop(mallory);
@@ -478,7 +476,7 @@ async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
         .unwrap()
         .execute("UPDATE profile SET handle = 'bob'", ())
         .unwrap();
-    let mut mallory = Client::open(&home, Options::default()).await.unwrap();
+    let mallory = Client::open(&home, Options::default()).await.unwrap();
 
     alice.connect("bob").await.unwrap();
     mallory.connect("alice").await.unwrap();
@@ -561,10 +559,10 @@ async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
 #[tokio::test]
 async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not_is_forgotten() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
+    let alice = device(&stack, 0, "alice").await;
     alice.create_group("g").await.unwrap();
     drop(alice);
-    let mut alice = unanswered_creation(&stack, "g").await;
+    let alice = unanswered_creation(&stack, "g").await;
     alice.sync(0).await.unwrap();
     alice.send_message("g", "it is there").await.unwrap();
     drop(alice);
@@ -577,7 +575,7 @@ async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not
             [[9u8; 32], [9u8; 32]],
         )
         .unwrap();
-    let mut alice = unanswered_creation(&stack, "g").await;
+    let alice = unanswered_creation(&stack, "g").await;
     alice.sync(0).await.unwrap();
     assert!(alice.groups().unwrap().is_empty());
 }

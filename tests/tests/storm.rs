@@ -40,15 +40,19 @@ type Over = Arc<AtomicBool>;
 
 /// Sends until it is over and there are many: each message until it is accepted. Also gives what it
 /// read meanwhile.
-fn sends(mut client: Client, over: &Over) -> JoinHandle<(Client, Vec<String>, Vec<Said>)> {
+fn sends(client: Client, over: &Over) -> JoinHandle<(Client, Vec<String>, Vec<Said>)> {
     let over = Arc::clone(over);
     tokio::spawn(async move {
         let (mut accepted, mut read) = (Vec::new(), Vec::new());
         while !over.load(Ordering::Relaxed) || accepted.len() < MESSAGES {
-            let text = format!("{} number {}", client.handle().unwrap(), accepted.len());
+            let text = format!(
+                "{} number {}",
+                client.handle().unwrap().unwrap(),
+                accepted.len()
+            );
             client.send_message(GROUP, &text).await.unwrap();
             accepted.push(text);
-            read.extend(messages(&mut client).await);
+            read.extend(messages(&client).await);
             sleep(Duration::from_millis(60)).await;
         }
         (client, accepted, read)
@@ -56,7 +60,7 @@ fn sends(mut client: Client, over: &Over) -> JoinHandle<(Client, Vec<String>, Ve
 }
 
 /// Adds Dave, removes him, takes new keys, and again.
-fn commits(mut client: Client, over: &Over) -> JoinHandle<(Client, u64, Vec<Said>)> {
+fn commits(client: Client, over: &Over) -> JoinHandle<(Client, u64, Vec<Said>)> {
     let over = Arc::clone(over);
     tokio::spawn(async move {
         let (mut accepted, mut read) = (0, Vec::new());
@@ -67,7 +71,7 @@ fn commits(mut client: Client, over: &Over) -> JoinHandle<(Client, u64, Vec<Said
                 _ => client.update_own_leaf(GROUP).await.unwrap(),
             }
             accepted += 1;
-            read.extend(messages(&mut client).await);
+            read.extend(messages(&client).await);
             sleep(Duration::from_millis(150)).await;
         }
         if accepted % 3 == 1 {
@@ -79,12 +83,12 @@ fn commits(mut client: Client, over: &Over) -> JoinHandle<(Client, u64, Vec<Said
 }
 
 /// Is there and reads.
-fn listens(mut client: Client, over: &Over) -> JoinHandle<(Client, Vec<Said>)> {
+fn listens(client: Client, over: &Over) -> JoinHandle<(Client, Vec<Said>)> {
     let over = Arc::clone(over);
     tokio::spawn(async move {
         let mut read = Vec::new();
         while !over.load(Ordering::Relaxed) {
-            read.extend(messages(&mut client).await);
+            read.extend(messages(&client).await);
             sleep(Duration::from_millis(200)).await;
         }
         (client, read)
@@ -133,10 +137,9 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
     {
         clients.push(device(&stack, number, handle).await);
     }
-    let [mut alice, mut bob, mut carol, mut dave, mut erin, mut frank]: [Client; 6] =
-        clients.try_into().unwrap();
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut erin]).await;
-    befriend(&mut carol, &mut dave).await;
+    let [alice, bob, carol, dave, erin, frank]: [Client; 6] = clients.try_into().unwrap();
+    group_with(GROUP, &alice, &[&bob, &carol, &erin]).await;
+    befriend(&carol, &dave).await;
     alice.set_role(GROUP, CAROL, "admin").await.unwrap();
 
     let over = Over::default();
@@ -148,31 +151,25 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
         sleep(Duration::from_millis(moments.random_range(600..1600))).await;
         let request = reservation(now_ms());
         let token = frank.withdraw_tokens(1).await.unwrap();
-        let transport = frank.transport();
         let reserve = Operation::ReserveGroupId;
-        let result = transport.post(reserve, &request, &token).await.unwrap();
+        let result = frank.post(reserve, &request, &token).await.unwrap();
 
         let before = stack.kill(Service::Ds);
         stack.restarted(Service::Ds, before).await;
 
         // The same request again costs nothing and has the same result; the token pays for no
         // other.
-        assert_eq!(
-            transport.post(reserve, &request, &token).await.unwrap(),
-            result
-        );
-        let another = transport
-            .post(reserve, &reservation(now_ms()), &token)
-            .await;
+        assert_eq!(frank.post(reserve, &request, &token).await.unwrap(), result);
+        let another = frank.post(reserve, &reservation(now_ms()), &token).await;
         let problem = another.as_ref().err().and_then(Error::problem);
         assert_eq!(problem, Some(ProblemType::TokenRejected), "{another:?}");
     }
     over.store(true, Ordering::Relaxed);
 
-    let (mut alice, hers, read_by_alice) = from_alice.await.unwrap();
-    let (mut bob, his, read_by_bob) = from_bob.await.unwrap();
-    let (mut carol, commits, read_by_carol) = by_carol.await.unwrap();
-    let (mut dave, _) = with_dave.await.unwrap();
+    let (alice, hers, read_by_alice) = from_alice.await.unwrap();
+    let (bob, his, read_by_bob) = from_bob.await.unwrap();
+    let (carol, commits, read_by_carol) = by_carol.await.unwrap();
+    let (dave, _) = with_dave.await.unwrap();
     println!(
         "{} and {} messages, {commits} commits",
         hers.len(),
@@ -181,11 +178,11 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
 
     let (hers, his) = (said_by(ALICE, &hers), said_by(BOB, &his));
     for (client, mut read, senders) in [
-        (&mut alice, read_by_alice, vec![&his]),
-        (&mut bob, read_by_bob, vec![&hers]),
-        (&mut carol, read_by_carol, vec![&hers, &his]),
+        (&alice, read_by_alice, vec![&his]),
+        (&bob, read_by_bob, vec![&hers]),
+        (&carol, read_by_carol, vec![&hers, &his]),
         // Erin was away all the time.
-        (&mut erin, Vec::new(), vec![&hers, &his]),
+        (&erin, Vec::new(), vec![&hers, &his]),
     ] {
         read.extend(messages(client).await);
         let sent: usize = senders.iter().map(|sent| sent.len()).sum();
@@ -195,11 +192,7 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
         }
     }
     // Every commit is there for all of them or for none.
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol, &mut erin]).await;
+    talks(GROUP, &[&alice, &bob, &carol, &erin]).await;
     carol.add_to_group(GROUP, &[DAVE]).await.unwrap();
-    talks(
-        GROUP,
-        &mut [&mut alice, &mut bob, &mut carol, &mut dave, &mut erin],
-    )
-    .await;
+    talks(GROUP, &[&alice, &bob, &carol, &dave, &erin]).await;
 }

@@ -77,14 +77,14 @@ async fn play(stack: &Stack) -> (Private, [Client; 4]) {
         private.add(account_of(&stack.account_token(number)));
         private.look_into_homes(stack);
     }
-    let [mut alice, mut bob, mut carol, mut dave]: [Client; 4] = clients.try_into().unwrap();
-    group_with(GROUP, &mut alice, &mut [&mut bob, &mut carol, &mut dave]).await;
+    let [alice, bob, carol, dave]: [Client; 4] = clients.try_into().unwrap();
+    group_with(GROUP, &alice, &[&bob, &carol, &dave]).await;
     private.look_into_homes(stack);
 
     alice.send_message(GROUP, TEXTS[0]).await.unwrap();
     bob.send_message(GROUP, TEXTS[1]).await.unwrap();
     carol.send_message(GROUP, TEXTS[2]).await.unwrap();
-    alice.stage_remove(GROUP, &["dave.dimitrov"]).unwrap();
+    alice.stage_remove(GROUP, &["dave.dimitrov"]).await.unwrap();
     private.add(alice.pending_request(GROUP).unwrap().unwrap().request);
     private.look_into_homes(stack);
     alice.submit(GROUP).await.unwrap();
@@ -96,7 +96,7 @@ async fn play(stack: &Stack) -> (Private, [Client; 4]) {
         (HANDLES[1], TEXTS[3]),
     ];
     // Dave reads nothing: what waits for him is stored, too.
-    reads(&mut carol, &lines).await;
+    reads(&carol, &lines).await;
     private.look_into_homes(stack);
     (private, [alice, bob, carol, dave])
 }
@@ -268,7 +268,6 @@ async fn the_logs_at_their_most_verbose_identify_nothing() {
     .encode();
     let token = clients[0].withdraw_tokens(1).await.unwrap();
     let refused = clients[0]
-        .transport()
         .post(Operation::RegisterHandle, &request, &token)
         .await;
     assert!(refused.is_err());

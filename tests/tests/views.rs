@@ -102,22 +102,25 @@ fn tagged(liar: &Liar) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redemption_context_for_each_client_groups_no_tokens_and_costs_none() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
-    let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
-    let mut bob = init(&stack, 1, "bob", eager()).await.unwrap();
+    let alice = init(&stack, 0, "alice", eager()).await.unwrap();
+    let bob = init(&stack, 1, "bob", eager()).await.unwrap();
     let _ = liar.asked();
 
     // Each directory has another context from now on. Nobody takes it, nobody loses a token by it.
     tagged(&liar);
-    let held = [alice.tokens().unwrap(), bob.tokens().unwrap()];
-    compares(&mut alice).await;
-    compares(&mut bob).await;
+    let held = [alice.tokens().await.unwrap(), bob.tokens().await.unwrap()];
+    compares(&alice).await;
+    compares(&bob).await;
     let shown = liar.asked();
     assert!(shown.iter().any(|heard| heard.path == DIRECTORY));
-    assert_eq!([alice.tokens().unwrap(), bob.tokens().unwrap()], held);
-    let refused = alice.disagreement();
+    assert_eq!(
+        [alice.tokens().await.unwrap(), bob.tokens().await.unwrap()],
+        held
+    );
+    let refused = alice.disagreement().await.unwrap();
     assert!(
         matches!(
-            refused,
+            refused.as_deref(),
             Some(Error::Directory(DirectoryError::Challenge(_)))
         ),
         "{refused:?}"
@@ -167,13 +170,13 @@ async fn a_value_of_the_directory_for_each_client_is_used_by_none() {
         }),
     ];
     let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
-    let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
+    let alice = init(&stack, 0, "alice", eager()).await.unwrap();
     for (number, (field, change)) in lies.into_iter().enumerate() {
         changes(&liar, change);
-        compares(&mut alice).await;
-        let refused = alice.disagreement();
+        compares(&alice).await;
+        let refused = alice.disagreement().await.unwrap();
         assert!(
-            matches!(refused, Some(Error::Directory(DirectoryError::Differs(at))) if at == field),
+            matches!(refused.as_deref(), Some(Error::Directory(DirectoryError::Differs(at))) if *at == field),
             "{field}: {refused:?}"
         );
         let home = format!("new {number}");
@@ -225,7 +228,7 @@ fn otherwise(value: &Value, answer: u8) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_member_of_the_directory_is_taken_that_one_client_alone_is_shown() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Error).await;
-    let mut alice = init(&stack, 0, "alice", eager()).await.unwrap();
+    let alice = init(&stack, 0, "alice", eager()).await.unwrap();
     let mut all = Vec::new();
     let address = stack.ports().of(Service::Gateway);
     let (_, document) = xtask::http::get(address, "/service-directory")
@@ -240,16 +243,19 @@ async fn no_member_of_the_directory_is_taken_that_one_client_alone_is_shown() {
             let value = directory.pointer_mut(&member).unwrap();
             *value = otherwise(value, answer);
         });
-        compares(&mut alice).await;
+        compares(&alice).await;
         if !matches!(
-            alice.disagreement(),
+            alice.disagreement().await.unwrap().as_deref(),
             Some(Error::Directory(_) | Error::Protocol(_))
         ) {
             taken.push(at);
         }
         changes(&liar, |_, _| ());
-        compares(&mut alice).await;
-        assert!(alice.disagreement().is_none(), "the truth is taken");
+        compares(&alice).await;
+        assert!(
+            alice.disagreement().await.unwrap().is_none(),
+            "the truth is taken"
+        );
     }
     assert_eq!(taken, [""; 0]);
 }
@@ -317,7 +323,7 @@ async fn no_refusal_has_a_client_ask_the_mirror_of_who_knows_its_account() {
         },
         ..patient()
     };
-    let mut alice = init_with(&stack, &description, 0, "alice", options.clone())
+    let alice = init_with(&stack, &description, 0, "alice", options.clone())
         .await
         .unwrap();
     assert_eq!(mirror.asked(), ["/ohttp-keys", "/service-directory"]);
@@ -380,12 +386,12 @@ async fn gateway_relay_and_issuer_show_everybody_the_directory_that_the_service_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_rotation_at_the_issuer_people_sign_up_before_the_service_has_heard_of_it() {
     let stack = Stack::start(LogLevel::Error).await;
-    let mut alice = device(&stack, 0, "alice").await;
+    let alice = device(&stack, 0, "alice").await;
     assert_eq!(stack.command(Service::Issuer, "rotate", "").await.0, 200);
     let bob = device(&stack, 1, "bob").await;
-    assert!(bob.tokens().unwrap() > 0);
-    let held = alice.tokens().unwrap();
+    assert!(bob.tokens().await.unwrap() > 0);
+    let held = alice.tokens().await.unwrap();
     alice.withdraw_tokens(held).await.unwrap();
     alice.fill_wallet().await.unwrap();
-    assert!(alice.tokens().unwrap() > 0);
+    assert!(alice.tokens().await.unwrap() > 0);
 }

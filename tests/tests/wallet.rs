@@ -212,16 +212,16 @@ fn wallet_empty(error: &Error) -> u64 {
 async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wallet() {
     let stack = Stack::start(LogLevel::Info).await;
     let (between, url) = InBetween::start(&stack).await;
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     let batches = between.token_requests();
     assert_eq!(batches.len(), FULL / BATCH);
     assert!(batches.iter().all(|batch| batch.len() == BATCH_BYTES));
-    assert_eq!(alice.tokens().unwrap(), FULL);
+    assert_eq!(alice.tokens().await.unwrap(), FULL);
     let (planned, _, hastened) = schedule(&stack, "alice");
     assert!(planned > now() + 11 * HOUR_MS && !hastened);
 
     // Everything that costs tokens, until few are left.
-    let mut bob = device(&stack, 1, "bob").await;
+    let bob = device(&stack, 1, "bob").await;
     alice.register_handle("alice").await.unwrap();
     alice.connect("bob").await.unwrap();
     bob.check_inbox().await.unwrap();
@@ -230,7 +230,7 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
     alice.sync(0).await.unwrap();
     alice.create_group("climbing").await.unwrap();
     alice.add_to_group("climbing", &["bob"]).await.unwrap();
-    while alice.tokens().unwrap() >= RESERVE + 3 {
+    while alice.tokens().await.unwrap() >= RESERVE + 3 {
         alice.withdraw_tokens(3).await.unwrap();
         alice.sync(0).await.unwrap();
     }
@@ -241,14 +241,14 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
     let (soon, put_off, hastened) = schedule(&stack, "alice");
     assert!(hastened && !put_off);
     assert!((now()..=now() + 15 * MINUTE_MS).contains(&soon));
-    let left = alice.tokens().unwrap();
+    let left = alice.tokens().await.unwrap();
     alice.withdraw_tokens(left - 2).await.unwrap();
     let before = alice.groups().unwrap().len();
     for _ in 0..2 {
         // Asking for a connection costs three: one token is not spent on the way to a failure.
         let empty = alice.connect("carol").await.unwrap_err();
         assert!(wallet_empty(&empty) <= 15 * 60);
-        assert_eq!(alice.tokens().unwrap(), 2);
+        assert_eq!(alice.tokens().await.unwrap(), 2);
     }
     alice.withdraw_tokens(2).await.unwrap();
     for _ in 0..3 {
@@ -265,12 +265,12 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
     // The time comes.
     drop(alice);
     set_schedule(&stack, "alice", now() - 1);
-    let mut alice = reopened(&stack, "alice").await;
+    let alice = reopened(&stack, "alice").await;
     alice.sync(0).await.unwrap();
     let batches = between.token_requests();
     assert_eq!(batches.len(), FULL / BATCH);
     assert!(batches.iter().all(|batch| batch.len() == BATCH_BYTES));
-    assert_eq!(alice.tokens().unwrap(), FULL);
+    assert_eq!(alice.tokens().await.unwrap(), FULL);
     let (next, _, hastened) = schedule(&stack, "alice");
     assert!(next > now() + 11 * HOUR_MS && !hastened);
     alice.create_group("sailing").await.unwrap();
@@ -280,18 +280,18 @@ async fn nothing_that_a_user_does_has_the_issuer_asked_not_even_with_an_empty_wa
 async fn a_wallet_is_filled_in_the_background_when_it_is_low_and_its_kept_time_has_come() {
     let stack = Stack::start(LogLevel::Info).await;
     let (between, url) = InBetween::start(&stack).await;
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     alice.withdraw_tokens(10).await.unwrap();
     between.requests();
     drop(alice);
 
     // More than half is left: not needed.
     set_schedule(&stack, "alice", now() - 1);
-    let mut alice = reopened(&stack, "alice").await;
+    let alice = reopened(&stack, "alice").await;
     alice.sync(0).await.unwrap();
     assert!(schedule(&stack, "alice").0 > now() + 11 * HOUR_MS);
     assert_eq!(between.requests(), []);
-    let left = alice.tokens().unwrap();
+    let left = alice.tokens().await.unwrap();
     alice.withdraw_tokens(left - 60).await.unwrap();
     drop(alice);
 
@@ -311,10 +311,10 @@ async fn a_wallet_is_filled_in_the_background_when_it_is_low_and_its_kept_time_h
     assert_eq!(between.requests(), []);
 
     set_schedule(&stack, "alice", now() - 1);
-    let mut alice = reopened(&stack, "alice").await;
+    let alice = reopened(&stack, "alice").await;
     alice.sync(0).await.unwrap();
     // A whole batch, and no more than fit.
-    assert_eq!(alice.tokens().unwrap(), 60 + BATCH);
+    assert_eq!(alice.tokens().await.unwrap(), 60 + BATCH);
     assert_eq!(between.token_requests().len(), 1);
     drop(alice);
     let (planned, put_off, _) = schedule(&stack, "alice");
@@ -325,14 +325,14 @@ async fn a_wallet_is_filled_in_the_background_when_it_is_low_and_its_kept_time_h
 async fn a_filling_that_nobody_waits_for_asks_the_issuer_once_and_does_not_hold_anything_up() {
     let stack = Stack::start(LogLevel::Info).await;
     let (between, url) = InBetween::start(&stack).await;
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     alice.withdraw_tokens(FULL - 60).await.unwrap();
     drop(alice);
     between.requests();
     for trouble in [&between.drops_answers, &between.is_silent] {
         trouble.store(true, Ordering::SeqCst);
         set_schedule(&stack, "alice", now() - 1);
-        let mut alice = reopened(&stack, "alice").await;
+        let alice = reopened(&stack, "alice").await;
         // One attempt of somebody who waits may take 30 s, and there would be five of them.
         let synced = tokio::time::timeout(Duration::from_secs(25), alice.sync(0));
         synced.await.unwrap().unwrap();
@@ -347,8 +347,8 @@ async fn a_filling_that_nobody_waits_for_asks_the_issuer_once_and_does_not_hold_
 async fn a_user_can_have_the_wallet_filled_at_once() {
     let stack = Stack::start(LogLevel::Info).await;
     let alice = User::register(&stack, 0, "alice").await;
-    let mut opened = reopened(&stack, "alice").await;
-    let left = opened.tokens().unwrap();
+    let opened = reopened(&stack, "alice").await;
+    let left = opened.tokens().await.unwrap();
     opened.withdraw_tokens(left).await.unwrap();
     drop(opened);
     let failed = alice.try_run(&["group", "create", "climbing"]).await;
@@ -365,9 +365,9 @@ async fn a_user_can_have_the_wallet_filled_at_once() {
 #[tokio::test]
 async fn who_has_used_an_allowance_up_falls_in_step_with_it_and_pays_nothing() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, "alice").await;
-    let mut bob = device(&stack, 1, "bob").await;
-    group_with("climbing", &mut alice, &mut [&mut bob]).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    group_with("climbing", &alice, &[&bob]).await;
     let directory: String = database(&stack, "alice")
         .query_row("SELECT directory FROM profile", (), |row| row.get(0))
         .unwrap();
@@ -411,12 +411,12 @@ async fn tokens_that_were_asked_for_come_though_the_answer_was_lost_and_the_clie
     assert!(!again.is_empty() && again.iter().all(|request| *request == lost[0]));
 
     between.drops_answers.store(false, Ordering::SeqCst);
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     let at_last = between.token_requests();
     assert_eq!(at_last.len(), FULL / BATCH);
     assert_eq!(at_last[0], lost[0], "the same request");
     assert_ne!(at_last[1], lost[0]);
-    assert_eq!(alice.tokens().unwrap(), FULL);
+    assert_eq!(alice.tokens().await.unwrap(), FULL);
     assert_eq!(issued(&stack).await, FULL, "charged once");
     alice.register_handle("alice").await.unwrap();
 
@@ -449,7 +449,7 @@ async fn a_batch_whose_key_has_expired_meanwhile_is_not_asked_for_again() {
     db.execute("UPDATE token_batch SET token_key = ?", [key])
         .unwrap();
     drop(db);
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     let fresh = between.token_requests();
     assert_eq!(fresh.len(), FULL / BATCH);
     assert!(!fresh.contains(&lost[0]));
@@ -492,9 +492,9 @@ async fn tokens_that_were_taken_never_come_back_whenever_the_client_ends() {
 async fn a_batch_that_was_paid_for_outlasts_what_others_on_the_way_say_of_it() {
     let stack = Stack::start(LogLevel::Info).await;
     let (between, url) = InBetween::start(&stack).await;
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     for status in [404, 200] {
-        let left = alice.tokens().unwrap();
+        let left = alice.tokens().await.unwrap();
         alice.withdraw_tokens(left - 50).await.unwrap();
         between.requests();
         *between.portal.lock().unwrap() = Some(status);
@@ -503,7 +503,7 @@ async fn a_batch_that_was_paid_for_outlasts_what_others_on_the_way_say_of_it() {
         *between.portal.lock().unwrap() = None;
         alice.fill_wallet().await.unwrap();
         assert_eq!(between.token_requests(), paid[..1], "{status}");
-        assert_eq!(alice.tokens().unwrap(), 50 + BATCH);
+        assert_eq!(alice.tokens().await.unwrap(), 50 + BATCH);
     }
     assert_eq!(issued(&stack).await, FULL + 2 * BATCH);
 }
@@ -512,13 +512,13 @@ async fn a_batch_that_was_paid_for_outlasts_what_others_on_the_way_say_of_it() {
 async fn an_issuer_that_shows_another_key_to_a_running_client_is_told_when_tokens_are_missed() {
     let stack = Stack::start(LogLevel::Info).await;
     let (between, url) = InBetween::start(&stack).await;
-    let mut alice = init_at(&stack, "alice", &url).await.unwrap();
+    let alice = init_at(&stack, "alice", &url).await.unwrap();
     alice.withdraw_tokens(FULL - 10).await.unwrap();
     drop(alice);
     set_schedule(&stack, "alice", now() - 1);
     between.shows_another_key.store(true, Ordering::SeqCst);
     between.requests();
-    let mut alice = reopened(&stack, "alice").await;
+    let alice = reopened(&stack, "alice").await;
     alice.sync(0).await.unwrap();
     let refused = alice.withdraw_tokens(20).await.unwrap_err();
     assert!(
@@ -527,7 +527,7 @@ async fn an_issuer_that_shows_another_key_to_a_running_client_is_told_when_token
     );
     assert_eq!(between.token_requests().len(), 0);
     // What is left of the right key is still good.
-    let left = alice.tokens().unwrap();
+    let left = alice.tokens().await.unwrap();
     assert!(left > 0);
     alice.withdraw_tokens(left).await.unwrap();
 }

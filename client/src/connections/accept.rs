@@ -13,8 +13,8 @@ use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use super::{is_derived, stock};
-use crate::Client;
 use crate::contacts::{self, NewContact, PoolKeys, handle_of};
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::Sight;
 use crate::groups::external::{Answer, Entrance};
@@ -120,13 +120,13 @@ fn keep_contact(
     Ok(Ok(()))
 }
 
-impl Client {
+impl Engine {
     /// Accepts a request and returns the new contact's name.
     ///
     /// # Errors
     /// [`UsageError::UnknownRequest`], [`UsageError::RequestExpired`],
     /// [`UsageError::AlreadyConnected`]; [`PeerError`] when the group is not the requester's.
-    pub async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
+    pub(crate) async fn accept_request(&mut self, id: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let accepted = self.join_requester(id).await;
         if let Err(Error::Usage(UsageError::RequestExpired)) = &accepted {
@@ -135,13 +135,13 @@ impl Client {
         }
         let name = accepted?;
         // Whom one has accepted may add one at once.
-        crate::all_can_wait(self.replenish_key_packages().await)?;
+        crate::engine::all_can_wait(self.replenish_key_packages().await)?;
         Ok(name)
     }
 
     async fn join_requester(&mut self, id: &str) -> Result<String, Error> {
         self.profile.credential()?;
-        self.sync(0).await?;
+        self.sync().await?;
         let request = self.incoming(id)?;
         let credential = &request.requester_client_credential;
         let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;

@@ -29,11 +29,11 @@ use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
 use self::stock::Prepared;
-use crate::Client;
 use crate::contacts::{self, NewContact, PoolKeys, handle_of};
 use crate::database::key32;
 use crate::devices;
 use crate::devices::sync::SyncMessage;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::Group;
@@ -245,13 +245,13 @@ fn outgoing(db: &Connection, handle: &str) -> Result<Option<Outgoing>, Error> {
     .transpose()
 }
 
-impl Client {
+impl Engine {
     /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
     /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
-    pub async fn connect(&mut self, handle: &str) -> Result<(), Error> {
+    pub(crate) async fn connect(&mut self, handle: &str) -> Result<(), Error> {
         self.connect_with(handle, "").await
     }
 
@@ -260,7 +260,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::connect`]; [`UsageError::InvalidGreeting`].
-    pub async fn connect_with(&mut self, handle: &str, greeting: &str) -> Result<(), Error> {
+    pub(crate) async fn connect_with(&mut self, handle: &str, greeting: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         if greeting.len() > MAX_GREETING_BYTES {
             return Err(UsageError::InvalidGreeting.into());
@@ -272,7 +272,7 @@ impl Client {
         if self.profile.handle.as_deref() == Some(handle) {
             return Err(UsageError::OwnHandle.into());
         }
-        self.sync(0).await?;
+        self.sync().await?;
         if contacts::by_name(&self.db, handle).is_ok() {
             return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
         }
@@ -366,50 +366,6 @@ impl Client {
         })
     }
 
-    /// Requests that wait for an answer.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn incoming_requests(&self) -> Result<Vec<IncomingRequest>, Error> {
-        let mut statement = self
-            .db
-            .prepare(
-                "SELECT id, incoming_requests.name, introduction, incoming_requests.signature_key FROM incoming_requests
-                 LEFT JOIN introductions ON introductions.signature_key = incoming_requests.signature_key
-                    AND not_after_day >= ? ORDER BY id",
-            )?;
-        let rows = statement.query_map([self.today()], |row| {
-            let said = row
-                .get::<_, Option<Vec<u8>>>(2)?
-                .and_then(|signed| SignedIntroduction::decode(&signed).ok());
-            let greeting = said
-                .as_ref()
-                .map(|said| said.introduction.greeting.as_slice());
-            let name: String = row.get(1)?;
-            let key: Vec<u8> = row.get(3)?;
-            let request = IncomingRequest {
-                id: row.get::<_, i64>(0)?.to_string(),
-                name,
-                greeting: greeting
-                    .filter(|greeting| !greeting.is_empty())
-                    .map(|greeting| String::from_utf8_lossy(greeting).into_owned()),
-                reportable: said.is_some(),
-            };
-            Ok((request, key))
-        })?;
-        let own = self.profile.credential()?;
-        rows.map(|row| {
-            let (mut request, key) = row?;
-            let credential = ClientCredential {
-                name: opaque(request.name.as_bytes()),
-                signature_public_key: opaque(key),
-            };
-            request.name = contacts::display_name(&self.db, &own, &credential)?;
-            Ok(request)
-        })
-        .collect()
-    }
-
     fn incoming(&self, id: &str) -> Result<ConnectionRequest, Error> {
         let row: Option<Vec<u8>> = self
             .db
@@ -427,7 +383,7 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::UnknownRequest`].
-    pub fn decline_request(&mut self, id: &str) -> Result<(), Error> {
+    pub(crate) fn decline_request(&mut self, id: &str) -> Result<(), Error> {
         let request = self.incoming(id)?;
         self.transact(|db, _| {
             forget_request(
@@ -439,4 +395,51 @@ impl Client {
             )
         })
     }
+}
+
+/// Requests that wait for an answer.
+///
+/// # Errors
+/// [`Error::Local`].
+pub(crate) fn incoming_requests(
+    db: &Connection,
+    profile: &Profile,
+    today: u32,
+) -> Result<Vec<IncomingRequest>, Error> {
+    let mut statement = db
+        .prepare(
+            "SELECT id, incoming_requests.name, introduction, incoming_requests.signature_key FROM incoming_requests
+             LEFT JOIN introductions ON introductions.signature_key = incoming_requests.signature_key
+                AND not_after_day >= ? ORDER BY id",
+        )?;
+    let rows = statement.query_map([today], |row| {
+        let said = row
+            .get::<_, Option<Vec<u8>>>(2)?
+            .and_then(|signed| SignedIntroduction::decode(&signed).ok());
+        let greeting = said
+            .as_ref()
+            .map(|said| said.introduction.greeting.as_slice());
+        let name: String = row.get(1)?;
+        let key: Vec<u8> = row.get(3)?;
+        let request = IncomingRequest {
+            id: row.get::<_, i64>(0)?.to_string(),
+            name,
+            greeting: greeting
+                .filter(|greeting| !greeting.is_empty())
+                .map(|greeting| String::from_utf8_lossy(greeting).into_owned()),
+            reportable: said.is_some(),
+        };
+        Ok((request, key))
+    })?;
+    let own = profile.credential()?;
+    rows.map(|row| {
+        let (mut request, key) = row?;
+        let credential = ClientCredential {
+            name: opaque(request.name.as_bytes()),
+            signature_public_key: opaque(key),
+        };
+        request.name = contacts::display_name(db, &own, &credential)?;
+        Ok(request)
+    })
+    .collect()
 }

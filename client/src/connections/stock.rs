@@ -8,8 +8,8 @@ use protocol::ids::{GroupId, Week};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
-use crate::Client;
 use crate::database::key32;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::groups::commit::Plan;
 use crate::groups::invite::MOST_WEEKS;
@@ -71,7 +71,7 @@ pub(crate) fn used(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Has groups in stock, made at times that have nothing to do with their use.
     pub(crate) fn plan_stock(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();

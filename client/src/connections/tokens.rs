@@ -6,15 +6,15 @@ use rusqlite::Connection;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use super::withdraw::group_with;
-use crate::Client;
 use crate::contacts::{self, NewContact, PoolKeys};
 use crate::devices::enqueue;
 use crate::devices::sync::SyncMessage;
+use crate::engine::Engine;
+use crate::engine::refusals_can_wait;
 use crate::error::Error;
 use crate::groups::content::Content;
 use crate::groups::identities::Identity;
 use crate::groups::pointers;
-use crate::refusals_can_wait;
 
 /// What a contact is told through the connection group.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -96,7 +96,7 @@ pub(crate) fn device_gone(db: &Connection, identity: &Identity) -> Result<(), Er
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// New pools for all contacts, under tokens that a removed device does not have; the former
     /// ones are deleted, and the contacts told.
     pub(crate) async fn rotate_connection_tokens(&mut self) -> Result<(), Error> {

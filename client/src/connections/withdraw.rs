@@ -5,9 +5,9 @@ use protocol::group::GroupKind;
 use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::contacts;
 use crate::devices::{self, sync::SyncMessage};
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status};
@@ -45,16 +45,16 @@ pub(crate) fn ended(db: &Connection, group: &GroupId, own_key: &[u8]) -> Result<
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Takes back a request of this user's that nobody has accepted: its group is deleted, so that
     /// it leads nowhere.
     ///
     /// # Errors
     /// [`UsageError::UnknownRequest`]; [`UsageError::AlreadyConnected`] if it was accepted
     /// meanwhile.
-    pub async fn cancel_request(&mut self, handle: &str) -> Result<(), Error> {
+    pub(crate) async fn cancel_request(&mut self, handle: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let asked: Option<[u8; 16]> = self
             .db
             .query_row(
@@ -90,9 +90,9 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::UnknownContact`].
-    pub async fn disconnect(&mut self, contact: &str) -> Result<(), Error> {
+    pub(crate) async fn disconnect(&mut self, contact: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let key = contacts::by_name(&self.db, contact)?.signature_key;
         if let Some(group) = group_with(&self.db, &key)? {
             self.commit(&group, |_| Ok(Plan::Delete)).await?;
@@ -102,7 +102,7 @@ impl Client {
             contacts::forget(db, &key)?;
             devices::enqueue(db, SyncMessage::ContactGone(opaque(key.as_slice())))
         })?;
-        self.sync(0).await
+        self.sync().await
     }
 }
 

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::sync::{AddMe, HandleKeys, Hello, Invitation, PackagesMade, Present, SyncMessage};
 use super::{DeviceId, MAX_DEVICE_NAME, going, invitations, others};
-use crate::Client;
 use crate::connections::{self, stock};
 use crate::contacts;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::events::{self, Event};
 use crate::groups::content::Content;
@@ -224,7 +224,7 @@ fn free_name(db: &Connection, profile: &Profile, said: &Hello) -> Result<String,
     })
 }
 
-impl Client {
+impl Engine {
     /// What the user's devices owe each other.
     pub(crate) async fn settle_devices(&mut self) -> Result<(), Error> {
         self.profile = Profile::read(&self.db)?;

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::sync::{AddMe, Invitation, SyncMessage, WantedSet, WayIn};
 use super::{ask_in, enqueue, leaf_of, others, own_leaves};
-use crate::Client;
 use crate::connections::stock;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::groups::authenticate::person_digests;
 use crate::groups::commit::Plan;
@@ -89,7 +89,7 @@ pub(super) fn keep(db: &Connection, way: &WayIn) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Invites devices that are not in a group that this one is in.
     pub(super) fn invite_devices(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();

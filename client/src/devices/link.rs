@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 
 use super::sync::WayIn;
 use super::{MAX_DEVICE_NAME, invitations};
-use crate::Client;
 use crate::database::key32;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::groups::Group;
 use crate::handles::{expiry, inbox_owner};
@@ -179,12 +179,12 @@ pub(crate) fn keep_package(db: &Connection, sealed: &[u8]) -> Result<bool, Error
     Ok(true)
 }
 
-impl Client {
+impl Engine {
     /// On a new device, without a handle of its own: shows the code that links it to a user.
     ///
     /// # Errors
     /// [`UsageError::AlreadyInUse`] for a client that is somebody already.
-    pub async fn link_code(&mut self, name: &str) -> Result<LinkCode, Error> {
+    pub(crate) async fn link_code(&mut self, name: &str) -> Result<LinkCode, Error> {
         let _held = self.hold().await?;
         let name = text::chosen(name, MAX_DEVICE_NAME).ok_or(UsageError::InvalidDeviceName)?;
         if self.profile.handle.is_some() {
@@ -247,14 +247,14 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::InvalidLinkCode`], [`UsageError::NumbersDiffer`]: nothing was sent then.
-    pub async fn approve_link(&mut self, code: &str, shown: &str) -> Result<String, Error> {
+    pub(crate) async fn approve_link(&mut self, code: &str, shown: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let credential = self.profile.credential()?;
         let (code, bytes) = decode(code)?;
         if !same_number(shown, &number("link code", &[&bytes])) {
             return Err(UsageError::NumbersDiffer.into());
         }
-        self.sync(0).await?;
+        self.sync().await?;
         let group = self.ensure_devices_group().await?;
         let now_ms = self.transport.time.now_unix_ms();
         let profile = &self.profile;
@@ -296,7 +296,11 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::NotLinking`] without a code or a package; [`UsageError::NumbersDiffer`].
-    pub async fn complete_link(&mut self, shown: &str, wait_ms: u32) -> Result<String, Error> {
+    pub(crate) async fn complete_link(
+        &mut self,
+        shown: &str,
+        wait_ms: u32,
+    ) -> Result<String, Error> {
         let mut left = wait_ms;
         loop {
             let held = self.hold().await?;
@@ -323,7 +327,7 @@ impl Client {
         self.delete_link_handle(&waiting).await?;
         self.transact(|db, _| install(db, &handle, &package))?;
         self.profile = Profile::read(&self.db)?;
-        self.sync(0).await?;
+        self.sync().await?;
         Ok(handle)
     }
 

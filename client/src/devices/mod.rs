@@ -19,9 +19,9 @@ use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::Client;
 use crate::error::{Error, UsageError};
 use crate::groups::identities;
+use crate::profile::Profile;
 use crate::text;
 
 /// Names a device among its user's; random.
@@ -152,20 +152,18 @@ pub(crate) fn came_in(db: &Connection, group: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
-    /// This user's devices: this one first.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn devices(&self) -> Result<Vec<Device>, Error> {
-        let mut devices = vec![Device {
-            name: self.profile.device_name.clone(),
-            own: true,
-        }];
-        devices.extend(others(&self.db)?.into_iter().map(|device| Device {
-            name: device.name,
-            own: false,
-        }));
-        Ok(devices)
-    }
+/// This user's devices: this one first.
+///
+/// # Errors
+/// [`Error::Local`].
+pub(crate) fn devices(db: &Connection, profile: &Profile) -> Result<Vec<Device>, Error> {
+    let mut devices = vec![Device {
+        name: profile.device_name.clone(),
+        own: true,
+    }];
+    devices.extend(others(db)?.into_iter().map(|device| Device {
+        name: device.name,
+        own: false,
+    }));
+    Ok(devices)
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::exchange::forget_removed;
 use super::{OtherDevice, by_name, going, leaf_of, others, own_leaves};
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
@@ -71,20 +71,20 @@ fn first_refusal(
     }
 }
 
-impl Client {
+impl Engine {
     /// Removes another device of this user from all groups, from the KeyPackage sets and from the
     /// handle; contacts get a new connection token. What it had, it keeps: the identity key among
     /// it. What is cut off is gone on with by [`Client::sync`].
     ///
     /// # Errors
     /// [`UsageError::UnknownDevice`].
-    pub async fn unlink_device(&mut self, name: &str) -> Result<(), Error> {
+    pub(crate) async fn unlink_device(&mut self, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let device = by_name(&self.db, name)?;
         self.transact(|db, _| begin(db, &device))?;
         self.go_on_removing().await?;
-        self.sync(0).await
+        self.sync().await
     }
 
     /// As [`Client::unlink_device`] for every other device, those too that have not said their
@@ -92,14 +92,14 @@ impl Client {
     ///
     /// # Errors
     /// Whatever the requests meet; it can be called again then.
-    pub async fn unlink_other_devices(&mut self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn unlink_other_devices(&mut self) -> Result<Vec<String>, Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let devices = others(&self.db)?;
         self.transact(|db, _| devices.iter().try_for_each(|device| begin(db, device)))?;
         self.go_on_removing().await?;
         self.remove_nameless().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         Ok(devices.into_iter().map(|device| device.name).collect())
     }
 

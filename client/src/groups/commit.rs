@@ -30,7 +30,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use tls_codec::{Serialize as _, VLBytes};
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::changes::{self, Beside, Committer, places};
 use crate::groups::create::{own_identity, policy_extension};
@@ -655,7 +655,7 @@ pub(crate) fn merge_own(
     Ok(next)
 }
 
-impl Client {
+impl Engine {
     /// Stages a commit and keeps it with its request; nothing is sent.
     pub(crate) fn stage_plan(&mut self, id: &GroupId, plan: Plan) -> Result<(), Error> {
         self.stage_rotating(id, plan, false, &[])
@@ -754,7 +754,7 @@ impl Client {
     pub(crate) async fn commit(
         &mut self,
         id: &GroupId,
-        plan: impl Fn(&Client) -> Result<Plan, Error>,
+        plan: impl Fn(&Engine) -> Result<Plan, Error>,
     ) -> Result<(), Error> {
         let (mut rotates, mut codes) = (false, Vec::new());
         for round in 0..ROUNDS {

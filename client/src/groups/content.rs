@@ -11,8 +11,9 @@ use protocol::welcome::WelcomePointer;
 
 use crate::connections::tokens::ConnectionUpdate;
 use crate::error::{Error, PeerError};
+use crate::ids::MessageId;
 
-/// UTF-8 text.
+/// Id of the message, then UTF-8 text.
 const TEXT: u8 = 1;
 /// What contacts tell each other in their connection group.
 const CONNECTION: u8 = 2;
@@ -45,7 +46,7 @@ const NONE: SeenHead = SeenHead {
 #[derive(Debug)]
 pub(crate) enum Content {
     /// For people.
-    Text(String),
+    Text(MessageId, String),
     /// For the other side of a connection.
     Connection(ConnectionUpdate),
     /// For this user's other devices: a frame of [`crate::devices::sync`].
@@ -62,7 +63,7 @@ impl Content {
     /// With the end of a journal that this client has seen, if it has seen any.
     pub(crate) fn encode(&self, seen: Option<SeenHead>) -> Zeroizing<Vec<u8>> {
         let (kind, content) = match self {
-            Self::Text(text) => (TEXT, opaque(text.as_bytes())),
+            Self::Text(id, text) => (TEXT, opaque([&id.0, text.as_bytes()].concat())),
             Self::Connection(update) => (CONNECTION, opaque(update.encode())),
             Self::Sync(frame) => (SYNC, opaque(frame.as_slice())),
             Self::Pointer(pointer) => (POINTER, opaque(pointer.encode())),
@@ -86,7 +87,11 @@ impl Content {
         } = MessageContent::decode(bytes).map_err(|_| PeerError::Message)?;
         let bytes = content.as_slice();
         let content = match kind {
-            TEXT => Self::Text(String::from_utf8(bytes.to_vec()).map_err(|_| PeerError::Message)?),
+            TEXT => {
+                let (id, text) = bytes.split_first_chunk().ok_or(PeerError::Message)?;
+                let text = String::from_utf8(text.to_vec()).map_err(|_| PeerError::Message)?;
+                Self::Text(MessageId(*id), text)
+            }
             CONNECTION => {
                 Self::Connection(ConnectionUpdate::decode(bytes).map_err(|_| PeerError::Message)?)
             }
@@ -109,7 +114,7 @@ mod tests {
     #[test]
     fn the_content_of_a_message_is_what_it_always_was() {
         for content in [
-            Content::Text("text".to_owned()),
+            Content::Text(MessageId([1; 16]), "text".to_owned()),
             Content::Connection(ConnectionUpdate {
                 version: 1,
                 connection_token: protocol::codec::WireSecret::new([2; 32]),
@@ -127,11 +132,12 @@ mod tests {
             segment: SegmentId([1; 32]),
             ..NONE
         };
-        let [with, without] =
-            [Some(seen.clone()), None].map(|seen| Content::Text("grüß".to_owned()).encode(seen));
+        let [with, without] = [Some(seen.clone()), None]
+            .map(|seen| Content::Text(MessageId([7; 16]), "grüß".to_owned()).encode(seen));
         assert_eq!(with.len(), without.len());
         assert_eq!(Content::decode(&without).unwrap().1, None);
-        let (Content::Text(text), Some(read)) = Content::decode(&with).unwrap() else {
+        let (Content::Text(MessageId([7, ..]), text), Some(read)) = Content::decode(&with).unwrap()
+        else {
             panic!("a text");
         };
         assert_eq!((text.as_str(), read), ("grüß", seen));

@@ -24,8 +24,8 @@ use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{Serialize as _, VLBytes};
 
-use crate::Client;
 use crate::directory::decode_base64url;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError, mls};
 use crate::groups::identities::{self, Identity};
 use crate::groups::{
@@ -178,12 +178,12 @@ fn build(
     .write(db, &group.id)
 }
 
-impl Client {
+impl Engine {
     /// Creates a group with this user as its only member.
     ///
     /// # Errors
     /// [`UsageError::GroupExists`], [`UsageError::InvalidGroupName`], [`UsageError::NoHandle`].
-    pub async fn create_group(&mut self, name: &str) -> Result<(), Error> {
+    pub(crate) async fn create_group(&mut self, name: &str) -> Result<(), Error> {
         self.create_group_with(name, leaf::CIPHERSUITE as u16).await
     }
 
@@ -192,12 +192,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::create_group`]; [`UsageError::UnknownCiphersuite`].
-    pub async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
+    pub(crate) async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
         let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         let name = text::chosen(name, MAX_NAME).ok_or(UsageError::InvalidGroupName)?;
         self.profile.credential()?;
-        self.sync(0).await?;
+        self.sync().await?;
         upgrade::give_up_name(&self.db, &name)?;
         if self
             .db

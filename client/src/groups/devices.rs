@@ -9,7 +9,7 @@ use protocol::ids::{GroupId, RotationEpoch, SegmentId, Step};
 use protocol::join::{JoinPermit, LeafAuthorization};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::groups::authenticate::Sight;
 use crate::groups::commit::Plan;
@@ -42,7 +42,7 @@ pub(crate) struct GroupLink {
     pub(crate) members: VLBytes,
 }
 
-impl Client {
+impl Engine {
     /// Comes into a group of this user's other client, with the key that [`Client::client_key`]
     /// kept. False if the segment that it told of has ended.
     pub(crate) async fn join_as_client(

@@ -7,7 +7,6 @@ use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
-use crate::Client;
 use crate::contacts;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::events::{self, Event};
@@ -338,41 +337,51 @@ fn peer(db: &Connection, profile: &Profile, id: &GroupId) -> Result<Option<Strin
     Ok(None)
 }
 
-impl Client {
-    /// The group of this name, or the connection with the contact of this name.
-    pub(crate) fn group_or_connection(&self, name: &str) -> Result<Group, Error> {
-        let unknown = match Group::by_name(&self.db, name) {
-            Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
-            other => return other,
-        };
-        for group in Group::all(&self.db)? {
-            if group.kind == GroupKind::Connection
-                && peer(&self.db, &self.profile, &group.id)?.as_deref() == Some(name)
-            {
-                return Ok(group);
-            }
+/// The group of this name, or the connection with the contact of this name.
+pub(crate) fn group_or_connection(
+    db: &Connection,
+    profile: &Profile,
+    name: &str,
+) -> Result<Group, Error> {
+    let unknown = match Group::by_name(db, name) {
+        Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
+        other => return other,
+    };
+    for group in Group::all(db)? {
+        if group.kind == GroupKind::Connection
+            && peer(db, profile, &group.id)?.as_deref() == Some(name)
+        {
+            return Ok(group);
         }
-        Err(unknown.into())
     }
+    Err(unknown.into())
+}
 
-    /// What came in a group, or in the connection with a contact, that could not be carried out. It
-    /// is kept for good.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn evidence(&self, name: &str) -> Result<Vec<Evidence>, Error> {
-        let group = self.group_or_connection(name)?;
-        of(&self.db, &group.id)
-    }
+/// What came in a group, or in the connection with a contact, that could not be carried out. It
+/// is kept for good.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn evidence(
+    db: &Connection,
+    profile: &Profile,
+    name: &str,
+) -> Result<Vec<Evidence>, Error> {
+    let group = group_or_connection(db, profile, name)?;
+    of(db, &group.id)
+}
 
-    /// Why this client has stopped following a group or connection; `None` if it has not.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn stop_reason(&self, name: &str) -> Result<Option<StopReason>, Error> {
-        let group = self.group_or_connection(name)?;
-        stopped(&self.db, &group.id)
-    }
+/// Why this client has stopped following a group or connection; `None` if it has not.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn stop_reason(
+    db: &Connection,
+    profile: &Profile,
+    name: &str,
+) -> Result<Option<StopReason>, Error> {
+    let group = group_or_connection(db, profile, name)?;
+    stopped(db, &group.id)
 }
 
 #[cfg(test)]

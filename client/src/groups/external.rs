@@ -19,8 +19,8 @@ use rusqlite::Connection;
 use tls_codec::Serialize as _;
 use zeroize::Zeroizing;
 
-use crate::Client;
 use crate::connections;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::events::{self, Event};
 use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
@@ -412,7 +412,7 @@ fn refused(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Group::set_status(db, id, Status::Lost)
 }
 
-impl Client {
+impl Engine {
     /// Comes in: as often as others are faster.
     pub(crate) async fn enter(&mut self, entrance: &Entrance) -> Result<(), Error> {
         let id = &entrance.id;

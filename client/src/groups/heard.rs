@@ -7,7 +7,7 @@ use openmls::prelude::MlsGroup;
 use protocol::ids::GroupId;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::groups::content::Content;
 use crate::groups::identities::{self, Identity};
@@ -94,7 +94,7 @@ pub(crate) fn go_on(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Says in a group that this client is there.
     pub(crate) async fn say_hello(&mut self, id: &GroupId) -> Result<(), Error> {
         if is_waiting(&self.db, id)? {

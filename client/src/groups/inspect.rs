@@ -4,12 +4,15 @@ use openmls::prelude::MlsGroup;
 use protocol::group::InspectGroupResponse;
 use protocol::ids::GroupId;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::commit::ROUNDS;
+use crate::groups::evidence;
 use crate::groups::evidence::StopReason;
 use crate::groups::policy::{capabilities, policy_in};
 use crate::groups::{Group, load_mls, pending, pseudonym_of};
+use crate::profile::Profile;
+use rusqlite::Connection;
 
 /// Compares leaves, pseudonyms and capabilities.
 fn compare(mls_group: &MlsGroup, inspected: &InspectGroupResponse) -> Result<(), PeerError> {
@@ -35,15 +38,15 @@ fn compare(mls_group: &MlsGroup, inspected: &InspectGroupResponse) -> Result<(),
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Asks the service what it holds of a group and compares it with what this client has: returns
     /// the number of clients in the group and its epoch, which both agree on.
     ///
     /// # Errors
     /// [`PeerError::Disagreement`].
-    pub async fn verify_group(&mut self, group: &str) -> Result<(usize, u64), Error> {
+    pub(crate) async fn verify_group(&mut self, group: &str) -> Result<(usize, u64), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         for _ in 0..ROUNDS {
             let epoch = self.epoch(&id)?;
@@ -66,23 +69,6 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
-    /// What two members can compare over another channel: the authenticator of the present epoch
-    /// (RFC 9420 §8.7) in hex, with the epoch. It is the same for all who have the same history of
-    /// the group, and different after two different commits, whatever the service shows.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn epoch_authenticator(&self, group: &str) -> Result<(u64, String), Error> {
-        let id = self.group_or_connection(group)?.id;
-        let mls_group = load_mls(&self.db, &id)?;
-        let authenticator = mls_group.epoch_authenticator().as_slice();
-        let hex = authenticator
-            .chunks(4)
-            .map(|chunk| chunk.iter().map(|byte| format!("{byte:02x}")).collect())
-            .collect::<Vec<String>>();
-        Ok((mls_group.epoch().as_u64(), hex.join(" ")))
-    }
-
     /// Commits what must be committed before anything can be sent.
     pub(crate) async fn make_way(&mut self, id: &GroupId) -> Result<(), Error> {
         self.learn_pending(id).await?;
@@ -95,4 +81,25 @@ impl Client {
         }
         self.cover(id).await
     }
+}
+
+/// What two members can compare over another channel: the authenticator of the present epoch
+/// (RFC 9420 §8.7) in hex, with the epoch. It is the same for all who have the same history of
+/// the group, and different after two different commits, whatever the service shows.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn epoch_authenticator(
+    db: &Connection,
+    profile: &Profile,
+    group: &str,
+) -> Result<(u64, String), Error> {
+    let id = evidence::group_or_connection(db, profile, group)?.id;
+    let mls_group = load_mls(db, &id)?;
+    let authenticator = mls_group.epoch_authenticator().as_slice();
+    let hex = authenticator
+        .chunks(4)
+        .map(|chunk| chunk.iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect::<Vec<String>>();
+    Ok((mls_group.epoch().as_u64(), hex.join(" ")))
 }

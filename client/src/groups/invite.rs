@@ -20,7 +20,7 @@ use protocol::problem::ProblemType;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::authenticate::{self, Sight};
 use crate::groups::external::Entrance;
@@ -70,15 +70,15 @@ impl JoinCode {
 /// One week less than the service takes: a clock that is ahead may be in the next week already.
 pub(crate) const MOST_WEEKS: u16 = MAX_JOIN_CODE_WEEKS - 1;
 
-impl Client {
+impl Engine {
     /// Makes a join code that is good for so many days (at most a year). It is a secret: whoever
     /// has it can come in until then, or until it is revoked.
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`]; the problem `limit-exceeded` when there are too many codes.
-    pub async fn invite(&mut self, group: &str, days: u32) -> Result<String, Error> {
+    pub(crate) async fn invite(&mut self, group: &str, days: u32) -> Result<String, Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let group = Group::usable(&self.db, group)?;
         let mls_group = load_mls(&self.db, &group.id)?;
         let policy = policy_in(mls_group.extensions())?;
@@ -143,10 +143,10 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::InvalidJoinCode`], [`UsageError::NotAMember`].
-    pub async fn revoke_invitation(&mut self, code: &str) -> Result<(), Error> {
+    pub(crate) async fn revoke_invitation(&mut self, code: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         let code = JoinCode::parse(code)?;
-        self.sync(0).await?;
+        self.sync().await?;
         let group = Group::find(&self.db, &code.group_id)?
             .ok_or_else(|| UsageError::NotAMember(shown(&code)))?;
         group.check_usable()?;
@@ -172,13 +172,13 @@ impl Client {
     /// # Errors
     /// [`UsageError::InvalidJoinCode`], [`UsageError::JoinCodeExpired`],
     /// [`UsageError::AlreadyAMember`].
-    pub async fn join_by_code(&mut self, code: &str) -> Result<String, Error> {
+    pub(crate) async fn join_by_code(&mut self, code: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let code = JoinCode::parse(code)?;
         let suite = leaf::ciphersuite(code.ciphersuite)
             .ok_or(UsageError::UnknownCiphersuite(code.ciphersuite))?;
         self.profile.credential()?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = code.group_id;
         let former = Group::find(&self.db, &id)?;
         let name = match &former {

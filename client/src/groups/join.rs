@@ -23,10 +23,10 @@ use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::DeserializeBytes as _;
 
-use crate::Client;
 use crate::contacts::{self, name_of_key};
 use crate::database::begin;
 use crate::devices;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity, LinkKeys};
@@ -351,7 +351,7 @@ fn store_identities(
     people::take_impostors_for_nobody(db, &group.id, people)
 }
 
-impl Client {
+impl Engine {
     /// Follows the invitations that have come. One that is not for us, not from a contact or too
     /// late is dropped.
     pub(crate) async fn follow_invitations(&mut self) -> Result<(), Error> {
@@ -373,9 +373,9 @@ impl Client {
                     pointers::done(&self.db, invited.row)?;
                 }
                 // What was said since, and perhaps that there is another invitation to follow.
-                Ok(()) => {
-                    crate::refusals_can_wait(self.read_group(&invited.pointer.group_id).await)?
-                }
+                Ok(()) => crate::engine::refusals_can_wait(
+                    self.read_group(&invited.pointer.group_id).await,
+                )?,
             }
         }
         Ok(())

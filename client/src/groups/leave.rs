@@ -3,7 +3,7 @@
 use protocol::ids::GroupId;
 use rusqlite::Connection;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls, pending};
@@ -13,16 +13,16 @@ fn set_leaving(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Leaves a group with all clients of this user. It is done when another member has committed
     /// it, which happens as soon as one of them catches up; until then nobody can send. Whoever is
     /// alone deletes the group.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].
-    pub async fn leave_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn leave_group(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         let own = self.other_own_leaves(&id)?.len();
         if load_mls(&self.db, &id)?.members().count() == own.saturating_add(1) {
@@ -39,9 +39,9 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`].
-    pub async fn delete_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn delete_group(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let group = Group::by_name(&self.db, group)?;
         group.check_usable()?;
         self.commit(&group.id, |_| Ok(Plan::Delete)).await

@@ -6,12 +6,12 @@ use protocol::ids::GroupId;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::Group;
 use crate::groups::commit::{ROUNDS, pause};
 
-impl Client {
+impl Engine {
     /// Makes a request of the own leaf, by what `body` makes of the group as it is now. It is paid
     /// by the leaf's allowance.
     ///
@@ -21,7 +21,7 @@ impl Client {
         &mut self,
         id: &GroupId,
         operation: Operation,
-        body: impl Fn(&Client, &Group) -> Result<Vec<u8>, Error>,
+        body: impl Fn(&Engine, &Group) -> Result<Vec<u8>, Error>,
     ) -> Result<R, Error> {
         for round in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;

@@ -5,8 +5,8 @@ use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use protocol::codec::opaque;
 use protocol::ids::GroupId;
 
-use crate::Client;
 use crate::contacts::{self, ContactKeys};
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::{CommitOutcome, Plan};
 use crate::groups::{
@@ -18,15 +18,15 @@ use crate::leaf::NewLeaf;
 /// Most contacts that are added at once.
 const MAX_CLAIMS: usize = 64;
 
-impl Client {
+impl Engine {
     /// Adds contacts to a group, all in one commit.
     ///
     /// # Errors
     /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has
     /// none left.
-    pub async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.add_contacts(&id, names).await
     }
@@ -40,7 +40,7 @@ impl Client {
         })
         .await?;
         // They wait for the word where their Welcomes are.
-        crate::all_can_wait(self.act().await)
+        crate::engine::all_can_wait(self.act().await)
     }
 
     fn heed_bans(&self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
@@ -59,9 +59,13 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError`] for names that do not fit.
-    pub async fn remove_from_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn remove_from_group(
+        &mut self,
+        group: &str,
+        names: &[&str],
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
@@ -77,9 +81,9 @@ impl Client {
     /// # Errors
     /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed,
     /// unless the group changed meanwhile.
-    pub async fn replace_in_group(&mut self, group: &str, name: &str) -> Result<(), Error> {
+    pub(crate) async fn replace_in_group(&mut self, group: &str, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         let group = Group::read(&self.db, &id)?;
         let mls_group = load_mls(&self.db, &id)?;
@@ -102,7 +106,7 @@ impl Client {
         .await?;
         self.commit(&id, |client| client.plan_add(&id, &[name], &claimed))
             .await?;
-        crate::all_can_wait(self.act().await)?;
+        crate::engine::all_can_wait(self.act().await)?;
         self.take_over_listing(&id, &former, name).await
     }
 
@@ -110,9 +114,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::remove_from_group`].
-    pub async fn update_own_leaf(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn update_own_leaf(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.update_leaf(&id).await
     }
@@ -262,7 +266,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::add_to_group`].
-    pub async fn stage_add(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn stage_add(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = Group::usable(&self.db, group)?.id;
         let claimed = self.claim_for(&id, names).await?;
@@ -274,7 +278,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::remove_from_group`].
-    pub fn stage_remove(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) fn stage_remove(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
         let group = Group::usable(&self.db, group)?;
         let leaves = self.leaves_of(&group, names)?;
         self.stage_plan(&group.id, Plan::Remove(leaves))
@@ -284,7 +288,7 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], or as the staged operation.
-    pub async fn submit(&mut self, group: &str) -> Result<CommitOutcome, Error> {
+    pub(crate) async fn submit(&mut self, group: &str) -> Result<CommitOutcome, Error> {
         let _held = self.hold().await?;
         let id = Group::by_name(&self.db, group)?.id;
         self.submit_commit(&id).await

@@ -4,43 +4,48 @@ use openmls::prelude::MlsGroup;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, SendMessageRequest};
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, LeafIndex, Position};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::request::Sender;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
+use crate::groups::outbox::{QueuedMessage, Told};
 use crate::groups::{Group, heard, identities, load_mls, outbox, pending, policy, upkeep};
+use crate::ids::MessageId;
 use crate::journal::heads;
 use crate::leaf;
 use crate::profile::Profile;
-use crate::provider::Provider;
+use crate::provider::{LeafSigner, Provider};
+use crate::request::Envelope;
+use crate::wallet;
 
 /// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64
 /// KiB add, the service takes it (256 KiB by default).
 pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
 
-/// A message that is kept and can be sent.
-pub(crate) struct Encrypted {
-    pub(crate) message: Vec<u8>,
-    pub(crate) digest: [u8; 32],
+/// An attempt that is kept and can be made.
+struct Attempt {
+    envelope: Envelope,
+    digest: [u8; 32],
 }
 
-/// Encrypts and keeps the message, and the ratchet's step, before anything is sent: no key is used
-/// twice. A former attempt is given up.
-pub(crate) fn encrypt(
+/// Encrypts, signs and keeps the message, and the ratchet's step, before anything is sent: no key
+/// is used twice. A former attempt is given up.
+fn encrypt(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,
     content: &Content,
     former: Option<&[u8; 32]>,
     now_ms: u64,
-) -> Result<Encrypted, Error> {
+) -> Result<Attempt, Error> {
     let provider = Provider::new(db);
     let group = Group::read(db, id)?;
     let mut mls_group: MlsGroup = load_mls(db, id)?;
@@ -65,8 +70,27 @@ pub(crate) fn encrypt(
     if let Some(former) = former {
         outbox::give_up(db, former)?;
     }
-    outbox::keep(db, id, &digest, epoch, content, now_ms)?;
-    Ok(Encrypted { message, digest })
+    let request = SendMessageRequest {
+        group: group.key(),
+        message: opaque(message),
+    };
+    let LeafSigner(key) = signer;
+    let sender = Sender::Leaf(LeafIndex(mls_group.own_leaf_index().u32()));
+    let envelope = Envelope::new(
+        Operation::SendMessage,
+        sender,
+        key,
+        request.encode(),
+        now_ms,
+    )?;
+    let attempt = outbox::Attempt {
+        digest: &digest,
+        epoch,
+        content,
+        request: &envelope.request,
+    };
+    outbox::keep(db, id, &attempt, now_ms)?;
+    Ok(Attempt { envelope, digest })
 }
 
 pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
@@ -79,56 +103,94 @@ pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
     Ok(())
 }
 
-impl Client {
-    /// Sends a text to all other members. When this returns, it stands in the group's journal.
-    ///
-    /// # Errors
-    /// [`UsageError`] for a group that is not there or left, an empty text or one of more than
-    /// [`MAX_TEXT`] bytes; [`Error::Unreachable`] when no answer came in time: the message is kept,
-    /// and a later [`Client::sync`] finds it in the journal or sends it again.
-    pub async fn send_message(&mut self, group: &str, text: &str) -> Result<(), Error> {
+fn position_in(answer: &[u8]) -> Result<Position, Error> {
+    let accepted = EntryAccepted::decode(answer);
+    let accepted = accepted.map_err(|_| Error::Protocol("an answer is malformed"))?;
+    Ok(accepted.place.position)
+}
+
+impl Engine {
+    /// Queues a text of the user's and sends it, after what was queued before it.
+    pub(crate) async fn send_message(
+        &mut self,
+        group: &str,
+        text: &str,
+    ) -> Result<MessageId, Error> {
         check_text(text)?;
         let _held = self.hold().await?;
-        self.sync(0).await?;
-        let id = Group::usable(&self.db, group)?.id;
-        self.front = Some(id);
-        self.send_content(&id, &Content::Text(text.to_owned()))
-            .await
+        let usable = match Group::usable(&self.db, group) {
+            // What this client has not heard of yet.
+            Err(Error::Usage(UsageError::UnknownGroup(_))) => {
+                self.sync().await?;
+                Group::usable(&self.db, group)
+            }
+            other => other,
+        };
+        let id = usable?.id;
+        let now_ms = self.transport.time.now_unix_ms();
+        let message = outbox::queue(&self.db, &id, text, now_ms)?;
+        self.send_up_to(&id, &message).await?;
+        Ok(message)
     }
 
-    /// Encrypts and sends, as often as it takes.
+    /// Sends a message that is queued. Where no answer came it may have been accepted: it stays
+    /// queued until that is known.
+    pub(crate) async fn send_message_of(
+        &mut self,
+        queued: &QueuedMessage,
+        told: Told,
+    ) -> Result<(), Error> {
+        let id = queued.group_id.into();
+        self.front = Some(id);
+        let content = Content::Text(queued.message, queued.text.clone());
+        let sent = match self.resume_group(&id).await {
+            Ok(()) => self.send_in_rounds(&id, &content, &mut None, told).await,
+            Err(error) => Err(error),
+        };
+        match &sent {
+            Ok(()) | Err(Error::Unreachable(_) | Error::Protocol(_) | Error::Local(_)) => {}
+            Err(error) => self.transact(|db, _| {
+                outbox::failed(db, &Group::read(db, &id)?, queued, error, told)
+            })?,
+        }
+        sent
+    }
+
+    /// Encrypts and sends something that this client says by itself.
     pub(crate) async fn send_content(
         &mut self,
         id: &GroupId,
         content: &Content,
     ) -> Result<(), Error> {
         let mut kept = None;
-        let sent = self.send_in_rounds(id, content, &mut kept).await;
+        let sent = self
+            .send_in_rounds(id, content, &mut kept, Told::Event)
+            .await;
         // Where no answer came it may have been accepted: the journal will say.
-        let undecided = matches!(sent, Err(Error::Unreachable(_) | Error::Protocol(_)));
-        if let (Err(_), false, Some(digest)) = (&sent, undecided, kept) {
+        let is_undecided = matches!(sent, Err(Error::Unreachable(_) | Error::Protocol(_)));
+        if let (Err(_), false, Some(digest)) = (&sent, is_undecided, kept) {
             outbox::give_up(&self.db, &digest)?;
         }
         sent
     }
 
-    /// As [`Client::send_content`], in the place of a former attempt, and kept if it is refused.
-    pub(crate) async fn send_again(
-        &mut self,
-        id: &GroupId,
-        content: &Content,
-        former: [u8; 32],
-    ) -> Result<(), Error> {
-        self.send_in_rounds(id, content, &mut Some(former)).await
-    }
-
-    /// `kept` is the attempt that waits in the outbox.
+    /// Makes attempts, as many as it takes. `kept` is the last one.
     async fn send_in_rounds(
         &mut self,
         id: &GroupId,
         content: &Content,
         kept: &mut Option<[u8; 32]>,
+        told: Told,
     ) -> Result<(), Error> {
+        if let Content::Text(message, _) = content
+            && let Some((digest, request)) = outbox::undecided(&self.db, message)?
+        {
+            *kept = Some(digest);
+            if self.ask_again(id, &digest, &request, told).await? {
+                return Ok(());
+            }
+        }
+        let mut has_read = false;
         for _ in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
@@ -140,29 +202,26 @@ impl Client {
             let now_ms = self.transport.time.now_unix_ms();
             let encrypted = self
                 .transact(|db, profile| encrypt(db, profile, id, content, kept.as_ref(), now_ms));
-            let Encrypted { message, digest } = match encrypted {
+            let Attempt { envelope, digest } = match encrypted {
                 // A removal that this client knows of: the library sends nothing before it is
                 // committed.
                 Err(_) if self.is_held_up(id)? => {
                     self.make_way(id).await?;
                     continue;
                 }
+                // What stands in the journal may let it be sent.
+                Err(Error::Usage(_)) if !has_read => {
+                    has_read = true;
+                    self.read_group(id).await?;
+                    continue;
+                }
                 other => other?,
             };
             *kept = Some(digest);
             let epoch = self.epoch(id)?;
-            let request = SendMessageRequest {
-                group: group.key(),
-                message: opaque(message),
-            };
-            let (sender, signer) = self.own_sender(id)?;
-            let sent: Result<EntryAccepted, Error> = self
-                .call_as(Operation::SendMessage, sender, signer, request.encode(), 0)
-                .await;
-            let refusal = match sent {
-                Ok(sent) => {
-                    let at = sent.place.position;
-                    return outbox::accepted(&self.db, &digest, &group.segment.id, at);
+            let refusal = match self.send_once(envelope).await {
+                Ok(at) => {
+                    return self.transact(|db, _| outbox::accepted(db, &group, &digest, at, told));
                 }
                 Err(Error::Refused(refusal)) => refusal,
                 Err(error) => return Err(error),
@@ -177,7 +236,7 @@ impl Client {
                 },
                 _ => Err(Error::Refused(refusal)),
             };
-            // Accepted all the same, under an earlier attempt: it was read by now.
+            // Accepted all the same: it was read by now.
             if !outbox::waits(&self.db, &digest)? {
                 return Ok(());
             }
@@ -188,14 +247,51 @@ impl Client {
         Err(UsageError::Contention.into())
     }
 
+    async fn send_once(&mut self, mut envelope: Envelope) -> Result<Position, Error> {
+        let price = self.directory().await?.prices.of(Operation::SendMessage, 0);
+        envelope.tokens = self.take_tokens(price)?;
+        let sent = self.send(&mut envelope, None).await;
+        wallet::discard(&self.db, &envelope.tokens)?;
+        position_in(&sent?)
+    }
+
+    /// Posts a request again of which no answer has come: it is the same request, carried out once.
+    /// Says whether the message stands in the journal; it can be encrypted anew if not.
+    async fn ask_again(
+        &mut self,
+        id: &GroupId,
+        digest: &[u8; 32],
+        request: &[u8],
+        told: Told,
+    ) -> Result<bool, Error> {
+        let answer = self
+            .transport
+            .post(Operation::SendMessage, request, &[])
+            .await;
+        self.keep_transport_state()?;
+        match answer {
+            Ok(answer) => {
+                let at = position_in(&answer)?;
+                let group = Group::read(&self.db, id)?;
+                self.transact(|db, _| outbox::accepted(db, &group, digest, at, told))?;
+                Ok(true)
+            }
+            Err(Error::Refused(_)) => {
+                self.read_group(id).await?;
+                Ok(!outbox::waits(&self.db, digest)?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Goes on with the members of a group that cannot show who they are, and although nobody was
     /// heard since this client came in: what is sent from now on reaches them.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
-    pub async fn accept_unverified(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn accept_unverified(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.transact(|db, _| {
             heard::go_on(db, &id)?;

@@ -11,7 +11,7 @@ pub(crate) mod external;
 pub(crate) mod further;
 pub(crate) mod heard;
 pub(crate) mod identities;
-mod inspect;
+pub(crate) mod inspect;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod known;
@@ -50,11 +50,13 @@ use protocol::ids::{GroupId, LeafIndex};
 use protocol::request::Sender;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use crate::Client;
 use crate::database::key32;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
+use crate::ids::UserId;
 use crate::journal::{self as segment, Segment};
 use crate::leaf;
+use crate::profile::Profile;
 use crate::provider::{JsonCodec, LeafSigner, Provider};
 use crate::text;
 
@@ -388,7 +390,9 @@ pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> 
 /// A group as a caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GroupSummary {
-    /// The name given at its creation.
+    /// Which group.
+    pub id: crate::ids::GroupId,
+    /// Its name on this device: as given at its creation, or with a number behind it.
     pub name: String,
     /// How many clients are in it.
     pub members: usize,
@@ -403,6 +407,8 @@ pub struct GroupSummary {
 /// A member as a caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Member {
+    /// Who; `None` if this member cannot show it.
+    pub user: Option<UserId>,
     /// Handle, or the name that they chose.
     pub name: String,
     /// This client.
@@ -430,64 +436,7 @@ pub struct GroupAccess {
     pub leaf_index: u32,
 }
 
-impl Client {
-    /// Groups by name, without connection groups.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn groups(&self) -> Result<Vec<GroupSummary>, Error> {
-        let mut summaries = Vec::new();
-        for group in Group::all(&self.db)? {
-            let (Some(name), true) = (group.name, group.status != Status::Joining) else {
-                continue;
-            };
-            let mls = load_mls(&self.db, &group.id).ok();
-            summaries.push(GroupSummary {
-                name,
-                members: mls.as_ref().map_or(0, |mls| mls.members().count()),
-                epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),
-                active: group.status == Status::Active,
-                stopped: evidence::stopped(&self.db, &group.id)?,
-            });
-        }
-        Ok(summaries)
-    }
-
-    /// Whether there is a group of this name and no contact.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn has_group(&self, name: &str) -> Result<bool, Error> {
-        Ok(crate::contacts::by_name(&self.db, name).is_err()
-            && Group::by_name(&self.db, name).is_ok())
-    }
-
-    /// The members of a group, as far as this client has followed.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn members(&self, group: &str) -> Result<Vec<Member>, Error> {
-        let group = Group::by_name(&self.db, group)?;
-        let mls = load_mls(&self.db, &group.id)?;
-        let own = mls.own_leaf_index();
-        let policy = policy::policy_in(mls.extensions())?;
-        mls.members()
-            .map(|member| {
-                let identity = identities::of(&self.db, &group.id, &member.credential)?;
-                let name = identities::name(&self.db, &self.profile, identity.as_ref())?;
-                let pseudonym = pseudonym_of(&member.credential).unwrap_or_default();
-                let (role, standing) = roles::shown(policy.as_ref(), &pseudonym);
-                Ok(Member {
-                    name,
-                    own: member.index == own,
-                    role,
-                    standing,
-                    leaf_index: member.index.u32(),
-                })
-            })
-            .collect()
-    }
-
+impl Engine {
     /// The own leaf as the sender of a request, and its key.
     pub(crate) fn own_sender(&self, id: &GroupId) -> Result<(Sender, LeafKeyPair), Error> {
         let mls = load_mls(&self.db, id)?;
@@ -495,22 +444,86 @@ impl Client {
         let LeafSigner(key) = leaf::signer(&self.db, leaf.signature_key().as_slice())?;
         Ok((Sender::Leaf(LeafIndex(mls.own_leaf_index().u32())), key))
     }
+}
 
-    /// Id, keys and position in a group, for requests that are made by hand.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn group_access(&self, group: &str) -> Result<GroupAccess, Error> {
-        let group = Group::by_name(&self.db, group)?;
-        let mls = load_mls(&self.db, &group.id)?;
-        Ok(GroupAccess {
-            id: group.id,
-            segment: group.segment.id,
-            state_key: group.segment.state_key,
-            epoch: mls.epoch().as_u64(),
-            leaf_index: mls.own_leaf_index().u32(),
-        })
+/// Groups by name, without connection groups.
+pub(crate) fn groups(db: &Connection) -> Result<Vec<GroupSummary>, Error> {
+    let mut summaries = Vec::new();
+    for group in Group::all(db)? {
+        if group.name.is_some() && group.status != Status::Joining {
+            summaries.push(summary(db, group)?);
+        }
     }
+    Ok(summaries)
+}
+
+/// One group.
+pub(crate) fn summary(db: &Connection, group: Group) -> Result<GroupSummary, Error> {
+    let mls = load_mls(db, &group.id).ok();
+    Ok(GroupSummary {
+        id: group.id.into(),
+        members: mls.as_ref().map_or(0, |mls| mls.members().count()),
+        epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),
+        active: group.status == Status::Active,
+        stopped: evidence::stopped(db, &group.id)?,
+        name: group.name.unwrap_or_default(),
+    })
+}
+
+/// Whether there is a group of this name and no contact.
+///
+/// # Errors
+/// [`Error::Local`].
+pub(crate) fn has_group(db: &Connection, name: &str) -> Result<bool, Error> {
+    Ok(crate::contacts::by_name(db, name).is_err() && Group::by_name(db, name).is_ok())
+}
+
+/// The members of a group, as far as this client has followed.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn members(
+    db: &Connection,
+    profile: &Profile,
+    group: &str,
+) -> Result<Vec<Member>, Error> {
+    let group = Group::by_name(db, group)?;
+    let mls = load_mls(db, &group.id)?;
+    let own = mls.own_leaf_index();
+    let policy = policy::policy_in(mls.extensions())?;
+    mls.members()
+        .map(|member| {
+            let identity = identities::of(db, &group.id, &member.credential)?;
+            let name = identities::name(db, profile, identity.as_ref())?;
+            let pseudonym = pseudonym_of(&member.credential).unwrap_or_default();
+            let (role, standing) = roles::shown(policy.as_ref(), &pseudonym);
+            let real = identity.and_then(|identity| identity.real);
+            Ok(Member {
+                user: real.and_then(|real| UserId::of(real.signature_public_key.as_slice())),
+                name,
+                own: member.index == own,
+                role,
+                standing,
+                leaf_index: member.index.u32(),
+            })
+        })
+        .collect()
+}
+
+/// Id, keys and position in a group, for requests that are made by hand.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn group_access(db: &Connection, group: &str) -> Result<GroupAccess, Error> {
+    let group = Group::by_name(db, group)?;
+    let mls = load_mls(db, &group.id)?;
+    Ok(GroupAccess {
+        id: group.id,
+        segment: group.segment.id,
+        state_key: group.segment.state_key,
+        epoch: mls.epoch().as_u64(),
+        leaf_index: mls.own_leaf_index().u32(),
+    })
 }
 
 #[cfg(test)]

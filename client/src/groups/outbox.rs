@@ -1,58 +1,224 @@
-//! Own messages: kept before they are sent, until they are read in the journal like any other. What
-//! an answer did not say the journal says: a message that is not in it when its segment has ended,
-//! or when its request can be accepted no more, is encrypted and sent again.
+//! Own messages. What the user says waits in a queue, in order, until it stands in the group's
+//! journal or cannot be sent. Each attempt at it, and whatever else this client says, is kept before
+//! it is sent, until it is read in the journal like any other message.
+//!
+//! What an answer did not say the same request asks again: the service carries it out once. When
+//! that is refused, the journal says what has become of it: a message that is not in it then is
+//! encrypted and sent anew.
 
 use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::request::WINDOW_MINUTES;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use zeroize::Zeroizing;
 
-use crate::Client;
-use crate::error::{Error, LocalError, PeerError};
+use crate::engine::Engine;
+use crate::error::{Error, Fault, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::content::Content;
-use crate::groups::{Group, Status, evidence};
+use crate::groups::{Group, evidence};
+use crate::ids::MessageId;
 
 /// After so long a request is too old to be accepted, by either clock.
 const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
 
-/// Keeps a message that is about to be sent, in the transaction that takes its key.
+/// Something that the user says and that has not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedMessage {
+    /// Which message.
+    pub message: MessageId,
+    /// Where.
+    pub group_id: crate::ids::GroupId,
+    /// What it says.
+    pub text: String,
+    /// When the user said it, by this device's clock: milliseconds since 1970.
+    pub made_ms: u64,
+}
+
+impl QueuedMessage {
+    fn of(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            message: MessageId(row.get(0)?),
+            group_id: crate::ids::GroupId(row.get(1)?),
+            text: row.get(2)?,
+            made_ms: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+        })
+    }
+}
+
+/// Puts a message at the end of the queue.
+pub(crate) fn queue(
+    db: &Connection,
+    id: &GroupId,
+    text: &str,
+    now_ms: u64,
+) -> Result<MessageId, Error> {
+    let message = MessageId(crypto::random()?);
+    db.execute(
+        "INSERT INTO queue (message_id, group_id, text, made_ms) VALUES (?, ?, ?, ?)",
+        (
+            message.0,
+            id.0,
+            text,
+            i64::try_from(now_ms).unwrap_or(i64::MAX),
+        ),
+    )?;
+    Ok(message)
+}
+
+/// What waits, in the order in which it is sent.
+pub(crate) fn queued(db: &Connection) -> Result<Vec<QueuedMessage>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT message_id, group_id, text, made_ms FROM queue ORDER BY id")?;
+    let rows = statement.query_map((), QueuedMessage::of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether anything waits.
+pub(crate) fn is_waiting(db: &Connection) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue)")?;
+    Ok(statement.query_row((), |row| row.get(0))?)
+}
+
+/// Whether this message waits.
+pub(crate) fn is_queued(db: &Connection, message: &MessageId) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM queue WHERE message_id = ?")?;
+    Ok(statement.exists([message.0])?)
+}
+
+/// Who hears how it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Whoever waits for the call.
+    Caller,
+    /// Whoever looks at the events.
+    Event,
+}
+
+/// It stands in the journal, in the caller's transaction.
+fn sent(db: &Connection, group: &Group, message: &MessageId, told: Told) -> Result<(), Error> {
+    let ended = db.execute("DELETE FROM queue WHERE message_id = ?", [message.0])?;
+    if ended == 0 || told == Told::Caller {
+        return Ok(());
+    }
+    events::store(db, &sent_event(group, message))
+}
+
+fn sent_event(group: &Group, message: &MessageId) -> Event {
+    Event::MessageSent {
+        group: group.display_name(),
+        group_id: group.id.into(),
+        message: *message,
+    }
+}
+
+/// It was not sent and will not be, in the caller's transaction.
+pub(crate) fn failed(
+    db: &Connection,
+    group: &Group,
+    queued: &QueuedMessage,
+    error: &Error,
+    told: Told,
+) -> Result<(), Error> {
+    let message = &queued.message;
+    db.execute("DELETE FROM outbox WHERE message_id = ?", [message.0])?;
+    db.execute("DELETE FROM queue WHERE message_id = ?", [message.0])?;
+    match told {
+        Told::Caller => Ok(()),
+        Told::Event => events::store(db, &failed_event(group, queued, error)),
+    }
+}
+
+fn failed_event(group: &Group, queued: &QueuedMessage, error: &Error) -> Event {
+    Event::MessageFailed {
+        group: group.display_name(),
+        group_id: queued.group_id,
+        message: queued.message,
+        text: queued.text.clone(),
+        reason: error.code().to_owned(),
+        retryable: matches!(
+            error.fault(),
+            Fault::Service | Fault::Network | Fault::Issuer | Fault::Local
+        ),
+    }
+}
+
+/// An attempt that is about to be made.
+pub(crate) struct Attempt<'a> {
+    pub(crate) digest: &'a [u8; 32],
+    pub(crate) epoch: u64,
+    pub(crate) content: &'a Content,
+    /// The signed request.
+    pub(crate) request: &'a [u8],
+}
+
+/// Keeps it, in the transaction that takes its key.
 pub(crate) fn keep(
     db: &Connection,
     id: &GroupId,
-    digest: &[u8; 32],
-    epoch: u64,
-    content: &Content,
+    attempt: &Attempt<'_>,
     now_ms: u64,
 ) -> Result<(), Error> {
-    let text = match content {
-        Content::Text(_) => Some(content.encode(None)),
+    let said = match attempt.content {
+        Content::Text(message, text) => Some((message.0, text)),
         _ => None,
     };
     db.execute(
-        "INSERT INTO outbox (group_id, digest, epoch, content, made_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO outbox (group_id, digest, epoch, message_id, text, request, made_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             id.0,
-            digest,
-            i64::try_from(epoch).map_err(|_| LocalError::Damaged)?,
-            text.as_ref().map(|text| text.as_slice()),
+            attempt.digest,
+            i64::try_from(attempt.epoch).map_err(|_| LocalError::Damaged)?,
+            said.map(|(message, _)| message),
+            said.map(|(_, text)| text),
+            said.map(|_| attempt.request),
             i64::try_from(now_ms).unwrap_or(i64::MAX),
         ),
     )?;
     Ok(())
 }
 
-/// The service has accepted it: it says that it stands in the journal, and where.
+/// The last attempt at a message, if it is not known what has become of it: its digest, and the
+/// request.
+pub(crate) type Undecided = ([u8; 32], Zeroizing<Vec<u8>>);
+
+pub(crate) fn undecided(db: &Connection, message: &MessageId) -> Result<Option<Undecided>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT digest, request FROM outbox WHERE message_id = ? AND position IS NULL",
+    )?;
+    let row = statement.query_row([message.0], |row| {
+        Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
+    });
+    Ok(row.optional()?)
+}
+
+/// The service has accepted it: it says that it stands in the journal, and where. In the caller's
+/// transaction.
 pub(crate) fn accepted(
     db: &Connection,
+    group: &Group,
     digest: &[u8; 32],
-    segment: &SegmentId,
     at: Position,
+    told: Told,
 ) -> Result<(), Error> {
-    db.execute(
-        "UPDATE outbox SET segment_id = ?, position = ? WHERE digest = ?",
-        (segment.0, i64::try_from(at.0).unwrap_or(i64::MAX), digest),
-    )?;
-    Ok(())
+    let message: Option<Option<[u8; 16]>> = db
+        .prepare_cached(
+            "UPDATE outbox SET segment_id = ?, position = ?, request = NULL WHERE digest = ?
+             RETURNING message_id",
+        )?
+        .query_row(
+            (
+                group.segment.id.0,
+                i64::try_from(at.0).unwrap_or(i64::MAX),
+                digest,
+            ),
+            |row| row.get(0),
+        )
+        .optional()?;
+    match message.flatten() {
+        Some(message) => sent(db, group, &MessageId(message), told),
+        None => Ok(()),
+    }
 }
 
 /// What stood at this position has expired, in the caller's transaction.
@@ -69,25 +235,29 @@ pub(crate) fn expired(db: &Connection, segment: &SegmentId, at: Position) -> Res
 fn find_withheld(db: &Connection, group: &Group, now_ms: u64) -> Result<(), Error> {
     let withheld = {
         let mut statement = db.prepare_cached(
-            "SELECT digest, content FROM outbox
+            "SELECT digest, message_id, text FROM outbox
              WHERE group_id = ? AND position IS NOT NULL AND (segment_id != ? OR position < ?)",
         )?;
         let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
         let rows = statement.query_map((group.id.0, group.segment.id.0, next), |row| {
             Ok((
                 row.get::<_, [u8; 32]>(0)?,
-                row.get::<_, Option<Vec<u8>>>(1)?,
+                row.get::<_, Option<[u8; 16]>>(1)?,
+                row.get::<_, Option<String>>(2)?,
             ))
         })?;
         rows.collect::<Result<Vec<_>, _>>()?
     };
-    for (digest, content) in withheld {
+    for (digest, message, text) in withheld {
         evidence::keep(db, &group.id, &PeerError::Withheld, (None, &digest), now_ms)?;
-        if let Some(content) = content.map(zeroize::Zeroizing::new)
-            && let (Content::Text(text), _) = Content::decode(&content)?
-        {
-            let group = group.display_name();
-            events::store(db, &Event::MessageWithheld { group, text })?;
+        if let (Some(message), Some(text)) = (message, text) {
+            let event = Event::MessageWithheld {
+                group: group.display_name(),
+                group_id: group.id.into(),
+                message: MessageId(message),
+                text,
+            };
+            events::store(db, &event)?;
         }
         give_up(db, &digest)?;
     }
@@ -102,59 +272,101 @@ pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
 
 /// Whether a message is an own one that this client has sent; it is done with then, in the caller's
 /// transaction.
-pub(crate) fn is_read(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
-    Ok(db.execute("DELETE FROM outbox WHERE digest = ?", [digest])? > 0)
+pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Result<bool, Error> {
+    let message: Option<Option<[u8; 16]>> = db
+        .prepare_cached("DELETE FROM outbox WHERE digest = ? RETURNING message_id")?
+        .query_row([digest], |row| row.get(0))
+        .optional()?;
+    if let Some(Some(message)) = message {
+        sent(db, group, &MessageId(message), Told::Event)?;
+    }
+    Ok(message.is_some())
 }
 
 /// Whether it still waits to be read.
 pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
-    Ok(db
-        .query_row(
-            "SELECT 1 FROM outbox WHERE digest = ?",
-            [digest],
-            |_| Ok(()),
-        )
-        .optional()?
-        .is_some())
+    let mut statement = db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ?")?;
+    Ok(statement.exists([digest])?)
 }
 
-impl Client {
-    /// Sends a text again that was neither accepted nor found in the journal, when nothing can come
-    /// of it any more and the journal was read to its end; and tells of what was accepted and is
-    /// not there.
-    pub(crate) async fn settle_outbox(&mut self, id: &GroupId) -> Result<(), Error> {
-        let now_ms = self.transport.time.now_unix_ms();
-        let read_to_end = self.read_to_end.contains(id);
-        let undecided = self.transact(|db, _| {
-            find_withheld(db, &Group::read(db, id)?, now_ms)?;
-            if !read_to_end {
-                return Ok(Vec::new());
+impl Engine {
+    /// Whether something is to be sent that the user has said.
+    pub(crate) fn is_sending(&self) -> bool {
+        // A database that cannot be read shows in the next call.
+        is_waiting(&self.db).unwrap_or(false)
+    }
+
+    /// Sends what is queued, in order.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and the like: it stays queued.
+    pub(crate) async fn send_queued(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        self.send_all_queued().await
+    }
+
+    pub(crate) async fn send_all_queued(&mut self) -> Result<(), Error> {
+        let mut first = Ok(());
+        let mut holding = Vec::new();
+        for queued in queued(&self.db)? {
+            // What came after it in its group waits for it; other groups do not.
+            if holding.contains(&queued.group_id) || !is_queued(&self.db, &queued.message)? {
+                continue;
             }
-            let before = i64::try_from(now_ms)
-                .unwrap_or(i64::MAX)
-                .saturating_sub(DECIDED_MS);
-            db.execute(
-                "DELETE FROM outbox
-                 WHERE group_id = ? AND position IS NULL AND content IS NULL AND made_ms < ?",
-                (id.0, before),
-            )?;
-            let mut statement = db.prepare_cached(
-                "SELECT digest, content FROM outbox
-                 WHERE group_id = ? AND position IS NULL AND made_ms < ? ORDER BY id",
-            )?;
-            let rows = statement.query_map((id.0, before), |row| {
-                Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?))
-            })?;
-            Ok(rows.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        for (digest, content) in undecided {
-            if Group::read(&self.db, id)?.status != Status::Active {
-                return Ok(());
+            let sent = self.send_message_of(&queued, Told::Event).await;
+            if is_queued(&self.db, &queued.message)? {
+                holding.push(queued.group_id);
+                if first.is_ok() {
+                    first = sent;
+                }
             }
-            let (content, _) = Content::decode(&zeroize::Zeroizing::new(content))?;
-            self.send_again(id, &content, digest).await?;
+        }
+        first
+    }
+
+    /// Sends what is queued in a group, up to this message.
+    ///
+    /// # Errors
+    /// Of this message; or of one before it, which it waits for.
+    pub(crate) async fn send_up_to(
+        &mut self,
+        id: &GroupId,
+        message: &MessageId,
+    ) -> Result<(), Error> {
+        for queued in queued(&self.db)? {
+            if queued.group_id.0 != id.0 {
+                continue;
+            }
+            if queued.message == *message {
+                return self.send_message_of(&queued, Told::Caller).await;
+            }
+            let sent = self.send_message_of(&queued, Told::Event).await;
+            if is_queued(&self.db, &queued.message)? {
+                return sent;
+            }
         }
         Ok(())
+    }
+
+    /// Tells of what was accepted and is not there, when the journal was read to its end; and
+    /// forgets what this client has said by itself and of which nothing can come any more.
+    pub(crate) fn settle_outbox(&mut self, id: &GroupId) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let read_to_end = self.read_to_end.contains(id);
+        self.transact(|db, _| {
+            find_withheld(db, &Group::read(db, id)?, now_ms)?;
+            if read_to_end {
+                let before = i64::try_from(now_ms)
+                    .unwrap_or(i64::MAX)
+                    .saturating_sub(DECIDED_MS);
+                db.execute(
+                    "DELETE FROM outbox
+                     WHERE group_id = ? AND position IS NULL AND message_id IS NULL AND made_ms < ?",
+                    (id.0, before),
+                )?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -163,20 +375,63 @@ impl Client {
 mod tests {
     use super::*;
 
+    const MESSAGE: MessageId = MessageId([9; 16]);
+
+    fn attempt(db: &Connection, group: &Group, digest: [u8; 32]) {
+        let content = Content::Text(MESSAGE, "hello".to_owned());
+        let attempt = Attempt {
+            digest: &digest,
+            epoch: 3,
+            content: &content,
+            request: b"request",
+        };
+        keep(db, &group.id, &attempt, 5).unwrap();
+    }
+
     #[test]
     fn an_own_message_is_known_until_it_is_read_and_another_ones_never() {
         let db = crate::database::in_memory().unwrap();
         let group = crate::groups::tests::group(1, "team");
         group.insert(&db).unwrap();
-        let text = Content::Text("content".to_owned());
-        let segment = group.segment.id;
-        keep(&db, &group.id, &[1; 32], 3, &text, 5).unwrap();
-        accepted(&db, &[1; 32], &segment, Position(4)).unwrap();
+        attempt(&db, &group, [1; 32]);
+        accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
         assert!(waits(&db, &[1; 32]).unwrap());
-        assert!(!is_read(&db, &[2; 32]).unwrap());
-        assert!(is_read(&db, &[1; 32]).unwrap());
-        assert!(!is_read(&db, &[1; 32]).unwrap());
+        assert!(!is_read(&db, &group, &[2; 32]).unwrap());
+        assert!(is_read(&db, &group, &[1; 32]).unwrap());
+        assert!(!is_read(&db, &group, &[1; 32]).unwrap());
         assert!(!waits(&db, &[1; 32]).unwrap());
+    }
+
+    #[test]
+    fn a_queued_message_ends_once_whether_an_answer_or_the_journal_says_so() {
+        let sent = |by: fn(&Connection, &Group)| {
+            let db = crate::database::in_memory().unwrap();
+            let group = crate::groups::tests::group(1, "team");
+            group.insert(&db).unwrap();
+            let message = queue(&db, &group.id, "hello", 5).unwrap();
+            db.execute("UPDATE queue SET message_id = ?", [MESSAGE.0])
+                .unwrap();
+            assert!(!is_queued(&db, &message).unwrap() && is_queued(&db, &MESSAGE).unwrap());
+            attempt(&db, &group, [1; 32]);
+            assert!(undecided(&db, &MESSAGE).unwrap().is_some());
+            by(&db, &group);
+            assert!(undecided(&db, &MESSAGE).unwrap().is_none());
+            assert!(!is_waiting(&db).unwrap());
+            events::stored(&db)
+        };
+        let told = crate::groups::tests::group(1, "team");
+        let told = [sent_event(&told, &MESSAGE)];
+        let answered = sent(|db, group| {
+            accepted(db, group, &[1; 32], Position(4), Told::Event).unwrap();
+            is_read(db, group, &[1; 32]).unwrap();
+        });
+        assert_eq!(answered, told);
+        let read = sent(|db, group| assert!(is_read(db, group, &[1; 32]).unwrap()));
+        assert_eq!(read, told);
+        let called = sent(|db, group| {
+            accepted(db, group, &[1; 32], Position(4), Told::Caller).unwrap();
+        });
+        assert_eq!(called, []);
     }
 
     #[test]
@@ -185,10 +440,8 @@ mod tests {
             let db = crate::database::in_memory().unwrap();
             let mut group = crate::groups::tests::group(7, "team");
             group.insert(&db).unwrap();
-            let here = group.segment.id;
-            let text = Content::Text("hello".to_owned());
-            keep(&db, &group.id, &[1; 32], 3, &text, 5).unwrap();
-            accepted(&db, &[1; 32], &here, Position(4)).unwrap();
+            attempt(&db, &group, [1; 32]);
+            accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
             group.segment.next = Position(4);
             find_withheld(&db, &group, 9).unwrap();
             assert_eq!(events::stored(&db), []);
@@ -198,6 +451,8 @@ mod tests {
             find_withheld(&db, &group, 9).unwrap();
             let told = Event::MessageWithheld {
                 group: "team".to_owned(),
+                group_id: group.id.into(),
+                message: MESSAGE,
                 text: "hello".to_owned(),
             };
             assert_eq!(events::stored(&db), [told]);

@@ -20,8 +20,8 @@ use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
-use crate::Client;
 use crate::database::begin;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::groups::commit::{Plan, ROUNDS, pause};
 use crate::groups::policy::{goes_by_itself, leaving, service_senders};
@@ -214,7 +214,7 @@ fn self_remove(db: &mut Connection, id: &GroupId) -> Result<Vec<u8>, Error> {
     Ok(message)
 }
 
-impl Client {
+impl Engine {
     /// The service says that something is pending: it is in the journal, or else the service shows
     /// it.
     pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {

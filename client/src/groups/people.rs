@@ -19,7 +19,7 @@ use protocol::policy::{Capabilities, GroupPolicy, Participant, Standing};
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::{CommitOutcome, Plan};
@@ -300,7 +300,7 @@ fn under_present_key(
     Ok((next != *policy).then_some(next))
 }
 
-impl Client {
+impl Engine {
     /// Carries out what was decided about people who came in again, as far as this user may.
     pub(crate) async fn carry_out_decisions(&mut self, id: &GroupId) -> Result<(), Error> {
         let group = Group::read(&self.db, id)?;
@@ -362,39 +362,13 @@ impl Client {
             .unwrap_or_default())
     }
 
-    /// The names of those who are banned from a group.
-    ///
-    /// # Errors
-    /// [`UsageError::UnknownGroup`].
-    pub fn banned(&self, group: &str) -> Result<Vec<String>, Error> {
-        let group = Group::by_name(&self.db, group)?;
-        let mls_group = load_mls(&self.db, &group.id)?;
-        let own = self.profile.credential()?;
-        let mut names = Vec::new();
-        for participant in policy_in(mls_group.extensions())?
-            .into_iter()
-            .flat_map(|policy| policy.participants)
-            .filter(|participant| participant.standing == Standing::Banned)
-        {
-            let Some((key, name)) = open(&self.db, &group, participant.person.as_slice())? else {
-                continue;
-            };
-            let person = ClientCredential {
-                name: protocol::codec::opaque(name.into_bytes()),
-                signature_public_key: protocol::codec::opaque(key),
-            };
-            names.push(crate::contacts::display_name(&self.db, &own, &person)?);
-        }
-        Ok(names)
-    }
-
     /// Lets a banned person come in again.
     ///
     /// # Errors
     /// [`UsageError::NotBanned`], [`UsageError::NotPermitted`].
-    pub async fn unban(&mut self, group: &str, name: &str) -> Result<(), Error> {
+    pub(crate) async fn unban(&mut self, group: &str, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
@@ -424,6 +398,36 @@ impl Client {
         })
         .await
     }
+}
+
+/// The names of those who are banned from a group.
+///
+/// # Errors
+/// [`UsageError::UnknownGroup`].
+pub(crate) fn banned(
+    db: &Connection,
+    profile: &Profile,
+    group: &str,
+) -> Result<Vec<String>, Error> {
+    let group = Group::by_name(db, group)?;
+    let mls_group = load_mls(db, &group.id)?;
+    let own = profile.credential()?;
+    let mut names = Vec::new();
+    for participant in policy_in(mls_group.extensions())?
+        .into_iter()
+        .flat_map(|policy| policy.participants)
+        .filter(|participant| participant.standing == Standing::Banned)
+    {
+        let Some((key, name)) = open(db, &group, participant.person.as_slice())? else {
+            continue;
+        };
+        let person = ClientCredential {
+            name: protocol::codec::opaque(name.into_bytes()),
+            signature_public_key: protocol::codec::opaque(key),
+        };
+        names.push(crate::contacts::display_name(db, &own, &person)?);
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

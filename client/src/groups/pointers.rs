@@ -12,8 +12,8 @@ use protocol::welcome::{DevicePointer, WelcomePointer};
 use rusqlite::{Connection, OptionalExtension as _};
 use zeroize::Zeroizing;
 
-use crate::Client;
 use crate::connections::withdraw::group_with;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError};
 use crate::groups::content::Content;
 use crate::groups::known;
@@ -246,7 +246,7 @@ pub(crate) fn done(db: &Connection, row: i64) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Tells those who were added to a group where their Welcomes are.
     pub(crate) async fn tell_pointers(&mut self, id: &GroupId) -> Result<(), Error> {
         let today = self.today();

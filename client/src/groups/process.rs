@@ -27,6 +27,7 @@ use crate::groups::{
     Group, Status, evidence, heard, identities, known, load_mls, outbox, pending, pointers, policy,
     upgrade,
 };
+use crate::ids::UserId;
 use crate::journal::heads::{self, Told};
 use crate::journal::wrappers::open_former;
 use crate::journal::{Beginning, Segment};
@@ -62,17 +63,25 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ProtocolMessage, Error> {
         .ok_or_else(|| PeerError::Message.into())
 }
 
-/// Decrypts an application message, which the service accepted on this day, and keeps its event, in
-/// the caller's transaction. An own one is done with.
+/// Where and when the service accepted an entry, as it says.
+#[derive(Clone, Copy)]
+pub(crate) struct Accepted {
+    pub(crate) at: Position,
+    pub(crate) accepted_ms: u64,
+}
+
+/// Decrypts an application message and keeps its event, in the caller's transaction. An own one is
+/// done with.
 pub(crate) fn message(
     db: &Connection,
     profile: &Profile,
     group: &Group,
     bytes: &[u8],
-    day: u32,
+    accepted: Accepted,
 ) -> Result<(), Error> {
+    let day = Day::of(accepted.accepted_ms).0;
     let digest: [u8; 32] = Sha256::digest(bytes).into();
-    if outbox::is_read(db, &digest)? {
+    if outbox::is_read(db, group, &digest)? {
         return Ok(());
     }
     let provider = Provider::new(db);
@@ -108,7 +117,7 @@ pub(crate) fn message(
     // was removed since has them too.
     let is_carried_out = match content {
         Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) => true,
-        Content::Text(_) | Content::Greeting | Content::Unknown => false,
+        Content::Text(..) | Content::Greeting | Content::Unknown => false,
     };
     if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
         return Err(PeerError::NotPermitted.into());
@@ -135,12 +144,17 @@ pub(crate) fn message(
     let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
     heard::somebody(db, &group.id, identity.as_ref())?;
     match (group.kind, content) {
-        (GroupKind::Group, Content::Text(text)) => events::store(
+        (GroupKind::Group, Content::Text(message, text)) => events::store(
             db,
             &Event::Message {
                 group: group.display_name(),
+                group_id: group.id.into(),
+                message,
                 sender: identities::name(db, profile, identity.as_ref())?,
+                sender_id: real.and_then(|real| UserId::of(real.signature_public_key.as_slice())),
                 text,
+                accepted_ms: accepted.accepted_ms,
+                position: accepted.at.0,
             },
         ),
         (GroupKind::Connection, Content::Connection(update)) if !is_own => match real {

@@ -16,7 +16,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _, codec::opaque};
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status, known, load_mls};
@@ -28,7 +28,7 @@ use crate::schedule::{self, Act};
 
 const LOOKS: u32 = 10;
 
-impl Client {
+impl Engine {
     /// The service says that the group is at another epoch, `current`, than this client at `epoch`:
     /// the commits that led there stand in the journal. To an earlier one nothing leads: the
     /// service has lost what it accepted, and whoever went on from there would undo what was

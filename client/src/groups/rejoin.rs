@@ -10,7 +10,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::groups::authenticate::{self, Sight};
 use crate::groups::evidence::{self, StopReason};
@@ -30,7 +30,7 @@ fn forget_shown(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Comes back into a group, or a connection with a contact, that this client does not follow
     /// any more. What was said meanwhile is lost. Nothing is sent into a group that is not, as far
     /// as its members' identity links and this client's own knowledge say, the one that was known.
@@ -41,9 +41,9 @@ impl Client {
     /// [`PeerError::Unauthenticated`] if it is another group. [`UsageError::GroupLost`] if the
     /// service knows this client's leaf no more or the way back is lost, [`UsageError::NotAMember`]
     /// after a removal.
-    pub async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        let id = self.group_or_connection(group)?.id;
+        let id = evidence::group_or_connection(&self.db, &self.profile, group)?.id;
         self.transact(|db, _| forget_shown(db, &id))?;
         self.rejoin_group_with_shown(group).await
     }
@@ -53,10 +53,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::rejoin_group`], for members that it did not name.
-    pub async fn rejoin_group_with_shown(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn rejoin_group_with_shown(&mut self, group: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
-        let group = self.group_or_connection(group)?;
+        self.sync().await?;
+        let group = evidence::group_or_connection(&self.db, &self.profile, group)?;
         self.rejoin_by_word(&group).await
     }
 
@@ -64,9 +64,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::rejoin_group`]; [`UsageError::UnknownGroup`] without one.
-    pub async fn rejoin_devices(&mut self) -> Result<(), Error> {
+    pub(crate) async fn rejoin_devices(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync(0).await?;
+        self.sync().await?;
         let group = match &self.profile.device_group {
             Some(id) => Group::find(&self.db, id)?,
             None => None,

@@ -16,8 +16,8 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::database::key32;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::{Group, Status};
@@ -125,7 +125,7 @@ pub(crate) fn renewed(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Looks for the leaf of a restored group along the chain of its keys: where it is, and its
     /// key. Nothing in other groups. What the service says here is not kept before the group is
     /// authenticated, but the number of the key.

@@ -3,7 +3,7 @@
 use protocol::ids::GroupId;
 use protocol::policy::{GroupPolicy, Standing};
 
-use crate::Client;
+use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::groups::commit::Plan;
 use crate::groups::policy::policy_in;
@@ -30,13 +30,18 @@ pub(crate) fn shown(policy: Option<&GroupPolicy>, pseudonym: &[u8]) -> (String, 
     (role, standing)
 }
 
-impl Client {
+impl Engine {
     /// Gives a member a role, by its name: `admin` and `member` are there from the beginning.
     ///
     /// # Errors
     /// [`UsageError::NotInGroup`], [`UsageError::UnknownRole`], [`UsageError::NotPermitted`],
     /// [`UsageError::Policy`].
-    pub async fn set_role(&mut self, group: &str, member: &str, role: &str) -> Result<(), Error> {
+    pub(crate) async fn set_role(
+        &mut self,
+        group: &str,
+        member: &str,
+        role: &str,
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         self.change_policy(group, member, |policy, pseudonym, person| {
             let number = policy
@@ -55,7 +60,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::set_role`].
-    pub async fn set_muted(&mut self, group: &str, member: &str, muted: bool) -> Result<(), Error> {
+    pub(crate) async fn set_muted(
+        &mut self,
+        group: &str,
+        member: &str,
+        muted: bool,
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         let standing = if muted {
             Standing::Muted
@@ -74,7 +84,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
-    pub async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
+    pub(crate) async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
         self.change_policy(group, member, |policy, pseudonym, person| {
             Ok(policy.with_person(pseudonym, policy.default_role, Standing::Banned, person))
@@ -120,7 +130,7 @@ impl Client {
         member: &str,
         change: impl Fn(&GroupPolicy, &[u8], &[u8]) -> Result<GroupPolicy, UsageError>,
     ) -> Result<(), Error> {
-        self.sync(0).await?;
+        self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;

@@ -13,8 +13,8 @@ use protocol::policy::{Capabilities, GroupPolicy, Standing};
 use protocol::problem::ProblemType;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::contacts::{self, ContactKeys};
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::Plan;
@@ -106,7 +106,7 @@ pub(crate) fn ended(db: &Connection, group: &Group) -> Result<(), Error> {
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// Ends a group and makes another one under its name, in another ciphersuite, in which all of
     /// its members are again, in the roles that they had.
     ///
@@ -114,7 +114,7 @@ impl Client {
     /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`];
     /// [`UsageError::WouldLeaveBehind`] when somebody is no contact, or has no KeyPackage for the
     /// ciphersuite: nothing has changed then.
-    pub async fn upgrade_group(&mut self, group: &str, suite: u16) -> Result<(), Error> {
+    pub(crate) async fn upgrade_group(&mut self, group: &str, suite: u16) -> Result<(), Error> {
         let left_behind = self.upgrade(group, suite, false).await?;
         debug_assert!(left_behind.is_empty());
         Ok(())
@@ -125,7 +125,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::upgrade_group`].
-    pub async fn upgrade_group_leaving_others(
+    pub(crate) async fn upgrade_group_leaving_others(
         &mut self,
         group: &str,
         suite: u16,
@@ -141,7 +141,7 @@ impl Client {
     ) -> Result<Vec<String>, Error> {
         let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
-        self.sync(0).await?;
+        self.sync().await?;
         let old = Group::usable(&self.db, group)?;
         let mls_group = load_mls(&self.db, &old.id)?;
         policy::permit(&old, &mls_group, &Plan::Delete)?;
@@ -290,7 +290,7 @@ impl Client {
             return Ok(());
         };
         let former = GroupPolicy::decode(&policy).map_err(|_| LocalError::Damaged)?;
-        let next = |client: &Client| -> Result<GroupPolicy, Error> {
+        let next = |client: &Engine| -> Result<GroupPolicy, Error> {
             let mls_group = load_mls(&client.db, id)?;
             let groups = (Group::read(&client.db, old)?, Group::read(&client.db, id)?);
             let mut next = GroupPolicy {

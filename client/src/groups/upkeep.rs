@@ -11,8 +11,8 @@ use protocol::ids::GroupId;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::connections::stock;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, load_mls};
@@ -134,7 +134,7 @@ fn must_renew(db: &Connection, id: &GroupId) -> Result<bool, Error> {
         .unwrap_or(false))
 }
 
-impl Client {
+impl Engine {
     /// What must be done before this client takes another message key.
     pub(crate) async fn prepare_to_send(&mut self, id: &GroupId) -> Result<(), Error> {
         if must_renew(&self.db, id)? {

@@ -3,6 +3,7 @@
 //! transaction that stores what was read: nothing is acknowledged to anybody.
 
 pub(crate) mod heads;
+pub(crate) mod news;
 mod read;
 pub(crate) mod rows;
 pub(crate) mod welcomes;

@@ -1,14 +1,12 @@
 //! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the
 //! event that it gives and the position after it in one transaction.
 
-use std::time::Duration;
-
 use crypto::journal::{head_after, open_entry, verify_head};
 use protocol::Wire as _;
 use protocol::ids::{ChainHead, Day, GroupId, Position};
 use protocol::journal::{
-    Class, Entry, EntryContent, Event as JournalEvent, MAX_WAIT_MS, ReadJournalRequest,
-    ReadJournalResponse, SeenHead, SignedHead,
+    Class, Entry, EntryContent, Event as JournalEvent, ReadJournalRequest, ReadJournalResponse,
+    SeenHead, SignedHead,
 };
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -16,23 +14,17 @@ use protocol::{WIRE_VERSION, codec::opaque};
 use rusqlite::Connection;
 
 use super::{Segment, heads};
-use crate::Client;
-use crate::connections::stock;
-use crate::database::{self, begin};
+use crate::database::begin;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::evidence::{self, StopReason};
-use crate::groups::process::{self, CommitEntry, Next};
+use crate::groups::process::{self, Accepted, CommitEntry, Next};
 use crate::groups::{Group, Status, load_mls, outbox, pending, recovery, unreadable, upkeep};
 use crate::profile::Profile;
 
-/// How often a client that waits looks whether another process has had news.
-const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 /// What cannot be judged yet is judged as far as it can be after so long.
 const UNDECIDED_MS: u64 = 60 * 60 * 1000;
-/// One long poll of the group in front is between half of this and this, after which the others are
-/// read.
-const POLL_MS: u32 = 4_000;
 /// So many pages a call reads of one journal, whatever a service says that there is more: it takes
 /// fewer entries of a group (a leaf's bound, and those of its members). What is left comes with the
 /// next call.
@@ -81,7 +73,7 @@ fn open(segment: &Segment, class: Class, sealed: &[u8]) -> Result<EntryContent, 
     .map_err(|_| PeerError::Entry)
 }
 
-impl Client {
+impl Engine {
     /// Reads the journals of all groups, in an order that is nobody's.
     pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
         let groups = {
@@ -386,76 +378,6 @@ impl Client {
             Err(error) => Err(error),
         }
     }
-
-    /// Waits for something to come into the journal of the group in front, without holding the
-    /// home: until others are to be read too, or another process has taken something of interest
-    /// in.
-    pub(crate) async fn wait_for_news(&mut self, wait_ms: u32) -> Result<(), Error> {
-        let known = last_event(&self.db)?;
-        // A connection of its own: this client's is busy with the request.
-        let watched = database::open_to_look(&self.home.database()?)?;
-        let elsewhere = async move {
-            loop {
-                tokio::time::sleep(LOOK_ELSEWHERE).await;
-                match last_event(&watched) {
-                    Ok(last) if last <= known => {}
-                    other => return other.map(drop),
-                }
-            }
-        };
-        let [random] = crypto::random::<1>()?;
-        let poll_ms = POLL_MS / 2 + POLL_MS / 2 * u32::from(random) / 255;
-        let poll_ms = poll_ms.min(wait_ms).min(MAX_WAIT_MS);
-        let news = tokio::select! {
-            news = self.poll_front(poll_ms) => news,
-            seen = elsewhere => seen,
-        };
-        self.transport.expect_wait(Duration::ZERO);
-        news
-    }
-
-    /// Waits at the end of the journal of the group in front; without one, just waits.
-    async fn poll_front(&mut self, wait_ms: u32) -> Result<(), Error> {
-        let front = match self.front {
-            Some(front) => Group::find(&self.db, &front)?,
-            None => {
-                let mut groups = Group::all(&self.db)?.into_iter();
-                groups.find(|group| !matches!(stock::waits(&self.db, &group.id), Ok(true)))
-            }
-        };
-        let wait = Duration::from_millis(wait_ms.into());
-        let head = match &front {
-            Some(group) if group.status == Status::Active => heads::last(&self.db, &group.id)?,
-            _ => None,
-        };
-        let (Some(group), Some(head)) = (front, head) else {
-            tokio::time::sleep(wait).await;
-            return Ok(());
-        };
-        let request = ReadJournalRequest {
-            version: WIRE_VERSION,
-            segment: group.segment.id,
-            // As everybody who has read to this end.
-            from: group.segment.next.rounded_down(),
-            known: head.next,
-            wait_ms,
-        };
-        self.transport.expect_wait(wait);
-        let mut whole = std::pin::pin!(tokio::time::sleep(wait));
-        let polled: Result<ReadJournalResponse, Error> =
-            self.read(Operation::ReadJournal, &request).await;
-        self.transport.expect_wait(Duration::ZERO);
-        match polled {
-            // What it says is read again and judged when the home is held.
-            Ok(page) if page.head.next > head.next || page.closed == 1 => Ok(()),
-            // A service that does not wait is not asked in a circle.
-            Ok(_) | Err(Error::Refused(_) | Error::Protocol(_)) => {
-                whole.as_mut().await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// What an entry says, for evidence.
@@ -480,10 +402,10 @@ fn carry_out(
 ) -> Result<CarriedOut, Error> {
     // Nothing was accepted later than now: what follows from the time could be put off for good.
     let accepted_ms = content.accepted_ms.min(now_ms);
-    let day = Day::of(accepted_ms).0;
     match &content.event {
         JournalEvent::Message(bytes) => {
-            process::message(db, profile, group, bytes.as_slice(), day)?;
+            let accepted = Accepted { at, accepted_ms };
+            process::message(db, profile, group, bytes.as_slice(), accepted)?;
             Ok((None, None))
         }
         JournalEvent::Proposal(bytes) => {
@@ -574,13 +496,4 @@ fn reached(
             heads::keep(db, id, &page.head)
         }
     }
-}
-
-/// The last event that is kept.
-fn last_event(db: &Connection) -> Result<i64, Error> {
-    Ok(
-        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
-            row.get(0)
-        })?,
-    )
 }

@@ -8,8 +8,8 @@ use protocol::problem::ProblemType;
 use protocol::time::day_of;
 use rusqlite::Connection;
 
-use crate::Client;
 use crate::contacts::{self, PoolKeys};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::{self, Event};
 use crate::leaf::CIPHERSUITE;
@@ -97,13 +97,13 @@ fn take_over(
     Ok(())
 }
 
-impl Client {
+impl Engine {
     /// KeyPackages that others can still claim of this user, by ciphersuite, as the service counts
     /// them. What is missing is published by the next [`Client::sync`].
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the request meets.
-    pub async fn count_key_packages(&mut self) -> Result<Vec<(u16, u32)>, Error> {
+    pub(crate) async fn count_key_packages(&mut self) -> Result<Vec<(u16, u32)>, Error> {
         let _held = self.hold().await?;
         let mut sums: Vec<(u16, u32)> = Vec::new();
         for (key, pool) in contacts::pools(&self.db)? {

@@ -22,8 +22,8 @@ use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, VLBytes};
 
-use crate::Client;
 use crate::contacts::{self, ContactKeys};
+use crate::engine::Engine;
 use crate::error::{Error, PeerError};
 use crate::leaf;
 use crate::provider::Provider;
@@ -61,7 +61,7 @@ fn open_set(token: &PoolToken, sealed: &[u8]) -> Result<KeyPackageSet, Error> {
     KeyPackageSet::decode(&opened).map_err(|_| PeerError::KeyPackage.into())
 }
 
-impl Client {
+impl Engine {
     /// KeyPackages of every client of each contact, for a group: kept ones first, the others are
     /// claimed, all or none.
     pub(crate) async fn claim(

@@ -19,10 +19,10 @@ use tls_codec::{Serialize as _, VLBytes};
 
 use super::count::{may_publish, published_in_vain};
 use super::seal_set;
-use crate::Client;
 use crate::contacts::{self, PoolKeys};
 use crate::devices::sync::{MadePackage, PackagesMade, SetsWanted, SyncMessage, WantedSet};
 use crate::devices::{enqueue, others};
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, mls};
 use crate::groups::load_mls;
 use crate::leaf::{self, CIPHERSUITE, LIFETIME_S, NewLeaf};
@@ -182,7 +182,7 @@ fn batch(
     Ok((!batch.sets.is_empty()).then_some(batch))
 }
 
-impl Client {
+impl Engine {
     /// Publishes KeyPackages for each contact for whom few are left: as the service counts them,
     /// and this client what was used.
     pub(crate) async fn replenish_key_packages(&mut self) -> Result<(), Error> {

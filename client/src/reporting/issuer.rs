@@ -10,8 +10,8 @@ use protocol::reporting::{
 };
 use zeroize::Zeroizing;
 
-use crate::Client;
 use crate::directory::decode_base64url;
+use crate::engine::Engine;
 use crate::error::{Error, IssuerError, NoAnswer};
 use crate::issuer::{problem_name, read};
 use crate::trust::unreached;
@@ -33,7 +33,7 @@ pub(super) struct Offered {
     pub(super) keys: Vec<[u8; 32]>,
 }
 
-impl Client {
+impl Engine {
     pub(super) fn reporting_issuer(&self) -> ReportingIssuer {
         ReportingIssuer {
             http: self.transport.http().clone(),

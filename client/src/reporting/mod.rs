@@ -15,11 +15,11 @@ use protocol::reporting::{
 };
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::Client;
 use crate::contacts;
 use crate::database::key32;
 use crate::devices;
 use crate::devices::sync::SyncMessage;
+use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::profile::Profile;
 
@@ -252,7 +252,7 @@ fn key_of(db: &Connection, who: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
-impl Client {
+impl Engine {
     pub(crate) fn today(&self) -> u32 {
         day_of_unix_s(self.transport.time.now_unix_ms() / 1000)
     }
@@ -264,7 +264,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownContact`]; [`UsageError::NotReportable`] for somebody who has shown no
     /// certificate, or whose certificate has expired; [`Error::Issuer`].
-    pub async fn report(&mut self, who: &str, reason: ReportReason) -> Result<(), Error> {
+    pub(crate) async fn report(&mut self, who: &str, reason: ReportReason) -> Result<(), Error> {
         let _held = self.hold().await?;
         let key = key_of(&self.db, who)?;
         let evidence = evidence(&self.db, &key, self.today())?

@@ -350,6 +350,15 @@ CREATE TABLE own_commits (
     PRIMARY KEY (group_id, digest)
 ) STRICT;
 
+-- What the user says and what has not come to its end yet: sent in this order in each group.
+CREATE TABLE queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id BLOB NOT NULL UNIQUE,
+    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    text TEXT NOT NULL,
+    made_ms INTEGER NOT NULL
+) STRICT;
+
 -- Own messages: written before they are sent, gone when they are read in the journal.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -357,8 +366,11 @@ CREATE TABLE outbox (
     -- SHA-256 of the MLS message, and the epoch that it is of.
     digest BLOB NOT NULL UNIQUE,
     epoch INTEGER NOT NULL,
-    -- Of a text. What else is sent again has a row of its own for that.
-    content BLOB,
+    -- Of a text of the user's, its id and the text. What else is sent again has a row of its own for that.
+    message_id BLOB,
+    text TEXT,
+    -- The signed request, until it is known what has become of it: sent again, it is the same request.
+    request BLOB,
     made_ms INTEGER NOT NULL,
     -- Where it is in the journal, once the service has said so.
     segment_id BLOB,

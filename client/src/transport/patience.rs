@@ -102,6 +102,11 @@ impl Budget {
         }
     }
 
+    /// For a request beside the calls: nobody hears of its waiting.
+    pub(crate) fn anew(&self) -> Self {
+        Self::new(self.patience, None)
+    }
+
     pub(crate) fn attempt(&self) -> Duration {
         self.patience.attempt
     }

@@ -177,7 +177,7 @@ impl Run {
         of_user[self.dice.below(of_user.len())]
     }
 
-    fn pair(&mut self, one: usize, other: usize) -> (&mut Client, &mut Client) {
+    fn pair(&mut self, one: usize, other: usize) -> (&Client, &Client) {
         let [one, other] = self.clients.get_disjoint_mut([one, other]).unwrap();
         (one, other)
     }

@@ -584,36 +584,36 @@ impl Homes {
 
     /// With a handle.
     pub(crate) async fn user(&self, name: &str) -> Client {
-        let mut client = self.client(name).await;
+        let client = self.client(name).await;
         client.register_handle(name).await.unwrap();
         client
     }
 }
 
 /// Has one ask the other for a connection, and the other accept.
-pub(crate) async fn befriend(one: &mut Client, other: &mut Client) {
-    let name = other.handle().unwrap().to_owned();
+pub(crate) async fn befriend(one: &Client, other: &Client) {
+    let name = other.handle().unwrap().unwrap();
     one.connect(&name).await.unwrap();
     other.check_inbox().await.unwrap();
     let request = other.incoming_requests().unwrap().pop().unwrap();
     other.accept_request(&request.id).await.unwrap();
-    settle(&mut [one, other]).await;
+    settle(&[one, other]).await;
 }
 
 /// Catches up until nobody has more to say.
-pub(crate) async fn settle(clients: &mut [&mut Client]) {
+pub(crate) async fn settle(clients: &[&Client]) {
     for _ in 0..4 {
-        for client in clients.iter_mut() {
+        for client in clients.iter() {
             client.sync(0).await.unwrap();
         }
     }
 }
 
 /// Lets hours pass in which clients catch up now and then: what they do by themselves has its time.
-pub(crate) async fn pass(homes: &Homes, hours: u32, clients: &mut [&mut Client]) {
+pub(crate) async fn pass(homes: &Homes, hours: u32, clients: &[&Client]) {
     for _ in 0..hours {
         homes.service.clock.advance(Duration::from_secs(3_600));
-        for client in clients.iter_mut() {
+        for client in clients.iter() {
             client.sync(0).await.unwrap();
         }
     }

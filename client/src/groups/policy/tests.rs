@@ -292,7 +292,10 @@ impl User {
     }
 
     fn message(&self, text: &str) -> Vec<u8> {
-        self.says(&Content::Text(text.to_owned()))
+        self.says(&Content::Text(
+            crate::ids::MessageId([7; 16]),
+            text.to_owned(),
+        ))
     }
 
     fn says(&self, content: &Content) -> Vec<u8> {
@@ -382,7 +385,11 @@ impl User {
     }
 
     fn takes_message(&self, message: &[u8]) -> Result<(), Error> {
-        process::message(&self.db, &self.profile, &self.group(), message, TODAY)
+        let accepted = process::Accepted {
+            at: Position(0),
+            accepted_ms: u64::from(TODAY) * protocol::time::DAY_MS,
+        };
+        process::message(&self.db, &self.profile, &self.group(), message, accepted)
     }
 
     fn epoch(&self) -> u64 {

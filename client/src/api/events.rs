@@ -1,0 +1,103 @@
+//! What happened, for whoever looks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Client;
+use crate::driver::{Interest, Order};
+use crate::error::{Error, LocalError};
+use crate::events::{self, StoredEvent};
+
+impl Client {
+    /// The events that have not been acknowledged, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn events(&self) -> Result<Vec<StoredEvent>, Error> {
+        self.at_desk(|desk| events::after(desk, 0))
+    }
+
+    /// Forgets events that have been shown. Before this call they come again after a crash.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn acknowledge(&self, events: &[StoredEvent]) -> Result<(), Error> {
+        self.at_desk(|desk| events::acknowledge(desk, events))
+    }
+
+    /// Events as they come, those first that have not been acknowledged. While it is there, this
+    /// client waits for news and follows them.
+    #[must_use]
+    pub fn event_stream(&self) -> Events {
+        let interest = Arc::clone(&self.shared.driver.interest);
+        interest.begin();
+        // One that has stopped shows when the stream is asked.
+        let _ = self.order(Order::Look);
+        Events {
+            client: self.clone(),
+            interest,
+            seen: 0,
+        }
+    }
+
+    /// Catches up until there is an event or `wait_ms` have passed, and returns the events that
+    /// have not been acknowledged.
+    ///
+    /// # Errors
+    /// As [`Client::sync`].
+    pub async fn receive(&self, wait_ms: u32) -> Result<Vec<StoredEvent>, Error> {
+        let whole = Duration::from_millis(wait_ms.into());
+        let begin = Instant::now();
+        self.sync(0).await?;
+        loop {
+            let events = self.events()?;
+            let left = whole.saturating_sub(begin.elapsed());
+            if !events.is_empty() || left.is_zero() {
+                return Ok(events);
+            }
+            let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+            self.sync(left_ms.max(1)).await?;
+        }
+    }
+}
+
+/// Events as they come: see [`Client::event_stream`].
+pub struct Events {
+    client: Client,
+    interest: Arc<Interest>,
+    /// The number of the last one that it has shown.
+    seen: i64,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events(..)")
+    }
+}
+
+impl Events {
+    /// The next event. A future that is dropped takes none away.
+    ///
+    /// # Errors
+    /// [`Error::Local`]; [`LocalError::Stopped`] when the client has ended.
+    pub async fn next(&mut self) -> Result<StoredEvent, Error> {
+        let mut changes = self.client.shared.driver.changes.clone();
+        loop {
+            changes.mark_unchanged();
+            let next = self
+                .client
+                .at_desk(|desk| Ok(events::after(desk, self.seen)?.into_iter().next()))?;
+            if let Some(event) = next {
+                self.seen = event.id;
+                return Ok(event);
+            }
+            changes.changed().await.map_err(|_| LocalError::Stopped)?;
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.interest.end();
+    }
+}

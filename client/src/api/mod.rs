@@ -1,0 +1,316 @@
+//! The handle: what an application calls. A call goes to the [`driver`](crate::driver), which does
+//! one after the other; what is only looked up is read here, so that it never waits.
+
+mod account;
+mod contacts;
+mod devices;
+mod events;
+mod groups;
+#[cfg(feature = "test-support")]
+mod testing;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use protocol::ids::GroupId;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::backup::BackupKey;
+use crate::clock::{ServiceTime, SharedClock};
+use crate::driver::{Driver, Job, Order};
+use crate::engine::Engine;
+use crate::error::{Error, LocalError};
+use crate::groups::Group;
+use crate::home::Held;
+use crate::profile::{Endpoints, Profile};
+use crate::{Options, database};
+
+pub use events::Events;
+
+/// One device of one user: a handle, which is cheap to clone and can be used from anywhere, in any
+/// executor.
+///
+/// All calls through the handles of one client are done one after the other, in the order in which
+/// they were made. A future that is dropped before its call was begun takes the call back; one that
+/// is dropped later loses the answer, and the call is done. When the last handle is dropped, what
+/// is under way ends where it stands, as with the end of the process: nothing is lost, and the next
+/// [`Client::open`] goes on with it. [`Client::close`] waits instead.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    // Dropped first: it ends the thread, which has the database open too.
+    driver: Driver,
+    /// `None` once the account is deleted.
+    desk: Mutex<Option<Connection>>,
+    clock: SharedClock,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client(..)")
+    }
+}
+
+/// Has the driver evaluate an expression in which `$engine` is the engine.
+macro_rules! call {
+    ($client:expr, |$engine:ident| $work:expr) => {
+        $client
+            .call(move |$engine| Box::pin(async move { $work }))
+            .await
+    };
+}
+pub(crate) use call;
+
+type Work<'e, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'e>>;
+
+/// A group: by its id, which never changes, or by the name that it has on this device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupRef {
+    /// The same on every device.
+    Id(GroupId),
+    /// As [`Client::groups`] shows it.
+    Name(String),
+}
+
+impl From<GroupId> for GroupRef {
+    fn from(id: GroupId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<&str> for GroupRef {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<&String> for GroupRef {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+
+impl GroupRef {
+    fn name(self, db: &Connection) -> Result<String, Error> {
+        match self {
+            Self::Name(name) => Ok(name),
+            Self::Id(id) => Ok(Group::read(db, &id)?.display_name()),
+        }
+    }
+}
+
+impl Client {
+    /// Makes a client in a home directory: keys and tokens. On a home that has one: changes the
+    /// addresses and the account token, and finishes what was cut off.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidAccountToken`](crate::UsageError::InvalidAccountToken);
+    /// [`Error::Issuer`]; [`Error::Local`].
+    pub async fn init(
+        home: &Path,
+        endpoints: &Endpoints,
+        account_token: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (home, endpoints) = (home.to_owned(), endpoints.clone());
+        let account_token = zeroize::Zeroizing::new(account_token.to_owned());
+        Self::start(options, async move |options| {
+            Engine::init(&home, &endpoints, &account_token, options).await
+        })
+        .await
+    }
+
+    /// Opens the client in a home directory.
+    ///
+    /// # Errors
+    /// [`UsageError::NotInitialised`](crate::UsageError::NotInitialised), [`LocalError::Busy`],
+    /// [`Error::Local`].
+    pub async fn open(home: &Path, options: Options) -> Result<Self, Error> {
+        let home = home.to_owned();
+        Self::start(options, async move |options| {
+            Engine::open(&home, options).await
+        })
+        .await
+    }
+
+    /// Makes a client out of a backup, in an empty home directory: with a new inbox, new
+    /// KeyPackages and a new leaf in each group. The client that the backup was made of, if it is
+    /// still there, cannot follow its groups after that.
+    ///
+    /// # Errors
+    /// Of [`UsageError`](crate::UsageError): `NotABackup`, `WrongBackupKey`, `NewerBackup`;
+    /// `AlreadyInUse` for a home directory that has a client; `PartlyRestored` names the groups
+    /// that it could not come back into: the client is there all the same, and can be opened.
+    pub async fn restore(
+        home: &Path,
+        bytes: &[u8],
+        key: &BackupKey,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (home, bytes, key) = (home.to_owned(), bytes.to_vec(), key.clone());
+        Self::start(options, async move |options| {
+            Engine::restore(&home, &bytes, &key, options).await
+        })
+        .await
+    }
+
+    async fn start(
+        options: Options,
+        make: impl AsyncFnOnce(Options) -> Result<Engine, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let clock = options.clock.clone();
+        let (driver, desk) = Driver::start(move || async move {
+            let engine = make(options).await?;
+            let desk = database::open_beside(&engine.home.database()?)?;
+            Ok((engine, desk))
+        })
+        .await?;
+        let shared = Shared {
+            driver,
+            desk: Mutex::new(Some(desk)),
+            clock,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Does with the engine what no other call does meanwhile.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl for<'e> FnOnce(&'e mut Engine) -> Work<'e, T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            Box::pin(async move {
+                if !reply.is_closed() {
+                    // Whoever does not wait any more has lost the answer.
+                    drop(reply.send(work(engine).await));
+                }
+            })
+        });
+        self.order(Order::Do(job))?;
+        answer.await.map_err(|_| LocalError::Stopped)?
+    }
+
+    fn order(&self, order: Order) -> Result<(), Error> {
+        let orders = &self.shared.driver.orders;
+        Ok(orders.send(order).map_err(|_| LocalError::Stopped)?)
+    }
+
+    /// Looks something up, with the profile and the day.
+    pub(crate) fn read<T>(
+        &self,
+        look: impl FnOnce(&Connection, &Profile, u32) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.at_desk(|desk| {
+            let profile = Profile::read(desk)?;
+            look(desk, &profile, self.time(&profile).today())
+        })
+    }
+
+    /// The time at the service.
+    fn time(&self, profile: &Profile) -> ServiceTime {
+        ServiceTime::new(self.shared.clock.clone(), profile.clock_offset_ms)
+    }
+
+    fn at_desk<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut desk = self
+            .shared
+            .desk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        work(desk.as_mut().ok_or(LocalError::Stopped)?)
+    }
+
+    /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to
+    /// `wait_ms` for something if there is nothing, 4 seconds at most), and does what follows from
+    /// it. While it waits, other calls are done. Whoever looks at [`Client::event_stream`] need not
+    /// call it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and whatever the requests meet.
+    pub async fn sync(&self, wait_ms: u32) -> Result<(), Error> {
+        if wait_ms == 0 {
+            return call!(self, |engine| engine.sync().await);
+        }
+        let watch = call!(self, |engine| {
+            let watch = engine.begin_sync(wait_ms).await?;
+            Ok(Waiting(tokio::spawn(watch.wait())))
+        })?;
+        watch.end().await?;
+        call!(self, |engine| engine.finish_sync().await)
+    }
+
+    /// Waits for other processes to leave the home directory and keeps them out while the answer is
+    /// there. Every call does so by itself.
+    ///
+    /// # Errors
+    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`](crate::UsageError::NotInitialised) if
+    /// another process has deleted the client.
+    pub async fn hold(&self) -> Result<Held, Error> {
+        call!(self, |engine| engine.hold().await)
+    }
+
+    /// Ends this client when all calls that were made before have been done; what is called later
+    /// fails with [`LocalError::Stopped`]. Queued messages are sent after the next [`Client::open`].
+    pub async fn close(self) {
+        let (reply, done) = oneshot::channel();
+        if self.order(Order::Close(reply)).is_ok() {
+            // Whoever has stopped it has ended it too.
+            let _ = done.await;
+        }
+    }
+
+    /// Leaves every group, takes back every connection and request, deletes handle, inbox and
+    /// KeyPackages, and forgets everything. The user's other devices are removed first. Where
+    /// others are left in a group, the last trace of this user goes with their next commit.
+    ///
+    /// # Errors
+    /// Whatever the requests meet; it can be called again then.
+    pub async fn delete_account(&self) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        self.order(Order::Delete(reply))?;
+        done.await.map_err(|_| LocalError::Stopped)??;
+        let mut desk = self
+            .shared
+            .desk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *desk = None;
+        Ok(())
+    }
+}
+
+/// A wait on the driver's thread; it ends with this.
+struct Waiting(tokio::task::JoinHandle<Result<(), Error>>);
+
+impl Waiting {
+    async fn end(mut self) -> Result<(), Error> {
+        (&mut self.0).await.map_err(|_| LocalError::Stopped)?
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn borrowed(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}

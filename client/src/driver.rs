@@ -1,0 +1,258 @@
+//! One thread of its own for each client: it owns the [`Engine`], does what handles ask for, one
+//! thing after the other, and between these what nobody asks for: it sends queued messages and, as
+//! long as somebody looks at events, waits for news.
+//!
+//! The thread has a runtime of its own, so that handles can be used in any executor, and a slow
+//! step of cryptography or a write to the disk holds up nobody else.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use protocol::journal::MAX_WAIT_MS;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::error::{Error, LocalError};
+
+/// Something that is done with the engine.
+pub(crate) type Job =
+    Box<dyn for<'e> FnOnce(&'e mut Engine) -> Pin<Box<dyn Future<Output = ()> + 'e>> + Send>;
+
+/// What a handle asks for.
+pub(crate) enum Order {
+    /// To do something.
+    Do(Job),
+    /// To look again at what is to be done without being asked for.
+    Look,
+    /// To delete the account with everything, and to end if that has worked.
+    Delete(oneshot::Sender<Result<(), Error>>),
+    /// To end when everything before it is done.
+    Close(oneshot::Sender<()>),
+}
+
+/// What handles and driver both see.
+#[derive(Default)]
+pub(crate) struct Interest {
+    /// So many look at events.
+    watchers: AtomicUsize,
+}
+
+impl Interest {
+    pub(crate) fn begin(&self) {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn is_there(&self) -> bool {
+        self.watchers.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A driver that runs.
+pub(crate) struct Driver {
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) interest: Arc<Interest>,
+    /// Changes whenever something was done.
+    pub(crate) changes: watch::Receiver<u64>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// The longest that a client waits between two tries when nobody answers.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How long news are waited for: no longer than the service holds a read.
+const WATCH_MS: u32 = MAX_WAIT_MS;
+
+impl Driver {
+    /// Starts the thread; `make` runs on it.
+    pub(crate) async fn start<T, F>(
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<(Self, T), Error>
+    where
+        F: Future<Output = Result<(Engine, T), Error>>,
+        T: Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LocalError::Thread)?;
+        let (orders, taken) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let (made, is_made) = oneshot::channel();
+        let (change, changes) = watch::channel(0);
+        let interest = Arc::new(Interest::default());
+        let run = {
+            let interest = Arc::clone(&interest);
+            move || {
+                runtime.block_on(async move {
+                    let work = async move {
+                        match make().await {
+                            Ok((engine, beside)) => {
+                                if made.send(Ok(beside)).is_ok() {
+                                    work(engine, taken, &interest, &change).await;
+                                }
+                            }
+                            Err(error) => drop(made.send(Err(error))),
+                        }
+                    };
+                    // What is under way is dropped where it stands, as by the end of the process.
+                    tokio::select! {
+                        biased;
+                        _ = stopped => {}
+                        () = work => {}
+                    }
+                });
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("client".to_owned())
+            .spawn(run)
+            .map_err(LocalError::Thread)?;
+        let driver = Self {
+            orders,
+            interest,
+            changes,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        let beside = is_made.await.map_err(|_| LocalError::Stopped)??;
+        Ok((driver, beside))
+    }
+}
+
+impl Drop for Driver {
+    /// The database is closed when this returns.
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // It has nothing to say that a handle has not been told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What comes next.
+enum Next {
+    Order(Option<Order>),
+    Outbox,
+    News(Result<(), Error>),
+}
+
+/// How long is waited before something is tried again: longer each time.
+struct Pause(Duration);
+
+impl Pause {
+    fn after<T>(&mut self, done: &Result<T, Error>) -> Duration {
+        match done {
+            Ok(_) => {
+                self.0 = FIRST_PAUSE;
+                Duration::ZERO
+            }
+            Err(_) => {
+                let now = self.0;
+                self.0 = now.saturating_mul(2).min(LONGEST_PAUSE);
+                now
+            }
+        }
+    }
+}
+
+/// A wait for news, or for the next try. It goes on while something else is done.
+struct Waiting(JoinHandle<Result<(), Error>>);
+
+impl Waiting {
+    fn pause(time: Duration) -> Self {
+        Self(tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            Ok(())
+        }))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Never, if nothing is waited for.
+async fn news(waiting: Option<&mut Waiting>) -> Result<(), Error> {
+    match waiting {
+        Some(waiting) => (&mut waiting.0).await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
+    }
+}
+
+async fn work(
+    mut engine: Engine,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    interest: &Interest,
+    change: &watch::Sender<u64>,
+) {
+    let mut waiting: Option<Waiting> = None;
+    let (mut of_outbox, mut of_news) = (Pause(FIRST_PAUSE), Pause(FIRST_PAUSE));
+    let mut outbox_at = Instant::now();
+    loop {
+        if !interest.is_there() {
+            waiting = None;
+        } else if waiting.is_none() {
+            let begun = engine.begin_sync(WATCH_MS).await;
+            let pause = of_news.after(&begun);
+            waiting = Some(match begun {
+                Ok(watch) => Waiting(tokio::spawn(watch.wait())),
+                Err(_) => Waiting::pause(pause),
+            });
+        }
+        let is_sending = engine.is_sending();
+        let next = tokio::select! {
+            biased;
+            order = orders.recv() => Next::Order(order),
+            () = tokio::time::sleep_until(outbox_at), if is_sending => Next::Outbox,
+            news = news(waiting.as_mut()) => Next::News(news),
+        };
+        match next {
+            Next::Order(None) => return,
+            Next::Order(Some(Order::Do(job))) => job(&mut engine).await,
+            Next::Order(Some(Order::Look)) => outbox_at = Instant::now(),
+            Next::Order(Some(Order::Close(reply))) => {
+                drop(engine);
+                // Nobody may wait for it any more.
+                let _ = reply.send(());
+                return;
+            }
+            Next::Order(Some(Order::Delete(reply))) => match engine.delete_account().await {
+                Ok(()) => {
+                    let _ = reply.send(engine.wipe());
+                    return;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            },
+            Next::Outbox => {
+                let sent = engine.send_queued().await;
+                outbox_at = Instant::now() + of_outbox.after(&sent);
+            }
+            Next::News(news) => {
+                let followed = match news {
+                    Ok(()) => engine.finish_sync().await,
+                    Err(error) => Err(error),
+                };
+                let pause = of_news.after(&followed);
+                waiting = followed.err().map(|_| Waiting::pause(pause));
+            }
+        }
+        change.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}

@@ -1,0 +1,107 @@
+//! Ids that applications keep: they stay what they are when names change. As text they are
+//! base64url without padding.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::error::UsageError;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $length:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(
+            /// Its bytes.
+            pub [u8; $length],
+        );
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UsageError;
+
+            fn from_str(text: &str) -> Result<Self, UsageError> {
+                let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+                bytes
+                    .and_then(|bytes| Some(Self(bytes.try_into().ok()?)))
+                    .ok_or(UsageError::InvalidId)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = UsageError;
+
+            fn try_from(text: String) -> Result<Self, UsageError> {
+                text.parse()
+            }
+        }
+    };
+}
+
+id! {
+    /// A message. Its sender draws it, and it is the same for everybody who reads the message.
+    MessageId, 16
+}
+
+id! {
+    /// A user, as this device has authenticated it: the user's public identity key. It is the same
+    /// in all groups, and no service sees it.
+    UserId, 32
+}
+
+id! {
+    /// A group: the same on every device.
+    GroupId, 16
+}
+
+impl UserId {
+    pub(crate) fn of(signature_key: &[u8]) -> Option<Self> {
+        signature_key.try_into().ok().map(Self)
+    }
+}
+
+impl From<protocol::ids::GroupId> for GroupId {
+    fn from(id: protocol::ids::GroupId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<GroupId> for protocol::ids::GroupId {
+    fn from(id: GroupId) -> Self {
+        Self(id.0)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_from_what_it_is_written_as_and_from_nothing_else() {
+        let id = MessageId([0xfb; 16]);
+        let text = id.to_string();
+        assert_eq!(text.parse::<MessageId>().unwrap(), id);
+        assert_eq!(text.parse::<UserId>(), Err(UsageError::InvalidId));
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(serde_json::from_str::<MessageId>(&json).unwrap(), id);
+        for wrong in ["", "=", &format!("{text}="), "%%"] {
+            assert!(wrong.parse::<MessageId>().is_err(), "{wrong}");
+        }
+    }
+}
