@@ -68,7 +68,6 @@ pub(crate) struct Driver {
 
 /// The longest that a client waits between two tries when nobody answers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How long news are waited for: no longer than the service holds a read.
 const WATCH_MS: u32 = MAX_WAIT_MS;
 
@@ -149,19 +148,28 @@ enum Next {
     News(Result<(), Error>),
 }
 
-/// How long is waited before something is tried again: longer each time.
-struct Pause(Duration);
+/// How long is waited before something is tried again: as long as an attempt takes, and longer each
+/// time.
+struct Pause {
+    first: Duration,
+    next: Duration,
+}
 
 impl Pause {
+    fn of(engine: &Engine) -> Self {
+        let first = engine.transport.budget().attempt();
+        Self { first, next: first }
+    }
+
     fn after<T>(&mut self, done: &Result<T, Error>) -> Duration {
         match done {
             Ok(_) => {
-                self.0 = FIRST_PAUSE;
+                self.next = self.first;
                 Duration::ZERO
             }
             Err(_) => {
-                let now = self.0;
-                self.0 = now.saturating_mul(2).min(LONGEST_PAUSE);
+                let now = self.next;
+                self.next = now.saturating_mul(2).min(LONGEST_PAUSE);
                 now
             }
         }
@@ -201,7 +209,7 @@ async fn work(
     change: &watch::Sender<u64>,
 ) {
     let mut waiting: Option<Waiting> = None;
-    let (mut of_outbox, mut of_news) = (Pause(FIRST_PAUSE), Pause(FIRST_PAUSE));
+    let (mut of_outbox, mut of_news) = (Pause::of(&engine), Pause::of(&engine));
     let mut outbox_at = Instant::now();
     loop {
         if !interest.is_there() {

@@ -259,7 +259,7 @@ impl Engine {
         for group in self.upgrading()? {
             refusals_can_wait(self.go_on_upgrading(&group).await)?;
         }
-        refusals_can_wait(self.send_all_queued().await)?;
+        all_can_wait(self.send_all_queued().await)?;
         self.plan_claims()?;
         self.plan_stock()?;
         refusals_can_wait(self.act().await)?;

@@ -325,7 +325,8 @@ impl StoreChange {
 /// An event that is kept until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    pub(crate) id: i64,
+    /// Grows with each event of this client, and is never used again.
+    pub id: i64,
     /// What happened.
     pub event: Event,
 }

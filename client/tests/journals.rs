@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use client::{Client, Error, Event, StopReason, StoreChange};
+use client::{Client, Error, Event, StopReason, StoreChange, StoredEvent};
 use crypto::journal::head_after;
 use protocol::Wire as _;
 use protocol::group::{EntryAccepted, JoinAccepted};
@@ -555,22 +555,35 @@ async fn what_was_said_and_has_expired_is_told_and_the_rest_is_read() {
 }
 
 #[tokio::test]
-async fn a_message_that_never_came_is_sent_again_when_it_cannot_come_any_more_and_not_before() {
+async fn a_message_that_never_came_is_sent_again_as_the_same_request_and_anew_when_that_is_too_old()
+{
     let homes = Homes::new(19);
     let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
     befriend(&alice, &bob).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
     settle(&[&alice, &bob]).await;
-    homes.service.lose_request(Operation::SendMessage);
-    let lost = alice.send_message("team", "late").await;
-    assert!(matches!(lost, Err(Error::Unreachable(_))));
-    homes.service.clock.advance(Duration::from_secs(600));
+    for (later_s, text) in [(60, "soon"), (1_500, "late")] {
+        homes.service.lose_request(Operation::SendMessage);
+        let lost = alice.send_message("team", text).await;
+        assert!(matches!(lost, Err(Error::Unreachable(_))));
+        let [waiting] = &alice.queued_messages().unwrap()[..] else {
+            panic!("one message waits");
+        };
+        assert_eq!(waiting.text, text);
+        let clock = &homes.service.clock;
+        clock.advance(Duration::from_secs(later_s));
+        settle(&[&alice, &bob]).await;
+        assert_eq!(texts(&bob, "team").last().unwrap(), text);
+        assert!(alice.queued_messages().unwrap().is_empty());
+        // Of no message it is heard twice, and its sender hears of it once.
+        let sent = alice.events().unwrap().into_iter().filter(|stored| {
+            matches!(stored.event, Event::MessageSent { message, .. } if message == waiting.message)
+        });
+        assert_eq!(sent.count(), 1);
+    }
     settle(&[&alice, &bob]).await;
-    assert!(texts(&bob, "team").is_empty());
-    homes.service.clock.advance(Duration::from_secs(900));
-    settle(&[&alice, &bob]).await;
-    assert_eq!(texts(&bob, "team"), ["late"]);
+    assert_eq!(texts(&bob, "team"), ["soon", "late"]);
 }
 
 #[tokio::test]
@@ -1284,16 +1297,22 @@ async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
     let lost = alice.send_message("team", "once").await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
     homes.service.clock.advance(Duration::from_secs(1_800));
-    homes.service.intercept(Some(Box::new(|operation, _| {
-        (operation == Operation::ReadJournal).then(|| Err(refusal(ProblemType::LimitExceeded)))
-    })));
-    let before = homes.service.count(Operation::SendMessage);
+    // The same request is too old, and what the journal says is not to be had.
+    homes
+        .service
+        .intercept(Some(Box::new(|operation, _| match operation {
+            Operation::SendMessage => Some(Err(refusal(ProblemType::StaleTimestamp))),
+            Operation::ReadJournal => Some(Err(refusal(ProblemType::LimitExceeded))),
+            _ => None,
+        })));
     settle(&[&alice]).await;
     homes.service.intercept(None);
-    assert_eq!(homes.service.count(Operation::SendMessage), before);
+    assert_eq!(alice.queued_messages().unwrap().len(), 1);
     settle(&[&alice, &bob]).await;
-    assert_eq!(homes.service.count(Operation::SendMessage), before);
+    assert!(alice.queued_messages().unwrap().is_empty());
     assert_eq!(texts(&bob, "team"), ["once"]);
+    let unreadable = |stored: StoredEvent| matches!(stored.event, Event::MessageUnreadable { .. });
+    assert!(!bob.events().unwrap().into_iter().any(unreadable));
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@
     clippy::indexing_slicing
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
 use crypto::schedule::PoolToken;
 use crypto::sign::{LeafKeyPair, Scheme};
-use end_to_end::{LogLevel, Stack, befriend, device};
+use end_to_end::{LogLevel, Stack, befriend, device, program};
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
@@ -20,6 +22,7 @@ use protocol::key_packages::ClaimKeyPackagesRequest;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::Sender;
+use tokio::io::AsyncReadExt as _;
 
 struct User {
     client: Client,
@@ -578,4 +581,97 @@ async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not
     let alice = unanswered_creation(&stack, "g").await;
     alice.sync(0).await.unwrap();
     assert!(alice.groups().unwrap().is_empty());
+}
+
+/// What the program of two clients has said by itself.
+#[derive(Default)]
+struct Said {
+    /// Texts that it says will be sent, or were.
+    kept: Vec<String>,
+    /// By whom each text was read, under which number of an event.
+    read: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl Said {
+    fn take(&mut self, output: &str) {
+        // What is cut off by the end of the process was not said.
+        let whole = output.rfind('\n').map_or("", |end| &output[..end]);
+        for line in whole.lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["queued" | "sent", text] => self.kept.push(text.to_owned()),
+                [name, "read", text, event] => {
+                    let read = (name.to_owned(), text.to_owned());
+                    self.read.entry(read).or_default().insert(event.to_owned());
+                }
+                _ => panic!("{line}"),
+            }
+        }
+    }
+}
+
+/// The program of the examples, in its own process.
+async fn two_in_one_task(homes: [&Path; 2], run: &str, killed_after: Option<Duration>) -> String {
+    let mut program = tokio::process::Command::new(program("examples/two_in_one_task"))
+        .args(homes)
+        .arg(run)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut output = String::new();
+    let mut said = program.stdout.take().unwrap();
+    let reading = said.read_to_string(&mut output);
+    match killed_after {
+        Some(time) => {
+            let killing = async {
+                tokio::time::sleep(time).await;
+                program.kill().await.unwrap();
+            };
+            let (read, ()) = tokio::join!(reading, killing);
+            read.unwrap();
+        }
+        None => {
+            reading.await.unwrap();
+            assert!(program.wait().await.unwrap().success(), "{output}");
+        }
+    }
+    output
+}
+
+#[tokio::test]
+async fn two_clients_in_one_task_send_while_they_wait_and_are_killed_and_nothing_is_lost_or_twice()
+{
+    let Scene { stack, users } = scene(&["alice", "bob"]).await;
+    users[0].client.create_group("team").await.unwrap();
+    users[0]
+        .client
+        .add_to_group("team", &["bob"])
+        .await
+        .unwrap();
+    for user in &users {
+        user.client.sync(0).await.unwrap();
+        let old = user.client.events().unwrap();
+        user.client.acknowledge(&old).unwrap();
+    }
+    let homes: Vec<PathBuf> = users.into_iter().map(|user| user.home).collect();
+    let homes = [homes[0].as_path(), homes[1].as_path()];
+    let mut said = Said::default();
+    for run in 0..8 {
+        let time = Duration::from_millis(700 + 300 * run);
+        said.take(&two_in_one_task(homes, &run.to_string(), Some(time)).await);
+    }
+    said.take(&two_in_one_task(homes, "rest", None).await);
+    assert!(said.kept.len() >= 20, "{} were sent", said.kept.len());
+    for text in &said.kept {
+        let number: usize = text.rsplit('.').next().unwrap().parse().unwrap();
+        let reader = if number % 2 == 0 { "two" } else { "one" };
+        assert!(
+            said.read.contains_key(&(reader.to_owned(), text.clone())),
+            "{text}"
+        );
+    }
+    for (read, events) in &said.read {
+        assert_eq!(events.len(), 1, "{read:?} came twice");
+    }
+    drop(stack);
 }

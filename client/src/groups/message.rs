@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, UsageError, mls};
+use crate::error::{Error, LocalError, NoAnswer, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
 use crate::groups::outbox::{QueuedMessage, Told};
@@ -277,7 +277,9 @@ impl Engine {
                 Ok(true)
             }
             Err(Error::Refused(_)) => {
-                self.read_group(id).await?;
+                // As long as the journal cannot be read it is not known what has become of it.
+                let read = self.read_group(id).await;
+                read.map_err(|error| NoAnswer::from(error.to_string()))?;
                 Ok(!outbox::waits(&self.db, digest)?)
             }
             Err(error) => Err(error),
