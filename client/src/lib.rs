@@ -1,9 +1,9 @@
 //! The client's side of the delivery service: a library that hides tokens, encapsulation, state
 //! keys and their rotation, identity links, journals and their order, retries and recovery.
 //!
-//! A [`Client`] is one device of one user, kept in a home directory. Every request to the delivery
-//! service goes through the relay and the gateway; the token issuer is asked directly. What a call
-//! returns is durable.
+//! A [`Client`] is a handle to one device of one user, kept in a home directory. Every request to
+//! the delivery service goes through the relay and the gateway; the token issuer is asked directly.
+//! What a call returns is durable.
 //!
 //! ```no_run
 //! use client::{Client, Endpoints, Event, Options};
@@ -16,27 +16,54 @@
 //!     "ds": "https://ds.example", "issuer": "https://issuer.example",
 //!     "issuer_name": "issuer.example", "token_origin": "ds.example"
 //! }"#)?;
-//! let mut alice = Client::init(home, &endpoints, "the account token", Options::default()).await?;
+//! let alice = Client::init(home, &endpoints, "the account token", Options::default()).await?;
 //! alice.register_handle("alice").await?;
 //! alice.connect("bob").await?;
 //!
-//! // Once Bob has accepted:
-//! alice.sync(20_000).await?;
-//! println!("read this to Bob: {}", alice.safety_number("bob")?);
-//! alice.create_group("climbing").await?;
-//! alice.add_to_group("climbing", &["bob"]).await?;
-//! alice.send_message("climbing", "Saturday?").await?;
-//!
-//! let events = alice.receive(20_000).await?;
-//! for stored in &events {
-//!     if let Event::Message { group, sender, text } = &stored.event {
-//!         println!("[{group}] {sender}: {text}");
+//! let mut events = alice.event_stream();
+//! loop {
+//!     let stored = events.next().await?;
+//!     match &stored.event {
+//!         Event::Connected { name } => {
+//!             println!("read this to {name}: {}", alice.safety_number(name)?);
+//!             alice.create_group("climbing").await?;
+//!             alice.add_to_group("climbing", &[name]).await?;
+//!             alice.queue_message("climbing", "Saturday?")?;
+//!         }
+//!         Event::Message { group, sender, text, .. } => println!("[{group}] {sender}: {text}"),
+//!         _ => {}
 //!     }
+//!     alice.acknowledge(&[stored])?;
 //! }
-//! alice.acknowledge(&events)?;
-//! # Ok(())
 //! # }
 //! ```
+//!
+//! # Calls
+//!
+//! A client has one thread, with a runtime of its own, that does one call after the other. So a
+//! handle works in any executor, in no executor that blocks, and from several tasks at once: while
+//! one waits for events another one sends. Calls that are not `async` read or write the database in
+//! this thread and never wait for the network.
+//!
+//! Every future can be dropped at any time. A call that was not begun is taken back; one that was
+//! begun is done, and only its answer is lost. When the last handle is dropped, what is under way
+//! ends where it stands, as when the process is killed: the next [`Client::open`] goes on with it.
+//!
+//! # The outbox
+//!
+//! [`Client::queue_message`] returns at once with the message's id. The message is on disk then. It
+//! is sent in order, group by group, and tried again as long as nobody answers, also after the next
+//! start. Its end is told once: [`Event::MessageSent`], or [`Event::MessageFailed`] with a reason.
+//! [`Client::send_message`] waits for the end. When it gives up waiting ([`Error::Unreachable`])
+//! the message stays in the outbox ([`Client::queued_messages`]). An attempt of which no answer
+//! came is posted again as the very same request, which the service carries out once. It is
+//! encrypted anew only when the journal shows that it is not there.
+//!
+//! # Names and ids
+//!
+//! A group's name is this device's, and another group of that name gets a number behind it. Groups
+//! have a [`GroupId`], messages a [`MessageId`], users a [`UserId`]: these stay. Every call that is
+//! about a group takes its id or its name.
 //!
 //! # Who is at fault
 //!
@@ -61,10 +88,9 @@
 //!
 //! # For tests of the service
 //!
-//! [`Client::transport`] posts any bytes as a request, [`sign`] makes signed ones,
-//! [`Client::group_access`] gives the id and state key of a group, [`Client::stage_remove`] and
-//! [`Client::stage_add`] keep a commit without sending it, [`Client::pending_request`] shows the
-//! bytes that would be sent, so that an answer can be dropped, and [`Client::submit`] sends them.
+//! The feature `test-support` brings calls for requests that are made by hand ([`sign`]), for
+//! commits that are kept without being sent, and [`in_process`], which answers in place of all
+//! servers.
 
 mod allowance;
 mod api;

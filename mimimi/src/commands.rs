@@ -251,8 +251,9 @@ async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
         Command::Group { command } => group(client, command).await?,
         Command::Device { command } => devices::execute(client, command).await?,
         Command::Send { group, text: given } => {
-            client.send_message(&group, &text(given)?).await?;
-            Output::new(json!({ "group": group, "sent": true }), [])
+            let message = client.send_message(&group, &text(given)?).await?;
+            let document = json!({ "group": group, "sent": true, "message": message });
+            Output::new(document, [])
         }
         Command::TopUp => {
             client.fill_wallet().await?;
