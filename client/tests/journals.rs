@@ -760,7 +760,7 @@ async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> C
     let number = user.approve_link(&code.code, &code.number).await.unwrap();
     device.complete_link(&number, 0).await.unwrap();
     for _ in 0..4 {
-        settle(&mut [user, &mut device]).await;
+        settle(&[user, &mut device]).await;
         settle(others).await;
     }
     device
@@ -1021,7 +1021,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
     }
     settle(&[&alice]).await;
     for other in &mut others {
-        settle(&mut [other]).await;
+        settle(&[other]).await;
     }
     settle(&[&alice]).await;
     alice.create_group("hall").await.unwrap();

@@ -32,7 +32,7 @@ async fn link(old: &Client, new: &Client, name: &str) {
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
     let handle = new.complete_link(&number, 0).await.unwrap();
     assert_eq!(Some(handle.as_str()), old.handle().unwrap().as_deref());
-    settle(&mut [old, new]).await;
+    settle(&[old, new]).await;
 }
 
 async fn events(client: &Client) -> Vec<Event> {

@@ -173,17 +173,17 @@ impl Scene {
         self.made += 1;
         match does {
             Does::Verify => self.alice.verify_group(GROUP).await.map(drop),
-            Does::Send => self.alice.send_message(GROUP, SECRET).await,
+            Does::Send => self.alice.send_message(GROUP, SECRET).await.map(drop),
             Does::Renew => self.alice.update_own_leaf(GROUP).await,
             Does::Mute => {
                 self.alice.set_muted(GROUP, CAROL, true).await?;
-                self.alice.send_message(GROUP, SECRET).await
+                self.alice.send_message(GROUP, SECRET).await.map(drop)
             }
             Does::Add => self.alice.add_to_group(ALONE, &[CAROL]).await,
             Does::Create => {
                 let name = format!("new {}", self.made);
                 self.alice.create_group(&name).await?;
-                self.alice.send_message(&name, SECRET).await
+                self.alice.send_message(&name, SECRET).await.map(drop)
             }
             Does::Upgrade => self.alice.upgrade_group(PAIR, 1).await,
             Does::Invite => self.alice.invite(GROUP, 7).await.map(drop),
@@ -198,7 +198,7 @@ impl Scene {
             Does::Join => {
                 self.bob.sync(0).await?;
                 let trip = self.invited.clone().unwrap();
-                self.bob.send_message(&trip, SECRET).await
+                self.bob.send_message(&trip, SECRET).await.map(drop)
             }
         }
     }
@@ -488,8 +488,8 @@ async fn end(mut scene: Scene) {
     // Who was muted meanwhile says something too.
     alice.sync(0).await.unwrap();
     let _ = alice.set_muted(GROUP, CAROL, false).await;
-    talks(GROUP, &mut [alice, bob, carol]).await;
-    talks(OTHER, &mut [alice, bob, carol, dave]).await;
+    talks(GROUP, &[alice, bob, carol]).await;
+    talks(OTHER, &[alice, bob, carol, dave]).await;
     drop(scene.stack);
 }
 

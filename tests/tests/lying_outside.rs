@@ -196,8 +196,8 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
     if bob.stop_reason(GROUP).unwrap().is_some() {
         bob.rejoin_group(GROUP).await.unwrap();
     }
-    settle(&mut [alice, bob, carol]).await;
-    talks(GROUP, &mut [alice, bob, carol]).await;
+    settle(&[alice, bob, carol]).await;
+    talks(GROUP, &[alice, bob, carol]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,7 +211,7 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
         ..
     } = &mut scene;
     let id = alice.group_access(GROUP).unwrap().id;
-    let mut dave = blank(stack, 3, DAVE).await;
+    let dave = blank(stack, 3, DAVE).await;
     dave.register_handle(DAVE).await.unwrap();
     let mut code = alice.invite(GROUP, 30).await.unwrap();
     // Once, so that there is something that was.
@@ -236,10 +236,10 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
         let joined = joins(liar) - before;
         if seen == Seen::NotBelieved {
             // The one that let him in does not count.
-            settle(&mut [alice, bob, &dave]).await;
+            settle(&[alice, bob, &dave]).await;
             let sent = dave.send_message(GROUP, SECRET).await;
             match sent {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Error::Usage(UsageError::UnverifiedMember(_))) => seen = Seen::Unverified,
                 other => panic!("{field}: {other:?}"),
             }
@@ -251,8 +251,8 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
     }
     fell.end();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
-    settle(&mut [alice, bob, &dave]).await;
-    talks(GROUP, &mut [alice, bob, &dave]).await;
+    settle(&[alice, bob, &dave]).await;
+    talks(GROUP, &[alice, bob, &dave]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -374,8 +374,8 @@ async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
     scene.liar.repent();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
     let Scene { alice, bob, .. } = &mut scene;
-    settle(&mut [alice, bob, &dave]).await;
-    talks(GROUP, &mut [alice, bob, &dave]).await;
+    settle(&[alice, bob, &dave]).await;
+    talks(GROUP, &[alice, bob, &dave]).await;
 }
 
 #[tokio::test]
@@ -441,17 +441,17 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
     liar.repent();
     bob.rejoin_group(GROUP).await.unwrap();
     comes_to_know_of_both(alice, bob).await;
-    talks(GROUP, &mut [alice, bob]).await;
+    talks(GROUP, &[alice, bob]).await;
 }
 
 /// The service has signed two journals, and what alice says of hers proves it sooner or later.
 /// Once: after that it goes on.
 async fn comes_to_know_of_both(alice: &Client, bob: &Client) {
     for _ in 0..60 {
-        settle(&mut [alice, bob]).await;
+        settle(&[alice, bob]).await;
         if bob.stop_reason(GROUP).unwrap() == Some(StopReason::Split) {
             bob.rejoin_group(GROUP).await.unwrap();
-            return settle(&mut [alice, bob]).await;
+            return settle(&[alice, bob]).await;
         }
         alice.send_message(GROUP, "hello").await.unwrap();
     }
@@ -555,7 +555,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     let told = events(bob).await;
     assert!(told.contains(&back_without(&[], &[])), "{told:?}");
     // He replaces the leaf that he came back with.
-    settle(&mut [alice, bob, carol]).await;
+    settle(&[alice, bob, carol]).await;
 
     // And with somebody new in it, when the user has seen who it is.
     bob.sync(0).await.unwrap();
@@ -575,6 +575,6 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     assert_eq!(joins(liar), before, "nothing was sent into the group");
     bob.rejoin_group_with_shown(GROUP).await.unwrap();
     dave.sync(0).await.unwrap();
-    settle(&mut [alice, bob, carol, &dave]).await;
-    talks(GROUP, &mut [alice, bob, &dave]).await;
+    settle(&[alice, bob, carol, &dave]).await;
+    talks(GROUP, &[alice, bob, &dave]).await;
 }

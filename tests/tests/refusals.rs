@@ -106,7 +106,7 @@ async fn whoever_is_told_that_commits_are_missing_goes_nowhere_by_itself() {
     liar.repent();
     bob.rejoin_group(GROUP).await.unwrap();
     events(alice).await;
-    talks(GROUP, &mut [alice, bob]).await;
+    talks(GROUP, &[alice, bob]).await;
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn befriend_again(alice: &Client, bob: &Client) {
     alice.create_group("another").await.unwrap();
     alice.add_to_group("another", &[BOB]).await.unwrap();
     bob.sync(0).await.unwrap();
-    talks("another", &mut [alice, bob]).await;
+    talks("another", &[alice, bob]).await;
 }
 
 #[tokio::test]

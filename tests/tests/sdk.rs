@@ -675,3 +675,57 @@ async fn two_clients_in_one_task_send_while_they_wait_and_are_killed_and_nothing
     }
     drop(stack);
 }
+
+async fn example(name: &str, arguments: &[&Path]) -> String {
+    let output = tokio::process::Command::new(program(&format!("examples/{name}")))
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), output);
+    let output = output.await.expect("an end").unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}{complaint}");
+    said
+}
+
+#[tokio::test]
+async fn the_examples_of_the_sdk_do_what_they_say() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let homes = stack.home("homes");
+    let file = stack.layout().stack_json();
+    let accounts = [0, 1].map(|number| stack.account_token(number));
+    let [of_ann, of_ben] = &accounts;
+    let said = example("first_message", &[&file, of_ann, of_ben, &homes]).await;
+    assert_eq!(said, "ann: Saturday?\n");
+
+    let (ann, ben) = (homes.join("ann"), homes.join("ben"));
+    let bot = tokio::spawn({
+        let ben = ben.clone();
+        async move { example("echo", &[&ben, Path::new("2")]).await }
+    });
+    let client = Client::open(&ann, Options::default()).await.unwrap();
+    let mut events = client.event_stream();
+    client.queue_message("climbing", "How?").unwrap();
+    // What Ann had said before is answered too.
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        if let Event::Message { text, .. } = events.next().await.unwrap().event {
+            answers.push(text);
+        }
+    }
+    assert_eq!(answers, ["Saturday?", "How?"]);
+    bot.await.unwrap();
+    drop(events);
+    client.close().await;
+
+    let tablet = stack.home("tablet");
+    let group = Path::new("climbing");
+    let said = example("devices", &[&ann, &tablet, &file, of_ann, group]).await;
+    assert_eq!(
+        said,
+        "the tablet is one of ann's devices\nthe tablet is in climbing\n"
+    );
+    let said = example("backup", &[&ben, &stack.home("restored")]).await;
+    assert_eq!(said, "back in climbing\n");
+}

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use protocol::ids::GroupId;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -25,6 +24,7 @@ use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::groups::Group;
 use crate::home::Held;
+use crate::ids::GroupId;
 use crate::profile::{Endpoints, Profile};
 use crate::{Options, database};
 
@@ -101,7 +101,7 @@ impl GroupRef {
     fn name(self, db: &Connection) -> Result<String, Error> {
         match self {
             Self::Name(name) => Ok(name),
-            Self::Id(id) => Ok(Group::read(db, &id)?.display_name()),
+            Self::Id(id) => Ok(Group::read(db, &id.into())?.display_name()),
         }
     }
 }
