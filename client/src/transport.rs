@@ -32,8 +32,8 @@ const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
 /// Where a gateway shows its key configurations inside the encapsulation (RFC 9540 §5).
 const GATEWAY_KEYS_PATH: &str = "/.well-known/ohttp-gateway";
-/// No answer of ours is larger; more is not read.
-const MAX_RESPONSE: usize = 64 * 1024 * 1024;
+/// What a public document has at most.
+const MAX_DOCUMENT: usize = 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
 /// So often a request is refused outside the encapsulation before that is believed.
 const MAX_REFUSALS: u32 = 4;
@@ -97,6 +97,22 @@ struct Answer {
     retry_after_s: Option<u64>,
     date_ms: Option<u64>,
     content: Vec<u8>,
+}
+
+/// What an answer can have at most, padded and sealed, whatever the service's settings: a longer one
+/// is not read to its end.
+const fn longest_answer(operation: Operation) -> usize {
+    const MIB: usize = 1024 * 1024;
+    match operation {
+        // The tree of the largest group with what stands beside its leaves; as many proposals as
+        // can be pending.
+        Operation::ExternalCommitInfo | Operation::InspectGroup => 16 * MIB,
+        // A commit alone may be longer than what is read at once.
+        Operation::ReadJournal => 4 * MIB,
+        Operation::FetchWelcome => 2 * MIB,
+        Operation::JoinRecord | Operation::ClaimKeyPackages | Operation::ReadInbox => MIB,
+        _ => 128 * 1024,
+    }
 }
 
 impl Transport {
@@ -226,7 +242,7 @@ impl Transport {
             return self.budget.wait(self.held, answer).await?;
         }
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(self.held, |date| {
+        self.exchange(self.held, longest_answer(operation), |date| {
             let mut message = inner("POST", &scheme, &authority, operation.path(), date);
             message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
             for token in tokens {
@@ -244,7 +260,7 @@ impl Transport {
     /// Fetches a public document of the service, through relay and gateway like everything.
     pub(crate) async fn fetch(&mut self, path: &str) -> Result<Vec<u8>, Error> {
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(Duration::ZERO, |date| {
+        self.exchange(Duration::ZERO, MAX_DOCUMENT, |date| {
             inner("GET", &scheme, &authority, path, date)
         })
         .await
@@ -253,17 +269,19 @@ impl Transport {
     async fn exchange(
         &mut self,
         held: Duration,
+        longest: usize,
         message: impl Fn(&str) -> Message,
     ) -> Result<Vec<u8>, Error> {
         let budget = Arc::clone(&self.budget);
         budget
-            .wait(held, self.until_answered(held, message))
+            .wait(held, self.until_answered(held, longest, message))
             .await?
     }
 
     async fn until_answered(
         &mut self,
         held: Duration,
+        longest: usize,
         message: impl Fn(&str) -> Message,
     ) -> Result<Vec<u8>, Error> {
         let mut refusals = 0;
@@ -272,7 +290,7 @@ impl Transport {
         let mut told = None;
         loop {
             let date = http_date(told.unwrap_or_else(|| self.time.now_unix_ms()));
-            let met: Met = match self.attempt(held, &message(&date)).await {
+            let met: Met = match self.attempt((held, longest), &message(&date)).await {
                 Ok(content) => return Ok(content),
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::NewKeys) if !keys_renewed => {
@@ -320,15 +338,20 @@ impl Transport {
         }
     }
 
-    async fn attempt(&mut self, held: Duration, message: &Message) -> Result<Vec<u8>, Attempt> {
+    /// With how long the service may hold it, and how long the answer may be.
+    async fn attempt(
+        &mut self,
+        bounds: (Duration, usize),
+        message: &Message,
+    ) -> Result<Vec<u8>, Attempt> {
         let config = self.current_key_config().await?;
-        self.attempt_under(&config, held, message).await
+        self.attempt_under(&config, bounds, message).await
     }
 
     async fn attempt_under(
         &mut self,
         config: &[u8],
-        held: Duration,
+        (held, longest): (Duration, usize),
         message: &Message,
     ) -> Result<Vec<u8>, Attempt> {
         let (encapsulated, response) = encapsulate(config, message).map_err(Attempt::Failed)?;
@@ -355,9 +378,14 @@ impl Transport {
             return Err(outer_refusal(status, &body, retry_after_s));
         }
         // A body that was cut short is as good as none; the retry is the same request.
-        let body = limited_body(sent, MAX_RESPONSE)
-            .await
-            .ok_or_else(|| again("the relay does not bring an answer to its end"))?;
+        let body = match bounded_body(sent, longest).await {
+            Body::Whole(body) => body,
+            Body::Broken => return Err(again("the relay does not bring an answer to its end")),
+            Body::TooLong => {
+                const TOO_LONG: Error = Error::Protocol("an answer is longer than any of its kind");
+                return Err(Attempt::Failed(TOO_LONG));
+            }
+        };
         let opened = response
             .decapsulate(&body)
             .map_err(|_| again("the answer was damaged"))?;
@@ -568,7 +596,9 @@ impl Transport {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
         let date = http_date(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
-        let list = self.attempt_under(config, Duration::ZERO, &message).await?;
+        let list = self
+            .attempt_under(config, (Duration::ZERO, MAX_PROBLEM), &message)
+            .await?;
         key_config::usable(&list).map_err(|error| match error {
             Unusable::Malformed => again("the gateway's key configurations are malformed"),
             Unusable::TooMany => too_many_keys(),
@@ -678,16 +708,33 @@ pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
     value.parse().ok().map(in_steps)
 }
 
-/// `None`: it broke off, or is longer.
-pub(crate) async fn limited_body(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
+/// A body as far as it was read.
+enum Body {
+    Whole(Vec<u8>),
+    Broken,
+    TooLong,
+}
+
+async fn bounded_body(mut response: reqwest::Response, limit: usize) -> Body {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len().saturating_add(chunk.len()) > limit {
-            return None;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > limit => {
+                return Body::TooLong;
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Body::Whole(body),
+            Err(_) => return Body::Broken,
         }
-        body.extend_from_slice(&chunk);
     }
-    Some(body)
+}
+
+/// `None`: it broke off, or is longer.
+pub(crate) async fn limited_body(response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
+    match bounded_body(response, limit).await {
+        Body::Whole(body) => Some(body),
+        Body::Broken | Body::TooLong => None,
+    }
 }
 
 /// What relay or gateway say outside the encapsulation.

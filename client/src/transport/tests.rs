@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -593,9 +594,13 @@ async fn a_wait_that_is_asked_of_one_client_is_one_of_few() {
 enum Conduct {
     Silent,
     Trickling,
+    Endless,
     Busy,
     Closed,
 }
+
+/// How much of answers without an end was taken.
+static ENDLESS: AtomicUsize = AtomicUsize::new(0);
 
 async fn relay(conduct: Conduct) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -611,6 +616,9 @@ async fn relay(conduct: Conduct) -> String {
                 let mut some = [0; 16 * 1024];
                 while connection.read(&mut some).await.is_ok_and(|read| read > 0) {
                     let head: &[u8] = match conduct {
+                        Conduct::Endless => {
+                            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        }
                         Conduct::Trickling => b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
                         Conduct::Busy => {
                             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
@@ -618,6 +626,12 @@ async fn relay(conduct: Conduct) -> String {
                         Conduct::Silent | Conduct::Closed => continue,
                     };
                     connection.write_all(head).await.unwrap();
+                    let chunk = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
+                    while matches!(conduct, Conduct::Endless)
+                        && connection.write_all(&chunk).await.is_ok()
+                    {
+                        ENDLESS.fetch_add(chunk.len(), Ordering::Relaxed);
+                    }
                     while matches!(conduct, Conduct::Trickling)
                         && connection.write_all(b"x").await.is_ok()
                     {
@@ -695,6 +709,15 @@ async fn a_call_ends_when_its_patience_does_and_says_what_it_met() {
         assert!(first.reason.contains(reason), "{first:?}");
         assert!(first.so_far >= Duration::from_secs(5), "{first:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_any_of_its_kind_is_refused_and_not_read_to_its_end() {
+    let (error, _) = call(Conduct::Endless, 1).await;
+    assert!(matches!(error, Error::Protocol(_)), "{error:?}");
+    // With what lies in the sockets.
+    let taken = ENDLESS.load(Ordering::Relaxed);
+    assert!(taken < 16 * 1024 * 1024, "{taken}");
 }
 
 #[tokio::test]
