@@ -231,6 +231,20 @@ impl Engine {
         self.hasten_filling()
     }
 
+    /// Whether a directory is of a store whose journals this client has read under that key. A
+    /// service that could take another one would have signed none of what members tell each other.
+    fn of_known_signer(&self, directory: Directory) -> Result<Directory, Error> {
+        match self.stored_directory()? {
+            Some(known)
+                if known.store == directory.store
+                    && known.journal_signing_key != directory.journal_signing_key =>
+            {
+                Err(DirectoryError::Member("journal_signing_key").into())
+            }
+            _ => Ok(directory),
+        }
+    }
+
     fn take_directory(&mut self, directory: Directory) -> Result<(), Error> {
         self.transport.take_directory(directory)?;
         self.use_directory()
@@ -323,7 +337,8 @@ impl Engine {
         if let Some(service) = self.transport.service() {
             // There is one view.
             let directory = service.directory();
-            return self.take_directory(directory);
+            let known = self.of_known_signer(directory)?;
+            return self.take_directory(known);
         }
         self.adopt_directory()?;
         if self.transport.comparison_is_due()? {
@@ -331,6 +346,7 @@ impl Engine {
                 Ok(()) => self.compare_directories().await,
                 Err(error) => Err(error),
             };
+            let compared = compared.and_then(|directory| self.of_known_signer(directory));
             self.disagreement = match compared {
                 Ok(directory) => {
                     self.take_directory(directory)?;

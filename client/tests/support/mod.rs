@@ -6,7 +6,7 @@ pub(crate) mod recording;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,11 @@ impl TestClock {
     pub(crate) fn advance(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap();
         self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_back(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.0.fetch_sub(ms, Ordering::Relaxed);
     }
 }
 
@@ -94,6 +99,8 @@ pub(crate) struct InProcess {
 pub(crate) struct Generations {
     pub(crate) signed: AtomicU64,
     pub(crate) shown: AtomicU64,
+    /// The directory shows another key for journals.
+    pub(crate) other_key: AtomicBool,
 }
 
 fn refused(failure: Failure) -> Error {
@@ -482,7 +489,10 @@ impl Service for InProcess {
             external_sender_key: key(Scheme::Ed25519),
             external_sender_key_p256: key(Scheme::EcdsaP256),
             former_external_sender_keys: Vec::new(),
-            journal_signing_key: URL_SAFE_NO_PAD.encode(self.keys.journal_signing().public()),
+            journal_signing_key: match self.generations.other_key.load(Ordering::Relaxed) {
+                false => URL_SAFE_NO_PAD.encode(self.keys.journal_signing().public()),
+                true => URL_SAFE_NO_PAD.encode([9; 32]),
+            },
             issuer: AcceptedIssuer {
                 name: "issuer".into(),
                 challenge: String::new(),
