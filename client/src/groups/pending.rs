@@ -60,6 +60,8 @@ pub(crate) fn is_covered(covered: &[ProposalRef], queued: &QueuedProposal) -> bo
     !by_reference || covered.contains(queued.proposal_reference_ref())
 }
 
+/// How often the journal is read for a proposal that the service says to be pending.
+const LOOKS: u32 = 4;
 /// A tree with so many places may be of a group that was small when it was read last.
 const MOST_GROWN: u32 = 1_024;
 
@@ -218,14 +220,55 @@ impl Engine {
     /// The service says that something is pending: it is in the journal, or else the service shows
     /// it.
     pub(crate) async fn learn_pending(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.read_group(id).await?;
-        if Group::read(&self.db, id)?.status != Status::Active {
-            return Ok(());
+        for round in 0..LOOKS {
+            self.read_group(id).await?;
+            if Group::read(&self.db, id)?.status != Status::Active {
+                return Ok(());
+            }
+            let inspected = self.inspect(id).await?;
+            if inspected.epoch.0 != self.epoch(id)? {
+                return Ok(());
+            }
+            // What has come since the journal was read is in it by now.
+            if !self.is_beside_journal(id, &inspected)? {
+                return self.judge_pending(id, &inspected).await;
+            }
+            pause(round).await?;
         }
-        let inspected = self.inspect(id).await?;
-        if inspected.epoch.0 != self.epoch(id)? {
-            return Ok(());
+        Err(Error::Protocol(
+            "a proposal is pending that is not in the journal",
+        ))
+    }
+
+    /// Whether the service shows a proposal that would be taken and is not in the journal. Of what
+    /// is not there others know nothing: a commit that covers it stops them all, and it would be
+    /// its committer's.
+    fn is_beside_journal(
+        &mut self,
+        id: &GroupId,
+        inspected: &InspectGroupResponse,
+    ) -> Result<bool, Error> {
+        let transaction = begin(&mut self.db)?;
+        let pending =
+            |db: &Connection| Ok::<_, Error>(load_mls(db, id)?.pending_proposals().count());
+        let before = pending(&transaction)?;
+        for proposal in &inspected.pending_proposals {
+            match keep(&transaction, id, proposal.as_slice()) {
+                Ok(()) | Err(Error::Peer(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
+        let is_beside = pending(&transaction)? > before;
+        transaction.rollback()?;
+        Ok(is_beside)
+    }
+
+    /// What of it is refused here.
+    async fn judge_pending(
+        &mut self,
+        id: &GroupId,
+        inspected: &InspectGroupResponse,
+    ) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let (refused, contradicted) = self.transact(|db, _| {
             let mut refused = Vec::new();
