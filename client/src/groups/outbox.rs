@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Fault, LocalError, PeerError};
 use crate::events::{self, Event};
 use crate::groups::content::Content;
-use crate::groups::{Group, evidence};
+use crate::groups::{Group, PAST_EPOCHS, evidence};
 use crate::ids::MessageId;
 
 /// After so long a request is too old to be accepted, by either clock.
@@ -119,9 +119,10 @@ pub(crate) fn failed(
     error: &Error,
     told: Told,
 ) -> Result<(), Error> {
-    let message = &queued.message;
-    db.execute("DELETE FROM outbox WHERE message_id = ?", [message.0])?;
-    db.execute("DELETE FROM queue WHERE message_id = ?", [message.0])?;
+    if let Some((digest, _)) = undecided(db, &queued.message)? {
+        give_up(db, &digest)?;
+    }
+    db.execute("DELETE FROM queue WHERE message_id = ?", [queued.message.0])?;
     match told {
         Told::Caller => Ok(()),
         Told::Event => events::store(db, &failed_event(group, queued, error)),
@@ -158,6 +159,14 @@ pub(crate) fn keep(
     attempt: &Attempt<'_>,
     now_ms: u64,
 ) -> Result<(), Error> {
+    let number = |epoch| i64::try_from(epoch).map_err(|_| Error::from(LocalError::Damaged));
+    let oldest = attempt
+        .epoch
+        .saturating_sub(u64::try_from(PAST_EPOCHS).unwrap_or(0));
+    db.execute(
+        "DELETE FROM outbox WHERE group_id = ? AND given_up = 1 AND epoch < ?",
+        (id.0, number(oldest)?),
+    )?;
     let said = match attempt.content {
         Content::Text(message, text) => Some((message.0, text)),
         _ => None,
@@ -168,7 +177,7 @@ pub(crate) fn keep(
         (
             id.0,
             attempt.digest,
-            i64::try_from(attempt.epoch).map_err(|_| LocalError::Damaged)?,
+            number(attempt.epoch)?,
             said.map(|(message, _)| message),
             said.map(|(_, text)| text),
             said.map(|_| attempt.request),
@@ -184,7 +193,8 @@ pub(crate) type Undecided = ([u8; 32], Zeroizing<Vec<u8>>);
 
 pub(crate) fn undecided(db: &Connection, message: &MessageId) -> Result<Option<Undecided>, Error> {
     let mut statement = db.prepare_cached(
-        "SELECT digest, request FROM outbox WHERE message_id = ? AND position IS NULL",
+        "SELECT digest, request FROM outbox
+         WHERE message_id = ? AND position IS NULL AND given_up = 0",
     )?;
     let row = statement.query_row([message.0], |row| {
         Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
@@ -230,16 +240,29 @@ pub(crate) fn expired(db: &Connection, segment: &SegmentId, at: Position) -> Res
     Ok(())
 }
 
-/// What the service said to have accepted, and has not shown where it said, in the caller's
-/// transaction: the user is told.
-fn find_withheld(db: &Connection, group: &Group, now_ms: u64) -> Result<(), Error> {
+/// What the service said to have accepted, and has not shown where it said, or nowhere up to an end
+/// that was read long after that, in the caller's transaction: the user is told.
+fn find_withheld(
+    db: &Connection,
+    group: &Group,
+    read_to_end: bool,
+    now_ms: u64,
+) -> Result<(), Error> {
     let withheld = {
         let mut statement = db.prepare_cached(
             "SELECT digest, message_id, text FROM outbox
-             WHERE group_id = ? AND position IS NOT NULL AND (segment_id != ? OR position < ?)",
+             WHERE group_id = ?1 AND position IS NOT NULL
+                AND (segment_id != ?2 OR position < ?3 OR ?4 AND made_ms < ?5)",
         )?;
         let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
-        let rows = statement.query_map((group.id.0, group.segment.id.0, next), |row| {
+        let of = (
+            group.id.0,
+            group.segment.id.0,
+            next,
+            read_to_end,
+            decided_before(now_ms),
+        );
+        let rows = statement.query_map(of, |row| {
             Ok((
                 row.get::<_, [u8; 32]>(0)?,
                 row.get::<_, Option<[u8; 16]>>(1)?,
@@ -264,9 +287,21 @@ fn find_withheld(db: &Connection, group: &Group, now_ms: u64) -> Result<(), Erro
     Ok(())
 }
 
-/// It was not accepted and never will be.
+/// Of messages that were made before this time nothing can come any more.
+fn decided_before(now_ms: u64) -> i64 {
+    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    now_ms.saturating_sub(DECIDED_MS)
+}
+
+/// It was not accepted and never will be, as the service says. If it comes all the same it is known:
+/// no other copy of this client has sent it.
 pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
-    db.execute("DELETE FROM outbox WHERE digest = ?", [digest])?;
+    db.execute(
+        "UPDATE outbox SET given_up = 1, text = NULL, request = NULL, segment_id = NULL,
+            position = NULL
+         WHERE digest = ?",
+        [digest],
+    )?;
     Ok(())
 }
 
@@ -285,7 +320,7 @@ pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Resu
 
 /// Whether it still waits to be read.
 pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ?")?;
+    let mut statement = db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0")?;
     Ok(statement.exists([digest])?)
 }
 
@@ -354,15 +389,12 @@ impl Engine {
         let now_ms = self.transport.time.now_unix_ms();
         let read_to_end = self.read_to_end.contains(id);
         self.transact(|db, _| {
-            find_withheld(db, &Group::read(db, id)?, now_ms)?;
+            find_withheld(db, &Group::read(db, id)?, read_to_end, now_ms)?;
             if read_to_end {
-                let before = i64::try_from(now_ms)
-                    .unwrap_or(i64::MAX)
-                    .saturating_sub(DECIDED_MS);
                 db.execute(
-                    "DELETE FROM outbox
+                    "UPDATE outbox SET given_up = 1
                      WHERE group_id = ? AND position IS NULL AND message_id IS NULL AND made_ms < ?",
-                    (id.0, before),
+                    (id.0, decided_before(now_ms)),
                 )?;
             }
             Ok(())
@@ -443,12 +475,12 @@ mod tests {
             attempt(&db, &group, [1; 32]);
             accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
             group.segment.next = Position(4);
-            find_withheld(&db, &group, 9).unwrap();
+            find_withheld(&db, &group, false, 9).unwrap();
             assert_eq!(events::stored(&db), []);
             group.segment = crate::journal::tests::segment(&GroupId([segment; 16]));
             group.segment.next = Position(next);
-            find_withheld(&db, &group, 9).unwrap();
-            find_withheld(&db, &group, 9).unwrap();
+            find_withheld(&db, &group, false, 9).unwrap();
+            find_withheld(&db, &group, false, 9).unwrap();
             let told = Event::MessageWithheld {
                 group: "team".to_owned(),
                 group_id: group.id.into(),

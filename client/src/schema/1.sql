@@ -137,6 +137,8 @@ CREATE TABLE groups (
     status TEXT NOT NULL,
     -- The own leaf's public key: what is left to come back with when the MLS library's state is gone.
     leaf_key BLOB,
+    -- Join codes that were made before this epoch have ended, or it is not known whether they have; at first all.
+    codes_since INTEGER NOT NULL DEFAULT 9223372036854775807,
     -- 1: this client wants to leave; a proposal that lapses with its epoch is made again.
     leaving INTEGER NOT NULL DEFAULT 0,
     -- How often this client has tried by itself to come back.
@@ -165,6 +167,8 @@ CREATE TABLE segments (
     -- The position that is read next, and the chain before it: NULL while it is not known.
     next INTEGER NOT NULL,
     chain BLOB,
+    -- Where the own commit stands by which this client came in, as the service says; NULL once that was looked at.
+    joined INTEGER,
     -- The last signed end that was shown (encoded SignedHead).
     head BLOB
 ) STRICT;
@@ -374,7 +378,9 @@ CREATE TABLE outbox (
     made_ms INTEGER NOT NULL,
     -- Where it is in the journal, once the service has said so.
     segment_id BLOB,
-    position INTEGER
+    position INTEGER,
+    -- 1: it was given up, since it was refused or sent again. It may come all the same.
+    given_up INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Groups that this client puts another one in the place of, until everybody is in that.
