@@ -14,7 +14,7 @@ use crate::error::{Error, IssuerError, LocalError, UsageError};
 use crate::groups::commit::CommitOutcome;
 use crate::groups::{self, Group, Status};
 use crate::home::{Held, Home};
-use crate::journal::news::Watch;
+use crate::journal::news::{Promised, Watch};
 use crate::profile::{Endpoints, Profile};
 use crate::reporting::{self, RequestPolicy};
 use crate::request::{Pending, sign};
@@ -30,6 +30,8 @@ pub(crate) struct Engine {
     pub(crate) front: Option<GroupId>,
     /// Groups whose journals were read to their ends when all were read last.
     pub(crate) read_to_end: HashSet<GroupId>,
+    /// The end at which the service has said last that there is news.
+    pub(crate) promised: Promised,
     /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,
@@ -108,6 +110,7 @@ impl Engine {
             transport,
             front: None,
             read_to_end: HashSet::new(),
+            promised: Promised::default(),
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

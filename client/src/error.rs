@@ -343,6 +343,9 @@ pub enum PeerError {
     /// An entry of a journal does not open under the keys of its step.
     #[error("an entry of the group's journal does not open")]
     Entry,
+    /// What this client came in by is not where the service says.
+    #[error("the group's journal has something else where this client came in")]
+    Place,
     /// The end of a journal is not signed by the service, or a member says of it what is not.
     #[error("the end of the group's journal is not signed")]
     Head,

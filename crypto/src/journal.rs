@@ -308,6 +308,7 @@ pub fn join_code_tbs(group: &GroupId, code: &JoinCode) -> Vec<u8> {
         permit_hash: code.permit_hash,
         public_key: code.public_key.clone(),
         expiry: code.expiry,
+        epoch: code.epoch,
         maker: code.maker,
     }
     .encode()

@@ -35,15 +35,18 @@ pub struct PartialGroupInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Accepted {}
 
-/// Body of `ReserveGroupId`: empty. The signing key must also sign the `CreateGroup` that uses the
-/// id.
+/// Body of `ReserveGroupId`. The signing key must also sign the `CreateGroup` that uses the id.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct ReserveGroupIdRequest {}
+pub struct ReserveGroupIdRequest {
+    /// Random, of the client's own drawing: under an id of the service's choice two groups could
+    /// have the same one, and whoever is in both would show by coming into one of them only.
+    pub group_id: GroupId,
+}
 
 /// The reserved id; good until the end of the day after the reservation (UTC).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReserveGroupIdResponse {
-    /// Fresh and unused.
+    /// As asked for.
     pub group_id: GroupId,
 }
 
@@ -303,6 +306,8 @@ pub struct JoinCode {
     pub public_key: VLBytes,
     /// The last week in which it is good, at most [`MAX_JOIN_CODE_WEEKS`] ahead.
     pub expiry: Week,
+    /// In which it was made: members know whether it is older than a removal.
+    pub epoch: Epoch,
     /// Who made it.
     pub maker: LeafIndex,
     /// `SignWithLabel(maker's leaf key, "JoinCodeTBS", group id || everything above)`.
@@ -323,6 +328,8 @@ pub struct JoinCodeTbs {
     pub public_key: VLBytes,
     /// As in [`JoinCode`].
     pub expiry: Week,
+    /// As in [`JoinCode`].
+    pub epoch: Epoch,
     /// As in [`JoinCode`].
     pub maker: LeafIndex,
 }

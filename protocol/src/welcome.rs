@@ -32,6 +32,8 @@ pub struct JoinInfo {
     pub wrapper_key: WireSecret,
     /// UTF-8 name of the group, as the adder calls it.
     pub group_name: VLBytes,
+    /// Join codes that were made before this epoch have ended.
+    pub codes_since: Epoch,
     /// Who vouches for this: the adder's real key.
     pub attribution: Attribution,
 }

@@ -98,7 +98,10 @@ fn listens(client: Client, over: &Over) -> JoinHandle<(Client, Vec<Said>)> {
 fn reservation(now_ms: u64) -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let body = ReserveGroupIdRequest {}.encode();
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    }
+    .encode();
     sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key)
         .unwrap()
         .encode()

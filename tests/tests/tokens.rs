@@ -22,7 +22,10 @@ fn reservation() -> Vec<u8> {
     let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
     let sender = Sender::Key(opaque(key.public()));
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
-    let body = ReserveGroupIdRequest {}.encode();
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    }
+    .encode();
     client::sign(Operation::ReserveGroupId, now, &sender, &body, &key)
         .unwrap()
         .encode()

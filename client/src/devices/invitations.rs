@@ -61,6 +61,7 @@ pub(super) fn way_into(db: &Connection, group: &Group, now_ms: u64) -> Result<Wa
             wrapper_key: group.segment.wrapper_key.to_wire(),
             user_pseudonym: opaque(user_pseudonym),
             epoch: known.epoch,
+            codes_since: Group::codes_since(db, &group.id)?,
             members: opaque(person_digests(&known)),
         },
         leaf_seed: WireSecret::new(*seed.expose()),

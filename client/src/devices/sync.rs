@@ -183,6 +183,7 @@ mod tests {
             wrapper_key: secret(7),
             user_pseudonym: opaque(*b"user"),
             epoch: 8,
+            codes_since: 7,
             members: opaque(*b"members"),
         };
         let way = WayIn {
@@ -295,6 +296,7 @@ mod tests {
                                 wrapper_key: WireSecret::new(*key.expose()),
                                 user_pseudonym: signature.clone(),
                                 epoch: u64::from(leaf_index),
+                                codes_since: 7,
                                 members: opaque(
                                     *group_id.0.as_slice().first_chunk::<16>().unwrap(),
                                 ),

@@ -141,12 +141,25 @@ pub(crate) enum Sight {
         epoch: u64,
         leaf: u32,
         members: Vec<u8>,
+        /// Join codes that were made before this epoch have ended, as that device knows.
+        codes_since: u64,
     },
     /// Asked by this user for a connection.
     Asked { requester: Vec<u8> },
 }
 
 impl Sight {
+    /// The epoch before which no join code is good, when this client comes in with this one:
+    /// what happened in between, while it saw nothing, may have been a removal.
+    pub(crate) fn codes_since(&self, epoch: u64, before: u64) -> u64 {
+        match self {
+            Self::Back { known, .. } if known.epoch.saturating_add(1) == epoch => before,
+            Self::Back { .. } | Self::Asked { .. } => epoch,
+            Self::Code { epoch, .. } => *epoch,
+            Self::Device { codes_since, .. } => *codes_since,
+        }
+    }
+
     /// The only person beside this user who is known to be in the group; this user, if only its
     /// devices are.
     fn only_other(&self, own_key: &[u8]) -> Option<Vec<u8>> {
@@ -362,6 +375,7 @@ impl Shown<'_> {
                 epoch,
                 leaf,
                 members,
+                ..
             } => self.by_device(*epoch, *leaf, members),
             Sight::Asked { requester } => {
                 let alone = self.leaves.len() == 1 && self.signer.person() == Some(requester);
@@ -507,6 +521,7 @@ mod tests {
                 epoch: 1,
                 leaf: 0,
                 members: keys.iter().flat_map(|key| digest(*key)).collect(),
+                codes_since: 0,
             };
             sight.only_other(&[1; 32])
         };

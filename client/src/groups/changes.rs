@@ -100,6 +100,11 @@ pub(crate) fn record(
     };
     let tell = group.name.is_some() && committer != Committer::Own;
 
+    // Who was removed may know them. Who comes back in the place of an own leaf takes them over.
+    if !removed.is_empty() && committer != Committer::Joiner {
+        let next = mls_group.epoch().as_u64().saturating_add(1);
+        Group::set_codes_since(db, &group.id, next)?;
+    }
     let here = further::people(db, group, mls_group, &removed)?;
     let mut came: Vec<Identity> = Vec::new();
     let adder = match committer {

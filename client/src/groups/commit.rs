@@ -1,5 +1,7 @@
 //! Own commits: staged and kept before they are sent, merged when they are read in the journal.
 
+use std::collections::BTreeSet;
+
 use crypto::connection::sign_attribution;
 use crypto::credential::wrap_link_key;
 use crypto::journal::{sign_recovery_key, verify_join_code};
@@ -16,10 +18,10 @@ use openmls::prelude::{
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{
-    CommitAad, CommitAccepted, CommitRequest, JoinCode, JoinersUpload, LeafExtras, MAX_RESEALED,
-    PUSH_HANDLE_BYTES, PartialGroupInfo,
+    CommitAad, CommitAccepted, CommitRequest, GroupKind, JoinCode, JoinersUpload, LeafExtras,
+    MAX_RESEALED, PUSH_HANDLE_BYTES, PartialGroupInfo,
 };
-use protocol::ids::{Day, GroupId, LeafIndex, RotationEpoch};
+use protocol::ids::{Day, Epoch, GroupId, LeafIndex, RotationEpoch, Week};
 use protocol::join::{LinkKeyUpload, RecoveryRow};
 use protocol::operation::Operation;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
@@ -37,7 +39,9 @@ use crate::groups::create::{own_identity, policy_extension};
 use crate::groups::evidence::StopReason;
 use crate::groups::pending::{self, is_covered};
 use crate::groups::process::{CommitEntry, Next};
-use crate::groups::{Group, Status, heard, identities, known, load_mls, pointers, policy};
+use crate::groups::{
+    Group, Status, heard, identities, known, load_mls, pointers, policy, pseudonym_of,
+};
 use crate::groups::{restored, upgrade, upkeep};
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::journal::wrappers::seal_former;
@@ -184,15 +188,47 @@ pub(crate) fn extras(
     })
 }
 
-/// The way into the next segment for those codes that verify under a leaf that stays.
+/// What join codes are held against before a way in is sealed to them. Which are good is the
+/// service's word: it could show one again that has ended.
+pub(crate) struct GoodCodes {
+    kind: GroupKind,
+    /// Those that were made before this epoch have ended.
+    since: u64,
+    now_ms: u64,
+}
+
+impl GoodCodes {
+    pub(crate) fn of(kind: GroupKind, since: u64, now_ms: u64) -> Self {
+        Self {
+            kind,
+            since,
+            now_ms,
+        }
+    }
+
+    fn contain(&self, mls_group: &MlsGroup, code: &JoinCode) -> bool {
+        // The code of a request for a connection has done what it is for.
+        let is_taken = self.kind == GroupKind::Connection && {
+            let members = mls_group.members();
+            let users: BTreeSet<_> = members
+                .map(|member| pseudonym_of(&member.credential))
+                .collect();
+            users.len() > 1
+        };
+        !is_taken && code.epoch.0 >= self.since && code.expiry >= Week::of(self.now_ms)
+    }
+}
+
+/// The way into the next segment for those codes that are good and verify under a leaf that stays.
 pub(crate) fn code_rows(
     mls_group: &MlsGroup,
     next: &crate::journal::Segment,
     id: &GroupId,
     codes: &[JoinCode],
+    good: &GoodCodes,
 ) -> Result<Vec<RecoveryRow>, Error> {
     let mut rows = Vec::new();
-    for code in codes {
+    for code in codes.iter().filter(|code| good.contain(mls_group, code)) {
         let maker = LeafNodeIndex::new(code.maker.0);
         let Some(leaf) = mls_group.public_group().leaf(maker) else {
             continue;
@@ -432,8 +468,10 @@ pub(super) fn stage(
             let next = beginning.into_segment(id, rotation, day);
             // Whoever is removed may know a code: then all end.
             let codes: &[JoinCode] = if gone.is_empty() { staging.codes } else { &[] };
+            let since = Group::codes_since(db, id)?;
+            let good = GoodCodes::of(group.kind, since, staging.now_ms);
             Some(protocol::group::NextSegment {
-                code_rows: code_rows(&mls_group, &next, id, codes)?,
+                code_rows: code_rows(&mls_group, &next, id, codes, &good)?,
                 ..wire
             })
         }
@@ -539,6 +577,7 @@ impl Joiners<'_> {
         let info = JoinInfo {
             wrapper_key: self.wrapper.to_wire(),
             group_name: opaque(name.as_bytes()),
+            codes_since: Epoch(Group::codes_since(db, &group.id)?),
             attribution,
         };
         let info = zeroize::Zeroizing::new(info.encode());
@@ -627,7 +666,8 @@ pub(crate) fn merge_own(
         restored::renewed(db, id)?;
     }
     if operation == Operation::UpdateClient {
-        upkeep::plan_renewal(db, id, entry.accepted_ms, mls_group.members().count())?;
+        // By the own clock: from an earlier time of the service's it would be due at once.
+        upkeep::plan_renewal(db, id, entry.read_ms, mls_group.members().count())?;
     }
     Pending::delete(db, id)?;
     if operation == Operation::DeleteGroup {

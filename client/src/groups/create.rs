@@ -232,32 +232,24 @@ impl Engine {
         NewLeaf::of_user(&self.profile, &directory, suite, pseudonym)
     }
 
-    /// Reserves a group id for the one who will create the group with this leaf.
+    /// Reserves a group id for the one who will create the group with this leaf. It is drawn here:
+    /// under one of the service's choice this group would take the place of another one, for this
+    /// client or for others.
     pub(crate) async fn reserve(&mut self, leaf: &NewLeaf) -> Result<GroupId, Error> {
+        let group_id = GroupId(crypto::random()?);
         let reserved: ReserveGroupIdResponse = self
             .call(
                 Operation::ReserveGroupId,
                 leaf.signer.key()?,
-                &ReserveGroupIdRequest {},
+                &ReserveGroupIdRequest { group_id },
             )
             .await?;
-        // What this client knows under an id would take the place of the group that is about to be
-        // made: members of one would come into another.
-        if self.knows_group(&reserved.group_id)? {
-            return Err(Error::Protocol("an id was reserved that is in use"));
+        if reserved.group_id != group_id {
+            return Err(Error::Protocol(
+                "another id was reserved than the one asked for",
+            ));
         }
-        Ok(reserved.group_id)
-    }
-
-    /// Whether a group has, has had, or is to have this id.
-    fn knows_group(&self, id: &GroupId) -> Result<bool, Error> {
-        Ok(self.db.query_row(
-            "SELECT EXISTS (SELECT 1 FROM groups WHERE group_id = ?1)
-                OR EXISTS (SELECT 1 FROM identities WHERE group_id = ?1)
-                OR EXISTS (SELECT 1 FROM successors WHERE successor = ?1)",
-            [id.0],
-            |row| row.get(0),
-        )?)
+        Ok(group_id)
     }
 
     /// Makes a group under a reserved id, and has it accepted.
@@ -308,12 +300,15 @@ impl Engine {
     /// The service has the group, perhaps since this time: the journal's tag keys count from its
     /// day.
     fn created(&mut self, id: &GroupId, accepted_ms: Option<u64>) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
         self.transact(|db, _| {
             Pending::delete(db, id)?;
+            // There was nobody before, and nobody was removed.
+            Group::set_codes_since(db, id, 0)?;
             if let Some(accepted_ms) = accepted_ms {
                 let segment = Group::read(db, id)?.segment;
                 let segment = Segment {
-                    tag_day: Day::of(accepted_ms),
+                    tag_day: Day::of(accepted_ms.min(now_ms)),
                     ..segment
                 };
                 segment.write(db, id)?;

@@ -37,6 +37,8 @@ pub(crate) struct GroupLink {
     pub(crate) user_pseudonym: VLBytes,
     /// In which this is said.
     pub(crate) epoch: u64,
+    /// Join codes that were made before this epoch have ended.
+    pub(crate) codes_since: u64,
     /// Who is in it, as far as the one who says this knows
     /// ([`crate::groups::authenticate::person_digests`]).
     pub(crate) members: VLBytes,
@@ -85,6 +87,7 @@ impl Engine {
                     .max(known::highest_epoch(&self.db, &link.group_id)?.unwrap_or(0)),
                 leaf: authorization.leaf_index,
                 members: link.members.as_slice().to_vec(),
+                codes_since: link.codes_since,
             },
             permit: JoinPermit::Client,
             authorization: Some(authorization),

@@ -45,7 +45,7 @@ pub enum StopReason {
     /// both.
     Split,
     /// A commit led to where the service has nothing: whoever made it told the service other keys
-    /// than the members.
+    /// than the members, or the service says so falsely.
     Stranded,
     /// The service had this client removed. Of connections and devices' groups only: of a group
     /// [`Event::RemovedByService`] tells.

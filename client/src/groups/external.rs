@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
 use crate::events::{self, Event};
 use crate::groups::authenticate::{self, Authenticated, Sight, authenticate};
-use crate::groups::commit::{CommitOutcome, ROUNDS, code_rows, extras, partial, pause};
+use crate::groups::commit::{CommitOutcome, GoodCodes, ROUNDS, code_rows, extras, partial, pause};
 use crate::groups::create::own_identity;
 use crate::groups::evidence::StopReason;
 use crate::groups::identities::LinkKeys;
@@ -156,6 +156,12 @@ fn build(
     }
     let attempts = Group::rejoin_attempts(db, id)?;
     let stopped = evidence::stopped(db, id)?;
+    let epoch = mls_group.epoch().as_u64();
+    let codes_before = match Group::find(db, id)? {
+        Some(_) => Group::codes_since(db, id)?,
+        None => epoch,
+    };
+    let codes_since = entrance.sight.codes_since(epoch, codes_before);
     let former_recovery = former_recovery(db, id)?;
     let kept = identities::link_keys(db, id)?;
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
@@ -168,6 +174,7 @@ fn build(
         )?;
     }
     Group::set_rejoin_attempts(db, id, attempts)?;
+    Group::set_codes_since(db, id, codes_since)?;
     evidence::set_stopped(db, id, stopped)?;
     Group::set_leaf_key(db, id, &leaf.signer.0.public())?;
     // The device that has brought this one here has told the keys of now, and there is nobody else:
@@ -208,8 +215,9 @@ fn build(
             let wire = beginning.to_wire(Some(former), Vec::new());
             let epoch = RotationEpoch(mls_group.epoch().as_u64());
             let next = beginning.into_segment(id, epoch, Day::of(now_ms));
+            let good = GoodCodes::of(entrance.kind, codes_since, now_ms);
             let rotation = NextSegment {
-                code_rows: code_rows(&mls_group, &next, id, &info.codes)?,
+                code_rows: code_rows(&mls_group, &next, id, &info.codes, &good)?,
                 ..wire
             };
             (Some(next.wrapper_key), Some(rotation))
@@ -331,6 +339,7 @@ fn complete(
         Some(segment) => segment,
         None => Segment {
             next: place.position.next(),
+            joined: Some(place.position),
             ..Group::read(db, id)?.segment.next_step().with_keys(journal)
         },
     };
@@ -485,8 +494,13 @@ impl Engine {
     pub(crate) async fn submit_entry(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
         match self.send_pending(id).await {
             Ok(answer) => {
-                let accepted = JoinAccepted::decode(&answer)
+                let mut accepted = JoinAccepted::decode(&answer)
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
+                // Nothing was accepted later than now.
+                let now_ms = self.transport.time.now_unix_ms();
+                accepted.accepted.accepted_ms = accepted.accepted.accepted_ms.min(now_ms);
+                let journal = &mut accepted.journal;
+                journal.tag_day = journal.tag_day.min(Day::of(now_ms));
                 self.transact(|db, profile| complete(db, profile, id, &accepted))??;
                 Ok(CommitOutcome::Accepted)
             }

@@ -12,7 +12,7 @@ use protocol::group::{
     Accepted, GroupKind, JOIN_CODE_LABEL, JoinCode as PublicCode, JoinCodeChange,
     MAX_JOIN_CODE_WEEKS, NewJoinCode, SetJoinCodeRequest,
 };
-use protocol::ids::{GroupId, LeafIndex, Week};
+use protocol::ids::{Epoch, GroupId, LeafIndex, Week};
 use protocol::join::JoinPermit;
 use protocol::operation::Operation;
 use protocol::policy::Capabilities;
@@ -121,6 +121,7 @@ impl Engine {
                     permit_hash: key.permit().hash(),
                     public_key: opaque(pair.public.as_slice()),
                     expiry,
+                    epoch: Epoch(mls_group.epoch().as_u64()),
                     maker: LeafIndex(mls_group.own_leaf_index().u32()),
                     signature: opaque(*b""),
                 };

@@ -12,7 +12,7 @@ use openmls::prelude::{
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::group::GroupKind;
-use protocol::ids::{ChainHead, GroupId, Position, Step};
+use protocol::ids::{ChainHead, Day, GroupId, Position, Step};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -223,6 +223,7 @@ fn join(
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
     }
     known::remember(db, id, &mls_group)?;
+    Group::set_codes_since(db, id, invitation.info.codes_since.0)?;
     devices::came_in(db, id)?;
     let by = invitation.info.attribution.signature_public_key.as_slice();
     crate::key_packages::used(db, by, suite)?;
@@ -272,6 +273,7 @@ fn segment(
             false => Position(0),
         },
         chain,
+        joined: None,
     })
 }
 
@@ -546,7 +548,10 @@ impl Engine {
         content: &WelcomeContent,
         invitation: &Invitation,
     ) -> Result<(), Error> {
-        let record = self.join_record(invitation).await?;
+        let mut record = self.join_record(invitation).await?;
+        // A day that has not come is none of a journal's.
+        let today = Day::of(self.transport.time.now_unix_ms());
+        record.journal.tag_day = record.journal.tag_day.min(today);
         self.transact(|db, profile| {
             join(db, profile, content, &invited.pointer, invitation, &record)?;
             pointers::done(db, invited.row)
@@ -643,6 +648,7 @@ mod tests {
                 info: JoinInfo {
                     wrapper_key: wrapper.to_wire(),
                     group_name: opaque(*b"team"),
+                    codes_since: protocol::ids::Epoch(0),
                     attribution: sign_attribution(by, &former.id, epoch, &wrapper, b"team"),
                 },
                 by: "x".to_owned(),
@@ -683,6 +689,7 @@ mod tests {
                 info: JoinInfo {
                     wrapper_key: wrapper.to_wire(),
                     group_name: opaque(*b"team"),
+                    codes_since: protocol::ids::Epoch(0),
                     attribution: sign_attribution(&identity, &id, 100, &wrapper, b"team"),
                 },
                 by: "mallory".to_owned(),

@@ -217,6 +217,24 @@ impl Group {
         Ok(())
     }
 
+    /// The epoch before which no join code is good that was made, as far as this client knows.
+    pub(crate) fn codes_since(db: &Connection, id: &GroupId) -> Result<u64, Error> {
+        let since: i64 = db.query_row(
+            "SELECT codes_since FROM groups WHERE group_id = ?",
+            [id.0],
+            |row| row.get(0),
+        )?;
+        Ok(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn set_codes_since(db: &Connection, id: &GroupId, epoch: u64) -> Result<(), Error> {
+        db.execute(
+            "UPDATE groups SET codes_since = ? WHERE group_id = ?",
+            (i64::try_from(epoch).unwrap_or(i64::MAX), id.0),
+        )?;
+        Ok(())
+    }
+
     /// How often this client has tried by itself to come back.
     pub(crate) fn rejoin_attempts(db: &Connection, id: &GroupId) -> Result<u32, Error> {
         Ok(db

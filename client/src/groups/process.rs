@@ -41,6 +41,8 @@ pub(crate) struct CommitEntry<'e> {
     pub(crate) event: &'e CommitEvent,
     /// When the service accepted it, as it says.
     pub(crate) accepted_ms: u64,
+    /// When it is read.
+    pub(crate) read_ms: u64,
     pub(crate) at: Position,
     /// The chain after it, if it is known.
     pub(crate) chain: Option<ChainHead>,
@@ -323,10 +325,19 @@ pub(crate) fn commit(
         .queued_proposals()
         .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_)));
     policy::remember_policy(db, &group.id, &mls_group)?;
+    let came = staged
+        .update_path_leaf_node()
+        .map(|leaf| leaf.credential().clone());
     mls_group
         .merge_staged_commit(&provider, staged)
         .map_err(mls)?;
     known::remember(db, &group.id, &mls_group)?;
+    // Whoever made it goes by another leaf from here on, perhaps, and is the same for those who are
+    // told that nothing came of it.
+    if let Some(credential) = came {
+        known::heard(db, &group.id, &credential, day)?;
+        known::committed(db, &group.id, &credential, day)?;
+    }
     let superseded = Pending::read(db, &group.id)?.is_some();
     Pending::delete(db, &group.id)?;
     pointers::drop_unread(db, &group.id)?;

@@ -40,6 +40,8 @@ pub(crate) struct Segment {
     pub(crate) next: Position,
     /// The chain before that; `None` until an end is read, for whoever came in the middle.
     pub(crate) chain: Option<ChainHead>,
+    /// Where the own commit is by which this client came in, until that was looked at.
+    pub(crate) joined: Option<Position>,
 }
 
 /// What the epoch that begins a segment gives its members. The rotation secret is used up here and
@@ -128,6 +130,7 @@ impl Beginning {
             wrapper_key: self.wrapper_key,
             next: Position(0),
             chain: Some(first_head(&id)),
+            joined: None,
         }
     }
 }
@@ -135,7 +138,7 @@ impl Beginning {
 /// Columns of a [`Segment`], as [`Segment::from_row`] takes them.
 pub(crate) const COLUMNS: &str =
     "segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
-    wrapper_key, next, chain";
+    wrapper_key, next, chain, joined";
 
 impl Segment {
     /// A segment of which one has heard from outside: its journal is not read before this client is
@@ -157,6 +160,7 @@ impl Segment {
             wrapper_key,
             next: Position(0),
             chain: None,
+            joined: None,
         }
     }
 
@@ -165,6 +169,7 @@ impl Segment {
             key(row.get(from.saturating_add(at))?)
         };
         let chain: Option<[u8; 32]> = row.get(from.saturating_add(9))?;
+        let joined: Option<i64> = row.get(from.saturating_add(10))?;
         Ok(Self {
             id: SegmentId(row.get(from)?),
             rotation: RotationEpoch(unsigned(row.get(from.saturating_add(1))?)?),
@@ -176,6 +181,7 @@ impl Segment {
             wrapper_key: IdentityLinkWrapperKey::new(*secret(7)?),
             next: Position(unsigned(row.get(from.saturating_add(8))?)?),
             chain: chain.map(ChainHead),
+            joined: joined.map(unsigned).transpose()?.map(Position),
         })
     }
 
@@ -183,11 +189,12 @@ impl Segment {
     pub(crate) fn write(&self, db: &Connection, group: &GroupId) -> Result<(), Error> {
         db.execute(
             "INSERT INTO segments (group_id, segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
-                wrapper_key, next, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                wrapper_key, next, chain, joined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (group_id) DO UPDATE SET segment_id = excluded.segment_id,
                 rotation_epoch = excluded.rotation_epoch, step = excluded.step, state_key = excluded.state_key,
                 journal_key = excluded.journal_key, tag_key = excluded.tag_key, tag_day = excluded.tag_day,
                 wrapper_key = excluded.wrapper_key, next = excluded.next, chain = excluded.chain,
+                joined = excluded.joined,
                 head = CASE segment_id WHEN excluded.segment_id THEN head END",
             (
                 group.0,
@@ -201,6 +208,7 @@ impl Segment {
                 self.wrapper_key.expose(),
                 number(self.next.0)?,
                 self.chain.map(|chain| chain.0),
+                self.joined.map(|at| number(at.0)).transpose()?,
             ),
         )?;
         wrappers::keep(db, group, self.rotation, &self.wrapper_key)

@@ -1,12 +1,14 @@
 //! Waiting for news at the end of the journal of the group in front. It needs nothing of the client
 //! while it waits: whatever else is to be done is done meanwhile.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::Wire as _;
 use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
-use protocol::{WIRE_VERSION, ids::Position};
+use protocol::WIRE_VERSION;
+use protocol::ids::{Position, SegmentId};
 use rusqlite::Connection;
 
 use super::heads;
@@ -24,12 +26,16 @@ const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 /// read.
 const POLL_MS: u32 = 4_000;
 
+/// The end of a journal at which the service has said last that there is news.
+pub(crate) type Promised = Arc<Mutex<Option<(SegmentId, Position)>>>;
+
 /// A wait that has not begun.
 pub(crate) struct Watch {
     transport: Transport,
     /// What is asked; without a group in front time passes and nothing else.
     request: Option<(ReadJournalRequest, Position)>,
     wait: Duration,
+    promised: Promised,
     /// A connection of its own: the client's is in use.
     watched: Connection,
     known: i64,
@@ -47,6 +53,7 @@ impl Engine {
             transport: self.transport.for_waiting(wait),
             request: self.question(wait_ms)?,
             wait,
+            promised: Arc::clone(&self.promised),
             watched: database::open_to_look(&self.home.database()?)?,
             known: events::last(&self.db)?,
         })
@@ -85,6 +92,7 @@ impl Watch {
             transport,
             request,
             wait,
+            promised,
             watched,
             known,
         } = self;
@@ -98,7 +106,7 @@ impl Watch {
             }
         };
         tokio::select! {
-            news = poll(transport, request, wait) => news,
+            news = poll(transport, request, wait, &promised) => news,
             seen = elsewhere => seen,
         }
     }
@@ -108,6 +116,7 @@ async fn poll(
     mut transport: Transport,
     request: Option<(ReadJournalRequest, Position)>,
     wait: Duration,
+    promised: &Mutex<Option<(SegmentId, Position)>>,
 ) -> Result<(), Error> {
     let whole = tokio::time::sleep(wait);
     let Some((request, end)) = request else {
@@ -123,8 +132,14 @@ async fn poll(
         Err(Error::Refused(_) | Error::Protocol(_)) => None,
         Err(error) => return Err(error),
     };
-    // A service that does not wait is not asked in a circle.
-    if !page.is_some_and(|page| page.head.next > end || page.closed == 1) {
+    let has_news = page.is_some_and(|page| page.head.next > end || page.closed == 1);
+    let is_repeated = has_news && {
+        let mut promised = promised.lock().unwrap_or_else(PoisonError::into_inner);
+        promised.replace((request.segment, end)) == Some((request.segment, end))
+    };
+    // A service that does not wait is not asked in a circle. Nor is one that has said so before, at
+    // this very end, and has shown nothing then.
+    if !has_news || is_repeated {
         whole.as_mut().await;
     }
     Ok(())

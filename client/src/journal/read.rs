@@ -111,7 +111,8 @@ impl Engine {
             if load_mls(&self.db, id).is_err() {
                 return self.lose(id, StopReason::State);
             }
-            let begin_at = from.unwrap_or_else(|| group.segment.next.rounded_down());
+            let first = group.segment.joined.unwrap_or(group.segment.next);
+            let begin_at = from.unwrap_or_else(|| first.rounded_down());
             let Some(page) = self.page(&group, begin_at).await? else {
                 return Ok(());
             };
@@ -203,7 +204,7 @@ impl Engine {
             self.lose(id, StopReason::Behind)?;
             return Ok(Taken::End);
         }
-        if page.first > segment.next {
+        if page.first > segment.joined.unwrap_or(segment.next) {
             // What came between has expired: handshakes too.
             self.lose(id, StopReason::Missing)?;
             return Ok(Taken::End);
@@ -216,7 +217,11 @@ impl Engine {
                 break;
             }
             position = position.next();
-            if at != Group::read(&self.db, id)?.segment.next {
+            let segment = Group::read(&self.db, id)?.segment;
+            if segment.joined == Some(at) && !self.takes_own_place(id, &segment, entry)? {
+                return Ok(Taken::End);
+            }
+            if at != segment.next {
                 continue;
             }
             match self.take_entry(id, entry, at, &page.head, senders)? {
@@ -234,6 +239,38 @@ impl Engine {
         self.transact(|db, profile| reached(db, profile, id, page, now_ms))?;
         self.read_to_end.insert(*id);
         Ok(Taken::End)
+    }
+
+    /// Whether the commit by which this client came in can be where the service says that it is. It
+    /// is a handshake, and sealed under a key that its maker does not have. With a later place the
+    /// service would hide what was said in between.
+    fn takes_own_place(
+        &mut self,
+        id: &GroupId,
+        segment: &Segment,
+        entry: &Entry,
+    ) -> Result<bool, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let (bytes, is_own) = match entry {
+            Entry::Handshake(sealed) => {
+                let sealed = sealed.as_slice();
+                (sealed, open(segment, Class::Handshake, sealed).is_err())
+            }
+            Entry::Message(sealed) => (sealed.as_slice(), false),
+            Entry::Expired(digest) => (&digest.0[..], false),
+        };
+        if !is_own {
+            self.transact(|db, _| {
+                evidence::keep(db, id, &PeerError::Place, (None, bytes), now_ms)
+            })?;
+            self.lose(id, StopReason::Missing)?;
+            return Ok(false);
+        }
+        self.db.execute(
+            "UPDATE segments SET joined = NULL WHERE group_id = ?",
+            [id.0],
+        )?;
+        Ok(true)
     }
 
     fn take_entry(
@@ -416,6 +453,7 @@ fn carry_out(
             let entry = CommitEntry {
                 event,
                 accepted_ms,
+                read_ms: now_ms,
                 at,
                 chain,
             };

@@ -133,7 +133,12 @@ fn verification(issuer: &Issuer) {
 fn reservation(now_ms: u64) -> Vec<u8> {
     let key = SignatureKeyPair::random().unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let body = opaque(ReserveGroupIdRequest {}.encode());
+    let body = opaque(
+        ReserveGroupIdRequest {
+            group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+        }
+        .encode(),
+    );
     let (operation, minute) = (Operation::ReserveGroupId, Minute::of(now_ms));
     let nonce = crypto::random().unwrap();
     let tbs = RequestTbs {

@@ -204,7 +204,12 @@ fn reservation() -> Vec<u8> {
     let minute = Minute::of(now.as_millis() as u64);
     let nonce = crypto::random().unwrap();
     let sender = Sender::Key(opaque(key.public()));
-    let body = opaque(ReserveGroupIdRequest {}.encode());
+    let body = opaque(
+        ReserveGroupIdRequest {
+            group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+        }
+        .encode(),
+    );
     let operation = Operation::ReserveGroupId;
     let signed = RequestTbs {
         version: WIRE_VERSION,

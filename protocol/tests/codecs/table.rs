@@ -104,7 +104,7 @@ wire_types! {
         SignedRequest { version, operation, minute, nonce, sender, body, signature }
         PartialGroupInfo { extensions, signature }
         Accepted {}
-        ReserveGroupIdRequest {}
+        ReserveGroupIdRequest { group_id }
         ReserveGroupIdResponse { group_id }
         GroupKey { group_id, state_key }
         NextSegment { state_key, journal_key, former_wrapper_key, code_rows }
@@ -125,8 +125,8 @@ wire_types! {
         SetLeafExtrasRequest { group, recovery_key, push_handle, row }
         SetJoinCodeRequest { group, change }
         NewJoinCode { code, row }
-        JoinCode { permit_hash, public_key, expiry, maker, signature }
-        JoinCodeTbs { group_id, permit_hash, public_key, expiry, maker }
+        JoinCode { permit_hash, public_key, expiry, epoch, maker, signature }
+        JoinCodeTbs { group_id, permit_hash, public_key, expiry, epoch, maker }
         InspectGroupRequest { group, from }
         InspectGroupResponse {
             epoch, rotation_epoch, rotation_due, leaves, places, codes, pending_proposals
@@ -162,7 +162,7 @@ wire_types! {
         SeenHead { segment, head }
         WelcomeUpload { id, sealed }
         WelcomeContent { welcome, join_info }
-        JoinInfo { wrapper_key, group_name, attribution }
+        JoinInfo { wrapper_key, group_name, codes_since, attribution }
         FetchWelcomeRequest { version, id }
         FetchWelcomeResponse { sealed }
         WelcomePointer { group_id, epoch, segment, place, chain, devices }

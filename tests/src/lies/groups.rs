@@ -527,7 +527,7 @@ pub(super) const RESERVE_GROUP_ID: &[Lie] = &[
         "ReserveGroupId.group_id: nobody's",
         Create,
         |liar, _| reserved(liar, GroupId([0; 16])),
-        Refused("invalid-group-id"),
+        Refused("protocol"),
     ),
     (
         "ReserveGroupId.group_id: of another group of this client",

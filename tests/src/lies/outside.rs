@@ -63,6 +63,7 @@ fn made_up_code() -> JoinCode {
         permit_hash: [5; 32],
         public_key: opaque([9; 32]),
         expiry: Week(u16::MAX),
+        epoch: Epoch(0),
         maker: LeafIndex(0),
         signature: opaque([7; 64]),
     }

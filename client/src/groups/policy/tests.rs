@@ -372,6 +372,7 @@ impl User {
         let entry = CommitEntry {
             event: &event,
             accepted_ms: NOW_MS,
+            read_ms: NOW_MS,
             at: Position(0),
             chain: None,
         };

@@ -254,6 +254,7 @@ mod tests {
             permit_hash: [8; 32],
             public_key: opaque([9; 3]),
             expiry: Week(10),
+            epoch: Epoch(1),
             maker: LeafIndex(11),
             signature: opaque([12; 4]),
         });

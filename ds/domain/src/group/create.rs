@@ -63,11 +63,15 @@ impl Operation for ReserveGroupId {
 
     fn decide(
         request: &Authenticated<'_, ReserveGroupIdRequest, SignedBy>,
-        _view: &View,
+        view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<ReserveGroupIdResponse>, Stop> {
-        let group_id = GroupId(env.random());
+        let group_id = request.body().group_id;
         let rows = env.rows();
+        let is_reserved = reservation(&group_id, view, env)?.is_some();
+        if is_reserved || view.row(&rows.group(&group_id).key())?.is_some() {
+            return Err(ProblemType::InvalidGroupId.into());
+        }
         let reserve = store::ReserveGroup {
             name: ReservationName {
                 row: rows.reservation(&group_id),

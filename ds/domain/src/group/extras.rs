@@ -302,7 +302,8 @@ fn check_code(
     {
         return Err(ProblemType::LimitExceeded.into());
     }
-    if code.maker != LeafIndex(member.index) || row.id != row_of(group, code) {
+    let is_of_now = code.epoch == member.group.short.epoch;
+    if !is_of_now || code.maker != LeafIndex(member.index) || row.id != row_of(group, code) {
         return Err(ProblemType::Malformed.into());
     }
     verify_join_code(&member.leaf.signature_key, group, code)

@@ -33,7 +33,7 @@ use protocol::group::{
     SetLeafExtrasRequest,
 };
 use protocol::ids::{
-    ChainHead, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, Week,
+    ChainHead, Epoch, GroupId, LeafIndex, Minute, Position, RotationEpoch, SegmentId, Step, Week,
     WelcomeId,
 };
 use protocol::join::{
@@ -574,7 +574,8 @@ impl Client {
             )
         };
         let bytes = sign(world, Number::ReserveGroupId, &|| {
-            ReserveGroupIdRequest {}.encode()
+            let group_id = GroupId(crypto::random().unwrap());
+            ReserveGroupIdRequest { group_id }.encode()
         });
         let id = world.run::<ReserveGroupId>(&bytes)?.group_id;
         let key = world
@@ -1364,7 +1365,7 @@ pub(super) fn copy<T: Wire>(request: &T) -> T {
 /// A join code: its secret, and the request that makes it.
 pub(super) fn new_code(
     world: &World,
-    (group, maker): (GroupKey, u32),
+    (group, maker, epoch): (GroupKey, u32, u64),
     public_key: &[u8],
     sign: impl Fn(&[u8]) -> Vec<u8>,
 ) -> ([u8; 32], SetJoinCodeRequest) {
@@ -1373,6 +1374,7 @@ pub(super) fn new_code(
         permit_hash: JoinCodeSecret::new(secret).permit().hash(),
         public_key: opaque(public_key),
         expiry: Week(Week::of(world.service.now_ms).0 + 3),
+        epoch: Epoch(epoch),
         maker: LeafIndex(maker),
         signature: opaque(Vec::new()),
     };

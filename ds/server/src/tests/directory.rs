@@ -103,7 +103,9 @@ async fn bytes_that_end_too_early_or_go_on_are_refused_at_every_length() {
 #[tokio::test]
 async fn a_timestamp_outside_the_window_is_refused_either_way_with_our_time() {
     let running = running(10);
-    let body = ReserveGroupIdRequest {};
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    };
     for (minutes, good) in [(-11_i64, false), (-10, true), (10, true), (11, false)] {
         let now = NOON_MS.checked_add_signed(minutes * 60_000).unwrap();
         let request = signed_at(now, Number::ReserveGroupId, 1, &body);

@@ -224,7 +224,13 @@ impl Reply {
 
 /// A request that costs a token and has no other condition.
 fn reservation(nonce: u8) -> Vec<u8> {
-    signed(Number::ReserveGroupId, nonce, &ReserveGroupIdRequest {})
+    signed(
+        Number::ReserveGroupId,
+        nonce,
+        &ReserveGroupIdRequest {
+            group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+        },
+    )
 }
 
 impl Running {

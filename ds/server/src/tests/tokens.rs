@@ -204,7 +204,14 @@ async fn the_spent_set_of_a_key_goes_when_the_key_has_been_gone_for_two_days() {
     let now = running.clock.now_unix_ms();
     let fresh = [token()];
     for tokens in [&paid, &fresh] {
-        let request = signed_at(now, Number::ReserveGroupId, 9, &ReserveGroupIdRequest {});
+        let request = signed_at(
+            now,
+            Number::ReserveGroupId,
+            9,
+            &ReserveGroupIdRequest {
+                group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+            },
+        );
         let reply = running.reply(Number::ReserveGroupId, request, tokens);
         assert_eq!(reply.await.problem(), ProblemType::TokenRejected);
     }

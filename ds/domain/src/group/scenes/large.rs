@@ -145,7 +145,12 @@ impl LargeGroup {
             creator.signer.0.sign(label, tbs)
         };
         let key = crypto::random::<32>().unwrap();
-        let (secret, code) = new_code(world, (creator.key(), creator.index()), &key, sign);
+        let (secret, code) = new_code(
+            world,
+            (creator.key(), creator.index(), creator.epoch()),
+            &key,
+            sign,
+        );
         creator.call::<SetJoinCode>(world, &code).unwrap();
         let permit = by_code(secret);
         for _ in 1..users {

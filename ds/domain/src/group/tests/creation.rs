@@ -22,7 +22,9 @@ fn reservations(world: &World) -> usize {
 fn a_group_id_is_used_once_by_whoever_reserved_it() {
     let mut world = World::new(140);
     let key = crate::testing::key(7);
-    let body = ReserveGroupIdRequest {};
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    };
     let reserved = world.service.call::<ReserveGroupId>(&key, &body).unwrap();
     // By somebody else.
     let id = reserved.group_id;
@@ -30,6 +32,12 @@ fn a_group_id_is_used_once_by_whoever_reserved_it() {
         refused(&mut world, |request| request.group_id = id),
         ProblemType::InvalidGroupId
     );
+    // For somebody else.
+    let again = ReserveGroupIdRequest { group_id: id };
+    let answer = world
+        .service
+        .call::<ReserveGroupId>(&crate::testing::key(8), &again);
+    assert_eq!(problem(answer), ProblemType::InvalidGroupId);
     // In use.
     let mut kept = None;
     let created = Client::create_with(&mut world, GroupKind::Group, |request| {
@@ -40,6 +48,11 @@ fn a_group_id_is_used_once_by_whoever_reserved_it() {
         panic!()
     };
     let answer = world.service.call::<CreateGroup>(key, &request);
+    assert_eq!(problem(answer), ProblemType::InvalidGroupId);
+    let again = ReserveGroupIdRequest {
+        group_id: request.group_id,
+    };
+    let answer = world.service.call::<ReserveGroupId>(key, &again);
     assert_eq!(problem(answer), ProblemType::InvalidGroupId);
 }
 

@@ -9,7 +9,9 @@ use super::*;
 
 fn reserved(world: &mut World) -> GroupId {
     let key = crate::testing::key(9);
-    let body = ReserveGroupIdRequest {};
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    };
     let answer = world.service.call::<ReserveGroupId>(&key, &body);
     answer.unwrap().group_id
 }

@@ -49,7 +49,9 @@ fn a_leaf_signs_where_a_leaf_is_asked_for_and_a_key_where_a_key_is() {
         problem(world.run::<SendMessage>(&by_key)),
         ProblemType::BadSignature
     );
-    let body = ReserveGroupIdRequest {};
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    };
     let by_leaf = clients[1].sign(&mut world, Number::ReserveGroupId, &body);
     assert_eq!(
         problem(world.run::<ReserveGroupId>(&by_leaf)),
@@ -61,7 +63,9 @@ fn a_leaf_signs_where_a_leaf_is_asked_for_and_a_key_where_a_key_is() {
 fn what_is_known_of_one_request_authenticates_no_other_one() {
     let mut world = World::new(214);
     let clients = group(&mut world, 1);
-    let body = ReserveGroupIdRequest {};
+    let body = ReserveGroupIdRequest {
+        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+    };
     let key = Sender::Key(opaque(clients[0].signer.0.public()));
     let honest = clients[0].sign_by(&mut world, key, Number::ReserveGroupId, &body);
     let (env, _) = world.service.env();

@@ -2,7 +2,7 @@
 
 use crypto::leaf_authorization;
 use protocol::group::{ExternalJoinRequest, MAX_JOIN_CODE_WEEKS, MAX_JOIN_CODES};
-use protocol::ids::SegmentId;
+use protocol::ids::{Epoch, SegmentId};
 use protocol::join::LeafAuthorization;
 use protocol::policy::Capabilities;
 
@@ -400,6 +400,7 @@ fn code_for(client: &Client, world: &World, weeks: u16, key: &[u8]) -> SetJoinCo
         permit_hash: JoinCodeSecret::new(bytes).permit().hash(),
         public_key: opaque(key),
         expiry: Week(Week::of(world.service.now_ms).0.wrapping_add(weeks)),
+        epoch: Epoch(client.epoch()),
         maker: LeafIndex(client.index()),
         signature: opaque(Vec::new()),
     };

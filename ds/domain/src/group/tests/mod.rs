@@ -631,8 +631,8 @@ fn make_code_with(
     public_key: Vec<u8>,
 ) -> Result<([u8; 32], Vec<u8>), Failure> {
     let sign = |tbs: &[u8]| client.signer.0.sign(JOIN_CODE_LABEL, tbs);
-    let (group, maker) = (client.key(), client.index());
-    let (secret, request) = new_code(world, (group, maker), &public_key, sign);
+    let of = (client.key(), client.index(), client.epoch());
+    let (secret, request) = new_code(world, of, &public_key, sign);
     client.call::<SetJoinCode>(world, &request)?;
     Ok((secret, public_key))
 }

@@ -311,9 +311,13 @@ impl OtherClient {
 
     pub(super) fn create(world: &mut World, kind: GroupKind) -> Self {
         let leaf = OtherLeaf::new(world, pseudonym());
-        let bytes = leaf
-            .key
-            .request(world, Number::ReserveGroupId, &ReserveGroupIdRequest {});
+        let bytes = leaf.key.request(
+            world,
+            Number::ReserveGroupId,
+            &ReserveGroupIdRequest {
+                group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+            },
+        );
         let id = world.run::<ReserveGroupId>(&bytes).unwrap().group_id;
         let mut context = ExtensionList::new();
         let keys = world.service.keys();
@@ -394,7 +398,7 @@ impl OtherClient {
     pub(super) fn make_code(&self, world: &mut World) -> [u8; 32] {
         let sign = |tbs: &[u8]| self.key.sign(JOIN_CODE_LABEL, tbs);
         let public_key: [u8; 32] = crypto::random().unwrap();
-        let of = (self.group_key(), self.index());
+        let of = (self.group_key(), self.index(), self.epoch());
         let (secret, request) = new_code(world, of, &public_key, sign);
         self.call::<SetJoinCode>(world, &request).unwrap();
         secret

@@ -591,7 +591,9 @@ fn a_group_is_reinitialized_and_deleted_by_another_implementation() {
         world.suite = *suite;
         let mut room = Room::with(world, [MlsRs, MlsRs, OpenMls]);
         let key = crate::testing::key(5);
-        let body = ReserveGroupIdRequest {};
+        let body = ReserveGroupIdRequest {
+            group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+        };
         let reserved = room.world.service.call::<ReserveGroupId>(&key, &body);
         let successor = reserved.unwrap().group_id;
         let Room { world, members } = &mut room;
