@@ -44,13 +44,13 @@ fn texts(client: &Client) -> Vec<String> {
 
 /// Alice, Bob and Carol, in one group.
 async fn team(homes: &Homes) -> [Client; 3] {
-    let mut alice = homes.user("alice").await;
-    let (mut bob, mut carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&mut alice, &mut bob).await;
-    befriend(&mut alice, &mut carol).await;
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     [alice, bob, carol]
 }
 
@@ -113,7 +113,7 @@ impl Codes {
     }
 
     /// Has a member rotate; returns to how many codes it has sealed the way in.
-    async fn rotate(&self, client: &mut Client) -> Vec<usize> {
+    async fn rotate(&self, client: &Client) -> Vec<usize> {
         self.sealed.lock().unwrap().clear();
         *self.asks.lock().unwrap() = true;
         let _ = client.update_own_leaf("team").await;
@@ -125,46 +125,46 @@ impl Codes {
 #[tokio::test]
 async fn no_rotation_seals_a_way_in_to_a_code_that_a_removal_has_ended() {
     let homes = Homes::new(101);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
-    let mut dave = homes.user("dave").await;
-    befriend(&mut alice, &mut dave).await;
+    let [alice, bob, carol] = team(&homes).await;
+    let dave = homes.user("dave").await;
+    befriend(&alice, &dave).await;
     let codes = Codes::watch(&homes);
     alice.invite("team", 70).await.unwrap();
     alice.remove_from_group("team", &["bob"]).await.unwrap();
     alice.add_to_group("team", &["dave"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    settle(&[&alice, &bob, &carol, &dave]).await;
     // Who has seen the removal, and who came after it.
-    assert_eq!(codes.rotate(&mut carol).await, [0]);
-    settle(&mut [&mut alice, &mut dave, &mut carol]).await;
-    assert_eq!(codes.rotate(&mut dave).await, [0]);
+    assert_eq!(codes.rotate(&carol).await, [0]);
+    settle(&[&alice, &dave, &carol]).await;
+    assert_eq!(codes.rotate(&dave).await, [0]);
 }
 
 #[tokio::test]
 async fn no_rotation_seals_a_way_in_to_a_code_that_has_expired() {
     let homes = Homes::new(102);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let [alice, bob, carol] = team(&homes).await;
     let codes = Codes::watch(&homes);
     alice.invite("team", 7).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     homes
         .service
         .clock
         .advance(Duration::from_secs(15 * 86_400));
-    assert_eq!(codes.rotate(&mut carol).await, [0]);
+    assert_eq!(codes.rotate(&carol).await, [0]);
 }
 
 #[tokio::test]
 async fn no_rotation_of_a_connection_seals_a_way_in_to_the_code_of_its_request() {
     let homes = Homes::new(103);
     let codes = Codes::watch(&homes);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
-    befriend(&mut alice, &mut bob).await;
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    befriend(&alice, &bob).await;
     codes.sealed.lock().unwrap().clear();
     homes
         .service
         .clock
         .advance(Duration::from_secs(46 * 86_400));
-    pass(&homes, 8, &mut [&mut alice, &mut bob]).await;
+    pass(&homes, 8, &[&alice, &bob]).await;
     let shared: Vec<u8> = database(&homes, "bob")
         .query_row(
             "SELECT group_id FROM groups WHERE kind = 2
@@ -185,29 +185,29 @@ async fn no_rotation_of_a_connection_seals_a_way_in_to_the_code_of_its_request()
 #[tokio::test]
 async fn a_good_code_outlasts_the_rotation_of_whoever_came_in_after_it_was_made() {
     let homes = Homes::new(104);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
-    let (mut dave, mut erin) = (homes.user("dave").await, homes.user("erin").await);
-    let mut frank = homes.user("frank").await;
-    befriend(&mut alice, &mut dave).await;
+    let [alice, bob, carol] = team(&homes).await;
+    let (dave, erin) = (homes.user("dave").await, homes.user("erin").await);
+    let frank = homes.user("frank").await;
+    befriend(&alice, &dave).await;
     let code = alice.invite("team", 70).await.unwrap();
     let codes = Codes::watch(&homes);
     alice.add_to_group("team", &["dave"]).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    settle(&[&alice, &bob, &carol, &dave]).await;
     erin.join_by_code(&code).await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut erin, &mut dave]).await;
-    assert_eq!(codes.rotate(&mut dave).await, [1]);
-    settle(&mut [&mut alice, &mut bob, &mut erin, &mut dave]).await;
-    assert_eq!(codes.rotate(&mut erin).await, [1]);
-    settle(&mut [&mut alice, &mut bob, &mut erin, &mut dave]).await;
+    settle(&[&alice, &bob, &erin, &dave]).await;
+    assert_eq!(codes.rotate(&dave).await, [1]);
+    settle(&[&alice, &bob, &erin, &dave]).await;
+    assert_eq!(codes.rotate(&erin).await, [1]);
+    settle(&[&alice, &bob, &erin, &dave]).await;
     frank.join_by_code(&code).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_service_that_promises_news_and_shows_none_is_not_asked_in_a_circle() {
     let homes = Homes::new(105);
-    let mut alice = homes.user("alice").await;
+    let alice = homes.user("alice").await;
     alice.create_group("team").await.unwrap();
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     let last: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
     let shown = Arc::clone(&last);
     homes.service.alter(Some(Box::new(move |operation, answer| {
@@ -248,7 +248,7 @@ async fn a_service_that_promises_news_and_shows_none_is_not_asked_in_a_circle() 
 #[tokio::test]
 async fn whose_message_is_said_to_stand_far_ahead_hears_that_it_is_withheld() {
     let homes = Homes::new(106);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let [alice, bob, carol] = team(&homes).await;
     homes.service.intercept(Some(Box::new(move |operation, _| {
         (operation == Operation::SendMessage).then(|| {
             Ok(EntryAccepted {
@@ -263,10 +263,10 @@ async fn whose_message_is_said_to_stand_far_ahead_hears_that_it_is_withheld() {
     })));
     alice.send_message("team", "to nobody").await.unwrap();
     homes.service.intercept(None);
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     homes.service.clock.advance(Duration::from_secs(3_600));
     bob.send_message("team", "to all").await.unwrap();
-    settle(&mut [&mut alice, &mut bob, &mut carol]).await;
+    settle(&[&alice, &bob, &carol]).await;
     let events = alice.events().unwrap().into_iter();
     let told = events
         .filter(|stored| matches!(&stored.event, Event::MessageWithheld { .. }))
@@ -277,7 +277,7 @@ async fn whose_message_is_said_to_stand_far_ahead_hears_that_it_is_withheld() {
 #[tokio::test]
 async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders_home() {
     let homes = Homes::new(107);
-    let [mut alice, mut bob, _carol] = team(&homes).await;
+    let [alice, bob, _carol] = team(&homes).await;
     let held: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
     let keeps = Arc::clone(&held);
     homes
@@ -292,7 +292,7 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     homes.service.intercept(None);
     // It can come no more, as far as an honest service goes.
     homes.service.clock.advance(Duration::from_secs(1_800));
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob), ["once"]);
     homes.service.clock.set_back(Duration::from_secs(1_800));
     let held = held.lock().unwrap()[0].clone();
@@ -301,7 +301,7 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     late.await.unwrap();
     homes.service.clock.advance(Duration::from_secs(1_800));
     let before = homes.service.count(Operation::UpdateClient);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(homes.service.count(Operation::UpdateClient), before);
     assert!(alice.evidence("team").unwrap().is_empty());
     let events = alice.events().unwrap();
@@ -331,21 +331,21 @@ async fn a_service_that_dates_commits_back_has_no_leaf_renewed_again_and_again()
         ..homes.options()
     };
     drop(homes.user("alice").await);
-    let mut alice = Client::open(&homes.path("alice"), options).await.unwrap();
+    let alice = Client::open(&homes.path("alice"), options).await.unwrap();
     alice.create_group("team").await.unwrap();
-    settle(&mut [&mut alice]).await;
+    settle(&[&alice]).await;
     alice.update_own_leaf("team").await.unwrap();
     let before = homes.service.count(Operation::UpdateClient);
-    pass(&homes, 48, &mut [&mut alice]).await;
+    pass(&homes, 48, &[&alice]).await;
     assert_eq!(homes.service.count(Operation::UpdateClient), before);
 }
 
 #[tokio::test]
 async fn who_renews_a_leaf_is_known_to_have_committed() {
     let homes = Homes::new(109);
-    let [mut alice, mut bob, _carol] = team(&homes).await;
+    let [alice, bob, _carol] = team(&homes).await;
     bob.update_own_leaf("team").await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     let today = Day::of(homes.service.clock.now_unix_ms());
     let committed = "SELECT min(committed_day) FROM known_members JOIN groups USING (group_id)
          WHERE groups.name = 'team' AND known_members.name = 'bob' AND removed_epoch IS NULL";
@@ -356,7 +356,7 @@ async fn who_renews_a_leaf_is_known_to_have_committed() {
 async fn who_comes_by_a_code_and_is_told_a_later_place_does_not_miss_what_was_said_in_silence() {
     for behind in [1, 2] {
         let homes = Homes::new(110 + behind);
-        let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+        let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
         alice.create_group("team").await.unwrap();
         let code = alice.invite("team", 7).await.unwrap();
         homes.service.alter(Some(Box::new(move |operation, answer| {
@@ -382,7 +382,7 @@ async fn who_comes_by_a_code_and_is_told_a_later_place_does_not_miss_what_was_sa
 #[tokio::test]
 async fn a_day_that_has_not_come_is_not_taken_from_an_answer() {
     let homes = Homes::new(113);
-    let (mut alice, mut dave) = (homes.user("alice").await, homes.user("dave").await);
+    let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
     alice.create_group("team").await.unwrap();
     let code = alice.invite("team", 7).await.unwrap();
     homes.service.alter(Some(Box::new(|operation, answer| {
@@ -403,7 +403,7 @@ async fn a_day_that_has_not_come_is_not_taken_from_an_answer() {
 #[tokio::test]
 async fn nothing_is_committed_that_the_service_shows_beside_the_journal() {
     let homes = Homes::new(114);
-    let [mut alice, mut bob, mut carol] = team(&homes).await;
+    let [alice, bob, carol] = team(&homes).await;
     let held: Arc<Mutex<Option<ProposalRequest>>> = Arc::default();
     let keeps = Arc::clone(&held);
     homes
@@ -434,9 +434,9 @@ async fn nothing_is_committed_that_the_service_shows_beside_the_journal() {
     homes.service.alter(None);
     let kept = "SELECT count(*) FROM openmls_proposals";
     assert_eq!(number(&homes, "alice", kept), 0);
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     alice.send_message("team", "still here").await.unwrap();
-    settle(&mut [&mut bob]).await;
+    settle(&[&bob]).await;
     assert_eq!(texts(&bob), ["still here"]);
 }
 
@@ -444,21 +444,21 @@ async fn nothing_is_committed_that_the_service_shows_beside_the_journal() {
 async fn a_return_whose_answer_is_lost_is_made_once_however_late_that_is_found_out() {
     for (seed, later) in [(115, 60), (116, 3 * 86_400)] {
         let homes = Homes::new(seed);
-        let [mut alice, bob, mut carol] = team(&homes).await;
+        let [alice, bob, carol] = team(&homes).await;
         drop(bob);
         let db = database(&homes, "bob");
         db.execute("DELETE FROM openmls_group_data", ()).unwrap();
         drop(db);
-        let mut bob = Client::open(&homes.path("bob"), homes.options())
+        let bob = Client::open(&homes.path("bob"), homes.options())
             .await
             .unwrap();
         homes.service.lose_answer(Operation::ExternalJoin);
         let _ = bob.sync(0).await;
         homes.service.clock.advance(Duration::from_secs(later));
-        settle(&mut [&mut bob]).await;
-        settle(&mut [&mut alice, &mut carol, &mut bob]).await;
+        settle(&[&bob]).await;
+        settle(&[&alice, &carol, &bob]).await;
         bob.send_message("team", "back").await.unwrap();
-        settle(&mut [&mut alice, &mut bob]).await;
+        settle(&[&alice, &bob]).await;
         let events = bob.events().unwrap().into_iter();
         let returns = events
             .filter(|it| matches!(it.event, Event::Rejoined { .. }))
@@ -473,7 +473,7 @@ async fn a_return_whose_answer_is_lost_is_made_once_however_late_that_is_found_o
 }
 
 /// What is shown is used some time after it was compared.
-async fn hear(homes: &Homes, client: &mut Client) {
+async fn hear(homes: &Homes, client: &Client) {
     for _ in 0..3 {
         let _ = client.send_message("team", "on").await;
         homes.service.clock.advance(Duration::from_secs(180));
@@ -483,7 +483,7 @@ async fn hear(homes: &Homes, client: &mut Client) {
 #[tokio::test]
 async fn another_key_that_signs_journals_is_not_taken_for_the_same_store() {
     let homes = Homes::new(117);
-    let mut alice = homes.user("alice").await;
+    let alice = homes.user("alice").await;
     alice.create_group("team").await.unwrap();
     let key = |homes: &Homes| -> String {
         let db = database(homes, "alice");
@@ -496,18 +496,18 @@ async fn another_key_that_signs_journals_is_not_taken_for_the_same_store() {
         .generations
         .other_key
         .store(true, Ordering::Relaxed);
-    hear(&homes, &mut alice).await;
+    hear(&homes, &alice).await;
     assert_eq!(key(&homes), before);
     // Another store has another one.
     homes.service.generations.shown.store(1, Ordering::Relaxed);
-    hear(&homes, &mut alice).await;
+    hear(&homes, &alice).await;
     assert_ne!(key(&homes), before);
 }
 
 #[tokio::test]
 async fn no_two_groups_are_made_under_an_id_that_the_service_has_chosen() {
     let homes = Homes::new(118);
-    let (mut alice, mut bob) = (homes.user("alice").await, homes.user("bob").await);
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
     let made: Arc<Mutex<Vec<GroupId>>> = Arc::default();
     let sees = Arc::clone(&made);
     homes

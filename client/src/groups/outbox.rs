@@ -320,7 +320,8 @@ pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Resu
 
 /// Whether it still waits to be read.
 pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0")?;
+    let mut statement =
+        db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0")?;
     Ok(statement.exists([digest])?)
 }
 

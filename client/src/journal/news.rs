@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::WIRE_VERSION;
 use protocol::Wire as _;
+use protocol::ids::{Position, SegmentId};
 use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
-use protocol::WIRE_VERSION;
-use protocol::ids::{Position, SegmentId};
 use rusqlite::Connection;
 
 use super::heads;
