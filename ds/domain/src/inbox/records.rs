@@ -102,7 +102,7 @@ impl Handle {
 }
 
 /// An inbox: who reads it, and how many requests expire on which day.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Inbox {
     pub(super) owner: Owner,
     fill: Vec<(Day, u16)>,

@@ -14,8 +14,8 @@ use crate::engine::Key;
 use crate::env::{Env, Version};
 use crate::operation::{Change, Charge, Cost, Level, Operation};
 use crate::refusal::Stop;
-use crate::request::{Authenticated, SignedBy, Unauthenticated};
-use crate::rows::{InboxRow, OwnerOf};
+use crate::request::{Authenticated, Unauthenticated};
+use crate::rows::OwnerOf;
 use crate::store::{self, Transition};
 use crate::view::View;
 
@@ -27,18 +27,24 @@ pub struct ReadInbox;
 #[derive(Debug)]
 pub struct DeleteFromInbox;
 
-fn owned(
+/// The owner of the inbox that the request names. Who is not draws on nothing: a device that is
+/// gone knows which inbox it is.
+#[derive(Debug)]
+pub struct InboxOwner(Version, Inbox);
+
+fn by_owner<'r, T>(
+    request: &'r Unauthenticated<T>,
+    id: impl FnOnce(&T) -> &InboxId,
     view: &View,
-    id: &InboxId,
-    who: &SignedBy,
     env: &Env<'_>,
-) -> Result<(InboxRow, Version, Inbox), Stop> {
-    let row = env.rows().inbox(id);
-    let owner = env.rows().owner(OwnerOf::Inbox, who.key());
-    Inbox::read(view, row, id, env)?
+) -> Result<Authenticated<'r, T, InboxOwner>, Stop> {
+    let signed = request.by_its_key()?;
+    let id = id(signed.body());
+    let owner = env.rows().owner(OwnerOf::Inbox, signed.who().key());
+    let (version, inbox) = Inbox::read(view, env.rows().inbox(id), id, env)?
         .filter(|(_, inbox)| inbox.owner == owner)
-        .map(|(version, inbox)| (row, version, inbox))
-        .ok_or_else(|| ProblemType::UnknownInbox.into())
+        .ok_or(ProblemType::UnknownInbox)?;
+    Ok(signed.map(|_| InboxOwner(version, inbox)))
 }
 
 fn cost(id: &InboxId, env: &Env<'_>) -> Cost {
@@ -55,23 +61,23 @@ fn cost(id: &InboxId, env: &Env<'_>) -> Cost {
 impl Operation for ReadInbox {
     type Request = ReadInboxRequest;
     type Response = ReadInboxResponse;
-    type Who = SignedBy;
+    type Who = InboxOwner;
     const OPERATION: Number = Number::ReadInbox;
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
-        _: &View,
-        _: &mut Env<'_>,
-    ) -> Result<Authenticated<'r, Self::Request, SignedBy>, Stop> {
-        Ok(request.by_its_key()?)
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Authenticated<'r, Self::Request, InboxOwner>, Stop> {
+        by_owner(request, |body| &body.inbox, view, env)
     }
 
-    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, InboxOwner>, env: &Env<'_>) -> Cost {
         cost(&request.body().inbox, env)
     }
 
     fn decide(
-        request: &Authenticated<'_, Self::Request, SignedBy>,
+        request: &Authenticated<'_, Self::Request, InboxOwner>,
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<ReadInboxResponse>, Stop> {
@@ -79,7 +85,8 @@ impl Operation for ReadInbox {
         if body.limit == 0 || body.limit > MAX_READ {
             return Err(ProblemType::LimitExceeded.into());
         }
-        let (row, _, inbox) = owned(view, &body.inbox, request.who(), env)?;
+        let InboxOwner(_, inbox) = request.who();
+        let row = env.rows().inbox(&body.inbox);
         let limit = usize::from(body.limit);
         let days: Vec<_> = inbox.days().collect();
         let ranges: Vec<_> = days
@@ -109,23 +116,23 @@ impl Operation for ReadInbox {
 impl Operation for DeleteFromInbox {
     type Request = DeleteFromInboxRequest;
     type Response = Accepted;
-    type Who = SignedBy;
+    type Who = InboxOwner;
     const OPERATION: Number = Number::DeleteFromInbox;
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
-        _: &View,
-        _: &mut Env<'_>,
-    ) -> Result<Authenticated<'r, Self::Request, SignedBy>, Stop> {
-        Ok(request.by_its_key()?)
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Authenticated<'r, Self::Request, InboxOwner>, Stop> {
+        by_owner(request, |body| &body.inbox, view, env)
     }
 
-    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, InboxOwner>, env: &Env<'_>) -> Cost {
         cost(&request.body().inbox, env)
     }
 
     fn decide(
-        request: &Authenticated<'_, Self::Request, SignedBy>,
+        request: &Authenticated<'_, Self::Request, InboxOwner>,
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<Accepted>, Stop> {
@@ -133,7 +140,8 @@ impl Operation for DeleteFromInbox {
         if body.entries.len() > usize::from(MAX_READ) {
             return Err(ProblemType::LimitExceeded.into());
         }
-        let (row, version, mut inbox) = owned(view, &body.inbox, request.who(), env)?;
+        let InboxOwner(version, inbox) = request.who();
+        let (row, mut inbox) = (env.rows().inbox(&body.inbox), inbox.clone());
         let mut keys: Vec<Key> = body
             .entries
             .iter()
@@ -152,7 +160,7 @@ impl Operation for DeleteFromInbox {
             inbox.remove(protocol::ids::Day(key.day));
         }
         let deletion = store::DeleteFromInbox {
-            inbox: (row, version),
+            inbox: (row, *version),
             record: inbox.seal(&body.inbox, env)?,
             requests,
         };

@@ -12,7 +12,7 @@ use super::pool::{self, Pool};
 use crate::env::Env;
 use crate::operation::{Change, Charge, Cost, Level, Operation};
 use crate::refusal::Stop;
-use crate::request::{Authenticated, SignedBy, Unauthenticated};
+use crate::request::{Authenticated, Unauthenticated};
 use crate::rows::OwnerOf;
 use crate::store::{self, Transition};
 use crate::view::View;
@@ -27,12 +27,23 @@ pub struct CountKeyPackages;
 #[derive(Debug)]
 pub struct DeleteKeyPackages;
 
-/// The pool, if the signing key owns it.
-fn owned(view: &View, id: &PoolId, who: &SignedBy, env: &Env<'_>) -> Result<Pool, Stop> {
-    let owner = env.rows().owner(OwnerOf::Pool, who.key());
-    Pool::read(view, pool::row(id, env))?
+/// The owner of the pool that the request names. Who is not draws on nothing: contacts know which
+/// pool it is.
+#[derive(Debug)]
+pub struct PoolOwner(Pool);
+
+fn by_owner<'r, T>(
+    request: &'r Unauthenticated<T>,
+    id: impl FnOnce(&T) -> &PoolId,
+    view: &View,
+    env: &Env<'_>,
+) -> Result<Authenticated<'r, T, PoolOwner>, Stop> {
+    let signed = request.by_its_key()?;
+    let owner = env.rows().owner(OwnerOf::Pool, signed.who().key());
+    let pool = Pool::read(view, pool::row(id(signed.body()), env))?
         .filter(|pool| pool.owner == owner)
-        .ok_or_else(|| ProblemType::NotOwner.into())
+        .ok_or(ProblemType::NotOwner)?;
+    Ok(signed.map(|_| PoolOwner(pool)))
 }
 
 fn cost(id: &PoolId, env: &Env<'_>) -> Cost {
@@ -49,28 +60,27 @@ fn cost(id: &PoolId, env: &Env<'_>) -> Cost {
 impl Operation for CountKeyPackages {
     type Request = CountKeyPackagesRequest;
     type Response = CountKeyPackagesResponse;
-    type Who = SignedBy;
+    type Who = PoolOwner;
     const OPERATION: Number = Number::CountKeyPackages;
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
-        _: &View,
-        _: &mut Env<'_>,
-    ) -> Result<Authenticated<'r, Self::Request, SignedBy>, Stop> {
-        Ok(request.by_its_key()?)
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Authenticated<'r, Self::Request, PoolOwner>, Stop> {
+        by_owner(request, |body| &body.pool, view, env)
     }
 
-    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, PoolOwner>, env: &Env<'_>) -> Cost {
         cost(&request.body().pool, env)
     }
 
     fn decide(
-        request: &Authenticated<'_, Self::Request, SignedBy>,
+        request: &Authenticated<'_, Self::Request, PoolOwner>,
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<CountKeyPackagesResponse>, Stop> {
         let id = &request.body().pool;
-        owned(view, id, request.who(), env)?;
         let mut counts: Vec<KeyPackageCount> = Vec::new();
         for set in pool::sets(view, pool::row(id, env), None, env)? {
             let expiry = protocol::ids::Week::of(u64::from(set.last_day.0) * 86_400_000);
@@ -93,28 +103,28 @@ impl Operation for CountKeyPackages {
 impl Operation for DeleteKeyPackages {
     type Request = DeleteKeyPackagesRequest;
     type Response = Accepted;
-    type Who = SignedBy;
+    type Who = PoolOwner;
     const OPERATION: Number = Number::DeleteKeyPackages;
 
     fn authenticate<'r>(
         request: &'r Unauthenticated<Self::Request>,
-        _: &View,
-        _: &mut Env<'_>,
-    ) -> Result<Authenticated<'r, Self::Request, SignedBy>, Stop> {
-        Ok(request.by_its_key()?)
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<Authenticated<'r, Self::Request, PoolOwner>, Stop> {
+        by_owner(request, |body| &body.pool, view, env)
     }
 
-    fn cost(request: &Authenticated<'_, Self::Request, SignedBy>, env: &Env<'_>) -> Cost {
+    fn cost(request: &Authenticated<'_, Self::Request, PoolOwner>, env: &Env<'_>) -> Cost {
         cost(&request.body().pool, env)
     }
 
     fn decide(
-        request: &Authenticated<'_, Self::Request, SignedBy>,
+        request: &Authenticated<'_, Self::Request, PoolOwner>,
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Change<Accepted>, Stop> {
         let id = &request.body().pool;
-        let stored = owned(view, id, request.who(), env)?;
+        let PoolOwner(stored) = request.who();
         let row = pool::row(id, env);
         let deletion = store::DeletePool {
             pool: row,
