@@ -34,6 +34,9 @@ use crate::provider::Provider;
 const BATCH: (u32, u32) = (5, 2);
 /// when fewer than so many are left.
 const LOW: (u32, u32) = (2, 1);
+/// So often a day sets are published for one contact, each time for a token: whoever takes them all
+/// again and again, or has the pool renewed by changing devices, waits for the next day.
+const MOST_A_DAY: u32 = 8;
 /// So long the other devices have time to add their packages.
 const BATCH_MS: u64 = DAY_MS;
 const WEEK_S: u64 = 7 * 24 * 60 * 60;
@@ -66,6 +69,31 @@ fn due(db: &Connection, contact: &[u8], suites: &[Ciphersuite]) -> Result<Vec<Du
         }
     }
     Ok(all)
+}
+
+/// Whether more may be published for a contact today.
+fn may_publish_for(db: &Connection, contact: &[u8], today: u32) -> Result<bool, Error> {
+    Ok(may_publish(db, today)? && publications(db, contact, today)? < MOST_A_DAY)
+}
+
+/// How often sets were published for a contact today.
+fn publications(db: &Connection, contact: &[u8], today: u32) -> Result<u32, Error> {
+    let query = "SELECT publications FROM contacts WHERE signature_key = ? AND publication_day = ?";
+    let made = db
+        .query_row(query, (contact, today), |row| row.get(0))
+        .optional()?;
+    Ok(made.unwrap_or_default())
+}
+
+/// Sets were published for a contact, in the caller's transaction.
+fn published(db: &Connection, contact: &[u8], today: u32) -> Result<(), Error> {
+    let made = publications(db, contact, today)?.saturating_add(1);
+    db.execute(
+        "UPDATE contacts SET pool_new = 0, publications = ?, publication_day = ?
+         WHERE signature_key = ?",
+        (made, today, contact),
+    )?;
+    Ok(())
 }
 
 /// Makes a KeyPackage of this device. Its private keys are kept in the caller's transaction.
@@ -190,10 +218,9 @@ impl Engine {
             return Ok(());
         }
         for (contact, pool) in contacts::pools(&self.db)? {
-            if !may_publish(&self.db, self.today())? {
-                return Ok(());
+            if may_publish_for(&self.db, &contact, self.today())? {
+                self.replenish_pool(&contact, &pool).await?;
             }
-            self.replenish_pool(&contact, &pool).await?;
         }
         Ok(())
     }
@@ -265,7 +292,7 @@ impl Engine {
         let directory = self.directory().await?;
         let now_ms = self.transport.time.now_unix_ms();
         let due = due(&self.db, contact, &self.suites(&directory))?;
-        if due.is_empty() || !may_publish(&self.db, self.today())? {
+        if due.is_empty() || !may_publish_for(&self.db, contact, self.today())? {
             return Ok(());
         }
         let sets = self.transact(|db, profile| {
@@ -318,7 +345,7 @@ impl Engine {
             pool: token.pool(),
             sets: uploads,
         };
-        let published: Result<Accepted, Error> = self
+        let answered: Result<Accepted, Error> = self
             .call_for(
                 Operation::PublishKeyPackages,
                 pool.owner(),
@@ -327,15 +354,13 @@ impl Engine {
             )
             .await;
         // Without a token nothing was asked.
-        if !matches!(published, Ok(_) | Err(Error::Issuer(_))) {
+        if !matches!(answered, Ok(_) | Err(Error::Issuer(_))) {
             published_in_vain(&self.db, self.today())?;
         }
-        published?;
+        answered?;
+        let today = self.today();
         self.transact(|db, _| {
-            db.execute(
-                "UPDATE contacts SET pool_new = 0 WHERE signature_key = ?",
-                [contact],
-            )?;
+            published(db, contact, today)?;
             for (set, _) in sets {
                 db.execute(
                     "INSERT INTO key_packages (signature_key, ciphersuite, sets_left) VALUES (?, ?, 1)
@@ -432,6 +457,8 @@ pub(crate) fn used(db: &Connection, contact: &[u8], suite: Ciphersuite) -> Resul
 mod tests {
     use super::*;
 
+    const TODAY: u32 = 20_000;
+
     #[test]
     fn packages_of_a_set_stand_in_any_order() {
         let packages = vec![opaque(*b"one"), opaque(*b"other")];
@@ -467,5 +494,24 @@ mod tests {
         assert_eq!(left, [expected]);
         used(&db, &bob, CIPHERSUITE).unwrap();
         assert_eq!(due(&bob).len(), 2);
+    }
+
+    #[test]
+    fn a_contact_costs_so_many_publications_a_day_and_no_more_and_nobody_else_waits_for_it() {
+        let db = crate::database::in_memory().unwrap();
+        let [bob, carol] = [[7; 32], [8; 32]];
+        for (name, key) in [("bob", 7), ("carol", 8)] {
+            contacts::tests::contact(name, key).store(&db).unwrap();
+        }
+        crate::profile::tests::profile(&db);
+        let may = |contact: &[u8], today| may_publish_for(&db, contact, today).unwrap();
+        let mut made = 0;
+        while made < 100 && may(&bob, TODAY) {
+            published(&db, &bob, TODAY).unwrap();
+            made += 1;
+        }
+        assert_eq!(made, MOST_A_DAY);
+        assert!(may(&carol, TODAY));
+        assert!(may(&bob, TODAY + 1));
     }
 }

@@ -92,7 +92,10 @@ CREATE TABLE contacts (
     -- When the service is asked next what it has in the pool; a random time.
     pool_due_ms INTEGER NOT NULL DEFAULT 0,
     -- 1: the contact does not know the token of its pool yet.
-    token_due INTEGER NOT NULL DEFAULT 0
+    token_due INTEGER NOT NULL DEFAULT 0,
+    -- How often sets were published for the contact, and on which day that was.
+    publications INTEGER NOT NULL DEFAULT 0,
+    publication_day INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE incoming_requests (
