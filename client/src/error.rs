@@ -319,6 +319,10 @@ pub enum PeerError {
     /// What the service keeps for those who are invited is not there or not right.
     #[error("the service shows nothing by which an invitation can be followed")]
     JoinRecord,
+    /// Who points to an invitation says something else of the group's journal than the service: one
+    /// of them is wrong.
+    #[error("an invitation points to another journal than the service")]
+    Pointer,
     /// An invitation is not attributed to a contact.
     #[error("an invitation is not from a contact")]
     Attribution,

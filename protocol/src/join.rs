@@ -4,7 +4,9 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
 use crate::group::{GroupKey, JournalKeys};
-use crate::ids::{Epoch, GroupId, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch};
+use crate::ids::{
+    ChainHead, Epoch, GroupId, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch, SegmentId,
+};
 use crate::journal::Place;
 
 /// Why somebody may come in by an external commit.
@@ -144,8 +146,12 @@ pub struct JoinRecordContent {
     pub state_key: WireSecret,
     /// `k_t` and `T_d`.
     pub journal: JournalKeys,
+    /// The segment of that epoch.
+    pub segment: SegmentId,
     /// The commit that added the joiner.
     pub place: Place,
+    /// The chain head after it.
+    pub chain: ChainHead,
     /// Link keys by leaf.
     pub leaves: Vec<LeafLinkKey>,
     /// Former wrapper keys that a link key still needs, newest first.

@@ -249,18 +249,24 @@ fn segment(
         .checked_sub(rotation.0)
         .and_then(|step| u32::try_from(step).ok())
         .ok_or(Error::Protocol("a join record is of another epoch"))?;
+    // Who points here need not be who has added this client: what it says of the journal counts only
+    // where the service has said the same to whoever was added.
+    let agrees = (pointer.segment, pointer.place) == (record.segment, record.place);
+    let told = pointer.chain != ChainHead([0; 32]);
+    if !agrees || (told && pointer.chain != record.chain) {
+        return Err(PeerError::Pointer.into());
+    }
     // A commit that rotates is the last entry of the segment before.
     let is_same = record.place.rotation_epoch == rotation;
     if !is_same && step != 0 {
         return Err(Error::Protocol("a join record is of another place"));
     }
-    let told = pointer.place == record.place && pointer.chain != ChainHead([0; 32]);
     let chain = match is_same {
-        true => Some(pointer.chain).filter(|_| told),
-        false => Some(crypto::journal::first_head(&pointer.segment)),
+        true => Some(record.chain).filter(|_| told),
+        false => Some(crypto::journal::first_head(&record.segment)),
     };
     Ok(Segment {
-        id: pointer.segment,
+        id: record.segment,
         rotation,
         step: Step(step),
         state_key: StateKey::from(&record.state_key),
@@ -413,10 +419,7 @@ impl Engine {
         if self.is_in_before(&invitation)? {
             return Ok(());
         }
-        match self
-            .join_invited(&entry, invited, &content, &invitation)
-            .await
-        {
+        match self.join_invited(invited, &content, &invitation).await {
             // The service's answer and not the Welcome: it may show another one the next time.
             Err(error @ (Error::Refused(_) | Error::Issuer(_))) => Err(error),
             Err(error) => {
@@ -497,7 +500,6 @@ impl Engine {
 
     async fn join_invited(
         &mut self,
-        entry: &[u8],
         invited: &Invited,
         content: &WelcomeContent,
         invitation: &Invitation,
@@ -508,28 +510,30 @@ impl Engine {
         match self.join_by_record(invited, content, invitation).await {
             // What does not fit may be the record, which the service shows, and not the Welcome,
             // which it cannot make. So the invitation waits: one answer takes nobody's group away.
-            Err(Error::Peer(fault)) => self.wait_for_record(entry, content, invitation, fault),
+            Err(Error::Peer(fault)) => self.wait_for_record(invited, content, invitation, fault),
             Err(Error::Protocol(_)) => {
-                self.wait_for_record(entry, content, invitation, PeerError::JoinRecord)
+                self.wait_for_record(invited, content, invitation, PeerError::JoinRecord)
             }
             Err(Error::Refused(refusal)) if !refusal.is_for_now() => {
-                self.wait_for_record(entry, content, invitation, PeerError::JoinRecord)
+                self.wait_for_record(invited, content, invitation, PeerError::JoinRecord)
             }
             other => other,
         }
     }
 
-    /// Keeps what was wrong and the invitation; the user is told once.
+    /// Keeps what was wrong and the invitation, which is tried ever more seldom: whoever makes one
+    /// that never fits does not have this client fetch records without end. The user is told once.
     fn wait_for_record(
         &mut self,
-        entry: &[u8],
+        invited: &Invited,
         content: &WelcomeContent,
         invitation: &Invitation,
         fault: PeerError,
     ) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
+        let entry = invited.name();
         self.transact(|db, _| {
-            if evidence::tries(db, entry)?.0 == 0 {
+            if evidence::tries(db, &entry)?.0 == 0 {
                 let name = String::from_utf8_lossy(invitation.info.group_name.as_slice());
                 let event = Event::InvitationWaits {
                     group: text::received(&name, MAX_NAME),
@@ -537,8 +541,9 @@ impl Engine {
                 };
                 events::store(db, &event)?;
             }
-            let content = (Some(entry), content.welcome.as_slice());
-            evidence::keep(db, &invitation.id, &fault, content, now_ms)
+            let content = (Some(&entry[..]), content.welcome.as_slice());
+            evidence::keep(db, &invitation.id, &fault, content, now_ms)?;
+            pointers::put_off(db, invited.row, false, now_ms)
         })
     }
 
@@ -711,7 +716,9 @@ mod tests {
                     tag_key: protocol::codec::WireSecret::new([1; 32]),
                     tag_day: protocol::ids::Day(1),
                 },
+                segment: protocol::ids::SegmentId([1; 32]),
                 place,
+                chain: ChainHead([0; 32]),
                 leaves: Vec::new(),
                 wrapper_chain: Vec::new(),
             };

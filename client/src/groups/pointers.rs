@@ -10,6 +10,7 @@ use protocol::journal::Place;
 use protocol::time::day_of;
 use protocol::welcome::{DevicePointer, WelcomePointer};
 use rusqlite::{Connection, OptionalExtension as _};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::connections::withdraw::group_with;
@@ -167,11 +168,14 @@ pub(crate) struct Invited {
 }
 
 impl Invited {
-    /// For evidence.
+    /// For evidence. Several may point to one Welcome: what one of them says wrongly is not laid to
+    /// the others.
     pub(crate) fn name(&self) -> Vec<u8> {
+        let pointer = Zeroizing::new(self.pointer.encode());
         [
             &self.pointer.group_id.0[..],
             &self.pointer.epoch.0.to_be_bytes(),
+            &Sha256::digest(&*pointer),
         ]
         .concat()
     }

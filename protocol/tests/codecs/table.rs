@@ -147,7 +147,9 @@ wire_types! {
         RecoveryRowResponse { rotation_epoch, sealed }
         JoinRecordRequest { version, id, page }
         JoinRecordResponse { pages, sealed }
-        JoinRecordContent { ratchet_tree, state_key, journal, place, leaves, wrapper_chain }
+        JoinRecordContent {
+            ratchet_tree, state_key, journal, segment, place, chain, leaves, wrapper_chain
+        }
         WrapperChainLink { under, former }
         LeafLinkKey { leaf_index, link_key }
         ExternalCommitInfoRequest { group, permit, authorization }

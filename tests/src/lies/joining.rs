@@ -6,7 +6,7 @@ use crypto::schedule::JoinKey;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{CommitRequest, JoinAccepted};
-use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch};
+use protocol::ids::{ChainHead, Day, Epoch, LeafIndex, Position, RotationEpoch, SegmentId};
 use protocol::join::{
     JoinRecordContent, JoinRecordRequest, JoinRecordResponse, RecoveryRowResponse,
     SealedFormerWrapperKey, WrapperChainLink,
@@ -345,13 +345,25 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
         "JoinRecord's place.position: 0",
         Join,
         |liar, _| record(liar, |it| it.place.position = Position(0)),
-        Harmless,
+        Waits,
     ),
     (
         "JoinRecord's place.position: a later one",
         Join,
         |liar, _| record(liar, |it| it.place.position.0 += 5),
-        Stops(StopReason::Behind),
+        Waits,
+    ),
+    (
+        "JoinRecord's segment: another one",
+        Join,
+        |liar, _| record(liar, |it| it.segment = SegmentId([7; 32])),
+        Waits,
+    ),
+    (
+        "JoinRecord's chain: another one",
+        Join,
+        |liar, _| record(liar, |it| it.chain = ChainHead([7; 32])),
+        Waits,
     ),
     (
         "JoinRecord's place.rotation_epoch: another one",

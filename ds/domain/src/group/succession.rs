@@ -11,7 +11,7 @@ use protocol::codec::opaque;
 use protocol::group::{
     CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
 };
-use protocol::ids::{Day, GroupId, LeafIndex};
+use protocol::ids::{ChainHead, Day, GroupId, LeafIndex, SegmentId};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
 use protocol::journal::{Class, CommitEvent, Event, Place};
 use protocol::lifetime;
@@ -63,6 +63,13 @@ pub(super) struct Decision {
     /// Of the new epoch.
     pub(super) journal: JournalKeys,
     pub(super) wake: Vec<SegmentRow>,
+}
+
+/// Where a commit stands, and the segment in which its epoch is.
+struct At {
+    segment: SegmentId,
+    place: Place,
+    chain: ChainHead,
 }
 
 /// Keys of the new epoch.
@@ -131,7 +138,12 @@ impl Succession<'_> {
             tag_key: journal.head().tag_key.to_wire(),
             tag_day: journal.head().tag_day,
         };
-        let (join_record, welcomes) = self.records(&keys, &journal_keys, place, env)?;
+        let at = At {
+            segment: journal.head().segment,
+            place,
+            chain: current.head().chain,
+        };
+        let (join_record, welcomes) = self.records(&keys, &journal_keys, at, env)?;
         let kept = join_record.iter().flat_map(|(_, _, pages)| pages);
         let kept = kept.chain(welcomes.iter().map(|(_, _, sealed)| sealed));
         let added = self.addition(&former_user, kept.map(Vec::len).sum());
@@ -574,7 +586,7 @@ impl Succession<'_> {
         &self,
         keys: &Keys,
         journal: &JournalKeys,
-        place: Place,
+        at: At,
         env: &mut Env<'_>,
     ) -> Result<Records, Stop> {
         let Some(JoinersUpload { join_key, welcomes }) = self.attempt.welcome else {
@@ -592,7 +604,9 @@ impl Succession<'_> {
                 tag_key: crypto::schedule::TagKey::from(&journal.tag_key).to_wire(),
                 tag_day: journal.tag_day,
             },
-            place,
+            segment: at.segment,
+            place: at.place,
+            chain: at.chain,
             leaves: self.roster.link_keys(),
             wrapper_chain: self.control.chain.clone(),
         };
