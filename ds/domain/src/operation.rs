@@ -110,6 +110,8 @@ pub struct Charge {
 pub enum Level {
     /// A leaf in its group.
     Leaf,
+    /// A user in its group, with all its leaves.
+    User,
     /// A group.
     Group,
     /// The readers of a segment, or of a record.

@@ -372,6 +372,12 @@ impl Rows<'_> {
         Bucket(self.0.row(12, &[&group.0, &leaf.0.to_be_bytes()]))
     }
 
+    /// The allowance of a user in a group.
+    #[must_use]
+    pub fn user_bucket(&self, group: &GroupId, user_pseudonym: &[u8]) -> Bucket {
+        Bucket(self.0.row(22, &[&group.0, user_pseudonym]))
+    }
+
     /// The allowance of a group.
     #[must_use]
     pub fn group_bucket(&self, group: &GroupId) -> Bucket {

@@ -67,9 +67,22 @@ pub struct Server {
     pub(crate) load: Load,
     pub(crate) waits: Waits,
     pub(crate) in_flight: InFlight,
-    allowances: [(Level, Allowances); 4],
+    allowances: [(Level, Allowances); 5],
     issuer_keys: RwLock<Arc<IssuerKeys>>,
     agreed_clock: Mutex<AgreedClock>,
+}
+
+/// The part of a group's allowance that one user may use.
+const USERS_PART: u32 = 8;
+
+/// What a user has in a group, however many leaves: a part of what the group has, and what one leaf
+/// has at least.
+fn of_user(leaf: AllowanceLimits, group: AllowanceLimits) -> AllowanceLimits {
+    AllowanceLimits {
+        capacity: (group.capacity / USERS_PART).max(leaf.capacity),
+        refill_per_minute: (group.refill_per_minute / USERS_PART).max(leaf.refill_per_minute),
+        ..group
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -104,6 +117,7 @@ impl Server {
             in_flight: InFlight::default(),
             allowances: [
                 (Level::Leaf, Allowances::new(leaf)),
+                (Level::User, Allowances::new(of_user(leaf, group))),
                 (Level::Group, Allowances::new(group)),
                 (Level::Segment, Allowances::new(segment)),
                 (Level::Owner, Allowances::new(owner)),
@@ -178,4 +192,28 @@ impl Server {
 /// Randomness for one request.
 pub(crate) fn fresh_rng() -> Result<ChaCha12Rng, crypto::CryptoError> {
     Ok(ChaCha12Rng::from_seed(crypto::random()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_with_all_leaves_that_it_may_have_leaves_most_of_a_groups_allowance_to_others() {
+        let defaults = crate::config::AllowanceSettings::default();
+        let [leaf, group] = [defaults.leaf, defaults.group].map(|of| defaults.share_of(of));
+        let user = of_user(leaf, group);
+        assert!(u64::from(user.capacity) * 8 <= group.capacity.into());
+        assert!(u64::from(user.refill_per_minute) * 8 <= group.refill_per_minute.into());
+        // One leaf alone has what it had.
+        assert!(user.capacity >= leaf.capacity);
+        assert!(user.refill_per_minute >= leaf.refill_per_minute);
+        let few = AllowanceLimits {
+            capacity: 3,
+            refill_per_minute: 1,
+            ..group
+        };
+        assert_eq!(of_user(leaf, few).capacity, leaf.capacity);
+    }
 }

@@ -7,7 +7,7 @@ use protocol::problem::ProblemType;
 
 use super::attempt::{Attempt, By, digest};
 use super::control::Control;
-use super::open::{OpenedGroup, charges};
+use super::open::{Drawer, OpenedGroup, charges};
 use super::roster::leaf_of_page;
 use crate::env::Env;
 use crate::operation::{Change, Cost, Operation};
@@ -81,6 +81,8 @@ commits! {
 pub struct Committer {
     group: OpenedGroup,
     index: u32,
+    /// Its user's pseudonym.
+    user: Vec<u8>,
     /// The acceptance, if this very commit has won before and its answer was lost.
     answered: Option<CommitAccepted>,
 }
@@ -103,11 +105,13 @@ impl Committer {
             view.all(&[page, group.row.part(Part::Control)])?;
         }
         let leaf = leaf_of_page(&group, index, view)?.ok_or(bad)?;
+        let user = leaf.user_pseudonym.clone();
         let Err(wrong_epoch) = is_current else {
             let key = leaf.signature_key.clone();
             let who = Self {
                 group,
                 index,
+                user,
                 answered: None,
             };
             return Ok(request.by_leaf(&key, who)?);
@@ -125,6 +129,7 @@ impl Committer {
         let who = |group| Self {
             group,
             index,
+            user,
             answered,
         };
         let key = match former_key {
@@ -152,7 +157,8 @@ impl Committer {
         if body.welcome.is_some() {
             bytes = bytes.saturating_add(self.group.join_record_bytes());
         }
-        charges(&self.group.id, self.index, bytes, env)
+        let drawer = Drawer::Leaf(self.index, &self.user);
+        charges(&self.group.id, drawer, bytes, env)
     }
 
     fn decide(

@@ -14,7 +14,7 @@ use protocol::problem::ProblemType;
 use super::attempt::{Attempt, By, digest, permit_of};
 use super::control::Control;
 use super::message::head_of;
-use super::open::{OpenedGroup, charges, names_group};
+use super::open::{Drawer, OpenedGroup, charges, names_group};
 use super::roster::Roster;
 use super::tree::Tree;
 use crate::env::{Env, Prices};
@@ -93,7 +93,7 @@ impl Operation for ExternalJoin {
         let bytes = request.body().commit.as_slice().len();
         Cost {
             tokens: env.settings.prices.external_join,
-            ..charges(&joiner.group.id, JOINERS, bytes, env)
+            ..charges(&joiner.group.id, Drawer::Joiner, bytes, env)
         }
     }
 
@@ -140,10 +140,6 @@ impl Operation for ExternalJoin {
     }
 }
 
-/// In place of a leaf index, which is below it (RFC 9420 trees end at 2^31 leaves): joiners share a
-/// bucket in each group.
-const JOINERS: u32 = u32::MAX;
-
 names_group! { ExternalCommitInfoRequest }
 
 /// [`Number::ExternalCommitInfo`].
@@ -173,7 +169,7 @@ impl Operation for ExternalCommitInfo {
     }
 
     fn cost(request: &Authenticated<'_, ExternalCommitInfoRequest, Joiner>, env: &Env<'_>) -> Cost {
-        charges(&request.who().group.id, JOINERS, 0, env)
+        charges(&request.who().group.id, Drawer::Joiner, 0, env)
     }
 
     fn decide(

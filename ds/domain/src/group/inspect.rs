@@ -10,7 +10,7 @@ use protocol::problem::ProblemType;
 
 use super::activity::Activity;
 use super::control::Control;
-use super::open::{Member, OpenedGroup, charges, names_group};
+use super::open::{Drawer, Member, OpenedGroup, charges, names_group};
 use super::proposals::PendingProposals;
 use super::roster::{Leaf, Roster};
 use super::short::LEAVES_IN_PAGE;
@@ -154,7 +154,7 @@ impl Operation for OwnLeaf {
     }
 
     fn cost(request: &Authenticated<'_, OwnLeafRequest, Asker>, env: &Env<'_>) -> Cost {
-        charges(&request.who().group.id, u32::MAX, 0, env)
+        charges(&request.who().group.id, Drawer::Asker, 0, env)
     }
 
     fn decide(

@@ -179,27 +179,47 @@ impl Member {
     /// What a request of a leaf draws on.
     #[must_use]
     pub fn cost(&self, bytes: usize, env: &Env<'_>) -> Cost {
-        charges(&self.group.id, self.index, bytes, env)
+        let drawer = Drawer::Leaf(self.index, &self.leaf.user_pseudonym);
+        charges(&self.group.id, drawer, bytes, env)
     }
 }
 
-/// Draws on the allowances of leaf and group.
+/// Whose a request is, for the allowances that it draws on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Drawer<'u> {
+    /// A leaf's, of this user.
+    Leaf(u32, &'u [u8]),
+    /// Of somebody who comes in from outside: all who do share one.
+    Joiner,
+    /// Of somebody who asks for its leaf: all who do share one.
+    Asker,
+}
+
+/// Draws on the allowances of leaf, user and group. A user has a part of the group's, however many
+/// leaves it has: nobody's flood is everybody's.
 #[must_use]
-pub(super) fn charges(group: &GroupId, leaf: u32, bytes: usize, env: &Env<'_>) -> Cost {
+pub(super) fn charges(group: &GroupId, drawer: Drawer<'_>, bytes: usize, env: &Env<'_>) -> Cost {
     let rows = env.rows();
+    // RFC 9420's trees end at 2^31 leaves.
+    let (leaf, user) = match drawer {
+        Drawer::Leaf(leaf, user) => (leaf, Some(user)),
+        Drawer::Joiner => (u32::MAX, None),
+        Drawer::Asker => (u32::MAX - 1, None),
+    };
+    let leaf = rows.leaf_bucket(group, protocol::ids::LeafIndex(leaf));
+    let user = user.map(|user| (Level::User, rows.user_bucket(group, user)));
+    let buckets = [
+        Some((Level::Leaf, leaf)),
+        user,
+        Some((Level::Group, rows.group_bucket(group))),
+    ];
+    let charge = |(level, bucket)| Charge {
+        level,
+        bucket,
+        bytes,
+    };
     Cost {
         tokens: 0,
-        charges: vec![
-            Charge {
-                level: Level::Leaf,
-                bucket: rows.leaf_bucket(group, protocol::ids::LeafIndex(leaf)),
-                bytes,
-            },
-            Charge {
-                level: Level::Group,
-                bucket: rows.group_bucket(group),
-                bytes,
-            },
-        ],
+        charges: buckets.into_iter().flatten().map(charge).collect(),
     }
 }

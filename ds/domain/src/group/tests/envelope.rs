@@ -1,11 +1,15 @@
 //! Requests as they come: who has signed what.
 
-use protocol::group::ReserveGroupIdRequest;
+use protocol::group::{OwnLeafRequest, ReserveGroupIdRequest};
+use protocol::join::ExternalCommitInfoRequest;
 use protocol::request::Sender;
 
 use super::*;
 use crate::execution::{Execution, Input};
+use crate::operation::Level;
 use crate::request::Unauthenticated;
+use crate::rows::Bucket;
+use crate::testing::key;
 
 #[test]
 fn a_signature_counts_for_exactly_what_was_signed() {
@@ -88,21 +92,86 @@ fn whoever_is_not_a_member_uses_up_no_allowance() {
     let mut forged = clients[0].sign(&mut world, Number::SendMessage, &body);
     *forged.last_mut().unwrap() ^= 1;
     let honest = clients[0].sign(&mut world, Number::SendMessage, &body);
-    let mut charges = |bytes: &[u8]| {
-        let (mut env, engine) = world.service.env();
-        let mut execution = Execution::<SendMessage>::new(bytes, Vec::new(), &env).unwrap();
-        let mut step = execution.start();
-        loop {
-            let input = match step {
-                Step::Read(reads) => Input::Found(engine.read(&reads)),
-                Step::Charge(charges) => return charges.len(),
-                Step::Apply(_) | Step::Done(_) => return 0,
-            };
-            step = execution.next(input, &mut env);
-        }
+    let mut charges = |bytes: &[u8]| drawn_on::<SendMessage>(&mut world, bytes).len();
+    // Of the leaf, of its user and of their group.
+    assert_eq!((charges(&forged), charges(&honest)), (0, 3));
+}
+
+/// The allowances that a request draws on.
+fn drawn_on<O: Operation>(world: &mut World, bytes: &[u8]) -> Vec<(Level, Bucket)> {
+    let tokens = world.service.tokens(1);
+    let (mut env, engine) = world.service.env();
+    let mut execution = Execution::<O>::new(bytes, tokens, &env).unwrap();
+    let mut step = execution.start();
+    loop {
+        let input = match step {
+            Step::Read(reads) => Input::Found(engine.read(&reads)),
+            Step::Charge(charges) => {
+                let charges = charges.into_iter();
+                return charges.map(|it| (it.level, it.bucket)).collect();
+            }
+            Step::Apply(_) | Step::Done(_) => return Vec::new(),
+        };
+        step = execution.next(input, &mut env);
+    }
+}
+
+#[test]
+fn the_leaves_of_a_user_draw_on_one_allowance_together_and_no_other_user_does() {
+    let mut world = World::new(215);
+    let mut clients = group(&mut world, 2);
+    let invitee = Invitee::of_user(&world, clients[1].user.clone());
+    let plan = Plan {
+        operation: Number::AddClients,
+        ..Plan::add([invitee.key_package.clone()])
     };
-    // Of the leaf and of its group.
-    assert_eq!((charges(&forged), charges(&honest)), (0, 2));
+    clients[1].commit(&mut world, plan).unwrap();
+    catch_up(&mut world, &mut clients);
+    let pointer = clients[1].pointers[0].clone();
+    let mut second = Client::join(&mut world, invitee, &pointer);
+    second.told_of(&clients[1]);
+    second.arrive(&mut world);
+    clients.push(second);
+    let drawn: Vec<_> = clients
+        .iter_mut()
+        .map(|client| {
+            let body = client.message(b"text");
+            let bytes = client.sign(&mut world, Number::SendMessage, &body);
+            drawn_on::<SendMessage>(&mut world, &bytes)
+        })
+        .collect();
+    let of = |client: usize, level: Level| {
+        let mut found = drawn[client].iter().filter(|(of, _)| *of == level);
+        found.next().unwrap().1
+    };
+    let pairs = [Level::Leaf, Level::User, Level::Group]
+        .map(|level| (of(1, level) == of(2, level), of(0, level) == of(1, level)));
+    assert_eq!(pairs, [(false, false), (true, false), (true, true)]);
+}
+
+#[test]
+fn whoever_asks_for_its_leaf_draws_on_nothing_of_those_who_come_in() {
+    let mut world = World::new(216);
+    let clients = group(&mut world, 2);
+    let (secret, _) = make_code(&clients[0], &mut world).unwrap();
+    let group = || clients[0].key();
+    let ask = OwnLeafRequest { group: group() };
+    let come = ExternalCommitInfoRequest {
+        group: group(),
+        permit: JoinPermit::JoinCode(WireSecret::new(secret)),
+        authorization: None,
+    };
+    let ask = world.service.signed(Number::OwnLeaf, &key(1), &ask);
+    let come = world
+        .service
+        .signed(Number::ExternalCommitInfo, &key(2), &come);
+    let ask = drawn_on::<OwnLeaf>(&mut world, &ask);
+    let come = drawn_on::<ExternalCommitInfo>(&mut world, &come);
+    let leaf = |drawn: &[(Level, Bucket)]| {
+        let mut found = drawn.iter().filter(|(of, _)| *of == Level::Leaf);
+        found.next().unwrap().1
+    };
+    assert_ne!(leaf(&ask), leaf(&come));
 }
 
 #[test]
