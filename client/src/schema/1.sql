@@ -93,9 +93,9 @@ CREATE TABLE contacts (
     pool_due_ms INTEGER NOT NULL DEFAULT 0,
     -- 1: the contact does not know the token of its pool yet.
     token_due INTEGER NOT NULL DEFAULT 0,
-    -- How often sets were published for the contact, and on which day that was.
-    publications INTEGER NOT NULL DEFAULT 0,
-    publication_day INTEGER NOT NULL DEFAULT 0
+    -- How many pools that were made for the contact were filled on a day, and which day that was.
+    new_pools INTEGER NOT NULL DEFAULT 0,
+    new_pools_day INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE incoming_requests (
