@@ -345,7 +345,7 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
         "JoinRecord's place.position: 0",
         Join,
         |liar, _| record(liar, |it| it.place.position = Position(0)),
-        Waits,
+        Harmless,
     ),
     (
         "JoinRecord's place.position: a later one",
