@@ -200,8 +200,13 @@ fn join(
         _ => {
             let wanted = String::from_utf8_lossy(invitation.info.group_name.as_slice());
             let wanted = text::received(&wanted, MAX_NAME);
-            upgrade::give_up_name(db, &wanted)?;
-            free_name(db, &wanted)?
+            let by = invitation.info.attribution.signature_public_key.as_slice();
+            if upgrade::passes_to(db, profile, &wanted, by)? {
+                upgrade::give_up_name(db, &wanted)?;
+                free_name(db, &wanted)?
+            } else {
+                free_name(db, &format!("{wanted} (2)"))?
+            }
         }
     };
     let group = Group {

@@ -19,8 +19,9 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::events::{self, Event};
 use crate::groups::commit::Plan;
 use crate::groups::{Group, Status, free_name, identities, load_mls, own_pseudonym, pseudonym_of};
-use crate::groups::{people, policy};
+use crate::groups::{known, people, policy};
 use crate::leaf::{self, NewLeaf};
+use crate::profile::Profile;
 
 struct Successor {
     id: GroupId,
@@ -70,12 +71,41 @@ fn set_stage(db: &Connection, old: &GroupId, stage: u8) -> Result<(), Error> {
 /// that one. Returns the name that the old one has now.
 pub(crate) fn retire(db: &Connection, group: &Group) -> Result<String, Error> {
     Group::set_status(db, &group.id, Status::Closed)?;
-    let name = free_name(db, &format!("{} (former)", group.display_name()))?;
+    let name = free_name(db, &former_name(&group.display_name()))?;
     db.execute(
         "UPDATE groups SET name = ? WHERE group_id = ?",
         (&name, group.id.0),
     )?;
     Ok(name)
+}
+
+/// Whether a group that somebody brings this client into may have the name of one that is over:
+/// whoever was not in that one would else be taken for those who were.
+pub(crate) fn passes_to(
+    db: &Connection,
+    profile: &Profile,
+    name: &str,
+    by: &[u8],
+) -> Result<bool, Error> {
+    if by == profile.identity.public() {
+        return Ok(true);
+    }
+    for name in [name, &former_name(name)] {
+        let group = match Group::by_name(db, name) {
+            Err(Error::Usage(_)) => continue,
+            group => group?,
+        };
+        let known = known::of(db, &group.id)?;
+        if !known.is_some_and(|known| known.has_person(by)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What a group is called that has left its name to another one.
+fn former_name(name: &str) -> String {
+    format!("{name} (former)")
 }
 
 /// A group of this name that is over leaves it to another one.
@@ -85,7 +115,7 @@ pub(crate) fn give_up_name(db: &Connection, name: &str) -> Result<(), Error> {
             if matches!(group.status, Status::Removed | Status::Closed)
                 || Group::is_leaving(db, &group.id)? =>
         {
-            let former = free_name(db, &format!("{name} (former)"))?;
+            let former = free_name(db, &former_name(name))?;
             db.execute(
                 "UPDATE groups SET name = ? WHERE group_id = ?",
                 (former, group.id.0),
