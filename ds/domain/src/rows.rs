@@ -111,6 +111,8 @@ pub enum Part {
     Tree,
     /// Pending proposals.
     Proposals,
+    /// What has changed in the public group since it was written.
+    TreeChanges,
 }
 
 impl Part {
@@ -123,6 +125,7 @@ impl Part {
             Self::Activity => (3, 0),
             Self::Tree => (4, 0),
             Self::Proposals => (5, 0),
+            Self::TreeChanges => (6, 0),
         };
         let [high, low] = page.to_be_bytes();
         [kind, high, low]

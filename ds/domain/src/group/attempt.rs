@@ -78,7 +78,7 @@ struct Loaded {
 /// A commit that is valid, merged into the tree.
 pub(super) struct Judged {
     pub(super) effect: Effect,
-    pub(super) fields: Fields,
+    pub(super) fields: Fields<'static>,
     pub(super) signer: u32,
     /// Places of the leaves that came in, in the order of [`Effect::added`].
     pub(super) arrivals: Vec<u32>,
@@ -241,7 +241,7 @@ impl Attempt<'_> {
     }
 
     /// Whether it can change nothing of any leaf but the committer's: it is nothing but a path.
-    fn is_path_only(&self) -> bool {
+    pub(super) fn is_path_only(&self) -> bool {
         self.operation == Number::UpdateClient
             && self.rotation.is_none()
             && self.welcome.is_none()
@@ -275,7 +275,8 @@ impl Attempt<'_> {
         let pages = self.pages(env);
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let parts = parts
-            .chain([Part::Control, Part::Activity, Part::Tree])
+            .chain([Part::Control, Part::Activity])
+            .chain(group.short.tree_parts())
             .chain(group.short.proposals.map(|_| Part::Proposals));
         let mut keys: Vec<_> = parts.map(|part| group.row.part(part)).collect();
         let rows = env.rows();

@@ -319,6 +319,7 @@ fn seal(
         control: env.version(),
         activity: env.version(),
         tree: env.version(),
+        tree_changes: None,
         proposals: None,
         pages: vec![env.version()],
     };

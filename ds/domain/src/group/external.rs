@@ -181,7 +181,8 @@ impl Operation for ExternalCommitInfo {
         let pages = Roster::all_pages(group);
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let keys: Vec<_> = parts
-            .chain([Part::Control, Part::Tree])
+            .chain([Part::Control])
+            .chain(group.short.tree_parts())
             .map(|part| group.row.part(part))
             .collect();
         view.all(&keys)?;

@@ -80,6 +80,7 @@ fn opened(
                 Part::Control => short.control,
                 Part::Activity => short.activity,
                 Part::Tree => short.tree,
+                Part::TreeChanges => short.tree_changes?,
                 Part::Proposals => short.proposals?,
             };
             Some((part, version))

@@ -7,6 +7,7 @@
 //! control    commits, codes, waits │
 //! activity   a byte for each leaf  ├ under the data key, which is new in each segment
 //! tree       openmls' public group │
+//! changes    of the tree, since   │
 //! proposals  what is pending       ┘
 //! ```
 
@@ -38,6 +39,7 @@ mod roster;
 pub mod scenes;
 pub mod short;
 mod sizes;
+mod splices;
 mod state;
 mod succession;
 mod tree;

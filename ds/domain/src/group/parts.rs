@@ -4,8 +4,7 @@
 use crypto::schedule::{DataKey, StateKey};
 use crypto::sealing::{self, Place};
 use protocol::ids::GroupId;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::env::{Env, Version};
@@ -119,7 +118,7 @@ pub(super) fn encode<T: Serialize>(format: u8, value: &T) -> Result<Zeroizing<Ve
 ///
 /// # Errors
 /// [`Stop::Internal`].
-pub(super) fn decode<T: DeserializeOwned>(format: u8, bytes: &[u8]) -> Result<T, Stop> {
+pub(super) fn decode<'b, T: Deserialize<'b>>(format: u8, bytes: &'b [u8]) -> Result<T, Stop> {
     let damaged = Stop::Internal("a part is not of its format");
     match bytes.split_first() {
         Some((found, rest)) if *found == format => match postcard::take_from_bytes(rest) {
@@ -175,5 +174,6 @@ mod tests {
             fixtures::check(&format!("number of {part:?}"), &part.number());
         }
         fixtures::check("number of Proposals", &Part::Proposals.number());
+        fixtures::check("number of TreeChanges", &Part::TreeChanges.number());
     }
 }

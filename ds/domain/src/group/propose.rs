@@ -125,13 +125,11 @@ fn decide(
 ) -> Result<Change<EntryAccepted>, Stop> {
     let bytes = body.proposal.as_slice();
     within(bytes.len(), env.settings.limits.proposal_bytes)?;
-    let parts = [
-        Some(Part::Tree),
-        group.short.proposals.map(|_| Part::Proposals),
-    ];
-    let mut keys: Vec<_> = parts
-        .into_iter()
-        .flatten()
+    let pending = group.short.proposals.map(|_| Part::Proposals);
+    let mut keys: Vec<_> = group
+        .short
+        .tree_parts()
+        .chain(pending)
         .map(|part| group.row.part(part))
         .collect();
     keys.push(env.rows().segment(&group.short.segment).key());

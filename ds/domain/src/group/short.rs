@@ -55,6 +55,8 @@ pub struct Short {
     /// Of the part.
     pub tree: Version,
     /// Of the part, if there is one.
+    pub tree_changes: Option<Version>,
+    /// Of the part, if there is one.
     pub proposals: Option<Version>,
     /// Of each page.
     pub pages: Vec<Version>,
@@ -97,9 +99,16 @@ impl Short {
             .zip(&self.pages)
             .map(|(page, _)| Part::Roster(page));
         pages
-            .chain([Part::Control, Part::Activity, Part::Tree])
+            .chain([Part::Control, Part::Activity])
+            .chain(self.tree_parts())
             .chain(self.proposals.map(|_| Part::Proposals))
             .collect()
+    }
+
+    /// Parts that the tree is in.
+    pub fn tree_parts(&self) -> impl Iterator<Item = Part> {
+        let changes = self.tree_changes.map(|_| Part::TreeChanges);
+        [Part::Tree].into_iter().chain(changes)
     }
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -120,6 +129,7 @@ impl Short {
             control,
             activity,
             tree,
+            tree_changes,
             proposals,
             pages,
         } = self;
@@ -145,8 +155,10 @@ impl Short {
         for version in [control, activity, tree] {
             out.extend(version.0);
         }
-        out.push(u8::from(proposals.is_some()));
-        out.extend(proposals.map_or([0; 16], |version| version.0));
+        for version in [tree_changes, proposals] {
+            out.push(u8::from(version.is_some()));
+            out.extend(version.map_or([0; 16], |version| version.0));
+        }
         for version in pages {
             out.extend(version.0);
         }
@@ -187,8 +199,12 @@ impl Short {
             Version(reader.take()?),
             Version(reader.take()?),
         ];
-        let [has_proposals] = reader.take()?;
-        let version = Version(reader.take()?);
+        let mut optional = || {
+            let [is_there] = reader.take()?;
+            let version = Version(reader.take()?);
+            Some((is_there == 1).then_some(version))
+        };
+        let [tree_changes, proposals] = [optional()?, optional()?];
         let mut pages = Vec::with_capacity(reader.0.len() / 16);
         while !reader.0.is_empty() {
             pages.push(Version(reader.take()?));
@@ -210,7 +226,8 @@ impl Short {
             control,
             activity,
             tree,
-            proposals: (has_proposals == 1).then_some(version),
+            tree_changes,
+            proposals,
             pages,
         })
     }
@@ -253,6 +270,7 @@ mod tests {
             control: Version([4; 16]),
             activity: Version([5; 16]),
             tree: Version([6; 16]),
+            tree_changes: Some(Version([10; 16])),
             proposals: Some(Version([7; 16])),
             pages: vec![Version([8; 16]), Version([9; 16])],
         }

@@ -1,6 +1,7 @@
 //! What a group's size and ciphersuite make of the work on it, and of what is stored for it.
 
 use super::open::OpenedGroup;
+use super::tree::MOST_COMMITS;
 
 /// Bytes of a KEM's public key, and of its output.
 const fn kem(ciphersuite: u16) -> (usize, usize) {
@@ -37,7 +38,27 @@ const LEAF: usize = 450;
 /// milliseconds of work where a message of as many bytes takes microseconds.
 const WORK: usize = 64;
 
+/// Of what a commit changes, beside nodes: the group's context, tag and GroupInfo.
+const REST_OF_CHANGES: usize = 1_024;
+
+/// Of a node that changes, beside its key: two hashes, lengths, and its place.
+const NODE: usize = 112;
+
 impl OpenedGroup {
+    /// Bytes of what [`MOST_COMMITS`] commits change of a tree, each of another leaf: one size for
+    /// a group, so that it does not tell whether they were one leaf's.
+    pub(super) fn room_for_changes(&self) -> usize {
+        let (public_key, _) = kem(self.short.ciphersuite);
+        let levels = usize::try_from(self.short.places.max(1).ilog2()).unwrap_or(usize::MAX);
+        let path = public_key
+            .saturating_add(NODE)
+            .saturating_mul(levels.saturating_add(1));
+        let commit = path.saturating_add(LEAF).saturating_add(public_key);
+        commit
+            .saturating_mul(MOST_COMMITS.into())
+            .saturating_add(REST_OF_CHANGES)
+    }
+
     /// What work on the tree draws on allowances beside the bytes that come, as if it were bytes.
     pub(super) fn tree_work(&self) -> usize {
         self.places().saturating_mul(WORK)

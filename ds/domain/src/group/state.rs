@@ -42,6 +42,7 @@ pub(super) fn write(
             Part::Control => short.control = version,
             Part::Activity => short.activity = version,
             Part::Tree => short.tree = version,
+            Part::TreeChanges => short.tree_changes = Some(version),
             Part::Proposals => short.proposals = Some(version),
         }
         versioned.push((part, version, bytes));

@@ -32,7 +32,7 @@ use super::records::shelf;
 use super::removals;
 use super::roster::{Leaf, Roster};
 use super::short::{LEAVES_IN_PAGE, Short};
-use super::tree::Tree;
+use super::tree::{Encoded, Tree};
 use crate::env::{Env, Version};
 use crate::journal::Journal;
 use crate::journal::head::{Head, ReadBuckets, StoredHead};
@@ -669,7 +669,7 @@ impl Succession<'_> {
             None => former.segment,
         };
         let has_proposals = !pending.proposals.is_empty();
-        let short = Short {
+        let mut short = Short {
             kind: former.kind,
             ciphersuite: former.ciphersuite,
             epoch: attempt.next_epoch(),
@@ -685,14 +685,32 @@ impl Succession<'_> {
             places,
             control: env.version(),
             activity: env.version(),
-            tree: env.version(),
+            tree: former.tree,
+            tree_changes: None,
             proposals: has_proposals.then(|| env.version()),
             pages: versions.ok_or(Stop::Internal("a page was not sealed"))?,
         };
         plain.push((Part::Control, short.control, self.control.encode()?));
         plain.push((Part::Activity, short.activity, self.activity.encode()));
-        let tree = self.tree.encode(self.judged.fields)?;
-        plain.push((Part::Tree, short.tree, tree));
+        // Of all others the rows tell anyway what they are, and mostly of whom.
+        let tree = match attempt.is_path_only() {
+            true => {
+                let room = attempt.group.room_for_changes();
+                self.tree.encode_changes(self.judged.fields, room)?
+            }
+            false => Encoded::Whole(self.tree.encode(self.judged.fields)?),
+        };
+        let version = env.version();
+        match tree {
+            Encoded::Whole(tree) => {
+                short.tree = version;
+                plain.push((Part::Tree, version, tree));
+            }
+            Encoded::Changes(changes) => {
+                short.tree_changes = Some(version);
+                plain.push((Part::TreeChanges, version, changes));
+            }
+        }
         if let Some(version) = short.proposals {
             plain.push((Part::Proposals, version, pending.encode()?));
         }
@@ -703,6 +721,9 @@ impl Succession<'_> {
             .collect();
         if former.proposals.is_some() && !has_proposals {
             dropped.push(Part::Proposals);
+        }
+        if former.tree_changes.is_some() && short.tree_changes.is_none() {
+            dropped.push(Part::TreeChanges);
         }
         let short = seal_short(&attempt.group.id, &keys.state, &short, env)?;
         Ok((short, sealed, dropped))

@@ -1,9 +1,11 @@
 //! The tree part: openmls' public group as a versioned postcard blob.
 //!
-//! openmls persists through a storage provider; ours is five byte strings in memory, which become
-//! one sealed part. The library's serde layout may change between its versions and with client-held
+//! openmls persists through a storage provider; ours is four byte strings in memory, which become
+//! one sealed part. A commit that is a path and nothing else changes some nodes of hundreds: what
+//! it makes of the part is written as [splices], to a part of its own beside it. The library's serde layout may change between its versions and with client-held
 //! keys we can migrate only when a client comes by, hence the format number.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
@@ -24,6 +26,7 @@ use zeroize::Zeroizing;
 
 use super::open::OpenedGroup;
 use super::parts;
+use super::splices::{self, Splice};
 use crate::refusal::Stop;
 use crate::rows::Part;
 use crate::view::View;
@@ -35,7 +38,33 @@ pub(super) struct Tree {
     /// The public group.
     pub(super) group: PublicGroup,
     group_info: StoredGroupInfo,
+    written: Written,
 }
+
+/// The part as it was written last, and how many commits were written beside it since.
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    commits: u8,
+}
+
+/// How a tree is written.
+pub(super) enum Encoded {
+    /// As a whole. Changes that were written before are of another one.
+    Whole(Zeroizing<Vec<u8>>),
+    /// As what has changed since it was written as a whole.
+    Changes(Zeroizing<Vec<u8>>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Changes<'b> {
+    commits: u8,
+    #[serde(borrow)]
+    splices: Vec<Splice<'b>>,
+}
+
+/// Commits that are written as changes before the tree is written as a whole again.
+pub(super) const MOST_COMMITS: u8 = 12;
 
 #[derive(Serialize, Deserialize)]
 struct StoredGroupInfo {
@@ -47,20 +76,36 @@ struct StoredGroupInfo {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Blob {
-    fields: Fields,
+struct Blob<'b> {
+    #[serde(borrow)]
+    fields: Fields<'b>,
     group_info: StoredGroupInfo,
 }
 
 impl Tree {
-    /// Opens the part, which was read.
+    /// Opens the parts, which were read.
     ///
     /// # Errors
     /// [`Stop::Moved`], [`Stop::Internal`].
     pub(super) fn open(group: &OpenedGroup, view: &View) -> Result<Self, Stop> {
-        let part = (Part::Tree, &group.short.tree);
-        let sealed = view.row(&group.row.part(Part::Tree))?;
-        let bytes = parts::open(&group.id, &group.short.data_key, part, sealed)?;
+        let short = &group.short;
+        let opened = |part, version| {
+            let sealed = view.row(&group.row.part(part))?;
+            parts::open(&group.id, &short.data_key, (part, &version), sealed)
+        };
+        let mut written = opened(Part::Tree, short.tree)?;
+        let changes = short
+            .tree_changes
+            .map(|version| opened(Part::TreeChanges, version))
+            .transpose()?;
+        let (bytes, commits) = match &changes {
+            None => (Cow::Borrowed(written.as_slice()), 0),
+            Some(changes) => {
+                let Changes { commits, splices } = changes_in(changes)?;
+                let now = splices::carried_out(&written, &splices);
+                (Cow::Owned(now.ok_or(Stop::Internal("tree"))?), commits)
+            }
+        };
         let Blob { fields, group_info } = parts::decode(FORMAT, &bytes)?;
         let storage = Storage::new(fields);
         let public_group = PublicGroup::load(&storage, &MlsGroupId::from_slice(&group.id.0))
@@ -70,14 +115,48 @@ impl Tree {
         Ok(Self {
             group: public_group,
             group_info,
+            written: Written {
+                // Not wiped: nor is what the library has of it.
+                bytes: std::mem::take(&mut written),
+                commits,
+            },
         })
     }
 
-    /// What is sealed of it.
+    /// What is sealed of it after a commit that changes little: for changes there is so much room.
+    /// All that are written for one group have one size, whoever commits, and after so many commits
+    /// the tree is written as a whole.
     ///
     /// # Errors
     /// [`Stop::Internal`].
-    pub(super) fn encode(&self, fields: Fields) -> Result<Zeroizing<Vec<u8>>, Stop> {
+    pub(super) fn encode_changes(&self, fields: Fields<'_>, room: usize) -> Result<Encoded, Stop> {
+        let whole = self.encode(fields)?;
+        let Written { bytes, commits } = &self.written;
+        // Else it is not worth a part.
+        let is_worth = room <= bytes.len() / 4 && *commits < MOST_COMMITS;
+        let Some(splices) = is_worth
+            .then(|| splices::between(bytes, &whole, room))
+            .flatten()
+        else {
+            return Ok(Encoded::Whole(whole));
+        };
+        let changes = Changes {
+            commits: commits.saturating_add(1),
+            splices,
+        };
+        let mut bytes = parts::encode(FORMAT, &changes)?;
+        if bytes.len() > room {
+            return Ok(Encoded::Whole(whole));
+        }
+        bytes.resize(room, 0);
+        Ok(Encoded::Changes(bytes))
+    }
+
+    /// What is sealed of it as a whole.
+    ///
+    /// # Errors
+    /// [`Stop::Internal`].
+    pub(super) fn encode(&self, fields: Fields<'_>) -> Result<Zeroizing<Vec<u8>>, Stop> {
         let blob = Blob {
             fields,
             group_info: StoredGroupInfo {
@@ -129,8 +208,8 @@ impl Tree {
         staged: StagedCommit,
         signer: LeafNodeIndex,
         partial: &PartialGroupInfo,
-    ) -> Result<Fields, Stop> {
-        let storage = Storage::default();
+    ) -> Result<Fields<'static>, Stop> {
+        let storage = Storage::with_room(self.written.bytes.len());
         self.group
             .merge_commit(&storage, staged)
             .map_err(|_| ProblemType::InvalidCommit)?;
@@ -168,7 +247,7 @@ impl Tree {
         crypto: &RustCrypto,
         tree: &[u8],
         info: VerifiableGroupInfo,
-    ) -> Result<(Self, Fields), Stop> {
+    ) -> Result<(Self, Fields<'static>), Stop> {
         let (tree, rest) = RatchetTreeIn::tls_deserialize_bytes(tree)
             .map_err(|_| ProblemType::InvalidGroupInfo)?;
         if !rest.is_empty() {
@@ -187,7 +266,12 @@ impl Tree {
                 .map_err(|_| Stop::Internal("GroupInfo"))?,
             signature: signature_bytes(info.signature())?,
         };
-        Ok((Self { group, group_info }, storage.into_fields()))
+        let tree = Self {
+            group,
+            group_info,
+            written: Written::default(),
+        };
+        Ok((tree, storage.into_fields()))
     }
 
     /// `MLSMessage` with the GroupInfo of this epoch.
@@ -230,6 +314,16 @@ impl Tree {
             .export_ratchet_tree()
             .tls_serialize_detached()
             .map_err(|_| Stop::Internal("tree"))
+    }
+}
+
+/// What is written beside the part: of its format, and then nothing but padding.
+fn changes_in(bytes: &[u8]) -> Result<Changes<'_>, Stop> {
+    match bytes.split_first() {
+        Some((&FORMAT, rest)) => postcard::take_from_bytes(rest)
+            .map(|(changes, _)| changes)
+            .map_err(|_| Stop::Internal("tree")),
+        _ => Err(Stop::Internal("tree")),
     }
 }
 
@@ -286,18 +380,18 @@ fn verifiable_group_info(
 
 /// What openmls stores of a public group, each as postcard.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Fields {
-    #[serde(with = "serde_bytes")]
-    tree: Option<Vec<u8>>,
-    #[serde(with = "serde_bytes")]
-    context: Option<Vec<u8>>,
-    #[serde(with = "serde_bytes")]
-    interim_transcript_hash: Option<Vec<u8>>,
-    #[serde(with = "serde_bytes")]
-    confirmation_tag: Option<Vec<u8>>,
+pub(super) struct Fields<'b> {
+    #[serde(borrow, with = "serde_bytes")]
+    tree: Option<Cow<'b, [u8]>>,
+    #[serde(borrow, with = "serde_bytes")]
+    context: Option<Cow<'b, [u8]>>,
+    #[serde(borrow, with = "serde_bytes")]
+    interim_transcript_hash: Option<Cow<'b, [u8]>>,
+    #[serde(borrow, with = "serde_bytes")]
+    confirmation_tag: Option<Cow<'b, [u8]>>,
 }
 
-impl Fields {
+impl Fields<'_> {
     fn len(&self) -> usize {
         [
             &self.tree,
@@ -307,43 +401,64 @@ impl Fields {
         ]
         .into_iter()
         .flatten()
-        .map(Vec::len)
+        .map(|field| field.len())
         .sum()
     }
 }
 
 /// Where openmls reads and writes one public group.
 #[derive(Default)]
-pub(super) struct Storage(RefCell<Fields>);
+pub(super) struct Storage<'b> {
+    fields: RefCell<Fields<'b>>,
+    room: usize,
+}
 
-impl Storage {
+impl<'b> Storage<'b> {
     /// With what was stored.
     #[must_use]
-    pub(super) fn new(fields: Fields) -> Self {
-        Self(RefCell::new(fields))
+    pub(super) fn new(fields: Fields<'b>) -> Self {
+        Self {
+            fields: RefCell::new(fields),
+            room: 0,
+        }
+    }
+
+    /// For a tree that will be about as long.
+    #[must_use]
+    fn with_room(room: usize) -> Self {
+        Self {
+            fields: RefCell::default(),
+            // A commit adds a few nodes at most.
+            room: room.saturating_add(room / 16),
+        }
     }
 
     /// What is stored.
     #[must_use]
-    pub(super) fn into_fields(self) -> Fields {
-        self.0.into_inner()
+    pub(super) fn into_fields(self) -> Fields<'b> {
+        self.fields.into_inner()
     }
 }
 
-fn write<T: Serialize>(to: &mut Option<Vec<u8>>, value: &T) -> Result<(), postcard::Error> {
-    *to = Some(postcard::to_stdvec(value)?);
+fn write<T: Serialize>(
+    to: &mut Option<Cow<'_, [u8]>>,
+    value: &T,
+    room: usize,
+) -> Result<(), postcard::Error> {
+    let bytes = postcard::to_extend(value, Vec::with_capacity(room))?;
+    *to = Some(Cow::Owned(bytes));
     Ok(())
 }
 
 fn read<T: serde::de::DeserializeOwned>(
-    from: Option<&Vec<u8>>,
+    from: Option<&Cow<'_, [u8]>>,
 ) -> Result<Option<T>, postcard::Error> {
     from.map(|bytes| postcard::from_bytes(bytes)).transpose()
 }
 
 const V: u16 = CURRENT_VERSION;
 
-impl PublicStorageProvider<V> for Storage {
+impl PublicStorageProvider<V> for Storage<'_> {
     type PublicError = postcard::Error;
 
     fn write_tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
@@ -351,7 +466,7 @@ impl PublicStorageProvider<V> for Storage {
         _: &G,
         tree: &T,
     ) -> Result<(), postcard::Error> {
-        write(&mut self.0.borrow_mut().tree, tree)
+        write(&mut self.fields.borrow_mut().tree, tree, self.room)
     }
 
     fn write_interim_transcript_hash<G: traits::GroupId<V>, T: traits::InterimTranscriptHash<V>>(
@@ -359,7 +474,11 @@ impl PublicStorageProvider<V> for Storage {
         _: &G,
         hash: &T,
     ) -> Result<(), postcard::Error> {
-        write(&mut self.0.borrow_mut().interim_transcript_hash, hash)
+        write(
+            &mut self.fields.borrow_mut().interim_transcript_hash,
+            hash,
+            0,
+        )
     }
 
     fn write_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
@@ -367,7 +486,7 @@ impl PublicStorageProvider<V> for Storage {
         _: &G,
         context: &T,
     ) -> Result<(), postcard::Error> {
-        write(&mut self.0.borrow_mut().context, context)
+        write(&mut self.fields.borrow_mut().context, context, 0)
     }
 
     fn write_confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(
@@ -375,7 +494,7 @@ impl PublicStorageProvider<V> for Storage {
         _: &G,
         tag: &T,
     ) -> Result<(), postcard::Error> {
-        write(&mut self.0.borrow_mut().confirmation_tag, tag)
+        write(&mut self.fields.borrow_mut().confirmation_tag, tag, 0)
     }
 
     // Pending proposals are a part of their own.
@@ -407,42 +526,42 @@ impl PublicStorageProvider<V> for Storage {
         &self,
         _: &G,
     ) -> Result<Option<T>, postcard::Error> {
-        read(self.0.borrow().tree.as_ref())
+        read(self.fields.borrow().tree.as_ref())
     }
 
     fn group_context<G: traits::GroupId<V>, T: traits::GroupContext<V>>(
         &self,
         _: &G,
     ) -> Result<Option<T>, postcard::Error> {
-        read(self.0.borrow().context.as_ref())
+        read(self.fields.borrow().context.as_ref())
     }
 
     fn interim_transcript_hash<G: traits::GroupId<V>, T: traits::InterimTranscriptHash<V>>(
         &self,
         _: &G,
     ) -> Result<Option<T>, postcard::Error> {
-        read(self.0.borrow().interim_transcript_hash.as_ref())
+        read(self.fields.borrow().interim_transcript_hash.as_ref())
     }
 
     fn confirmation_tag<G: traits::GroupId<V>, T: traits::ConfirmationTag<V>>(
         &self,
         _: &G,
     ) -> Result<Option<T>, postcard::Error> {
-        read(self.0.borrow().confirmation_tag.as_ref())
+        read(self.fields.borrow().confirmation_tag.as_ref())
     }
 
     fn delete_tree<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
-        self.0.borrow_mut().tree = None;
+        self.fields.borrow_mut().tree = None;
         Ok(())
     }
 
     fn delete_confirmation_tag<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
-        self.0.borrow_mut().confirmation_tag = None;
+        self.fields.borrow_mut().confirmation_tag = None;
         Ok(())
     }
 
     fn delete_context<G: traits::GroupId<V>>(&self, _: &G) -> Result<(), postcard::Error> {
-        self.0.borrow_mut().context = None;
+        self.fields.borrow_mut().context = None;
         Ok(())
     }
 
@@ -450,7 +569,7 @@ impl PublicStorageProvider<V> for Storage {
         &self,
         _: &G,
     ) -> Result<(), postcard::Error> {
-        self.0.borrow_mut().interim_transcript_hash = None;
+        self.fields.borrow_mut().interim_transcript_hash = None;
         Ok(())
     }
 
@@ -479,9 +598,9 @@ mod tests {
     fn a_tree_part_is_stored_as_it_always_was() {
         let blob = Blob {
             fields: Fields {
-                tree: Some(vec![1; 2]),
-                context: Some(vec![2; 3]),
-                interim_transcript_hash: Some(vec![3; 4]),
+                tree: Some(vec![1; 2].into()),
+                context: Some(vec![2; 3].into()),
+                interim_transcript_hash: Some(vec![3; 4].into()),
                 confirmation_tag: None,
             },
             group_info: StoredGroupInfo {
@@ -492,5 +611,22 @@ mod tests {
         };
         let bytes = parts::encode(FORMAT, &blob).unwrap();
         crate::fixtures::check("tree part", &bytes);
+    }
+
+    #[test]
+    fn changes_of_a_tree_are_stored_as_they_always_were() {
+        let (former, next) = ([1; 40], [&[1; 20][..], &[2; 3], &[1; 20]].concat());
+        let changes = Changes {
+            commits: 2,
+            splices: splices::between(&former, &next, 3).unwrap(),
+        };
+        let mut bytes = parts::encode(FORMAT, &changes).unwrap();
+        crate::fixtures::check("tree changes", &bytes);
+        bytes.resize(100, 0);
+        let Changes { commits, splices } = changes_in(&bytes).unwrap();
+        assert_eq!(commits, 2);
+        assert_eq!(splices::carried_out(&former, &splices).unwrap(), next);
+        bytes[0] = 2;
+        assert!(changes_in(&bytes).is_err());
     }
 }

@@ -305,3 +305,52 @@ impl Bare {
         postcard::to_stdvec(&next.into_fields()).unwrap()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::Table;
+    use crate::group::commit::{RemoveUsers, UpdateClient};
+    use crate::rows::Part;
+
+    fn parts(group: &LargeGroup) -> BTreeMap<[u8; 3], Vec<u8>> {
+        let rows = group.rows();
+        rows.filter(|(key, _)| key.table == Table::GroupParts)
+            .map(|(key, value)| (*key.name.last_chunk().unwrap(), value.to_vec()))
+            .collect()
+    }
+
+    /// The state is right: the next commit's GroupInfo signs the hash of the tree.
+    #[test]
+    fn a_path_is_written_beside_the_tree_in_one_size_and_the_tree_after_a_dozen() {
+        let mut group = LargeGroup::added(1, 250, 0);
+        let (tree, changes) = (Part::Tree.number(), Part::TreeChanges.number());
+        let mut sizes = Vec::new();
+        for _ in 0..27 {
+            let before = parts(&group);
+            let staged = group.update();
+            group.world.run::<UpdateClient>(&staged.request).unwrap();
+            group.accepted(&staged);
+            let after = parts(&group);
+            let is_same = |part| before.get(part) == after.get(part);
+            // The one or the other; with the tree its changes go.
+            assert_eq!(is_same(&tree), after.contains_key(&changes));
+            assert!(!is_same(&changes));
+            sizes.push(after.get(&changes).map(Vec::len));
+        }
+        let size = sizes[0].unwrap();
+        assert!(size < parts(&group)[&tree].len() / 3);
+        for (commit, found) in sizes.into_iter().enumerate() {
+            let is_written_anew = commit % 13 == 12;
+            assert_eq!(found, (!is_written_anew).then_some(size), "{commit}");
+        }
+        let before = parts(&group);
+        let staged = group.removal(7);
+        group.world.run::<RemoveUsers>(&staged.request).unwrap();
+        let after = parts(&group);
+        assert_ne!(before[&tree], after[&tree]);
+        assert!(before.contains_key(&changes) && !after.contains_key(&changes));
+    }
+}

@@ -127,7 +127,12 @@ impl Party<'_> {
                 (Part::Control, short.control),
                 (Part::Activity, short.activity),
                 (Part::Tree, short.tree),
-            ]);
+            ])
+            .chain(
+                short
+                    .tree_changes
+                    .map(|version| (Part::TreeChanges, version)),
+            );
         for (part, version) in all {
             let plain = self.part(copy, &short.data_key, part, version);
             self.look_for_keys(&plain);
