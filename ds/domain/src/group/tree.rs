@@ -117,7 +117,7 @@ impl Tree {
             group_info,
             written: Written {
                 // Not wiped: nor is what the library has of it.
-                bytes: std::mem::take(&mut written),
+                bytes: std::mem::take(&mut *written),
                 commits,
             },
         })
@@ -130,7 +130,7 @@ impl Tree {
     /// # Errors
     /// [`Stop::Internal`].
     pub(super) fn encode_changes(&self, fields: Fields<'_>, room: usize) -> Result<Encoded, Stop> {
-        let whole = self.encode(fields)?;
+        let mut whole = self.encode(fields)?;
         let Written { bytes, commits } = &self.written;
         // Else it is not worth a part.
         let is_worth = room <= bytes.len() / 4 && *commits < MOST_COMMITS;
@@ -149,6 +149,8 @@ impl Tree {
             return Ok(Encoded::Whole(whole));
         }
         bytes.resize(room, 0);
+        // Not wiped: nor is what the library has of it.
+        drop(std::mem::take(&mut *whole));
         Ok(Encoded::Changes(bytes))
     }
 
@@ -618,7 +620,7 @@ mod tests {
         let (former, next) = ([1; 40], [&[1; 20][..], &[2; 3], &[1; 20]].concat());
         let changes = Changes {
             commits: 2,
-            splices: splices::between(&former, &next, 3).unwrap(),
+            splices: splices::between(&former, &next, 6).unwrap(),
         };
         let mut bytes = parts::encode(FORMAT, &changes).unwrap();
         crate::fixtures::check("tree changes", &bytes);
