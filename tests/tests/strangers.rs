@@ -69,9 +69,9 @@ fn pool_of_contact(stack: &Stack, home: &str) -> PoolId {
 async fn whoever_knows_another_ones_pool_uses_up_nothing_of_its_owners() {
     const FEW: &str = "[ds.allowances.owner]\ncapacity = 30\nrefill_per_minute = 1";
     let stack = Stack::start_with(LogLevel::Info, FEW).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    befriend(&mut alice, &mut bob).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    befriend(&alice, &bob).await;
     let pool = pool_of_contact(&stack, BOB);
     let body = CountKeyPackagesRequest { pool }.encode();
     let outer = Outer::of(&stack).await;
@@ -81,9 +81,9 @@ async fn whoever_knows_another_ones_pool_uses_up_nothing_of_its_owners() {
         assert_eq!(answer.problem().as_deref(), Some("not-owner"));
     }
     // She is rid of him, and it costs her nothing.
-    let before = alice.tokens().unwrap();
+    let before = alice.tokens().await.unwrap();
     alice.disconnect(BOB).await.unwrap();
-    assert_eq!(alice.tokens().unwrap(), before);
+    assert_eq!(alice.tokens().await.unwrap(), before);
 }
 
 /// Where one client was told, and another one tells, that a third one's Welcome is.
@@ -140,12 +140,12 @@ impl Pointer {
 
 /// Alice has added carol to a group with bob; nobody has told carol where her Welcome is.
 async fn added(stack: &Stack) -> ([Client; 3], Pointer) {
-    let mut alice = device(stack, 0, ALICE).await;
-    let mut bob = device(stack, 1, BOB).await;
-    let mut carol = device(stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut bob]).await;
-    befriend(&mut alice, &mut carol).await;
-    befriend(&mut bob, &mut carol).await;
+    let alice = device(stack, 0, ALICE).await;
+    let bob = device(stack, 1, BOB).await;
+    let carol = device(stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&bob]).await;
+    befriend(&alice, &carol).await;
+    befriend(&bob, &carol).await;
     alice.stage_add(GROUP, &[CAROL]).await.unwrap();
     alice.submit(GROUP).await.unwrap();
     bob.sync(0).await.unwrap();
@@ -156,7 +156,7 @@ async fn added(stack: &Stack) -> ([Client; 3], Pointer) {
 /// Bob, who is a member too, points carol elsewhere before alice points her where she has to go.
 async fn comes_in_all_the_same(twist: impl Fn(&mut WelcomePointer)) {
     let stack = Stack::start(LogLevel::Info).await;
-    let ([mut alice, mut bob, mut carol], mut pointer) = added(&stack).await;
+    let ([alice, bob, carol], mut pointer) = added(&stack).await;
     let (segment, chain) = (pointer.pointer.segment, pointer.pointer.chain);
     twist(&mut pointer.pointer);
     pointer.is_told(&database(&stack, BOB));
@@ -172,7 +172,7 @@ async fn comes_in_all_the_same(twist: impl Fn(&mut WelcomePointer)) {
     }
     let evidence = carol.evidence(GROUP);
     assert!(carol.stop_reason(GROUP).unwrap().is_none(), "{evidence:?}");
-    talks(GROUP, &mut [&mut alice, &mut bob, &mut carol]).await;
+    talks(GROUP, &[&alice, &bob, &carol]).await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_member_who_tells_a_joiner_another_chain_has_nobody_take_the_service_f
 #[tokio::test]
 async fn an_invitation_that_never_fits_is_asked_for_ever_more_seldom() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
-    let ([_, mut bob, mut carol], mut pointer) = added(&stack).await;
+    let ([_, bob, carol], mut pointer) = added(&stack).await;
     pointer.pointer.segment = SegmentId([7; 32]);
     pointer.is_told(&database(&stack, BOB));
     bob.sync(0).await.unwrap();
@@ -202,9 +202,9 @@ async fn an_invitation_that_never_fits_is_asked_for_ever_more_seldom() {
 #[tokio::test]
 async fn whatever_is_put_into_an_inbox_keeps_nothing_else_out_of_it() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut mallory = device(&stack, 2, "mallory").await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let mallory = device(&stack, 2, "mallory").await;
     let outer = Outer::of(&stack).await;
     let key = {
         let seed: [u8; 32] = database(&stack, BOB)
@@ -269,18 +269,18 @@ async fn whatever_is_put_into_an_inbox_keeps_nothing_else_out_of_it() {
     let requests = bob.incoming_requests().unwrap();
     let id = &requests.last().unwrap().id;
     bob.accept_request(id).await.unwrap();
-    settle(&mut [&mut alice, &mut bob]).await;
+    settle(&[&alice, &bob]).await;
     assert_eq!(alice.contacts().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn nobody_takes_the_name_of_a_group_that_is_over_but_who_was_in_it() {
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    let mut carol = device(&stack, 2, CAROL).await;
-    group_with(GROUP, &mut alice, &mut [&mut carol]).await;
-    befriend(&mut bob, &mut carol).await;
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    let carol = device(&stack, 2, CAROL).await;
+    group_with(GROUP, &alice, &[&carol]).await;
+    befriend(&bob, &carol).await;
     alice.remove_from_group(GROUP, &[CAROL]).await.unwrap();
     carol.sync(0).await.unwrap();
     let names = |carol: &Client| {
@@ -312,7 +312,7 @@ async fn nobody_takes_the_name_of_a_group_that_is_over_but_who_was_in_it() {
     assert_eq!(names(&carol), expected);
 }
 
-async fn link(old: &mut Client, new: &mut Client) {
+async fn link(old: &Client, new: &Client) {
     let link = new.link_code("phone").await.unwrap();
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
     new.complete_link(&number, 0).await.unwrap();
@@ -323,18 +323,18 @@ async fn link(old: &mut Client, new: &mut Client) {
 async fn a_contact_who_changes_devices_all_day_costs_a_few_tokens() {
     const CHANGES: usize = 11;
     let stack = Stack::start(LogLevel::Info).await;
-    let mut alice = device(&stack, 0, ALICE).await;
-    let mut bob = device(&stack, 1, BOB).await;
-    befriend(&mut alice, &mut bob).await;
-    settle(&mut [&mut alice, &mut bob]).await;
-    let before = alice.tokens().unwrap();
+    let alice = device(&stack, 0, ALICE).await;
+    let bob = device(&stack, 1, BOB).await;
+    befriend(&alice, &bob).await;
+    settle(&[&alice, &bob]).await;
+    let before = alice.tokens().await.unwrap();
     for number in 0..CHANGES {
         let mut phone = blank(&stack, 2 + number % 2, &format!("phone {number}")).await;
-        link(&mut bob, &mut phone).await;
+        link(&bob, &mut phone).await;
         alice.sync(0).await.unwrap();
         bob.unlink_device("phone").await.unwrap();
-        settle(&mut [&mut bob, &mut alice]).await;
+        settle(&[&bob, &alice]).await;
     }
-    let spent = before - alice.tokens().unwrap();
+    let spent = before - alice.tokens().await.unwrap();
     assert!(spent <= 8, "{spent}");
 }
