@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
+use oblivious::configs::{self, Unusable};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
@@ -20,7 +21,7 @@ use crate::clock::ServiceTime;
 use crate::directory;
 use crate::error::{Error, LocalError, NoAnswer, Refusal};
 use crate::in_process::SharedService;
-use crate::key_config::{self, KeyView, Unusable};
+use crate::key_config::{self, KeyView};
 use crate::profile::Endpoints;
 use crate::trust::{self, unreached};
 use crate::views::{Agreed, Pace, Views};
@@ -30,15 +31,12 @@ pub use patience::{Patience, Progress, Waiting};
 
 const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
-/// Where a gateway shows its key configurations inside the encapsulation (RFC 9540 §5).
-const GATEWAY_KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 /// What a public document has at most.
 const MAX_DOCUMENT: usize = 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
 /// So often a request is refused outside the encapsulation before that is believed.
 const MAX_REFUSALS: u32 = 4;
-const OHTTP_KEYS: &[u8] = b"application/ohttp-keys";
-const JSON: &[u8] = b"application/json";
+const JSON: &str = "application/json";
 
 /// The way to the delivery service.
 #[derive(Clone)]
@@ -358,7 +356,7 @@ impl Transport {
         let sent = self
             .http
             .post(&self.endpoints.relay)
-            .header("content-type", "message/ohttp-req")
+            .header("content-type", oblivious::whole::REQUEST)
             .timeout(self.budget.attempt().saturating_add(held))
             .body(encapsulated)
             .send()
@@ -521,8 +519,10 @@ impl Transport {
             let url = trust::without_secrets(url);
             again(format!("{url} shows no usable key configurations"))
         };
-        let list = document(http, url, OHTTP_KEYS).await.map_err(again)?;
-        key_config::usable(&list).map_err(|error| match error {
+        let list = document(http, url, configs::MEDIA_TYPE)
+            .await
+            .map_err(again)?;
+        configs::usable(&list).map_err(|error| match error {
             Unusable::Malformed => unusable(),
             Unusable::TooMany => too_many_keys(),
         })
@@ -595,11 +595,11 @@ impl Transport {
     async fn key_configs_of_gateway(&mut self, config: &[u8]) -> Result<Vec<Vec<u8>>, Attempt> {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
         let date = http_date(self.time.now_unix_ms());
-        let message = inner("GET", &scheme, &authority, GATEWAY_KEYS_PATH, &date);
+        let message = inner("GET", &scheme, &authority, configs::PATH, &date);
         let list = self
             .attempt_under(config, (Duration::ZERO, MAX_PROBLEM), &message)
             .await?;
-        key_config::usable(&list).map_err(|error| match error {
+        configs::usable(&list).map_err(|error| match error {
             Unusable::Malformed => again("the gateway's key configurations are malformed"),
             Unusable::TooMany => too_many_keys(),
         })
@@ -625,14 +625,14 @@ fn waiting(until_ms: u64, now_ms: u64) -> Attempt {
 /// What is shown in the open at `url`, if it is of this type.
 /// # Errors
 /// Why there is none, in words.
-async fn document(http: &reqwest::Client, url: &str, media_type: &[u8]) -> Result<Vec<u8>, String> {
+async fn document(http: &reqwest::Client, url: &str, media_type: &str) -> Result<Vec<u8>, String> {
     let answer = http.get(url).send().await;
     let answer = answer.map_err(|error| unreached("who shows keys and directory", url, &error))?;
     let status = answer.status();
     let is_ours = answer
         .headers()
         .get("content-type")
-        .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type));
+        .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type.as_bytes()));
     let unusable = || {
         let url = trust::without_secrets(url);
         format!("{url} shows nothing that can be used (status {status})")

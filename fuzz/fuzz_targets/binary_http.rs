@@ -7,8 +7,6 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../ohttp-gateway/src/binary_http.rs"]
 mod binary_http;
-#[path = "../../ohttp-gateway/src/extent.rs"]
-mod extent;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(request) = binary_http::InnerRequest::decode(bytes) {

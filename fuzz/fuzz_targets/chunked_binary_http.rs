@@ -5,7 +5,7 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use ohttp_chunked::binary_http::{Decoder, Head, Limits, RequestHead, ResponseHead};
+use oblivious::binary_http::{Decoder, Head, Limits, RequestHead, ResponseHead};
 
 fn read<H: Head>(bytes: &[u8], step: usize) -> Option<(H, Vec<u8>)> {
     let mut decoder = Decoder::<H>::new(Limits::default());

@@ -5,12 +5,13 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use ohttp_chunked::{Aead, GatewayKey, Kem, RequestDecoder, RequestEncoder};
+use oblivious::chunked::{RequestDecoder, RequestEncoder};
+use oblivious::{Aead, Kem, Key};
 
 const HEADER: [u8; 7] = [5, 0, 0x20, 0, 1, 0, 1];
 
-static KEY: LazyLock<GatewayKey> =
-    LazyLock::new(|| GatewayKey::derive(5, Kem::X25519, &[9; 32]).expect("a seed"));
+static KEY: LazyLock<Key> =
+    LazyLock::new(|| Key::derive(5, Kem::X25519, &[9; 32]).expect("a seed"));
 
 /// What was opened, and whether to the end.
 fn open(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {

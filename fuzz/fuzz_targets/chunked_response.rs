@@ -5,12 +5,11 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use ohttp_chunked::{
-    Aead, GatewayKey, Kem, RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder,
-};
+use oblivious::chunked::{RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder};
+use oblivious::{Aead, Kem, Key};
 
-static KEY: LazyLock<GatewayKey> =
-    LazyLock::new(|| GatewayKey::derive(5, Kem::X25519, &[9; 32]).expect("a seed"));
+static KEY: LazyLock<Key> =
+    LazyLock::new(|| Key::derive(5, Kem::X25519, &[9; 32]).expect("a seed"));
 
 fn exchange() -> (ResponseEncoder, ResponseDecoder) {
     let encoder = RequestEncoder::new(KEY.public(), Aead::ChaCha20Poly1305).expect("a key");

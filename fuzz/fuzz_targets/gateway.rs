@@ -9,13 +9,8 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../ohttp-gateway/src/binary_http.rs"]
 mod binary_http;
-#[path = "../../ohttp-gateway/src/encapsulation/mod.rs"]
-mod encapsulation;
-#[path = "../../ohttp-gateway/src/extent.rs"]
-mod extent;
 
-use encapsulation::Key;
-use ohttp_chunked::Kem;
+use oblivious::{Kem, Key, whole};
 
 static KEYS: LazyLock<[Key; 3]> = LazyLock::new(|| {
     [(1, Kem::XWing), (2, Kem::X25519), (3, Kem::P256)]
@@ -25,14 +20,14 @@ static KEYS: LazyLock<[Key; 3]> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     for key in KEYS.iter() {
         // As it comes, and with everything right up to the encapsulated key.
-        assert!(key.open(bytes).is_err());
+        assert!(whole::open(key, bytes).is_err());
         let header = [
             &[key.id()][..],
             &key.kem().id().to_be_bytes(),
             &[0, 1, 0, 1],
         ]
         .concat();
-        assert!(key.open(&[&header, bytes].concat()).is_err());
+        assert!(whole::open(key, &[&header, bytes].concat()).is_err());
     }
     let Some((choice, inner)) = bytes.split_first() else {
         return;
@@ -40,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
     let key = &KEYS[usize::from(choice % 3)];
     let client = ohttp::ClientRequest::from_encoded_config(key.config()).unwrap();
     let (encapsulated, response) = client.encapsulate(inner).unwrap();
-    let opened = key.open(&encapsulated).unwrap();
+    let opened = whole::open(key, &encapsulated).unwrap();
     assert_eq!(opened.request, inner);
     let _ = binary_http::InnerRequest::decode(&opened.request);
     let sealed = opened.response.seal(inner).unwrap();

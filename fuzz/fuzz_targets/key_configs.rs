@@ -4,19 +4,19 @@
 #![allow(dead_code)]
 
 use libfuzzer_sys::fuzz_target;
+use oblivious::configs::{list, usable};
 
 #[path = "../../client/src/key_config.rs"]
 mod key_config;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(configs) = key_config::usable(bytes) else {
+    let Ok(configs) = usable(bytes) else {
         return;
     };
     for config in &configs {
         // What is chosen is what the library takes, but for points that are none.
         let _ = ohttp::ClientRequest::from_encoded_config(config);
-        let entry = [&(config.len() as u16).to_be_bytes()[..], config].concat();
-        assert_eq!(key_config::usable(&entry).unwrap(), [config.clone()]);
+        assert_eq!(usable(&list([&config[..]])).unwrap(), [config.clone()]);
     }
     let mut candidates = configs.clone();
     if key_config::agree(&mut candidates, &configs, key_config::KeyView::Gateway).is_ok() {

@@ -24,11 +24,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
+use oblivious::{Kem, Key, whole};
 use ohttp::hpke::{Aead, Kdf, Kem as OtherKem};
 use ohttp::{ClientRequest, KeyConfig, Server, SymmetricSuite};
-use ohttp_chunked::Kem;
 use ohttp_gateway::Gateway;
-use ohttp_gateway::encapsulation::Key;
 use protocol::padding::bucket;
 use service::alloc::ZeroOnFree;
 use service::{Clock as _, Shutdown, SystemClock};
@@ -114,7 +113,7 @@ fn bare(kem: Kem) -> f64 {
     let request = encapsulate(key.config());
     let response = message();
     each(|| {
-        let opened = key.open(&request).unwrap();
+        let opened = whole::open(&key, &request).unwrap();
         opened.response.seal(&response).unwrap();
     })
 }

@@ -1,17 +1,10 @@
-//! Binary HTTP (RFC 9292), read strictly.
-//!
-//! The library takes any bytes as method, path and field; everything here goes through the `http`
-//! crate and stricter rules of our own before anything is done with it.
+//! What an encapsulated message holds: binary HTTP (RFC 9292), under rules of our own.
 
-use std::io::Cursor;
-
-use bhttp::{ControlData, Message, Mode};
 use bytes::Bytes;
-use http::header::{DATE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{DATE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
+use oblivious::binary_http::{self, Decoder, Limits, RequestHead};
 use protocol::padding;
-
-use crate::extent;
 
 /// More fields than any client of ours sends.
 const MAX_FIELDS: usize = 64;
@@ -35,32 +28,32 @@ pub(crate) struct Malformed;
 impl InnerRequest {
     /// Reads a request. Anything after the message must be zeros: padding (RFC 9292 §3.8).
     pub(crate) fn decode(encoded: &[u8]) -> Result<Self, Malformed> {
-        if extent::fields(encoded)? > MAX_FIELDS {
-            return Err(Malformed);
-        }
-        let mut cursor = Cursor::new(encoded);
-        let message = Message::read_bhttp(&mut cursor).map_err(|_| Malformed)?;
-        let consumed = usize::try_from(cursor.position()).map_err(|_| Malformed)?;
-        let padding = encoded.get(consumed..).unwrap_or_default();
-        if padding.iter().any(|byte| *byte != 0) {
-            return Err(Malformed);
-        }
-        let ControlData::Request {
+        let limits = Limits {
+            // The listener has bounded it.
+            max_head_bytes: encoded.len(),
+            max_fields: MAX_FIELDS,
+            max_content_bytes: encoded.len() as u64,
+        };
+        let mut decoder = Decoder::<RequestHead>::new(limits);
+        let mut content = Vec::new();
+        decoder.push(encoded, &mut content).map_err(|_| Malformed)?;
+        let RequestHead {
             method,
             scheme,
             authority,
             path,
-        } = message.control()
-        else {
+            fields,
+        } = decoder.finish().map_err(|_| Malformed)?.head;
+        if authority.is_empty() || !is_plain(&path) {
             return Err(Malformed);
-        };
+        }
         let request = Self {
-            method: Method::from_bytes(method).map_err(|_| Malformed)?,
-            scheme: plain_text(scheme)?,
-            authority: plain_text(authority)?,
-            path: plain_path(path)?,
-            fields: decode_fields(message.header())?,
-            content: Bytes::copy_from_slice(message.content()),
+            method,
+            scheme,
+            authority,
+            path,
+            fields,
+            content: content.into(),
         };
         if request.fields.get_all(DATE).iter().count() > 1 {
             return Err(Malformed);
@@ -69,32 +62,12 @@ impl InnerRequest {
     }
 }
 
-fn plain_text(text: &[u8]) -> Result<String, Malformed> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_graphic) {
-        return Err(Malformed);
-    }
-    String::from_utf8(text.to_vec()).map_err(|_| Malformed)
-}
-
-fn plain_path(path: &[u8]) -> Result<String, Malformed> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(byte);
-    let path = plain_text(path)?;
-    let segments = path.strip_prefix('/').ok_or(Malformed)?;
-    if !path.as_bytes().iter().all(plain) || segments.split('/').any(|s| s == "." || s == "..") {
-        return Err(Malformed);
-    }
-    Ok(path)
-}
-
-fn decode_fields(section: &bhttp::FieldSection) -> Result<HeaderMap, Malformed> {
-    let mut fields = HeaderMap::with_capacity(section.len());
-    for field in section.fields() {
-        // Names are lower-case in binary HTTP (RFC 9292 §3.6).
-        let name = HeaderName::from_lowercase(field.name()).map_err(|_| Malformed)?;
-        let value = HeaderValue::from_bytes(field.value()).map_err(|_| Malformed)?;
-        fields.append(name, value);
-    }
-    Ok(fields)
+fn is_plain(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    path.bytes().all(plain)
+        && path
+            .strip_prefix('/')
+            .is_some_and(|segments| segments.split('/').all(|s| s != "." && s != ".."))
 }
 
 /// A response as it goes into the encapsulation.
@@ -107,16 +80,11 @@ pub(crate) struct InnerResponse {
 
 impl InnerResponse {
     /// The response in binary HTTP, padded to a size bucket.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, bhttp::Error> {
-        let mut message = Message::response(bhttp::StatusCode::try_from(self.status.as_u16())?);
-        for (name, value) in &self.fields {
-            message.put_header(name.as_str(), value.as_bytes());
-        }
-        message.write_content(&self.content);
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(padding::bucket(self.content.len() + 256));
-        message.write_bhttp(Mode::KnownLength, &mut encoded)?;
+        binary_http::response(self.status, &self.fields, &self.content, &mut encoded);
         encoded.resize(padding::bucket(encoded.len()), 0);
-        Ok(encoded)
+        encoded
     }
 }
 
@@ -141,6 +109,7 @@ impl From<service::Problem> for InnerResponse {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bhttp::{Message, Mode};
     use proptest::prelude::*;
 
     use super::*;
@@ -242,7 +211,6 @@ mod tests {
         for mode in [Mode::KnownLength, Mode::IndeterminateLength] {
             for (header, trailer) in [(MAX_FIELDS, 0), (MAX_FIELDS / 2, MAX_FIELDS / 2)] {
                 let bytes = with(header, trailer, mode);
-                assert_eq!(extent::fields(&bytes).unwrap(), MAX_FIELDS);
                 assert!(InnerRequest::decode(&bytes).is_ok(), "{header} {trailer}");
             }
             for (header, trailer) in [(MAX_FIELDS + 1, 0), (0, MAX_FIELDS + 1), (600_000, 0)] {
@@ -255,7 +223,7 @@ mod tests {
     #[test]
     fn a_response_is_not_a_request() {
         let response = InnerResponse::from(service::Problem::plain(StatusCode::NOT_FOUND));
-        assert!(InnerRequest::decode(&response.encode().unwrap()).is_err());
+        assert!(InnerRequest::decode(&response.encode()).is_err());
     }
 
     proptest! {
@@ -283,7 +251,7 @@ mod tests {
                 fields: HeaderMap::new(),
                 content: vec![7; len].into(),
             };
-            let encoded = response.encode().unwrap();
+            let encoded = response.encode();
             prop_assert_eq!(encoded.len(), padding::bucket(encoded.len()));
             prop_assert!(encoded.len() >= len);
         }

@@ -19,7 +19,8 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
-use ohttp_chunked::{CHUNKED_RES, ResponseEncoder, SealError, binary_http};
+use oblivious::chunked::{RESPONSE, ResponseEncoder};
+use oblivious::{SealError, binary_http};
 use protocol::padding;
 use service::Problem;
 use service::http::RequestBody;
@@ -80,7 +81,7 @@ async fn begin(gateway: &Parts, opened: &[u8]) -> Result<Begun, Failure> {
 
 /// In chunks of full size, as many as its size bucket takes.
 fn seal_whole(response: &InnerResponse, encoder: ResponseEncoder) -> Option<Vec<u8>> {
-    let inner = response.encode().ok()?;
+    let inner = response.encode();
     let mut sealed = Vec::with_capacity(inner.len() + 1024);
     encoder.finish(&inner, &mut sealed).ok()?;
     Some(sealed)
@@ -88,7 +89,7 @@ fn seal_whole(response: &InnerResponse, encoder: ResponseEncoder) -> Option<Vec<
 
 fn respond(body: Body) -> Response {
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(CHUNKED_RES)),
+        (CONTENT_TYPE, HeaderValue::from_static(RESPONSE)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (INCREMENTAL, HeaderValue::from_static("?1")),
     ];

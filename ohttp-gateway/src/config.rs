@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ohttp_chunked::Kem;
+use oblivious::Kem;
 use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};

@@ -28,8 +28,6 @@ mod binary_http;
 mod chunked;
 mod config;
 mod date;
-pub mod encapsulation;
-mod extent;
 mod keys;
 pub mod problems;
 mod relays;
@@ -62,7 +60,7 @@ pub use config::{
 };
 use keys::KeyRing;
 pub use keys::RotationError;
-use ohttp_chunked::CHUNKED_REQ;
+use oblivious::{chunked as in_chunks, configs, whole};
 use problems::{Failure, Refusal};
 use relays::Relays;
 use targets::Targets;
@@ -71,12 +69,7 @@ use upstream::Upstream;
 /// The name of the binary.
 pub const PROGRAM: &str = "ohttp-gateway";
 
-const OHTTP_REQ: &str = "message/ohttp-req";
-const OHTTP_RES: &str = "message/ohttp-res";
-const OHTTP_KEYS: &str = "application/ohttp-keys";
 const JSON: &str = "application/json";
-/// RFC 9540 §5.
-const KEYS_PATH: &str = "/.well-known/ohttp-gateway";
 
 /// Why a gateway could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +196,7 @@ impl Gateway {
         let gateway = || post(encapsulated_request).get(key_configs);
         service::http::router()
             .route("/", gateway())
-            .route(KEYS_PATH, gateway())
+            .route(configs::PATH, gateway())
             .route("/ohttp-keys", get(key_configs))
             .route("/service-directory", get(directory))
             .with_state(Arc::clone(&self.0))
@@ -319,7 +312,7 @@ async fn key_configs(State(gateway): State<Arc<Parts>>) -> Response {
     let published = gateway.keys.published(gateway.clock.now_unix_ms());
     let cache_control = format!("public, max-age={}", published.max_age_seconds);
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS)),
+        (CONTENT_TYPE, HeaderValue::from_static(configs::MEDIA_TYPE)),
         (
             CACHE_CONTROL,
             HeaderValue::from_str(&cache_control)
@@ -355,16 +348,14 @@ async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Reques
         Err(problem) => return problem.into_response(),
     };
     metrics::histogram!("ohttp_gateway_request_bytes").record(request.len() as f64);
-    let opened = match gateway
-        .keys
-        .decapsulate(&request, gateway.clock.monotonic_ms())
-    {
+    let now_ms = gateway.clock.monotonic_ms();
+    let (opened, sealer) = match gateway.keys.decapsulate(&request, now_ms) {
         Ok(opened) => opened,
         Err(refusal) => return refuse(refusal),
     };
     drop(request);
     let answered = tokio::select! {
-        answered = gateway.answer(&opened.request) => answered,
+        answered = gateway.answer(&opened) => answered,
         () = gateway.shutdown.requested_before(gateway.grace) => Err(Failure::Ending),
     };
     let (outcome, response) = match answered {
@@ -372,20 +363,16 @@ async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Reques
         Err(failure) => (failure.outcome(), failure.problem().into()),
     };
     count(outcome);
-    match response
-        .encode()
-        .ok()
-        .and_then(|inner| opened.response.seal(&inner).ok())
-    {
-        Some(encapsulated) => {
+    match sealer.seal(&response.encode()) {
+        Ok(encapsulated) => {
             metrics::histogram!("ohttp_gateway_response_bytes").record(encapsulated.len() as f64);
             let headers = [
-                (CONTENT_TYPE, HeaderValue::from_static(OHTTP_RES)),
+                (CONTENT_TYPE, HeaderValue::from_static(whole::RESPONSE)),
                 (CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ];
             (headers, encapsulated).into_response()
         }
-        None => {
+        Err(_) => {
             tracing::error!("a response could not be encapsulated");
             Problem::plain(StatusCode::INTERNAL_SERVER_ERROR).into_response()
         }
@@ -412,8 +399,8 @@ impl Parts {
         let is = |media_type: &str| {
             content_type.is_some_and(|value| value.eq_ignore_ascii_case(media_type.as_bytes()))
         };
-        let is_chunked = is(CHUNKED_REQ);
-        if is_chunked || is(OHTTP_REQ) {
+        let is_chunked = is(in_chunks::REQUEST);
+        if is_chunked || is(whole::REQUEST) {
             Ok(is_chunked)
         } else {
             Err(Refusal::MediaType)
@@ -434,7 +421,7 @@ impl Parts {
             return Err(Failure::Expectation);
         }
         if request.method == Method::GET
-            && request.path == KEYS_PATH
+            && request.path == configs::PATH
             && self.targets.lists_origin_of(&request)
         {
             return Ok(Route::Own(self.own_key_configs()));
@@ -447,7 +434,7 @@ impl Parts {
     /// and asks under it, sees the difference, unless the relay forges this answer too.
     fn own_key_configs(&self) -> InnerResponse {
         let mut fields = HeaderMap::new();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static(OHTTP_KEYS));
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(configs::MEDIA_TYPE));
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         InnerResponse {
             status: StatusCode::OK,

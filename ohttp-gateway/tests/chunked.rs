@@ -15,11 +15,9 @@ use axum::routing::post;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use ohttp_chunked::binary_http::{Decoder, Limits, RequestHead, ResponseHead, content, end};
-use ohttp_chunked::{
-    Aead, CHUNKED_REQ, CHUNKED_RES, GatewayPublicKey, Kem, OpenError, RequestEncoder,
-    ResponseDecoder, binary_http,
-};
+use oblivious::binary_http::{Decoder, Limits, RequestHead, ResponseHead, content, end};
+use oblivious::chunked::{REQUEST, RESPONSE, RequestEncoder, ResponseDecoder};
+use oblivious::{Aead, Kem, OpenError, PublicKey, binary_http};
 use service::{MovedClock, Shutdown, ShutdownTrigger};
 use support::{Served, Target, gateway_config, http_client, http_date, inner, serve, target};
 use tokio::sync::mpsc;
@@ -87,7 +85,7 @@ async fn forwarder(gateway: String) -> Served {
 struct Path {
     gateway: Served,
     relay: Served,
-    key: GatewayPublicKey,
+    key: PublicKey,
     http: reqwest::Client,
     trigger: ShutdownTrigger,
     _directory: tempfile::TempDir,
@@ -107,7 +105,7 @@ async fn path_to(target: &Served, settings: &str) -> Path {
     let keys = keys.bytes().await.unwrap();
     // Of the first configuration: its length, its id, the KEM and the key.
     let kem = Kem::from_id(u16::from_be_bytes([keys[3], keys[4]])).unwrap();
-    let key = GatewayPublicKey::new(keys[2], kem, &keys[5..5 + kem.public_key_len()]).unwrap();
+    let key = PublicKey::new(keys[2], kem, &keys[5..5 + kem.public_key_len()]).unwrap();
     Path {
         relay: forwarder(gateway.url("/")).await,
         gateway,
@@ -154,7 +152,7 @@ impl Path {
     async fn post_to(&self, served: &Served, body: Vec<u8>) -> reqwest::Response {
         self.http
             .post(served.url("/"))
-            .header(CONTENT_TYPE, CHUNKED_REQ)
+            .header(CONTENT_TYPE, REQUEST)
             .body(body)
             .send()
             .await
@@ -194,7 +192,7 @@ struct Ended {
 impl Reading {
     fn of(response: reqwest::Response, decoder: ResponseDecoder) -> Self {
         assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()[CONTENT_TYPE], CHUNKED_RES);
+        assert_eq!(response.headers()[CONTENT_TYPE], RESPONSE);
         Self {
             response,
             decoder,

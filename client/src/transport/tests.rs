@@ -91,7 +91,7 @@ fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
     for (kem, enc) in [(Kem::XWing, 1120), (Kem::X25519Sha256, 32)] {
         let config = ohttp::KeyConfig::derive(1, kem, suites.to_vec(), &[1; 32]).unwrap();
         let list = ohttp::KeyConfig::encode_list(&[config]).unwrap();
-        let config = key_config::usable(&list).unwrap().remove(0);
+        let config = configs::usable(&list).unwrap().remove(0);
         for len in [0, 400, 5_000, 70_000] {
             let mut message = inner("POST", "https", "ds.example", "/v1/x", "date");
             message.write_content(vec![7; len]);
@@ -224,7 +224,7 @@ async fn record(
         encoded
     };
     let media_type = [("content-type", "message/ohttp-res")];
-    if inner.control().path() == Some(GATEWAY_KEYS_PATH.as_bytes()) {
+    if inner.control().path() == Some(configs::PATH.as_bytes()) {
         let list = recorder.list.lock().unwrap().clone();
         let list = recorder.own_list.lock().unwrap().clone().unwrap_or(list);
         return (
@@ -671,7 +671,7 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
         Arc::new(move |waiting| said.lock().unwrap().push(waiting))
     };
     let time = ServiceTime::new(SystemClock::shared(), 0);
-    let key = key_config::usable(&list).unwrap().remove(0);
+    let key = configs::usable(&list).unwrap().remove(0);
     let budget = Budget::new(patience, Some(progress));
     let (views, pace) = (Views::default(), Pace::default());
     let mut transport = Transport::new(endpoints, Some(key), time, budget, views, pace).unwrap();

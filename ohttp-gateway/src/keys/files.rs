@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ohttp_chunked::{Kem, MIN_SEED_LEN};
+use oblivious::{Kem, MIN_SEED_LEN};
 use service::founding::{self, Refusal, StoreId, Unfinished};
 use service::secret_file::{self, SecretFileError};
 use zeroize::Zeroizing;

@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use ohttp_chunked::{self as chunked, Encapsulation, HEADER_LEN, HpkeContext, Kem, RequestDecoder};
-
+use oblivious::chunked::{RequestDecoder, ResponseEncoder};
+use oblivious::whole::{self, ResponseSealer};
+use oblivious::{Kem, Key, Keys, OpenError, configs};
 use service::founding::{StoreId, Unfinished};
 
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
-use crate::encapsulation::{Key, Opened, Unopenable};
 use crate::problems::Refusal;
 use crate::replay::ReplayCache;
 use calendar::{Calendar, Phase};
@@ -270,11 +270,10 @@ impl KeyRing {
         lines
     }
 
-    /// `application/ohttp-keys` (RFC 9458 §3.2): configurations, each with a two-byte length, in
-    /// the order of preference. The same bytes for everybody.
+    /// `application/ohttp-keys` (RFC 9458 §3.2). The same bytes for everybody.
     pub(crate) fn published(&self, now_unix_ms: u64) -> Published {
         let keys = self.keys();
-        let mut configs = Vec::new();
+        let mut published = Vec::new();
         let mut generations = BTreeSet::new();
         for entry in keys.iter() {
             if let Phase::Published { .. } = self.phase(entry, now_unix_ms) {
@@ -283,56 +282,44 @@ impl KeyRing {
                 if generations.len() > SHOWN_GENERATIONS {
                     break;
                 }
-                let config = entry.key.config();
-                let length = u16::try_from(config.len()).unwrap_or(u16::MAX);
-                configs.extend_from_slice(&length.to_be_bytes());
-                configs.extend_from_slice(config);
+                published.push(entry.key.config());
             }
         }
         let mut times: Vec<_> = keys.iter().map(|entry| entry.published_unix_ms).collect();
         times.dedup();
         Published {
-            configs: configs.into(),
+            configs: configs::list(published).into(),
             max_age_seconds: self.calendar.max_age_seconds(&times, now_unix_ms),
         }
     }
 
-    /// Opens an encapsulated request. The encapsulated key is remembered only if that succeeds;
-    /// `now_ms` is of a clock that nobody sets.
-    pub(crate) fn decapsulate(&self, encapsulated: &[u8], now_ms: u64) -> Result<Opened, Refusal> {
-        let id = match encapsulated.first() {
-            Some(id) if encapsulated.len() >= HEADER_LEN => id,
-            _ => return Err(Refusal::Truncated),
-        };
+    /// Opens an encapsulated request: the binary HTTP and the means to answer it. The encapsulated
+    /// key is remembered only if that succeeds; `now_ms` is of a clock that nobody sets.
+    pub(crate) fn decapsulate(
+        &self,
+        encapsulated: &[u8],
+        now_ms: u64,
+    ) -> Result<(Vec<u8>, ResponseSealer), Refusal> {
         let keys = self.keys();
-        let entry = Accepted(&keys).entry(*id).ok_or(Refusal::Key)?;
-        let opened = entry.key.open(encapsulated)?;
-        let enc = entry.key.enc(encapsulated)?;
-        entry
-            .replay
-            .remember(enc, now_ms)
-            .map_err(|_| Refusal::Replayed)?;
-        Ok(opened)
+        let accepted = Accepted(&keys);
+        let opened = whole::open(&accepted, encapsulated)?;
+        accepted.remember(opened.key_id, &opened.encapsulated_key, now_ms)?;
+        Ok((opened.request, opened.response))
     }
 
-    /// Opens a request that is sealed in chunks, and that ends with its final chunk: the binary
-    /// HTTP and the means to answer it. The encapsulated key is remembered only if that succeeds.
+    /// The same for a request that is sealed in chunks, and that ends with its final chunk.
     pub(crate) fn decapsulate_chunked(
         &self,
         encapsulated: &[u8],
         now_ms: u64,
-    ) -> Result<(Vec<u8>, chunked::ResponseEncoder), Refusal> {
+    ) -> Result<(Vec<u8>, ResponseEncoder), Refusal> {
         let keys = self.keys();
         let accepted = Accepted(&keys);
         let mut request = Vec::new();
         let mut decoder = RequestDecoder::new(&accepted);
         decoder.push(encapsulated, &mut request)?;
         let opened = decoder.finish(&mut request)?;
-        let entry = accepted.entry(opened.key_id).ok_or(Refusal::Key)?;
-        entry
-            .replay
-            .remember(&opened.encapsulated_key, now_ms)
-            .map_err(|_| Refusal::Replayed)?;
+        accepted.remember(opened.key_id, &opened.encapsulated_key, now_ms)?;
         Ok((request, opened.response))
     }
 
@@ -433,18 +420,19 @@ impl<'a> Accepted<'a> {
             .find(|entry| entry.key.id() == key_id)
             .map(Arc::as_ref)
     }
+
+    fn remember(&self, key_id: u8, encapsulated_key: &[u8], now_ms: u64) -> Result<(), Refusal> {
+        self.entry(key_id)
+            .ok_or(Refusal::Key)?
+            .replay
+            .remember(encapsulated_key, now_ms)
+            .map_err(|_| Refusal::Replayed)
+    }
 }
 
-impl chunked::Keys for Accepted<'_> {
-    fn kem(&self, key_id: u8) -> Option<Kem> {
-        Some(self.entry(key_id)?.key.kem())
-    }
-
-    fn receive(&self, request: &Encapsulation<'_>) -> Option<HpkeContext> {
-        let key = &self.entry(request.key_id)?.key;
-        key.receive(&request.header, request.encapsulated_key, request.info)
-            .ok()
-            .map(|(_, context)| context)
+impl Keys for Accepted<'_> {
+    fn key(&self, key_id: u8) -> Option<&Key> {
+        Some(&self.entry(key_id)?.key)
     }
 }
 
@@ -461,24 +449,16 @@ fn date(unix_ms: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-impl From<Unopenable> for Refusal {
-    fn from(error: Unopenable) -> Self {
+impl From<OpenError> for Refusal {
+    /// What is too short is told apart, and nothing else: an unknown suite, a bad point and a wrong
+    /// tag are one answer.
+    fn from(error: OpenError) -> Self {
         match error {
-            Unopenable::Truncated => Self::Truncated,
-            Unopenable::Key => Self::Key,
-        }
-    }
-}
-
-impl From<chunked::OpenError> for Refusal {
-    /// As for the other kind: what is too short is told apart, and nothing else.
-    fn from(error: chunked::OpenError) -> Self {
-        match error {
-            chunked::OpenError::Truncated => Self::Truncated,
-            chunked::OpenError::UnknownKey
-            | chunked::OpenError::ChunkTooLong
-            | chunked::OpenError::CannotOpen
-            | chunked::OpenError::Exhausted => Self::Key,
+            OpenError::Truncated => Self::Truncated,
+            OpenError::UnknownKey
+            | OpenError::ChunkTooLong
+            | OpenError::CannotOpen
+            | OpenError::Exhausted => Self::Key,
         }
     }
 }

@@ -10,12 +10,12 @@ use aws_lc_rs::digest::{Context, SHA3_256};
 use aws_lc_rs::hkdf;
 use ml_kem::kem::{Decapsulate, KeyExport};
 use ml_kem::{FromSeed, MlKem768};
-use ohttp_chunked::Kem;
 use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use zeroize::Zeroizing;
 
-use super::{KeyError, Unopenable};
+use crate::error::KeyError;
+use crate::suite::Kem;
 
 const X25519_LEN: usize = 32;
 /// An ML-KEM-768 ciphertext (FIPS 203, table 3).
@@ -34,9 +34,9 @@ fn curve(kem: Kem) -> &'static Algorithm {
 }
 
 /// Nsecret of each.
-pub(super) type SharedSecret = Zeroizing<[u8; 32]>;
+pub(crate) type SharedSecret = Zeroizing<[u8; 32]>;
 
-pub(super) struct PrivateKey {
+pub(crate) struct PrivateKey {
     kem: Kem,
     /// The curve's part of it.
     curve: agreement::PrivateKey,
@@ -46,11 +46,11 @@ pub(super) struct PrivateKey {
 
 impl PrivateKey {
     /// `DeriveKeyPair(ikm)`: RFC 9180 §7.1.3, draft-ietf-hpke-pq §4.
-    pub(super) fn derive(kem: Kem, ikm: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn derive(kem: Kem, ikm: &[u8]) -> Result<Self, KeyError> {
         match kem {
             Kem::X25519 => {
                 let prk = labeled_extract(kem, "dkp_prk", ikm);
-                let private = labeled_expand(kem, &prk, "sk", &[]).map_err(|_| KeyError)?;
+                let private = labeled_expand(kem, &prk, "sk", &[]).ok_or(KeyError::Backend)?;
                 Self::of_curve(kem, &private)
             }
             Kem::P256 => {
@@ -59,9 +59,9 @@ impl PrivateKey {
                 (0..=u8::MAX)
                     .find_map(|counter| {
                         let private = labeled_expand(kem, &prk, "candidate", &[&[counter]]);
-                        Self::of_curve(kem, &*private.ok()?).ok()
+                        Self::of_curve(kem, &*private?).ok()
                     })
-                    .ok_or(KeyError)
+                    .ok_or(KeyError::Backend)
             }
             Kem::XWing => {
                 let label = b"DeriveKeyPair";
@@ -76,10 +76,10 @@ impl PrivateKey {
         }
     }
 
-    pub(super) fn of_curve(kem: Kem, private: &[u8; 32]) -> Result<Self, KeyError> {
-        let curve =
-            agreement::PrivateKey::from_private_key(curve(kem), private).map_err(|_| KeyError)?;
-        let public = curve.compute_public_key().map_err(|_| KeyError)?;
+    pub(crate) fn of_curve(kem: Kem, private: &[u8; 32]) -> Result<Self, KeyError> {
+        let curve = agreement::PrivateKey::from_private_key(curve(kem), private)
+            .map_err(|_| KeyError::Backend)?;
+        let public = curve.compute_public_key().map_err(|_| KeyError::Backend)?;
         Ok(Self {
             kem,
             curve,
@@ -104,8 +104,12 @@ impl PrivateKey {
         })
     }
 
+    pub(crate) fn kem(&self) -> Kem {
+        self.kem
+    }
+
     /// Npk bytes.
-    pub(super) fn public(&self) -> Vec<u8> {
+    pub(crate) fn public(&self) -> Vec<u8> {
         let mut public = Vec::with_capacity(ML_KEM_PUBLIC + X25519_LEN);
         if let Some(ml_kem) = &self.ml_kem {
             public.extend_from_slice(&ml_kem.encapsulation_key().to_bytes());
@@ -114,8 +118,8 @@ impl PrivateKey {
         public
     }
 
-    /// `Decap(enc, skR)`.
-    pub(super) fn decapsulate(&self, enc: &[u8]) -> Result<SharedSecret, Unopenable> {
+    /// `Decap(enc, skR)`. `None`: the encapsulated key is none.
+    pub(crate) fn decapsulate(&self, enc: &[u8]) -> Option<SharedSecret> {
         match &self.ml_kem {
             None => self.decapsulate_dhkem(enc),
             Some(ml_kem) => self.decapsulate_x_wing(ml_kem, enc),
@@ -123,7 +127,7 @@ impl PrivateKey {
     }
 
     /// RFC 9180 §4.1.
-    fn decapsulate_dhkem(&self, enc: &[u8]) -> Result<SharedSecret, Unopenable> {
+    fn decapsulate_dhkem(&self, enc: &[u8]) -> Option<SharedSecret> {
         let dh = self.diffie_hellman(enc)?;
         let prk = labeled_extract(self.kem, "eae_prk", &*dh);
         labeled_expand(self.kem, &prk, "shared_secret", &[enc, &self.curve_public])
@@ -134,11 +138,9 @@ impl PrivateKey {
         &self,
         ml_kem: &ml_kem::ml_kem_768::DecapsulationKey,
         enc: &[u8],
-    ) -> Result<SharedSecret, Unopenable> {
-        let (ct_m, ct_x) = enc
-            .split_at_checked(ML_KEM_CIPHERTEXT)
-            .ok_or(Unopenable::Truncated)?;
-        let ct_m = ct_m.try_into().map_err(|_| Unopenable::Truncated)?;
+    ) -> Option<SharedSecret> {
+        let (ct_m, ct_x) = enc.split_at_checked(ML_KEM_CIPHERTEXT)?;
+        let ct_m = ct_m.try_into().ok()?;
         let mut ss_m = Zeroizing::new([0; 32]);
         ss_m.copy_from_slice(&ml_kem.decapsulate(ct_m));
         let ss_x = self.diffie_hellman(ct_x)?;
@@ -148,18 +150,16 @@ impl PrivateKey {
         }
         let mut secret = Zeroizing::new([0; 32]);
         secret.copy_from_slice(combiner.finish().as_ref());
-        Ok(secret)
+        Some(secret)
     }
 
     /// Fails for what is no point of the curve or has a small order, as RFC 9180 §7.1.4 demands.
-    fn diffie_hellman(&self, public: &[u8]) -> Result<SharedSecret, Unopenable> {
+    fn diffie_hellman(&self, public: &[u8]) -> Option<SharedSecret> {
         let public = UnparsedPublicKey::new(curve(self.kem), public);
-        agreement::agree(&self.curve, public, Unopenable::Key, |shared| {
-            shared
-                .try_into()
-                .map(Zeroizing::new)
-                .map_err(|_| Unopenable::Key)
+        agreement::agree(&self.curve, public, (), |shared| {
+            shared.try_into().map(Zeroizing::new).map_err(|_| ())
         })
+        .ok()
     }
 }
 
@@ -174,12 +174,7 @@ fn labeled_extract(kem: Kem, label: &str, ikm: &[u8]) -> hkdf::Prk {
     hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&labeled)
 }
 
-fn labeled_expand(
-    kem: Kem,
-    prk: &hkdf::Prk,
-    label: &str,
-    info: &[&[u8]],
-) -> Result<SharedSecret, Unopenable> {
+fn labeled_expand(kem: Kem, prk: &hkdf::Prk, label: &str, info: &[&[u8]]) -> Option<SharedSecret> {
     let length = [0, 32];
     let suite = suite_id(kem);
     let mut labeled = vec![&length[..], VERSION, &suite, label.as_bytes()];
@@ -187,6 +182,6 @@ fn labeled_expand(
     let mut secret = Zeroizing::new([0; 32]);
     prk.expand(&labeled, hkdf::HKDF_SHA256)
         .and_then(|okm| okm.fill(&mut *secret))
-        .map_err(|_| Unopenable::Key)?;
-    Ok(secret)
+        .ok()?;
+    Some(secret)
 }

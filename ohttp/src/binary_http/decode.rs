@@ -22,7 +22,7 @@ impl Default for Limits {
         Self {
             max_head_bytes: 16 * 1024,
             max_fields: 64,
-            max_content_bytes: crate::MAX_MESSAGE_LEN,
+            max_content_bytes: crate::chunked::MAX_MESSAGE_LEN,
         }
     }
 }
@@ -208,8 +208,12 @@ impl<H: Head> Decoder<H> {
             return Err(failed);
         }
         let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(input);
-        let mut rest = held.as_slice();
+        let mut rest = if held.is_empty() {
+            input
+        } else {
+            held.extend_from_slice(input);
+            &held
+        };
         let read = loop {
             match self.read_item(&mut rest, content) {
                 Ok(true) => {}
@@ -218,9 +222,7 @@ impl<H: Head> Decoder<H> {
             }
         };
         self.failed = read.err();
-        let consumed = held.len() - rest.len();
-        held.drain(..consumed);
-        self.held = held;
+        self.held = rest.to_vec();
         read
     }
 

@@ -6,10 +6,12 @@ use hpke_rs::rustcrypto::HpkeRustCrypto;
 use hpke_rs_crypto::HpkeCrypto;
 use zeroize::Zeroizing;
 
-use crate::request::{RequestDecoder, RequestEncoder};
-use crate::response::{ResponseDecoder, ResponseEncoder, ResponseKey};
-use crate::suite::Header;
-use crate::{Aead, GatewayKey, GatewayPublicKey, Kem};
+use crate::chunked::{RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder};
+use crate::kem::PrivateKey;
+use crate::response_key;
+use crate::session::{Kind, ResponseSecret, Session};
+use crate::suite::{Header, hpke};
+use crate::{Aead, Kem, Key};
 
 const PRIVATE_KEY: &str = "1c190d72acdbe4dbc69e680503bb781a932c70a12c8f3754434c67d8640d8698";
 const PUBLIC_KEY: &str = "668eb21aace159803974a4c67f08b4152d29bed10735fd08f98ccdd6fe095708";
@@ -46,13 +48,9 @@ fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn public_key() -> GatewayPublicKey {
-    GatewayPublicKey::new(1, Kem::X25519, &hex(PUBLIC_KEY)).unwrap()
-}
-
-fn response_decoder() -> ResponseDecoder {
+fn secret() -> ResponseSecret {
     let secret = Zeroizing::new(hex(SECRET));
-    ResponseDecoder::new(Aead::Aes128Gcm, secret, hex(ENCAPSULATED_KEY))
+    ResponseSecret::new(Aead::Aes128Gcm, secret, hex(ENCAPSULATED_KEY))
 }
 
 /// `Encap` with the ephemeral key of the example (RFC 9180 §4.1).
@@ -69,13 +67,13 @@ fn shared_secret() -> Vec<u8> {
 
 #[test]
 fn a_client_makes_the_request_of_the_example() {
-    assert_eq!(HEADER.info(), hex(INFO));
-    let context = HEADER
-        .hpke()
+    assert_eq!(Kind::Chunked.info(HEADER), hex(INFO));
+    let context = hpke(HEADER.kem, HEADER.aead)
         .unwrap()
         .key_schedule(&shared_secret(), &hex(INFO), &[], &[])
         .unwrap();
-    let mut encoder = RequestEncoder::with_context(HEADER, hex(ENCAPSULATED_KEY), context);
+    let session = Session::new(Kind::Chunked, HEADER, hex(ENCAPSULATED_KEY), context);
+    let mut encoder = RequestEncoder::of(session);
     let (request, mut out) = (hex(REQUEST), Vec::new());
     encoder.push(&request[..12], &mut out).unwrap();
     encoder.push(&request[12..], &mut out).unwrap();
@@ -91,7 +89,10 @@ fn a_client_makes_the_request_of_the_example() {
 
 #[test]
 fn a_gateway_opens_the_request_of_the_example() {
-    let key = GatewayKey::from_private(public_key(), &hex(PRIVATE_KEY));
+    let private = hex(PRIVATE_KEY).try_into().unwrap();
+    let private = PrivateKey::of_curve(Kem::X25519, &private).unwrap();
+    assert_eq!(private.public(), hex(PUBLIC_KEY));
+    let key = Key::new(1, private).unwrap();
     let mut decoder = RequestDecoder::new(&key);
     let mut out = Vec::new();
     decoder.push(&hex(ENCAPSULATED_REQUEST), &mut out).unwrap();
@@ -105,11 +106,14 @@ fn a_gateway_opens_the_request_of_the_example() {
 
 #[test]
 fn a_gateway_makes_the_response_of_the_example() {
-    let (secret, nonce) = (hex(SECRET), hex(RESPONSE_NONCE));
+    let nonce = hex(RESPONSE_NONCE);
     let enc = hex(ENCAPSULATED_KEY);
-    let key = ResponseKey::derive(Aead::Aes128Gcm, &secret, &enc, &nonce).unwrap();
-    assert_eq!(key.parts(), (&hex(RESPONSE_KEY)[..], &hex(BASE_NONCE)[..]));
-    let mut encoder = ResponseEncoder::with_nonce(Aead::Aes128Gcm, &secret, &enc, nonce).unwrap();
+    let (key, base) = response_key::derive(Aead::Aes128Gcm, &hex(SECRET), &enc, &nonce).unwrap();
+    assert_eq!(
+        (&*key, &base[..]),
+        (&hex(RESPONSE_KEY), &hex(BASE_NONCE)[..])
+    );
+    let mut encoder = ResponseEncoder::with_nonce(&secret(), nonce).unwrap();
     let (response, mut out) = (hex(RESPONSE), Vec::new());
     encoder.push(&response[..1], &mut out).unwrap();
     encoder.push(&response[1..], &mut out).unwrap();
@@ -119,7 +123,7 @@ fn a_gateway_makes_the_response_of_the_example() {
 
 #[test]
 fn a_client_opens_the_response_of_the_example() {
-    let mut decoder = response_decoder();
+    let mut decoder = ResponseDecoder::new(secret());
     let mut out = Vec::new();
     for byte in hex(ENCAPSULATED_RESPONSE) {
         decoder.push(&[byte], &mut out).unwrap();

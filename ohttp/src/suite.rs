@@ -1,16 +1,19 @@
 //! The algorithms of an encapsulation and the header that names them (RFC 9458 §4.3).
 
+use aws_lc_rs::aead;
 use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};
 use hpke_rs::rustcrypto::HpkeRustCrypto;
 use hpke_rs::{Hpke, Mode};
 
 /// Key id, KEM, KDF and AEAD.
 pub const HEADER_LEN: usize = 7;
-/// What the `info` of a request's HPKE context begins with (§5.1 of the draft).
-pub const REQUEST_LABEL: &str = "message/bhttp chunked request";
+pub(crate) const HKDF_SHA256: u16 = 0x0001;
+/// Both AEADs have nonces of 12 bytes, and tags of 16.
+pub(crate) const NONCE_LEN: usize = 12;
+pub(crate) const TAG_LEN: usize = 16;
 
 /// The context of a request. It wipes its keys on drop.
-pub type HpkeContext = hpke_rs::Context<HpkeRustCrypto>;
+pub(crate) type HpkeContext = hpke_rs::Context<HpkeRustCrypto>;
 
 /// How a shared secret is made, most wanted first. The KDF is always HKDF-SHA256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
@@ -118,10 +121,10 @@ impl Aead {
         }
     }
 
-    pub(crate) const fn algorithm(self) -> AeadAlgorithm {
+    pub(crate) const fn algorithm(self) -> &'static aead::Algorithm {
         match self {
-            Self::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
-            Self::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
+            Self::Aes128Gcm => &aead::AES_128_GCM,
+            Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
 }
@@ -145,7 +148,7 @@ impl Header {
     /// `None`: algorithms that we don't have.
     pub(crate) fn decode(bytes: [u8; HEADER_LEN]) -> Option<Self> {
         let [key_id, kem @ .., kdf0, kdf1, aead0, aead1] = bytes;
-        if [kdf0, kdf1] != [0, 1] {
+        if u16::from_be_bytes([kdf0, kdf1]) != HKDF_SHA256 {
             return None;
         }
         Some(Self {
@@ -154,20 +157,14 @@ impl Header {
             aead: Aead::from_id(u16::from_be_bytes([aead0, aead1]))?,
         })
     }
-
-    /// The `info` of the HPKE context.
-    pub(crate) fn info(self) -> Vec<u8> {
-        [REQUEST_LABEL.as_bytes(), &[0], &self.encode()].concat()
-    }
-
-    pub(crate) fn hpke(self) -> Option<Hpke<HpkeRustCrypto>> {
-        hpke(self.kem, self.aead)
-    }
 }
 
 /// HPKE in base mode (RFC 9180 §5) with these algorithms. `None`: the source of randomness failed.
-#[must_use]
-pub fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<HpkeRustCrypto>> {
+pub(crate) fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<HpkeRustCrypto>> {
     let kdf = KdfAlgorithm::HkdfSha256;
-    Hpke::try_new(Mode::Base, kem.algorithm(), kdf, aead.algorithm()).ok()
+    let aead = match aead {
+        Aead::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
+        Aead::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
+    };
+    Hpke::try_new(Mode::Base, kem.algorithm(), kdf, aead).ok()
 }

@@ -1,45 +1,21 @@
 //! Encapsulated requests (§3 and §5.1 of the draft).
 
-use zeroize::Zeroizing;
-
+use super::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal};
+use super::response::{ResponseDecoder, ResponseEncoder};
 use crate::error::{OpenError, SealError};
-use crate::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal};
-use crate::keys::{Encapsulation, GatewayPublicKey, Keys};
-use crate::response::{ResponseDecoder, ResponseEncoder};
-use crate::suite::{Aead, HEADER_LEN, Header, HpkeContext};
-
-const RESPONSE_LABEL: &[u8] = b"message/bhttp chunked response";
-
-/// An HPKE context with what the response is derived from. The context is wiped on drop.
-struct Session {
-    context: HpkeContext,
-    header: Header,
-    encapsulated_key: Vec<u8>,
-}
-
-impl Session {
-    /// `None`: the library failed.
-    fn response_secret(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.context
-            .export(RESPONSE_LABEL, self.header.aead.key_len())
-            .ok()
-            .map(Zeroizing::new)
-    }
-}
+use crate::keys::{Keys, PublicKey};
+use crate::session::{self, Kind, Session};
+use crate::suite::{Aead, HEADER_LEN};
 
 impl Seal for Session {
     fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        self.context
-            .seal(aad, plaintext)
-            .map_err(|_| SealError::Backend)
+        Self::seal(self, aad, plaintext)
     }
 }
 
 impl Open for Session {
     fn open(&mut self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        self.context
-            .open(aad, sealed)
-            .map_err(|_| OpenError::CannotOpen)
+        Self::open(self, aad, sealed)
     }
 }
 
@@ -58,31 +34,12 @@ impl RequestEncoder {
     ///
     /// # Errors
     /// [`SealError::InvalidKey`].
-    pub fn new(key: &GatewayPublicKey, aead: Aead) -> Result<Self, SealError> {
-        let header = Header {
-            key_id: key.key_id(),
-            kem: key.kem(),
-            aead,
-        };
-        let (encapsulated_key, context) = header
-            .hpke()
-            .ok_or(SealError::Backend)?
-            .setup_sender(&key.to_hpke(), &header.info(), None, None, None)
-            .map_err(|_| SealError::InvalidKey)?;
-        Ok(Self::with_context(header, encapsulated_key, context))
+    pub fn new(key: &PublicKey, aead: Aead) -> Result<Self, SealError> {
+        Session::send(Kind::Chunked, key, aead).map(Self::of)
     }
 
-    pub(crate) fn with_context(
-        header: Header,
-        encapsulated_key: Vec<u8>,
-        context: HpkeContext,
-    ) -> Self {
-        let prefix = [&header.encode()[..], &encapsulated_key].concat();
-        let session = Session {
-            context,
-            header,
-            encapsulated_key,
-        };
+    pub(crate) fn of(session: Session) -> Self {
+        let prefix = [&session.header.encode()[..], &session.encapsulated_key].concat();
         Self(ChunkWriter::new(session, prefix, Budget::REQUEST))
     }
 
@@ -101,12 +58,10 @@ impl RequestEncoder {
     /// [`SealError::Exhausted`].
     pub fn finish(self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<ResponseDecoder, SealError> {
         let session = self.0.finish(plaintext, out)?;
-        let secret = session.response_secret().ok_or(SealError::Backend)?;
-        Ok(ResponseDecoder::new(
-            session.header.aead,
-            secret,
-            session.encapsulated_key,
-        ))
+        session
+            .into_response_secret()
+            .map(ResponseDecoder::new)
+            .ok_or(SealError::Backend)
     }
 }
 
@@ -167,16 +122,13 @@ impl<K: Keys> RequestDecoder<K> {
             State::Failed(error) => return Err(error),
             State::Chunks(reader) => reader.finish(out)?,
         };
-        let response = session
-            .response_secret()
-            .and_then(|secret| {
-                ResponseEncoder::new(session.header.aead, &secret, &session.encapsulated_key)
-            })
-            .ok_or(OpenError::CannotOpen)?;
         Ok(OpenedRequest {
             key_id: session.header.key_id,
-            encapsulated_key: session.encapsulated_key,
-            response,
+            encapsulated_key: session.encapsulated_key.clone(),
+            response: session
+                .into_response_secret()
+                .and_then(ResponseEncoder::new)
+                .ok_or(OpenError::CannotOpen)?,
         })
     }
 
@@ -207,29 +159,13 @@ fn begin<K: Keys>(
         return Ok(None);
     };
     let encoded = *encoded;
-    let header = Header::decode(encoded)
-        .filter(|header| keys.kem(header.key_id) == Some(header.kem))
-        .ok_or(OpenError::UnknownKey)?;
+    let header = session::header(encoded, keys)?;
     let len = HEADER_LEN + header.kem.encapsulated_key_len();
     let Some(encapsulated_key) = fill(held, len, input).and_then(|held| held.get(HEADER_LEN..))
     else {
         return Ok(None);
     };
-    let context = keys
-        .receive(&Encapsulation {
-            header: encoded,
-            key_id: header.key_id,
-            kem: header.kem,
-            aead: header.aead,
-            encapsulated_key,
-            info: &header.info(),
-        })
-        .ok_or(OpenError::CannotOpen)?;
-    Ok(Some(Session {
-        context,
-        header,
-        encapsulated_key: encapsulated_key.to_vec(),
-    }))
+    Session::receive(Kind::Chunked, keys, header, encapsulated_key).map(Some)
 }
 
 /// Moves bytes from `input` until `held` has `len` of them, or more from before.

@@ -3,6 +3,7 @@
 //! A length of zero stands before the final chunk, which goes on until the outer stream ends.
 
 use crate::error::{OpenError, SealError};
+use crate::suite::TAG_LEN;
 use crate::varint;
 
 /// The most plaintext in a chunk: what everybody must accept (§3 of the draft), and nobody must
@@ -14,8 +15,6 @@ pub const MAX_MESSAGE_LEN: u64 = 1 << 30;
 /// long they are.
 pub const MAX_REQUEST_CHUNKS: u64 = 4096;
 
-/// Both AEADs have a tag of 16 bytes.
-pub(crate) const TAG_LEN: usize = 16;
 const MAX_SEALED_LEN: usize = MAX_CHUNK_LEN + TAG_LEN;
 const NOT_FINAL: &[u8] = b"";
 const FINAL: &[u8] = b"final";

@@ -1,10 +1,12 @@
-//! The indeterminate-length form (RFC 9292 §3.2).
+//! Requests and responses of indeterminate length (RFC 9292 §3.2), and responses of known length
+//! (§3.1).
 
 use http::{HeaderMap, StatusCode};
 
 use super::RequestHead;
 use crate::varint;
 
+const KNOWN_RESPONSE: u64 = 1;
 const INDETERMINATE_REQUEST: u64 = 2;
 const INDETERMINATE_RESPONSE: u64 = 3;
 const TERMINATOR: u64 = 0;
@@ -20,14 +22,27 @@ pub fn request_head(head: &RequestHead, out: &mut Vec<u8>) {
     ] {
         string(control.as_bytes(), out);
     }
-    field_section(&head.fields, out);
+    field_lines(&head.fields, out);
+    varint::put(TERMINATOR, out);
 }
 
 /// Appends a response up to its content.
 pub fn response_head(status: StatusCode, fields: &HeaderMap, out: &mut Vec<u8>) {
     varint::put(INDETERMINATE_RESPONSE, out);
     varint::put(u64::from(status.as_u16()), out);
-    field_section(fields, out);
+    field_lines(fields, out);
+    varint::put(TERMINATOR, out);
+}
+
+/// Appends a response as a whole, without trailers. Zeros may follow as padding.
+pub fn response(status: StatusCode, fields: &HeaderMap, content: &[u8], out: &mut Vec<u8>) {
+    varint::put(KNOWN_RESPONSE, out);
+    varint::put(u64::from(status.as_u16()), out);
+    let mut lines = Vec::new();
+    field_lines(fields, &mut lines);
+    string(&lines, out);
+    string(content, out);
+    varint::put(0, out);
 }
 
 /// Appends a piece of the content. An empty one is nothing, since it would be the end.
@@ -43,12 +58,11 @@ pub fn end(out: &mut Vec<u8>) {
     varint::put(TERMINATOR, out);
 }
 
-fn field_section(fields: &HeaderMap, out: &mut Vec<u8>) {
+fn field_lines(fields: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in fields {
         string(name.as_str().as_bytes(), out);
         string(value.as_bytes(), out);
     }
-    varint::put(TERMINATOR, out);
 }
 
 fn string(bytes: &[u8], out: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! Binary HTTP (RFC 9292) piece by piece: written in the indeterminate-length form, read in both.
+//! Binary HTTP (RFC 9292), read strictly and in whatever pieces it comes.
 //!
 //! The end of a message is what the encapsulation around it says: [`Decoder::finish`] is to be
 //! called only once that has ended properly.
@@ -9,7 +9,7 @@ mod encode;
 use http::{HeaderMap, Method, StatusCode};
 
 pub use decode::{Decoder, Head, Limits, Malformed, Message};
-pub use encode::{content, end, request_head, response_head};
+pub use encode::{content, end, request_head, response, response_head};
 
 /// What stands before the content of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,16 +4,16 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use ohttp_chunked::{
-    Aead, GatewayKey, Kem, KeyError, OpenError, OpenedRequest, RequestDecoder, RequestEncoder,
-    ResponseDecoder, SealError,
+use oblivious::chunked::{
+    MAX_REQUEST_CHUNKS, OpenedRequest, RequestDecoder, RequestEncoder, ResponseDecoder,
 };
+use oblivious::{Aead, Kem, Key, KeyError, OpenError, SealError};
 use proptest::prelude::*;
 
-static KEY: LazyLock<GatewayKey> = LazyLock::new(|| key(Kem::X25519));
+static KEY: LazyLock<Key> = LazyLock::new(|| key(Kem::X25519));
 
-fn key(kem: Kem) -> GatewayKey {
-    GatewayKey::derive(5, kem, &[9; 32]).unwrap()
+fn key(kem: Kem) -> Key {
+    Key::derive(5, kem, &[9; 32]).unwrap()
 }
 
 /// A message as it was sealed, with the places of its parts.
@@ -244,13 +244,13 @@ fn a_key_or_suite_that_is_not_ours_is_told_apart_from_a_damaged_chunk() {
 
 #[test]
 fn a_seed_that_is_too_short_and_a_key_that_is_none_are_refused() {
-    let short = GatewayKey::derive(1, Kem::X25519, &[1; 31]);
+    let short = Key::derive(1, Kem::X25519, &[1; 31]);
     assert_eq!(short.unwrap_err(), KeyError::ShortSeed);
-    let length = ohttp_chunked::GatewayPublicKey::new(1, Kem::XWing, &[1; 32]);
+    let length = oblivious::PublicKey::new(1, Kem::XWing, &[1; 32]);
     assert_eq!(length.unwrap_err(), KeyError::Length);
     for kem in [Kem::X25519, Kem::P256] {
         let zero = vec![0; kem.public_key_len()];
-        let zero = ohttp_chunked::GatewayPublicKey::new(1, kem, &zero).unwrap();
+        let zero = oblivious::PublicKey::new(1, kem, &zero).unwrap();
         let encoder = RequestEncoder::new(&zero, Aead::Aes128Gcm);
         assert_eq!(encoder.unwrap_err(), SealError::InvalidKey);
     }
@@ -260,12 +260,12 @@ fn a_seed_that_is_too_short_and_a_key_that_is_none_are_refused() {
 fn a_request_has_no_more_chunks_than_a_gateway_takes() {
     let mut encoder = RequestEncoder::new(KEY.public(), Aead::Aes128Gcm).unwrap();
     let mut bytes = Vec::new();
-    for _ in 0..ohttp_chunked::MAX_REQUEST_CHUNKS {
+    for _ in 0..MAX_REQUEST_CHUNKS {
         encoder.push(b"x", &mut bytes).unwrap();
     }
     assert_eq!(encoder.push(b"x", &mut bytes), Err(SealError::Exhausted));
     let (out, ended) = open_request(&[&bytes]);
-    assert_eq!(out.len() as u64, ohttp_chunked::MAX_REQUEST_CHUNKS);
+    assert_eq!(out.len() as u64, MAX_REQUEST_CHUNKS);
     assert_eq!(ended.unwrap_err(), OpenError::Truncated);
     // One more length, and it is refused when its chunk has come.
     bytes.extend([17; 18]);
@@ -276,7 +276,7 @@ fn a_request_has_no_more_chunks_than_a_gateway_takes() {
 fn debug_shows_no_secret() {
     let (sealed, decoder) = request(&[b"x".to_vec()]);
     let opened = open_request(&[&sealed.bytes]).1.unwrap();
-    assert_eq!(format!("{:?}", *KEY), "GatewayKey(..)");
+    assert_eq!(format!("{:?}", *KEY), "Key { id: 5, kem: X25519, .. }");
     assert_eq!(format!("{decoder:?}"), "ResponseDecoder(..)");
     assert_eq!(format!("{:?}", opened.response), "ResponseEncoder(..)");
     let encoder = RequestEncoder::new(KEY.public(), Aead::Aes128Gcm).unwrap();

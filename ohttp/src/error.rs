@@ -9,11 +9,11 @@ pub enum OpenError {
     /// The outer stream ended before the final chunk did: broken off, or cut by somebody.
     #[error("the message is truncated")]
     Truncated,
-    /// A chunk is longer than [`crate::MAX_CHUNK_LEN`] allows.
+    /// A chunk is longer than [`crate::chunked::MAX_CHUNK_LEN`] allows.
     #[error("a chunk is too long")]
     ChunkTooLong,
     /// Not sealed to our key, changed, out of order, or an empty chunk that is not the final one.
-    #[error("a chunk cannot be opened")]
+    #[error("the message cannot be opened")]
     CannotOpen,
     /// More bytes or chunks than one key may protect, or than we take.
     #[error("the message is too long")]

@@ -1,0 +1,149 @@
+//! The gateway's key pair and what clients know of it.
+
+use hpke_rs::rustcrypto::HpkeRustCrypto;
+use hpke_rs::{Hpke, HpkePublicKey};
+
+use crate::configs;
+use crate::error::KeyError;
+use crate::kem::PrivateKey;
+use crate::suite::{Aead, Header, HpkeContext, Kem, hpke};
+
+/// The fewest bytes of a seed.
+pub const MIN_SEED_LEN: usize = 32;
+
+/// A key pair with its id, and both suites that it is offered with.
+pub struct Key {
+    public: PublicKey,
+    private: PrivateKey,
+    config: Vec<u8>,
+    suites: [(Aead, Hpke<HpkeRustCrypto>); 2],
+}
+
+/// What a client needs of a key configuration (RFC 9458 §3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    key_id: u8,
+    kem: Kem,
+    key: Vec<u8>,
+}
+
+/// The private keys that requests are opened with.
+pub trait Keys {
+    /// The key with this id.
+    fn key(&self, key_id: u8) -> Option<&Key>;
+}
+
+impl<K: Keys + ?Sized> Keys for &K {
+    fn key(&self, key_id: u8) -> Option<&Key> {
+        (**self).key(key_id)
+    }
+}
+
+impl Keys for Key {
+    fn key(&self, key_id: u8) -> Option<&Key> {
+        (self.id() == key_id).then_some(self)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            public,
+            private: _,
+            config: _,
+            suites: _,
+        } = self;
+        f.debug_struct("Key")
+            .field("id", &public.key_id)
+            .field("kem", &public.kem)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    /// `DeriveKeyPair(seed)` (RFC 9180 §7.1.3; draft-ietf-hpke-pq for X-Wing): the same pair for
+    /// the same seed.
+    ///
+    /// # Errors
+    /// [`KeyError::ShortSeed`] below [`MIN_SEED_LEN`] bytes.
+    pub fn derive(id: u8, kem: Kem, seed: &[u8]) -> Result<Self, KeyError> {
+        if seed.len() < MIN_SEED_LEN {
+            return Err(KeyError::ShortSeed);
+        }
+        Self::new(id, PrivateKey::derive(kem, seed)?)
+    }
+
+    pub(crate) fn new(id: u8, private: PrivateKey) -> Result<Self, KeyError> {
+        let kem = private.kem();
+        let suite = |aead| hpke(kem, aead).map(|hpke| (aead, hpke));
+        let [first, second] = Aead::ALL.map(suite);
+        let public = PublicKey::new(id, kem, &private.public())?;
+        Ok(Self {
+            config: configs::encode(id, kem, &public.key),
+            suites: [
+                first.ok_or(KeyError::Backend)?,
+                second.ok_or(KeyError::Backend)?,
+            ],
+            public,
+            private,
+        })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> u8 {
+        self.public.key_id
+    }
+
+    #[must_use]
+    pub fn kem(&self) -> Kem {
+        self.public.kem
+    }
+
+    /// The key configuration (RFC 9458 §3.1), without a length in front.
+    #[must_use]
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// What clients need.
+    #[must_use]
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1), for a header with this key's id and KEM.
+    pub(crate) fn receive(&self, header: Header, enc: &[u8], info: &[u8]) -> Option<HpkeContext> {
+        let (_, hpke) = self.suites.iter().find(|(aead, _)| *aead == header.aead)?;
+        let secret = self.private.decapsulate(enc)?;
+        hpke.key_schedule(&*secret, info, &[], &[]).ok()
+    }
+}
+
+impl PublicKey {
+    /// Of a key configuration with one of our KEMs.
+    ///
+    /// # Errors
+    /// [`KeyError::Length`].
+    pub fn new(key_id: u8, kem: Kem, key: &[u8]) -> Result<Self, KeyError> {
+        if key.len() != kem.public_key_len() {
+            return Err(KeyError::Length);
+        }
+        Ok(Self {
+            key_id,
+            kem,
+            key: key.to_vec(),
+        })
+    }
+
+    pub(crate) fn key_id(&self) -> u8 {
+        self.key_id
+    }
+
+    pub(crate) fn kem(&self) -> Kem {
+        self.kem
+    }
+
+    pub(crate) fn to_hpke(&self) -> HpkePublicKey {
+        HpkePublicKey::new(self.key.clone())
+    }
+}

@@ -1,0 +1,28 @@
+//! Oblivious HTTP (RFC 9458) with whole messages and in chunks (draft-ietf-ohai-chunked-ohttp-08),
+//! and what is inside of both. Nothing here does I/O.
+//!
+//! | | client | gateway |
+//! |---|---|---|
+//! | whole messages | the `ohttp` crate | [`whole::open`], [`whole::ResponseSealer`] |
+//! | a request in chunks | [`chunked::RequestEncoder`] | [`chunked::RequestDecoder`] |
+//! | a response in chunks | [`chunked::ResponseDecoder`] | [`chunked::ResponseEncoder`] |
+//! | key configurations | [`configs::usable`] | [`Key::config`], [`configs::list`] |
+//! | inside | the `bhttp` crate | [`binary_http`] |
+
+pub mod binary_http;
+pub mod chunked;
+pub mod configs;
+mod error;
+mod kem;
+mod keys;
+#[cfg(test)]
+mod known_answers;
+mod response_key;
+mod session;
+mod suite;
+mod varint;
+pub mod whole;
+
+pub use error::{KeyError, OpenError, SealError};
+pub use keys::{Key, Keys, MIN_SEED_LEN, PublicKey};
+pub use suite::{Aead, HEADER_LEN, Header, Kem};
