@@ -1,45 +1,7 @@
 //! Time comes from outside, so that tests can move it.
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
+pub use basis::{Clock, SharedClock, SystemClock};
 use protocol::ids::Day;
-
-/// Where the current time comes from.
-pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
-    fn now_unix_ms(&self) -> u64;
-}
-
-/// A clock as it is handed to a client.
-pub type SharedClock = Arc<dyn Clock>;
-
-/// The clock of the operating system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl SystemClock {
-    /// The system clock as a [`SharedClock`].
-    #[must_use]
-    pub fn shared() -> SharedClock {
-        Arc::new(Self)
-    }
-}
-
-impl Clock for SystemClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place where the time of the machine is read"
-    )]
-    fn now_unix_ms(&self) -> u64 {
-        // A clock set before 1970 reads as 1970; the service then tells its own time.
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            })
-    }
-}
 
 /// What is kept of a difference between clocks, in steps of this many milliseconds. Whoever tells
 /// clients the time could tell each another one and know them again by it (RFC 9458 §6.5.2): so
@@ -112,6 +74,8 @@ impl ServiceTime {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     struct Stopped(u64);

@@ -312,11 +312,7 @@ fn has_namesake(db: &Connection, name: &str, own_key: &[u8], key: &[u8]) -> Resu
 /// same is work.
 fn mark_of(key: &[u8]) -> String {
     use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(key);
-    digest
-        .iter()
-        .take(6)
-        .fold("#".to_owned(), |mark, byte| mark + &format!("{byte:02x}"))
+    format!("#{}", basis::hex::encode(&sha2::Sha256::digest(key)[..6]))
 }
 
 /// How the owner of a real credential is shown: a contact by its handle; anybody else by the name

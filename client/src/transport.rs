@@ -4,12 +4,14 @@ mod patience;
 
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use oblivious::configs::{self, Unusable};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
@@ -287,7 +289,7 @@ impl Transport {
         let mut keys_renewed = false;
         let mut told = None;
         loop {
-            let date = http_date(told.unwrap_or_else(|| self.time.now_unix_ms()));
+            let date = date_of(told.unwrap_or_else(|| self.time.now_unix_ms()));
             let met: Met = match self.attempt((held, longest), &message(&date)).await {
                 Ok(content) => return Ok(content),
                 Err(Attempt::Failed(error)) => return Err(error),
@@ -365,7 +367,7 @@ impl Transport {
         if let Some(now) = sent
             .headers()
             .get("date")
-            .and_then(|date| unix_ms(date.to_str().ok()?))
+            .and_then(|date| http_date::parse(date.to_str().ok()?))
         {
             self.time.witness(now);
         }
@@ -594,7 +596,7 @@ impl Transport {
     /// of it were compared. It says nothing but that somebody is there.
     async fn key_configs_of_gateway(&mut self, config: &[u8]) -> Result<Vec<Vec<u8>>, Attempt> {
         let (scheme, authority) = self.endpoints.ds_origin().map_err(Attempt::Failed)?;
-        let date = http_date(self.time.now_unix_ms());
+        let date = date_of(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, configs::PATH, &date);
         let list = self
             .attempt_under(config, (Duration::ZERO, MAX_PROBLEM), &message)
@@ -648,19 +650,9 @@ async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Director
     directory::parse(&document.map_err(NoAnswer::from)?)
 }
 
-fn http_date(unix_ms: u64) -> String {
-    // To the minute: how far a clock is off in seconds would tie requests together. Later dates
-    // have no such form.
-    let seconds = (unix_ms / MINUTE_MS * 60).min(253_402_300_740);
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
-fn unix_ms(date: &str) -> Option<u64> {
-    let since = httpdate::parse_http_date(date)
-        .ok()?
-        .duration_since(UNIX_EPOCH)
-        .ok()?;
-    u64::try_from(since.as_millis()).ok()
+/// To the minute: how far a clock is off in seconds would tie requests together.
+fn date_of(unix_ms: u64) -> String {
+    http_date::format(unix_ms / MINUTE_MS * MINUTE_MS)
 }
 
 fn is_loopback(url: &str) -> bool {
@@ -715,17 +707,12 @@ enum Body {
     TooLong,
 }
 
-async fn bounded_body(mut response: reqwest::Response, limit: usize) -> Body {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > limit => {
-                return Body::TooLong;
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Body::Whole(body),
-            Err(_) => return Body::Broken,
-        }
+async fn bounded_body(response: reqwest::Response, limit: usize) -> Body {
+    let body = http::Response::from(response).into_body();
+    match Limited::new(body, limit).collect().await {
+        Ok(read) => Body::Whole(read.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Body::TooLong,
+        Err(_) => Body::Broken,
     }
 }
 
@@ -774,7 +761,7 @@ fn read_answer(opened: &[u8]) -> Result<Answer, Error> {
         retry_after_s: text(b"retry-after")
             .and_then(|seconds| seconds.parse().ok())
             .map(in_steps),
-        date_ms: text(b"date").and_then(unix_ms),
+        date_ms: text(b"date").and_then(http_date::parse),
         content: message.content().to_vec(),
     })
 }

@@ -27,7 +27,6 @@
 mod binary_http;
 mod chunked;
 mod config;
-mod date;
 mod keys;
 pub mod problems;
 mod relays;
@@ -48,11 +47,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::addresses::AddressLimits;
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
-use service::mirror::{Keeping, Mirror, Mirrored};
+use service::mirror::{DIRECTORY, Keeping, Mirror};
 use service::secret_file::SecretFileError;
 use service::start::Process;
 use service::tls::{IsCertified, Peers, ServerTls, TlsError};
-use service::{Problem, SharedClock, Shutdown};
+use service::{Problem, SharedClock, Shutdown, http_date};
 
 use binary_http::{InnerRequest, InnerResponse};
 pub use config::{
@@ -68,8 +67,6 @@ use upstream::Upstream;
 
 /// The name of the binary.
 pub const PROGRAM: &str = "ohttp-gateway";
-
-const JSON: &str = "application/json";
 
 /// Why a gateway could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +172,7 @@ impl Gateway {
         let targets = Targets::new(&config.targets)?;
         Ok(Self(Arc::new(Parts {
             keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
-            directory: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
+            directory: Mirror::new(&DIRECTORY, Arc::clone(&clock), Keeping::BRIEFLY),
             directory_url: targets.public(&config.directory_path),
             targets,
             upstream: Upstream::new(config, secret.header_value())?,
@@ -328,9 +325,8 @@ async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
     let Some(url) = gateway.directory_url.clone() else {
         return Problem::plain(StatusCode::NOT_FOUND).into_response();
     };
-    let fetch = gateway.upstream.document(url, JSON);
-    let mirrored = gateway.directory.unless(&gateway.shutdown, fetch).await;
-    Mirrored::respond(mirrored, JSON)
+    let fetch = gateway.upstream.document(url, &DIRECTORY);
+    gateway.directory.show(&gateway.shutdown, fetch).await
 }
 
 async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {
@@ -449,8 +445,9 @@ impl Parts {
         }
         let now_unix_ms = self.clock.now_unix_ms();
         let tolerance_ms = self.replay.date_seconds.saturating_mul(1000);
-        match request.fields.get(DATE).and_then(date::parse) {
-            Some(date) if date::is_acceptable(date, now_unix_ms, tolerance_ms) => Ok(()),
+        let date = request.fields.get(DATE);
+        match date.and_then(|date| http_date::parse(date.to_str().ok()?)) {
+            Some(date) if date.abs_diff(now_unix_ms) <= tolerance_ms => Ok(()),
             _ => Err(Failure::Date { now_unix_ms }),
         }
     }

@@ -6,9 +6,7 @@
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use service::Problem;
-
-use crate::date;
+use service::{Problem, http_date};
 
 /// RFC 9458 §5.3.
 pub const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
@@ -112,7 +110,11 @@ impl Failure {
                 DATE_PROBLEM,
                 "The date of the request is missing or not acceptable",
             )
-            .with_header(DATE, date::header_value(now_unix_ms)),
+            .with_header(
+                DATE,
+                HeaderValue::try_from(http_date::format(now_unix_ms))
+                    .unwrap_or(HeaderValue::from_static("")),
+            ),
             Self::Expectation => Problem::plain(StatusCode::EXPECTATION_FAILED),
             Self::TargetNotAllowed => Problem::plain(StatusCode::FORBIDDEN),
             Self::Unreachable | Self::BadAnswer => Problem::plain(StatusCode::BAD_GATEWAY),

@@ -1,32 +1,23 @@
 //! Who sends requests, and how many: relays are known by a secret, clients never.
 
-use std::sync::{Mutex, PoisonError};
-
 use http::HeaderMap;
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
+use service::rate::{Bucket, Rate};
 
 use crate::GatewayError;
 use crate::config::{RelayLimit, RelaySettings};
 use crate::problems::Refusal;
 
-/// One request, in the unit of a level: a rate per second is exact per millisecond.
-const REQUEST: u64 = 1_000;
-
 pub(crate) struct Relays {
-    known: Vec<(GatewaySecret, Bucket)>,
+    known: Vec<(GatewaySecret, Limit)>,
     /// Of everybody, where no relay is listed.
-    anybody: Bucket,
+    anybody: Limit,
 }
 
-/// A token bucket. Full after a start.
-struct Bucket {
-    limit: RelayLimit,
-    level: Mutex<Level>,
-}
-
-struct Level {
-    units: u64,
-    as_of_ms: Option<u64>,
+struct Limit {
+    /// `None`: any number of requests.
+    rate: Option<Rate>,
+    bucket: Bucket,
 }
 
 impl Relays {
@@ -38,12 +29,12 @@ impl Relays {
             .iter()
             .map(|relay| {
                 let secret = GatewaySecret::load_or_create(&relay.secret_file)?;
-                Ok((secret, Bucket::new(relay.limit.unwrap_or(limit))))
+                Ok((secret, Limit::new(relay.limit.unwrap_or(limit))))
             })
             .collect::<Result<_, GatewayError>>()?;
         Ok(Self {
             known,
-            anybody: Bucket::new(limit),
+            anybody: Limit::new(limit),
         })
     }
 
@@ -55,51 +46,36 @@ impl Relays {
         let presented = headers.get(RELAY_AUTHORIZATION);
         let mut found = None;
         // All of them, so that the time says nothing.
-        for (secret, bucket) in &self.known {
+        for (secret, limit) in &self.known {
             if secret.accepts(presented) {
-                found = Some(bucket);
+                found = Some(limit);
             }
         }
         found.ok_or(Refusal::Relay)?.take(now_unix_ms)
     }
 }
 
-impl Bucket {
+impl Limit {
     fn new(limit: RelayLimit) -> Self {
+        let RelayLimit {
+            requests_per_second,
+            burst,
+        } = limit;
         Self {
-            limit,
-            level: Mutex::new(Level {
-                units: Self::capacity(limit),
-                as_of_ms: None,
-            }),
+            rate: (requests_per_second > 0)
+                .then(|| Rate::new(burst.max(1), requests_per_second, 1_000)),
+            bucket: Bucket::default(),
         }
-    }
-
-    fn capacity(limit: RelayLimit) -> u64 {
-        u64::from(limit.burst.max(1)) * REQUEST
     }
 
     fn take(&self, now_unix_ms: u64) -> Result<(), Refusal> {
-        let rate = u64::from(self.limit.requests_per_second);
-        if rate == 0 {
+        let Some(rate) = self.rate else {
             return Ok(());
-        }
-        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = now_unix_ms.saturating_sub(level.as_of_ms.unwrap_or(now_unix_ms));
-        level.as_of_ms = Some(now_unix_ms);
-        level.units = level
-            .units
-            .saturating_add(elapsed.saturating_mul(rate))
-            .min(Self::capacity(self.limit));
-        match level.units.checked_sub(REQUEST) {
-            Some(left) => {
-                level.units = left;
-                Ok(())
-            }
-            None => Err(Refusal::TooMany {
-                retry_after_s: (REQUEST - level.units).div_ceil(rate).div_ceil(1000),
-            }),
-        }
+        };
+        rate.take(&self.bucket, 1, now_unix_ms)
+            .map_err(|empty| Refusal::TooMany {
+                retry_after_s: empty.retry_after_ms.unwrap_or_default().div_ceil(1_000),
+            })
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url};
+use service::body::{BodyError, read_at_most};
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GATEWAY_CHALLENGE};
-use service::mirror::Fetched;
+use service::mirror::{Document, Fetched};
 
 use crate::GatewayError;
 use crate::binary_http::{InnerRequest, InnerResponse};
@@ -24,10 +25,6 @@ const RESPONSE_FIELDS: [HeaderName; 4] =
 /// Less than the idle time of the delivery service's listener, so that no request meets a closing
 /// connection.
 const IDLE: Duration = Duration::from_secs(15);
-/// No directory is longer, and it is there at once or not at all.
-const MAX_DOCUMENT: usize = 64 * 1024;
-const DOCUMENT_EXCHANGE: Duration = Duration::from_secs(10);
-
 pub(crate) struct Upstream {
     client: Client,
     gateway_authorization: HeaderValue,
@@ -103,28 +100,12 @@ impl Upstream {
     }
 
     /// A public document of the delivery service. `None`: it does not show it now.
-    pub(crate) async fn document(&self, url: Url, media_type: &str) -> Option<Fetched> {
-        let fetch = async {
-            let response = self
-                .client
-                .get(url)
-                .header(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone())
-                .send()
-                .await
-                .ok()?;
-            let is_ours = response
-                .headers()
-                .get(CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(media_type.as_bytes()));
-            if response.status() != StatusCode::OK || !is_ours {
-                return None;
-            }
-            Some(Fetched {
-                document: read_at_most(response, MAX_DOCUMENT).await.ok()?,
-                max_age_s: None,
-            })
-        };
-        tokio::time::timeout(DOCUMENT_EXCHANGE, fetch).await.ok()?
+    pub(crate) async fn document(&self, url: Url, document: &Document) -> Option<Fetched> {
+        let request = self.client.get(url);
+        let sent = request
+            .header(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone())
+            .send();
+        document.read(sent.await.ok()?.into()).await
     }
 
     async fn send(&self, request: InnerRequest, url: Url) -> Result<Response, Failure> {
@@ -141,7 +122,14 @@ impl Upstream {
 
     async fn read_response(&self, response: Response) -> Result<InnerResponse, Failure> {
         let (status, fields) = read_head(&response)?;
-        let content = read_at_most(response, self.max_response_bytes).await?;
+        let body = http::Response::from(response).into_body();
+        let content =
+            read_at_most(body, self.max_response_bytes)
+                .await
+                .map_err(|error| match error {
+                    BodyError::TooLong => Failure::BadAnswer,
+                    BodyError::Broken(_) => Failure::Unreachable,
+                })?;
         Ok(InnerResponse {
             status,
             fields,
@@ -208,21 +196,4 @@ fn failure(error: &reqwest::Error) -> Failure {
     } else {
         Failure::Unreachable
     }
-}
-
-async fn read_at_most(mut response: Response, limit: usize) -> Result<Bytes, Failure> {
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit as u64)
-    {
-        return Err(Failure::BadAnswer);
-    }
-    let mut content = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
-        if content.len() + chunk.len() > limit {
-            return Err(Failure::BadAnswer);
-        }
-        content.extend_from_slice(&chunk);
-    }
-    Ok(content.freeze())
 }

@@ -32,7 +32,7 @@ use http::header::CONTENT_TYPE;
 use metrics::{Counter, Histogram};
 use service::addresses::AddressLimits;
 use service::http::Server;
-use service::mirror::{Keeping, Mirror, Mirrored};
+use service::mirror::{DIRECTORY, KEYS, Keeping, Mirror};
 use service::start::Process;
 use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
@@ -45,8 +45,6 @@ use upstream::Upstream;
 
 const OHTTP_REQ: &str = "message/ohttp-req";
 const OHTTP_CHUNKED_REQ: &str = "message/ohttp-chunked-req";
-const OHTTP_KEYS: &str = "application/ohttp-keys";
-const JSON: &str = "application/json";
 
 /// Of both documents: the gateway says how long they are good for, between a minute and a day. A
 /// copy that has expired is not shown: what the gateway said once may not be what it opens now.
@@ -164,8 +162,8 @@ impl Relay {
             relay.tls.push(upstream.tls());
             let route = Arc::new(Route {
                 upstream,
-                keys: Mirror::new(Arc::clone(clock), KEEPING),
-                directory: Mirror::new(Arc::clone(clock), KEEPING),
+                keys: Mirror::new(&KEYS, Arc::clone(clock), KEEPING),
+                directory: Mirror::new(&DIRECTORY, Arc::clone(clock), KEEPING),
                 padding: config.require_padding.clone(),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
@@ -256,12 +254,10 @@ impl Route {
 
 async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
     let fetch = route.upstream.key_configs();
-    let mirrored = route.keys.unless(&route.shutdown, fetch).await;
-    Mirrored::respond(mirrored, OHTTP_KEYS)
+    route.keys.show(&route.shutdown, fetch).await
 }
 
 async fn directory(State(route): State<Arc<Route>>) -> Response {
     let fetch = route.upstream.directory();
-    let mirrored = route.directory.unless(&route.shutdown, fetch).await;
-    Mirrored::respond(mirrored, JSON)
+    route.directory.show(&route.shutdown, fetch).await
 }

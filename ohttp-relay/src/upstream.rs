@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Either, Empty, Limited};
+use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use service::body::{BodyError, read_at_most};
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
-use service::mirror::{Fetched, max_age};
+use service::mirror::{DIRECTORY, Document, Fetched, KEYS};
 use service::problem::PROBLEM_JSON;
 use service::tls::ClientTls;
 use service::{Problem, Shutdown};
@@ -24,16 +25,10 @@ use crate::config::{Config, GatewaySettings, HttpVersion};
 use crate::connector::Connector;
 use crate::request::Upload;
 use crate::slots::{Slot, Slots};
-use crate::{Form, JSON, OHTTP_CHUNKED_REQ, OHTTP_KEYS, OHTTP_REQ, RelayError};
+use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError};
 
 /// A problem document that is longer than this is not looked at.
 const MAX_PROBLEM_BYTES: usize = 4096;
-/// 255 key configurations of the longest kind would fit.
-const MAX_KEYS_BYTES: usize = 512 * 1024;
-/// No directory is longer.
-const MAX_DIRECTORY_BYTES: usize = 64 * 1024;
-/// What is mirrored is there at once or not at all.
-const MIRROR_EXCHANGE: Duration = Duration::from_secs(10);
 /// Less than the idle time of our gateway's listener, so that no request meets a closing
 /// connection.
 const IDLE: Duration = Duration::from_secs(15);
@@ -75,9 +70,9 @@ impl Upstream {
         let gateway = gateway_uri(&settings.url)?;
         let keys = match &settings.keys_url {
             Some(url) => gateway_uri(url)?,
-            None => beside(&gateway, "ohttp-keys")?,
+            None => beside(&gateway, KEYS.name)?,
         };
-        let directory = beside(&gateway, "service-directory")?;
+        let directory = beside(&gateway, DIRECTORY.name)?;
         let secret = settings
             .relay_secret_file
             .as_deref()
@@ -219,7 +214,13 @@ impl Upstream {
         if !head.status.is_client_error() || !has_content_type(&head.headers, PROBLEM_JSON) {
             return Err("not_ohttp");
         }
-        let document = read_at_most(body, MAX_PROBLEM_BYTES, self.bounds.answer).await?;
+        let read = read_at_most(body, MAX_PROBLEM_BYTES);
+        let document = match tokio::time::timeout(self.bounds.answer, read).await {
+            Ok(Ok(document)) => document,
+            Ok(Err(BodyError::TooLong)) => return Err("too_large"),
+            Ok(Err(BodyError::Broken(_))) => return Err("broken"),
+            Err(_) => return Err("answer_timeout"),
+        };
         match Problem::from_json(head.status, &document)
             .as_ref()
             .map(Problem::type_uri)
@@ -232,37 +233,18 @@ impl Upstream {
 
     /// The gateway's key configurations. `None`: it has none for us now.
     pub(crate) async fn key_configs(&self) -> Option<Fetched> {
-        self.document(&self.keys, OHTTP_KEYS, MAX_KEYS_BYTES).await
+        self.document(&self.keys, &KEYS).await
     }
 
     /// The directory of the service behind the gateway, which shows it beside its keys.
     pub(crate) async fn directory(&self) -> Option<Fetched> {
-        self.document(&self.directory, JSON, MAX_DIRECTORY_BYTES)
-            .await
+        self.document(&self.directory, &DIRECTORY).await
     }
 
-    async fn document(&self, uri: &Uri, media_type: &str, max_bytes: usize) -> Option<Fetched> {
-        let exchange = async {
-            let empty = Either::Right(Empty::new());
-            let response = self
-                .send(self.slots.least(), Method::GET, uri, None, empty)
-                .await
-                .ok()?;
-            let (head, body) = response.into_parts();
-            if head.status != StatusCode::OK || !has_content_type(&head.headers, media_type) {
-                return None;
-            }
-            let max_age_s = head
-                .headers
-                .get(CACHE_CONTROL)
-                .and_then(|value| max_age(value.to_str().ok()?));
-            let document = read_at_most(body, max_bytes, MIRROR_EXCHANGE).await.ok()?;
-            Some(Fetched {
-                document,
-                max_age_s,
-            })
-        };
-        tokio::time::timeout(MIRROR_EXCHANGE, exchange).await.ok()?
+    async fn document(&self, uri: &Uri, document: &Document) -> Option<Fetched> {
+        let empty = Either::Right(Empty::new());
+        let sent = self.send(self.slots.least(), Method::GET, uri, None, empty);
+        document.read(sent.await.ok()?).await
     }
 }
 
@@ -292,20 +274,6 @@ fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
     headers
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(expected.as_bytes()))
-}
-
-async fn read_at_most(
-    body: Incoming,
-    limit: usize,
-    patience: Duration,
-) -> Result<Bytes, &'static str> {
-    let read = Limited::new(body, limit).collect();
-    match tokio::time::timeout(patience, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err("too_large"),
-        Ok(Err(_)) => Err("broken"),
-        Err(_) => Err("answer_timeout"),
-    }
 }
 
 #[cfg(test)]

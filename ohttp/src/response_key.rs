@@ -15,13 +15,15 @@ pub(crate) struct ResponseKey {
     counter: u64,
 }
 
+type Derived = (Zeroizing<Vec<u8>>, Zeroizing<[u8; NONCE_LEN]>);
+
 /// Key and nonce. `None`: the library failed.
 pub(crate) fn derive(
     aead: Aead,
     secret: &[u8],
     encapsulated_key: &[u8],
     response_nonce: &[u8],
-) -> Option<(Zeroizing<Vec<u8>>, Zeroizing<[u8; NONCE_LEN]>)> {
+) -> Option<Derived> {
     let salt = [encapsulated_key, response_nonce].concat();
     let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(secret);
     let mut key = Zeroizing::new(vec![0; aead.key_len()]);

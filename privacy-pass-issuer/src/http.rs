@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use service::Problem;
 use service::http::RequestBody;
+use service::{Problem, hex};
 use sha2::{Digest as _, Sha256};
 
+use crate::headers::{bearer_token, media_type};
 use crate::issuance::{IssuanceError, Issued, Issuer};
 use crate::observe;
-use crate::text::{hex, media_type};
 use crate::token_request::batch_response;
 
 /// Where the directory is (RFC 9578 §4).
@@ -66,7 +66,10 @@ async fn token_keys(State(directory): State<Directory>, headers: HeaderMap) -> R
     let header = |value: String| {
         HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("no-cache"))
     };
-    let etag = header(format!("\"{}\"", hex(&Sha256::digest(&document)[..16])));
+    let etag = header(format!(
+        "\"{}\"",
+        hex::encode(&Sha256::digest(&document)[..16])
+    ));
     let unchanged = headers.get(IF_NONE_MATCH) == Some(&etag);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(DIRECTORY_MEDIA_TYPE)),
@@ -130,7 +133,7 @@ async fn issue(
     body: &[u8],
 ) -> Result<(Form, Issued), IssuanceError> {
     let form = Form::of(headers)?;
-    let account = issuer.authenticate(headers).await?;
+    let account = issuer.authenticate(bearer_token(headers)?).await?;
     let issued = match form {
         Form::Single => issuer.issue(&account, body).await?,
         Form::Batch => issuer.issue_batch(&account, body).await?,

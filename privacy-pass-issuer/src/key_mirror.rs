@@ -5,33 +5,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use service::mirror::{Fetched, Keeping, Mirror, Mirrored, max_age};
+use service::mirror::{DIRECTORY, Document, Fetched, KEYS, Keeping, Mirror};
 use service::{SharedClock, Shutdown};
-
-/// Where the mirror of the keys is.
-pub const PATH: &str = "/ohttp-keys";
-/// Where the mirror of the directory is.
-pub const DIRECTORY_PATH: &str = "/service-directory";
-const KEYS: Kind = Kind {
-    path: "ohttp-keys",
-    media_type: "application/ohttp-keys",
-    // 255 configurations of the longest kind would fit.
-    max_bytes: 512 * 1024,
-};
-const DIRECTORY: Kind = Kind {
-    path: "service-directory",
-    media_type: "application/json",
-    max_bytes: 64 * 1024,
-};
-const EXCHANGE: Duration = Duration::from_secs(10);
 
 /// The mirror cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +24,8 @@ pub enum KeyMirrorError {
     Client(#[from] reqwest::Error),
 }
 
-/// What is mirrored.
-struct Kind {
-    /// At the gateway.
-    path: &'static str,
-    media_type: &'static str,
-    max_bytes: usize,
-}
-
-struct Document {
-    kind: &'static Kind,
+struct Mirrored {
+    document: &'static Document,
     http: reqwest::Client,
     url: reqwest::Url,
     mirror: Mirror,
@@ -78,21 +50,19 @@ pub fn router(
         .no_proxy()
         .referer(false)
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(EXCHANGE)
         .build()?;
-    let document = |kind: &'static Kind| {
-        Ok::<_, KeyMirrorError>(Arc::new(Document {
-            kind,
+    let mirrored = |document: &'static Document| {
+        let mirrored = Arc::new(Mirrored {
+            document,
             http: http.clone(),
-            url: base.join(kind.path).map_err(|_| KeyMirrorError::Url)?,
-            mirror: Mirror::new(Arc::clone(&clock), Keeping::BRIEFLY),
+            url: base.join(document.name).map_err(|_| KeyMirrorError::Url)?,
+            mirror: Mirror::new(document, Arc::clone(&clock), Keeping::BRIEFLY),
             shutdown: shutdown.clone(),
-        }))
+        });
+        let path = format!("/{}", document.name);
+        Ok::<_, KeyMirrorError>(Router::new().route(&path, get(shown).with_state(mirrored)))
     };
-    let mirror = |kind| Ok::<_, KeyMirrorError>(get(shown).with_state(document(kind)?));
-    Ok(Router::new()
-        .route(PATH, mirror(&KEYS)?)
-        .route(DIRECTORY_PATH, mirror(&DIRECTORY)?))
+    Ok(mirrored(&KEYS)?.merge(mirrored(&DIRECTORY)?))
 }
 
 /// A client that trusts the authorities in `ca_file`, or those that the environment names, instead
@@ -108,37 +78,15 @@ pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder,
     Ok(builder)
 }
 
-async fn shown(State(document): State<Arc<Document>>) -> Response {
-    let fetch = document.fetch();
-    let mirrored = document.mirror.unless(&document.shutdown, fetch).await;
-    Mirrored::respond(mirrored, document.kind.media_type)
+async fn shown(State(mirrored): State<Arc<Mirrored>>) -> Response {
+    let fetch = mirrored.fetch();
+    mirrored.mirror.show(&mirrored.shutdown, fetch).await
 }
 
-impl Document {
+impl Mirrored {
     async fn fetch(&self) -> Option<Fetched> {
-        let mut response = self.http.get(self.url.clone()).send().await.ok()?;
-        let is_ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes()
-                .eq_ignore_ascii_case(self.kind.media_type.as_bytes())
-        });
-        if response.status() != StatusCode::OK || !is_ours {
-            return None;
-        }
-        let max_age_s = response
-            .headers()
-            .get(CACHE_CONTROL)
-            .and_then(|value| max_age(value.to_str().ok()?));
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            if document.len().saturating_add(chunk.len()) > self.kind.max_bytes {
-                return None;
-            }
-            document.extend_from_slice(&chunk);
-        }
-        Some(Fetched {
-            document: document.into(),
-            max_age_s,
-        })
+        let response = self.http.get(self.url.clone()).send().await.ok()?;
+        self.document.read(response.into()).await
     }
 }
 
@@ -149,7 +97,8 @@ mod tests {
 
     use axum::body::Body;
     use axum::response::IntoResponse as _;
-    use http::Request;
+    use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+    use http::{Request, StatusCode};
     use http_body_util::BodyExt as _;
     use service::MovedClock;
     use tower::ServiceExt as _;
@@ -167,7 +116,7 @@ mod tests {
             let shows = Arc::new(Held::new(Some("one")));
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
-            let answer = |kind: &'static Kind| {
+            let answer = |kind: &'static Document| {
                 let shown = Arc::clone(&shows);
                 get(move || async move {
                     match *shown.lock().unwrap() {
@@ -177,8 +126,8 @@ mod tests {
                 })
             };
             let router = Router::new()
-                .route(PATH, answer(&KEYS))
-                .route(DIRECTORY_PATH, answer(&DIRECTORY));
+                .route("/ohttp-keys", answer(&KEYS))
+                .route("/service-directory", answer(&DIRECTORY));
             tokio::spawn(async move { axum::serve(listener, router).await });
             Self { shows, url }
         }
@@ -209,7 +158,7 @@ mod tests {
     async fn keys_and_directory_are_shown_within_twenty_seconds_and_while_the_gateway_fails_for_ten_minutes()
      {
         let (_trigger, shutdown) = Shutdown::channel();
-        for path in [PATH, DIRECTORY_PATH] {
+        for path in ["/ohttp-keys", "/service-directory"] {
             let gateway = Gateway::start().await;
             let clock = MovedClock::at(1_800_000_000_000);
             let mirror = router(&gateway.url, None, clock.clone(), shutdown.clone()).unwrap();

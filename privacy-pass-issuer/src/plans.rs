@@ -1,16 +1,16 @@
 //! How many tokens an account may get: per day, which is durable, and at once, which is not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
+use service::rate::{Buckets, Rate};
 
 use crate::store::BlockedAccount;
 
-const DAY_MS: f64 = 86_400_000.0;
-/// Buckets that are kept before full ones, which say nothing, are looked for.
-const FIRST_CLEANING: usize = 4096;
+const DAY_MS: u32 = 86_400_000;
+/// A hundred megabytes of them.
+const MAX_BUCKETS: usize = 1 << 20;
 
 /// A table `[plans.NAME]`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -56,40 +56,16 @@ pub struct BurstExceeded {
 
 /// One token bucket per account, in memory: full again after a restart. What must not be exceeded
 /// is the quota of the day, which the store keeps.
-#[derive(Default)]
-pub(crate) struct Bursts(Mutex<Buckets>);
+pub(crate) struct Bursts(Buckets<[u8; 32]>);
 
-#[derive(Default)]
-struct Buckets {
-    of: HashMap<[u8; 32], Bucket>,
-    clean_at: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Bucket {
-    level: f64,
-    at_ms: u64,
-    plan: (f64, f64),
-}
-
-impl Bucket {
-    fn filled(mut self, now_ms: u64) -> Self {
-        let (capacity, per_ms) = self.plan;
-        #[allow(clippy::cast_precision_loss, reason = "days in ms are exact in an f64")]
-        let elapsed = now_ms.saturating_sub(self.at_ms) as f64;
-        self.level = (self.level + elapsed * per_ms).min(capacity);
-        self.at_ms = now_ms;
-        self
+impl Default for Bursts {
+    fn default() -> Self {
+        Self(Buckets::new(MAX_BUCKETS))
     }
 }
 
 impl Bursts {
     /// Takes `tokens` from the account's bucket, or nothing.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "levels lie between zero and a u32; a float converts with saturation"
-    )]
     pub(crate) fn take(
         &self,
         account: BlockedAccount,
@@ -100,46 +76,19 @@ impl Bursts {
         let Some(burst) = plan.burst else {
             return Ok(());
         };
-        let capacity = f64::from(burst.get());
-        let per_ms = f64::from(plan.tokens_per_day.get()) / DAY_MS;
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.clean(now_ms);
-        let bucket = buckets.of.entry(account.0).or_insert(Bucket {
-            level: capacity,
-            at_ms: now_ms,
-            plan: (capacity, per_ms),
-        });
-        bucket.plan = (capacity, per_ms);
-        *bucket = bucket.filled(now_ms);
-        let wanted = f64::from(tokens);
-        if bucket.level < wanted {
-            let missing = wanted.min(capacity) - bucket.level;
-            return Err(BurstExceeded {
-                available: bucket.level as u32,
-                retry_after_s: ((missing / per_ms / 1000.0).ceil() as u64).max(1),
-            });
-        }
-        bucket.level -= wanted;
-        Ok(())
+        let rate = Rate::new(burst.get(), plan.tokens_per_day.get(), DAY_MS);
+        let taken = self.0.take(account.0, rate, tokens, now_ms);
+        taken.map_err(|empty| BurstExceeded {
+            available: empty.available,
+            retry_after_s: empty
+                .retry_after_ms
+                .map_or(u64::MAX, |ms| ms.div_ceil(1_000).max(1)),
+        })
     }
 
     /// Puts tokens back that were not charged after all.
     pub(crate) fn give_back(&self, account: BlockedAccount, tokens: u32) {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.of.get_mut(&account.0) {
-            bucket.level = (bucket.level + f64::from(tokens)).min(bucket.plan.0);
-        }
-    }
-}
-
-impl Buckets {
-    fn clean(&mut self, now_ms: u64) {
-        if self.of.len() < self.clean_at.max(FIRST_CLEANING) {
-            return;
-        }
-        self.of
-            .retain(|_, bucket| bucket.filled(now_ms).level < bucket.plan.0);
-        self.clean_at = self.of.len().saturating_mul(2);
+        self.0.give_back(&account.0, tokens);
     }
 }
 
@@ -194,20 +143,5 @@ mod tests {
         for _ in 0..100 {
             assert!(bursts.take(ALICE, self::plan(1, None), 100, 0).is_ok());
         }
-    }
-
-    #[test]
-    fn full_buckets_are_forgotten() {
-        let bursts = Bursts::default();
-        let plan = plan(86_400, Some(10));
-        for number in 0..2 * u32::try_from(FIRST_CLEANING).unwrap() {
-            let mut account = [0; 32];
-            account[..4].copy_from_slice(&number.to_be_bytes());
-            // One second brings one token: all but the last few buckets are full again.
-            let at = u64::from(number) * 1000;
-            assert!(bursts.take(BlockedAccount(account), plan, 1, at).is_ok());
-        }
-        let kept = bursts.0.lock().unwrap().of.len();
-        assert!(kept <= FIRST_CLEANING, "{kept}");
     }
 }

@@ -14,7 +14,6 @@ mod records;
 
 use std::sync::Arc;
 
-use ::http::HeaderMap;
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use protocol::Wire as _;
 use protocol::reporting::{
@@ -103,8 +102,8 @@ impl Reporting {
     }
 
     /// Who asks, by the request's account token.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Account, ReportingError> {
-        Ok(self.parts.issuer.authenticate(headers).await?)
+    async fn authenticate(&self, token: &str) -> Result<Account, ReportingError> {
+        Ok(self.parts.issuer.authenticate(token).await?)
     }
 
     /// Certifies that the account stands behind the key of a commitment. The request says nothing

@@ -12,18 +12,18 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Deserialize;
 
 use crate::clock::SharedClock;
+use crate::rate::{Bucket, Rate};
 
 /// Counters in each table: 64 Ki, which are a MiB of memory.
 const COUNTERS: usize = 1 << 16;
 const TABLES: usize = 2;
 /// Subscriber and network.
 const SCOPES: usize = 2;
-const MICROS: u64 = 1_000_000;
 
 /// The table `[address_limits]`: what one address may do; 0 for any number. By default as much as
 /// the clients behind one address of a large network need.
@@ -98,21 +98,11 @@ struct Scope {
     tables: [Table; TABLES],
 }
 
-#[derive(Clone, Copy)]
-struct Rate {
-    /// Between two requests at the allowed rate, in µs.
-    interval: u64,
-    /// What may be used ahead of time, in µs.
-    ahead: u64,
-}
-
 struct Table {
     hasher: RandomState,
-    /// The generic cell rate algorithm: when, in µs, all that was admitted would have come at the
-    /// allowed rate.
-    due: Box<[AtomicU64]>,
-    /// The same of new connections: each may be a TLS handshake.
-    connections_due: Box<[AtomicU64]>,
+    request_rates: Box<[Bucket]>,
+    /// Of new ones: each may be a TLS handshake.
+    connection_rates: Box<[Bucket]>,
     connections: Box<[AtomicU32]>,
     requests: Box<[AtomicU32]>,
 }
@@ -196,7 +186,7 @@ impl AddressLimits {
         let taken = self.take(
             &counters,
             |scope| scope.connections,
-            |table| &table.connections_due,
+            |table| &table.connection_rates,
         );
         taken.map_err(|retry_after_s| TooMany {
             limit: "new_connections",
@@ -210,12 +200,12 @@ impl AddressLimits {
         &self,
         counters: &Counters,
         rate: impl Fn(&Scope) -> Option<Rate>,
-        due: impl Fn(&Table) -> &[AtomicU64],
+        of: impl Fn(&Table) -> &[Bucket],
     ) -> Result<(), u64> {
-        let now = self.clock.now_unix_ms().saturating_mul(1000);
+        let now_ms = self.clock.now_unix_ms();
         // What is refused to an address takes nothing of its network's.
         self.counted(counters).try_for_each(|(scope, counters)| {
-            rate(scope).map_or(Ok(()), |rate| scope.take(rate, counters, now, &due))
+            rate(scope).map_or(Ok(()), |rate| scope.take(rate, counters, now_ms, &of))
         })
     }
 }
@@ -223,12 +213,7 @@ impl AddressLimits {
 impl Scope {
     fn new(bits: u32, settings: AddressLimitSettings) -> Self {
         let rate = |per_second| {
-            let rate = NonZeroU32::new(per_second)?;
-            let interval = (MICROS / u64::from(rate.get())).max(1);
-            Some(Rate {
-                interval,
-                ahead: interval.saturating_mul(u64::from(settings.burst.max(1))),
-            })
+            (per_second > 0).then(|| Rate::new(settings.burst.max(1), per_second, 1_000))
         };
         Self {
             bits,
@@ -238,8 +223,8 @@ impl Scope {
             max_requests: NonZeroU32::new(settings.max_requests),
             tables: std::array::from_fn(|_| Table {
                 hasher: RandomState::new(),
-                due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
-                connections_due: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+                request_rates: (0..COUNTERS).map(|_| Bucket::default()).collect(),
+                connection_rates: (0..COUNTERS).map(|_| Bucket::default()).collect(),
                 connections: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
                 requests: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
             }),
@@ -271,21 +256,21 @@ impl Scope {
         &self,
         rate: Rate,
         counters: &[usize; TABLES],
-        now: u64,
-        due: impl Fn(&Table) -> &[AtomicU64],
+        now_ms: u64,
+        of: impl Fn(&Table) -> &[Bucket],
     ) -> Result<(), u64> {
-        let mut wait = u64::MAX;
+        let mut wait_ms = u64::MAX;
         let mut admitted = false;
         for (table, counter) in self.tables.iter().zip(counters) {
-            match rate.take(&due(table)[*counter], now) {
+            match rate.take(&of(table)[*counter], 1, now_ms) {
                 Ok(()) => admitted = true,
-                Err(micros) => wait = wait.min(micros),
+                Err(empty) => wait_ms = wait_ms.min(empty.retry_after_ms.unwrap_or(u64::MAX)),
             }
         }
         if admitted {
             Ok(())
         } else {
-            Err(wait.div_ceil(MICROS).max(1))
+            Err(wait_ms.div_ceil(1_000).max(1))
         }
     }
 }
@@ -298,7 +283,11 @@ impl Admitted {
     pub(crate) fn request(&self) -> Result<Running, TooMany> {
         let running = self.begin()?;
         let limits = &self.limits;
-        let taken = limits.take(&self.counters, |scope| scope.requests, |table| &table.due);
+        let taken = limits.take(
+            &self.counters,
+            |scope| scope.requests,
+            |table| &table.request_rates,
+        );
         taken.map_err(|retry_after_s| TooMany {
             limit: "requests",
             retry_after_s,
@@ -323,27 +312,6 @@ impl Admitted {
             });
         }
         Ok(running)
-    }
-}
-
-impl Rate {
-    /// # Errors
-    /// The µs until it can be taken.
-    fn take(self, due: &AtomicU64, now: u64) -> Result<(), u64> {
-        let latest = now.saturating_add(self.ahead);
-        let mut wait = 0;
-        let _ = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
-            // Further ahead than ever admitted: the clock was set back.
-            let from = due.clamp(now, latest);
-            let taken = from.saturating_add(self.interval);
-            wait = taken.saturating_sub(latest);
-            if wait == 0 {
-                Some(taken)
-            } else {
-                (from != due).then_some(from)
-            }
-        });
-        if wait == 0 { Ok(()) } else { Err(wait) }
     }
 }
 

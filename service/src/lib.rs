@@ -11,8 +11,8 @@
 pub mod addresses;
 mod admin;
 pub mod alloc;
+pub mod body;
 pub mod bound_files;
-pub mod clock;
 pub mod config;
 mod connection;
 pub mod directory;
@@ -27,6 +27,7 @@ mod observe;
 pub mod probe;
 pub mod problem;
 mod proxy;
+pub mod rate;
 mod room;
 pub mod secret_file;
 pub mod shutdown;
@@ -35,6 +36,7 @@ pub mod start;
 pub mod tls;
 mod uploads;
 
-pub use clock::{Clock, MovedClock, SharedClock, SystemClock};
+pub use basis::{Clock, MovedClock, SharedClock, SystemClock};
+pub use basis::{clock, hex, http_date};
 pub use problem::Problem;
 pub use shutdown::{Shutdown, ShutdownTrigger};

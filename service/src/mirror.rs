@@ -7,13 +7,17 @@
 //! a day and no more.
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
+use hyper::body::Body;
 use tokio::sync::Mutex;
 
+use crate::body::read_at_most;
 use crate::{Problem, SharedClock, Shutdown};
 
 /// For so long nobody asks a server again that did not answer.
@@ -25,6 +29,59 @@ const DAY_MS: u64 = 86_400_000;
 /// New versions of a document in any 24 hours. Rotations and replacements of keys, changes of
 /// settings: an operator needs a few on a bad day.
 pub const VERSIONS_A_DAY: usize = 8;
+
+/// What is mirrored is there at once or not at all.
+const EXCHANGE: Duration = Duration::from_secs(10);
+
+/// What is mirrored, wherever it is shown.
+#[derive(Debug)]
+pub struct Document {
+    /// Its place, beside others.
+    pub name: &'static str,
+    /// Of what is anything else it is not shown.
+    pub media_type: &'static str,
+    max_bytes: usize,
+}
+
+/// A gateway's key configurations.
+pub const KEYS: Document = Document {
+    name: "ohttp-keys",
+    media_type: "application/ohttp-keys",
+    // 255 configurations of the longest kind would fit.
+    max_bytes: 512 * 1024,
+};
+
+/// The directory of the service behind it.
+pub const DIRECTORY: Document = Document {
+    name: "service-directory",
+    media_type: "application/json",
+    max_bytes: 64 * 1024,
+};
+
+impl Document {
+    /// What a server has answered. `None`: it does not show the document now.
+    pub async fn read<B>(&self, response: http::Response<B>) -> Option<Fetched>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (head, body) = response.into_parts();
+        let is_ours = head.headers.get(CONTENT_TYPE).is_some_and(|kind| {
+            let expected = self.media_type.as_bytes();
+            kind.as_bytes().eq_ignore_ascii_case(expected)
+        });
+        if head.status != StatusCode::OK || !is_ours {
+            return None;
+        }
+        Some(Fetched {
+            document: read_at_most(body, self.max_bytes).await.ok()?,
+            max_age_s: head
+                .headers
+                .get(CACHE_CONTROL)
+                .and_then(|value| max_age(value.to_str().ok()?)),
+        })
+    }
+}
 
 /// How long a copy is kept, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,38 +119,15 @@ pub struct Fetched {
 
 /// A document as it is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirrored {
-    /// Its bytes.
-    pub document: Bytes,
+struct Mirrored {
+    document: Bytes,
     /// For how many seconds others may keep it.
-    pub remaining_s: u64,
-}
-
-impl Mirrored {
-    /// The answer to everybody: no ETag, nothing that varies. `None`: 502.
-    #[must_use]
-    pub fn respond(mirrored: Option<Self>, media_type: &'static str) -> Response {
-        let Some(Self {
-            document,
-            remaining_s,
-        }) = mirrored
-        else {
-            return Problem::plain(StatusCode::BAD_GATEWAY).into_response();
-        };
-        let cached = HeaderValue::try_from(format!("public, max-age={remaining_s}"));
-        let headers = [
-            (CONTENT_TYPE, HeaderValue::from_static(media_type)),
-            (
-                CACHE_CONTROL,
-                cached.unwrap_or(HeaderValue::from_static("no-store")),
-            ),
-        ];
-        (headers, document).into_response()
-    }
+    remaining_s: u64,
 }
 
 /// The mirror of one document.
 pub struct Mirror {
+    document: &'static Document,
     clock: SharedClock,
     keeping: Keeping,
     /// Locked during a fetch, so that many clients cause one.
@@ -117,8 +151,9 @@ struct Known {
 impl Mirror {
     /// One that has nothing yet.
     #[must_use]
-    pub fn new(clock: SharedClock, keeping: Keeping) -> Self {
+    pub fn new(document: &'static Document, clock: SharedClock, keeping: Keeping) -> Self {
         Self {
+            document,
             clock,
             keeping,
             kept: Mutex::default(),
@@ -136,22 +171,42 @@ impl Mirror {
         }
     }
 
-    /// As [`Mirror::current`], but nobody waits for another server any more when the process is to
-    /// end.
-    pub async fn unless(
+    /// The answer to everybody: no ETag, nothing that varies. 502 if there is nothing to show; and
+    /// nobody waits for another server any more when the process is to end.
+    pub async fn show(
         &self,
         shutdown: &Shutdown,
         fetch: impl Future<Output = Option<Fetched>>,
-    ) -> Option<Mirrored> {
-        tokio::select! {
+    ) -> Response {
+        let fetch = async { tokio::time::timeout(EXCHANGE, fetch).await.ok()? };
+        let mirrored = tokio::select! {
             mirrored = self.current(fetch) => mirrored,
             () = shutdown.requested() => None,
-        }
+        };
+        let Some(Mirrored {
+            document,
+            remaining_s,
+        }) = mirrored
+        else {
+            return Problem::plain(StatusCode::BAD_GATEWAY).into_response();
+        };
+        let cached = HeaderValue::try_from(format!("public, max-age={remaining_s}"));
+        let headers = [
+            (
+                CONTENT_TYPE,
+                HeaderValue::from_static(self.document.media_type),
+            ),
+            (
+                CACHE_CONTROL,
+                cached.unwrap_or(HeaderValue::from_static("no-store")),
+            ),
+        ];
+        (headers, document).into_response()
     }
 
     /// The document; `fetch` is carried out if the copy is too old. `None`: there is nothing to
     /// show.
-    pub async fn current(&self, fetch: impl Future<Output = Option<Fetched>>) -> Option<Mirrored> {
+    async fn current(&self, fetch: impl Future<Output = Option<Fetched>>) -> Option<Mirrored> {
         let mut kept = self.kept.lock().await;
         if kept.until_ms <= self.clock.monotonic_ms() {
             let fetched = fetch.await;
@@ -220,8 +275,7 @@ impl Kept {
 
 /// `max-age` of a `Cache-Control` value in seconds (RFC 9111 §5.2.2.1); 0 for what forbids keeping.
 /// `None`: it says nothing.
-#[must_use]
-pub fn max_age(cache_control: &str) -> Option<u64> {
+fn max_age(cache_control: &str) -> Option<u64> {
     let mut seconds = None;
     for directive in cache_control.split(',').map(str::trim) {
         if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache")
@@ -256,7 +310,7 @@ mod tests {
 
     fn mirror(keeping: Keeping) -> (Arc<MovedClock>, Mirror) {
         let clock = MovedClock::at(1_800_000_000_000);
-        let mirror = Mirror::new(clock.clone(), keeping);
+        let mirror = Mirror::new(&DIRECTORY, clock.clone(), keeping);
         (clock, mirror)
     }
 
@@ -332,11 +386,10 @@ mod tests {
     async fn nobody_waits_for_a_server_that_does_not_answer_when_the_process_is_to_end() {
         let (_, mirror) = mirror(KEEPING);
         let (trigger, shutdown) = Shutdown::channel();
-        let (mirrored, ()) =
-            tokio::join!(mirror.unless(&shutdown, std::future::pending()), async {
-                trigger.request()
-            });
-        assert_eq!(mirrored, None);
+        let (answer, ()) = tokio::join!(mirror.show(&shutdown, std::future::pending()), async {
+            trigger.request()
+        });
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     }
 
     #[tokio::test]

@@ -52,6 +52,12 @@ const CLIENTS_GROUPS_AND_STORES: &[&str] = &[
 
 const RULES: &[Rule] = &[
     Rule {
+        package: "basis",
+        ours: Ours::Only(&[]),
+        never: &["tokio", "serde", "http"],
+        reason: "services and SDK share it: it brings nothing along",
+    },
+    Rule {
         package: "protocol",
         ours: Ours::Only(&[]),
         never: &["tokio", "axum", "aws-lc-rs", "openmls"],
@@ -71,13 +77,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "service",
-        ours: Ours::Only(&[]),
+        ours: Ours::Only(&["basis"]),
         never: DECRYPTION_AND_STORES,
         reason: "every binary links it, the relay too",
     },
     Rule {
         package: "ohttp-relay",
-        ours: Ours::Only(&["service"]),
+        ours: Ours::Only(&["basis", "service"]),
         never: DECRYPTION_AND_STORES,
         reason: "its operator audits it in an afternoon, and it cannot link decryption code",
     },
@@ -91,13 +97,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "ohttp-gateway",
-        ours: Ours::Only(&["protocol", "service", "oblivious"]),
+        ours: Ours::Only(&["basis", "protocol", "service", "oblivious"]),
         never: CLIENTS_GROUPS_AND_STORES,
         reason: "it opens requests, but never what they carry",
     },
     Rule {
         package: "privacy-pass-issuer",
-        ours: Ours::Only(&["protocol", "service"]),
+        ours: Ours::Only(&["basis", "protocol", "service"]),
         never: &[
             "ohttp",
             "bhttp",
@@ -128,19 +134,34 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "ds-store-rocks",
-        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
+        ours: Ours::Only(&[
+            "basis",
+            "protocol",
+            "crypto",
+            "mls-rules",
+            "ds-domain",
+            "service",
+        ]),
         never: &["tokio-postgres"],
         reason: "an engine knows keys and bytes",
     },
     Rule {
         package: "ds-store-postgres",
-        ours: Ours::Only(&["protocol", "crypto", "mls-rules", "ds-domain", "service"]),
+        ours: Ours::Only(&[
+            "basis",
+            "protocol",
+            "crypto",
+            "mls-rules",
+            "ds-domain",
+            "service",
+        ]),
         never: &["rocksdb"],
         reason: "an engine knows keys and bytes",
     },
     Rule {
         package: "ds-server",
         ours: Ours::Only(&[
+            "basis",
             "protocol",
             "crypto",
             "mls-rules",
@@ -154,7 +175,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "client",
-        ours: Ours::Only(&["protocol", "crypto", "service", "oblivious", "mls-rules"]),
+        ours: Ours::Only(&[
+            "basis",
+            "protocol",
+            "crypto",
+            "service",
+            "oblivious",
+            "mls-rules",
+        ]),
         never: &["rocksdb", "tokio-postgres"],
         reason: "it runs on the user's device and holds no service's code",
     },
@@ -162,6 +190,7 @@ const RULES: &[Rule] = &[
         package: "mimimi",
         // Through the SDK's public interface, as everybody who builds on it.
         ours: Ours::Only(&[
+            "basis",
             "client",
             "protocol",
             "crypto",

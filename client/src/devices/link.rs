@@ -100,12 +100,7 @@ fn same_number(typed: &str, shown: &str) -> bool {
 }
 
 fn handle_of(code: &Code) -> String {
-    let hex: String = code
-        .handle
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("link-{hex}")
+    format!("link-{}", basis::hex::encode(&code.handle))
 }
 
 fn decode(text: &str) -> Result<(Code, Vec<u8>), Error> {

@@ -146,10 +146,6 @@ pub struct Evidence {
     pub seen_ms: u64,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Keeps evidence, in the caller's transaction.
 pub(crate) fn keep(
     db: &Connection,
@@ -207,9 +203,9 @@ fn of(db: &Connection, id: &GroupId) -> Result<Vec<Evidence>, Error> {
         let content: Vec<u8> = row.get(3)?;
         Ok(Evidence {
             epoch: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
-            entry: hex(&entry.unwrap_or_default()),
+            entry: basis::hex::encode(&entry.unwrap_or_default()),
             why: row.get(2)?,
-            digest: hex(&sha2::Sha256::digest(&content)),
+            digest: basis::hex::encode(&sha2::Sha256::digest(&content)),
             seen_ms: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0),
         })
     })?;

@@ -99,7 +99,7 @@ pub(crate) fn epoch_authenticator(
     let authenticator = mls_group.epoch_authenticator().as_slice();
     let hex = authenticator
         .chunks(4)
-        .map(|chunk| chunk.iter().map(|byte| format!("{byte:02x}")).collect())
+        .map(basis::hex::encode)
         .collect::<Vec<String>>();
     Ok((mls_group.epoch().as_u64(), hex.join(" ")))
 }

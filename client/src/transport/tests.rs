@@ -312,7 +312,7 @@ async fn the_relay_is_told_nothing_but_a_length_and_a_media_type_and_the_gateway
 fn date_problem(told_ms: u64) -> Reply {
     let fields = vec![
         ("content-type", "application/problem+json".to_owned()),
-        ("date", http_date(told_ms)),
+        ("date", date_of(told_ms)),
     ];
     Reply::Inner(
         400,
@@ -326,10 +326,10 @@ async fn the_gateways_date_is_used_for_one_more_attempt_and_for_nothing_else() {
     let told = crate::clock::Clock::now_unix_ms(&SystemClock) + 3_600_000;
     let (recorder, mut transport) = recorder([date_problem(told), ANSWERED(), ANSWERED()]).await;
     transport.fetch("/v1/directory").await.unwrap();
-    assert_eq!(recorder.inner_field(1, "date"), Some(http_date(told)));
+    assert_eq!(recorder.inner_field(1, "date"), Some(date_of(told)));
     // The relay says otherwise, so nothing of it is kept.
     transport.fetch("/v1/directory").await.unwrap();
-    assert_ne!(recorder.inner_field(2, "date"), Some(http_date(told)));
+    assert_ne!(recorder.inner_field(2, "date"), Some(date_of(told)));
     assert_eq!(transport.time.offset_ms(), 0);
 }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use ds_domain::engine::{Engine, EngineError};
 use ds_domain::tokens::{IssuerKeyError, IssuerKeys, TOKEN_TYPE};
 use serde::Deserialize;
+use service::body::{BodyError, read_at_most};
 use service::tls::CertificateDer;
 
 use crate::foundation::{self, Note};
@@ -37,7 +39,7 @@ pub enum IssuerDirectoryError {
         url: String,
         /// Why not.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There is no client that could ask.
     #[error("the HTTP client for the issuer's directory cannot be set up")]
@@ -60,7 +62,7 @@ pub(crate) struct Fetched {
     /// The keys of token type 0x0002.
     pub(crate) keys: IssuerKeys,
     /// The directory, for [`kept`].
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
 /// Fetches the keys.
@@ -71,25 +73,24 @@ pub(crate) async fn fetch(
     client: &reqwest::Client,
     url: &str,
 ) -> Result<Fetched, IssuerDirectoryError> {
-    let unreachable = |error: reqwest::Error| IssuerDirectoryError::Unreachable {
+    let unreachable = |source| IssuerDirectoryError::Unreachable {
         url: service::logging::without_secrets(url),
-        source: error.without_url(),
+        source,
     };
-    let mut response = client
+    let response = client
         .get(url)
         .timeout(Duration::from_secs(10))
         .send()
         .await
         .and_then(reqwest::Response::error_for_status)
-        .map_err(unreachable)?;
-    // Whatever length it announces: no more is kept than a directory has.
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len().saturating_add(chunk.len()) > MAX_BYTES {
-            return Err(malformed(url));
-        }
-        body.extend_from_slice(&chunk);
-    }
+        .map_err(|error| unreachable(error.without_url().into()))?;
+    let body = http::Response::from(response).into_body();
+    let body = read_at_most(body, MAX_BYTES)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLong => malformed(url),
+            BodyError::Broken(source) => unreachable(source),
+        })?;
     Ok(Fetched {
         keys: parse(&body, url)?,
         body,

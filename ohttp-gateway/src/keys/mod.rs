@@ -14,13 +14,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use oblivious::chunked::{RequestDecoder, ResponseEncoder};
 use oblivious::whole::{self, ResponseSealer};
 use oblivious::{Kem, Key, Keys, OpenError, configs};
 use service::founding::{StoreId, Unfinished};
+use service::http_date::format;
 
 use crate::GatewayError;
 use crate::config::{KeySettings, ReplaySettings};
@@ -255,13 +256,13 @@ impl KeyRing {
         for entry in self.keys().iter() {
             let phase = match self.phase(entry, now_unix_ms) {
                 Phase::Waiting { published } => {
-                    format!("accepted, published from {}", date(published))
+                    format!("accepted, published from {}", format(published))
                 }
                 Phase::Published { retired: None } => "published".to_owned(),
                 Phase::Published { retired: Some(end) } => {
-                    format!("published until {}", date(end))
+                    format!("published until {}", format(end))
                 }
-                Phase::Retired { dropped } => format!("accepted until {}", date(dropped)),
+                Phase::Retired { dropped } => format!("accepted until {}", format(dropped)),
                 Phase::Dropped => "about to be dropped".to_owned(),
             };
             let kem = entry.key.kem().name();
@@ -441,12 +442,6 @@ fn times(generations: &[Generation]) -> Vec<u64> {
         .iter()
         .map(|generation| generation.published_unix_ms)
         .collect()
-}
-
-fn date(unix_ms: u64) -> String {
-    // Later dates have no such form.
-    let seconds = (unix_ms / 1000).min(253_402_300_799);
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 impl From<OpenError> for Refusal {

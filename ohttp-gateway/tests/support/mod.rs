@@ -9,7 +9,7 @@ use std::io::Cursor;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -159,9 +159,7 @@ pub fn gateway_config(
     )
 }
 
-pub fn http_date(unix_ms: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(unix_ms))
-}
+pub use service::http_date::format as http_date;
 
 /// A binary HTTP request to `ds.example`.
 pub fn inner(path: &str, fields: &[(&str, &str)], content: &[u8]) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use service::body::{BodyError, read_at_most};
 use service::logging::{Chain, without_secrets};
 
 use super::AccountSettingsError;
@@ -30,7 +31,7 @@ pub(super) enum FetchError {
         /// Without what may be a password in it.
         url: String,
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("`accounts.jwks_url` {url} gives no document: status {status}")]
     Status { url: String, status: u16 },
@@ -99,25 +100,24 @@ impl JwksSource {
                 // The client's timeout covers the body too.
                 let request = http.get(url.clone()).header("accept", "application/json");
                 let shown = || without_secrets(url.as_str());
-                let failed = |error: reqwest::Error| FetchError::Url {
+                let failed = |source| FetchError::Url {
                     url: shown(),
-                    source: error.without_url(),
+                    source,
                 };
-                let mut answer = request.send().await.map_err(failed)?;
+                let answer = request.send().await;
+                let answer = answer.map_err(|error| failed(error.without_url().into()))?;
                 if answer.status() != 200 {
                     return Err(FetchError::Status {
                         url: shown(),
                         status: answer.status().as_u16(),
                     });
                 }
-                let mut document = Vec::new();
-                while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-                    if document.len() + chunk.len() > MAX_DOCUMENT {
-                        return Err(FetchError::TooLong(shown()));
-                    }
-                    document.extend_from_slice(&chunk);
+                let body = http::Response::from(answer).into_body();
+                match read_at_most(body, MAX_DOCUMENT).await {
+                    Ok(document) => Ok(document.into()),
+                    Err(BodyError::TooLong) => Err(FetchError::TooLong(shown())),
+                    Err(BodyError::Broken(source)) => Err(failed(source)),
                 }
-                Ok(document)
             }
         }
     }

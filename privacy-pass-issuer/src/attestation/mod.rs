@@ -11,8 +11,6 @@ mod verified;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
 
 pub use development::DevelopmentAttester;
 pub use jwk::{KeyError, VerificationKey};
@@ -21,7 +19,7 @@ pub use jwt::JwtAttester;
 use crate::accounts::Account;
 
 /// Longest account token that is looked at.
-const MAX_TOKEN_LENGTH: usize = 4096;
+pub(crate) const MAX_TOKEN_LENGTH: usize = 4096;
 
 /// The `[accounts]` table cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,51 +73,4 @@ pub trait Attester: Send + Sync + 'static {
 
     /// Looks whether what it decides by has changed.
     async fn refresh(&self) {}
-}
-
-/// The one bearer token of a request.
-pub fn bearer_token(headers: &HeaderMap) -> Result<&str, AttestationError> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(AttestationError::Missing)?;
-    if values.next().is_some() || value.len() > MAX_TOKEN_LENGTH {
-        return Err(AttestationError::Invalid);
-    }
-    let (scheme, token) = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .ok_or(AttestationError::Invalid)?;
-    if !scheme.eq_ignore_ascii_case("Bearer") {
-        return Err(AttestationError::Missing);
-    }
-    Ok(token.trim_matches(' '))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    fn bearer(token: &str) -> HeaderMap {
-        let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
-        HeaderMap::from_iter([(AUTHORIZATION, value)])
-    }
-
-    #[test]
-    fn exactly_one_bearer_token_is_taken() {
-        assert_eq!(bearer_token(&bearer("a.b.c")), Ok("a.b.c"));
-        assert_eq!(
-            bearer_token(&HeaderMap::new()),
-            Err(AttestationError::Missing)
-        );
-        let other = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Basic QTpC"))]);
-        assert_eq!(bearer_token(&other), Err(AttestationError::Missing));
-        let mut twice = bearer("a");
-        twice.append(AUTHORIZATION, twice[AUTHORIZATION].clone());
-        assert_eq!(bearer_token(&twice), Err(AttestationError::Invalid));
-        let long = bearer(&"x".repeat(MAX_TOKEN_LENGTH));
-        assert_eq!(bearer_token(&long), Err(AttestationError::Invalid));
-    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use service::hex;
 use service::start::Commands;
 use tokio::task::spawn_blocking;
 
@@ -10,7 +11,6 @@ use super::records::ReportContent;
 use super::{Reporting, ReportingError};
 use crate::store::Day;
 use crate::store::reports::{Decision, Place, ReportId, Status, StoredReport};
-use crate::text::hex;
 
 /// Reports that are listed at once.
 const PAGE: usize = 100;
@@ -92,7 +92,7 @@ fn list(this: &Reporting, after: Option<Place>) -> Result<String, ReportingError
     if let [.., last, _] = &reports[..]
         && reports.len() > PAGE
     {
-        let after = format!("{}-{}", last.day.0, hex(&last.id.0));
+        let after = format!("{}-{}", last.day.0, hex::encode(&last.id.0));
         lines.push_str(&json!({ "after": after }).to_string());
         lines.push('\n');
     }
@@ -101,9 +101,9 @@ fn list(this: &Reporting, after: Option<Place>) -> Result<String, ReportingError
 
 fn line(report: &StoredReport, content: &ReportContent) -> String {
     json!({
-        "id": hex(&report.id.0),
+        "id": hex::encode(&report.id.0),
         // Tells the reports of one account from those of others, and no more.
-        "account": hex(&report.account.0[..8]),
+        "account": hex::encode(&report.account.0[..8]),
         "day": report.day.0,
         "status": match report.status {
             Status::Open => "open",
@@ -126,14 +126,7 @@ fn place(text: &str) -> Option<Place> {
 }
 
 fn report_id(text: &str) -> Option<ReportId> {
-    let mut id = [0; 16];
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in id.iter_mut().enumerate() {
-        let digits = text.get(at * 2..at * 2 + 2)?;
-        *byte = u8::from_str_radix(digits, 16).ok()?;
-    }
+    let id = hex::decode(text)?.try_into().ok()?;
     Some(ReportId(id))
 }
 
@@ -146,7 +139,7 @@ mod tests {
     fn a_place_is_a_day_and_the_id_of_a_report() {
         let id = "000102030405060708090a0b0c0d0e0f";
         let read = place(&format!("20000-{id}")).unwrap();
-        assert_eq!((read.0, hex(&read.1.0).as_str()), (Day(20_000), id));
+        assert_eq!((read.0, hex::encode(&read.1.0).as_str()), (Day(20_000), id));
         for wrong in ["", "20000", id, "-", &format!("-1-{id}"), "20000-00"] {
             assert_eq!(place(wrong), None, "{wrong}");
         }

@@ -21,10 +21,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::reason;
 use super::{Reporting, ReportingError};
-use crate::attestation::bearer_token;
+use crate::headers::{bearer_token, media_type};
 use crate::issuance::IssuanceError;
 use crate::store::reports::Filed;
-use crate::text::media_type;
 
 /// The routes, to be merged with those of issuance.
 pub fn router(reporting: Arc<Reporting>) -> Router {
@@ -53,7 +52,8 @@ async fn certificate(
 ) -> Result<Response, Problem> {
     let certified = async {
         require_media_type(&headers, CERTIFICATE_REQUEST_MEDIA_TYPE)?;
-        let account = reporting.authenticate(&headers).await?;
+        let token = bearer_token(&headers).map_err(IssuanceError::from)?;
+        let account = reporting.authenticate(token).await?;
         reporting.certify(&account, &body).await
     };
     let certified = certified.await;
@@ -77,9 +77,8 @@ async fn report(
 ) -> Result<Response, Problem> {
     let filed = async {
         require_media_type(&headers, REPORT_MEDIA_TYPE)?;
-        let account = reporting.authenticate(&headers).await?;
-        // The one that has just been verified.
         let token = bearer_token(&headers).map_err(IssuanceError::from)?;
+        let account = reporting.authenticate(token).await?;
         let token = Sha256::digest(token).into();
         reporting.take(&account, &token, &body).await
     };

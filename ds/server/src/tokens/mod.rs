@@ -17,7 +17,7 @@ mod allowance;
 mod in_flight;
 pub mod retired;
 
-pub use allowance::{AllowanceLimits, Allowances, Empty};
+pub use allowance::{AllowanceLimits, Allowances};
 pub use in_flight::InFlight;
 
 /// For the metrics: tokens that have paid for something.
