@@ -9,7 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::arguments::AccountCommand;
-use crate::commands::{Output, read};
+use crate::terminal::Output;
 
 impl AccountCommand {
     /// See `commands::shows_once`.
@@ -22,6 +22,10 @@ impl AccountCommand {
             }
         )
     }
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| LocalError::File(FileError::at(path, "read")(error)).into())
 }
 
 pub(crate) async fn execute(client: &Client, command: AccountCommand) -> Result<Output, Error> {

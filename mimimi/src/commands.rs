@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::{
-    Client, Endpoints, Error, Event, Evidence, FileError, LocalError, MAX_TEXT, Options,
-    RemovalReason, StopReason, StoreChange, StoredEvent, UsageError,
+    Client, Endpoints, Error, Event, Evidence, LocalError, MAX_TEXT, Options, RemovalReason,
+    StopReason, StoreChange, StoredEvent, UsageError,
 };
 use serde_json::{Value, json};
 
+use crate::account::{self, read};
 use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCommand};
 use crate::group_operations::GroupOperation;
-pub(crate) use crate::terminal::Output;
-use crate::terminal::{Name, names, output_is_closed};
-use crate::{account, devices, group_operations};
+use crate::terminal::{Name, Output, names, output_is_closed};
+use crate::{devices, group_operations};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     if shows_once(&arguments.command) && output_is_closed() {
@@ -125,10 +125,6 @@ pub(crate) fn home(given: Option<PathBuf>) -> Result<PathBuf, Error> {
         .or_else(|| set("MIMIMI_HOME"))
         .or_else(|| set("HOME").map(|home| home.join(".mimimi")))
         .ok_or_else(|| UsageError::NotInitialised.into())
-}
-
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| LocalError::File(FileError::at(path, "read")(error)).into())
 }
 
 async fn init(

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use client::{Client, Error};
 use serde_json::json;
 
-use crate::commands::Output;
+use crate::terminal::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupOperation {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::issuance::{IssuanceError, Issued, require_good_standing};
+use crate::outcome::{IssuanceError, Issued};
 use crate::plans::{Bursts, Plan};
 use crate::signing::{Answer, Assignment, Job, Shared as Signing};
 use crate::store::reports::{AccountTag, ReportStore};
@@ -248,6 +248,22 @@ impl Decided {
             }
         }
     }
+}
+
+pub(crate) fn require_good_standing(
+    store: &dyn IssuerStore,
+    reports: &dyn ReportStore,
+    (lasting, tag): (BlockedAccount, &AccountTag),
+    today: Day,
+) -> Result<(), IssuanceError> {
+    if store.is_blocked(lasting)? {
+        return Err(IssuanceError::Blocked);
+    }
+    let withheld_until = reports.withheld_until(tag)?;
+    if withheld_until.is_some_and(|until| today <= until) {
+        return Err(IssuanceError::Withheld);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

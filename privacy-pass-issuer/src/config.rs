@@ -118,6 +118,11 @@ impl Default for AccountSettings {
     }
 }
 
+/// Certificates end with a week: they can be valid for this many days more than the settings say.
+const TO_THE_END_OF_A_WEEK: u32 = 6;
+/// With fewer there would always be a next key for certificates, and another one after it.
+const LEAST_KEY_DAYS: u32 = 3;
+
 /// The table `[reporting]`: certificates, and what becomes of reports.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -183,11 +188,11 @@ impl ReportingSettings {
                 return Err(E::Zero(name));
             }
         }
-        let least = crate::reporting::keys::LEAST_KEY_DAYS;
+        let least = LEAST_KEY_DAYS;
         if self.key_days < least {
             return Err(E::KeyDays { least });
         }
-        let least = crate::reporting::longest_certificate_days(self.certificate_days);
+        let least = self.certificate_days.saturating_add(TO_THE_END_OF_A_WEEK);
         if self.keep_reports_days < least {
             return Err(E::KeepReports { least });
         }

@@ -7,59 +7,16 @@ use service::SharedClock;
 use tokio::task::spawn_blocking;
 
 use crate::accounts::{Account, AccountHasher};
-use crate::attestation::{AttestationError, Attester};
-use crate::charging::{ChargeQueue, Ledger, Order};
-use crate::plans::{BurstExceeded, Bursts, Plans};
+use crate::attestation::Attester;
+use crate::charging::{ChargeQueue, Ledger, Order, require_good_standing};
+pub use crate::outcome::{IssuanceError, Issued};
+use crate::plans::{Bursts, Plans};
 use crate::signing::{Assignment, Signers};
-use crate::store::reports::{AccountTag, ReportStore};
+use crate::store::reports::ReportStore;
 use crate::store::{BlockedAccount, Charge, Day, IssuerStore, RequestDigest, StoreError};
-use crate::token_keys::{BlindSignature, KeySet, SigningError, TokenKeys};
-use crate::token_request::{TokenRequest, TokenRequestError, batch_from_bytes};
+use crate::token_keys::{KeySet, TokenKeys};
+use crate::token_request::{TokenRequest, batch_from_bytes};
 use crate::worker::Workers;
-
-/// Why no token is issued.
-#[derive(Debug, thiserror::Error)]
-pub enum IssuanceError {
-    #[error("the body is not declared as a token request")]
-    MediaType,
-    #[error(transparent)]
-    Account(#[from] AttestationError),
-    #[error("the account is blocked")]
-    Blocked,
-    #[error(transparent)]
-    Request(#[from] TokenRequestError),
-    #[error("the request names no token key that is in use")]
-    UnknownTokenKey,
-    #[error("the blinded message is not below the token key's modulus")]
-    BlindedMessageRange,
-    #[error("the account may get only {available} more tokens today")]
-    QuotaExhausted { available: u32, retry_after_s: u64 },
-    #[error("the account may get only {available} tokens at once now")]
-    BurstExceeded { available: u32, retry_after_s: u64 },
-    #[error("the account's tokens are withheld after a report of abuse")]
-    Withheld,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Signing(#[from] SigningError),
-    #[error("the account repeats more requests at once than are answered")]
-    Busy,
-    #[error("a worker thread ended early")]
-    Worker,
-}
-
-impl From<BurstExceeded> for IssuanceError {
-    fn from(exceeded: BurstExceeded) -> Self {
-        let BurstExceeded {
-            available,
-            retry_after_s,
-        } = exceeded;
-        Self::BurstExceeded {
-            available,
-            retry_after_s,
-        }
-    }
-}
 
 /// What an issuer is made of.
 pub struct IssuerParts {
@@ -72,12 +29,6 @@ pub struct IssuerParts {
     pub plans: Plans,
     /// Token requests that one batch may have.
     pub max_batch_size: NonZeroUsize,
-}
-
-/// Signatures, and whether they were charged for now or before.
-pub struct Issued {
-    pub signatures: Vec<BlindSignature>,
-    pub repeated: bool,
 }
 
 /// Attester and issuer in one: it knows who asks, and signs without seeing what.
@@ -253,20 +204,4 @@ fn assign(
         return Err(IssuanceError::BlindedMessageRange);
     }
     Ok((Arc::clone(key), request))
-}
-
-pub(crate) fn require_good_standing(
-    store: &dyn IssuerStore,
-    reports: &dyn ReportStore,
-    (lasting, tag): (BlockedAccount, &AccountTag),
-    today: Day,
-) -> Result<(), IssuanceError> {
-    if store.is_blocked(lasting)? {
-        return Err(IssuanceError::Blocked);
-    }
-    let withheld_until = reports.withheld_until(tag)?;
-    if withheld_until.is_some_and(|until| today <= until) {
-        return Err(IssuanceError::Withheld);
-    }
-    Ok(())
 }

@@ -80,6 +80,7 @@ pub mod http;
 pub mod issuance;
 pub mod key_mirror;
 mod observe;
+mod outcome;
 pub mod plans;
 mod problem;
 pub mod reporting;

@@ -34,14 +34,6 @@ use evidence::EvidenceError;
 use keys::{CertificateKeyError, CertificateKeys};
 use records::ReportContent;
 
-/// Certificates end with a week: this many days can be added to those of the settings.
-const TO_THE_END_OF_A_WEEK: u32 = 6;
-
-/// How long a certificate can be valid, in days.
-pub(crate) fn longest_certificate_days(certificate_days: u32) -> u32 {
-    certificate_days.saturating_add(TO_THE_END_OF_A_WEEK)
-}
-
 /// Why no certificate is given, or a report not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportingError {

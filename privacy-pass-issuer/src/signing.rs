@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::issuance::{IssuanceError, Issued};
+use crate::outcome::{IssuanceError, Issued};
 use crate::store::AccountOfDay;
 use crate::token_keys::{BlindSignature, TokenKey};
 use crate::token_request::TokenRequest;

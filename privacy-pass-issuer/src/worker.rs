@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::Notify;
 
-use crate::issuance::IssuanceError;
+use crate::outcome::IssuanceError;
 
 /// Work whose panic must not end the thread.
 pub(crate) fn contained<T>(

@@ -5,9 +5,12 @@
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
-use crate::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
+use crate::ids::{Epoch, GroupId, LeafIndex, Place, RecoveryRowId, RotationEpoch, Week};
+pub use crate::join::{
+    JOIN_CODE_LABEL, JoinCode, JoinCodeTbs, MAX_JOIN_CODE_WEEKS, MAX_JOIN_CODES,
+};
 use crate::join::{JoinPermit, LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey};
-use crate::journal::Place;
+pub use crate::keys::{GroupKey, JournalKeys};
 use crate::welcome::WelcomeUpload;
 
 /// What kind of group it is; decides which operations are possible.
@@ -48,15 +51,6 @@ pub struct ReserveGroupIdRequest {
 pub struct ReserveGroupIdResponse {
     /// As asked for.
     pub group_id: GroupId,
-}
-
-/// The group, and the key that opens its state.
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct GroupKey {
-    /// The group.
-    pub group_id: GroupId,
-    /// `S_t` of the sender's epoch.
-    pub state_key: WireSecret,
 }
 
 /// Everything that a commit that begins a segment tells the service of it. The service can check
@@ -210,19 +204,6 @@ pub struct JoinAccepted {
     pub journal: JournalKeys,
 }
 
-/// Opens a journal from one step and one day on.
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct JournalKeys {
-    /// The segment's.
-    pub rotation_epoch: RotationEpoch,
-    /// `k_t` of the epoch that they come with.
-    pub journal_key: WireSecret,
-    /// `T_d`.
-    pub tag_key: WireSecret,
-    /// `d`, days since the Unix epoch.
-    pub tag_day: crate::ids::Day,
-}
-
 /// Body of `SendMessage`, signed by the sender's leaf.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SendMessageRequest {
@@ -296,48 +277,6 @@ pub struct NewJoinCode {
     /// The present rotation secret, sealed to the code's key.
     pub row: RecoveryRow,
 }
-
-/// The public record of a join code.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct JoinCode {
-    /// SHA-256 of the permit that its holders show.
-    pub permit_hash: [u8; 32],
-    /// HPKE public key of the KEM of the group's ciphersuite.
-    pub public_key: VLBytes,
-    /// The last week in which it is good, at most [`MAX_JOIN_CODE_WEEKS`] ahead.
-    pub expiry: Week,
-    /// In which it was made: members know whether it is older than a removal.
-    pub epoch: Epoch,
-    /// Who made it.
-    pub maker: LeafIndex,
-    /// `SignWithLabel(maker's leaf key, "JoinCodeTBS", group id || everything above)`.
-    pub signature: VLBytes,
-}
-
-/// The label of [`JoinCode::signature`].
-pub const JOIN_CODE_LABEL: &str = "JoinCodeTBS";
-
-/// What a [`JoinCode`] signs.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct JoinCodeTbs {
-    /// The group.
-    pub group_id: GroupId,
-    /// As in [`JoinCode`].
-    pub permit_hash: [u8; 32],
-    /// As in [`JoinCode`].
-    pub public_key: VLBytes,
-    /// As in [`JoinCode`].
-    pub expiry: Week,
-    /// As in [`JoinCode`].
-    pub epoch: Epoch,
-    /// As in [`JoinCode`].
-    pub maker: LeafIndex,
-}
-
-/// Most join codes of a group that are good at the same time.
-pub const MAX_JOIN_CODES: usize = 16;
-/// Longest life of a join code, weeks.
-pub const MAX_JOIN_CODE_WEEKS: u16 = 53;
 
 /// Body of `InspectGroup`, signed by a leaf.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]

@@ -132,3 +132,14 @@ impl Week {
         Day(u32::from(self.0) * 7 + 6)
     }
 }
+
+/// Where an entry stands in a group's journal, for its members.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+pub struct Place {
+    /// Its segment.
+    pub rotation_epoch: RotationEpoch,
+    /// Its position there.
+    pub position: Position,
+}

@@ -3,11 +3,11 @@
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
-use crate::group::{GroupKey, JournalKeys};
 use crate::ids::{
-    ChainHead, Epoch, GroupId, JoinRecordId, LeafIndex, RecoveryRowId, RotationEpoch, SegmentId,
+    ChainHead, Epoch, GroupId, JoinRecordId, LeafIndex, Place, RecoveryRowId, RotationEpoch,
+    SegmentId, Week,
 };
-use crate::journal::Place;
+use crate::keys::{GroupKey, JournalKeys};
 
 /// Why somebody may come in by an external commit.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -201,5 +201,47 @@ pub struct ExternalCommitInfoResponse {
     /// As in a join record.
     pub wrapper_chain: Vec<WrapperChainLink>,
     /// Codes that are good: a rejoin seals the next rotation secret to those that verify.
-    pub codes: Vec<crate::group::JoinCode>,
+    pub codes: Vec<JoinCode>,
 }
+
+/// The public record of a join code.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinCode {
+    /// SHA-256 of the permit that its holders show.
+    pub permit_hash: [u8; 32],
+    /// HPKE public key of the KEM of the group's ciphersuite.
+    pub public_key: VLBytes,
+    /// The last week in which it is good, at most [`MAX_JOIN_CODE_WEEKS`] ahead.
+    pub expiry: Week,
+    /// In which it was made: members know whether it is older than a removal.
+    pub epoch: Epoch,
+    /// Who made it.
+    pub maker: LeafIndex,
+    /// `SignWithLabel(maker's leaf key, "JoinCodeTBS", group id || everything above)`.
+    pub signature: VLBytes,
+}
+
+/// The label of [`JoinCode::signature`].
+pub const JOIN_CODE_LABEL: &str = "JoinCodeTBS";
+
+/// What a [`JoinCode`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct JoinCodeTbs {
+    /// The group.
+    pub group_id: GroupId,
+    /// As in [`JoinCode`].
+    pub permit_hash: [u8; 32],
+    /// As in [`JoinCode`].
+    pub public_key: VLBytes,
+    /// As in [`JoinCode`].
+    pub expiry: Week,
+    /// As in [`JoinCode`].
+    pub epoch: Epoch,
+    /// As in [`JoinCode`].
+    pub maker: LeafIndex,
+}
+
+/// Most join codes of a group that are good at the same time.
+pub const MAX_JOIN_CODES: usize = 16;
+/// Longest life of a join code, weeks.
+pub const MAX_JOIN_CODE_WEEKS: u16 = 53;

@@ -7,7 +7,8 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
-use crate::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId, Step};
+pub use crate::ids::Place;
+use crate::ids::{ChainHead, Digest, Position, SegmentId, Step};
 use crate::join::{LinkKeyUpload, SealedFormerWrapperKey};
 
 /// How long an entry is kept. The number stands in the hash chain.
@@ -157,17 +158,6 @@ pub struct JournalHeadTbs {
     pub next: Position,
     /// As in [`SignedHead`].
     pub chain: ChainHead,
-}
-
-/// Where an entry stands in a group's journal, for its members.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
-)]
-pub struct Place {
-    /// Its segment.
-    pub rotation_epoch: RotationEpoch,
-    /// Its position there.
-    pub position: Position,
 }
 
 /// The last head that a sender saw, inside the encryption of each of its messages, always this

@@ -14,6 +14,7 @@ pub mod inbox;
 pub mod join;
 pub mod journal;
 pub mod key_packages;
+pub mod keys;
 pub mod lifetime;
 pub mod operation;
 pub mod padding;

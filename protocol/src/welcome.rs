@@ -4,8 +4,7 @@
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::codec::WireSecret;
-use crate::ids::{ChainHead, Epoch, GroupId, SegmentId, WelcomeId};
-use crate::journal::Place;
+use crate::ids::{ChainHead, Epoch, GroupId, Place, SegmentId, WelcomeId};
 
 /// One blob for each joining leaf, all of one size in one commit.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

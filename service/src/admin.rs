@@ -1,11 +1,7 @@
 //! The admin listener: metrics, health and the operator's commands, on an address of its own that
 //! is never public.
 
-use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,121 +9,12 @@ use axum::extract::{Path as UrlPath, State};
 use axum::routing::{get, post};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::probe::Probe;
-use crate::start::StartError;
-
-/// Whether the process takes requests, and can do what they ask for: says `/readyz`.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness {
-    takes_requests: Arc<AtomicBool>,
-    store: Arc<OnceLock<Probe>>,
-}
-
-impl Readiness {
-    /// From now on the process takes requests.
-    pub fn ready(&self) {
-        if !self.takes_requests.swap(true, Ordering::SeqCst) {
-            tracing::info!("ready");
-        }
-    }
-
-    /// From now on it takes none, or cannot do what they ask for.
-    pub fn not_ready(&self) {
-        self.takes_requests.store(false, Ordering::SeqCst);
-    }
-
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.takes_requests.load(Ordering::SeqCst)
-    }
-
-    /// From now on the process is ready only while its store takes writes.
-    pub fn depends_on(&self, store: Probe) {
-        let _ = self.store.set(store);
-    }
-
-    /// Why the process is not ready, for its operator.
-    async fn asked(&self) -> Result<(), String> {
-        if !self.is_ready() {
-            return Err(String::new());
-        }
-        match self.store.get() {
-            Some(store) => store.asked().await,
-            None => Ok(()),
-        }
-    }
-}
+use crate::process::{Commands, Readiness};
 
 /// The media type of a command's body: a web page can't send it to another origin unasked.
 pub(crate) const COMMAND_MEDIA_TYPE: &str = "application/x-mimimi-admin";
-
-type Answer = Pin<Box<dyn Future<Output = Result<String, &'static str>> + Send>>;
-type Handler = Arc<dyn Fn(String) -> Answer + Send + Sync>;
-
-/// What an operator can have a running process do: `POST /commands/NAME` on the admin listener,
-/// with the argument, if there is one, as the body.
-#[derive(Clone, Default)]
-pub struct Commands(Arc<RwLock<HashMap<&'static str, Handler>>>);
-
-impl std::fmt::Debug for Commands {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Commands(..)")
-    }
-}
-
-impl Commands {
-    /// Offers a command from now on. Its error is for the operator, who sent the argument.
-    pub fn offer<F, A>(&self, name: &'static str, command: F)
-    where
-        F: Fn(String) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<(), &'static str>> + Send + 'static,
-    {
-        self.offer_report(name, move |argument| {
-            let done = command(argument);
-            async move { done.await.map(|()| "done\n".to_owned()) }
-        });
-    }
-
-    /// As [`Commands::offer`], for a command that has something to tell: whole lines.
-    pub fn offer_report<F, A>(&self, name: &'static str, command: F)
-    where
-        F: Fn(String) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<String, &'static str>> + Send + 'static,
-    {
-        let handler: Handler = Arc::new(move |argument| Box::pin(command(argument)));
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, handler);
-    }
-
-    async fn carry_out(&self, name: &str, argument: String) -> (StatusCode, String) {
-        let handler = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_key_value(name)
-            .map(|(name, handler)| (*name, Arc::clone(handler)));
-        let Some((command, handler)) = handler else {
-            tracing::warn!("an unknown admin command was refused");
-            return (StatusCode::NOT_FOUND, "unknown command\n".to_owned());
-        };
-        // The name is one of ours; the argument may be an account or a queue.
-        let done = handler(argument.trim().to_owned()).await;
-        match done {
-            Ok(report) => {
-                tracing::info!(command, "an admin command was carried out");
-                (StatusCode::OK, report)
-            }
-            Err(why) => {
-                tracing::warn!(command, why, "an admin command failed");
-                (StatusCode::BAD_REQUEST, format!("{why}\n"))
-            }
-        }
-    }
-}
 
 const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 90.0,
@@ -147,7 +34,7 @@ const BYTES: [f64; 9] = [
 const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 
 /// Installs the recorder of the process, once.
-pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
+pub(crate) fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = HANDLE.get() {
         return Ok(handle.clone());
@@ -160,8 +47,7 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle, StartError> {
         .and_then(|builder| {
             builder.set_buckets_for_metric(Matcher::Suffix("_tokens".into()), &COUNTS)
         })
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| StartError::Metrics(Box::new(error)))?;
+        .and_then(PrometheusBuilder::install_recorder)?;
     Ok(HANDLE.get_or_init(|| handle).clone())
 }
 
@@ -235,6 +121,8 @@ fn is_own_name(host: &HeaderValue) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::{Arc, RwLock};
+
     use axum::body::Body;
     use tower::ServiceExt as _;
 

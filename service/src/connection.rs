@@ -29,7 +29,7 @@ use tower::ServiceExt;
 
 use crate::addresses::{AddressLimits, Admitted, Running, TooMany};
 use crate::floods::{Budget, Counting};
-use crate::http::{Accepting, busy};
+use crate::limits::{Accepting, busy};
 use crate::problem::Problem;
 use crate::proxy;
 use crate::room::{Activity, Busy, Entry, Place, Room, Waiting};

@@ -9,17 +9,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use crate::addresses::AddressLimits;
 use crate::connection::{self, Common};
+pub use crate::limits::Limits;
+use crate::limits::{Accepting, busy};
 use crate::observe::Observe;
 use crate::problem::{self, Problem};
 use crate::room::{Activity, Room};
@@ -28,70 +28,8 @@ use crate::sparse::Sparse;
 use crate::tls::ServerTls;
 use crate::uploads::{NoRoom, Upload, Uploads};
 
-/// The table `[limits]` of a configuration file: what one listener accepts.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// The longest request body.
-    pub max_body_bytes: usize,
-    /// The most bytes of request bodies that are being collected at once.
-    pub max_collected_bytes: u32,
-    /// The most request bodies that are being collected at once.
-    pub max_uploads: usize,
-    /// How long a client may take to send a body.
-    pub body_read_seconds: u64,
-    /// After a few seconds a body must have come at this rate on the average, or it is given up; 0
-    /// for any.
-    pub least_body_bytes_per_second: u32,
-    /// How long a client may take for a TLS handshake, to send a request head, or to take a part of
-    /// an answer; idle connections end after it too, those of HTTP/2 after twice that at the
-    /// latest.
-    pub header_read_seconds: u64,
-    /// The longest request head.
-    pub max_header_bytes: usize,
-    /// The most header fields of a request.
-    pub max_headers: usize,
-    /// The most connections at once; when all of them are busy, others are told so.
-    pub max_connections: usize,
-    /// The most requests at once on one HTTP/2 connection.
-    pub max_streams: u32,
-}
-
 /// A body may come as slowly as it likes for so long: a network may be gone for a moment.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            // The largest size bucket of a padded request, 2 MiB, and its encapsulation.
-            max_body_bytes: 2 * 1024 * 1024 + 4096,
-            max_collected_bytes: 512 * 1024 * 1024,
-            max_uploads: 4096,
-            body_read_seconds: 30,
-            least_body_bytes_per_second: 1024,
-            header_read_seconds: 30,
-            max_header_bytes: 16 * 1024,
-            max_headers: 64,
-            max_connections: 4096,
-            max_streams: 1024,
-        }
-    }
-}
-
-impl Limits {
-    /// Those of the listener that `request` came to.
-    #[must_use]
-    pub fn of<B>(request: &http::Request<B>) -> Self {
-        let accepting = request.extensions().get::<Arc<Accepting>>();
-        accepting.map_or_else(Self::default, |accepting| accepting.limits)
-    }
-}
-
-/// What a listener has for all of its requests.
-pub(crate) struct Accepting {
-    pub(crate) limits: Limits,
-    uploads: Arc<Uploads>,
-}
 
 /// Binds `listen`. Here so that every binary reports the failure in the same words.
 ///
@@ -298,12 +236,6 @@ impl CollectError {
             Self::NoRoom => busy(),
         }
     }
-}
-
-/// There is no place for a request now.
-pub(crate) fn busy() -> Problem {
-    Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
-        .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
 impl Collected {

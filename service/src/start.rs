@@ -9,23 +9,12 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use crate::admin::{Commands, Readiness};
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::{self, CommandLine, ServiceConfig, StoreCommandLine};
 use crate::logging::{self, Chain};
+pub use crate::process::{Commands, Process, Readiness};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::{admin, directory, http, tls};
-
-/// What the start-up kit hands to a service.
-pub struct Process {
-    pub clock: SharedClock,
-    /// Long-running responses await this and end early.
-    pub shutdown: Shutdown,
-    /// Call [`Readiness::ready`] once requests are taken.
-    pub readiness: Readiness,
-    /// What the operator can have it do.
-    pub commands: Commands,
-}
 
 /// Why a process could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +170,7 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     tls::install_provider();
-    let metrics = admin::metrics_handle()?;
+    let metrics = admin::metrics_handle().map_err(|error| StartError::Metrics(Box::new(error)))?;
     tokio::spawn(admin::upkeep(metrics.clone()));
     let readiness = Readiness::default();
     let commands = Commands::default();

@@ -24,8 +24,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::logging::Chain;
+use crate::process::{Commands, Process};
 use crate::shutdown::Shutdown;
-use crate::start::{Commands, Process};
 
 /// The protocols of every listener and connection, preferred first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use toml::{Table, Value};
 use xtask::stack::Service;
 
-use crate::stack::{Stack, program};
+use crate::stack::{Stack, command, program};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
@@ -113,27 +113,6 @@ impl Node {
     pub async fn command(&self, name: &str, argument: &'static str) -> (u16, String) {
         command(self.admin, name, argument).await
     }
-}
-
-/// What an admin command of the service with this admin listener says.
-pub(crate) async fn command(
-    admin: SocketAddr,
-    name: &str,
-    argument: &'static str,
-) -> (u16, String) {
-    let http = reqwest::Client::builder().no_proxy().build();
-    let answer = http
-        .expect("a client")
-        .post(format!("http://{admin}/commands/{name}"))
-        .header("content-type", "application/x-mimimi-admin")
-        .body(argument)
-        .send()
-        .await
-        .expect("an answer");
-    (
-        answer.status().as_u16(),
-        answer.text().await.expect("a text"),
-    )
 }
 
 async fn ended(mut child: Child) -> std::process::ExitStatus {

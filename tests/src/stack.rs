@@ -270,7 +270,7 @@ impl Stack {
         name: &str,
         argument: &'static str,
     ) -> (u16, String) {
-        crate::node::command(self.ports.admin_of(service), name, argument).await
+        command(self.ports.admin_of(service), name, argument).await
     }
 
     fn pid(&self, service: Service) -> u32 {
@@ -350,4 +350,25 @@ impl Drop for Stack {
 fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let _ = kill_process(pid.expect("a process id"), signal);
+}
+
+/// What an admin command of the service with this admin listener says.
+pub(crate) async fn command(
+    admin: SocketAddr,
+    name: &str,
+    argument: &'static str,
+) -> (u16, String) {
+    let http = reqwest::Client::builder().no_proxy().build();
+    let answer = http
+        .expect("a client")
+        .post(format!("http://{admin}/commands/{name}"))
+        .header("content-type", "application/x-mimimi-admin")
+        .body(argument)
+        .send()
+        .await
+        .expect("an answer");
+    (
+        answer.status().as_u16(),
+        answer.text().await.expect("a text"),
+    )
 }

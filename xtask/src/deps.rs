@@ -6,10 +6,13 @@
 //! slip.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+
+use crate::modules;
 
 /// What a package may import, directly or through others.
 struct Rule {
@@ -233,6 +236,8 @@ struct Metadata {
 struct Package {
     id: String,
     name: String,
+    #[serde(default)]
+    manifest_path: String,
     dependencies: Vec<Declared>,
     #[serde(default)]
     features: BTreeMap<String, Vec<String>>,
@@ -272,24 +277,27 @@ struct DepKind {
     kind: Option<String>,
 }
 
-/// Asserts [`RULES`] on the workspace around the current directory.
+/// Asserts [`RULES`] on the workspace around the current directory, and that no modules of a
+/// package need each other.
 ///
 /// # Errors
 /// Every slip, with the way it came in.
 pub fn check() -> Result<()> {
-    let graph = Graph::of_workspace()?;
-    let slips = slips(&graph, RULES);
+    let metadata = Metadata::of_workspace()?;
+    let graph = Graph::new(&metadata);
+    let mut slips = slips(&graph, RULES);
+    slips.extend(modules::cycles(&metadata.directories_of_ours())?);
     if !slips.is_empty() {
         bail!("{}", slips.join("\n       "));
     }
     println!(
-        "check-deps: {} packages keep to their rules",
+        "check-deps: {} packages keep to their rules, and their modules form no circles",
         graph.ours.len()
     );
     Ok(())
 }
 
-impl Graph {
+impl Metadata {
     fn of_workspace() -> Result<Self> {
         let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["metadata", "--format-version", "1", "--locked"])
@@ -301,11 +309,23 @@ impl Graph {
         if !output.status.success() {
             bail!("cargo metadata failed");
         }
-        Ok(Self::new(
-            &serde_json::from_slice(&output.stdout).context("cargo metadata is not as expected")?,
-        ))
+        serde_json::from_slice(&output.stdout).context("cargo metadata is not as expected")
     }
 
+    fn directories_of_ours(&self) -> BTreeMap<String, PathBuf> {
+        let ours = self
+            .packages
+            .iter()
+            .filter(|package| self.workspace_members.contains(&package.id));
+        ours.filter_map(|package| {
+            let directory = Path::new(&package.manifest_path).parent()?;
+            Some((package.name.clone(), directory.to_owned()))
+        })
+        .collect()
+    }
+}
+
+impl Graph {
     fn new(metadata: &Metadata) -> Self {
         let names: BTreeMap<&str, &str> = metadata
             .packages
@@ -450,14 +470,14 @@ mod tests {
 
     #[test]
     fn this_workspace_keeps_to_the_rules() {
-        let graph = Graph::of_workspace().unwrap();
+        let graph = Graph::new(&Metadata::of_workspace().unwrap());
         assert_eq!(slips(&graph, RULES), Vec::<String>::new());
     }
 
     #[test]
     fn a_runtime_or_an_engine_planted_in_the_domain_is_a_slip() {
         for planted in ["axum", "tokio", "rocksdb", "ds-server", "ds-store-rocks"] {
-            let mut graph = Graph::of_workspace().unwrap();
+            let mut graph = Graph::new(&Metadata::of_workspace().unwrap());
             graph.add("ds-domain", planted);
             let found = slips(&graph, RULES);
             let domains = |slip: &String| slip.starts_with("ds-domain must not import");

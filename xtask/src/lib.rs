@@ -15,6 +15,7 @@ pub mod deps;
 pub mod docs;
 pub mod http;
 pub mod launch;
+mod modules;
 pub mod scan;
 pub mod stack;
 mod validation;

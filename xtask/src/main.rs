@@ -22,7 +22,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Assert who may import whom.
+    /// Assert who may import whom, and that no modules need each other.
     CheckDeps,
     /// Assert that every claim of the threat model names tests that exist.
     CheckClaims,

@@ -3,8 +3,6 @@
 
 mod contention;
 pub mod crash;
-mod faulty;
-mod watched;
 
 use std::sync::Arc;
 
@@ -18,8 +16,8 @@ use crate::engine::{
 use crate::memory::MemoryEngine;
 
 pub use self::contention::*;
-pub use self::faulty::{Fault, Faulty};
-pub use self::watched::{Asked, Watched};
+pub use crate::engine::faulty::{Fault, Faulty};
+pub use crate::engine::watched::{Asked, Watched};
 pub use crate::group::scenes::{
     a_history_of_requests_leaves_what_it_leaves_in_the_map,
     each_transition_has_one_effect_wherever_its_apply_fails, snapshot,
@@ -56,9 +54,9 @@ macro_rules! engine_conformance_with {
     };
 }
 
-pub(crate) type Shared = Arc<dyn Engine>;
+type Shared = Arc<dyn Engine>;
 
-pub(crate) fn key(table: Table, day: u32, name: &[u8]) -> Key {
+fn key(table: Table, day: u32, name: &[u8]) -> Key {
     Key {
         table,
         day,

@@ -2,6 +2,11 @@
 //! [`crate::store`], once for all engines. Keys are outputs of a keyed PRF and values are sealed,
 //! so that an engine sees days, counts and sizes, nothing else.
 
+#[cfg(feature = "conformance")]
+pub mod faulty;
+#[cfg(feature = "conformance")]
+pub mod watched;
+
 use std::fmt;
 
 use async_trait::async_trait;

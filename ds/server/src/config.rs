@@ -280,6 +280,19 @@ impl LimitSettings {
     }
 }
 
+impl StoreSettings {
+    /// Where the store is, for the operator.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Rocksdb { directory } => directory.display().to_string(),
+            Self::Postgres(settings) => {
+                format!("the database {} at {}", settings.database, settings.host)
+            }
+            Self::Memory => "memory".to_owned(),
+        }
+    }
+}
+
 impl Config {
     /// What decisions go by.
     #[must_use]

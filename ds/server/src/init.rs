@@ -1,30 +1,17 @@
-//! `ds init`: the only way that a store comes to be. `ds restored`: how clients hear that it was
-//! put back.
+//! `ds init`: the only way that a store comes to be.
 
 use std::path::{Path, PathBuf};
 
 use crypto::service_keys::ServiceKeys;
 use ds_store_postgres::Postgres;
 use ds_store_rocks::Rocks;
-use service::config::StoreCommand;
 use service::founding::{Refusal, Unfinished};
 use service::gateway_auth::GatewaySecret;
 use service::secret_file::{self, SecretFileError};
 
 use crate::config::{Config, StoreSettings};
+use crate::error::RunError;
 use crate::foundation::{FoundationError, bind};
-use crate::run::{RunError, place};
-
-/// What `ds` does beside running.
-///
-/// # Errors
-/// [`RunError`].
-pub async fn command(config: Config, command: StoreCommand) -> Result<String, RunError> {
-    match command {
-        StoreCommand::Init => init(config).await,
-        StoreCommand::Restored => crate::run::restored(&config).await,
-    }
-}
 
 /// Makes the service key file and an empty store that is bound to it. Makes the gateway's secret,
 /// too, unless the gateway made it before. Says what was made.
@@ -53,7 +40,7 @@ fn places(config: &Config) -> String {
     format!(
         "the key file {} and {}",
         config.service_key_file.display(),
-        place(&config.store)
+        config.store.place()
     )
 }
 
@@ -128,7 +115,7 @@ async fn make(config: &Config, file: &[u8]) -> Result<String, RunError> {
     Ok(format!(
         "made the store {id} in {} with the key file {}: back the key file up apart from the store; \
          each node has a copy of it",
-        place(&config.store),
+        config.store.place(),
         key_file.display()
     ))
 }

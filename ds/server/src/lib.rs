@@ -8,6 +8,7 @@ mod agreed_clock;
 mod charges;
 pub mod config;
 mod directory;
+mod error;
 mod execute;
 pub mod foundation;
 mod init;
@@ -25,7 +26,7 @@ mod tests;
 pub mod tokens;
 mod waits;
 
-pub use self::init::{command, init};
+pub use self::init::init;
 pub use self::routes::router;
-pub use self::run::{RunError, run};
+pub use self::run::{RunError, command, run};
 pub use self::server::{Allowed, Server, ServerSettings};

@@ -1,6 +1,6 @@
 //! The life of the process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use base64::engine::general_purpose::URL_SAFE;
 use crypto::service_keys::ServiceKeys;
 use ds_domain::engine::{Engine, EngineError, Table};
 use ds_domain::memory::Memory;
-use ds_domain::tokens::{Challenge, ChallengeError, IssuerKeys};
+use ds_domain::tokens::{Challenge, IssuerKeys};
 use ds_store_postgres::Postgres;
 use ds_store_rocks::Rocks;
 use protocol::directory::StoreState;
 use service::clock::SystemClock;
+use service::config::StoreCommand;
 use service::founding::Refusal;
 use service::gateway_auth::GatewaySecret;
 use service::logging::Chain;
@@ -24,48 +25,11 @@ use service::start::Process;
 
 use crate::agreed_clock::{Now, Standing};
 use crate::config::{Config, StoreSettings};
+pub use crate::error::RunError;
 use crate::foundation::{self, FoundationError, Note};
 use crate::issuer_directory::{self, IssuerDirectoryError};
 use crate::server::{Allowed, Server, ServerSettings};
 use crate::tokens::retired;
-
-/// Why the process could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The service key file.
-    #[error(transparent)]
-    KeyFile(#[from] SecretFileError),
-    /// Its content.
-    #[error("the service key file {} is of a later release", .0.display())]
-    Keys(PathBuf, #[source] crypto::CryptoError),
-    /// It is missing.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The authorities of the issuer's certificate.
-    #[error("the authorities for the issuer's certificate cannot be used")]
-    Authorities(#[from] service::tls::TlsError),
-    /// The directory of the database.
-    #[error(transparent)]
-    Directory(#[from] service::directory::DirectoryError),
-    /// The store is not the one, not whole, or not to be had.
-    #[error("the store is not served from")]
-    Foundation(#[from] FoundationError),
-    /// The store.
-    #[error("the store failed")]
-    Engine(#[from] EngineError),
-    /// The store, later on.
-    #[error("the store takes no writes ({0}): start again when its disk is mended")]
-    Lost(String),
-    /// Issuer name or origin.
-    #[error("the token challenge cannot be made")]
-    Challenge(#[from] ChallengeError),
-    /// The issuer did not answer for long.
-    #[error("the issuer's keys cannot be had")]
-    Issuer(#[from] IssuerDirectoryError),
-    /// The listener.
-    #[error(transparent)]
-    Bind(#[from] service::http::BindError),
-}
 
 /// Runs until shutdown.
 ///
@@ -78,7 +42,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let Opened { engine, rocks } = open(&config, &keys).await?;
     let begun = foundation::begin(
         &*engine,
-        &place(&config.store),
+        &config.store.place(),
         &keys,
         &config.service_key_file,
     )
@@ -156,15 +120,26 @@ fn settings(config: &Config, begun: &foundation::Begun) -> Result<ServerSettings
     })
 }
 
+/// What `ds` does beside running.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn command(config: Config, command: StoreCommand) -> Result<String, RunError> {
+    match command {
+        StoreCommand::Init => crate::init::init(config).await,
+        StoreCommand::Restored => restored(&config).await,
+    }
+}
+
 /// Notes that the store was put back from a backup, and says so.
 ///
 /// # Errors
 /// As [`run`]'s about the store.
-pub(crate) async fn restored(config: &Config) -> Result<String, RunError> {
+async fn restored(config: &Config) -> Result<String, RunError> {
     crate::init::check_finished(config)?;
     let keys = load_keys(&config.service_key_file)?;
     let opened = open(config, &keys).await?;
-    let place = place(&config.store);
+    let place = config.store.place();
     let begun = foundation::restored(
         &*opened.engine,
         &place,
@@ -208,17 +183,6 @@ async fn open(config: &Config, keys: &ServiceKeys) -> Result<Opened, RunError> {
             of(Arc::new(memory))
         }
     })
-}
-
-/// Where the store is, for the operator.
-pub(crate) fn place(settings: &StoreSettings) -> String {
-    match settings {
-        StoreSettings::Rocksdb { directory } => directory.display().to_string(),
-        StoreSettings::Postgres(settings) => {
-            format!("the database {} at {}", settings.database, settings.host)
-        }
-        StoreSettings::Memory => "memory".to_owned(),
-    }
 }
 
 /// Returns when an engine in this process cannot go on. A database elsewhere comes back by itself.

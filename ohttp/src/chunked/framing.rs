@@ -213,6 +213,15 @@ fn open_into<O: Open>(
     Ok(())
 }
 
+/// Moves bytes from `input` until `held` has `len` of them, or more from before.
+pub(crate) fn fill<'h>(held: &'h mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'h [u8]> {
+    let missing = len.saturating_sub(held.len());
+    let (some, rest) = input.split_at(missing.min(input.len()));
+    held.extend_from_slice(some);
+    *input = rest;
+    (held.len() >= len).then_some(held)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

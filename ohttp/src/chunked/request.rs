@@ -1,6 +1,6 @@
 //! Encapsulated requests (§3 and §5.1 of the draft).
 
-use super::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal};
+use super::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal, fill};
 use super::response::{ResponseDecoder, ResponseEncoder};
 use crate::error::{OpenError, SealError};
 use crate::keys::{Keys, PublicKey};
@@ -166,13 +166,4 @@ fn begin<K: Keys>(
         return Ok(None);
     };
     Session::receive(Kind::Chunked, keys, header, encapsulated_key).map(Some)
-}
-
-/// Moves bytes from `input` until `held` has `len` of them, or more from before.
-pub(crate) fn fill<'h>(held: &'h mut Vec<u8>, len: usize, input: &mut &[u8]) -> Option<&'h [u8]> {
-    let missing = len.saturating_sub(held.len());
-    let (some, rest) = input.split_at(missing.min(input.len()));
-    held.extend_from_slice(some);
-    *input = rest;
-    (held.len() >= len).then_some(held)
 }

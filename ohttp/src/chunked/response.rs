@@ -1,7 +1,6 @@
 //! Encapsulated responses (§4 and §5.2 of the draft).
 
-use super::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal};
-use super::request::fill;
+use super::framing::{Budget, ChunkReader, ChunkWriter, Open, Seal, fill};
 use crate::error::{OpenError, SealError};
 use crate::response_key::ResponseKey;
 use crate::session::ResponseSecret;

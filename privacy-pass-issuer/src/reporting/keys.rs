@@ -24,8 +24,6 @@ const SEED_LEN: usize = 32;
 const SECONDS_PER_DAY: u64 = 86_400;
 /// Clients fetch the keys once a day: a key is published so long before it signs.
 const PUBLISHED_AHEAD_S: u64 = 2 * SECONDS_PER_DAY;
-/// With fewer there would always be a next key, and another one after it.
-pub(crate) const LEAST_KEY_DAYS: u32 = 3;
 /// Certificates run to the end of a week.
 const WEEK: u32 = 7;
 

@@ -15,7 +15,7 @@ use tls_codec::VLBytes;
 
 use super::Does::{Add, Create, Mute, Renew, Send, Upgrade, Verify};
 use super::Outcome::{Evidence, Harmless, Refused, Stops};
-use super::answers::{GARBAGE, Lie};
+use super::means::{GARBAGE, Lie};
 use super::{alter, refusals};
 use crate::liar::Liar;
 

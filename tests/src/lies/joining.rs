@@ -17,7 +17,7 @@ use protocol::welcome::FetchWelcomeResponse;
 use super::Does::{Enter, Join};
 use super::Outcome::{Harmless, Refused, Stops, Unverified, Waits};
 use super::alter;
-use super::answers::{GARBAGE, Lie};
+use super::means::{GARBAGE, Lie};
 use crate::liar::Liar;
 
 fn row(liar: &Liar, change: impl Fn(&mut RecoveryRowResponse) + Send + 'static) {

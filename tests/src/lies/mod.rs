@@ -5,6 +5,7 @@ pub mod answers;
 mod groups;
 mod joining;
 pub mod journals;
+mod means;
 pub mod outside;
 mod people;
 pub mod refusals;

@@ -13,7 +13,7 @@ use tls_codec::VLBytes;
 use super::Does::{Add, Connect, Count, Look};
 use super::Outcome::{Harmless, Pinned, Refused};
 use super::alter;
-use super::answers::{GARBAGE, Lie, own_identity, own_key};
+use super::means::{GARBAGE, Lie, own_identity, own_key};
 use crate::liar::Liar;
 
 fn claimed(liar: &Liar, change: impl Fn(&mut Vec<VLBytes>) + Send + 'static) {

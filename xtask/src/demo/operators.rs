@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::story::Said;
 use crate::http;
 use crate::scan::{self, Finding, Needles};
 use crate::stack::{Layout, Service, Stack};
@@ -81,6 +80,12 @@ fn samples(text: &str) -> impl Iterator<Item = (&str, f64)> {
 fn value_of<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = labels.split_once(&format!("{name}=\""))?;
     rest.split('"').next()
+}
+
+/// Everything that no operator may ever see.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) plaintexts: Vec<String>,
 }
 
 /// The outcome of looking for everything that was said.

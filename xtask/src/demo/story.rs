@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::operators::Observation;
+use super::operators::{Observation, Said};
 use super::progress::Progress;
 use super::user::{Invitation, Message, User};
 use crate::stack::{Service, Stack};
@@ -24,12 +24,6 @@ const GROUP: &str = "harbour festival";
 const MESSAGES_IN_THE_STORM: usize = 15;
 /// How many of both are accepted when it is killed.
 const ACCEPTED_BEFORE: usize = 10;
-
-/// Everything that no operator may ever see.
-#[derive(Default)]
-pub(super) struct Said {
-    pub(super) plaintexts: Vec<String>,
-}
 
 struct Cast {
     alice: User,

@@ -22,23 +22,18 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 use sha2::{Digest as _, Sha256};
 
-use super::activity::Activity;
 use super::checks::{check_extras, check_row, check_sealed_key, within};
 use super::control::{self, Control};
-use super::message::head_of;
 use super::open::OpenedGroup;
 use super::proposals::PendingProposals;
 use super::records::shelf;
 use super::removals;
 use super::roster::Roster;
 use super::sizes::most_leaves;
-use super::succession::{Decision, Succession};
 use super::tree::{Fields, Tree};
 use crate::engine::Key;
 use crate::env::Env;
-use crate::journal::head::StoredHead;
 use crate::refusal::Stop;
-use crate::rows::Part;
 use crate::view::View;
 
 /// A commit that came.
@@ -63,16 +58,6 @@ pub(super) enum By<'a> {
     Member(u32),
     /// Of whoever comes in, with the key that has signed the request.
     Joiner(&'a [u8], &'a JoinPermit),
-}
-
-/// What a commit's decision reads.
-struct Loaded {
-    control: Control,
-    activity: Activity,
-    tree: Tree,
-    pending: PendingProposals,
-    roster: Roster,
-    head: StoredHead,
 }
 
 /// A commit that is valid, merged into the tree.
@@ -103,28 +88,13 @@ impl Attempt<'_> {
         }
     }
 
-    fn next_segment(&self) -> Option<SegmentId> {
+    pub(super) fn next_segment(&self) -> Option<SegmentId> {
         let keys = SegmentKeys::from(self.rotation?);
         Some(keys.state_key.segment(&self.group.id, self.next_rotation()))
     }
 
-    /// Decides.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    pub(super) fn decide(&self, view: &View, env: &mut Env<'_>) -> Result<Decision, Stop> {
-        self.check(env)?;
-        let message = self.parse()?;
-        let loaded = self.load(view, env)?;
-        if self.is_due(&loaded.control, env) {
-            return Err(ProblemType::RotationRequired.into());
-        }
-        self.carry_out(message, loaded, view, env)
-            .map_err(Stop::at_cost)
-    }
-
     /// Before anything is read: what is too long to be kept, and a rotation that is none.
-    fn check(&self, env: &Env<'_>) -> Result<(), Stop> {
+    pub(super) fn check(&self, env: &Env<'_>) -> Result<(), Stop> {
         let limits = &env.settings.limits;
         within(self.commit.len(), limits.commit_bytes)?;
         let PartialGroupInfo {
@@ -185,7 +155,7 @@ impl Attempt<'_> {
 
     /// A PublicMessage of content type commit for this group and epoch, by who has signed the
     /// request.
-    fn parse(&self) -> Result<PublicMessageIn, Stop> {
+    pub(super) fn parse(&self) -> Result<PublicMessageIn, Stop> {
         let short = &self.group.short;
         let (message, rest) = MlsMessageIn::tls_deserialize_bytes(self.commit)
             .map_err(|_| ProblemType::InvalidMessage)?;
@@ -221,7 +191,7 @@ impl Attempt<'_> {
 
     /// The service asks members for a rotation, not who comes from outside; deletion is one of its
     /// own.
-    fn is_due(&self, control: &Control, env: &Env<'_>) -> bool {
+    pub(super) fn is_due(&self, control: &Control, env: &Env<'_>) -> bool {
         self.rotation.is_none()
             && matches!(self.by, By::Member(_))
             && self.operation != Number::DeleteGroup
@@ -229,7 +199,7 @@ impl Attempt<'_> {
     }
 
     /// Pages of the roster that the decision reads. What brings no leaf and no key reads its page.
-    fn pages(&self, env: &Env<'_>) -> Vec<u16> {
+    pub(super) fn pages(&self, env: &Env<'_>) -> Vec<u16> {
         let small = self.operation == Number::ReInitializeGroup;
         match self.by {
             By::Member(index) if small && self.rotation.is_none() && !env.settings.self_check => {
@@ -248,7 +218,7 @@ impl Attempt<'_> {
             && self.group.short.proposals.is_none()
     }
 
-    fn roster(&self, pages: Vec<u16>, view: &View) -> Result<Roster, Stop> {
+    pub(super) fn roster(&self, pages: Vec<u16>, view: &View) -> Result<Roster, Stop> {
         match self.by {
             By::Member(index) if self.is_path_only() => Roster::open_for(self.group, index, view),
             _ => Roster::open(self.group, pages, view),
@@ -256,7 +226,7 @@ impl Attempt<'_> {
     }
 
     /// Keys of the records that the commit brings.
-    fn records(&self, env: &Env<'_>) -> Vec<Key> {
+    pub(super) fn records(&self, env: &Env<'_>) -> Vec<Key> {
         let Some(JoinersUpload { join_key, welcomes }) = self.welcome else {
             return Vec::new();
         };
@@ -270,77 +240,7 @@ impl Attempt<'_> {
         welcomes.chain([record]).collect()
     }
 
-    fn load(&self, view: &View, env: &Env<'_>) -> Result<Loaded, Stop> {
-        let group = self.group;
-        let pages = self.pages(env);
-        let parts = pages.iter().map(|page| Part::Roster(*page));
-        let parts = parts
-            .chain([Part::Control, Part::Activity])
-            .chain(group.short.tree_parts())
-            .chain(group.short.proposals.map(|_| Part::Proposals));
-        let mut keys: Vec<_> = parts.map(|part| group.row.part(part)).collect();
-        let rows = env.rows();
-        keys.push(rows.segment(&group.short.segment).key());
-        let next = self.next_segment();
-        keys.extend(next.map(|segment| rows.segment(&segment).key()));
-        let records = self.records(env);
-        keys.extend(records.iter().cloned());
-        view.all(&keys)?;
-        // Nor a record that exists, whosever it is: found before the work, not by the store after
-        // it.
-        if view.all(&records)?.iter().any(Option::is_some) {
-            return Err(ProblemType::InvalidCommit.into());
-        }
-        // No group can name a segment that exists.
-        if let Some(segment) = next
-            && StoredHead::read(view, &segment, env)?.is_some()
-        {
-            return Err(ProblemType::InvalidCommit.into());
-        }
-        Ok(Loaded {
-            head: head_of(group, view, env)?,
-            control: Control::open(group, view)?,
-            activity: Activity::open(group, view)?,
-            roster: self.roster(pages, view)?,
-            pending: PendingProposals::open(group, view)?,
-            tree: Tree::open(group, view)?,
-        })
-    }
-
-    fn carry_out(
-        &self,
-        message: PublicMessageIn,
-        loaded: Loaded,
-        view: &View,
-        env: &mut Env<'_>,
-    ) -> Result<Decision, Stop> {
-        let Loaded {
-            control,
-            activity,
-            mut tree,
-            pending,
-            roster,
-            head,
-        } = loaded;
-        if env.settings.self_check {
-            let whole = Roster::open(self.group, Roster::all_pages(self.group), view)?;
-            roster_is_tree(self.group, &whole, &tree)?;
-        }
-        let judged = self.judge(message, &control, &mut tree, &pending, env)?;
-        let succession = Succession {
-            attempt: self,
-            link_keys: self.link_keys(&judged, &tree, &pending)?,
-            judged,
-            control,
-            activity,
-            tree,
-            pending,
-            roster,
-        };
-        succession.decide(head, view, env)
-    }
-
-    fn judge(
+    pub(super) fn judge(
         &self,
         message: PublicMessageIn,
         control: &Control,
@@ -438,7 +338,7 @@ impl Attempt<'_> {
 
     /// Link keys under the wrapper key in force after the commit, by leaf: exactly one of each leaf
     /// that comes in and of a committer that brings one, and in a rotation some re-sealed ones.
-    fn link_keys(
+    pub(super) fn link_keys(
         &self,
         judged: &Judged,
         tree: &Tree,

@@ -15,7 +15,8 @@ use protocol::problem::ProblemType;
 
 use super::checks::{check_own_key, check_push_handle, check_recovery_key, check_row, within};
 use super::control::{Control, row_of};
-use super::open::{Member, OpenedGroup, names_group};
+use super::member::Member;
+use super::open::{OpenedGroup, names_group};
 use super::roster::Roster;
 use super::short::LEAVES_IN_PAGE;
 use super::state::write;

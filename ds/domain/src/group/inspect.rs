@@ -10,7 +10,8 @@ use protocol::problem::ProblemType;
 
 use super::activity::Activity;
 use super::control::Control;
-use super::open::{Drawer, Member, OpenedGroup, charges, names_group};
+use super::member::Member;
+use super::open::{Drawer, OpenedGroup, charges, names_group};
 use super::proposals::PendingProposals;
 use super::roster::{Leaf, Roster};
 use super::short::LEAVES_IN_PAGE;

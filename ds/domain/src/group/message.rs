@@ -11,7 +11,8 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::checks::within;
-use super::open::{Member, OpenedGroup, names_group};
+use super::member::Member;
+use super::open::{OpenedGroup, names_group};
 use crate::env::Env;
 use crate::journal::Journal;
 use crate::journal::head::StoredHead;

@@ -17,6 +17,7 @@ mod checks;
 pub mod commit;
 mod control;
 pub mod create;
+mod decide;
 pub mod external;
 pub mod extras;
 pub mod inspect;
@@ -26,6 +27,7 @@ pub mod inspect;
 mod kit;
 #[cfg(feature = "conformance")]
 pub mod laid_open;
+pub mod member;
 pub mod message;
 pub mod open;
 mod parts;
@@ -44,7 +46,8 @@ mod state;
 mod succession;
 mod tree;
 
-pub use self::open::{Member, OpenedGroup};
+pub use self::member::Member;
+pub use self::open::OpenedGroup;
 
 /// Epochs that a message may lag behind, within a segment; and that a winner who lost the answer
 /// may.

@@ -10,8 +10,9 @@ use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
 use super::checks::{check_extras, within};
+use super::member::Member;
 use super::message::head_of;
-use super::open::{Member, OpenedGroup, names_group};
+use super::open::{OpenedGroup, names_group};
 use super::proposals::{Origin, PendingProposal, PendingProposals, parse, process};
 use super::roster::Leaf;
 use super::state::write;

@@ -9,6 +9,7 @@ use protocol::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
 use zeroize::Zeroizing;
 
 use super::load::DayLoad;
+use super::reader::Reader;
 use crate::env::{Env, Version};
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
@@ -282,16 +283,6 @@ impl Head {
             ));
         }
         Some(head)
-    }
-}
-
-pub(super) struct Reader<'b>(pub(super) &'b [u8]);
-
-impl Reader<'_> {
-    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
     }
 }
 

@@ -7,7 +7,7 @@ use protocol::ids::Day;
 use protocol::journal::Class;
 use protocol::time::DAY_MS;
 
-use super::head::Reader;
+use super::reader::Reader;
 use crate::env::Limits;
 use crate::refusal::Refusal;
 

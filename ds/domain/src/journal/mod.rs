@@ -4,6 +4,7 @@ pub mod append;
 pub mod head;
 pub mod load;
 pub mod read;
+mod reader;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests;

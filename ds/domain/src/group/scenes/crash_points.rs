@@ -23,8 +23,9 @@ use protocol::operation::Operation as Number;
 
 use super::group;
 use super::requests::{call, repeat_on};
-use crate::conformance::{Asked, Fault, Faulty, Shared, Watched};
-use crate::engine::{Key, Read};
+use crate::engine::faulty::{Fault, Faulty};
+use crate::engine::watched::{Asked, Watched};
+use crate::engine::{Engine, Key, Read};
 use crate::execution::Failure;
 use crate::group::extras::PutRecoveryRows;
 use crate::group::kit::{Client, Plan, World};
@@ -142,7 +143,12 @@ fn inboxes(world: &mut World) {
 }
 
 /// All rows that were ever written or deleted are as they are in the map.
-async fn assert_same(engine: &Shared, map: &MemoryEngine, touched: &BTreeSet<Key>, what: &str) {
+async fn assert_same(
+    engine: &Arc<dyn Engine>,
+    map: &MemoryEngine,
+    touched: &BTreeSet<Key>,
+    what: &str,
+) {
     let reads: Vec<Read> = touched.iter().cloned().map(Read::Row).collect();
     for some in reads.chunks(64) {
         let found = engine.read(some.to_vec()).await.unwrap();
@@ -151,7 +157,7 @@ async fn assert_same(engine: &Shared, map: &MemoryEngine, touched: &BTreeSet<Key
 }
 
 /// Of every kind: nothing has happened, or one effect with its recorded answer.
-pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Shared) {
+pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Arc<dyn Engine>) {
     let mut world = World::new(SEED);
     groups(&mut world);
     pools(&mut world);
@@ -160,7 +166,7 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
     let mut service = Service::new(SEED);
     let reference = Arc::new(Memory::default());
     let watched = Arc::new(Watched::new(Arc::clone(&engine)));
-    let faulty = Faulty::new(Arc::clone(&watched) as Shared);
+    let faulty = Faulty::new(Arc::clone(&watched) as Arc<dyn Engine>);
     let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
     for sent in &world.sent {
         let before = reference.snapshot();
@@ -204,7 +210,7 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Sha
 
 /// A random history of groups, handles and pools, batch by batch, each of them twice.
 /// `HISTORY_SEED` tells which.
-pub async fn a_history_of_requests_leaves_what_it_leaves_in_the_map(engine: Shared) {
+pub async fn a_history_of_requests_leaves_what_it_leaves_in_the_map(engine: Arc<dyn Engine>) {
     let seed = std::env::var("HISTORY_SEED").map_or(11, |seed| seed.parse().unwrap());
     let scene = super::snapshot::Scene::play(seed, false);
     let (mut map, mut touched) = (MemoryEngine::default(), BTreeSet::new());

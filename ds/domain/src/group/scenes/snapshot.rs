@@ -28,8 +28,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::group as group_of;
 use super::requests::call;
-use crate::conformance::key;
-use crate::engine::{Batch, Engine, Read, Table};
+use crate::engine::{Batch, Engine, Key, Read, Table};
 use crate::group::kit::{Client, Plan, World};
 use crate::inbox::{RegisterHandle, RequestConnection};
 use crate::key_packages::{ClaimKeyPackages, PublishKeyPackages};
@@ -606,4 +605,12 @@ pub async fn play<const WAYS: usize>(
         }
     }
     guesses.map(|guesses| Results::of(&guesses))
+}
+
+fn key(table: Table, day: u32, name: &[u8]) -> Key {
+    Key {
+        table,
+        day,
+        name: name.to_vec(),
+    }
 }

@@ -1,11 +1,10 @@
 //! An engine that tells what was asked of it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::*;
-use crate::engine::EngineError;
+use super::{ApplyError, Batch, Engine, EngineError, Found, Read, Table};
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +19,14 @@ pub enum Asked {
 
 /// Watches another engine.
 pub struct Watched {
-    engine: Shared,
+    engine: Arc<dyn Engine>,
     asked: Mutex<Vec<Asked>>,
 }
 
 impl Watched {
     /// Watches from now on.
     #[must_use]
-    pub fn new(engine: Shared) -> Self {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self {
             engine,
             asked: Mutex::new(Vec::new()),

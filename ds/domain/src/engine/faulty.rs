@@ -1,11 +1,10 @@
 //! An engine that fails when it is told to.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::*;
-use crate::engine::EngineError;
+use super::{ApplyError, Batch, Engine, EngineError, Found, Read, Table};
 
 /// Where an apply fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +17,14 @@ pub enum Fault {
 
 /// Fails applies of another engine.
 pub struct Faulty {
-    engine: Shared,
+    engine: Arc<dyn Engine>,
     next: Mutex<Option<Fault>>,
 }
 
 impl Faulty {
     /// One that does not fail yet.
     #[must_use]
-    pub fn new(engine: Shared) -> Self {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self {
             engine,
             next: Mutex::new(None),

@@ -1,0 +1,49 @@
+//! What keeps the process from running.
+
+use std::path::PathBuf;
+
+use ds_domain::engine::EngineError;
+use ds_domain::tokens::ChallengeError;
+use service::founding::Refusal;
+use service::secret_file::SecretFileError;
+
+use crate::foundation::FoundationError;
+use crate::issuer_directory::IssuerDirectoryError;
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The service key file.
+    #[error(transparent)]
+    KeyFile(#[from] SecretFileError),
+    /// Its content.
+    #[error("the service key file {} is of a later release", .0.display())]
+    Keys(PathBuf, #[source] crypto::CryptoError),
+    /// It is missing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The authorities of the issuer's certificate.
+    #[error("the authorities for the issuer's certificate cannot be used")]
+    Authorities(#[from] service::tls::TlsError),
+    /// The directory of the database.
+    #[error(transparent)]
+    Directory(#[from] service::directory::DirectoryError),
+    /// The store is not the one, not whole, or not to be had.
+    #[error("the store is not served from")]
+    Foundation(#[from] FoundationError),
+    /// The store.
+    #[error("the store failed")]
+    Engine(#[from] EngineError),
+    /// The store, later on.
+    #[error("the store takes no writes ({0}): start again when its disk is mended")]
+    Lost(String),
+    /// Issuer name or origin.
+    #[error("the token challenge cannot be made")]
+    Challenge(#[from] ChallengeError),
+    /// The issuer did not answer for long.
+    #[error("the issuer's keys cannot be had")]
+    Issuer(#[from] IssuerDirectoryError),
+    /// The listener.
+    #[error(transparent)]
+    Bind(#[from] service::http::BindError),
+}

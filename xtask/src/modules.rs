@@ -1,0 +1,461 @@
+//! No cycle between the modules of a package.
+//!
+//! A module needs another one where its code, tests left out, has a path to it that begins with
+//! `crate`, `super` or the name of a child. A name that a module only passes on (`pub use`) counts
+//! as where it comes from. Left out is what a module and those inside of it need of each other:
+//! they are one thing in several files. So what lies in the root of a package is nobody's cycle,
+//! and what only macros write is not seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Its modules are being untangled.
+const NOT_YET: &[&str] = &["client"];
+
+/// Names of modules from the root of the package, which has none.
+type Name = Vec<String>;
+
+/// The cycles of all packages, which lie in these directories.
+///
+/// # Errors
+/// A source file cannot be read.
+pub(crate) fn cycles(packages: &BTreeMap<String, PathBuf>) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (package, directory) in packages {
+        if NOT_YET.contains(&package.as_str()) {
+            continue;
+        }
+        let mut sources = Sources::default();
+        for root in ["lib.rs", "main.rs"] {
+            let path = directory.join("src").join(root);
+            if path.exists() {
+                sources.read(&path, &directory.join("src"), Vec::new())?;
+                break;
+            }
+        }
+        for cycle in sources.cycles() {
+            let names: Vec<_> = cycle.iter().map(|name| name.join("::")).collect();
+            all.push(format!(
+                "{package}: modules in a circle: {}",
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(all)
+}
+
+/// The code of each module, without comments, texts and tests.
+#[derive(Default)]
+struct Sources(BTreeMap<Name, Vec<String>>);
+
+/// What a path leads to: a module, and the name of an item in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    module: Name,
+    item: Option<String>,
+}
+
+impl Sources {
+    fn read(&mut self, path: &Path, children: &Path, name: Name) -> Result<()> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let tokens = without_tests(tokens(&text));
+        let mut declared = Vec::new();
+        for window in tokens.windows(3) {
+            if let [keyword, child, end] = window
+                && keyword == "mod"
+                && end == ";"
+            {
+                declared.push(child.clone());
+            }
+        }
+        self.0.insert(name.clone(), tokens);
+        for child in declared {
+            let inside = children.join(&child);
+            let beside = children.join(format!("{child}.rs"));
+            let path = if beside.exists() {
+                beside
+            } else {
+                inside.join("mod.rs")
+            };
+            if path.exists() {
+                let name = [&name[..], &[child]].concat();
+                self.read(&path, &inside, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each module needs, but those around it and inside of it.
+    fn needs(&self) -> BTreeMap<&Name, BTreeSet<Name>> {
+        let mut found = BTreeMap::new();
+        let mut passed_on: BTreeMap<(Name, String), Target> = BTreeMap::new();
+        for (name, tokens) in &self.0 {
+            let paths = Paths {
+                sources: self,
+                tokens,
+                module: name,
+            };
+            let mut targets = Vec::new();
+            for at in 0..tokens.len() {
+                for (alias, target) in paths.at(at) {
+                    if tokens.get(at.wrapping_sub(1)).is_some_and(|it| it == "use") {
+                        passed_on.insert((name.clone(), alias), target.clone());
+                    }
+                    targets.push(target);
+                }
+            }
+            found.insert(name, targets);
+        }
+        let origin = |target: &Target| {
+            let mut target = target.clone();
+            // More steps than any name is passed on in.
+            for _ in 0..8 {
+                let Some(item) = &target.item else { break };
+                match passed_on.get(&(target.module.clone(), item.clone())) {
+                    Some(next) if *next != target => target = next.clone(),
+                    _ => break,
+                }
+            }
+            target.module
+        };
+        found
+            .into_iter()
+            .map(|(name, targets)| {
+                let needed = targets.iter().map(origin);
+                let others = needed
+                    .filter(|module| !name.starts_with(module) && !module.starts_with(name))
+                    .collect();
+                (name, others)
+            })
+            .collect()
+    }
+
+    /// Modules that need each other, directly or through others.
+    fn cycles(&self) -> Vec<Vec<Name>> {
+        let needs = self.needs();
+        let below = |start: &Name| {
+            let mut found = BTreeSet::new();
+            let mut open = vec![start];
+            while let Some(next) = open.pop() {
+                for needed in needs.get(next).into_iter().flatten() {
+                    if found.insert(needed) {
+                        open.push(needed);
+                    }
+                }
+            }
+            found
+        };
+        let below: BTreeMap<_, _> = needs.keys().map(|name| (*name, below(name))).collect();
+        let mut cycles = BTreeSet::new();
+        for (name, reached) in &below {
+            if reached.contains(name) {
+                let circle: Vec<Name> = reached
+                    .iter()
+                    .filter(|other| below.get(**other).is_some_and(|it| it.contains(name)))
+                    .map(|other| (*other).clone())
+                    .collect();
+                cycles.insert(circle);
+            }
+        }
+        cycles.into_iter().collect()
+    }
+}
+
+/// The paths in the code of a module.
+struct Paths<'s> {
+    sources: &'s Sources,
+    tokens: &'s [String],
+    module: &'s Name,
+}
+
+impl Paths<'_> {
+    fn token(&self, at: usize) -> &str {
+        self.tokens.get(at).map_or("", String::as_str)
+    }
+
+    /// What the path that begins here leads to, with the names that it gives. None begins here: none.
+    fn at(&self, at: usize) -> Vec<(String, Target)> {
+        let mut targets = Vec::new();
+        let begins = self.token(at.wrapping_sub(1)) != "::" && self.token(at + 1) == "::";
+        let child = [&self.module[..], &[self.token(at).to_owned()]].concat();
+        if !begins {
+            return targets;
+        }
+        match self.token(at) {
+            "crate" => self.follow(at + 2, Vec::new(), &mut targets),
+            "super" | "self" => self.follow(at, self.module.clone(), &mut targets),
+            _ if self.sources.0.contains_key(&child) => {
+                self.follow(at, self.module.clone(), &mut targets)
+            }
+            _ => return targets,
+        };
+        targets
+    }
+
+    /// Follows a path or a tree of them from `module`. Returns where it ends.
+    fn follow(
+        &self,
+        mut at: usize,
+        mut module: Name,
+        targets: &mut Vec<(String, Target)>,
+    ) -> usize {
+        let mut last = String::new();
+        loop {
+            match self.token(at) {
+                "{" => {
+                    at += 1;
+                    while !matches!(self.token(at), "}" | "") {
+                        at = self.follow(at, module.clone(), targets);
+                        if self.token(at) == "," {
+                            at += 1;
+                        }
+                    }
+                    return at + 1;
+                }
+                "super" => {
+                    module.pop();
+                }
+                "self" => {}
+                segment => {
+                    let child = [&module[..], &[segment.to_owned()]].concat();
+                    if !self.sources.0.contains_key(&child) {
+                        // An item, or all of them; what is inside of an item is no module.
+                        let item = (segment != "*").then(|| segment.to_owned());
+                        return self.end(at, module, item, targets);
+                    }
+                    last = segment.to_owned();
+                    module = child;
+                }
+            }
+            if self.token(at + 1) != "::" {
+                let target = Target { module, item: None };
+                let alias = self.alias(at).unwrap_or(last);
+                targets.push((alias, target));
+                return at + if self.token(at + 1) == "as" { 3 } else { 1 };
+            }
+            at += 2;
+        }
+    }
+
+    fn end(
+        &self,
+        mut at: usize,
+        module: Name,
+        item: Option<String>,
+        targets: &mut Vec<(String, Target)>,
+    ) -> usize {
+        let alias = self.alias(at).or_else(|| item.clone()).unwrap_or_default();
+        targets.push((alias, Target { module, item }));
+        while self.token(at + 1) == "::" {
+            at += 2;
+            if self.token(at) == "{" {
+                // Of an enum: nothing in it is a module.
+                let mut open = 1;
+                while open > 0 && at + 1 < self.tokens.len() {
+                    at += 1;
+                    open += i32::from(self.token(at) == "{") - i32::from(self.token(at) == "}");
+                }
+            }
+        }
+        at + if self.token(at + 1) == "as" { 3 } else { 1 }
+    }
+
+    fn alias(&self, at: usize) -> Option<String> {
+        (self.token(at + 1) == "as").then(|| self.token(at + 2).to_owned())
+    }
+}
+
+/// Words, `::` and single characters; of comments and texts nothing.
+fn tokens(text: &str) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let find = |from: usize, what: &str| {
+        text.get(from..)
+            .and_then(|rest| rest.find(what))
+            .map_or(bytes.len(), |found| from + found + what.len())
+    };
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let rest = text.get(at..).unwrap_or_default();
+        if rest.starts_with("//") {
+            at = find(at, "\n");
+        } else if rest.starts_with("/*") {
+            at = find(at, "*/");
+        } else if let Some(hashes) = raw_text(rest) {
+            let begin = find(at, "\"");
+            at = find(begin, &format!("\"{}", "#".repeat(hashes)));
+        } else if byte == b'"' {
+            at = end_of_text(bytes, at + 1);
+        } else if byte == b'\'' && is_character(bytes, at) {
+            at += 1;
+            while bytes.get(at).is_some_and(|byte| *byte != b'\'') {
+                at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
+            }
+            at += 1;
+        } else if is_word(byte) {
+            let begin = at;
+            while bytes.get(at).is_some_and(|byte| is_word(*byte)) {
+                at += 1;
+            }
+            tokens.push(text.get(begin..at).unwrap_or_default().to_owned());
+        } else if rest.starts_with("::") {
+            tokens.push("::".to_owned());
+            at += 2;
+        } else {
+            if !byte.is_ascii_whitespace() {
+                tokens.push(char::from(byte).to_string());
+            }
+            at += 1;
+        }
+    }
+    tokens
+}
+
+/// `r"`, `br#"`…: how many hashes.
+fn raw_text(rest: &str) -> Option<usize> {
+    let rest = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r')?;
+    let quoted = rest.trim_start_matches('#');
+    quoted.starts_with('"').then(|| rest.len() - quoted.len())
+}
+
+fn end_of_text(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(|byte| *byte != b'"') {
+        at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// A character, and no lifetime.
+fn is_character(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at + 1) == Some(&b'\\')
+        || (2..=5).any(|width| {
+            bytes.get(at + width) == Some(&b'\'')
+                && (width == 2 || bytes.get(at + 1).is_some_and(|byte| *byte >= 0x80))
+        })
+}
+
+/// Without what follows `#[cfg(test)]` up to its end.
+fn without_tests(tokens: Vec<String>) -> Vec<String> {
+    const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let mut kept = Vec::new();
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        let is_marked = tokens
+            .get(at..at + MARK.len())
+            .is_some_and(|some| some.iter().eq(MARK));
+        if !is_marked {
+            kept.push(token.clone());
+            at += 1;
+            continue;
+        }
+        at += MARK.len();
+        let mut open = 0;
+        while let Some(token) = tokens.get(at) {
+            at += 1;
+            match token.as_str() {
+                "{" => open += 1,
+                "}" => {
+                    open -= 1;
+                    if open == 0 {
+                        break;
+                    }
+                }
+                ";" if open == 0 => break,
+                _ => {}
+            }
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn cycles_of(modules: &[(&str, &str)]) -> Vec<String> {
+        let sources = modules
+            .iter()
+            .map(|(name, text)| {
+                let name = name.split("::").filter(|part| !part.is_empty());
+                (
+                    name.map(str::to_owned).collect(),
+                    without_tests(tokens(text)),
+                )
+            })
+            .collect();
+        Sources(sources)
+            .cycles()
+            .iter()
+            .map(|cycle| {
+                let names: Vec<_> = cycle.iter().map(|name| name.join("::")).collect();
+                names.join(" ")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn modules_that_need_each_other_are_a_cycle_however_they_say_so() {
+        for back in [
+            "use crate::a::A;",
+            "use crate::{c, a::{A, B as C}};",
+            "use super::a;",
+            "fn f() -> crate::a::A { todo!() }",
+            "use crate::a::*;",
+        ] {
+            let modules = [("", ""), ("a", "use crate::b::B;"), ("b", back), ("c", "")];
+            assert_eq!(cycles_of(&modules), ["a b"], "{back}");
+        }
+        let three = [
+            ("", ""),
+            ("a", "use crate::b::B;"),
+            ("b", "use crate::c::d::D;"),
+            ("c", "mod d;"),
+            ("c::d", "use super::super::a::A;"),
+        ];
+        assert_eq!(cycles_of(&three), ["a b c::d"]);
+    }
+
+    #[test]
+    fn one_direction_is_no_cycle_nor_is_what_comments_texts_and_tests_say() {
+        for back in [
+            "",
+            "// use crate::a::A;",
+            "/* crate::a */",
+            r##"const TEXT: &str = r#"crate::a::A"#;"##,
+            "const TEXT: &str = \"crate::a \\\" crate::a\"; const C: char = '\"';",
+            "#[cfg(test)] mod tests { use crate::a::A; fn f() { {} } }",
+            "#[cfg(test)] use crate::a::A;",
+            "use other::crate_a::a::A;",
+        ] {
+            let modules = [("", ""), ("a", "use crate::b::B;"), ("b", back)];
+            assert_eq!(cycles_of(&modules), Vec::<String>::new(), "{back}");
+        }
+    }
+
+    #[test]
+    fn a_module_and_those_inside_of_it_are_one_thing() {
+        let modules = [
+            ("", "mod a; pub use a::A; pub struct R;"),
+            ("a", "mod b; pub use b::B; pub struct A; use crate::R;"),
+            ("a::b", "use super::A; use crate::R; pub struct B;"),
+        ];
+        assert_eq!(cycles_of(&modules), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_that_is_passed_on_counts_as_where_it_comes_from() {
+        let modules = [
+            ("", "mod a; mod b; pub use a::A; use a::C as D;"),
+            ("a", "use crate::b::B; pub struct A;"),
+            ("b", "use crate::A;"),
+        ];
+        assert_eq!(cycles_of(&modules), ["a b"]);
+        let renamed = [modules[0], modules[1], ("b", "use crate::D;")];
+        assert_eq!(cycles_of(&renamed), ["a b"]);
+    }
+}
