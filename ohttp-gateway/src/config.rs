@@ -190,7 +190,7 @@ fn default_directory_path() -> String {
 }
 
 fn default_kems() -> Vec<Kem> {
-    Kem::ALL.to_vec()
+    vec![Kem::XWing, Kem::X25519]
 }
 
 fn default_rotation_seconds() -> u64 {

@@ -7,8 +7,13 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
+use spki::der::asn1::{AnyRef, ObjectIdentifier};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 /// Keys of one document that are looked at.
 const MAX_KEYS: usize = 64;
@@ -16,19 +21,13 @@ const MAX_KID_LENGTH: usize = 256;
 /// Bytes of an RSA modulus: 2048 to 8192 bits.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
 
-/// SubjectPublicKeyInfo up to the key itself: Ed25519 (RFC 8410 §4),
-const ED25519_SPKI: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
-/// an uncompressed point on P-256 (RFC 5480 §2.1.1),
-const P256_SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-/// and the AlgorithmIdentifier rsaEncryption (RFC 3279 §2.3.1).
-const RSA_ALGORITHM: [u8; 15] = [
-    0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
-];
+/// Ed25519 (RFC 8410 §3),
+const ED25519_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// a point on the curve P-256 (RFC 5480 §2.1.1),
+const EC_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+/// and rsaEncryption (RFC 3279 §2.3.1).
+const RSA_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// A public key cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,21 +52,6 @@ struct Document {
     keys: Vec<serde_json::Value>,
 }
 
-/// RFC 7517 §4, RFC 7518 §6, RFC 8037 §2.
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    r#use: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-}
-
 impl VerificationKey {
     /// Reads 32 raw bytes in base64 (Ed25519), or a PEM `PUBLIC KEY` (Ed25519, P-256, RSA).
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
@@ -85,12 +69,20 @@ impl VerificationKey {
             .split_ascii_whitespace()
             .collect();
         let spki = STANDARD.decode(body).map_err(|_| KeyError::Unsupported)?;
-        if let Some(key) = spki.strip_prefix(&ED25519_SPKI) {
-            Self::ed25519(None, key)
-        } else if let Some(point) = spki.strip_prefix(&P256_SPKI) {
-            Self::p256(None, point)
-        } else {
-            Self::rsa_spki(&spki)
+        Self::from_spki(&spki)
+    }
+
+    /// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
+    fn from_spki(spki: &[u8]) -> Result<Self, KeyError> {
+        let info = SubjectPublicKeyInfoRef::try_from(spki).map_err(|_| KeyError::Unsupported)?;
+        let key = info.subject_public_key.as_bytes();
+        let key = key.ok_or(KeyError::Unsupported)?;
+        let AlgorithmIdentifierRef { oid, parameters } = info.algorithm;
+        match oid {
+            ED25519_ID if parameters.is_none() => Self::ed25519(None, key),
+            EC_ID if info.algorithm.assert_parameters_oid(P256_ID).is_ok() => Self::p256(None, key),
+            RSA_ID if parameters == Some(AnyRef::NULL) => Self::rsa(key),
+            _ => Err(KeyError::Unsupported),
         }
     }
 
@@ -107,36 +99,40 @@ impl VerificationKey {
     }
 
     fn from_jwk(jwk: Jwk) -> Option<Self> {
-        let is = |value: &Option<String>, expected: &str| value.as_deref() == Some(expected);
-        let may_be =
-            |value: &Option<String>, expected: &str| value.is_none() || is(value, expected);
-        let verifies = jwk
-            .key_ops
-            .as_ref()
-            .is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
+        let (common, kid) = (&jwk.common, jwk.common.key_id.clone());
+        let signs = common.public_key_use.as_ref();
+        let verifies = common.key_operations.as_ref();
         let too_long = |kid: &String| kid.len() > MAX_KID_LENGTH;
-        if !may_be(&jwk.r#use, "sig") || !verifies || jwk.kid.as_ref().is_some_and(too_long) {
+        if signs.is_some_and(|it| *it != PublicKeyUse::Signature)
+            || verifies.is_some_and(|operations| !operations.contains(&KeyOperations::Verify))
+            || kid.as_ref().is_some_and(too_long)
+        {
             return None;
         }
-        let bytes = |text: &Option<String>| URL_SAFE_NO_PAD.decode(text.as_ref()?).ok();
-        match jwk.kty.as_str() {
-            "OKP" if is(&jwk.crv, "Ed25519") && may_be(&jwk.alg, "EdDSA") => {
-                Self::ed25519(jwk.kid, &bytes(&jwk.x)?).ok()
+        let may_be = |algorithm| common.key_algorithm.is_none_or(|it| it == algorithm);
+        let bytes = |text: &String| URL_SAFE_NO_PAD.decode(text).ok();
+        match &jwk.algorithm {
+            AlgorithmParameters::OctetKeyPair(key)
+                if key.curve == EllipticCurve::Ed25519 && may_be(KeyAlgorithm::EdDSA) =>
+            {
+                Self::ed25519(kid, &bytes(&key.x)?).ok()
             }
-            "EC" if is(&jwk.crv, "P-256") && may_be(&jwk.alg, "ES256") => {
-                let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
+            AlgorithmParameters::EllipticCurve(key)
+                if key.curve == EllipticCurve::P256 && may_be(KeyAlgorithm::ES256) =>
+            {
+                let (x, y) = (bytes(&key.x)?, bytes(&key.y)?);
                 if x.len() != 32 || y.len() != 32 {
                     return None;
                 }
-                Self::p256(jwk.kid, &[&[4], &x[..], &y].concat()).ok()
+                Self::p256(kid, &[&[4], &x[..], &y].concat()).ok()
             }
-            "RSA" if may_be(&jwk.alg, "RS256") => {
-                let (modulus, exponent) = (bytes(&jwk.n)?, bytes(&jwk.e)?);
+            AlgorithmParameters::RSA(key) if may_be(KeyAlgorithm::RS256) => {
+                let (modulus, exponent) = (bytes(&key.n)?, bytes(&key.e)?);
                 let sound = RSA_MODULUS.contains(&modulus.len())
                     && modulus.first() != Some(&0)
                     && (1..=8).contains(&exponent.len());
                 sound.then(|| Self {
-                    kid: jwk.kid,
+                    kid,
                     algorithm: Algorithm::RS256,
                     key: DecodingKey::from_rsa_raw_components(&modulus, &exponent),
                 })
@@ -163,13 +159,7 @@ impl VerificationKey {
         })
     }
 
-    /// Keys of 2048 bits and more have lengths of two bytes everywhere.
-    fn rsa_spki(spki: &[u8]) -> Result<Self, KeyError> {
-        let key = sequence(0x30, spki)
-            .and_then(|content| content.strip_prefix(&RSA_ALGORITHM))
-            .and_then(|bit_string| sequence(0x03, bit_string))
-            .and_then(|bits| bits.strip_prefix(&[0]))
-            .ok_or(KeyError::Unsupported)?;
+    fn rsa(key: &[u8]) -> Result<Self, KeyError> {
         parses(&RSA_PKCS1_2048_8192_SHA256, key)?;
         Ok(Self {
             kid: None,
@@ -212,13 +202,6 @@ fn parses(algorithm: &'static dyn VerificationAlgorithm, key: &[u8]) -> Result<(
         return Err(KeyError::Unsupported);
     }
     Ok(())
-}
-
-/// The content of a DER element with a length of two bytes that fills `bytes`.
-fn sequence(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
-    let (header, content) = bytes.split_first_chunk::<4>()?;
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    (header[..2] == [tag, 0x82] && length == content.len()).then_some(content)
 }
 
 #[cfg(test)]

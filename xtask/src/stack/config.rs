@@ -95,6 +95,9 @@ fn gateway(layout: &Layout, ports: Ports) -> Table {
     let mut keys = Table::new();
     let directory = layout.keys(Service::Gateway).join("ohttp-keys");
     keys.insert("directory".into(), path(&directory));
+    // The last one is for other implementations, which the tests bring.
+    let kems = ["x-wing", "x25519", "p256"].map(Value::from);
+    keys.insert("kems".into(), kems.to_vec().into());
     let mut target = toml! {
         scheme = "http"
         methods = ["GET", "POST"]
