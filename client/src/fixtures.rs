@@ -9,8 +9,7 @@ fn fixtures() -> String {
 
 /// Holds what is made now against its fixture.
 pub(crate) fn check(name: &str, bytes: &[u8]) {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let line = format!("{name}={hex}");
+    let line = format!("{name}={}", basis::hex::encode(bytes));
     assert!(
         fixtures().lines().any(|it| it == line),
         "no fixture: {line}"
@@ -25,6 +24,5 @@ pub(crate) fn kept(name: &str, fresh: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
         check(name, &fresh());
         return Vec::new();
     };
-    let byte = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
-    (0..hex.len()).step_by(2).filter_map(byte).collect()
+    basis::hex::decode(hex).unwrap()
 }

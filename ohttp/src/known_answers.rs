@@ -42,10 +42,7 @@ const HEADER: Header = Header {
 };
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    basis::hex::decode(text).unwrap()
 }
 
 fn secret() -> ResponseSecret {

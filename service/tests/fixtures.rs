@@ -6,11 +6,8 @@ use std::path::Path;
 
 use service::bound_files::BoundFiles;
 use service::founding::{BoundKey, StoreId, binding, check_binding};
+use service::hex::encode as hex;
 use service::high_water::{self, HighWater};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 #[test]
 fn a_store_is_bound_to_its_key_files_as_it_always_was() {

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
 /// Its modules are being untangled.
 const NOT_YET: &[&str] = &["client"];
@@ -61,7 +63,8 @@ impl Sources {
     fn read(&mut self, path: &Path, children: &Path, name: Name) -> Result<()> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        let tokens = without_tests(tokens(&text));
+        let tokens = tokens(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+        let tokens = without_tests(tokens);
         let mut declared = Vec::new();
         for window in tokens.windows(3) {
             if let [keyword, child, end] = window
@@ -268,74 +271,40 @@ impl Paths<'_> {
     }
 }
 
-/// Words, `::` and single characters; of comments and texts nothing.
-fn tokens(text: &str) -> Vec<String> {
-    let bytes = text.as_bytes();
-    let find = |from: usize, what: &str| {
-        text.get(from..)
-            .and_then(|rest| rest.find(what))
-            .map_or(bytes.len(), |found| from + found + what.len())
-    };
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+/// Words, `::`, brackets and other characters; of comments and texts nothing.
+fn tokens(text: &str) -> Result<Vec<String>> {
+    let stream = TokenStream::from_str(text).map_err(|error| anyhow!("no Rust: {error}"))?;
     let mut tokens = Vec::new();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let rest = text.get(at..).unwrap_or_default();
-        if rest.starts_with("//") {
-            at = find(at, "\n");
-        } else if rest.starts_with("/*") {
-            at = find(at, "*/");
-        } else if let Some(hashes) = raw_text(rest) {
-            let begin = find(at, "\"");
-            at = find(begin, &format!("\"{}", "#".repeat(hashes)));
-        } else if byte == b'"' {
-            at = end_of_text(bytes, at + 1);
-        } else if byte == b'\'' && is_character(bytes, at) {
-            at += 1;
-            while bytes.get(at).is_some_and(|byte| *byte != b'\'') {
-                at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
+    flatten(stream, &mut tokens);
+    Ok(tokens)
+}
+
+fn flatten(stream: TokenStream, tokens: &mut Vec<String>) {
+    let mut trees = stream.into_iter();
+    while let Some(tree) = trees.next() {
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::None => ("", ""),
+                };
+                tokens.push(open.to_owned());
+                flatten(group.stream(), tokens);
+                tokens.push(close.to_owned());
             }
-            at += 1;
-        } else if is_word(byte) {
-            let begin = at;
-            while bytes.get(at).is_some_and(|byte| is_word(*byte)) {
-                at += 1;
+            TokenTree::Ident(word) => tokens.push(word.to_string()),
+            TokenTree::Punct(first)
+                if first.as_char() == ':' && first.spacing() == Spacing::Joint =>
+            {
+                trees.next();
+                tokens.push("::".to_owned());
             }
-            tokens.push(text.get(begin..at).unwrap_or_default().to_owned());
-        } else if rest.starts_with("::") {
-            tokens.push("::".to_owned());
-            at += 2;
-        } else {
-            if !byte.is_ascii_whitespace() {
-                tokens.push(char::from(byte).to_string());
-            }
-            at += 1;
+            TokenTree::Punct(other) => tokens.push(other.to_string()),
+            TokenTree::Literal(_) => {}
         }
     }
-    tokens
-}
-
-/// `r"`, `br#"`…: how many hashes.
-fn raw_text(rest: &str) -> Option<usize> {
-    let rest = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r')?;
-    let quoted = rest.trim_start_matches('#');
-    quoted.starts_with('"').then(|| rest.len() - quoted.len())
-}
-
-fn end_of_text(bytes: &[u8], mut at: usize) -> usize {
-    while bytes.get(at).is_some_and(|byte| *byte != b'"') {
-        at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// A character, and no lifetime.
-fn is_character(bytes: &[u8], at: usize) -> bool {
-    bytes.get(at + 1) == Some(&b'\\')
-        || (2..=5).any(|width| {
-            bytes.get(at + width) == Some(&b'\'')
-                && (width == 2 || bytes.get(at + 1).is_some_and(|byte| *byte >= 0x80))
-        })
 }
 
 /// Without what follows `#[cfg(test)]` up to its end.
@@ -384,7 +353,7 @@ mod tests {
                 let name = name.split("::").filter(|part| !part.is_empty());
                 (
                     name.map(str::to_owned).collect(),
-                    without_tests(tokens(text)),
+                    without_tests(tokens(text).unwrap()),
                 )
             })
             .collect();

@@ -150,14 +150,7 @@ async fn what_the_server_says_about_a_row_stays_out_of_the_error() {
     };
     assert!(error.0.contains("23514"), "{error}");
     assert!(!error.0.contains("secret"), "{error}");
-    assert!(
-        !error.0.contains(
-            &"secret"
-                .bytes()
-                .map(|b| format!("{b:02x}"))
-                .collect::<String>()
-        )
-    );
+    assert!(!error.0.contains(&service::hex::encode(b"secret")));
 }
 
 #[tokio::test]

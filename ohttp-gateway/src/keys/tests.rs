@@ -135,10 +135,7 @@ fn a_list_that_a_mirror_kept_for_a_minute_has_a_key_in_common_with_ours_however_
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    service::hex::decode(text).unwrap()
 }
 
 #[test]

@@ -25,11 +25,7 @@ fn read<H: Head>(pieces: &[&[u8]]) -> Read<H> {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    let digits: String = text.split_whitespace().collect();
-    (0..digits.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
-        .collect()
+    basis::hex::decode(&text.split_whitespace().collect::<String>()).unwrap()
 }
 
 fn response(pieces: &[&[u8]], padding: usize) -> Vec<u8> {

@@ -24,10 +24,7 @@ mod example {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    basis::hex::decode(text).unwrap()
 }
 
 #[test]

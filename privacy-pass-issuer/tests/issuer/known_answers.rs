@@ -19,11 +19,7 @@ struct Vectors {
 }
 
 fn unhex(value: &Value) -> Vec<u8> {
-    let text = value.as_str().unwrap();
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    service::hex::decode(value.as_str().unwrap()).unwrap()
 }
 
 fn vectors() -> Vectors {

@@ -237,7 +237,7 @@ async fn keys_and_quota_survive_a_kill_and_the_log_names_nobody() {
         token.rsplit('.').next().unwrap().to_owned(),
         STANDARD.encode(body),
         URL_SAFE_NO_PAD.encode(body),
-        body.iter().map(|byte| format!("{byte:02x}")).collect(),
+        service::hex::encode(body),
         "127.0.0.1".to_owned(),
         "not a token".to_owned(),
     ] {
