@@ -194,6 +194,14 @@ impl Drop for Waiting {
     }
 }
 
+/// Says what nobody has asked for and is told of: the kind of the error, and nothing that names
+/// anybody.
+fn tell<T>(doing: &'static str, done: &Result<T, Error>) {
+    if let Err(error) = done {
+        tracing::warn!(doing, code = error.code(), "will try again");
+    }
+}
+
 /// Never, if nothing is waited for.
 async fn news(waiting: Option<&mut Waiting>) -> Result<(), Error> {
     match waiting {
@@ -217,6 +225,7 @@ async fn work(
         } else if waiting.is_none() {
             let begun = engine.begin_sync(WATCH_MS).await;
             let pause = of_news.after(&begun);
+            tell("reading", &begun);
             waiting = Some(match begun {
                 Ok(watch) => Waiting(tokio::spawn(watch.wait())),
                 Err(_) => Waiting::pause(pause),
@@ -250,6 +259,7 @@ async fn work(
             },
             Next::Outbox => {
                 let sent = engine.send_queued().await;
+                tell("sending", &sent);
                 outbox_at = Instant::now() + of_outbox.after(&sent);
             }
             Next::News(news) => {
@@ -257,6 +267,7 @@ async fn work(
                     Ok(()) => engine.finish_sync().await,
                     Err(error) => Err(error),
                 };
+                tell("reading", &followed);
                 let pause = of_news.after(&followed);
                 waiting = followed.err().map(|_| Waiting::pause(pause));
             }

@@ -86,6 +86,12 @@
 //! call waits for another one's call, not while that waits for news, and sees what it has changed.
 //! [`Client::hold`] keeps the others out for longer.
 //!
+//! # What it tells
+//!
+//! Requests, and what fails while nobody waits for it, are told through `tracing`: operations and
+//! error codes, and nothing that names a person, a group or a token. [`Options::progress`] hears of
+//! calls that wait longer than usual. A call waits for [`Patience::call`] in all.
+//!
 //! # For tests of the service
 //!
 //! The feature `test-support` brings calls for requests that are made by hand ([`sign`]), for

@@ -237,6 +237,18 @@ impl Transport {
         request: &[u8],
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
+        let answer = self.post_request(operation, request, tokens).await;
+        let code = answer.as_ref().err().map(Error::code);
+        tracing::debug!(operation = operation.path(), tokens = tokens.len(), code);
+        answer
+    }
+
+    async fn post_request(
+        &mut self,
+        operation: Operation,
+        request: &[u8],
+        tokens: &[Vec<u8>],
+    ) -> Result<Vec<u8>, Error> {
         if let Some(service) = &self.service {
             let answer = service.answer(operation, request, tokens);
             return self.budget.wait(self.held, answer).await?;
