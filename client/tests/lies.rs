@@ -304,6 +304,8 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     settle(&[&alice, &bob]).await;
     assert_eq!(homes.service.count(Operation::UpdateClient), before);
     assert!(alice.evidence("team").unwrap().is_empty());
+    // Nor does anybody read it twice.
+    assert_eq!(texts(&bob), ["once"]);
     let events = alice.events().unwrap();
     assert!(
         !events

@@ -7,6 +7,7 @@
 //! encrypted and sent anew.
 
 use protocol::ids::{GroupId, Position, SegmentId};
+use protocol::journal::MESSAGE_DAYS;
 use protocol::request::WINDOW_MINUTES;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use zeroize::Zeroizing;
@@ -20,6 +21,9 @@ use crate::ids::MessageId;
 
 /// After so long a request is too old to be accepted, by either clock.
 const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
+
+/// So long texts are known that were read: twice as long as the service keeps any.
+const REMEMBERED_DAYS: u32 = 2 * MESSAGE_DAYS as u32;
 
 /// Something that the user says and that has not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,6 +327,26 @@ pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
     let mut statement =
         db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0")?;
     Ok(statement.exists([digest])?)
+}
+
+/// Whether a text of another member was read before, under another key: its sender has sent it
+/// again, and the service shows both. In the caller's transaction.
+pub(crate) fn is_repeated(
+    db: &Connection,
+    group: &GroupId,
+    sender: &[u8],
+    message: &MessageId,
+    day: u32,
+) -> Result<bool, Error> {
+    db.prepare_cached("DELETE FROM texts_read WHERE day < ?")?
+        .execute([day.saturating_sub(REMEMBERED_DAYS)])?;
+    let added = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO texts_read (group_id, sender, message_id, day)
+             VALUES (?, ?, ?, ?)",
+        )?
+        .execute((group.0, sender, message.0, day))?;
+    Ok(added == 0)
 }
 
 impl Engine {

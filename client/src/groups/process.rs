@@ -146,9 +146,12 @@ pub(crate) fn message(
     let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
     heard::somebody(db, &group.id, identity.as_ref())?;
     match (group.kind, content) {
-        (GroupKind::Group, Content::Text(message, text)) => events::store(
-            db,
-            &Event::Message {
+        (GroupKind::Group, Content::Text(message, text)) => {
+            let sender = known::digest(&credential);
+            if outbox::is_repeated(db, &group.id, &sender, &message, day)? {
+                return Ok(());
+            }
+            let event = Event::Message {
                 group: group.display_name(),
                 group_id: group.id.into(),
                 message,
@@ -157,8 +160,9 @@ pub(crate) fn message(
                 text,
                 accepted_ms: accepted.accepted_ms,
                 position: accepted.at.0,
-            },
-        ),
+            };
+            events::store(db, &event)
+        }
         (GroupKind::Connection, Content::Connection(update)) if !is_own => match real {
             Some(real) => tokens::receive_update(db, real.signature_public_key.as_slice(), &update),
             None => Err(PeerError::IdentityLink.into()),

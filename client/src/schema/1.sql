@@ -366,6 +366,17 @@ CREATE TABLE queue (
     made_ms INTEGER NOT NULL
 ) STRICT;
 
+-- Texts of others that were read: which, of whom (SHA-256 of the leaf's credential), on which day. Whoever sends a text
+-- again, because nobody says what has become of it, sends it under the same id.
+CREATE TABLE texts_read (
+    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    sender BLOB NOT NULL,
+    message_id BLOB NOT NULL,
+    day INTEGER NOT NULL,
+    PRIMARY KEY (group_id, sender, message_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX texts_read_by_day ON texts_read (day);
+
 -- Own messages: written before they are sent, gone when they are read in the journal.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
