@@ -231,8 +231,8 @@ const LINES: [&str; 19] = [
     "INFO service::start: starting service=SERVICE version=VERSION",
     "INFO service::start: listening for the operator address=OWN",
     "INFO service::http: listening address=OWN",
-    "INFO service::admin: ready",
-    "INFO service::admin: an admin command was carried out command=COMMAND",
+    "INFO service::process: ready",
+    "INFO service::process: an admin command was carried out command=COMMAND",
     "INFO service::start: ending",
     "INFO service::start: ended",
     "INFO ohttp_gateway::keys: a new generation of keys is made",
@@ -462,7 +462,7 @@ async fn no_log_line_and_no_label_tells_two_clients_apart() {
     let of_requests = |lines: &[String]| -> Vec<String> {
         let kept = lines.iter().filter(|line| {
             !line.contains("service::start")
-                && !line.contains("service::admin")
+                && !line.contains("service::process")
                 && !line.contains("service::http")
                 && !line.contains("::keys")
                 && !line.contains("/commands/")

@@ -9,7 +9,7 @@ const LINES: [&str; 7] = [
     "INFO service::start: starting service=NAME version=VERSION",
     "INFO service::start: listening for the operator address=OWN",
     "INFO service::http: listening address=OWN",
-    "INFO service::admin: ready",
+    "INFO service::process: ready",
     "INFO service::start: ending",
     "INFO service::start: ended",
     "DEBUG service::observe: request route=ROUTE method=METHOD status=STATUS milliseconds=N",
