@@ -145,37 +145,37 @@ pub enum UsageError {
     /// Not a possible handle.
     #[error("a handle has 1 to 64 of the characters a-z 0-9 . _ -")]
     InvalidHandle,
-    /// Of an id that is given as text.
+    /// A text was given as an id and is none.
     #[error("this is no id")]
     InvalidId,
-    /// Oneself.
+    /// A connection with oneself.
     #[error("that is your own handle")]
     OwnHandle,
-    /// Connected already.
+    /// Who is asked is a contact.
     #[error("{0} is a contact already")]
     AlreadyConnected(String),
-    /// Nobody of that name.
+    /// No contact has that name.
     #[error("there is no contact {0}")]
     UnknownContact(String),
-    /// No such request.
+    /// No request of that id or name waits.
     #[error("there is no connection request {0}")]
     UnknownRequest(String),
-    /// No such group.
+    /// No group has that name or id.
     #[error("there is no group {0}")]
     UnknownGroup(String),
-    /// The name is in use.
+    /// Another group has that name.
     #[error("there is a group {0} already")]
     GroupExists(String),
     /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
     #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
     InvalidGroupName,
-    /// One is no member any more.
+    /// This client is no member of the group any more.
     #[error("you are no longer a member of {0}")]
     NotAMember(String),
-    /// Already there.
+    /// Who is to be added is a member.
     #[error("{0} is a member already")]
     AlreadyAMember(String),
-    /// Not there.
+    /// Who is named is no member.
     #[error("{0} is no member of the group")]
     NotInGroup(String),
     /// They would not be in the group that is put in the place of another one.
@@ -184,7 +184,7 @@ pub enum UsageError {
         .0.join(", ")
     )]
     WouldLeaveBehind(Vec<String>),
-    /// Nothing to do.
+    /// No name was given.
     #[error("no contact was named")]
     NobodyNamed,
     /// More than one request can hold.
@@ -727,5 +727,51 @@ mod tests {
             let service = matches!(problem, ProblemType::Internal | ProblemType::Unavailable);
             assert_eq!(error.fault() == Fault::Service, service);
         }
+    }
+
+    /// The rows of `docs/errors.md`: of what the caller did, from the sources, and of what the
+    /// service refuses.
+    fn documented_rows() -> Vec<String> {
+        let source = include_str!("error.rs");
+        let between = |from: &str| {
+            let (_, rest) = source.split_once(from).unwrap();
+            rest.split_once("\n}\n").unwrap().0
+        };
+        let mut rows = Vec::new();
+        let mut said = String::new();
+        for line in between("pub enum UsageError {").lines().map(str::trim) {
+            if let Some(more) = line.strip_prefix("/// ") {
+                said = format!("{said} {more}").trim_start().to_owned();
+            } else if line.starts_with(|first: char| first.is_ascii_uppercase()) {
+                let name: String = line
+                    .chars()
+                    .take_while(char::is_ascii_alphanumeric)
+                    .collect();
+                let code = between("impl UsageError {").lines().find_map(|line| {
+                    let rest = line.trim().strip_prefix(&format!("Self::{name}"))?;
+                    let is_whole = !rest.starts_with(|next: char| next.is_ascii_alphanumeric());
+                    is_whole.then(|| rest.split('"').nth(1))?
+                });
+                let text = std::mem::take(&mut said);
+                rows.push(format!("| `{}` | {text} |", code.unwrap()));
+            }
+        }
+        for problem in ProblemType::ALL {
+            let (slug, title) = (problem.slug(), problem.title());
+            rows.push(format!("| `{slug}` | {} | {title} |", problem.status()));
+        }
+        rows
+    }
+
+    #[test]
+    fn every_error_code_is_documented() {
+        let document = include_str!("../../docs/errors.md");
+        let rows = documented_rows();
+        for row in &rows {
+            assert!(document.lines().any(|line| line == row), "{row}");
+        }
+        let codes = document.lines().filter(|line| line.starts_with("| `"));
+        let by_hand = 14;
+        assert_eq!(codes.count(), rows.len() + by_hand);
     }
 }
