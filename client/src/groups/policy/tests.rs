@@ -293,7 +293,7 @@ impl User {
 
     fn message(&self, text: &str) -> Vec<u8> {
         self.says(&Content::Text(
-            crate::ids::MessageId([7; 16]),
+            crate::ids::MessageId(crypto::random().unwrap()),
             text.to_owned(),
         ))
     }
