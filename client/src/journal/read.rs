@@ -10,6 +10,7 @@ use protocol::journal::{
 };
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use protocol::time::DAY_MS;
 use protocol::{WIRE_VERSION, codec::opaque};
 use rusqlite::Connection;
 
@@ -425,6 +426,15 @@ fn bytes_of(content: &EntryContent) -> tls_codec::VLBytes {
     }
 }
 
+/// When an entry was accepted, as far as what the service says can be. Nothing was accepted later
+/// than now: what follows from the time could be put off for good. Nor before the day of what
+/// stands before it: who has sent or committed it would be older than this client knows.
+fn accepted_at(segment: &Segment, told_ms: u64, now_ms: u64) -> u64 {
+    told_ms
+        .max(u64::from(segment.tag_day.0).saturating_mul(DAY_MS))
+        .min(now_ms)
+}
+
 type CarriedOut = (Option<Next>, Option<crate::groups::commit::CommitOutcome>);
 
 /// Carries an entry out, in the caller's transaction.
@@ -437,8 +447,7 @@ fn carry_out(
     chain: Option<ChainHead>,
     now_ms: u64,
 ) -> Result<CarriedOut, Error> {
-    // Nothing was accepted later than now: what follows from the time could be put off for good.
-    let accepted_ms = content.accepted_ms.min(now_ms);
+    let accepted_ms = accepted_at(&group.segment, content.accepted_ms, now_ms);
     match &content.event {
         JournalEvent::Message(bytes) => {
             let accepted = Accepted { at, accepted_ms };
@@ -533,5 +542,27 @@ fn reached(
             known.write(db, id)?;
             heads::keep(db, id, &page.head)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_told_to_be_no_older_than_the_day_of_what_stands_before_it_and_none_of_later() {
+        let segment = Segment {
+            tag_day: Day(20_002),
+            ..crate::journal::tests::segment(&GroupId([7; 16]))
+        };
+        let (begun_ms, now_ms) = (20_002 * DAY_MS, 20_009 * DAY_MS);
+        let at = |told_ms| accepted_at(&segment, told_ms, now_ms);
+        assert_eq!(at(begun_ms + 5), begun_ms + 5);
+        for earlier in [0, 1, begun_ms - 1] {
+            assert_eq!(at(earlier), begun_ms);
+        }
+        assert_eq!(at(u64::MAX), now_ms);
+        // By a clock that is behind, it is now.
+        assert_eq!(accepted_at(&segment, 5, 1_000), 1_000);
     }
 }
