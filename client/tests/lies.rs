@@ -17,6 +17,7 @@ use protocol::group::{
     JoinCodeChange, ProposalRequest, SetJoinCodeRequest,
 };
 use protocol::ids::{Day, GroupId, Position, RotationEpoch};
+use protocol::inbox::{InboxEntry, ReadInboxResponse};
 use protocol::journal::{Place, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -352,6 +353,151 @@ async fn who_renews_a_leaf_is_known_to_have_committed() {
     let committed = "SELECT min(committed_day) FROM known_members JOIN groups USING (group_id)
          WHERE groups.name = 'team' AND known_members.name = 'bob' AND removed_epoch IS NULL";
     assert_eq!(number(&homes, "alice", committed), i64::from(today.0));
+}
+
+#[tokio::test]
+async fn whose_commit_and_message_are_dated_back_is_heard_no_earlier_than_what_stood_there() {
+    let homes = Homes::new(119);
+    let [alice, bob, carol] = team(&homes).await;
+    homes.service.clock.advance(Duration::from_secs(3 * 86_400));
+    carol.update_own_leaf("team").await.unwrap();
+    alice.sync(0).await.unwrap();
+    let before = Day::of(homes.service.clock.now_unix_ms());
+    homes
+        .service
+        .clock
+        .set_back(Duration::from_secs(2 * 86_400));
+    bob.update_own_leaf("team").await.unwrap();
+    bob.send_message("team", "of today").await.unwrap();
+    homes.service.clock.advance(Duration::from_secs(2 * 86_400));
+    alice.sync(0).await.unwrap();
+    assert_eq!(texts(&alice), ["of today"]);
+    for day in ["heard_day", "committed_day"] {
+        let query = format!(
+            "SELECT max({day}) FROM known_members JOIN groups USING (group_id)
+             WHERE groups.name = 'team' AND known_members.name = 'bob' AND removed_epoch IS NULL"
+        );
+        assert_eq!(
+            number(&homes, "alice", &query),
+            i64::from(before.0),
+            "{day}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back() {
+    let homes = Homes::new(120);
+    let [alice, bob, carol] = team(&homes).await;
+    drop(bob);
+    let db = database(&homes, "bob");
+    let id: Vec<u8> = db
+        .query_row(
+            "SELECT group_id FROM groups WHERE name = 'team'",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    let id: Vec<String> = id.iter().map(u8::to_string).collect();
+    let of_team = format!("%{}%", id.join(","));
+    let lost = "DELETE FROM openmls_group_data WHERE CAST(group_id AS TEXT) LIKE ?";
+    assert!(db.execute(lost, [of_team]).unwrap() > 0);
+    drop(db);
+    let bob = Client::open(&homes.path("bob"), homes.options())
+        .await
+        .unwrap();
+    homes.service.lose_answer(Operation::ExternalJoin);
+    let _ = bob.sync(0).await;
+    let joins = homes.service.count(Operation::ExternalJoin);
+    homes.service.intercept(Some(Box::new(move |operation, _| {
+        (operation == Operation::ExternalJoin).then(|| Err(refusal(ProblemType::NotAllowed)))
+    })));
+    let _ = bob.sync(0).await;
+    assert!(homes.service.count(Operation::ExternalJoin) > joins);
+    homes.service.intercept(None);
+    settle(&[&alice, &carol]).await;
+    assert_eq!(alice.groups().unwrap()[0].epoch, 2, "it was accepted");
+    // They seal the way back to the leaf that they see.
+    pass(&homes, 2, &[&alice, &carol]).await;
+    assert!(bob.stop_reason("team").unwrap().is_some());
+    bob.rejoin_group("team").await.unwrap();
+    settle(&[&bob]).await;
+    settle(&[&alice, &carol, &bob]).await;
+    alice.send_message("team", "welcome").await.unwrap();
+    settle(&[&bob]).await;
+    bob.send_message("team", "back").await.unwrap();
+    settle(&[&alice]).await;
+    assert_eq!(texts(&alice), ["back"]);
+    pass(&homes, 12, &[&bob]).await;
+    let kept = "SELECT count(*) FROM refused_returns";
+    assert_eq!(number(&homes, "bob", kept), 0, "the own leaf is renewed");
+}
+
+/// Links a device, which comes into all groups.
+async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
+    let mut device = homes.client(name).await;
+    let code = device.link_code(name).await.unwrap();
+    let number = user.approve_link(&code.code, &code.number).await.unwrap();
+    device.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        settle(&[user, &mut device]).await;
+        settle(others).await;
+    }
+    device
+}
+
+/// What has been put into inboxes, shown again.
+fn show_again(homes: &Homes) {
+    let taken: Arc<Mutex<Vec<InboxEntry>>> = Arc::default();
+    homes.service.alter(Some(Box::new(move |operation, answer| {
+        if operation != Operation::ReadInbox {
+            return answer;
+        }
+        let mut page = ReadInboxResponse::decode(&answer).unwrap();
+        let mut taken = taken.lock().unwrap();
+        if page.requests.is_empty() {
+            page.requests.clone_from(&taken);
+        } else {
+            taken.clone_from(&page.requests);
+        }
+        page.more = 0;
+        page.encode()
+    })));
+}
+
+#[tokio::test]
+async fn a_connection_request_that_was_declined_is_not_shown_again_on_any_device() {
+    let homes = Homes::new(121);
+    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    let phone = link(&homes, &bob, "phone", &[]).await;
+    show_again(&homes);
+    let requests = |client: &Client| {
+        let events = client.events().unwrap().into_iter();
+        events
+            .filter(|it| matches!(it.event, Event::ConnectionRequest { .. }))
+            .count()
+    };
+    alice.connect("bob").await.unwrap();
+    bob.check_inbox().await.unwrap();
+    // Nor twice before it is.
+    bob.check_inbox().await.unwrap();
+    assert_eq!(requests(&bob), 1);
+    settle(&[&bob, &phone]).await;
+    assert_eq!(requests(&phone), 1);
+    let request = bob.incoming_requests().unwrap().pop().unwrap();
+    bob.decline_request(&request.id).await.unwrap();
+    settle(&[&bob, &phone]).await;
+    let laptop = link(&homes, &bob, "laptop", &[&phone]).await;
+    for device in [&bob, &phone, &laptop] {
+        device.check_inbox().await.unwrap();
+        assert!(device.incoming_requests().unwrap().is_empty());
+    }
+    assert_eq!((requests(&bob), requests(&phone)), (1, 1));
+    // Asked anew, it is another one.
+    alice.connect("bob").await.unwrap();
+    bob.check_inbox().await.unwrap();
+    assert_eq!(bob.incoming_requests().unwrap().len(), 1);
+    assert_eq!(requests(&bob), 2);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod accept;
 
 pub(crate) use accept::joined;
 pub(crate) mod stock;
+pub(crate) mod taken;
 pub(crate) mod tokens;
 pub(crate) mod withdraw;
 
@@ -80,6 +81,9 @@ pub(crate) fn receive_request(
         && !reporting::admits(db, profile, key, introduction, today)?
     {
         // As if it had not come: whoever asks cannot tell, and cannot be reported.
+        return Ok(());
+    }
+    if !taken::take(db, sealed)? {
         return Ok(());
     }
     keep_request(db, profile, &request)?;

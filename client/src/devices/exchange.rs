@@ -118,6 +118,7 @@ pub(crate) fn receive(
             Err(_) => Ok(()),
         },
         SyncMessage::Introduction(signed) => reporting::keep_shared(db, profile, signed.as_slice()),
+        SyncMessage::RequestsTaken(digests) => connections::taken::learn(db, digests.as_slice()),
         SyncMessage::RequestGone(key) => {
             db.execute(
                 "DELETE FROM incoming_requests WHERE signature_key = ?",
@@ -199,6 +200,10 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     let requests = requests.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
     for request in requests {
         enqueue(db, SyncMessage::Request(opaque(request?)))?;
+    }
+    let taken = connections::taken::all(db)?;
+    if !taken.is_empty() {
+        enqueue(db, SyncMessage::RequestsTaken(opaque(taken)))?;
     }
     events::store(db, &Event::DeviceLinked { name })
 }

@@ -67,6 +67,10 @@ pub(crate) enum SyncMessage {
     /// [`protocol::reporting::SignedIntroduction`]).
     #[tls_codec(discriminant = 14)]
     Introduction(VLBytes),
+    /// Connection requests that were taken out of the inbox: the digests (SHA-256) of what it held,
+    /// one after the other.
+    #[tls_codec(discriminant = 15)]
+    RequestsTaken(VLBytes),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -248,6 +252,7 @@ mod tests {
                 key_package,
             }),
             SyncMessage::Introduction(opaque(*b"introduction")),
+            SyncMessage::RequestsTaken(opaque(*b"digests")),
         ] {
             crate::fixtures::check("message between devices", &message.into_frame());
         }
@@ -347,6 +352,7 @@ mod tests {
             bytes().prop_map(SyncMessage::Request),
             bytes().prop_map(SyncMessage::RequestGone),
             bytes().prop_map(SyncMessage::Introduction),
+            bytes().prop_map(SyncMessage::RequestsTaken),
             (secret(), secret()).prop_map(|(owner_seed, establishment_seed)| {
                 SyncMessage::Handle(HandleKeys {
                     owner_seed,

@@ -42,7 +42,7 @@ use crate::groups::process::{CommitEntry, Next};
 use crate::groups::{
     Group, Status, heard, identities, known, load_mls, pointers, policy, pseudonym_of,
 };
-use crate::groups::{restored, upgrade, upkeep};
+use crate::groups::{refused, restored, upgrade, upkeep};
 use crate::journal::rows::{self, RecoveryKeyPair};
 use crate::journal::wrappers::seal_former;
 use crate::journal::{Beginning, welcomes};
@@ -664,6 +664,7 @@ pub(crate) fn merge_own(
         )?;
         upkeep::renewed(db, id)?;
         restored::renewed(db, id)?;
+        refused::forget(db, id)?;
     }
     if operation == Operation::UpdateClient {
         // By the own clock: from an earlier time of the service's it would be due at once.

@@ -30,7 +30,7 @@ use crate::groups::evidence::StopReason;
 use crate::groups::identities::LinkKeys;
 use crate::groups::{
     Group, Status, discard_mls, evidence, heard, identities, join_config, known, load_mls, people,
-    restored, returned,
+    refused as refused_returns, restored, returned,
 };
 use crate::journal::wrappers::{Wrappers, seal_former};
 use crate::journal::{Beginning, Segment, check_place};
@@ -410,11 +410,19 @@ fn is_in_and_behind(
     Ok(done)
 }
 
-/// The service has refused it, in the caller's transaction: what was before is so again.
+/// The service has refused it, in the caller's transaction: what was before is so again, but
+/// that it may not be true.
 fn refused(db: &Connection, id: &GroupId) -> Result<(), Error> {
-    let (_, body) = kept(db, id)?;
+    let (pending, body) = kept(db, id)?;
     if !matches!(body.permit, JoinPermit::Rejoin) {
         return Group::delete(db, id);
+    }
+    // As far as the group that would be is there.
+    if let (Some(recovery), Ok(mls_group)) = (&pending.recovery, load_mls(db, id))
+        && let Some(segment) = begun(db, id, &body, Day(0))?
+    {
+        let leaf = mls_group.own_leaf_index().u32();
+        refused_returns::keep(db, id, recovery, leaf, &segment)?;
     }
     Pending::delete(db, id)?;
     discard_mls(db, id)?;

@@ -31,10 +31,10 @@ use crate::error::{Error, LocalError, PeerError, mls};
 use crate::events::{self, Event};
 use crate::groups::identities::{self, Identity, LinkKeys};
 use crate::groups::known::Known;
-use crate::groups::pointers::{self, Invited};
+use crate::groups::pointers::{self, Invited, MISFITS, TRIES};
 use crate::groups::{
     Group, MAX_NAME, Status, discard_mls, evidence, free_name, group_id, join_config, known,
-    people, upgrade,
+    numbered, people, refused, upgrade,
 };
 use crate::journal::wrappers::Wrappers;
 use crate::journal::{Segment, check_place, welcomes};
@@ -205,7 +205,7 @@ fn join(
                 upgrade::give_up_name(db, &wanted)?;
                 free_name(db, &wanted)?
             } else {
-                free_name(db, &format!("{wanted} (2)"))?
+                free_name(db, &numbered(&wanted, 2))?
             }
         }
     };
@@ -220,6 +220,7 @@ fn join(
         status: Status::Active,
     };
     db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+    refused::forget(db, id)?;
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
     let suite = staged.group_context().ciphersuite();
@@ -374,7 +375,9 @@ impl Engine {
                 // Refused for now, or not to be paid: it waits, and holds up no other one.
                 Err(Error::Refused(refusal)) => {
                     let is_unknown = refusal.problem == ProblemType::UnknownRecord;
-                    self.transact(|db, _| pointers::put_off(db, invited.row, is_unknown, now_ms))?;
+                    self.transact(|db, _| {
+                        pointers::put_off(db, invited.row, (is_unknown, TRIES), now_ms)
+                    })?;
                 }
                 Err(Error::Issuer(_)) => {}
                 // It has answered meanwhile: what it holds back of one invitation holds up nothing
@@ -406,7 +409,8 @@ impl Engine {
             // The service's answer and not the Welcome, which opens under the pointer's key: it may
             // show the true one the next time.
             Err(Error::Protocol(_) | Error::Peer(_)) => {
-                return self.transact(|db, _| pointers::put_off(db, invited.row, false, now_ms));
+                return self
+                    .transact(|db, _| pointers::put_off(db, invited.row, (false, TRIES), now_ms));
             }
             Err(error) => return Err(error),
         };
@@ -515,12 +519,17 @@ impl Engine {
         match self.join_by_record(invited, content, invitation).await {
             // What does not fit may be the record, which the service shows, and not the Welcome,
             // which it cannot make. So the invitation waits: one answer takes nobody's group away.
-            Err(Error::Peer(fault)) => self.wait_for_record(invited, content, invitation, fault),
-            Err(Error::Protocol(_)) => {
-                self.wait_for_record(invited, content, invitation, PeerError::JoinRecord)
+            Err(Error::Peer(fault)) => {
+                self.wait_for_record(invited, content, invitation, (fault, MISFITS))
             }
+            Err(Error::Protocol(_)) => self.wait_for_record(
+                invited,
+                content,
+                invitation,
+                (PeerError::JoinRecord, MISFITS),
+            ),
             Err(Error::Refused(refusal)) if !refusal.is_for_now() => {
-                self.wait_for_record(invited, content, invitation, PeerError::JoinRecord)
+                self.wait_for_record(invited, content, invitation, (PeerError::JoinRecord, TRIES))
             }
             other => other,
         }
@@ -533,7 +542,7 @@ impl Engine {
         invited: &Invited,
         content: &WelcomeContent,
         invitation: &Invitation,
-        fault: PeerError,
+        (fault, most): (PeerError, u32),
     ) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let entry = invited.name();
@@ -548,7 +557,7 @@ impl Engine {
             }
             let content = (Some(&entry[..]), content.welcome.as_slice());
             evidence::keep(db, &invitation.id, &fault, content, now_ms)?;
-            pointers::put_off(db, invited.row, false, now_ms)
+            pointers::put_off(db, invited.row, (false, most), now_ms)
         })
     }
 
@@ -684,6 +693,72 @@ mod tests {
         }
     }
 
+    /// A pointer to a group's Welcome, and the join record that goes with it.
+    fn of_one_journal(id: GroupId) -> (WelcomePointer, JoinRecordContent) {
+        let place = protocol::journal::Place {
+            rotation_epoch: protocol::ids::RotationEpoch(0),
+            position: Position(3),
+        };
+        let record = JoinRecordContent {
+            ratchet_tree: opaque(*b""),
+            state_key: StateKey::new([9; 32]).to_wire(),
+            journal: protocol::group::JournalKeys {
+                rotation_epoch: protocol::ids::RotationEpoch(0),
+                journal_key: protocol::codec::WireSecret::new([1; 32]),
+                tag_key: protocol::codec::WireSecret::new([1; 32]),
+                tag_day: protocol::ids::Day(1),
+            },
+            segment: protocol::ids::SegmentId([1; 32]),
+            place,
+            chain: ChainHead([5; 32]),
+            leaves: Vec::new(),
+            wrapper_chain: Vec::new(),
+        };
+        let pointer = WelcomePointer {
+            group_id: id,
+            epoch: protocol::ids::Epoch(100),
+            segment: record.segment,
+            place,
+            chain: record.chain,
+            devices: Vec::new(),
+        };
+        (pointer, record)
+    }
+
+    #[test]
+    fn a_join_record_of_another_place_than_the_pointers_is_not_read_on_from() {
+        let identity = SignatureKeyPair::random().unwrap();
+        let id = GroupId([7; 16]);
+        let wrapper = IdentityLinkWrapperKey::new([2; 32]);
+        let invitation = Invitation {
+            id,
+            epoch: 100,
+            join_key: JoinKey::new([1; 32]),
+            info: JoinInfo {
+                wrapper_key: wrapper.to_wire(),
+                group_name: opaque(*b"team"),
+                codes_since: protocol::ids::Epoch(0),
+                attribution: sign_attribution(&identity, &id, 100, &wrapper, b"team"),
+            },
+            by: "alice".to_owned(),
+        };
+        for chain in [[0; 32], [5; 32]] {
+            let (mut pointer, record) = of_one_journal(id);
+            pointer.chain = ChainHead(chain);
+            let found = segment(&invitation, &pointer, &record).unwrap();
+            assert_eq!(found.next, Position(4));
+            for wrong in [0, 1, 2, 4, 5] {
+                let (_, mut record) = of_one_journal(id);
+                record.place.position = Position(wrong);
+                let refused = segment(&invitation, &pointer, &record);
+                assert!(
+                    matches!(refused, Err(Error::Peer(PeerError::Pointer))),
+                    "{wrong}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_welcome_into_a_group_that_this_client_is_in_has_no_effect() {
         let identity = SignatureKeyPair::random().unwrap();
@@ -708,33 +783,7 @@ mod tests {
                 welcome: opaque(*b"of a group with the same id"),
                 join_info: opaque(*b""),
             };
-            let place = protocol::journal::Place {
-                rotation_epoch: protocol::ids::RotationEpoch(0),
-                position: Position(0),
-            };
-            let record = JoinRecordContent {
-                ratchet_tree: opaque(*b""),
-                state_key: StateKey::new([9; 32]).to_wire(),
-                journal: protocol::group::JournalKeys {
-                    rotation_epoch: protocol::ids::RotationEpoch(0),
-                    journal_key: protocol::codec::WireSecret::new([1; 32]),
-                    tag_key: protocol::codec::WireSecret::new([1; 32]),
-                    tag_day: protocol::ids::Day(1),
-                },
-                segment: protocol::ids::SegmentId([1; 32]),
-                place,
-                chain: ChainHead([0; 32]),
-                leaves: Vec::new(),
-                wrapper_chain: Vec::new(),
-            };
-            let pointer = WelcomePointer {
-                group_id: id,
-                epoch: protocol::ids::Epoch(100),
-                segment: protocol::ids::SegmentId([1; 32]),
-                place,
-                chain: ChainHead([0; 32]),
-                devices: Vec::new(),
-            };
+            let (pointer, record) = of_one_journal(id);
             join(&db, &profile, &content, &pointer, &invitation, &record).unwrap();
             assert_eq!(load_mls(&db, &id).unwrap().epoch().as_u64(), 0);
             let kept = Group::read(&db, &id).unwrap();

@@ -26,6 +26,7 @@ pub(crate) mod pointers;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod recovery;
+mod refused;
 mod rejoin;
 pub(crate) mod removals;
 pub(crate) mod restored;
@@ -320,7 +321,7 @@ impl Group {
         discard_mls(db, id)?;
         db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
         db.execute("DELETE FROM acts WHERE about = ?", [id.0])?;
-        Ok(())
+        refused::forget(db, id)
     }
 }
 
@@ -384,6 +385,14 @@ pub(crate) fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
+/// A name with a number behind it. The name is cut and not the number, else it would be the name
+/// without one.
+pub(crate) fn numbered(wanted: &str, number: u32) -> String {
+    let number = format!(" ({number})");
+    let wanted = text::received(wanted, MAX_NAME.saturating_sub(number.len()));
+    wanted + &number
+}
+
 /// A name that no group has yet, after one that others may have chosen.
 pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> {
     let wanted = match text::received(wanted, MAX_NAME) {
@@ -399,7 +408,7 @@ pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> 
     let mut name = wanted.clone();
     let mut number = 2u32;
     while taken(&name)? {
-        name = format!("{wanted} ({number})");
+        name = numbered(&wanted, number);
         number = number.saturating_add(1);
     }
     Ok(name)
@@ -587,6 +596,14 @@ pub(crate) mod tests {
         assert_eq!(free_name(&db, "team").unwrap(), "team (2)");
         group(2, "team (2)").insert(&db).unwrap();
         assert_eq!(free_name(&db, "team").unwrap(), "team (3)");
+        let longest = "é".repeat(MAX_NAME / 2);
+        group(3, &longest).insert(&db).unwrap();
+        let next = free_name(&db, &longest).unwrap();
+        assert!(next.ends_with("é (2)") && next.len() <= MAX_NAME, "{next}");
+        // With its number it is taken as it is.
+        assert_eq!(free_name(&db, &next).unwrap(), next);
+        group(4, &next).insert(&db).unwrap();
+        assert!(free_name(&db, &longest).unwrap().ends_with("é (3)"));
         Group::set_status(&db, &read.id, Status::Lost).unwrap();
         let lost = Group::usable(&db, "team");
         assert!(matches!(lost, Err(Error::Usage(UsageError::GroupLost(_)))));

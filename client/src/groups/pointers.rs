@@ -127,7 +127,9 @@ pub(crate) fn complete(
 const MOST_WAITING: u32 = 64;
 /// So often the service is asked for what an invitation needs whenever there is occasion; then ever
 /// more seldom.
-const TRIES: u32 = 16;
+pub(crate) const TRIES: u32 = 16;
+/// As [`TRIES`], where what came does not fit: only from a liar comes something else the next time.
+pub(crate) const MISFITS: u32 = 2;
 /// What the service does not have after so long it never has.
 const UNKNOWN_MS: u64 = 7 * protocol::time::DAY_MS;
 
@@ -210,11 +212,12 @@ pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Erro
     .collect()
 }
 
-/// The service has refused what an invitation needs: perhaps it has it later.
+/// The service has refused what an invitation needs: perhaps it has it later. It is asked `most`
+/// times whenever there is occasion.
 pub(crate) fn put_off(
     db: &Connection,
     row: i64,
-    is_unknown: bool,
+    (is_unknown, most): (bool, u32),
     now_ms: u64,
 ) -> Result<(), Error> {
     let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
@@ -230,7 +233,7 @@ pub(crate) fn put_off(
         )
         .optional()?
         .unwrap_or(0);
-    let minutes = match tries.checked_sub(TRIES) {
+    let minutes = match tries.checked_sub(most) {
         None => return Ok(()),
         Some(more) => 1_u64 << more.min(10),
     };
@@ -337,6 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_does_not_fit_is_asked_for_twice_at_once_and_then_put_off() {
+        const NOW_MS: u64 = 1_000_000_000;
+        for (most, asked_at_once) in [(MISFITS, 2), (TRIES, 16)] {
+            let db = crate::database::in_memory().unwrap();
+            receive(&db, b"mallory", &pointer(1)).unwrap();
+            let mut asked = 0;
+            for _ in 0..40 {
+                for waiting in invited(&db, NOW_MS).unwrap() {
+                    asked += 1;
+                    put_off(&db, waiting.row, (false, most), NOW_MS).unwrap();
+                }
+            }
+            assert_eq!(asked, asked_at_once);
+            // A minute later it is asked for again.
+            assert_eq!(invited(&db, NOW_MS + 60_000).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
     fn what_the_service_does_not_have_is_asked_for_ever_more_seldom_and_forgotten() {
         const HOUR_MS: u64 = 3_600_000;
         let db = crate::database::in_memory().unwrap();
@@ -346,7 +368,7 @@ mod tests {
             let now_ms = 50 * HOUR_MS + minute * 60_000;
             for waiting in invited(&db, now_ms).unwrap() {
                 asked += 1;
-                put_off(&db, waiting.row, true, now_ms).unwrap();
+                put_off(&db, waiting.row, (true, TRIES), now_ms).unwrap();
             }
         }
         assert!((5..40).contains(&asked), "{asked}");

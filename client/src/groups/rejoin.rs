@@ -15,7 +15,7 @@ use crate::error::{Error, PeerError, UsageError};
 use crate::groups::authenticate::{self, Sight};
 use crate::groups::evidence::{self, StopReason};
 use crate::groups::external::Entrance;
-use crate::groups::{Group, Status, known, load_mls};
+use crate::groups::{Group, Status, known, load_mls, refused};
 use crate::journal::Segment;
 use crate::leaf::{self, NewLeaf};
 
@@ -160,10 +160,13 @@ impl Engine {
                     let Some((segment, own)) = self.own_leaf(id, &key).await? else {
                         return Err(lost.into());
                     };
-                    if own.leaf.leaf_index != LeafIndex(known.own_leaf) {
+                    let LeafIndex(place) = own.leaf.leaf_index;
+                    let returns = refused::of(&self.db, id)?;
+                    if place != known.own_leaf && returns.iter().all(|it| it.leaf != place) {
                         let why = "the own leaf is not where it was";
                         return Err(PeerError::Unauthenticated(why).into());
                     }
+                    known.own_leaf = place;
                     (segment, leaf::signer(&self.db, &key)?.0)
                 }
             };
@@ -257,10 +260,17 @@ impl Engine {
         } else {
             vec![leaf::CIPHERSUITE, leaf::HYBRID_SUITE]
         };
+        let mut seeds = vec![Group::read(&self.db, id)?.recovery];
         let mut found = Vec::new();
-        for suite in suites {
-            let seed = Group::read(&self.db, id)?.recovery;
-            found.extend(self.recovered_segment(id, suite, &seed).await?);
+        // A return that the service has refused, as it says, may be in the journal.
+        for refused in refused::of(&self.db, id)? {
+            found.push(refused.segment);
+            seeds.push(refused.recovery);
+        }
+        for seed in &seeds {
+            for suite in &suites {
+                found.extend(self.recovered_segment(id, *suite, seed).await?);
+            }
         }
         Ok(found)
     }

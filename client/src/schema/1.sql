@@ -105,6 +105,12 @@ CREATE TABLE incoming_requests (
     request BLOB NOT NULL
 ) STRICT;
 
+-- Connection requests that came (SHA-256 of what the inbox held), the latest ones: the service shows none of them again.
+CREATE TABLE requests_taken (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL UNIQUE
+) STRICT;
+
 CREATE TABLE outgoing_requests (
     handle TEXT PRIMARY KEY,
     group_id BLOB NOT NULL UNIQUE,
@@ -324,6 +330,20 @@ CREATE TABLE restored_leaves (
     leaf_public_key BLOB NOT NULL,
     recovery_seed BLOB NOT NULL,
     number INTEGER
+) STRICT;
+
+-- Returns that the service has refused, as it says; it may have accepted them all the same. Until the own leaf is renewed
+-- in the journal: the seed of the recovery key that went with it, the leaf that it would be, and the segment that it
+-- would begin.
+CREATE TABLE refused_returns (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    group_id BLOB NOT NULL,
+    recovery_seed BLOB NOT NULL,
+    leaf_index INTEGER NOT NULL,
+    segment_id BLOB NOT NULL,
+    rotation_epoch INTEGER NOT NULL,
+    state_key BLOB NOT NULL,
+    wrapper_key BLOB NOT NULL
 ) STRICT;
 
 -- Private keys of own leaves and KeyPackages by public key.

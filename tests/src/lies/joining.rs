@@ -348,7 +348,19 @@ pub(super) const JOIN_RECORD: &[Lie] = &[
         Harmless,
     ),
     (
-        "JoinRecord's place.position: a later one",
+        "JoinRecord's place.position: one later",
+        Join,
+        |liar, _| record(liar, |it| it.place.position.0 += 1),
+        Waits,
+    ),
+    (
+        "JoinRecord's place.position: two later",
+        Join,
+        |liar, _| record(liar, |it| it.place.position.0 += 2),
+        Waits,
+    ),
+    (
+        "JoinRecord's place.position: five later",
         Join,
         |liar, _| record(liar, |it| it.place.position.0 += 5),
         Waits,
