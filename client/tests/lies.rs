@@ -624,6 +624,7 @@ async fn a_return_whose_answer_is_lost_is_made_once_however_late_that_is_found_o
 async fn hear(homes: &Homes, client: &Client) {
     for _ in 0..3 {
         let _ = client.send_message("team", "on").await;
+        let _ = client.sync(0).await;
         homes.service.clock.advance(Duration::from_secs(180));
     }
 }
