@@ -2,6 +2,8 @@
 //!
 //! Arguments: the home of the client, and an empty directory for the restored one.
 
+#![allow(clippy::print_stdout, reason = "it shows what it does")]
+
 use std::path::Path;
 
 use client::{BackupKey, Client, Options};

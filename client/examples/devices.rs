@@ -3,6 +3,8 @@
 //! Arguments: the home of the first device, an empty one for the second, `stack.json`, a file with
 //! the account token, and the name of a group that the first one is in.
 
+#![allow(clippy::print_stdout, reason = "it shows what it does")]
+
 use std::path::Path;
 
 use client::{Client, Endpoints, Options};

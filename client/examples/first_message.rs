@@ -4,6 +4,8 @@
 //! Arguments: the `stack.json` of a running system, two files with account tokens, and an empty
 //! directory for the two homes.
 
+#![allow(clippy::print_stdout, reason = "it shows what it does")]
+
 use std::path::PathBuf;
 
 use client::{Client, Endpoints, Event, Options};

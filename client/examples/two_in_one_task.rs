@@ -5,6 +5,8 @@
 //! Arguments: two home directories whose users are in a group `team`, and a name for this run; with
 //! the name `rest` it sends nothing and ends when nothing is left to be sent.
 
+#![allow(clippy::print_stdout, reason = "it shows what it does")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,18 +61,19 @@ async fn rest(clients: [&Client; 2]) -> Result<(), Error> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [first, second, run] = &arguments[..] else {
-        panic!("two home directories and a name are needed");
+        return Err("two home directories and a name are needed".into());
     };
     let one = Client::open(Path::new(first), Options::default()).await?;
     let two = Client::open(Path::new(second), Options::default()).await?;
     let clients = [&one, &two];
-    tokio::select! {
+    let ended = tokio::select! {
         ended = show("one", &one, one.event_stream()) => ended,
         ended = show("two", &two, two.event_stream()) => ended,
         ended = send(clients, run), if run != "rest" => ended,
         ended = rest(clients), if run == "rest" => ended,
-    }
+    };
+    Ok(ended?)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use protocol::journal::MAX_WAIT_MS;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError};
@@ -182,7 +182,7 @@ struct Waiting(JoinHandle<Result<(), Error>>);
 impl Waiting {
     fn pause(time: Duration) -> Self {
         Self(tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+            sleep(time).await;
             Ok(())
         }))
     }
@@ -218,7 +218,7 @@ async fn work(
 ) {
     let mut waiting: Option<Waiting> = None;
     let (mut of_outbox, mut of_news) = (Pause::of(&engine), Pause::of(&engine));
-    let mut outbox_at = Instant::now();
+    let mut outbox = Box::pin(sleep(Duration::ZERO));
     loop {
         if !interest.is_there() {
             waiting = None;
@@ -235,13 +235,13 @@ async fn work(
         let next = tokio::select! {
             biased;
             order = orders.recv() => Next::Order(order),
-            () = tokio::time::sleep_until(outbox_at), if is_sending => Next::Outbox,
+            () = outbox.as_mut(), if is_sending => Next::Outbox,
             news = news(waiting.as_mut()) => Next::News(news),
         };
         match next {
             Next::Order(None) => return,
             Next::Order(Some(Order::Do(job))) => job(&mut engine).await,
-            Next::Order(Some(Order::Look)) => outbox_at = Instant::now(),
+            Next::Order(Some(Order::Look)) => outbox.set(sleep(Duration::ZERO)),
             Next::Order(Some(Order::Close(reply))) => {
                 drop(engine);
                 // Nobody may wait for it any more.
@@ -260,7 +260,7 @@ async fn work(
             Next::Outbox => {
                 let sent = engine.send_queued().await;
                 tell("sending", &sent);
-                outbox_at = Instant::now() + of_outbox.after(&sent);
+                outbox.set(sleep(of_outbox.after(&sent)));
             }
             Next::News(news) => {
                 let followed = match news {

@@ -709,6 +709,7 @@ pub(crate) fn mls(error: impl std::fmt::Display) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

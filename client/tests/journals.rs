@@ -806,7 +806,7 @@ async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_
         let restored = Client::restore(&path, &backup, &key, homes.options()).await;
         devices[number] = restored.unwrap();
         let [bob, phone] = &mut devices;
-        days(&homes, 2, &mut [bob, phone, &alice]).await;
+        days(&homes, 2, &[bob, phone, &alice]).await;
         for device in &devices {
             assert_eq!(device.devices().unwrap().len(), 2);
         }
@@ -815,7 +815,7 @@ async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_
             alice.create_group(&team).await.unwrap();
             alice.add_to_group(&team, &["bob"]).await.unwrap();
             let [bob, phone] = &mut devices;
-            days(&homes, 2, &mut [bob, phone, &alice]).await;
+            days(&homes, 2, &[bob, phone, &alice]).await;
         }
         let team = format!("then {number}");
         assert_eq!(alice.members(&team).unwrap().len(), 3);
@@ -1056,7 +1056,7 @@ async fn a_group_of_sixty_four_rotates_and_whoever_was_lost_comes_back_by_a_row(
         }
     }
     // Somebody but the one who let it in says that they are there.
-    settle(&mut [&alice, &mut others[0]]).await;
+    settle(&[&alice, &others[0]]).await;
     let back = &mut others[lost];
     alice.send_message("hall", "all here?").await.unwrap();
     back.sync(0).await.unwrap();

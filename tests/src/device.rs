@@ -130,7 +130,7 @@ pub async fn befriend(asker: &Client, other: &Client) {
         .find(|request| request.name == handle(asker));
     let id = request.expect("the request").id.clone();
     other.accept_request(&id).await.expect("accepted");
-    settle(&mut [asker, other]).await;
+    settle(&[asker, other]).await;
     for client in [asker, other] {
         let events = client.events().expect("events");
         client.acknowledge(&events).expect("acknowledged");

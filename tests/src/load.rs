@@ -111,9 +111,9 @@ impl Load {
         let mut ready = Vec::new();
         for number in 1..=senders {
             let name = format!("sender.{number}");
-            let mut sender = a_client(stack, &endpoints, number, &name).await;
+            let sender = a_client(stack, &endpoints, number, &name).await;
             let group = format!("{GROUP} {number}");
-            device::group_with(&group, &mut sender, &[&reader]).await;
+            device::group_with(&group, &sender, &[&reader]).await;
             ready.push(SendingClient {
                 access: sender.group_access(&group).expect("the group"),
                 key: leaf_key(&sender, &group, &stack.home(&name)),
@@ -278,7 +278,7 @@ impl Reader {
                     known: from,
                     wait_ms: 0,
                 };
-                let page = ask(&mut self.client, &request).await;
+                let page = ask(&self.client, &request).await;
                 assert_eq!(page.first, from, "a stretch begins where it was asked for");
                 for entry in &page.entries {
                     let at = from;

@@ -43,7 +43,7 @@ async fn the_same_backup_is_restored_a_second_and_a_third_time() {
         bob.send_message("garden", "welcome back").await.unwrap();
         reads(&alice, &[("bob", "welcome back")]).await;
         // The one before has another queue, and reads there what became of it.
-        let told = events(&mut before).await;
+        let told = events(&before).await;
         let replaced = Event::Replaced {
             group: "garden".into(),
         };

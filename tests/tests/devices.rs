@@ -219,8 +219,8 @@ async fn a_lost_device_goes_from_every_group_wherever_it_says_that_it_is() {
     let bob = device(&stack, 1, BOB).await;
     group_with(GROUP, &alice, &[&bob]).await;
     for (account, name, said) in [(2, "phone", 99), (3, "tablet", 0)] {
-        let mut lost = blank(&stack, account, name).await;
-        link(&alice, &mut lost, name).await;
+        let lost = blank(&stack, account, name).await;
+        link(&alice, &lost, name).await;
         bob.sync(0).await.unwrap();
         assert_eq!(bob.members(GROUP).unwrap().len(), 3);
         // At no leaf; at the one of the device that removes it.

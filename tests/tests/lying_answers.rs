@@ -598,8 +598,8 @@ async fn a_contact_who_cannot_be_told_of_a_new_token_holds_up_no_other_one() {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
     let alice = device_with(&stack, 0, ALICE, options()).await;
     for (number, handle) in [BOB, CAROL, DAVE].into_iter().enumerate() {
-        let mut contact = device_with(&stack, number + 1, handle, options()).await;
-        befriend(&alice, &mut contact).await;
+        let contact = device_with(&stack, number + 1, handle, options()).await;
+        befriend(&alice, &contact).await;
     }
     // What a device knew that is gone changes for all contacts.
     let laptop = blank(&stack, 4, "laptop").await;

@@ -462,7 +462,7 @@ async fn comes_to_know_of_both(alice: &Client, bob: &Client) {
 async fn a_service_that_comes_in_by_itself_is_sent_nothing() {
     let mut scene = scene().await;
     let erin = device(&scene.stack, 3, "erin").await;
-    befriend(&mut scene.bob, &erin).await;
+    befriend(&scene.bob, &erin).await;
     let info = true_info(&mut scene).await;
     let (intruder, commit) = FalseGroup::break_in(&info);
     let intruder = Arc::new(Mutex::new(intruder));

@@ -664,7 +664,11 @@ async fn two_clients_in_one_task_send_while_they_wait_and_are_killed_and_nothing
     assert!(said.kept.len() >= 20, "{} were sent", said.kept.len());
     for text in &said.kept {
         let number: usize = text.rsplit('.').next().unwrap().parse().unwrap();
-        let reader = if number % 2 == 0 { "two" } else { "one" };
+        let reader = if number.is_multiple_of(2) {
+            "two"
+        } else {
+            "one"
+        };
         assert!(
             said.read.contains_key(&(reader.to_owned(), text.clone())),
             "{text}"

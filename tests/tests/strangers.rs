@@ -316,7 +316,7 @@ async fn link(old: &Client, new: &Client) {
     let link = new.link_code("phone").await.unwrap();
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
     new.complete_link(&number, 0).await.unwrap();
-    settle(&mut [old, new]).await;
+    settle(&[old, new]).await;
 }
 
 #[tokio::test]
@@ -329,8 +329,8 @@ async fn a_contact_who_changes_devices_all_day_costs_a_few_tokens() {
     settle(&[&alice, &bob]).await;
     let before = alice.tokens().await.unwrap();
     for number in 0..CHANGES {
-        let mut phone = blank(&stack, 2 + number % 2, &format!("phone {number}")).await;
-        link(&bob, &mut phone).await;
+        let phone = blank(&stack, 2 + number % 2, &format!("phone {number}")).await;
+        link(&bob, &phone).await;
         alice.sync(0).await.unwrap();
         bob.unlink_device("phone").await.unwrap();
         settle(&[&bob, &alice]).await;

@@ -44,7 +44,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn incoming_requests(&self) -> Result<Vec<IncomingRequest>, Error> {
-        self.read(|db, profile, today| connections::incoming_requests(db, profile, today))
+        self.read(connections::incoming_requests)
     }
 
     /// Declines a request: it is forgotten, and the requester is told nothing.

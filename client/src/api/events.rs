@@ -1,9 +1,9 @@
 //! What happened, for whoever looks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::Client;
+use crate::clock::{Clock as _, SystemClock};
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
 use crate::events::{self, StoredEvent};
@@ -46,17 +46,18 @@ impl Client {
     /// # Errors
     /// As [`Client::sync`].
     pub async fn receive(&self, wait_ms: u32) -> Result<Vec<StoredEvent>, Error> {
-        let whole = Duration::from_millis(wait_ms.into());
-        let begin = Instant::now();
+        // Whatever time an application's clock shows.
+        let clock = SystemClock;
+        let end_ms = clock.monotonic_ms().saturating_add(wait_ms.into());
         self.sync(0).await?;
         loop {
             let events = self.events()?;
-            let left = whole.saturating_sub(begin.elapsed());
-            if !events.is_empty() || left.is_zero() {
+            let left_ms = end_ms.saturating_sub(clock.monotonic_ms());
+            if !events.is_empty() || left_ms == 0 {
                 return Ok(events);
             }
-            let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-            self.sync(left_ms.max(1)).await?;
+            self.sync(u32::try_from(left_ms).unwrap_or(u32::MAX))
+                .await?;
         }
     }
 }

@@ -228,7 +228,7 @@ fn reservation(nonce: u8) -> Vec<u8> {
         Number::ReserveGroupId,
         nonce,
         &ReserveGroupIdRequest {
-            group_id: protocol::ids::GroupId(crypto::random().unwrap()),
+            group_id: protocol::ids::GroupId([nonce; 16]),
         },
     )
 }
