@@ -220,7 +220,7 @@ async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
             let contacts = client.contacts()?;
             let document = contacts
                 .iter()
-                .map(|it| json!({ "name": it.name, "reportable": it.reportable }))
+                .map(|it| json!({ "user": it.user, "name": it.name, "reportable": it.reportable }))
                 .collect();
             let lines = contacts
                 .iter()

@@ -10,7 +10,8 @@ use end_to_end::{
 };
 use protocol::codec::opaque;
 use protocol::group::{
-    CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, SendMessageRequest,
+    CommitRequest, GroupKey, InspectGroupRequest, PutRecoveryRowsRequest, ReserveGroupIdRequest,
+    SendMessageRequest,
 };
 use protocol::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
 use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
@@ -453,7 +454,10 @@ async fn the_delivery_service_is_reached_through_relay_and_gateway_only() {
     let stack = Stack::start(LogLevel::Info).await;
     let outer = Outer::of(&stack).await;
     let ds = stack.ports().of(Service::Ds);
-    let body = signed_by_anybody(Operation::ReserveGroupId, &[]);
+    let reserve = ReserveGroupIdRequest {
+        group_id: GroupId([7; 16]),
+    };
+    let body = signed_by_anybody(Operation::ReserveGroupId, &reserve.encode());
     for path in [
         "/v1/directory",
         Operation::ReserveGroupId.path(),

@@ -474,7 +474,7 @@ async fn a_text_from_standard_input_may_have_what_the_protocol_allows_and_no_mor
     let longest = "ä".repeat(client::MAX_TEXT / 2);
     let line = format!("{longest}\n");
     let sent = send_by_stdin(&stack, &alice, line.as_bytes());
-    assert_eq!(sent, (Some(0), json!({ "group": GROUP, "sent": true })));
+    assert_eq!((sent.0, &sent.1["sent"]), (Some(0), &json!(true)));
     let read = bob.receive().await;
     assert_eq!(read.len(), 1);
     assert!(read[0].1 == longest);

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, refusals_can_wait};
 use crate::error::{Error, LocalError, NoAnswer, UsageError, mls};
 use crate::groups::commit::ROUNDS;
 use crate::groups::content::Content;
@@ -119,8 +119,8 @@ impl Engine {
         check_text(text)?;
         let _held = self.hold().await?;
         let usable = match Group::usable(&self.db, group) {
-            // What this client has not heard of yet.
-            Err(Error::Usage(UsageError::UnknownGroup(_))) => {
+            // What this client has not heard of yet may let it.
+            Err(Error::Usage(_)) => {
                 self.sync().await?;
                 Group::usable(&self.db, group)
             }
@@ -143,7 +143,7 @@ impl Engine {
         let id = queued.group_id.into();
         self.front = Some(id);
         let content = Content::Text(queued.message, queued.text.clone());
-        let sent = match self.resume_group(&id).await {
+        let sent = match self.prepare_queued(&id).await {
             Ok(()) => self.send_in_rounds(&id, &content, &mut None, told).await,
             Err(error) => Err(error),
         };
@@ -154,6 +154,13 @@ impl Engine {
             })?,
         }
         sent
+    }
+
+    /// Brings a commit of this group to its end and reads its journal: a home that was put back
+    /// finds there what it has said, and uses no key twice.
+    async fn prepare_queued(&mut self, id: &GroupId) -> Result<(), Error> {
+        self.resume_group(id).await?;
+        refusals_can_wait(self.read_group(id).await)
     }
 
     /// Encrypts and sends something that this client says by itself.
