@@ -382,7 +382,11 @@ impl Scene {
                     // What he cannot read he finds out now, and comes back by his word.
                     alice.send_message(GROUP, "welcome").await.unwrap();
                     dave.sync(0).await.unwrap();
-                    if dave.stop_reason(GROUP).unwrap().is_some() {
+                    let stopped = dave.stop_reason(GROUP);
+                    if stopped
+                        .unwrap_or_else(|error| panic!("{what}: {error:?}"))
+                        .is_some()
+                    {
                         let back = dave.rejoin_group(GROUP).await;
                         back.unwrap_or_else(|error| panic!("{what}: {error:?}"));
                     }
