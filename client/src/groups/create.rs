@@ -281,7 +281,10 @@ impl Engine {
                     .map_err(|_| Error::Protocol("an answer is malformed"))?;
                 self.created(id, Some(accepted.accepted_ms))
             }
-            Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+            // What cannot be read may say that it was accepted.
+            Err(error @ (Error::Unreachable(_) | Error::Protocol(_) | Error::Local(_))) => {
+                Err(error)
+            }
             // Signed again after the time for which the service remembers: it may have been
             // accepted.
             Err(error)

@@ -512,7 +512,10 @@ impl Engine {
                 self.transact(|db, profile| complete(db, profile, id, &accepted))??;
                 Ok(CommitOutcome::Accepted)
             }
-            Err(error @ (Error::Unreachable(_) | Error::Local(_))) => Err(error),
+            // What cannot be read may say that it was accepted.
+            Err(error @ (Error::Unreachable(_) | Error::Protocol(_) | Error::Local(_))) => {
+                Err(error)
+            }
             Err(error) => {
                 let has_gone_on = matches!(
                     error.problem(),

@@ -129,7 +129,7 @@ const MOST_WAITING: u32 = 64;
 /// more seldom.
 pub(crate) const TRIES: u32 = 16;
 /// As [`TRIES`], where what came does not fit: only from a liar comes something else the next time.
-pub(crate) const MISFITS: u32 = 2;
+pub(crate) const MISFITS: u32 = 6;
 /// What the service does not have after so long it never has.
 const UNKNOWN_MS: u64 = 7 * protocol::time::DAY_MS;
 
@@ -340,9 +340,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_does_not_fit_is_asked_for_twice_at_once_and_then_put_off() {
+    fn a_record_that_does_not_fit_is_asked_for_a_few_times_at_once_and_then_put_off() {
         const NOW_MS: u64 = 1_000_000_000;
-        for (most, asked_at_once) in [(MISFITS, 2), (TRIES, 16)] {
+        for (most, asked_at_once) in [(MISFITS, 6), (TRIES, 16)] {
             let db = crate::database::in_memory().unwrap();
             receive(&db, b"mallory", &pointer(1)).unwrap();
             let mut asked = 0;
