@@ -216,6 +216,10 @@ pub async fn talks(group: &str, members: &[&Client]) {
             }
         }
     }
+    // Whoever has read the last of it may have renewed a leaf since.
+    for member in members.iter().chain(members) {
+        member.sync(0).await.expect("in step");
+    }
     let epochs: Vec<_> = members
         .iter()
         .map(|member| member.group_access(group).expect("the group").epoch)
