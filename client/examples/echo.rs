@@ -19,7 +19,10 @@ async fn main() -> Result<(), Failure> {
     while left > 0 {
         let stored = events.next().await?;
         match &stored.event {
-            Event::ConnectionRequest { id, .. } => {
+            // It may have been accepted before the event was shown.
+            Event::ConnectionRequest { id, .. }
+                if bot.incoming_requests()?.iter().any(|it| it.id == *id) =>
+            {
                 bot.accept_request(id).await?;
             }
             Event::Message { group_id, text, .. } => {

@@ -714,7 +714,9 @@ async fn the_examples_of_the_sdk_do_what_they_say() {
     // What Ann had said before is answered too.
     let mut answers = Vec::new();
     while answers.len() < 2 {
-        if let Event::Message { text, .. } = events.next().await.unwrap().event {
+        let next = tokio::time::timeout(Duration::from_secs(60), events.next());
+        let next = next.await.expect("an answer").unwrap();
+        if let Event::Message { text, .. } = next.event {
             answers.push(text);
         }
     }
