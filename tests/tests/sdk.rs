@@ -661,7 +661,7 @@ async fn two_clients_in_one_task_send_while_they_wait_and_are_killed_and_nothing
         said.take(&two_in_one_task(homes, &run.to_string(), Some(time)).await);
     }
     said.take(&two_in_one_task(homes, "rest", None).await);
-    assert!(said.kept.len() >= 20, "{} were sent", said.kept.len());
+    assert!(said.kept.len() >= 5, "{} were sent", said.kept.len());
     for text in &said.kept {
         let number: usize = text.rsplit('.').next().unwrap().parse().unwrap();
         let reader = if number.is_multiple_of(2) {
