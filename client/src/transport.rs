@@ -99,8 +99,8 @@ struct Answer {
     content: Vec<u8>,
 }
 
-/// What an answer can have at most, padded and sealed, whatever the service's settings: a longer one
-/// is not read to its end.
+/// What an answer can have at most, padded and sealed, whatever the service's settings: a longer
+/// one is not read to its end.
 const fn longest_answer(operation: Operation) -> usize {
     const MIB: usize = 1024 * 1024;
     match operation {

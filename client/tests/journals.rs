@@ -20,21 +20,7 @@ use protocol::inbox::INBOX_CAPACITY;
 use protocol::journal::{Entry, Place, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
-use support::{Homes, befriend, pass, refusal, settle};
-
-fn texts(client: &Client, group: &str) -> Vec<String> {
-    client
-        .events()
-        .unwrap()
-        .into_iter()
-        .filter_map(|stored| match stored.event {
-            Event::Message {
-                group: of, text, ..
-            } if of == group => Some(text),
-            _ => None,
-        })
-        .collect()
-}
+use support::{Homes, befriend, database, pass, refusal, settle, team, texts};
 
 fn epoch(client: &Client, group: &str) -> u64 {
     let groups = client.groups().unwrap();
@@ -755,12 +741,12 @@ async fn a_request_that_is_taken_back_leads_nowhere() {
 
 /// Links a device, which comes into all groups.
 async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
-    let mut device = homes.client(name).await;
+    let device = homes.client(name).await;
     let code = device.link_code(name).await.unwrap();
     let number = user.approve_link(&code.code, &code.number).await.unwrap();
     device.complete_link(&number, 0).await.unwrap();
     for _ in 0..4 {
-        settle(&[user, &mut device]).await;
+        settle(&[user, &device]).await;
         settle(others).await;
     }
     device
@@ -1099,22 +1085,6 @@ async fn who_asks_again_pays_what_the_inbox_costs_by_now_and_uses_its_key_of_now
     assert_eq!(alice.contacts().unwrap().len(), 1);
 }
 
-fn database(homes: &Homes, name: &str) -> rusqlite::Connection {
-    rusqlite::Connection::open(homes.path(name).join("client.sqlite")).unwrap()
-}
-
-/// Alice, Bob and Carol, in one group.
-async fn team(homes: &Homes) -> [Client; 3] {
-    let alice = homes.user("alice").await;
-    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&alice, &bob).await;
-    befriend(&alice, &carol).await;
-    alice.create_group("team").await.unwrap();
-    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&[&alice, &bob, &carol]).await;
-    [alice, bob, carol]
-}
-
 #[tokio::test]
 async fn what_was_to_be_done_in_a_group_that_is_gone_holds_nothing_up() {
     let homes = Homes::new(40);
@@ -1287,6 +1257,20 @@ async fn a_place_that_no_journal_comes_to_stops_nobody_who_joins() {
     homes.service.alter(None);
     settle(&[&alice, &dave]).await;
     dave.send_message("open", "in").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_commit_meets_that_was_under_way_is_no_fault_of_the_message_behind_it() {
+    let homes = Homes::new(70);
+    let [alice, bob, _carol] = team(&homes).await;
+    alice.stage_remove("team", &["carol"]).await.unwrap();
+    homes.service.intercept(Some(Box::new(|operation, _| {
+        (operation == Operation::RemoveUsers).then(|| Err(refusal(ProblemType::InvalidCommit)))
+    })));
+    alice.send_message("team", "all the same").await.unwrap();
+    homes.service.intercept(None);
+    settle(&[&bob]).await;
+    assert_eq!(texts(&bob, "team"), ["all the same"]);
 }
 
 #[tokio::test]

@@ -22,37 +22,11 @@ use protocol::journal::{Place, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::SignedRequest;
-use support::{Homes, befriend, pass, refusal, settle};
-
-fn database(homes: &Homes, name: &str) -> rusqlite::Connection {
-    rusqlite::Connection::open(homes.path(name).join("client.sqlite")).unwrap()
-}
+use support::{Homes, befriend, database, pass, refusal, settle, team, texts};
 
 fn number(homes: &Homes, name: &str, query: &str) -> i64 {
     let db = database(homes, name);
     db.query_row(query, (), |row| row.get(0)).unwrap()
-}
-
-fn texts(client: &Client) -> Vec<String> {
-    let events = client.events().unwrap().into_iter();
-    events
-        .filter_map(|stored| match stored.event {
-            Event::Message { text, .. } => Some(text),
-            _ => None,
-        })
-        .collect()
-}
-
-/// Alice, Bob and Carol, in one group.
-async fn team(homes: &Homes) -> [Client; 3] {
-    let alice = homes.user("alice").await;
-    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
-    befriend(&alice, &bob).await;
-    befriend(&alice, &carol).await;
-    alice.create_group("team").await.unwrap();
-    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
-    settle(&[&alice, &bob, &carol]).await;
-    [alice, bob, carol]
 }
 
 fn body<T: protocol::Wire>(request: &[u8]) -> T {
@@ -294,7 +268,7 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     // It can come no more, as far as an honest service goes.
     homes.service.clock.advance(Duration::from_secs(1_800));
     settle(&[&alice, &bob]).await;
-    assert_eq!(texts(&bob), ["once"]);
+    assert_eq!(texts(&bob, "team"), ["once"]);
     homes.service.clock.set_back(Duration::from_secs(1_800));
     let held = held.lock().unwrap()[0].clone();
     let late =
@@ -306,7 +280,7 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     assert_eq!(homes.service.count(Operation::UpdateClient), before);
     assert!(alice.evidence("team").unwrap().is_empty());
     // Nor does anybody read it twice.
-    assert_eq!(texts(&bob), ["once"]);
+    assert_eq!(texts(&bob, "team"), ["once"]);
     let events = alice.events().unwrap();
     assert!(
         !events
@@ -371,7 +345,7 @@ async fn whose_commit_and_message_are_dated_back_is_heard_no_earlier_than_what_s
     bob.send_message("team", "of today").await.unwrap();
     homes.service.clock.advance(Duration::from_secs(2 * 86_400));
     alice.sync(0).await.unwrap();
-    assert_eq!(texts(&alice), ["of today"]);
+    assert_eq!(texts(&alice, "team"), ["of today"]);
     for day in ["heard_day", "committed_day"] {
         let query = format!(
             "SELECT max({day}) FROM known_members JOIN groups USING (group_id)
@@ -427,7 +401,7 @@ async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back
     settle(&[&bob]).await;
     bob.send_message("team", "back").await.unwrap();
     settle(&[&alice]).await;
-    assert_eq!(texts(&alice), ["back"]);
+    assert_eq!(texts(&alice, "team"), ["back"]);
     pass(&homes, 12, &[&bob]).await;
     let kept = "SELECT count(*) FROM refused_returns";
     assert_eq!(number(&homes, "bob", kept), 0, "the own leaf is renewed");
@@ -521,9 +495,13 @@ async fn who_comes_by_a_code_and_is_told_a_later_place_does_not_miss_what_was_sa
         alice.send_message("team", "hello").await.unwrap();
         alice.send_message("team", "there").await.unwrap();
         dave.sync(0).await.unwrap();
-        let knows = texts(&dave) == ["hello", "there"];
+        let knows = texts(&dave, "team") == ["hello", "there"];
         let stopped = dave.stop_reason("team").unwrap();
-        assert!(knows || stopped.is_some(), "{behind}: {:?}", texts(&dave));
+        assert!(
+            knows || stopped.is_some(),
+            "{behind}: {:?}",
+            texts(&dave, "team")
+        );
     }
 }
 
@@ -585,7 +563,7 @@ async fn nothing_is_committed_that_the_service_shows_beside_the_journal() {
     settle(&[&alice, &bob]).await;
     alice.send_message("team", "still here").await.unwrap();
     settle(&[&bob]).await;
-    assert_eq!(texts(&bob), ["still here"]);
+    assert_eq!(texts(&bob, "team"), ["still here"]);
 }
 
 #[tokio::test]
@@ -616,7 +594,7 @@ async fn a_return_whose_answer_is_lost_is_made_once_however_late_that_is_found_o
         let joins =
             "SELECT epoch FROM known_groups JOIN groups USING (group_id) WHERE name = 'team'";
         assert_eq!(number(&homes, "alice", joins), 1 + 2);
-        assert_eq!(texts(&alice), ["back"]);
+        assert_eq!(texts(&alice, "team"), ["back"]);
     }
 }
 

@@ -34,6 +34,7 @@ pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
 struct Attempt {
     envelope: Envelope,
     digest: [u8; 32],
+    epoch: u64,
 }
 
 /// Encrypts, signs and keeps the message, and the ratchet's step, before anything is sent: no key
@@ -90,7 +91,11 @@ fn encrypt(
         request: &envelope.request,
     };
     outbox::keep(db, id, &attempt, now_ms)?;
-    Ok(Attempt { envelope, digest })
+    Ok(Attempt {
+        envelope,
+        digest,
+        epoch,
+    })
 }
 
 pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
@@ -159,7 +164,8 @@ impl Engine {
     /// Brings a commit of this group to its end and reads its journal: a home that was put back
     /// finds there what it has said, and uses no key twice.
     async fn prepare_queued(&mut self, id: &GroupId) -> Result<(), Error> {
-        self.resume_group(id).await?;
+        // What they meet is not the message's.
+        refusals_can_wait(self.resume_group(id).await)?;
         refusals_can_wait(self.read_group(id).await)
     }
 
@@ -209,7 +215,11 @@ impl Engine {
             let now_ms = self.transport.time.now_unix_ms();
             let encrypted = self
                 .transact(|db, profile| encrypt(db, profile, id, content, kept.as_ref(), now_ms));
-            let Attempt { envelope, digest } = match encrypted {
+            let Attempt {
+                envelope,
+                digest,
+                epoch,
+            } = match encrypted {
                 // A removal that this client knows of: the library sends nothing before it is
                 // committed.
                 Err(_) if self.is_held_up(id)? => {
@@ -225,7 +235,6 @@ impl Engine {
                 other => other?,
             };
             *kept = Some(digest);
-            let epoch = self.epoch(id)?;
             let refusal = match self.send_once(envelope).await {
                 Ok(at) => {
                     return self.transact(|db, _| outbox::accepted(db, &group, &digest, at, told));

@@ -1,6 +1,6 @@
 //! Own messages. What the user says waits in a queue, in order, until it stands in the group's
-//! journal or cannot be sent. Each attempt at it, and whatever else this client says, is kept before
-//! it is sent, until it is read in the journal like any other message.
+//! journal or cannot be sent. Each attempt at it, and whatever else this client says, is kept
+//! before it is sent, until it is read in the journal like any other message.
 //!
 //! What an answer did not say the same request asks again: the service carries it out once. When
 //! that is refused, the journal says what has become of it: a message that is not in it then is
@@ -297,8 +297,8 @@ fn decided_before(now_ms: u64) -> i64 {
     now_ms.saturating_sub(DECIDED_MS)
 }
 
-/// It was not accepted and never will be, as the service says. If it comes all the same it is known:
-/// no other copy of this client has sent it.
+/// It was not accepted and never will be, as the service says. If it comes all the same it is
+/// known: no other copy of this client has sent it.
 pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
     db.execute(
         "UPDATE outbox SET given_up = 1, text = NULL, request = NULL, segment_id = NULL,

@@ -628,3 +628,35 @@ pub(crate) async fn pass(homes: &Homes, hours: u32, clients: &[&Client]) {
         }
     }
 }
+
+/// What a client is kept in.
+pub(crate) fn database(homes: &Homes, name: &str) -> rusqlite::Connection {
+    rusqlite::Connection::open(homes.path(name).join("client.sqlite")).unwrap()
+}
+
+/// Alice, Bob and Carol, in one group.
+pub(crate) async fn team(homes: &Homes) -> [Client; 3] {
+    let alice = homes.user("alice").await;
+    let (bob, carol) = (homes.user("bob").await, homes.user("carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
+    alice.create_group("team").await.unwrap();
+    alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
+    settle(&[&alice, &bob, &carol]).await;
+    [alice, bob, carol]
+}
+
+/// The texts that a client has read in a group.
+pub(crate) fn texts(client: &Client, group: &str) -> Vec<String> {
+    client
+        .events()
+        .unwrap()
+        .into_iter()
+        .filter_map(|stored| match stored.event {
+            client::Event::Message {
+                group: of, text, ..
+            } if of == group => Some(text),
+            _ => None,
+        })
+        .collect()
+}
