@@ -48,7 +48,7 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 
 /// What opens a backup.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum BackupKey {
     /// Words that a person remembers; Argon2id makes guessing dear.
     Passphrase(Zeroizing<String>),
@@ -57,6 +57,14 @@ pub enum BackupKey {
 }
 
 impl BackupKey {
+    /// For the thread that uses it.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::Passphrase(words) => Self::Passphrase(words.clone()),
+            Self::RecoveryKey(key) => Self::RecoveryKey(key.clone()),
+        }
+    }
+
     fn kdf(&self) -> u8 {
         match self {
             Self::Passphrase(_) => 1,

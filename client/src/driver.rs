@@ -80,10 +80,6 @@ impl Driver {
         F: Future<Output = Result<(Engine, T), Error>>,
         T: Send + 'static,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(LocalError::Thread)?;
         let (orders, taken) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (made, is_made) = oneshot::channel();
@@ -92,6 +88,13 @@ impl Driver {
         let run = {
             let interest = Arc::clone(&interest);
             move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                let runtime = match runtime {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(made.send(Err(LocalError::Thread(error).into()))),
+                };
                 runtime.block_on(async move {
                     let work = async move {
                         match make().await {

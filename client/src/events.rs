@@ -347,6 +347,19 @@ pub(crate) fn last(db: &Connection) -> Result<i64, Error> {
     )
 }
 
+/// The first event with a larger number.
+pub(crate) fn next(db: &Connection, seen: i64) -> Result<Option<StoredEvent>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT id, event FROM events WHERE id > ? ORDER BY id LIMIT 1")?;
+    let row = statement.query_row([seen], |row| Ok((row.get(0)?, row.get(1)?)));
+    row.optional()?.map(stored_event).transpose()
+}
+
+fn stored_event((id, event): (i64, String)) -> Result<StoredEvent, Error> {
+    let event = serde_json::from_str(&event).map_err(|_| LocalError::Damaged)?;
+    Ok(StoredEvent { id, event })
+}
+
 /// All that is kept, oldest first.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -420,17 +433,11 @@ pub(crate) fn acknowledge(db: &mut Connection, events: &[StoredEvent]) -> Result
     Ok(())
 }
 
-/// The events with larger numbers, oldest first.
-pub(crate) fn after(db: &Connection, seen: i64) -> Result<Vec<StoredEvent>, Error> {
-    let mut statement =
-        db.prepare_cached("SELECT id, event FROM events WHERE id > ? ORDER BY id")?;
-    let rows = statement.query_map([seen], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-    rows.map(|row| {
-        let (id, event) = row?;
-        let event = serde_json::from_str(&event).map_err(|_| LocalError::Damaged)?;
-        Ok(StoredEvent { id, event })
-    })
-    .collect()
+/// The events that wait, oldest first.
+pub(crate) fn all(db: &Connection) -> Result<Vec<StoredEvent>, Error> {
+    let mut statement = db.prepare_cached("SELECT id, event FROM events ORDER BY id")?;
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.map(|row| stored_event(row?)).collect()
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@
 //! # Calls
 //!
 //! A client has one thread, with a runtime of its own, that does one call after the other. So a
-//! handle works in any executor, in no executor that blocks, and from several tasks at once: while
-//! one waits for events another one sends. Calls that are not `async` read or write the database in
+//! handle works in any executor, and from several tasks at once: while one waits for events another one
+//! sends. Calls that are not `async` read or write the database in
 //! this thread and never wait for the network.
 //!
 //! Every future can be dropped at any time. A call that was not begun is taken back; one that was

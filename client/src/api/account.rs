@@ -12,7 +12,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub async fn backup(&self, key: &BackupKey) -> Result<Vec<u8>, Error> {
-        let key = key.clone();
+        let key = key.copy();
         call!(self, |engine| engine.backup(&key))
     }
 

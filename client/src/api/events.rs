@@ -14,7 +14,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn events(&self) -> Result<Vec<StoredEvent>, Error> {
-        self.at_desk(|desk| events::after(desk, 0))
+        self.at_desk(|desk| events::all(desk))
     }
 
     /// Forgets events that have been shown. Before this call they come again after a crash.
@@ -85,10 +85,8 @@ impl Events {
         let mut changes = self.client.shared.driver.changes.clone();
         loop {
             changes.mark_unchanged();
-            let next = self
-                .client
-                .at_desk(|desk| Ok(events::after(desk, self.seen)?.into_iter().next()))?;
-            if let Some(event) = next {
+            let next = self.client.at_desk(|desk| events::next(desk, self.seen));
+            if let Some(event) = next? {
                 self.seen = event.id;
                 return Ok(event);
             }

@@ -1,6 +1,6 @@
 //! Groups, their members, and what is said in them.
 
-use super::{Client, GroupRef, borrowed, call, owned};
+use super::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::driver::Order;
 use crate::error::Error;
 use crate::groups::evidence::{Evidence, StopReason};
@@ -33,16 +33,20 @@ impl Client {
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
-    pub fn evidence(&self, name: &str) -> Result<Vec<Evidence>, Error> {
-        self.read(|db, profile, _| groups::evidence::evidence(db, profile, name))
+    pub fn evidence(&self, group: impl Into<GroupRef>) -> Result<Vec<Evidence>, Error> {
+        self.read_group(group, |db, profile, name| {
+            groups::evidence::evidence(db, profile, name)
+        })
     }
 
     /// Why this client has stopped following a group or connection; `None` if it has not.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
-    pub fn stop_reason(&self, name: &str) -> Result<Option<StopReason>, Error> {
-        self.read(|db, profile, _| groups::evidence::stop_reason(db, profile, name))
+    pub fn stop_reason(&self, group: impl Into<GroupRef>) -> Result<Option<StopReason>, Error> {
+        self.read_group(group, |db, profile, name| {
+            groups::evidence::stop_reason(db, profile, name)
+        })
     }
 
     /// Asks the service what it holds of a group and compares it with what this client has: returns
@@ -51,11 +55,9 @@ impl Client {
     /// # Errors
     /// [`PeerError::Disagreement`].
     pub async fn verify_group(&self, group: impl Into<GroupRef>) -> Result<(usize, u64), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.verify_group(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .verify_group(&group)
+            .await)
     }
 
     /// What two members can compare over another channel: the authenticator of the present epoch
@@ -65,10 +67,8 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn epoch_authenticator(&self, group: impl Into<GroupRef>) -> Result<(u64, String), Error> {
-        let group = group.into();
-        self.read(|db, profile, _| {
-            let group = group.name(db)?;
-            groups::inspect::epoch_authenticator(db, profile, &group)
+        self.read_group(group, |db, profile, name| {
+            groups::inspect::epoch_authenticator(db, profile, name)
         })
     }
 
@@ -78,11 +78,9 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotPermitted`]; the problem `limit-exceeded` when there are too many codes.
     pub async fn invite(&self, group: impl Into<GroupRef>, days: u32) -> Result<String, Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.invite(&group, days).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .invite(&group, days)
+            .await)
     }
 
     /// Revokes a join code of a group that this client is in.
@@ -111,11 +109,9 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].
     pub async fn leave_group(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.leave_group(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .leave_group(&group)
+            .await)
     }
 
     /// Deletes a group: everybody else is removed, and nothing of it stays at the service.
@@ -123,11 +119,9 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotPermitted`].
     pub async fn delete_group(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.delete_group(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .delete_group(&group)
+            .await)
     }
 
     /// Adds contacts to a group, all in one commit.
@@ -140,12 +134,10 @@ impl Client {
         group: impl Into<GroupRef>,
         names: &[&str],
     ) -> Result<(), Error> {
-        let group = group.into();
         let names = owned(names);
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.add_to_group(&group, &borrowed(&names)).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .add_to_group(&group, &borrowed(&names))
+            .await)
     }
 
     /// Removes users from a group, with all their clients; the state key changes with it.
@@ -157,12 +149,10 @@ impl Client {
         group: impl Into<GroupRef>,
         names: &[&str],
     ) -> Result<(), Error> {
-        let group = group.into();
         let names = owned(names);
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.remove_from_group(&group, &borrowed(&names)).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .remove_from_group(&group, &borrowed(&names))
+            .await)
     }
 
     /// Has a contact whose clients are dead come in anew: the old ones are removed, and the present
@@ -177,12 +167,10 @@ impl Client {
         group: impl Into<GroupRef>,
         name: &str,
     ) -> Result<(), Error> {
-        let group = group.into();
         let name = name.to_owned();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.replace_in_group(&group, &name).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .replace_in_group(&group, &name)
+            .await)
     }
 
     /// Replaces the own leaf: new keys, under the same user pseudonym.
@@ -190,11 +178,9 @@ impl Client {
     /// # Errors
     /// As [`Client::remove_from_group`].
     pub async fn update_own_leaf(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.update_own_leaf(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .update_own_leaf(&group)
+            .await)
     }
 
     /// Sends a text to all other members, after what was queued before it. When this returns, it
@@ -210,11 +196,10 @@ impl Client {
         group: impl Into<GroupRef>,
         text: &str,
     ) -> Result<MessageId, Error> {
-        let (group, text) = (group.into(), text.to_owned());
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.send_message(&group, &text).await
-        })
+        let text = text.to_owned();
+        in_group!(self, group, |engine, group| engine
+            .send_message(&group, &text)
+            .await)
     }
 
     /// Puts a text into the outbox and returns at once: it is kept, sent in order, tried again as
@@ -255,11 +240,9 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub async fn accept_unverified(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.accept_unverified(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .accept_unverified(&group)
+            .await)
     }
 
     /// Groups by name, without connection groups.
@@ -295,10 +278,8 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn members(&self, group: impl Into<GroupRef>) -> Result<Vec<Member>, Error> {
-        let group = group.into();
-        self.read(|db, profile, _| {
-            let group = group.name(db)?;
-            groups::members(db, profile, &group)
+        self.read_group(group, |db, profile, name| {
+            groups::members(db, profile, name)
         })
     }
 
@@ -307,10 +288,8 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn banned(&self, group: impl Into<GroupRef>) -> Result<Vec<String>, Error> {
-        let group = group.into();
-        self.read(|db, profile, _| {
-            let group = group.name(db)?;
-            groups::people::banned(db, profile, &group)
+        self.read_group(group, |db, profile, name| {
+            groups::people::banned(db, profile, name)
         })
     }
 
@@ -319,12 +298,10 @@ impl Client {
     /// # Errors
     /// [`UsageError::NotBanned`], [`UsageError::NotPermitted`].
     pub async fn unban(&self, group: impl Into<GroupRef>, name: &str) -> Result<(), Error> {
-        let group = group.into();
         let name = name.to_owned();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.unban(&group, &name).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .unban(&group, &name)
+            .await)
     }
 
     /// Comes back into a group, or a connection with a contact, that this client does not follow
@@ -338,11 +315,9 @@ impl Client {
     /// service knows this client's leaf no more or the way back is lost, [`UsageError::NotAMember`]
     /// after a removal.
     pub async fn rejoin_group(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.rejoin_group(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .rejoin_group(&group)
+            .await)
     }
 
     /// As [`Client::rejoin_group`]; the user has been shown the new members that it named, and goes
@@ -351,11 +326,9 @@ impl Client {
     /// # Errors
     /// As [`Client::rejoin_group`], for members that it did not name.
     pub async fn rejoin_group_with_shown(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.rejoin_group_with_shown(&group).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .rejoin_group_with_shown(&group)
+            .await)
     }
 
     /// As [`Client::rejoin_group`], for the group of this user's devices.
@@ -377,13 +350,11 @@ impl Client {
         member: &str,
         role: &str,
     ) -> Result<(), Error> {
-        let group = group.into();
         let member = member.to_owned();
         let role = role.to_owned();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.set_role(&group, &member, &role).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .set_role(&group, &member, &role)
+            .await)
     }
 
     /// Mutes a member, or lets it speak again.
@@ -396,12 +367,10 @@ impl Client {
         member: &str,
         muted: bool,
     ) -> Result<(), Error> {
-        let group = group.into();
         let member = member.to_owned();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.set_muted(&group, &member, muted).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .set_muted(&group, &member, muted)
+            .await)
     }
 
     /// Bans a member: nothing is left to it, and it is removed. The person cannot come in again,
@@ -410,12 +379,10 @@ impl Client {
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
     pub async fn ban(&self, group: impl Into<GroupRef>, member: &str) -> Result<(), Error> {
-        let group = group.into();
         let member = member.to_owned();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.ban(&group, &member).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .ban(&group, &member)
+            .await)
     }
 
     /// Ends a group and makes another one under its name, in another ciphersuite, in which all of
@@ -426,11 +393,9 @@ impl Client {
     /// [`UsageError::WouldLeaveBehind`] when somebody is no contact, or has no KeyPackage for the
     /// ciphersuite: nothing has changed then.
     pub async fn upgrade_group(&self, group: impl Into<GroupRef>, suite: u16) -> Result<(), Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.upgrade_group(&group, suite).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .upgrade_group(&group, suite)
+            .await)
     }
 
     /// As [`Client::upgrade_group`], without the members who cannot be brought along: returns who
@@ -443,10 +408,8 @@ impl Client {
         group: impl Into<GroupRef>,
         suite: u16,
     ) -> Result<Vec<String>, Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.upgrade_group_leaving_others(&group, suite).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .upgrade_group_leaving_others(&group, suite)
+            .await)
     }
 }

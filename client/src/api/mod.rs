@@ -67,6 +67,18 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+/// As [`call`], with the name that the group has by then.
+macro_rules! in_group {
+    ($client:expr, $group:expr, |$engine:ident, $name:ident| $work:expr) => {{
+        let group: GroupRef = $group.into();
+        call!($client, |$engine| {
+            let $name = group.name(&$engine.db)?;
+            $work
+        })
+    }};
+}
+pub(crate) use in_group;
+
 type Work<'e, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'e>>;
 
 /// A group: by its id, which never changes, or by the name that it has on this device.
@@ -154,7 +166,7 @@ impl Client {
         key: &BackupKey,
         options: Options,
     ) -> Result<Self, Error> {
-        let (home, bytes, key) = (home.to_owned(), bytes.to_vec(), key.clone());
+        let (home, bytes, key) = (home.to_owned(), bytes.to_vec(), key.copy());
         Self::start(options, async move |options| {
             Engine::restore(&home, &bytes, &key, options).await
         })
@@ -214,6 +226,16 @@ impl Client {
             let profile = Profile::read(desk)?;
             look(desk, &profile, self.time(&profile).today())
         })
+    }
+
+    /// Looks something up in a group.
+    fn read_group<T>(
+        &self,
+        group: impl Into<GroupRef>,
+        look: impl FnOnce(&Connection, &Profile, &str) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let group = group.into();
+        self.read(|db, profile, _| look(db, profile, &group.name(db)?))
     }
 
     /// The time at the service.

@@ -2,7 +2,7 @@
 
 use protocol::operation::Operation;
 
-use super::{Client, GroupRef, borrowed, call, owned};
+use super::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::error::Error;
 use crate::groups::commit::CommitOutcome;
 use crate::groups::{self, GroupAccess};
@@ -36,11 +36,9 @@ impl Client {
         operation: Operation,
         body: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let group = group.into();
-        self.read(|db, profile, _| {
-            let group = group.name(db)?;
+        self.read_group(group, |db, profile, name| {
             let now_ms = self.time(profile).now_unix_ms();
-            engine::sign_as_member(db, now_ms, &group, operation, body)
+            engine::sign_as_member(db, now_ms, name, operation, body)
         })
     }
 
@@ -69,11 +67,7 @@ impl Client {
         &self,
         group: impl Into<GroupRef>,
     ) -> Result<Option<PendingRequest>, Error> {
-        let group = group.into();
-        self.read(|db, _, _| {
-            let group = group.name(db)?;
-            engine::pending_request(db, &group)
-        })
+        self.read_group(group, |db, _, name| engine::pending_request(db, name))
     }
 
     /// Stages and keeps an Add without sending it: for tests of races and lost answers. The next
@@ -82,12 +76,10 @@ impl Client {
     /// # Errors
     /// As [`Client::add_to_group`].
     pub async fn stage_add(&self, group: impl Into<GroupRef>, names: &[&str]) -> Result<(), Error> {
-        let group = group.into();
         let names = owned(names);
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.stage_add(&group, &borrowed(&names)).await
-        })
+        in_group!(self, group, |engine, group| engine
+            .stage_add(&group, &borrowed(&names))
+            .await)
     }
 
     /// As [`Client::stage_add`], for a removal.
@@ -99,12 +91,9 @@ impl Client {
         group: impl Into<GroupRef>,
         names: &[&str],
     ) -> Result<(), Error> {
-        let group = group.into();
         let names = owned(names);
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.stage_remove(&group, &borrowed(&names))
-        })
+        in_group!(self, group, |engine, group| engine
+            .stage_remove(&group, &borrowed(&names)))
     }
 
     /// Sends what was staged in a group; does not stage it again if another commit was first.
@@ -112,11 +101,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`], or as the staged operation.
     pub async fn submit(&self, group: impl Into<GroupRef>) -> Result<CommitOutcome, Error> {
-        let group = group.into();
-        call!(self, |engine| {
-            let group = group.name(&engine.db)?;
-            engine.submit(&group).await
-        })
+        in_group!(self, group, |engine, group| engine.submit(&group).await)
     }
 
     /// Id, keys and position in a group, for requests that are made by hand.
@@ -124,10 +109,6 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn group_access(&self, group: impl Into<GroupRef>) -> Result<GroupAccess, Error> {
-        let group = group.into();
-        self.read(|db, _, _| {
-            let group = group.name(db)?;
-            groups::group_access(db, &group)
-        })
+        self.read_group(group, |db, _, name| groups::group_access(db, name))
     }
 }
