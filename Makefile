@@ -74,9 +74,11 @@ endif
 bench: build
 	$(CARGO) bench --workspace --bench delivery --bench action --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
 
+lint: export RUSTDOCFLAGS = -D warnings -A rustdoc::private_intra_doc_links
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(TESTED) --workspace --all-targets -- -D warnings
+	$(CARGO) doc $(TESTED) --workspace --no-deps
 	$(CARGO) xtask check-deps
 	$(CARGO) xtask check-claims
 	$(CARGO) xtask check-docs

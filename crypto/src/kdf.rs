@@ -12,7 +12,7 @@ pub fn derive<const N: usize>(secret: &[u8; 32], label: &str, context: &[u8]) ->
     expand(&Hkdf::<Sha256>::new(None, secret), label, context)
 }
 
-/// As [`derive`], with a salt in the extraction.
+/// As [`derive()`], with a salt in the extraction.
 #[must_use]
 pub fn derive_salted<const N: usize>(
     secret: &[u8; 32],

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::{Client, call};
 use crate::backup::BackupKey;
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::UsageError;
 
 impl Client {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.

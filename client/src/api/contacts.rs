@@ -6,6 +6,8 @@ use super::{Client, call};
 use crate::connections::{self, IncomingRequest};
 use crate::contacts::{self, Contact};
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::{PeerError, UsageError};
 
 impl Client {
     /// Accepts a request and returns the new contact's name.

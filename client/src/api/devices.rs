@@ -3,6 +3,8 @@
 use super::{Client, call};
 use crate::devices::{self, Device, LinkCode};
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::UsageError;
 
 impl Client {
     /// On a new device, without a handle of its own: shows the code that links it to a user.

@@ -3,6 +3,8 @@
 use super::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::driver::Order;
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::{PeerError, UsageError};
 use crate::groups::evidence::{Evidence, StopReason};
 use crate::groups::outbox::{self, QueuedMessage};
 use crate::groups::{self, Group, GroupSummary, Member};
@@ -187,7 +189,7 @@ impl Client {
     /// stands in the group's journal.
     ///
     /// # Errors
-    /// [`UsageError`](crate::UsageError) for a group that is not there or left, an empty text or
+    /// [`UsageError`] for a group that is not there or left, an empty text or
     /// one of more than [`MAX_TEXT`](crate::MAX_TEXT) bytes. [`Error::Unreachable`] when no answer
     /// came in time: the message stays in the outbox, is sent when that is possible, and the end is
     /// told as an event ([`Event::MessageSent`](crate::Event::MessageSent)).
@@ -208,7 +210,7 @@ impl Client {
     /// [`Event::MessageFailed`](crate::Event::MessageFailed).
     ///
     /// # Errors
-    /// [`UsageError`](crate::UsageError) for a group that is not there or left, an empty text or
+    /// [`UsageError`] for a group that is not there or left, an empty text or
     /// one of more than [`MAX_TEXT`](crate::MAX_TEXT) bytes.
     pub fn queue_message(
         &self,
@@ -256,7 +258,7 @@ impl Client {
     /// One group.
     ///
     /// # Errors
-    /// [`UsageError::UnknownGroup`](crate::UsageError::UnknownGroup).
+    /// [`UsageError::UnknownGroup`].
     pub fn group(&self, group: impl Into<GroupRef>) -> Result<GroupSummary, Error> {
         let group = group.into();
         self.at_desk(|desk| {

@@ -21,6 +21,8 @@ use crate::backup::BackupKey;
 use crate::clock::{ServiceTime, SharedClock};
 use crate::driver::{Driver, Job, Order};
 use crate::engine::Engine;
+#[cfg(doc)]
+use crate::error::UsageError;
 use crate::error::{Error, LocalError};
 use crate::groups::Group;
 use crate::home::Held;
@@ -123,7 +125,7 @@ impl Client {
     /// addresses and the account token, and finishes what was cut off.
     ///
     /// # Errors
-    /// [`UsageError::InvalidAccountToken`](crate::UsageError::InvalidAccountToken);
+    /// [`UsageError::InvalidAccountToken`];
     /// [`Error::Issuer`]; [`Error::Local`].
     pub async fn init(
         home: &Path,
@@ -142,7 +144,7 @@ impl Client {
     /// Opens the client in a home directory.
     ///
     /// # Errors
-    /// [`UsageError::NotInitialised`](crate::UsageError::NotInitialised), [`LocalError::Busy`],
+    /// [`UsageError::NotInitialised`], [`LocalError::Busy`],
     /// [`Error::Local`].
     pub async fn open(home: &Path, options: Options) -> Result<Self, Error> {
         let home = home.to_owned();
@@ -157,7 +159,7 @@ impl Client {
     /// still there, cannot follow its groups after that.
     ///
     /// # Errors
-    /// Of [`UsageError`](crate::UsageError): `NotABackup`, `WrongBackupKey`, `NewerBackup`;
+    /// Of [`UsageError`]: `NotABackup`, `WrongBackupKey`, `NewerBackup`;
     /// `AlreadyInUse` for a home directory that has a client; `PartlyRestored` names the groups
     /// that it could not come back into: the client is there all the same, and can be opened.
     pub async fn restore(
@@ -278,7 +280,7 @@ impl Client {
     /// there. Every call does so by itself.
     ///
     /// # Errors
-    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`](crate::UsageError::NotInitialised) if
+    /// [`LocalError::Busy`]; [`UsageError::NotInitialised`] if
     /// another process has deleted the client.
     pub async fn hold(&self) -> Result<Held, Error> {
         call!(self, |engine| engine.hold().await)

@@ -4,6 +4,8 @@ use protocol::operation::Operation;
 
 use super::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::{IssuerError, UsageError};
 use crate::groups::commit::CommitOutcome;
 use crate::groups::{self, GroupAccess};
 use crate::{PendingRequest, engine};
@@ -29,7 +31,7 @@ impl Client {
     /// Signs a request by hand as the own leaf of a group, at the service's time.
     ///
     /// # Errors
-    /// [`UsageError::UnknownGroup`](crate::UsageError::UnknownGroup).
+    /// [`UsageError::UnknownGroup`].
     pub fn sign_as_member(
         &self,
         group: impl Into<GroupRef>,

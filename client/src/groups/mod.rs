@@ -448,7 +448,7 @@ pub struct Member {
     pub leaf_index: u32,
 }
 
-/// What tests and tools need for requests of their own making; see [`Client::transport`].
+/// What tests and tools need for requests of their own making.
 #[derive(Debug)]
 pub struct GroupAccess {
     /// The group's id.
