@@ -41,9 +41,9 @@
 //! # Calls
 //!
 //! A client has one thread, with a runtime of its own, that does one call after the other. So a
-//! handle works in any executor, and from several tasks at once: while one waits for events another one
-//! sends. Calls that are not `async` read or write the database in
-//! this thread and never wait for the network.
+//! handle works in any executor, and from several tasks at once: while one waits for events another
+//! one sends. Calls that are not `async` read or write the database in this thread and never wait
+//! for the network.
 //!
 //! Every future can be dropped at any time. A call that was not begun is taken back; one that was
 //! begun is done, and only its answer is lost. When the last handle is dropped, what is under way

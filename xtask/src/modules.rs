@@ -179,7 +179,8 @@ impl Paths<'_> {
         self.tokens.get(at).map_or("", String::as_str)
     }
 
-    /// What the path that begins here leads to, with the names that it gives. None begins here: none.
+    /// What the path that begins here leads to, with the names that it gives. None begins here:
+    /// none.
     fn at(&self, at: usize) -> Vec<(String, Target)> {
         let mut targets = Vec::new();
         let begins = self.token(at.wrapping_sub(1)) != "::" && self.token(at + 1) == "::";

@@ -287,7 +287,8 @@ impl Client {
     }
 
     /// Ends this client when all calls that were made before have been done; what is called later
-    /// fails with [`LocalError::Stopped`]. Queued messages are sent after the next [`Client::open`].
+    /// fails with [`LocalError::Stopped`]. Queued messages are sent after the next
+    /// [`Client::open`].
     pub async fn close(self) {
         let (reply, done) = oneshot::channel();
         if self.order(Order::Close(reply)).is_ok() {

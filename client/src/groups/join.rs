@@ -255,8 +255,8 @@ fn segment(
         .checked_sub(rotation.0)
         .and_then(|step| u32::try_from(step).ok())
         .ok_or(Error::Protocol("a join record is of another epoch"))?;
-    // Who points here need not be who has added this client: what it says of the journal counts only
-    // where the service has said the same to whoever was added.
+    // Who points here need not be who has added this client: what it says of the journal counts
+    // only where the service has said the same to whoever was added.
     let agrees = (pointer.segment, pointer.place) == (record.segment, record.place);
     let told = pointer.chain != ChainHead([0; 32]);
     if !agrees || (told && pointer.chain != record.chain) {

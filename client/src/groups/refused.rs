@@ -1,6 +1,6 @@
-//! Returns that the service has refused, as it says. One that it has accepted all the same has ended
-//! the segment and taken the row of the recovery key before: what is left to find the group by is
-//! the segment that it has begun, and the recovery key that went with it.
+//! Returns that the service has refused, as it says. One that it has accepted all the same has
+//! ended the segment and taken the row of the recovery key before: what is left to find the group
+//! by is the segment that it has begun, and the recovery key that went with it.
 
 use crypto::keys::IdentityLinkWrapperKey;
 use crypto::schedule::StateKey;

@@ -1,4 +1,5 @@
-//! What makes one byte string of another: for two that are mostly the same, far shorter than either.
+//! What makes one byte string of another: for two that are mostly the same, far shorter than
+//! either.
 
 use std::collections::HashMap;
 

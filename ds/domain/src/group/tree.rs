@@ -2,8 +2,9 @@
 //!
 //! openmls persists through a storage provider; ours is four byte strings in memory, which become
 //! one sealed part. A commit that is a path and nothing else changes some nodes of hundreds: what
-//! it makes of the part is written as [splices], to a part of its own beside it. The library's serde layout may change between its versions and with client-held
-//! keys we can migrate only when a client comes by, hence the format number.
+//! it makes of the part is written as [splices], to a part of its own beside it. The library's
+//! serde layout may change between its versions and with client-held keys we can migrate only when
+//! a client comes by, hence the format number.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
