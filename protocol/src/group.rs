@@ -351,10 +351,6 @@ pub struct PutRecoveryRowsRequest {
     pub group: GroupKey,
     /// Must be the present one.
     pub rotation_epoch: RotationEpoch,
-    /// The first of the leaves whose rows these are.
-    pub first_leaf: LeafIndex,
-    /// The last of them: the service looks for their recovery keys among the leaves in between.
-    pub last_leaf: LeafIndex,
     /// At most [`MAX_ROWS`]. Rows of the present rotation that are there already stay, except the
     /// sender's own.
     pub rows: Vec<RecoveryRow>,

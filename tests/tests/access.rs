@@ -125,8 +125,6 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     let put_rows = PutRecoveryRowsRequest {
         group: key(&his.id, &his.state_key),
         rotation_epoch: RotationEpoch(0),
-        first_leaf: LeafIndex(0),
-        last_leaf: LeafIndex(0),
         rows: Vec::new(),
     };
     let mut attempts = vec![

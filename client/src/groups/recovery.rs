@@ -9,7 +9,7 @@ use protocol::group::{
     Accepted, MAX_ROWS, OwnLeafRequest, OwnLeafResponse, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
     SetLeafExtrasRequest,
 };
-use protocol::ids::{GroupId, LeafIndex};
+use protocol::ids::GroupId;
 use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
 use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
@@ -223,7 +223,6 @@ impl Engine {
         }
         let mls_group = load_mls(&self.db, id)?;
         let suite = mls_group.ciphersuite();
-        let own_leaf = LeafIndex(mls_group.own_leaf_index().u32());
         let kept = self.recovered_segment(id, suite, &group.recovery).await?;
         if kept.is_some_and(|kept| leads_to(kept, &group.segment)) {
             return Ok(());
@@ -234,8 +233,6 @@ impl Engine {
                 let request = PutRecoveryRowsRequest {
                     group: group.key(),
                     rotation_epoch: group.segment.rotation,
-                    first_leaf: own_leaf,
-                    last_leaf: own_leaf,
                     rows: vec![rows::seal(suite, id, &group.segment, &pair.public)?],
                 };
                 Ok(request.encode())
@@ -270,19 +267,14 @@ impl Engine {
                 continue;
             }
             match rows::seal(suite, id, &group.segment, key.public_key.as_slice()) {
-                Ok(row) => missing.push((record.leaf_index, row)),
+                Ok(row) => missing.push(row),
                 // Of a key that is none: its owner has no way back.
                 Err(Error::Peer(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         let rotation = group.segment.rotation;
-        // Neighbours together: the service looks for their keys in the pages between them.
-        missing.sort_by_key(|(leaf, _)| leaf.0);
         for page in missing.chunks(MAX_ROWS) {
-            let (Some((first_leaf, _)), Some((last_leaf, _))) = (page.first(), page.last()) else {
-                break;
-            };
             let put: Result<Accepted, Error> = self
                 .as_member(id, Operation::PutRecoveryRows, |_, group| {
                     if group.segment.rotation != rotation {
@@ -291,9 +283,7 @@ impl Engine {
                     let request = PutRecoveryRowsRequest {
                         group: group.key(),
                         rotation_epoch: rotation,
-                        first_leaf: *first_leaf,
-                        last_leaf: *last_leaf,
-                        rows: page.iter().map(|(_, row)| row.clone()).collect(),
+                        rows: page.to_vec(),
                     };
                     Ok(request.encode())
                 })

@@ -105,8 +105,8 @@ pub enum Part {
     Roster(u16),
     /// What only commits and joins need of the roster: recent commits, codes, the wrapper chain.
     Control,
-    /// A byte for each leaf: the week of its last commit.
-    Activity,
+    /// Nine bytes for each leaf: the week of its last commit, and its recovery key in short.
+    Marks,
     /// The public group.
     Tree,
     /// Pending proposals.
@@ -122,7 +122,7 @@ impl Part {
         let (kind, page) = match self {
             Self::Roster(page) => (1, page),
             Self::Control => (2, 0),
-            Self::Activity => (3, 0),
+            Self::Marks => (3, 0),
             Self::Tree => (4, 0),
             Self::Proposals => (5, 0),
             Self::TreeChanges => (6, 0),

@@ -136,7 +136,7 @@ wire_types! {
         }
         OwnLeafRequest { group }
         OwnLeafResponse { epoch, leaf }
-        PutRecoveryRowsRequest { group, rotation_epoch, first_leaf, last_leaf, rows }
+        PutRecoveryRowsRequest { group, rotation_epoch, rows }
         LeafAuthorization { leaf_index, not_after_ms, signature }
         LeafAuthorizationTbs { group_id, period, permit, leaf_index, not_after_ms, signature_key }
         WrappedLinkKey { wrapper, sealed }

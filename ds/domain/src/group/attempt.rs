@@ -34,7 +34,6 @@ use super::tree::{Fields, Tree};
 use crate::engine::Key;
 use crate::env::Env;
 use crate::refusal::Stop;
-use crate::view::View;
 
 /// A commit that came.
 #[derive(Debug)]
@@ -198,11 +197,13 @@ impl Attempt<'_> {
             && (self.group.short.is_due(env) || control.has_expired_code(env.week()))
     }
 
-    /// Pages of the roster that the decision reads. What brings no leaf and no key reads its page.
+    /// Pages of the roster that the decision reads. What changes no leaf but the committer's reads
+    /// its page.
     pub(super) fn pages(&self, env: &Env<'_>) -> Vec<u16> {
-        let small = self.operation == Number::ReInitializeGroup;
+        let is_own = self.is_path_only()
+            || self.operation == Number::ReInitializeGroup && self.rotation.is_none();
         match self.by {
-            By::Member(index) if small && self.rotation.is_none() && !env.settings.self_check => {
+            By::Member(index) if is_own && !env.settings.self_check => {
                 let page = index / super::short::LEAVES_IN_PAGE;
                 u16::try_from(page).into_iter().collect()
             }
@@ -216,13 +217,6 @@ impl Attempt<'_> {
             && self.rotation.is_none()
             && self.welcome.is_none()
             && self.group.short.proposals.is_none()
-    }
-
-    pub(super) fn roster(&self, pages: Vec<u16>, view: &View) -> Result<Roster, Stop> {
-        match self.by {
-            By::Member(index) if self.is_path_only() => Roster::open_for(self.group, index, view),
-            _ => Roster::open(self.group, pages, view),
-        }
     }
 
     /// Keys of the records that the commit brings.

@@ -7,7 +7,7 @@ use protocol::join::RecoveryRow;
 use protocol::problem::ProblemType;
 
 use super::control::Control;
-use super::roster::Roster;
+use super::marks::Marks;
 use crate::refusal::Stop;
 
 /// Longest sealed 32 bytes: of a link key, of a wrapper key.
@@ -47,12 +47,12 @@ pub(super) fn check_recovery_key(
 /// A recovery key is one leaf's: who had another's, or a code's, would own the row that is sealed
 /// to it.
 pub(super) fn check_own_key(
+    group: &GroupId,
     public_key: &[u8],
     leaf: Option<u32>,
-    roster: &Roster,
-    control: &Control,
+    (marks, control): (&Marks, &Control),
 ) -> Result<(), Stop> {
-    if roster.has_recovery_key(public_key, leaf)? || control.has_key(public_key) {
+    if marks.has_key(group, public_key, leaf) || control.has_key(public_key) {
         Err(ProblemType::NotAllowed.into())
     } else {
         Ok(())

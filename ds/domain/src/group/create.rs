@@ -14,9 +14,9 @@ use protocol::operation::Operation as Number;
 use protocol::policy::{Capabilities, POLICY_EXTENSION};
 use protocol::problem::ProblemType;
 
-use super::activity::Activity;
 use super::checks::{check_extras, within};
 use super::control::Control;
+use super::marks::Marks;
 use super::parts;
 use super::removals;
 use super::roster::{self, Leaf, Roster};
@@ -301,7 +301,10 @@ fn seal(
     );
     let journal = Journal::begin(head, env);
     let (head, _) = journal.into_new(env)?;
-    let activity = Activity::of_creator(env.week());
+    let own = roster
+        .leaf(0)
+        .and_then(|leaf| leaf.recovery_row(&body.group_id));
+    let marks = Marks::of_creator(env.week(), own.as_ref());
     let short = Short {
         kind: body.kind,
         ciphersuite,
@@ -317,7 +320,7 @@ fn seal(
         removal_pending: false,
         places: 1,
         control: env.version(),
-        activity: env.version(),
+        marks: env.version(),
         tree: env.version(),
         tree_changes: None,
         proposals: None,
@@ -325,7 +328,7 @@ fn seal(
     };
     let mut plain = vec![
         (Part::Control, short.control, Control::default().encode()?),
-        (Part::Activity, short.activity, activity.encode()),
+        (Part::Marks, short.marks, marks.encode()),
         (Part::Tree, short.tree, tree),
     ];
     for (number, page) in roster.changed(true, 1)? {

@@ -3,9 +3,9 @@
 use openmls::prelude::PublicMessageIn;
 use protocol::problem::ProblemType;
 
-use super::activity::Activity;
 use super::attempt::{Attempt, roster_is_tree};
 use super::control::Control;
+use super::marks::Marks;
 use super::message::head_of;
 use super::proposals::PendingProposals;
 use super::roster::Roster;
@@ -20,7 +20,7 @@ use crate::view::View;
 /// What a commit's decision reads.
 struct Loaded {
     control: Control,
-    activity: Activity,
+    marks: Marks,
     tree: Tree,
     pending: PendingProposals,
     roster: Roster,
@@ -48,7 +48,7 @@ impl Attempt<'_> {
         let pages = self.pages(env);
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let parts = parts
-            .chain([Part::Control, Part::Activity])
+            .chain([Part::Control, Part::Marks])
             .chain(group.short.tree_parts())
             .chain(group.short.proposals.map(|_| Part::Proposals));
         let mut keys: Vec<_> = parts.map(|part| group.row.part(part)).collect();
@@ -73,8 +73,8 @@ impl Attempt<'_> {
         Ok(Loaded {
             head: head_of(group, view, env)?,
             control: Control::open(group, view)?,
-            activity: Activity::open(group, view)?,
-            roster: self.roster(pages, view)?,
+            marks: Marks::open(group, view)?,
+            roster: Roster::open(group, pages, view)?,
             pending: PendingProposals::open(group, view)?,
             tree: Tree::open(group, view)?,
         })
@@ -89,7 +89,7 @@ impl Attempt<'_> {
     ) -> Result<Decision, Stop> {
         let Loaded {
             control,
-            activity,
+            marks,
             mut tree,
             pending,
             roster,
@@ -98,6 +98,7 @@ impl Attempt<'_> {
         if env.settings.self_check {
             let whole = Roster::open(self.group, Roster::all_pages(self.group), view)?;
             roster_is_tree(self.group, &whole, &tree)?;
+            marks.check(&self.group.id, &whole)?;
         }
         let judged = self.judge(message, &control, &mut tree, &pending, env)?;
         let succession = Succession {
@@ -105,7 +106,7 @@ impl Attempt<'_> {
             link_keys: self.link_keys(&judged, &tree, &pending)?,
             judged,
             control,
-            activity,
+            marks,
             tree,
             pending,
             roster,

@@ -15,6 +15,7 @@ use protocol::problem::ProblemType;
 
 use super::checks::{check_own_key, check_push_handle, check_recovery_key, check_row, within};
 use super::control::{Control, row_of};
+use super::marks::Marks;
 use super::member::Member;
 use super::open::{OpenedGroup, names_group};
 use super::roster::Roster;
@@ -29,8 +30,10 @@ use crate::rows::{Part, RecoveryRow};
 use crate::store::{self, Transition};
 use crate::view::View;
 
-fn control_too(group: &OpenedGroup) -> Vec<Key> {
-    vec![group.row.part(Part::Control)]
+/// Where recovery keys and codes stand, in short.
+fn keys_too(group: &OpenedGroup) -> Vec<Key> {
+    let parts = [Part::Control, Part::Marks];
+    parts.map(|part| group.row.part(part)).to_vec()
 }
 
 names_group! { SetLeafExtrasRequest PutRecoveryRowsRequest SetJoinCodeRequest }
@@ -50,7 +53,7 @@ impl Operation for SetLeafExtras {
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Authenticated<'r, SetLeafExtrasRequest, Member>, Stop> {
-        Member::authenticate(request, view, env, control_too)
+        Member::authenticate(request, view, env, keys_too)
     }
 
     fn cost(request: &Authenticated<'_, SetLeafExtrasRequest, Member>, env: &Env<'_>) -> Cost {
@@ -74,23 +77,23 @@ impl Operation for SetLeafExtras {
             return Err(ProblemType::Malformed.into());
         }
         let mut control = Control::open(group, view)?;
-        let former = leaf.recovery_row(&group.id);
-        let mut roster = if former == Some(id) {
-            let page = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
-            Roster::open(group, [page], view)?
-        } else {
-            require_free(&id, view, env)?;
-            read_roster(group, view)?;
-            Roster::open_for(group, *index, view)?
-        };
+        let mut marks = Marks::open(group, view)?;
         let key = body.recovery_key.public_key.as_slice();
-        check_own_key(key, Some(*index), &roster, &control)?;
+        check_own_key(&group.id, key, Some(*index), (&marks, &control))?;
+        let former = leaf.recovery_row(&group.id);
+        let mut plain = Vec::new();
+        if former != Some(id) {
+            require_free(&id, view, env)?;
+            marks.set_key(*index, Some(&id));
+            plain.push((Part::Marks, marks.encode()));
+        }
         let former = former.filter(|former| *former != id);
+        let page = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
+        let mut roster = Roster::open(group, [page], view)?;
         roster
             .leaf_mut(*index)
             .ok_or(Stop::Internal("a leaf that was there"))?
             .set_extras(&body.recovery_key, body.push_handle.as_slice());
-        let mut plain = Vec::new();
         for (page, bytes) in roster.changed(false, u16::MAX)? {
             plain.push((Part::Roster(page), bytes));
         }
@@ -109,17 +112,6 @@ impl Operation for SetLeafExtras {
             Accepted {},
         ))
     }
-}
-
-/// Reads all pages of the roster, and names them.
-fn read_roster(group: &OpenedGroup, view: &View) -> Result<Vec<u16>, Stop> {
-    let pages = Roster::all_pages(group);
-    let keys: Vec<Key> = pages
-        .iter()
-        .map(|page| group.row.part(Part::Roster(*page)))
-        .collect();
-    view.all(&keys)?;
-    Ok(pages)
 }
 
 /// Nobody's row is written over, of whatever group.
@@ -145,7 +137,9 @@ impl Operation for PutRecoveryRows {
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Authenticated<'r, PutRecoveryRowsRequest, Member>, Stop> {
-        Member::authenticate(request, view, env, |_| Vec::new())
+        Member::authenticate(request, view, env, |group| {
+            vec![group.row.part(Part::Marks)]
+        })
     }
 
     fn cost(request: &Authenticated<'_, PutRecoveryRowsRequest, Member>, env: &Env<'_>) -> Cost {
@@ -167,9 +161,7 @@ impl Operation for PutRecoveryRows {
         }
         within(body.rows.len(), MAX_ROWS)?;
         body.rows.iter().try_for_each(check_row)?;
-        let pages = Roster::pages_between(group, body.first_leaf, body.last_leaf);
-        let parts = pages.iter().map(|page| Part::Roster(*page));
-        let mut keys: Vec<Key> = parts.map(|part| group.row.part(part)).collect();
+        let marks = Marks::open(group, view)?;
         let rows = env.rows();
         let named: Vec<(RecoveryRow, Key)> = body
             .rows
@@ -177,20 +169,17 @@ impl Operation for PutRecoveryRows {
             .map(|row| rows.recovery(&row.id))
             .map(|row| (row, row.key()))
             .collect();
-        keys.extend(named.iter().map(|(_, key)| key.clone()));
+        let keys: Vec<Key> = named.iter().map(|(_, key)| key.clone()).collect();
         view.all(&keys)?;
-        let named_rows = body.rows.iter().map(|row| row.id).collect();
-        let known = Roster::rows_among(group, &pages, named_rows, view)?;
         let own = leaf.recovery_row(&group.id);
         let mut seen = std::collections::BTreeSet::new();
         let mut written = Vec::new();
-        // A page may meet a leaf that has changed its key meanwhile: the rows of the others are
-        // written.
-        if known.is_empty() {
+        // A leaf may have changed its key meanwhile: the rows of the others are written.
+        if !body.rows.iter().any(|row| marks.has_row(&row.id)) {
             return Err(ProblemType::NotAllowed.into());
         }
         for (row, (name, key)) in body.rows.iter().zip(named) {
-            if !known.contains(&row.id) || !seen.insert(row.id) {
+            if !marks.has_row(&row.id) || !seen.insert(row.id) {
                 continue;
             }
             if view.row(&key)?.is_some() && own != Some(row.id) {
@@ -225,7 +214,7 @@ impl Operation for SetJoinCode {
         view: &View,
         env: &mut Env<'_>,
     ) -> Result<Authenticated<'r, SetJoinCodeRequest, Member>, Stop> {
-        Member::authenticate(request, view, env, control_too)
+        Member::authenticate(request, view, env, keys_too)
     }
 
     fn cost(request: &Authenticated<'_, SetJoinCodeRequest, Member>, env: &Env<'_>) -> Cost {
@@ -263,9 +252,9 @@ impl Operation for SetJoinCode {
         if let JoinCodeChange::Make(new) = &request.body().change {
             check_code(new, member, &control, env)?;
             require_free(&new.row.id, view, env)?;
-            let roster = Roster::open(group, read_roster(group, view)?, view)?;
+            let marks = Marks::open(group, view)?;
             let key = new.code.public_key.as_slice();
-            check_own_key(key, None, &roster, &control)?;
+            check_own_key(&group.id, key, None, (&marks, &control))?;
             let salt = env.salt();
             let rotation = group.short.rotation_epoch;
             let sealed = seal_recovery_row(&new.row.id, salt, rotation, new.row.sealed.as_slice())?;

@@ -8,8 +8,8 @@ use protocol::group::{
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
 
-use super::activity::Activity;
 use super::control::Control;
+use super::marks::Marks;
 use super::member::Member;
 use super::open::{Drawer, OpenedGroup, charges, names_group};
 use super::proposals::PendingProposals;
@@ -64,13 +64,13 @@ impl Operation for InspectGroup {
             .collect();
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let keys: Vec<Key> = parts
-            .chain([Part::Control, Part::Activity])
+            .chain([Part::Control, Part::Marks])
             .chain(group.short.proposals.map(|_| Part::Proposals))
             .map(|part| group.row.part(part))
             .collect();
         view.all(&keys)?;
         let roster = Roster::open(group, pages, view)?;
-        let activity = Activity::open(group, view)?;
+        let marks = Marks::open(group, view)?;
         let control = Control::open(group, view)?;
         let leaves: Vec<(u32, &Leaf)> = roster
             .leaves()
@@ -89,7 +89,7 @@ impl Operation for InspectGroup {
             epoch: group.short.epoch,
             rotation_epoch: group.short.rotation_epoch,
             rotation_due: u8::from(due),
-            leaves: records(group, &leaves, &activity, view, env)?,
+            leaves: records(group, &leaves, &marks, view, env)?,
             places: group.short.places,
             codes,
             pending_proposals,
@@ -101,7 +101,7 @@ impl Operation for InspectGroup {
 fn records(
     group: &OpenedGroup,
     leaves: &[(u32, &Leaf)],
-    activity: &Activity,
+    marks: &Marks,
     view: &View,
     env: &Env<'_>,
 ) -> Result<Vec<LeafRecord>, Stop> {
@@ -120,7 +120,7 @@ fn records(
             Some(key) => view.row(&key)?.is_some(),
             None => false,
         };
-        records.push(leaf.record(*index, has_row, activity.of(*index, env.week())));
+        records.push(leaf.record(*index, has_row, marks.week(*index, env.week())));
     }
     Ok(records)
 }
@@ -167,19 +167,17 @@ impl Operation for OwnLeaf {
         let pages = Roster::all_pages(group);
         let parts = pages.iter().map(|page| Part::Roster(*page));
         let keys: Vec<Key> = parts
-            .chain([Part::Activity])
+            .chain([Part::Marks])
             .map(|part| group.row.part(part))
             .collect();
         view.all(&keys)?;
         let roster = Roster::open(group, pages, view)?;
-        let activity = Activity::open(group, view)?;
+        let marks = Marks::open(group, view)?;
         let own: Vec<(u32, &Leaf)> = roster
             .leaves()
             .filter(|(_, leaf)| leaf.signature_key == *key)
             .collect();
-        let record = records(group, &own, &activity, view, env)?
-            .into_iter()
-            .next();
+        let record = records(group, &own, &marks, view, env)?.into_iter().next();
         Ok(Change::nothing(OwnLeafResponse {
             epoch: group.short.epoch,
             leaf: record.ok_or(ProblemType::NotAllowed)?,

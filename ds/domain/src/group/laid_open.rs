@@ -78,7 +78,7 @@ fn opened(
             let version = match part {
                 Part::Roster(page) => short.page(page)?.1,
                 Part::Control => short.control,
-                Part::Activity => short.activity,
+                Part::Marks => short.marks,
                 Part::Tree => short.tree,
                 Part::TreeChanges => short.tree_changes?,
                 Part::Proposals => short.proposals?,

@@ -5,13 +5,12 @@
 //! short      under the state key: epoch, entry key, data key, versions of the rest
 //! roster     in pages of 64 leaves ┐
 //! control    commits, codes, waits │
-//! activity   a byte for each leaf  ├ under the data key, which is new in each segment
+//! marks      nine bytes for a leaf ├ under the data key, which is new in each segment
 //! tree       openmls' public group │
 //! changes    of the tree, since   │
 //! proposals  what is pending       ┘
 //! ```
 
-mod activity;
 mod attempt;
 mod checks;
 pub mod commit;
@@ -27,6 +26,7 @@ pub mod inspect;
 mod kit;
 #[cfg(feature = "conformance")]
 pub mod laid_open;
+mod marks;
 pub mod member;
 pub mod message;
 pub mod open;

@@ -165,12 +165,7 @@ mod tests {
         let page = (Part::Roster(0x0506), &version);
         let sealed = seal(&group, &key, page, b"page", &mut env).unwrap();
         fixtures::check("sealed page", &sealed);
-        for part in [
-            Part::Roster(0x0506),
-            Part::Control,
-            Part::Activity,
-            Part::Tree,
-        ] {
+        for part in [Part::Roster(0x0506), Part::Control, Part::Marks, Part::Tree] {
             fixtures::check(&format!("number of {part:?}"), &part.number());
         }
         fixtures::check("number of Proposals", &Part::Proposals.number());

@@ -1,7 +1,7 @@
 //! The roster, in pages of 64 leaves: what the service keeps of each leaf. A message opens the page
 //! of its sender and reads one record of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use protocol::codec::opaque;
 use protocol::group::{LeafExtras, LeafRecord, PUSH_HANDLE_BYTES, RecoveryKey};
@@ -52,20 +52,6 @@ struct OwnKey {
     public_key: Vec<u8>,
     #[serde(with = "serde_bytes")]
     signature: Vec<u8>,
-}
-
-/// A [`Leaf`] up to its recovery key, read where it lies.
-#[derive(Deserialize)]
-struct LeafInPlace<'p> {
-    _signature_key: &'p [u8],
-    _user_pseudonym: &'p [u8],
-    _capabilities: u16,
-    _since_epoch: u64,
-    _wrapper: u64,
-    _link_key: &'p [u8],
-    /// Public key and signature.
-    #[serde(borrow)]
-    recovery_key: Option<(&'p [u8], &'p [u8])>,
 }
 
 impl Leaf {
@@ -213,16 +199,6 @@ fn leaf_in(record: &[u8]) -> Result<Leaf, Stop> {
     parts::decode(FORMAT, record)
 }
 
-/// The recovery key in a record, without reading the rest.
-fn recovery_key_in(record: &[u8]) -> Result<Option<&[u8]>, Stop> {
-    match record.split_first() {
-        Some((&FORMAT, rest)) => postcard::take_from_bytes::<LeafInPlace<'_>>(rest)
-            .map(|(leaf, _)| leaf.recovery_key.map(|(public_key, _)| public_key))
-            .map_err(|_| DAMAGED),
-        _ => Err(DAMAGED),
-    }
-}
-
 /// One leaf of a page.
 ///
 /// # Errors
@@ -251,8 +227,6 @@ type Plain = Zeroizing<Vec<u8>>;
 #[derive(Debug)]
 pub(super) struct Roster {
     pages: BTreeMap<u16, Page>,
-    /// Pages in which keys are looked for, and nothing else.
-    searched: Vec<Plain>,
 }
 
 #[derive(Debug, Default)]
@@ -283,7 +257,6 @@ impl Roster {
         };
         Self {
             pages: BTreeMap::from([(0, page)]),
-            searched: Vec::new(),
         }
     }
 
@@ -295,7 +268,6 @@ impl Roster {
     ) -> Result<Self, Stop> {
         let mut roster = Self {
             pages: BTreeMap::new(),
-            searched: Vec::new(),
         };
         for number in pages {
             let Some(bytes) = plain(group, number, view)? else {
@@ -311,64 +283,9 @@ impl Roster {
         Ok(roster)
     }
 
-    /// For a change of one leaf only, which may bring a recovery key: opens its page, and the
-    /// others, all of which were read, to look for that key in them.
-    pub(super) fn open_for(group: &OpenedGroup, leaf: u32, view: &View) -> Result<Self, Stop> {
-        let own = page_number(leaf);
-        let mut roster = Self::open(group, [own], view)?;
-        for number in Self::all_pages(group) {
-            if number != own {
-                roster.searched.extend(plain(group, number, view)?);
-            }
-        }
-        Ok(roster)
-    }
-
-    /// Whether every page that was asked for is open, not only looked through.
-    pub(super) fn is_whole(&self) -> bool {
-        self.searched.is_empty()
-    }
-
-    /// Which of these rows are of recovery keys in these pages, which were read.
-    pub(super) fn rows_among(
-        group: &OpenedGroup,
-        pages: &[u16],
-        mut wanted: BTreeSet<RecoveryRowId>,
-        view: &View,
-    ) -> Result<BTreeSet<RecoveryRowId>, Stop> {
-        let mut found = BTreeSet::new();
-        for number in pages {
-            if wanted.is_empty() {
-                break;
-            }
-            let Some(bytes) = plain(group, *number, view)? else {
-                continue;
-            };
-            for (_, record) in records(&bytes)? {
-                if let Some(key) = recovery_key_in(record)? {
-                    let id = crypto::schedule::recovery_row_id(&group.id, key);
-                    found.extend(wanted.take(&id));
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// Numbers of all pages of a group.
     pub(super) fn all_pages(group: &OpenedGroup) -> Vec<u16> {
         (0u16..).zip(&group.short.pages).map(|(at, _)| at).collect()
-    }
-
-    /// Numbers of the pages of these leaves and of those in between.
-    pub(super) fn pages_between(
-        group: &OpenedGroup,
-        first: LeafIndex,
-        last: LeafIndex,
-    ) -> Vec<u16> {
-        let wanted = page_number(first.0)..=page_number(last.0);
-        let mut pages = Self::all_pages(group);
-        pages.retain(|page| wanted.contains(page));
-        pages
     }
 
     /// A leaf.
@@ -387,29 +304,6 @@ impl Roster {
         self.pages
             .values()
             .flat_map(|page| page.leaves.iter().map(|(index, leaf)| (*index, leaf)))
-    }
-
-    /// Whether another leaf than this one has this recovery key.
-    ///
-    /// # Errors
-    /// [`Stop::Internal`].
-    pub(super) fn has_recovery_key(
-        &self,
-        public_key: &[u8],
-        but: Option<u32>,
-    ) -> Result<bool, Stop> {
-        for page in &self.searched {
-            for (_, record) in records(page)? {
-                if recovery_key_in(record)? == Some(public_key) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(self
-            .leaves()
-            .filter(|(index, _)| Some(*index) != but)
-            .filter_map(|(_, leaf)| leaf.recovery_key.as_ref())
-            .any(|key| key.public_key == public_key))
     }
 
     pub(super) fn remove(&mut self, index: u32) -> Option<Leaf> {
@@ -520,22 +414,6 @@ mod tests {
             .collect();
         assert_eq!(read, [(0, leaf()), (63, full)]);
         assert!(records(bytes.get(..bytes.len() - 1).unwrap()).is_err());
-    }
-
-    #[test]
-    fn a_recovery_key_is_found_where_it_lies() {
-        let without = parts::encode(FORMAT, &leaf()).unwrap();
-        assert_eq!(recovery_key_in(&without).unwrap(), None);
-        let mut with = leaf();
-        let key = RecoveryKey {
-            public_key: opaque(vec![6; 1_216]),
-            signature: opaque(vec![7; 64]),
-        };
-        with.set_extras(&key, &[8; PUSH_HANDLE_BYTES]);
-        let record = parts::encode(FORMAT, &with).unwrap();
-        let found = recovery_key_in(&record).unwrap();
-        assert_eq!(found, Some(key.public_key.as_slice()));
-        assert_eq!(leaf_in(&record).unwrap(), with);
     }
 
     #[test]

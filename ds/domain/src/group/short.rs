@@ -51,7 +51,7 @@ pub struct Short {
     /// Of the part.
     pub control: Version,
     /// Of the part.
-    pub activity: Version,
+    pub marks: Version,
     /// Of the part.
     pub tree: Version,
     /// Of the part, if there is one.
@@ -99,7 +99,7 @@ impl Short {
             .zip(&self.pages)
             .map(|(page, _)| Part::Roster(page));
         pages
-            .chain([Part::Control, Part::Activity])
+            .chain([Part::Control, Part::Marks])
             .chain(self.tree_parts())
             .chain(self.proposals.map(|_| Part::Proposals))
             .collect()
@@ -127,7 +127,7 @@ impl Short {
             removal_pending,
             places,
             control,
-            activity,
+            marks,
             tree,
             tree_changes,
             proposals,
@@ -152,7 +152,7 @@ impl Short {
         let flags = flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit);
         out.push(flags.sum());
         out.extend(places.to_be_bytes());
-        for version in [control, activity, tree] {
+        for version in [control, marks, tree] {
             out.extend(version.0);
         }
         for version in [tree_changes, proposals] {
@@ -194,7 +194,7 @@ impl Short {
             return None;
         }
         let places = u32::from_be_bytes(reader.take()?);
-        let [control, activity, tree] = [
+        let [control, marks, tree] = [
             Version(reader.take()?),
             Version(reader.take()?),
             Version(reader.take()?),
@@ -224,7 +224,7 @@ impl Short {
             removal_pending: flags & REMOVAL_PENDING != 0,
             places,
             control,
-            activity,
+            marks,
             tree,
             tree_changes,
             proposals,
@@ -268,7 +268,7 @@ mod tests {
             removal_pending: true,
             places: 65,
             control: Version([4; 16]),
-            activity: Version([5; 16]),
+            marks: Version([5; 16]),
             tree: Version([6; 16]),
             tree_changes: Some(Version([10; 16])),
             proposals: Some(Version([7; 16])),

@@ -40,7 +40,7 @@ pub(super) fn write(
                     .ok_or(Stop::Internal("a page that is not there"))? = version;
             }
             Part::Control => short.control = version,
-            Part::Activity => short.activity = version,
+            Part::Marks => short.marks = version,
             Part::Tree => short.tree = version,
             Part::TreeChanges => short.tree_changes = Some(version),
             Part::Proposals => short.proposals = Some(version),

@@ -21,11 +21,11 @@ use protocol::problem::ProblemType;
 use protocol::removal::RemovalReason;
 use zeroize::Zeroizing;
 
-use super::activity::{Activity, patience};
 use super::attempt::{Attempt, By, Judged, digest, leaves_are_trees, rows_of_codes};
 use super::checks::{check_own_key, within};
 use super::control::Control;
 use super::create::reservation;
+use super::marks::{Marks, patience};
 use super::parts;
 use super::proposals::{PendingProposal, PendingProposals};
 use super::records::shelf;
@@ -48,7 +48,7 @@ pub(super) struct Succession<'a> {
     pub(super) judged: Judged,
     pub(super) link_keys: BTreeMap<u32, Vec<u8>>,
     pub(super) control: Control,
-    pub(super) activity: Activity,
+    pub(super) marks: Marks,
     /// After the commit.
     pub(super) tree: Tree,
     /// Before the commit.
@@ -112,9 +112,12 @@ impl Succession<'_> {
         };
         let mut dropped = self.dropped_rows(env);
         let former_user = self.user()?;
+        let places = self.places();
+        self.marks.resize(places, env.week());
         let former_key = self.follow_tree()?;
-        if env.settings.self_check && self.roster.is_whole() {
+        if env.settings.self_check {
             leaves_are_trees(&self.roster, &self.tree)?;
+            self.marks.check(self.id(), &self.roster)?;
         }
         let (ended, recovery_rows) = self.follow_codes(env)?;
         let code_ended = !ended.is_empty();
@@ -123,11 +126,9 @@ impl Succession<'_> {
             .remember(digest(attempt.commit), &accepted, former_key);
         self.follow_arrivals(env);
         let keys = self.keys(env);
-        let places = self.places();
-        self.activity.resize(places, env.week());
-        self.activity.mark(self.judged.signer, env.week());
+        self.marks.set_week(self.judged.signer, env.week());
         for arrival in &self.judged.arrivals {
-            self.activity.mark(*arrival, env.week());
+            self.marks.set_week(*arrival, env.week());
         }
         let gone = self.gone(env)?;
         let (mut current, begins) = self.append(head, &keys, env)?;
@@ -218,6 +219,7 @@ impl Succession<'_> {
         let epoch = attempt.next_epoch();
         for leaf in &self.judged.effect.removed {
             self.roster.remove(*leaf);
+            self.marks.set_key(*leaf, None);
         }
         let mut keys = self.link_keys.clone();
         for (index, arrival) in self.judged.arrivals.iter().zip(&self.judged.effect.added) {
@@ -248,6 +250,8 @@ impl Succession<'_> {
             {
                 leaf.take(&extras);
             }
+            let id = leaf.recovery_row(self.id());
+            self.marks.set_key(*index, id.as_ref());
             self.roster.insert(*index, leaf);
         }
         let mut former_key = None;
@@ -269,6 +273,8 @@ impl Succession<'_> {
                 leaf.renew(renewed.claims);
                 if let Some(extras) = attempt.extras {
                     leaf.take(extras);
+                    let id = leaf.recovery_row(&attempt.group.id);
+                    self.marks.set_key(index, id.as_ref());
                 }
             }
         }
@@ -301,7 +307,7 @@ impl Succession<'_> {
     /// A recovery key that comes with the commit, for this leaf if it is not new.
     fn check_recovery_key(&self, extras: &LeafExtras, leaf: Option<u32>) -> Result<(), Stop> {
         let key = extras.recovery_key.public_key.as_slice();
-        check_own_key(key, leaf, &self.roster, &self.control)
+        check_own_key(self.id(), key, leaf, (&self.marks, &self.control))
     }
 
     /// Codes that end with this commit: those that have expired; those whose maker is gone, or may
@@ -491,7 +497,7 @@ impl Succession<'_> {
         let now = env.week();
         let patience = patience(self.leaves(), env.settings.inactive_weeks);
         for (index, _) in self.tree.group.treesync().full_leaves() {
-            let active = self.activity.of(index.u32(), now);
+            let active = self.marks.week(index.u32(), now);
             if now.0.saturating_sub(active.0) >= patience {
                 gone.push((index.u32(), RemovalReason::Inactive(active)));
             }
@@ -684,14 +690,14 @@ impl Succession<'_> {
             removal_pending: has_proposals,
             places,
             control: env.version(),
-            activity: env.version(),
+            marks: env.version(),
             tree: former.tree,
             tree_changes: None,
             proposals: has_proposals.then(|| env.version()),
             pages: versions.ok_or(Stop::Internal("a page was not sealed"))?,
         };
         plain.push((Part::Control, short.control, self.control.encode()?));
-        plain.push((Part::Activity, short.activity, self.activity.encode()));
+        plain.push((Part::Marks, short.marks, self.marks.encode()));
         // Of all others the rows tell anyway what they are, and mostly of whom.
         let tree = match attempt.is_path_only() {
             true => {

@@ -53,8 +53,6 @@ fn groups(world: &mut World) {
     let body = PutRecoveryRowsRequest {
         group: clients[0].key(),
         rotation_epoch: clients[0].rotation,
-        first_leaf: LeafIndex(0),
-        last_leaf: LeafIndex(2),
         rows: rows.to_vec(),
     };
     clients[1].call::<PutRecoveryRows>(world, &body).unwrap();

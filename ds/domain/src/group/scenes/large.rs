@@ -241,8 +241,6 @@ impl LargeGroup {
         let pages = rows.chunks(MAX_ROWS).map(|page| PutRecoveryRowsRequest {
             group: self.creator.key(),
             rotation_epoch: rotation,
-            first_leaf: LeafIndex(page.iter().map(|(leaf, _)| *leaf).min().unwrap()),
-            last_leaf: LeafIndex(page.iter().map(|(leaf, _)| *leaf).max().unwrap()),
             rows: page.iter().map(|(_, row)| row.clone()).collect(),
         });
         pages

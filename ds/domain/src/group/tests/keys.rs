@@ -125,7 +125,7 @@ impl Party<'_> {
             .map(|(page, version)| (Part::Roster(page), *version))
             .chain([
                 (Part::Control, short.control),
-                (Part::Activity, short.activity),
+                (Part::Marks, short.marks),
                 (Part::Tree, short.tree),
             ])
             .chain(

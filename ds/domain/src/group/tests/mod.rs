@@ -844,8 +844,6 @@ fn rows_of_the_last_rotation_only_are_kept_and_put_by_any_member_once() {
     let put = |client: &Client, content: u8, rotation: u64| PutRecoveryRowsRequest {
         group: client.key(),
         rotation_epoch: RotationEpoch(rotation),
-        first_leaf: LeafIndex(0),
-        last_leaf: LeafIndex(2),
         rows: [ids[0], ids[2]]
             .map(|id| RecoveryRow {
                 id,
@@ -889,14 +887,6 @@ fn rows_of_the_last_rotation_only_are_kept_and_put_by_any_member_once() {
         ..put(&clients[2], 2, rotation)
     };
     let answer = clients[2].call::<PutRecoveryRows>(&mut world, &stranger);
-    assert_eq!(problem(answer), ProblemType::NotAllowed);
-    // They are looked for among the leaves that the request names.
-    let elsewhere = PutRecoveryRowsRequest {
-        first_leaf: LeafIndex(64),
-        last_leaf: LeafIndex(u32::MAX),
-        ..put(&clients[2], 2, rotation)
-    };
-    let answer = clients[2].call::<PutRecoveryRows>(&mut world, &elsewhere);
     assert_eq!(problem(answer), ProblemType::NotAllowed);
 }
 
@@ -984,8 +974,6 @@ fn a_page_of_rows_is_written_whatever_one_leaf_does_with_its_key() {
     let body = PutRecoveryRowsRequest {
         group: clients[0].key(),
         rotation_epoch: clients[0].rotation,
-        first_leaf: LeafIndex(0),
-        last_leaf: LeafIndex(2),
         rows: vec![row(&[1; 32]), first.clone(), first, second],
     };
     clients[0]
@@ -1413,7 +1401,7 @@ fn an_update_of_one_leaf_reseals_its_page_only() {
         .puts
         .iter()
         .filter(|(key, _)| key.table == Table::GroupParts);
-    // One page of three; control, activity and tree.
+    // One page of three; control, marks and tree.
     assert_eq!(parts.count(), 4);
     // So does an Add, which reads all of them.
     creator.abandon();
