@@ -22,7 +22,11 @@ pub enum Class {
 }
 
 /// Days that handshakes, and the hashes of messages, are kept.
-pub const HANDSHAKE_DAYS: u32 = 140;
+pub const HANDSHAKE_DAYS: u16 = 140;
+
+/// Days that the handshakes of a connection are kept: who comes back within a year still finds its
+/// contacts. A leaf is due a week before.
+pub const CONNECTION_HANDSHAKE_DAYS: u16 = 371;
 /// Days that messages are kept where the group says nothing else; also the most that it can say.
 pub const MESSAGE_DAYS: u16 = 30;
 

@@ -1,8 +1,9 @@
 //! Transitions: everything that can happen to the store, each named for what it keeps true. They
 //! are lowered to a batch here, once for all engines.
 
+use protocol::group::GroupKind;
 use protocol::ids::{Day, InboxEntryId, Position};
-use protocol::journal::{Class, HANDSHAKE_DAYS};
+use protocol::journal::{CONNECTION_HANDSHAKE_DAYS, Class, HANDSHAKE_DAYS};
 use protocol::problem::ProblemType;
 
 use crate::engine::{Batch, Condition, Key};
@@ -140,20 +141,22 @@ pub struct NewEntry {
     pub day: Day,
     /// What is kept of it as long as a handshake: the sealed row, or the hash of a message.
     pub handshake: Vec<u8>,
-    /// A message's sealed row, and the days that it is kept.
-    pub message: Option<(Vec<u8>, u16)>,
+    /// A message's sealed row.
+    pub message: Option<Vec<u8>>,
+    /// How long.
+    pub kept: Kept,
 }
 
 impl NewEntry {
     /// Writes its rows.
     pub fn puts(self, batch: &mut Batch) {
-        let kept_until = handshake_day(self.day);
+        let kept_until = self.kept.handshake(self.day);
         batch.puts.push((
             self.segment.handshake(kept_until, self.position),
             self.handshake,
         ));
-        if let Some((sealed, days)) = self.message {
-            let kept_until = message_day(self.day, days);
+        if let Some(sealed) = self.message {
+            let kept_until = self.kept.message(self.day);
             batch
                 .puts
                 .push((self.segment.message(kept_until, self.position), sealed));
@@ -161,16 +164,46 @@ impl NewEntry {
     }
 }
 
-/// The last day on which a handshake of a day is kept.
-#[must_use]
-pub fn handshake_day(day: Day) -> Day {
-    Day(day.0.saturating_add(HANDSHAKE_DAYS))
+/// Days that the entries of a segment are kept, by their class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Messages.
+    pub messages: u16,
+    /// Handshakes, and the hashes of messages.
+    pub handshakes: u16,
 }
 
-/// The last day on which a message of a day is kept.
-#[must_use]
-pub fn message_day(day: Day, message_days: u16) -> Day {
-    Day(day.0.saturating_add(u32::from(message_days)))
+impl Kept {
+    /// Longer than any.
+    pub const LONGEST: Self = Self {
+        messages: u16::MAX,
+        handshakes: CONNECTION_HANDSHAKE_DAYS,
+    };
+
+    /// In a group that keeps its messages for so many days.
+    #[must_use]
+    pub fn of(kind: GroupKind, messages: u16) -> Self {
+        let handshakes = match kind {
+            GroupKind::Connection => CONNECTION_HANDSHAKE_DAYS,
+            GroupKind::Group | GroupKind::SingleUser => HANDSHAKE_DAYS,
+        };
+        Self {
+            messages,
+            handshakes,
+        }
+    }
+
+    /// The last day on which a handshake of a day is kept.
+    #[must_use]
+    pub fn handshake(self, day: Day) -> Day {
+        Day(day.0.saturating_add(u32::from(self.handshakes)))
+    }
+
+    /// The last day on which a message of a day is kept.
+    #[must_use]
+    pub fn message(self, day: Day) -> Day {
+        Day(day.0.saturating_add(u32::from(self.messages)))
+    }
 }
 
 /// What a handshake row of a class begins with, so that a reader of the row knows which it is.

@@ -29,7 +29,7 @@ use crate::operation::{Change, Cost, Operation};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, SignedBy, Unauthenticated};
 use crate::rows::{OwnerOf, Part};
-use crate::store::{self, ReservationName, Transition, Versioned};
+use crate::store::{self, Kept, ReservationName, Transition, Versioned};
 use crate::view::View;
 
 /// [`Number::ReserveGroupId`].
@@ -296,7 +296,7 @@ fn seal(
         segment,
         rotation_epoch,
         tag_key,
-        (body.message_days, 1),
+        (Kept::of(body.kind, body.message_days), 1),
         today,
     );
     let journal = Journal::begin(head, env);

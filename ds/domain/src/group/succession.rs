@@ -9,7 +9,7 @@ use mls_rules::leaf::user_of;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{
-    CommitAccepted, EntryAccepted, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
+    CommitAccepted, EntryAccepted, GroupKind, JoinCode, JoinersUpload, JournalKeys, LeafExtras,
 };
 use protocol::ids::{ChainHead, Day, GroupId, LeafIndex, SegmentId};
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, LinkKeyUpload};
@@ -25,7 +25,7 @@ use super::attempt::{Attempt, By, Judged, digest, leaves_are_trees, rows_of_code
 use super::checks::{check_own_key, within};
 use super::control::Control;
 use super::create::reservation;
-use super::marks::{Marks, patience};
+use super::marks::{CONNECTION_PATIENCE, Marks, patience};
 use super::parts;
 use super::proposals::{PendingProposal, PendingProposals};
 use super::records::shelf;
@@ -39,7 +39,7 @@ use crate::journal::head::{Head, ReadBuckets, StoredHead};
 use crate::journal::load::{Addition, Bound, DayLoad, Room, UserTag};
 use crate::refusal::Stop;
 use crate::rows::{JoinRecordRow, Part, RecoveryRow, SegmentRow, WelcomeRow};
-use crate::store::{ChangeGroup, DeleteGroup, Transition, Versioned};
+use crate::store::{ChangeGroup, DeleteGroup, Kept, Transition, Versioned};
 use crate::view::View;
 
 /// A commit that was judged, and the state that it was judged in.
@@ -495,7 +495,10 @@ impl Succession<'_> {
         let mut gone: Vec<(u32, RemovalReason)> = again;
         gone.extend(never.map(|leaf| (leaf, RemovalReason::NeverCame)));
         let now = env.week();
-        let patience = patience(self.leaves(), env.settings.inactive_weeks);
+        let patience = match self.short().kind {
+            GroupKind::Connection => CONNECTION_PATIENCE,
+            _ => patience(self.leaves(), env.settings.inactive_weeks),
+        };
         for (index, _) in self.tree.group.treesync().full_leaves() {
             let active = self.marks.week(index.u32(), now);
             if now.0.saturating_sub(active.0) >= patience {
@@ -532,11 +535,14 @@ impl Succession<'_> {
         }
         close(&mut current);
         let segment = keys.state.segment(self.id(), attempt.next_rotation());
+        let Short {
+            kind, message_days, ..
+        } = *self.short();
         let head = Head::new(
             segment,
             attempt.next_rotation(),
             keys.journal.tag_key(),
-            (self.short().message_days, self.leaves()),
+            (Kept::of(kind, message_days), self.leaves()),
             env.today(),
         );
         let begins = Journal::begin(head, env);

@@ -102,13 +102,15 @@ impl Journal {
                 day,
                 handshake: [&[class_first], sealed.as_slice()].concat(),
                 message: None,
+                kept: self.head.kept,
             },
             Class::Message => NewEntry {
                 segment: self.row,
                 position,
                 day,
                 handshake: [&[class_first], hash.0.as_slice()].concat(),
-                message: Some((sealed, self.head.message_days)),
+                message: Some(sealed),
+                kept: self.head.kept,
             },
         };
         self.entries.push(entry);
@@ -131,7 +133,8 @@ impl Journal {
         let expected = self
             .expected
             .ok_or(Stop::Internal("a segment that begins does not go on"))?;
-        let last_day = self.head.days.last().map(|(day, _)| shelf(*day));
+        let last_day = self.head.days.last();
+        let last_day = last_day.map(|(day, _)| shelf(self.head.kept.handshake(*day)));
         let head = NextHead {
             segment: self.row,
             expected,

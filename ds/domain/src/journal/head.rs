@@ -13,27 +13,26 @@ use super::reader::Reader;
 use crate::env::{Env, Version};
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
-use crate::store::{Versioned, handshake_day};
+use crate::store::{Kept, Versioned};
 use crate::view::View;
 
 const FORMAT: u8 = 1;
 
 /// Heads that are closed are dropped several days together: who looks for one does not know its
 /// day.
-const SHELF_DAYS: u32 = 14;
+const SHELF_DAYS: u32 = 28;
 
-/// The last day on which the head of a segment is kept whose last entry is of this day: as long as
-/// that.
-pub(super) fn shelf(day: Day) -> Day {
-    let until = handshake_day(day).0;
-    Day(until.div_ceil(SHELF_DAYS).saturating_mul(SHELF_DAYS))
+/// The last day on which the head of a segment is kept whose last entry is kept until this one: as
+/// long as that.
+pub(super) fn shelf(until: Day) -> Day {
+    Day(until.0.div_ceil(SHELF_DAYS).saturating_mul(SHELF_DAYS))
 }
 
 /// The last days that a closed head can have which is still kept. One more: a clock may have been
 /// ahead.
 fn shelves(today: Day) -> impl Iterator<Item = Day> {
     let first = today.0.div_ceil(SHELF_DAYS);
-    let last = shelf(today).0 / SHELF_DAYS + 1;
+    let last = shelf(Kept::LONGEST.handshake(today)).0 / SHELF_DAYS + 1;
     (first..=last).map(|shelf| Day(shelf.saturating_mul(SHELF_DAYS)))
 }
 
@@ -52,8 +51,8 @@ pub struct Head {
     pub chain: ChainHead,
     /// Whether its last entry has closed it.
     pub closed: bool,
-    /// Days that messages are kept.
-    pub message_days: u16,
+    /// How long entries are kept.
+    pub kept: Kept,
     /// The day of the tag key.
     pub tag_day: Day,
     /// `T_d`.
@@ -138,7 +137,7 @@ impl Head {
         segment: SegmentId,
         rotation_epoch: RotationEpoch,
         tag_key: TagKey,
-        (message_days, leaves): (u16, usize),
+        (kept, leaves): (Kept, usize),
         today: Day,
     ) -> Self {
         Self {
@@ -148,7 +147,7 @@ impl Head {
             step: Step(0),
             chain: crypto::journal::first_head(&segment),
             closed: false,
-            message_days,
+            kept,
             tag_day: today,
             tag_key,
             read_buckets: ReadBuckets::of(leaves),
@@ -169,7 +168,8 @@ impl Head {
         if self.days.last().is_none_or(|(last, _)| *last < day) {
             self.days.push((day, self.next));
             // Entries of these days are gone.
-            self.days.retain(|(old, _)| handshake_day(*old) >= day);
+            let kept = self.kept;
+            self.days.retain(|(old, _)| kept.handshake(*old) >= day);
         }
         self.ratchet_tag(day);
     }
@@ -225,7 +225,7 @@ impl Head {
             step,
             chain,
             closed,
-            message_days,
+            kept,
             tag_day,
             tag_key,
             read_buckets,
@@ -239,7 +239,8 @@ impl Head {
         out.extend(step.0.to_be_bytes());
         out.extend(chain.0);
         out.push(u8::from(*closed));
-        out.extend(message_days.to_be_bytes());
+        out.extend(kept.messages.to_be_bytes());
+        out.extend(kept.handshakes.to_be_bytes());
         out.extend(tag_day.0.to_be_bytes());
         out.extend(tag_key.expose());
         out.extend(read_buckets.tail.to_be_bytes());
@@ -265,7 +266,10 @@ impl Head {
             step: Step(u32::from_be_bytes(reader.take()?)),
             chain: ChainHead(reader.take()?),
             closed: reader.take::<1>()? == [1],
-            message_days: u16::from_be_bytes(reader.take()?),
+            kept: Kept {
+                messages: u16::from_be_bytes(reader.take()?),
+                handshakes: u16::from_be_bytes(reader.take()?),
+            },
             tag_day: Day(u32::from_be_bytes(reader.take()?)),
             tag_key: TagKey::new(reader.take()?),
             read_buckets: ReadBuckets {
@@ -322,7 +326,10 @@ mod tests {
             step: Step(5),
             chain: ChainHead([6; 32]),
             closed: true,
-            message_days: 7,
+            kept: Kept {
+                messages: 7,
+                handshakes: 8,
+            },
             tag_day: Day(8),
             tag_key: TagKey::new([9; 32]),
             read_buckets: ReadBuckets {

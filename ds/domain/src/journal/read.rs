@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::operation::UnsignedRead;
 use crate::refusal::Stop;
 use crate::rows::{Bucket, Rows, SegmentRow};
-use crate::store::{class_byte, handshake_day, message_day};
+use crate::store::class_byte;
 use crate::view::View;
 
 /// Most entries in one answer.
@@ -241,8 +241,8 @@ struct DayOfSegment<'h> {
 impl DayOfSegment<'_> {
     fn range(&self, table: Table) -> Range {
         let kept_until = match table {
-            Table::Messages => message_day(self.day, self.head.message_days),
-            _ => handshake_day(self.day),
+            Table::Messages => self.head.kept.message(self.day),
+            _ => self.head.kept.handshake(self.day),
         };
         let mut range = self.row.entries(table, kept_until, self.from, MAX_ENTRIES);
         range.max_bytes = self.bucket;

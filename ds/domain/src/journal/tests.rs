@@ -3,6 +3,7 @@ use crypto::schedule::{JournalKey, StateKey};
 use proptest::prelude::*;
 use protocol::WIRE_VERSION;
 use protocol::codec::opaque;
+use protocol::group::GroupKind;
 use protocol::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
 use protocol::journal::{
     Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
@@ -17,7 +18,7 @@ use crate::execution::read;
 use crate::operation::UnsignedRead as _;
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
-use crate::store::{NewEntry, NextHead};
+use crate::store::{Kept, NewEntry, NextHead};
 use crate::testing::{DAY_MS, NOON_MS, Service};
 use crate::view::View;
 
@@ -38,10 +39,15 @@ fn commit() -> Event {
 }
 
 fn begin(service: &mut Service, message_days: u16) {
+    begin_of(GroupKind::Group, service, message_days);
+}
+
+fn begin_of(kind: GroupKind, service: &mut Service, message_days: u16) {
     let (mut env, engine) = service.env();
     let tag = JournalKey::new([3; 32]).tag_key();
     let today = env.today();
-    let head = Head::new(segment(), RotationEpoch(0), tag, (message_days, 2), today);
+    let kept = Kept::of(kind, message_days);
+    let head = Head::new(segment(), RotationEpoch(0), tag, (kept, 2), today);
     let (head, _) = Journal::begin(head, &env).into_new(&mut env).unwrap();
     let mut batch = crate::engine::Batch::default();
     batch
@@ -308,8 +314,18 @@ fn a_closed_segment_takes_nothing_more() {
 
 #[test]
 fn nothing_is_left_of_a_closed_segment_when_its_last_handshake_has_expired() {
+    closed_segment_lasts(GroupKind::Group, [0, 100, 140]);
+}
+
+#[test]
+fn the_handshakes_of_a_connection_are_there_for_a_year() {
+    closed_segment_lasts(GroupKind::Connection, [141, 200, 371]);
+}
+
+/// Until the last of these days, and no longer than its shelf.
+fn closed_segment_lasts(kind: GroupKind, readable: [u64; 3]) {
     let mut service = Service::new(9);
-    begin(&mut service, 30);
+    begin_of(kind, &mut service, 30);
     let mut journal = Journal::of(stored(&mut service));
     let (mut env, _) = service.env();
     let key = JournalKey::new([3; 32]);
@@ -317,7 +333,7 @@ fn nothing_is_left_of_a_closed_segment_when_its_last_handshake_has_expired() {
     journal.close();
     let (head, entries) = journal.into_next(&mut env).unwrap();
     store(&mut service, head, entries);
-    for days in [0, 100, 140] {
+    for days in readable {
         service.now_ms = NOON_MS + days * DAY_MS;
         let today = Day::of(service.now_ms).0;
         for table in Table::ALL.into_iter().filter(|table| table.has_days()) {
@@ -326,7 +342,7 @@ fn nothing_is_left_of_a_closed_segment_when_its_last_handshake_has_expired() {
         let read = read_from(&mut service, 0).unwrap();
         assert_eq!((read.closed, read.entries.len()), (1, 1), "{days}");
     }
-    let today = Day::of(NOON_MS + 155 * DAY_MS).0;
+    let today = Day::of(NOON_MS + (readable[2] + 28) * DAY_MS).0;
     for table in Table::ALL.into_iter().filter(|table| table.has_days()) {
         service.engine.drop_days(table, today);
     }

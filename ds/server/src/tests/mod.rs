@@ -22,6 +22,7 @@ use ds_domain::env::Settings;
 use ds_domain::journal::head::StoredHead;
 use ds_domain::journal::{Head, Journal};
 use ds_domain::memory::Memory;
+use ds_domain::store::Kept;
 use ds_domain::tokens::{Challenge, IssuerKeys};
 use ds_domain::view::View;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
@@ -33,7 +34,7 @@ use privacypass::public_tokens::{TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
 use protocol::codec::opaque;
 use protocol::directory::StoreState;
-use protocol::group::ReserveGroupIdRequest;
+use protocol::group::{GroupKind, ReserveGroupIdRequest};
 use protocol::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
 use protocol::journal::{Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::key_packages::{
@@ -302,7 +303,13 @@ impl Running {
         let mut rng = crate::server::fresh_rng().unwrap();
         let mut env = self.server.env(&mut rng);
         let tag = JournalKey::new([3; 32]).tag_key();
-        let head = Head::new(segment(), RotationEpoch(0), tag, (30, 2), env.today());
+        let head = Head::new(
+            segment(),
+            RotationEpoch(0),
+            tag,
+            (Kept::of(GroupKind::Group, 30), 2),
+            env.today(),
+        );
         let (head, _) = Journal::begin(head, &env).into_new(&mut env).unwrap();
         let batch = Batch {
             puts: vec![(head.segment.key(), head.head.into_value())],

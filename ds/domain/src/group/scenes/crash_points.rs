@@ -9,7 +9,7 @@ use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
 use protocol::group::{GroupKind, PutRecoveryRowsRequest};
-use protocol::ids::{InboxId, LeafIndex, PoolId, Week};
+use protocol::ids::{InboxId, PoolId, Week};
 use protocol::inbox::{
     DeleteFromInboxRequest, DeleteHandleRequest, InboxEntryName, LookupHandleRequest, MAX_READ,
     REQUEST_SIZE, ReadInboxRequest, RegisterHandleRequest, RequestConnectionRequest,

@@ -87,6 +87,22 @@ fn a_join_that_is_not_as_joins_are_is_refused_and_an_honest_one_still_works() {
     assert_eq!(one.members(), [0, 1]);
 }
 
+/// As long as its handshakes are kept, but for a week.
+#[test]
+fn nobody_is_due_in_a_connection_before_a_year_has_passed() {
+    let mut world = World::new(17);
+    let mut one = Client::create(&mut world, GroupKind::Connection);
+    let (code, _) = make_code(&one, &mut world).unwrap();
+    Client::join_from_outside(&mut world, &one, pseudonym(), by_code(code), None, false).unwrap();
+    one.catch_up(&mut world);
+    for (days, due) in [(300, 0), (60, 0), (7, 1)] {
+        world.service.now_ms += days * DAY_MS;
+        one.commit(&mut world, Plan::update().rotating()).unwrap();
+        one.catch_up(&mut world);
+        assert_eq!(one.proposals.len(), due, "after {days} days more");
+    }
+}
+
 #[test]
 fn a_members_commit_is_no_join_and_a_join_is_no_members_commit() {
     let mut world = World::new(101);
