@@ -12,7 +12,9 @@ use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use oblivious::Aead;
 use oblivious::configs::{self, Unusable};
+use oblivious::whole::{self, ResponseOpener};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
@@ -370,7 +372,7 @@ impl Transport {
         let sent = self
             .http
             .post(&self.endpoints.relay)
-            .header("content-type", oblivious::whole::REQUEST)
+            .header("content-type", whole::REQUEST)
             .timeout(self.budget.attempt().saturating_add(held))
             .body(encapsulated)
             .send()
@@ -399,7 +401,7 @@ impl Transport {
             }
         };
         let opened = response
-            .decapsulate(&body)
+            .open(&body)
             .map_err(|_| again("the answer was damaged"))?;
         judge(read_answer(&opened).map_err(Attempt::Failed)?)
     }
@@ -692,18 +694,15 @@ fn inner(method: &str, scheme: &str, authority: &str, path: &str, date: &str) ->
     message
 }
 
-fn encapsulate(
-    config: &[u8],
-    message: &Message,
-) -> Result<(Vec<u8>, ohttp::ClientResponse), Error> {
+fn encapsulate(config: &[u8], message: &Message) -> Result<(Vec<u8>, ResponseOpener), Error> {
     let mut encoded = Vec::new();
     message
         .write_bhttp(Mode::KnownLength, &mut encoded)
         .map_err(|_| Error::Protocol("a request cannot be encoded"))?;
     encoded.resize(bucket(encoded.len()), 0);
-    ohttp::ClientRequest::from_encoded_config(config)
-        .and_then(|request| request.encapsulate(&encoded))
-        .map_err(|_| Error::Protocol("a request cannot be encapsulated"))
+    configs::public_key(config)
+        .and_then(|key| whole::seal(&key, Aead::Aes128Gcm, &encoded).ok())
+        .ok_or(Error::Protocol("a request cannot be encapsulated"))
 }
 
 /// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).

@@ -1,6 +1,6 @@
 //! What a request costs the gateway: the whole of it, on one thread that serves real connections,
-//! beside the bare decapsulation and encapsulation of a generic library, in the same run. CPU time
-//! of the thread, not of the clock; 1 KiB of binary HTTP in both directions.
+//! beside the bare operations of AWS-LC that it cannot be had without, and a generic library, in
+//! the same run. CPU time of the thread, not of the clock; 1 KiB of binary HTTP in both directions.
 //!
 //! `make bench`; figures are in `docs/performance.md`.
 
@@ -23,8 +23,10 @@ mod support;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::agreement::{self, ECDH_P256, UnparsedPublicKey, X25519};
+use aws_lc_rs::kem::{DecapsulationKey, ML_KEM_768};
 use http::header::CONTENT_TYPE;
-use oblivious::{Kem, Key, whole};
+use oblivious::{Aead as OurAead, Kem, Key, whole};
 use ohttp::hpke::{Aead, Kdf, Kem as OtherKem};
 use ohttp::{ClientRequest, KeyConfig, Server, SymmetricSuite};
 use ohttp_gateway::Gateway;
@@ -45,24 +47,28 @@ const CLIENTS: usize = 64;
 
 fn main() {
     println!(
-        "{:<8} {:<28} {:>8} {:>8}",
+        "{:<8} {:<36} {:>8} {:>8}",
         "kem", "CPU of a request", "us", "ratio"
     );
     for (name, kem, other) in [
-        ("x25519", Kem::X25519, OtherKem::X25519Sha256),
         ("x-wing", Kem::XWing, OtherKem::XWing),
+        ("x25519", Kem::X25519, OtherKem::X25519Sha256),
         ("p256", Kem::P256, OtherKem::P256Sha256),
     ] {
-        let library = bare_library(kem, other);
+        let bare = bare(kem, other);
         let row = |what: &str, us: f64| {
-            println!("{name:<8} {what:<28} {us:>8.1} {:>8.2}", us / library);
+            println!("{name:<8} {what:<36} {us:>8.1} {:>8.2}", us / bare.floor);
         };
-        row("library: open and seal", library);
-        row("ours: open and seal", bare(kem));
+        row("AWS-LC's private operations alone", bare.floor);
+        row("ours: open", bare.open);
+        row("ours: open, and seal the answer", bare.open_and_seal);
+        row("library: open, and seal the answer", bare.library);
+        row("client, ours: seal", bare.client_seal);
+        row("client, library: seal", bare.library_client_seal);
         let whole = whole(kem);
         row("gateway: the whole request", whole.gateway_us);
         println!(
-            "{name:<8} {:<28} {:>8.1} {:>8.1}   p50, p99 in ms with {CLIENTS} clients on this machine",
+            "{name:<8} {:<36} {:>8.1} {:>8.1}   p50, p99 in ms with {CLIENTS} clients on this machine",
             "latency", whole.p50_ms, whole.p99_ms
         );
     }
@@ -74,19 +80,22 @@ fn cpu() -> Duration {
     time.try_into().unwrap()
 }
 
-/// The median of a few rounds, µs for each call.
-fn each(mut call: impl FnMut()) -> f64 {
-    let rounds = 15;
-    let calls = 60;
-    let mut times: Vec<_> = (0..rounds)
-        .map(|_| {
+/// The median of a few rounds of each, in turn; µs for each call.
+fn in_turn<const N: usize>(mut calls: [Box<dyn FnMut() + '_>; N]) -> [f64; N] {
+    let rounds = 25;
+    let times_a_round = 60;
+    let mut times = [(); N].map(|()| Vec::new());
+    for _ in 0..rounds {
+        for (call, times) in calls.iter_mut().zip(&mut times) {
             let start = cpu();
-            (0..calls).for_each(|_| call());
-            cpu().saturating_sub(start)
-        })
-        .collect();
-    times.sort_unstable();
-    times[rounds / 2].as_secs_f64() * 1e6 / f64::from(calls)
+            (0..times_a_round).for_each(|_| call());
+            times.push(cpu().saturating_sub(start));
+        }
+    }
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[rounds / 2].as_secs_f64() * 1e6 / f64::from(times_a_round)
+    })
 }
 
 fn message() -> Vec<u8> {
@@ -97,24 +106,77 @@ fn message() -> Vec<u8> {
     message
 }
 
-fn bare_library(kem: Kem, other: OtherKem) -> f64 {
-    let suites = vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
-    let server = Server::new(KeyConfig::derive(1, other, suites, &[1; 32]).unwrap()).unwrap();
-    let request = encapsulate(Key::derive(1, kem, &[1; 32]).unwrap().config());
-    let response = message();
-    each(|| {
-        let (_, sealer) = server.decapsulate(&request).unwrap();
-        sealer.encapsulate(&response).unwrap();
-    })
+struct Bare {
+    floor: f64,
+    open: f64,
+    open_and_seal: f64,
+    library: f64,
+    client_seal: f64,
+    library_client_seal: f64,
 }
 
-fn bare(kem: Kem) -> f64 {
+fn bare(kem: Kem, other: OtherKem) -> Bare {
     let key = Key::derive(1, kem, &[1; 32]).unwrap();
+    let suites = vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+    let server = Server::new(KeyConfig::derive(1, other, suites, &[1; 32]).unwrap()).unwrap();
     let request = encapsulate(key.config());
-    let response = message();
-    each(|| {
-        let opened = whole::open(&key, &request).unwrap();
-        opened.response.seal(&response).unwrap();
+    let message = message();
+    let [
+        floor,
+        open,
+        open_and_seal,
+        library,
+        client_seal,
+        library_client_seal,
+    ] = in_turn([
+        private_operations(kem),
+        Box::new(|| drop(whole::open(&key, &request).unwrap())),
+        Box::new(|| {
+            let opened = whole::open(&key, &request).unwrap();
+            opened.response.seal(&message).unwrap();
+        }),
+        Box::new(|| {
+            let (_, sealer) = server.decapsulate(&request).unwrap();
+            sealer.encapsulate(&message).unwrap();
+        }),
+        Box::new(|| drop(whole::seal(key.public(), OurAead::Aes128Gcm, &message).unwrap())),
+        Box::new(|| {
+            let client = ClientRequest::from_encoded_config(key.config()).unwrap();
+            client.encapsulate(&message).unwrap();
+        }),
+    ]);
+    Bare {
+        floor,
+        open,
+        open_and_seal,
+        library,
+        client_seal,
+        library_client_seal,
+    }
+}
+
+/// What a request cannot be opened without.
+fn private_operations(kem: Kem) -> Box<dyn FnMut()> {
+    let curve = if kem == Kem::P256 {
+        &ECDH_P256
+    } else {
+        &X25519
+    };
+    let private = agreement::PrivateKey::generate(curve).unwrap();
+    let peer = agreement::PrivateKey::generate(curve).unwrap();
+    let peer = peer.compute_public_key().unwrap();
+    let agree = move || {
+        let peer = UnparsedPublicKey::new(curve, peer.as_ref());
+        agreement::agree(&private, peer, (), |shared| Ok(shared.to_vec())).unwrap();
+    };
+    if kem != Kem::XWing {
+        return Box::new(agree);
+    }
+    let ml_kem = DecapsulationKey::generate(&ML_KEM_768).unwrap();
+    let (ciphertext, _) = ml_kem.encapsulation_key().unwrap().encapsulate().unwrap();
+    Box::new(move || {
+        agree();
+        ml_kem.decapsulate(ciphertext.as_ref().into()).unwrap();
     })
 }
 

@@ -1,9 +1,9 @@
 //! Lists of key configurations (RFC 9458 §3.2): written by the gateway, chosen from by clients.
 //!
-//! The `ohttp` crate takes the last entry, fails whole on an algorithm that it does not know, and
-//! panics when nothing is supported. So a client reads the list here, and that crate gets one
-//! configuration with the one suite that every gateway has to offer.
+//! A client reads the list with [`usable`], which leaves configurations with the one suite that
+//! every gateway has to offer, and seals to the [`public_key`] of one of them.
 
+use crate::keys::PublicKey;
 use crate::suite::{Aead, HKDF_SHA256, Kem};
 
 /// The media type of a list.
@@ -72,6 +72,18 @@ pub fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     }
     configs.sort_by_key(|config| !is_x_wing(config));
     Ok(configs)
+}
+
+/// The key of a configuration, to seal requests to with AES-128-GCM. `None`: it is not one of
+/// those that [`usable`] gives.
+#[must_use]
+pub fn public_key(config: &[u8]) -> Option<PublicKey> {
+    let reduced = reduce(config).ok().flatten()?;
+    let (key_id, rest) = reduced.split_first()?;
+    let (kem, rest) = rest.split_first_chunk::<2>()?;
+    let kem = Kem::from_id(u16::from_be_bytes(*kem))?;
+    let key = rest.get(..kem.public_key_len())?;
+    PublicKey::new(*key_id, kem, key).ok()
 }
 
 /// Whether what is sealed to the key of `config` stays closed to a quantum computer.

@@ -1,22 +1,20 @@
 //! The gateway's key pair and what clients know of it.
 
-use hpke_rs::rustcrypto::HpkeRustCrypto;
-use hpke_rs::{Hpke, HpkePublicKey};
+use hpke_rs::HpkePublicKey;
 
 use crate::configs;
 use crate::error::KeyError;
 use crate::kem::PrivateKey;
-use crate::suite::{Aead, Header, HpkeContext, Kem, hpke};
+use crate::suite::{Header, HpkeContext, Kem, hpke};
 
 /// The fewest bytes of a seed.
 pub const MIN_SEED_LEN: usize = 32;
 
-/// A key pair with its id, and both suites that it is offered with.
+/// A key pair with its id.
 pub struct Key {
     public: PublicKey,
     private: PrivateKey,
     config: Vec<u8>,
-    suites: [(Aead, Hpke<HpkeRustCrypto>); 2],
 }
 
 /// What a client needs of a key configuration (RFC 9458 §3.1).
@@ -51,7 +49,6 @@ impl std::fmt::Debug for Key {
             public,
             private: _,
             config: _,
-            suites: _,
         } = self;
         f.debug_struct("Key")
             .field("id", &public.key_id)
@@ -75,15 +72,9 @@ impl Key {
 
     pub(crate) fn new(id: u8, private: PrivateKey) -> Result<Self, KeyError> {
         let kem = private.kem();
-        let suite = |aead| hpke(kem, aead).map(|hpke| (aead, hpke));
-        let [first, second] = Aead::ALL.map(suite);
-        let public = PublicKey::new(id, kem, &private.public())?;
+        let public = PublicKey::new(id, kem, private.public())?;
         Ok(Self {
             config: configs::encode(id, kem, &public.key),
-            suites: [
-                first.ok_or(KeyError::Backend)?,
-                second.ok_or(KeyError::Backend)?,
-            ],
             public,
             private,
         })
@@ -113,9 +104,10 @@ impl Key {
 
     /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1), for a header with this key's id and KEM.
     pub(crate) fn receive(&self, header: Header, enc: &[u8], info: &[u8]) -> Option<HpkeContext> {
-        let (_, hpke) = self.suites.iter().find(|(aead, _)| *aead == header.aead)?;
         let secret = self.private.decapsulate(enc)?;
-        hpke.key_schedule(&*secret, info, &[], &[]).ok()
+        hpke(header.kem, header.aead)
+            .key_schedule(&*secret, info, &[], &[])
+            .ok()
     }
 }
 

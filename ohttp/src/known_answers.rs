@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use hpke_rs::hpke_types::{KemAlgorithm, TwoStageKdfAlgorithm};
-use hpke_rs::rustcrypto::HpkeRustCrypto;
 use hpke_rs_crypto::HpkeCrypto;
 use zeroize::Zeroizing;
 
 use crate::chunked::{RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder};
 use crate::kem::PrivateKey;
+use crate::provider::AwsLc;
 use crate::response_key;
 use crate::session::{Kind, ResponseSecret, Session};
 use crate::suite::{Header, hpke};
@@ -53,20 +53,19 @@ fn secret() -> ResponseSecret {
 /// `Encap` with the ephemeral key of the example (RFC 9180 §4.1).
 fn shared_secret() -> Vec<u8> {
     let (kem, kdf) = (KemAlgorithm::DhKem25519, TwoStageKdfAlgorithm::HkdfSha256);
-    let dh = HpkeRustCrypto::dh(kem, &hex(PUBLIC_KEY), &hex(EPHEMERAL_KEY)).unwrap();
+    let dh = AwsLc::dh(kem, &hex(PUBLIC_KEY), &hex(EPHEMERAL_KEY)).unwrap();
     let suite = b"KEM\x00\x20";
     let ikm = [b"HPKE-v1", &suite[..], b"eae_prk", &dh].concat();
-    let prk = HpkeRustCrypto::kdf_extract(kdf, b"", &ikm).unwrap();
+    let prk = AwsLc::kdf_extract(kdf, b"", &ikm).unwrap();
     let context = [hex(ENCAPSULATED_KEY), hex(PUBLIC_KEY)].concat();
     let info = [b"\x00\x20HPKE-v1", &suite[..], b"shared_secret", &context].concat();
-    HpkeRustCrypto::kdf_expand(kdf, &prk, &info, 32).unwrap()
+    AwsLc::kdf_expand(kdf, &prk, &info, 32).unwrap()
 }
 
 #[test]
 fn a_client_makes_the_request_of_the_example() {
     assert_eq!(Kind::Chunked.info(HEADER), hex(INFO));
     let context = hpke(HEADER.kem, HEADER.aead)
-        .unwrap()
         .key_schedule(&shared_secret(), &hex(INFO), &[], &[])
         .unwrap();
     let session = Session::new(Kind::Chunked, HEADER, hex(ENCAPSULATED_KEY), context);

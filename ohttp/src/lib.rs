@@ -3,10 +3,10 @@
 //!
 //! | | client | gateway |
 //! |---|---|---|
-//! | whole messages | the `ohttp` crate | [`whole::open`], [`whole::ResponseSealer`] |
+//! | whole messages | [`whole::seal`], [`whole::ResponseOpener`] | [`whole::open`], [`whole::ResponseSealer`] |
 //! | a request in chunks | [`chunked::RequestEncoder`] | [`chunked::RequestDecoder`] |
 //! | a response in chunks | [`chunked::ResponseDecoder`] | [`chunked::ResponseEncoder`] |
-//! | key configurations | [`configs::usable`] | [`Key::config`], [`configs::list`] |
+//! | key configurations | [`configs::usable`], [`configs::public_key`] | [`Key::config`], [`configs::list`] |
 //! | inside | the `bhttp` crate | [`binary_http`] |
 
 pub mod binary_http;
@@ -17,6 +17,7 @@ mod kem;
 mod keys;
 #[cfg(test)]
 mod known_answers;
+mod provider;
 mod response_key;
 mod session;
 mod suite;

@@ -33,7 +33,8 @@ pub(crate) fn derive(
     Some((key, nonce))
 }
 
-fn expand(prk: &hkdf::Prk, info: &[u8], output: &mut [u8]) -> Option<()> {
+/// `None`: longer than HKDF gives.
+pub(crate) fn expand(prk: &hkdf::Prk, info: &[u8], output: &mut [u8]) -> Option<()> {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {

@@ -75,7 +75,6 @@ impl Session {
             aead,
         };
         let (encapsulated_key, context) = hpke(header.kem, aead)
-            .ok_or(SealError::Backend)?
             .setup_sender(&key.to_hpke(), &kind.info(header), None, None, None)
             .map_err(|_| SealError::InvalidKey)?;
         Ok(Self::new(kind, header, encapsulated_key, context))

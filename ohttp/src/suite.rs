@@ -2,8 +2,9 @@
 
 use aws_lc_rs::aead;
 use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};
-use hpke_rs::rustcrypto::HpkeRustCrypto;
 use hpke_rs::{Hpke, Mode};
+
+use crate::provider::{AwsLc, SystemRng};
 
 /// Key id, KEM, KDF and AEAD.
 pub const HEADER_LEN: usize = 7;
@@ -13,7 +14,7 @@ pub(crate) const NONCE_LEN: usize = 12;
 pub(crate) const TAG_LEN: usize = 16;
 
 /// The context of a request. It wipes its keys on drop.
-pub(crate) type HpkeContext = hpke_rs::Context<HpkeRustCrypto>;
+pub(crate) type HpkeContext = hpke_rs::Context<AwsLc>;
 
 /// How a shared secret is made, most wanted first. The KDF is always HKDF-SHA256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
@@ -159,12 +160,12 @@ impl Header {
     }
 }
 
-/// HPKE in base mode (RFC 9180 §5) with these algorithms. `None`: the source of randomness failed.
-pub(crate) fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<HpkeRustCrypto>> {
+/// HPKE in base mode (RFC 9180 §5) with these algorithms.
+pub(crate) fn hpke(kem: Kem, aead: Aead) -> Hpke<AwsLc> {
     let kdf = KdfAlgorithm::HkdfSha256;
     let aead = match aead {
         Aead::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
         Aead::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
     };
-    Hpke::try_new(Mode::Base, kem.algorithm(), kdf, aead).ok()
+    Hpke::new_with_rng(Mode::Base, kem.algorithm(), kdf, aead, SystemRng)
 }

@@ -8,14 +8,56 @@
 //! Tests hold it against the RFC's example and another implementation.
 
 use crate::error::{OpenError, SealError};
-use crate::keys::Keys;
+use crate::keys::{Keys, PublicKey};
 use crate::session::{self, Kind, ResponseSecret, Session};
-use crate::suite::{HEADER_LEN, TAG_LEN};
+use crate::suite::{Aead, HEADER_LEN, TAG_LEN};
 
 /// The media type of an encapsulated request.
 pub const REQUEST: &str = "message/ohttp-req";
 /// The media type of an encapsulated response.
 pub const RESPONSE: &str = "message/ohttp-res";
+
+/// Seals a request to the gateway's key, whose configuration must list the AEAD.
+///
+/// # Errors
+/// [`SealError::InvalidKey`].
+pub fn seal(
+    key: &PublicKey,
+    aead: Aead,
+    request: &[u8],
+) -> Result<(Vec<u8>, ResponseOpener), SealError> {
+    let mut session = Session::send(Kind::Whole, key, aead)?;
+    let ciphertext = session.seal(&[], request)?;
+    let header = session.header.encode();
+    let encapsulated = [&header[..], &session.encapsulated_key, &ciphertext].concat();
+    let response = session.into_response_secret().ok_or(SealError::Backend)?;
+    Ok((encapsulated, ResponseOpener(response)))
+}
+
+/// Opens the one response of a request.
+pub struct ResponseOpener(ResponseSecret);
+
+impl std::fmt::Debug for ResponseOpener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(_) = self;
+        f.write_str("ResponseOpener(..)")
+    }
+}
+
+impl ResponseOpener {
+    /// Opens the response.
+    ///
+    /// # Errors
+    /// [`OpenError::Truncated`], [`OpenError::CannotOpen`].
+    pub fn open(self, encapsulated: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let (nonce, ciphertext) = encapsulated
+            .split_at_checked(self.0.nonce_len())
+            .filter(|(_, ciphertext)| ciphertext.len() >= TAG_LEN)
+            .ok_or(OpenError::Truncated)?;
+        let mut key = self.0.key(nonce).ok_or(OpenError::CannotOpen)?;
+        key.open(&[], ciphertext)
+    }
+}
 
 /// An opened request, and the means to answer it once.
 #[derive(Debug)]

@@ -186,8 +186,8 @@ const RULES: &[Rule] = &[
             "oblivious",
             "mls-rules",
         ]),
-        never: &["rocksdb", "tokio-postgres"],
-        reason: "it runs on the user's device and holds no service's code",
+        never: &["rocksdb", "tokio-postgres", "ohttp"],
+        reason: "it runs on the user's device and holds no service's code, and of OHTTP only ours",
     },
     Rule {
         package: "mimimi",
@@ -201,8 +201,8 @@ const RULES: &[Rule] = &[
             "oblivious",
             "mls-rules",
         ]),
-        never: &["rocksdb", "tokio-postgres"],
-        reason: "it runs on the user's device and holds no service's code",
+        never: &["rocksdb", "tokio-postgres", "ohttp"],
+        reason: "it runs on the user's device and holds no service's code, and of OHTTP only ours",
     },
     Rule {
         package: "end-to-end",

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kem::PrivateKey;
-use crate::{Aead, Header, Kem, Key, KeyError};
+use crate::{Header, Kem, Key, KeyError, configs};
 
 /// RFC 9458 Appendix A.
 mod example {
@@ -116,6 +116,47 @@ proptest! {
     }
 
     #[test]
+    fn our_request_opens_to_the_same_here_and_there_and_we_read_both_responses(
+        id: u8,
+        kem in kems(),
+        suite in 0usize..2,
+        seed: [u8; 32],
+        request in proptest::collection::vec(any::<u8>(), 1..300),
+        response in proptest::collection::vec(any::<u8>(), 1..300),
+    ) {
+        let key = Key::derive(id, kem, &seed).unwrap();
+        let server = Server::new(other(id, kem, &SUITES[suite..=suite], &seed)).unwrap();
+        let (encapsulated, answer) = seal(key.public(), Aead::ALL[suite], &request).unwrap();
+        let (there, sealer) = server.decapsulate(&encapsulated).unwrap();
+        prop_assert_eq!(&there, &request);
+        prop_assert_eq!(answer.open(&sealer.encapsulate(&response).unwrap()).unwrap(), &response[..]);
+
+        let (encapsulated, answer) = seal(key.public(), Aead::ALL[suite], &request).unwrap();
+        let opened = open(&key, &encapsulated).unwrap();
+        prop_assert_eq!(opened.request, request);
+        prop_assert_eq!(answer.open(&opened.response.seal(&response).unwrap()).unwrap(), response);
+    }
+
+    #[test]
+    fn a_response_that_was_changed_or_shortened_or_is_anothers_is_not_opened(
+        at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index,
+    ) {
+        let key = Key::derive(7, Kem::X25519, &[5; 32]).unwrap();
+        let exchange = || {
+            let (encapsulated, answer) = seal(key.public(), Aead::Aes128Gcm, b"request").unwrap();
+            let sealer = open(&key, &encapsulated).unwrap().response;
+            (answer, sealer.seal(b"response").unwrap())
+        };
+        let (answer, mut changed) = exchange();
+        let at = at.index(changed.len());
+        changed[at] ^= 1 << bit;
+        prop_assert_eq!(answer.open(&changed), Err(OpenError::CannotOpen));
+        let (answer, sealed) = exchange();
+        prop_assert!(answer.open(&sealed[..cut.index(sealed.len())]).is_err());
+        prop_assert_eq!(exchange().0.open(&sealed), Err(OpenError::CannotOpen));
+    }
+
+    #[test]
     fn a_changed_or_shortened_request_is_not_opened(
         kem in kems(), at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index,
     ) {
@@ -175,4 +216,18 @@ fn a_short_seed_is_refused() {
 fn a_key_says_nothing_of_itself_in_debug_output_but_its_id_and_kem() {
     let key = Key::derive(1, Kem::XWing, &[1; 32]).unwrap();
     assert_eq!(format!("{key:?}"), "Key { id: 1, kem: XWing, .. }");
+}
+
+#[test]
+fn a_configuration_is_sealed_to_as_it_comes_out_of_a_list() {
+    for kem in [Kem::X25519, Kem::XWing] {
+        let key = Key::derive(7, kem, &[5; 32]).unwrap();
+        let list = configs::list([key.config()]);
+        let usable = configs::usable(&list).unwrap();
+        let public = configs::public_key(&usable[0]).unwrap();
+        assert_eq!(&public, key.public());
+    }
+    let p256 = Key::derive(7, Kem::P256, &[5; 32]).unwrap();
+    assert_eq!(configs::public_key(p256.config()), None);
+    assert_eq!(configs::public_key(&[]), None);
 }

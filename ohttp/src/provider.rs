@@ -1,0 +1,218 @@
+//! What HPKE is made of, for `hpke-rs`: all of it by AWS-LC, and the KEMs by [`crate::kem`].
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement::PrivateKey;
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::{hkdf, hmac, rand};
+use hpke_rs::hpke_types::{
+    AeadAlgorithm, KdfAlgorithm, KemAlgorithm, SingleStageKdfAlgorithm, TwoStageKdfAlgorithm,
+};
+use hpke_rs_crypto::error::Error;
+use hpke_rs_crypto::{HpkeCrypto, TryCryptoRng, TryRng};
+
+use crate::kem::{self, x_wing};
+use crate::response_key::expand;
+use crate::suite::{Aead, Kem, TAG_LEN};
+
+#[derive(Debug)]
+pub(crate) struct AwsLc;
+
+/// The system's source of randomness.
+pub(crate) struct SystemRng;
+
+impl TryRng for SystemRng {
+    type Error = Unspecified;
+
+    fn try_next_u32(&mut self) -> Result<u32, Unspecified> {
+        let mut bytes = [0; 4];
+        rand::fill(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Unspecified> {
+        let mut bytes = [0; 8];
+        rand::fill(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Unspecified> {
+        rand::fill(bytes)
+    }
+}
+
+impl TryCryptoRng for SystemRng {}
+
+fn curve_of(algorithm: KemAlgorithm) -> Result<Kem, Error> {
+    match algorithm {
+        KemAlgorithm::DhKem25519 => Ok(Kem::X25519),
+        KemAlgorithm::DhKemP256 => Ok(Kem::P256),
+        _ => Err(Error::UnknownKemAlgorithm),
+    }
+}
+
+fn private_key(algorithm: KemAlgorithm, private: &[u8]) -> Result<PrivateKey, Error> {
+    let curve = kem::curve(curve_of(algorithm)?);
+    PrivateKey::from_private_key(curve, private).map_err(|_| Error::KemInvalidSecretKey)
+}
+
+fn only_sha256(algorithm: TwoStageKdfAlgorithm) -> Result<(), Error> {
+    match algorithm {
+        TwoStageKdfAlgorithm::HkdfSha256 => Ok(()),
+        _ => Err(Error::UnknownKdfAlgorithm),
+    }
+}
+
+fn aead_key(algorithm: AeadAlgorithm, key: &[u8]) -> Result<LessSafeKey, Error> {
+    let aead = match algorithm {
+        AeadAlgorithm::Aes128Gcm => Aead::Aes128Gcm,
+        AeadAlgorithm::ChaCha20Poly1305 => Aead::ChaCha20Poly1305,
+        _ => return Err(Error::UnknownAeadAlgorithm),
+    };
+    UnboundKey::new(aead.algorithm(), key)
+        .map(LessSafeKey::new)
+        .map_err(|_| refused())
+}
+
+fn refused() -> Error {
+    Error::CryptoLibraryError("AWS-LC refuses".to_owned())
+}
+
+fn nonce(nonce: &[u8]) -> Result<Nonce, Error> {
+    Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::AeadInvalidNonce)
+}
+
+impl HpkeCrypto for AwsLc {
+    type HpkePrng = SystemRng;
+
+    fn name() -> String {
+        "AWS-LC".to_owned()
+    }
+
+    fn supports_kdf(algorithm: KdfAlgorithm) -> Result<(), Error> {
+        TwoStageKdfAlgorithm::try_from(algorithm).and_then(only_sha256)
+    }
+
+    fn supports_kem(algorithm: KemAlgorithm) -> Result<(), Error> {
+        match algorithm {
+            KemAlgorithm::XWingDraft06 => Ok(()),
+            other => curve_of(other).map(|_| ()),
+        }
+    }
+
+    fn supports_aead(algorithm: AeadAlgorithm) -> Result<(), Error> {
+        match algorithm {
+            AeadAlgorithm::Aes128Gcm | AeadAlgorithm::ChaCha20Poly1305 => Ok(()),
+            _ => Err(Error::UnknownAeadAlgorithm),
+        }
+    }
+
+    fn kdf_extract(
+        algorithm: TwoStageKdfAlgorithm,
+        salt: &[u8],
+        ikm: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        only_sha256(algorithm)?;
+        // RFC 5869 §2.2.
+        let salt = hmac::Key::new(hmac::HMAC_SHA256, salt);
+        Ok(hmac::sign(&salt, ikm).as_ref().to_vec())
+    }
+
+    fn kdf_expand(
+        algorithm: TwoStageKdfAlgorithm,
+        prk: &[u8],
+        info: &[u8],
+        output_size: usize,
+    ) -> Result<Vec<u8>, Error> {
+        only_sha256(algorithm)?;
+        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk);
+        let mut output = vec![0; output_size];
+        expand(&prk, info, &mut output).ok_or(Error::HpkeInvalidOutputLength)?;
+        Ok(output)
+    }
+
+    fn kdf_derive(_: SingleStageKdfAlgorithm, _: &[u8], _: usize) -> Result<Vec<u8>, Error> {
+        Err(Error::UnknownKdfAlgorithm)
+    }
+
+    fn dh(algorithm: KemAlgorithm, public: &[u8], private: &[u8]) -> Result<Vec<u8>, Error> {
+        let private = private_key(algorithm, private)?;
+        kem::diffie_hellman(&private, public)
+            .map(|shared| shared.to_vec())
+            .ok_or(Error::KemInvalidPublicKey)
+    }
+
+    fn secret_to_public(algorithm: KemAlgorithm, private: &[u8]) -> Result<Vec<u8>, Error> {
+        private_key(algorithm, private)?
+            .compute_public_key()
+            .map(|public| public.as_ref().to_vec())
+            .map_err(|_| Error::KemInvalidSecretKey)
+    }
+
+    fn dh_validate_sk(algorithm: KemAlgorithm, private: &[u8]) -> Result<Vec<u8>, Error> {
+        private_key(algorithm, private).map(|_| private.to_vec())
+    }
+
+    /// Only [`crate::Key`] has private keys that last.
+    fn kem_key_gen(_: KemAlgorithm, _: &mut SystemRng) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        Err(Error::UnsupportedKemOperation)
+    }
+
+    fn kem_key_gen_derand(_: KemAlgorithm, _: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        Err(Error::UnsupportedKemOperation)
+    }
+
+    fn kem_encaps(
+        algorithm: KemAlgorithm,
+        public: &[u8],
+        _: &mut SystemRng,
+    ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        match algorithm {
+            KemAlgorithm::XWingDraft06 => x_wing::encapsulate(public)
+                .map(|(secret, enc)| (secret.to_vec(), enc))
+                .ok_or(Error::KemInvalidPublicKey),
+            _ => Err(Error::UnknownKemAlgorithm),
+        }
+    }
+
+    /// AWS-LC draws by itself.
+    fn kem_encaps_derand(_: KemAlgorithm, _: &[u8], _: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        Err(Error::UnsupportedKemOperation)
+    }
+
+    /// A private key as bytes would be expanded anew for each request: [`kem::PrivateKey`] is.
+    fn kem_decaps(_: KemAlgorithm, _: &[u8], _: &[u8]) -> Result<Vec<u8>, Error> {
+        Err(Error::UnsupportedKemOperation)
+    }
+
+    fn aead_seal(
+        algorithm: AeadAlgorithm,
+        key: &[u8],
+        iv: &[u8],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let key = aead_key(algorithm, key)?;
+        let mut sealed = Vec::with_capacity(plaintext.len().saturating_add(TAG_LEN));
+        sealed.extend_from_slice(plaintext);
+        key.seal_in_place_append_tag(nonce(iv)?, Aad::from(aad), &mut sealed)
+            .map_err(|_| refused())?;
+        Ok(sealed)
+    }
+
+    fn aead_open(
+        algorithm: AeadAlgorithm,
+        key: &[u8],
+        iv: &[u8],
+        aad: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let key = aead_key(algorithm, key)?;
+        let mut opened = sealed.to_vec();
+        let length = key
+            .open_in_place(nonce(iv)?, Aad::from(aad), &mut opened)
+            .map_err(|_| Error::AeadOpenError)?
+            .len();
+        opened.truncate(length);
+        Ok(opened)
+    }
+}
