@@ -23,7 +23,7 @@ FUZZ_TARGETS ?=
 HISTORY_STEPS ?= 2000
 
 # The end-to-end tests by name: selecting their package instead would build everything again with its features.
-END_TO_END = $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+END_TO_END = --test end_to_end
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build programs stack demo test bench lint fuzz soak faults bare clean
@@ -87,7 +87,7 @@ lint: setup
 # Properties over random input, many more of it than `make test` takes.
 # Properties first: they take minutes.
 fuzz: setup
-	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test $(TESTED) --workspace --lib --test properties'
+	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test $(TESTED) --workspace --lib --test oblivious'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) sh -c '. "$(EXPORTS)" && scripts/fuzz.sh $(FUZZ_TARGETS)'
 
 # Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
@@ -96,7 +96,7 @@ soak: setup
 
 # Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
 faults: programs
-	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test $(TESTED) --workspace --test faults -- --nocapture'
+	FAULT_REQUESTS=$(FAULT_REQUESTS) FAULT_PERCENT=$(FAULT_PERCENT) sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) -- --nocapture faults::'
 
 # Whether set-up installs all that it needs: this machine has what was installed by hand.
 bare:

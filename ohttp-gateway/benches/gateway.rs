@@ -11,13 +11,9 @@
     clippy::disallowed_methods,
     reason = "a benchmark reads the clock and prints"
 )]
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shares the kit of the wire tests"
-)]
+#![allow(dead_code, reason = "shares the kit of the wire tests")]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/gateway/support.rs"]
 mod support;
 
 use std::sync::mpsc;

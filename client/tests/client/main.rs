@@ -1,0 +1,15 @@
+//! The SDK against the decisions of the service, in one process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+mod game;
+mod identifiers;
+mod journals;
+mod lies;
+mod prices;
+mod support;

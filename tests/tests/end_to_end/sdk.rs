@@ -1,0 +1,730 @@
+//! What the SDK makes of histories that a client has to get through, on real processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
+use crypto::schedule::PoolToken;
+use crypto::sign::{LeafKeyPair, Scheme};
+use end_to_end::{LogLevel, Stack, befriend, device, program};
+use protocol::Wire as _;
+use protocol::codec::{WireSecret, opaque};
+use protocol::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
+use protocol::key_packages::ClaimKeyPackagesRequest;
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::request::Sender;
+use tokio::io::AsyncReadExt as _;
+
+struct User {
+    client: Client,
+    name: String,
+    home: PathBuf,
+}
+
+/// Users with handles of their own, the first one connected to all others.
+struct Scene {
+    stack: Stack,
+    users: Vec<User>,
+}
+
+async fn scene(names: &[&str]) -> Scene {
+    let stack = Stack::start(LogLevel::Info).await;
+    let mut users = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let home = stack.home(name);
+        let client = device(&stack, number, name).await;
+        users.push(User {
+            client,
+            name: (*name).to_owned(),
+            home,
+        });
+    }
+    let (first, others) = users.split_first_mut().unwrap();
+    for other in others.iter_mut() {
+        first.client.connect(&other.name).await.unwrap();
+        other.client.check_inbox().await.unwrap();
+        let request = other.client.incoming_requests().unwrap().remove(0);
+        assert_eq!(
+            other.client.accept_request(&request.id).await.unwrap(),
+            first.name
+        );
+    }
+    first.client.sync(0).await.unwrap();
+    for other in others {
+        other.client.sync(0).await.unwrap();
+    }
+    assert_eq!(first.client.contacts().unwrap().len(), names.len() - 1);
+    Scene { stack, users }
+}
+
+impl Scene {
+    fn client(&mut self, user: usize) -> &Client {
+        &mut self.users[user].client
+    }
+
+    fn name(&self, user: usize) -> String {
+        self.users[user].name.clone()
+    }
+
+    async fn group(&mut self, name: &str, members: &[usize]) {
+        self.client(0).create_group(name).await.unwrap();
+        self.add(name, members).await;
+    }
+
+    async fn add(&mut self, group: &str, members: &[usize]) {
+        let names: Vec<String> = members.iter().map(|member| self.name(*member)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.client(0).add_to_group(group, &names).await.unwrap();
+    }
+
+    async fn remove(&mut self, group: &str, member: usize) {
+        let name = self.name(member);
+        self.client(0)
+            .remove_from_group(group, &[&name])
+            .await
+            .unwrap();
+    }
+
+    /// Texts that a user receives now.
+    async fn texts(&mut self, user: usize) -> Vec<String> {
+        let client = self.client(user);
+        let events = client.receive(0).await.unwrap();
+        client.acknowledge(&events).unwrap();
+        events
+            .into_iter()
+            .filter_map(|stored| match stored.event {
+                Event::Message { text, .. } => Some(text),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn an_offline_member_crosses_several_rotations() {
+    let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
+    scene.group("g", &[1, 2, 3]).await;
+    scene.client(1).sync(0).await.unwrap();
+    scene.client(0).send_message("g", "one").await.unwrap();
+    scene.remove("g", 2).await;
+    scene.client(0).send_message("g", "two").await.unwrap();
+    scene.remove("g", 3).await;
+    scene.client(0).send_message("g", "three").await.unwrap();
+    assert_eq!(scene.texts(1).await, ["one", "two", "three"]);
+    scene.client(1).send_message("g", "back").await.unwrap();
+    assert_eq!(scene.texts(0).await, ["back"]);
+    assert_eq!(scene.texts(2).await, ["one"]);
+    let refused = scene.client(2).send_message("g", "x").await;
+    assert!(matches!(
+        refused,
+        Err(Error::Usage(UsageError::NotAMember(_)))
+    ));
+}
+
+#[tokio::test]
+async fn the_loser_of_a_race_goes_on() {
+    let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
+    scene.group("g", &[1, 2, 3]).await;
+    scene.client(1).sync(0).await.unwrap();
+    let carol = scene.name(2);
+    let dave = scene.name(3);
+    let bob = scene.name(1);
+    scene.client(0).set_role("g", &bob, "admin").await.unwrap();
+    scene.client(0).stage_remove("g", &[&carol]).await.unwrap();
+    scene
+        .client(1)
+        .remove_from_group("g", &[&dave])
+        .await
+        .unwrap();
+    assert_eq!(
+        scene.client(0).submit("g").await.unwrap(),
+        CommitOutcome::Superseded
+    );
+    assert_eq!(scene.client(0).members("g").unwrap().len(), 3);
+    scene
+        .client(0)
+        .remove_from_group("g", &[&carol])
+        .await
+        .unwrap();
+    scene
+        .client(0)
+        .send_message("g", "both gone")
+        .await
+        .unwrap();
+    assert_eq!(scene.texts(1).await, ["both gone"]);
+}
+
+#[tokio::test]
+async fn a_winner_who_lost_the_answer_finds_that_it_won() {
+    for from_journal in [false, true] {
+        let mut scene = scene(&["alice", "bob", "carol"]).await;
+        scene.group("g", &[1, 2]).await;
+        let carol = scene.name(2);
+        let alice = scene.client(0);
+        alice.stage_remove("g", &[&carol]).await.unwrap();
+        let pending = alice.pending_request("g").unwrap().unwrap();
+        alice
+            .post(pending.operation, &pending.request, &pending.tokens)
+            .await
+            .unwrap();
+        if from_journal {
+            alice.take_in().await.unwrap();
+        } else {
+            assert_eq!(alice.submit("g").await.unwrap(), CommitOutcome::Accepted);
+        }
+        assert!(alice.pending_request("g").unwrap().is_none());
+        assert_eq!(alice.members("g").unwrap().len(), 2);
+        alice.send_message("g", "on we go").await.unwrap();
+        assert_eq!(scene.texts(1).await, ["on we go"]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_died_with_a_commit_under_way_finishes_it() {
+    let mut scene = scene(&["alice", "bob", "carol"]).await;
+    scene.group("g", &[1, 2]).await;
+    let carol = scene.name(2);
+    scene.client(0).stage_remove("g", &[&carol]).await.unwrap();
+    let alice = scene.users.remove(0);
+    drop(alice.client);
+    let client = Client::open(&alice.home, Options::default()).await.unwrap();
+    client.sync(0).await.unwrap();
+    assert_eq!(client.members("g").unwrap().len(), 2);
+    scene.users.insert(0, User { client, ..alice });
+    scene.client(0).send_message("g", "hello").await.unwrap();
+    assert_eq!(scene.texts(1).await, ["hello"]);
+}
+
+#[tokio::test]
+async fn join_information_is_fetched_two_rotations_late() {
+    let mut scene = scene(&["alice", "bob", "carol", "dave"]).await;
+    scene.group("g", &[1, 2]).await;
+    scene.add("g", &[3]).await;
+    scene.remove("g", 1).await;
+    scene.remove("g", 2).await;
+    scene.client(0).send_message("g", "welcome").await.unwrap();
+    assert_eq!(scene.texts(3).await, ["welcome"]);
+    scene.client(3).send_message("g", "thanks").await.unwrap();
+    assert_eq!(scene.texts(0).await, ["thanks"]);
+    let names: Vec<String> = scene
+        .client(3)
+        .members("g")
+        .unwrap()
+        .into_iter()
+        .map(|member| member.name)
+        .collect();
+    assert_eq!(names, [scene.name(0), scene.name(3)]);
+}
+
+#[tokio::test]
+async fn somebody_is_removed_and_added_again() {
+    let mut scene = scene(&["alice", "bob"]).await;
+    scene.group("g", &[1]).await;
+    scene.remove("g", 1).await;
+    scene.add("g", &[1]).await;
+    scene.client(0).send_message("g", "again").await.unwrap();
+    assert_eq!(scene.texts(1).await, ["again"]);
+    scene.client(1).send_message("g", "yes").await.unwrap();
+    assert_eq!(scene.texts(0).await, ["yes"]);
+    // And once more while bob has followed.
+    scene.remove("g", 1).await;
+    scene.client(1).sync(0).await.unwrap();
+    scene.add("g", &[1]).await;
+    scene.client(1).send_message("g", "third").await.unwrap();
+    assert_eq!(scene.texts(0).await, ["third"]);
+}
+
+#[tokio::test]
+async fn a_pool_that_contacts_have_emptied_puts_nobody_into_two_groups_under_one_pseudonym() {
+    let mut scene = scene(&["alice", "bob"]).await;
+    let bob = scene.name(1);
+    let full = scene.client(1).count_key_packages().await.unwrap();
+    let (_, full) = *full.iter().find(|(suite, _)| *suite == 1).unwrap();
+    for number in 0..full {
+        scene.group(&format!("g{number}"), &[1]).await;
+    }
+    scene.client(0).create_group("one more").await.unwrap();
+    let none_left = scene.client(0).add_to_group("one more", &[&bob]).await;
+    assert_eq!(
+        none_left.unwrap_err().problem(),
+        Some(ProblemType::NoKeyPackages)
+    );
+    scene.client(1).sync(0).await.unwrap();
+    assert_eq!(scene.client(1).groups().unwrap().len(), full as usize);
+    // Identities that bob has of himself, by the pseudonym in each group.
+    let database = rusqlite::Connection::open(scene.users[1].home.join("client.sqlite")).unwrap();
+    let pseudonyms: u32 = database
+        .query_row(
+            "SELECT count(DISTINCT user_pseudonym) FROM identities JOIN groups USING (group_id)
+             WHERE groups.kind = 1 AND identities.name = 'bob'",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(pseudonyms, full);
+    // New ones were published.
+    scene.add("one more", &[1]).await;
+    scene.client(1).sync(0).await.unwrap();
+    assert_eq!(scene.client(1).groups().unwrap().len(), full as usize + 1);
+}
+
+/// Claims so many sets of a contact by hand, and uses none.
+async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
+    let database = rusqlite::Connection::open(scene.users[by].home.join("client.sqlite")).unwrap();
+    let token: Vec<u8> = database
+        .query_row("SELECT connection_token FROM contacts", (), |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let pool = PoolToken::try_from(token.as_slice()).unwrap().pool();
+    let client = scene.client(by);
+    for _ in 0..count {
+        let body = ClaimKeyPackagesRequest {
+            pool,
+            ciphersuite: 1,
+            sets: 1,
+        }
+        .encode();
+        let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
+        let sender = Sender::Key(opaque(signer.public()));
+        let now = SystemClock.now_unix_ms();
+        let operation = Operation::ClaimKeyPackages;
+        let request = client::sign(operation, now, &sender, &body, &signer)
+            .unwrap()
+            .encode();
+        let tokens = client.withdraw_tokens(1).await.unwrap();
+        let claimed = client.post(operation, &request, &tokens).await;
+        claimed.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_takes_key_packages_and_adds_nobody_is_noticed_and_the_pool_filled_up() {
+    let mut scene = scene(&["alice", "bob"]).await;
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    let full = of_first(scene.client(1).count_key_packages().await.unwrap()).unwrap();
+    claim_by_hand(&mut scene, 0, full - 1).await;
+    // As if the hour had passed after which the service is asked again.
+    rusqlite::Connection::open(scene.users[1].home.join("client.sqlite"))
+        .unwrap()
+        .execute("UPDATE contacts SET pool_due_ms = 0", ())
+        .unwrap();
+    let events = scene.client(1).receive(0).await.unwrap();
+    let taken = Event::KeyPackagesTaken { taken: full - 1 };
+    assert!(
+        events.iter().any(|stored| stored.event == taken),
+        "{events:?}"
+    );
+    let left = of_first(scene.client(1).count_key_packages().await.unwrap());
+    assert_eq!(left, Some(full + 1));
+}
+
+#[tokio::test]
+async fn an_add_that_fails_again_and_again_takes_one_key_package() {
+    let stack = Stack::start_with(LogLevel::Info, "[ds.limits]\nmax_members = 2").await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let carol = device(&stack, 2, "carol").await;
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    alice.create_group("full").await.unwrap();
+    alice.add_to_group("full", &["bob"]).await.unwrap();
+    let before = of_first(carol.count_key_packages().await.unwrap()).unwrap();
+    for _ in 0..5 {
+        let refused = alice.add_to_group("full", &["carol"]).await.unwrap_err();
+        assert_eq!(refused.problem(), Some(ProblemType::LimitExceeded));
+    }
+    assert_eq!(
+        of_first(carol.count_key_packages().await.unwrap()),
+        Some(before - 1)
+    );
+    // The service has seen that one in another group: it is not used where that would link them.
+    alice.create_group("other").await.unwrap();
+    alice.add_to_group("other", &["carol"]).await.unwrap();
+    assert_eq!(
+        of_first(carol.count_key_packages().await.unwrap()),
+        Some(before - 2)
+    );
+    carol.sync(0).await.unwrap();
+    assert_eq!(carol.groups().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_impossible_takes_no_key_package() {
+    let mut scene = scene(&["alice", "bob", "carol"]).await;
+    let (bob, carol) = (scene.name(1), scene.name(2));
+    scene.group("g", &[1]).await;
+    let before = scene.client(2).count_key_packages().await.unwrap();
+    let already = scene.client(0).add_to_group("g", &[&carol, &bob]).await;
+    assert!(matches!(
+        already,
+        Err(Error::Usage(UsageError::AlreadyAMember(_)))
+    ));
+    scene.client(0).leave_group("g").await.unwrap();
+    let leaving = scene.client(0).add_to_group("g", &[&carol]).await;
+    assert!(matches!(leaving, Err(Error::Usage(_))), "{leaving:?}");
+    assert_eq!(scene.client(2).count_key_packages().await.unwrap(), before);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Goes back to a copy of a user's home, so that what was acknowledged since is lost.
+async fn restore(scene: &mut Scene, user: usize, copy_of_home: &Path) {
+    let gone = scene.users.remove(user);
+    drop(gone.client);
+    let client = Client::open(copy_of_home, Options::default())
+        .await
+        .unwrap();
+    scene.users.insert(
+        user,
+        User {
+            client,
+            name: gone.name,
+            home: copy_of_home.to_owned(),
+        },
+    );
+}
+
+#[tokio::test]
+async fn a_member_who_is_put_back_reads_again_what_it_had_read_and_goes_on() {
+    let mut scene = scene(&["alice", "bob", "carol"]).await;
+    scene.group("g", &[1, 2]).await;
+    scene.client(1).sync(0).await.unwrap();
+    let saved = scene.stack.home("saved");
+    copy(&scene.users[1].home, &saved);
+    scene.remove("g", 2).await;
+    scene.client(0).send_message("g", "once").await.unwrap();
+    assert_eq!(scene.texts(1).await, ["once"]);
+    restore(&mut scene, 1, &saved).await;
+    // Over the rotation too.
+    assert_eq!(scene.texts(1).await, ["once"]);
+    scene
+        .client(1)
+        .send_message("g", "here again")
+        .await
+        .unwrap();
+    assert_eq!(scene.texts(0).await, ["here again"]);
+}
+
+#[tokio::test]
+async fn who_has_no_groups_waits_as_long_as_it_said_and_no_longer() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let alice = device(&stack, 0, "alice").await;
+    assert_eq!(alice.receive(0).await.unwrap(), []);
+    assert_eq!(alice.receive(300).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn refusals_are_typed() {
+    let mut scene = scene(&["alice", "bob"]).await;
+    let taken = scene.name(1);
+    scene.group("g", &[1]).await;
+    let alice = scene.client(0);
+    let problem = |error: Error| error.problem().unwrap();
+    assert_eq!(
+        problem(alice.connect("nobody-of-this-name").await.unwrap_err()),
+        ProblemType::UnknownHandle
+    );
+    assert!(matches!(
+        alice.connect(&taken).await,
+        Err(Error::Usage(UsageError::AlreadyConnected(_)))
+    ));
+    assert!(matches!(
+        alice.create_group("g").await,
+        Err(Error::Usage(UsageError::GroupExists(_)))
+    ));
+    assert!(matches!(
+        alice.add_to_group("g", &[&taken]).await,
+        Err(Error::Usage(UsageError::AlreadyAMember(_)))
+    ));
+    assert!(matches!(
+        alice.send_message("nowhere", "x").await,
+        Err(Error::Usage(UsageError::UnknownGroup(_)))
+    ));
+    let body = alice
+        .sign_as_member("g", protocol::operation::Operation::SendMessage, b"garbage")
+        .unwrap();
+    let garbage = alice
+        .post(protocol::operation::Operation::SendMessage, &body, &[])
+        .await;
+    assert_eq!(problem(garbage.unwrap_err()), ProblemType::Malformed);
+}
+
+#[tokio::test]
+async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let alice = device(&stack, 0, "alice").await;
+    let bob = device(&stack, 1, "bob").await;
+    let mallory = device(&stack, 2, "mallory").await;
+    // Nobody checks what a requester calls itself.
+    drop(mallory);
+    let home = stack.home("mallory");
+    rusqlite::Connection::open(home.join("client.sqlite"))
+        .unwrap()
+        .execute("UPDATE profile SET handle = 'bob'", ())
+        .unwrap();
+    let mallory = Client::open(&home, Options::default()).await.unwrap();
+
+    alice.connect("bob").await.unwrap();
+    mallory.connect("alice").await.unwrap();
+    alice.check_inbox().await.unwrap();
+    let request = alice.incoming_requests().unwrap().remove(0);
+    assert_eq!(alice.accept_request(&request.id).await.unwrap(), "bob");
+    bob.check_inbox().await.unwrap();
+    let request = bob.incoming_requests().unwrap().remove(0);
+    bob.accept_request(&request.id).await.unwrap();
+
+    let number = alice.safety_number("bob").unwrap();
+    for _ in 0..2 {
+        alice.sync(0).await.unwrap();
+    }
+    assert_eq!(alice.safety_number("bob").unwrap(), number);
+    alice.create_group("g").await.unwrap();
+    alice.send_message("g", "still here").await.unwrap();
+}
+
+/// A creation that was accepted, as its client sees it when the answer was lost and the time for
+/// which the service remembers it is over: signed again it is refused.
+async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
+    let home = stack.home("alice");
+    let alice = Client::open(&home, Options::default()).await.unwrap();
+    let id = alice.group_access(group).unwrap().id;
+    drop(alice);
+    let signer = LeafKeyPair::random(Scheme::Ed25519).unwrap();
+    let sender = Sender::Key(opaque(signer.public()));
+    let body = CreateGroupRequest {
+        group_id: id,
+        kind: GroupKind::Group,
+        message_days: 30,
+        segment: NextSegment {
+            state_key: WireSecret::new([1; 32]),
+            journal_key: WireSecret::new([1; 32]),
+            former_wrapper_key: None,
+            code_rows: Vec::new(),
+        },
+        ratchet_tree: opaque(*b""),
+        group_info: opaque(*b""),
+        leaf: LeafExtras {
+            wrapped_link_key: opaque(*b""),
+            recovery_key: RecoveryKey {
+                public_key: opaque(*b""),
+                signature: opaque(*b""),
+            },
+            push_handle: opaque(*b""),
+        },
+    }
+    .encode();
+    let now = SystemClock.now_unix_ms();
+    let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer)
+        .unwrap()
+        .encode();
+    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    db.execute(
+        "INSERT INTO pending_requests
+            (group_id, operation, body, sender, signer_seed, request, minute, tokens, aad)
+         VALUES (?, ?, ?, ?, ?, ?, ?, x'', x'')",
+        (
+            id.0,
+            Operation::CreateGroup.number(),
+            &body,
+            sender.encode(),
+            signer.seed().expose(),
+            &request,
+            now / 60_000,
+        ),
+    )
+    .unwrap();
+    db.execute(
+        "UPDATE groups SET status = 'joining' WHERE group_id = ?",
+        [id.0],
+    )
+    .unwrap();
+    drop(db);
+    Client::open(&home, Options::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not_is_forgotten() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let alice = device(&stack, 0, "alice").await;
+    alice.create_group("g").await.unwrap();
+    drop(alice);
+    let alice = unanswered_creation(&stack, "g").await;
+    alice.sync(0).await.unwrap();
+    alice.send_message("g", "it is there").await.unwrap();
+    drop(alice);
+
+    // Another segment than the group's: the service knows no such group.
+    rusqlite::Connection::open(stack.home("alice").join("client.sqlite"))
+        .unwrap()
+        .execute(
+            "UPDATE segments SET state_key = ?, segment_id = ?",
+            [[9u8; 32], [9u8; 32]],
+        )
+        .unwrap();
+    let alice = unanswered_creation(&stack, "g").await;
+    alice.sync(0).await.unwrap();
+    assert!(alice.groups().unwrap().is_empty());
+}
+
+/// What the program of two clients has said by itself.
+#[derive(Default)]
+struct Said {
+    /// Texts that it says will be sent, or were.
+    kept: Vec<String>,
+    /// By whom each text was read, under which number of an event.
+    read: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl Said {
+    fn take(&mut self, output: &str) {
+        // What is cut off by the end of the process was not said.
+        let whole = output.rfind('\n').map_or("", |end| &output[..end]);
+        for line in whole.lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["queued" | "sent", text] => self.kept.push(text.to_owned()),
+                [name, "read", text, event] => {
+                    let read = (name.to_owned(), text.to_owned());
+                    self.read.entry(read).or_default().insert(event.to_owned());
+                }
+                _ => panic!("{line}"),
+            }
+        }
+    }
+}
+
+/// The program of the examples, in its own process.
+async fn two_in_one_task(homes: [&Path; 2], run: &str, killed_after: Option<Duration>) -> String {
+    let mut program = tokio::process::Command::new(program("examples/two_in_one_task"))
+        .args(homes)
+        .arg(run)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut output = String::new();
+    let mut said = program.stdout.take().unwrap();
+    let reading = said.read_to_string(&mut output);
+    match killed_after {
+        Some(time) => {
+            let killing = async {
+                tokio::time::sleep(time).await;
+                program.kill().await.unwrap();
+            };
+            let (read, ()) = tokio::join!(reading, killing);
+            read.unwrap();
+        }
+        None => {
+            reading.await.unwrap();
+            assert!(program.wait().await.unwrap().success(), "{output}");
+        }
+    }
+    output
+}
+
+#[tokio::test]
+async fn two_clients_in_one_task_send_while_they_wait_and_are_killed_and_nothing_is_lost_or_twice()
+{
+    let Scene { stack, users } = scene(&["alice", "bob"]).await;
+    users[0].client.create_group("team").await.unwrap();
+    users[0]
+        .client
+        .add_to_group("team", &["bob"])
+        .await
+        .unwrap();
+    for user in &users {
+        user.client.sync(0).await.unwrap();
+        let old = user.client.events().unwrap();
+        user.client.acknowledge(&old).unwrap();
+    }
+    let homes: Vec<PathBuf> = users.into_iter().map(|user| user.home).collect();
+    let homes = [homes[0].as_path(), homes[1].as_path()];
+    let mut said = Said::default();
+    for run in 0..8 {
+        let time = Duration::from_millis(700 + 300 * run);
+        said.take(&two_in_one_task(homes, &run.to_string(), Some(time)).await);
+    }
+    said.take(&two_in_one_task(homes, "rest", None).await);
+    assert!(said.kept.len() >= 5, "{} were sent", said.kept.len());
+    for text in &said.kept {
+        let number: usize = text.rsplit('.').next().unwrap().parse().unwrap();
+        let reader = if number.is_multiple_of(2) {
+            "two"
+        } else {
+            "one"
+        };
+        assert!(
+            said.read.contains_key(&(reader.to_owned(), text.clone())),
+            "{text}"
+        );
+    }
+    for (read, events) in &said.read {
+        assert_eq!(events.len(), 1, "{read:?} came twice");
+    }
+    drop(stack);
+}
+
+async fn example(name: &str, arguments: &[&Path]) -> String {
+    let output = tokio::process::Command::new(program(&format!("examples/{name}")))
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), output);
+    let output = output.await.expect("an end").unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}{complaint}");
+    said
+}
+
+#[tokio::test]
+async fn the_examples_of_the_sdk_do_what_they_say() {
+    let stack = Stack::start(LogLevel::Info).await;
+    let homes = stack.home("homes");
+    let file = stack.layout().stack_json();
+    let accounts = [0, 1].map(|number| stack.account_token(number));
+    let [of_ann, of_ben] = &accounts;
+    let said = example("first_message", &[&file, of_ann, of_ben, &homes]).await;
+    assert_eq!(said, "ann: Saturday?\n");
+
+    let (ann, ben) = (homes.join("ann"), homes.join("ben"));
+    let bot = tokio::spawn({
+        let ben = ben.clone();
+        async move { example("echo", &[&ben, Path::new("2")]).await }
+    });
+    let client = Client::open(&ann, Options::default()).await.unwrap();
+    let mut events = client.event_stream();
+    client.queue_message("climbing", "How?").unwrap();
+    // What Ann had said before is answered too.
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let next = tokio::time::timeout(Duration::from_secs(60), events.next());
+        let next = next.await.expect("an answer").unwrap();
+        if let Event::Message { text, .. } = next.event {
+            answers.push(text);
+        }
+    }
+    assert_eq!(answers, ["Saturday?", "How?"]);
+    bot.await.unwrap();
+    drop(events);
+    client.close().await;
+
+    let tablet = stack.home("tablet");
+    let group = Path::new("climbing");
+    let said = example("devices", &[&ann, &tablet, &file, of_ann, group]).await;
+    assert_eq!(
+        said,
+        "the tablet is one of ann's devices\nthe tablet is in climbing\n"
+    );
+    let said = example("backup", &[&ben, &stack.home("restored")]).await;
+    assert_eq!(said, "back in climbing\n");
+}
