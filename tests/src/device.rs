@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use client::{Client, Endpoints, Event, Options, Pace, Patience};
+use client::{Client, Endpoints, Error, Event, Options, Pace, Patience, UsageError};
+use rusqlite::Connection;
 
 use crate::stack::Stack;
 
@@ -100,6 +101,39 @@ pub async fn device_with(stack: &Stack, number: usize, handle: &str, options: Op
     client
 }
 
+/// Clients with these handles, on the first accounts.
+pub async fn devices<const N: usize>(stack: &Stack, handles: [&str; N]) -> [Client; N] {
+    let mut clients = Vec::new();
+    for (number, handle) in handles.into_iter().enumerate() {
+        clients.push(device(stack, number, handle).await);
+    }
+    clients.try_into().expect("as many as handles")
+}
+
+/// `new` becomes a device of the user of `old`.
+pub async fn link(old: &Client, new: &Client, name: &str) {
+    let link = new.link_code(name).await.expect("a code");
+    let number = old.approve_link(&link.code, &link.number).await;
+    let handle = new.complete_link(&number.expect("approved"), 0).await;
+    assert_eq!(handle.expect("linked"), self::handle(old));
+    settle(&[old, new]).await;
+}
+
+/// What a client keeps in its home directory.
+#[must_use]
+pub fn database(home: &Path) -> Connection {
+    Connection::open(home.join("client.sqlite")).expect("a database")
+}
+
+/// An error that says what the caller cannot do.
+#[must_use]
+pub fn usage(error: Error) -> UsageError {
+    match error {
+        Error::Usage(usage) => usage,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn handle(client: &Client) -> String {
     client.handle().expect("a profile").expect("a handle")
 }
@@ -154,13 +188,18 @@ pub async fn group_with(name: &str, founder: &Client, others: &[&Client]) {
     }
 }
 
-/// The messages that have arrived since the last call.
-pub async fn messages(client: &Client) -> Vec<Said> {
+/// What has happened since the last call.
+pub async fn events(client: &Client) -> Vec<Event> {
     let events = client.receive(0).await.expect("events");
     client.acknowledge(&events).expect("acknowledged");
+    events.into_iter().map(|stored| stored.event).collect()
+}
+
+/// The messages among the events since the last call.
+pub async fn messages(client: &Client) -> Vec<Said> {
+    let events = events(client).await.into_iter();
     events
-        .into_iter()
-        .filter_map(|stored| match stored.event {
+        .filter_map(|event| match event {
             Event::Message { sender, text, .. } => Some((sender, text)),
             _ => None,
         })
@@ -185,7 +224,7 @@ pub async fn reads(client: &Client, expected: &[(&str, &str)]) {
 pub async fn some_minutes_later(home: &Path, client: &Client) {
     // What is done by itself is planned then.
     client.sync(0).await.unwrap();
-    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    let db = database(home);
     let planned = "UPDATE acts SET due_ms = 1 WHERE act = 'rows'";
     assert!(db.execute(planned, ()).unwrap() > 0, "no rows to write");
     for _ in 0..8 {

@@ -20,8 +20,8 @@ use crypto::service_keys::ServiceKeys;
 use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
 use protocol::group::{
-    CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, JoinAccepted,
-    NextSegment,
+    CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, GroupKind,
+    JoinAccepted, NextSegment,
 };
 use protocol::ids::{ChainHead, GroupId, Position, RotationEpoch, SegmentId, Step};
 use protocol::journal::{
@@ -32,6 +32,8 @@ use protocol::request::SignedRequest;
 use protocol::{RESPONSE_MEDIA_TYPE, Wire};
 use tls_codec::VLBytes;
 use tokio::net::TcpListener;
+
+use crate::requests::now_ms;
 
 /// More than any request or answer has.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -371,6 +373,21 @@ impl Liar {
             .collect()
     }
 
+    /// How many clients have come into groups by themselves so far.
+    #[must_use]
+    pub fn joins(&self) -> usize {
+        self.heard(Operation::ExternalJoin).len()
+    }
+
+    /// The creations of groups of this kind so far.
+    #[must_use]
+    pub fn created(&self, kind: GroupKind) -> Vec<CreateGroupRequest> {
+        let heard = self.heard(Operation::CreateGroup).into_iter();
+        let created = heard.map(|heard| CreateGroupRequest::decode(&heard.body));
+        let created = created.map(|created| created.expect("a creation"));
+        created.filter(|created| created.kind == kind).collect()
+    }
+
     /// Takes the service's keys, which it signs with.
     pub(crate) fn take_keys(&self, file: &[u8]) {
         locked(&self.mind).keys = Some(ServiceKeys::from_file(file).expect("keys"));
@@ -527,11 +544,6 @@ impl Liar {
         let body = answer.bytes().await.unwrap_or_default();
         (status, headers, body.to_vec())
     }
-}
-
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.expect("after 1970").as_millis()).expect("a time")
 }
 
 fn tokens(headers: &HeaderMap) -> Vec<Vec<u8>> {

@@ -26,6 +26,7 @@ pub mod month;
 mod moved_clock;
 mod node;
 mod raw;
+mod requests;
 mod secrets;
 mod solo;
 mod stack;
@@ -35,8 +36,9 @@ mod user;
 pub use allowed::{check_log, check_metrics};
 pub use broken_disk::{Breaks, BrokenDisk};
 pub use device::{
-    Said, at_once, befriend, blank, compares, device, device_with, eager, group_with, messages,
-    patient, reads, requests_of, settle, some_minutes_later, talks,
+    Said, at_once, befriend, blank, compares, database, device, device_with, devices, eager,
+    events, group_with, link, messages, patient, reads, requests_of, settle, some_minutes_later,
+    talks, usage,
 };
 pub use false_group::{FalseGroup, added_by, context_of};
 pub use faults::{Fault, FaultyWay, Leg, Tally};
@@ -45,6 +47,7 @@ pub use load::{Load, MUCH, Outcome};
 pub use moved_clock::MovedClocks;
 pub use node::Node;
 pub use raw::{Answer, Envelope, Outer, asked_into, recovery_row_of};
+pub use requests::{now_ms, reservation, signed_by_anybody};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use solo::{Kind, Solo, copy_over, issuer_table};
 pub use stack::{Stack, program};

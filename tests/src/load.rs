@@ -26,6 +26,7 @@ use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
 
 use crate::device;
+use crate::requests::now_ms;
 use crate::stack::Stack;
 
 /// Settings of a stack whose delivery service lets a few clients do what many do.
@@ -120,7 +121,7 @@ impl Load {
                 client: sender,
             });
         }
-        let journals = journals(&open(&stack.home("reader")));
+        let journals = journals(&device::database(&stack.home("reader")));
         Self {
             senders: ready,
             reader: Reader {
@@ -384,7 +385,7 @@ fn leaf_key(client: &Client, group: &str, home: &Path) -> LeafKeyPair {
         .expect("a member");
     let received = ReceivedRequest::decode(&signed).expect("a request");
     let signature = received.request.signature.as_slice();
-    let database = open(home);
+    let database = device::database(home);
     let mut statement = database
         .prepare("SELECT seed FROM leaf_keys")
         .expect("a query");
@@ -401,13 +402,4 @@ fn leaf_key(client: &Client, group: &str, home: &Path) -> LeafKeyPair {
 
 fn ed25519(seed: &Secret<32>) -> LeafKeyPair {
     LeafKeyPair::from_seed(Scheme::Ed25519, seed).expect("a key")
-}
-
-fn open(home: &Path) -> Connection {
-    Connection::open(home.join("client.sqlite")).expect("a database")
-}
-
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.expect("after 1970").as_millis()).expect("a time")
 }

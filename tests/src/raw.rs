@@ -9,9 +9,9 @@ use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _, OpenMlsProvider as _};
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use protocol::ids::{GroupId, RecoveryRowId};
 use protocol::operation::Operation;
-use rusqlite::Connection;
 use xtask::stack::Service;
 
+use crate::device::database;
 use crate::stack::Stack;
 
 /// What is put inside the encapsulation.
@@ -49,7 +49,7 @@ impl Answer {
 /// ciphersuite.
 #[must_use]
 pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
-    let database = Connection::open(home.join("client.sqlite")).expect("a database");
+    let database = database(home);
     let query = "SELECT group_id, recovery_seed FROM groups WHERE name = ?";
     let (id, seed): ([u8; 16], [u8; 32]) = database
         .query_row(query, [group], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -63,7 +63,7 @@ pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
 /// The connection group that somebody was asked into last, by the client in a home directory.
 #[must_use]
 pub fn asked_into(home: &Path) -> GroupId {
-    let database = Connection::open(home.join("client.sqlite")).expect("a database");
+    let database = database(home);
     let query = "SELECT group_id FROM outgoing_requests ORDER BY rowid DESC LIMIT 1";
     let id = database.query_row(query, (), |row| row.get(0));
     GroupId(id.expect("a request"))

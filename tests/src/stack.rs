@@ -273,6 +273,19 @@ impl Stack {
         command(self.ports.admin_of(service), name, argument).await
     }
 
+    /// How many tokens the issuer has issued.
+    pub async fn issued(&self) -> usize {
+        let admin = self.ports.admin_of(Service::Issuer);
+        let answer = xtask::http::get(admin, "/metrics").await;
+        let (status, metrics) = answer.expect("an answer");
+        assert_eq!(status, 200);
+        let counts = metrics.lines();
+        counts
+            .filter_map(|line| line.strip_prefix("issuer_tokens_issued_total "))
+            .map(|count| count.parse::<usize>().expect("a number"))
+            .sum()
+    }
+
     fn pid(&self, service: Service) -> u32 {
         let pid = &self.description()["pids"][service.name()];
         u32::try_from(pid.as_u64().expect("a process id")).expect("a process id")

@@ -15,7 +15,7 @@ use protocol::journal::{Entry, Place, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
-use crate::support::{Homes, befriend, database, pass, refusal, settle, team, texts};
+use crate::support::{Homes, befriend, database, link, pass, refusal, settle, team, texts};
 
 fn epoch(client: &Client, group: &str) -> u64 {
     let groups = client.groups().unwrap();
@@ -732,19 +732,6 @@ async fn a_request_that_is_taken_back_leads_nowhere() {
     ));
     assert!(bob.incoming_requests().unwrap().is_empty());
     assert!(bob.contacts().unwrap().is_empty());
-}
-
-/// Links a device, which comes into all groups.
-async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
-    let device = homes.client(name).await;
-    let code = device.link_code(name).await.unwrap();
-    let number = user.approve_link(&code.code, &code.number).await.unwrap();
-    device.complete_link(&number, 0).await.unwrap();
-    for _ in 0..4 {
-        settle(&[user, &device]).await;
-        settle(others).await;
-    }
-    device
 }
 
 #[tokio::test]

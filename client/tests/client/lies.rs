@@ -17,7 +17,9 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::SignedRequest;
 
-use crate::support::{Homes, TestClock, befriend, database, pass, refusal, settle, team, texts};
+use crate::support::{
+    Homes, TestClock, befriend, database, link, pass, refusal, settle, team, texts,
+};
 
 fn number(homes: &Homes, name: &str, query: &str) -> i64 {
     let db = database(homes, name);
@@ -400,19 +402,6 @@ async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back
     pass(&homes, 12, &[&bob]).await;
     let kept = "SELECT count(*) FROM refused_returns";
     assert_eq!(number(&homes, "bob", kept), 0, "the own leaf is renewed");
-}
-
-/// Links a device, which comes into all groups.
-async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
-    let mut device = homes.client(name).await;
-    let code = device.link_code(name).await.unwrap();
-    let number = user.approve_link(&code.code, &code.number).await.unwrap();
-    device.complete_link(&number, 0).await.unwrap();
-    for _ in 0..4 {
-        settle(&[user, &mut device]).await;
-        settle(others).await;
-    }
-    device
 }
 
 /// What has been put into inboxes, shown again.

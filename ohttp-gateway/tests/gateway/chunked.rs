@@ -19,12 +19,9 @@ use service::{MovedClock, Shutdown, ShutdownTrigger};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Served, Target, gateway_config, http_client, http_date, inner, serve, target,
+    DATE, NOW, OHTTP_KEY, Served, Target, gateway_config, http_client, http_date, inner, serve,
+    target,
 };
-
-const NOW: u64 = 1_700_000_000_000;
-const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
-const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
 
 type Pieces = mpsc::Receiver<io::Result<Bytes>>;
 

@@ -15,13 +15,9 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::support::{
-    Opened, Served, Target, free_port, gateway_config, http_client, http_date, inner, inner_to,
-    open, serve, target,
+    DATE, NOW, OHTTP_KEY, Opened, Served, Target, free_port, gateway_config, http_client,
+    http_date, inner, inner_to, open, serve, target,
 };
-
-const NOW: u64 = 1_700_000_000_000;
-const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
-const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
 
 struct Path {
     relay: Served,

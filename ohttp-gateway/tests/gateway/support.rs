@@ -16,6 +16,11 @@ use service::http::Limits;
 use service::{Shutdown, ShutdownTrigger};
 use tokio::net::TcpListener;
 
+/// The clock of gateway and relay.
+pub(crate) const NOW: u64 = 1_700_000_000_000;
+pub(crate) const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
+pub(crate) const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
+
 /// A router on a port of its own, served until this is dropped.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,

@@ -17,8 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Longer than anything here takes, and less than the 30 s for which an idle connection is kept.
-const SOON: Duration = Duration::from_secs(15);
+use crate::support::{SOON, echo};
 
 struct Listener {
     address: SocketAddr,
@@ -86,13 +85,6 @@ async fn rest(mut stream: TcpStream) -> String {
         .await
         .expect("an answer and an end, soon");
     String::from_utf8(answer).unwrap()
-}
-
-fn echo(body: &str) -> String {
-    let len = body.len();
-    format!(
-        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}"
-    )
 }
 
 fn is_told(answer: &str) {

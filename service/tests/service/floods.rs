@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-const SOON: Duration = Duration::from_secs(30);
+use crate::support::{SOON, frame};
+
+const ALL_SENT: Duration = Duration::from_secs(60);
 /// Frames that no connection may send for nothing: half a second of a core, or more.
 const MANY: u32 = 100_000;
 
@@ -30,12 +32,6 @@ async fn listen() -> (SocketAddr, ShutdownTrigger) {
     let limits = Limits::default();
     tokio::spawn(service::http::serve(listener, router, limits, shutdown));
     (address, trigger)
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&len[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
 }
 
 /// POST http://x/ in static and literal fields (RFC 7541), without its end.
@@ -65,9 +61,7 @@ async fn survives(address: SocketAddr, flood: Flood) -> Option<u32> {
         }
     }
     // It was all sent; what is left is to be read.
-    let _ = tokio::time::timeout(Duration::from_secs(1), ended)
-        .await
-        .ok()?;
+    let _ = tokio::time::timeout(SOON, ended).await.ok()?;
     Some(MANY)
 }
 
@@ -92,7 +86,7 @@ async fn a_peer_that_floods_with_frames_is_cut() {
         }),
     ];
     for (what, flood) in floods {
-        let sent = tokio::time::timeout(SOON, survives(address, flood)).await;
+        let sent = tokio::time::timeout(ALL_SENT, survives(address, flood)).await;
         let sent = sent.unwrap_or_else(|_| panic!("{what} goes on"));
         assert!(sent.is_some(), "{what} is not cut");
     }

@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::support::{SOON, echo, frame};
+
 async fn serve(limits: Limits) -> (SocketAddr, ShutdownTrigger) {
     let echo = post(|RequestBody(body): RequestBody| async { body });
     serve_router(limits, service::http::router().route("/", echo)).await
@@ -29,23 +31,16 @@ async fn serve_router(limits: Limits, router: Router) -> (SocketAddr, ShutdownTr
     (address, trigger)
 }
 
-/// Sends `request` and reads until the server closes the connection, for at most five seconds.
+/// Sends `request` and reads until the server closes the connection.
 async fn answer(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(5), read)
+    let _ = tokio::time::timeout(SOON, read)
         .await
         .expect("the server closes");
     String::from_utf8(answer).unwrap()
-}
-
-fn echo(body: &str) -> String {
-    let len = body.len();
-    format!(
-        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}"
-    )
 }
 
 #[tokio::test]
@@ -203,7 +198,7 @@ async fn http2_in_the_clear_has_the_same_limits_and_ends_when_idle() {
     assert_eq!(post("four", 0).await.unwrap().status(), 200);
     assert_eq!(post("five5", 0).await.unwrap().status(), 413);
     assert_eq!(post("four", 9).await.unwrap().status(), 431);
-    let _ = tokio::time::timeout(Duration::from_secs(15), ended)
+    let _ = tokio::time::timeout(SOON, ended)
         .await
         .expect("an idle connection ends");
 }
@@ -225,18 +220,11 @@ async fn a_peer_that_takes_nothing_of_its_answer_is_let_go() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     trigger.request();
     // It ends when its last connection has.
-    tokio::time::timeout(Duration::from_secs(5), serving)
+    tokio::time::timeout(SOON, serving)
         .await
         .expect("the connection ends")
         .unwrap();
     drop(stream);
-}
-
-/// HTTP/2 by hand (RFC 9113): a frame of some type on some stream.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&len[1..], &[kind, flags, 0, 0, 0, stream]].concat();
-    [&head, payload].concat()
 }
 
 #[tokio::test]
@@ -299,7 +287,7 @@ async fn is_let_go_with_a_window_of(window: u8) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    let ended = tokio::time::timeout(SOON, ended).await;
     busy.abort();
     ended.expect("the connection ends").unwrap();
 }

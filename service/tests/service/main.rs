@@ -7,4 +7,5 @@ mod crowds;
 mod fixtures;
 mod floods;
 mod http;
+mod support;
 mod tls;

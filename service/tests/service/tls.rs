@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificates::{Authority, Files};
+use crate::support::SOON;
 
 struct Listener {
     directory: TempDir,
@@ -289,7 +290,7 @@ async fn whoever_speaks_no_tls_or_none_to_the_end_is_let_go() {
         stream.write_all(words).await.unwrap();
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(5), read)
+        let _ = tokio::time::timeout(SOON, read)
             .await
             .expect("the listener closes");
         let text = String::from_utf8_lossy(&answer);

@@ -4,8 +4,8 @@ use client::{Client, Error, Event, sign};
 use crypto::schedule::{PoolToken, StateKey};
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{
-    Envelope, LogLevel, Outer, Service, Stack, befriend, device, group_with, messages, reads,
-    recovery_row_of, talks,
+    Envelope, LogLevel, Outer, Service, Stack, befriend, device, events, group_with, messages,
+    now_ms, reads, recovery_row_of, signed_by_anybody, talks,
 };
 use protocol::codec::opaque;
 use protocol::group::{
@@ -86,12 +86,6 @@ fn reading(segment: SegmentId) -> Vec<u8> {
         wait_ms: 0,
     };
     request.encode()
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
 }
 
 #[tokio::test]
@@ -182,23 +176,6 @@ async fn a_removed_member_reads_neither_messages_nor_state() {
     reads(&alice, &[(CAROL, "so he is")]).await;
     reads(&carol, &[(ALICE, "he is gone")]).await;
     talks(GROUP, &[&alice, &carol]).await;
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the services' clock is the real one"
-)]
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.unwrap().as_millis()).unwrap()
-}
-
-fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
-    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
-    let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key)
-        .unwrap()
-        .encode()
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Backups that are restored more than once, or too late, on real processes.
 
 use client::{BackupKey, Client, Error, Event, UsageError};
-use end_to_end::{LogLevel, Stack, device, group_with, patient, reads, settle, some_minutes_later};
+use end_to_end::{
+    LogLevel, Stack, device, events, group_with, patient, reads, settle, some_minutes_later,
+};
 
 fn key() -> BackupKey {
     BackupKey::Passphrase("four words of it".to_owned().into())
@@ -9,12 +11,6 @@ fn key() -> BackupKey {
 
 async fn restore(stack: &Stack, backup: &[u8], home: &str) -> Result<Client, Error> {
     Client::restore(&stack.home(home), backup, &key(), patient()).await
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
 }
 
 #[tokio::test]

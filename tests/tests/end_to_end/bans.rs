@@ -1,13 +1,7 @@
 //! What was decided about a person, on real processes.
 
 use client::{Client, CommitOutcome, Error, Event, UsageError};
-use end_to_end::{LogLevel, Stack, befriend, device, group_with};
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
-}
+use end_to_end::{LogLevel, Stack, befriend, device, events, group_with};
 
 fn names(client: &Client) -> Vec<String> {
     let members = client.members("garden").unwrap();

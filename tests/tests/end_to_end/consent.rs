@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, Error, Event, UsageError};
+use client::{Client, Event, UsageError};
 use ds_domain::engine::{Engine as _, Found, Range, Read, Table};
 use ds_store_rocks::Rocks;
 use end_to_end::{
-    LogLevel, Service, Stack, StoreEngine, befriend, blank, device, group_with, talks,
+    LogLevel, Service, Stack, StoreEngine, befriend, blank, database, device, group_with, talks,
+    usage,
 };
 use protocol::problem::ProblemType;
 
@@ -15,13 +16,6 @@ const ALICE: &str = "alice";
 const BOB: &str = "bob";
 const CAROL: &str = "carol";
 const GROUP: &str = "expedition";
-
-fn usage(error: Error) -> UsageError {
-    match error {
-        Error::Usage(usage) => usage,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn contacts(client: &Client) -> Vec<String> {
     let contacts = client.contacts().unwrap();
@@ -69,8 +63,7 @@ async fn a_declined_request_is_forgotten_and_the_requester_learns_nothing() {
 }
 
 fn secret_count(stack: &Stack, home: &str, sql: &str) -> u32 {
-    rusqlite::Connection::open(stack.home(home).join("client.sqlite"))
-        .unwrap()
+    database(&stack.home(home))
         .query_row(sql, (), |row| row.get(0))
         .unwrap()
 }
@@ -155,8 +148,7 @@ async fn a_connection_that_was_withdrawn_gives_no_way_to_add_anybody() {
     drop(bob);
     let kept = copy.join("client.sqlite");
     let kept = kept.to_str().unwrap();
-    rusqlite::Connection::open(home.join("client.sqlite"))
-        .unwrap()
+    database(&home)
         .execute_batch(&format!(
             "ATTACH '{kept}' AS kept; INSERT INTO contacts SELECT * FROM kept.contacts;"
         ))

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use client::{Client, Error, Event, StopReason, UsageError};
-use end_to_end::{LogLevel, Stack, device, group_with, patient, reads};
+use end_to_end::{LogLevel, Stack, database, device, events, group_with, patient, reads};
 
 const FILES: [&str; 2] = ["client.sqlite", "instance"];
 
@@ -24,17 +24,11 @@ fn copy(from: &Path, to: &Path) {
 fn disguise(home: &Path) {
     let file = fs::metadata(home.join("instance")).unwrap();
     let inode = format!("{} {}.{:09}", file.ino(), file.ctime(), file.ctime_nsec());
-    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    let db = database(home);
     let changed = db
         .execute("UPDATE home_marker SET inode = ?", [inode])
         .unwrap();
     assert_eq!(changed, 1);
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
 }
 
 struct Scene {

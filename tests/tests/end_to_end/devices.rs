@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use client::{BackupKey, Client, Error, Event, StopReason, UsageError};
+use client::{BackupKey, Client, Event, StopReason, UsageError};
 use end_to_end::{
-    LogLevel, Stack, befriend, blank, device, group_with, messages, patient, reads, settle,
-    some_minutes_later,
+    LogLevel, Stack, befriend, blank, copy_over, device, events, group_with, link, messages,
+    patient, reads, settle, some_minutes_later, usage,
 };
 use protocol::Wire as _;
 use protocol::codec::WireSecret;
@@ -21,20 +21,6 @@ const BOB: &str = "bob";
 const CAROL: &str = "carol";
 const GROUP: &str = "expedition";
 
-async fn link(old: &Client, new: &Client, name: &str) {
-    let link = new.link_code(name).await.unwrap();
-    let number = old.approve_link(&link.code, &link.number).await.unwrap();
-    let handle = new.complete_link(&number, 0).await.unwrap();
-    assert_eq!(Some(handle.as_str()), old.handle().unwrap().as_deref());
-    settle(&[old, new]).await;
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
-}
-
 fn device_names(client: &Client) -> Vec<String> {
     let devices = client.devices().unwrap();
     devices.into_iter().map(|device| device.name).collect()
@@ -47,13 +33,6 @@ fn group_names(client: &Client) -> Vec<String> {
         .filter(|group| group.active)
         .map(|group| group.name)
         .collect()
-}
-
-fn usage(error: Error) -> UsageError {
-    match error {
-        Error::Usage(usage) => usage,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]
@@ -392,15 +371,6 @@ async fn a_person_who_is_in_a_group_comes_in_by_no_code_a_second_time() {
     }
 }
 
-/// Copies the home of a client that does not run.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
 async fn linked(old: &Client, new: &Client, name: &str) {
     let link = new.link_code(name).await.unwrap();
     let number = old.approve_link(&link.code, &link.number).await.unwrap();
@@ -423,7 +393,7 @@ async fn a_removed_device_comes_back_with_no_help_of_the_service() {
     });
     linked(&alice, &laptop, "laptop").await;
     drop(laptop);
-    copy(&stack.home("laptop"), &stack.home("kept"));
+    copy_over(&stack.home("laptop"), &stack.home("kept"));
     liar.repent();
     let laptop = Client::open(&stack.home("laptop"), patient())
         .await

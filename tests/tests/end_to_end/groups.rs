@@ -5,8 +5,8 @@ use std::path::Path;
 use client::{Client, Error, Event, StopReason, UsageError, sign};
 use crypto::sign::SignatureKeyPair;
 use end_to_end::{
-    LogLevel, Stack, User, device, group_with, messages, patient, reads, recovery_row_of, settle,
-    some_minutes_later, talks,
+    LogLevel, Stack, User, database, devices, events, group_with, messages, now_ms, patient, reads,
+    recovery_row_of, settle, some_minutes_later, talks,
 };
 use protocol::codec::opaque;
 use protocol::group::{GroupKey, InspectGroupRequest, OwnLeafRequest};
@@ -16,27 +16,12 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::Sender;
 use protocol::{WIRE_VERSION, Wire as _};
-use rusqlite::Connection;
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";
 const BOB: &str = "bob.bergstrom";
 const CAROL: &str = "carol.castillo";
 const DAVE: &str = "dave.dimitrov";
-
-async fn devices<const N: usize>(stack: &Stack, handles: [&str; N]) -> [Client; N] {
-    let mut clients = Vec::new();
-    for (number, handle) in handles.into_iter().enumerate() {
-        clients.push(device(stack, number, handle).await);
-    }
-    clients.try_into().unwrap()
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
-}
 
 fn names(client: &Client) -> Vec<String> {
     let members = client.members(GROUP).unwrap();
@@ -61,10 +46,6 @@ fn is_not_permitted<T>(outcome: Result<T, Error>) -> bool {
     matches!(outcome, Err(Error::Usage(UsageError::NotPermitted)))
 }
 
-fn database(home: &Path) -> Connection {
-    Connection::open(home.join("client.sqlite")).unwrap()
-}
-
 /// The MLS library's state of every group is gone.
 fn lose_state(home: &Path) {
     let database = database(home);
@@ -74,11 +55,6 @@ fn lose_state(home: &Path) {
              DELETE FROM openmls_epoch_keys_pairs; DELETE FROM openmls_encryption_keys;",
         )
         .unwrap();
-}
-
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.unwrap().as_millis()).unwrap()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Histories that must work: what happens to members who were away, slow or unlucky.
 
 use client::{Client, CommitOutcome, Event};
-use end_to_end::{LogLevel, Stack, befriend, device, group_with, messages, patient, reads, talks};
+use end_to_end::{LogLevel, Stack, befriend, devices, group_with, messages, patient, reads, talks};
 
 const GROUP: &str = "expedition";
 const ALICE: &str = "alice.adebayo";
@@ -9,14 +9,6 @@ const BOB: &str = "bob.bergstrom";
 const CAROL: &str = "carol.castillo";
 const DAVE: &str = "dave.dimitrov";
 const ERIN: &str = "erin.eriksson";
-
-async fn devices<const N: usize>(stack: &Stack, handles: [&str; N]) -> [Client; N] {
-    let mut clients = Vec::new();
-    for (number, handle) in handles.into_iter().enumerate() {
-        clients.push(device(stack, number, handle).await);
-    }
-    clients.try_into().unwrap()
-}
 
 fn epoch(client: &Client) -> u64 {
     client.group_access(GROUP).unwrap().epoch

@@ -12,8 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use client::{Client, Endpoints, Error, IssuerError, Options};
-use end_to_end::{LogLevel, Service, Stack, patient, program};
-use rusqlite::Connection;
+use end_to_end::{LogLevel, Service, Stack, database, patient, program};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,10 +28,6 @@ async fn metric(admin: SocketAddr, name: &str) -> u64 {
         .filter_map(|line| line.strip_prefix(name))
         .filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok())
         .sum()
-}
-
-fn database(stack: &Stack, home: &str) -> Connection {
-    Connection::open(stack.home(home).join("client.sqlite")).unwrap()
 }
 
 /// A second issuer with keys of its own, for the same accounts: what an issuer would run that gives
@@ -222,7 +217,7 @@ async fn init_at(stack: &Stack, home: &str, issuer: SocketAddr) -> Result<Client
 }
 
 fn tokens_in(stack: &Stack, home: &str) -> u64 {
-    database(stack, home)
+    database(&stack.home(home))
         .query_row("SELECT count(*) FROM tokens", (), |row| row.get(0))
         .unwrap()
 }

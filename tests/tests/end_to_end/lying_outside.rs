@@ -13,7 +13,7 @@ use end_to_end::{
     group_with, requests_of, settle, talks,
 };
 use protocol::Wire as _;
-use protocol::group::{CommitRequest, CreateGroupRequest, GroupKind};
+use protocol::group::{CommitRequest, GroupKind};
 use protocol::ids::GroupId;
 use protocol::join::ExternalCommitInfoResponse;
 use protocol::journal::ReadJournalRequest;
@@ -51,20 +51,10 @@ async fn scene() -> Scene {
     }
 }
 
-fn joins(liar: &Liar) -> usize {
-    liar.heard(Operation::ExternalJoin).len()
-}
-
-fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
-    let heard = liar.heard(Operation::CreateGroup).into_iter();
-    let created = heard.map(|heard| CreateGroupRequest::decode(&heard.body).unwrap());
-    created.filter(|created| created.kind == kind).collect()
-}
-
 /// What the service shows of a group of its own under a real one's id, with the members' genuine
 /// KeyPackages.
 fn own_group(liar: &Liar, id: GroupId, kind: GroupKind) -> ExternalCommitInfoResponse {
-    let created = created(liar, kind);
+    let created = liar.created(kind);
     let created = created.iter().find(|created| created.group_id == id);
     let context = context_of(created.unwrap().group_info.as_slice());
     let heard = liar.heard(Operation::AddUsers);
@@ -169,22 +159,22 @@ async fn no_field_of_an_answer_leads_a_client_back_into_another_group() {
     for lie in EXTERNAL_COMMIT_INFO {
         let (field, _, expected) = lie;
         stop(&mut scene, field).await;
-        let before = joins(&scene.liar);
+        let before = scene.liar.joins();
         tell(&scene.liar, lie, &shown);
         let back = scene.bob.rejoin_group(GROUP).await;
         let seen = seen(field, &back);
-        let joined = joins(&scene.liar) - before;
+        let joined = scene.liar.joins() - before;
         fell.hold(field, seen, expected[Way::Back as usize], joined);
         scene.liar.repent();
         settle(&[&scene.alice, &scene.bob]).await;
     }
     for (field, tell, expected) in COMING_BACK {
         stop(&mut scene, field).await;
-        let before = joins(&scene.liar);
+        let before = scene.liar.joins();
         tell(&scene.liar);
         let back = scene.bob.rejoin_group(GROUP).await;
         let seen = seen(field, &back);
-        fell.hold(field, seen, *expected, joins(&scene.liar) - before);
+        fell.hold(field, seen, *expected, scene.liar.joins() - before);
         scene.liar.repent();
         settle(&[&scene.alice, &scene.bob]).await;
     }
@@ -227,12 +217,12 @@ async fn no_field_of_an_answer_leads_whoever_has_a_code_into_another_group() {
     let mut fell = Fell::default();
     for lie in EXTERNAL_COMMIT_INFO {
         let (field, _, expected) = lie;
-        let before = joins(liar);
+        let before = liar.joins();
         tell(liar, lie, &shown);
         let came = dave.join_by_code(&code).await;
         let mut seen = seen(field, &came);
         liar.repent();
-        let joined = joins(liar) - before;
+        let joined = liar.joins() - before;
         if seen == Seen::NotBelieved {
             // The one that let him in does not count.
             settle(&[alice, bob, &dave]).await;
@@ -286,12 +276,12 @@ async fn no_field_of_an_answer_leads_whoever_accepts_a_connection_into_another_g
                 (request, Arc::new(shown))
             }
         };
-        let before = joins(&liar);
+        let before = liar.joins();
         tell(&liar, lie, &shown);
         let accepted = bob.accept_request(&request).await;
         let seen = seen(field, &accepted);
         liar.repent();
-        let joined = joins(&liar) - before;
+        let joined = liar.joins() - before;
         fell.hold(field, seen, expected[Way::Connection as usize], joined);
         if accepted.is_err() {
             open = Some((request, shown));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use client::{Client, Error, Event, PeerError, StopReason, UsageError};
 use end_to_end::{
     FalseGroup, Liar, LogLevel, Stack, added_by, asked_into, befriend, blank, context_of, device,
-    group_with, settle, talks,
+    events, group_with, link, settle, talks,
 };
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{
-    CommitAccepted, CommitRequest, CreateGroupRequest, EntryAccepted, ExternalJoinRequest,
-    GroupKind, JoinAccepted, JournalKeys, SendMessageRequest,
+    CommitAccepted, CommitRequest, EntryAccepted, ExternalJoinRequest, GroupKind, JoinAccepted,
+    JournalKeys, SendMessageRequest,
 };
 use protocol::ids::{Day, Epoch, GroupId, Position, RotationEpoch, SegmentId};
 use protocol::join::ExternalCommitInfoResponse;
@@ -70,15 +70,6 @@ fn accepted(epoch: u64) -> CommitAccepted {
         },
         accepted_ms: 1,
     }
-}
-
-/// The creations of groups of this kind that the service has seen.
-fn created(liar: &Liar, kind: GroupKind) -> Vec<CreateGroupRequest> {
-    let heard = liar.heard(Operation::CreateGroup);
-    let created = heard
-        .iter()
-        .map(|heard| CreateGroupRequest::decode(&heard.body).unwrap());
-    created.filter(|created| created.kind == kind).collect()
 }
 
 /// A commit that nobody made: one of any group, made to look like one of this group and epoch.
@@ -155,12 +146,6 @@ fn has_read(group: &Mutex<FalseGroup>, text: &str) -> bool {
     })
 }
 
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
-}
-
 #[tokio::test]
 async fn a_journal_without_an_end_ends_a_call_and_hides_nothing_that_is_in_it() {
     let mut scene = scene().await;
@@ -197,7 +182,7 @@ async fn a_garbage_commit_leads_nobody_into_a_group_of_the_services_own() {
     let mut scene = scene().await;
     let Scene { liar, bob, .. } = &mut scene;
     let access = bob.group_access(GROUP).unwrap();
-    let context = context_of(created(liar, GroupKind::Group)[0].group_info.as_slice());
+    let context = context_of(liar.created(GroupKind::Group)[0].group_info.as_slice());
     // Carol's genuine KeyPackage is in it.
     let carol = genuine_key_packages(liar, access.id).pop().unwrap();
     let mut group = FalseGroup::make(access.id, context, &[carol]);
@@ -221,16 +206,12 @@ async fn a_garbage_commit_leads_nobody_into_a_group_of_the_services_own() {
 
 /// Has the service show a group of its own to whoever comes into `id`.
 fn play_own_group(liar: &Liar, id: GroupId, kind: GroupKind) -> Arc<Mutex<FalseGroup>> {
-    let created = created(liar, kind);
+    let created = liar.created(kind);
     let created = created.iter().find(|created| created.group_id == id);
     let context = context_of(created.expect("its creation").group_info.as_slice());
     let mut group = FalseGroup::make(id, context, &[]);
     group.advance(20);
     play(liar, group)
-}
-
-fn joins(liar: &Liar) -> usize {
-    liar.heard(Operation::ExternalJoin).len()
 }
 
 fn is_unauthenticated<T: std::fmt::Debug>(result: &Result<T, Error>) -> bool {
@@ -245,7 +226,7 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
     let joined = ExternalJoinRequest::decode(&liar.heard(Operation::ExternalJoin)[0].body);
     let id = joined.unwrap().group.group_id;
     let group = play_own_group(liar, id, GroupKind::Connection);
-    let before = joins(liar);
+    let before = liar.joins();
     liar.put(id, garbage_commit(liar, id, 1));
     let told = events(bob).await;
     assert!(
@@ -259,11 +240,11 @@ async fn a_garbage_commit_leads_nobody_out_of_a_connection() {
     // none any more.
     let _ = bob.disconnect(CAROL).await;
     bob.sync(0).await.unwrap();
-    assert_eq!(joins(liar), before, "nothing was sent into the group");
+    assert_eq!(liar.joins(), before, "nothing was sent into the group");
     assert!(group.lock().unwrap().read().is_empty(), "the service reads");
     let back = bob.rejoin_group(ALICE).await;
     assert!(is_unauthenticated(&back), "{back:?}");
-    assert_eq!(joins(liar), before, "nothing was sent into the group");
+    assert_eq!(liar.joins(), before, "nothing was sent into the group");
 
     // By the real service and the user's word it goes on.
     liar.repent();
@@ -278,10 +259,10 @@ async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
     let bob = device(&stack, 1, BOB).await;
     group_with(GROUP, &alice, &[&bob]).await;
     let laptop = blank(&stack, 2, "laptop").await;
-    link(&alice, &laptop).await;
-    let own = created(&liar, GroupKind::SingleUser)[0].group_id;
+    link(&alice, &laptop, "laptop").await;
+    let own = liar.created(GroupKind::SingleUser)[0].group_id;
     let group = play_own_group(&liar, own, GroupKind::SingleUser);
-    let before = joins(&liar);
+    let before = liar.joins();
     // One for now, and some that wait for later.
     for epoch in 0..8 {
         liar.put(own, garbage_commit(&liar, own, epoch));
@@ -304,7 +285,7 @@ async fn a_garbage_commit_leads_no_device_out_of_the_devices_group() {
         assert!(group.lock().unwrap().read().is_empty(), "the service reads");
     }
     // Carol's acceptance is the only join since.
-    assert_eq!(joins(&liar), before + 1, "nothing was sent into the group");
+    assert_eq!(liar.joins(), before + 1, "nothing was sent into the group");
 
     liar.repent();
     let knows = |client: &Client| client.contacts().unwrap().iter().any(|it| it.name == CAROL);
@@ -325,19 +306,9 @@ fn extensions_of(
     liar: &Liar,
     id: GroupId,
 ) -> openmls::prelude::Extensions<openmls::group::GroupContext> {
-    let created = created(liar, GroupKind::SingleUser);
+    let created = liar.created(GroupKind::SingleUser);
     let created = created.iter().find(|created| created.group_id == id);
     context_of(created.unwrap().group_info.as_slice())
-}
-
-async fn link(old: &Client, new: &Client) {
-    let code = new.link_code("laptop").await.unwrap();
-    let number = old.approve_link(&code.code, &code.number).await.unwrap();
-    new.complete_link(&number, 0).await.unwrap();
-    for _ in 0..4 {
-        old.sync(0).await.unwrap();
-        new.sync(0).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -352,7 +323,7 @@ async fn whoever_accepts_a_connection_comes_into_no_group_but_the_requesters() {
     let request = bob.incoming_requests().unwrap()[0].id.clone();
     let accepted = bob.accept_request(&request).await;
     assert!(is_unauthenticated(&accepted), "{accepted:?}");
-    assert_eq!(joins(&liar), 0);
+    assert_eq!(liar.joins(), 0);
     assert!(group.lock().unwrap().read().is_empty());
     liar.repent();
     assert_eq!(bob.accept_request(&request).await.unwrap(), ALICE);
@@ -364,11 +335,11 @@ async fn whoever_comes_by_a_code_comes_into_no_group_of_the_services_own() {
     let code = scene.alice.invite(GROUP, 7).await.unwrap();
     let id = scene.alice.group_access(GROUP).unwrap().id;
     let dave = device(&scene.stack, 3, "dave.dimitrov").await;
-    let before = joins(&scene.liar);
+    let before = scene.liar.joins();
     let group = play_own_group(&scene.liar, id, GroupKind::Group);
     let joined = dave.join_by_code(&code).await;
     assert!(is_unauthenticated(&joined), "{joined:?}");
-    assert_eq!(joins(&scene.liar), before);
+    assert_eq!(scene.liar.joins(), before);
     assert!(group.lock().unwrap().read().is_empty());
     scene.liar.repent();
     assert_eq!(dave.join_by_code(&code).await.unwrap(), GROUP);
@@ -386,12 +357,12 @@ async fn a_new_device_comes_into_no_group_of_the_services_own() {
     let laptop = blank(&stack, 2, "laptop").await;
     let code = laptop.link_code("laptop").await.unwrap();
     let number = alice.approve_link(&code.code, &code.number).await.unwrap();
-    let before = joins(&liar);
-    let own = created(&liar, GroupKind::SingleUser)[0].group_id;
+    let before = liar.joins();
+    let own = liar.created(GroupKind::SingleUser)[0].group_id;
     let group = play_own_group(&liar, own, GroupKind::SingleUser);
     laptop.complete_link(&number, 0).await.unwrap();
     laptop.sync(0).await.unwrap();
-    assert_eq!(joins(&liar), before, "it comes in nowhere");
+    assert_eq!(liar.joins(), before, "it comes in nowhere");
     assert!(group.lock().unwrap().read().is_empty());
 }
 
@@ -428,11 +399,11 @@ async fn a_genuine_but_old_group_takes_nobody_back_to_a_removed_member() {
     liar.put(access.id, garbage_commit(liar, access.id, access.epoch));
     let old = old.encode();
     liar.answer(Operation::ExternalCommitInfo, move |_| Some(old.clone()));
-    let before = joins(liar);
+    let before = liar.joins();
     bob.sync(0).await.unwrap();
     let back = bob.rejoin_group(GROUP).await;
     assert!(is_unauthenticated(&back), "{back:?}");
-    assert_eq!(joins(liar), before);
+    assert_eq!(liar.joins(), before);
     // What he was shown is evidence, beside the commit that nobody made.
     let evidence = bob.evidence(GROUP).unwrap();
     assert_eq!(evidence.len(), 2, "{evidence:?}");
@@ -535,7 +506,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     bob.sync(0).await.unwrap();
     withhold(liar, bob.group_access(GROUP).unwrap().segment);
     alice.update_own_leaf(GROUP).await.unwrap_err();
-    let before = joins(liar);
+    let before = liar.joins();
     let _ = bob.update_own_leaf(GROUP).await;
     let told = events(bob).await;
     assert!(
@@ -547,7 +518,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     );
     // That something is missing is the service's word.
     bob.sync(0).await.unwrap();
-    assert_eq!(joins(liar), before, "nothing by itself");
+    assert_eq!(liar.joins(), before, "nothing by itself");
     liar.repent();
     alice.sync(0).await.unwrap();
     bob.rejoin_group(GROUP).await.unwrap();
@@ -560,7 +531,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
     bob.sync(0).await.unwrap();
     withhold(liar, bob.group_access(GROUP).unwrap().segment);
     let _ = alice.add_to_group(GROUP, &["dave.dimitrov"]).await;
-    let before = joins(liar);
+    let before = liar.joins();
     let _ = bob.update_own_leaf(GROUP).await;
     bob.sync(0).await.unwrap();
     assert_eq!(bob.stop_reason(GROUP).unwrap(), Some(StopReason::Missing));
@@ -571,7 +542,7 @@ async fn who_is_told_that_commits_are_missing_comes_back_by_word_and_sees_who_is
         panic!("{shown:?}");
     };
     assert_eq!(names, ["dave.dimitrov"]);
-    assert_eq!(joins(liar), before, "nothing was sent into the group");
+    assert_eq!(liar.joins(), before, "nothing was sent into the group");
     bob.rejoin_group_with_shown(GROUP).await.unwrap();
     dave.sync(0).await.unwrap();
     settle(&[alice, bob, carol, &dave]).await;

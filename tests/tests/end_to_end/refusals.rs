@@ -2,7 +2,7 @@
 //! does by itself.
 
 use client::{Client, Error, Event, StopReason, UsageError};
-use end_to_end::{Liar, LogLevel, Stack, Told, device, group_with, talks};
+use end_to_end::{Liar, LogLevel, Stack, Told, device, events, group_with, talks};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::operation::Operation;
 use serde_json::json;
@@ -60,23 +60,13 @@ fn refuse(liar: &Liar, refusals: &'static [(Operation, &'static str)]) {
     });
 }
 
-fn joins(liar: &Liar) -> usize {
-    liar.heard(Operation::ExternalJoin).len()
-}
-
-async fn events(client: &Client) -> Vec<Event> {
-    let events = client.receive(0).await.unwrap();
-    client.acknowledge(&events).unwrap();
-    events.into_iter().map(|stored| stored.event).collect()
-}
-
 #[tokio::test]
 async fn whoever_is_told_that_commits_are_missing_goes_nowhere_by_itself() {
     let mut scene = scene().await;
     let Scene {
         liar, alice, bob, ..
     } = &mut scene;
-    let before = joins(liar);
+    let before = liar.joins();
     // What is asked for is not done: what is done stands in the journal, whatever is said.
     liar.instead(Operation::SendMessage, refusal("wrong-epoch"));
     let sent = bob.send_message(GROUP, "hello").await;
@@ -92,7 +82,7 @@ async fn whoever_is_told_that_commits_are_missing_goes_nowhere_by_itself() {
     for _ in 0..3 {
         bob.sync(0).await.unwrap();
     }
-    assert_eq!(joins(liar), before, "into whatever it is shown");
+    assert_eq!(liar.joins(), before, "into whatever it is shown");
 
     // That the own leaf is not there is its word too, and ends nothing for good.
     refuse(liar, &[(Operation::OwnLeaf, "not-allowed")]);

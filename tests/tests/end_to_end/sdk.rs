@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
 use crypto::schedule::PoolToken;
 use crypto::sign::{LeafKeyPair, Scheme};
-use end_to_end::{LogLevel, Stack, befriend, device, program};
+use end_to_end::{LogLevel, Stack, befriend, copy_over, database, device, program};
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::{CreateGroupRequest, GroupKind, LeafExtras, NextSegment, RecoveryKey};
@@ -254,7 +254,7 @@ async fn a_pool_that_contacts_have_emptied_puts_nobody_into_two_groups_under_one
     scene.client(1).sync(0).await.unwrap();
     assert_eq!(scene.client(1).groups().unwrap().len(), full as usize);
     // Identities that bob has of himself, by the pseudonym in each group.
-    let database = rusqlite::Connection::open(scene.users[1].home.join("client.sqlite")).unwrap();
+    let database = database(&scene.users[1].home);
     let pseudonyms: u32 = database
         .query_row(
             "SELECT count(DISTINCT user_pseudonym) FROM identities JOIN groups USING (group_id)
@@ -272,7 +272,7 @@ async fn a_pool_that_contacts_have_emptied_puts_nobody_into_two_groups_under_one
 
 /// Claims so many sets of a contact by hand, and uses none.
 async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
-    let database = rusqlite::Connection::open(scene.users[by].home.join("client.sqlite")).unwrap();
+    let database = database(&scene.users[by].home);
     let token: Vec<u8> = database
         .query_row("SELECT connection_token FROM contacts", (), |row| {
             row.get(0)
@@ -307,8 +307,7 @@ async fn whoever_takes_key_packages_and_adds_nobody_is_noticed_and_the_pool_fill
     let full = of_first(scene.client(1).count_key_packages().await.unwrap()).unwrap();
     claim_by_hand(&mut scene, 0, full - 1).await;
     // As if the hour had passed after which the service is asked again.
-    rusqlite::Connection::open(scene.users[1].home.join("client.sqlite"))
-        .unwrap()
+    database(&scene.users[1].home)
         .execute("UPDATE contacts SET pool_due_ms = 0", ())
         .unwrap();
     let events = scene.client(1).receive(0).await.unwrap();
@@ -369,14 +368,6 @@ async fn what_is_known_to_be_impossible_takes_no_key_package() {
     assert_eq!(scene.client(2).count_key_packages().await.unwrap(), before);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
 /// Goes back to a copy of a user's home, so that what was acknowledged since is lost.
 async fn restore(scene: &mut Scene, user: usize, copy_of_home: &Path) {
     let gone = scene.users.remove(user);
@@ -400,7 +391,7 @@ async fn a_member_who_is_put_back_reads_again_what_it_had_read_and_goes_on() {
     scene.group("g", &[1, 2]).await;
     scene.client(1).sync(0).await.unwrap();
     let saved = scene.stack.home("saved");
-    copy(&scene.users[1].home, &saved);
+    copy_over(&scene.users[1].home, &saved);
     scene.remove("g", 2).await;
     scene.client(0).send_message("g", "once").await.unwrap();
     assert_eq!(scene.texts(1).await, ["once"]);
@@ -468,8 +459,7 @@ async fn somebody_under_the_handle_of_a_contact_to_be_does_not_stop_a_client() {
     // Nobody checks what a requester calls itself.
     drop(mallory);
     let home = stack.home("mallory");
-    rusqlite::Connection::open(home.join("client.sqlite"))
-        .unwrap()
+    database(&home)
         .execute("UPDATE profile SET handle = 'bob'", ())
         .unwrap();
     let mallory = Client::open(&home, Options::default()).await.unwrap();
@@ -527,7 +517,7 @@ async fn unanswered_creation(stack: &Stack, group: &str) -> Client {
     let request = client::sign(Operation::CreateGroup, now, &sender, &body, &signer)
         .unwrap()
         .encode();
-    let db = rusqlite::Connection::open(home.join("client.sqlite")).unwrap();
+    let db = database(&home);
     db.execute(
         "INSERT INTO pending_requests
             (group_id, operation, body, sender, signer_seed, request, minute, tokens, aad)
@@ -564,8 +554,7 @@ async fn a_creation_that_was_accepted_long_ago_is_found_out_and_one_that_was_not
     drop(alice);
 
     // Another segment than the group's: the service knows no such group.
-    rusqlite::Connection::open(stack.home("alice").join("client.sqlite"))
-        .unwrap()
+    database(&stack.home("alice"))
         .execute(
             "UPDATE segments SET state_key = ?, segment_id = ?",
             [[9u8; 32], [9u8; 32]],

@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::{Client, Error, sign};
-use crypto::sign::{LeafKeyPair, Scheme};
-use end_to_end::{LogLevel, Said, Service, Stack, befriend, device, group_with, messages, talks};
-use protocol::Wire;
-use protocol::codec::opaque;
-use protocol::group::ReserveGroupIdRequest;
+use client::{Client, Error};
+use end_to_end::{
+    LogLevel, Said, Service, Stack, befriend, device, group_with, messages, reservation, talks,
+};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
-use protocol::request::Sender;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
@@ -89,27 +86,6 @@ fn listens(client: Client, over: &Over) -> JoinHandle<(Client, Vec<Said>)> {
     })
 }
 
-fn reservation(now_ms: u64) -> Vec<u8> {
-    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
-    let sender = Sender::Key(opaque(key.public()));
-    let body = ReserveGroupIdRequest {
-        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
-    }
-    .encode();
-    sign(Operation::ReserveGroupId, now_ms, &sender, &body, &key)
-        .unwrap()
-        .encode()
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the services' clock is the real one"
-)]
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.unwrap().as_millis()).unwrap()
-}
-
 fn said_by(sender: &str, texts: &[String]) -> Vec<Said> {
     texts
         .iter()
@@ -146,7 +122,7 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
     let mut moments = StdRng::seed_from_u64(20);
     for _ in 0..KILLS {
         sleep(Duration::from_millis(moments.random_range(600..1600))).await;
-        let request = reservation(now_ms());
+        let request = reservation();
         let token = frank.withdraw_tokens(1).await.unwrap();
         let reserve = Operation::ReserveGroupId;
         let result = frank.post(reserve, &request, &token).await.unwrap();
@@ -157,7 +133,7 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
         // The same request again costs nothing and has the same result; the token pays for no
         // other.
         assert_eq!(frank.post(reserve, &request, &token).await.unwrap(), result);
-        let another = frank.post(reserve, &reservation(now_ms()), &token).await;
+        let another = frank.post(reserve, &reservation(), &token).await;
         let problem = another.as_ref().err().and_then(Error::problem);
         assert_eq!(problem, Some(ProblemType::TokenRejected), "{another:?}");
     }

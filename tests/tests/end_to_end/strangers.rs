@@ -3,14 +3,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use client::{Client, sign};
+use client::Client;
 use crypto::connection::{ConnectionOffer, seal_connection_request};
 use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
 use crypto::schedule::{JoinCodeSecret, PoolToken};
 use crypto::secret::Secret;
-use crypto::sign::{LeafKeyPair, Scheme, SignatureKeyPair};
-use end_to_end::{LogLevel, Outer, Stack, befriend, blank, device, group_with, settle, talks};
+use crypto::sign::SignatureKeyPair;
+use end_to_end::{
+    LogLevel, Outer, Stack, befriend, blank, database, device, group_with, link, settle,
+    signed_by_anybody, talks,
+};
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
@@ -19,7 +22,6 @@ use protocol::inbox::{REQUEST_SIZE, RequestConnectionRequest};
 use protocol::key_packages::CountKeyPackagesRequest;
 use protocol::operation::Operation;
 use protocol::reporting::Padded;
-use protocol::request::Sender;
 use protocol::welcome::WelcomePointer;
 use rusqlite::Connection;
 
@@ -28,30 +30,9 @@ const BOB: &str = "bob";
 const CAROL: &str = "carol";
 const GROUP: &str = "expedition";
 
-fn database(stack: &Stack, home: &str) -> Connection {
-    Connection::open(stack.home(home).join("client.sqlite")).unwrap()
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the services' clock is the real one"
-)]
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.unwrap().as_millis()).unwrap()
-}
-
-fn signed_by_anybody(operation: Operation, body: &[u8]) -> Vec<u8> {
-    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
-    let sender = Sender::Key(opaque(key.public()));
-    sign(operation, now_ms(), &sender, body, &key)
-        .unwrap()
-        .encode()
-}
-
 /// The pool from which the client in a home directory claims the sets of its only contact.
 fn pool_of_contact(stack: &Stack, home: &str) -> PoolId {
-    let token: [u8; 32] = database(stack, home)
+    let token: [u8; 32] = database(&stack.home(home))
         .query_row("SELECT connection_token FROM contacts", (), |row| {
             row.get(0)
         })
@@ -143,7 +124,7 @@ async fn added(stack: &Stack) -> ([Client; 3], Pointer) {
     alice.stage_add(GROUP, &[CAROL]).await.unwrap();
     alice.submit(GROUP).await.unwrap();
     bob.sync(0).await.unwrap();
-    let pointer = Pointer::taken_from(&database(stack, ALICE));
+    let pointer = Pointer::taken_from(&database(&stack.home(ALICE)));
     ([alice, bob, carol], pointer)
 }
 
@@ -153,13 +134,13 @@ async fn comes_in_all_the_same(twist: impl Fn(&mut WelcomePointer)) {
     let ([alice, bob, carol], mut pointer) = added(&stack).await;
     let (segment, chain) = (pointer.pointer.segment, pointer.pointer.chain);
     twist(&mut pointer.pointer);
-    pointer.is_told(&database(&stack, BOB));
+    pointer.is_told(&database(&stack.home(BOB)));
     bob.sync(0).await.unwrap();
     for _ in 0..3 {
         carol.sync(0).await.unwrap();
     }
     (pointer.pointer.segment, pointer.pointer.chain) = (segment, chain);
-    pointer.is_told(&database(&stack, ALICE));
+    pointer.is_told(&database(&stack.home(ALICE)));
     alice.sync(0).await.unwrap();
     for _ in 0..3 {
         carol.sync(0).await.unwrap();
@@ -184,7 +165,7 @@ async fn an_invitation_that_never_fits_is_asked_for_ever_more_seldom() {
     let (stack, liar) = Stack::start_with_liar(LogLevel::Info).await;
     let ([_, bob, carol], mut pointer) = added(&stack).await;
     pointer.pointer.segment = SegmentId([7; 32]);
-    pointer.is_told(&database(&stack, BOB));
+    pointer.is_told(&database(&stack.home(BOB)));
     bob.sync(0).await.unwrap();
     for _ in 0..40 {
         carol.sync(0).await.unwrap();
@@ -201,7 +182,7 @@ async fn whatever_is_put_into_an_inbox_keeps_nothing_else_out_of_it() {
     let mallory = device(&stack, 2, "mallory").await;
     let outer = Outer::of(&stack).await;
     let key = {
-        let seed: [u8; 32] = database(&stack, BOB)
+        let seed: [u8; 32] = database(&stack.home(BOB))
             .query_row("SELECT establishment_seed FROM profile", (), |row| {
                 row.get(0)
             })
@@ -306,13 +287,6 @@ async fn nobody_takes_the_name_of_a_group_that_is_over_but_who_was_in_it() {
     assert_eq!(names(&carol), expected);
 }
 
-async fn link(old: &Client, new: &Client) {
-    let link = new.link_code("phone").await.unwrap();
-    let number = old.approve_link(&link.code, &link.number).await.unwrap();
-    new.complete_link(&number, 0).await.unwrap();
-    settle(&[old, new]).await;
-}
-
 #[tokio::test]
 async fn a_contact_who_changes_devices_all_day_costs_a_few_tokens() {
     const CHANGES: usize = 11;
@@ -324,7 +298,7 @@ async fn a_contact_who_changes_devices_all_day_costs_a_few_tokens() {
     let before = alice.tokens().await.unwrap();
     for number in 0..CHANGES {
         let phone = blank(&stack, 2 + number % 2, &format!("phone {number}")).await;
-        link(&bob, &phone).await;
+        link(&bob, &phone, "phone").await;
         alice.sync(0).await.unwrap();
         bob.unlink_device("phone").await.unwrap();
         settle(&[&bob, &alice]).await;

@@ -4,31 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use blind_rsa_signatures::reexports::rand::rng as csprng;
-use crypto::sign::{LeafKeyPair, Scheme};
-use end_to_end::{LogLevel, Outer, Service, Stack};
+use end_to_end::{LogLevel, Outer, Service, Stack, reservation};
 use privacypass::auth::authenticate::TokenChallenge;
 use privacypass::public_tokens::{PublicKey, TokenRequest, TokenResponse};
 use privacypass::{Deserialize as _, Serialize as _};
-use protocol::Wire as _;
-use protocol::codec::opaque;
-use protocol::group::ReserveGroupIdRequest;
 use protocol::operation::Operation;
-use protocol::request::Sender;
 use sha2::{Digest as _, Sha256};
-
-/// A request that costs one token, of a sender of its own.
-fn reservation() -> Vec<u8> {
-    let key = LeafKeyPair::random(Scheme::Ed25519).unwrap();
-    let sender = Sender::Key(opaque(key.public()));
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
-    let body = ReserveGroupIdRequest {
-        group_id: protocol::ids::GroupId(crypto::random().unwrap()),
-    }
-    .encode();
-    client::sign(Operation::ReserveGroupId, now, &sender, &body, &key)
-        .unwrap()
-        .encode()
-}
 
 /// The value of a quoted parameter of a `PrivateToken` challenge (RFC 9577 §2.1), decoded.
 fn parameter(challenge: &str, name: &str) -> Vec<u8> {

@@ -59,16 +59,6 @@ async fn init_with(
     Client::init(&stack.home(home), &endpoints, &token, options).await
 }
 
-async fn issued(stack: &Stack) -> usize {
-    let admin = stack.ports().admin_of(Service::Issuer);
-    let (_, metrics) = xtask::http::get(admin, "/metrics").await.unwrap();
-    let counts = metrics.lines();
-    counts
-        .filter_map(|line| line.strip_prefix("issuer_tokens_issued_total "))
-        .map(|count| count.parse::<usize>().unwrap())
-        .sum()
-}
-
 fn challenge_digests(heard: &[Asked]) -> BTreeSet<Vec<u8>> {
     heard
         .iter()
@@ -127,7 +117,7 @@ async fn a_redemption_context_for_each_client_groups_no_tokens_and_costs_none() 
     assert_eq!(challenge_digests(&liar.asked()).len(), 1);
 
     // Who is new is told why, and asks for no token.
-    let before = issued(&stack).await;
+    let before = stack.issued().await;
     let refused = init(&stack, 2, "carol", impatient()).await.unwrap_err();
     assert!(
         matches!(
@@ -137,7 +127,7 @@ async fn a_redemption_context_for_each_client_groups_no_tokens_and_costs_none() 
         "{refused:?}"
     );
     assert_eq!(refused.code(), "directory-refused");
-    assert_eq!(issued(&stack).await, before);
+    assert_eq!(stack.issued().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,9 +13,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use client::{Client, Clock as _, Endpoints, Error, Fault, IssuerError, SystemClock};
-use end_to_end::{LogLevel, Service, Stack, User, blank, device, group_with, patient};
+use end_to_end::{LogLevel, Service, Stack, User, blank, database, device, group_with, patient};
 use protocol::operation::Operation;
-use rusqlite::Connection;
 
 /// Tokens of a full wallet at the default prices, and of each request for them.
 const FULL: usize = 200;
@@ -144,23 +143,8 @@ async fn init_at(stack: &Stack, home: &str, issuer: &str) -> Result<Client, Erro
     Client::init(&stack.home(home), &endpoints, &token, patient()).await
 }
 
-async fn issued(stack: &Stack) -> usize {
-    let admin = stack.ports().admin_of(Service::Issuer);
-    let (status, metrics) = xtask::http::get(admin, "/metrics").await.unwrap();
-    assert_eq!(status, 200);
-    metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("issuer_tokens_issued_total "))
-        .map(|count| count.parse::<usize>().unwrap())
-        .sum()
-}
-
 async fn reopened(stack: &Stack, home: &str) -> Client {
     Client::open(&stack.home(home), patient()).await.unwrap()
-}
-
-fn database(stack: &Stack, home: &str) -> Connection {
-    Connection::open(stack.home(home).join("client.sqlite")).unwrap()
 }
 
 fn now() -> i64 {
@@ -170,21 +154,21 @@ fn now() -> i64 {
 /// When the wallet is filled next, and whether it has been put off and brought forward.
 fn schedule(stack: &Stack, home: &str) -> (i64, bool, bool) {
     let row = "SELECT next_top_up_ms, top_up_put_off, top_up_hastened FROM profile";
-    database(stack, home)
+    database(&stack.home(home))
         .query_row(row, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .unwrap()
 }
 
 /// As if the last token had been spent `ago` ms ago.
 fn set_spent(stack: &Stack, home: &str, ago: i64) {
-    database(stack, home)
+    database(&stack.home(home))
         .execute("UPDATE profile SET last_spent_ms = ?", [now() - ago])
         .unwrap();
 }
 
 /// The next filling, with nothing spent for hours.
 fn set_schedule(stack: &Stack, home: &str, next_ms: i64) {
-    database(stack, home)
+    database(&stack.home(home))
         .execute("UPDATE profile SET next_top_up_ms = ?", [next_ms])
         .unwrap();
     set_spent(stack, home, 3 * HOUR_MS);
@@ -361,7 +345,7 @@ async fn who_has_used_an_allowance_up_falls_in_step_with_it_and_pays_nothing() {
     let alice = device(&stack, 0, "alice").await;
     let bob = device(&stack, 1, "bob").await;
     group_with("climbing", &alice, &[&bob]).await;
-    let directory: String = database(&stack, "alice")
+    let directory: String = database(&stack.home("alice"))
         .query_row("SELECT directory FROM profile", (), |row| row.get(0))
         .unwrap();
     let directory: serde_json::Value = serde_json::from_str(&directory).unwrap();
@@ -395,7 +379,7 @@ async fn tokens_that_were_asked_for_come_though_the_answer_was_lost_and_the_clie
     }
     let lost = between.token_requests();
     assert!(!lost.is_empty() && lost.iter().all(|request| *request == lost[0]));
-    assert_eq!(issued(&stack).await, BATCH);
+    assert_eq!(stack.issued().await, BATCH);
 
     // Unreachable until patience ends.
     let error = init_at(&stack, "alice", &url).await.unwrap_err();
@@ -410,7 +394,7 @@ async fn tokens_that_were_asked_for_come_though_the_answer_was_lost_and_the_clie
     assert_eq!(at_last[0], lost[0], "the same request");
     assert_ne!(at_last[1], lost[0]);
     assert_eq!(alice.tokens().await.unwrap(), FULL);
-    assert_eq!(issued(&stack).await, FULL, "charged once");
+    assert_eq!(stack.issued().await, FULL, "charged once");
     alice.register_handle("alice").await.unwrap();
 
     // Nothing is left of it that could be asked for again.
@@ -418,7 +402,7 @@ async fn tokens_that_were_asked_for_come_though_the_answer_was_lost_and_the_clie
     let fresh = between.token_requests();
     assert!(fresh.iter().all(|request| !at_last.contains(request)));
     let kept = "SELECT count(*) FROM token_batch";
-    let kept: i64 = database(&stack, "alice")
+    let kept: i64 = database(&stack.home("alice"))
         .query_row(kept, (), |row| row.get(0))
         .unwrap();
     assert_eq!(kept, 0);
@@ -433,7 +417,7 @@ async fn a_batch_whose_key_has_expired_meanwhile_is_not_asked_for_again() {
     let lost = between.token_requests();
     between.drops_answers.store(false, Ordering::SeqCst);
     // As if its key had been another one, which nobody announces any more.
-    let db = database(&stack, "alice");
+    let db = database(&stack.home("alice"));
     let mut key: Vec<u8> = db
         .query_row("SELECT token_key FROM token_batch", (), |row| row.get(0))
         .unwrap();
@@ -467,7 +451,7 @@ async fn tokens_that_were_taken_never_come_back_whenever_the_client_ends() {
         let _ = tokio::time::timeout(patience, alice.fill_wallet()).await;
         drop(alice);
         alice = reopened(&stack, "alice").await;
-        let held: Vec<Vec<u8>> = database(&stack, "alice")
+        let held: Vec<Vec<u8>> = database(&stack.home("alice"))
             .prepare("SELECT token FROM tokens")
             .unwrap()
             .query_map((), |row| row.get(0))
@@ -498,7 +482,7 @@ async fn a_batch_that_was_paid_for_outlasts_what_others_on_the_way_say_of_it() {
         assert_eq!(between.token_requests(), paid[..1], "{status}");
         assert_eq!(alice.tokens().await.unwrap(), 50 + BATCH);
     }
-    assert_eq!(issued(&stack).await, FULL + 2 * BATCH);
+    assert_eq!(stack.issued().await, FULL + 2 * BATCH);
 }
 
 #[tokio::test]

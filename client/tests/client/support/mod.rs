@@ -619,6 +619,19 @@ pub(crate) async fn settle(clients: &[&Client]) {
     }
 }
 
+/// Links a device, which comes into all groups.
+pub(crate) async fn link(homes: &Homes, user: &Client, name: &str, others: &[&Client]) -> Client {
+    let device = homes.client(name).await;
+    let code = device.link_code(name).await.unwrap();
+    let number = user.approve_link(&code.code, &code.number).await.unwrap();
+    device.complete_link(&number, 0).await.unwrap();
+    for _ in 0..4 {
+        settle(&[user, &device]).await;
+        settle(others).await;
+    }
+    device
+}
+
 /// Lets hours pass in which clients catch up now and then: what they do by themselves has its time.
 pub(crate) async fn pass(homes: &Homes, hours: u32, clients: &[&Client]) {
     for _ in 0..hours {
