@@ -51,7 +51,7 @@ build: setup
 	$(CARGO) build --release --workspace --bins
 
 programs: setup
-	$(CARGO) build $(TESTED) --workspace --bins
+	$(CARGO) build $(TESTED) --workspace --bins --examples
 
 stack: build
 	@$(XTASK) stack$(if $(STORE), --store $(STORE))
