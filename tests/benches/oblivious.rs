@@ -13,7 +13,7 @@
 )]
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::post;
 use bhttp::{Message, Mode};
-use end_to_end::program;
+use end_to_end::{free_address, program};
 
 /// Of content, which binary HTTP and padding make a KiB.
 const CONTENT: usize = 700;
@@ -71,11 +71,6 @@ impl Process {
         command.env("TOKIO_WORKER_THREADS", ONE_CORE);
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 async fn listening(address: SocketAddr) {

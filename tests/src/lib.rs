@@ -50,7 +50,7 @@ pub use raw::{Answer, Envelope, Outer, asked_into, recovery_row_of};
 pub use requests::{now_ms, reservation, signed_by_anybody};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use solo::{Kind, Solo, copy_over, issuer_table};
-pub use stack::{Stack, program};
+pub use stack::{Stack, free_address, program};
 pub use tap::Tap;
 pub use user::{Failure, User};
 pub use xtask::stack::{LogLevel, Service, StoreEngine};

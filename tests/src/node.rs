@@ -1,7 +1,7 @@
 //! A relay or gateway beside those of the stack.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use toml::{Table, Value};
 use xtask::stack::Service;
 
-use crate::stack::{Stack, command, program};
+use crate::stack::{Stack, command, free_address, program};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
@@ -129,11 +129,6 @@ async fn ended(mut child: Child) -> std::process::ExitStatus {
 fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let _ = kill_process(pid.expect("a process id"), signal);
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }
 
 impl Drop for Node {

@@ -42,6 +42,16 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// An address that nobody listens on.
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let port = xtask::ports::free().expect("a free port");
+    ([127, 0, 0, 1], port).into()
+}
+
 /// What stands between the gateway and the delivery service.
 enum Between {
     Tap(Tap),

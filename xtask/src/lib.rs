@@ -16,6 +16,7 @@ pub mod docs;
 pub mod http;
 pub mod launch;
 mod modules;
+pub mod ports;
 pub mod scan;
 pub mod stack;
 mod validation;

@@ -9,7 +9,11 @@
     reason = "a test with real processes, in real time"
 )]
 
-use std::net::{SocketAddr, TcpListener};
+#[allow(unreachable_pub, reason = "of a library")]
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,8 +104,7 @@ fn rand_of_the_issuer() -> impl blind_rsa_signatures::reexports::rand::CryptoRng
 }
 
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    ([127, 0, 0, 1], ports::free().unwrap()).into()
 }
 
 /// The delivery service as its operator runs it.

@@ -1,5 +1,9 @@
 //! A delivery service that records what reaches it, and a client that encapsulates.
 
+#[allow(unreachable_pub, reason = "of a library")]
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::io::Cursor;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,8 +55,7 @@ pub(crate) async fn serve(router: Router) -> Served {
 
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    ports::free().unwrap()
 }
 
 /// A request as it reached the delivery service.

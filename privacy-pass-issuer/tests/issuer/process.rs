@@ -1,7 +1,10 @@
 //! The real binary: starts from a configuration file, keeps keys and quota over kill and restart,
 //! ends cleanly on SIGTERM, and logs nothing about anybody.
 
-use std::net::TcpListener;
+#[allow(unreachable_pub, reason = "of a library")]
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,12 +32,9 @@ pub(crate) struct Running {
     pub(crate) base: String,
 }
 
+/// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    ports::free().unwrap()
 }
 
 /// A quota is of a UTC day. Waits for the next one if this one is nearly over.

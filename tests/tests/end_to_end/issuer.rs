@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use client::{Client, Endpoints, Error, IssuerError, Options};
-use end_to_end::{LogLevel, Service, Stack, database, patient, program};
+use end_to_end::{LogLevel, Service, Stack, database, free_address, patient, program};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,11 +46,6 @@ impl Drop for SecondIssuer {
     }
 }
 
-fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// The configuration file of the stack's issuer.
 fn issuer_config(stack: &Stack) -> String {
     fn find(directory: PathBuf) -> Option<PathBuf> {
@@ -70,7 +65,7 @@ fn issuer_config(stack: &Stack) -> String {
 impl SecondIssuer {
     async fn start(stack: &Stack) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (listen, admin) = (free(), free());
+        let (listen, admin) = (free_address(), free_address());
         let at = |name: &str| directory.path().join(name).display().to_string();
         let config = issuer_config(stack)
             .replace(

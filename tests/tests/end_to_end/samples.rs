@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::program;
+use end_to_end::{free_address, program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -224,10 +224,7 @@ fn mimimi(home: &Path, arguments: &[&str], authorities: Option<&Path>) -> Output
 async fn the_samples_with_everything_in_them_start_and_serve_with_tls_and_private_authorities() {
     let machine = Machine::new();
     // Known beforehand, as the issuer's mirror has to know it.
-    let gateway_address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gateway_address = free_address();
     let gateway_url = format!("https://localhost:{}/", gateway_address.port());
 
     // With the accounts of development, since no account service is here.

@@ -2,6 +2,10 @@
 
 pub(crate) mod process;
 
+#[allow(unreachable_pub, reason = "of a library")]
+#[path = "../../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -84,8 +88,7 @@ pub(crate) async fn serve_within(limits: Limits, router: Router) -> Served {
 
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    ports::free().unwrap()
 }
 
 /// Headers and body of a request.
