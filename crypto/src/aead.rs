@@ -43,8 +43,8 @@ impl Key {
         self.seal_from(0, nonce, aad, buffer)
     }
 
-    /// As [`Key::seal`], of what stands in `buffer` from `start` on: a header before it stays as it
-    /// is.
+    /// Like [`Key::seal`], but seals the bytes of `buffer` from `start` on. A header before them
+    /// stays as it is.
     ///
     /// # Errors
     /// As [`Key::seal`].

@@ -57,14 +57,14 @@ pub fn verify_handle_record(handle: &[u8], record: &HandleRecord) -> Result<(), 
     )
 }
 
-/// What the requester puts into a connection request.
+/// The requester's contribution to a connection request.
 #[derive(Debug)]
 pub struct ConnectionOffer<'a> {
-    /// Who asks.
+    /// The real credential of the user who asks.
     pub credential: &'a ClientCredential,
-    /// The connection group.
+    /// The connection group that the requester has made.
     pub group_id: GroupId,
-    /// The requester's.
+    /// The connection key of the requester.
     pub connection_key: &'a ConnectionKey,
     /// HPKE public key for the response.
     pub response_key: [u8; 32],
@@ -75,8 +75,8 @@ pub struct ConnectionOffer<'a> {
     pub introduction: Padded<REQUEST_SLOT>,
 }
 
-/// Signs a connection request for one recipient and encrypts it to his establishment key, in
-/// [`REQUEST_SIZE`] bytes.
+/// Signs a connection request for one recipient and encrypts it to the recipient's establishment
+/// key, in [`REQUEST_SIZE`] bytes.
 ///
 /// # Errors
 /// [`CryptoError::InvalidKey`] if that is none.

@@ -14,7 +14,7 @@ use crate::{CryptoError, aead, kdf, random};
 /// The MLS credential type of a [`PseudonymousCredential`] (RFC 9420 §17.5, private use).
 pub const CREDENTIAL_TYPE: u16 = 0xf0c1;
 
-/// The credential in a leaf: says nothing of who it is to anybody without the identity link key.
+/// The credential in a leaf. Without the identity link key it does not say who the leaf is.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PseudonymousCredential {
     /// IdentifierUri, unique to this credential.
@@ -27,7 +27,7 @@ pub struct PseudonymousCredential {
     pub identity_link_ciphertext: VLBytes,
 }
 
-/// What the real credential's key signs.
+/// The content that the real credential's key signs.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PseudonymousCredentialTbs {
     /// As in the credential.
@@ -232,7 +232,7 @@ impl PseudonymousCredential {
         self.open_introducing_link(key).map(|link| link.credential)
     }
 
-    /// Opens and verifies the identity link, with the introduction that stands in it.
+    /// Opens and verifies the identity link, and returns it with the introduction inside.
     ///
     /// # Errors
     /// [`CryptoError::CannotOpen`] or [`CryptoError::InvalidSignature`].

@@ -116,8 +116,8 @@ pub fn open(
 /// The tag of AES-GCM.
 const TAG_LEN: usize = 16;
 
-/// As [`seal`], in exactly `size` bytes whatever the content. What is sealed is the content's
-/// length (2 bytes), the content, then zeros.
+/// Like [`seal`], but the result has exactly `size` bytes for any content. The plaintext is the
+/// content's length (2 bytes), the content, then zeros.
 ///
 /// # Errors
 /// [`CryptoError::InvalidKey`] if the key is none; [`CryptoError::TooLong`] for content that has

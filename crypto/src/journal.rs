@@ -88,7 +88,7 @@ pub fn open_entry(
         .ok_or(CryptoError::CannotOpen)
 }
 
-/// SHA-256 of a sealed row: what is left of a message that has expired.
+/// SHA-256 of a sealed row. It remains of a message after the message has expired.
 #[must_use]
 pub fn row_hash(sealed: &[u8]) -> Digest {
     Digest(Sha256::digest(sealed).into())
@@ -163,9 +163,9 @@ impl End {
     }
 }
 
-/// The service's journal-signing key. Polls of a segment that does not go on are most of what a
-/// service answers, so that the last signatures are kept: each end is signed once, when it is first
-/// read. The signature of one end is always the same, whoever signs it again.
+/// The service's journal-signing key. Most answers of a service are to polls of a segment that has
+/// not grown. So it keeps the last signatures, and signs each end once, when it is first read. The
+/// signature of one end is always the same.
 pub struct HeadSigner {
     key: SignatureKeyPair,
     signed: Mutex<Vec<Option<(SegmentId, SignedHead)>>>,
@@ -300,7 +300,7 @@ pub fn verify_join_code(
     )
 }
 
-/// What a join code's maker signs; the code's signature is not looked at.
+/// The bytes that a join code's maker signs. The code's own signature is not part of them.
 #[must_use]
 pub fn join_code_tbs(group: &GroupId, code: &JoinCode) -> Vec<u8> {
     JoinCodeTbs {
@@ -314,13 +314,13 @@ pub fn join_code_tbs(group: &GroupId, code: &JoinCode) -> Vec<u8> {
     .encode()
 }
 
-/// What a rotation secret is bound to when it is sealed to a leaf or code: HPKE's `aad`.
+/// HPKE's `aad` of a recovery row: it binds the row to the group and the rotation.
 #[must_use]
 pub fn recovery_aad(group: &GroupId, rotation: RotationEpoch) -> Vec<u8> {
     [&group.0[..], &rotation.0.to_be_bytes()].concat()
 }
 
-/// HPKE's `info` for rotation secrets.
+/// HPKE's `info` of a recovery row.
 pub const RECOVERY_INFO: &str = "MIMIMI 1.0 recovery row";
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ macro_rules! role_keys {
                     self.0.expose()
                 }
 
-                /// For sending to whoever may have it.
+                /// The key as a wire type, for sending to a recipient who may have it.
                 #[must_use]
                 pub fn to_wire(&self) -> WireSecret {
                     WireSecret::new(*self.0.expose())
@@ -87,7 +87,8 @@ role_keys! {
     IdentityLinkKey;
     /// Opens the encrypted identity link keys of one group.
     IdentityLinkWrapperKey;
-    /// Root of row names and of what the service seals for itself; outside the database.
+    /// Root of row names and of the keys under which the service seals for itself. It lies outside
+    /// the database.
     StorageKey;
 }
 

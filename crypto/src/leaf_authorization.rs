@@ -10,7 +10,7 @@ use protocol::join::{LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizat
 use crate::CryptoError;
 use crate::sign::LeafKeyPair;
 
-/// What a leaf gives its word for.
+/// The purpose for which a leaf gives its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AuthorizedJoin {
@@ -40,7 +40,7 @@ fn tbs(
 }
 
 /// Signs an authorization with the key of the leaf at `leaf_index`. It is good while the group is
-/// in this segment: whoever was removed is in none that follows, whoever gave it.
+/// in this segment. No removed member is in a segment that follows, so no word outlasts a removal.
 #[must_use]
 pub fn authorize(
     key: &LeafKeyPair,

@@ -128,20 +128,20 @@ fn signature(key: &SignatureKeyPair, label: &str, content: &[u8]) -> Result<[u8;
 /// Whom an introduction must come from and go to, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// On this occasion.
+    /// The occasion that the introduction must be for.
     pub occasion: Occasion,
     /// From the owner of this real key.
     pub holder_key: &'a [u8],
     /// To the owner of this one.
     pub recipient_key: &'a [u8; 32],
-    /// The issuer's keys.
+    /// The certificate keys that the issuer publishes.
     pub certificate_keys: &'a [[u8; 32]],
     /// Days since 1970-01-01 (UTC).
     pub today: u32,
 }
 
-/// Verifies an introduction with everything that the issuer will check in a report: what passes
-/// here can be reported.
+/// Verifies an introduction with every check that the issuer makes for a report. An introduction
+/// that passes can be reported.
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`] for what is none, or another one than expected; else as

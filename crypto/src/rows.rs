@@ -13,8 +13,7 @@ pub const ROW_LEN: usize = 16;
 /// A row name: `PRF(storage key, …)`.
 pub type Row = [u8; ROW_LEN];
 
-/// Names rows, and seals what the service keeps for itself, under keys derived from the storage
-/// key.
+/// Names rows, and seals the service's own values, under keys derived from the storage key.
 pub struct RowKeys {
     prf: Hmac<Sha256>,
     storage: StorageKey,

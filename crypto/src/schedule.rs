@@ -50,7 +50,7 @@ macro_rules! keys {
                     self.0.expose()
                 }
 
-                /// For sending to whoever may have it.
+                /// The key as a wire type, for sending to a recipient who may have it.
                 #[must_use]
                 pub fn to_wire(&self) -> WireSecret {
                     WireSecret::new(*self.0.expose())
@@ -115,13 +115,13 @@ keys! {
     WrapperKey;
     /// `X`: finds and opens the Welcomes of one epoch. Never known to the service.
     WelcomeSecret;
-    /// Opens one Welcome.
+    /// The key that opens one Welcome.
     WelcomeKey;
     /// Seals the join record of one epoch.
     JoinKey;
     /// A join code's secret, which its holders have.
     JoinCodeSecret;
-    /// What a holder of a join code shows.
+    /// The permit that a holder of a join code shows.
     JoinCodePermit;
     /// What seals the parts of a group's state but the short one: drawn by the service for each
     /// segment.
@@ -149,13 +149,13 @@ pub mod exporters {
 }
 
 impl RotationSecret {
-    /// `S_0`.
+    /// Derives the first state key of the segment, `S_0`.
     #[must_use]
     pub fn state_key(&self) -> StateKey {
         derived(self.expose(), "state key")
     }
 
-    /// `W`.
+    /// Derives the segment's wrapper key, `W`.
     #[must_use]
     pub fn wrapper_key(&self) -> WrapperKey {
         derived(self.expose(), "link wrapper")
@@ -207,7 +207,7 @@ impl JoinCodeSecret {
         derived(self.expose(), "permit")
     }
 
-    /// Seed of the key pair that rotation secrets are sealed to.
+    /// Seed of the key pair that recovery rows are sealed to.
     #[must_use]
     pub fn hpke_seed(&self) -> Secret<32> {
         Secret::new(kdf::derive(self.expose(), "hpke", &[]))
@@ -215,7 +215,7 @@ impl JoinCodeSecret {
 }
 
 impl JoinCodePermit {
-    /// What the service keeps of it.
+    /// SHA-256 of the permit, which the service keeps.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.expose()).into()
@@ -230,7 +230,7 @@ impl PoolToken {
     }
 }
 
-/// The row that rotation secrets for this public key stand in.
+/// The id of the recovery row for this public key in this group.
 #[must_use]
 pub fn recovery_row_id(group: &GroupId, public_key: &[u8]) -> RecoveryRowId {
     let mut hash = Sha256::new();
@@ -240,7 +240,7 @@ pub fn recovery_row_id(group: &GroupId, public_key: &[u8]) -> RecoveryRowId {
     RecoveryRowId(hash.finalize().into())
 }
 
-/// What the service may know of a segment that begins: taken from a [`NextSegment`] in one place.
+/// The keys of a new segment that the service may know, taken from a [`NextSegment`] in one place.
 #[derive(Debug)]
 pub struct SegmentKeys {
     /// `S_0`.

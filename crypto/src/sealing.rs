@@ -33,7 +33,7 @@ const LENGTH: usize = 4;
 pub struct Place<'a> {
     /// Table of the store.
     pub table: &'static str,
-    /// What the row is about, e.g. the group id.
+    /// The name of the row's subject, e.g. the group id.
     pub row: &'a [u8],
     /// Part of the row.
     pub part: &'static str,

@@ -81,8 +81,8 @@ impl ServiceKeys {
         Ok(file)
     }
 
-    /// The same file with a new external sender key. What was in use before still signs for the
-    /// groups that know it.
+    /// Makes the same file with a new external sender key. Former keys still sign for the groups
+    /// that know them.
     ///
     /// # Errors
     /// As [`ServiceKeys::from_file`]; [`CryptoError::TooLong`] after 255 generations.
@@ -120,9 +120,9 @@ impl ServiceKeys {
         })
     }
 
-    /// What a store can be bound to: a secret for each generation, oldest first, that follows from
-    /// all keys of the file up to that one. Another file has another one, and so has an earlier
-    /// copy of the same file, but for the generations that it has.
+    /// The secrets that a store can be bound to, one for each generation, oldest first. Each
+    /// follows from all keys of the file up to that generation. Another file has other ones. An
+    /// earlier copy of the same file lacks those of later generations.
     #[must_use]
     pub fn fingerprints(&self) -> &[Zeroizing<[u8; 32]>] {
         &self.fingerprints

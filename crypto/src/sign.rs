@@ -47,13 +47,13 @@ impl SignatureKeyPair {
         Secret::new(self.0.to_bytes())
     }
 
-    /// The public key.
+    /// The Ed25519 public key, 32 bytes.
     #[must_use]
     pub fn public(&self) -> [u8; PUBLIC_KEY_LEN] {
         self.0.verifying_key().to_bytes()
     }
 
-    /// `SignWithLabel`.
+    /// MLS's `SignWithLabel` (RFC 9420 §5.1.2) with our labels.
     #[must_use]
     pub fn sign(&self, label: &str, content: &[u8]) -> Vec<u8> {
         self.sign_bytes(&sign_content(label, content))
@@ -131,7 +131,7 @@ impl LeafKeyPair {
         }
     }
 
-    /// Its scheme.
+    /// The signature scheme of the key pair.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         match self {
@@ -149,7 +149,8 @@ impl LeafKeyPair {
         }
     }
 
-    /// The public key as it stands in a leaf.
+    /// The public key in the form that a leaf has: 32 bytes for Ed25519, an uncompressed point of
+    /// 65 bytes for P-256.
     #[must_use]
     pub fn public(&self) -> Vec<u8> {
         match self {
@@ -163,7 +164,7 @@ impl LeafKeyPair {
         }
     }
 
-    /// `SignWithLabel`.
+    /// MLS's `SignWithLabel` (RFC 9420 §5.1.2) with our labels.
     #[must_use]
     pub fn sign(&self, label: &str, content: &[u8]) -> Vec<u8> {
         self.sign_bytes(&sign_content(label, content))
@@ -188,7 +189,8 @@ impl From<SignatureKeyPair> for LeafKeyPair {
     }
 }
 
-/// `VerifyWithLabel`. The length of the key tells its scheme.
+/// MLS's `VerifyWithLabel` (RFC 9420 §5.1.2) with our labels. The length of the key tells its
+/// scheme.
 ///
 /// # Errors
 /// [`CryptoError::InvalidSignature`], also for a public key that is none.

@@ -22,30 +22,30 @@ use crate::{MAX_CLIENTS, Refusal, SUPPORTED_CIPHERSUITES, capabilities};
 /// A commit before the judge.
 #[derive(Debug)]
 pub struct Case<'c> {
-    /// The group.
+    /// The group that the commit is for.
     pub group_id: GroupId,
     /// The segment of its journal that it is in.
     pub segment: SegmentId,
-    /// Its kind.
+    /// The kind of the group.
     pub kind: GroupKind,
-    /// Before the commit.
+    /// The public group before the commit.
     pub group: &'c PublicGroup,
-    /// By which it names itself among the external senders.
+    /// The service's identity among the external senders.
     pub service: &'c ServiceSenders,
-    /// Leaves whose removal is pending by their own wish or by the service's word: whoever commits
-    /// lets them go.
+    /// Leaves whose removal is pending by their own wish or by the service's word. Every commit
+    /// must let them go.
     pub leaving: &'c [u32],
-    /// As processed.
+    /// The commit as the MLS library has processed it.
     pub staged: &'c StagedCommit,
-    /// Who commits.
+    /// The committer, as the MLS library names it.
     pub sender: &'c Sender,
-    /// Of the commit.
+    /// The authenticated data of the commit.
     pub aad: &'c CommitAad,
     /// When the service accepts it, or says that it did: milliseconds since the Unix epoch.
     pub accepted_ms: u64,
 }
 
-/// What a commit does to a group.
+/// The effect of a commit on a group.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     /// Leaves that come in, in the order of the Adds, which fill the leftmost free places (RFC 9420
@@ -68,7 +68,7 @@ pub struct Effect {
 /// A leaf that comes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// What it says of itself.
+    /// The leaf's checked claims.
     pub claims: LeafClaims,
     /// `not_before` and `not_after` of its KeyPackage, if it has one.
     pub lifetime: Option<(u64, u64)>,
@@ -79,7 +79,7 @@ pub struct Arrival {
 /// A committer's new leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewed {
-    /// What it says of itself.
+    /// The leaf's checked claims.
     pub claims: LeafClaims,
     /// Whether key or credential are new.
     pub credential_changed: bool,
@@ -98,8 +98,8 @@ pub enum Joined {
     Rejoin(u32),
 }
 
-/// Longest time that a leaf's authorization is good for, with room for two clocks: whoever finds
-/// one later, in a backup say, must not come in by it.
+/// Longest time that a leaf's authorization is good for, with room for two clocks, milliseconds. A
+/// thief who finds one later, in a backup say, must not come in by it.
 pub const MAX_AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1000 + 10 * 60 * 1000;
 
 /// The leaf that a proposal removes.

@@ -6,12 +6,12 @@ use protocol::Wire as _;
 
 use crate::Refusal;
 
-/// What a leaf says of itself, checked.
+/// The claims of a leaf about itself, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafClaims {
-    /// Of the leaf.
+    /// The leaf's signature key.
     pub signature_key: Vec<u8>,
-    /// Shared by a user's leaves in this group.
+    /// The pseudonym that a user's leaves share in this group.
     pub user_pseudonym: Vec<u8>,
 }
 

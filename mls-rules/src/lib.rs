@@ -33,14 +33,14 @@ pub const SUPPORTED_CIPHERSUITES: &[u16] = &[
     0x004f,
 ];
 
-/// Most leaves of one user in a group. A user goes whole: who had any number of leaves could not be
-/// removed by one commit, and would fill the group.
+/// Most leaves of one user in a group. A user goes whole: one commit could not remove a user with
+/// any number of leaves, and such a user would fill the group.
 pub const MAX_CLIENTS: usize = 32;
 
 /// Why something is against the rules: a problem at the service, a reason to stop at a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The commit does not contain what it must, or something that it must not.
+    /// The commit lacks something that it must contain, or contains something that it must not.
     #[error("the commit is not valid")]
     Commit,
     /// The proposal is not of a kind that can be taken.
@@ -49,7 +49,7 @@ pub enum Refusal {
     /// A leaf lacks what every leaf has: a pseudonymous credential for its own key.
     #[error("a leaf is not valid")]
     Leaf,
-    /// Not this committer's to do.
+    /// This committer may not do this.
     #[error("the committer may not do that")]
     NotAllowed,
     /// The policy is malformed.
@@ -61,10 +61,10 @@ pub enum Refusal {
     /// Leaves that have to go are not covered.
     #[error("pending removals are not covered")]
     Pending,
-    /// Somebody goes and the segment does not end.
+    /// The commit removes somebody and does not end the segment.
     #[error("a removal must rotate")]
     Rotation,
-    /// A group that the service has no suite for.
+    /// The group's ciphersuite is not supported.
     #[error("the ciphersuite is not supported")]
     Ciphersuite,
     /// Not an id of a group.
@@ -73,13 +73,13 @@ pub enum Refusal {
     /// A user would have more than [`MAX_CLIENTS`] leaves.
     #[error("a user has too many leaves")]
     TooMany,
-    /// Good for too long.
+    /// An authorization is good for too long.
     #[error("an authorization is good for too long")]
     TooLong,
 }
 
 impl Refusal {
-    /// What the service answers.
+    /// The problem with which the service answers.
     #[must_use]
     pub const fn problem(self) -> ProblemType {
         match self {
@@ -96,7 +96,7 @@ impl Refusal {
     }
 }
 
-/// What a user may do; without a policy, everything.
+/// The capabilities of a user. Without a policy these are all.
 #[must_use]
 pub fn capabilities(policy: Option<&GroupPolicy>, user_pseudonym: &[u8]) -> Capabilities {
     policy.map_or(Capabilities::ALL, |policy| {

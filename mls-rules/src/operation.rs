@@ -57,7 +57,7 @@ impl Case<'_> {
         Ok(effect)
     }
 
-    /// Judges an external commit of who says that it may come in so.
+    /// Judges an external commit by a joiner with this permit.
     ///
     /// # Errors
     /// [`Refusal`].

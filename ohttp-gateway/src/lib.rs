@@ -199,7 +199,8 @@ impl Gateway {
             .with_state(Arc::clone(&self.0))
     }
 
-    /// Does with the keys what is due: see [`Config`]'s `keys`. Blocks for a file write or two.
+    /// Makes, shows and deletes the keys that are due: see [`Config`]'s `keys`. Blocks for a file
+    /// write or two.
     ///
     /// # Errors
     /// The key files cannot be read or written; the keys are as before.
@@ -264,8 +265,8 @@ impl Gateway {
     }
 }
 
-/// Makes the key directory with the first keys, and the secret that gateway and delivery service
-/// share, unless the delivery service made it before. Says what was made.
+/// Makes the key directory with the first keys. Makes the secret that gateway and delivery service
+/// share too, unless the delivery service made it before. Returns a text that says what was made.
 ///
 /// # Errors
 /// The directory is not empty: nothing was changed.

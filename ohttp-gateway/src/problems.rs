@@ -8,9 +8,9 @@ use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use service::{Problem, http_date};
 
-/// RFC 9458 §5.3.
+/// Problem type for an unknown or wrong key (RFC 9458 §5.3).
 pub const OHTTP_KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
-/// RFC 9458 §6.5.2.
+/// Problem type for a date that is not acceptable (RFC 9458 §6.5.2).
 pub const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date";
 /// The same encapsulated request was here before. The relay or the network repeated it; a client
 /// that retries encapsulates afresh and never sees this.

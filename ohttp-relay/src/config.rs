@@ -70,8 +70,8 @@ pub struct GatewaySettings {
     /// Absent: `ohttp-keys` beside `url`.
     #[serde(default)]
     pub keys_url: Option<String>,
-    /// Of the gateway's nodes: one of them is asked at a time. Empty: what the name in `url` stands
-    /// for.
+    /// Addresses of the gateway's nodes, of which one is asked at a time. Empty: the addresses of
+    /// the name in `url`.
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
     #[serde(default)]

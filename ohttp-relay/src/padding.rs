@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-/// The table `[require_padding]`.
+/// The table `[require_padding]`: the sizes that a padded request may have.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Padding {

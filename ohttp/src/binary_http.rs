@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 pub use decode::{Decoder, Head, Limits, Malformed, Message};
 pub use encode::{content, end, request_head, response, response_head};
 
-/// What stands before the content of a request.
+/// The head of a request: everything before its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: Method,
@@ -22,7 +22,7 @@ pub struct RequestHead {
     pub fields: HeaderMap,
 }
 
-/// What stands before the content of a response.
+/// The head of a response: everything before its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     pub status: StatusCode,

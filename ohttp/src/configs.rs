@@ -17,8 +17,8 @@ const SUITE: [u8; 4] = [0x00, 0x01, 0x00, 0x01];
 /// clients two hundred keys can have each of them use one that nobody else uses.
 const MAX_CONFIGS: usize = 6;
 
-/// A list is not used. It is discarded whole (RFC 9458 §3.2): whoever made use of a part of it
-/// would be known by which part.
+/// Why a list is not used. It is discarded whole (RFC 9458 §3.2): a client that used a part could
+/// be recognised by that part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     /// It is not encoded as it must be.
@@ -86,7 +86,7 @@ pub fn public_key(config: &[u8]) -> Option<PublicKey> {
     PublicKey::new(*key_id, kem, key).ok()
 }
 
-/// Whether what is sealed to the key of `config` stays closed to a quantum computer.
+/// Whether a quantum computer cannot open what is sealed to the key of `config`.
 #[must_use]
 pub fn is_x_wing(config: &[u8]) -> bool {
     config.get(1..3) == Some(&Kem::XWing.id().to_be_bytes())

@@ -26,7 +26,7 @@ pub enum SealError {
     /// More bytes or chunks than one key may protect: the message cannot go on.
     #[error("the message is too long")]
     Exhausted,
-    /// The public key of the gateway is none.
+    /// The public key of the gateway is not a valid one.
     #[error("the public key is invalid")]
     InvalidKey,
     /// The cryptographic library or the source of randomness failed.

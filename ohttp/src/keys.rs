@@ -17,7 +17,7 @@ pub struct Key {
     config: Vec<u8>,
 }
 
-/// What a client needs of a key configuration (RFC 9458 §3.1).
+/// The part of a key configuration that a client needs (RFC 9458 §3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
     key_id: u8,
@@ -96,7 +96,7 @@ impl Key {
         &self.config
     }
 
-    /// What clients need.
+    /// The public half, which clients need.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public

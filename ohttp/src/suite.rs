@@ -20,7 +20,7 @@ pub(crate) type HpkeContext = hpke_rs::Context<AwsLc>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kem {
-    /// X-Wing: X25519 and ML-KEM-768. What is recorded today stays closed to a quantum computer.
+    /// X-Wing: X25519 and ML-KEM-768. A later quantum computer cannot open recorded requests.
     XWing,
     /// DHKEM(X25519, HKDF-SHA256).
     X25519,
@@ -29,7 +29,7 @@ pub enum Kem {
 }
 
 impl Kem {
-    /// All of them.
+    /// All KEMs, the most wanted first.
     pub const ALL: [Self; 3] = [Self::XWing, Self::X25519, Self::P256];
 
     /// The code point (RFC 9180 §7.1).
@@ -87,7 +87,7 @@ impl Kem {
     }
 }
 
-/// What a message is sealed with.
+/// The AEAD that a message is sealed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aead {
     Aes128Gcm,
@@ -95,7 +95,7 @@ pub enum Aead {
 }
 
 impl Aead {
-    /// All of them.
+    /// Both AEADs.
     pub const ALL: [Self; 2] = [Self::Aes128Gcm, Self::ChaCha20Poly1305];
 
     /// The code point (RFC 9180 §7.3).
@@ -130,7 +130,7 @@ impl Aead {
     }
 }
 
-/// What stands before the encapsulated key.
+/// The header before the encapsulated key (RFC 9458 §4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub key_id: u8,
@@ -139,7 +139,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// As it stands in a request, and in the `info` of its HPKE context.
+    /// The bytes of the header in a request and in the `info` of its HPKE context.
     #[must_use]
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let [kem, aead] = [self.kem.id(), self.aead.id()].map(u16::to_be_bytes);

@@ -66,7 +66,7 @@ pub struct Opened {
     pub key_id: u8,
     /// Different for every request of an honest client: who sees one twice sees a replay.
     pub encapsulated_key: Vec<u8>,
-    /// Binary HTTP, unchecked.
+    /// The request as binary HTTP, unchecked.
     pub request: Vec<u8>,
     pub response: ResponseSealer,
 }

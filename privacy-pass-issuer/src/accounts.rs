@@ -101,7 +101,7 @@ impl AccountHasher {
         RequestDigest(finish(context))
     }
 
-    /// What is kept of an account that an operator blocks.
+    /// The hash under which a blocked account is kept.
     #[must_use]
     pub fn blocked_account(&self, account: &Account) -> BlockedAccount {
         BlockedAccount(self.hash(&[b"blocked account", account.name.as_bytes()]))
@@ -113,7 +113,7 @@ impl AccountHasher {
         AccountTag(self.hash(&[b"reported account", account.name.as_bytes()]))
     }
 
-    /// Who reports whom.
+    /// The hash under which a reporter counts once for a reported account.
     #[must_use]
     pub fn reporter(&self, reported: &AccountTag, reporter: &Account) -> ReporterTag {
         ReporterTag(self.hash(&[b"reporter", &reported.0, reporter.name.as_bytes()]))

@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the listener accepts: always a whole batch.
+    /// The limits of the listener: a whole batch always fits.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let batch = self

@@ -42,7 +42,7 @@ pub(crate) struct Opened {
     pub(crate) certificate_keys: CertificateKeys,
 }
 
-/// Makes an empty database and the first keys. Says what was made.
+/// Makes an empty database and the first keys. Returns a text that says what was made.
 ///
 /// # Errors
 /// One of the two directories is not empty: nothing was changed.

@@ -96,7 +96,7 @@ impl Issuer {
         self.parts.clock.now_unix_ms() / 1000
     }
 
-    /// Who asks, by the request's account token.
+    /// Authenticates the account by the request's account token.
     pub async fn authenticate(&self, token: &str) -> Result<Account, IssuanceError> {
         Ok(self.parts.attester.attest(token, self.now_unix_s()).await?)
     }
@@ -179,8 +179,8 @@ impl Issuer {
             .map_err(|_| IssuanceError::Worker)??)
     }
 
-    /// Drops what the quota needs no more: every day before yesterday, whose requests may still be
-    /// retried.
+    /// Drops rows that the quota no longer needs: every day before yesterday, whose requests may
+    /// still be retried.
     pub async fn forget_past_days(&self) -> Result<(), IssuanceError> {
         let store = Arc::clone(&self.parts.store);
         let yesterday = Day::of_unix_s(self.now_unix_s()).yesterday();

@@ -12,7 +12,7 @@ const DAY_MS: u32 = 86_400_000;
 /// A hundred megabytes of them.
 const MAX_BUCKETS: usize = 1 << 20;
 
-/// A table `[plans.NAME]`.
+/// A table `[plans.NAME]`: quota and burst of the accounts with this plan.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {

@@ -213,8 +213,8 @@ impl Reporting {
             .map_err(|_| ReportingError::Worker)??)
     }
 
-    /// Drops what has been kept long enough, and makes the next certificate key when its time has
-    /// come.
+    /// Drops reports that were kept long enough, and makes the next certificate key when its time
+    /// has come.
     ///
     /// # Errors
     /// [`ReportingError::Store`] or [`ReportingError::Key`].

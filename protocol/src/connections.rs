@@ -19,7 +19,7 @@ pub fn is_valid_handle(handle: &[u8]) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
-/// What a user publishes under a handle.
+/// The record that a user publishes under a handle.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct HandleRecord {
     /// The user's real credential.
@@ -35,33 +35,33 @@ pub struct HandleRecord {
 /// number.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClientCredential {
-    /// UTF-8.
+    /// The name that the holder chose, UTF-8, not verified by anybody.
     pub name: VLBytes,
-    /// Ed25519.
+    /// The Ed25519 public key that contacts compare, 32 bytes.
     pub signature_public_key: VLBytes,
 }
 
-/// The draft's `ConnectionRequest`, with what we must add in the extensions at its end. The group's
-/// wrapper key is not in it: whoever opens the row of the code has that.
+/// The draft's `ConnectionRequest`, with our additions in the extensions at its end. It does not
+/// hold the group's wrapper key: the recovery row of the code does.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequest {
-    /// Who asks.
+    /// The real credential of the user who asks for the connection.
     pub requester_client_credential: ClientCredential,
-    /// The connection group.
+    /// The id of the connection group that the requester has made.
     pub connection_room_id: GroupId,
     /// Derives the identity link keys of the requester's credentials.
     pub requester_connection_key: WireSecret,
     /// HPKE key (X25519) for the [`ConnectionResponse`].
     pub connection_response_key: VLBytes,
-    /// Our additions.
+    /// The fields that the draft's struct lacks.
     pub extensions: ConnectionRequestExtensions,
     /// `SignWithLabel(requester's credential key, "ConnectionRequestTBS", …)` over all above and
     /// the recipient's key.
     pub signature: VLBytes,
 }
 
-/// What the draft's struct lacks. No connection token is among it: the requester's is told in the
-/// connection group, to who has accepted.
+/// The fields that the draft's struct lacks. They hold no connection token: the requester tells its
+/// token in the connection group, once somebody has accepted.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ConnectionRequestExtensions {
     /// [`ConnectionRequestExtensions::VERSION`].

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::Operation;
 
-/// What a client must know of the service before its first request.
+/// The public directory: everything that a client must know of the service before its first
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     /// Domain that qualifies pseudonyms.
@@ -28,14 +29,14 @@ pub struct Directory {
     pub issuer: AcceptedIssuer,
     /// Tokens that an operation costs.
     pub prices: Prices,
-    /// What a request costs that has no price.
+    /// The allowances that requests without a price draw on.
     #[serde(default)]
     pub allowances: Option<AllowanceList>,
     /// Timestamps must be this close to the service's clock, milliseconds.
     pub clock_window_ms: u64,
     /// Largest request body, bytes.
     pub max_request_bytes: usize,
-    /// Where the service keeps what it was given.
+    /// The store that the service serves from.
     pub store: StoreState,
 }
 
@@ -57,22 +58,22 @@ pub struct AllowanceList {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// `ReserveGroupId`.
+    /// Tokens for a `ReserveGroupId`.
     pub reserve_group_id: u8,
-    /// `PublishKeyPackages`.
+    /// Tokens for a `PublishKeyPackages` of up to as many sets as the price is good for.
     pub publish_key_packages: u8,
     /// Sets that one price of `PublishKeyPackages` is good for; 0 for any number.
     #[serde(default)]
     pub key_package_sets_per_token: u16,
     /// `ClaimKeyPackages`, for each set.
     pub claim_key_package: u8,
-    /// `RegisterHandle`.
+    /// Tokens for a `RegisterHandle`.
     pub register_handle: u8,
-    /// `LookupHandle`.
+    /// Tokens for a `LookupHandle`.
     pub lookup_handle: u8,
-    /// `RequestConnection`.
+    /// Tokens for a `RequestConnection` to an inbox that is less than a quarter full.
     pub request_connection: u8,
-    /// `ExternalJoin`.
+    /// Tokens for an `ExternalJoin`.
     pub external_join: u8,
 }
 
@@ -116,7 +117,7 @@ pub struct AcceptedIssuer {
     pub token_keys_not_before_s: Vec<u64>,
 }
 
-/// A bucket.
+/// A token bucket: its size and its rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
     /// Requests that a full one pays for.
@@ -125,7 +126,8 @@ pub struct Allowance {
     pub refill_per_minute: u32,
 }
 
-/// Which store a service has, and when it was put back: what it lost then, its clients have not.
+/// Names the store that a service has, and the time when it was last restored. Clients still have
+/// what the store lost then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreState {
     /// base64url of 16 random bytes, drawn when the store was made.

@@ -25,7 +25,7 @@ pub enum GroupKind {
     SingleUser = 3,
 }
 
-/// What a committer sends of the new epoch's GroupInfo: the service knows the rest.
+/// The part of the new epoch's GroupInfo that the committer sends. The service knows the rest.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PartialGroupInfo {
     /// MLS `Extension extensions<V>` of the GroupInfo, encoded.
@@ -41,15 +41,16 @@ pub struct Accepted {}
 /// Body of `ReserveGroupId`. The signing key must also sign the `CreateGroup` that uses the id.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReserveGroupIdRequest {
-    /// Random, of the client's own drawing: under an id of the service's choice two groups could
-    /// have the same one, and whoever is in both would show by coming into one of them only.
+    /// 16 random bytes, drawn by the client. If the service chose ids it could give two groups the
+    /// same one. A client that is in both could then come into only one of them, and so show that
+    /// it is in both.
     pub group_id: GroupId,
 }
 
 /// The reserved id; good until the end of the day after the reservation (UTC).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReserveGroupIdResponse {
-    /// As asked for.
+    /// The id from the request.
     pub group_id: GroupId,
 }
 
@@ -63,18 +64,19 @@ pub struct NextSegment {
     pub journal_key: WireSecret,
     /// The former wrapper key under the new one. None at creation.
     pub former_wrapper_key: Option<SealedFormerWrapperKey>,
-    /// The rotation secret for each live join code, sealed to its key.
+    /// The way into the new segment for each live join code, sealed to the code's key.
     pub code_rows: Vec<RecoveryRow>,
 }
 
-/// What a leaf brings beside its MLS leaf node, always all of it.
+/// The extras that a leaf brings beside its MLS leaf node, always all of them.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LeafExtras {
     /// The link key of the leaf's credential, under the wrapper key in force after the commit.
     pub wrapped_link_key: VLBytes,
     /// Fresh for the leaf.
     pub recovery_key: RecoveryKey,
-    /// Opaque to the service, [`PUSH_HANDLE_BYTES`] long, random where there is none.
+    /// [`PUSH_HANDLE_BYTES`] bytes that the service cannot read; random if the client has no push
+    /// handle.
     pub push_handle: VLBytes,
 }
 
@@ -93,33 +95,33 @@ pub struct RecoveryKey {
 /// The label of [`RecoveryKey::signature`].
 pub const RECOVERY_KEY_LABEL: &str = "RecoveryKeyTBS";
 
-/// What a [`RecoveryKey`] signs.
+/// The content that [`RecoveryKey::signature`] covers.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RecoveryKeyTbs {
-    /// The group.
+    /// The group that the leaf is in.
     pub group_id: GroupId,
     /// The leaf's signature key.
     pub leaf_key: VLBytes,
-    /// As in [`RecoveryKey`].
+    /// The public key of the [`RecoveryKey`].
     pub public_key: VLBytes,
 }
 
 /// Body of `CreateGroup`, signed by the creator's leaf key as [`crate::request::Sender::Key`].
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CreateGroupRequest {
-    /// A reserved id.
+    /// An id that the signing key has reserved.
     pub group_id: GroupId,
     /// Fixed for the life of the group.
     pub kind: GroupKind,
     /// Days that messages are kept, 1 to [`crate::journal::MESSAGE_DAYS`].
     pub message_days: u16,
-    /// Of epoch 0.
+    /// The keys of the first segment, which epoch 0 begins.
     pub segment: NextSegment,
     /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) with exactly one leaf.
     pub ratchet_tree: VLBytes,
     /// `MLSMessage` with a GroupInfo of epoch 0.
     pub group_info: VLBytes,
-    /// The creator's.
+    /// The extras of the creator's leaf.
     pub leaf: LeafExtras,
 }
 
@@ -147,7 +149,7 @@ pub struct CommitRequest {
 /// Most link keys of older leaves that one rotation re-seals.
 pub const MAX_RESEALED: usize = 64;
 
-/// What the added clients need, with the commit that adds them.
+/// Everything that the added clients need, sent with the commit that adds them.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JoinersUpload {
     /// The new epoch's exporter "join record": seals the join record.
@@ -178,7 +180,7 @@ pub struct ExternalJoinRequest {
     pub group_info: PartialGroupInfo,
     /// Must be there when a leaf goes, as in a rejoin.
     pub rotation: Option<NextSegment>,
-    /// The joiner's.
+    /// The extras of the joiner's leaf.
     pub leaf: LeafExtras,
     /// Why the joiner may come in.
     pub permit: JoinPermit,
@@ -213,12 +215,12 @@ pub struct SendMessageRequest {
     pub message: VLBytes,
 }
 
-/// The entry stands in the journal.
+/// Answer to a request whose entry is in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct EntryAccepted {
-    /// Where.
+    /// The place of the entry in the journal.
     pub place: Place,
-    /// When, milliseconds since the Unix epoch.
+    /// When the service accepted it, milliseconds since the Unix epoch.
     pub accepted_ms: u64,
 }
 
@@ -234,17 +236,17 @@ pub struct ProposalRequest {
     pub new_member: Option<LeafExtras>,
 }
 
-/// Body of `SetLeafExtras`, signed by the leaf: a joiner's first act, which also says that it came.
-/// Replaces what the leaf had.
+/// Body of `SetLeafExtras`, signed by the leaf. It is a joiner's first act, which also says that
+/// the joiner has come. It replaces the extras that the leaf had.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SetLeafExtrasRequest {
     /// Of the current epoch.
     pub group: GroupKey,
-    /// Its recovery key.
+    /// The leaf's new recovery key.
     pub recovery_key: RecoveryKey,
-    /// As in [`LeafExtras`].
+    /// The push handle, as in [`LeafExtras`].
     pub push_handle: VLBytes,
-    /// The own row of the present rotation, sealed to the new key.
+    /// The leaf's own row of the present rotation, sealed to the new key.
     pub row: RecoveryRow,
 }
 
@@ -253,15 +255,15 @@ pub struct SetLeafExtrasRequest {
 pub struct SetJoinCodeRequest {
     /// Of the current epoch.
     pub group: GroupKey,
-    /// Make or revoke.
+    /// Whether to make a code or to revoke one.
     pub change: JoinCodeChange,
 }
 
-/// What becomes of a join code.
+/// The change of a join code that a [`SetJoinCodeRequest`] asks for.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum JoinCodeChange {
-    /// A new code.
+    /// Makes a code. It is good from now on.
     #[tls_codec(discriminant = 1)]
     Make(NewJoinCode),
     /// Ends the code with this row. The next commit must rotate: its holders know the segment.
@@ -274,7 +276,7 @@ pub enum JoinCodeChange {
 pub struct NewJoinCode {
     /// Public record, signed by its maker.
     pub code: JoinCode,
-    /// The present rotation secret, sealed to the code's key.
+    /// The way into the present segment, sealed to the code's key.
     pub row: RecoveryRow,
 }
 
@@ -290,12 +292,12 @@ pub struct InspectGroupRequest {
 /// Leaves in one answer.
 pub const LEAVES_PER_PAGE: u32 = 64;
 
-/// What the service holds of a group, for its members.
+/// The service's view of a group, for its members.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct InspectGroupResponse {
-    /// The current epoch.
+    /// The group's current epoch.
     pub epoch: Epoch,
-    /// Of the segment.
+    /// The epoch with which the present segment began.
     pub rotation_epoch: RotationEpoch,
     /// 1 if the next commit must rotate.
     pub rotation_due: u8,
@@ -312,13 +314,13 @@ pub struct InspectGroupResponse {
 /// One leaf as the service sees it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LeafRecord {
-    /// The leaf.
+    /// The index of the leaf in the tree.
     pub leaf_index: LeafIndex,
     /// As in its credential.
     pub user_pseudonym: VLBytes,
     /// What its user may do now.
     pub capabilities: crate::policy::Capabilities,
-    /// Its link key.
+    /// The link key of the leaf's credential, under the wrapper key that it names.
     pub link_key: crate::join::WrappedLinkKey,
     /// None until the leaf has set one.
     pub recovery_key: Option<RecoveryKey>,
@@ -338,9 +340,9 @@ pub struct OwnLeafRequest {
 /// The leaf with the asker's signature key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct OwnLeafResponse {
-    /// The current epoch.
+    /// The group's current epoch.
     pub epoch: Epoch,
-    /// The leaf.
+    /// The leaf that has the signing key.
     pub leaf: LeafRecord,
 }
 

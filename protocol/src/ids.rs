@@ -138,8 +138,8 @@ impl Week {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
 )]
 pub struct Place {
-    /// Its segment.
+    /// The rotation epoch of the entry's segment.
     pub rotation_epoch: RotationEpoch,
-    /// Its position there.
+    /// The entry's position in that segment, from 0.
     pub position: Position,
 }

@@ -8,9 +8,9 @@ use crate::ids::{Day, InboxEntryId, InboxId, Week};
 /// Body of `RegisterHandle`, signed by the handle's owner key. Makes the inbox, or keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RegisterHandleRequest {
-    /// [`crate::connections::is_valid_handle`].
+    /// The handle, as [`crate::connections::is_valid_handle`] allows it.
     pub handle: VLBytes,
-    /// [`crate::connections::HandleRecord`].
+    /// An encoded [`crate::connections::HandleRecord`].
     pub record: VLBytes,
     /// Random; the inbox that requests to this handle go to.
     pub inbox: InboxId,
@@ -20,17 +20,17 @@ pub struct RegisterHandleRequest {
     pub expiry: Week,
 }
 
-/// Body of `LookupHandle`.
+/// Body of `LookupHandle`, signed by a fresh key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LookupHandleRequest {
-    /// As registered.
+    /// The handle, exactly as it was registered.
     pub handle: VLBytes,
 }
 
 /// The record behind a handle.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LookupHandleResponse {
-    /// [`crate::connections::HandleRecord`].
+    /// An encoded [`crate::connections::HandleRecord`].
     pub record: VLBytes,
     /// Tokens that a request to this handle costs now: it rises with the inbox's fill.
     pub price: u8,
@@ -46,7 +46,7 @@ pub struct DeleteHandleRequest {
 /// Body of `RequestConnection`, signed by a key made for it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RequestConnectionRequest {
-    /// Whom.
+    /// The handle of the user to ask.
     pub handle: VLBytes,
     /// The connection request, HPKE-encrypted to the record's key, of [`REQUEST_SIZE`] bytes.
     pub encrypted_request: VLBytes,
@@ -64,7 +64,7 @@ pub const REQUEST_DAYS: u32 = 30;
 /// Body of `ReadInbox`, signed by the inbox's owner key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReadInboxRequest {
-    /// The inbox.
+    /// The inbox that the signing key owns.
     pub inbox: InboxId,
     /// At most this many, up to [`MAX_READ`].
     pub limit: u16,
@@ -82,21 +82,21 @@ pub struct ReadInboxResponse {
     pub more: u8,
 }
 
-/// One request.
+/// A connection request that waits in an inbox.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct InboxEntry {
     /// The last day on which it is kept.
     pub day: Day,
-    /// For its deletion.
+    /// The random id by which `DeleteFromInbox` names the request.
     pub id: InboxEntryId,
-    /// As sent.
+    /// The [`REQUEST_SIZE`] bytes of the request, as they were sent.
     pub encrypted_request: VLBytes,
 }
 
 /// Body of `DeleteFromInbox`, signed by the inbox's owner key: the client has stored these.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeleteFromInboxRequest {
-    /// The inbox.
+    /// The inbox that the signing key owns.
     pub inbox: InboxId,
     /// At most [`MAX_READ`]. Those that are gone are no error.
     pub entries: Vec<InboxEntryName>,
@@ -105,8 +105,8 @@ pub struct DeleteFromInboxRequest {
 /// Names one entry of an inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct InboxEntryName {
-    /// As read.
+    /// [`InboxEntry::day`] of the entry.
     pub day: Day,
-    /// As read.
+    /// [`InboxEntry::id`] of the entry.
     pub id: InboxEntryId,
 }

@@ -40,13 +40,12 @@ pub struct LeafAuthorization {
 /// The label of a [`LeafAuthorization`].
 pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
 
-/// What a [`LeafAuthorization`] signs.
+/// The content that [`LeafAuthorization::signature`] covers.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LeafAuthorizationTbs {
-    /// The group.
+    /// The group that the new leaf joins.
     pub group_id: GroupId,
-    /// `HKDF(state key, "leaf authorization")` with the group id as context: no word is good any
-    /// longer than nobody is removed.
+    /// The id of the present segment. No segment outlasts a removal, so no word does.
     pub period: [u8; 32],
     /// The number of the [`JoinPermit`]: 2 or 3.
     pub permit: u8,
@@ -70,7 +69,7 @@ pub struct WrappedLinkKey {
 /// A link key that travels beside a commit, under the wrapper key in force after it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LinkKeyUpload {
-    /// Whose.
+    /// The leaf whose credential the link key opens.
     pub leaf_index: LeafIndex,
     /// Sealed with a key commitment.
     pub sealed: VLBytes,
@@ -86,31 +85,33 @@ pub struct SealedFormerWrapperKey {
     pub sealed: VLBytes,
 }
 
-/// The rotation secret of the last rotation, sealed by HPKE to one leaf or join code.
+/// The way into the segment of the last rotation, sealed by HPKE (RFC 9180) to the key of one leaf
+/// or join code.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RecoveryRow {
-    /// Of the public key that it is sealed to.
+    /// The id that follows from the group and the public key that the row is sealed to.
     pub id: RecoveryRowId,
-    /// Encapsulated key and ciphertext of `R`, bound to group and rotation epoch.
+    /// Encapsulated key and ciphertext of step, state key, wrapper key and segment, bound to group
+    /// and rotation epoch.
     pub sealed: VLBytes,
 }
 
-/// Body of `RecoveryRow`: not signed. Whoever has the public key knows the id; only the private key
-/// opens the row.
+/// Body of `RecoveryRow`, which is not signed. The id follows from the public key; only the private
+/// key opens the row.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RecoveryRowRequest {
     /// [`crate::WIRE_VERSION`].
     pub version: u16,
-    /// Which.
+    /// The id of the wanted row.
     pub id: RecoveryRowId,
 }
 
-/// The row.
+/// Answer to `RecoveryRow`: the row as its writer sealed it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RecoveryRowResponse {
     /// The rotation that it is of.
     pub rotation_epoch: RotationEpoch,
-    /// As in [`RecoveryRow`].
+    /// The content of [`RecoveryRow::sealed`].
     pub sealed: VLBytes,
 }
 
@@ -121,7 +122,7 @@ pub struct JoinRecordRequest {
     pub version: u16,
     /// Derived from the join key.
     pub id: JoinRecordId,
-    /// From 0.
+    /// The number of the wanted page, from 0.
     pub page: u16,
 }
 
@@ -137,14 +138,14 @@ pub struct JoinRecordResponse {
 /// Bytes of content in one page.
 pub const JOIN_RECORD_PAGE: usize = 64 * 1024;
 
-/// Content of a join record: what a joiner needs beside the Welcome, as of its epoch.
+/// Content of a join record: everything that a joiner needs beside the Welcome, as of its epoch.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JoinRecordContent {
-    /// MLS `ratchet_tree`.
+    /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) of that epoch.
     pub ratchet_tree: VLBytes,
     /// `S_t` of that epoch.
     pub state_key: WireSecret,
-    /// `k_t` and `T_d`.
+    /// The entry key `k_t` and the tag key `T_d` of that epoch.
     pub journal: JournalKeys,
     /// The segment of that epoch.
     pub segment: SegmentId,
@@ -163,16 +164,16 @@ pub struct JoinRecordContent {
 pub struct WrapperChainLink {
     /// The key of this segment opens `former`.
     pub under: RotationEpoch,
-    /// The key before.
+    /// The wrapper key of the segment before, sealed.
     pub former: SealedFormerWrapperKey,
 }
 
 /// The link key of one leaf.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct LeafLinkKey {
-    /// The leaf.
+    /// The index of the leaf in the tree.
     pub leaf_index: LeafIndex,
-    /// Its link key.
+    /// The link key of the leaf's credential.
     pub link_key: WrappedLinkKey,
 }
 
@@ -190,17 +191,17 @@ pub struct ExternalCommitInfoRequest {
 /// What an external committer needs (RFC 9420 §12.4.3.2).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ExternalCommitInfoResponse {
-    /// The current epoch.
+    /// The group's current epoch.
     pub epoch: Epoch,
     /// `MLSMessage` with the GroupInfo of it.
     pub group_info: VLBytes,
-    /// MLS `ratchet_tree`.
+    /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) of the current epoch.
     pub ratchet_tree: VLBytes,
     /// Link keys by leaf.
     pub leaves: Vec<LeafLinkKey>,
     /// As in a join record.
     pub wrapper_chain: Vec<WrapperChainLink>,
-    /// Codes that are good: a rejoin seals the next rotation secret to those that verify.
+    /// Codes that are good. A rejoin seals the way into the next segment to the codes that verify.
     pub codes: Vec<JoinCode>,
 }
 
@@ -215,7 +216,7 @@ pub struct JoinCode {
     pub expiry: Week,
     /// In which it was made: members know whether it is older than a removal.
     pub epoch: Epoch,
-    /// Who made it.
+    /// The leaf that made the code and signed it.
     pub maker: LeafIndex,
     /// `SignWithLabel(maker's leaf key, "JoinCodeTBS", group id || everything above)`.
     pub signature: VLBytes,
@@ -224,10 +225,10 @@ pub struct JoinCode {
 /// The label of [`JoinCode::signature`].
 pub const JOIN_CODE_LABEL: &str = "JoinCodeTBS";
 
-/// What a [`JoinCode`] signs.
+/// The content that [`JoinCode::signature`] covers.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JoinCodeTbs {
-    /// The group.
+    /// The group that the code leads into.
     pub group_id: GroupId,
     /// As in [`JoinCode`].
     pub permit_hash: [u8; 32],

@@ -35,7 +35,7 @@ pub const MESSAGE_DAYS: u16 = 30;
 pub struct EntryContent {
     /// When the service accepted it, milliseconds since the Unix epoch.
     pub accepted_ms: u64,
-    /// What it is.
+    /// The accepted message, proposal or commit.
     pub event: Event,
 }
 
@@ -76,12 +76,12 @@ pub struct CommitEvent {
     pub former_wrapper_key: Option<SealedFormerWrapperKey>,
 }
 
-/// Body of `ReadJournal`: not signed, and the same bytes whoever reads.
+/// Body of `ReadJournal`. It is not signed, and every reader sends the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReadJournalRequest {
     /// [`crate::WIRE_VERSION`].
     pub version: u16,
-    /// Which segment.
+    /// The segment to read.
     pub segment: SegmentId,
     /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position,
     /// which would tell it from other readers. After that the end of the answer before: answers are
@@ -133,7 +133,7 @@ pub enum Entry {
     Expired(Digest),
 }
 
-/// The end of a segment, signed: proof of what the service has shown.
+/// The signed end of a segment: proof of what the service has shown.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SignedHead {
     /// The generation of the store that the segment is read from, as the directory says it: a store
@@ -151,12 +151,12 @@ pub struct SignedHead {
 /// The label of [`SignedHead::signature`].
 pub const JOURNAL_HEAD_LABEL: &str = "JournalHeadTBS";
 
-/// What a [`SignedHead`] signs.
+/// The content that [`SignedHead::signature`] covers.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JournalHeadTbs {
     /// As in [`SignedHead`].
     pub generation: u64,
-    /// The segment.
+    /// The segment that the end belongs to.
     pub segment: SegmentId,
     /// As in [`SignedHead`].
     pub next: Position,
@@ -169,8 +169,8 @@ pub struct JournalHeadTbs {
 /// journal that both share travels here).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SeenHead {
-    /// The segment, which names the group to whoever is a member of it, and to nobody else.
+    /// The segment. It names the group to the group's members and to nobody else.
     pub segment: SegmentId,
-    /// The head.
+    /// The segment's end as the sender was shown it.
     pub head: SignedHead,
 }

@@ -9,7 +9,7 @@ use crate::ids::{PoolId, Week};
 /// pool to it.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PublishKeyPackagesRequest {
-    /// The pool.
+    /// The pool that the sets go into.
     pub pool: PoolId,
     /// Sets to add, at most [`MAX_SETS`].
     pub sets: Vec<KeyPackageSetUpload>,
@@ -22,7 +22,8 @@ pub struct KeyPackageSetUpload {
     pub ciphersuite: u16,
     /// The last week in which it is handed out.
     pub expiry: Week,
-    /// [`KeyPackageSet`], sealed under `HKDF(connection token, "key")`, padded to one size.
+    /// [`KeyPackageSet`], sealed under `derive(connection token, "key package sets")`, padded to
+    /// one size.
     pub sealed: VLBytes,
 }
 
@@ -40,18 +41,18 @@ pub const MAX_SETS: usize = 64;
 /// withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeleteKeyPackagesRequest {
-    /// The pool.
+    /// The pool that is deleted.
     pub pool: PoolId,
 }
 
 /// Body of `CountKeyPackages`, signed by the pool's owner key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CountKeyPackagesRequest {
-    /// The pool.
+    /// The pool whose sets are counted.
     pub pool: PoolId,
 }
 
-/// What the pool can hand out.
+/// The number of sets that the pool can hand out.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct CountKeyPackagesResponse {
     /// By ciphersuite and expiry. Together at most [`MAX_POOL`] sets.
@@ -63,9 +64,9 @@ pub struct CountKeyPackagesResponse {
 pub struct KeyPackageCount {
     /// MLS ciphersuite number.
     pub ciphersuite: u16,
-    /// As published.
+    /// The last week in which these sets are handed out.
     pub expiry: Week,
-    /// How many.
+    /// The number of sets with this ciphersuite and week.
     pub sets: u32,
 }
 
@@ -89,6 +90,6 @@ pub const MAX_CLAIM: u8 = 4;
 /// The claimed sets, at least one.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ClaimKeyPackagesResponse {
-    /// As published.
+    /// The sealed sets, as their owner published them.
     pub sets: Vec<VLBytes>,
 }

@@ -29,7 +29,7 @@ pub mod welcome;
 pub use codec::{DecodeError, Wire};
 pub use operation::Operation;
 
-/// The version that this crate speaks; it stands in every request.
+/// The version that this crate speaks. Every request carries it.
 pub const WIRE_VERSION: u16 = 1;
 
 /// Media type of every request body.

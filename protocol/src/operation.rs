@@ -4,7 +4,8 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $path:literal;)+) => {
-        /// What a request asks for. The number stands in the envelope and is signed with it.
+        /// The operation that a request asks for. Its number is in the envelope and is signed with
+        /// it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
         #[repr(u16)]
         pub enum Operation {
@@ -55,9 +56,9 @@ operations! {
     ReInitializeGroup = 9, "/v1/groups/re-initialize";
     /// Commit that removes everybody else, after which the group is gone (`delete_group`).
     DeleteGroup = 10, "/v1/groups/delete";
-    /// External commit of whoever has a permit (`external_join`).
+    /// External commit by the holder of a permit (`external_join`).
     ExternalJoin = 11, "/v1/groups/external-join";
-    /// Application message (`send_message`).
+    /// Appends an application message (`send_message`).
     SendMessage = 12, "/v1/groups/send-message";
     /// Proposal to leave (`self_remove_client`).
     SelfRemove = 13, "/v1/groups/self-remove";
@@ -73,7 +74,7 @@ operations! {
     SetJoinCode = 18, "/v1/groups/set-join-code";
     /// Members, roles, keys and pending proposals.
     InspectGroup = 19, "/v1/groups/inspect";
-    /// The own leaf of whoever has its signature key.
+    /// Tells the holder of a leaf's signature key its leaf.
     OwnLeaf = 20, "/v1/groups/own-leaf";
     /// Entries of a segment. Not signed.
     ReadJournal = 30, "/v1/journals/read";
@@ -83,13 +84,13 @@ operations! {
     FetchWelcome = 32, "/v1/records/welcome";
     /// A recovery row. Not signed.
     RecoveryRow = 33, "/v1/records/recovery";
-    /// Publish KeyPackage sets.
+    /// Adds KeyPackage sets to a pool, by its owner.
     PublishKeyPackages = 40, "/v1/key-packages/publish";
     /// Claim KeyPackage sets of one pool.
     ClaimKeyPackages = 41, "/v1/key-packages/claim";
     /// Delete a pool with all its sets.
     DeleteKeyPackages = 42, "/v1/key-packages/delete";
-    /// What a pool holds, for its owner.
+    /// Counts the sets of a pool, for its owner.
     CountKeyPackages = 43, "/v1/key-packages/count";
     /// Register a handle with its inbox.
     RegisterHandle = 50, "/v1/handles/register";
@@ -99,7 +100,7 @@ operations! {
     DeleteHandle = 52, "/v1/handles/delete";
     /// Put a connection request into the inbox of a handle.
     RequestConnection = 53, "/v1/handles/request-connection";
-    /// Read an inbox.
+    /// Reads the requests of an inbox, by its owner.
     ReadInbox = 54, "/v1/inboxes/read";
     /// Delete entries of an inbox.
     DeleteFromInbox = 55, "/v1/inboxes/delete";

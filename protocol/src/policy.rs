@@ -25,19 +25,19 @@ pub const MAX_ROLE_NAME: usize = 64;
 pub struct Capabilities(pub u16);
 
 impl Capabilities {
-    /// Nothing.
+    /// The empty set of capabilities.
     pub const NONE: Self = Self(0);
     /// Add users, and make join codes.
     pub const ADD: Self = Self(1);
-    /// Remove users.
+    /// Remove users, with all their clients.
     pub const REMOVE: Self = Self(2);
-    /// Change the policy.
+    /// Change the policy: roles and standings.
     pub const SET_ROLE: Self = Self(4);
     /// Send application messages.
     pub const SEND: Self = Self(8);
     /// Delete the group, or re-initialise it as another.
     pub const DELETE: Self = Self(16);
-    /// Everything.
+    /// All capabilities together.
     pub const ALL: Self = Self(31);
 
     /// Whether all of `other` are in this set.
@@ -46,7 +46,7 @@ impl Capabilities {
         self.0 & other.0 == other.0
     }
 
-    /// Both.
+    /// The union of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -59,12 +59,12 @@ impl Capabilities {
     }
 }
 
-/// A role.
+/// A named set of capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Role {
     /// Names it in this policy.
     pub number: u8,
-    /// UTF-8, for people.
+    /// The role's name, UTF-8, for people.
     pub name: VLBytes,
     /// What its holders may do.
     pub capabilities: Capabilities,
@@ -74,7 +74,7 @@ pub struct Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum Standing {
-    /// May do what the role allows.
+    /// The user may do everything that the role allows.
     Active = 1,
     /// Has left or is away; keeps the role for its return, and may do nothing meanwhile.
     Inactive = 2,
@@ -89,12 +89,12 @@ pub enum Standing {
 pub struct Participant {
     /// As in the user's leaves.
     pub user_pseudonym: VLBytes,
-    /// [`Role::number`].
+    /// The [`Role::number`] of the user's role.
     pub role: u8,
-    /// How it stands.
+    /// Whether the user is active, inactive, muted or banned.
     pub standing: Standing,
-    /// Who it is, for members: sealed under a key of theirs, so that the service learns nothing.
-    /// Empty where nothing was decided that outlasts a pseudonym.
+    /// The person behind the pseudonym, sealed under a key of the members, so that the service
+    /// learns nothing. Empty unless a ban or mute must outlast the pseudonym.
     pub person: VLBytes,
 }
 
@@ -104,11 +104,11 @@ pub struct Participant {
 pub struct GroupPolicy {
     /// [`POLICY_VERSION`].
     pub version: u16,
-    /// By number, ascending.
+    /// The roles, ascending by number.
     pub roles: Vec<Role>,
-    /// The role of whoever is not listed.
+    /// The role of a user who is not listed.
     pub default_role: u8,
-    /// By pseudonym, ascending.
+    /// The listed users, ascending by pseudonym.
     pub participants: Vec<Participant>,
 }
 
@@ -231,7 +231,7 @@ impl GroupPolicy {
             .map_or(Capabilities::NONE, |role| role.capabilities)
     }
 
-    /// What a user may do.
+    /// The capabilities of a user, by role and standing.
     #[must_use]
     pub fn capabilities(&self, user_pseudonym: &[u8]) -> Capabilities {
         let (_, standing) = self.standing(user_pseudonym);

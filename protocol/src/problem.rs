@@ -24,13 +24,13 @@ macro_rules! problems {
                 match self { $(ProblemType::$name => $slug,)+ }
             }
 
-            /// HTTP status.
+            /// The HTTP status that goes with the type.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(ProblemType::$name => $status,)+ }
             }
 
-            /// The `title` member.
+            /// The `title` member of the problem document (RFC 9457 §3.1.3).
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self { $(ProblemType::$name => $title,)+ }

@@ -7,8 +7,8 @@ use crate::Wire as _;
 use crate::codec::opaque;
 use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 
-/// Why the service proposes a removal: authenticated data of its proposal (RFC 9420 §6.1), which
-/// members hold against what they have seen.
+/// The reason for which the service proposes a removal. It is authenticated data of the proposal
+/// (RFC 9420 §6.1), and members compare it with what they have seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum RemovalReason {
@@ -34,15 +34,15 @@ const REMOVE_PROPOSAL: u16 = 3;
 /// place for authenticated data, hence the bytes are made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceRemoval {
-    /// The group.
+    /// The group that the leaf is in.
     pub group_id: GroupId,
-    /// Its epoch.
+    /// The epoch that the proposal is for.
     pub epoch: Epoch,
     /// The service's index in the `external_senders` extension.
     pub sender: u32,
-    /// Who goes.
+    /// The leaf whose removal is proposed.
     pub leaf: LeafIndex,
-    /// Why.
+    /// The reason, which members check.
     pub reason: RemovalReason,
 }
 
@@ -62,7 +62,7 @@ impl ServiceRemoval {
         bytes
     }
 
-    /// What the external sender's key signs (RFC 9420 §5.1.2).
+    /// The bytes that the external sender's key signs (RFC 9420 §5.1.2).
     #[must_use]
     pub fn to_sign(&self) -> Vec<u8> {
         let label = opaque(*b"MLS 1.0 FramedContentTBS").encode();

@@ -9,17 +9,17 @@ use tls_codec::{
 use crate::Wire;
 use crate::codec::opaque;
 
-/// Where the issuer says what it offers: JSON, see [`ReportingDirectory`].
+/// Path at which the issuer says what it offers. The answer is JSON, see [`ReportingDirectory`].
 pub const DIRECTORY_PATH: &str = "/.well-known/mimimi-reporting";
 /// Where [`CertificateRequest`]s are posted.
 pub const CERTIFICATE_PATH: &str = "/reporting-certificate";
 /// Where [`AbuseReport`]s are posted.
 pub const REPORT_PATH: &str = "/abuse-report";
-/// Of a [`CertificateRequest`].
+/// Media type of a [`CertificateRequest`].
 pub const CERTIFICATE_REQUEST_MEDIA_TYPE: &str = "application/mimimi-certificate-request";
-/// Of a [`ReportingCertificate`].
+/// Media type of a [`ReportingCertificate`].
 pub const CERTIFICATE_MEDIA_TYPE: &str = "application/mimimi-certificate";
-/// Of an [`AbuseReport`].
+/// Media type of an [`AbuseReport`].
 pub const REPORT_MEDIA_TYPE: &str = "application/mimimi-abuse-report";
 
 /// The version of everything here.
@@ -28,16 +28,16 @@ pub const VERSION: u16 = 1;
 pub const ACCOUNT_HANDLE_LEN: usize = 60;
 /// Longest greeting in bytes (UTF-8).
 pub const MAX_GREETING_BYTES: usize = 256;
-/// Bytes of an introduction's place in a connection request, whatever stands in it.
+/// Bytes of an introduction's place in a connection request, the same for any content.
 pub const REQUEST_SLOT: usize = 640;
-/// Bytes of an introduction's place in an identity link, whatever stands in it.
+/// Bytes of an introduction's place in an identity link, the same for any content.
 pub const LINK_SLOT: usize = 384;
 
 /// Labels of the signatures here, after the prefix of [`crate::codec::sign_content`].
 pub const CERTIFICATE_LABEL: &str = "ReportingCertificateTBS";
-/// Of an [`Introduction`].
+/// Signature label of an [`Introduction`].
 pub const INTRODUCTION_LABEL: &str = "IntroductionTBS";
-/// Of an [`AbuseReport`].
+/// Signature label of an [`AbuseReport`].
 pub const REPORT_LABEL: &str = "AbuseReportTBS";
 
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -69,8 +69,8 @@ pub struct CertificateRequest {
     pub commitment: [u8; 32],
 }
 
-/// What is hashed for a commitment to a real signature key: nobody can tell from the hash whose it
-/// is before the salt is shown.
+/// The bytes that are hashed for a commitment to a real signature key. Before the salt is shown,
+/// nobody can tell from the hash whose key it is.
 #[must_use]
 pub fn commitment_input(salt: &[u8; 32], signature_key: &[u8; 32]) -> Vec<u8> {
     [
@@ -81,15 +81,15 @@ pub fn commitment_input(salt: &[u8; 32], signature_key: &[u8; 32]) -> Vec<u8> {
     .concat()
 }
 
-/// The issuer's word that some account stands behind a signature key. Which account, the issuer
-/// alone can read; which key, whoever has the salt.
+/// The issuer's word that some account stands behind a signature key. Only the issuer can read
+/// which account. Only holders of the salt know which key.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct ReportingCertificate {
     /// [`VERSION`].
     pub version: u16,
     /// The first eight bytes of SHA-256 of the issuer's key.
     pub key_id: [u8; 8],
-    /// As asked for.
+    /// The commitment from the [`CertificateRequest`].
     pub commitment: [u8; 32],
     /// Encrypted under a key that only the issuer has, with a fresh nonce.
     pub account_handle: [u8; ACCOUNT_HANDLE_LEN],
@@ -100,7 +100,7 @@ pub struct ReportingCertificate {
 }
 
 impl ReportingCertificate {
-    /// What is signed.
+    /// The bytes that the issuer signs: every field before the signature.
     #[must_use]
     pub fn to_be_signed(&self) -> Vec<u8> {
         without_signature(self.encode())
@@ -117,14 +117,15 @@ pub enum Occasion {
     Answer = 2,
 }
 
-/// What the holder of a certificate says to one recipient, and can be held to.
+/// A statement that the holder of a certificate makes to one recipient, and for which it can be
+/// reported.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Introduction {
     /// [`VERSION`].
     pub version: u16,
-    /// What for.
+    /// Whether the holder asked for the connection or answered.
     pub occasion: Occasion,
-    /// The holder's.
+    /// The certificate of the holder's key.
     pub certificate: ReportingCertificate,
     /// Opens the certificate's commitment.
     pub salt: [u8; 32],
@@ -141,7 +142,7 @@ pub struct Introduction {
 /// An [`Introduction`] as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct SignedIntroduction {
-    /// What was said.
+    /// The statement to the recipient.
     pub introduction: Introduction,
     /// Ed25519 by `holder_key`, label [`INTRODUCTION_LABEL`].
     pub signature: [u8; 64],
@@ -183,19 +184,19 @@ impl ReportReason {
 pub struct AbuseReport {
     /// [`VERSION`].
     pub version: u16,
-    /// What it is about.
+    /// The reason that the reporter gives.
     pub reason: ReportReason,
     /// SHA-256 of the account token that the report is sent with: under another account it is worth
     /// nothing.
     pub account_token_digest: [u8; 32],
-    /// What the reported one signed.
+    /// The introduction that the reported user signed.
     pub evidence: SignedIntroduction,
     /// Ed25519 by the recipient named in the evidence, label [`REPORT_LABEL`], over all above.
     pub signature: [u8; 64],
 }
 
 impl AbuseReport {
-    /// What is signed.
+    /// The bytes that the reporter signs: every field before the signature.
     #[must_use]
     pub fn to_be_signed(&self) -> Vec<u8> {
         without_signature(self.encode())
@@ -213,7 +214,7 @@ fn without_signature(mut encoded: Vec<u8>) -> Vec<u8> {
 pub struct Padded<const N: usize>(VLBytes);
 
 impl<const N: usize> Padded<N> {
-    /// Nothing.
+    /// A slot without content, all zeros.
     #[must_use]
     pub fn empty() -> Self {
         Self(opaque([]))
@@ -226,7 +227,7 @@ impl<const N: usize> Padded<N> {
         (content.len().saturating_add(2) <= N).then(|| Self(opaque(content)))
     }
 
-    /// What stands here; empty for nothing.
+    /// The content of the slot; empty if there is none.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         self.0.as_slice()

@@ -32,7 +32,7 @@ pub struct SignedRequest {
     pub minute: Minute,
     /// Random: two requests with the same content are two requests, unless this is the same.
     pub nonce: [u8; 16],
-    /// Whose key signed.
+    /// The leaf or key that signed the request.
     pub sender: Sender,
     /// Encoding of the operation's request type.
     pub body: VLBytes,
@@ -67,9 +67,10 @@ pub const REQUEST_LABEL: &str = "DeliveryServiceRequest";
 /// A decoded request together with the exact bytes that its signature covers.
 #[derive(Debug)]
 pub struct ReceivedRequest<'a> {
-    /// The decoded envelope.
+    /// The decoded envelope, signature included.
     pub request: SignedRequest,
-    /// The received bytes before the signature: what was signed, never re-encoded.
+    /// The received bytes before the signature. The signature covers these bytes, never a
+    /// re-encoding.
     pub signed_bytes: &'a [u8],
 }
 

@@ -15,7 +15,7 @@ pub struct WelcomeUpload {
     pub sealed: VLBytes,
 }
 
-/// What a joiner gets.
+/// The plaintext of a Welcome blob.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct WelcomeContent {
     /// `MLSMessage` with a Welcome that has this joiner's secrets only, without a ratchet tree.
@@ -24,7 +24,7 @@ pub struct WelcomeContent {
     pub join_info: VLBytes,
 }
 
-/// What the adder tells a joiner.
+/// The adder's information for a joiner.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct JoinInfo {
     /// The wrapper key in force.
@@ -33,7 +33,7 @@ pub struct JoinInfo {
     pub group_name: VLBytes,
     /// Join codes that were made before this epoch have ended.
     pub codes_since: Epoch,
-    /// Who vouches for this: the adder's real key.
+    /// The signature of the adder's real key over group, epoch and wrapper key.
     pub attribution: Attribution,
 }
 
@@ -42,21 +42,21 @@ pub struct JoinInfo {
 pub struct FetchWelcomeRequest {
     /// [`crate::WIRE_VERSION`].
     pub version: u16,
-    /// From the pointer.
+    /// The id that the pointer gave.
     pub id: WelcomeId,
 }
 
-/// The blob.
+/// Answer to `FetchWelcome`: the sealed blob.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct FetchWelcomeResponse {
-    /// As uploaded.
+    /// The blob as the adder uploaded it.
     pub sealed: VLBytes,
 }
 
 /// Tells a contact's devices where their Welcomes are: content of a message.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct WelcomePointer {
-    /// The group.
+    /// The group that the joiner was added to.
     pub group_id: GroupId,
     /// The epoch of the Welcome.
     pub epoch: Epoch,
@@ -77,7 +77,7 @@ pub struct DevicePointer {
     pub key_package_ref: VLBytes,
     /// Where the blob is found.
     pub id: WelcomeId,
-    /// Opens it.
+    /// The welcome key, which opens the blob.
     pub key: WireSecret,
 }
 

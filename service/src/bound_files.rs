@@ -97,7 +97,7 @@ impl Binding {
     }
 }
 
-/// What was kept for a key file that is gone goes, too.
+/// Removes the record of a key file that is gone.
 ///
 /// # Errors
 /// [`Refusal::Io`].

@@ -22,8 +22,8 @@ pub(crate) fn keep_new_files_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Makes the directory at `path`, and those above it that are missing, with mode 0700; takes from
-/// one that is there what it gives to others.
+/// Makes the directory at `path`, and missing ones above it, with mode 0700. Takes the rights of
+/// others from an existing one.
 ///
 /// # Errors
 /// It cannot be made or changed, or is no directory.

@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// Why a store is not served from, or not made.
+/// Why a service does not serve from a store, or does not make it.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// No such directory.
+    /// The directory does not exist.
     #[error(
         "{} does not exist: is its disk mounted? A new store is made by `{program} init` only",
         .path.display()
     )]
     Missing {
-        /// The directory.
+        /// The missing directory.
         path: PathBuf,
-        /// Who can make one.
+        /// The program whose `init` makes a store.
         program: &'static str,
     },
     /// A directory without anything in it.
@@ -34,9 +34,9 @@ pub enum Refusal {
         .path.display()
     )]
     Empty {
-        /// The directory.
+        /// The empty directory.
         path: PathBuf,
-        /// Who can make one.
+        /// The program whose `init` makes a store.
         program: &'static str,
     },
     /// A database without any table of ours.
@@ -44,7 +44,7 @@ pub enum Refusal {
         "the database holds no store: is it the right one? A new store is made by `{program} init` only"
     )]
     EmptyDatabase {
-        /// Who can make one.
+        /// The program whose `init` makes a store.
         program: &'static str,
     },
     /// A file that every store of this kind has.
@@ -54,10 +54,10 @@ pub enum Refusal {
         .path.display()
     )]
     Gone {
-        /// The file.
+        /// The missing file.
         path: PathBuf,
     },
-    /// What is there is not what was written.
+    /// The content of a file is not what was written.
     #[error(
         "{} is damaged: {what}. Restore the whole directory from its backup (docs/stores.md)",
         .path.display()
@@ -68,7 +68,7 @@ pub enum Refusal {
         /// Which file, and how; of the engine.
         what: String,
     },
-    /// A store that is older than what was acknowledged from it.
+    /// The store is older than writes that were acknowledged from it.
     #[error(
         "{} lacks writes that were acknowledged: its log ends at {found}, {acknowledged} was \
          acknowledged. Bring the missing log files back, or restore the whole directory from its \
@@ -76,17 +76,17 @@ pub enum Refusal {
         .path.display()
     )]
     Behind {
-        /// The directory.
+        /// The directory of the store.
         path: PathBuf,
         /// The number of the last write that is there.
         found: u64,
         /// The number of the last write that was acknowledged, as far as that is on the disk.
         acknowledged: u64,
     },
-    /// Another process has it.
+    /// Another process has opened the store.
     #[error("{} is in use by another process", .path.display())]
     InUse {
-        /// The directory.
+        /// The directory of the store.
         path: PathBuf,
     },
     /// A key file is not there.
@@ -97,9 +97,9 @@ pub enum Refusal {
         .path.display()
     )]
     NoKeyFile {
-        /// The file.
+        /// The missing key file.
         path: PathBuf,
-        /// Who can make one.
+        /// The program whose `init` makes a store.
         program: &'static str,
     },
     /// A whole key file, but of another store.
@@ -109,9 +109,9 @@ pub enum Refusal {
         .path.display()
     )]
     OtherKeyFile {
-        /// The file.
+        /// The key file.
         path: PathBuf,
-        /// Of the store.
+        /// The store that was opened.
         store: StoreId,
     },
     /// A whole key file that this store has not made or taken.
@@ -122,9 +122,9 @@ pub enum Refusal {
         .path.display()
     )]
     ForeignKeyFile {
-        /// The file.
+        /// The key file.
         path: PathBuf,
-        /// Of the store.
+        /// The store that was opened.
         store: StoreId,
     },
     /// A store that does not say which one it is.
@@ -132,10 +132,10 @@ pub enum Refusal {
         "the store in {place} does not say which one it is: it is damaged, or was not made whole"
     )]
     Unbound {
-        /// Directory or database.
+        /// The directory or database.
         place: String,
     },
-    /// Not an empty place.
+    /// The place for a new store is not empty.
     #[error(
         "{} is there already: a store is made in an empty place only. If it is to be given up, \
          move it away first",
@@ -145,7 +145,7 @@ pub enum Refusal {
         /// The file or directory.
         path: PathBuf,
     },
-    /// Half made.
+    /// An `init` began to make the store and did not end.
     #[error(
         "`{program} init` was begun here and did not end ({} says so): what there is of {places} was never served \
          from. Remove what there is of them, then {}, and say `{program} init` again",
@@ -155,33 +155,33 @@ pub enum Refusal {
     Unfinished {
         /// The file that was there for as long as it ran.
         marker: PathBuf,
-        /// Who was called.
+        /// The program whose `init` ran.
         program: &'static str,
-        /// What it makes.
+        /// The places that `init` makes.
         places: String,
     },
-    /// Not an empty database.
+    /// The database for a new store is not empty.
     #[error(
         "the database holds a store already: a store is made in an empty one only. If it is to be \
          given up, make another database"
     )]
     OccupiedDatabase,
-    /// The file system.
+    /// The file system has failed.
     #[error("{} cannot be read or written", .path.display())]
     Io {
         /// File or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
-    /// The system.
+    /// The operating system gave no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,
 }
 
 impl Refusal {
-    /// Of this path.
+    /// Makes the error of an operation on this path.
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         |error| Self::Io { path, error }
@@ -248,7 +248,7 @@ fn names(path: &Path) -> Result<Vec<String>, Refusal> {
     Ok(names)
 }
 
-/// What was created or removed in a directory is so after a power failure, too.
+/// Makes creations and removals in a directory outlast a power failure.
 ///
 /// # Errors
 /// [`Refusal::Io`].

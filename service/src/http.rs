@@ -57,12 +57,12 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-/// Serves `router` on `listener`, in the clear and to whoever connects: see [`Server`].
+/// Serves `router` on `listener`, in the clear, to every peer: see [`Server`].
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
     Server::new(listener, limits).serve(router, shutdown).await;
 }
 
-/// A listener and what it asks of its peers.
+/// A listener and its demands on its peers.
 pub struct Server {
     listener: TcpListener,
     limits: Limits,

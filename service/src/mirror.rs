@@ -33,12 +33,12 @@ pub const VERSIONS_A_DAY: usize = 8;
 /// What is mirrored is there at once or not at all.
 const EXCHANGE: Duration = Duration::from_secs(10);
 
-/// What is mirrored, wherever it is shown.
+/// A kind of document that mirrors show: its name, media type and greatest length.
 #[derive(Debug)]
 pub struct Document {
     /// Its place, beside others.
     pub name: &'static str,
-    /// Of what is anything else it is not shown.
+    /// A document of another media type is not shown.
     pub media_type: &'static str,
     max_bytes: usize,
 }
@@ -59,7 +59,7 @@ pub const DIRECTORY: Document = Document {
 };
 
 impl Document {
-    /// What a server has answered. `None`: it does not show the document now.
+    /// Reads a server's answer. `None` if the server does not show the document now.
     pub async fn read<B>(&self, response: http::Response<B>) -> Option<Fetched>
     where
         B: Body,
@@ -86,10 +86,10 @@ impl Document {
 /// How long a copy is kept, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
-    /// At least so long, whatever the server says: one that is asked anew for each client could
-    /// answer each of them with something else.
+    /// A copy is kept at least so long, whatever the server says. A server that is asked anew for
+    /// each client could answer each with something else.
     pub shortest_ms: u64,
-    /// At most so long, whatever the server says.
+    /// A copy is kept at most so long, whatever the server says.
     pub longest_ms: u64,
     /// If the server does not say.
     pub default_ms: u64,
@@ -108,7 +108,7 @@ impl Keeping {
     };
 }
 
-/// What a server has said.
+/// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// Its bytes, which are not looked into.

@@ -12,18 +12,18 @@ use crate::clock::SharedClock;
 use crate::probe::Probe;
 use crate::shutdown::Shutdown;
 
-/// What the start-up kit hands to a service.
+/// The parts that the start-up kit hands to a service.
 pub struct Process {
     pub clock: SharedClock,
     /// Long-running responses await this and end early.
     pub shutdown: Shutdown,
     /// Call [`Readiness::ready`] once requests are taken.
     pub readiness: Readiness,
-    /// What the operator can have it do.
+    /// The commands that the operator can send.
     pub commands: Commands,
 }
 
-/// Whether the process takes requests, and can do what they ask for: says `/readyz`.
+/// Whether the process takes requests and can carry them out: the answer of `/readyz`.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     takes_requests: Arc<AtomicBool>,

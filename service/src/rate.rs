@@ -25,7 +25,7 @@ pub struct Rate {
     capacity: u64,
 }
 
-/// What is left of a [`Rate`] for somebody. Full at first.
+/// The state of a [`Rate`] for one key. It is full at first.
 #[derive(Debug, Default)]
 pub struct Bucket {
     /// The unit at which it is full.
@@ -161,7 +161,7 @@ impl<K: Copy + Eq + Hash + Ord> Buckets<K> {
         }
     }
 
-    /// [`Rate::take`] from `key`'s bucket. What is missing stays missing when the rate changes.
+    /// [`Rate::take`] from `key`'s bucket. A deficit stays when the rate changes.
     ///
     /// # Errors
     /// [`Empty`].
@@ -193,7 +193,7 @@ impl<K: Copy + Eq + Hash + Ord> Buckets<K> {
         }
     }
 
-    /// Fills `key`'s bucket.
+    /// Fills `key`'s bucket up to its capacity.
     pub fn refill(&self, key: &K) {
         self.shard(key).remove(key);
     }

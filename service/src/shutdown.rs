@@ -15,7 +15,7 @@ pub struct Shutdown(watch::Receiver<bool>);
 pub struct ShutdownTrigger(watch::Sender<bool>);
 
 impl Shutdown {
-    /// A connected pair.
+    /// A trigger and the shutdown that it triggers.
     #[must_use]
     pub fn channel() -> (ShutdownTrigger, Self) {
         let (sender, receiver) = watch::channel(false);

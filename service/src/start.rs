@@ -54,8 +54,8 @@ where
     }
 }
 
-/// As [`run`], for a binary that has a store: `NAME COMMAND --config FILE` calls `command` instead,
-/// which makes the store, say, and says in a line or two what it made.
+/// Like [`run`], for a binary that has a store. `NAME COMMAND --config FILE` calls `command`
+/// instead. It makes the store, say, and returns a line or two about what it made.
 pub fn run_with_store<C, K, I, M, N, W, F, E>(name: &'static str, command: I, work: W) -> ExitCode
 where
     C: ServiceConfig,

@@ -116,7 +116,7 @@ pub enum TlsError {
     Authorities(PathBuf),
 }
 
-/// A TLS configuration that follows its files. What is wrong with new files is told, and the last
+/// A TLS configuration that follows its files. If new files are unusable it says so, and the last
 /// usable ones stay in use.
 pub struct Reloading<T> {
     files: Vec<PathBuf>,

@@ -25,13 +25,13 @@ pub enum Table {
     Heads = 4,
     /// Entries of the class handshake, and hashes of messages. By day.
     Handshakes = 5,
-    /// Messages. By day.
+    /// Sealed rows of messages. By day.
     Messages = 6,
     /// Pages of join records. By day.
     JoinRecords = 7,
-    /// Welcomes. By day.
+    /// Sealed Welcomes. By day.
     Welcomes = 8,
-    /// Rotation secrets, sealed to leaves and codes.
+    /// Ways into the present segment, sealed to leaves and codes.
     RecoveryRows = 9,
     /// Owners of KeyPackage pools.
     Pools = 10,
@@ -39,7 +39,7 @@ pub enum Table {
     PoolSets = 11,
     /// Handles with the ids of their inboxes.
     Handles = 12,
-    /// Owners of inboxes.
+    /// Owners of inboxes, and how full these are.
     Inboxes = 13,
     /// Connection requests. By day.
     InboxEntries = 14,
@@ -49,14 +49,14 @@ pub enum Table {
     Spent = 16,
     /// Issuer keys that have retired.
     RetiredIssuerKeys = 17,
-    /// What the store says of itself: identity, binding to its key file, high-water mark.
+    /// The store's description of itself: identity, binding to its key file, high-water mark.
     Store = 18,
     /// Heads of segments that are closed. By day.
     ClosedHeads = 19,
 }
 
 impl Table {
-    /// Every table.
+    /// Every table, in the order of their numbers.
     pub const ALL: [Table; 19] = [
         Self::Groups,
         Self::GroupParts,
@@ -123,10 +123,10 @@ impl Table {
     }
 }
 
-/// Names a row.
+/// The full name of a row: table, day and name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Its table.
+    /// The table that the row is in.
     pub table: Table,
     /// The last day on which it is kept, days since the Unix epoch; 0 in tables without days.
     pub day: u32,
@@ -135,7 +135,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Longest name.
+    /// Longest name of a row, bytes.
     pub const MAX_NAME: usize = 64;
 }
 
@@ -186,7 +186,7 @@ impl Condition {
 pub struct Batch {
     /// Looked at in this order; the first that does not hold is reported.
     pub conditions: Vec<Condition>,
-    /// Rows to write, over what is there.
+    /// Rows to write; they replace existing ones.
     pub puts: Vec<(Key, Vec<u8>)>,
     /// Rows to delete, before the writes; one that is not there is no error.
     pub deletes: Vec<Key>,
@@ -195,11 +195,11 @@ pub struct Batch {
 /// Rows of one table and day whose names begin alike, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Range {
-    /// The table.
+    /// The table that is read.
     pub table: Table,
     /// The day; 0 in tables without days.
     pub day: u32,
-    /// What the names begin with.
+    /// The first bytes that all names share.
     pub prefix: Vec<u8>,
     /// The first name that counts: itself or a later one.
     pub from: Vec<u8>,
@@ -212,16 +212,16 @@ pub struct Range {
 /// Name and value of a row in a range.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Something to read.
+/// One read of a row or of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Read {
-    /// One row.
+    /// The value of one row.
     Row(Key),
     /// A range of rows.
     Range(Range),
 }
 
-/// What was read.
+/// The result of a [`Read`], of the same kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// The row's value, if there is one.
@@ -241,9 +241,9 @@ pub enum ApplyError {
     /// This condition (an index into [`Batch::conditions`]) did not hold.
     #[error("condition {condition} does not hold")]
     Condition {
-        /// Which.
+        /// The index of the condition in [`Batch::conditions`].
         condition: usize,
-        /// The row's value.
+        /// The value that its row has; none if there is no such row.
         found: Option<Vec<u8>>,
     },
     /// As [`EngineError`]. Whether the batch happened is unknown when the answer of a remote engine
@@ -256,7 +256,8 @@ pub enum ApplyError {
 /// more.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Reads, each for itself: what a decision depends on it states as a condition.
+    /// Carries out each read by itself. A decision states everything that it depends on as a
+    /// condition.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -29,19 +29,19 @@ impl std::fmt::Debug for Env<'_> {
 }
 
 impl Env<'_> {
-    /// Names rows.
+    /// Names rows under the service's storage key.
     #[must_use]
     pub fn rows(&self) -> Rows<'_> {
         Rows(self.keys.rows())
     }
 
-    /// Today.
+    /// The day of the service's clock.
     #[must_use]
     pub fn today(&self) -> Day {
         Day::of(self.now_ms)
     }
 
-    /// This week.
+    /// The week of the service's clock.
     #[must_use]
     pub fn week(&self) -> Week {
         Week::of(self.now_ms)
@@ -75,12 +75,12 @@ impl std::fmt::Debug for Version {
     }
 }
 
-/// What the operator has chosen.
+/// The operator's settings for decisions.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Bounds.
+    /// The bounds of what is stored.
     pub limits: Limits,
-    /// Tokens.
+    /// The tokens that operations cost.
     pub prices: Prices,
     /// Days after which the next commit must begin a new segment.
     pub segment_days: u32,
@@ -88,7 +88,7 @@ pub struct Settings {
     pub inactive_weeks: u16,
     /// Days that a join record and its Welcomes are kept.
     pub join_record_days: u32,
-    /// Hold the roster against the tree in every commit: for tests.
+    /// Whether to compare roster and tree in every commit: for tests.
     pub self_check: bool,
 }
 
@@ -163,22 +163,22 @@ impl Default for Limits {
     }
 }
 
-/// Tokens that operations cost; what is not named costs an allowance.
+/// Tokens that operations cost. An operation without a price draws on allowances.
 #[derive(Debug, Clone)]
 pub struct Prices {
     /// Also pays for one look at a tree at creation.
     pub reserve_group_id: u8,
-    /// An external commit.
+    /// Tokens for an external commit, and for a proposal from outside.
     pub external_join: u8,
     /// A publication of KeyPackage sets.
     pub publish_key_packages: u8,
     /// Sets that this price is good for; 0 for any number.
     pub key_package_sets_per_token: u16,
-    /// Each claimed set.
+    /// Tokens for each claimed set.
     pub claim_key_package: u8,
-    /// Registering a handle.
+    /// Tokens for registering a handle.
     pub register_handle: u8,
-    /// A look-up.
+    /// Tokens for looking up a handle.
     pub lookup_handle: u8,
     /// A connection request to an inbox that is less than a quarter full; it doubles with each
     /// further quarter.

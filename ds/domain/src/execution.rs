@@ -62,36 +62,36 @@ impl Attempts {
 /// Days that a result is kept beyond the day of its request's minute.
 const RESULT_DAYS: u32 = 1;
 
-/// What is to be done next.
+/// The next step that a driver has to do.
 #[derive(Debug)]
 pub enum Step {
     /// Read these, in this order.
     Read(Vec<Read>),
     /// Draw on these allowances: all of them, or none.
     Charge(Vec<Charge>),
-    /// Apply this.
+    /// Apply this batch, durably.
     Apply(Batch),
-    /// It is over.
+    /// The execution has ended.
     Done(Outcome),
 }
 
-/// What was done.
+/// The result of the step before.
 #[derive(Debug)]
 pub enum Input {
-    /// What was read, in the order asked for.
+    /// The rows that were read, in the order asked for.
     Found(Vec<Found>),
-    /// The allowances had enough; or when one has again.
+    /// The allowances had enough. Otherwise, when they have enough again, if ever.
     Charged(Result<(), Option<u64>>),
     /// The batch has happened, or why not.
     Applied(Result<(), ApplyError>),
-    /// Reading failed.
+    /// The engine could not read.
     Failed(EngineError),
 }
 
 /// The end of an execution.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The encoded response, or why there is none.
+    /// The encoded response, or the reason why there is none.
     pub answer: Result<Vec<u8>, Failure>,
     /// Segments whose long polls end.
     pub wake: Vec<SegmentRow>,
@@ -108,7 +108,7 @@ pub struct Outcome {
 /// Why there is no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// See [`Refusal`].
+    /// The request was refused, see [`Refusal`].
     Refused(Refusal),
     /// Our fault: the clock is not believed, and nothing is written by it.
     Clock,

@@ -15,7 +15,7 @@ pub struct MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// Reads.
+    /// Carries out the reads, in their order.
     #[must_use]
     pub fn read(&self, reads: &[Read]) -> Vec<Found> {
         reads
@@ -84,7 +84,7 @@ impl MemoryEngine {
             .retain(|key, _| key.table != table || !key.name.starts_with(prefix));
     }
 
-    /// All rows, for whoever looks for what a copy shows.
+    /// All rows, for tests that look for what a copy shows.
     pub fn rows(&self) -> impl Iterator<Item = (&Key, &[u8])> {
         self.rows.iter().map(|(key, value)| (key, value.as_slice()))
     }

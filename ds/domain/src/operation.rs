@@ -85,12 +85,12 @@ pub trait UnsignedRead: 'static {
     ) -> Result<Self::Response, Stop>;
 }
 
-/// What a request costs.
+/// The price of a request: tokens and allowances.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Tokens that it costs whoever asks.
+    /// Tokens that the request must bring.
     pub tokens: u8,
-    /// Allowances that it draws on. Where one is used up, a token does instead.
+    /// Allowances that the request draws on. A token can take the place of one that is used up.
     pub charges: Vec<Charge>,
 }
 
@@ -99,7 +99,7 @@ pub struct Cost {
 pub struct Charge {
     /// What kind of allowance.
     pub level: Level,
-    /// Whose.
+    /// The bucket that the draw is from.
     pub bucket: Bucket,
     /// Bytes that the request adds to what is stored or sent.
     pub bytes: usize,
@@ -112,7 +112,7 @@ pub enum Level {
     Leaf,
     /// A user in its group, with all its leaves.
     User,
-    /// A group.
+    /// A group, with all its leaves.
     Group,
     /// The readers of a segment, or of a record.
     Segment,
@@ -120,21 +120,21 @@ pub enum Level {
     Owner,
 }
 
-/// What was decided.
+/// The result of a decision.
 #[derive(Debug)]
 pub struct Change<R> {
-    /// What is to happen; none for a request that reads.
+    /// The transition to apply; none for a request that only reads.
     pub transition: Option<Transition>,
     /// What to answer once it has.
     pub response: R,
     /// Segments that go on by it: their long polls end.
     pub wake: Vec<SegmentRow>,
-    /// Tokens that it costs beyond what was known before.
+    /// Tokens that the request costs beyond the price that was known before.
     pub surcharge: u8,
 }
 
 impl<R> Change<R> {
-    /// Nothing happens.
+    /// A response without a transition.
     #[must_use]
     pub fn nothing(response: R) -> Self {
         Self {

@@ -10,11 +10,11 @@ use crate::store::ReservationName;
 /// The client's fault, or its view is out of date. Changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Said all by its type.
+    /// A problem that its type describes completely.
     Problem(ProblemType),
     /// The client is at another epoch.
     WrongEpoch {
-        /// The group's.
+        /// The group's current epoch.
         current: Epoch,
     },
     /// The client is at a later epoch than the store: it was rolled back, or the client invents it.
@@ -24,12 +24,12 @@ pub enum Refusal {
     },
     /// The client's clock, or a replay of something old.
     StaleTimestamp {
-        /// The service's clock.
+        /// The service's clock, milliseconds since the Unix epoch.
         now_ms: u64,
     },
     /// An allowance is used up and no token came.
     Exhausted {
-        /// When something flows back, if it does.
+        /// When enough flows back, milliseconds from now, if it does.
         retry_after_ms: Option<u64>,
     },
 }

@@ -155,8 +155,8 @@ impl<T> Unauthenticated<T> {
         })
     }
 
-    /// The request, signed by the key that the roster has for the claimed leaf; `who` is what is
-    /// known of it.
+    /// Verifies the request under the key that the roster has for the claimed leaf. `who` is the
+    /// caller's knowledge of that leaf.
     ///
     /// # Errors
     /// [`ProblemType::BadSignature`].
@@ -187,8 +187,8 @@ impl<T> Unauthenticated<T> {
 }
 
 impl<T: NamesGroup> Unauthenticated<T> {
-    /// The group that the request is about, and the key that opens its state: what finds the key to
-    /// authenticate it with.
+    /// The group that the request is about, and the key that opens its state. The signer's key is
+    /// found by them.
     #[must_use]
     pub fn group(&self) -> &GroupKey {
         self.body.group()
@@ -207,7 +207,7 @@ impl<T: NamesGroup> Unauthenticated<T> {
     }
 }
 
-/// A request of whom it says it is. Only [`Unauthenticated`] makes one.
+/// A request whose signer was verified. Only [`Unauthenticated`] makes one.
 ///
 /// ```compile_fail
 /// fn forge<T>(body: &T) -> ds_domain::request::Authenticated<'_, T, ()> {
@@ -221,13 +221,13 @@ pub struct Authenticated<'r, T, Who> {
 }
 
 impl<T, Who> Authenticated<'_, T, Who> {
-    /// What is asked for.
+    /// The decoded body of the request.
     #[must_use]
     pub fn body(&self) -> &T {
         self.body
     }
 
-    /// Who asks.
+    /// The verified signer.
     #[must_use]
     pub fn who(&self) -> &Who {
         &self.who
@@ -235,7 +235,7 @@ impl<T, Who> Authenticated<'_, T, Who> {
 }
 
 impl<'r, T, Who> Authenticated<'r, T, Who> {
-    /// The same request, with more known of who asks.
+    /// The same request, with more knowledge of its signer.
     #[must_use]
     pub fn map<Other>(self, known: impl FnOnce(Who) -> Other) -> Authenticated<'r, T, Other> {
         Authenticated {
@@ -273,7 +273,7 @@ impl<T> Unauthenticated<T> {
 pub struct SignedBy(Vec<u8>);
 
 impl SignedBy {
-    /// The key.
+    /// The public key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.0

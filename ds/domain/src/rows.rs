@@ -71,27 +71,27 @@ macro_rules! daily {
 }
 
 rows! {
-    /// A group.
+    /// The row of a group's short part.
     GroupRow, Groups;
     /// A reserved group id.
     ReservationRow, Reservations;
-    /// A segment.
+    /// The row of a segment's head. The names of its entries begin with it.
     SegmentRow, Heads;
-    /// A join record.
+    /// The pages of a join record.
     JoinRecordRow, JoinRecords;
-    /// A Welcome.
+    /// The row of a Welcome.
     WelcomeRow, Welcomes;
-    /// The rotation secret for one leaf or code.
+    /// The way into the present segment for one leaf or code.
     RecoveryRow, RecoveryRows;
     /// A pool of KeyPackages.
     PoolRow, Pools;
-    /// A handle.
+    /// The row of a handle's record.
     HandleRow, Handles;
-    /// An inbox.
+    /// The row of an inbox, and of the requests in it.
     InboxRow, Inboxes;
     /// The result of a request.
     ResultRow, Results;
-    /// A spent token.
+    /// The row of a spent token.
     SpentRow, Spent;
 }
 
@@ -107,11 +107,11 @@ pub enum Part {
     Control,
     /// Nine bytes for each leaf: the week of its last commit, and its recovery key in short.
     Marks,
-    /// The public group.
+    /// The public group (RFC 9420 §12.4.3.3), as it was last written whole.
     Tree,
-    /// Pending proposals.
+    /// The proposals that are pending in this epoch.
     Proposals,
-    /// What has changed in the public group since it was written.
+    /// The changes of the public group since it was last written whole.
     TreeChanges,
 }
 
@@ -202,7 +202,7 @@ impl SegmentRow {
 }
 
 impl JoinRecordRow {
-    /// One page.
+    /// The row of one page.
     #[must_use]
     pub fn page(self, last_day: Day, page: u16) -> Key {
         let mut key = self.key_on(last_day.0);
@@ -241,7 +241,7 @@ impl PoolRow {
 }
 
 impl InboxRow {
-    /// One request.
+    /// The row of one request.
     #[must_use]
     pub fn entry(self, last_day: Day, id: InboxEntryId) -> Key {
         Key {
@@ -297,7 +297,7 @@ impl std::fmt::Debug for Bucket {
     }
 }
 
-/// Names rows.
+/// Names rows by a PRF under the storage key.
 #[derive(Debug)]
 pub struct Rows<'k>(pub &'k RowKeys);
 
@@ -333,7 +333,7 @@ impl Rows<'_> {
         WelcomeRow(self.0.row(5, &[&id.0]))
     }
 
-    /// Row of a rotation secret.
+    /// Row of a way into the present segment.
     #[must_use]
     pub fn recovery(&self, id: &RecoveryRowId) -> RecoveryRow {
         RecoveryRow(self.0.row(6, &[&id.0]))
@@ -423,7 +423,7 @@ impl Rows<'_> {
         Bucket(self.0.row(20, &[&id.0]))
     }
 
-    /// The allowance of all who look for what is not there.
+    /// The allowance that all readers share who look for something that is not there.
     #[must_use]
     pub fn nothing_bucket(&self) -> Bucket {
         Bucket(self.0.row(21, &[]))
@@ -438,7 +438,7 @@ impl Rows<'_> {
     }
 }
 
-/// What an owner owns: the same key has another digest for each.
+/// What an owner owns. The same key has another digest for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum OwnerOf {

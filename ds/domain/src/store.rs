@@ -21,7 +21,7 @@ pub enum Transition {
     ReserveGroup(ReserveGroup),
     /// A reservation pays for one look at a tree: it is used up without a group.
     UseUpReservation(ReservationName),
-    /// A group is created once, by who reserved its id; the reservation is used up.
+    /// A group is created once, by the owner of its reservation, which is used up.
     CreateGroup(Box<CreateGroup>),
     /// An entry is appended while the group has this version and the segment this end.
     Append(Box<Append>),
@@ -29,7 +29,7 @@ pub enum Transition {
     ChangeGroup(Box<ChangeGroup>),
     /// Nothing of a group is left but its journal, which is closed, and a tombstone.
     DeleteGroup(Box<DeleteGroup>),
-    /// Rotation secrets for leaves, of the group's present rotation.
+    /// Ways into the group's present segment, for leaves.
     PutRecoveryRows(PutRecoveryRows),
     /// Sets are added to a pool of one owner.
     PublishKeyPackages(PublishKeyPackages),
@@ -41,7 +41,7 @@ pub enum Transition {
     RegisterHandle(RegisterHandle),
     /// A handle is free again, and its inbox gone.
     DeleteHandle(DeleteHandle),
-    /// A request stands in an inbox while its handle leads there.
+    /// A request is in an inbox while its handle leads there.
     PutIntoInbox(PutIntoInbox),
     /// Requests are gone from an inbox.
     DeleteFromInbox(DeleteFromInbox),
@@ -52,29 +52,29 @@ pub enum Transition {
 /// A reservation: found on the day of its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReservationName {
-    /// Row.
+    /// The row of the reservation.
     pub row: ReservationRow,
     /// The last day on which it is good.
     pub last_day: Day,
 }
 
-/// See [`Transition::ReserveGroup`].
+/// Contents of [`Transition::ReserveGroup`].
 #[derive(Debug, Clone)]
 pub struct ReserveGroup {
     /// The new reservation.
     pub name: ReservationName,
-    /// Of the group with this id.
+    /// The row of the group with this id, which must be absent.
     pub group: GroupRow,
-    /// Who may use it.
+    /// The key that may use the reservation.
     pub owner: Owner,
 }
 
 /// A versioned value.
 #[derive(Debug, Clone)]
 pub struct Versioned {
-    /// Random.
+    /// 16 random bytes, new with every write.
     pub version: Version,
-    /// Sealed.
+    /// The value, sealed.
     pub sealed: Vec<u8>,
 }
 
@@ -93,18 +93,18 @@ impl Versioned {
     }
 }
 
-/// See [`Transition::CreateGroup`].
+/// Contents of [`Transition::CreateGroup`].
 #[derive(Debug, Clone)]
 pub struct CreateGroup {
-    /// The group.
+    /// The row of the group.
     pub group: GroupRow,
-    /// Used up.
+    /// The reservation that is used up.
     pub reservation: ReservationName,
-    /// Its short part.
+    /// The short part of the group.
     pub short: Versioned,
-    /// Its other parts.
+    /// The other parts of the group, sealed.
     pub parts: Vec<(Part, Vec<u8>)>,
-    /// The first segment.
+    /// The head of the first segment.
     pub head: NewHead,
 }
 
@@ -113,14 +113,14 @@ pub struct CreateGroup {
 pub struct NewHead {
     /// The segment, which no group has.
     pub segment: SegmentRow,
-    /// Its head.
+    /// The head of the segment, sealed.
     pub head: Versioned,
 }
 
 /// A segment that goes on.
 #[derive(Debug, Clone)]
 pub struct NextHead {
-    /// The segment.
+    /// The segment that goes on or ends.
     pub segment: SegmentRow,
     /// The head that the decision was made on.
     pub expected: Version,
@@ -133,22 +133,22 @@ pub struct NextHead {
 /// An entry that is appended.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
-    /// The segment.
+    /// The segment that the entry is in.
     pub segment: SegmentRow,
-    /// The position.
+    /// The entry's position in the segment.
     pub position: Position,
     /// The day that it is accepted on: never before the entry before it.
     pub day: Day,
-    /// What is kept of it as long as a handshake: the sealed row, or the hash of a message.
+    /// The value that is kept as long as a handshake: the sealed row, or the hash of a message.
     pub handshake: Vec<u8>,
     /// A message's sealed row.
     pub message: Option<Vec<u8>>,
-    /// How long.
+    /// How long both values are kept.
     pub kept: Kept,
 }
 
 impl NewEntry {
-    /// Writes its rows.
+    /// Adds the entry's rows to a batch.
     pub fn puts(self, batch: &mut Batch) {
         let kept_until = self.kept.handshake(self.day);
         batch.puts.push((
@@ -167,14 +167,14 @@ impl NewEntry {
 /// Days that the entries of a segment are kept, by their class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Messages.
+    /// Days that messages are kept.
     pub messages: u16,
-    /// Handshakes, and the hashes of messages.
+    /// Days that handshakes and the hashes of messages are kept.
     pub handshakes: u16,
 }
 
 impl Kept {
-    /// Longer than any.
+    /// At least as long as any segment keeps its entries.
     pub const LONGEST: Self = Self {
         messages: u16::MAX,
         handshakes: CONNECTION_HANDSHAKE_DAYS,
@@ -206,35 +206,35 @@ impl Kept {
     }
 }
 
-/// What a handshake row of a class begins with, so that a reader of the row knows which it is.
+/// The first byte of a handshake row, by which a reader knows its class.
 #[must_use]
 pub fn class_byte(class: Class) -> u8 {
     class as u8
 }
 
-/// See [`Transition::Append`].
+/// Contents of [`Transition::Append`].
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// The group.
+    /// The row of the group.
     pub group: GroupRow,
-    /// Its version.
+    /// The version of the group that the decision was made on.
     pub expected: Version,
-    /// The segment's end.
+    /// The segment's head from now on.
     pub head: NextHead,
-    /// The entry.
+    /// The entry that is appended.
     pub entry: NewEntry,
 }
 
-/// See [`Transition::ChangeGroup`].
+/// Contents of [`Transition::ChangeGroup`].
 #[derive(Debug, Clone)]
 pub struct ChangeGroup {
-    /// The group.
+    /// The row of the group.
     pub group: GroupRow,
     /// The version that the decision was made on.
     pub expected: Version,
     /// Its short part from now on.
     pub short: Versioned,
-    /// Parts that change.
+    /// Parts that change, sealed.
     pub parts: Vec<(Part, Vec<u8>)>,
     /// Parts that are gone.
     pub dropped_parts: Vec<Part>,
@@ -242,54 +242,54 @@ pub struct ChangeGroup {
     pub head: Option<NextHead>,
     /// The segment that begins.
     pub begins: Option<NewHead>,
-    /// What is appended, in this order.
+    /// The entries that are appended, in this order.
     pub entries: Vec<NewEntry>,
     /// Pages of the join record of the new epoch.
     pub join_record: Option<(JoinRecordRow, Day, Vec<Vec<u8>>)>,
     /// Welcomes of the new epoch.
     pub welcomes: Vec<(WelcomeRow, Day, Vec<u8>)>,
-    /// Rotation secrets.
+    /// Ways into the segment that begins.
     pub recovery_rows: Vec<(RecoveryRow, Vec<u8>)>,
-    /// Rotation secrets of leaves and codes that are gone.
+    /// Rows of leaves and codes that are gone.
     pub dropped_recovery_rows: Vec<RecoveryRow>,
     /// Another group's id, which must be reserved: of the group that takes this one's place.
     pub successor: Option<ReservationName>,
 }
 
-/// See [`Transition::DeleteGroup`].
+/// Contents of [`Transition::DeleteGroup`].
 #[derive(Debug, Clone)]
 pub struct DeleteGroup {
-    /// The group.
+    /// The row of the group.
     pub group: GroupRow,
     /// The version that the decision was made on.
     pub expected: Version,
-    /// What stands in its place, for ever.
+    /// The value that takes the place of the short part for ever.
     pub tombstone: Versioned,
-    /// All its parts.
+    /// All parts that the group has.
     pub parts: Vec<Part>,
-    /// The segment, closed.
+    /// The head of the segment, closed.
     pub head: NextHead,
-    /// Its last entry.
+    /// The last entry of the segment.
     pub entry: NewEntry,
-    /// All its rotation secrets.
+    /// All recovery rows of the group.
     pub dropped_recovery_rows: Vec<RecoveryRow>,
 }
 
-/// See [`Transition::PutRecoveryRows`].
+/// Contents of [`Transition::PutRecoveryRows`].
 #[derive(Debug, Clone)]
 pub struct PutRecoveryRows {
-    /// The group.
+    /// The row of the group.
     pub group: GroupRow,
     /// The version that the decision was made on.
     pub expected: Version,
-    /// The rows.
+    /// The names and values of the recovery rows.
     pub rows: Vec<(RecoveryRow, Vec<u8>)>,
 }
 
-/// See [`Transition::PublishKeyPackages`].
+/// Contents of [`Transition::PublishKeyPackages`].
 #[derive(Debug, Clone)]
 pub struct PublishKeyPackages {
-    /// The pool.
+    /// The row of the pool.
     pub pool: PoolRow,
     /// The pool's record as it was read; none if there was none.
     pub expected: Option<Version>,
@@ -299,17 +299,17 @@ pub struct PublishKeyPackages {
     pub sets: Vec<(Day, u16, [u8; 16], Vec<u8>)>,
 }
 
-/// See [`Transition::ClaimKeyPackages`].
+/// Contents of [`Transition::ClaimKeyPackages`].
 #[derive(Debug, Clone)]
 pub struct ClaimKeyPackages {
     /// Keys of the sets.
     pub sets: Vec<Key>,
 }
 
-/// See [`Transition::DeletePool`].
+/// Contents of [`Transition::DeletePool`].
 #[derive(Debug, Clone)]
 pub struct DeletePool {
-    /// The pool.
+    /// The row of the pool.
     pub pool: PoolRow,
     /// Its record as it was read.
     pub expected: Version,
@@ -317,42 +317,42 @@ pub struct DeletePool {
     pub sets: Vec<Key>,
 }
 
-/// See [`Transition::RegisterHandle`].
+/// Contents of [`Transition::RegisterHandle`].
 #[derive(Debug, Clone)]
 pub struct RegisterHandle {
-    /// The handle.
+    /// The row of the handle.
     pub handle: HandleRow,
     /// Its record as it was read; none if there was none.
     pub expected: Option<Version>,
     /// Its record from now on.
     pub record: Versioned,
-    /// The inbox.
+    /// The row of the inbox that the handle leads to.
     pub inbox: InboxRow,
     /// Its record as it was read; none if there was none.
     pub expected_inbox: Option<Version>,
-    /// The inbox's record.
+    /// The inbox's record from now on.
     pub inbox_record: Versioned,
     /// The inbox that the handle had before and leaves, with the record that it goes by.
     pub left: Option<InboxRow>,
 }
 
-/// See [`Transition::DeleteHandle`].
+/// Contents of [`Transition::DeleteHandle`].
 #[derive(Debug, Clone)]
 pub struct DeleteHandle {
-    /// The handle.
+    /// The row of the handle.
     pub handle: HandleRow,
     /// Its record as it was read.
     pub expected: Version,
-    /// Its inbox.
+    /// The row of its inbox.
     pub inbox: InboxRow,
     /// Keys of the inbox's requests.
     pub requests: Vec<Key>,
 }
 
-/// See [`Transition::PutIntoInbox`].
+/// Contents of [`Transition::PutIntoInbox`].
 #[derive(Debug, Clone)]
 pub struct PutIntoInbox {
-    /// The handle.
+    /// The row of the handle.
     pub handle: HandleRow,
     /// Its record as it was read.
     pub expected: Version,
@@ -362,13 +362,13 @@ pub struct PutIntoInbox {
     pub record: Versioned,
     /// The day that the request expires on.
     pub last_day: Day,
-    /// Random.
+    /// A random id by which the owner deletes the request.
     pub id: InboxEntryId,
-    /// Sealed.
+    /// The request, sealed once more for the store.
     pub request: Vec<u8>,
 }
 
-/// See [`Transition::DeleteFromInbox`].
+/// Contents of [`Transition::DeleteFromInbox`].
 #[derive(Debug, Clone)]
 pub struct DeleteFromInbox {
     /// The inbox, and its record as it was read.
@@ -379,8 +379,8 @@ pub struct DeleteFromInbox {
     pub requests: Vec<Key>,
 }
 
-/// What stands beside every transition: what it cost, and what to answer if the request comes
-/// again. Only [`crate::execution`] makes one, of tokens that were verified.
+/// The receipt beside a transition: its price, and the answer if the request comes again. Only
+/// [`crate::execution`] makes one, of tokens that were verified.
 #[derive(Debug)]
 pub struct Receipt {
     spends: Vec<Spend>,
@@ -409,7 +409,7 @@ impl Receipt {
         self.spends.len()
     }
 
-    /// What the failure of a condition of this receipt's batch means.
+    /// The meaning of a failed condition of this receipt's batch.
     #[must_use]
     pub fn failed(&self, condition: usize) -> Failed {
         let results = usize::from(self.result.is_some());

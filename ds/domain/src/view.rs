@@ -14,7 +14,7 @@ pub struct View {
 }
 
 impl View {
-    /// Takes in what was read.
+    /// Adds the result of a read to the view.
     pub fn add(&mut self, read: Read, found: Found) {
         self.found.insert(read, found);
     }

@@ -33,7 +33,7 @@ pub enum Malformed {
     /// Against the format, or with a method, status or field that HTTP does not allow.
     #[error("not a binary HTTP message of this kind")]
     Syntax,
-    /// Beyond the [`Limits`].
+    /// A part is longer than the [`Limits`] allow.
     #[error("the binary HTTP message is too large")]
     TooLarge,
     /// It ended too early.

@@ -11,8 +11,8 @@ use crate::varint;
 pub const MAX_CHUNK_LEN: usize = 1 << 14;
 /// The most sealed bytes of a message: what AES-128-GCM protects with a margin (§7.3 of the draft).
 pub const MAX_MESSAGE_LEN: u64 = 1 << 30;
-/// The most chunks of a request. Each costs more than its bytes, and whoever sends it chooses how
-/// long they are.
+/// The most chunks of a request. Each costs more than its bytes, and the sender chooses how long
+/// they are.
 pub const MAX_REQUEST_CHUNKS: u64 = 4096;
 
 const MAX_SEALED_LEN: usize = MAX_CHUNK_LEN + TAG_LEN;

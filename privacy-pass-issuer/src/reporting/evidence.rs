@@ -13,7 +13,7 @@ use super::keys::CertificateKeys;
 use crate::store::Day;
 use crate::store::reports::AccountTag;
 
-/// What a report lacks: always the reporter's fault, or his client's.
+/// Why a report is refused: always the fault of the reporter or of the reporter's client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     #[error("the report is of a version that is not known here")]

@@ -81,7 +81,7 @@ impl CertificateKey {
         })
     }
 
-    /// Ed25519.
+    /// The Ed25519 public key, 32 bytes.
     #[must_use]
     pub fn public(&self) -> &[u8; 32] {
         &self.public
@@ -255,8 +255,8 @@ impl CertificateKeys {
         Ok(secret_file::create_with(path, || Ok(seed))?)
     }
 
-    /// The public keys that clients are to know: those that sign, will sign, and signed what is
-    /// still valid.
+    /// The public keys that clients must know: those that sign, those that will sign, and those
+    /// whose certificates are still valid.
     #[must_use]
     pub fn published(&self) -> Vec<[u8; 32]> {
         self.all().iter().map(|key| key.public).collect()

@@ -118,13 +118,13 @@ impl RocksStore {
         })
     }
 
-    /// Reads every row until it is told to end, and counts them: what is damaged is found before
-    /// somebody needs it. Blocks.
+    /// Reads every row until it is told to end, and counts them. So damage is found before somebody
+    /// needs the row. Blocks.
     pub fn read_everything(&self, shutdown: &Shutdown) -> Result<u64, StoreError> {
         self.db.read_everything(shutdown)
     }
 
-    /// What the same database keeps of reports.
+    /// The reports in the same database.
     #[must_use]
     pub fn reports(&self) -> RocksReports {
         RocksReports::new(Arc::clone(&self.db))

@@ -155,7 +155,7 @@ impl TokenKeys {
         )
     }
 
-    /// Does what is due: makes the next key, deletes expired ones. Blocks for as long as a key
+    /// Makes the next key and deletes expired ones when they are due. Blocks for as long as a key
     /// takes.
     pub fn keep_up(&self, now_unix_s: u64) -> Result<(), TokenKeyError> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

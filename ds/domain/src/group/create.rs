@@ -103,8 +103,8 @@ pub(super) fn reservation(
     Ok(found)
 }
 
-/// [`Number::CreateGroup`]: a group of one leaf, the signer's. One that is refused for its tree, or
-/// what is in it, uses the reservation up: a token pays for one look.
+/// [`Number::CreateGroup`]: a group of one leaf, the signer's. A creation that is refused for its
+/// tree, or for something in it, uses up the reservation: a token pays for one look.
 #[derive(Debug)]
 pub struct CreateGroup;
 

@@ -24,7 +24,7 @@ use crate::request::{Authenticated, Unauthenticated};
 use crate::rows::Part;
 use crate::view::View;
 
-/// Who has a state key of a group and a key that no leaf of it has yet.
+/// A signer that has a state key of a group and a key that no leaf of it has yet.
 #[derive(Debug)]
 pub struct Joiner {
     group: OpenedGroup,

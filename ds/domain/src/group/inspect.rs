@@ -125,7 +125,7 @@ fn records(
     Ok(records)
 }
 
-/// Who asks with its signature key where it stands.
+/// A client that asks for its leaf with its signature key.
 #[derive(Debug)]
 pub struct Asker {
     group: OpenedGroup,

@@ -14,11 +14,11 @@ use crate::view::View;
 /// A leaf of a group that is open, whose request it is.
 #[derive(Debug)]
 pub struct Member {
-    /// The group.
+    /// The group that the leaf is in.
     pub group: OpenedGroup,
-    /// Its index.
+    /// The leaf's index in the tree.
     pub index: u32,
-    /// Its record.
+    /// The leaf's record in the roster.
     pub leaf: Leaf,
 }
 
@@ -48,7 +48,7 @@ impl Member {
         Ok(request.by_leaf(&signature_key, Self { group, index, leaf })?)
     }
 
-    /// What a request of a leaf draws on.
+    /// The allowances that a request of the leaf draws on.
     #[must_use]
     pub fn cost(&self, bytes: usize, env: &Env<'_>) -> Cost {
         let drawer = Drawer::Leaf(self.index, &self.leaf.user_pseudonym);

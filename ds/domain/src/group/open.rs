@@ -54,13 +54,13 @@ brings_commit! { CommitRequest ExternalJoinRequest }
 /// A group whose short part is open.
 #[derive(Debug)]
 pub struct OpenedGroup {
-    /// Which.
+    /// The id of the group.
     pub id: GroupId,
-    /// Its row.
+    /// The name of the group's row.
     pub row: GroupRow,
     /// Its version as it was read.
     pub version: Version,
-    /// Its short part.
+    /// The short part, decrypted.
     pub short: Short,
     /// `S_t` of its epoch.
     pub state_key: StateKey,

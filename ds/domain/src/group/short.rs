@@ -24,9 +24,9 @@ pub const LEAVES_IN_PAGE: u32 = 64;
 pub struct Short {
     /// Fixed for the life of the group.
     pub kind: GroupKind,
-    /// MLS ciphersuite.
+    /// The MLS ciphersuite's number.
     pub ciphersuite: u16,
-    /// The group's epoch.
+    /// The group's current epoch.
     pub epoch: Epoch,
     /// The epoch that began the segment.
     pub rotation_epoch: RotationEpoch,
@@ -34,7 +34,7 @@ pub struct Short {
     pub message_days: u16,
     /// The segment of the journal that goes on.
     pub segment: SegmentId,
-    /// `k_t`.
+    /// The entry key `k_t` of the present step.
     pub journal_key: JournalKey,
     /// Seals the other parts.
     pub data_key: DataKey,
@@ -48,17 +48,18 @@ pub struct Short {
     pub removal_pending: bool,
     /// Leaf places up to the last one that is filled.
     pub places: u32,
-    /// Of the part.
+    /// The version of the part [`Part::Control`](crate::rows::Part::Control).
     pub control: Version,
-    /// Of the part.
+    /// The version of the part [`Part::Marks`](crate::rows::Part::Marks).
     pub marks: Version,
-    /// Of the part.
+    /// The version of the part [`Part::Tree`](crate::rows::Part::Tree).
     pub tree: Version,
-    /// Of the part, if there is one.
+    /// The version of the part [`Part::TreeChanges`](crate::rows::Part::TreeChanges), if there is
+    /// one.
     pub tree_changes: Option<Version>,
-    /// Of the part, if there is one.
+    /// The version of the part [`Part::Proposals`](crate::rows::Part::Proposals), if there is one.
     pub proposals: Option<Version>,
-    /// Of each page.
+    /// The version of each page of the roster.
     pub pages: Vec<Version>,
 }
 

@@ -45,18 +45,18 @@ impl Journal {
         }
     }
 
-    /// Its head, as it is after what was appended.
+    /// The segment's head after the appended entries.
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// As [`Journal::head`], to change what a commit changes: read buckets, tag day, load.
+    /// Like [`Journal::head`], for the fields that a commit changes: read buckets, tag day, load.
     pub fn head_mut(&mut self) -> &mut Head {
         &mut self.head
     }
 
-    /// Its row.
+    /// The name of the segment's row.
     #[must_use]
     pub fn row(&self) -> SegmentRow {
         self.row
@@ -120,12 +120,12 @@ impl Journal {
         })
     }
 
-    /// Nothing follows what was appended last.
+    /// Closes the segment: no entry follows the last one.
     pub fn close(&mut self) {
         self.head.closed = true;
     }
 
-    /// What a transition takes of a segment that goes on.
+    /// The head and the entries for a transition in which the segment goes on.
     ///
     /// # Errors
     /// [`Stop::Internal`] for one that begins.
@@ -144,7 +144,7 @@ impl Journal {
         Ok((head, self.entries))
     }
 
-    /// What a transition takes of a segment that begins.
+    /// The head and the entries for a transition in which the segment begins.
     ///
     /// # Errors
     /// [`Stop::Internal`].

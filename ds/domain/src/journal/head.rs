@@ -36,18 +36,18 @@ fn shelves(today: Day) -> impl Iterator<Item = Day> {
     (first..=last).map(|shelf| Day(shelf.saturating_mul(SHELF_DAYS)))
 }
 
-/// What the service knows of a segment.
+/// The service's knowledge of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The segment.
+    /// The id of the segment.
     pub segment: SegmentId,
-    /// Which of its group's.
+    /// The epoch that began the segment.
     pub rotation_epoch: RotationEpoch,
     /// The position of the next entry.
     pub next: Position,
     /// Commits in the segment.
     pub step: Step,
-    /// After the last entry.
+    /// The chain head after the last entry.
     pub chain: ChainHead,
     /// Whether its last entry has closed it.
     pub closed: bool,
@@ -55,12 +55,12 @@ pub struct Head {
     pub kept: Kept,
     /// The day of the tag key.
     pub tag_day: Day,
-    /// `T_d`.
+    /// The tag key `T_d` of that day.
     pub tag_key: TagKey,
     /// Sizes that an answer with the segment's end, and one with older entries, is padded to; and
     /// how many readers wait.
     pub read_buckets: ReadBuckets,
-    /// What it took on the last day.
+    /// What the segment took on the last day with entries.
     pub load: DayLoad,
     /// The first position of each day with entries, oldest first; days that have expired are left
     /// out.
@@ -70,9 +70,9 @@ pub struct Head {
 /// Sizes of answers, bytes; and their readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadBuckets {
-    /// With the segment's end.
+    /// Bytes of an answer that reaches the segment's end.
     pub tail: u32,
-    /// With older entries.
+    /// Bytes of an answer with older entries only.
     pub history: u32,
     /// Readers who may wait for the next entry at a time.
     pub waiting: u32,
@@ -97,11 +97,11 @@ impl ReadBuckets {
 /// A head as it was read.
 #[derive(Debug)]
 pub struct StoredHead {
-    /// Its row.
+    /// The name of the head's row.
     pub row: SegmentRow,
-    /// Its version.
+    /// The version of the row as it was read.
     pub version: Version,
-    /// Its content.
+    /// The head, decrypted.
     pub head: Head,
 }
 

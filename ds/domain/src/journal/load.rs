@@ -23,7 +23,7 @@ const COUNTED: usize = 32;
 const HANDSHAKE_BYTES: u64 = 16 * 1024 * 1024;
 const HANDSHAKE_BYTES_A_LEAF: u64 = 64 * 1024;
 
-/// What a journal takes of one class in a day.
+/// The most that a journal takes of one class in a day.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
     bytes: u64,
@@ -31,7 +31,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Of messages.
+    /// The bound of messages.
     #[must_use]
     pub fn of_messages(limits: &Limits) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Bound {
         }
     }
 
-    /// Of handshakes, with the records that they bring, in a group of this many leaves.
+    /// The bound of handshakes, with the records that they bring, in a group of this many leaves.
     #[must_use]
     pub fn of_handshakes(limits: &Limits, leaves: usize) -> Self {
         let leaves = u64::try_from(leaves).unwrap_or(u64::MAX);
@@ -58,7 +58,7 @@ impl Bound {
     }
 }
 
-/// By what a user is known in one segment: the head's key alone does not say who wrote.
+/// Names a user within one segment. The head's key alone does not tell who wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserTag([u8; 8]);
 
@@ -70,31 +70,31 @@ impl UserTag {
     }
 }
 
-/// For whom an entry finds room.
+/// The rule by which an entry finds room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// While the user has some left, and the group.
+    /// While the user and the group have some left.
     Bounded,
     /// While the user has some left: nobody is kept in by what others did.
     OwnShare,
-    /// Always: whoever has to go goes. What was brought in was bounded, and so is what goes.
+    /// Always: a removal must find room. What came in was bounded, so what goes is bounded too.
     Always,
 }
 
 /// What an entry adds.
 #[derive(Debug, Clone, Copy)]
 pub struct Addition {
-    /// Its class.
+    /// The class of the entry.
     pub class: Class,
-    /// Whose it is.
+    /// The user who writes the entry.
     pub user: UserTag,
-    /// With the records beside it.
+    /// Bytes of the entry and of the records beside it.
     pub bytes: usize,
-    /// When it is taken.
+    /// The rule by which it finds room.
     pub room: Room,
 }
 
-/// What was taken on one day.
+/// Everything that the journal took on one day.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DayLoad {
     day: u32,
@@ -110,7 +110,7 @@ struct Load {
 }
 
 impl DayLoad {
-    /// Counts what is added now, on the day of its entry.
+    /// Counts an addition, on the day of its entry.
     ///
     /// # Errors
     /// [`Refusal::Exhausted`] until the next day: senders are pushed back, nothing accepted goes

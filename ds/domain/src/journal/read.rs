@@ -80,7 +80,7 @@ fn bucket(head: &Head, from: Position) -> usize {
     usize::try_from(bucket).unwrap_or(usize::MAX)
 }
 
-/// What is known of a read before its entries are looked for.
+/// What a read can know before it looks for its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
     /// Bytes of the answer, but for an entry that is larger alone.
@@ -89,7 +89,7 @@ pub struct Expected {
     pub waiting: usize,
 }
 
-/// What is known of a read by the segment's head alone.
+/// Computes [`Expected`] from the segment's head alone.
 ///
 /// # Errors
 /// [`Stop::Need`], [`ProblemType::UnknownSegment`], [`Stop::Internal`].

@@ -17,18 +17,18 @@ use crate::rows::OwnerOf;
 use crate::store::{self, Transition};
 use crate::view::View;
 
-/// What the signing key's pool can hand out. [`ProblemType::NotOwner`], also for a pool that is not
-/// there: one and the same.
+/// Counts the sets that the signing key's pool can hand out. A pool that is not there gives
+/// [`ProblemType::NotOwner`], like one of somebody else.
 #[derive(Debug)]
 pub struct CountKeyPackages;
 
-/// Deletes the signing key's pool: whoever has its token finds nothing any more.
-/// [`ProblemType::NotOwner`], also for a pool that is not there.
+/// Deletes the signing key's pool. Holders of its token then find nothing. A pool that is not there
+/// gives [`ProblemType::NotOwner`], like one of somebody else.
 #[derive(Debug)]
 pub struct DeleteKeyPackages;
 
-/// The owner of the pool that the request names. Who is not draws on nothing: contacts know which
-/// pool it is.
+/// The owner of the pool that the request names. Contacts know the pool too, but draw on nothing of
+/// it.
 #[derive(Debug)]
 pub struct PoolOwner(Pool);
 

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Spend {
 }
 
 impl Spend {
-    /// Of a token.
+    /// Takes the identifying digests of a verified token.
     #[must_use]
     pub fn of(token: &VerifiedToken) -> Self {
         Self {

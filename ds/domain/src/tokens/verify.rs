@@ -112,8 +112,8 @@ impl fmt::Debug for IdentifiedToken {
     }
 }
 
-/// Proof that the issuer signed this token for this service. It is worth what it pays for once: the
-/// store takes it by value, and spends it in the same transition as the effect.
+/// Proof that the issuer signed this token for this service. It pays once: the store takes it by
+/// value, and spends it in the same transition as the effect.
 #[derive(PartialEq, Eq)]
 pub struct VerifiedToken {
     issuer_key_id: [u8; 32],
