@@ -1,4 +1,4 @@
-//! Who sends requests, and how many: relays are known by a secret, clients never.
+//! The relays that send requests, and their limits: relays are known by a secret, clients never.
 
 use http::HeaderMap;
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};

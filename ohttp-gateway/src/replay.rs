@@ -1,8 +1,8 @@
 //! The cache of encapsulated keys that makes a captured request useless (RFC 9458 §6.5.1).
 //!
 //! A request is remembered once it was opened, so garbage fills nothing. That the encapsulated key
-//! names the request follows from each of the KEMs: whoever changes a byte of it, ignored bits
-//! included, gets another shared secret, and nothing opens.
+//! names the request follows from each of the KEMs: a change of any byte of it, ignored bits
+//! included, gives another shared secret, and nothing opens.
 //!
 //! It lives in memory, of one process: after a restart, when it overflows, and between nodes that
 //! have the same keys, the `Date` window still bounds what can be replayed, and the delivery

@@ -1,4 +1,4 @@
-//! What a request is sealed and opened with, and what its response is derived from.
+//! The HPKE context that seals and opens a request, and from which the response's keys are derived.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,4 @@
-//! What is read of a request's head.
+//! The fields of a request's head that the issuer reads.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};

@@ -1,4 +1,4 @@
-//! What comes of a token request.
+//! The outcomes of a token request.
 
 use crate::attestation::AttestationError;
 use crate::plans::BurstExceeded;

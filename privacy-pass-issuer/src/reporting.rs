@@ -1,7 +1,7 @@
 //! Reports of abuse, without linking anybody to an account before somebody is reported
 //! (`docs/abuse.md`).
 //!
-//! An account gets certificates over keys that the issuer does not see. Whoever is approached by
+//! An account gets certificates over keys that the issuer does not see. A user who is approached by
 //! the owner of such a key can show the certificate, with what the owner signed, to the issuer, and
 //! to nobody else's gain: the issuer alone reads from it which account it is.
 

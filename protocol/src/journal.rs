@@ -2,7 +2,7 @@
 //!
 //! A journal is cut into segments, one for each period between two rotations. An entry is sealed by
 //! the service under the entry key of the step at which it was accepted. Reading is an unsigned
-//! capability: whoever knows a segment's id may read its sealed entries, and nobody is told who
+//! capability: everybody with a segment's id may read its sealed entries, and nobody learns who
 //! reads.
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};

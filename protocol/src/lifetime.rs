@@ -1,11 +1,11 @@
 //! Until when a KeyPackage is good, in a form that no reader's clock can turn against the group.
 //!
-//! MLS libraries hold the lifetime of an added leaf (RFC 9420 §7.2) against the clock of whoever
-//! *reads* the commit, now or weeks later. A member whose clock is off would so lose a group that
-//! everybody else follows. §7.3 demands the check of the sender only. So here every lifetime begins
-//! at 0 and ends [`ALWAYS_S`] seconds after its real end: every clock finds it good. The real end
-//! is signed with it; the claimer judges it, by the service's time, and the service when it accepts
-//! the commit. Nobody does so later.
+//! MLS libraries compare the lifetime of an added leaf (RFC 9420 §7.2) with the clock of the
+//! *reader* of the commit, now or weeks later. A member whose clock is off would so lose a group
+//! that everybody else follows. §7.3 demands the check of the sender only. So here every lifetime
+//! begins at 0 and ends [`ALWAYS_S`] seconds after its real end: every clock finds it good. The
+//! real end is signed with it; the claimer judges it, by the service's time, and the service when
+//! it accepts the commit. Nobody does so later.
 
 /// How much later than it really ends a lifetime ends in the leaf, in seconds: beyond every clock.
 pub const ALWAYS_S: u64 = 1 << 40;

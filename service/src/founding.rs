@@ -1,9 +1,9 @@
 //! How a store comes to be and is recognised again.
 //!
 //! A service that starts on an empty place and serves from it tells its clients that nothing ever
-//! was. So a store is made by an explicit word only (`PROGRAM init`), in an empty place, and a
-//! start refuses whatever is not that store, whole, with its own key files. A refusal changes
-//! nothing, names the file, and says what to do (docs/stores.md).
+//! was. So only an explicit command (`PROGRAM init`) makes a store, in an empty place. A start
+//! refuses everything but that store, whole, with its own key files. A refusal changes nothing,
+//! names the file, and says what to do (docs/stores.md).
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};

@@ -1,4 +1,4 @@
-//! What a listener accepts, and what it has for all of its requests.
+//! The requests that a listener accepts, and its resources for all of them.
 
 use std::sync::Arc;
 

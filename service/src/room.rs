@@ -3,10 +3,10 @@
 //! A connection that comes when all places are taken gets that of one which does nothing: of those
 //! whose network has most places, the one for which that is longest. A request is something to do;
 //! but where one network has many places, none of its requests that waits for its own peer is, to
-//! send its body or to take its answer. Else whoever has a few addresses could have all places with
-//! requests that cost nothing. If all connections have something to do, another one is let in only
-//! to be told so, by a bounded number of places of their own; beyond these it is closed. It never
-//! waits without a word.
+//! send its body or to take its answer. Otherwise an attacker with a few addresses could take all
+//! places with requests that cost nothing. If all connections have something to do, another one is
+//! let in only to be told so, by a bounded number of places of their own; beyond these it is
+//! closed. It never waits without a word.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

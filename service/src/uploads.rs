@@ -1,7 +1,7 @@
 //! Request bodies that are still coming in: how many of them, and how many bytes, a listener has at
 //! once.
 //!
-//! Whoever sends slowly holds what it has sent. When there is no room for another body, one that
+//! A slow sender holds the bytes that it has sent. When there is no room for another body, one that
 //! has been coming in for longest gives way to it, so that a few that never end are nobody's loss
 //! but their own.
 

@@ -1,4 +1,4 @@
-//! What a decision is handed beside request and view: time, randomness, keys, settings.
+//! The inputs of a decision beside request and view: time, randomness, keys, settings.
 
 use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;

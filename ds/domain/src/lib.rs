@@ -1,5 +1,5 @@
-//! What the delivery service decides. Nothing here waits, reads a clock, draws randomness or knows
-//! an engine: it is all handed in. A seed repeats a history exactly.
+//! The decisions of the delivery service. Nothing here waits, reads a clock, draws randomness or
+//! knows an engine: it is all handed in. A seed repeats a history exactly.
 //!
 //! A request goes through these rooms, in this order:
 //!

@@ -1,5 +1,5 @@
-//! The reference engine: a map. For tests of decisions, and what the other engines are held
-//! against.
+//! The reference engine: a map. It is for tests of decisions, and the other engines are compared
+//! with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

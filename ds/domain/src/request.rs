@@ -1,5 +1,5 @@
-//! From bytes to a request that may be decided on. What was not authenticated has another type, and
-//! gives nothing of its body away but what finds the key to authenticate it with.
+//! From bytes to a request that may be decided on. A request that was not authenticated has another
+//! type. That type shows only the part of the body that leads to the key to authenticate it with.
 
 use std::cell::OnceCell;
 

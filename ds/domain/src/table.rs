@@ -1,5 +1,4 @@
-//! The table of operations: one line each. A server, a test and whoever else carries operations
-//! out goes by it.
+//! The table of operations: one line each. Servers and tests carry operations out by it.
 
 use protocol::operation::Operation as Number;
 

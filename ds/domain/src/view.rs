@@ -1,6 +1,6 @@
-//! What a decision has seen of the store. A decision that needs a row that was not read yet stops,
-//! and is made again when the row is there: so decisions are pure, and name what they read by
-//! reading it.
+//! The rows of the store that a decision has seen. A decision that needs a row that was not read
+//! yet stops, and is made again when the row is there: so decisions are pure, and name what they
+//! read by reading it.
 
 use std::collections::BTreeMap;
 

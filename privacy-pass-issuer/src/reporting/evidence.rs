@@ -1,4 +1,4 @@
-//! What a report must show before anything is done about it.
+//! The evidence that a report must show before anything is done about it.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use protocol::Wire as _;

@@ -1,4 +1,4 @@
-//! What of a report is kept for the operator, encrypted, all of one length.
+//! The part of a report that is kept for the operator: encrypted, and always of one length.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use protocol::Wire as _;

@@ -1,5 +1,5 @@
-//! A commit on its way through the checks, whoever sent it: read what it needs, judge it, and make
-//! of it the group's next state.
+//! A commit on its way through the checks, from a member or a joiner: read what it needs, judge it,
+//! and make of it the group's next state.
 
 use std::collections::{BTreeMap, BTreeSet};
 

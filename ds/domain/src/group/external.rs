@@ -1,4 +1,5 @@
-//! Whoever comes from outside: what an external commit needs, and the commit (RFC 9420 §12.4.3.2).
+//! Clients that come from outside: what an external commit needs, and the commit (RFC 9420
+//! §12.4.3.2).
 
 use crypto::leaf_authorization::AuthorizedJoin;
 use mls_rules::commit::verify_word;
