@@ -2,7 +2,7 @@
 
 use protocol::problem::ProblemType;
 
-use crate::key_config::KeyView;
+use crate::net::key_config::KeyView;
 
 /// Who has to act for the same call to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -293,7 +293,7 @@ pub enum UsageError {
     #[error("a message has a text")]
     EmptyText,
     /// More than one message can hold.
-    #[error("a text has at most {} bytes", crate::MAX_TEXT)]
+    #[error("a text has at most {} bytes", crate::text::MAX_TEXT)]
     TextTooLong,
     /// Not a text.
     #[error("the text is not in UTF-8")]
@@ -706,6 +706,30 @@ impl From<crypto::CryptoError> for Error {
 /// The MLS library's errors are many types; what matters is that it refused our own doing.
 pub(crate) fn mls(error: impl std::fmt::Display) -> Error {
     Error::Local(LocalError::Mls(error.to_string()))
+}
+
+/// What one group, or one of the things that a client sees to by itself, meets must not keep it
+/// from the others: a refusal, and what others have sent or answered.
+pub(crate) fn refusals_can_wait(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(
+            Error::Refused(_)
+            | Error::Usage(_)
+            | Error::Issuer(_)
+            | Error::Peer(_)
+            | Error::Protocol(_),
+        ) => Ok(()),
+        other => other,
+    }
+}
+
+/// As [`refusals_can_wait`], for what follows from something that is done: the next
+/// [`Client::sync`] sees to it.
+pub(crate) fn all_can_wait(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(Error::Unreachable(_)) => Ok(()),
+        other => refusals_can_wait(other),
+    }
 }
 
 #[cfg(test)]

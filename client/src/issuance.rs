@@ -11,9 +11,11 @@ use privacypass::public_tokens::PublicKey;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
-pub use crate::wallet::schedule::{Due, Levels, Schedule};
-
 use crate::error::{Error, IssuerError, LocalError};
+
+pub use crate::filling::Due;
+pub use crate::filling::Levels;
+pub use crate::filling::Schedule;
 
 const TOKEN_TYPE: [u8; 2] = [0, 2];
 /// Token type, nonce, challenge digest and key id: a token without its authenticator.
@@ -122,6 +124,9 @@ impl PendingToken {
         Ok([&self.input[..], &signature].concat())
     }
 }
+
+/// A token as it is presented (RFC 9577 §2.2).
+pub(crate) type Token = Vec<u8>;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -4,24 +4,22 @@ use crypto::credential::{
     CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym, wrap_link_key,
 };
 use crypto::keys::{IdentityLinkKey, IdentityLinkWrapperKey};
-use crypto::secret::Secret;
-use crypto::sign::{LeafKeyPair, P256_PUBLIC_KEY_LEN, Scheme};
+use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, ExtensionType,
-    LeafNodeParameters, Lifetime, ProposalType, SignatureScheme,
+    LeafNodeParameters, Lifetime, MlsGroup, ProposalType, SignatureScheme,
 };
-use protocol::Wire as _;
 use protocol::directory::Directory;
-use protocol::lifetime;
 use protocol::policy::POLICY_EXTENSION;
 use protocol::reporting::{LINK_SLOT, Padded};
-use rusqlite::{Connection, OptionalExtension as _};
+use protocol::{Wire as _, lifetime};
+use rusqlite::Connection;
 use tls_codec::VLBytes;
 
-use crate::database::key32;
 use crate::error::{Error, LocalError};
-use crate::profile::Profile;
-use crate::provider::LeafSigner;
+use crate::store::Profile;
+use crate::store::leaf_keys::store_key;
+use crate::store::provider::LeafSigner;
 
 /// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM,
 /// SHA-256, Ed25519.
@@ -169,34 +167,6 @@ impl NewLeaf {
     }
 }
 
-/// Keeps a private key under its public key, which the leaf shows.
-pub(crate) fn store_key(db: &Connection, key: &LeafKeyPair) -> Result<(), Error> {
-    db.execute(
-        "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
-        (key.public(), key.seed().expose()),
-    )?;
-    Ok(())
-}
-
-/// The private key of an own leaf.
-pub(crate) fn signer(db: &Connection, public_key: &[u8]) -> Result<LeafSigner, Error> {
-    let seed = db
-        .query_row(
-            "SELECT seed FROM leaf_keys WHERE public_key = ?",
-            [public_key],
-            |row| row.get::<_, Vec<u8>>(0),
-        )
-        .optional()?
-        .ok_or(LocalError::Damaged)?;
-    let scheme = if public_key.len() == P256_PUBLIC_KEY_LEN {
-        Scheme::EcdsaP256
-    } else {
-        Scheme::Ed25519
-    };
-    let seed = Secret::new(key32(&seed)?);
-    Ok(LeafSigner(LeafKeyPair::from_seed(scheme, &seed)?))
-}
-
 pub(crate) fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
@@ -233,4 +203,18 @@ pub(crate) fn pseudonymous(
     PseudonymousCredential::decode(credential.serialized_content())
         .ok()
         .filter(|pseudonymous| pseudonymous.signature_public_key.as_slice() == signature_key)
+}
+
+/// The user pseudonym in a leaf's credential.
+pub(crate) fn pseudonym_of(credential: &Credential) -> Option<Vec<u8>> {
+    PseudonymousCredential::decode(credential.serialized_content())
+        .ok()
+        .map(|credential| credential.user_pseudonym.as_slice().to_vec())
+}
+
+pub(crate) fn own_pseudonym(mls_group: &MlsGroup) -> Result<Vec<u8>, Error> {
+    mls_group
+        .own_leaf_node()
+        .and_then(|leaf| pseudonym_of(leaf.credential()))
+        .ok_or_else(|| LocalError::Damaged.into())
 }

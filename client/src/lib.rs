@@ -98,122 +98,56 @@
 //! commits that are kept without being sent, and [`in_process`], which answers in place of all
 //! servers.
 
-mod allowance;
 mod api;
-mod backup;
-mod clock;
-mod connections;
-mod contacts;
-mod copies;
-mod database;
-mod devices;
-mod directory;
 mod driver;
+mod encoding;
+mod endpoints;
 mod engine;
+mod envelope;
 mod error;
-mod events;
+mod filling;
 #[cfg(test)]
 mod fixtures;
+mod flows;
 mod groups;
-mod handles;
 mod home;
 mod ids;
 pub mod in_process;
-mod inbox;
 pub mod issuance;
-mod issuer;
-mod journal;
-mod key_config;
-mod key_packages;
 mod leaf;
-mod leaving;
-mod profile;
-mod provider;
-mod reporting;
-mod request;
-mod schedule;
+mod mls;
+mod net;
+mod options;
+mod outcomes;
+mod store;
+mod sync_message;
 pub mod text;
-mod transport;
-mod trust;
 mod views;
-mod waits;
-mod wallet;
-
-use std::time::Duration;
-
-use protocol::operation::Operation;
 
 pub use api::{Client, Events, GroupRef};
-pub use backup::{BackupKey, new_recovery_key};
-pub use clock::{Clock, SharedClock, SystemClock};
-pub use connections::IncomingRequest;
-pub use contacts::Contact;
-pub use devices::{Device, LinkCode};
+pub use endpoints::Endpoints;
+pub use envelope::sign;
 pub use error::{
     DatabaseError, DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer,
     PeerError, Refusal, UsageError,
 };
-pub use events::{Event, StoreChange, StoredEvent};
-pub use groups::commit::CommitOutcome;
-pub use groups::evidence::{Evidence, StopReason};
-pub use groups::message::MAX_TEXT;
+pub use flows::backup::{BackupKey, new_recovery_key};
+pub use flows::devices::LinkCode;
+pub use flows::view::{GroupAccess, GroupSummary, Member};
 pub use groups::outbox::QueuedMessage;
-pub use groups::removals::RemovalReason;
-pub use groups::{GroupAccess, GroupSummary, Member};
 pub use home::Held;
 pub use ids::{GroupId, MessageId, UserId};
 pub use in_process::SharedService;
-pub use key_config::KeyView;
-pub use profile::Endpoints;
+pub use net::clock::{Clock, SharedClock, SystemClock};
+pub use net::key_config::KeyView;
+pub use net::transport::{Patience, Progress, Waiting};
+pub use options::{Options, PendingRequest, RequestPolicy};
+pub use outcomes::{CommitOutcome, RemovalReason, StopReason};
 pub use protocol::reporting::ReportReason;
-pub use reporting::RequestPolicy;
-pub use request::sign;
-pub use transport::{Patience, Progress, Waiting};
+pub use store::connections::IncomingRequest;
+pub use store::contacts::Contact;
+pub use store::devices::Device;
+pub use store::events::{Event, StoreChange, StoredEvent};
+pub use store::evidence::Evidence;
+pub use text::MAX_TEXT;
 pub use views::Pace;
-
-/// How a client behaves.
-#[derive(Clone)]
-pub struct Options {
-    /// Where the time comes from.
-    pub clock: SharedClock,
-    /// How long calls wait for answers.
-    pub patience: Patience,
-    /// Hears of calls that wait longer than usual.
-    pub progress: Option<Progress>,
-    /// How long a call waits for another process to leave the home directory.
-    pub lock_patience: Duration,
-    /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
-    pub ciphersuites: Vec<u16>,
-    /// Which connection requests are shown.
-    pub requests: RequestPolicy,
-    /// When the views of independent operators are compared.
-    pub pace: Pace,
-    /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
-    pub service: Option<SharedService>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            clock: SystemClock::shared(),
-            patience: Patience::default(),
-            progress: None,
-            lock_patience: Duration::from_secs(60),
-            ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
-            requests: RequestPolicy::default(),
-            pace: Pace::default(),
-            service: None,
-        }
-    }
-}
-
-/// A kept request, as it would be sent.
-#[derive(Debug)]
-pub struct PendingRequest {
-    /// What it asks for.
-    pub operation: Operation,
-    /// The signed request.
-    pub request: Vec<u8>,
-    /// The tokens beside it.
-    pub tokens: Vec<Vec<u8>>,
-}

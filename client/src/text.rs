@@ -2,6 +2,10 @@
 
 use unicode_normalization::UnicodeNormalization as _;
 
+/// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64
+/// KiB add, the service takes it (256 KiB by default).
+pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
+
 /// Whether a character, between its neighbours, acts or hides instead of being seen: control
 /// characters, those that reorder text (UAX #9), and those that are ignored by default (UAX #44,
 /// `Default_Ignorable_Code_Point`) where no script needs them. Show such a one by its number or not

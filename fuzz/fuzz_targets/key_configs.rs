@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use oblivious::configs::{list, usable};
 
-#[path = "../../client/src/key_config.rs"]
+#[path = "../../client/src/net/key_config.rs"]
 mod key_config;
 
 fuzz_target!(|bytes: &[u8]| {

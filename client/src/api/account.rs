@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Client, call};
-use crate::backup::BackupKey;
+use crate::api::{Client, call};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::UsageError;
+use crate::flows::backup::BackupKey;
 
 impl Client {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.

@@ -2,12 +2,13 @@
 
 use protocol::reporting::ReportReason;
 
-use super::{Client, call};
-use crate::connections::{self, IncomingRequest};
-use crate::contacts::{self, Contact};
+use crate::api::{Client, call};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
+use crate::store::connections;
+use crate::store::connections::IncomingRequest;
+use crate::store::contacts::{self, Contact};
 
 impl Client {
     /// Accepts a request and returns the new contact's name.

@@ -1,10 +1,11 @@
 //! A user's devices.
 
-use super::{Client, call};
-use crate::devices::{self, Device, LinkCode};
+use crate::api::{Client, call};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::UsageError;
+use crate::flows::devices::link::LinkCode;
+use crate::store::devices::{self, Device};
 
 impl Client {
     /// On a new device, without a handle of its own: shows the code that links it to a user.

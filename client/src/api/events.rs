@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Client;
-use crate::clock::{Clock as _, SystemClock};
+use crate::api::Client;
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
-use crate::events::{self, StoredEvent};
+use crate::net::clock::{Clock as _, SystemClock};
+use crate::store::events::{self, StoredEvent};
 
 impl Client {
     /// The events that have not been acknowledged, oldest first.

@@ -1,14 +1,21 @@
 //! Groups, their members, and what is said in them.
 
-use super::{Client, GroupRef, borrowed, call, in_group, owned};
+use crate::api::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
-use crate::groups::evidence::{Evidence, StopReason};
+#[cfg(doc)]
+use crate::error::{PeerError, UsageError};
+use crate::flows::inspect;
+use crate::flows::view::{self, GroupSummary, Member};
+use crate::groups;
 use crate::groups::outbox::{self, QueuedMessage};
-use crate::groups::{self, Group, GroupSummary, Member};
 use crate::ids::MessageId;
+use crate::mls::people;
+use crate::outcomes::StopReason;
+use crate::store::evidence::{self, Evidence};
+use crate::store::groups::Group;
 
 impl Client {
     /// Creates a group with this user as its only member.
@@ -36,9 +43,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn evidence(&self, group: impl Into<GroupRef>) -> Result<Vec<Evidence>, Error> {
-        self.read_group(group, |db, profile, name| {
-            groups::evidence::evidence(db, profile, name)
-        })
+        self.read_group(group, evidence::evidence)
     }
 
     /// Why this client has stopped following a group or connection; `None` if it has not.
@@ -46,9 +51,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn stop_reason(&self, group: impl Into<GroupRef>) -> Result<Option<StopReason>, Error> {
-        self.read_group(group, |db, profile, name| {
-            groups::evidence::stop_reason(db, profile, name)
-        })
+        self.read_group(group, evidence::stop_reason)
     }
 
     /// Asks the service what it holds of a group and compares it with what this client has: returns
@@ -69,9 +72,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn epoch_authenticator(&self, group: impl Into<GroupRef>) -> Result<(u64, String), Error> {
-        self.read_group(group, |db, profile, name| {
-            groups::inspect::epoch_authenticator(db, profile, name)
-        })
+        self.read_group(group, inspect::epoch_authenticator)
     }
 
     /// Makes a join code that is good for so many days (at most a year). It is a secret: whoever
@@ -252,7 +253,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn groups(&self) -> Result<Vec<GroupSummary>, Error> {
-        self.read(|db, _, _| groups::groups(db))
+        self.read(|db, _, _| view::groups(db))
     }
 
     /// One group.
@@ -263,7 +264,7 @@ impl Client {
         let group = group.into();
         self.at_desk(|desk| {
             let name = group.name(desk)?;
-            groups::summary(desk, Group::by_name(desk, &name)?)
+            view::summary(desk, Group::by_name(desk, &name)?)
         })
     }
 
@@ -272,7 +273,7 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn has_group(&self, name: &str) -> Result<bool, Error> {
-        self.read(|db, _, _| groups::has_group(db, name))
+        self.read(|db, _, _| view::has_group(db, name))
     }
 
     /// The members of a group, as far as this client has followed.
@@ -280,9 +281,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn members(&self, group: impl Into<GroupRef>) -> Result<Vec<Member>, Error> {
-        self.read_group(group, |db, profile, name| {
-            groups::members(db, profile, name)
-        })
+        self.read_group(group, view::members)
     }
 
     /// The names of those who are banned from a group.
@@ -290,9 +289,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn banned(&self, group: impl Into<GroupRef>) -> Result<Vec<String>, Error> {
-        self.read_group(group, |db, profile, name| {
-            groups::people::banned(db, profile, name)
-        })
+        self.read_group(group, people::banned)
     }
 
     /// Lets a banned person come in again.

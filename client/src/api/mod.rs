@@ -17,18 +17,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::backup::BackupKey;
-use crate::clock::{ServiceTime, SharedClock};
 use crate::driver::{Driver, Job, Order};
+use crate::endpoints::Endpoints;
 use crate::engine::Engine;
 #[cfg(doc)]
 use crate::error::UsageError;
 use crate::error::{Error, LocalError};
-use crate::groups::Group;
+use crate::flows::backup::BackupKey;
 use crate::home::Held;
 use crate::ids::GroupId;
-use crate::profile::{Endpoints, Profile};
-use crate::{Options, database};
+use crate::net::clock::{ServiceTime, SharedClock};
+use crate::options::Options;
+use crate::store::database;
+use crate::store::groups::Group;
+use crate::store::profile::Profile;
 
 pub use events::Events;
 

@@ -2,13 +2,14 @@
 
 use protocol::operation::Operation;
 
-use super::{Client, GroupRef, borrowed, call, in_group, owned};
+use crate::api::{Client, GroupRef, borrowed, call, in_group, owned};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{IssuerError, UsageError};
-use crate::groups::commit::CommitOutcome;
-use crate::groups::{self, GroupAccess};
-use crate::{PendingRequest, engine};
+use crate::flows::by_hand;
+use crate::flows::view::{self, GroupAccess};
+use crate::options::PendingRequest;
+use crate::outcomes::CommitOutcome;
 
 impl Client {
     /// Posts any bytes as a request.
@@ -40,7 +41,7 @@ impl Client {
     ) -> Result<Vec<u8>, Error> {
         self.read_group(group, |db, profile, name| {
             let now_ms = self.time(profile).now_unix_ms();
-            engine::sign_as_member(db, now_ms, name, operation, body)
+            by_hand::sign_as_member(db, now_ms, name, operation, body)
         })
     }
 
@@ -69,7 +70,7 @@ impl Client {
         &self,
         group: impl Into<GroupRef>,
     ) -> Result<Option<PendingRequest>, Error> {
-        self.read_group(group, |db, _, name| engine::pending_request(db, name))
+        self.read_group(group, |db, _, name| by_hand::pending_request(db, name))
     }
 
     /// Stages and keeps an Add without sending it: for tests of races and lost answers. The next
@@ -111,6 +112,6 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn group_access(&self, group: impl Into<GroupRef>) -> Result<GroupAccess, Error> {
-        self.read_group(group, |db, _, name| groups::group_access(db, name))
+        self.read_group(group, |db, _, name| view::group_access(db, name))
     }
 }

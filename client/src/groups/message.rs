@@ -12,23 +12,20 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use tls_codec::Serialize as _;
 
-use crate::engine::{Engine, refusals_can_wait};
-use crate::error::{Error, LocalError, NoAnswer, UsageError, mls};
-use crate::groups::commit::ROUNDS;
-use crate::groups::content::Content;
-use crate::groups::outbox::{QueuedMessage, Told};
-use crate::groups::{Group, heard, identities, load_mls, outbox, pending, policy, upkeep};
+use crate::engine::Engine;
+use crate::envelope::Envelope;
+use crate::error::{Error, LocalError, NoAnswer, UsageError, mls, refusals_can_wait};
+use crate::flows::rounds::ROUNDS;
+use crate::groups::outbox::{self, QueuedMessage, Told};
 use crate::ids::MessageId;
-use crate::journal::heads;
-use crate::leaf;
-use crate::profile::Profile;
-use crate::provider::{LeafSigner, Provider};
-use crate::request::Envelope;
-use crate::wallet;
-
-/// Longest text of a message in bytes: with what MLS, a signature and the padding in steps of 64
-/// KiB add, the service takes it (256 KiB by default).
-pub const MAX_TEXT: usize = 3 * 64 * 1024 - 4096;
+use crate::mls::content::Content;
+use crate::mls::{policy, proposals};
+use crate::store::groups::Group;
+use crate::store::mls::load_mls;
+use crate::store::profile::Profile;
+use crate::store::provider::{LeafSigner, Provider};
+use crate::store::{heads, heard, identities, leaf_keys, tokens, upkeep};
+use crate::text::MAX_TEXT;
 
 /// An attempt that is kept and can be made.
 struct Attempt {
@@ -58,7 +55,7 @@ fn encrypt(
         return Err(UsageError::NobodyHeard(group.display_name()).into());
     }
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
-    let signer = leaf::signer(db, own_leaf.signature_key().as_slice())?;
+    let signer = leaf_keys::signer(db, own_leaf.signature_key().as_slice())?;
     let seen = heads::to_tell(db, &group, &profile.identity.public())?;
     let message = mls_group
         .create_message(&provider, &signer, &content.encode(seen))
@@ -267,7 +264,7 @@ impl Engine {
         let price = self.directory().await?.prices.of(Operation::SendMessage, 0);
         envelope.tokens = self.take_tokens(price)?;
         let sent = self.send(&mut envelope, None).await;
-        wallet::discard(&self.db, &envelope.tokens)?;
+        tokens::discard(&self.db, &envelope.tokens)?;
         position_in(&sent?)
     }
 
@@ -319,6 +316,6 @@ impl Engine {
 
     /// Whether a removal is pending, as far as this client knows.
     pub(crate) fn is_held_up(&self, id: &GroupId) -> Result<bool, Error> {
-        Ok(!pending::removals(&self.db, &load_mls(&self.db, id)?)?.is_empty())
+        Ok(!proposals::removals(&self.db, &load_mls(&self.db, id)?)?.is_empty())
     }
 }

@@ -14,10 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::error::{Error, Fault, LocalError, PeerError};
-use crate::events::{self, Event};
-use crate::groups::content::Content;
-use crate::groups::{Group, PAST_EPOCHS, evidence};
 use crate::ids::MessageId;
+use crate::mls::content::Content;
+use crate::mls::settings::PAST_EPOCHS;
+use crate::store::events::{self, Event};
+use crate::store::evidence;
+use crate::store::groups::Group;
 
 /// After so long a request is too old to be accepted, by either clock.
 const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
@@ -447,8 +449,8 @@ mod tests {
 
     #[test]
     fn an_own_message_is_known_until_it_is_read_and_another_ones_never() {
-        let db = crate::database::in_memory().unwrap();
-        let group = crate::groups::tests::group(1, "team");
+        let db = crate::store::database::in_memory().unwrap();
+        let group = crate::store::groups::tests::group(1, "team");
         group.insert(&db).unwrap();
         attempt(&db, &group, [1; 32]);
         accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
@@ -462,8 +464,8 @@ mod tests {
     #[test]
     fn a_queued_message_ends_once_whether_an_answer_or_the_journal_says_so() {
         let sent = |by: fn(&Connection, &Group)| {
-            let db = crate::database::in_memory().unwrap();
-            let group = crate::groups::tests::group(1, "team");
+            let db = crate::store::database::in_memory().unwrap();
+            let group = crate::store::groups::tests::group(1, "team");
             group.insert(&db).unwrap();
             let message = queue(&db, &group.id, "hello", 5).unwrap();
             db.execute("UPDATE queue SET message_id = ?", [MESSAGE.0])
@@ -476,7 +478,7 @@ mod tests {
             assert!(!is_waiting(&db).unwrap());
             events::stored(&db)
         };
-        let told = crate::groups::tests::group(1, "team");
+        let told = crate::store::groups::tests::group(1, "team");
         let told = [sent_event(&told, &MESSAGE)];
         let answered = sent(|db, group| {
             accepted(db, group, &[1; 32], Position(4), Told::Event).unwrap();
@@ -494,15 +496,15 @@ mod tests {
     #[test]
     fn what_was_accepted_and_is_passed_or_left_behind_without_being_read_is_told_once() {
         for (next, segment) in [(5, 7), (0, 8)] {
-            let db = crate::database::in_memory().unwrap();
-            let mut group = crate::groups::tests::group(7, "team");
+            let db = crate::store::database::in_memory().unwrap();
+            let mut group = crate::store::groups::tests::group(7, "team");
             group.insert(&db).unwrap();
             attempt(&db, &group, [1; 32]);
             accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
             group.segment.next = Position(4);
             find_withheld(&db, &group, false, 9).unwrap();
             assert_eq!(events::stored(&db), []);
-            group.segment = crate::journal::tests::segment(&GroupId([segment; 16]));
+            group.segment = crate::store::segments::tests::segment(&GroupId([segment; 16]));
             group.segment.next = Position(next);
             find_withheld(&db, &group, false, 9).unwrap();
             find_withheld(&db, &group, false, 9).unwrap();

@@ -1,0 +1,128 @@
+//! The addresses of the services, and whose certificates are taken there.
+
+use reqwest::Certificate;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, LocalError, UsageError};
+
+/// The addresses of the services, as `stack.json` has them. Members that are not listed are
+/// ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Where `message/ohttp-req` is posted.
+    pub relay: String,
+    /// The gateway; never contacted by a client.
+    pub gateway: String,
+    /// Where the gateway's key configurations are fetched from.
+    pub ohttp_keys: String,
+    /// Where else they are shown, by somebody who is not the relay's operator; asked before a new
+    /// key is used. Each must answer.
+    #[serde(default)]
+    pub ohttp_key_mirrors: Vec<String>,
+    /// The delivery service, as the gateway knows it; reached through relay and gateway only.
+    pub ds: String,
+    /// The token issuer; reached directly, since it knows the account anyway.
+    pub issuer: String,
+    /// The issuer's name in token challenges (RFC 9577 §2.1.1). Without it: host and port of
+    /// `issuer`.
+    #[serde(default)]
+    pub issuer_name: Option<String>,
+    /// The origin that tokens are for. Without it: host and port of `ds`.
+    #[serde(default)]
+    pub token_origin: Option<String>,
+    /// The authorities, in PEM, that the certificates of relay, mirrors and issuer must be from,
+    /// instead of those of the web. See [`Endpoints::trust`].
+    #[serde(default)]
+    pub authorities: Option<String>,
+}
+
+impl Endpoints {
+    /// Reads the content of a `stack.json`.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidStack`].
+    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        let endpoints: Self = serde_json::from_slice(json).map_err(|_| {
+            UsageError::InvalidStack("relay, gateway, ohttp_keys, ds and issuer are needed")
+        })?;
+        endpoints.ds_origin()?;
+        let mirrors = endpoints.ohttp_key_mirrors.iter();
+        for url in [&endpoints.relay, &endpoints.ohttp_keys, &endpoints.issuer]
+            .into_iter()
+            .chain(mirrors)
+        {
+            url.parse::<http::Uri>()
+                .ok()
+                .filter(|uri| uri.authority().is_some())
+                .ok_or(UsageError::InvalidStack("an address is not a URL"))?;
+        }
+        for name in [endpoints.issuer_name(), endpoints.token_origin()] {
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b',');
+            if name.is_empty() || name.len() > LONGEST_NAME || !is_name {
+                return Err(UsageError::InvalidStack(
+                    "issuer_name and token_origin are visible ASCII without commas",
+                )
+                .into());
+            }
+        }
+        Ok(endpoints)
+    }
+
+    pub(crate) fn issuer_name(&self) -> String {
+        self.issuer_name
+            .clone()
+            .unwrap_or_else(|| authority(&self.issuer))
+    }
+
+    pub(crate) fn token_origin(&self) -> String {
+        self.token_origin
+            .clone()
+            .unwrap_or_else(|| authority(&self.ds))
+    }
+
+    /// Has only certificates from these authorities taken, PEM; `origin` says where they are from.
+    ///
+    /// # Errors
+    /// [`LocalError::Authorities`]: there is none, or something else.
+    pub fn trust(&mut self, pem: &[u8], origin: &str) -> Result<(), Error> {
+        let unusable = || LocalError::Authorities(origin.to_owned());
+        let text = String::from_utf8(pem.to_vec()).map_err(|_| unusable())?;
+        certificates(text.as_bytes()).map_err(|_| unusable())?;
+        self.authorities = Some(text);
+        Ok(())
+    }
+
+    /// Scheme and authority of the delivery service, for the inner requests.
+    pub(crate) fn ds_origin(&self) -> Result<(String, String), Error> {
+        let uri: http::Uri = self
+            .ds
+            .parse()
+            .map_err(|_| UsageError::InvalidStack("ds is not a URL"))?;
+        match (uri.scheme_str(), uri.authority()) {
+            (Some(scheme), Some(authority)) => Ok((scheme.to_owned(), authority.to_string())),
+            _ => Err(UsageError::InvalidStack("ds is not a URL").into()),
+        }
+    }
+}
+
+pub(crate) const LONGEST_NAME: usize = 255;
+
+/// Host and port of a URL.
+pub(crate) fn authority(url: &str) -> String {
+    let uri = url.parse::<http::Uri>().ok();
+    uri.and_then(|uri| Some(uri.authority()?.to_string()))
+        .unwrap_or_default()
+}
+
+/// There is no certificate, or something else.
+pub(crate) struct NoCertificates;
+
+/// All certificates of a PEM file, of which there is one at least.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, NoCertificates> {
+    Certificate::from_pem_bundle(pem)
+        .ok()
+        .filter(|certificates| !certificates.is_empty())
+        .ok_or(NoCertificates)
+}

@@ -1,0 +1,59 @@
+//! When this client does what it does by itself, where it concerns several groups: each at a time
+//! of its own, so that what it does together is not known to be one client's by its time. What the
+//! user does is never put off.
+
+use protocol::ids::GroupId;
+
+use crate::engine::Engine;
+use crate::error::{Error, LocalError, UsageError, refusals_can_wait};
+use crate::store::acts::{Act, done, due};
+use crate::store::{Group, Status};
+
+impl Engine {
+    /// Does what is due; what is new gets its time.
+    pub(crate) async fn act(&mut self) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        for (act, about) in due(&mut self.db, now_ms)? {
+            let outcome = self.carry_out(act, &about).await;
+            if matches!(outcome, Err(Error::Unreachable(_))) {
+                return outcome;
+            }
+            // Nothing may be sent there yet: it is done when somebody was heard.
+            if matches!(outcome, Err(Error::Usage(UsageError::NobodyHeard(_)))) {
+                continue;
+            }
+            refusals_can_wait(outcome)?;
+            done(&self.db, act, &about)?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, act: Act, about: &[u8]) -> Result<(), Error> {
+        match act {
+            Act::Token => return self.settle_tokens().await,
+            Act::Claim => return self.claim_ahead(about).await,
+            Act::Stock => return self.fill_stock().await,
+            Act::Greet | Act::Pointer | Act::Rows | Act::OwnRow | Act::Renew => {}
+        }
+        let id = GroupId(about.try_into().map_err(|_| LocalError::Damaged)?);
+        // In a group that is gone there is nothing left to do.
+        let group = Group::find(&self.db, &id)?;
+        if group.is_none_or(|group| group.status != Status::Active) {
+            return Ok(());
+        }
+        match act {
+            Act::Greet => self.say_hello(&id).await,
+            Act::Pointer => self.tell_pointers(&id).await,
+            Act::Rows => self.write_rows(&id).await,
+            Act::OwnRow => {
+                // Whoever has rotated may have written none, or wrong ones: of all that others
+                // know.
+                let written = self.write_rows(&id).await;
+                self.mend_own_row(&id).await?;
+                written
+            }
+            Act::Renew => self.update_leaf(&id).await,
+            Act::Token | Act::Claim | Act::Stock => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Pointers: where the clients of somebody who was added find their Welcomes. They go in a journal
+//! that both share: the connection, or the group of one's own devices. Getting one early, twice or
+//! too late is harmless.
+
+use protocol::ids::GroupId;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::mls::content::Content;
+use crate::store::connections::group_with;
+use crate::store::database::value;
+use crate::store::pointers::{DUE, SENT, rows};
+
+impl Engine {
+    /// Tells those who were added to a group where their Welcomes are.
+    pub(crate) async fn tell_pointers(&mut self, id: &GroupId) -> Result<(), Error> {
+        let today = self.today();
+        self.db
+            .execute("DELETE FROM pointers WHERE expires_day < ?", [today])?;
+        for (row, credential, pointer) in rows(&self.db, id, DUE)? {
+            let key: Option<Vec<u8>> = value(
+                &self.db,
+                "SELECT signature_key FROM identities WHERE group_id = ? AND credential = ?",
+                (id.0, credential),
+            )?
+            .flatten();
+            let Some(key) = key else { continue };
+            let shared = if key == self.profile.identity.public() {
+                self.devices_group()?.map(|group| group.id)
+            } else {
+                group_with(&self.db, &key)?
+            };
+            // Without a journal that both share there is nothing to be done.
+            if let Some(shared) = shared {
+                self.send_content(&shared, &Content::Pointer(pointer))
+                    .await?;
+            }
+            self.db
+                .execute("UPDATE pointers SET state = ? WHERE rowid = ?", (SENT, row))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::PeerError;
+    use crate::store::pointers::{MISFITS, MOST_WAITING, TRIES, invited, put_off, receive};
+    use protocol::ids::{ChainHead, Epoch, Position, RotationEpoch, SegmentId};
+    use protocol::journal::Place;
+    use protocol::welcome::WelcomePointer;
+
+    fn pointer(epoch: u64) -> WelcomePointer {
+        WelcomePointer {
+            group_id: GroupId([7; 16]),
+            epoch: Epoch(epoch),
+            segment: SegmentId([1; 32]),
+            place: Place {
+                rotation_epoch: RotationEpoch(0),
+                position: Position(0),
+            },
+            chain: ChainHead([0; 32]),
+            devices: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn no_sender_has_more_invitations_wait_than_its_own_and_none_of_an_epoch_that_cannot_be() {
+        let db = crate::store::database::in_memory().unwrap();
+        for epoch in 0..u64::from(MOST_WAITING) {
+            receive(&db, b"mallory", &pointer(epoch)).unwrap();
+        }
+        let more = receive(&db, b"mallory", &pointer(1_000));
+        assert!(matches!(more, Err(Error::Peer(PeerError::Unusable))));
+        receive(&db, b"alice", &pointer(2_000)).unwrap();
+        let never = receive(&db, b"alice", &pointer(u64::MAX));
+        assert!(matches!(never, Err(Error::Peer(PeerError::Epoch))));
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_asked_for_a_few_times_at_once_and_then_put_off() {
+        const NOW_MS: u64 = 1_000_000_000;
+        for (most, asked_at_once) in [(MISFITS, 6), (TRIES, 16)] {
+            let db = crate::store::database::in_memory().unwrap();
+            receive(&db, b"mallory", &pointer(1)).unwrap();
+            let mut asked = 0;
+            for _ in 0..40 {
+                for waiting in invited(&db, NOW_MS).unwrap() {
+                    asked += 1;
+                    put_off(&db, waiting.row, (false, most), NOW_MS).unwrap();
+                }
+            }
+            assert_eq!(asked, asked_at_once);
+            // A minute later it is asked for again.
+            assert_eq!(invited(&db, NOW_MS + 60_000).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_the_service_does_not_have_is_asked_for_ever_more_seldom_and_forgotten() {
+        const HOUR_MS: u64 = 3_600_000;
+        let db = crate::store::database::in_memory().unwrap();
+        receive(&db, b"mallory", &pointer(1)).unwrap();
+        let mut asked = 0;
+        for minute in 0..14 * 24 * 60 {
+            let now_ms = 50 * HOUR_MS + minute * 60_000;
+            for waiting in invited(&db, now_ms).unwrap() {
+                asked += 1;
+                put_off(&db, waiting.row, (true, TRIES), now_ms).unwrap();
+            }
+        }
+        assert!((5..40).contains(&asked), "{asked}");
+        let left: u32 = db
+            .query_row("SELECT count(*) FROM invitations", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
+    }
+}

@@ -1,0 +1,569 @@
+//! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the
+//! event that it gives and the position after it in one transaction.
+
+use crypto::journal::{head_after, open_entry, verify_head};
+use protocol::codec::opaque;
+use protocol::ids::{ChainHead, Day, GroupId, Position};
+use protocol::journal::{
+    Class, Entry, EntryContent, Event as JournalEvent, ReadJournalRequest, ReadJournalResponse,
+    SeenHead, SignedHead,
+};
+use protocol::operation::Operation;
+use protocol::problem::ProblemType;
+use protocol::time::DAY_MS;
+use protocol::{WIRE_VERSION, Wire as _};
+use rusqlite::Connection;
+
+use crate::engine::Engine;
+use crate::error::{Error, LocalError, PeerError};
+use crate::flows::{process, recovery};
+use crate::groups::outbox;
+use crate::mls::entry::{Accepted, CommitEntry, Next};
+use crate::mls::{proposals, unreadable};
+use crate::outcomes::StopReason;
+use crate::store::database::begin;
+use crate::store::{
+    Event, Group, Profile, Segment, Status, events, evidence, heads, load_mls, profile, upkeep,
+};
+
+/// What cannot be judged yet is judged as far as it can be after so long.
+const UNDECIDED_MS: u64 = 60 * 60 * 1000;
+/// So many pages a call reads of one journal, whatever a service says that there is more: it takes
+/// fewer entries of a group (a leaf's bound, and those of its members). What is left comes with the
+/// next call.
+const MOST_PAGES: u32 = 400;
+
+/// So many entries an answer has at most.
+const MOST_ENTRIES: usize = 1_024;
+
+/// Whether the service's keys are those of the directory as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Senders {
+    AsKnown,
+    LookedUp,
+}
+
+/// How reading goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// From here, in the same segment.
+    On(Position),
+    /// In another segment.
+    NextSegment,
+    /// There is no more, or this client reads no further.
+    End,
+    /// The store was put back from a backup, as the service says: not before the directory says so
+    /// too.
+    LaterStore,
+    /// An entry that was accepted at this time cannot be judged before the service's keys are
+    /// known.
+    Undecided(u64),
+}
+
+/// Names an entry, for evidence.
+fn name_of(segment: &Segment, at: Position) -> Vec<u8> {
+    [&segment.id.0[..], &at.0.to_be_bytes()].concat()
+}
+
+fn open(segment: &Segment, class: Class, sealed: &[u8]) -> Result<EntryContent, PeerError> {
+    open_entry(
+        &segment.journal_key,
+        &segment.id,
+        segment.step,
+        class,
+        sealed,
+    )
+    .map_err(|_| PeerError::Entry)
+}
+
+impl Engine {
+    /// Reads the journals of all groups, in an order that is nobody's.
+    pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
+        let groups = {
+            let mut statement = self
+                .db
+                // Nobody has been told of what is in stock.
+                .prepare(
+                    "SELECT group_id FROM groups WHERE status = 'active'
+                        AND group_id NOT IN (SELECT group_id FROM connection_stock)
+                     ORDER BY random()",
+                )?;
+            let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        self.read_to_end.clear();
+        for group in groups {
+            match self.read_group(&group).await {
+                // What one group meets holds up no other one.
+                Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the journal of a group to its end, and follows it into the segments that come.
+    pub(crate) async fn read_group(&mut self, id: &GroupId) -> Result<(), Error> {
+        let mut from = None;
+        let mut senders = Senders::AsKnown;
+        for _ in 0..MOST_PAGES {
+            let Some(group) = Group::find(&self.db, id)?.filter(|it| it.status == Status::Active)
+            else {
+                return Ok(());
+            };
+            if load_mls(&self.db, id).is_err() {
+                return self.lose(id, StopReason::State);
+            }
+            let first = group.segment.joined.unwrap_or(group.segment.next);
+            let begin_at = from.unwrap_or_else(|| first.rounded_down());
+            let Some(page) = self.page(&group, begin_at).await? else {
+                return Ok(());
+            };
+            match self.take(id, &page, senders)? {
+                Taken::On(next) => from = Some(next),
+                Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
+                Taken::End => return Ok(()),
+                Taken::LaterStore => {
+                    self.heard_directory().await?;
+                    return Err(Error::Protocol(
+                        "a journal is of a later store than the directory",
+                    ));
+                }
+                Taken::Undecided(accepted_ms) => {
+                    if !self.looks_up_senders(accepted_ms).await? {
+                        return Ok(());
+                    }
+                    (from, senders) = (None, Senders::LookedUp);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A stretch of the segment that a group is in; none if the service does not have that.
+    async fn page(
+        &mut self,
+        group: &Group,
+        from: Position,
+    ) -> Result<Option<ReadJournalResponse>, Error> {
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: group.segment.id,
+            from,
+            known: from,
+            wait_ms: 0,
+        };
+        match self.read(Operation::ReadJournal, &request).await {
+            Ok(page) => Ok(Some(page)),
+            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownSegment => {
+                let segment = &group.segment;
+                // A commit led here, by keys that its maker told the service otherwise.
+                let reason = if segment.next == Position(0) && segment.rotation.0 > 0 {
+                    StopReason::Stranded
+                } else {
+                    StopReason::Missing
+                };
+                let now_ms = self.transport.time.now_unix_ms();
+                self.transact(|db, _| {
+                    let fault = PeerError::Stranded;
+                    evidence::keep(db, &group.id, &fault, (None, &segment.id.0), now_ms)
+                })?;
+                self.lose(&group.id, reason)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a stretch in, as far as it goes on from what was read.
+    fn take(
+        &mut self,
+        id: &GroupId,
+        page: &ReadJournalResponse,
+        senders: Senders,
+    ) -> Result<Taken, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let segment = Group::read(&self.db, id)?.segment;
+        let signer = heads::signer(&self.db)?;
+        let is_signed = verify_head(&signer.key, &segment.id, &page.head).is_ok();
+        if is_signed && page.head.generation > signer.generation {
+            return Ok(Taken::LaterStore);
+        }
+        // Of an earlier one it was true once.
+        if !is_signed || page.head.generation < signer.generation {
+            let content = (
+                Some(&name_of(&segment, page.head.next)[..]),
+                &page.head.encode()[..],
+            );
+            evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
+            return Err(Error::Protocol(
+                "the end of a journal is not signed for now",
+            ));
+        }
+        if page.entries.len() > MOST_ENTRIES {
+            return Err(Error::Protocol("a stretch of a journal is too long"));
+        }
+        if page.head.next < segment.next {
+            self.lose(id, StopReason::Behind)?;
+            return Ok(Taken::End);
+        }
+        if page.first > segment.joined.unwrap_or(segment.next) {
+            // What came between has expired: handshakes too.
+            self.lose(id, StopReason::Missing)?;
+            return Ok(Taken::End);
+        }
+        let mut position = page.first;
+        for entry in &page.entries {
+            let at = position;
+            // Beyond the end that is signed nothing stands.
+            if at >= page.head.next {
+                break;
+            }
+            position = position.next();
+            let segment = Group::read(&self.db, id)?.segment;
+            if segment.joined == Some(at) && !self.takes_own_place(id, &segment, entry)? {
+                return Ok(Taken::End);
+            }
+            if at != segment.next {
+                continue;
+            }
+            match self.take_entry(id, entry, at, &page.head, senders)? {
+                Taken::On(_) => {}
+                other => return Ok(other),
+            }
+        }
+        let segment = Group::read(&self.db, id)?.segment;
+        if segment.next < page.head.next {
+            if page.entries.is_empty() {
+                return Err(Error::Protocol("a journal has entries and shows none"));
+            }
+            return Ok(Taken::On(position));
+        }
+        self.transact(|db, profile| reached(db, profile, id, page, now_ms))?;
+        self.read_to_end.insert(*id);
+        Ok(Taken::End)
+    }
+
+    /// Whether the commit by which this client came in can be where the service says that it is. It
+    /// is a handshake, and sealed under a key that its maker does not have. With a later place the
+    /// service would hide what was said in between.
+    fn takes_own_place(
+        &mut self,
+        id: &GroupId,
+        segment: &Segment,
+        entry: &Entry,
+    ) -> Result<bool, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let (bytes, is_own) = match entry {
+            Entry::Handshake(sealed) => {
+                let sealed = sealed.as_slice();
+                (sealed, open(segment, Class::Handshake, sealed).is_err())
+            }
+            Entry::Message(sealed) => (sealed.as_slice(), false),
+            Entry::Expired(digest) => (&digest.0[..], false),
+        };
+        if !is_own {
+            self.transact(|db, _| {
+                evidence::keep(db, id, &PeerError::Place, (None, bytes), now_ms)
+            })?;
+            self.lose(id, StopReason::Missing)?;
+            return Ok(false);
+        }
+        self.db.execute(
+            "UPDATE segments SET joined = NULL WHERE group_id = ?",
+            [id.0],
+        )?;
+        Ok(true)
+    }
+
+    fn take_entry(
+        &mut self,
+        id: &GroupId,
+        entry: &Entry,
+        at: Position,
+        head: &SignedHead,
+        senders: Senders,
+    ) -> Result<Taken, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let transaction = begin(&mut self.db)?;
+        let profile = &self.profile;
+        let group = Group::read(&transaction, id)?;
+        let name = name_of(&group.segment, at);
+        let chain = group
+            .segment
+            .chain
+            .map(|chain| head_after(&chain, at, entry));
+        let (class, sealed) = match entry {
+            Entry::Handshake(sealed) => (Class::Handshake, sealed.as_slice()),
+            Entry::Message(sealed) => (Class::Message, sealed.as_slice()),
+            Entry::Expired(_) => {
+                outbox::expired(&transaction, &group.segment.id, at)?;
+                let group_name = group.display_name();
+                passed(
+                    &transaction,
+                    profile,
+                    group,
+                    (at, chain, head),
+                    None,
+                    now_ms,
+                )?;
+                if !group_name.is_empty() {
+                    events::store_expired(&transaction, &group_name)?;
+                }
+                transaction.commit()?;
+                return Ok(Taken::On(at.next()));
+            }
+        };
+        let opened = open(&group.segment, class, sealed);
+        let (accepted_ms, outcome) = match &opened {
+            Ok(content) => (
+                content.accepted_ms,
+                carry_out(&transaction, profile, &group, content, at, chain, now_ms),
+            ),
+            Err(fault) => (now_ms, Err((*fault).into())),
+        };
+        let (transaction, next) = match outcome {
+            Ok((next, outcome)) => {
+                if let Some(outcome) = outcome {
+                    self.outcomes.insert(*id, outcome);
+                }
+                (transaction, next)
+            }
+            // Not judged before the directory is fresh.
+            Err(Error::Peer(PeerError::ExternalSenders)) if senders == Senders::AsKnown => {
+                return Ok(Taken::Undecided(accepted_ms));
+            }
+            Err(error) => {
+                // Nothing of it stays, but the entry is done: it would fail again.
+                transaction.rollback()?;
+                let fault = error.of_content()?;
+                let transaction = begin(&mut self.db)?;
+                let bytes = match &opened {
+                    Ok(content) => bytes_of(content),
+                    Err(_) => opaque(sealed),
+                };
+                let content = (Some(&name[..]), bytes.as_slice());
+                let event = opened.as_ref().ok().map(|content| &content.event);
+                match (event, fault) {
+                    // In the own name, and this client has not sent it: another copy of it has; or
+                    // a member says so, who can make the sender's name. Nothing more is sent before
+                    // the own leaf is another one: a copy that is alive notices that, and stops.
+                    (Some(JournalEvent::Message(message)), PeerError::OtherCopy) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        upkeep::renew(&transaction, id)?;
+                        let message = message.as_slice();
+                        unreadable::record(&transaction, profile, &group, message, fault)?;
+                    }
+                    // Its sender was told that it is in the journal: the user hears of it too.
+                    (Some(JournalEvent::Message(message)), _) => {
+                        let message = message.as_slice();
+                        unreadable::record(&transaction, profile, &group, message, fault)?;
+                    }
+                    (Some(JournalEvent::Proposal(_)), PeerError::FalseRemoval(why)) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        let (group, why) = (group.display_name(), why.to_owned());
+                        events::store(&transaction, &Event::RemovalRefused { group, why })?;
+                    }
+                    (Some(JournalEvent::Proposal(_)), _) => {}
+                    // Nobody made it, or the service accepted what we cannot: from here on we
+                    // cannot follow.
+                    (Some(JournalEvent::Commit(_)) | None, _) => {
+                        evidence::keep(&transaction, id, &fault, content, now_ms)?;
+                        recovery::lose_to(&transaction, profile, id, fault)?;
+                    }
+                }
+                (transaction, None)
+            }
+        };
+        let day = Day::of(accepted_ms.min(now_ms));
+        let group = Group {
+            segment: group.segment.on_day(day),
+            ..group
+        };
+        let taken = match &next {
+            Some(Next::Segment(_)) => Taken::NextSegment,
+            Some(Next::Out) => Taken::End,
+            Some(Next::Step) | None => Taken::On(at.next()),
+        };
+        passed(
+            &transaction,
+            profile,
+            group,
+            (at, chain, head),
+            next,
+            now_ms,
+        )?;
+        let still = Group::find(&transaction, id)?;
+        transaction.commit()?;
+        Ok(match still {
+            Some(group) if group.status == Status::Active => taken,
+            _ => Taken::End,
+        })
+    }
+
+    /// Whether it is known by now what the service's key is. Relay and service may be behind each
+    /// other after a rotation: what waits for that stays where it is, for an hour at most.
+    async fn looks_up_senders(&mut self, accepted_ms: u64) -> Result<bool, Error> {
+        match self.heard_directory().await {
+            Ok(heard) => {
+                let text = serde_json::to_string(&heard).map_err(|_| LocalError::Damaged)?;
+                profile::set_directory_heard(&self.db, &text)?;
+                Ok(true)
+            }
+            // It waits, and nothing beside it does.
+            Err(
+                Error::Directory(_) | Error::Protocol(_) | Error::Refused(_) | Error::Issuer(_),
+            ) => Ok(self.transport.time.now_unix_ms().abs_diff(accepted_ms) > UNDECIDED_MS),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What an entry says, for evidence.
+fn bytes_of(content: &EntryContent) -> tls_codec::VLBytes {
+    match &content.event {
+        JournalEvent::Message(bytes) | JournalEvent::Proposal(bytes) => bytes.clone(),
+        JournalEvent::Commit(event) => event.commit.clone(),
+    }
+}
+
+/// When an entry was accepted, as far as what the service says can be. Nothing was accepted later
+/// than now: what follows from the time could be put off for good. Nor before the day of what
+/// stands before it: who has sent or committed it would be older than this client knows.
+fn accepted_at(segment: &Segment, told_ms: u64, now_ms: u64) -> u64 {
+    told_ms
+        .max(u64::from(segment.tag_day.0).saturating_mul(DAY_MS))
+        .min(now_ms)
+}
+
+type CarriedOut = (Option<Next>, Option<crate::outcomes::CommitOutcome>);
+
+/// Carries an entry out, in the caller's transaction.
+fn carry_out(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    content: &EntryContent,
+    at: Position,
+    chain: Option<ChainHead>,
+    now_ms: u64,
+) -> Result<CarriedOut, Error> {
+    let accepted_ms = accepted_at(&group.segment, content.accepted_ms, now_ms);
+    match &content.event {
+        JournalEvent::Message(bytes) => {
+            let accepted = Accepted { at, accepted_ms };
+            process::message(db, profile, group, bytes.as_slice(), accepted)?;
+            Ok((None, None))
+        }
+        JournalEvent::Proposal(bytes) => {
+            proposals::keep(db, &group.id, bytes.as_slice())?;
+            Ok((None, None))
+        }
+        JournalEvent::Commit(event) => {
+            let entry = CommitEntry {
+                event,
+                accepted_ms,
+                read_ms: now_ms,
+                at,
+                chain,
+            };
+            let (next, outcome) = process::commit(db, profile, group, &entry)?;
+            Ok((Some(next), outcome))
+        }
+    }
+}
+
+/// Moves the position past an entry, in the caller's transaction; into the next segment, if one
+/// begins: what the service has signed must end here then.
+fn passed(
+    db: &Connection,
+    profile: &Profile,
+    group: Group,
+    (at, chain, head): (Position, Option<ChainHead>, &SignedHead),
+    next: Option<Next>,
+    now_ms: u64,
+) -> Result<(), Error> {
+    if Group::find(db, &group.id)?.is_none() {
+        return Ok(());
+    }
+    let Group { id, segment, .. } = group;
+    let segment_id = segment.id;
+    let here = Segment {
+        next: at.next(),
+        chain,
+        ..segment
+    };
+    match next {
+        None | Some(Next::Out) => here.write(db, &id)?,
+        Some(Next::Step) => here.next_step().write(db, &id)?,
+        Some(Next::Segment(next)) => {
+            next.write(db, &id)?;
+            heads::ended(db, profile, &id, &here, head, now_ms)?;
+        }
+    }
+    let Some(chain) = chain else { return Ok(()) };
+    heads::passed(db, &id, &segment_id, at.next(), &chain)?;
+    let generation = heads::signer(db)?.generation;
+    if let Some(head) = heads::contradiction(db, generation, &segment_id, at.next(), &chain)? {
+        let seen = SeenHead {
+            segment: segment_id,
+            head,
+        };
+        heads::split(db, profile, &id, &seen, now_ms)?;
+    }
+    Ok(())
+}
+
+/// The end of what there is was read, in the caller's transaction: the chain must be the one that
+/// the service has signed.
+fn reached(
+    db: &Connection,
+    profile: &Profile,
+    id: &GroupId,
+    page: &ReadJournalResponse,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let segment = Group::read(db, id)?.segment;
+    match segment.chain {
+        Some(chain) if chain != page.head.chain => {
+            let seen = SeenHead {
+                segment: segment.id,
+                head: page.head.clone(),
+            };
+            heads::split(db, profile, id, &seen, now_ms)
+        }
+        Some(_) => heads::keep(db, id, &page.head),
+        None => {
+            // Whoever came in the middle takes the first end that is signed.
+            heads::passed(db, id, &segment.id, page.head.next, &page.head.chain)?;
+            let known = Segment {
+                chain: Some(page.head.chain),
+                ..segment
+            };
+            known.write(db, id)?;
+            heads::keep(db, id, &page.head)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_told_to_be_no_older_than_the_day_of_what_stands_before_it_and_none_of_later() {
+        let segment = Segment {
+            tag_day: Day(20_002),
+            ..crate::store::segments::tests::segment(&GroupId([7; 16]))
+        };
+        let (begun_ms, now_ms) = (20_002 * DAY_MS, 20_009 * DAY_MS);
+        let at = |told_ms| accepted_at(&segment, told_ms, now_ms);
+        assert_eq!(at(begun_ms + 5), begun_ms + 5);
+        for earlier in [0, 1, begun_ms - 1] {
+            assert_eq!(at(earlier), begun_ms);
+        }
+        assert_eq!(at(u64::MAX), now_ms);
+        // By a clock that is behind, it is now.
+        assert_eq!(accepted_at(&segment, 5, 1_000), 1_000);
+    }
+}

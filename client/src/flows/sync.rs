@@ -1,0 +1,149 @@
+//! Catching up: finishing what was under way, reading journals, and what follows from it.
+
+use protocol::ids::GroupId;
+use protocol::operation::Operation;
+
+use crate::engine::Engine;
+use crate::error::{Error, all_can_wait, refusals_can_wait};
+use crate::flows::news::Watch;
+use crate::store::database::{rows, value};
+use crate::store::{Group, Status, heard};
+
+impl Engine {
+    /// Catches up: finishes what was under way, reads the journals of all groups, and does what
+    /// follows from it.
+    pub(crate) async fn sync(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        self.prepare_to_read().await?;
+        self.take_all_in().await?;
+        self.settle().await
+    }
+
+    /// The first half of [`Engine::sync`], with a wait for news behind it. Others may use home and
+    /// engine meanwhile.
+    pub(crate) async fn begin_sync(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+        let _held = self.hold().await?;
+        self.prepare_to_read().await?;
+        self.watch(wait_ms)
+    }
+
+    /// The second half.
+    pub(crate) async fn finish_sync(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        self.take_all_in().await?;
+        self.settle().await
+    }
+
+    pub(crate) async fn prepare_to_read(&mut self) -> Result<(), Error> {
+        self.refresh_reporting().await?;
+        self.resume().await
+    }
+
+    /// Reads journals and follows invitations, and does nothing else: kept requests stay kept.
+    #[cfg(feature = "test-support")]
+    pub(crate) async fn take_in(&mut self) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        self.take_all_in().await
+    }
+
+    pub(crate) async fn take_all_in(&mut self) -> Result<(), Error> {
+        self.read_all().await?;
+        self.follow_invitations().await
+    }
+
+    /// Brings requests to their end whose answer this client does not know.
+    pub(crate) async fn resume(&mut self) -> Result<(), Error> {
+        let waiting = rows(
+            &self.db,
+            "SELECT group_id FROM pending_requests",
+            (),
+            |row| Ok(GroupId(row.get(0)?)),
+        )?;
+        for group in waiting {
+            // It stays kept. Whether the service answers at all shows in what comes next.
+            match self.resume_group(&group).await {
+                Err(Error::Unreachable(_)) => break,
+                // Refused after all: there is nobody left to tell, and the state is as before. Nor
+                // does an empty wallet stop what comes after this, its filling included.
+                other => refusals_can_wait(other)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in one group.
+    pub(crate) async fn resume_group(&mut self, group: &GroupId) -> Result<(), Error> {
+        let operation: Option<u16> = value(
+            &self.db,
+            "SELECT operation FROM pending_requests WHERE group_id = ?",
+            [group.0],
+        )?;
+        let Some(operation) = operation else {
+            return Ok(());
+        };
+        if operation == Operation::CreateGroup.number() {
+            self.submit_creation(group).await
+        } else if operation == Operation::ExternalJoin.number() {
+            self.submit_entry(group).await.map(|_| ())
+        } else {
+            self.submit_commit(group).await.map(|_| ())
+        }
+    }
+
+    /// What follows from what was taken in: recovery keys, leaves whose key somebody else knows
+    /// or knew, new KeyPackages. What is refused is tried again next time.
+    pub(crate) async fn settle(&mut self) -> Result<(), Error> {
+        for group in Group::all(&self.db)? {
+            match self.settle_group(&group).await {
+                // It has answered meanwhile: what it holds back of one group holds up no other one.
+                Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
+                Err(Error::Unreachable(_)) => return Ok(()),
+                other => other?,
+            }
+        }
+        for group in self.upgrading()? {
+            refusals_can_wait(self.go_on_upgrading(&group).await)?;
+        }
+        all_can_wait(self.send_all_queued().await)?;
+        self.plan_claims()?;
+        self.plan_stock()?;
+        refusals_can_wait(self.act().await)?;
+        refusals_can_wait(self.check_inbox_in_time().await)?;
+        refusals_can_wait(self.replenish_key_packages().await)?;
+        refusals_can_wait(self.settle_tokens().await)?;
+        refusals_can_wait(self.go_on_removing().await)?;
+        refusals_can_wait(self.settle_devices().await)?;
+        refusals_can_wait(self.top_up().await)?;
+        self.compare_views().await
+    }
+
+    pub(crate) async fn settle_group(&mut self, group: &Group) -> Result<(), Error> {
+        if group.status == Status::Lost {
+            refusals_can_wait(self.try_rejoin(&group.id).await)?;
+        }
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        refusals_can_wait(self.go_on_leaving(&group.id).await)?;
+        refusals_can_wait(self.cover(&group.id).await)?;
+        refusals_can_wait(self.keep_up(&group.id).await)?;
+        refusals_can_wait(self.carry_out_decisions(&group.id).await)?;
+        let group = Group::read(&self.db, &group.id)?;
+        if group.status != Status::Active {
+            return Ok(());
+        }
+        if !group.recovery_set {
+            refusals_can_wait(self.set_leaf_extras(&group.id).await)?;
+        }
+        self.settle_outbox(&group.id)?;
+        self.plan_rows(&group.id)?;
+        let waits = heard::is_waiting(&self.db, &group.id)?;
+        if !waits {
+            self.renew_in_time(&group.id)?;
+        }
+        if group.update_due && !waits {
+            refusals_can_wait(self.update_leaf(&group.id).await)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! How a client is asked to behave.
+
+use std::time::Duration;
+
+use protocol::operation::Operation;
+
+use crate::in_process::SharedService;
+use crate::net::clock::{SharedClock, SystemClock};
+use crate::net::transport::patience::{Patience, Progress};
+use crate::views::Pace;
+
+/// How a client behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the time comes from.
+    pub clock: SharedClock,
+    /// How long calls wait for answers.
+    pub patience: Patience,
+    /// Hears of calls that wait longer than usual.
+    pub progress: Option<Progress>,
+    /// How long a call waits for another process to leave the home directory.
+    pub lock_patience: Duration,
+    /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
+    pub ciphersuites: Vec<u16>,
+    /// Which connection requests are shown.
+    pub requests: RequestPolicy,
+    /// When the views of independent operators are compared.
+    pub pace: Pace,
+    /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
+    pub service: Option<SharedService>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: SystemClock::shared(),
+            patience: Patience::default(),
+            progress: None,
+            lock_patience: Duration::from_secs(60),
+            ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
+            requests: RequestPolicy::default(),
+            pace: Pace::default(),
+            service: None,
+        }
+    }
+}
+
+/// A kept request, as it would be sent.
+#[derive(Debug)]
+pub struct PendingRequest {
+    /// What it asks for.
+    pub operation: Operation,
+    /// The signed request.
+    pub request: Vec<u8>,
+    /// The tokens beside it.
+    pub tokens: Vec<Vec<u8>>,
+}
+
+/// Which connection requests are shown to the user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestPolicy {
+    /// As the issuer asks: all, or those with a certificate.
+    #[default]
+    Announced,
+    /// All.
+    All,
+    /// Those whose sender can be reported; others are forgotten unseen.
+    Reportable,
+}

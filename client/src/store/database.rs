@@ -1,0 +1,179 @@
+//! The client's database: one SQLite file that also holds the MLS library's state, so that an
+//! item's effect on both is one transaction.
+
+use std::path::Path;
+
+use openmls_sqlite_storage::SqliteStorageProvider;
+use rusqlite::types::FromSql;
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Params, Row, Transaction, TransactionBehavior,
+};
+
+use crate::error::{Error, LocalError};
+use crate::store::provider::JsonCodec;
+
+/// Each entry takes the schema one version further; none is ever changed after a release.
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// An answer is acted on (acknowledgements above all) after the row is durable, hence FULL. Deleted
+/// key material is overwritten, not only unlinked.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+    PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
+
+/// Opens a database and brings its schema up to date.
+pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
+    prepare(Connection::open(path)?)
+}
+
+/// Opens a database that another connection of this process has open and has brought up to date.
+pub(crate) fn open_beside(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(PRAGMAS)?;
+    Ok(connection)
+}
+
+/// Opens a database that is there, for reading.
+pub(crate) fn open_to_look(path: &Path) -> Result<Connection, Error> {
+    Ok(Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?)
+}
+
+#[cfg(test)]
+pub(crate) fn in_memory() -> Result<Connection, Error> {
+    prepare(Connection::open_in_memory()?)
+}
+
+fn prepare(mut connection: Connection) -> Result<Connection, Error> {
+    connection.execute_batch(PRAGMAS)?;
+    migrate(&mut connection, MIGRATIONS)?;
+    SqliteStorageProvider::<JsonCodec, &mut Connection>::new(&mut connection)
+        .run_migrations()
+        .map_err(crate::error::mls)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Error> {
+    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > migrations.len() {
+        return Err(LocalError::NewerDatabase.into());
+    }
+    for (migration, to) in migrations.iter().zip(1usize..).skip(version) {
+        let transaction = begin(connection)?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", to)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Starts a transaction that writes.
+pub(crate) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Error> {
+    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+/// A stored blob of exactly 32 bytes.
+pub(crate) fn key32(bytes: &[u8]) -> Result<[u8; 32], Error> {
+    bytes.try_into().map_err(|_| LocalError::Damaged.into())
+}
+
+/// Carries out a statement.
+pub(crate) fn change(db: &Connection, sql: &str, values: impl Params) -> Result<(), Error> {
+    db.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// The first row, if there is one.
+pub(crate) fn first<T>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, Error> {
+    Ok(db.prepare_cached(sql)?.query_row(values, read).optional()?)
+}
+
+/// The first column of the first row, if there is one.
+pub(crate) fn value<T: FromSql>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+) -> Result<Option<T>, Error> {
+    first(db, sql, values, |row| row.get(0))
+}
+
+/// Whether there is a row.
+pub(crate) fn is_there(db: &Connection, sql: &str, values: impl Params) -> Result<bool, Error> {
+    Ok(first(db, sql, values, |_| Ok(()))?.is_some())
+}
+
+/// The first column of all rows.
+pub(crate) fn column<T: FromSql>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+) -> Result<Vec<T>, Error> {
+    rows(db, sql, values, |row| row.get(0))
+}
+
+/// All rows.
+pub(crate) fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, Error> {
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(values, read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_run_once_each_and_a_later_schema_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
+        migrate(
+            &mut connection,
+            &["CREATE TABLE a (x)", "CREATE TABLE b (x)"],
+        )
+        .unwrap();
+        connection.execute("INSERT INTO b VALUES (1)", ()).unwrap();
+        let older = migrate(&mut connection, &["CREATE TABLE a (x)"]);
+        assert!(matches!(
+            older,
+            Err(Error::Local(LocalError::NewerDatabase))
+        ));
+    }
+
+    #[test]
+    fn a_failed_migration_leaves_the_schema_as_it_was() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        assert!(migrate(&mut connection, &["CREATE TABLE a (x); nonsense"]).is_err());
+        migrate(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
+    }
+
+    /// A digest: the schema itself is in its file.
+    #[test]
+    fn a_schema_that_was_released_does_not_change() {
+        use sha2::Digest as _;
+
+        for (migration, version) in MIGRATIONS.iter().zip(1..) {
+            let digest = sha2::Sha256::digest(migration);
+            crate::fixtures::check(&format!("schema {version}"), &digest);
+        }
+    }
+
+    #[test]
+    fn the_schema_opens_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        drop(open(&path).unwrap());
+        open(&path).unwrap();
+    }
+}

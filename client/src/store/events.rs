@@ -1,0 +1,511 @@
+//! What happened, for whoever looks next.
+
+use std::cmp::Ordering;
+
+use protocol::directory::StoreState;
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, LocalError};
+use crate::ids::{GroupId, MessageId, UserId};
+use crate::outcomes::{RemovalReason, StopReason};
+use crate::store::database::change;
+
+/// Something that happened in a group or among contacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A message of another member.
+    Message {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// The name of who sent it.
+        sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+        /// What it says.
+        text: String,
+        /// When the service accepted it, as it says: milliseconds since 1970.
+        accepted_ms: u64,
+        /// Its place in the part of the group's journal that it is in.
+        position: u64,
+    },
+    /// A message of this user's that waited in the outbox stands in the group's journal.
+    MessageSent {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// A message of this user's that waited in the outbox was not sent and will not be.
+    MessageFailed {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// What it says.
+        text: String,
+        /// Why: [`Error::code`].
+        reason: String,
+        /// Whether sending it again later may help.
+        retryable: bool,
+    },
+    /// This user was added to a group.
+    Joined {
+        /// Name of the group.
+        group: String,
+        /// The contact who vouches for the invitation.
+        by: String,
+    },
+    /// This user was removed from a group.
+    Removed {
+        /// Name of the group.
+        group: String,
+    },
+    /// Another user was added.
+    MemberAdded {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+        /// By whom.
+        by: String,
+    },
+    /// Another user was removed.
+    MemberRemoved {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+        /// By whom.
+        by: String,
+    },
+    /// The service had another user removed, or this one, and said why.
+    RemovedByService {
+        /// Name of the group; empty for a connection.
+        group: String,
+        /// Who.
+        name: String,
+        /// What it said.
+        why: RemovalReason,
+    },
+    /// The service wants a member removed for a reason that contradicts what this client has seen.
+    RemovalRefused {
+        /// Name of the group.
+        group: String,
+        /// What was seen.
+        why: String,
+    },
+    /// A member has come back after a loss of state.
+    MemberRejoined {
+        /// Name of the group; empty for a connection.
+        group: String,
+        /// Who.
+        name: String,
+    },
+    /// One more client of somebody who is in a group, or in a connection, reads along: a further
+    /// device, as one that is there already says.
+    ClientAdded {
+        /// Name of the group; empty for a connection.
+        group: String,
+        /// Whose: a member, the contact, or this user.
+        name: String,
+    },
+    /// A device has come into the group of this user's devices, or has come back into it.
+    DeviceCameIn,
+    /// A member of a group that another one was put in the place of could not be brought along.
+    LeftBehind {
+        /// Name of the new group.
+        group: String,
+        /// Who.
+        name: String,
+    },
+    /// Somebody asks for a connection.
+    ConnectionRequest {
+        /// For accepting or declining it.
+        id: String,
+        /// The handle that they claim.
+        name: String,
+    },
+    /// A connection request of ours was accepted.
+    Connected {
+        /// The new contact.
+        name: String,
+    },
+    /// A contact has ended the connection.
+    Disconnected {
+        /// The former contact.
+        name: String,
+    },
+    /// Another device of this user is linked.
+    DeviceLinked {
+        /// What it is called.
+        name: String,
+    },
+    /// A device of this user was removed.
+    DeviceRemoved {
+        /// What it was called.
+        name: String,
+    },
+    /// Another device of this user has removed this one.
+    DeviceUnlinked,
+    /// Others have claimed so many KeyPackages of this user since they were counted last, and
+    /// nobody has added this user anywhere: a contact who wants nobody to be able to.
+    KeyPackagesTaken {
+        /// How many.
+        taken: u32,
+    },
+    /// Somebody who is no contact has tried to add this user to a group; it was not joined.
+    InvitationRefused {
+        /// What they call the group.
+        group: String,
+        /// The name that they go by, as far as it is known; else empty.
+        by: String,
+    },
+    /// A contact has added this user to a group, and the service shows nothing by which it can be
+    /// joined: the invitation waits for that, up to a month.
+    InvitationWaits {
+        /// What they call the group.
+        group: String,
+        /// Who.
+        by: String,
+    },
+    /// This client has come back into a group after a loss of state: what was said meanwhile is
+    /// lost.
+    Rejoined {
+        /// Name of the group.
+        group: String,
+        /// Who was in it when this client was, and is not now.
+        absent: Vec<String>,
+        /// Whose role or standing is not what it was.
+        changed: Vec<String>,
+        /// Whether roles may do something else than they could.
+        rules_changed: bool,
+    },
+    /// Another device of this user has told of a contact that this one cannot have: another user of
+    /// that name is one here, or it has no name at all.
+    ContactConflict {
+        /// The name; empty if there is none.
+        name: String,
+    },
+    /// The service took a commit that the group's policy forbids; it was not applied.
+    CommitRefused {
+        /// Name of the group.
+        group: String,
+    },
+    /// The policy of a group has changed.
+    PolicyChanged {
+        /// Name of the group.
+        group: String,
+        /// By whom.
+        by: String,
+    },
+    /// A group was re-initialised: it goes on under the same name, and this is what is left of the
+    /// old one.
+    ReInitialized {
+        /// New name of the old group.
+        group: String,
+        /// By whom.
+        by: String,
+    },
+    /// Messages of a group had expired at the service before this client read them.
+    MessagesDropped {
+        /// Name of the group.
+        group: String,
+    },
+    /// Another client of this user came in this one's place: it was restored from a backup, or came
+    /// back.
+    Replaced {
+        /// Name of the group.
+        group: String,
+    },
+    /// Somebody is in the group again who is banned from it, or does not show who it is while
+    /// others are banned. Members who may remove it do so.
+    BannedCameIn {
+        /// Name of the group.
+        group: String,
+        /// Who.
+        name: String,
+        /// By whom; empty if it came by itself.
+        by: String,
+    },
+    /// Messages that could not be read: what they said is lost, though their sender was told that
+    /// they were accepted.
+    MessageUnreadable {
+        /// Name of the group.
+        group: String,
+        /// The member who sent them; empty if that cannot be told.
+        sender: String,
+        /// How many, one after the other.
+        count: u32,
+    },
+    /// The service said that it has accepted a message of this user's, and shows it to nobody.
+    MessageWithheld {
+        /// Name of the group.
+        group: String,
+        /// The group.
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// What it says.
+        text: String,
+    },
+    /// This home directory was copied, restored from a copy or rolled back: its keys are renewed
+    /// before anything is sent.
+    HomeCopied,
+    /// The store of the service is not the one that this client knew: what was accepted since its
+    /// backup is lost there.
+    ServiceStoreChanged {
+        /// In what way.
+        change: StoreChange,
+    },
+    /// This client follows a group no further. It comes back by itself only from a loss of its own.
+    GroupLost {
+        /// Name of the group.
+        group: String,
+        /// Why.
+        why: StopReason,
+    },
+    /// As [`Event::GroupLost`], for the connection with a contact.
+    ConnectionLost {
+        /// The contact.
+        name: String,
+        /// Why.
+        why: StopReason,
+    },
+    /// As [`Event::GroupLost`], for what this user's devices tell each other.
+    DevicesLost {
+        /// Why.
+        why: StopReason,
+    },
+    /// Somebody came into a group from outside who cannot show who that is: nothing is sent there
+    /// until that leaf is gone or the user goes on all the same.
+    UnverifiedMember {
+        /// Name of the group.
+        group: String,
+    },
+}
+
+/// What became of a service's store, as its directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreChange {
+    /// Its operator says that it was restored from a backup.
+    Restored,
+    /// It is of an earlier generation than before: a backup from before a restoration.
+    RolledBack,
+    /// It is another one.
+    Replaced,
+}
+
+impl StoreChange {
+    /// What lies between the two. `None`: nothing.
+    #[must_use]
+    pub fn between(known: &StoreState, shown: &StoreState) -> Option<Self> {
+        if known.id != shown.id {
+            return Some(Self::Replaced);
+        }
+        match shown.generation.cmp(&known.generation) {
+            Ordering::Less => Some(Self::RolledBack),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Self::Restored),
+        }
+    }
+}
+
+/// An event that is kept until it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Grows with each event of this client, and is never used again.
+    pub id: i64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Keeps an event, in the transaction of what caused it.
+pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
+    let event = serde_json::to_string(event).map_err(|_| LocalError::Damaged)?;
+    change(db, "INSERT INTO events (event) VALUES (?)", [event])
+}
+
+/// The number of the last event that waits; 0 for none.
+pub(crate) fn last(db: &Connection) -> Result<i64, Error> {
+    Ok(
+        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
+            row.get(0)
+        })?,
+    )
+}
+
+/// The first event with a larger number.
+pub(crate) fn next(db: &Connection, seen: i64) -> Result<Option<StoredEvent>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT id, event FROM events WHERE id > ? ORDER BY id LIMIT 1")?;
+    let row = statement.query_row([seen], |row| Ok((row.get(0)?, row.get(1)?)));
+    row.optional()?.map(stored_event).transpose()
+}
+
+fn stored_event((id, event): (i64, String)) -> Result<StoredEvent, Error> {
+    let event = serde_json::from_str(&event).map_err(|_| LocalError::Damaged)?;
+    Ok(StoredEvent { id, event })
+}
+
+/// All that is kept, oldest first.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn stored(db: &Connection) -> Vec<Event> {
+    let mut statement = db.prepare("SELECT event FROM events ORDER BY id").unwrap();
+    let rows = statement
+        .query_map((), |row| row.get::<_, String>(0))
+        .unwrap();
+    rows.map(|event| serde_json::from_str(&event.unwrap()).unwrap())
+        .collect()
+}
+
+/// As [`store`], for a message of a group that could not be read: one event for as many as follow
+/// each other.
+pub(crate) fn store_unreadable(db: &Connection, group: &str, sender: &str) -> Result<(), Error> {
+    let last: Option<(i64, String)> = db
+        .query_row(
+            "SELECT id, event FROM events ORDER BY id DESC LIMIT 1",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let mut event = Event::MessageUnreadable {
+        group: group.to_owned(),
+        sender: sender.to_owned(),
+        count: 1,
+    };
+    if let Some((id, text)) = last
+        && let Ok(Event::MessageUnreadable {
+            group: last_group,
+            sender: last_sender,
+            count: before,
+        }) = serde_json::from_str(&text)
+        && (last_group.as_str(), last_sender.as_str()) == (group, sender)
+    {
+        if let Event::MessageUnreadable { count, .. } = &mut event {
+            *count = before.saturating_add(1);
+        }
+        // Under a number of its own: whoever acknowledges the former one has not seen this count.
+        db.execute("DELETE FROM events WHERE id = ?", [id])?;
+    }
+    store(db, &event)
+}
+
+/// As [`store`], for a message that had expired: one event for as many as follow each other.
+pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
+    let event = Event::MessagesDropped {
+        group: group.to_owned(),
+    };
+    let text = serde_json::to_string(&event).map_err(|_| LocalError::Damaged)?;
+    let last: Option<String> = db
+        .query_row(
+            "SELECT event FROM events ORDER BY id DESC LIMIT 1",
+            (),
+            |row| row.get(0),
+        )
+        .optional()?;
+    if last.as_ref() == Some(&text) {
+        return Ok(());
+    }
+    store(db, &event)
+}
+
+/// Forgets events that have been shown.
+pub(crate) fn acknowledge(db: &mut Connection, events: &[StoredEvent]) -> Result<(), Error> {
+    let transaction = crate::store::database::begin(db)?;
+    for event in events {
+        transaction.execute("DELETE FROM events WHERE id = ?", [event.id])?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The events that wait, oldest first.
+pub(crate) fn all(db: &Connection) -> Result<Vec<StoredEvent>, Error> {
+    let mut statement = db.prepare_cached("SELECT id, event FROM events ORDER BY id")?;
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.map(|row| stored_event(row?)).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What docs/cli.md says that events look like.
+    fn documented() -> Vec<serde_json::Value> {
+        let documents = include_str!("../../../docs/cli.md");
+        let events = documents.split("\n## Events\n").nth(1).unwrap();
+        let lines = events.split("```").nth(1).unwrap().lines().skip(1);
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Stops compiling when there is an event more: docs/cli.md needs an example of it.
+    fn is_documented(event: &Event) -> bool {
+        match event {
+            Event::Message { .. }
+            | Event::MessageSent { .. }
+            | Event::MessageFailed { .. }
+            | Event::Joined { .. }
+            | Event::Removed { .. }
+            | Event::MemberAdded { .. }
+            | Event::MemberRemoved { .. }
+            | Event::RemovedByService { .. }
+            | Event::RemovalRefused { .. }
+            | Event::ConnectionLost { .. }
+            | Event::DevicesLost { .. }
+            | Event::UnverifiedMember { .. }
+            | Event::ConnectionRequest { .. }
+            | Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::DeviceLinked { .. }
+            | Event::DeviceRemoved { .. }
+            | Event::Rejoined { .. }
+            | Event::ContactConflict { .. }
+            | Event::CommitRefused { .. }
+            | Event::PolicyChanged { .. }
+            | Event::ReInitialized { .. }
+            | Event::MessagesDropped { .. }
+            | Event::GroupLost { .. }
+            | Event::MemberRejoined { .. }
+            | Event::ClientAdded { .. }
+            | Event::DeviceCameIn
+            | Event::LeftBehind { .. }
+            | Event::DeviceUnlinked
+            | Event::KeyPackagesTaken { .. }
+            | Event::InvitationRefused { .. }
+            | Event::InvitationWaits { .. }
+            | Event::Replaced { .. }
+            | Event::BannedCameIn { .. }
+            | Event::MessageUnreadable { .. }
+            | Event::MessageWithheld { .. }
+            | Event::ServiceStoreChanged { .. }
+            | Event::HomeCopied => true,
+        }
+    }
+
+    #[test]
+    fn every_documented_event_is_one_and_shows_all_of_its_members() {
+        let documented = documented();
+        assert_eq!(documented.len(), 38);
+        for example in documented {
+            let event: Event = serde_json::from_value(example.clone()).unwrap();
+            assert!(is_documented(&event));
+            assert_eq!(serde_json::to_value(&event).unwrap(), example);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A device that is being linked.
+
+use crypto::hpke::HpkeKeyPair;
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
+use protocol::ids::InboxId;
+use rusqlite::Connection;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::store::database::{change, first, key32};
+
+pub(crate) struct Waiting {
+    pub(crate) code: Vec<u8>,
+    pub(crate) key: HpkeKeyPair,
+    pub(crate) owner: SignatureKeyPair,
+    pub(crate) inbox: InboxId,
+    pub(crate) inbox_owner: SignatureKeyPair,
+    pub(crate) package: Option<Vec<u8>>,
+}
+
+pub(crate) fn waiting(db: &Connection) -> Result<Option<Waiting>, Error> {
+    let row = first(
+        db,
+        "SELECT code, seed, owner_seed, inbox_id, inbox_owner_seed, package FROM link",
+        (),
+        |row| {
+            Ok((
+                row.get::<_, Vec<u8>>(0)?,
+                Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
+                Zeroizing::new(row.get::<_, Vec<u8>>(2)?),
+                InboxId(row.get(3)?),
+                Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
+                row.get(5)?,
+            ))
+        },
+    )?;
+    row.map(|(code, seed, owner, inbox, inbox_owner, package)| {
+        Ok(Waiting {
+            code,
+            key: HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?,
+            owner: SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?)),
+            inbox,
+            inbox_owner: owner_of(&inbox_owner)?,
+            package,
+        })
+    })
+    .transpose()
+}
+
+/// A key that reads an inbox, from its stored seed.
+pub(crate) fn owner_of(seed: &[u8]) -> Result<SignatureKeyPair, Error> {
+    let seed = Secret::new(crate::store::database::key32(seed)?);
+    Ok(SignatureKeyPair::from_seed(&seed))
+}
+
+pub(crate) fn keep_package(db: &Connection, sealed: &[u8]) -> Result<(), Error> {
+    change(db, "UPDATE link SET package = ?", [sealed])
+}
