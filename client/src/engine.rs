@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use crate::error::{Error, IssuerError};
 use crate::home::{Held, Home};
 use crate::net::transport::Transport;
-use crate::options::RequestPolicy;
 use crate::outcomes::CommitOutcome;
+use crate::store::reporting::RequestPolicy;
 use crate::store::{Profile, database};
 
 /// The end of a journal at which the service has said last that there is news.

@@ -2,7 +2,7 @@
 
 use protocol::problem::ProblemType;
 
-use crate::net::key_config::KeyView;
+use crate::key_view::KeyView;
 
 /// Who has to act for the same call to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use protocol::operation::Operation;
 use crate::in_process::SharedService;
 use crate::net::clock::{SharedClock, SystemClock};
 use crate::net::transport::patience::{Patience, Progress};
+use crate::store::reporting::RequestPolicy;
 use crate::views::Pace;
 
 /// How a client behaves.
@@ -54,17 +55,4 @@ pub struct PendingRequest {
     pub request: Vec<u8>,
     /// The tokens beside it.
     pub tokens: Vec<Vec<u8>>,
-}
-
-/// Which connection requests are shown to the user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RequestPolicy {
-    /// As the issuer asks: all, or those with a certificate.
-    #[default]
-    Announced,
-    /// All.
-    All,
-    /// Those whose sender can be reported; others are forgotten unseen.
-    Reportable,
 }

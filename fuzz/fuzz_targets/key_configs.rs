@@ -1,5 +1,5 @@
-//! A client's choice from a list of OHTTP key configurations (RFC 9458 §3.2). The module is taken
-//! by its path, since the SDK shows it to nobody.
+//! A client's choice from a list of OHTTP key configurations (RFC 9458 §3.2). The modules are
+//! taken by their paths, since the SDK shows them to nobody.
 #![no_main]
 #![allow(dead_code)]
 
@@ -8,6 +8,8 @@ use oblivious::configs::{list, usable};
 
 #[path = "../../client/src/net/key_config.rs"]
 mod key_config;
+#[path = "../../client/src/key_view.rs"]
+mod key_view;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(configs) = usable(bytes) else {
@@ -19,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(usable(&list([&config[..]])).unwrap(), [config.clone()]);
     }
     let mut candidates = configs.clone();
-    if key_config::agree(&mut candidates, &configs, key_config::KeyView::Gateway).is_ok() {
+    if key_config::agree(&mut candidates, &configs, key_view::KeyView::Gateway).is_ok() {
         assert_eq!(candidates, configs);
     }
 });

@@ -277,8 +277,8 @@ struct DepKind {
     kind: Option<String>,
 }
 
-/// Asserts [`RULES`] on the workspace around the current directory, and that no modules of a
-/// package need each other.
+/// Asserts [`RULES`] on the workspace around the current directory, that no modules of a package
+/// need each other, and that rooms stand one on the other.
 ///
 /// # Errors
 /// Every slip, with the way it came in.
@@ -286,7 +286,7 @@ pub fn check() -> Result<()> {
     let metadata = Metadata::of_workspace()?;
     let graph = Graph::new(&metadata);
     let mut slips = slips(&graph, RULES);
-    slips.extend(modules::cycles(&metadata.directories_of_ours())?);
+    slips.extend(modules::slips(&metadata.directories_of_ours())?);
     if !slips.is_empty() {
         bail!("{}", slips.join("\n       "));
     }

@@ -1,4 +1,4 @@
-//! No cycle between the modules of a package.
+//! No cycle between the modules of a package, and rooms that stand one on the other.
 //!
 //! A module needs another one where its code, tests left out, has a path to it that begins with
 //! `crate`, `super` or the name of a child. A name that a module only passes on (`pub use`) counts
@@ -13,22 +13,40 @@ use std::str::FromStr as _;
 use anyhow::{Context, Result, anyhow};
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
-/// Its modules are being untangled.
-const NOT_YET: &[&str] = &["client"];
+/// A package whose modules are kept in rooms, which are modules of its root.
+struct House {
+    package: &'static str,
+    /// From the ground up: a room stands on all that are before it, and knows nothing of one that
+    /// is beside it. What is in none of them is below them all; the root is above.
+    floors: &'static [&'static [&'static str]],
+    /// The one room that has statements of SQL.
+    statements: &'static str,
+}
+
+const HOUSES: &[House] = &[House {
+    package: "client",
+    floors: &[
+        &["store"],
+        &["mls", "net"],
+        &["options"],
+        &["engine"],
+        &["flows"],
+        &["driver"],
+        &["api"],
+    ],
+    statements: "store",
+}];
 
 /// Names of modules from the root of the package, which has none.
 type Name = Vec<String>;
 
-/// The cycles of all packages, which lie in these directories.
+/// What modules of all packages, which lie in these directories, need and should not.
 ///
 /// # Errors
 /// A source file cannot be read.
-pub(crate) fn cycles(packages: &BTreeMap<String, PathBuf>) -> Result<Vec<String>> {
+pub(crate) fn slips(packages: &BTreeMap<String, PathBuf>) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for (package, directory) in packages {
-        if NOT_YET.contains(&package.as_str()) {
-            continue;
-        }
         let mut sources = Sources::default();
         for root in ["lib.rs", "main.rs"] {
             let path = directory.join("src").join(root);
@@ -44,11 +62,28 @@ pub(crate) fn cycles(packages: &BTreeMap<String, PathBuf>) -> Result<Vec<String>
                 names.join(", ")
             ));
         }
+        for house in HOUSES.iter().filter(|house| house.package == package) {
+            let slips = sources.climbs(house).into_iter();
+            let slips = slips.chain(sources.statements(house));
+            all.extend(slips.map(|slip| format!("{package}: {slip}")));
+        }
     }
     Ok(all)
 }
 
-/// The code of each module, without comments, texts and tests.
+impl House {
+    /// On which floor a module is.
+    fn floor(&self, name: &Name) -> usize {
+        let Some(room) = name.first() else {
+            return self.floors.len() + 1;
+        };
+        let mut floors = self.floors.iter();
+        let floor = floors.position(|rooms| rooms.contains(&room.as_str()));
+        floor.map_or(0, |floor| floor + 1)
+    }
+}
+
+/// The code of each module, without comments and tests.
 #[derive(Default)]
 struct Sources(BTreeMap<Name, Vec<String>>);
 
@@ -167,6 +202,64 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Modules that need one of a room that is above theirs, or beside it.
+    fn climbs(&self, house: &House) -> Vec<String> {
+        let mut climbs = Vec::new();
+        for (name, needed) in self.needs() {
+            let own = house.floor(name);
+            for other in needed {
+                let floor = house.floor(&other);
+                let beside = own > 0 && floor == own && other.first() != name.first();
+                if floor > own || beside {
+                    let (name, other) = (name.join("::"), other.join("::"));
+                    climbs.push(format!("{name} needs {other}, which stands no lower"));
+                }
+            }
+        }
+        climbs
+    }
+
+    /// Statements of SQL outside of the room for them.
+    fn statements(&self, house: &House) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, tokens) in &self.0 {
+            if name.first().is_some_and(|room| room == house.statements) {
+                continue;
+            }
+            for text in tokens.iter().filter(|token| is_statement(token)) {
+                let name = name.join("::");
+                let room = house.statements;
+                found.push(format!("{name} has SQL, which belongs in {room}: {text}"));
+            }
+        }
+        found
+    }
+}
+
+/// Whether a token is a text that begins as a statement of SQL does.
+fn is_statement(token: &str) -> bool {
+    let Some(text) = token.trim_start_matches(['r', '#']).strip_prefix('"') else {
+        return false;
+    };
+    // Lines may be joined before the first word.
+    let text = text.trim_start_matches(|it: char| it == '\\' || it.is_whitespace());
+    let mut words = text.split_whitespace().map(str::to_uppercase);
+    let (first, second) = (words.next(), words.next());
+    let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
+    let mut rest = words;
+    match (first.as_str(), second.as_str()) {
+        ("INSERT", "INTO" | "OR") | ("REPLACE", "INTO") | ("DELETE", "FROM") => true,
+        ("CREATE" | "DROP" | "ALTER", "TABLE" | "INDEX" | "TRIGGER" | "VIEW" | "UNIQUE") => true,
+        ("PRAGMA" | "ATTACH" | "VACUUM", _) => true,
+        ("UPDATE", _) => rest.any(|word| word == "SET"),
+        // Also in an `EXISTS`, and of what is no table.
+        ("SELECT", _) => text.starts_with("SELECT") || rest.any(|it| it == "FROM"),
+        ("WITH", _) => rest.any(|word| word == "SELECT" || word == "(SELECT"),
+        _ => false,
+    }
+}
+
 /// The paths in the code of a module.
 struct Paths<'s> {
     sources: &'s Sources,
@@ -272,7 +365,7 @@ impl Paths<'_> {
     }
 }
 
-/// Words, `::`, brackets and other characters; of comments and texts nothing.
+/// Words, `::`, brackets, other characters, and texts as they are written; of comments nothing.
 fn tokens(text: &str) -> Result<Vec<String>> {
     let stream = TokenStream::from_str(text).map_err(|error| anyhow!("no Rust: {error}"))?;
     let mut tokens = Vec::new();
@@ -303,7 +396,7 @@ fn flatten(stream: TokenStream, tokens: &mut Vec<String>) {
                 tokens.push("::".to_owned());
             }
             TokenTree::Punct(other) => tokens.push(other.to_string()),
-            TokenTree::Literal(_) => {}
+            TokenTree::Literal(text) => tokens.push(text.to_string()),
         }
     }
 }
@@ -347,18 +440,19 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn sources(modules: &[(&str, &str)]) -> Sources {
+        let sources = modules.iter().map(|(name, text)| {
+            let name = name.split("::").filter(|part| !part.is_empty());
+            (
+                name.map(str::to_owned).collect(),
+                without_tests(tokens(text).unwrap()),
+            )
+        });
+        Sources(sources.collect())
+    }
+
     fn cycles_of(modules: &[(&str, &str)]) -> Vec<String> {
-        let sources = modules
-            .iter()
-            .map(|(name, text)| {
-                let name = name.split("::").filter(|part| !part.is_empty());
-                (
-                    name.map(str::to_owned).collect(),
-                    without_tests(tokens(text).unwrap()),
-                )
-            })
-            .collect();
-        Sources(sources)
+        sources(modules)
             .cycles()
             .iter()
             .map(|cycle| {
@@ -427,5 +521,75 @@ mod tests {
         assert_eq!(cycles_of(&modules), ["a b"]);
         let renamed = [modules[0], modules[1], ("b", "use crate::D;")];
         assert_eq!(cycles_of(&renamed), ["a b"]);
+    }
+
+    const HOUSE: House = House {
+        package: "",
+        floors: &[&["store"], &["mls", "net"], &["flows"]],
+        statements: "store",
+    };
+
+    #[test]
+    fn a_room_stands_on_those_below_it_and_on_none_above_or_beside() {
+        let rooms = [
+            ("", "mod word; mod store; mod mls; mod net; mod flows;"),
+            ("word", ""),
+            ("store", "mod table; use crate::word::W;"),
+            ("store::table", "use crate::store; use crate::word;"),
+            ("mls", "use crate::store::table::T;"),
+            ("net", "use crate::{word::W, store};"),
+            ("flows", "use crate::{mls, net, store::table, word};"),
+        ];
+        assert_eq!(sources(&rooms).climbs(&HOUSE), Vec::<String>::new());
+        for (room, planted) in [
+            ("store::table", "flows"),
+            ("store", "mls"),
+            ("word", "store::table"),
+            ("net", "flows"),
+            ("net", "mls"),
+            ("mls", "net"),
+        ] {
+            let code = format!("use crate::{planted}::Planted;");
+            let mut rooms = rooms;
+            for module in &mut rooms {
+                if module.0 == room {
+                    module.1 = &code;
+                }
+            }
+            let expected = format!("{room} needs {planted}, which stands no lower");
+            assert_eq!(sources(&rooms).climbs(&HOUSE), [expected]);
+        }
+    }
+
+    #[test]
+    fn statements_of_sql_are_in_the_room_for_them_and_in_tests_and_nowhere_else() {
+        let found = |module, code: &str| sources(&[(module, code)]).statements(&HOUSE).len();
+        for statement in [
+            r#""SELECT 1 FROM groups""#,
+            r#""SELECT EXISTS (SELECT 1 FROM queue)""#,
+            r#""select name from groups""#,
+            r#""INSERT OR REPLACE INTO link VALUES (1)""#,
+            r#""UPDATE profile SET handle = ?""#,
+            r##"r#"DELETE FROM link"#"##,
+            "\"\n  DELETE FROM link\"",
+            r#""PRAGMA data_version""#,
+            r#""WITH known AS (SELECT 1) SELECT * FROM known""#,
+        ] {
+            let code = format!("fn f(db: &Db) {{ db.execute({statement}, ()); }}");
+            assert_eq!(found("flows", &code), 1, "{statement}");
+            assert_eq!(found("", &code), 1, "{statement}");
+            assert_eq!(found("store::table", &code), 0, "{statement}");
+            let test = format!("#[cfg(test)] mod tests {{ {code} }}");
+            assert_eq!(found("flows", &test), 0, "{statement}");
+        }
+        for text in [
+            r#""update the client""#,
+            r#""select""#,
+            r#""a SELECT is in the midst""#,
+            "// SELECT 1 FROM groups",
+            "b'x'",
+        ] {
+            assert_eq!(found("flows", text), 0, "{text}");
+        }
     }
 }

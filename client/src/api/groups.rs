@@ -8,14 +8,14 @@ use crate::error::{PeerError, UsageError};
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
 use crate::flows::inspect;
+use crate::flows::message;
 use crate::flows::view::{self, GroupSummary, Member};
-use crate::groups;
-use crate::groups::outbox::{self, QueuedMessage};
 use crate::ids::MessageId;
 use crate::mls::people;
 use crate::outcomes::StopReason;
 use crate::store::evidence::{self, Evidence};
 use crate::store::groups::Group;
+use crate::store::outbox::{self, QueuedMessage};
 
 impl Client {
     /// Creates a group with this user as its only member.
@@ -218,7 +218,7 @@ impl Client {
         group: impl Into<GroupRef>,
         text: &str,
     ) -> Result<MessageId, Error> {
-        groups::message::check_text(text)?;
+        message::check_text(text)?;
         let group = group.into();
         let now_ms = self.shared.clock.now_unix_ms();
         let message = self.at_desk(|desk| {

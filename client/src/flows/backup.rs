@@ -34,6 +34,7 @@ use crate::options::Options;
 use crate::outcomes::StopReason;
 use crate::store::devices::own_leaves;
 use crate::store::known::{self, Known, KnownMember};
+use crate::store::profile::{self, UserKeys};
 use crate::store::{
     Group, Identity, Profile, Segment, Status, connection_stock, contacts, database, evidence,
     leaf_keys, load_mls, restored,
@@ -347,21 +348,19 @@ impl Engine {
 fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
     let handle =
         String::from_utf8(backup.handle.as_slice().to_vec()).map_err(|_| UsageError::NotABackup)?;
-    db.execute(
-        "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            handle_owner_seed = ?, device_group = ?",
-        (
-            Some(handle).filter(|handle| !handle.is_empty()),
-            backup.identity_seed.expose(),
-            backup.establishment_seed.expose(),
-            backup.connection_key.expose(),
-            backup.handle_owner_seed.expose(),
-            backup
-                .groups
-                .iter()
-                .find(|group| group.kind == GroupKind::SingleUser)
-                .map(|group| group.group_id.0),
-        ),
+    let keys = UserKeys {
+        identity_seed: &backup.identity_seed,
+        establishment_seed: &backup.establishment_seed,
+        connection_key: &backup.connection_key,
+        handle_owner_seed: &backup.handle_owner_seed,
+    };
+    let mut groups = backup.groups.iter();
+    let device_group = groups.find(|group| group.kind == GroupKind::SingleUser);
+    profile::become_user(
+        db,
+        Some(&*handle).filter(|handle| !handle.is_empty()),
+        &keys,
+        device_group.map(|group| &group.group_id),
     )?;
     for contact in &backup.contacts {
         contact.keep(db)?;
@@ -388,9 +387,10 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
             status: Status::Lost,
         }
         .insert(db)?;
-        db.execute(
-            "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
-            (group.leaf_public_key.as_slice(), group.leaf_seed.expose()),
+        leaf_keys::keep(
+            db,
+            group.leaf_public_key.as_slice(),
+            group.leaf_seed.expose(),
         )?;
         Group::set_leaf_key(db, &group.group_id, group.leaf_public_key.as_slice())?;
         restored::keep(

@@ -21,31 +21,11 @@ use rusqlite::Connection;
 
 use crate::error::Error;
 use crate::home::home_error;
-use crate::store::database::{begin, change, first};
+use crate::store::database::begin;
+use crate::store::home_marker::{self, Marker};
 use crate::store::{Event, events, upkeep};
 
 const FILE: &str = "instance";
-
-struct Marker {
-    token: Vec<u8>,
-    inode: String,
-    next: Option<Vec<u8>>,
-}
-
-fn kept(db: &Connection) -> Result<Option<Marker>, Error> {
-    first(
-        db,
-        "SELECT token, inode, next FROM home_marker",
-        (),
-        |row| {
-            Ok(Marker {
-                token: row.get(0)?,
-                inode: row.get(1)?,
-                next: row.get(2)?,
-            })
-        },
-    )
-}
 
 fn inode(path: &Path) -> Result<String, Error> {
     let metadata = fs::metadata(path).map_err(home_error(path, "looked at"))?;
@@ -90,7 +70,7 @@ fn is_same(home: &Path, marker: &Marker) -> Result<bool, Error> {
 
 /// Compares, renews the marker, and has keys renewed where the two differ.
 pub(crate) fn check(home: &Path, db: &mut Connection) -> Result<(), Error> {
-    let known = kept(db)?;
+    let known = home_marker::kept(db)?;
     let copied = match &known {
         Some(marker) => !is_same(home, marker)?,
         None => false,
@@ -100,21 +80,13 @@ pub(crate) fn check(home: &Path, db: &mut Connection) -> Result<(), Error> {
         upkeep::renew_everywhere(&transaction)?;
         events::store(&transaction, &Event::HomeCopied)?;
         // Told once, whatever happens now.
-        transaction.execute("DELETE FROM home_marker", ())?;
+        home_marker::forget(&transaction)?;
         transaction.commit()?;
     }
     let token = crypto::random::<16>()?;
-    db.execute(
-        "INSERT INTO home_marker (id, token, inode, next) VALUES (1, x'', '', ?)
-         ON CONFLICT (id) DO UPDATE SET next = excluded.next",
-        [token],
-    )?;
+    home_marker::begin(db, &token)?;
     replace(home, &token)?;
-    change(
-        db,
-        "UPDATE home_marker SET token = ?, inode = ?, next = NULL",
-        (token, inode(&home.join(FILE))?),
-    )
+    home_marker::written(db, &token, &inode(&home.join(FILE))?)
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
-use crate::leaf::{self, CIPHERSUITE, NewLeaf};
+use crate::leaf::{self, CIPHERSUITE};
 use crate::mls::create::{Draft, build};
-use crate::store::database::is_there;
+use crate::mls::new_leaf::NewLeaf;
+use crate::store::groups;
 use crate::store::groups::MAX_NAME;
 use crate::store::{Group, Pending, Segment, Status, successors};
 use crate::text;
@@ -41,7 +42,7 @@ impl Engine {
         self.profile.credential()?;
         self.sync().await?;
         successors::give_up_name(&self.db, &name)?;
-        if is_there(&self.db, "SELECT 1 FROM groups WHERE name = ?", [&name])? {
+        if groups::is_taken(&self.db, &name)? {
             return Err(UsageError::GroupExists(name).into());
         }
         let leaf = self.new_leaf(suite).await?;

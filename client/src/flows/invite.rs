@@ -22,9 +22,10 @@ use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
-use crate::leaf::{self, NewLeaf, own_pseudonym};
+use crate::leaf::{self, own_pseudonym};
 use crate::mls::authenticate::{self, Sight};
 use crate::mls::external::Entrance;
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::policy::{capabilities, policy_in};
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::store::groups::free_name;

@@ -1,21 +1,20 @@
 //! Joining by Welcome: it is found by a pointer, and with it and the join record a client is in.
 
 use crypto::records::open_join_page;
-use protocol::codec::opaque;
 use protocol::ids::Day;
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::welcome::{FetchWelcomeRequest, FetchWelcomeResponse, WelcomeContent};
 use protocol::{WIRE_VERSION, Wire as _};
-use tls_codec::DeserializeBytes as _;
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, PeerError};
+use crate::error::{Error, PeerError};
 use crate::mls::join::{Invitation, Stranger, check_return, invitation, join};
 use crate::mls::welcomes;
-use crate::store::database::{begin, is_there};
+use crate::store::database::begin;
 use crate::store::groups::MAX_NAME;
+use crate::store::mls::has_key_package;
 use crate::store::pointers::{self, Invited, MISFITS, TRIES};
 use crate::store::{Event, Group, Status, events, evidence, known};
 use crate::text;
@@ -109,7 +108,7 @@ impl Engine {
     /// The Welcome of the device of a pointer whose KeyPackage is this client's; none if none is.
     async fn own_welcome(&mut self, invited: &Invited) -> Result<Option<WelcomeContent>, Error> {
         for device in &invited.pointer.devices {
-            if !self.has_key_package(device.key_package_ref.as_slice())? {
+            if !has_key_package(&self.db, device.key_package_ref.as_slice())? {
                 continue;
             }
             let request = FetchWelcomeRequest {
@@ -130,22 +129,6 @@ impl Engine {
             return welcomes::open(&device.id, &key, fetched.sealed.as_slice()).map(Some);
         }
         Ok(None)
-    }
-
-    /// Whether the private part of a KeyPackage is here.
-    fn has_key_package(&self, reference: &[u8]) -> Result<bool, Error> {
-        use openmls_sqlite_storage::Codec as _;
-        let reference = openmls::prelude::hash_ref::KeyPackageRef::tls_deserialize_exact_bytes(
-            &opaque(reference).encode(),
-        )
-        .map_err(|_| PeerError::Message)?;
-        let key = crate::store::provider::JsonCodec::to_vec(&reference)
-            .map_err(|_| LocalError::Damaged)?;
-        is_there(
-            &self.db,
-            "SELECT 1 FROM openmls_key_packages WHERE key_package_ref = ?",
-            [key],
-        )
     }
 
     fn invitation(

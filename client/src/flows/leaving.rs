@@ -14,7 +14,7 @@ use protocol::problem::ProblemType;
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::mls::plan::Plan;
-use crate::store::database::{key32, rows};
+use crate::store::pools;
 use crate::store::sync_outbox::enqueue;
 use crate::store::{Group, Profile, Status, contacts, devices, profile};
 use crate::sync_message::{HandleKeys, PoolKeys, SyncMessage};
@@ -96,18 +96,9 @@ impl Engine {
 
     /// Deletes former pools.
     pub(crate) async fn delete_retired_pools(&mut self) -> Result<(), Error> {
-        let retired = rows(
-            &self.db,
-            "SELECT pool_token, owner_seed FROM retired_pools",
-            (),
-            |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)),
-        )?;
-        for (token, owner) in retired {
-            let key = PoolToken::new(key32(&token)?);
-            let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
-            self.delete_pool(&key, owner).await?;
-            self.db
-                .execute("DELETE FROM retired_pools WHERE pool_token = ?", [token])?;
+        for (token, owner) in pools::retired(&self.db)? {
+            self.delete_pool(&token, owner).await?;
+            pools::is_deleted(&self.db, &token)?;
         }
         Ok(())
     }

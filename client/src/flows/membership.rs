@@ -7,8 +7,9 @@ use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
-use crate::leaf::{NewLeaf, own_pseudonym, pseudonym_of};
+use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::claimed::ClaimedKeyPackage;
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
 use crate::mls::{further, people, policy};
 use crate::outcomes::CommitOutcome;

@@ -9,9 +9,10 @@ use protocol::join::{JoinPermit, LeafAuthorization};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::leaf::{NewLeaf, own_pseudonym, pseudonym_of};
+use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
 use crate::store::groups::free_name;
 use crate::store::{Group, Segment, Status, known, leaf_keys, load_mls};

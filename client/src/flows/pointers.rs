@@ -8,23 +8,18 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::mls::content::Content;
 use crate::store::connections::group_with;
-use crate::store::database::value;
-use crate::store::pointers::{DUE, SENT, rows};
+use crate::store::identities;
+use crate::store::pointers::{self, DUE};
 
 impl Engine {
     /// Tells those who were added to a group where their Welcomes are.
     pub(crate) async fn tell_pointers(&mut self, id: &GroupId) -> Result<(), Error> {
         let today = self.today();
-        self.db
-            .execute("DELETE FROM pointers WHERE expires_day < ?", [today])?;
-        for (row, credential, pointer) in rows(&self.db, id, DUE)? {
-            let key: Option<Vec<u8>> = value(
-                &self.db,
-                "SELECT signature_key FROM identities WHERE group_id = ? AND credential = ?",
-                (id.0, credential),
-            )?
-            .flatten();
-            let Some(key) = key else { continue };
+        pointers::drop_expired(&self.db, today)?;
+        for (row, credential, pointer) in pointers::rows(&self.db, id, DUE)? {
+            let Some(key) = identities::key_of(&self.db, id, &credential)? else {
+                continue;
+            };
             let shared = if key == self.profile.identity.public() {
                 self.devices_group()?.map(|group| group.id)
             } else {
@@ -35,8 +30,7 @@ impl Engine {
                 self.send_content(&shared, &Content::Pointer(pointer))
                     .await?;
             }
-            self.db
-                .execute("UPDATE pointers SET state = ? WHERE rowid = ?", (SENT, row))?;
+            pointers::sent(&self.db, row)?;
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, PeerError, mls};
 use crate::flows::devices::exchange;
-use crate::groups::outbox;
 use crate::ids::UserId;
 use crate::mls::beginning::Beginning;
 use crate::mls::changes::{self, Beside, Committer};
@@ -25,8 +24,10 @@ use crate::mls::{contact, policy, proposals};
 use crate::outcomes::CommitOutcome;
 use crate::store::acts::{self, Act};
 use crate::store::heads::{self, Told};
+use crate::store::outbox;
 use crate::store::own_commits::has_made;
 use crate::store::provider::Provider;
+use crate::store::texts_read;
 use crate::store::wrappers::open_former;
 use crate::store::{
     Event, Group, Pending, Profile, Status, connections, events, evidence, heard, identities,
@@ -109,7 +110,7 @@ pub(crate) fn message(
     match (group.kind, content) {
         (GroupKind::Group, Content::Text(message, text)) => {
             let sender = identities::digest(&credential);
-            if outbox::is_repeated(db, &group.id, &sender, &message, day)? {
+            if texts_read::is_repeated(db, &group.id, &sender, &message, day)? {
                 return Ok(());
             }
             let event = Event::Message {

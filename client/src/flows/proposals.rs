@@ -16,10 +16,9 @@ use crate::error::{Error, PeerError, UsageError};
 use crate::flows::rounds::{ROUNDS, pause};
 use crate::mls::further;
 use crate::mls::plan::Plan;
-use crate::mls::proposals::{
-    MOST_GROWN, has_pending, is_signed, keep, proposer, removals, self_remove,
-};
+use crate::mls::proposals::{MOST_GROWN, is_signed, keep, proposer, removals, self_remove};
 use crate::store::database::begin;
+use crate::store::mls::has_pending;
 use crate::store::{Group, Status, evidence, load_mls};
 
 /// How often the journal is read for a proposal that the service says to be pending.

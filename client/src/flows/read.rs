@@ -17,11 +17,13 @@ use rusqlite::Connection;
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError};
 use crate::flows::{process, recovery};
-use crate::groups::outbox;
 use crate::mls::entry::{Accepted, CommitEntry, Next};
 use crate::mls::{proposals, unreadable};
 use crate::outcomes::StopReason;
 use crate::store::database::begin;
+use crate::store::groups;
+use crate::store::outbox;
+use crate::store::segments;
 use crate::store::{
     Event, Group, Profile, Segment, Status, events, evidence, heads, load_mls, profile, upkeep,
 };
@@ -79,20 +81,8 @@ fn open(segment: &Segment, class: Class, sealed: &[u8]) -> Result<EntryContent, 
 impl Engine {
     /// Reads the journals of all groups, in an order that is nobody's.
     pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
-        let groups = {
-            let mut statement = self
-                .db
-                // Nobody has been told of what is in stock.
-                .prepare(
-                    "SELECT group_id FROM groups WHERE status = 'active'
-                        AND group_id NOT IN (SELECT group_id FROM connection_stock)
-                     ORDER BY random()",
-                )?;
-            let rows = statement.query_map((), |row| Ok(GroupId(row.get(0)?)))?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
         self.read_to_end.clear();
-        for group in groups {
+        for group in groups::to_read(&self.db)? {
             match self.read_group(&group).await {
                 // What one group meets holds up no other one.
                 Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => {}
@@ -269,10 +259,7 @@ impl Engine {
             self.lose(id, StopReason::Missing)?;
             return Ok(false);
         }
-        self.db.execute(
-            "UPDATE segments SET joined = NULL WHERE group_id = ?",
-            [id.0],
-        )?;
+        segments::place_is_confirmed(&self.db, id)?;
         Ok(true)
     }
 

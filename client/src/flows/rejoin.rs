@@ -11,9 +11,10 @@ use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
-use crate::leaf::{self, NewLeaf};
+use crate::leaf;
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
+use crate::mls::new_leaf::NewLeaf;
 use crate::outcomes::StopReason;
 use crate::store::shown::{self, forget_shown};
 use crate::store::{Group, Segment, Status, evidence, known, leaf_keys, load_mls, refused_returns};

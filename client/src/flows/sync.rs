@@ -6,8 +6,7 @@ use protocol::operation::Operation;
 use crate::engine::Engine;
 use crate::error::{Error, all_can_wait, refusals_can_wait};
 use crate::flows::news::Watch;
-use crate::store::database::{rows, value};
-use crate::store::{Group, Status, heard};
+use crate::store::{Group, Pending, Status, heard};
 
 impl Engine {
     /// Catches up: finishes what was under way, reads the journals of all groups, and does what
@@ -53,13 +52,7 @@ impl Engine {
 
     /// Brings requests to their end whose answer this client does not know.
     pub(crate) async fn resume(&mut self) -> Result<(), Error> {
-        let waiting = rows(
-            &self.db,
-            "SELECT group_id FROM pending_requests",
-            (),
-            |row| Ok(GroupId(row.get(0)?)),
-        )?;
-        for group in waiting {
+        for group in Pending::groups(&self.db)? {
             // It stays kept. Whether the service answers at all shows in what comes next.
             match self.resume_group(&group).await {
                 Err(Error::Unreachable(_)) => break,
@@ -73,20 +66,11 @@ impl Engine {
 
     /// The same in one group.
     pub(crate) async fn resume_group(&mut self, group: &GroupId) -> Result<(), Error> {
-        let operation: Option<u16> = value(
-            &self.db,
-            "SELECT operation FROM pending_requests WHERE group_id = ?",
-            [group.0],
-        )?;
-        let Some(operation) = operation else {
-            return Ok(());
-        };
-        if operation == Operation::CreateGroup.number() {
-            self.submit_creation(group).await
-        } else if operation == Operation::ExternalJoin.number() {
-            self.submit_entry(group).await.map(|_| ())
-        } else {
-            self.submit_commit(group).await.map(|_| ())
+        match Pending::operation(&self.db, group)? {
+            None => Ok(()),
+            Some(Operation::CreateGroup) => self.submit_creation(group).await,
+            Some(Operation::ExternalJoin) => self.submit_entry(group).await.map(|_| ()),
+            Some(_) => self.submit_commit(group).await.map(|_| ()),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use crypto::credential::random_pseudonym;
 use protocol::Wire as _;
+use protocol::codec::opaque;
 use protocol::group::GroupKind;
 use protocol::ids::GroupId;
 use protocol::policy::{Capabilities, GroupPolicy, Standing};
@@ -13,13 +14,13 @@ use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
-use crate::leaf::{self, NewLeaf, own_pseudonym, pseudonym_of};
+use crate::leaf::{self, own_pseudonym, pseudonym_of};
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
 use crate::mls::{people, policy};
 use crate::store::contacts::{self, ContactKeys};
-use crate::store::database::{change, rows};
 use crate::store::groups::free_name;
-use crate::store::successors::{self, AGREED, set_stage, successor};
+use crate::store::successors::{self, AGREED, Successor, set_stage, successor};
 use crate::store::{Event, Group, events, identities, leaf_keys, load_mls};
 
 const CREATED: u8 = 2;
@@ -88,23 +89,19 @@ impl Engine {
         if !left_behind.is_empty() && !leave_others {
             return Err(UsageError::WouldLeaveBehind(left_behind).into());
         }
-        let members = serde_json::to_string(&members).map_err(|_| LocalError::Damaged)?;
+        let next = Successor {
+            id,
+            leaf_key: leaf.signer.0.public(),
+            pseudonym: pseudonym.as_slice().to_vec(),
+            name: group.to_owned(),
+            members,
+            suite,
+            stage: 0,
+            policy,
+        };
         self.transact(|db, _| {
             leaf.store_key(db)?;
-            change(db, "INSERT OR REPLACE INTO successors
-                    (group_id, successor, leaf_key, pseudonym, name, members, ciphersuite, stage, policy)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
-                (
-                    old.id.0,
-                    id.0,
-                    leaf.signer.0.public(),
-                    pseudonym.as_slice(),
-                    group,
-                    members,
-                    u16::from(suite),
-                    policy,
-                ),
-            )
+            next.keep(db, &old.id)
         })?;
         self.commit(&old.id, |_| Ok(Plan::Delete)).await?;
         self.go_on_upgrading(&old.id).await?;
@@ -117,28 +114,16 @@ impl Engine {
             return Ok(());
         };
         if next.stage == AGREED && Group::find(&self.db, &next.id)?.is_none() {
-            let (name, pseudonym): (String, Vec<u8>) = self.db.query_row(
-                "SELECT name, pseudonym FROM successors WHERE group_id = ?",
-                [old.0],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            let name = free_name(&self.db, &name)?;
+            let name = free_name(&self.db, &next.name)?;
             let directory = self.directory().await?;
             let signer = leaf_keys::signer(&self.db, &next.leaf_key)?;
-            let pseudonym = protocol::codec::opaque(pseudonym);
+            let pseudonym = opaque(next.pseudonym);
             let leaf = NewLeaf::with_key(&self.profile, &directory, signer.0, pseudonym)?;
             self.create_reserved(next.id, GroupKind::Group, Some(name), next.suite, leaf)
                 .await?;
         }
         set_stage(&self.db, old, CREATED)?;
-        let members: String = self.db.query_row(
-            "SELECT members FROM successors WHERE group_id = ?",
-            [old.0],
-            |row| row.get(0),
-        )?;
-        let members: Vec<String> =
-            serde_json::from_str(&members).map_err(|_| LocalError::Damaged)?;
-        for contact in members {
+        for contact in next.members {
             let added = self.add_contacts(&next.id, &[contact.as_str()]).await;
             match added {
                 Ok(()) | Err(Error::Usage(UsageError::AlreadyAMember(_))) => {}
@@ -152,7 +137,9 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        self.take_over_policy(old, &next.id).await?;
+        if let Some(policy) = next.policy {
+            self.take_over_policy(old, &next.id, &policy).await?;
+        }
         successors::forget(&self.db, old)
     }
 
@@ -194,16 +181,13 @@ impl Engine {
 
     /// Everybody has the role and the standing in the new group that they had in the old one. Who
     /// was banned there stays listed, and who that is is sealed for the members of the new group.
-    async fn take_over_policy(&mut self, old: &GroupId, id: &GroupId) -> Result<(), Error> {
-        let policy: Option<Vec<u8>> = self.db.query_row(
-            "SELECT policy FROM successors WHERE group_id = ?",
-            [old.0],
-            |row| row.get(0),
-        )?;
-        let Some(policy) = policy else {
-            return Ok(());
-        };
-        let former = GroupPolicy::decode(&policy).map_err(|_| LocalError::Damaged)?;
+    async fn take_over_policy(
+        &mut self,
+        old: &GroupId,
+        id: &GroupId,
+        policy: &[u8],
+    ) -> Result<(), Error> {
+        let former = GroupPolicy::decode(policy).map_err(|_| LocalError::Damaged)?;
         let next = |client: &Engine| -> Result<GroupPolicy, Error> {
             let mls_group = load_mls(&client.db, id)?;
             let groups = (Group::read(&client.db, old)?, Group::read(&client.db, id)?);
@@ -261,8 +245,6 @@ impl Engine {
 
     /// Groups that are being upgraded.
     pub(crate) fn upgrading(&self) -> Result<Vec<GroupId>, Error> {
-        rows(&self.db, "SELECT group_id FROM successors", (), |row| {
-            Ok(GroupId(row.get(0)?))
-        })
+        successors::all(&self.db)
     }
 }

@@ -12,7 +12,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::mls::plan::Plan;
 use crate::store::acts::{self, Act};
-use crate::store::database::value;
 use crate::store::upkeep::{
     self, MESSAGES, latest_renewal, must_renew, number, plan_renewal, sent_in,
 };
@@ -42,13 +41,9 @@ impl Engine {
         if must_renew(&self.db, id)? {
             self.update_leaf(id).await?;
         }
-        let due: Option<i64> = value(
-            &self.db,
-            "SELECT heal_after FROM upkeep WHERE group_id = ?",
-            [id.0],
-        )?
-        .flatten();
-        let Some(due) = due else { return Ok(()) };
+        let Some(due) = upkeep::heal_due(&self.db, id)? else {
+            return Ok(());
+        };
         if number(self.epoch(id)?)? == due {
             self.begin_epoch(id).await?;
         }

@@ -10,15 +10,16 @@ use std::collections::BTreeSet;
 
 use protocol::directory::Directory;
 use protocol::operation::Operation;
+use rusqlite::Connection;
 
 use crate::engine::Engine;
 use crate::error::{Error, IssuerError};
 use crate::filling::{Due, Levels, Schedule};
 use crate::issuance::Token;
-use crate::net::issuer::{Effort, Failure, Issuer, Refused, announced_keys};
+use crate::net::issuer::{Effort, Failure, Issuer, Refused, announced_keys, key_in_use};
 use crate::store::batches::Batch;
 use crate::store::tokens::{
-    Good, MOST_FOR_REFUSALS, discard_expired, good, hasten, lasting, paid_for_refusals,
+    Good, MOST_FOR_REFUSALS, discard_expired, good, hasten, of_key, paid_for_refusals,
     pay_for_refusal, reserve, store,
 };
 
@@ -29,6 +30,17 @@ fn random_tokens(count: usize) -> Result<Vec<Token>, Error> {
     (0..count)
         .map(|_| Ok(crypto::random::<354>()?.to_vec()))
         .collect()
+}
+
+/// How many tokens will be good for long: those of a key that has a successor soon expire, all at
+/// once.
+fn lasting(
+    db: &Connection,
+    held: &Good,
+    directory: &Directory,
+    now_ms: u64,
+) -> Result<usize, Error> {
+    of_key(db, held, key_in_use(directory, now_ms)?.as_deref())
 }
 
 impl Engine {

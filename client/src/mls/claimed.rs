@@ -8,6 +8,7 @@ use mls_rules::MAX_CLIENTS;
 use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageIn, OpenMlsProvider as _, ProtocolVersion,
 };
+use protocol::ids::GroupId;
 use protocol::key_packages::KeyPackageSet;
 use protocol::{Wire as _, lifetime};
 use rusqlite::Connection;
@@ -15,6 +16,7 @@ use tls_codec::{DeserializeBytes as _, VLBytes};
 
 use crate::error::{Error, PeerError};
 use crate::leaf;
+use crate::store::claimed_sets;
 use crate::store::contacts::ContactKeys;
 use crate::store::provider::Provider;
 
@@ -122,4 +124,55 @@ pub(crate) fn open_set(token: &PoolToken, sealed: &[u8]) -> Result<KeyPackageSet
     let opened =
         sealing::open(&set_key(token), place, sealed).map_err(|_| PeerError::KeyPackage)?;
     KeyPackageSet::decode(&opened).map_err(|_| PeerError::KeyPackage.into())
+}
+
+/// A set that is handed out again would put one pseudonym into two groups, which the service could
+/// then tell to have a member in common; and its owner, who has forgotten its keys, could not come
+/// in.
+pub(crate) fn check_fresh(db: &Connection, packages: &[ClaimedKeyPackage]) -> Result<(), Error> {
+    for package in packages {
+        let leaf = package.key_package.leaf_node();
+        let leaf_key = leaf.signature_key().as_slice();
+        let pseudonym = leaf::pseudonymous(leaf.credential(), leaf_key)
+            .ok_or(PeerError::KeyPackage)?
+            .user_pseudonym;
+        if claimed_sets::is_known(db, pseudonym.as_slice(), leaf_key)? {
+            return Err(PeerError::KeyPackage.into());
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a set that was claimed just now.
+pub(crate) fn keep(
+    db: &Connection,
+    contact: &ContactKeys,
+    suite: Ciphersuite,
+    sealed: &[u8],
+    packages: &[ClaimedKeyPackage],
+) -> Result<(), Error> {
+    let Some(first) = packages.first() else {
+        return Ok(());
+    };
+    let leaf_key = first.key_package.leaf_node().signature_key().as_slice();
+    claimed_sets::keep(db, contact, suite, sealed, leaf_key)
+}
+
+/// A kept set of a contact that can be used in a group, if there is one that is still good.
+pub(crate) fn find(
+    db: &Connection,
+    contact: &ContactKeys,
+    suite: Ciphersuite,
+    group: &GroupId,
+    now_ms: u64,
+) -> Result<Option<Vec<ClaimedKeyPackage>>, Error> {
+    for (id, sealed) in claimed_sets::kept(db, contact, suite, group)? {
+        match check(db, contact, suite, &sealed, now_ms) {
+            Ok(packages) => return Ok(Some(packages)),
+            // It has expired, or the contact has another token now, and perhaps other devices.
+            Err(Error::Peer(_)) => claimed_sets::forget(db, id)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }

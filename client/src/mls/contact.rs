@@ -2,20 +2,16 @@
 
 use crypto::connection::open_connection_response;
 use crypto::credential::OpenedLink;
-use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
-use crypto::secret::Secret;
 use openmls::prelude::{LeafNode, MlsGroup};
 use protocol::Wire as _;
 use protocol::connections::ClientCredential;
 use protocol::group::{CommitAad, GroupKind};
 use protocol::ids::GroupId;
 use rusqlite::Connection;
-use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::leaf;
-use crate::store::database::{first, key32};
 use crate::store::{
     Event, Group, Identity, Profile, connections, contacts, events, identities, load_mls, reporting,
 };
@@ -92,20 +88,8 @@ pub(crate) fn accept_joiner(
     if group.kind != GroupKind::Connection {
         return Err(PeerError::Commit.into());
     }
-    let (credential, seed) = first(
-        db,
-        "SELECT credential, response_seed FROM outgoing_requests WHERE group_id = ?",
-        [group.id.0],
-        |row| {
-            Ok((
-                row.get::<_, Vec<u8>>(0)?,
-                Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
-            ))
-        },
-    )?
-    .ok_or(PeerError::ConnectionGroup)?;
-    let credential = ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?;
-    let response_key = HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?;
+    let (credential, response_key) =
+        connections::asked_into(db, &group.id)?.ok_or(PeerError::ConnectionGroup)?;
     let response = open_connection_response(
         &response_key,
         &group.id,

@@ -17,10 +17,12 @@ use tls_codec::{Serialize as _, VLBytes};
 
 use crate::envelope::Envelope;
 use crate::error::{Error, mls};
-use crate::leaf::{self, NewLeaf};
+use crate::leaf;
 use crate::mls::beginning::Beginning;
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::parts::{self, context_extensions, own_identity};
-use crate::mls::settings::{self, PADDING, PAST_EPOCHS};
+use crate::mls::settings::{self, PADDING};
+use crate::store::mls::PAST_EPOCHS;
 use crate::store::mls::mls_id;
 use crate::store::provider::Provider;
 use crate::store::{Group, Pending, Profile, Status, identities, known};

@@ -16,15 +16,16 @@ use zeroize::Zeroizing;
 
 use crate::envelope::Envelope;
 use crate::error::{Error, LocalError, PeerError, UsageError, mls};
-use crate::leaf::NewLeaf;
 use crate::mls::authenticate::{Authenticated, Sight};
 use crate::mls::beginning::{Beginning, check_place};
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::parts::{GoodCodes, code_rows, extras, own_identity, partial};
 use crate::mls::settings::join_config;
 use crate::mls::{contact, people, returned};
 use crate::outcomes::StopReason;
 use crate::store::identities::{self, LinkKeys};
 use crate::store::provider::Provider;
+use crate::store::shown::forget_shown;
 use crate::store::wrappers::{Wrappers, seal_former};
 use crate::store::{
     Event, Group, Pending, Profile, Segment, Status, discard_mls, events, evidence, groups, heard,
@@ -160,10 +161,7 @@ pub(crate) fn build(
     group.insert(db)?;
     if let Some(seed) = former_recovery.filter(|_| entrance.rejoins()) {
         // Until it is accepted the way back is the one before.
-        db.execute(
-            "UPDATE groups SET recovery_seed = ? WHERE group_id = ?",
-            (seed, id.0),
-        )?;
+        groups::keep_recovery(db, id, &seed)?;
     }
     Group::set_rejoin_attempts(db, id, attempts)?;
     Group::set_codes_since(db, id, codes_since)?;
@@ -360,16 +358,14 @@ pub(crate) fn is_in(
     let rejoined = matches!(body.permit, JoinPermit::Rejoin);
     let seed = pending.recovery.as_ref().ok_or(LocalError::Damaged)?;
     // The old signature key stands in the new leaf, since that is how the library replaces a leaf.
-    db.execute(
-        "UPDATE groups SET recovery_seed = ?, recovery_set = 1, update_due = ? WHERE group_id = ?",
-        (seed.expose(), rejoined, id.0),
-    )?;
+    groups::set_recovery(db, id, seed.expose())?;
+    groups::set_update_due(db, id, rejoined)?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
     let before = known::of(db, id)?;
     known::remember(db, id, &mls_group)?;
     evidence::set_stopped(db, id, None)?;
-    db.execute("DELETE FROM shown_members WHERE group_id = ?", [id.0])?;
+    forget_shown(db, id)?;
     if let (Some(group), Some(before)) = (group.name, before)
         && rejoined
     {

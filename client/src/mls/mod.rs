@@ -12,6 +12,7 @@ pub(crate) mod entry;
 pub(crate) mod external;
 pub(crate) mod further;
 pub(crate) mod join;
+pub(crate) mod new_leaf;
 pub(crate) mod parts;
 pub(crate) mod people;
 pub(crate) mod plan;

@@ -25,7 +25,8 @@ use tls_codec::{Serialize as _, VLBytes};
 
 use crate::encoding::decode_base64url;
 use crate::error::{Error, LocalError, mls};
-use crate::leaf::{self, NewLeaf, pseudonym_of};
+use crate::leaf::{self, pseudonym_of};
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::store::{Identity, Profile};
 

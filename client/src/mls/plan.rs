@@ -5,7 +5,7 @@ use openmls::prelude::{KeyPackage, LeafNodeIndex};
 use protocol::operation::Operation;
 use protocol::policy::GroupPolicy;
 
-use crate::leaf::NewLeaf;
+use crate::mls::new_leaf::NewLeaf;
 
 /// What a commit is to do, beside covering what is pending.
 pub(crate) enum Plan {

@@ -14,9 +14,8 @@ use crate::encoding::decode_base64url;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::plan::Plan;
-use crate::mls::settings::PAST_EPOCHS;
-use crate::store::Group;
-use crate::store::database::{change, value};
+use crate::store::profile::directories;
+use crate::store::{Group, past_policies};
 
 pub(crate) use mls_rules::{ServiceSenders, capabilities};
 
@@ -24,18 +23,13 @@ pub(crate) use mls_rules::{ServiceSenders, capabilities};
 /// all views agreed on, and of the one that was last heard because of such a key; none before the
 /// first one. All members of a group have the same sender in it: it marks nobody.
 pub(crate) fn service_senders(db: &Connection) -> Result<ServiceSenders, Error> {
-    let stored: [Option<String>; 2] = db.query_row(
-        "SELECT directory, directory_heard FROM profile",
-        (),
-        |row| Ok([row.get(0)?, row.get(1)?]),
-    )?;
     let decoded = |keys: &mut dyn Iterator<Item = &String>| {
         keys.filter(|key| !key.is_empty())
             .map(|key| decode_base64url(key))
             .collect::<Result<Vec<_>, _>>()
     };
     let mut known = ServiceSenders::default();
-    for stored in stored.into_iter().flatten() {
+    for stored in directories(db)?.into_iter().flatten() {
         let directory: Directory =
             serde_json::from_str(&stored).map_err(|_| LocalError::Damaged)?;
         let current = [
@@ -82,19 +76,9 @@ pub(crate) fn remember_policy(
     id: &GroupId,
     mls_group: &MlsGroup,
 ) -> Result<(), Error> {
-    let epoch = i64::try_from(mls_group.epoch().as_u64()).map_err(|_| LocalError::Damaged)?;
-    if let Some(extension) = mls_group.extensions().unknown(POLICY_EXTENSION) {
-        db.execute(
-            "INSERT OR REPLACE INTO past_policies (group_id, epoch, policy) VALUES (?, ?, ?)",
-            (id.0, epoch, &extension.0),
-        )?;
-    }
-    let oldest = epoch.saturating_sub(i64::try_from(PAST_EPOCHS).unwrap_or(0));
-    change(
-        db,
-        "DELETE FROM past_policies WHERE group_id = ? AND epoch < ?",
-        (id.0, oldest),
-    )
+    let policy = mls_group.extensions().unknown(POLICY_EXTENSION);
+    let policy = policy.map(|extension| &*extension.0);
+    past_policies::keep(db, id, mls_group.epoch().as_u64(), policy)
 }
 
 /// Whether a user could send in an epoch. What is not known is not held against them.
@@ -108,12 +92,7 @@ pub(crate) fn could_send(
     let policy = if epoch == mls_group.epoch().as_u64() {
         policy_in(mls_group.extensions())?
     } else {
-        let stored: Option<Vec<u8>> = value(
-            db,
-            "SELECT policy FROM past_policies WHERE group_id = ? AND epoch = ?",
-            (id.0, i64::try_from(epoch).unwrap_or(i64::MAX)),
-        )?;
-        stored
+        past_policies::of(db, id, epoch)?
             .map(|policy| GroupPolicy::decode(&policy).map_err(|_| LocalError::Damaged))
             .transpose()?
     };

@@ -6,7 +6,6 @@ use openmls::prelude::{
     ProtocolMessage, QueuedProposal, Sender as MlsSender,
 };
 use openmls_rust_crypto::RustCrypto;
-use openmls_sqlite_storage::Codec as _;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
@@ -18,9 +17,8 @@ use crate::error::{Error, LocalError, PeerError, mls};
 use crate::mls::entry::parse;
 use crate::mls::policy::{goes_by_itself, leaving, service_senders};
 use crate::mls::removals as mls_removals;
-use crate::store::database::{begin, is_there};
-use crate::store::mls::mls_id;
-use crate::store::provider::{JsonCodec, Provider};
+use crate::store::database::begin;
+use crate::store::provider::Provider;
 use crate::store::{leaf_keys, load_mls, removals as store_removals};
 
 /// Leaves that must go: by their own wish or the service's.
@@ -162,15 +160,6 @@ pub(crate) fn split(message: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     let framed = message.get(..message.len().checked_sub(rest.len())?)?;
     let (signature, _) = VLBytes::tls_deserialize_bytes(rest).ok()?;
     Some((framed, signature.as_slice().to_vec()))
-}
-
-pub(crate) fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
-    let key = JsonCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged)?;
-    is_there(
-        db,
-        "SELECT 1 FROM openmls_proposals WHERE group_id = ? LIMIT 1",
-        [key],
-    )
 }
 
 /// The message that says that this client leaves; nothing is kept, it comes back through the

@@ -3,8 +3,7 @@
 use openmls::group::MlsGroupJoinConfig;
 use openmls::prelude::{PURE_PLAINTEXT_WIRE_FORMAT_POLICY, SenderRatchetConfiguration};
 
-/// Messages of so many past epochs can still be read when they come late.
-pub(crate) const PAST_EPOCHS: usize = 5;
+use crate::store::mls::PAST_EPOCHS;
 
 /// Application messages are padded to multiples of this.
 pub(crate) const PADDING: usize = 128;

@@ -8,7 +8,6 @@ use openmls::prelude::{
     Ciphersuite, Credential, LeafNodeIndex, Member, MlsGroup, OpenMlsCrypto as _,
     OpenMlsProvider as _,
 };
-use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use rusqlite::Connection;
@@ -17,8 +16,8 @@ use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSiz
 use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError, PeerError};
-use crate::store::database::value;
-use crate::store::provider::{JsonCodec, Provider};
+use crate::store::mls::message_secrets;
+use crate::store::provider::Provider;
 use crate::store::{Group, Profile, events, identities, upkeep};
 
 /// An MLSMessage with a PrivateMessage (RFC 9420 §6, §6.3).
@@ -79,13 +78,7 @@ fn bytes_in(value: &Value) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 fn epoch_of(db: &Connection, mls_group: &MlsGroup, epoch: u64) -> Result<Option<Epoch>, Error> {
-    let key = JsonCodec::to_vec(mls_group.group_id()).map_err(|_| LocalError::Damaged)?;
-    let stored: Option<Vec<u8>> = value(
-        db,
-        "SELECT group_data FROM openmls_group_data WHERE group_id = ? AND data_type = 'message_secrets'",
-        [key],
-    )?;
-    let Some(stored) = stored.map(Zeroizing::new) else {
+    let Some(stored) = message_secrets(db, mls_group.group_id())? else {
         return Ok(None);
     };
     let stored: Value = serde_json::from_slice(&stored).map_err(|_| LocalError::Damaged)?;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use protocol::directory::AllowanceList;
 use protocol::operation::Operation;
 
-use crate::engine::Engine;
-use crate::error::{Error, Refusal};
+use crate::error::Refusal;
 use crate::net::waits::in_steps;
 
 /// No user is kept waiting longer than this to save a token.
@@ -55,17 +54,14 @@ pub(crate) fn relief(refusal: &Refusal, worth: Duration, left: Duration, can_pay
     }
 }
 
-impl Engine {
-    /// How long to wait rather than pay: as long as the announced allowance takes to give back a
-    /// request, so that a client that asks often falls in step with it. A longer wait, or nothing
-    /// that flows back, is worth a token.
-    pub(crate) fn worth_waiting(&self, operation: Operation) -> Result<Duration, Error> {
-        let announced = self.stored_directory()?.and_then(|it| it.allowances);
-        Ok(announced.map_or(WORTH_WAITING, |announced| {
-            let returns = returns_in(&announced, operation).as_secs();
-            Duration::from_secs(in_steps(returns)).min(WORTH_WAITING)
-        }))
-    }
+/// How long to wait rather than pay: as long as the announced allowance takes to give back a
+/// request, so that a client that asks often falls in step with it. A longer wait, or nothing that
+/// flows back, is worth a token.
+pub(crate) fn worth_waiting(announced: Option<&AllowanceList>, operation: Operation) -> Duration {
+    announced.map_or(WORTH_WAITING, |announced| {
+        let returns = returns_in(announced, operation).as_secs();
+        Duration::from_secs(in_steps(returns)).min(WORTH_WAITING)
+    })
 }
 
 #[cfg(test)]

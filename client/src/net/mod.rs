@@ -5,7 +5,6 @@ pub(crate) mod clock;
 pub(crate) mod directory;
 pub(crate) mod issuer;
 pub(crate) mod key_config;
-pub(crate) mod request;
 pub(crate) mod transport;
 pub(crate) mod trust;
 pub(crate) mod waits;

@@ -6,85 +6,53 @@ use openmls::prelude::{Ciphersuite, KeyPackage, LeafNodeIndex, MlsGroup};
 use protocol::ids::GroupId;
 use rusqlite::Connection;
 
-use crate::error::{Error, PeerError};
-use crate::leaf;
-use crate::mls::claimed::ClaimedKeyPackage;
+use crate::error::Error;
 use crate::store::contacts::ContactKeys;
-use crate::store::database::{change, column};
+use crate::store::database::{change, column, rows};
 
-/// A set that is handed out again would put one pseudonym into two groups, which the service could
-/// then tell to have a member in common; and its owner, who has forgotten its keys, could not come
-/// in.
-pub(crate) fn check_fresh(db: &Connection, packages: &[ClaimedKeyPackage]) -> Result<(), Error> {
-    for package in packages {
-        let leaf = package.key_package.leaf_node();
-        let pseudonym = leaf::pseudonymous(leaf.credential(), leaf.signature_key().as_slice())
-            .ok_or(PeerError::KeyPackage)?
-            .user_pseudonym;
-        let is_known: bool = db.query_row(
-            "SELECT EXISTS (SELECT 1 FROM identities WHERE user_pseudonym = ?)
-                OR EXISTS (SELECT 1 FROM claimed_sets WHERE leaf_key = ?)",
-            (pseudonym.as_slice(), leaf.signature_key().as_slice()),
-            |row| row.get(0),
-        )?;
-        if is_known {
-            return Err(PeerError::KeyPackage.into());
-        }
-    }
-    Ok(())
+/// Whether a set under this pseudonym, or with this leaf key first, has been here before.
+pub(crate) fn is_known(db: &Connection, pseudonym: &[u8], leaf_key: &[u8]) -> Result<bool, Error> {
+    Ok(db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM identities WHERE user_pseudonym = ?)
+            OR EXISTS (SELECT 1 FROM claimed_sets WHERE leaf_key = ?)",
+        (pseudonym, leaf_key),
+        |row| row.get(0),
+    )?)
 }
 
-/// Keeps a set that was claimed just now.
+/// Keeps a set that was claimed just now, by the key of its first leaf.
 pub(crate) fn keep(
     db: &Connection,
     contact: &ContactKeys,
     suite: Ciphersuite,
     sealed: &[u8],
-    packages: &[ClaimedKeyPackage],
+    leaf_key: &[u8],
 ) -> Result<(), Error> {
-    let Some(first) = packages.first() else {
-        return Ok(());
-    };
     change(
         db,
         "INSERT INTO claimed_sets (signature_key, ciphersuite, sealed, leaf_key) VALUES (?, ?, ?, ?)",
-        (
-            &contact.signature_key,
-            u16::from(suite),
-            sealed,
-            first.key_package.leaf_node().signature_key().as_slice(),
-        ),
+        (&contact.signature_key, u16::from(suite), sealed, leaf_key),
     )
 }
 
-/// A kept set of a contact that can be used in a group, if there is one that is still good.
-pub(crate) fn find(
+/// The kept sets of a contact that may be used in a group, with their ids.
+pub(crate) fn kept(
     db: &Connection,
     contact: &ContactKeys,
     suite: Ciphersuite,
     group: &GroupId,
-    now_ms: u64,
-) -> Result<Option<Vec<ClaimedKeyPackage>>, Error> {
-    let kept = db
-        .prepare_cached(
-            "SELECT id, sealed FROM claimed_sets WHERE signature_key = ? AND ciphersuite = ?
-             AND (shown_for IS NULL OR shown_for = ?) ORDER BY shown_for IS NULL, id",
-        )?
-        .query_map((&contact.signature_key, u16::from(suite), group.0), |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
-    for (id, sealed) in kept {
-        match crate::mls::claimed::check(db, contact, suite, &sealed, now_ms) {
-            Ok(packages) => return Ok(Some(packages)),
-            // It has expired, or the contact has another token now, and perhaps other devices.
-            Err(Error::Peer(_)) => {
-                db.execute("DELETE FROM claimed_sets WHERE id = ?", [id])?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
+) -> Result<Vec<(i64, Vec<u8>)>, Error> {
+    rows(
+        db,
+        "SELECT id, sealed FROM claimed_sets WHERE signature_key = ? AND ciphersuite = ?
+         AND (shown_for IS NULL OR shown_for = ?) ORDER BY shown_for IS NULL, id",
+        (&contact.signature_key, u16::from(suite), group.0),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+pub(crate) fn forget(db: &Connection, id: i64) -> Result<(), Error> {
+    change(db, "DELETE FROM claimed_sets WHERE id = ?", [id])
 }
 
 /// Contacts of whom there is no set of a ciphersuite that may be used anywhere.
@@ -115,12 +83,12 @@ pub(crate) fn shown(
 
 /// What is in a group now is kept no longer, in the caller's transaction.
 pub(crate) fn used(db: &Connection, group: &GroupId, mls_group: &MlsGroup) -> Result<(), Error> {
-    let shown = db
-        .prepare_cached("SELECT id, leaf_key FROM claimed_sets WHERE shown_for = ?")?
-        .query_map([group.0], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
+    let shown: Vec<(i64, Vec<u8>)> = rows(
+        db,
+        "SELECT id, leaf_key FROM claimed_sets WHERE shown_for = ?",
+        [group.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     for (id, leaf_key) in shown {
         let is_in = |index: LeafNodeIndex| {
             mls_group
@@ -129,7 +97,7 @@ pub(crate) fn used(db: &Connection, group: &GroupId, mls_group: &MlsGroup) -> Re
                 .is_some_and(|leaf| leaf.signature_key().as_slice() == leaf_key)
         };
         if mls_group.members().any(|member| is_in(member.index)) {
-            db.execute("DELETE FROM claimed_sets WHERE id = ?", [id])?;
+            forget(db, id)?;
         }
     }
     Ok(())

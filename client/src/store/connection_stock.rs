@@ -5,7 +5,7 @@ use protocol::ids::GroupId;
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::error::{Error, LocalError};
 use crate::store::database::{change, first, key32, value};
 
 /// After so long another one takes the place of a group that was not needed: its code must be good
@@ -85,5 +85,17 @@ pub(crate) fn begin(db: &Connection, group: &GroupId, code: &[u8; 32]) -> Result
         db,
         "INSERT INTO connection_stock (group_id, code) VALUES (?, ?)",
         (group.0, code),
+    )
+}
+
+/// One is ready.
+pub(crate) fn made(db: &Connection, group: &GroupId, now_ms: u64) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE connection_stock SET made_ms = ? WHERE group_id = ?",
+        (
+            i64::try_from(now_ms).map_err(|_| LocalError::Damaged)?,
+            group.0,
+        ),
     )
 }

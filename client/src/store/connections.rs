@@ -5,15 +5,16 @@ use crypto::schedule::JoinCodeSecret;
 use crypto::secret::Secret;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::connections::ClientCredential;
+use protocol::connections::{ClientCredential, ConnectionRequest};
 use protocol::group::GroupKind;
 use protocol::ids::GroupId;
 use protocol::reporting::SignedIntroduction;
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use crate::error::{Error, LocalError};
-use crate::store::database::{change, first, key32, value};
+use crate::error::{Error, LocalError, UsageError};
+use crate::store::connection_stock::Prepared;
+use crate::store::database::{change, column, first, key32, value};
 use crate::store::profile::Profile;
 use crate::store::{contacts, sync_outbox};
 use crate::sync_message::SyncMessage;
@@ -140,6 +141,88 @@ pub(crate) fn incoming_requests(
         Ok(request)
     })
     .collect()
+}
+
+/// Keeps a request, in the caller's transaction: whoever asks again replaces what they asked
+/// before. Returns its id.
+pub(crate) fn keep_incoming(
+    db: &Connection,
+    name: &str,
+    request: &ConnectionRequest,
+) -> Result<String, Error> {
+    let credential = &request.requester_client_credential;
+    let key = credential.signature_public_key.as_slice();
+    forget_incoming(db, key)?;
+    change(
+        db,
+        "INSERT INTO incoming_requests (signature_key, name, request) VALUES (?, ?, ?)",
+        (key, name, &*Zeroizing::new(request.encode())),
+    )?;
+    Ok(db.last_insert_rowid().to_string())
+}
+
+/// A request that waits for its answer.
+pub(crate) fn incoming(db: &Connection, id: &str) -> Result<ConnectionRequest, Error> {
+    let row: Option<Vec<u8>> = value(
+        db,
+        "SELECT request FROM incoming_requests WHERE id = ?",
+        [id],
+    )?;
+    let request = Zeroizing::new(row.ok_or_else(|| UsageError::UnknownRequest(id.to_owned()))?);
+    ConnectionRequest::decode(&request).map_err(|_| LocalError::Damaged.into())
+}
+
+/// All of them, encoded.
+pub(crate) fn all_incoming(db: &Connection) -> Result<Vec<Vec<u8>>, Error> {
+    column(db, "SELECT request FROM incoming_requests", ())
+}
+
+/// Remembers whom this user asks into a connection group, in the caller's transaction, and the seed
+/// of the key that the answer is sealed to.
+pub(crate) fn keep_outgoing(
+    db: &Connection,
+    handle: &str,
+    Prepared { group, code }: &Prepared,
+    credential: &ClientCredential,
+    response_seed: &Secret<32>,
+) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT OR REPLACE INTO outgoing_requests
+            (handle, group_id, credential, response_seed, code) VALUES (?, ?, ?, ?, ?)",
+        (
+            handle,
+            group.0,
+            credential.encode(),
+            response_seed.expose(),
+            code.expose(),
+        ),
+    )
+}
+
+/// Who was asked into a connection group, and what opens the answer.
+pub(crate) fn asked_into(
+    db: &Connection,
+    group: &GroupId,
+) -> Result<Option<(ClientCredential, HpkeKeyPair)>, Error> {
+    let row = first(
+        db,
+        "SELECT credential, response_seed FROM outgoing_requests WHERE group_id = ?",
+        [group.0],
+        |row| {
+            Ok((
+                row.get::<_, Vec<u8>>(0)?,
+                Zeroizing::new(row.get::<_, Vec<u8>>(1)?),
+            ))
+        },
+    )?;
+    row.map(|(credential, seed)| {
+        Ok((
+            ClientCredential::decode(&credential).map_err(|_| LocalError::Damaged)?,
+            HpkeKeyPair::from_seed(&Secret::new(key32(&seed)?))?,
+        ))
+    })
+    .transpose()
 }
 
 /// A request that was answered, in the caller's transaction; the other devices are told.

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, PeerError, UsageError};
 use crate::ids::UserId;
-use crate::store::database::{change, first, is_there, key32, rows, value};
+use crate::store::database::{change, column, first, is_there, key32, rows, value};
 use crate::store::profile::Profile;
 use crate::store::sync_outbox::enqueue;
 use crate::sync_message::{NewContact, PoolKeys, SyncMessage};
@@ -407,6 +407,25 @@ pub(crate) fn begin_pool(db: &Connection, signature_key: &[u8]) -> Result<(), Er
         "UPDATE contacts SET token_due = 1, pool_new = 1 WHERE signature_key = ?",
         [signature_key],
     )
+}
+
+/// Who is to be told the token of a pool.
+pub(crate) fn to_tell(db: &Connection) -> Result<Vec<Vec<u8>>, Error> {
+    column(
+        db,
+        "SELECT signature_key FROM contacts WHERE token_due = 1",
+        (),
+    )
+}
+
+/// When the sets of a pool are counted next.
+pub(crate) fn pool_due_ms(db: &Connection, signature_key: &[u8]) -> Result<u64, Error> {
+    let due_ms: i64 = db.query_row(
+        "SELECT pool_due_ms FROM contacts WHERE signature_key = ?",
+        [signature_key],
+        |row| row.get(0),
+    )?;
+    Ok(u64::try_from(due_ms).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -79,13 +79,13 @@ pub(crate) fn key32(bytes: &[u8]) -> Result<[u8; 32], Error> {
 }
 
 /// Carries out a statement.
-pub(crate) fn change(db: &Connection, sql: &str, values: impl Params) -> Result<(), Error> {
+pub(super) fn change(db: &Connection, sql: &str, values: impl Params) -> Result<(), Error> {
     db.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
 
 /// The first row, if there is one.
-pub(crate) fn first<T>(
+pub(super) fn first<T>(
     db: &Connection,
     sql: &str,
     values: impl Params,
@@ -95,7 +95,7 @@ pub(crate) fn first<T>(
 }
 
 /// The first column of the first row, if there is one.
-pub(crate) fn value<T: FromSql>(
+pub(super) fn value<T: FromSql>(
     db: &Connection,
     sql: &str,
     values: impl Params,
@@ -104,12 +104,12 @@ pub(crate) fn value<T: FromSql>(
 }
 
 /// Whether there is a row.
-pub(crate) fn is_there(db: &Connection, sql: &str, values: impl Params) -> Result<bool, Error> {
+pub(super) fn is_there(db: &Connection, sql: &str, values: impl Params) -> Result<bool, Error> {
     Ok(first(db, sql, values, |_| Ok(()))?.is_some())
 }
 
 /// The first column of all rows.
-pub(crate) fn column<T: FromSql>(
+pub(super) fn column<T: FromSql>(
     db: &Connection,
     sql: &str,
     values: impl Params,
@@ -118,7 +118,7 @@ pub(crate) fn column<T: FromSql>(
 }
 
 /// All rows.
-pub(crate) fn rows<T>(
+pub(super) fn rows<T>(
     db: &Connection,
     sql: &str,
     values: impl Params,

@@ -41,7 +41,7 @@ pub(crate) fn going(db: &Connection) -> Result<Vec<OtherDevice>, Error> {
     select(db, "going = 1")
 }
 
-pub(crate) fn select(db: &Connection, condition: &str) -> Result<Vec<OtherDevice>, Error> {
+fn select(db: &Connection, condition: &str) -> Result<Vec<OtherDevice>, Error> {
     rows(
         db,
         &format!(
@@ -215,5 +215,49 @@ pub(crate) fn gone(db: &Connection, device: &DeviceId) -> Result<(), Error> {
         db,
         "UPDATE devices SET going = 0 WHERE device_id = ?",
         [device.0],
+    )
+}
+
+/// The device at this leaf of the devices' group has said which leaf of another group is its own.
+pub(crate) fn is_in(
+    db: &Connection,
+    leaf: u32,
+    group: &GroupId,
+    leaf_there: u32,
+) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT OR REPLACE INTO device_leaves (device_id, group_id, leaf_index)
+         SELECT device_id, ?, ? FROM devices WHERE leaf_index = ?",
+        (group.0, leaf_there, leaf),
+    )
+}
+
+/// A device has no leaf in a group any more.
+pub(crate) fn is_out(db: &Connection, device: &DeviceId, group: &GroupId) -> Result<(), Error> {
+    change(
+        db,
+        "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
+        (device.0, group.0),
+    )
+}
+
+/// The leaf of a device in the devices' group.
+pub(crate) fn place(db: &Connection, device: &DeviceId) -> Result<Option<u32>, Error> {
+    value(
+        db,
+        "SELECT leaf_index FROM devices WHERE device_id = ?",
+        [device.0],
+    )
+}
+
+/// A device is at this leaf of the devices' group; whoever had it has left it.
+pub(crate) fn keep(db: &Connection, device: &DeviceId, name: &str, leaf: u32) -> Result<(), Error> {
+    change(db, "DELETE FROM devices WHERE leaf_index = ?", [leaf])?;
+    change(
+        db,
+        "INSERT INTO devices (device_id, name, leaf_index) VALUES (?, ?, ?)
+         ON CONFLICT (device_id) DO UPDATE SET leaf_index = excluded.leaf_index",
+        (device.0, name, leaf),
     )
 }

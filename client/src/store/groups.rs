@@ -6,7 +6,7 @@ use protocol::ids::GroupId;
 use rusqlite::{Connection, Row};
 
 use crate::error::{Error, LocalError, UsageError};
-use crate::store::database::{change, first, is_there, key32, value};
+use crate::store::database::{change, first, is_there, key32, rows, value};
 use crate::store::mls::discard_mls;
 use crate::store::refused_returns;
 use crate::store::segments::{self, Segment};
@@ -75,7 +75,7 @@ pub(crate) struct Group {
 pub(crate) const COLUMNS: &str =
     "groups.group_id, kind, name, recovery_seed, recovery_set, update_due, status";
 
-pub(crate) fn select(rest: &str) -> String {
+fn select(rest: &str) -> String {
     let of_segment = segments::COLUMNS;
     format!("SELECT {COLUMNS}, {of_segment} FROM groups JOIN segments USING (group_id) {rest}")
 }
@@ -101,7 +101,7 @@ impl Group {
         })
     }
 
-    pub(crate) fn select(
+    fn select(
         db: &Connection,
         condition: &str,
         value: impl rusqlite::ToSql,
@@ -264,18 +264,20 @@ pub(crate) fn numbered(wanted: &str, number: u32) -> String {
     wanted + &number
 }
 
+/// Whether a group has this name.
+pub(crate) fn is_taken(db: &Connection, name: &str) -> Result<bool, Error> {
+    is_there(db, "SELECT 1 FROM groups WHERE name = ?", [name])
+}
+
 /// A name that no group has yet, after one that others may have chosen.
 pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> {
     let wanted = match text::received(wanted, MAX_NAME) {
         name if name.is_empty() => "group".to_owned(),
         name => name,
     };
-    let taken = |name: &str| -> Result<bool, Error> {
-        is_there(db, "SELECT 1 FROM groups WHERE name = ?", [name])
-    };
     let mut name = wanted.clone();
     let mut number = 2u32;
-    while taken(&name)? {
+    while is_taken(db, &name)? {
         name = numbered(&wanted, number);
         number = number.saturating_add(1);
     }
@@ -354,6 +356,37 @@ pub(crate) fn announced(db: &Connection, group: &GroupId) -> Result<(), Error> {
         db,
         "UPDATE groups SET announced = 1 WHERE group_id = ?",
         [group.0],
+    )
+}
+
+/// Groups whose journals are read, in an order that is nobody's. Nobody has been told of what is in
+/// stock.
+pub(crate) fn to_read(db: &Connection) -> Result<Vec<GroupId>, Error> {
+    rows(
+        db,
+        "SELECT group_id FROM groups WHERE status = 'active'
+            AND group_id NOT IN (SELECT group_id FROM connection_stock)
+         ORDER BY random()",
+        (),
+        |row| Ok(GroupId(row.get(0)?)),
+    )
+}
+
+/// This device's leaves are said again to the others, but that in their own group.
+pub(crate) fn announce_again(db: &Connection, devices: Option<&GroupId>) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE groups SET announced = 0 WHERE group_id IS NOT ?",
+        [devices.map(|id| id.0)],
+    )
+}
+
+/// The way back is the one before, until a new one is accepted.
+pub(crate) fn keep_recovery(db: &Connection, group: &GroupId, seed: &[u8]) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE groups SET recovery_seed = ? WHERE group_id = ?",
+        (seed, group.0),
     )
 }
 

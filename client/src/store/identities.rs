@@ -344,3 +344,17 @@ pub(crate) fn name_of(
 pub(crate) fn digest(credential: &Credential) -> Vec<u8> {
     Sha256::digest(credential.serialized_content()).to_vec()
 }
+
+/// The identity key behind a credential in a group, as far as it is known.
+pub(crate) fn key_of(
+    db: &Connection,
+    group: &GroupId,
+    credential: &[u8],
+) -> Result<Option<Vec<u8>>, Error> {
+    let key: Option<Option<Vec<u8>>> = value(
+        db,
+        "SELECT signature_key FROM identities WHERE group_id = ? AND credential = ?",
+        (group.0, credential),
+    )?;
+    Ok(key.flatten())
+}

@@ -10,9 +10,9 @@ use tls_codec::VLBytes;
 
 use crate::error::Error;
 use crate::leaf::CIPHERSUITE;
-use crate::store::database::{change, value};
+use crate::store::database::{change, rows, value};
 use crate::store::events::{self, Event};
-use crate::sync_message::WantedSet;
+use crate::sync_message::{DeviceId, MadePackage, WantedSet};
 
 /// So many sets of the usual ciphersuite, and of each other one, are published for a contact at a
 /// time,
@@ -198,4 +198,86 @@ pub(crate) fn forget_batch(db: &Connection) -> Result<(), Error> {
 
 pub(crate) fn have_none_left(db: &Connection) -> Result<(), Error> {
     change(db, "UPDATE key_packages SET sets_left = 0", ())
+}
+
+/// Begins a set of a batch, in the caller's transaction, with this device's package.
+pub(crate) fn begin_set(
+    db: &Connection,
+    contact: &[u8],
+    set: &WantedSet,
+    (device, package): (&DeviceId, &[u8]),
+    now_ms: u64,
+) -> Result<(), Error> {
+    let pseudonym = set.user_pseudonym.as_slice();
+    let begun_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    change(
+        db,
+        "INSERT INTO key_package_batch (user_pseudonym, signature_key, ciphersuite, begun_ms)
+         VALUES (?, ?, ?, ?)",
+        (pseudonym, contact, set.ciphersuite, begun_ms),
+    )?;
+    change(
+        db,
+        "INSERT INTO batch_packages VALUES (?, ?, ?)",
+        (pseudonym, device.0, package),
+    )
+}
+
+/// The device at this leaf has made a package for a set. Of a batch that is published already it is
+/// nothing.
+pub(crate) fn made_by(db: &Connection, leaf: u32, made: &MadePackage) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT OR REPLACE INTO batch_packages
+         SELECT batch.user_pseudonym, device_id, ? FROM key_package_batch AS batch, devices
+         WHERE batch.user_pseudonym = ? AND leaf_index = ?",
+        (
+            made.key_package.as_slice(),
+            made.user_pseudonym.as_slice(),
+            leaf,
+        ),
+    )
+}
+
+/// A set is published, in the caller's transaction.
+pub(crate) fn set_is_published(
+    db: &Connection,
+    contact: &[u8],
+    set: &WantedSet,
+) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT INTO key_packages (signature_key, ciphersuite, sets_left) VALUES (?, ?, 1)
+         ON CONFLICT (signature_key, ciphersuite) DO UPDATE SET sets_left = sets_left + 1",
+        (contact, set.ciphersuite),
+    )?;
+    change(
+        db,
+        "DELETE FROM key_package_batch WHERE user_pseudonym = ?",
+        [set.user_pseudonym.as_slice()],
+    )
+}
+
+/// Another device waits for a package of this one.
+pub(crate) fn want(db: &Connection, set: &WantedSet) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT OR IGNORE INTO wanted_packages VALUES (?, ?)",
+        (set.user_pseudonym.as_slice(), set.ciphersuite),
+    )
+}
+
+/// The sets for which other devices wait.
+pub(crate) fn wanted(db: &Connection) -> Result<Vec<WantedSet>, Error> {
+    rows(
+        db,
+        "SELECT user_pseudonym, ciphersuite FROM wanted_packages",
+        (),
+        |row| {
+            Ok(WantedSet {
+                user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
+                ciphersuite: row.get(1)?,
+            })
+        },
+    )
 }

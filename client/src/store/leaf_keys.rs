@@ -10,10 +10,15 @@ use crate::store::provider::LeafSigner;
 
 /// Keeps a private key under its public key, which the leaf shows.
 pub(crate) fn store_key(db: &Connection, key: &LeafKeyPair) -> Result<(), Error> {
+    keep(db, &key.public(), key.seed().expose())
+}
+
+/// Keeps the seed of a private key.
+pub(crate) fn keep(db: &Connection, public_key: &[u8], seed: &[u8; 32]) -> Result<(), Error> {
     change(
         db,
         "INSERT OR REPLACE INTO leaf_keys (public_key, seed) VALUES (?, ?)",
-        (key.public(), key.seed().expose()),
+        (public_key, seed),
     )
 }
 

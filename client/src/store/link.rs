@@ -57,3 +57,29 @@ pub(crate) fn owner_of(seed: &[u8]) -> Result<SignatureKeyPair, Error> {
 pub(crate) fn keep_package(db: &Connection, sealed: &[u8]) -> Result<(), Error> {
     change(db, "UPDATE link SET package = ?", [sealed])
 }
+
+/// This device shows a code, in the caller's transaction: by the seeds of the key in it and of the
+/// key that owns its handle.
+pub(crate) fn begin(
+    db: &Connection,
+    code: &[u8],
+    [seed, owner_seed]: [&Secret<32>; 2],
+    (inbox, inbox_seed): (&InboxId, &Secret<32>),
+) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT OR REPLACE INTO link (id, code, seed, owner_seed, inbox_id, inbox_owner_seed)
+         VALUES (1, ?, ?, ?, ?, ?)",
+        (
+            code,
+            seed.expose(),
+            owner_seed.expose(),
+            inbox.0,
+            inbox_seed.expose(),
+        ),
+    )
+}
+
+pub(crate) fn forget(db: &Connection) -> Result<(), Error> {
+    change(db, "DELETE FROM link", ())
+}

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::envelope::Envelope;
 use crate::error::{Error, LocalError};
-use crate::store::database::{change, first, key32};
+use crate::store::database::{change, first, key32, rows, value};
 
 /// Bytes of a token of type 0x0002.
 pub(crate) const TOKEN_LENGTH: usize = 354;
@@ -35,6 +35,12 @@ pub(crate) fn key_of(stored: &[u8]) -> Result<LeafKeyPair, Error> {
         seed => (Scheme::Ed25519, seed),
     };
     Ok(LeafKeyPair::from_seed(scheme, &Secret::new(key32(seed)?))?)
+}
+
+fn operation_of(number: u16) -> Result<Operation, Error> {
+    let mut all = Operation::ALL.iter().copied();
+    let known = all.find(|known| known.number() == number);
+    known.ok_or_else(|| LocalError::Damaged.into())
 }
 
 /// A request that a group waits for an answer to.
@@ -96,14 +102,9 @@ impl Pending {
             return Ok(None);
         };
         let (operation, body, sender, seed, request, minute, tokens, aad, contact, recovery) = row;
-        let operation = Operation::ALL
-            .iter()
-            .copied()
-            .find(|known| known.number() == operation)
-            .ok_or(LocalError::Damaged)?;
         Ok(Some(Self {
             envelope: Envelope {
-                operation,
+                operation: operation_of(operation)?,
                 sender: Sender::decode(&sender).map_err(|_| LocalError::Damaged)?,
                 signer: key_of(&Zeroizing::new(seed))?,
                 body: Zeroizing::new(body),
@@ -118,6 +119,41 @@ impl Pending {
                 .map(|seed| Ok::<_, Error>(Secret::new(key32(&Zeroizing::new(seed))?)))
                 .transpose()?,
         }))
+    }
+
+    /// The groups that wait.
+    pub(crate) fn groups(db: &Connection) -> Result<Vec<GroupId>, Error> {
+        rows(db, "SELECT group_id FROM pending_requests", (), |row| {
+            Ok(GroupId(row.get(0)?))
+        })
+    }
+
+    /// What a group waits for.
+    pub(crate) fn operation(db: &Connection, group: &GroupId) -> Result<Option<Operation>, Error> {
+        let number: Option<u16> = value(
+            db,
+            "SELECT operation FROM pending_requests WHERE group_id = ?",
+            [group.0],
+        )?;
+        number.map(operation_of).transpose()
+    }
+
+    /// The request was signed again, or is paid with other tokens.
+    pub(crate) fn renew(
+        db: &Connection,
+        group: &GroupId,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
+        change(
+            db,
+            "UPDATE pending_requests SET request = ?, minute = ?, tokens = ? WHERE group_id = ?",
+            (
+                &*envelope.request,
+                envelope.minute.0,
+                envelope.tokens.concat(),
+                group.0,
+            ),
+        )
     }
 
     pub(crate) fn delete(db: &Connection, group: &GroupId) -> Result<(), Error> {

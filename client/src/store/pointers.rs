@@ -271,3 +271,17 @@ pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Er
     }
     Ok(())
 }
+
+/// Those that point to what is kept no longer.
+pub(crate) fn drop_expired(db: &Connection, today: u32) -> Result<(), Error> {
+    change(db, "DELETE FROM pointers WHERE expires_day < ?", [today])
+}
+
+/// A pointer was told.
+pub(crate) fn sent(db: &Connection, row: i64) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE pointers SET state = ? WHERE rowid = ?",
+        (SENT, row),
+    )
+}

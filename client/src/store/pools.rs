@@ -1,9 +1,12 @@
 //! KeyPackage pools: one for each contact, under a token that changes.
 
+use crypto::schedule::PoolToken;
+use crypto::secret::Secret;
+use crypto::sign::SignatureKeyPair;
 use rusqlite::Connection;
 
 use crate::error::Error;
-use crate::store::database::change;
+use crate::store::database::{change, key32, rows};
 use crate::store::identities::Identity;
 use crate::store::sync_outbox::enqueue;
 use crate::store::{contacts, pointers};
@@ -76,4 +79,30 @@ pub(crate) fn device_gone(db: &Connection, identity: &Identity) -> Result<(), Er
         }
     }
     Ok(())
+}
+
+/// Former pools that are to be deleted: their tokens, and the keys that own them.
+pub(crate) fn retired(db: &Connection) -> Result<Vec<(PoolToken, SignatureKeyPair)>, Error> {
+    let retired: Vec<(Vec<u8>, Vec<u8>)> = rows(
+        db,
+        "SELECT pool_token, owner_seed FROM retired_pools",
+        (),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    retired
+        .into_iter()
+        .map(|(token, owner)| {
+            let owner = SignatureKeyPair::from_seed(&Secret::new(key32(&owner)?));
+            Ok((PoolToken::new(key32(&token)?), owner))
+        })
+        .collect()
+}
+
+/// A former pool is deleted.
+pub(crate) fn is_deleted(db: &Connection, token: &PoolToken) -> Result<(), Error> {
+    change(
+        db,
+        "DELETE FROM retired_pools WHERE pool_token = ?",
+        [token.expose()],
+    )
 }

@@ -4,6 +4,7 @@ use crypto::hpke::HpkeKeyPair;
 use crypto::keys::ConnectionKey;
 use crypto::secret::Secret;
 use crypto::sign::SignatureKeyPair;
+use protocol::codec::WireSecret;
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::ids::{GroupId, InboxId};
@@ -233,6 +234,45 @@ pub(crate) fn set_transport(
         "UPDATE profile SET ohttp_key_config = ?, clock_offset_ms = ?",
         (key_config, clock_offset_ms),
     )
+}
+
+/// What all devices of a user have.
+pub(crate) struct UserKeys<'a> {
+    pub(crate) identity_seed: &'a WireSecret,
+    pub(crate) establishment_seed: &'a WireSecret,
+    pub(crate) connection_key: &'a WireSecret,
+    pub(crate) handle_owner_seed: &'a WireSecret,
+}
+
+/// This client is one of a user who is there already, in the caller's transaction.
+pub(crate) fn become_user(
+    db: &Connection,
+    handle: Option<&str>,
+    keys: &UserKeys<'_>,
+    device_group: Option<&GroupId>,
+) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?,
+            connection_key = ?, handle_owner_seed = ?, device_group = ?",
+        (
+            handle,
+            keys.identity_seed.expose(),
+            keys.establishment_seed.expose(),
+            keys.connection_key.expose(),
+            keys.handle_owner_seed.expose(),
+            device_group.map(|group| group.0),
+        ),
+    )
+}
+
+/// The directory that all views agreed on, and the one that was last heard.
+pub(crate) fn directories(db: &Connection) -> Result<[Option<String>; 2], Error> {
+    Ok(db.query_row(
+        "SELECT directory, directory_heard FROM profile",
+        (),
+        |row| Ok([row.get(0)?, row.get(1)?]),
+    )?)
 }
 
 #[cfg(test)]

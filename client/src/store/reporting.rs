@@ -9,11 +9,23 @@ use protocol::reporting::{Occasion, Padded, ReportingCertificate, SignedIntroduc
 use rusqlite::Connection;
 
 use crate::error::{Error, LocalError, UsageError};
-use crate::options::RequestPolicy;
 use crate::store::database::{change, first, key32, value};
 use crate::store::profile::Profile;
 use crate::store::{contacts, sync_outbox};
 use crate::sync_message::SyncMessage;
+
+/// Which connection requests are shown to the user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestPolicy {
+    /// As the issuer asks: all, or those with a certificate.
+    #[default]
+    Announced,
+    /// All.
+    All,
+    /// Those whose sender can be reported; others are forgotten unseen.
+    Reportable,
+}
 
 /// Forgets what belongs to another account or issuer.
 pub(crate) fn start_anew(db: &Connection) -> Result<(), Error> {
@@ -251,4 +263,30 @@ pub(crate) fn forget_expired(db: &Connection, today: u32) -> Result<(), Error> {
 /// Whether requests need a certificate.
 pub(crate) fn set_required(db: &Connection, required: bool) -> Result<(), Error> {
     change(db, "UPDATE reporting SET required = ?", [required])
+}
+
+/// The keys under which certificates are signed, in the caller's transaction.
+pub(crate) fn set_certificate_keys(db: &Connection, keys: &[[u8; 32]]) -> Result<(), Error> {
+    change(db, "DELETE FROM certificate_keys", ())?;
+    for key in keys {
+        change(
+            db,
+            "INSERT OR IGNORE INTO certificate_keys (public_key) VALUES (?)",
+            [key],
+        )?;
+    }
+    Ok(())
+}
+
+/// The own certificate, which came today.
+pub(crate) fn set_certificate(
+    db: &Connection,
+    own: &OwnCertificate,
+    today: u32,
+) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE reporting SET certificate = ?, salt = ?, certificate_day = ?",
+        (own.certificate.encode(), own.salt, today),
+    )
 }

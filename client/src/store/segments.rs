@@ -10,6 +10,7 @@ use rusqlite::{Connection, Row};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError};
+use crate::store::database::change;
 use crate::store::database::key32;
 use crate::store::wrappers;
 
@@ -154,6 +155,15 @@ impl Segment {
             ..self
         }
     }
+}
+
+/// The commit by which this client came in stands where the service has said.
+pub(crate) fn place_is_confirmed(db: &Connection, group: &GroupId) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE segments SET joined = NULL WHERE group_id = ?",
+        [group.0],
+    )
 }
 
 #[cfg(test)]

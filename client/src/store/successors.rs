@@ -6,41 +6,85 @@ use rusqlite::Connection;
 
 use crate::error::{Error, LocalError};
 use crate::leaf;
-use crate::store::database::{change, first};
+use crate::store::database::{change, first, rows};
 use crate::store::groups::{Group, Status, free_name};
 use crate::store::known;
 use crate::store::profile::Profile;
 
+/// The group that takes the place of one.
 pub(crate) struct Successor {
     pub(crate) id: GroupId,
+    /// The own leaf in it.
     pub(crate) leaf_key: Vec<u8>,
+    pub(crate) pseudonym: Vec<u8>,
+    pub(crate) name: String,
+    /// The contacts who are to be added.
+    pub(crate) members: Vec<String>,
     pub(crate) suite: Ciphersuite,
     pub(crate) stage: u8,
+    /// The policy of the group before, encoded.
+    pub(crate) policy: Option<Vec<u8>>,
+}
+
+impl Successor {
+    /// Keeps it, in the caller's transaction.
+    pub(crate) fn keep(&self, db: &Connection, old: &GroupId) -> Result<(), Error> {
+        let members = serde_json::to_string(&self.members).map_err(|_| LocalError::Damaged)?;
+        change(
+            db,
+            "INSERT OR REPLACE INTO successors
+                (group_id, successor, leaf_key, pseudonym, name, members, ciphersuite, stage, policy)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                old.0,
+                self.id.0,
+                &self.leaf_key,
+                &self.pseudonym,
+                &self.name,
+                members,
+                u16::from(self.suite),
+                self.stage,
+                &self.policy,
+            ),
+        )
+    }
 }
 
 pub(crate) fn successor(db: &Connection, old: &GroupId) -> Result<Option<Successor>, Error> {
     let row = first(
         db,
-        "SELECT successor, leaf_key, ciphersuite, stage FROM successors WHERE group_id = ?",
+        "SELECT successor, leaf_key, pseudonym, name, members, ciphersuite, stage, policy
+         FROM successors WHERE group_id = ?",
         [old.0],
         |row| {
-            Ok((
-                GroupId(row.get(0)?),
-                row.get(1)?,
-                row.get::<_, u16>(2)?,
-                row.get(3)?,
-            ))
+            let successor = Successor {
+                id: GroupId(row.get(0)?),
+                leaf_key: row.get(1)?,
+                pseudonym: row.get(2)?,
+                name: row.get(3)?,
+                members: Vec::new(),
+                suite: leaf::CIPHERSUITE,
+                stage: row.get(6)?,
+                policy: row.get(7)?,
+            };
+            Ok((successor, row.get::<_, String>(4)?, row.get::<_, u16>(5)?))
         },
     )?;
-    row.map(|(id, leaf_key, suite, stage)| {
+    row.map(|(successor, members, suite)| {
         Ok(Successor {
-            id,
-            leaf_key,
+            members: serde_json::from_str(&members).map_err(|_| LocalError::Damaged)?,
             suite: leaf::ciphersuite(suite).ok_or(LocalError::Damaged)?,
-            stage,
+            ..successor
         })
     })
     .transpose()
+}
+
+/// Groups that others are about to take the place of.
+pub(crate) fn all(db: &Connection) -> Result<Vec<GroupId>, Error> {
+    rows(db, "SELECT group_id FROM successors", (), |row| {
+        Ok(GroupId(row.get(0)?))
+    })
 }
 
 pub(crate) fn set_stage(db: &Connection, old: &GroupId, stage: u8) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use crate::error::Error;
-use crate::store::database::change;
+use crate::store::database::{change, first};
 use crate::sync_message::SyncMessage;
 
 /// Keeps a message for the other devices, in the caller's transaction. Without others it is
@@ -18,4 +18,14 @@ pub(crate) fn enqueue(db: &Connection, message: SyncMessage) -> Result<(), Error
 
 pub(crate) fn sent(db: &Connection, id: i64) -> Result<(), Error> {
     change(db, "DELETE FROM sync_outbox WHERE id = ?", [id])
+}
+
+/// The message that is sent next, with its id.
+pub(crate) fn next(db: &Connection) -> Result<Option<(i64, Vec<u8>)>, Error> {
+    first(
+        db,
+        "SELECT id, message FROM sync_outbox ORDER BY id LIMIT 1",
+        (),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
 }

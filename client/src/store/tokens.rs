@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use protocol::directory::Directory;
 use rusqlite::Connection;
 
 use crate::error::Error;
 use crate::filling::Schedule;
 use crate::issuance::Token;
-use crate::net::issuer::key_in_use;
 use crate::store::batches::Batch;
 use crate::store::database::{begin, change, rows, value};
 
@@ -41,18 +39,13 @@ impl Good {
     }
 }
 
-/// Those that will be good for long: tokens of a key that has a successor soon expire, all at once.
-pub(crate) fn lasting(
-    db: &Connection,
-    held: &Good,
-    directory: &Directory,
-    now_ms: u64,
-) -> Result<usize, Error> {
+/// How many are good and of this key; all that are good without one.
+pub(crate) fn of_key(db: &Connection, held: &Good, key: Option<&[u8]>) -> Result<usize, Error> {
     let all = good(db, held)?;
-    let Some(key) = key_in_use(directory, now_ms)? else {
+    let Some(key) = key else {
         return Ok(all.len());
     };
-    let of_key = |(_, token): &&(i64, Token)| token.get(KEY_ID..KEY_ID + 32) == Some(&key[..]);
+    let of_key = |(_, token): &&(i64, Token)| token.get(KEY_ID..KEY_ID + 32) == Some(key);
     Ok(all.iter().filter(of_key).count())
 }
 

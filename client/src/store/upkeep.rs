@@ -119,3 +119,13 @@ pub(crate) fn healed(db: &Connection, group: &GroupId) -> Result<(), Error> {
         [group.0],
     )
 }
+
+/// The epoch after which a member can be read again who could not be.
+pub(crate) fn heal_due(db: &Connection, group: &GroupId) -> Result<Option<i64>, Error> {
+    let due: Option<Option<i64>> = value(
+        db,
+        "SELECT heal_after FROM upkeep WHERE group_id = ?",
+        [group.0],
+    )?;
+    Ok(due.flatten())
+}

@@ -13,9 +13,11 @@ use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
-use crate::leaf::{CIPHERSUITE, NewLeaf};
+use crate::leaf::CIPHERSUITE;
 use crate::mls::authenticate::Sight;
 use crate::mls::external::{Answer, Entrance};
+use crate::mls::new_leaf::NewLeaf;
+use crate::store::connections;
 use crate::store::contacts::{self, handle_of};
 use crate::store::{Group, Pending, Profile, Status, connection_stock, known, reporting};
 use crate::sync_message::{NewContact, PoolKeys};
@@ -83,7 +85,7 @@ impl Engine {
     async fn join_requester(&mut self, id: &str) -> Result<String, Error> {
         self.profile.credential()?;
         self.sync().await?;
-        let request = self.incoming(id)?;
+        let request = connections::incoming(&self.db, id)?;
         let credential = &request.requester_client_credential;
         let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
         if let Ok(known) = contacts::by_name(&self.db, &name)

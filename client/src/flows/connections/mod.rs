@@ -19,16 +19,14 @@ use protocol::inbox::RequestConnectionRequest;
 use protocol::operation::Operation;
 use protocol::reporting::{MAX_GREETING_BYTES, Occasion};
 use rusqlite::Connection;
-use zeroize::Zeroizing;
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::error::{Error, PeerError, UsageError};
 use crate::flows::devices::link;
-use crate::options::RequestPolicy;
 use crate::store::connection_stock::{self, Prepared};
 use crate::store::connections::{self, Outgoing, forget_request, outgoing};
 use crate::store::contacts::{self, handle_of};
-use crate::store::database::{change, value};
+use crate::store::reporting::RequestPolicy;
 use crate::store::{Event, Profile, events, reporting, sync_outbox};
 use crate::sync_message::SyncMessage;
 
@@ -75,13 +73,7 @@ pub(crate) fn keep_request(
     let credential = &request.requester_client_credential;
     let name = handle_of(credential).ok_or(PeerError::ConnectionGroup)?;
     let key = credential.signature_public_key.as_slice();
-    // Whoever asks again replaces what they asked before.
-    connections::forget_incoming(db, key)?;
-    db.execute(
-        "INSERT INTO incoming_requests (signature_key, name, request) VALUES (?, ?, ?)",
-        (key, &name, &*Zeroizing::new(request.encode())),
-    )?;
-    let id = db.last_insert_rowid().to_string();
+    let id = connections::keep_incoming(db, &name, request)?;
     let introduction = request.extensions.introduction.content();
     if let Some(signed) = reporting::verify(db, profile, Occasion::Request, key, introduction)? {
         reporting::keep(db, &name, &signed)?;
@@ -189,23 +181,13 @@ impl Engine {
         handle: &str,
         credential: ClientCredential,
     ) -> Result<Outgoing, Error> {
-        let Prepared { group, code } = self.connection_group().await?;
+        let prepared = self.connection_group().await?;
         let seed = Secret::<32>::random()?;
         self.transact(|db, _| {
-            connection_stock::used(db, &group)?;
-            change(
-                db,
-                "INSERT OR REPLACE INTO outgoing_requests
-                    (handle, group_id, credential, response_seed, code) VALUES (?, ?, ?, ?, ?)",
-                (
-                    handle,
-                    group.0,
-                    credential.encode(),
-                    seed.expose(),
-                    code.expose(),
-                ),
-            )
+            connection_stock::used(db, &prepared.group)?;
+            connections::keep_outgoing(db, handle, &prepared, &credential, &seed)
         })?;
+        let Prepared { group, code } = prepared;
         Ok(Outgoing {
             group,
             code,
@@ -214,22 +196,12 @@ impl Engine {
         })
     }
 
-    fn incoming(&self, id: &str) -> Result<ConnectionRequest, Error> {
-        let row: Option<Vec<u8>> = value(
-            &self.db,
-            "SELECT request FROM incoming_requests WHERE id = ?",
-            [id],
-        )?;
-        let request = Zeroizing::new(row.ok_or_else(|| UsageError::UnknownRequest(id.to_owned()))?);
-        ConnectionRequest::decode(&request).map_err(|_| LocalError::Damaged.into())
-    }
-
     /// Declines a request: it is forgotten, and the requester is told nothing.
     ///
     /// # Errors
     /// [`UsageError::UnknownRequest`].
     pub(crate) fn decline_request(&mut self, id: &str) -> Result<(), Error> {
-        let request = self.incoming(id)?;
+        let request = connections::incoming(&self.db, id)?;
         self.transact(|db, _| {
             forget_request(
                 db,

@@ -7,7 +7,7 @@ use protocol::group::GroupKind;
 use protocol::ids::{GroupId, Week};
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError};
+use crate::error::Error;
 use crate::flows::invite::MOST_WEEKS;
 use crate::leaf::CIPHERSUITE;
 use crate::mls::plan::Plan;
@@ -74,13 +74,7 @@ impl Engine {
         let now_ms = self.transport.time.now_unix_ms();
         let expiry = Week(Week::of(now_ms).0.saturating_add(MOST_WEEKS));
         self.make_code(&id, &secret, expiry).await?;
-        self.db.execute(
-            "UPDATE connection_stock SET made_ms = ? WHERE group_id = ?",
-            (
-                i64::try_from(now_ms).map_err(|_| LocalError::Damaged)?,
-                id.0,
-            ),
-        )?;
+        connection_stock::made(&self.db, &id, now_ms)?;
         Ok(Prepared {
             group: id,
             code: JoinCodeSecret::new(secret),

@@ -25,13 +25,7 @@ impl Engine {
 
     /// Publishes for contacts who are to be told, tells them, and has former pools deleted.
     pub(crate) async fn settle_tokens(&mut self) -> Result<(), Error> {
-        let due = {
-            let mut statement = self
-                .db
-                .prepare("SELECT signature_key FROM contacts WHERE token_due = 1")?;
-            let rows = statement.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
+        let due = contacts::to_tell(&self.db)?;
         for (key, pool) in contacts::pools(&self.db)? {
             if !due.contains(&key) {
                 continue;

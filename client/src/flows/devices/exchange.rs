@@ -11,9 +11,8 @@ use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::flows::connections;
 use crate::mls::content::Content;
-use crate::store::connections::forget_incoming;
-use crate::store::database::{change, first, value};
-use crate::store::devices::{forget_removed, free_name, others};
+use crate::store::connections::{all_incoming, forget_incoming};
+use crate::store::devices::{self, forget_removed, free_name, others};
 use crate::store::sync_outbox::{self, enqueue};
 use crate::store::{
     Event, Group, Profile, Status, connection_stock, contacts, events, groups, key_packages,
@@ -55,44 +54,22 @@ pub(crate) fn receive(
         SyncMessage::Present(Present {
             group_id,
             leaf_index,
-        }) => change(
-            db,
-            "INSERT OR REPLACE INTO device_leaves (device_id, group_id, leaf_index)
-                 SELECT device_id, ?, ? FROM devices WHERE leaf_index = ?",
-            (group_id.0, leaf_index, leaf.u32()),
-        ),
-        SyncMessage::Want(group_id) => change(
-            db,
-            "DELETE FROM device_invitations WHERE group_id = ?
-                 AND device_id = (SELECT device_id FROM devices WHERE leaf_index = ?)",
-            (group_id.0, leaf.u32()),
-        ),
+        }) => devices::is_in(db, leaf.u32(), &group_id, leaf_index),
+        SyncMessage::Want(group_id) => ways::invite_device_again(db, leaf.u32(), &group_id),
         SyncMessage::AddMe(AddMe {
             group_id,
             key_package,
         }) => ways::ask_to_add(db, &group_id, key_package.as_slice()),
         SyncMessage::SetsWanted(wanted) => {
             for set in wanted.sets {
-                db.execute(
-                    "INSERT OR IGNORE INTO wanted_packages VALUES (?, ?)",
-                    (set.user_pseudonym.as_slice(), set.ciphersuite),
-                )?;
+                key_packages::want(db, &set)?;
             }
             Ok(())
         }
         SyncMessage::PackagesMade(PackagesMade { packages }) => {
             for made in packages {
                 // Of a batch that is published already: nothing.
-                db.execute(
-                    "INSERT OR REPLACE INTO batch_packages
-                     SELECT batch.user_pseudonym, device_id, ? FROM key_package_batch AS batch, devices
-                     WHERE batch.user_pseudonym = ? AND leaf_index = ?",
-                    (
-                        made.key_package.as_slice(),
-                        made.user_pseudonym.as_slice(),
-                        leaf.u32(),
-                    ),
-                )?;
+                key_packages::made_by(db, leaf.u32(), &made)?;
             }
             Ok(())
         }
@@ -128,11 +105,7 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
     if said.device == profile.device {
         return Ok(());
     }
-    let known: Option<u32> = value(
-        db,
-        "SELECT leaf_index FROM devices WHERE device_id = ?",
-        [said.device.0],
-    )?;
+    let known = devices::place(db, &said.device)?;
     if known == Some(leaf) {
         return Ok(());
     }
@@ -146,29 +119,18 @@ fn meet(db: &Connection, profile: &Profile, leaf: u32, said: &Hello) -> Result<(
         return Ok(());
     }
     let name = free_name(db, profile, said)?;
-    // Whoever had this leaf has left it.
-    db.execute("DELETE FROM devices WHERE leaf_index = ?", [leaf])?;
-    db.execute(
-        "INSERT INTO devices (device_id, name, leaf_index) VALUES (?, ?, ?)
-         ON CONFLICT (device_id) DO UPDATE SET leaf_index = excluded.leaf_index",
-        (said.device.0, &name, leaf),
-    )?;
+    devices::keep(db, &said.device, &name, leaf)?;
     // The sets that are published lack its packages.
     contacts::make_pools_stale(db)?;
     key_packages::have_none_left(db)?;
     key_packages::forget_batch(db)?;
-    db.execute(
-        "UPDATE groups SET announced = 0 WHERE group_id IS NOT ?",
-        [profile.device_group.map(|id| id.0)],
-    )?;
+    groups::announce_again(db, profile.device_group.as_ref())?;
     enqueue(db, hello(profile))?;
     for contact in contacts::all(db)? {
         enqueue(db, SyncMessage::Contact(contact))?;
     }
-    let mut requests = db.prepare("SELECT request FROM incoming_requests")?;
-    let requests = requests.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
-    for request in requests {
-        enqueue(db, SyncMessage::Request(opaque(request?)))?;
+    for request in all_incoming(db)? {
+        enqueue(db, SyncMessage::Request(opaque(request)))?;
     }
     let taken = requests_taken::all(db)?;
     if !taken.is_empty() {
@@ -208,13 +170,7 @@ impl Engine {
             let Some(group) = self.devices_group()? else {
                 return Ok(());
             };
-            let next: Option<(i64, Vec<u8>)> = first(
-                &self.db,
-                "SELECT id, message FROM sync_outbox ORDER BY id LIMIT 1",
-                (),
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            let Some((id, frame)) = next else {
+            let Some((id, frame)) = sync_outbox::next(&self.db)? else {
                 return Ok(());
             };
             // Said to nobody, it is said: whoever comes later is told anew.

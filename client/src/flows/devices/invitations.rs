@@ -4,7 +4,6 @@ use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::secret::Secret;
 use crypto::sign::LeafKeyPair;
 use openmls::prelude::KeyPackageIn;
-use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::group::GroupKind;
 use protocol::ids::GroupId;
@@ -12,7 +11,6 @@ use protocol::problem::ProblemType;
 use protocol::time::DAY_MS;
 use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
-use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
@@ -21,7 +19,6 @@ use crate::leaf;
 use crate::mls::authenticate::person_digests;
 use crate::mls::claimed::check_one;
 use crate::mls::plan::Plan;
-use crate::store::database::rows;
 use crate::store::devices::{ask_in, leaf_of, others, own_leaves};
 use crate::store::sync_outbox::enqueue;
 use crate::store::ways::{self, invited};
@@ -106,14 +103,7 @@ impl Engine {
                     let way = way_into(db, &group, now_ms)?;
                     let device = device.id;
                     enqueue(db, SyncMessage::Invitation(Invitation { device, way }))?;
-                    db.execute(
-                        "INSERT OR REPLACE INTO device_invitations VALUES (?, ?, ?)",
-                        (
-                            device.0,
-                            group.id.0,
-                            i64::try_from(now_ms).unwrap_or(i64::MAX),
-                        ),
-                    )?;
+                    ways::invite(db, &device, &group.id, now_ms)?;
                 }
             }
             Ok(())
@@ -122,14 +112,7 @@ impl Engine {
 
     /// Comes into the groups that this device was asked into.
     pub(super) async fn take_ways_in(&mut self) -> Result<(), Error> {
-        let ways = {
-            let mut statement = self.db.prepare("SELECT way FROM ways_in")?;
-            let rows = statement.query_map((), |row| row.get::<_, Vec<u8>>(0))?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
-        for way in ways {
-            let way = Zeroizing::new(way);
-            let way = WayIn::decode(&way).map_err(|_| LocalError::Damaged)?;
+        for way in ways::all(&self.db)? {
             match self.come_in(&way).await {
                 Ok(true) => {}
                 // It has rotated: another device knows the keys of now.
@@ -189,13 +172,7 @@ impl Engine {
 
     /// Adds devices of this user that have asked for it.
     pub(super) async fn add_clients(&mut self) -> Result<(), Error> {
-        let asked = rows(
-            &self.db,
-            "SELECT group_id, key_package FROM clients_to_add",
-            (),
-            |row| Ok((GroupId(row.get(0)?), row.get::<_, Vec<u8>>(1)?)),
-        )?;
-        for (id, key_package) in asked {
+        for (id, key_package) in ways::to_add(&self.db)? {
             match self.add_client(&id, &key_package).await {
                 // Refused: added by another device meanwhile.
                 Ok(()) | Err(Error::Refused(_) | Error::Usage(_)) => {}
@@ -205,10 +182,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error),
             }
-            self.db.execute(
-                "DELETE FROM clients_to_add WHERE group_id = ? AND key_package = ?",
-                (id.0, key_package),
-            )?;
+            ways::added(&self.db, &id, &key_package)?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::flows::devices::invitations;
 use crate::flows::handles::{expiry, inbox_owner};
 use crate::store::link::{self, Waiting, waiting};
+use crate::store::profile::UserKeys;
 use crate::store::{Group, Profile, profile, ways};
 use crate::sync_message::{MAX_DEVICE_NAME, WayIn};
 use crate::text;
@@ -172,17 +173,7 @@ impl Engine {
         };
         let bytes = code.encode();
         self.transact(|db, _| {
-            db.execute(
-                "INSERT OR REPLACE INTO link (id, code, seed, owner_seed, inbox_id, inbox_owner_seed)
-                 VALUES (1, ?, ?, ?, ?, ?)",
-                (
-                    &bytes,
-                    seed.expose(),
-                    owner_seed.expose(),
-                    inbox.0,
-                    inbox_seed.expose(),
-                ),
-            )?;
+            link::begin(db, &bytes, [&seed, &owner_seed], (&inbox, &inbox_seed))?;
             profile::set_device_name(db, &name)
         })?;
         self.profile = Profile::read(&self.db)?;
@@ -300,19 +291,14 @@ impl Engine {
 
 fn install(db: &Connection, handle: &str, package: &LinkPackage) -> Result<(), Error> {
     let group = &package.devices_group;
-    db.execute(
-        "UPDATE profile SET handle = ?, identity_seed = ?, establishment_seed = ?, connection_key = ?,
-            handle_owner_seed = ?, device_group = ?",
-        (
-            handle,
-            package.identity_seed.expose(),
-            package.establishment_seed.expose(),
-            package.connection_key.expose(),
-            package.handle_owner_seed.expose(),
-            group.link.group_id.0,
-        ),
-    )?;
-    db.execute("DELETE FROM link", ())?;
+    let keys = UserKeys {
+        identity_seed: &package.identity_seed,
+        establishment_seed: &package.establishment_seed,
+        connection_key: &package.connection_key,
+        handle_owner_seed: &package.handle_owner_seed,
+    };
+    profile::become_user(db, Some(handle), &keys, Some(&group.link.group_id))?;
+    link::forget(db)?;
     ways::keep(db, group)
 }
 

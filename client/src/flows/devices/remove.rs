@@ -153,10 +153,7 @@ impl Engine {
         })
         .await?;
         self.transact(|db, _| {
-            db.execute(
-                "DELETE FROM device_leaves WHERE device_id = ? AND group_id = ?",
-                (device.id.0, id.0),
-            )?;
+            devices::is_out(db, &device.id, id)?;
             // Whoever has gone with it, since it had not said yet where it is, comes back at once.
             ways::invite_again(db, id)?;
             Ok(())

@@ -59,14 +59,9 @@ impl Engine {
         pool: &PoolKeys,
         now_ms: u64,
     ) -> Result<(), Error> {
-        let due_ms: i64 = self.db.query_row(
-            "SELECT pool_due_ms FROM contacts WHERE signature_key = ?",
-            [contact],
-            |row| row.get(0),
-        )?;
+        let due_ms = contacts::pool_due_ms(&self.db, contact)?;
         // No draw gives a later one: another clock did.
         let latest_ms = now_ms.saturating_add(INTERVAL_MS.saturating_mul(2));
-        let due_ms = u64::try_from(due_ms).unwrap_or(0);
         if now_ms < due_ms && due_ms <= latest_ms {
             return Ok(());
         }

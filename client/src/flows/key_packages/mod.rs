@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::leaf;
-use crate::mls::claimed::{ClaimedKeyPackage, check};
+use crate::mls::claimed::{self, ClaimedKeyPackage, check};
 use crate::store::acts::{self, Act};
 use crate::store::claimed_sets;
 use crate::store::contacts::{self, ContactKeys};
@@ -33,7 +33,7 @@ impl Engine {
         let mut key_packages = Vec::new();
         let mut missing = Vec::new();
         for contact in contacts {
-            match claimed_sets::find(&self.db, contact, suite, group, now_ms)? {
+            match claimed::find(&self.db, contact, suite, group, now_ms)? {
                 Some(kept) => key_packages.extend(kept),
                 None => missing.push(contact),
             }
@@ -101,8 +101,8 @@ impl Engine {
         };
         let sealed = set.as_slice();
         let packages = check(&self.db, contact, suite, sealed, now_ms)?;
-        claimed_sets::check_fresh(&self.db, &packages)?;
-        claimed_sets::keep(&self.db, contact, suite, sealed, &packages)?;
+        claimed::check_fresh(&self.db, &packages)?;
+        claimed::keep(&self.db, contact, suite, sealed, &packages)?;
         Ok(packages)
     }
 }

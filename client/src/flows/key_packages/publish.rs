@@ -19,9 +19,9 @@ use tls_codec::{Serialize as _, VLBytes};
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, mls};
 use crate::flows::key_packages::count::{may_publish, published_in_vain};
-use crate::leaf::{self, LIFETIME_S, NewLeaf};
+use crate::leaf::{self, LIFETIME_S};
 use crate::mls::claimed::seal_set;
-use crate::store::database::rows;
+use crate::mls::new_leaf::NewLeaf;
 use crate::store::devices::others;
 use crate::store::key_packages::{self, Due, batch, due};
 use crate::store::provider::Provider;
@@ -150,21 +150,8 @@ impl Engine {
             let sets = sets_of(&due, &directory.domain)?;
             for set in &sets {
                 let package = make_package(db, profile, &directory, set, now_ms)?;
-                let pseudonym = set.user_pseudonym.as_slice();
-                db.execute(
-                    "INSERT INTO key_package_batch (user_pseudonym, signature_key, ciphersuite, begun_ms)
-                     VALUES (?, ?, ?, ?)",
-                    (
-                        pseudonym,
-                        contact,
-                        set.ciphersuite,
-                        i64::try_from(now_ms).unwrap_or(i64::MAX),
-                    ),
-                )?;
-                db.execute(
-                    "INSERT INTO batch_packages VALUES (?, ?, ?)",
-                    (pseudonym, profile.device.0, package.as_slice()),
-                )?;
+                let own = (&profile.device, package.as_slice());
+                key_packages::begin_set(db, contact, set, own, now_ms)?;
             }
             if devices > 1 {
                 enqueue(db, SyncMessage::SetsWanted(SetsWanted { sets }))?;
@@ -251,15 +238,7 @@ impl Engine {
         self.transact(|db, _| {
             contacts::pool_is_published(db, contact, today)?;
             for (set, _) in sets {
-                db.execute(
-                    "INSERT INTO key_packages (signature_key, ciphersuite, sets_left) VALUES (?, ?, 1)
-                     ON CONFLICT (signature_key, ciphersuite) DO UPDATE SET sets_left = sets_left + 1",
-                    (contact, set.ciphersuite),
-                )?;
-                db.execute(
-                    "DELETE FROM key_package_batch WHERE user_pseudonym = ?",
-                    [set.user_pseudonym.as_slice()],
-                )?;
+                key_packages::set_is_published(db, contact, set)?;
             }
             Ok(())
         })
@@ -298,17 +277,7 @@ impl Engine {
 
     /// Makes the packages that another device waits for.
     pub(crate) async fn make_wanted_packages(&mut self) -> Result<(), Error> {
-        let wanted = rows(
-            &self.db,
-            "SELECT user_pseudonym, ciphersuite FROM wanted_packages",
-            (),
-            |row| {
-                Ok(WantedSet {
-                    user_pseudonym: opaque(row.get::<_, Vec<u8>>(0)?),
-                    ciphersuite: row.get(1)?,
-                })
-            },
-        )?;
+        let wanted = key_packages::wanted(&self.db)?;
         if wanted.is_empty() {
             return Ok(());
         }

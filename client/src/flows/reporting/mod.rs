@@ -5,12 +5,10 @@
 
 mod issuer;
 
-use protocol::Wire as _;
 use protocol::reporting::{ReportReason, day_of_unix_s};
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
-use crate::store::database::change;
 use crate::store::reporting::{self, evidence, key_of, own_certificate};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -75,13 +73,7 @@ impl Engine {
         let issuer = self.reporting_issuer();
         let directory = issuer.directory().await?;
         self.transact(|db, _| {
-            db.execute("DELETE FROM certificate_keys", ())?;
-            for key in &directory.keys {
-                db.execute(
-                    "INSERT OR IGNORE INTO certificate_keys (public_key) VALUES (?)",
-                    [key],
-                )?;
-            }
+            reporting::set_certificate_keys(db, &directory.keys)?;
             reporting::set_required(db, directory.required)
         })?;
         let identity = self.profile.identity.public();
@@ -94,11 +86,7 @@ impl Engine {
             return Ok(());
         }
         let own = issuer.certify(&identity, &directory.keys, today).await?;
-        change(
-            &self.db,
-            "UPDATE reporting SET certificate = ?, salt = ?, certificate_day = ?",
-            (own.certificate.encode(), own.salt, today),
-        )
+        reporting::set_certificate(&self.db, &own, today)
     }
 }
 
@@ -110,11 +98,12 @@ pub(crate) mod tests {
     use protocol::reporting::{CERTIFICATE_LABEL, REQUEST_SLOT, VERSION};
 
     use super::*;
-    use crate::options::RequestPolicy;
     use crate::store::profile::Profile;
+    use crate::store::reporting::RequestPolicy;
     use crate::store::reporting::{admits, introduction, keep, keep_shared, verify};
     use crate::store::reporting::{is_required, start_anew};
     use crate::sync_message;
+    use protocol::Wire as _;
     use protocol::codec::opaque;
     use protocol::reporting::ReportingCertificate;
     use protocol::reporting::{Occasion, Padded};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, NoAnswer};
-use crate::net::key_config::KeyView;
+use crate::key_view::KeyView;
 
 /// An answer within this time costs a call nothing of its patience.
 const GOOD_TIME: Duration = Duration::from_secs(2);

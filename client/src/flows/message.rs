@@ -16,12 +16,12 @@ use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, LocalError, NoAnswer, UsageError, mls, refusals_can_wait};
 use crate::flows::rounds::ROUNDS;
-use crate::groups::outbox::{self, QueuedMessage, Told};
 use crate::ids::MessageId;
 use crate::mls::content::Content;
 use crate::mls::{policy, proposals};
 use crate::store::groups::Group;
 use crate::store::mls::load_mls;
+use crate::store::outbox::{self, QueuedMessage, Told};
 use crate::store::profile::Profile;
 use crate::store::provider::{LeafSigner, Provider};
 use crate::store::{heads, heard, identities, leaf_keys, tokens, upkeep};
@@ -81,10 +81,14 @@ fn encrypt(
         request.encode(),
         now_ms,
     )?;
+    let said = match content {
+        Content::Text(message, text) => Some((message, text.as_str())),
+        _ => None,
+    };
     let attempt = outbox::Attempt {
         digest: &digest,
         epoch,
-        content,
+        said,
         request: &envelope.request,
     };
     outbox::keep(db, id, &attempt, now_ms)?;

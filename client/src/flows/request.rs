@@ -1,6 +1,7 @@
 //! Signed requests and what it takes to get them through: the right time, tokens, retries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crypto::sign::LeafKeyPair;
 use protocol::Wire;
@@ -14,7 +15,7 @@ use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, LocalError, Refusal};
 use crate::issuance::Token;
-use crate::net::allowance::{Relief, relief};
+use crate::net::allowance::{Relief, relief, worth_waiting};
 use crate::net::transport::patience::Met;
 use crate::store::{Pending, profile, tokens};
 
@@ -221,17 +222,14 @@ impl Engine {
                 refusal => return Err(Error::Refused(refusal)),
             }
             if let Some(group) = kept {
-                self.db.execute(
-                    "UPDATE pending_requests SET request = ?, minute = ?, tokens = ? WHERE group_id = ?",
-                    (
-                        &*envelope.request,
-                        envelope.minute.0,
-                        envelope.tokens.concat(),
-                        group.0,
-                    ),
-                )?;
+                Pending::renew(&self.db, group, envelope)?;
             }
         }
+    }
+
+    fn worth_waiting(&self, operation: Operation) -> Result<Duration, Error> {
+        let announced = self.stored_directory()?.and_then(|it| it.allowances);
+        Ok(worth_waiting(announced.as_ref(), operation))
     }
 
     /// What the transport has learned is worth keeping for the next process.

@@ -7,25 +7,20 @@
 //! encrypted and sent anew.
 
 use protocol::ids::{GroupId, Position, SegmentId};
-use protocol::journal::MESSAGE_DAYS;
 use protocol::request::WINDOW_MINUTES;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 use zeroize::Zeroizing;
 
-use crate::engine::Engine;
 use crate::error::{Error, Fault, LocalError, PeerError};
 use crate::ids::MessageId;
-use crate::mls::content::Content;
-use crate::mls::settings::PAST_EPOCHS;
+use crate::store::database::{change, first, is_there, rows, value};
 use crate::store::events::{self, Event};
 use crate::store::evidence;
 use crate::store::groups::Group;
+use crate::store::mls::PAST_EPOCHS;
 
 /// After so long a request is too old to be accepted, by either clock.
 const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
-
-/// So long texts are known that were read: twice as long as the service keeps any.
-const REMEMBERED_DAYS: u32 = 2 * MESSAGE_DAYS as u32;
 
 /// Something that the user says and that has not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +54,8 @@ pub(crate) fn queue(
     now_ms: u64,
 ) -> Result<MessageId, Error> {
     let message = MessageId(crypto::random()?);
-    db.execute(
+    change(
+        db,
         "INSERT INTO queue (message_id, group_id, text, made_ms) VALUES (?, ?, ?, ?)",
         (
             message.0,
@@ -73,22 +69,22 @@ pub(crate) fn queue(
 
 /// What waits, in the order in which it is sent.
 pub(crate) fn queued(db: &Connection) -> Result<Vec<QueuedMessage>, Error> {
-    let mut statement =
-        db.prepare_cached("SELECT message_id, group_id, text, made_ms FROM queue ORDER BY id")?;
-    let rows = statement.query_map((), QueuedMessage::of)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(
+        db,
+        "SELECT message_id, group_id, text, made_ms FROM queue ORDER BY id",
+        (),
+        QueuedMessage::of,
+    )
 }
 
 /// Whether anything waits.
 pub(crate) fn is_waiting(db: &Connection) -> Result<bool, Error> {
-    let mut statement = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue)")?;
-    Ok(statement.query_row((), |row| row.get(0))?)
+    is_there(db, "SELECT 1 FROM queue LIMIT 1", ())
 }
 
 /// Whether this message waits.
 pub(crate) fn is_queued(db: &Connection, message: &MessageId) -> Result<bool, Error> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM queue WHERE message_id = ?")?;
-    Ok(statement.exists([message.0])?)
+    is_there(db, "SELECT 1 FROM queue WHERE message_id = ?", [message.0])
 }
 
 /// Who hears how it ended.
@@ -153,7 +149,8 @@ fn failed_event(group: &Group, queued: &QueuedMessage, error: &Error) -> Event {
 pub(crate) struct Attempt<'a> {
     pub(crate) digest: &'a [u8; 32],
     pub(crate) epoch: u64,
-    pub(crate) content: &'a Content,
+    /// A text of the user's.
+    pub(crate) said: Option<(&'a MessageId, &'a str)>,
     /// The signed request.
     pub(crate) request: &'a [u8],
 }
@@ -169,28 +166,25 @@ pub(crate) fn keep(
     let oldest = attempt
         .epoch
         .saturating_sub(u64::try_from(PAST_EPOCHS).unwrap_or(0));
-    db.execute(
+    change(
+        db,
         "DELETE FROM outbox WHERE group_id = ? AND given_up = 1 AND epoch < ?",
         (id.0, number(oldest)?),
     )?;
-    let said = match attempt.content {
-        Content::Text(message, text) => Some((message.0, text)),
-        _ => None,
-    };
-    db.execute(
+    change(
+        db,
         "INSERT INTO outbox (group_id, digest, epoch, message_id, text, request, made_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             id.0,
             attempt.digest,
             number(attempt.epoch)?,
-            said.map(|(message, _)| message),
-            said.map(|(_, text)| text),
-            said.map(|_| attempt.request),
+            attempt.said.map(|(message, _)| message.0),
+            attempt.said.map(|(_, text)| text),
+            attempt.said.map(|_| attempt.request),
             i64::try_from(now_ms).unwrap_or(i64::MAX),
         ),
-    )?;
-    Ok(())
+    )
 }
 
 /// The last attempt at a message, if it is not known what has become of it: its digest, and the
@@ -198,14 +192,13 @@ pub(crate) fn keep(
 pub(crate) type Undecided = ([u8; 32], Zeroizing<Vec<u8>>);
 
 pub(crate) fn undecided(db: &Connection, message: &MessageId) -> Result<Option<Undecided>, Error> {
-    let mut statement = db.prepare_cached(
+    first(
+        db,
         "SELECT digest, request FROM outbox
          WHERE message_id = ? AND position IS NULL AND given_up = 0",
-    )?;
-    let row = statement.query_row([message.0], |row| {
-        Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
-    });
-    Ok(row.optional()?)
+        [message.0],
+        |row| Ok((row.get(0)?, Zeroizing::new(row.get(1)?))),
+    )
 }
 
 /// The service has accepted it: it says that it stands in the journal, and where. In the caller's
@@ -217,20 +210,16 @@ pub(crate) fn accepted(
     at: Position,
     told: Told,
 ) -> Result<(), Error> {
-    let message: Option<Option<[u8; 16]>> = db
-        .prepare_cached(
-            "UPDATE outbox SET segment_id = ?, position = ?, request = NULL WHERE digest = ?
-             RETURNING message_id",
-        )?
-        .query_row(
-            (
-                group.segment.id.0,
-                i64::try_from(at.0).unwrap_or(i64::MAX),
-                digest,
-            ),
-            |row| row.get(0),
-        )
-        .optional()?;
+    let message: Option<Option<[u8; 16]>> = value(
+        db,
+        "UPDATE outbox SET segment_id = ?, position = ?, request = NULL WHERE digest = ?
+         RETURNING message_id",
+        (
+            group.segment.id.0,
+            i64::try_from(at.0).unwrap_or(i64::MAX),
+            digest,
+        ),
+    )?;
     match message.flatten() {
         Some(message) => sent(db, group, &MessageId(message), told),
         None => Ok(()),
@@ -239,44 +228,47 @@ pub(crate) fn accepted(
 
 /// What stood at this position has expired, in the caller's transaction.
 pub(crate) fn expired(db: &Connection, segment: &SegmentId, at: Position) -> Result<(), Error> {
-    db.execute(
+    change(
+        db,
         "DELETE FROM outbox WHERE segment_id = ? AND position = ?",
         (segment.0, i64::try_from(at.0).unwrap_or(i64::MAX)),
-    )?;
-    Ok(())
+    )
+}
+
+/// Of what this client has said by itself long ago nothing can come any more, now that the journal
+/// was read to its end.
+pub(crate) fn give_up_undecided(db: &Connection, id: &GroupId, now_ms: u64) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE outbox SET given_up = 1
+         WHERE group_id = ? AND position IS NULL AND message_id IS NULL AND made_ms < ?",
+        (id.0, decided_before(now_ms)),
+    )
 }
 
 /// What the service said to have accepted, and has not shown where it said, or nowhere up to an end
 /// that was read long after that, in the caller's transaction: the user is told.
-fn find_withheld(
+pub(crate) fn find_withheld(
     db: &Connection,
     group: &Group,
     read_to_end: bool,
     now_ms: u64,
 ) -> Result<(), Error> {
-    let withheld = {
-        let mut statement = db.prepare_cached(
-            "SELECT digest, message_id, text FROM outbox
-             WHERE group_id = ?1 AND position IS NOT NULL
-                AND (segment_id != ?2 OR position < ?3 OR ?4 AND made_ms < ?5)",
-        )?;
-        let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
-        let of = (
+    let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
+    let withheld: Vec<([u8; 32], Option<[u8; 16]>, Option<String>)> = rows(
+        db,
+        "SELECT digest, message_id, text FROM outbox
+         WHERE group_id = ?1 AND position IS NOT NULL
+            AND (segment_id != ?2 OR position < ?3 OR ?4 AND made_ms < ?5)",
+        (
             group.id.0,
             group.segment.id.0,
             next,
             read_to_end,
             decided_before(now_ms),
-        );
-        let rows = statement.query_map(of, |row| {
-            Ok((
-                row.get::<_, [u8; 32]>(0)?,
-                row.get::<_, Option<[u8; 16]>>(1)?,
-                row.get::<_, Option<String>>(2)?,
-            ))
-        })?;
-        rows.collect::<Result<Vec<_>, _>>()?
-    };
+        ),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     for (digest, message, text) in withheld {
         evidence::keep(db, &group.id, &PeerError::Withheld, (None, &digest), now_ms)?;
         if let (Some(message), Some(text)) = (message, text) {
@@ -302,22 +294,23 @@ fn decided_before(now_ms: u64) -> i64 {
 /// It was not accepted and never will be, as the service says. If it comes all the same it is
 /// known: no other copy of this client has sent it.
 pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
-    db.execute(
+    change(
+        db,
         "UPDATE outbox SET given_up = 1, text = NULL, request = NULL, segment_id = NULL,
             position = NULL
          WHERE digest = ?",
         [digest],
-    )?;
-    Ok(())
+    )
 }
 
 /// Whether a message is an own one that this client has sent; it is done with then, in the caller's
 /// transaction.
 pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Result<bool, Error> {
-    let message: Option<Option<[u8; 16]>> = db
-        .prepare_cached("DELETE FROM outbox WHERE digest = ? RETURNING message_id")?
-        .query_row([digest], |row| row.get(0))
-        .optional()?;
+    let message: Option<Option<[u8; 16]>> = value(
+        db,
+        "DELETE FROM outbox WHERE digest = ? RETURNING message_id",
+        [digest],
+    )?;
     if let Some(Some(message)) = message {
         sent(db, group, &MessageId(message), Told::Event)?;
     }
@@ -326,107 +319,11 @@ pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Resu
 
 /// Whether it still waits to be read.
 pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
-    let mut statement =
-        db.prepare_cached("SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0")?;
-    Ok(statement.exists([digest])?)
-}
-
-/// Whether a text of another member was read before, under another key: its sender has sent it
-/// again, and the service shows both. In the caller's transaction.
-pub(crate) fn is_repeated(
-    db: &Connection,
-    group: &GroupId,
-    sender: &[u8],
-    message: &MessageId,
-    day: u32,
-) -> Result<bool, Error> {
-    db.prepare_cached("DELETE FROM texts_read WHERE day < ?")?
-        .execute([day.saturating_sub(REMEMBERED_DAYS)])?;
-    let added = db
-        .prepare_cached(
-            "INSERT OR IGNORE INTO texts_read (group_id, sender, message_id, day)
-             VALUES (?, ?, ?, ?)",
-        )?
-        .execute((group.0, sender, message.0, day))?;
-    Ok(added == 0)
-}
-
-impl Engine {
-    /// Whether something is to be sent that the user has said.
-    pub(crate) fn is_sending(&self) -> bool {
-        // A database that cannot be read shows in the next call.
-        is_waiting(&self.db).unwrap_or(false)
-    }
-
-    /// Sends what is queued, in order.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`] and the like: it stays queued.
-    pub(crate) async fn send_queued(&mut self) -> Result<(), Error> {
-        let _held = self.hold().await?;
-        self.send_all_queued().await
-    }
-
-    pub(crate) async fn send_all_queued(&mut self) -> Result<(), Error> {
-        let mut first = Ok(());
-        let mut holding = Vec::new();
-        for queued in queued(&self.db)? {
-            // What came after it in its group waits for it; other groups do not.
-            if holding.contains(&queued.group_id) || !is_queued(&self.db, &queued.message)? {
-                continue;
-            }
-            let sent = self.send_message_of(&queued, Told::Event).await;
-            if is_queued(&self.db, &queued.message)? {
-                holding.push(queued.group_id);
-                if first.is_ok() {
-                    first = sent;
-                }
-            }
-        }
-        first
-    }
-
-    /// Sends what is queued in a group, up to this message.
-    ///
-    /// # Errors
-    /// Of this message; or of one before it, which it waits for.
-    pub(crate) async fn send_up_to(
-        &mut self,
-        id: &GroupId,
-        message: &MessageId,
-    ) -> Result<(), Error> {
-        for queued in queued(&self.db)? {
-            if queued.group_id.0 != id.0 {
-                continue;
-            }
-            if queued.message == *message {
-                return self.send_message_of(&queued, Told::Caller).await;
-            }
-            let sent = self.send_message_of(&queued, Told::Event).await;
-            if is_queued(&self.db, &queued.message)? {
-                return sent;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells of what was accepted and is not there, when the journal was read to its end; and
-    /// forgets what this client has said by itself and of which nothing can come any more.
-    pub(crate) fn settle_outbox(&mut self, id: &GroupId) -> Result<(), Error> {
-        let now_ms = self.transport.time.now_unix_ms();
-        let read_to_end = self.read_to_end.contains(id);
-        self.transact(|db, _| {
-            find_withheld(db, &Group::read(db, id)?, read_to_end, now_ms)?;
-            if read_to_end {
-                db.execute(
-                    "UPDATE outbox SET given_up = 1
-                     WHERE group_id = ? AND position IS NULL AND message_id IS NULL AND made_ms < ?",
-                    (id.0, decided_before(now_ms)),
-                )?;
-            }
-            Ok(())
-        })
-    }
+    is_there(
+        db,
+        "SELECT 1 FROM outbox WHERE digest = ? AND given_up = 0",
+        [digest],
+    )
 }
 
 #[cfg(test)]
@@ -437,11 +334,10 @@ mod tests {
     const MESSAGE: MessageId = MessageId([9; 16]);
 
     fn attempt(db: &Connection, group: &Group, digest: [u8; 32]) {
-        let content = Content::Text(MESSAGE, "hello".to_owned());
         let attempt = Attempt {
             digest: &digest,
             epoch: 3,
-            content: &content,
+            said: Some((&MESSAGE, "hello")),
             request: b"request",
         };
         keep(db, &group.id, &attempt, 5).unwrap();
