@@ -125,6 +125,7 @@ pub mod text;
 mod views;
 
 pub use api::{Client, Events, GroupRef};
+pub use crypto::CryptoError;
 pub use endpoints::Endpoints;
 pub use envelope::sign;
 pub use error::{
@@ -142,6 +143,8 @@ pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
 pub use options::{Options, PendingRequest};
 pub use outcomes::{CommitOutcome, RemovalReason, StopReason};
+pub use protocol::policy::PolicyError;
+pub use protocol::problem::ProblemType;
 pub use protocol::reporting::ReportReason;
 pub use store::connections::IncomingRequest;
 pub use store::contacts::Contact;

@@ -74,7 +74,7 @@ pub struct ConnectionRequestExtensions {
 
 impl ConnectionRequestExtensions {
     /// The version that is written and read.
-    pub const VERSION: u16 = 3;
+    pub const VERSION: u16 = 1;
 }
 
 /// The draft's `ConnectionResponse`, with the responder's token.

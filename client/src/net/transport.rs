@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use oblivious::Aead;
 use oblivious::configs::{self, Unusable};
 use oblivious::whole::{self, ResponseOpener};
@@ -395,15 +395,13 @@ impl Transport {
             let body = limited_body(sent, MAX_PROBLEM).await.unwrap_or_default();
             return Err(outer_refusal(status, &body, retry_after_s));
         }
-        // A body that was cut short is as good as none; the retry is the same request.
-        let body = match bounded_body(sent, longest).await {
-            Body::Whole(body) => body,
-            Body::Broken => return Err(again("the relay does not bring an answer to its end")),
-            Body::TooLong => {
-                const TOO_LONG: Error = Error::Protocol("an answer is longer than any of its kind");
-                return Err(Attempt::Failed(TOO_LONG));
-            }
-        };
+        // A body that was cut short is as good as none, and so is one that cannot be the answer: it
+        // may be that of another request. The retry is the same request.
+        let body = limited_body(sent, longest).await.ok_or_else(|| {
+            again(
+                "the relay does not bring an answer to its end, or one longer than any of its kind",
+            )
+        })?;
         let opened = response
             .open(&body)
             .map_err(|_| again("the answer was damaged"))?;
@@ -715,28 +713,11 @@ pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
     value.parse().ok().map(in_steps)
 }
 
-/// A body as far as it was read.
-enum Body {
-    Whole(Vec<u8>),
-    Broken,
-    TooLong,
-}
-
-async fn bounded_body(response: reqwest::Response, limit: usize) -> Body {
-    let body = http::Response::from(response).into_body();
-    match Limited::new(body, limit).collect().await {
-        Ok(read) => Body::Whole(read.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Body::TooLong,
-        Err(_) => Body::Broken,
-    }
-}
-
 /// `None`: it broke off, or is longer.
 pub(crate) async fn limited_body(response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
-    match bounded_body(response, limit).await {
-        Body::Whole(body) => Some(body),
-        Body::Broken | Body::TooLong => None,
-    }
+    let body = http::Response::from(response).into_body();
+    let read = Limited::new(body, limit).collect().await.ok()?;
+    Some(read.to_bytes().into())
 }
 
 /// What relay or gateway say outside the encapsulation.
