@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use client::{BackupKey, Client, Options};
+use mimimi_client::{BackupKey, Client, Options};
 
 type Failure = Box<dyn std::error::Error>;
 

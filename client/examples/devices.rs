@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use client::{Client, Endpoints, Options};
+use mimimi_client::{Client, Endpoints, Options};
 
 type Failure = Box<dyn std::error::Error>;
 

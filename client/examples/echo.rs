@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use client::{Client, Event, Options};
+use mimimi_client::{Client, Event, Options};
 
 type Failure = Box<dyn std::error::Error>;
 

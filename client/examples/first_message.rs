@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use client::{Client, Endpoints, Event, Options};
+use mimimi_client::{Client, Endpoints, Event, Options};
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use client::{Client, Error, Event, Events, Options};
+use mimimi_client::{Client, Error, Event, Events, Options};
 use rand::Rng as _;
 use tokio::time::{sleep, timeout};
 

@@ -6,9 +6,9 @@
 //! What a call returns is durable.
 //!
 //! ```no_run
-//! use client::{Client, Endpoints, Event, Options};
+//! use mimimi_client::{Client, Endpoints, Event, Options};
 //!
-//! # async fn example() -> Result<(), client::Error> {
+//! # async fn example() -> Result<(), mimimi_client::Error> {
 //! let home = std::path::Path::new("/home/alice/.mimimi");
 //! let endpoints = Endpoints::from_json(br#"{
 //!     "relay": "https://relay.example/", "gateway": "https://gateway.example",
@@ -97,6 +97,11 @@
 //! The feature `test-support` brings calls for requests that are made by hand ([`sign`]), for
 //! commits that are kept without being sent, and [`in_process`], which answers in place of all
 //! servers.
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod api;
 mod driver;

@@ -55,43 +55,43 @@ const CLIENTS_GROUPS_AND_STORES: &[&str] = &[
 
 const RULES: &[Rule] = &[
     Rule {
-        package: "basis",
+        package: "mimimi-basis",
         ours: Ours::Only(&[]),
         never: &["tokio", "serde", "http"],
         reason: "services and SDK share it: it brings nothing along",
     },
     Rule {
-        package: "protocol",
+        package: "mimimi-protocol",
         ours: Ours::Only(&[]),
         never: &["tokio", "axum", "aws-lc-rs", "openmls"],
         reason: "wire types are read by every party: no cryptography, no I/O",
     },
     Rule {
-        package: "crypto",
-        ours: Ours::Only(&["protocol"]),
+        package: "mimimi-crypto",
+        ours: Ours::Only(&["mimimi-protocol"]),
         never: &["tokio", "axum"],
         reason: "an auditor reads it without a server around it",
     },
     Rule {
-        package: "mls-rules",
-        ours: Ours::Only(&["protocol", "crypto"]),
+        package: "mimimi-mls-rules",
+        ours: Ours::Only(&["mimimi-protocol", "mimimi-crypto"]),
         never: &["tokio", "axum", "rusqlite", "rocksdb"],
         reason: "service and members judge by it: it reads and writes nothing",
     },
     Rule {
         package: "service",
-        ours: Ours::Only(&["basis"]),
+        ours: Ours::Only(&["mimimi-basis"]),
         never: DECRYPTION_AND_STORES,
         reason: "every binary links it, the relay too",
     },
     Rule {
         package: "ohttp-relay",
-        ours: Ours::Only(&["basis", "service"]),
+        ours: Ours::Only(&["mimimi-basis", "service"]),
         never: DECRYPTION_AND_STORES,
         reason: "its operator audits it in an afternoon, and it cannot link decryption code",
     },
     Rule {
-        package: "oblivious",
+        package: "mimimi-ohttp",
         ours: Ours::Only(&[]),
         never: &[
             "tokio", "axum", "hyper", "reqwest", "futures", "ohttp", "bhttp", "openmls",
@@ -100,13 +100,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "ohttp-gateway",
-        ours: Ours::Only(&["basis", "protocol", "service", "oblivious"]),
+        ours: Ours::Only(&["mimimi-basis", "mimimi-protocol", "service", "mimimi-ohttp"]),
         never: CLIENTS_GROUPS_AND_STORES,
         reason: "it opens requests, but never what they carry",
     },
     Rule {
         package: "privacy-pass-issuer",
-        ours: Ours::Only(&["basis", "protocol", "service"]),
+        ours: Ours::Only(&["mimimi-basis", "mimimi-protocol", "service"]),
         never: &[
             "ohttp",
             "bhttp",
@@ -121,7 +121,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "ds-domain",
-        ours: Ours::Only(&["protocol", "crypto", "mls-rules"]),
+        ours: Ours::Only(&["mimimi-protocol", "mimimi-crypto", "mimimi-mls-rules"]),
         never: &[
             "tokio",
             "axum",
@@ -138,10 +138,10 @@ const RULES: &[Rule] = &[
     Rule {
         package: "ds-store-rocks",
         ours: Ours::Only(&[
-            "basis",
-            "protocol",
-            "crypto",
-            "mls-rules",
+            "mimimi-basis",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "mimimi-mls-rules",
             "ds-domain",
             "service",
         ]),
@@ -151,10 +151,10 @@ const RULES: &[Rule] = &[
     Rule {
         package: "ds-store-postgres",
         ours: Ours::Only(&[
-            "basis",
-            "protocol",
-            "crypto",
-            "mls-rules",
+            "mimimi-basis",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "mimimi-mls-rules",
             "ds-domain",
             "service",
         ]),
@@ -164,10 +164,10 @@ const RULES: &[Rule] = &[
     Rule {
         package: "ds-server",
         ours: Ours::Only(&[
-            "basis",
-            "protocol",
-            "crypto",
-            "mls-rules",
+            "mimimi-basis",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "mimimi-mls-rules",
             "ds-domain",
             "ds-store-postgres",
             "ds-store-rocks",
@@ -177,14 +177,14 @@ const RULES: &[Rule] = &[
         reason: "it verifies tokens with the issuer's public key and cannot mint",
     },
     Rule {
-        package: "client",
+        package: "mimimi-client",
         ours: Ours::Only(&[
-            "basis",
-            "protocol",
-            "crypto",
+            "mimimi-basis",
+            "mimimi-protocol",
+            "mimimi-crypto",
             "service",
-            "oblivious",
-            "mls-rules",
+            "mimimi-ohttp",
+            "mimimi-mls-rules",
         ]),
         never: &["rocksdb", "tokio-postgres", "ohttp"],
         reason: "it runs on the user's device and holds no service's code, and of OHTTP only ours",
@@ -193,13 +193,13 @@ const RULES: &[Rule] = &[
         package: "mimimi",
         // Through the SDK's public interface, as everybody who builds on it.
         ours: Ours::Only(&[
-            "basis",
-            "client",
-            "protocol",
-            "crypto",
+            "mimimi-basis",
+            "mimimi-client",
+            "mimimi-protocol",
+            "mimimi-crypto",
             "service",
-            "oblivious",
-            "mls-rules",
+            "mimimi-ohttp",
+            "mimimi-mls-rules",
         ]),
         never: &["rocksdb", "tokio-postgres", "ohttp"],
         reason: "it runs on the user's device and holds no service's code, and of OHTTP only ours",

@@ -24,7 +24,7 @@ struct House {
 }
 
 const HOUSES: &[House] = &[House {
-    package: "client",
+    package: "mimimi-client",
     floors: &[
         &["store"],
         &["mls", "net"],

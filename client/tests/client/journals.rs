@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use client::{Client, Error, Event, StopReason, StoreChange, StoredEvent};
 use crypto::journal::head_after;
+use mimimi_client::{Client, Error, Event, StopReason, StoreChange, StoredEvent};
 use protocol::Wire as _;
 use protocol::group::{EntryAccepted, JoinAccepted};
 use protocol::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId};
@@ -168,7 +168,7 @@ async fn a_code_lets_somebody_in_who_says_nothing_before_somebody_was_heard() {
     ] {
         assert!(matches!(
             early,
-            Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+            Err(Error::Usage(mimimi_client::UsageError::NobodyHeard(_)))
         ));
     }
     settle(&[&alice, &dave]).await;
@@ -189,7 +189,7 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     alice.create_group("team").await.unwrap();
     alice.add_to_group("team", &["bob", "carol"]).await.unwrap();
     settle(&[&alice, &bob, &carol]).await;
-    let key = client::BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
+    let key = mimimi_client::BackupKey::RecoveryKey(mimimi_client::new_recovery_key().unwrap());
     let backup = bob.backup(&key).await.unwrap();
     drop(bob);
     // A rotation that the backup knows nothing of, and the rows of it.
@@ -204,7 +204,7 @@ async fn a_client_that_has_lost_its_state_comes_back_by_its_row_over_rotations()
     let alone = bob.send_message("team", "yes").await;
     assert!(matches!(
         alone,
-        Err(Error::Usage(client::UsageError::NobodyHeard(_)))
+        Err(Error::Usage(mimimi_client::UsageError::NobodyHeard(_)))
     ));
     bob.accept_unverified("team").await.unwrap();
     bob.send_message("team", "yes").await.unwrap();
@@ -275,7 +275,7 @@ async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
     let came = bob.join_by_code(&code).await;
     assert!(matches!(
         came,
-        Err(Error::Usage(client::UsageError::BannedYourself(_)))
+        Err(Error::Usage(mimimi_client::UsageError::BannedYourself(_)))
     ));
 }
 
@@ -728,7 +728,7 @@ async fn a_request_that_is_taken_back_leads_nowhere() {
     let accepted = bob.accept_request(&request.id).await;
     assert!(matches!(
         accepted,
-        Err(Error::Usage(client::UsageError::RequestExpired))
+        Err(Error::Usage(mimimi_client::UsageError::RequestExpired))
     ));
     assert!(bob.incoming_requests().unwrap().is_empty());
     assert!(bob.contacts().unwrap().is_empty());
@@ -766,7 +766,7 @@ async fn a_device_that_was_restored_and_the_others_know_each_other_and_all_come_
     befriend(&alice, &bob).await;
     let phone = link(&homes, &bob, "phone", &[&alice]).await;
     let mut devices = [bob, phone];
-    let key = client::BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
+    let key = mimimi_client::BackupKey::RecoveryKey(mimimi_client::new_recovery_key().unwrap());
     // The one that publishes for both, and the other one.
     for (number, home) in ["bob restored", "phone restored"].into_iter().enumerate() {
         let backup = devices[number].backup(&key).await.unwrap();

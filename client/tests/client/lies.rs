@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Client, Clock, Error, Event, Options};
+use mimimi_client::{Client, Clock, Error, Event, Options};
 use protocol::Wire as _;
 use protocol::group::{
     CommitRequest, CreateGroupRequest, EntryAccepted, InspectGroupResponse, JoinAccepted, JoinCode,
@@ -268,8 +268,12 @@ async fn a_message_that_comes_after_it_was_given_up_makes_no_copy_of_its_senders
     assert_eq!(texts(&bob, "team"), ["once"]);
     homes.service.clock.set_back(Duration::from_secs(1_800));
     let held = held.lock().unwrap()[0].clone();
-    let late =
-        client::in_process::Service::answer(&*homes.service, Operation::SendMessage, &held, &[]);
+    let late = mimimi_client::in_process::Service::answer(
+        &*homes.service,
+        Operation::SendMessage,
+        &held,
+        &[],
+    );
     late.await.unwrap();
     homes.service.clock.advance(Duration::from_secs(1_800));
     let before = homes.service.count(Operation::UpdateClient);

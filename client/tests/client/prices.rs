@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use client::in_process::{Answer, Service};
-use client::{BackupKey, Client, Options};
+use mimimi_client::in_process::{Answer, Service};
+use mimimi_client::{BackupKey, Client, Options};
 use protocol::directory::Directory;
 use protocol::operation::Operation;
 
@@ -237,7 +237,7 @@ impl World {
     }
 
     async fn restore(&mut self, device: usize, home: &str) {
-        let key = BackupKey::RecoveryKey(client::new_recovery_key().unwrap());
+        let key = BackupKey::RecoveryKey(mimimi_client::new_recovery_key().unwrap());
         let backup = self.devices[device].backup(&key).await.unwrap();
         let path = self.homes.path(home);
         let restored = Client::restore(&path, &backup, &key, self.options()).await;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Clock, Error, Options, UsageError};
 use crypto::schedule::PoolToken;
+use mimimi_client::{Client, Clock, Error, Options, UsageError};
 use protocol::ids::PoolId;
 use protocol::problem::ProblemType;
 use rand_chacha::ChaCha12Rng;

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use client::in_process::{Answer, Service};
-use client::{Client, Clock, Endpoints, Error, Options, Refusal};
 use crypto::service_keys::ServiceKeys;
 use crypto::sign::Scheme;
 use ds_domain::env::{Env, Settings};
@@ -24,6 +22,8 @@ use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::{Refusal as Refused, Stop};
 use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::VerifiedToken;
+use mimimi_client::in_process::{Answer, Service};
+use mimimi_client::{Client, Clock, Endpoints, Error, Options, Refusal};
 use protocol::Wire;
 use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
 use protocol::ids::SegmentId;
@@ -666,7 +666,7 @@ pub(crate) fn texts(client: &Client, group: &str) -> Vec<String> {
         .unwrap()
         .into_iter()
         .filter_map(|stored| match stored.event {
-            client::Event::Message {
+            mimimi_client::Event::Message {
                 group: of, text, ..
             } if of == group => Some(text),
             _ => None,
