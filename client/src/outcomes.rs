@@ -47,7 +47,7 @@ pub enum StopReason {
     /// than the members, or the service says so falsely.
     Stranded,
     /// The service had this client removed. Of connections and devices' groups only: of a group
-    /// [`Event::RemovedByService`] tells.
+    /// [`Event::RemovedByService`](crate::Event::RemovedByService) tells.
     RemovedByService,
 }
 

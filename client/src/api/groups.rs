@@ -5,8 +5,6 @@ use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
-#[cfg(doc)]
-use crate::error::{PeerError, UsageError};
 use crate::flows::inspect;
 use crate::flows::message;
 use crate::flows::view::{self, GroupSummary, Member};

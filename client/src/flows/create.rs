@@ -2,22 +2,17 @@
 
 use crypto::credential::random_pseudonym;
 use openmls::prelude::Ciphersuite;
-use protocol::Wire as _;
-use protocol::group::{
-    CommitAccepted, GroupKind, OwnLeafRequest, OwnLeafResponse, ReserveGroupIdRequest,
-    ReserveGroupIdResponse,
-};
+use protocol::group::{GroupKind, ReserveGroupIdRequest, ReserveGroupIdResponse};
 use protocol::ids::{Day, GroupId};
 use protocol::operation::Operation;
-use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::leaf::{self, CIPHERSUITE};
 use crate::mls::create::{Draft, build};
 use crate::mls::new_leaf::NewLeaf;
-use crate::store::groups;
-use crate::store::groups::MAX_NAME;
+use crate::outcomes::CommitOutcome;
+use crate::store::groups::{self, MAX_NAME};
 use crate::store::{Group, Pending, Segment, Status, successors};
 use crate::text;
 
@@ -108,39 +103,16 @@ impl Engine {
             now_ms: self.transport.time.now_unix_ms(),
         };
         self.transact(|db, profile| build(db, profile, &directory, leaf, draft))?;
-        self.submit_creation(&id).await
-    }
-
-    /// Sends a kept creation; forgets the group if it is refused.
-    pub(crate) async fn submit_creation(&mut self, id: &GroupId) -> Result<(), Error> {
-        match self.send_pending(id).await {
-            Ok(answer) => {
-                let accepted = CommitAccepted::decode(&answer)
-                    .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                self.created(id, Some(accepted.accepted_ms))
-            }
-            // What cannot be read may say that it was accepted.
-            Err(error @ (Error::Unreachable(_) | Error::Protocol(_) | Error::Local(_))) => {
-                Err(error)
-            }
-            // Signed again after the time for which the service remembers: it may have been
-            // accepted.
-            Err(error)
-                if error.problem() == Some(ProblemType::InvalidGroupId)
-                    && self.is_created(id).await? =>
-            {
-                self.created(id, None)
-            }
-            Err(error) => {
-                self.transact(|db, _| Group::delete(db, id))?;
-                Err(error)
-            }
-        }
+        self.submit_kept(&id).await.map(drop)
     }
 
     /// The service has the group, perhaps since this time: the journal's tag keys count from its
     /// day.
-    fn created(&mut self, id: &GroupId, accepted_ms: Option<u64>) -> Result<(), Error> {
+    pub(super) fn created(
+        &mut self,
+        id: &GroupId,
+        accepted_ms: Option<u64>,
+    ) -> Result<CommitOutcome, Error> {
         let now_ms = self.transport.time.now_unix_ms();
         self.transact(|db, _| {
             Pending::delete(db, id)?;
@@ -154,28 +126,8 @@ impl Engine {
                 };
                 segment.write(db, id)?;
             }
-            Group::set_status(db, id, Status::Active)
+            Group::set_status(db, id, Status::Active)?;
+            Ok(CommitOutcome::Accepted)
         })
-    }
-
-    /// Whether the service has this group with this client in it.
-    async fn is_created(&mut self, id: &GroupId) -> Result<bool, Error> {
-        let group = Group::read(&self.db, id)?;
-        let (_, signer) = self.own_sender(id)?;
-        let request = OwnLeafRequest { group: group.key() };
-        let own: Result<OwnLeafResponse, Error> =
-            self.call(Operation::OwnLeaf, signer, &request).await;
-        match own {
-            Ok(_) => Ok(true),
-            Err(Error::Refused(refusal))
-                if matches!(
-                    refusal.problem,
-                    ProblemType::UnknownGroup | ProblemType::NotAllowed
-                ) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
     }
 }

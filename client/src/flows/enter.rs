@@ -1,19 +1,18 @@
 //! Coming in by an external commit (RFC 9420 §12.4.3.2): with a join code, as a further client of a
 //! user, again after a loss of state, or into the connection group of whoever asked.
 
-use protocol::Wire as _;
-use protocol::group::{GroupKey, JoinAccepted, OwnLeafRequest, OwnLeafResponse};
+use protocol::group::JoinAccepted;
 use protocol::ids::{Day, GroupId};
 use protocol::join::{ExternalCommitInfoRequest, ExternalCommitInfoResponse};
 use protocol::operation::Operation;
-use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
+use crate::flows::member_request::Seen;
 use crate::flows::rounds::{ROUNDS, pause};
 use crate::mls::authenticate::{Authenticated, authenticate};
 use crate::mls::external::{
-    Entrance, again, begun, build, complete, copy, is_in, is_in_and_behind, kept, refused,
+    Entrance, again, begun, build, complete, copy, is_in, is_in_and_behind, kept,
 };
 use crate::outcomes::CommitOutcome;
 use crate::store::shown::show;
@@ -44,7 +43,7 @@ impl Engine {
                 let shown = (authenticated, &info);
                 build(db, profile, entrance, shown, (now_ms, tokens))
             })?;
-            if self.submit_entry(id).await? == CommitOutcome::Accepted {
+            if self.submit_kept(id).await? == CommitOutcome::Accepted {
                 return Ok(());
             }
             pause(round).await?;
@@ -88,47 +87,25 @@ impl Engine {
         }
     }
 
-    /// Sends a kept external commit and brings it to an end.
-    pub(crate) async fn submit_entry(&mut self, id: &GroupId) -> Result<CommitOutcome, Error> {
-        match self.send_pending(id).await {
-            Ok(answer) => {
-                let mut accepted = JoinAccepted::decode(&answer)
-                    .map_err(|_| Error::Protocol("an answer is malformed"))?;
-                // Nothing was accepted later than now.
-                let now_ms = self.transport.time.now_unix_ms();
-                accepted.accepted.accepted_ms = accepted.accepted.accepted_ms.min(now_ms);
-                let journal = &mut accepted.journal;
-                journal.tag_day = journal.tag_day.min(Day::of(now_ms));
-                self.transact(|db, profile| complete(db, profile, id, &accepted))??;
-                Ok(CommitOutcome::Accepted)
-            }
-            // What cannot be read may say that it was accepted.
-            Err(error @ (Error::Unreachable(_) | Error::Protocol(_) | Error::Local(_))) => {
-                Err(error)
-            }
-            Err(error) => {
-                let has_gone_on = matches!(
-                    error.problem(),
-                    Some(ProblemType::WrongEpoch | ProblemType::UnknownGroup)
-                );
-                if has_gone_on && self.was_accepted(id).await? {
-                    return Ok(CommitOutcome::Accepted);
-                }
-                self.transact(|db, _| refused(db, id))?;
-                match error.problem() {
-                    Some(ProblemType::WrongEpoch | ProblemType::PendingProposals) => {
-                        Ok(CommitOutcome::Superseded)
-                    }
-                    _ => Err(error),
-                }
-            }
-        }
+    /// The service has accepted the kept external commit.
+    pub(super) fn entered(
+        &mut self,
+        id: &GroupId,
+        mut accepted: JoinAccepted,
+    ) -> Result<CommitOutcome, Error> {
+        // Nothing was accepted later than now.
+        let now_ms = self.transport.time.now_unix_ms();
+        accepted.accepted.accepted_ms = accepted.accepted.accepted_ms.min(now_ms);
+        let journal = &mut accepted.journal;
+        journal.tag_day = journal.tag_day.min(Day::of(now_ms));
+        self.transact(|db, profile| complete(db, profile, id, &accepted))??;
+        Ok(CommitOutcome::Accepted)
     }
 
     /// Whether a join that the service refuses was accepted before, and the group has gone on
     /// since: the answer was lost. The own leaf says so, or the row that came with it; and then
     /// this client is in, or knows the way back.
-    async fn was_accepted(&mut self, id: &GroupId) -> Result<bool, Error> {
+    pub(super) async fn was_accepted(&mut self, id: &GroupId) -> Result<bool, Error> {
         let (pending, body) = kept(&self.db, id)?;
         let day = Day::of(self.transport.time.now_unix_ms());
         let group = Group::read(&self.db, id)?;
@@ -154,21 +131,15 @@ impl Engine {
         Ok(true)
     }
 
-    async fn has_own_leaf(&mut self, id: &GroupId, segment: &Segment) -> Result<bool, Error> {
-        let request = OwnLeafRequest {
-            group: GroupKey {
-                group_id: *id,
-                state_key: segment.state_key.to_wire(),
-            },
-        };
+    /// Whether the own leaf is in a group, as the service says.
+    pub(super) async fn has_own_leaf(
+        &mut self,
+        id: &GroupId,
+        segment: &Segment,
+    ) -> Result<bool, Error> {
         let (_, signer) = self.own_sender(id)?;
-        let own: Result<OwnLeafResponse, Error> =
-            self.call(Operation::OwnLeaf, signer, &request).await;
-        match own {
-            Ok(_) => Ok(true),
-            Err(Error::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let seen = self.look_for_leaf(id, segment, signer).await?;
+        Ok(matches!(seen, Seen::Leaf(_)))
     }
 }
 
@@ -185,6 +156,7 @@ mod tests {
     use crate::store::groups::tests;
     use crate::store::known;
     use crate::store::pending::Pending;
+    use protocol::Wire as _;
     use protocol::codec::{WireSecret, opaque};
     use protocol::group::ExternalJoinRequest;
     use protocol::ids::RotationEpoch;

@@ -3,6 +3,7 @@
 
 use crypto::sign::LeafKeyPair;
 use protocol::Wire;
+use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
 use protocol::ids::{GroupId, LeafIndex};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -12,7 +13,16 @@ use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::flows::rounds::{ROUNDS, pause};
 use crate::store::provider::LeafSigner;
-use crate::store::{Group, leaf_keys, load_mls};
+use crate::store::{Group, Segment, leaf_keys, load_mls};
+
+/// What the service has of a leaf.
+pub(crate) enum Seen {
+    Leaf(OwnLeafResponse),
+    /// None in the group has this key.
+    NoLeaf,
+    /// No group opens with this state key.
+    NoGroup,
+}
 
 impl Engine {
     /// Makes a request of the own leaf, by what `body` makes of the group as it is now. It is paid
@@ -44,6 +54,29 @@ impl Engine {
             pause(round).await?;
         }
         Err(UsageError::Contention.into())
+    }
+
+    /// Asks the service for the leaf of this key in a group, by the keys of this segment.
+    pub(crate) async fn look_for_leaf(
+        &mut self,
+        id: &GroupId,
+        segment: &Segment,
+        signer: LeafKeyPair,
+    ) -> Result<Seen, Error> {
+        let request = OwnLeafRequest {
+            group: GroupKey {
+                group_id: *id,
+                state_key: segment.state_key.to_wire(),
+            },
+        };
+        match self.call(Operation::OwnLeaf, signer, &request).await {
+            Ok(own) => Ok(Seen::Leaf(own)),
+            Err(error) => match error.problem() {
+                Some(ProblemType::NotAllowed) => Ok(Seen::NoLeaf),
+                Some(ProblemType::UnknownGroup) => Ok(Seen::NoGroup),
+                _ => Err(error),
+            },
+        }
     }
 
     /// The own leaf as the sender of a request, and its key.

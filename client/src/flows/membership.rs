@@ -292,6 +292,6 @@ impl Engine {
     pub(crate) async fn submit(&mut self, group: &str) -> Result<CommitOutcome, Error> {
         let _held = self.hold().await?;
         let id = Group::by_name(&self.db, group)?.id;
-        self.submit_commit(&id).await
+        self.submit_kept(&id).await
     }
 }

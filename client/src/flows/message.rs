@@ -15,6 +15,7 @@ use tls_codec::Serialize as _;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, LocalError, NoAnswer, UsageError, mls, refusals_can_wait};
+use crate::flows::request::read_answer;
 use crate::flows::rounds::ROUNDS;
 use crate::ids::MessageId;
 use crate::mls::content::Content;
@@ -110,8 +111,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
 }
 
 fn position_in(answer: &[u8]) -> Result<Position, Error> {
-    let accepted = EntryAccepted::decode(answer);
-    let accepted = accepted.map_err(|_| Error::Protocol("an answer is malformed"))?;
+    let accepted: EntryAccepted = read_answer(answer)?;
     Ok(accepted.place.position)
 }
 

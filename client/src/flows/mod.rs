@@ -38,6 +38,7 @@ pub(crate) mod request;
 pub(crate) mod restored;
 pub(crate) mod roles;
 pub(crate) mod rounds;
+mod submit;
 pub(crate) mod sync;
 pub(crate) mod upgrade;
 pub(crate) mod upkeep;

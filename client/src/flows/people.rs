@@ -53,7 +53,7 @@ impl Engine {
         for plan in plans {
             self.stage_plan(id, plan)?;
             // Somebody else was faster: what is left is done the next time.
-            if self.submit_commit(id).await? == CommitOutcome::Superseded {
+            if self.submit_kept(id).await? == CommitOutcome::Superseded {
                 return Ok(());
             }
         }

@@ -119,7 +119,7 @@ impl Engine {
         let mut leaves = further::with_their_people(&self.db, &group, &mls_group, &refused)?;
         leaves.retain(|leaf| *leaf != mls_group.own_leaf_index());
         self.stage_plan(id, Plan::Remove(leaves))?;
-        self.submit_commit(id).await.map(|_| ())
+        self.submit_kept(id).await.map(|_| ())
     }
 
     /// What the service holds of a group: all pages, as of one epoch.
@@ -181,7 +181,7 @@ impl Engine {
             }
             self.stage_plan(id, Plan::Cover)?;
             // Whoever was first has covered it as well.
-            match self.submit_commit(id).await {
+            match self.submit_kept(id).await {
                 Err(Error::Refused(refusal))
                     if refusal.problem == ProblemType::PendingProposals =>
                 {

@@ -7,8 +7,7 @@ use crypto::secret::Secret;
 use openmls::prelude::LeafNodeIndex;
 use protocol::codec::opaque;
 use protocol::group::{
-    Accepted, MAX_ROWS, OwnLeafRequest, OwnLeafResponse, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
-    SetLeafExtrasRequest,
+    Accepted, MAX_ROWS, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest, SetLeafExtrasRequest,
 };
 use protocol::ids::GroupId;
 use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
@@ -19,6 +18,7 @@ use protocol::{WIRE_VERSION, Wire as _};
 
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
+use crate::flows::member_request::Seen;
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::outcomes::StopReason;
 use crate::store::acts::{self, Act};
@@ -93,11 +93,8 @@ impl Engine {
     pub(crate) async fn stop_if_replaced(&mut self, id: &GroupId) -> Result<bool, Error> {
         let group = Group::read(&self.db, id)?;
         let (_, signer) = self.own_sender(id)?;
-        let request = OwnLeafRequest { group: group.key() };
-        let own: Result<OwnLeafResponse, Error> =
-            self.call(Operation::OwnLeaf, signer, &request).await;
-        match own {
-            Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
+        match self.look_for_leaf(id, &group.segment, signer).await {
+            Ok(Seen::NoLeaf) => {
                 self.lose(id, StopReason::LeafGone)?;
                 Ok(true)
             }

@@ -3,14 +3,14 @@
 
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
 use crypto::sign::P256_PUBLIC_KEY_LEN;
-use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
+use protocol::group::OwnLeafResponse;
 use protocol::ids::{GroupId, LeafIndex, Minute};
 use protocol::join::JoinPermit;
-use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
+use crate::flows::member_request::Seen;
 use crate::leaf;
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
@@ -222,22 +222,12 @@ impl Engine {
         while let Some(candidate) = candidates.pop() {
             let segment = self.at_its_end(candidate).await?;
             if let Some(segment) = segment {
-                let request = OwnLeafRequest {
-                    group: GroupKey {
-                        group_id: *id,
-                        state_key: segment.state_key.to_wire(),
-                    },
-                };
                 let signer = leaf_keys::signer(&self.db, key)?;
-                match self.call(Operation::OwnLeaf, signer.0, &request).await {
-                    Ok(own) => return Ok(Some((segment, own))),
-                    Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {
-                        // The service's word alone: what it says ends no group for good.
-                        return Err(UsageError::NotAMember(name).into());
-                    }
-                    Err(Error::Refused(refusal))
-                        if refusal.problem == ProblemType::UnknownGroup => {}
-                    Err(error) => return Err(error),
+                match self.look_for_leaf(id, &segment, signer.0).await? {
+                    Seen::Leaf(own) => return Ok(Some((segment, own))),
+                    // The service's word alone: what it says ends no group for good.
+                    Seen::NoLeaf => return Err(UsageError::NotAMember(name).into()),
+                    Seen::NoGroup => {}
                 }
             }
             if !looked_up {

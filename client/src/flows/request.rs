@@ -22,6 +22,10 @@ use crate::store::{Pending, profile, tokens};
 /// Most tokens for one request, whatever the service says that it costs.
 const MOST_FOR_ONE: usize = 16;
 
+pub(crate) fn read_answer<R: Wire>(answer: &[u8]) -> Result<R, Error> {
+    R::decode(answer).map_err(|_| Error::Protocol("an answer is malformed"))
+}
+
 impl Engine {
     /// Sends a request that is not kept: if the process ends, it is forgotten.
     pub(crate) async fn call<R: Wire>(
@@ -62,7 +66,7 @@ impl Engine {
         envelope.tokens = self.take_tokens(price.max(usual).min(MOST_FOR_ONE))?;
         let sent = self.send(&mut envelope, None).await;
         tokens::discard(&self.db, &envelope.tokens)?;
-        R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
+        read_answer(&sent?)
     }
 
     /// As [`Client::call`], as any sender; `units` go into the price.
@@ -81,7 +85,7 @@ impl Engine {
         envelope.tokens = self.take_tokens(price)?;
         let sent = self.send(&mut envelope, None).await;
         tokens::discard(&self.db, &envelope.tokens)?;
-        R::decode(&sent?).map_err(|_| Error::Protocol("an answer is malformed"))
+        read_answer(&sent?)
     }
 
     /// Reads something that whoever knows its name may read: nothing is signed, and the bytes are
@@ -132,7 +136,7 @@ impl Engine {
         if let Some(taken) = taken {
             tokens::discard(&self.db, &taken)?;
         }
-        R::decode(&answer?).map_err(|_| Error::Protocol("an answer is malformed"))
+        read_answer(&answer?)
     }
 
     /// Sends the kept request of a group. It stays kept until its outcome has been stored.

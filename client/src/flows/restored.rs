@@ -8,13 +8,11 @@
 //! home was copied) leaves the chain: the backup is then too old for that group, and that is said.
 
 use crypto::sign::{LeafKeyPair, Scheme};
-use protocol::group::{GroupKey, OwnLeafRequest, OwnLeafResponse};
 use protocol::ids::{GroupId, LeafIndex};
-use protocol::operation::Operation;
-use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::flows::member_request::Seen;
 use crate::leaf;
 use crate::outcomes::StopReason;
 use crate::store::restored::{self, Origin, RESTORES};
@@ -60,27 +58,16 @@ impl Engine {
         for segment in present.into_iter().rev() {
             for number in 0..RESTORES {
                 let key = origin.key(number)?;
-                let request = OwnLeafRequest {
-                    group: GroupKey {
-                        group_id: *id,
-                        state_key: segment.state_key.to_wire(),
-                    },
-                };
-                let own: Result<OwnLeafResponse, Error> = self
-                    .call(Operation::OwnLeaf, origin.key(number)?, &request)
-                    .await;
-                match own {
-                    Ok(own) => {
+                match self
+                    .look_for_leaf(id, &segment, origin.key(number)?)
+                    .await?
+                {
+                    Seen::Leaf(own) => {
                         restored::set_number(&self.db, id, number)?;
                         return Ok(Some((segment, own.leaf.leaf_index, key)));
                     }
-                    Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NotAllowed => {}
-                    Err(Error::Refused(refusal))
-                        if refusal.problem == ProblemType::UnknownGroup =>
-                    {
-                        break;
-                    }
-                    Err(error) => return Err(error),
+                    Seen::NoLeaf => {}
+                    Seen::NoGroup => break,
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Catching up: finishing what was under way, reading journals, and what follows from it.
 
 use protocol::ids::GroupId;
-use protocol::operation::Operation;
 
 use crate::engine::Engine;
 use crate::error::{Error, all_can_wait, refusals_can_wait};
@@ -67,10 +66,8 @@ impl Engine {
     /// The same in one group.
     pub(crate) async fn resume_group(&mut self, group: &GroupId) -> Result<(), Error> {
         match Pending::operation(&self.db, group)? {
+            Some(_) => self.submit_kept(group).await.map(drop),
             None => Ok(()),
-            Some(Operation::CreateGroup) => self.submit_creation(group).await,
-            Some(Operation::ExternalJoin) => self.submit_entry(group).await.map(|_| ()),
-            Some(_) => self.submit_commit(group).await.map(|_| ()),
         }
     }
 

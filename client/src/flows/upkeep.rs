@@ -77,7 +77,7 @@ impl Engine {
             return Ok(());
         }
         self.stage_plan(id, Plan::Cover)?;
-        self.submit_commit(id).await.map(|_| ())
+        self.submit_kept(id).await.map(|_| ())
     }
 }
 
