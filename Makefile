@@ -26,7 +26,7 @@ HISTORY_STEPS ?= 2000
 END_TO_END = --test end_to_end
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test bench lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -35,7 +35,8 @@ help:
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
 	@echo '             redemption, an unknown group, a request through relay and gateway, and'
-	@echo '             one message everybody on its way'
+	@echo '             a message everybody on its whole path'
+	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
 	@echo 'make soak    long random histories of groups'
@@ -72,7 +73,12 @@ endif
 
 # The programs first: some of them run services.
 bench: build
-	$(CARGO) bench --workspace --bench delivery --bench action --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
+	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
+
+# Both in one run. Unpacks ejabberd in a temporary directory and installs nothing.
+compare: build
+	$(CARGO) bench --workspace --bench whole_path
+	python3 scripts/compare.py
 
 lint: export RUSTDOCFLAGS = -D warnings -A rustdoc::private_intra_doc_links
 lint: setup

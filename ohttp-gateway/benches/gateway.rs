@@ -201,7 +201,8 @@ fn whole(kem: Kem) -> Whole {
         "127.0.0.1:0",
         &target.served.url(""),
         "",
-    );
+    )
+    .replace("[keys]", "[keys]\nkems = ['x-wing', 'x25519', 'p256']");
     let config = service::config::parse(&text).unwrap();
     let (address, addresses) = mpsc::channel();
     let (ask, asked) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<Duration>>();
