@@ -1,9 +1,8 @@
 //! Lists of key configurations (RFC 9458 §3.2): written by the gateway, chosen from by clients.
 //!
 //! A client reads the list with [`usable`], which leaves configurations with the one suite that
-//! every gateway has to offer, and seals to the [`public_key`] of one of them.
+//! every gateway has to offer, and seals to the [`crate::PublicKey`] of one of them.
 
-use crate::keys::PublicKey;
 use crate::suite::{Aead, HKDF_SHA256, Kem};
 
 /// The media type of a list.
@@ -74,16 +73,13 @@ pub fn usable(mut list: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     Ok(configs)
 }
 
-/// The key of a configuration, to seal requests to with AES-128-GCM. `None`: it is not one of
-/// those that [`usable`] gives.
-#[must_use]
-pub fn public_key(config: &[u8]) -> Option<PublicKey> {
-    let reduced = reduce(config).ok().flatten()?;
-    let (key_id, rest) = reduced.split_first()?;
+/// Key id, KEM and public key of a configuration that is one of those that [`usable`] gives.
+pub(crate) fn parts(config: &[u8]) -> Option<(u8, Kem, &[u8])> {
+    reduce(config).ok().flatten()?;
+    let (key_id, rest) = config.split_first()?;
     let (kem, rest) = rest.split_first_chunk::<2>()?;
     let kem = Kem::from_id(u16::from_be_bytes(*kem))?;
-    let key = rest.get(..kem.public_key_len())?;
-    PublicKey::new(*key_id, kem, key).ok()
+    Some((*key_id, kem, rest.get(..kem.public_key_len())?))
 }
 
 /// Whether a quantum computer cannot open what is sealed to the key of `config`.

@@ -5,7 +5,8 @@ use hpke_rs::HpkePublicKey;
 use crate::configs;
 use crate::error::KeyError;
 use crate::kem::PrivateKey;
-use crate::suite::{Header, HpkeContext, Kem, hpke};
+use crate::provider::{HpkeContext, hpke};
+use crate::suite::{Header, Kem};
 
 /// The fewest bytes of a seed.
 pub const MIN_SEED_LEN: usize = 32;
@@ -125,6 +126,13 @@ impl PublicKey {
             kem,
             key: key.to_vec(),
         })
+    }
+
+    /// Of a configuration that [`configs::usable`] gives, to seal requests to with AES-128-GCM.
+    #[must_use]
+    pub fn of_config(config: &[u8]) -> Option<Self> {
+        let (key_id, kem, key) = configs::parts(config)?;
+        Self::new(key_id, kem, key).ok()
     }
 
     pub(crate) fn key_id(&self) -> u8 {

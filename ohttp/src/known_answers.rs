@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::chunked::{RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder};
 use crate::kem::PrivateKey;
-use crate::provider::AwsLc;
+use crate::provider::{AwsLc, hpke};
 use crate::response_key;
 use crate::session::{Kind, ResponseSecret, Session};
-use crate::suite::{Header, hpke};
+use crate::suite::Header;
 use crate::{Aead, Kem, Key};
 
 const PRIVATE_KEY: &str = "1c190d72acdbe4dbc69e680503bb781a932c70a12c8f3754434c67d8640d8698";

@@ -6,7 +6,7 @@
 //! | whole messages | [`whole::seal`], [`whole::ResponseOpener`] | [`whole::open`], [`whole::ResponseSealer`] |
 //! | a request in chunks | [`chunked::RequestEncoder`] | [`chunked::RequestDecoder`] |
 //! | a response in chunks | [`chunked::ResponseDecoder`] | [`chunked::ResponseEncoder`] |
-//! | key configurations | [`configs::usable`], [`configs::public_key`] | [`Key::config`], [`configs::list`] |
+//! | key configurations | [`configs::usable`], [`PublicKey::of_config`] | [`Key::config`], [`configs::list`] |
 //! | inside | the `bhttp` crate | [`binary_http`] |
 
 pub mod binary_http;

@@ -7,12 +7,26 @@ use aws_lc_rs::{hkdf, hmac, rand};
 use hpke_rs::hpke_types::{
     AeadAlgorithm, KdfAlgorithm, KemAlgorithm, SingleStageKdfAlgorithm, TwoStageKdfAlgorithm,
 };
+use hpke_rs::{Hpke, Mode};
 use hpke_rs_crypto::error::Error;
 use hpke_rs_crypto::{HpkeCrypto, TryCryptoRng, TryRng};
 
 use crate::kem::{self, x_wing};
 use crate::response_key::expand;
 use crate::suite::{Aead, Kem, TAG_LEN};
+
+/// The context of a request. It wipes its keys on drop.
+pub(crate) type HpkeContext = hpke_rs::Context<AwsLc>;
+
+/// HPKE in base mode (RFC 9180 §5) with these algorithms.
+pub(crate) fn hpke(kem: Kem, aead: Aead) -> Hpke<AwsLc> {
+    let kdf = KdfAlgorithm::HkdfSha256;
+    let aead = match aead {
+        Aead::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
+        Aead::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
+    };
+    Hpke::new_with_rng(Mode::Base, kem.algorithm(), kdf, aead, SystemRng)
+}
 
 #[derive(Debug)]
 pub(crate) struct AwsLc;

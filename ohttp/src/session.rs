@@ -4,8 +4,9 @@ use zeroize::Zeroizing;
 
 use crate::error::{OpenError, SealError};
 use crate::keys::{Keys, PublicKey};
+use crate::provider::{HpkeContext, hpke};
 use crate::response_key::ResponseKey;
-use crate::suite::{Aead, HEADER_LEN, Header, HpkeContext, hpke};
+use crate::suite::{Aead, HEADER_LEN, Header};
 
 /// The two kinds of messages, which keys must not be mixed up between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

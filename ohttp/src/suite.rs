@@ -1,10 +1,7 @@
 //! The algorithms of an encapsulation and the header that names them (RFC 9458 §4.3).
 
 use aws_lc_rs::aead;
-use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};
-use hpke_rs::{Hpke, Mode};
-
-use crate::provider::{AwsLc, SystemRng};
+use hpke_rs::hpke_types::KemAlgorithm;
 
 /// Key id, KEM, KDF and AEAD.
 pub const HEADER_LEN: usize = 7;
@@ -12,9 +9,6 @@ pub(crate) const HKDF_SHA256: u16 = 0x0001;
 /// Both AEADs have nonces of 12 bytes, and tags of 16.
 pub(crate) const NONCE_LEN: usize = 12;
 pub(crate) const TAG_LEN: usize = 16;
-
-/// The context of a request. It wipes its keys on drop.
-pub(crate) type HpkeContext = hpke_rs::Context<AwsLc>;
 
 /// How a shared secret is made, most wanted first. The KDF is always HKDF-SHA256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
@@ -78,7 +72,7 @@ impl Kem {
         }
     }
 
-    const fn algorithm(self) -> KemAlgorithm {
+    pub(crate) const fn algorithm(self) -> KemAlgorithm {
         match self {
             Self::X25519 => KemAlgorithm::DhKem25519,
             Self::P256 => KemAlgorithm::DhKemP256,
@@ -158,14 +152,4 @@ impl Header {
             aead: Aead::from_id(u16::from_be_bytes([aead0, aead1]))?,
         })
     }
-}
-
-/// HPKE in base mode (RFC 9180 §5) with these algorithms.
-pub(crate) fn hpke(kem: Kem, aead: Aead) -> Hpke<AwsLc> {
-    let kdf = KdfAlgorithm::HkdfSha256;
-    let aead = match aead {
-        Aead::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
-        Aead::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
-    };
-    Hpke::new_with_rng(Mode::Base, kem.algorithm(), kdf, aead, SystemRng)
 }

@@ -12,9 +12,9 @@ use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt as _, Limited};
-use oblivious::Aead;
 use oblivious::configs::{self, Unusable};
 use oblivious::whole::{self, ResponseOpener};
+use oblivious::{Aead, PublicKey};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
@@ -702,7 +702,7 @@ fn encapsulate(config: &[u8], message: &Message) -> Result<(Vec<u8>, ResponseOpe
         .write_bhttp(Mode::KnownLength, &mut encoded)
         .map_err(|_| Error::Protocol("a request cannot be encoded"))?;
     encoded.resize(bucket(encoded.len()), 0);
-    configs::public_key(config)
+    PublicKey::of_config(config)
         .and_then(|key| whole::seal(&key, Aead::Aes128Gcm, &encoded).ok())
         .ok_or(Error::Protocol("a request cannot be encapsulated"))
 }

@@ -224,10 +224,10 @@ fn a_configuration_is_sealed_to_as_it_comes_out_of_a_list() {
         let key = Key::derive(7, kem, &[5; 32]).unwrap();
         let list = configs::list([key.config()]);
         let usable = configs::usable(&list).unwrap();
-        let public = configs::public_key(&usable[0]).unwrap();
+        let public = PublicKey::of_config(&usable[0]).unwrap();
         assert_eq!(&public, key.public());
     }
     let p256 = Key::derive(7, Kem::P256, &[5; 32]).unwrap();
-    assert_eq!(configs::public_key(p256.config()), None);
-    assert_eq!(configs::public_key(&[]), None);
+    assert_eq!(PublicKey::of_config(p256.config()), None);
+    assert_eq!(PublicKey::of_config(&[]), None);
 }
