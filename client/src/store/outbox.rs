@@ -255,7 +255,7 @@ pub(crate) fn find_withheld(
     now_ms: u64,
 ) -> Result<(), Error> {
     let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
-    let withheld: Vec<([u8; 32], Option<[u8; 16]>, Option<String>)> = rows(
+    let withheld = rows(
         db,
         "SELECT digest, message_id, text FROM outbox
          WHERE group_id = ?1 AND position IS NOT NULL
@@ -267,7 +267,10 @@ pub(crate) fn find_withheld(
             read_to_end,
             decided_before(now_ms),
         ),
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        |row| {
+            let (message, text): (Option<[u8; 16]>, Option<String>) = (row.get(1)?, row.get(2)?);
+            Ok((row.get::<_, [u8; 32]>(0)?, message, text))
+        },
     )?;
     for (digest, message, text) in withheld {
         evidence::keep(db, &group.id, &PeerError::Withheld, (None, &digest), now_ms)?;
