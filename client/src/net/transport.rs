@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use oblivious::configs::{self, Unusable};
 use oblivious::whole::{self, ResponseOpener};
 use oblivious::{Aead, PublicKey};
@@ -76,9 +76,9 @@ enum Attempt {
     Failed(Error),
     /// Nothing was learned: relay, gateway or service could not answer.
     Again(NoAnswer),
-    /// Somebody on the way refused it in words that nobody has sealed: they, or the request, may be
-    /// damaged.
-    Refused,
+    /// Somebody on the way refused it in words that nobody has sealed, or answered what cannot be
+    /// the answer: that, or the request, may be damaged.
+    Refused(&'static str),
     /// The gateway has other keys now.
     NewKeys,
     /// The gateway's clock is another.
@@ -336,12 +336,12 @@ impl Transport {
                     return Err(Error::Protocol("the gateway accepts no date"));
                 }
                 Err(Attempt::Again(reason)) => Met::NoAnswer(reason),
-                Err(Attempt::Refused) => {
+                Err(Attempt::Refused(how)) => {
                     refusals += 1;
                     if refusals == MAX_REFUSALS {
-                        return Err(Error::Protocol("relay or gateway refused the request"));
+                        return Err(Error::Protocol(how));
                     }
-                    no_answer("relay or gateway refused the request")
+                    no_answer(how)
                 }
             };
             let asked = Duration::from_secs(met.retry_after_s().unwrap_or(0));
@@ -395,13 +395,15 @@ impl Transport {
             let body = limited_body(sent, MAX_PROBLEM).await.unwrap_or_default();
             return Err(outer_refusal(status, &body, retry_after_s));
         }
-        // A body that was cut short is as good as none, and so is one that cannot be the answer: it
-        // may be that of another request. The retry is the same request.
-        let body = limited_body(sent, longest).await.ok_or_else(|| {
-            again(
-                "the relay does not bring an answer to its end, or one longer than any of its kind",
-            )
-        })?;
+        // A body that was cut short is as good as none; the retry is the same request.
+        let body = match bounded_body(sent, longest).await {
+            Body::Whole(body) => body,
+            Body::Broken => return Err(again("the relay does not bring an answer to its end")),
+            // Perhaps that of another request.
+            Body::TooLong => {
+                return Err(Attempt::Refused("an answer is longer than any of its kind"));
+            }
+        };
         let opened = response
             .open(&body)
             .map_err(|_| again("the answer was damaged"))?;
@@ -713,11 +715,28 @@ pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
     value.parse().ok().map(in_steps)
 }
 
+/// A body as far as it was read.
+enum Body {
+    Whole(Vec<u8>),
+    Broken,
+    TooLong,
+}
+
+async fn bounded_body(response: reqwest::Response, limit: usize) -> Body {
+    let body = http::Response::from(response).into_body();
+    match Limited::new(body, limit).collect().await {
+        Ok(read) => Body::Whole(read.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Body::TooLong,
+        Err(_) => Body::Broken,
+    }
+}
+
 /// `None`: it broke off, or is longer.
 pub(crate) async fn limited_body(response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
-    let body = http::Response::from(response).into_body();
-    let read = Limited::new(body, limit).collect().await.ok()?;
-    Some(read.to_bytes().into())
+    match bounded_body(response, limit).await {
+        Body::Whole(body) => Some(body),
+        Body::Broken | Body::TooLong => None,
+    }
 }
 
 /// What relay or gateway say outside the encapsulation.
@@ -735,7 +754,7 @@ fn outer_refusal(status: u16, body: &[u8], retry_after_s: Option<u64>) -> Attemp
         // What is no fault of ours was cut or changed on the way there, or its answer on the way
         // back.
         (400, None | Some("about:blank")) => again("the request was damaged"),
-        _ => Attempt::Refused,
+        _ => Attempt::Refused("relay or gateway refused the request"),
     }
 }
 
