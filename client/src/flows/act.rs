@@ -33,6 +33,7 @@ impl Engine {
             Act::Token => return self.settle_tokens().await,
             Act::Claim => return self.claim_ahead(about).await,
             Act::Stock => return self.fill_stock().await,
+            Act::Handle => return self.renew_handle().await,
             Act::Greet | Act::Pointer | Act::Rows | Act::OwnRow | Act::Renew => {}
         }
         let id = GroupId(about.try_into().map_err(|_| LocalError::Damaged)?);
@@ -53,7 +54,7 @@ impl Engine {
                 written
             }
             Act::Renew => self.update_leaf(&id).await,
-            Act::Token | Act::Claim | Act::Stock => Ok(()),
+            Act::Token | Act::Claim | Act::Stock | Act::Handle => Ok(()),
         }
     }
 }

@@ -10,13 +10,20 @@ use protocol::group::Accepted;
 use protocol::ids::Week;
 use protocol::inbox::{LookupHandleRequest, LookupHandleResponse, RegisterHandleRequest};
 use protocol::operation::Operation;
+use protocol::time::DAY_MS;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::store::acts::{self, Act};
 use crate::store::profile;
 
 /// A handle that its owner does not renew is free for others after so many weeks.
 const EXPIRY_WEEKS: u16 = 52;
+/// It is renewed between half of these weeks and these: a device that is left over draws its own
+/// time, and comes before the record ends whatever another one has drawn.
+const RENEWAL_WEEKS: u64 = 24;
+
+const WEEK_MS: u64 = 7 * DAY_MS;
 
 pub(crate) fn expiry(now_ms: u64) -> Week {
     Week(Week::of(now_ms).0.saturating_add(EXPIRY_WEEKS))
@@ -66,6 +73,42 @@ impl Engine {
         profile::set_handle(&self.db, Some(handle))?;
         self.profile.handle = Some(handle.to_owned());
         self.replenish_key_packages().await
+    }
+
+    /// Has the record of the own handle renewed in time: else another one could have the handle
+    /// after a year, and no contact could connect anew.
+    pub(crate) fn plan_handle(&mut self) -> Result<(), Error> {
+        if self.profile.handle.is_none() {
+            return Ok(());
+        }
+        let now_ms = self.transport.time.now_unix_ms();
+        let latest_ms = now_ms.saturating_add(RENEWAL_WEEKS * WEEK_MS);
+        match u64::try_from(profile::handle_due_ms(&self.db)?).unwrap_or(0) {
+            // None is drawn yet, or another clock drew it.
+            due_ms if due_ms == 0 || due_ms > latest_ms => self.draw_handle_renewal(),
+            due_ms if due_ms <= now_ms => self.transact(|db, _| acts::plan(db, Act::Handle, &[])),
+            _ => Ok(()),
+        }
+    }
+
+    fn draw_handle_renewal(&mut self) -> Result<(), Error> {
+        let random = u64::from(u16::from_be_bytes(crypto::random()?));
+        let half_ms = RENEWAL_WEEKS * WEEK_MS / 2;
+        let wait_ms = half_ms.saturating_add(half_ms.saturating_mul(random) / 65_535);
+        let due_ms = self.transport.time.now_unix_ms().saturating_add(wait_ms);
+        profile::set_handle_due_ms(&self.db, i64::try_from(due_ms).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) async fn renew_handle(&mut self) -> Result<(), Error> {
+        let Some(handle) = self.profile.handle.clone() else {
+            return Ok(());
+        };
+        let renewed = self.register_handle(&handle).await;
+        // What is refused costs its token: not again at once.
+        if !matches!(renewed, Err(Error::Unreachable(_))) {
+            self.draw_handle_renewal()?;
+        }
+        renewed
     }
 
     /// The record behind a handle, verified to be its credential's own word, and what a request to

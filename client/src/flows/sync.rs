@@ -88,6 +88,7 @@ impl Engine {
         all_can_wait(self.send_all_queued().await)?;
         self.plan_claims()?;
         self.plan_stock()?;
+        self.plan_handle()?;
         refusals_can_wait(self.act().await)?;
         refusals_can_wait(self.check_inbox_in_time().await)?;
         refusals_can_wait(self.replenish_key_packages().await)?;

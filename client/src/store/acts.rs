@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Claim,
     /// Make a connection group for the stock.
     Stock,
+    /// Renew the record of the handle.
+    Handle,
 }
 
 /// How an act is spread.
@@ -42,7 +44,7 @@ pub(crate) const MINUTE: u64 = 60 * SECOND;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
 
 impl Act {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Greet,
         Self::Pointer,
         Self::Rows,
@@ -51,6 +53,7 @@ impl Act {
         Self::Token,
         Self::Claim,
         Self::Stock,
+        Self::Handle,
     ];
 
     /// Somebody waits for what is urgent: it is done at once, but not in the same moment as others.
@@ -64,6 +67,7 @@ impl Act {
             Self::Token => ("token", 0, 0),
             Self::Claim => ("claim", 2 * HOUR, 12 * HOUR),
             Self::Stock => ("stock", 3 * HOUR, 12 * HOUR),
+            Self::Handle => ("handle", 3 * HOUR, 12 * HOUR),
         };
         Spread {
             name,

@@ -187,6 +187,15 @@ pub(crate) fn set_handle(db: &Connection, handle: Option<&str>) -> Result<(), Er
     change(db, "UPDATE profile SET handle = ?", [handle])
 }
 
+/// When the record of the handle is renewed; 0 before that was drawn.
+pub(crate) fn handle_due_ms(db: &Connection) -> Result<i64, Error> {
+    Ok(db.query_row("SELECT handle_due_ms FROM profile", (), |row| row.get(0))?)
+}
+
+pub(crate) fn set_handle_due_ms(db: &Connection, due_ms: i64) -> Result<(), Error> {
+    change(db, "UPDATE profile SET handle_due_ms = ?", [due_ms])
+}
+
 /// When the inbox is looked at next.
 pub(crate) fn inbox_due_ms(db: &Connection) -> Result<i64, Error> {
     Ok(db.query_row("SELECT inbox_due_ms FROM profile", (), |row| row.get(0))?)

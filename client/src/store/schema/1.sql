@@ -13,6 +13,8 @@ CREATE TABLE profile (
     -- When the inbox is read next in the background, milliseconds since 1970: a time of its own.
     inbox_due_ms INTEGER NOT NULL DEFAULT 0,
     handle TEXT,
+    -- When its record is renewed (milliseconds since 1970), 0 before that was drawn.
+    handle_due_ms INTEGER NOT NULL DEFAULT 0,
     device_id BLOB NOT NULL,
     device_name TEXT NOT NULL,
     -- The group of this user's devices, once there is a second one.
@@ -158,7 +160,9 @@ CREATE TABLE groups (
     -- what it came in by, empty if anybody counts; NULL once somebody else was heard.
     unheard BLOB,
     -- Why this client has stopped following; NULL if it has not.
-    stopped TEXT
+    stopped TEXT,
+    -- The last day (since the Unix epoch) on which the journal was read to its end; 0 before the first.
+    read_day INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Where this client is in the journal of a group: the segment that it reads, the keys of its step, what it has read.
