@@ -49,10 +49,12 @@ pub enum StopReason {
     /// The service had this client removed. Of connections and devices' groups only: of a group
     /// [`Event::RemovedByService`](crate::Event::RemovedByService) tells.
     RemovedByService,
+    /// This client was away for longer than the service keeps what would lead on from where it was.
+    Expired,
 }
 
 impl StopReason {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Missing,
         Self::Behind,
         Self::State,
@@ -66,6 +68,7 @@ impl StopReason {
         Self::Split,
         Self::Stranded,
         Self::RemovedByService,
+        Self::Expired,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -83,6 +86,7 @@ impl StopReason {
             Self::Split => "split",
             Self::Stranded => "stranded",
             Self::RemovedByService => "removed_by_service",
+            Self::Expired => "expired",
         }
     }
 
@@ -101,7 +105,8 @@ impl StopReason {
             | Self::Outdated
             | Self::Split
             | Self::Stranded
-            | Self::RemovedByService => false,
+            | Self::RemovedByService
+            | Self::Expired => false,
         }
     }
 }
@@ -126,6 +131,9 @@ impl std::fmt::Display for StopReason {
             Self::Split => "the service shows its members different journals of it",
             Self::Stranded => "somebody's commit led to where the service has nothing",
             Self::RemovedByService => "the service had this client removed from it",
+            Self::Expired => {
+                "you were away for longer than the service keeps what would lead on from where you were"
+            }
         })
     }
 }

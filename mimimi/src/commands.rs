@@ -467,7 +467,7 @@ fn line(event: &Event) -> String {
         Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
         Event::RemovedByService { group, name, why } if group.is_empty() => {
             format!(
-                "{name} was removed from a connection of yours by the service: {}; disconnect, and connect again",
+                "{name} was removed from a connection of yours by the service: {}; when they are back, mimimi connect {name}",
                 reason(*why)
             )
         }
@@ -561,6 +561,15 @@ fn line(event: &Event) -> String {
         Event::HomeCopied => "this home directory was copied or put back: its keys are renewed \
                                  before anything is sent, and a copy of it that is in use will stop"
             .to_owned(),
+        Event::GroupLost {
+            group,
+            why: why @ StopReason::Expired,
+        } => {
+            format!(
+                "you follow {group} no more, and what was said there is gone: {why}; mimimi group rejoin {group}, and \
+                 if you were removed, mimimi group return {group}"
+            )
+        }
         Event::GroupLost { group, why } => {
             format!(
                 "you follow {group} no more: {why}; mimimi verify {group}, mimimi group rejoin {group}"
@@ -568,9 +577,9 @@ fn line(event: &Event) -> String {
         }
         Event::ConnectionLost {
             name,
-            why: why @ StopReason::RemovedByService,
+            why: why @ (StopReason::RemovedByService | StopReason::Expired),
         } => {
-            format!("the connection with {name} has stopped: {why}; disconnect, and connect again")
+            format!("the connection with {name} has stopped: {why}; mimimi connect {name}")
         }
         Event::ConnectionLost { name, why } => {
             format!(
@@ -578,7 +587,7 @@ fn line(event: &Event) -> String {
             )
         }
         Event::DevicesLost {
-            why: why @ StopReason::RemovedByService,
+            why: why @ (StopReason::RemovedByService | StopReason::Expired),
         } => {
             format!("your other devices do not hear of this one: {why}; link it anew")
         }
@@ -594,8 +603,16 @@ fn line(event: &Event) -> String {
         Event::MessageWithheld { group, text, .. } => format!(
             "[{group}] the service has accepted a message of yours and shows it to nobody: {text}"
         ),
-        Event::MessagesDropped { group } => {
-            format!("[{group}] more was said than waits for you: the oldest of it is lost")
+        Event::MessagesDropped { group, count: 1 } => {
+            format!("[{group}] a message has expired before you were here: it is lost")
+        }
+        Event::MessagesDropped { group, count } => {
+            format!("[{group}] {count} messages have expired before you were here: they are lost")
+        }
+        Event::ReturnWanted { group, name } => {
+            format!(
+                "{name} was away for long and asks to come back into {group}: mimimi add {group} {name}"
+            )
         }
         Event::Rejoined {
             group,

@@ -75,6 +75,14 @@ pub(crate) enum GroupOperation {
         #[arg(long, conflicts_with = "group")]
         devices: bool,
     },
+    /// After a long absence: who can add you to a group again
+    Return {
+        /// Name of the group
+        group: String,
+        /// Ask this one to
+        #[arg(long)]
+        ask: Option<String>,
+    },
     /// Go on in a group although a member cannot show who it is: it reads what is sent from then
     /// on, and learns who everybody is when somebody is added
     AcceptUnverified {
@@ -186,6 +194,26 @@ pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Resul
                 client.rejoin_group(&group).await?;
             }
             Output::new(json!({ "rejoined": group }), [format!("back in {group}")])
+        }
+        GroupOperation::Return { group, ask } => {
+            let contacts = client.who_can_bring_back(&group)?;
+            let line = match &ask {
+                Some(contact) => {
+                    client.ask_to_return(&group, contact).await?;
+                    format!("asked {contact} to add you to {group} again")
+                }
+                None if contacts.is_empty() => {
+                    format!("no contact of yours was in {group} whose connection with you stands")
+                }
+                None => format!(
+                    "can add you to {group} again: {}; mimimi group return {group} --ask NAME",
+                    contacts.join(", ")
+                ),
+            };
+            Output::new(
+                json!({ "group": group, "contacts": contacts, "asked": ask }),
+                [line],
+            )
         }
         GroupOperation::AcceptUnverified { group } => {
             client.accept_unverified(&group).await?;

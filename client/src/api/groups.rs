@@ -5,6 +5,7 @@ use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
+use crate::flows::absence;
 use crate::flows::inspect;
 use crate::flows::message;
 use crate::flows::view::{self, GroupSummary, Member};
@@ -325,6 +326,32 @@ impl Client {
     pub async fn rejoin_group_with_shown(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
         in_group!(self, group, |engine, group| engine
             .rejoin_group_with_shown(&group)
+            .await)
+    }
+
+    /// The contacts who were in a group when this client followed it last, and with whom there
+    /// still is a connection: each can add this user again, if it is a member still. Nobody while
+    /// this client is in the group.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`].
+    pub fn who_can_bring_back(&self, group: impl Into<GroupRef>) -> Result<Vec<String>, Error> {
+        self.read_group(group, absence::who_can_bring_back)
+    }
+
+    /// Asks one of them to add this user again: [`Event::ReturnWanted`] there. It decides.
+    ///
+    /// # Errors
+    /// [`UsageError::AlreadyAMember`] in a group that this client follows;
+    /// [`UsageError::NotInGroup`] for somebody who is none of [`Client::who_can_bring_back`].
+    pub async fn ask_to_return(
+        &self,
+        group: impl Into<GroupRef>,
+        contact: &str,
+    ) -> Result<(), Error> {
+        let contact = contact.to_owned();
+        in_group!(self, group, |engine, group| engine
+            .ask_to_return(&group, &contact)
             .await)
     }
 

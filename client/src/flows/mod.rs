@@ -1,5 +1,6 @@
 //! What a client does, from the first request to the last.
 
+pub(crate) mod absence;
 pub(crate) mod act;
 pub(crate) mod backup;
 pub(crate) mod by_hand;

@@ -3,7 +3,9 @@
 use mls_rules::{Case, Effect, Refusal};
 use openmls::framing::errors::MessageDecryptionError;
 use openmls::group::{ProcessMessageError, StageCommitError, ValidationError};
-use openmls::prelude::{MlsGroup, ProcessedMessageContent, Proposal, Sender, StagedCommit};
+use openmls::prelude::{
+    Credential, MlsGroup, ProcessedMessageContent, Proposal, Sender, StagedCommit,
+};
 use protocol::Wire as _;
 use protocol::group::{CommitAad, GroupKind};
 use protocol::ids::{Day, RotationEpoch};
@@ -12,6 +14,7 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, PeerError, mls};
+use crate::flows::absence;
 use crate::flows::devices::exchange;
 use crate::ids::UserId;
 use crate::mls::beginning::Beginning;
@@ -30,9 +33,12 @@ use crate::store::provider::Provider;
 use crate::store::texts_read;
 use crate::store::wrappers::open_former;
 use crate::store::{
-    Event, Group, Pending, Profile, Status, connections, events, evidence, heard, identities,
-    known, load_mls, pointers, pools, successors,
+    Event, Group, Identity, Pending, Profile, Status, connections, events, evidence, heard,
+    identities, known, load_mls, pointers, pools, successors,
 };
+
+/// Whoever is there commits more often: it renews its leaf.
+const MOST_QUIET_DAYS: u32 = 45;
 
 /// Decrypts an application message and keeps its event, in the caller's transaction. An own one is
 /// done with.
@@ -80,14 +86,16 @@ pub(crate) fn message(
     // What is carried out is said by who is there now: the keys of past epochs are kept, and who
     // was removed since has them too.
     let is_carried_out = match content {
-        Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) => true,
+        Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) | Content::Return(_) => {
+            true
+        }
         Content::Text(..) | Content::Greeting | Content::Unknown => false,
     };
     if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
         return Err(PeerError::NotPermitted.into());
     }
-    known::heard(db, &group.id, &credential, day)?;
     let identity = identities::of(db, &group.id, &credential)?;
+    heard_from(db, group, &credential, identity.as_ref(), day)?;
     let real = identity
         .as_ref()
         .and_then(|identity| identity.real.as_ref());
@@ -129,6 +137,10 @@ pub(crate) fn message(
             Some(real) => pools::receive_update(db, real.signature_public_key.as_slice(), &update),
             None => Err(PeerError::IdentityLink.into()),
         },
+        (GroupKind::Connection, Content::Return(id)) if !is_own => match real {
+            Some(real) => absence::asked_back(db, real.signature_public_key.as_slice(), &id),
+            None => Ok(()),
+        },
         (GroupKind::Connection | GroupKind::SingleUser, Content::Pointer(pointer)) => match real {
             Some(real) if is_own || group.kind == GroupKind::Connection => {
                 pointers::receive(db, real.signature_public_key.as_slice(), &pointer)
@@ -137,6 +149,26 @@ pub(crate) fn message(
         },
         (GroupKind::SingleUser, Content::Sync(frame)) if is_own => {
             exchange::receive(db, profile, leaf, &frame)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Remembers that a member was heard, in the caller's transaction. Who was silent for long was away,
+/// perhaps, and what it was told in a connection meanwhile has expired.
+fn heard_from(
+    db: &Connection,
+    group: &Group,
+    credential: &Credential,
+    identity: Option<&Identity>,
+    day: u32,
+) -> Result<(), Error> {
+    let before = known::heard_day(db, &group.id, credential)?;
+    known::heard(db, &group.id, credential, day)?;
+    let was_away = before > 0 && day > before.saturating_add(MOST_QUIET_DAYS);
+    match identity {
+        Some(identity) if was_away && group.kind == GroupKind::Connection => {
+            pools::tell_again(db, identity)
         }
         _ => Ok(()),
     }
@@ -238,9 +270,9 @@ pub(crate) fn commit(
     if let Committer::Member(leaf) = committer
         && let Some(credential) = mls_group.member(leaf)
     {
-        known::heard(db, &group.id, credential, day)?;
-        known::committed(db, &group.id, credential, day)?;
         let identity = identities::of(db, &group.id, credential)?;
+        heard_from(db, group, credential, identity.as_ref(), day)?;
+        known::committed(db, &group.id, credential, day)?;
         heard::somebody(db, &group.id, identity.as_ref())?;
     }
     let removed = staged.self_removed();

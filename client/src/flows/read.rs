@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, PeerError};
-use crate::flows::{process, recovery};
+use crate::flows::{absence, process, recovery};
 use crate::mls::entry::{Accepted, CommitEntry, Next};
 use crate::mls::{proposals, unreadable};
 use crate::outcomes::StopReason;
@@ -146,6 +146,11 @@ impl Engine {
         match self.read(Operation::ReadJournal, &request).await {
             Ok(page) => Ok(Some(page)),
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownSegment => {
+                let now_ms = self.transport.time.now_unix_ms();
+                if absence::outlasted(&self.db, group, now_ms)? {
+                    self.lose(&group.id, StopReason::Expired)?;
+                    return Ok(None);
+                }
                 let segment = &group.segment;
                 // A commit led here, by keys that its maker told the service otherwise.
                 let reason = if segment.next == Position(0) && segment.rotation.0 > 0 {
@@ -153,7 +158,6 @@ impl Engine {
                 } else {
                     StopReason::Missing
                 };
-                let now_ms = self.transport.time.now_unix_ms();
                 self.transact(|db, _| {
                     let fault = PeerError::Stranded;
                     evidence::keep(db, &group.id, &fault, (None, &segment.id.0), now_ms)
@@ -199,7 +203,12 @@ impl Engine {
         }
         if page.first > segment.joined.unwrap_or(segment.next) {
             // What came between has expired: handshakes too.
-            self.lose(id, StopReason::Missing)?;
+            let group = Group::read(&self.db, id)?;
+            let reason = match absence::outlasted(&self.db, &group, now_ms)? {
+                true => StopReason::Expired,
+                false => StopReason::Missing,
+            };
+            self.lose(id, reason)?;
             return Ok(Taken::End);
         }
         let mut position = page.first;
@@ -510,6 +519,7 @@ fn reached(
     page: &ReadJournalResponse,
     now_ms: u64,
 ) -> Result<(), Error> {
+    groups::set_read_day(db, id, Day::of(now_ms).0)?;
     let segment = Group::read(db, id)?.segment;
     match segment.chain {
         Some(chain) if chain != page.head.chain => {

@@ -238,6 +238,11 @@ pub(crate) fn record(
                 }
                 _ if by_members.contains(&leaf) => {}
                 _ => {
+                    if let Some(why) = reason {
+                        let group = evidence::described(db, profile, group)?;
+                        let name = profile.handle.clone().unwrap_or_default();
+                        events::store(db, &Event::RemovedByService { group, name, why })?;
+                    }
                     let why = StopReason::RemovedByService;
                     evidence::set_stopped(db, &group.id, Some(why))?;
                     evidence::tell(db, profile, group, why)?;
@@ -258,6 +263,8 @@ pub(crate) fn record(
                 let name = name.unwrap_or_default();
                 events::store(db, &Event::RemovedByService { group, name, why })?;
             }
+            // Not once for each of this user's devices.
+            told.extend(mls_group.member(leaf).and_then(pseudonym_of));
             continue;
         }
         let Some(credential) = mls_group.member(leaf) else {

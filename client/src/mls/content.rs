@@ -2,7 +2,7 @@
 
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::ids::{ChainHead, Position, SegmentId};
+use protocol::ids::{ChainHead, GroupId, Position, SegmentId};
 use protocol::journal::{SeenHead, SignedHead};
 use protocol::welcome::WelcomePointer;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
@@ -22,6 +22,8 @@ const SYNC: u8 = 3;
 const POINTER: u8 = 4;
 /// Nothing but that its sender is there: for who came in from outside.
 const GREETING: u8 = 5;
+/// The id of a group that the sender was in and asks to be added to again.
+const RETURN: u8 = 6;
 
 #[derive(Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct MessageContent {
@@ -54,6 +56,8 @@ pub(crate) enum Content {
     Pointer(WelcomePointer),
     /// For whoever came in and may send nothing before somebody was heard.
     Greeting,
+    /// For a contact who is in a group that the sender has lost.
+    Return(GroupId),
     /// Of a later release.
     Unknown,
 }
@@ -67,6 +71,7 @@ impl Content {
             Self::Sync(frame) => (SYNC, opaque(frame.as_slice())),
             Self::Pointer(pointer) => (POINTER, opaque(pointer.encode())),
             Self::Greeting => (GREETING, opaque(*b"")),
+            Self::Return(group) => (RETURN, opaque(group.0)),
             Self::Unknown => (0, opaque(*b"")),
         };
         let seen = seen.unwrap_or(NONE);
@@ -99,6 +104,7 @@ impl Content {
                 Self::Pointer(WelcomePointer::decode(bytes).map_err(|_| PeerError::Message)?)
             }
             GREETING => Self::Greeting,
+            RETURN => Self::Return(GroupId(bytes.try_into().map_err(|_| PeerError::Message)?)),
             _ => Self::Unknown,
         };
         Ok((content, Some(seen).filter(|seen| *seen != NONE)))
@@ -120,6 +126,7 @@ mod tests {
             }),
             Content::Sync(Zeroizing::new(b"frame".to_vec())),
             Content::Greeting,
+            Content::Return(GroupId([3; 16])),
         ] {
             crate::fixtures::check("content of a message", &content.encode(None));
         }
@@ -156,6 +163,7 @@ mod tests {
         ));
         assert!(Content::decode(&message(TEXT, &[0xff])).is_err());
         assert!(Content::decode(&message(CONNECTION, b"short")).is_err());
+        assert!(Content::decode(&message(RETURN, b"short")).is_err());
         assert!(Content::decode(b"").is_err());
     }
 }

@@ -91,7 +91,8 @@ pub enum Event {
     },
     /// The service had another user removed, or this one, and said why.
     RemovedByService {
-        /// Name of the group; empty for a connection.
+        /// Name of the group; empty for a connection that another one was removed from. Of a
+        /// connection, or of this user's devices, that this client was removed from: what it is.
         group: String,
         /// Who.
         name: String,
@@ -221,6 +222,15 @@ pub enum Event {
     MessagesDropped {
         /// Name of the group.
         group: String,
+        /// How many, one after the other.
+        count: u32,
+    },
+    /// A contact that was in a group asks to be added to it again.
+    ReturnWanted {
+        /// Name of the group.
+        group: String,
+        /// The contact.
+        name: String,
     },
     /// Another client of this user came in this one's place: it was restored from a backup, or came
     /// back.
@@ -405,21 +415,27 @@ pub(crate) fn store_unreadable(db: &Connection, group: &str, sender: &str) -> Re
 
 /// As [`store`], for a message that had expired: one event for as many as follow each other.
 pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
-    let event = Event::MessagesDropped {
-        group: group.to_owned(),
-    };
-    let text = serde_json::to_string(&event).map_err(|_| LocalError::Damaged)?;
-    let last: Option<String> = db
+    let last: Option<(i64, String)> = db
         .query_row(
-            "SELECT event FROM events ORDER BY id DESC LIMIT 1",
+            "SELECT id, event FROM events ORDER BY id DESC LIMIT 1",
             (),
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    if last.as_ref() == Some(&text) {
-        return Ok(());
+    let mut count = 1;
+    if let Some((id, text)) = last
+        && let Ok(Event::MessagesDropped {
+            group: last_group,
+            count: before,
+        }) = serde_json::from_str(&text)
+        && last_group == group
+    {
+        count = before.saturating_add(1);
+        // Under a number of its own: whoever acknowledges the former one has not seen this count.
+        db.execute("DELETE FROM events WHERE id = ?", [id])?;
     }
-    store(db, &event)
+    let group = group.to_owned();
+    store(db, &Event::MessagesDropped { group, count })
 }
 
 /// Forgets events that have been shown.
@@ -480,6 +496,7 @@ mod tests {
             | Event::PolicyChanged { .. }
             | Event::ReInitialized { .. }
             | Event::MessagesDropped { .. }
+            | Event::ReturnWanted { .. }
             | Event::GroupLost { .. }
             | Event::MemberRejoined { .. }
             | Event::ClientAdded { .. }
@@ -499,9 +516,26 @@ mod tests {
     }
 
     #[test]
+    fn of_messages_that_had_expired_it_is_told_how_many_of_which_group() {
+        let db = crate::store::database::in_memory().unwrap();
+        for group in ["team", "team", "team", "garden", "team"] {
+            store_expired(&db, group).unwrap();
+        }
+        let dropped = |group: &str, count| Event::MessagesDropped {
+            group: group.to_owned(),
+            count,
+        };
+        let told = [("team", 3), ("garden", 1), ("team", 1)];
+        assert_eq!(
+            stored(&db),
+            told.map(|(group, count)| dropped(group, count))
+        );
+    }
+
+    #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 38);
+        assert_eq!(documented.len(), 39);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

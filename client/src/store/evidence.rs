@@ -222,14 +222,19 @@ pub(crate) fn group_or_connection(
         Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
         other => return other,
     };
+    let mut former = None;
     for group in Group::all(db)? {
         if group.kind == GroupKind::Connection
             && peer(db, profile, &group.id)?.as_deref() == Some(name)
         {
-            return Ok(group);
+            // A connection that was made anew has taken the place of the one before.
+            match group.status {
+                Status::Active => return Ok(group),
+                _ => former = Some(group),
+            }
         }
     }
-    Err(unknown.into())
+    former.ok_or_else(|| unknown.into())
 }
 
 /// What came in a group, or in the connection with a contact, that could not be carried out. It

@@ -284,6 +284,20 @@ pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> 
     Ok(name)
 }
 
+/// The last day on which the journal of a group was read to its end; 0 before the first.
+pub(crate) fn read_day(db: &Connection, id: &GroupId) -> Result<u32, Error> {
+    Ok(value(db, "SELECT read_day FROM groups WHERE group_id = ?", [id.0])?.unwrap_or(0))
+}
+
+/// The journal of a group was read to its end, in the caller's transaction.
+pub(crate) fn set_read_day(db: &Connection, id: &GroupId, day: u32) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE groups SET read_day = ?2 WHERE group_id = ?1 AND read_day != ?2",
+        (id.0, day),
+    )
+}
+
 pub(crate) fn set_leaving(db: &Connection, id: &GroupId) -> Result<(), Error> {
     change(
         db,

@@ -7,6 +7,7 @@
     clippy::print_stdout
 )]
 
+mod absence;
 mod game;
 mod identifiers;
 mod journals;

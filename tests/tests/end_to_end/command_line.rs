@@ -281,6 +281,7 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     alice(d, &["group", "mute", "garden", BOB]);
     alice(d, &["group", "unmute", "garden", BOB]);
     alice(d, &["group", "rejoin", "garden"]);
+    alice(d, &["group", "return", "garden"]);
     alice(d, &["group", "accept-unverified", "garden"]);
     let code = alice(d, &["group", "invite", "garden"]);
     carol(d, &["group", "join", code["code"].as_str().unwrap()]);

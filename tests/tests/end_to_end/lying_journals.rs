@@ -87,9 +87,8 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
         let later = take_events(&bob);
 
         let was_told = |wanted: &Event| told.contains(wanted);
-        let dropped = Event::MessagesDropped {
-            group: group.clone(),
-        };
+        let dropped =
+            |it: &Event| matches!(it, Event::MessagesDropped { group: of, .. } if *of == group);
         let seen = match stopped {
             Some(why) => {
                 let lost = Event::GroupLost {
@@ -102,7 +101,7 @@ async fn no_field_of_a_journal_tells_anything_false_or_loses_anything_in_silence
                 Reads::Stops(why)
             }
             None if says(&told, &group, &said) => Reads::All,
-            None if was_told(&dropped) => Reads::Expired,
+            None if told.iter().any(dropped) => Reads::Expired,
             None if says(&later, &group, &said) && evidence > 0 => Reads::Evidence,
             None if says(&later, &group, &said) => Reads::Waits,
             None => {

@@ -1158,11 +1158,16 @@ fn nobody_is_removed_from_a_connection_by_the_service_without_reading_of_it() {
     assert_eq!(events::stored(&alice.db), [gone]);
     bob.takes_commit(&commit).unwrap();
     assert_eq!(bob.group().status, Status::Removed);
+    let gone = Event::RemovedByService {
+        group: "the connection with alice".into(),
+        name: "bob".into(),
+        why: crate::outcomes::RemovalReason::Inactive(0),
+    };
     let lost = Event::ConnectionLost {
         name: "alice".into(),
         why: StopReason::RemovedByService,
     };
-    assert_eq!(events::stored(&bob.db), [lost]);
+    assert_eq!(events::stored(&bob.db), [gone, lost]);
     let why = evidence::stopped(&bob.db, &ID).unwrap();
     assert_eq!(why, Some(StopReason::RemovedByService));
 }
@@ -1180,10 +1185,15 @@ fn no_device_is_removed_from_the_others_by_the_service_without_reading_of_it() {
             .unwrap();
     }
     phone.takes_commit(&alice.covers()).unwrap();
+    let gone = Event::RemovedByService {
+        group: "your devices".into(),
+        name: "alice".into(),
+        why: crate::outcomes::RemovalReason::Inactive(0),
+    };
     let lost = Event::DevicesLost {
         why: StopReason::RemovedByService,
     };
-    assert_eq!(events::stored(&phone.db), [lost]);
+    assert_eq!(events::stored(&phone.db), [gone, lost]);
 }
 
 #[test]

@@ -240,6 +240,15 @@ impl InProcess {
             .drop_days(ds_domain::engine::Table::Messages, today.0);
     }
 
+    /// Drops all that has expired, as the service does by the clock.
+    pub(crate) fn expire(&self) {
+        let today = protocol::ids::Day::of(self.clock.now_unix_ms());
+        let tables = ds_domain::engine::Table::ALL.into_iter();
+        for table in tables.filter(|table| table.has_days()) {
+            self.inner().engine.drop_days(table, today.0);
+        }
+    }
+
     /// How many requests of this kind have come.
     pub(crate) fn count(&self, operation: Number) -> usize {
         let inner = self.inner();
