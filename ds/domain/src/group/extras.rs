@@ -1,6 +1,8 @@
 //! What a leaf, or a member for others, changes without a commit: recovery keys, push handles,
 //! recovery rows, join codes.
 
+use std::collections::BTreeSet;
+
 use crypto::journal::verify_join_code;
 use crypto::records::seal_recovery_row;
 use crypto::schedule::recovery_row_id;
@@ -18,8 +20,7 @@ use super::control::{Control, row_of};
 use super::marks::Marks;
 use super::member::Member;
 use super::open::{OpenedGroup, names_group};
-use super::roster::Roster;
-use super::short::LEAVES_IN_PAGE;
+use super::roster::{Roster, page_number};
 use super::state::write;
 use crate::engine::Key;
 use crate::env::Env;
@@ -88,8 +89,7 @@ impl Operation for SetLeafExtras {
             plain.push((Part::Marks, marks.encode()));
         }
         let former = former.filter(|former| *former != id);
-        let page = u16::try_from(index / LEAVES_IN_PAGE).unwrap_or(u16::MAX);
-        let mut roster = Roster::open(group, [page], view)?;
+        let mut roster = Roster::open(group, [page_number(*index)], view)?;
         roster
             .leaf_mut(*index)
             .ok_or(Stop::Internal("a leaf that was there"))?
@@ -162,6 +162,12 @@ impl Operation for PutRecoveryRows {
         within(body.rows.len(), MAX_ROWS)?;
         body.rows.iter().try_for_each(check_row)?;
         let marks = Marks::open(group, view)?;
+        let leaves: Vec<Option<u32>> = body.rows.iter().map(|row| marks.leaf_of(&row.id)).collect();
+        let pages: BTreeSet<u16> = leaves
+            .iter()
+            .flatten()
+            .map(|leaf| page_number(*leaf))
+            .collect();
         let rows = env.rows();
         let named: Vec<(RecoveryRow, Key)> = body
             .rows
@@ -169,17 +175,25 @@ impl Operation for PutRecoveryRows {
             .map(|row| rows.recovery(&row.id))
             .map(|row| (row, row.key()))
             .collect();
-        let keys: Vec<Key> = named.iter().map(|(_, key)| key.clone()).collect();
+        let mut keys: Vec<Key> = named.iter().map(|(_, key)| key.clone()).collect();
+        keys.extend(pages.iter().map(|page| group.row.part(Part::Roster(*page))));
         view.all(&keys)?;
+        let roster = Roster::open(group, pages, view)?;
+        // Not only in short: a row that is no leaf's would stay for ever.
+        let is_leafs = |leaf: Option<u32>, id: &RecoveryRowId| {
+            let leaf = leaf.and_then(|leaf| roster.leaf(leaf));
+            leaf.and_then(|leaf| leaf.recovery_row(&group.id)) == Some(*id)
+        };
         let own = leaf.recovery_row(&group.id);
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut written = Vec::new();
         // A leaf may have changed its key meanwhile: the rows of the others are written.
-        if !body.rows.iter().any(|row| marks.has_row(&row.id)) {
+        let mut known = leaves.iter().zip(&body.rows);
+        if !known.any(|(leaf, row)| is_leafs(*leaf, &row.id)) {
             return Err(ProblemType::NotAllowed.into());
         }
-        for (row, (name, key)) in body.rows.iter().zip(named) {
-            if !marks.has_row(&row.id) || !seen.insert(row.id) {
+        for ((row, leaf), (name, key)) in body.rows.iter().zip(leaves).zip(named) {
+            if !is_leafs(leaf, &row.id) || !seen.insert(row.id) {
                 continue;
             }
             if view.row(&key)?.is_some() && own != Some(row.id) {

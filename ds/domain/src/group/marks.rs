@@ -127,10 +127,12 @@ impl Marks {
         marks.any(|(at, mark)| mark.key == key && Some(at) != but)
     }
 
-    /// Whether a row is of a leaf's recovery key.
-    pub(super) fn has_row(&self, row: &RecoveryRowId) -> bool {
+    /// The leaf whose recovery key a row may be of: the roster says whether it is.
+    pub(super) fn leaf_of(&self, row: &RecoveryRowId) -> Option<u32> {
         let key = short_key(row);
-        key != NONE && self.0.iter().any(|mark| mark.key == key)
+        let marks = (0..).zip(&self.0);
+        let mut found = marks.filter(|(_, mark)| key != NONE && mark.key == key);
+        found.next().map(|(leaf, _)| leaf)
     }
 
     /// That the keys are those of the roster, all of which is open.
@@ -183,13 +185,13 @@ mod tests {
         marks.resize(2, Week(2_900));
         let row = recovery_row_id(&GROUP, b"key");
         marks.set_key(1, Some(&row));
-        assert!(marks.has_row(&row));
+        assert_eq!(marks.leaf_of(&row), Some(1));
         assert!(marks.has_key(&GROUP, b"key", None));
         assert!(marks.has_key(&GROUP, b"key", Some(0)));
         assert!(!marks.has_key(&GROUP, b"key", Some(1)));
         assert!(!marks.has_key(&GROUP, b"another", None));
         marks.set_key(1, None);
-        assert!(!marks.has_row(&row));
-        assert!(!marks.has_row(&RecoveryRowId([0; 32])));
+        assert_eq!(marks.leaf_of(&row), None);
+        assert_eq!(marks.leaf_of(&RecoveryRowId([0; 32])), None);
     }
 }

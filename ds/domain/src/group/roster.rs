@@ -244,7 +244,7 @@ fn plain(group: &OpenedGroup, number: u16, view: &View) -> Result<Option<Plain>,
     parts::open(&group.id, &group.short.data_key, (part, &version), sealed).map(Some)
 }
 
-fn page_number(leaf: u32) -> u16 {
+pub(super) fn page_number(leaf: u32) -> u16 {
     u16::try_from(leaf / LEAVES_IN_PAGE).unwrap_or(u16::MAX)
 }
 

@@ -888,6 +888,26 @@ fn rows_of_the_last_rotation_only_are_kept_and_put_by_any_member_once() {
     };
     let answer = clients[2].call::<PutRecoveryRows>(&mut world, &stranger);
     assert_eq!(problem(answer), ProblemType::NotAllowed);
+    // Nor one whose id only begins as a leaf's: nothing would ever drop it.
+    let mut similar = ids[0];
+    similar.0[31] ^= 1;
+    let rows = |world: &World| {
+        let rows = world.service.engine.rows();
+        rows.filter(|(key, _)| key.table == Table::RecoveryRows)
+            .count()
+    };
+    let before = rows(&world);
+    for beside in [false, true] {
+        let mut request = put(&clients[2], 2, rotation);
+        request.rows.truncate(usize::from(beside));
+        request.rows.push(RecoveryRow {
+            id: similar,
+            sealed: opaque(vec![1; 80]),
+        });
+        let answer = clients[2].call::<PutRecoveryRows>(&mut world, &request);
+        assert_eq!(answer.is_ok(), beside);
+        assert_eq!(rows(&world), before);
+    }
 }
 
 #[test]
