@@ -467,7 +467,7 @@ fn line(event: &Event) -> String {
         Event::MemberRemoved { group, name, by } => format!("[{group}] {by} removed {name}"),
         Event::RemovedByService { group, name, why } if group.is_empty() => {
             format!(
-                "{name} was removed from a connection of yours by the service: {}; when they are back, mimimi connect {name}",
+                "{name} was removed from a connection of yours by the service: {}; disconnect, and connect again",
                 reason(*why)
             )
         }
@@ -579,7 +579,7 @@ fn line(event: &Event) -> String {
             name,
             why: why @ (StopReason::RemovedByService | StopReason::Expired),
         } => {
-            format!("the connection with {name} has stopped: {why}; mimimi connect {name}")
+            format!("the connection with {name} has stopped: {why}; disconnect, and connect again")
         }
         Event::ConnectionLost { name, why } => {
             format!(

@@ -6,8 +6,6 @@ use crate::api::{Client, call};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
-#[cfg(doc)]
-use crate::store::Event;
 use crate::store::connections;
 use crate::store::connections::IncomingRequest;
 use crate::store::contacts::{self, Contact};
@@ -23,15 +21,11 @@ impl Client {
         call!(self, |engine| engine.accept_request(&id).await)
     }
 
-    /// Asks the owner of a handle for a connection; again, if it was asked before. Asks a contact
-    /// anew with whom the connection is gone ([`Event::ConnectionLost`], or
-    /// [`Event::RemovedByService`]): its name and what was said stay, and it accepts or declines as
-    /// any request.
+    /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
-    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked, or is not the
-    /// contact's any more.
+    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
     pub async fn connect(&self, handle: &str) -> Result<(), Error> {
         let handle = handle.to_owned();
         call!(self, |engine| engine.connect(&handle).await)

@@ -52,6 +52,14 @@ impl Engine {
         if let Some(own) = self.profile.handle.as_ref().filter(|own| *own != handle) {
             return Err(UsageError::HandleRegistered(own.clone()).into());
         }
+        self.put_handle(handle).await?;
+        profile::set_handle(&self.db, Some(handle))?;
+        self.profile.handle = Some(handle.to_owned());
+        self.replenish_key_packages().await
+    }
+
+    /// Has the record behind a handle stand for a year.
+    async fn put_handle(&mut self, handle: &str) -> Result<(), Error> {
         let profile = &self.profile;
         let record = sign_handle_record(
             handle.as_bytes(),
@@ -70,9 +78,7 @@ impl Engine {
         let _: Accepted = self
             .call(Operation::RegisterHandle, owner, &request)
             .await?;
-        profile::set_handle(&self.db, Some(handle))?;
-        self.profile.handle = Some(handle.to_owned());
-        self.replenish_key_packages().await
+        Ok(())
     }
 
     /// Has the record of the own handle renewed in time: else another one could have the handle
@@ -103,7 +109,7 @@ impl Engine {
         let Some(handle) = self.profile.handle.clone() else {
             return Ok(());
         };
-        let renewed = self.register_handle(&handle).await;
+        let renewed = self.put_handle(&handle).await;
         // What is refused costs its token: not again at once.
         if !matches!(renewed, Err(Error::Unreachable(_))) {
             self.draw_handle_renewal()?;

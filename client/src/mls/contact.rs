@@ -121,7 +121,6 @@ pub(crate) fn accept_joiner(
         stored => stored?,
     };
     contacts::begin_pool(db, &key)?;
-    connections::close_former(db, &key, &group.id)?;
     reporting::keep_answer(db, profile, &name, &key, link.introduction.content())?;
     connections::forget_outgoing(db, &group.id)?;
     events::store(db, &Event::Connected { name })

@@ -6,7 +6,8 @@ use crypto::schedule::{JoinKey, JournalKey, StateKey, TagKey, exporters};
 use crypto::secret::Secret;
 use openmls::group::ProcessedWelcome;
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome, Welcome,
+    MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn, StagedWelcome,
+    Welcome,
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
@@ -20,8 +21,9 @@ use tls_codec::DeserializeBytes as _;
 
 use crate::error::{Error, LocalError, PeerError, mls};
 use crate::mls::beginning::check_place;
-use crate::mls::people;
 use crate::mls::settings::join_config;
+use crate::mls::{further, people};
+use crate::outcomes::StopReason;
 use crate::store::contacts::{self, name_of_key};
 use crate::store::groups::{self, MAX_NAME, free_name, numbered};
 use crate::store::identities::{self, LinkKeys};
@@ -30,8 +32,8 @@ use crate::store::mls::group_id;
 use crate::store::provider::Provider;
 use crate::store::wrappers::Wrappers;
 use crate::store::{
-    Event, Group, Identity, Profile, Segment, Status, devices, discard_mls, events,
-    refused_returns, successors,
+    Event, Group, Identity, Profile, Segment, Status, devices, discard_mls, events, evidence,
+    heard, refused_returns, successors,
 };
 use crate::{leaf, text};
 
@@ -154,6 +156,7 @@ pub(crate) fn join(
         return Ok(());
     }
     let known = known::of(db, id)?;
+    let has_expired = evidence::stopped(db, id)? == Some(StopReason::Expired);
     let by_member = check_return(former.as_ref(), known.as_ref(), profile, invitation)?;
     discard_mls(db, id)?;
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(record.ratchet_tree.as_slice())
@@ -224,6 +227,11 @@ pub(crate) fn join(
     Group::set_codes_since(db, id, invitation.info.codes_since.0)?;
     devices::came_in(db, id)?;
     let by = invitation.info.attribution.signature_public_key.as_slice();
+    // Who has missed months does not know whether the adder is in the group still: with the service
+    // it could make up one of the leaves that were there. Another member's word shows it.
+    if has_expired && others_are_there(db, profile, &group, &mls_group, by)? {
+        heard::wait_for_somebody(db, id, Some(by))?;
+    }
     crate::store::key_packages::used(db, by, suite)?;
     events::store(
         db,
@@ -232,6 +240,21 @@ pub(crate) fn join(
             by: invitation.by.clone(),
         },
     )
+}
+
+/// Whether somebody is in a group who can be heard, but this user and the adder.
+fn others_are_there(
+    db: &Connection,
+    profile: &Profile,
+    group: &Group,
+    mls_group: &MlsGroup,
+    adder: &[u8],
+) -> Result<bool, Error> {
+    let own = profile.identity.public();
+    let there = further::people(db, group, mls_group, &[])?;
+    let keys = there.iter().filter_map(|identity| identity.real.as_ref());
+    let mut keys = keys.map(|real| real.signature_public_key.as_slice());
+    Ok(keys.any(|key| key != adder && key != own))
 }
 
 /// Where the joiner reads on: after the commit that added it.

@@ -14,14 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError, UsageError};
 use crate::store::connection_stock::Prepared;
-use crate::store::database::{change, column, first, key32, rows, value};
-use crate::store::groups::{Group, Status};
+use crate::store::database::{change, column, first, key32, value};
 use crate::store::profile::Profile;
 use crate::store::{contacts, sync_outbox};
 use crate::sync_message::SyncMessage;
 
-/// The connection group with a contact, if there is one that this client and the contact are in;
-/// of several the latest.
+/// The connection group with a contact, if there is one that this client and the contact are in.
 pub(crate) fn group_with(db: &Connection, signature_key: &[u8]) -> Result<Option<GroupId>, Error> {
     first(
         db,
@@ -30,42 +28,10 @@ pub(crate) fn group_with(db: &Connection, signature_key: &[u8]) -> Result<Option
                 SELECT 1 FROM known_members WHERE known_members.group_id = groups.group_id
                     AND known_members.credential = identities.credential
                     AND removed_epoch IS NOT NULL)
-             ORDER BY groups.rowid DESC LIMIT 1",
+             LIMIT 1",
         (GroupKind::Connection as u8, signature_key),
         |row| Ok(GroupId(row.get(0)?)),
     )
-}
-
-/// The connection groups in which somebody was, but this one: one has taken their place, or is to.
-pub(crate) fn former_with(
-    db: &Connection,
-    signature_key: &[u8],
-    but: Option<&GroupId>,
-) -> Result<Vec<GroupId>, Error> {
-    rows(
-        db,
-        "SELECT DISTINCT groups.group_id FROM groups JOIN known_members USING (group_id)
-             WHERE kind = ? AND status NOT IN ('joining', 'closed') AND signature_key = ?
-                AND groups.group_id IS NOT ?",
-        (
-            GroupKind::Connection as u8,
-            signature_key,
-            but.map(|group| group.0),
-        ),
-        |row| Ok(GroupId(row.get(0)?)),
-    )
-}
-
-/// There is a connection with somebody anew, in the caller's transaction: those before it are over.
-pub(crate) fn close_former(
-    db: &Connection,
-    signature_key: &[u8],
-    now: &GroupId,
-) -> Result<(), Error> {
-    for former in former_with(db, signature_key, Some(now))? {
-        Group::set_status(db, &former, Status::Closed)?;
-    }
-    Ok(())
 }
 
 /// The connection group is gone for this client: the other one has ended the connection, or
@@ -80,10 +46,6 @@ pub(crate) fn ended(db: &Connection, group: &GroupId, own_key: &[u8]) -> Result<
     let Some(key) = key else {
         return Ok(());
     };
-    // Another one has taken its place.
-    if group_with(db, &key)?.is_some() {
-        return Ok(());
-    }
     if let Some(name) = contacts::name_of_key(db, &key)? {
         contacts::forget(db, &key)?;
         crate::store::events::store(db, &crate::store::events::Event::Disconnected { name })?;

@@ -91,18 +91,20 @@ impl NewContact {
 
     /// Keeps the contact, with the later one of two pools; of two that devices have made at the
     /// same time all keep the same. A handle names one key: another user under the same handle is
-    /// refused.
+    /// refused. A contact keeps the name that this user knows it by, whatever it calls itself later.
+    /// Returns the name.
     pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
-        let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
         let key = self.credential.signature_public_key.as_slice();
-        let taken: Option<Vec<u8>> = value(
-            db,
-            "SELECT signature_key FROM contacts WHERE handle = ?",
-            [&handle],
-        )?;
-        if taken.is_some_and(|taken| taken != key) {
-            return Err(UsageError::AlreadyConnected(handle).into());
-        }
+        let handle = match name_of_key(db, key)? {
+            Some(known) => known,
+            None => {
+                let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
+                if by_name(db, &handle).is_ok() {
+                    return Err(UsageError::AlreadyConnected(handle).into());
+                }
+                handle
+            }
+        };
         db.execute(
             "INSERT OR IGNORE INTO retired_pools (pool_token, owner_seed)
              SELECT pool_token, pool_owner_seed FROM contacts
@@ -113,7 +115,7 @@ impl NewContact {
             "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token,
                 pool_owner_seed, pool_generation)
              VALUES (?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (signature_key) DO UPDATE SET handle = excluded.handle,
+             ON CONFLICT (signature_key) DO UPDATE SET
                 connection_key = excluded.connection_key, connection_token = excluded.connection_token",
             (
                 key,
@@ -461,6 +463,10 @@ pub(crate) mod tests {
         ));
         assert_eq!(by_name(&db, "alice").unwrap().signature_key, [1; 32]);
         assert!(by_name(&db, "bob").is_err());
+        // What a contact calls itself when it asks again changes no name.
+        assert_eq!(contact("bob", 1).store(&db).unwrap(), "alice");
+        assert!(by_name(&db, "bob").is_err());
+        assert_eq!(contact("bob", 3).store(&db).unwrap(), "bob");
     }
 
     #[test]

@@ -146,10 +146,7 @@ impl Engine {
         })
         .await
         .map_err(expired)?;
-        // Of a contact who asks anew.
-        self.end_former(requester, Some(&group)).await?;
-        self.transact(|db, _| connections::close_former(db, requester, &group))?;
-        Ok(name)
+        Ok(contacts::name_of_key(&self.db, requester)?.unwrap_or(name))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Connections: nobody is added to a group before they consented to know each other.
 
 mod accept;
-mod again;
 
 pub(crate) mod stock;
 mod taken;
@@ -87,13 +86,11 @@ pub(crate) fn keep_request(
 }
 
 impl Engine {
-    /// Asks the owner of a handle for a connection; again, if it was asked before. Asks a contact
-    /// anew with whom the connection is gone: name and history stay.
+    /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
-    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked, or is not the
-    /// contact's any more.
+    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
     pub(crate) async fn connect(&mut self, handle: &str) -> Result<(), Error> {
         self.connect_with(handle, "").await
     }
@@ -116,13 +113,8 @@ impl Engine {
             return Err(UsageError::OwnHandle.into());
         }
         self.sync().await?;
-        let contact = contacts::by_name(&self.db, handle).ok();
-        if let Some(contact) = &contact {
-            if !again::is_gone(&self.db, &contact.signature_key)? {
-                return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
-            }
-            // Nobody else is in them.
-            self.end_former(&contact.signature_key, None).await?;
+        if contacts::by_name(&self.db, handle).is_ok() {
+            return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
         }
         let known = outgoing(&self.db, handle)?;
         let mut costs = vec![Operation::LookupHandle, Operation::RequestConnection];
@@ -132,10 +124,6 @@ impl Engine {
         self.expect_tokens(&costs).await?;
         // Also of who was asked before: price and key may be others by now.
         let (record, price) = self.look_up(handle).await?;
-        let key = record.credential.signature_public_key.as_slice();
-        if contact.is_some_and(|contact| contact.signature_key != key) {
-            return Err(PeerError::HandleRecord.into());
-        }
         let outgoing = match known {
             Some(known) if known.credential != record.credential => {
                 return Err(PeerError::HandleRecord.into());
