@@ -611,7 +611,7 @@ fn line(event: &Event) -> String {
         }
         Event::ReturnWanted { group, name } => {
             format!(
-                "{name} was away for long and asks to come back into {group}: mimimi add {group} {name}"
+                "{name} was away for long and asks to come back into {group}: mimimi group add {group} {name}"
             )
         }
         Event::Rejoined {
