@@ -63,6 +63,8 @@ demo: build
 # The same random input each time, so that what passes here passes anywhere: `make fuzz` and `make soak` draw anew.
 test: export PROPTEST_RNG_SEED ?= 1
 test: export HISTORY_SEED ?= 1
+# Twice as many tests as cores at a time: most of them wait for processes, clocks and patience.
+test: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
 
 # The binaries first: end-to-end tests run them, on each engine.
 test: programs
