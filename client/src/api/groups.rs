@@ -339,7 +339,8 @@ impl Client {
         self.read_group(group, absence::who_can_bring_back)
     }
 
-    /// Asks one of them to add this user again: [`Event::ReturnWanted`] there. It decides.
+    /// Asks one of them to add this user again. It is told
+    /// [`Event::ReturnWanted`](crate::Event::ReturnWanted), and decides.
     ///
     /// # Errors
     /// [`UsageError::AlreadyAMember`] in a group that this client follows;

@@ -48,16 +48,16 @@ pub struct Short {
     pub removal_pending: bool,
     /// Leaf places up to the last one that is filled.
     pub places: u32,
-    /// The version of the part [`Part::Control`](crate::rows::Part::Control).
+    /// The version of the part [`Part::Control`].
     pub control: Version,
-    /// The version of the part [`Part::Marks`](crate::rows::Part::Marks).
+    /// The version of the part [`Part::Marks`].
     pub marks: Version,
-    /// The version of the part [`Part::Tree`](crate::rows::Part::Tree).
+    /// The version of the part [`Part::Tree`].
     pub tree: Version,
-    /// The version of the part [`Part::TreeChanges`](crate::rows::Part::TreeChanges), if there is
+    /// The version of the part [`Part::TreeChanges`], if there is
     /// one.
     pub tree_changes: Option<Version>,
-    /// The version of the part [`Part::Proposals`](crate::rows::Part::Proposals), if there is one.
+    /// The version of the part [`Part::Proposals`], if there is one.
     pub proposals: Option<Version>,
     /// The version of each page of the roster.
     pub pages: Vec<Version>,
