@@ -15,7 +15,9 @@ use protocol::journal::{Entry, Place, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
-use crate::support::{Homes, befriend, database, link, pass, refusal, settle, team, texts};
+use crate::support::{
+    Homes, befriend, database, link, lose_state_of_team, pass, refusal, settle, team, texts,
+};
 
 fn epoch(client: &Client, group: &str) -> u64 {
     let groups = client.groups().unwrap();
@@ -1141,9 +1143,7 @@ async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on
         alice.add_to_group("team", &["dave"]).await.unwrap();
         settle(&[&alice, &bob, &carol, &dave]).await;
         drop(bob);
-        let db = database(&homes, "bob");
-        db.execute("DELETE FROM openmls_group_data", ()).unwrap();
-        drop(db);
+        lose_state_of_team(&homes, "bob");
         let bob = Client::open(&homes.path("bob"), homes.options())
             .await
             .unwrap();

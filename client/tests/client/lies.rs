@@ -18,7 +18,8 @@ use protocol::problem::ProblemType;
 use protocol::request::SignedRequest;
 
 use crate::support::{
-    Homes, TestClock, befriend, database, link, pass, refusal, settle, team, texts,
+    Homes, TestClock, befriend, database, link, lose_state_of_team, pass, refusal, settle, team,
+    texts,
 };
 
 fn number(homes: &Homes, name: &str, query: &str) -> i64 {
@@ -365,19 +366,7 @@ async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back
     let homes = Homes::new(120);
     let [alice, bob, carol] = team(&homes).await;
     drop(bob);
-    let db = database(&homes, "bob");
-    let id: Vec<u8> = db
-        .query_row(
-            "SELECT group_id FROM groups WHERE name = 'team'",
-            (),
-            |row| row.get(0),
-        )
-        .unwrap();
-    let id: Vec<String> = id.iter().map(u8::to_string).collect();
-    let of_team = format!("%{}%", id.join(","));
-    let lost = "DELETE FROM openmls_group_data WHERE CAST(group_id AS TEXT) LIKE ?";
-    assert!(db.execute(lost, [of_team]).unwrap() > 0);
-    drop(db);
+    lose_state_of_team(&homes, "bob");
     let bob = Client::open(&homes.path("bob"), homes.options())
         .await
         .unwrap();
@@ -560,9 +549,8 @@ async fn a_return_whose_answer_is_lost_is_made_once_however_late_that_is_found_o
         let homes = Homes::new(seed);
         let [alice, bob, carol] = team(&homes).await;
         drop(bob);
-        let db = database(&homes, "bob");
-        db.execute("DELETE FROM openmls_group_data", ()).unwrap();
-        drop(db);
+        // Of no other group: it would be the answer of that one's return that is lost.
+        lose_state_of_team(&homes, "bob");
         let bob = Client::open(&homes.path("bob"), homes.options())
             .await
             .unwrap();

@@ -682,3 +682,19 @@ pub(crate) fn texts(client: &Client, group: &str) -> Vec<String> {
         })
         .collect()
 }
+
+/// What the MLS library has of the one group is gone from a home, and nothing else.
+pub(crate) fn lose_state_of_team(homes: &Homes, home: &str) {
+    let db = database(homes, home);
+    let id: Vec<u8> = db
+        .query_row(
+            "SELECT group_id FROM groups WHERE name = 'team'",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    let id: Vec<String> = id.iter().map(u8::to_string).collect();
+    let of_team = format!("%{}%", id.join(","));
+    let lost = "DELETE FROM openmls_group_data WHERE CAST(group_id AS TEXT) LIKE ?";
+    assert!(db.execute(lost, [of_team]).unwrap() > 0);
+}
