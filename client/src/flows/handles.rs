@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Has the record of the own handle renewed in time: else another one could have the handle
-    /// after a year, and no contact could connect anew.
+    /// after a year, and who looks for this user would find that one.
     pub(crate) fn plan_handle(&mut self) -> Result<(), Error> {
         if self.profile.handle.is_none() {
             return Ok(());

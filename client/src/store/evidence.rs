@@ -227,7 +227,7 @@ pub(crate) fn group_or_connection(
         if group.kind == GroupKind::Connection
             && peer(db, profile, &group.id)?.as_deref() == Some(name)
         {
-            // A connection that was made anew has taken the place of the one before.
+            // Who has disconnected and connected again has had two.
             match group.status {
                 Status::Active => return Ok(group),
                 _ => former = Some(group),

@@ -165,7 +165,8 @@ async fn who_comes_back_after_eight_months_has_its_contacts_and_is_brought_back_
 }
 
 #[tokio::test]
-async fn who_comes_back_after_sixteen_months_hears_that_its_contacts_are_out_of_reach() {
+async fn who_comes_back_after_sixteen_months_hears_that_its_contacts_are_out_of_reach_and_connects_again()
+ {
     let homes = Homes::new(480);
     let [alice, bob, carol] = team(&homes).await;
     without(&homes, 480, &[&alice, &carol]).await;
@@ -182,6 +183,20 @@ async fn who_comes_back_after_sixteen_months_hears_that_its_contacts_are_out_of_
     }
     assert!(told(&alice).contains(&removed("")));
     assert!(bob.who_can_bring_back("team").unwrap().is_empty());
+    bob.disconnect("alice").await.unwrap();
+    alice.disconnect("bob").await.unwrap();
+    bob.connect("alice").await.unwrap();
+    alice.check_inbox().await.unwrap();
+    let request = alice.incoming_requests().unwrap().pop().unwrap();
+    assert_eq!(alice.accept_request(&request.id).await.unwrap(), "bob");
+    settle(&[&alice, &bob, &carol]).await;
+    assert_eq!(bob.stop_reason("alice").unwrap(), None);
+    alice.create_group("again").await.unwrap();
+    alice.add_to_group("again", &["bob"]).await.unwrap();
+    settle(&[&alice, &bob]).await;
+    alice.send_message("again", "there?").await.unwrap();
+    settle(&[&bob]).await;
+    assert_eq!(texts(&bob, "again"), ["there?"]);
 }
 
 #[tokio::test]
