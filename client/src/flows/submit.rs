@@ -31,9 +31,11 @@ impl Engine {
             // It may have been accepted, also where the answer cannot be read.
             Err(error) => return Err(error),
         };
-        if let Error::Refused(refusal) = &error
-            && let Some(outcome) = self.became_of(id, operation, *refusal).await?
-        {
+        let refusal = match &error {
+            Error::Refused(refusal) => Some(*refusal),
+            _ => None,
+        };
+        if let Some(outcome) = self.became_of(id, operation, refusal).await? {
             return Ok(outcome);
         }
         self.give_up(id)?;
@@ -66,39 +68,56 @@ impl Engine {
         }
     }
 
-    /// What has become of a request that is refused now: it may have been accepted before, and the
-    /// answer was lost. `None`: nothing.
+    /// What has become of a request that is refused now, whatever the reason: an earlier attempt
+    /// may have been accepted, its answer be lost and its record be gone, and its tokens are spent.
+    /// `None`: nothing.
     async fn became_of(
         &mut self,
         id: &GroupId,
         operation: Operation,
-        refusal: Refusal,
+        refusal: Option<Refusal>,
     ) -> Result<Option<CommitOutcome>, Error> {
-        let outcome = match (operation, refusal.problem) {
-            // Signed again after the time for which the service remembers.
-            (Operation::CreateGroup, ProblemType::InvalidGroupId)
-                if self
-                    .has_own_leaf(id, &Group::read(&self.db, id)?.segment)
-                    .await? =>
-            {
-                self.created(id, None)?
+        let problem = refusal.map(|refusal| refusal.problem);
+        match (operation, problem) {
+            (Operation::CreateGroup, _) => {
+                let segment = Group::read(&self.db, id)?.segment;
+                match self.has_own_leaf(id, &segment).await? {
+                    true => self.created(id, None).map(Some),
+                    false => Ok(None),
+                }
             }
-            (Operation::ExternalJoin, ProblemType::WrongEpoch | ProblemType::UnknownGroup)
-                if self.was_accepted(id).await? =>
-            {
-                CommitOutcome::Accepted
+            (Operation::ExternalJoin, _) => {
+                let is_in = self.was_accepted(id).await?;
+                Ok(is_in.then_some(CommitOutcome::Accepted))
             }
-            (Operation::CreateGroup | Operation::ExternalJoin, _) => return Ok(None),
             (
                 _,
-                ProblemType::WrongEpoch | ProblemType::ServiceBehind | ProblemType::UnknownGroup,
-            ) => self.find_commit(id, Some(refusal)).await?,
-            (_, ProblemType::BadSignature) if self.stop_if_replaced(id).await? => {
-                CommitOutcome::Superseded
+                Some(
+                    ProblemType::WrongEpoch
+                    | ProblemType::ServiceBehind
+                    | ProblemType::UnknownGroup,
+                ),
+            ) => self.find_commit(id, refusal).await.map(Some),
+            (_, Some(ProblemType::BadSignature)) if self.stop_if_replaced(id).await? => {
+                Ok(Some(CommitOutcome::Superseded))
             }
-            _ => return Ok(None),
-        };
-        Ok(Some(outcome))
+            _ => self.look_for_commit(id).await,
+        }
+    }
+
+    /// Reads the journal once. `None`: no commit is there that the kept one is or was beaten by.
+    async fn look_for_commit(&mut self, id: &GroupId) -> Result<Option<CommitOutcome>, Error> {
+        let epoch = self.epoch(id)?;
+        self.outcomes.remove(id);
+        self.read_group(id).await?;
+        if let Some(outcome) = self.outcomes.remove(id) {
+            return Ok(Some(outcome));
+        }
+        if Pending::read(&self.db, id)?.is_none() || self.epoch(id)? != epoch {
+            self.give_up(id)?;
+            return Ok(Some(CommitOutcome::Superseded));
+        }
+        Ok(None)
     }
 
     /// Whichever commit was accepted, perhaps the kept one, stands in the journal: the service puts
@@ -116,14 +135,8 @@ impl Engine {
             return Ok(CommitOutcome::Superseded);
         }
         for look in 0..LOOKS {
-            self.outcomes.remove(id);
-            self.read_group(id).await?;
-            if let Some(outcome) = self.outcomes.remove(id) {
+            if let Some(outcome) = self.look_for_commit(id).await? {
                 return Ok(outcome);
-            }
-            if Pending::read(&self.db, id)?.is_none() || self.epoch(id)? != epoch {
-                self.give_up(id)?;
-                return Ok(CommitOutcome::Superseded);
             }
             tokio::time::sleep(Duration::from_millis(100u64.saturating_mul(look.into()))).await;
         }

@@ -1134,6 +1134,54 @@ async fn a_join_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on()
 }
 
 #[tokio::test]
+async fn what_was_accepted_is_found_whatever_a_later_attempt_is_refused_for() {
+    for (seed, operation) in [
+        (46, Operation::UpdateClient),
+        (47, Operation::ExternalJoin),
+        (48, Operation::CreateGroup),
+    ] {
+        let homes = Homes::new(seed);
+        let [alice, bob, carol] = team(&homes).await;
+        let code = alice.invite("team", 7).await.unwrap();
+        let dave = homes.user("dave").await;
+        homes.service.lose_answer(operation);
+        let lost = match operation {
+            Operation::UpdateClient => bob.update_own_leaf("team").await,
+            Operation::ExternalJoin => dave.join_by_code(&code).await.map(drop),
+            _ => dave.create_group("own").await.map(drop),
+        };
+        assert!(matches!(lost, Err(Error::Unreachable(_))), "{lost:?}");
+        // Longer than the service remembers what it has answered. The tokens are spent.
+        homes.service.clock.advance(Duration::from_secs(7_200));
+        // Once, and once more when it was paid again.
+        let mut refusals = 2;
+        homes
+            .service
+            .intercept(Some(Box::new(move |asked, _| match refusals {
+                1.. if asked == operation => {
+                    refusals -= 1;
+                    Some(Err(refusal(ProblemType::TokenRejected)))
+                }
+                _ => None,
+            })));
+        settle(&[&alice, &bob, &carol, &dave]).await;
+        homes.service.intercept(None);
+        let (client, group) = match operation {
+            Operation::UpdateClient => (&bob, "team"),
+            Operation::ExternalJoin => (&dave, "team"),
+            _ => (&dave, "own"),
+        };
+        assert_eq!(client.stop_reason(group).unwrap(), None, "{operation:?}");
+        assert!(client.evidence(group).unwrap().is_empty(), "{operation:?}");
+        client.send_message(group, "still here").await.unwrap();
+        settle(&[&alice, &bob, &carol, &dave]).await;
+        if group == "team" {
+            assert_eq!(texts(&alice, group), ["still here"], "{operation:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_return_whose_answer_is_lost_is_not_thrown_away_when_the_group_goes_on() {
     for (seed, rotates_again) in [(43, false), (44, true)] {
         let homes = Homes::new(seed);
