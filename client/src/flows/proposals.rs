@@ -6,7 +6,7 @@ use protocol::codec::opaque;
 use protocol::group::{
     EntryAccepted, InspectGroupRequest, InspectGroupResponse, LEAVES_PER_PAGE, ProposalRequest,
 };
-use protocol::ids::{GroupId, LeafIndex};
+use protocol::ids::{GroupId, LeafIndex, Week};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use rusqlite::Connection;
@@ -56,12 +56,13 @@ impl Engine {
         id: &GroupId,
         inspected: &InspectGroupResponse,
     ) -> Result<bool, Error> {
+        let week = Week::of(self.transport.time.now_unix_ms());
         let transaction = begin(&mut self.db)?;
         let pending =
             |db: &Connection| Ok::<_, Error>(load_mls(db, id)?.pending_proposals().count());
         let before = pending(&transaction)?;
         for proposal in &inspected.pending_proposals {
-            match keep(&transaction, id, proposal.as_slice()) {
+            match keep(&transaction, id, proposal.as_slice(), week) {
                 Ok(()) | Err(Error::Peer(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -82,7 +83,7 @@ impl Engine {
             let mut refused = Vec::new();
             let mut contradicted = None;
             for proposal in &inspected.pending_proposals {
-                match keep(db, id, proposal.as_slice()) {
+                match keep(db, id, proposal.as_slice(), Week::of(now_ms)) {
                     Ok(()) => {}
                     Err(Error::Peer(fault @ PeerError::FalseRemoval(_))) => {
                         evidence::keep(db, id, &fault, (None, proposal.as_slice()), now_ms)?;

@@ -3,7 +3,7 @@
 
 use crypto::journal::{head_after, open_entry, verify_head};
 use protocol::codec::opaque;
-use protocol::ids::{ChainHead, Day, GroupId, Position};
+use protocol::ids::{ChainHead, Day, GroupId, Position, Week};
 use protocol::journal::{
     Class, Entry, EntryContent, Event as JournalEvent, ReadJournalRequest, ReadJournalResponse,
     SeenHead, SignedHead,
@@ -452,7 +452,8 @@ fn carry_out(
             Ok((None, None))
         }
         JournalEvent::Proposal(bytes) => {
-            proposals::keep(db, &group.id, bytes.as_slice())?;
+            let week = Week::of(accepted_ms);
+            proposals::keep(db, &group.id, bytes.as_slice(), week)?;
             Ok((None, None))
         }
         JournalEvent::Commit(event) => {

@@ -9,7 +9,7 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
-use protocol::ids::GroupId;
+use protocol::ids::{GroupId, Week};
 use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
@@ -65,7 +65,12 @@ pub(crate) fn of_outsiders(mls_group: &MlsGroup) -> usize {
 }
 
 /// Keeps a proposal, in the caller's transaction.
-pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn keep(
+    db: &Connection,
+    id: &GroupId,
+    bytes: &[u8],
+    accepted: Week,
+) -> Result<(), Error> {
     let provider = Provider::new(db);
     let mut mls_group = load_mls(db, id)?;
     let processed = mls_group
@@ -96,7 +101,7 @@ pub(crate) fn keep(db: &Connection, id: &GroupId, bytes: &[u8]) -> Result<(), Er
     if let (MlsSender::External(_), Some(leaf)) = (queued.sender(), leaving(&queued))
         && service_senders(db)?.sent(mls_group.extensions(), &queued)
     {
-        let reason = mls_removals::check(db, id, &mls_group, leaf, &authenticated_data)?;
+        let reason = mls_removals::check(db, id, &mls_group, leaf, &authenticated_data, accepted)?;
         store_removals::keep(db, id, &mls_group, leaf, reason)?;
     }
     // By its reference: the same one twice is one.

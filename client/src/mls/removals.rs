@@ -4,14 +4,16 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup};
 use openmls::treesync::LeafNodeSource;
 use protocol::Wire as _;
-use protocol::ids::{Day, GroupId};
-use protocol::removal::RemovalReason as Said;
+use protocol::group::GroupKind;
+use protocol::ids::{Day, GroupId, Week};
+use protocol::removal::{CONNECTION_INACTIVE_WEEKS, LEAST_INACTIVE_WEEKS, RemovalReason as Said};
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
-use crate::store::known;
+use crate::store::{Group, known};
 
 /// The reason in a proposal's authenticated data, unless it contradicts what this client has seen.
+/// `accepted` is the week in which the service took the proposal.
 ///
 /// # Errors
 /// [`PeerError::FalseRemoval`].
@@ -21,6 +23,7 @@ pub(crate) fn check(
     mls_group: &MlsGroup,
     leaf: LeafNodeIndex,
     authenticated_data: &[u8],
+    accepted: Week,
 ) -> Result<Said, Error> {
     let reason =
         Said::decode(authenticated_data).map_err(|_| PeerError::FalseRemoval("none is given"))?;
@@ -41,6 +44,15 @@ pub(crate) fn check(
         Said::Inactive(since) => {
             // What the service goes by are commits; who sends messages is there without one.
             let committed = Day(known::committed_day(db, id, member)?);
+            let waited = accepted.0.saturating_sub(since.0);
+            let least = match Group::read(db, id)?.kind {
+                GroupKind::Connection => CONNECTION_INACTIVE_WEEKS,
+                GroupKind::Group | GroupKind::SingleUser => LEAST_INACTIVE_WEEKS,
+            };
+            // Clocks may be a week apart.
+            if waited.saturating_add(1) < least {
+                return Err(PeerError::FalseRemoval("it has not been away for long").into());
+            }
             if committed > since.last_day() {
                 return Err(PeerError::FalseRemoval("it has committed since").into());
             }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ds_domain::env;
 use ds_store_postgres::PostgresSettings;
 use protocol::directory::Prices;
+use protocol::removal::LEAST_INACTIVE_WEEKS;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
@@ -350,10 +351,6 @@ fn at_most<'de, D: serde::Deserializer<'de>>(
         )))
     }
 }
-
-/// A client commits in each of its groups within 45 days, if it is there at all; and who is on
-/// holiday must not lose all groups.
-const LEAST_INACTIVE_WEEKS: u16 = 10;
 
 fn long_enough_to_be_away<'de, D: serde::Deserializer<'de>>(
     deserializer: D,

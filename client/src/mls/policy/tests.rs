@@ -16,7 +16,9 @@ use protocol::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
 use protocol::join::{LeafAuthorization, LinkKeyUpload};
 use protocol::journal::CommitEvent;
 use protocol::policy::Standing;
-use protocol::removal::{RemovalReason, ServiceRemoval};
+use protocol::removal::{
+    CONNECTION_INACTIVE_WEEKS, LEAST_INACTIVE_WEEKS, RemovalReason, ServiceRemoval,
+};
 use protocol::time::DAY_MS;
 use protocol::welcome::WelcomePointer;
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -268,6 +270,16 @@ impl User {
         leaf: u32,
         reason: RemovalReason,
     ) -> Result<(), Error> {
+        self.takes_removal_in(Week::of(NOW_MS), (place, seed), leaf, reason)
+    }
+
+    fn takes_removal_in(
+        &self,
+        week: Week,
+        (place, seed): (u32, u8),
+        leaf: u32,
+        reason: RemovalReason,
+    ) -> Result<(), Error> {
         let removal = ServiceRemoval {
             group_id: ID,
             epoch: Epoch(self.epoch()),
@@ -277,7 +289,7 @@ impl User {
         };
         let signature = sender(seed).sign_bytes(&removal.to_sign());
         let message = removal.message(&signature);
-        crate::mls::proposals::keep(&self.db, &ID, &message)
+        crate::mls::proposals::keep(&self.db, &ID, &message, week)
     }
 
     fn remembers(&self) {
@@ -1076,21 +1088,39 @@ fn a_removal_by_the_service_whose_reason_contradicts_what_was_seen_is_refused() 
     alice
         .takes_commit(&carol.commit(0, |_| (Vec::new(), None)))
         .unwrap();
-    let week = |days: u32| Week(u16::try_from((TODAY - days) / 7).unwrap());
-    let why = |reason| alice.takes_removal_because(0, SERVICE, CAROL, reason);
+    let today = Week::of(NOW_MS);
+    let later = Week(today.0 + LEAST_INACTIVE_WEEKS);
+    let before = RemovalReason::Inactive(Week(today.0 - 1));
+    let why = |reason| alice.takes_removal_in(later, (0, SERVICE), CAROL, reason);
     assert!(is_false(&why(RemovalReason::NeverCame)));
-    assert!(is_false(&why(RemovalReason::Inactive(week(7)))));
+    assert!(is_false(&why(before)));
     assert_eq!(alice.removals(), Vec::<u32>::new());
     // What nobody can know to be wrong is carried out.
-    why(RemovalReason::Inactive(week(0))).unwrap();
+    why(RemovalReason::Inactive(today)).unwrap();
     assert_eq!(alice.removals(), [CAROL]);
     // Bob, who has heard nothing of her, believes it.
     bob.remembers();
-    bob.takes_removal_because(0, SERVICE, CAROL, RemovalReason::Inactive(week(7)))
+    bob.takes_removal_in(later, (0, SERVICE), CAROL, before)
         .unwrap();
     // And nobody is told of himself that he never came.
     let never = carol.takes_removal_because(0, SERVICE, CAROL, RemovalReason::NeverCame);
     assert!(is_false(&never));
+}
+
+#[test]
+fn nobody_is_removed_for_an_absence_that_a_service_has_to_wait_for() {
+    let [alice, bob, _] = trio();
+    let since = Week::of(NOW_MS);
+    let after = |user: &User, weeks| {
+        let week = Week(since.0 + weeks);
+        user.takes_removal_in(week, (0, SERVICE), CAROL, RemovalReason::Inactive(since))
+    };
+    // Clocks may be a week apart.
+    assert!(is_false(&after(&alice, LEAST_INACTIVE_WEEKS - 2)));
+    after(&alice, LEAST_INACTIVE_WEEKS).unwrap();
+    bob.is_in(GroupKind::Connection);
+    assert!(is_false(&after(&bob, CONNECTION_INACTIVE_WEEKS - 2)));
+    after(&bob, CONNECTION_INACTIVE_WEEKS).unwrap();
 }
 
 #[test]

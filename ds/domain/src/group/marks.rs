@@ -4,7 +4,6 @@
 
 use crypto::schedule::recovery_row_id;
 use protocol::ids::{GroupId, RecoveryRowId, Week};
-use protocol::journal::CONNECTION_HANDSHAKE_DAYS;
 use zeroize::Zeroizing;
 
 use super::open::OpenedGroup;
@@ -147,9 +146,6 @@ impl Marks {
         }
     }
 }
-
-/// In a connection: its handshakes are kept a week longer.
-pub(super) const CONNECTION_PATIENCE: u16 = CONNECTION_HANDSHAKE_DAYS / 7 - 1;
 
 /// Weeks without a commit after which a leaf is due. Its client commits every `max(45, members /
 /// 20)` days at the latest, and is waited for three times as long.

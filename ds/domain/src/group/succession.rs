@@ -18,14 +18,14 @@ use protocol::lifetime;
 use protocol::operation::Operation as Number;
 use protocol::policy::Capabilities;
 use protocol::problem::ProblemType;
-use protocol::removal::RemovalReason;
+use protocol::removal::{CONNECTION_INACTIVE_WEEKS, RemovalReason};
 use zeroize::Zeroizing;
 
 use super::attempt::{Attempt, By, Judged, digest, leaves_are_trees, rows_of_codes};
 use super::checks::{check_own_key, within};
 use super::control::Control;
 use super::create::reservation;
-use super::marks::{CONNECTION_PATIENCE, Marks, patience};
+use super::marks::{Marks, patience};
 use super::parts;
 use super::proposals::{PendingProposal, PendingProposals};
 use super::records::shelf;
@@ -496,7 +496,7 @@ impl Succession<'_> {
         gone.extend(never.map(|leaf| (leaf, RemovalReason::NeverCame)));
         let now = env.week();
         let patience = match self.short().kind {
-            GroupKind::Connection => CONNECTION_PATIENCE,
+            GroupKind::Connection => CONNECTION_INACTIVE_WEEKS,
             _ => patience(self.leaves(), env.settings.inactive_weeks),
         };
         for (index, _) in self.tree.group.treesync().full_leaves() {
