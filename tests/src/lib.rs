@@ -26,6 +26,7 @@ pub mod month;
 mod moved_clock;
 mod node;
 mod raw;
+pub mod record;
 mod requests;
 mod secrets;
 mod solo;
@@ -50,7 +51,13 @@ pub use raw::{Answer, Envelope, Outer, asked_into, recovery_row_of};
 pub use requests::{now_ms, reservation, signed_by_anybody};
 pub use secrets::{account_of, reporting_secrets_of, secrets_of};
 pub use solo::{Kind, Solo, copy_over, issuer_table};
-pub use stack::{Stack, free_address, program};
+pub use stack::{Paused, Stack, free_address, program};
 pub use tap::Tap;
 pub use user::{Failure, User};
 pub use xtask::stack::{LogLevel, Service, StoreEngine};
+
+/// Whether this is `make soak`: a test that draws a sample elsewhere tries everything.
+#[must_use]
+pub fn thorough() -> bool {
+    std::env::var_os("THOROUGH").is_some()
+}

@@ -114,6 +114,17 @@ impl Stack {
         (stack, clocks)
     }
 
+    /// As [`Stack::start_with_clocks`], with settings as in [`Stack::start_with`] and so many accounts.
+    pub async fn start_for(log: LogLevel, settings: &str, accounts: usize) -> (Self, MovedClocks) {
+        let directory = Self::directory();
+        let clocks = MovedClocks::make(directory.path(), 0);
+        let mut environment = clocks.for_programs();
+        environment.push(("STACK_ACCOUNTS", accounts.to_string().into()));
+        let settings = settings.to_owned();
+        let stack = Self::start_in(directory, log, None, settings, environment).await;
+        (stack, clocks)
+    }
+
     /// A fresh one, whose delivery service lies as it is told.
     pub async fn start_with_liar(log: LogLevel) -> (Self, Liar) {
         Self::start_with_liar_and(log, "").await
@@ -253,6 +264,14 @@ impl Stack {
         pid
     }
 
+    /// Stops one service until what this returns is dropped: it neither ends nor answers.
+    #[must_use]
+    pub fn pause(&self, service: Service) -> Paused {
+        let pid = self.pid(service);
+        signal(pid, Signal::STOP);
+        Paused(pid)
+    }
+
     /// Ends one service as its operator does, and returns its process id.
     pub fn terminate(&self, service: Service) -> u32 {
         let pid = self.pid(service);
@@ -341,7 +360,7 @@ impl Stack {
     #[must_use]
     pub fn account_token(&self, number: usize) -> PathBuf {
         let path = &self.description()["account_tokens"][number];
-        path.as_str().expect("ten accounts").into()
+        path.as_str().expect("so many accounts").into()
     }
 }
 
@@ -367,6 +386,15 @@ impl Drop for Stack {
                 eprintln!("{}:\n{}", service.name(), last.join("\n"));
             }
         }
+    }
+}
+
+/// A process that stands still, until this is dropped.
+pub struct Paused(u32);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
     }
 }
 

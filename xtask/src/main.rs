@@ -42,6 +42,9 @@ enum Task {
         /// Where the delivery service keeps its data.
         #[arg(long, env = "STACK_STORE", default_value = "rocksdb")]
         store: stack::StoreEngine,
+        /// For how many users there are account tokens.
+        #[arg(long, env = "STACK_ACCOUNTS", default_value_t = stack::ACCOUNTS)]
+        accounts: usize,
     },
     /// Show the system at work, on a fresh stack in a temporary directory.
     Demo {
@@ -85,11 +88,13 @@ fn run(task: Task) -> Result<()> {
             port,
             log,
             store,
+            accounts,
         } => runtime()?.block_on(stack::run(&stack::Settings {
             dir,
             port,
             log,
             store,
+            accounts,
         })),
         Task::Demo { keep } => runtime()?.block_on(demo::run(keep)),
         Task::Scan { directory, needles } => scan_for(&directory, &needles),

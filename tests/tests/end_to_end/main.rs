@@ -39,6 +39,7 @@ mod refusals;
 mod rollback;
 mod samples;
 mod sdk;
+mod soak;
 mod storm;
 mod strangers;
 mod tokens;

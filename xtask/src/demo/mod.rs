@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::stack::{Interrupts, Layout, LogLevel, Ports, Stack, StoreEngine};
+use crate::stack::{ACCOUNTS, Interrupts, Layout, LogLevel, Ports, Stack, StoreEngine};
 use progress::Progress;
 
 /// `cargo xtask demo`.
@@ -40,6 +40,7 @@ async fn show(directory: &Path) -> Result<()> {
         Ports::free()?,
         LogLevel::Trace,
         StoreEngine::default(),
+        ACCOUNTS,
     )
     .await?;
     progress.done("relay, gateway, delivery service and issuer are processes on loopback");

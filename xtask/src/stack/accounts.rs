@@ -1,4 +1,4 @@
-//! Ten accounts that a pretended account service vouches for.
+//! Accounts that a pretended account service vouches for.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,6 @@ pub(super) const ISSUER: &str = "https://accounts.localhost";
 /// `aud` of the account tokens.
 pub(super) const AUDIENCE: &str = "privacy-pass-issuer";
 
-const ACCOUNTS: usize = 10;
 const YEARS_10: u64 = 10 * 366 * 86_400;
 
 /// What the issuer is told and what users are given.
@@ -35,10 +34,10 @@ pub(super) fn account_name(number: usize) -> String {
 }
 
 /// Makes the signing key and the tokens that are missing in `directory`.
-pub(super) fn prepare(directory: &Path) -> Result<Accounts> {
+pub(super) fn prepare(directory: &Path, count: usize) -> Result<Accounts> {
     let key = signing_key(&directory.join("signing.key"))?;
-    let mut tokens = Vec::with_capacity(ACCOUNTS);
-    for number in 1..=ACCOUNTS {
+    let mut tokens = Vec::with_capacity(count);
+    for number in 1..=count {
         let path = directory.join(format!("account-{number:02}.jwt"));
         if !path.exists() {
             write_new(
@@ -108,9 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_tokens_are_made_once_and_verify() {
+    fn tokens_are_made_once_and_verify() {
         let directory = tempfile::tempdir().unwrap();
-        let accounts = prepare(directory.path()).unwrap();
+        let accounts = prepare(directory.path(), 10).unwrap();
         assert_eq!(accounts.tokens.len(), 10);
         let token = fs::read_to_string(&accounts.tokens[2]).unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -128,7 +127,7 @@ mod tests {
         let claims: Value = serde_json::from_slice(&claims).unwrap();
         assert_eq!(claims["sub"], "stack-account-03");
 
-        let again = prepare(directory.path()).unwrap();
+        let again = prepare(directory.path(), 10).unwrap();
         assert_eq!(again.public_key, accounts.public_key);
         assert_eq!(fs::read_to_string(&again.tokens[2]).unwrap(), token);
     }

@@ -4,7 +4,7 @@
 //! DIR/stack.json    where everything is; there while all four are up
 //! DIR/data/SERVICE  what the service stores (with `--store postgres`: DIR/data/ds/postgres)
 //! DIR/keys/SERVICE  what it must keep apart from that: key files
-//! DIR/accounts/     ten account tokens
+//! DIR/accounts/     account tokens
 //! DIR/founded/SERVICE  there once the service's store was made (`SERVICE init`)
 //! DIR/config/, DIR/logs/
 //! ```
@@ -36,7 +36,12 @@ pub struct Settings {
     pub port: u16,
     pub log: LogLevel,
     pub store: StoreEngine,
+    /// How many account tokens there are.
+    pub accounts: usize,
 }
+
+/// As many account tokens as a stack has unless told otherwise.
+pub const ACCOUNTS: usize = 10;
 
 /// Where the delivery service keeps its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -305,7 +310,13 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let layout = Layout::prepare(&settings.dir)?;
     println!("starting the stack in {}", layout.root.display());
     let ports = Ports::from(settings.port)?;
-    let starting = Stack::start(layout.clone(), ports, settings.log, settings.store);
+    let Settings {
+        log,
+        store,
+        accounts,
+        ..
+    } = *settings;
+    let starting = Stack::start(layout.clone(), ports, log, store, accounts);
     let stack = tokio::select! {
         started = starting => started?,
         () = interrupts.next() => return Ok(()),

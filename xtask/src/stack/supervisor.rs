@@ -82,6 +82,7 @@ impl Stack {
         ports: Ports,
         log: LogLevel,
         store: StoreEngine,
+        accounts: usize,
     ) -> Result<Self> {
         let lock = layout.lock()?;
         if let Some(address) = ports.in_use() {
@@ -91,7 +92,7 @@ impl Stack {
         }
         // It says that the stack is up; one that was left behind by a kill would be wrong.
         let _ = std::fs::remove_file(layout.stack_json());
-        let accounts = accounts::prepare(&layout.root.join("accounts"))?;
+        let accounts = accounts::prepare(&layout.root.join("accounts"), accounts)?;
         let database = match store {
             StoreEngine::Rocksdb => None,
             StoreEngine::Postgres => Some(Database::start(&layout).await?),
