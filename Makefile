@@ -21,12 +21,21 @@ FUZZ_TARGETS ?=
 
 # How many steps a history of `make soak` has: each of its requests is held against the whole store.
 HISTORY_STEPS ?= 2000
+# What the clients of `make soak` are, and how long they run.
+SOAK_SECONDS ?= 3600
+SOAK_GROUPS ?= 200
+SOAK_CLIENTS ?= 2000
 
 # The end-to-end tests by name: selecting their package instead would build everything again with its features.
 END_TO_END = --test end_to_end
+# Every other test program.
+OTHERS = --lib --bins --test '[!e]*' --test 'e[!n]*'
+# End-to-end tests in which the engine makes no difference: lies, faults on the way, tokens. They run on
+# RocksDB; `make soak` runs them on PostgreSQL too.
+ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:: errors:: command_line:: sdk:: home:: strangers::
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -39,7 +48,7 @@ help:
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
-	@echo 'make soak    long random histories of groups'
+	@echo 'make soak    what `make test` samples, whole: long histories, lies, games, both engines'
 	@echo 'make faults  100,000 requests through relay and gateway, with faults, changes of keys'
 	@echo '             and restarts meanwhile'
 	@echo 'make build   all binaries;  make setup   what a build needs;  make clean'
@@ -61,16 +70,25 @@ demo: build
 	@$(XTASK) demo
 
 # The same random input each time, so that what passes here passes anywhere: `make fuzz` and `make soak` draw anew.
-test: export PROPTEST_RNG_SEED ?= 1
-test: export HISTORY_SEED ?= 1
+test test-crates test-processes: export PROPTEST_RNG_SEED ?= 1
+test test-crates test-processes: export HISTORY_SEED ?= 1
 # Twice as many tests as cores at a time: most of them wait for processes, clocks and patience.
-test: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
+test test-crates test-processes: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
 
-# The binaries first: end-to-end tests run them, on each engine.
+# All is built first. Then two halves run beside each other, since most tests wait; each is shown when
+# it has ended.
 test: programs
-	$(CARGO) test $(TESTED) --workspace
+	$(CARGO) test $(TESTED) --workspace --no-run
+	$(MAKE) --jobs 2 --output-sync=target test-crates test-processes
+
+test-crates:
+	$(CARGO) test $(TESTED) --workspace $(OTHERS)
+	$(CARGO) test $(TESTED) --workspace --doc
+
+test-processes:
+	$(CARGO) test $(TESTED) --workspace $(END_TO_END)
 ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
-	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END)'
+	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) -- $(addprefix --skip=,$(ON_ANY_ENGINE))'
 endif
 
 # The programs first: some of them run services.
@@ -98,9 +116,16 @@ fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test $(TESTED) --workspace --lib --test oblivious'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) sh -c '. "$(EXPORTS)" && scripts/fuzz.sh $(FUZZ_TARGETS)'
 
-# Random histories of groups, much longer than in `make test`; HISTORY_SEED repeats one.
-soak: setup
+# What `make test` takes a sample of: an hour of many clients and trouble (SOAK_SEED repeats what was
+# drawn), random histories of groups (HISTORY_SEED repeats one), the game of identifiers, lies, and
+# all end-to-end tests on PostgreSQL.
+soak: export THOROUGH = 1
+soak: programs
 	HISTORY_STEPS=$(HISTORY_STEPS) sh -c '$(CARGO) test $(TESTED) --workspace --lib long_history -- --nocapture'
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_GROUPS=$(SOAK_GROUPS) SOAK_CLIENTS=$(SOAK_CLIENTS) sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) soak:: -- --nocapture'
+	$(CARGO) test $(TESTED) --workspace --test client identifiers::
+	$(CARGO) test $(TESTED) --workspace $(END_TO_END) lying
+	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END)'
 
 # Every request executed once and answered, under a load; FAULT_SEED repeats what was drawn.
 faults: programs

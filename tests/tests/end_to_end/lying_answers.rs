@@ -17,6 +17,7 @@ use end_to_end::lies::refusals::{ASKED, LEFT_OUT, MANGLED, WRONG, expected};
 use end_to_end::lies::{Does, Outcome};
 use end_to_end::{
     Liar, LogLevel, MUCH, Stack, befriend, blank, device_with, group_with, patient, settle, talks,
+    thorough,
 };
 use protocol::Wire as _;
 use protocol::group::{CreateGroupRequest, GroupKind, SendMessageRequest};
@@ -509,8 +510,13 @@ async fn no_field_of_an_answer_gives_anything_away_or_holds_anybody_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_that_the_protocol_does_not_have_gives_anything_away_or_holds_anybody_up() {
     let mut scene = scene().await;
-    for (operation, does) in ASKED {
-        for (how, mangle) in MANGLED {
+    // A third of the lies, of each operation and of each kind. `make soak` tells all.
+    let is_told = |operation: usize, lie: usize| thorough() || (operation + lie).is_multiple_of(3);
+    for (number, (operation, does)) in ASKED.iter().enumerate() {
+        for (lie, (how, mangle)) in MANGLED.iter().enumerate() {
+            if !is_told(number, lie) {
+                continue;
+            }
             let what = format!("{operation:?}: {how}");
             let expected = expected(*operation, how, Outcome::Refused("protocol"));
             let tell = |liar: &Liar, _: &Means| {
@@ -518,7 +524,10 @@ async fn no_answer_that_the_protocol_does_not_have_gives_anything_away_or_holds_
             };
             hold(&mut scene, (&what, *does), tell, expected).await;
         }
-        for wrong in WRONG {
+        for (lie, wrong) in WRONG.iter().enumerate() {
+            if !is_told(number, lie) {
+                continue;
+            }
             if LEFT_OUT.contains(&(*operation, wrong.what)) {
                 continue;
             }
