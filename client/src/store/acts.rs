@@ -110,11 +110,9 @@ pub(crate) fn plan(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error>
 
 /// Whether an act is planned, whatever it is about.
 pub(crate) fn is_planned(db: &Connection, act: Act) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM acts WHERE act = ?)",
-        [act.spread().name],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM acts WHERE act = ?)")?
+        .query_row([act.spread().name], |row| row.get(0))?)
 }
 
 /// It was carried out, or there is nothing left to do.
@@ -179,7 +177,8 @@ pub(crate) fn due(db: &mut Connection, now_ms: u64) -> Result<Vec<About>, Error>
         let due_ms = match u64::try_from(due_ms).unwrap_or(0) {
             due_ms if due_ms == 0 || due_ms > latest_ms => {
                 let due_ms = now_ms.saturating_add(wait(&act.spread())?);
-                transaction.execute(
+                change(
+                    &transaction,
                     "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
                     (i64::try_from(due_ms).unwrap_or(i64::MAX), &name, &about),
                 )?;
@@ -193,7 +192,8 @@ pub(crate) fn due(db: &mut Connection, now_ms: u64) -> Result<Vec<About>, Error>
     }
     let due = one_by_one(due)?;
     for (act, about) in &due.later {
-        transaction.execute(
+        change(
+            &transaction,
             "UPDATE acts SET due_ms = ? WHERE act = ? AND about = ?",
             (
                 i64::try_from(now_ms.saturating_add(wait(&act.spread())?)).unwrap_or(i64::MAX),

@@ -12,12 +12,12 @@ use crate::store::database::{change, column, rows};
 
 /// Whether a set under this pseudonym, or with this leaf key first, has been here before.
 pub(crate) fn is_known(db: &Connection, pseudonym: &[u8], leaf_key: &[u8]) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM identities WHERE user_pseudonym = ?)
+    Ok(db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM identities WHERE user_pseudonym = ?)
             OR EXISTS (SELECT 1 FROM claimed_sets WHERE leaf_key = ?)",
-        (pseudonym, leaf_key),
-        |row| row.get(0),
-    )?)
+        )?
+        .query_row((pseudonym, leaf_key), |row| row.get(0))?)
 }
 
 /// Keeps a set that was claimed just now, by the key of its first leaf.
@@ -73,7 +73,8 @@ pub(crate) fn shown(
     key_packages: &[KeyPackage],
 ) -> Result<(), Error> {
     for package in key_packages {
-        db.execute(
+        change(
+            db,
             "UPDATE claimed_sets SET shown_for = ? WHERE leaf_key = ?",
             (group.0, package.leaf_node().signature_key().as_slice()),
         )?;

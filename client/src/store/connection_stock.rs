@@ -22,12 +22,12 @@ pub(crate) struct Prepared {
 /// was made, and no other device comes into it: whoever is asked must find one user with one
 /// client.
 pub(crate) fn waits(db: &Connection, id: &GroupId) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM outgoing_requests WHERE group_id = ?1)
+    Ok(db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outgoing_requests WHERE group_id = ?1)
             OR EXISTS (SELECT 1 FROM connection_stock WHERE group_id = ?1)",
-        [id.0],
-        |row| row.get(0),
-    )?)
+        )?
+        .query_row([id.0], |row| row.get(0))?)
 }
 
 pub(crate) fn stale_ms(now_ms: u64) -> i64 {
@@ -64,11 +64,9 @@ pub(crate) fn used(db: &Connection, id: &GroupId) -> Result<(), Error> {
 
 /// How many are not too old.
 pub(crate) fn fresh(db: &Connection, now_ms: u64) -> Result<u32, Error> {
-    Ok(db.query_row(
-        "SELECT count(*) FROM connection_stock WHERE made_ms > ?",
-        [stale_ms(now_ms)],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT count(*) FROM connection_stock WHERE made_ms > ?")?
+        .query_row([stale_ms(now_ms)], |row| row.get(0))?)
 }
 
 /// One that is too old.

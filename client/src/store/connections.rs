@@ -231,7 +231,8 @@ pub(crate) fn asked_into(
 
 /// A request that was answered, in the caller's transaction; the other devices are told.
 pub(crate) fn forget_request(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
-    db.execute(
+    change(
+        db,
         "DELETE FROM incoming_requests WHERE signature_key = ?",
         [signature_key],
     )?;

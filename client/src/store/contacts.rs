@@ -70,11 +70,8 @@ impl NewContact {
     /// Keeps a new contact, or a new pool for one, and tells the other devices.
     pub(crate) fn store(&self, db: &Connection) -> Result<String, Error> {
         let mut contact = self.copy();
-        contact.pool.generation = db.query_row(
-            "SELECT coalesce(max(pool_generation), 0) + 1 FROM contacts WHERE signature_key = ?",
-            [self.credential.signature_public_key.as_slice()],
-            |row| row.get(0),
-        )?;
+        contact.pool.generation = db.prepare_cached("SELECT coalesce(max(pool_generation), 0) + 1 FROM contacts WHERE signature_key = ?")?.query_row([self.credential.signature_public_key.as_slice()],
+            |row| row.get(0),)?;
         let handle = contact.keep(db)?;
         enqueue(db, SyncMessage::Contact(contact))?;
         Ok(handle)
@@ -105,19 +102,18 @@ impl NewContact {
                 handle
             }
         };
-        db.execute(
+        change(
+            db,
             "INSERT OR IGNORE INTO retired_pools (pool_token, owner_seed)
              SELECT pool_token, pool_owner_seed FROM contacts
              WHERE signature_key = ? AND (pool_generation, pool_token) < (?, ?)",
             (key, self.pool.generation, self.pool.token.expose()),
         )?;
-        db.execute(
-            "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token,
+        change(db, "INSERT INTO contacts (signature_key, handle, connection_key, connection_token, pool_token,
                 pool_owner_seed, pool_generation)
              VALUES (?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (signature_key) DO UPDATE SET
-                connection_key = excluded.connection_key, connection_token = excluded.connection_token",
-            (
+                connection_key = excluded.connection_key, connection_token = excluded.connection_token", (
                 key,
                 &handle,
                 self.connection_key.expose(),
@@ -125,9 +121,9 @@ impl NewContact {
                 self.pool.token.expose(),
                 self.pool.owner_seed.expose(),
                 self.pool.generation,
-            ),
-        )?;
-        db.execute(
+            ),)?;
+        change(
+            db,
             "UPDATE contacts SET token_due = token_due OR pool_generation = ?1, pool_new = 0,
                 pool_generation = ?1, pool_token = ?2, pool_owner_seed = ?3
              WHERE signature_key = ?4 AND (pool_generation, pool_token) < (?1, ?2)",
@@ -167,7 +163,7 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
 
 /// All of them, for another device or a backup.
 pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed,
             pool_generation
          FROM contacts ORDER BY handle",
@@ -342,19 +338,15 @@ pub(crate) fn set_pool_due_ms(
 
 /// Whether nothing was published in a pool yet.
 pub(crate) fn pool_is_new(db: &Connection, signature_key: &[u8]) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT pool_new FROM contacts WHERE signature_key = ?",
-        [signature_key],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT pool_new FROM contacts WHERE signature_key = ?")?
+        .query_row([signature_key], |row| row.get(0))?)
 }
 
 pub(crate) fn pool_is_stale(db: &Connection, signature_key: &[u8]) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT pool_stale FROM contacts WHERE signature_key = ?",
-        [signature_key],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT pool_stale FROM contacts WHERE signature_key = ?")?
+        .query_row([signature_key], |row| row.get(0))?)
 }
 
 /// How many new pools of a contact were filled today.
@@ -422,11 +414,9 @@ pub(crate) fn to_tell(db: &Connection) -> Result<Vec<Vec<u8>>, Error> {
 
 /// When the sets of a pool are counted next.
 pub(crate) fn pool_due_ms(db: &Connection, signature_key: &[u8]) -> Result<u64, Error> {
-    let due_ms: i64 = db.query_row(
-        "SELECT pool_due_ms FROM contacts WHERE signature_key = ?",
-        [signature_key],
-        |row| row.get(0),
-    )?;
+    let due_ms: i64 = db
+        .prepare_cached("SELECT pool_due_ms FROM contacts WHERE signature_key = ?")?
+        .query_row([signature_key], |row| row.get(0))?;
     Ok(u64::try_from(due_ms).unwrap_or(0))
 }
 

@@ -182,8 +182,8 @@ pub(crate) fn forget_removed(db: &Connection, group: &Group) -> Result<(), Error
         if !going.contains(&device.id)
             && mls_group.member(LeafNodeIndex::new(device.leaf)).is_none()
         {
-            db.execute("DELETE FROM devices WHERE device_id = ?", [device.id.0])?;
-            db.execute("DELETE FROM key_package_batch", ())?;
+            change(db, "DELETE FROM devices WHERE device_id = ?", [device.id.0])?;
+            change(db, "DELETE FROM key_package_batch", ())?;
             events::store(db, &Event::DeviceRemoved { name: device.name })?;
         }
     }
@@ -196,13 +196,16 @@ pub(crate) const ALL_KEYS: u8 = 3;
 pub(crate) const HANDLE_KEYS: u8 = 2;
 
 pub(crate) fn keys_due(db: &Connection) -> Result<u8, Error> {
-    Ok(db.query_row("SELECT keys_due FROM profile", (), |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT keys_due FROM profile")?
+        .query_row((), |row| row.get(0))?)
 }
 
 /// Marks a device, in the caller's transaction: from now on its removal is gone on with until it is
 /// whole.
 pub(crate) fn begin(db: &Connection, device: &OtherDevice) -> Result<(), Error> {
-    db.execute(
+    change(
+        db,
         "UPDATE devices SET going = 1 WHERE device_id = ?",
         [device.id.0],
     )?;

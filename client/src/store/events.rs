@@ -349,11 +349,9 @@ pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
 
 /// The number of the last event that waits; 0 for none.
 pub(crate) fn last(db: &Connection) -> Result<i64, Error> {
-    Ok(
-        db.query_row("SELECT coalesce(max(id), 0) FROM events", (), |row| {
-            row.get(0)
-        })?,
-    )
+    Ok(db
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM events")?
+        .query_row((), |row| row.get(0))?)
 }
 
 /// The first event with a larger number.
@@ -442,7 +440,7 @@ pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
 pub(crate) fn acknowledge(db: &mut Connection, events: &[StoredEvent]) -> Result<(), Error> {
     let transaction = crate::store::database::begin(db)?;
     for event in events {
-        transaction.execute("DELETE FROM events WHERE id = ?", [event.id])?;
+        change(&transaction, "DELETE FROM events WHERE id = ?", [event.id])?;
     }
     transaction.commit()?;
     Ok(())

@@ -41,19 +41,19 @@ pub(crate) fn keep(
     let epoch = known::highest_epoch(db, id)?.unwrap_or(0);
     let number = |n: u64| i64::try_from(n).map_err(|_| LocalError::Damaged);
     // Once: whoever shows the same again and again must not fill the disk with it.
-    db.execute(
+    db.prepare_cached(
         "INSERT INTO evidence (group_id, epoch, entry, why, content, seen_ms)
          SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (
             SELECT 1 FROM evidence WHERE group_id = ?1 AND why = ?4 AND content = ?5)",
-        (
-            id.0,
-            number(epoch)?,
-            entry,
-            fault.to_string(),
-            content,
-            number(now_ms)?,
-        ),
-    )?;
+    )?
+    .execute((
+        id.0,
+        number(epoch)?,
+        entry,
+        fault.to_string(),
+        content,
+        number(now_ms)?,
+    ))?;
     Ok(())
 }
 
@@ -63,11 +63,9 @@ const TRIES: u32 = 16;
 
 /// How often something was kept because of an entry, and when last.
 pub(crate) fn tries(db: &Connection, entry: &[u8]) -> Result<(u32, u64), Error> {
-    let (tries, last): (u32, i64) = db.query_row(
-        "SELECT count(*), coalesce(max(seen_ms), 0) FROM evidence WHERE entry = ?",
-        [entry],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+    let (tries, last): (u32, i64) = db
+        .prepare_cached("SELECT count(*), coalesce(max(seen_ms), 0) FROM evidence WHERE entry = ?")?
+        .query_row([entry], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((tries, u64::try_from(last).unwrap_or(0)))
 }
 
@@ -140,7 +138,11 @@ pub(crate) fn stop(
     };
     Group::set_status(db, id, status)?;
     set_stopped(db, id, Some(reason))?;
-    db.execute("DELETE FROM pending_requests WHERE group_id = ?", [id.0])?;
+    change(
+        db,
+        "DELETE FROM pending_requests WHERE group_id = ?",
+        [id.0],
+    )?;
     tell(db, profile, &group, reason)
 }
 

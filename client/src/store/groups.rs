@@ -160,16 +160,15 @@ impl Group {
 
     /// The epoch before which no join code is good that was made, as far as this client knows.
     pub(crate) fn codes_since(db: &Connection, id: &GroupId) -> Result<u64, Error> {
-        let since: i64 = db.query_row(
-            "SELECT codes_since FROM groups WHERE group_id = ?",
-            [id.0],
-            |row| row.get(0),
-        )?;
+        let since: i64 = db
+            .prepare_cached("SELECT codes_since FROM groups WHERE group_id = ?")?
+            .query_row([id.0], |row| row.get(0))?;
         Ok(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
     pub(crate) fn set_codes_since(db: &Connection, id: &GroupId, epoch: u64) -> Result<(), Error> {
-        db.execute(
+        change(
+            db,
             "UPDATE groups SET codes_since = ? WHERE group_id = ?",
             (i64::try_from(epoch).unwrap_or(i64::MAX), id.0),
         )?;
@@ -204,16 +203,14 @@ impl Group {
     }
 
     pub(crate) fn all(db: &Connection) -> Result<Vec<Self>, Error> {
-        let mut statement = db.prepare(&select("ORDER BY name"))?;
+        let mut statement = db.prepare_cached(&select("ORDER BY name"))?;
         let rows = statement.query_map((), |row| Ok(Self::from_row(row)))?;
         rows.map(|row| row?).collect()
     }
 
     pub(crate) fn insert(&self, db: &Connection) -> Result<(), Error> {
-        db.execute(
-            "INSERT INTO groups (group_id, kind, name, recovery_seed, recovery_set, update_due, status)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
+        change(db, "INSERT INTO groups (group_id, kind, name, recovery_seed, recovery_set, update_due, status)
+             VALUES (?, ?, ?, ?, ?, ?, ?)", (
                 self.id.0,
                 self.kind as u8,
                 &self.name,
@@ -221,8 +218,7 @@ impl Group {
                 self.recovery_set,
                 self.update_due,
                 self.status.as_str(),
-            ),
-        )?;
+            ),)?;
         self.segment.write(db, &self.id)
     }
 
@@ -250,7 +246,7 @@ impl Group {
     /// Forgets the group and the MLS library's state of it.
     pub(crate) fn delete(db: &Connection, id: &GroupId) -> Result<(), Error> {
         discard_mls(db, id)?;
-        db.execute("DELETE FROM groups WHERE group_id = ?", [id.0])?;
+        change(db, "DELETE FROM groups WHERE group_id = ?", [id.0])?;
         change(db, "DELETE FROM acts WHERE about = ?", [id.0])?;
         refused_returns::forget(db, id)
     }
@@ -317,11 +313,9 @@ pub(crate) fn recovery_is_set(db: &Connection, group: &GroupId) -> Result<(), Er
 
 /// Whether others' rows are to be written after a rotation of this client's.
 pub(crate) fn rows_are_due(db: &Connection, group: &GroupId) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT rows_due FROM groups WHERE group_id = ?",
-        [group.0],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT rows_due FROM groups WHERE group_id = ?")?
+        .query_row([group.0], |row| row.get(0))?)
 }
 
 /// Others' rows are to be written, or are.
@@ -358,11 +352,9 @@ pub(crate) fn forget_row(db: &Connection, group: &GroupId) -> Result<(), Error> 
 
 /// Whether the other devices know of this one's leaf.
 pub(crate) fn is_announced(db: &Connection, group: &GroupId) -> Result<bool, Error> {
-    Ok(db.query_row(
-        "SELECT announced FROM groups WHERE group_id = ?",
-        [group.0],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT announced FROM groups WHERE group_id = ?")?
+        .query_row([group.0], |row| row.get(0))?)
 }
 
 pub(crate) fn announced(db: &Connection, group: &GroupId) -> Result<(), Error> {

@@ -34,8 +34,9 @@ pub(crate) struct Signer {
 
 /// As the directory has it.
 pub(crate) fn signer(db: &Connection) -> Result<Signer, Error> {
-    let stored: Option<String> =
-        db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?;
+    let stored: Option<String> = db
+        .prepare_cached("SELECT directory FROM profile")?
+        .query_row((), |row| row.get(0))?;
     let directory: protocol::directory::Directory =
         serde_json::from_str(&stored.ok_or(LocalError::Damaged)?)
             .map_err(|_| LocalError::Damaged)?;
@@ -63,13 +64,15 @@ pub(crate) fn passed(
     at: Position,
     chain: &ChainHead,
 ) -> Result<(), Error> {
-    db.execute(
+    change(
+        db,
         "INSERT OR REPLACE INTO chains (segment_id, position, group_id, chain) VALUES (?, ?, ?, ?)",
         (segment.0, number(at.0)?, group.0, chain.0),
     )?;
     if at.0.is_multiple_of(REMEMBERED) {
         let oldest = number(at.0.saturating_sub(REMEMBERED))?;
-        db.execute(
+        change(
+            db,
             "DELETE FROM chains WHERE segment_id = ? AND position < ?",
             (segment.0, oldest),
         )?;
@@ -95,7 +98,7 @@ fn chain_at(
 pub(crate) fn keep(db: &Connection, group: &GroupId, head: &SignedHead) -> Result<(), Error> {
     change(
         db,
-        "UPDATE segments SET head = ? WHERE group_id = ?",
+        "UPDATE segments SET head = ?1 WHERE group_id = ?2 AND head IS NOT ?1",
         (head.encode(), group.0),
     )
 }
@@ -134,11 +137,13 @@ pub(crate) fn ended(
         return split(db, profile, group, &seen, now_ms);
     }
     passed(db, group, &segment.id, head.next, &head.chain)?;
-    db.execute(
+    change(
+        db,
         "DELETE FROM heads_ahead WHERE segment_id = ? AND position > ?",
         (segment.id.0, number(head.next.0)?),
     )?;
-    db.execute(
+    change(
+        db,
         "DELETE FROM ended_segments WHERE group_id = ? AND day < ?",
         (group.0, segment.tag_day.0.saturating_sub(ENDED_DAYS)),
     )?;
@@ -257,7 +262,8 @@ pub(crate) fn hear(
                 group.segment.id == seen.segment && seen.head.next > group.segment.next
             });
             if is_ahead {
-                db.execute(
+                change(
+                    db,
                     "INSERT OR IGNORE INTO heads_ahead (segment_id, position, head, teller) VALUES (?, ?, ?, ?)",
                     (
                         seen.segment.0,
@@ -266,7 +272,8 @@ pub(crate) fn hear(
                         teller,
                     ),
                 )?;
-                db.execute(
+                change(
+                    db,
                     "DELETE FROM heads_ahead WHERE rowid IN (
                         SELECT rowid FROM heads_ahead WHERE segment_id = ? AND teller = ?
                         ORDER BY position LIMIT -1 OFFSET ?)",
@@ -301,7 +308,11 @@ pub(crate) fn split(
         (Some(&name), &content),
         now_ms,
     )?;
-    db.execute("DELETE FROM chains WHERE segment_id = ?", [seen.segment.0])?;
+    change(
+        db,
+        "DELETE FROM chains WHERE segment_id = ?",
+        [seen.segment.0],
+    )?;
     evidence::stop(db, profile, group, StopReason::Split)
 }
 
@@ -322,7 +333,8 @@ pub(crate) fn contradiction(
     if told.is_empty() {
         return Ok(None);
     }
-    db.execute(
+    change(
+        db,
         "DELETE FROM heads_ahead WHERE segment_id = ? AND position <= ?",
         (segment.0, number(at.0)?),
     )?;

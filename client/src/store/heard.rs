@@ -36,7 +36,8 @@ pub(crate) fn somebody(
     identity: Option<&Identity>,
 ) -> Result<(), Error> {
     if let Some(real) = identity.and_then(|identity| identity.real.as_ref()) {
-        db.execute(
+        change(
+            db,
             "UPDATE groups SET unheard = NULL WHERE group_id = ? AND unheard != ?",
             (id.0, real.signature_public_key.as_slice()),
         )?;

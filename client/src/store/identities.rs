@@ -168,7 +168,8 @@ pub(crate) fn found(
         && let Ok(known) = open_by(&member.credential, &member.signature_key, key)
     {
         store(db, &group.id, &member.credential, &known)?;
-        db.execute(
+        change(
+            db,
             "UPDATE identities SET link_key = ?, wrapper = ? WHERE group_id = ? AND credential = ?",
             (
                 key.as_slice(),
@@ -219,7 +220,8 @@ pub(crate) fn keep_link_key(
     wrapped: &[u8],
 ) -> Result<(), Error> {
     if let Ok(key) = unwrap_link_key(wrapper, wrapped) {
-        db.execute(
+        change(
+            db,
             "UPDATE identities SET link_key = ?, wrapper = ? WHERE group_id = ? AND credential = ?",
             (
                 key.expose(),

@@ -68,7 +68,7 @@ pub(crate) fn batch(
     devices: usize,
     now_ms: u64,
 ) -> Result<Option<Batch>, Error> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT user_pseudonym, ciphersuite, begun_ms FROM key_package_batch WHERE signature_key = ?",
     )?;
     let rows = statement.query_map([contact], |row| {
@@ -117,10 +117,9 @@ pub(crate) const TAKEN: u32 = 3;
 
 /// How often sets were published today because the service said that they are gone, or in vain.
 pub(crate) fn refills(db: &Connection, today: u32) -> Result<u32, Error> {
-    let (day, refills): (u32, u32) =
-        db.query_row("SELECT refill_day, refills FROM profile", (), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let (day, refills): (u32, u32) = db
+        .prepare_cached("SELECT refill_day, refills FROM profile")?
+        .query_row((), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(if day == today { refills } else { 0 })
 }
 
@@ -158,7 +157,8 @@ pub(crate) fn take_over(
             .fold(0u32, |sum, count| sum.saturating_add(count.sets));
         if left < before && refills < REFILLS {
             fewer = true;
-            db.execute(
+            change(
+                db,
                 "UPDATE key_packages SET sets_left = ? WHERE signature_key = ? AND ciphersuite = ?",
                 (left, contact, suite),
             )?;

@@ -177,7 +177,8 @@ pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> R
     let senders = senders
         .tls_serialize_detached()
         .map_err(|_| LocalError::Damaged)?;
-    db.execute(
+    change(
+        db,
         "INSERT INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
          VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (group_id) DO UPDATE SET epoch = excluded.epoch, own_leaf = excluded.own_leaf,
@@ -211,7 +212,8 @@ pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> R
     }
     for gone in before.into_values() {
         if gone.removed_epoch.is_none() {
-            db.execute(
+            change(
+                db,
                 "UPDATE known_members SET removed_epoch = ? WHERE group_id = ? AND credential = ?",
                 (number(epoch)?, id.0, &gone.credential),
             )?;
@@ -254,7 +256,8 @@ pub(crate) fn restore(db: &Connection, id: &GroupId, known: &Known) -> Result<()
     let senders = senders
         .tls_serialize_detached()
         .map_err(|_| LocalError::Damaged)?;
-    db.execute(
+    change(
+        db,
         "INSERT OR REPLACE INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
          VALUES (?, ?, ?, ?, ?)",
         (
@@ -268,7 +271,8 @@ pub(crate) fn restore(db: &Connection, id: &GroupId, known: &Known) -> Result<()
     for member in &known.members {
         keep(db, id, &member.credential, &member.identity)?;
         if let Some(removed) = member.removed_epoch {
-            db.execute(
+            change(
+                db,
                 "UPDATE known_members SET removed_epoch = ? WHERE group_id = ? AND credential = ?",
                 (number(removed)?, id.0, &member.credential),
             )?;

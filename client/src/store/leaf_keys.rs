@@ -25,11 +25,8 @@ pub(crate) fn keep(db: &Connection, public_key: &[u8], seed: &[u8; 32]) -> Resul
 /// The private key of an own leaf.
 pub(crate) fn signer(db: &Connection, public_key: &[u8]) -> Result<LeafSigner, Error> {
     let seed = db
-        .query_row(
-            "SELECT seed FROM leaf_keys WHERE public_key = ?",
-            [public_key],
-            |row| row.get::<_, Vec<u8>>(0),
-        )
+        .prepare_cached("SELECT seed FROM leaf_keys WHERE public_key = ?")?
+        .query_row([public_key], |row| row.get::<_, Vec<u8>>(0))
         .optional()?
         .ok_or(LocalError::Damaged)?;
     let scheme = if public_key.len() == P256_PUBLIC_KEY_LEN {

@@ -98,7 +98,9 @@ pub(crate) enum Told {
 
 /// It stands in the journal, in the caller's transaction.
 fn sent(db: &Connection, group: &Group, message: &MessageId, told: Told) -> Result<(), Error> {
-    let ended = db.execute("DELETE FROM queue WHERE message_id = ?", [message.0])?;
+    let ended = db
+        .prepare_cached("DELETE FROM queue WHERE message_id = ?")?
+        .execute([message.0])?;
     if ended == 0 || told == Told::Caller {
         return Ok(());
     }
@@ -124,7 +126,11 @@ pub(crate) fn failed(
     if let Some((digest, _)) = undecided(db, &queued.message)? {
         give_up(db, &digest)?;
     }
-    db.execute("DELETE FROM queue WHERE message_id = ?", [queued.message.0])?;
+    change(
+        db,
+        "DELETE FROM queue WHERE message_id = ?",
+        [queued.message.0],
+    )?;
     match told {
         Told::Caller => Ok(()),
         Told::Event => events::store(db, &failed_event(group, queued, error)),

@@ -16,7 +16,8 @@ pub(crate) fn remember_made(
     commit: &[u8],
 ) -> Result<(), Error> {
     let epoch = i64::try_from(epoch).map_err(|_| LocalError::Damaged)?;
-    db.execute(
+    change(
+        db,
         "DELETE FROM own_commits WHERE group_id = ? AND epoch != ?",
         (id.0, epoch),
     )?;

@@ -54,7 +54,8 @@ pub(crate) fn prepare(
             chain: ChainHead([0; 32]),
             devices: vec![device],
         };
-        db.execute(
+        change(
+            db,
             "INSERT INTO pointers (group_id, epoch, credential, pointer, state, expires_day)
              VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -84,7 +85,7 @@ pub(crate) fn rows(
     id: &GroupId,
     state: u8,
 ) -> Result<Vec<(i64, Vec<u8>, WelcomePointer)>, Error> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT rowid, credential, pointer FROM pointers WHERE group_id = ? AND state = ?",
     )?;
     let rows = statement.query_map((id.0, state), |row| {
@@ -113,7 +114,8 @@ pub(crate) fn complete(
         pointer.segment = segment;
         pointer.place = place;
         pointer.chain = chain.unwrap_or(ChainHead([0; 32]));
-        db.execute(
+        change(
+            db,
             "UPDATE pointers SET pointer = ?, state = ? WHERE rowid = ?",
             (&*Zeroizing::new(pointer.encode()), DUE, row),
         )?;
@@ -142,11 +144,9 @@ pub(crate) fn receive(
     sender: &[u8],
     pointer: &WelcomePointer,
 ) -> Result<(), Error> {
-    let waiting: u32 = db.query_row(
-        "SELECT count(*) FROM invitations WHERE sender = ?",
-        [sender],
-        |row| row.get(0),
-    )?;
+    let waiting: u32 = db
+        .prepare_cached("SELECT count(*) FROM invitations WHERE sender = ?")?
+        .query_row([sender], |row| row.get(0))?;
     if waiting >= MOST_WAITING {
         return Err(PeerError::Unusable.into());
     }
@@ -193,16 +193,18 @@ impl Invited {
 /// All that wait and whose time has come.
 pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Error> {
     let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    db.execute(
+    change(
+        db,
         "UPDATE invitations SET received_ms = ? WHERE received_ms = 0",
         [number(now_ms)],
     )?;
-    db.execute(
+    change(
+        db,
         "DELETE FROM invitations WHERE received_ms < ?",
         [number(now_ms.saturating_sub(INVITATION_MS))],
     )?;
     let mut statement =
-        db.prepare("SELECT id, pointer FROM invitations WHERE again_ms <= ? ORDER BY id")?;
+        db.prepare_cached("SELECT id, pointer FROM invitations WHERE again_ms <= ? ORDER BY id")?;
     let rows = statement.query_map([number(now_ms)], |row| {
         Ok((row.get(0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
     })?;
@@ -223,7 +225,8 @@ pub(crate) fn put_off(
     now_ms: u64,
 ) -> Result<(), Error> {
     let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    db.execute(
+    change(
+        db,
         "DELETE FROM invitations WHERE id = ? AND ? AND received_ms < ?",
         (row, is_unknown, number(now_ms.saturating_sub(UNKNOWN_MS))),
     )?;
@@ -255,7 +258,7 @@ pub(crate) fn done(db: &Connection, row: i64) -> Result<(), Error> {
 /// A client of a contact is new or has lost its state: the contact is told again where it is
 /// invited to, while the invitations are good; in the caller's transaction.
 pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Error> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT pointers.rowid, pointers.group_id FROM pointers JOIN identities
             ON identities.group_id = pointers.group_id AND identities.credential = pointers.credential
          WHERE signature_key = ? AND state = ?",
@@ -266,7 +269,11 @@ pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Er
         })?
         .collect::<Result<Vec<_>, _>>()?;
     for (row, group) in sent {
-        db.execute("UPDATE pointers SET state = ? WHERE rowid = ?", (DUE, row))?;
+        change(
+            db,
+            "UPDATE pointers SET state = ? WHERE rowid = ?",
+            (DUE, row),
+        )?;
         acts::plan(db, Act::Pointer, &group)?;
     }
     Ok(())

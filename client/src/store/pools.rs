@@ -21,18 +21,13 @@ pub(crate) fn receive_update(
     if update.version != UPDATE_VERSION {
         return Ok(());
     }
-    let changed = db.execute(
-        "UPDATE contacts SET connection_token = ?1 WHERE signature_key = ?2 AND connection_token != ?1",
-        (update.connection_token.expose(), signature_key),
-    )?;
+    let changed = db.prepare_cached("UPDATE contacts SET connection_token = ?1 WHERE signature_key = ?2 AND connection_token != ?1")?.execute((update.connection_token.expose(), signature_key),)?;
     if changed == 0 {
         return Ok(());
     }
     // What was claimed under the former one may be of a device that is gone.
-    db.execute(
-        "DELETE FROM claimed_sets WHERE signature_key = ?",
-        [signature_key],
-    )?;
+    db.prepare_cached("DELETE FROM claimed_sets WHERE signature_key = ?")?
+        .execute([signature_key])?;
     // This user's other devices may come into the connection group too late to read it there.
     for contact in contacts::all(db)? {
         if contact.credential.signature_public_key.as_slice() == signature_key {
@@ -45,7 +40,8 @@ pub(crate) fn receive_update(
 /// A contact is told this user's token with the next settling, in the caller's transaction.
 pub(crate) fn tell_again(db: &Connection, contact: &Identity) -> Result<(), Error> {
     if let Some(real) = &contact.real {
-        db.execute(
+        change(
+            db,
             "UPDATE contacts SET token_due = 1 WHERE signature_key = ?",
             [real.signature_public_key.as_slice()],
         )?;
@@ -62,7 +58,11 @@ pub(crate) fn renew_pool(db: &Connection, contact: NewContact) -> Result<(), Err
     };
     contact.store(db)?;
     let key = contact.credential.signature_public_key.as_slice();
-    db.execute("DELETE FROM key_packages WHERE signature_key = ?", [key])?;
+    change(
+        db,
+        "DELETE FROM key_packages WHERE signature_key = ?",
+        [key],
+    )?;
     change(
         db,
         "UPDATE contacts SET token_due = 1, pool_new = 1, pool_stale = 0 WHERE signature_key = ?",

@@ -189,7 +189,9 @@ pub(crate) fn set_handle(db: &Connection, handle: Option<&str>) -> Result<(), Er
 
 /// When the record of the handle is renewed; 0 before that was drawn.
 pub(crate) fn handle_due_ms(db: &Connection) -> Result<i64, Error> {
-    Ok(db.query_row("SELECT handle_due_ms FROM profile", (), |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT handle_due_ms FROM profile")?
+        .query_row((), |row| row.get(0))?)
 }
 
 pub(crate) fn set_handle_due_ms(db: &Connection, due_ms: i64) -> Result<(), Error> {
@@ -198,7 +200,9 @@ pub(crate) fn set_handle_due_ms(db: &Connection, due_ms: i64) -> Result<(), Erro
 
 /// When the inbox is looked at next.
 pub(crate) fn inbox_due_ms(db: &Connection) -> Result<i64, Error> {
-    Ok(db.query_row("SELECT inbox_due_ms FROM profile", (), |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT inbox_due_ms FROM profile")?
+        .query_row((), |row| row.get(0))?)
 }
 
 pub(crate) fn set_inbox_due_ms(db: &Connection, due_ms: i64) -> Result<(), Error> {
@@ -207,7 +211,9 @@ pub(crate) fn set_inbox_due_ms(db: &Connection, due_ms: i64) -> Result<(), Error
 
 /// The service's directory, as it was last agreed on.
 pub(crate) fn directory(db: &Connection) -> Result<Option<String>, Error> {
-    Ok(db.query_row("SELECT directory FROM profile", (), |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT directory FROM profile")?
+        .query_row((), |row| row.get(0))?)
 }
 
 pub(crate) fn set_directory(db: &Connection, directory: &str) -> Result<(), Error> {
@@ -277,11 +283,9 @@ pub(crate) fn become_user(
 
 /// The directory that all views agreed on, and the one that was last heard.
 pub(crate) fn directories(db: &Connection) -> Result<[Option<String>; 2], Error> {
-    Ok(db.query_row(
-        "SELECT directory, directory_heard FROM profile",
-        (),
-        |row| Ok([row.get(0)?, row.get(1)?]),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT directory, directory_heard FROM profile")?
+        .query_row((), |row| Ok([row.get(0)?, row.get(1)?]))?)
 }
 
 #[cfg(test)]

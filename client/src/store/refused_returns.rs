@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError};
-use crate::store::database::key32;
+use crate::store::database::{change, key32};
 use crate::store::segments::Segment;
 
 /// So many are known of a group, the latest ones.
@@ -34,11 +34,9 @@ pub(crate) fn keep(
     leaf: u32,
     segment: &Segment,
 ) -> Result<(), Error> {
-    db.execute(
-        "INSERT INTO refused_returns
+    change(db, "INSERT INTO refused_returns
             (group_id, recovery_seed, leaf_index, segment_id, rotation_epoch, state_key, wrapper_key)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
+         VALUES (?, ?, ?, ?, ?, ?, ?)", (
             id.0,
             recovery.expose(),
             leaf,
@@ -46,9 +44,9 @@ pub(crate) fn keep(
             i64::try_from(segment.rotation.0).map_err(|_| LocalError::Damaged)?,
             segment.state_key.expose(),
             segment.wrapper_key.expose(),
-        ),
-    )?;
-    db.execute(
+        ),)?;
+    change(
+        db,
         "DELETE FROM refused_returns WHERE group_id = ?1 AND id NOT IN
             (SELECT id FROM refused_returns WHERE group_id = ?1 ORDER BY id DESC LIMIT ?2)",
         (id.0, MOST),
@@ -58,7 +56,7 @@ pub(crate) fn keep(
 
 /// The latest first.
 pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Vec<RefusedReturn>, Error> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT recovery_seed, leaf_index, segment_id, rotation_epoch, state_key, wrapper_key
          FROM refused_returns WHERE group_id = ? ORDER BY id DESC",
     )?;
@@ -93,7 +91,7 @@ pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Vec<RefusedReturn>, Er
 
 /// The own leaf stands in the journal, or the group is over, in the caller's transaction.
 pub(crate) fn forget(db: &Connection, id: &GroupId) -> Result<(), Error> {
-    db.execute("DELETE FROM refused_returns WHERE group_id = ?", [id.0])?;
+    change(db, "DELETE FROM refused_returns WHERE group_id = ?", [id.0])?;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ pub enum RequestPolicy {
 
 /// Forgets what belongs to another account or issuer.
 pub(crate) fn start_anew(db: &Connection) -> Result<(), Error> {
-    db.execute("DELETE FROM certificate_keys", ())?;
+    change(db, "DELETE FROM certificate_keys", ())?;
     change(
         db,
         "UPDATE reporting SET required = 0, due_ms = 0, certificate = NULL, salt = NULL",
@@ -38,7 +38,7 @@ pub(crate) fn start_anew(db: &Connection) -> Result<(), Error> {
 }
 
 pub(crate) fn certificate_keys(db: &Connection) -> Result<Vec<[u8; 32]>, Error> {
-    let mut statement = db.prepare("SELECT public_key FROM certificate_keys")?;
+    let mut statement = db.prepare_cached("SELECT public_key FROM certificate_keys")?;
     let keys = statement.query_map((), |row| row.get::<_, [u8; 32]>(0))?;
     Ok(keys.collect::<Result<_, _>>()?)
 }
@@ -89,9 +89,9 @@ pub(crate) fn is_required(db: &Connection, policy: RequestPolicy) -> Result<bool
     Ok(match policy {
         RequestPolicy::All => false,
         RequestPolicy::Reportable => true,
-        RequestPolicy::Announced => {
-            db.query_row("SELECT required FROM reporting", (), |row| row.get(0))?
-        }
+        RequestPolicy::Announced => db
+            .prepare_cached("SELECT required FROM reporting")?
+            .query_row((), |row| row.get(0))?,
     })
 }
 
@@ -245,7 +245,9 @@ pub(crate) fn reported(db: &Connection, signature_key: &[u8]) -> Result<(), Erro
 
 /// When the issuer is asked next.
 pub(crate) fn due_ms(db: &Connection) -> Result<i64, Error> {
-    Ok(db.query_row("SELECT due_ms FROM reporting", (), |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT due_ms FROM reporting")?
+        .query_row((), |row| row.get(0))?)
 }
 
 pub(crate) fn set_due_ms(db: &Connection, due_ms: i64) -> Result<(), Error> {

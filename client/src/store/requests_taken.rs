@@ -11,10 +11,9 @@ pub(crate) const DIGEST: usize = 32;
 
 /// Remembers one, in the caller's transaction. Says whether it was not known.
 pub(crate) fn keep(db: &Connection, digest: &[u8; DIGEST]) -> Result<bool, Error> {
-    let kept = db.execute(
-        "INSERT OR IGNORE INTO requests_taken (digest) VALUES (?)",
-        [digest],
-    )?;
+    let kept = db
+        .prepare_cached("INSERT OR IGNORE INTO requests_taken (digest) VALUES (?)")?
+        .execute([digest])?;
     change(
         db,
         "DELETE FROM requests_taken WHERE id NOT IN

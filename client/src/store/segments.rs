@@ -99,16 +99,14 @@ impl Segment {
 
     /// Keeps it as the one that the group is in, in the caller's transaction.
     pub(crate) fn write(&self, db: &Connection, group: &GroupId) -> Result<(), Error> {
-        db.execute(
-            "INSERT INTO segments (group_id, segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
+        change(db, "INSERT INTO segments (group_id, segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
                 wrapper_key, next, chain, joined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (group_id) DO UPDATE SET segment_id = excluded.segment_id,
                 rotation_epoch = excluded.rotation_epoch, step = excluded.step, state_key = excluded.state_key,
                 journal_key = excluded.journal_key, tag_key = excluded.tag_key, tag_day = excluded.tag_day,
                 wrapper_key = excluded.wrapper_key, next = excluded.next, chain = excluded.chain,
                 joined = excluded.joined,
-                head = CASE segment_id WHEN excluded.segment_id THEN head END",
-            (
+                head = CASE segment_id WHEN excluded.segment_id THEN head END", (
                 group.0,
                 self.id.0,
                 number(self.rotation.0)?,
@@ -121,8 +119,7 @@ impl Segment {
                 number(self.next.0)?,
                 self.chain.map(|chain| chain.0),
                 self.joined.map(|at| number(at.0)).transpose()?,
-            ),
-        )?;
+            ),)?;
         wrappers::keep(db, group, self.rotation, &self.wrapper_key)
     }
 

@@ -16,7 +16,8 @@ pub(crate) struct Newcomer {
 /// Remembers that the user is shown these, in the caller's transaction.
 pub(crate) fn show(db: &Connection, id: &GroupId, newcomers: &[Newcomer]) -> Result<(), Error> {
     for newcomer in newcomers {
-        db.execute(
+        change(
+            db,
             "INSERT OR IGNORE INTO shown_members (group_id, member) VALUES (?, ?)",
             (id.0, &newcomer.mark),
         )?;

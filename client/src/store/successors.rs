@@ -100,7 +100,8 @@ pub(crate) fn set_stage(db: &Connection, old: &GroupId, stage: u8) -> Result<(),
 pub(crate) fn retire(db: &Connection, group: &Group) -> Result<String, Error> {
     Group::set_status(db, &group.id, Status::Closed)?;
     let name = free_name(db, &former_name(&group.display_name()))?;
-    db.execute(
+    change(
+        db,
         "UPDATE groups SET name = ? WHERE group_id = ?",
         (&name, group.id.0),
     )?;

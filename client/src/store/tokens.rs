@@ -25,7 +25,8 @@ pub(crate) struct Good {
 
 /// Rows and tokens that are not in use and good, the oldest first.
 pub(crate) fn good(db: &Connection, good: &Good) -> Result<Vec<(i64, Token)>, Error> {
-    let mut statement = db.prepare("SELECT id, token FROM tokens WHERE in_use = 0 ORDER BY id")?;
+    let mut statement =
+        db.prepare_cached("SELECT id, token FROM tokens WHERE in_use = 0 ORDER BY id")?;
     let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get::<_, Token>(1)?)))?;
     let mut found = rows.collect::<Result<Vec<_>, _>>()?;
     found.retain(|(_, token)| good.covers(token));
@@ -53,7 +54,11 @@ pub(crate) fn of_key(db: &Connection, held: &Good, key: Option<&[u8]>) -> Result
 pub(crate) fn store(db: &mut Connection, tokens: &[Token]) -> Result<(), Error> {
     let transaction = begin(db)?;
     for token in tokens {
-        transaction.execute("INSERT OR IGNORE INTO tokens (token) VALUES (?)", [token])?;
+        change(
+            &transaction,
+            "INSERT OR IGNORE INTO tokens (token) VALUES (?)",
+            [token],
+        )?;
     }
     Batch::forget(&transaction)?;
     transaction.commit()?;
@@ -75,10 +80,18 @@ pub(crate) fn reserve(
     }
     rows.truncate(count);
     for (id, _) in &rows {
-        transaction.execute("UPDATE tokens SET in_use = 1 WHERE id = ?", [id])?;
+        change(
+            &transaction,
+            "UPDATE tokens SET in_use = 1 WHERE id = ?",
+            [id],
+        )?;
     }
     let spent = i64::try_from(now_ms).unwrap_or(i64::MAX);
-    transaction.execute("UPDATE profile SET last_spent_ms = ?", [spent])?;
+    change(
+        &transaction,
+        "UPDATE profile SET last_spent_ms = ?",
+        [spent],
+    )?;
     transaction.commit()?;
     Ok(Some(rows.into_iter().map(|(_, token)| token).collect()))
 }
@@ -86,7 +99,7 @@ pub(crate) fn reserve(
 /// Forgets tokens that were presented: spent or not, another use would link two requests.
 pub(crate) fn discard(db: &Connection, tokens: &[Token]) -> Result<(), Error> {
     for token in tokens {
-        db.execute("DELETE FROM tokens WHERE token = ?", [token])?;
+        change(db, "DELETE FROM tokens WHERE token = ?", [token])?;
     }
     Ok(())
 }
@@ -109,7 +122,7 @@ pub(crate) fn discard_expired(db: &Connection, ever: &Good) -> Result<(), Error>
     )?;
     for (id, token) in held {
         if !ever.covers(&token) {
-            db.execute("DELETE FROM tokens WHERE id = ?", [id])?;
+            change(db, "DELETE FROM tokens WHERE id = ?", [id])?;
         }
     }
     Ok(())
@@ -130,7 +143,7 @@ pub(crate) fn paid_for_refusals(db: &Connection, day: u32) -> Result<usize, Erro
 }
 
 pub(crate) fn pay_for_refusal(db: &Connection, day: u32, count: usize) -> Result<(), Error> {
-    db.execute("DELETE FROM paid_for_refusals WHERE day != ?", [day])?;
+    change(db, "DELETE FROM paid_for_refusals WHERE day != ?", [day])?;
     change(
         db,
         "INSERT INTO paid_for_refusals (day, tokens) VALUES (?1, ?2)
@@ -152,7 +165,7 @@ pub(crate) fn hasten(db: &Connection, now_ms: u64) -> Result<(), Error> {
 impl Schedule {
     pub(crate) fn read(db: &Connection) -> Result<Self, Error> {
         let row = "SELECT next_top_up_ms, top_up_put_off, top_up_hastened FROM profile";
-        Ok(db.query_row(row, (), |row| {
+        Ok(db.prepare_cached(row)?.query_row((), |row| {
             let next: i64 = row.get(0)?;
             Ok(Self {
                 next_ms: u64::try_from(next).unwrap_or(0),
@@ -164,7 +177,9 @@ impl Schedule {
 
     /// When a token was spent last.
     pub(crate) fn last_spent_ms(db: &Connection) -> Result<u64, Error> {
-        let spent: i64 = db.query_row("SELECT last_spent_ms FROM profile", (), |row| row.get(0))?;
+        let spent: i64 = db
+            .prepare_cached("SELECT last_spent_ms FROM profile")?
+            .query_row((), |row| row.get(0))?;
         Ok(u64::try_from(spent).unwrap_or(0))
     }
 

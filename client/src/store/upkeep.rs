@@ -49,13 +49,11 @@ pub(crate) fn heal_after(db: &Connection, id: &GroupId, epoch: u64) -> Result<()
 /// The keys of this client may be in use elsewhere: it sends nothing before it has others, in any
 /// group.
 pub(crate) fn renew_everywhere(db: &Connection) -> Result<(), Error> {
-    db.execute(
-        "INSERT INTO upkeep (group_id, renew) SELECT group_id, 1 FROM groups WHERE status = 'active'
-         ON CONFLICT (group_id) DO UPDATE SET renew = 1",
-        (),
-    )?;
+    change(db, "INSERT INTO upkeep (group_id, renew) SELECT group_id, 1 FROM groups WHERE status = 'active'
+         ON CONFLICT (group_id) DO UPDATE SET renew = 1", (),)?;
     // Two homes would come to the same key.
-    db.execute("DELETE FROM restored_leaves", ())?;
+    db.prepare_cached("DELETE FROM restored_leaves")?
+        .execute(())?;
     Ok(())
 }
 
@@ -105,11 +103,9 @@ pub(crate) fn must_renew(db: &Connection, id: &GroupId) -> Result<bool, Error> {
 
 /// When the own leaf is replaced at the latest.
 pub(crate) fn renewal_ms(db: &Connection, group: &GroupId) -> Result<i64, Error> {
-    Ok(db.query_row(
-        "SELECT renewal_ms FROM groups WHERE group_id = ?",
-        [group.0],
-        |row| row.get(0),
-    )?)
+    Ok(db
+        .prepare_cached("SELECT renewal_ms FROM groups WHERE group_id = ?")?
+        .query_row([group.0], |row| row.get(0))?)
 }
 
 pub(crate) fn healed(db: &Connection, group: &GroupId) -> Result<(), Error> {
