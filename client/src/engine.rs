@@ -2,8 +2,10 @@
 //! time. A driver owns it ([`crate::driver`]); the handle [`crate::Client`] asks the driver.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use openmls::prelude::MlsGroup;
 use protocol::ids::{GroupId, Position, SegmentId};
 use rusqlite::Connection;
 
@@ -11,6 +13,7 @@ use crate::error::{Error, IssuerError};
 use crate::home::{Held, Home};
 use crate::net::transport::Transport;
 use crate::outcomes::CommitOutcome;
+use crate::store::loaded::Loaded;
 use crate::store::reporting::RequestPolicy;
 use crate::store::{Profile, database};
 
@@ -36,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) filling_failure: Option<IssuerError>,
     /// Why views did not agree when they were last compared in the background.
     pub(crate) disagreement: Option<Arc<Error>>,
+    /// What was loaded of the MLS library's state.
+    pub(crate) loaded: Rc<Loaded>,
     /// Changes with what other processes write to the database.
     pub(crate) data_version: i64,
     pub(crate) home: Home,
@@ -79,6 +84,11 @@ impl Engine {
         Ok(self
             .db
             .pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// The MLS library's state of a group, to look at.
+    pub(crate) fn mls(&self, id: &GroupId) -> Result<Rc<MlsGroup>, Error> {
+        self.loaded.get(&self.db, id)
     }
 
     /// Runs `work` in one transaction: all of its effects or none.

@@ -10,7 +10,7 @@ use crate::flows::rounds::{ROUNDS, pause};
 use crate::mls::commit::{Staging, stage};
 use crate::mls::plan::Plan;
 use crate::outcomes::CommitOutcome;
-use crate::store::{Group, load_mls};
+use crate::store::Group;
 
 impl Engine {
     /// Stages a commit and keeps it with its request; nothing is sent.
@@ -69,6 +69,6 @@ impl Engine {
     }
 
     pub(crate) fn epoch(&self, id: &GroupId) -> Result<u64, Error> {
-        Ok(load_mls(&self.db, id)?.epoch().as_u64())
+        Ok(self.mls(id)?.epoch().as_u64())
     }
 }

@@ -16,7 +16,7 @@ use crate::mls::external::{
 };
 use crate::outcomes::CommitOutcome;
 use crate::store::shown::show;
-use crate::store::{Group, Segment, evidence, load_mls};
+use crate::store::{Group, Segment, evidence};
 
 impl Engine {
     /// Comes in: as often as others are faster.
@@ -112,7 +112,7 @@ impl Engine {
         let begun = begun(&self.db, id, &body, day)?;
         let rotates = begun.is_some();
         let expected = begun.unwrap_or(group.segment);
-        let suite = load_mls(&self.db, id)?.ciphersuite();
+        let suite = self.mls(id)?.ciphersuite();
         if let Some(segment) = self.at_its_end(copy(&expected)).await?
             && self.has_own_leaf(id, &segment).await?
         {
@@ -155,6 +155,7 @@ mod tests {
     use crate::store::events::{self, Event};
     use crate::store::groups::tests;
     use crate::store::known;
+    use crate::store::load_mls;
     use crate::store::pending::Pending;
     use protocol::Wire as _;
     use protocol::codec::{WireSecret, opaque};

@@ -58,7 +58,7 @@ impl Engine {
                 Group::usable(&self.db, group)?;
                 continue;
             }
-            let mls_group = load_mls(&self.db, &id)?;
+            let mls_group = self.mls(&id)?;
             if inspected.epoch.0 < epoch {
                 self.lose(&id, StopReason::Behind)?;
                 return Err(PeerError::Disagreement("the service is at an earlier epoch").into());
@@ -74,7 +74,7 @@ impl Engine {
         self.learn_pending(id).await?;
         let group = Group::read(&self.db, id)?;
         group.check_usable()?;
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         let leaving = proposals::removals(&self.db, &mls_group)?;
         if leaving.contains(&mls_group.own_leaf_index().u32()) {
             return Err(UsageError::Leaving(group.display_name()).into());

@@ -29,7 +29,7 @@ use crate::mls::new_leaf::NewLeaf;
 use crate::mls::policy::{capabilities, policy_in};
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::store::groups::free_name;
-use crate::store::{Group, Segment, Status, known, load_mls};
+use crate::store::{Group, Segment, Status, known};
 
 const VERSION: u16 = 1;
 /// The state key may change between the look-up and the commit.
@@ -81,7 +81,7 @@ impl Engine {
         let _held = self.hold().await?;
         self.sync().await?;
         let group = Group::usable(&self.db, group)?;
-        let mls_group = load_mls(&self.db, &group.id)?;
+        let mls_group = self.mls(&group.id)?;
         let policy = policy_in(mls_group.extensions())?;
         let may = capabilities(policy.as_ref(), &own_pseudonym(&mls_group)?);
         if !may.contain(Capabilities::ADD) {
@@ -113,7 +113,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let _: Accepted = self
             .as_member(id, Operation::SetJoinCode, |client, group| {
-                let mls_group = load_mls(&client.db, &group.id)?;
+                let mls_group = client.mls(&group.id)?;
                 let (_, signer) = client.own_sender(&group.id)?;
                 let key = JoinCodeSecret::new(*secret);
                 let suite = mls_group.ciphersuite();

@@ -101,7 +101,7 @@ impl Engine {
         if !group.is_some_and(|group| group.status == Status::Active) {
             return Ok(false);
         }
-        let mls_group = crate::store::mls::load_mls(&self.db, &invitation.id)?;
+        let mls_group = self.mls(&invitation.id)?;
         Ok(mls_group.epoch().as_u64() < invitation.epoch)
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, UsageError};
 use crate::mls::plan::Plan;
 use crate::mls::proposals;
 use crate::store::groups::set_leaving;
-use crate::store::{Group, Status, load_mls};
+use crate::store::{Group, Status};
 
 impl Engine {
     /// Leaves a group with all clients of this user. It is done when another member has committed
@@ -21,7 +21,7 @@ impl Engine {
         self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         let own = self.other_own_leaves(&id)?.len();
-        if load_mls(&self.db, &id)?.members().count() == own.saturating_add(1) {
+        if self.mls(&id)?.members().count() == own.saturating_add(1) {
             return self.commit(&id, |_| Ok(Plan::Delete)).await;
         }
         if own > 0 {
@@ -46,7 +46,7 @@ impl Engine {
     /// What is left to do of a wish to leave: the proposal lapses with its epoch.
     pub(crate) async fn go_on_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
         if Group::is_leaving(&self.db, id)? {
-            let mls_group = load_mls(&self.db, id)?;
+            let mls_group = self.mls(id)?;
             if proposals::removals(&self.db, &mls_group)?.len() >= mls_group.members().count() {
                 // Everybody is leaving: nobody is left to commit it.
                 return Group::set_status(&self.db, id, Status::Closed);

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
 use crate::flows::rounds::{ROUNDS, pause};
 use crate::store::provider::LeafSigner;
-use crate::store::{Group, Segment, leaf_keys, load_mls};
+use crate::store::{Group, Segment, leaf_keys};
 
 /// What the service has of a leaf.
 pub(crate) enum Seen {
@@ -81,7 +81,7 @@ impl Engine {
 
     /// The own leaf as the sender of a request, and its key.
     pub(crate) fn own_sender(&self, id: &GroupId) -> Result<(Sender, LeafKeyPair), Error> {
-        let mls = load_mls(&self.db, id)?;
+        let mls = self.mls(id)?;
         let leaf = mls.own_leaf_node().ok_or(LocalError::Damaged)?;
         let LeafSigner(key) = leaf_keys::signer(&self.db, leaf.signature_key().as_slice())?;
         Ok((Sender::Leaf(LeafIndex(mls.own_leaf_index().u32())), key))

@@ -14,7 +14,7 @@ use crate::mls::plan::Plan;
 use crate::mls::{further, people, policy};
 use crate::outcomes::CommitOutcome;
 use crate::store::contacts::{self, ContactKeys};
-use crate::store::{Group, identities, load_mls, restored};
+use crate::store::{Group, identities, restored};
 
 /// Most contacts that are added at once.
 const MAX_CLAIMS: usize = 64;
@@ -46,7 +46,7 @@ impl Engine {
 
     fn heed_bans(&self, id: &GroupId, names: &[&str]) -> Result<(), Error> {
         let group = Group::read(&self.db, id)?;
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         for name in names {
             let contact = contacts::by_name(&self.db, name)?;
             if people::is_banned(&self.db, &mls_group, &group, &contact.signature_key)? {
@@ -87,7 +87,7 @@ impl Engine {
         self.sync().await?;
         let id = Group::usable(&self.db, group)?.id;
         let group = Group::read(&self.db, &id)?;
-        let mls_group = load_mls(&self.db, &id)?;
+        let mls_group = self.mls(&id)?;
         self.heed_bans(&id, &[name])?;
         let leaves = self.leaves_of(&group, &[name])?;
         policy::permit(&group, &mls_group, &Plan::Remove(leaves.clone()))?;
@@ -125,7 +125,7 @@ impl Engine {
     pub(crate) async fn update_leaf(&mut self, id: &GroupId) -> Result<(), Error> {
         let directory = self.directory().await?;
         self.commit(id, |client| {
-            let mls_group = load_mls(&client.db, id)?;
+            let mls_group = client.mls(id)?;
             let pseudonym = opaque(own_pseudonym(&mls_group)?);
             let suite = mls_group.ciphersuite();
             let leaf = match restored::next_leaf_key(&client.db, id)? {
@@ -145,7 +145,7 @@ impl Engine {
     ) -> Result<Vec<ClaimedKeyPackage>, Error> {
         let group = Group::read(&self.db, id)?;
         group.check_usable()?;
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         // A claim takes something from the contact: first whether the commit is possible at all.
         policy::permit_adding(&group, &mls_group)?;
         if Group::is_leaving(&self.db, id)? {
@@ -185,7 +185,7 @@ impl Engine {
         if names.len() > MAX_CLAIMS {
             return Err(UsageError::TooMany(MAX_CLAIMS).into());
         }
-        let mls_group = load_mls(&self.db, &group.id)?;
+        let mls_group = self.mls(&group.id)?;
         let mut contacts: Vec<ContactKeys> = Vec::new();
         for name in names {
             let contact = contacts::by_name(&self.db, name)?;
@@ -242,7 +242,7 @@ impl Engine {
         {
             return Err(UsageError::OwnHandle.into());
         }
-        let mls_group = load_mls(&self.db, &group.id)?;
+        let mls_group = self.mls(&group.id)?;
         let mut named = Vec::new();
         for name in names {
             let mut found = false;

@@ -1,6 +1,7 @@
 //! Application messages.
 
-use openmls::prelude::MlsGroup;
+use std::rc::Rc;
+
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, SendMessageRequest};
@@ -21,7 +22,7 @@ use crate::ids::MessageId;
 use crate::mls::content::Content;
 use crate::mls::{policy, proposals};
 use crate::store::groups::Group;
-use crate::store::mls::load_mls;
+use crate::store::loaded::Loaded;
 use crate::store::outbox::{self, QueuedMessage, Told};
 use crate::store::profile::Profile;
 use crate::store::provider::{LeafSigner, Provider};
@@ -39,6 +40,7 @@ struct Attempt {
 /// is used twice. A former attempt is given up.
 fn encrypt(
     db: &Connection,
+    loaded: &Loaded,
     profile: &Profile,
     id: &GroupId,
     content: &Content,
@@ -47,7 +49,7 @@ fn encrypt(
 ) -> Result<Attempt, Error> {
     let provider = Provider::new(db);
     let group = Group::read(db, id)?;
-    let mut mls_group: MlsGroup = load_mls(db, id)?;
+    let mut mls_group = loaded.take(db, id)?;
     policy::permit_sending(&mls_group)?;
     if identities::has_unverified(db, id, &mls_group)? {
         return Err(UsageError::UnverifiedMember(group.display_name()).into());
@@ -93,6 +95,7 @@ fn encrypt(
         request: &envelope.request,
     };
     outbox::keep(db, id, &attempt, now_ms)?;
+    loaded.keep(db, id, mls_group)?;
     Ok(Attempt {
         envelope,
         digest,
@@ -214,8 +217,10 @@ impl Engine {
             let group = Group::read(&self.db, id)?;
             group.check_usable()?;
             let now_ms = self.transport.time.now_unix_ms();
-            let encrypted = self
-                .transact(|db, profile| encrypt(db, profile, id, content, kept.as_ref(), now_ms));
+            let loaded = Rc::clone(&self.loaded);
+            let encrypted = self.transact(|db, profile| {
+                encrypt(db, &loaded, profile, id, content, kept.as_ref(), now_ms)
+            });
             let Attempt {
                 envelope,
                 digest,
@@ -320,6 +325,7 @@ impl Engine {
 
     /// Whether a removal is pending, as far as this client knows.
     pub(crate) fn is_held_up(&self, id: &GroupId) -> Result<bool, Error> {
-        Ok(!proposals::removals(&self.db, &load_mls(&self.db, id)?)?.is_empty())
+        let mls_group = self.mls(id)?;
+        Ok(!proposals::removals(&self.db, &mls_group)?.is_empty())
     }
 }

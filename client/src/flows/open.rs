@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::rc::Rc;
 
 use rusqlite::Connection;
 
@@ -81,6 +82,7 @@ impl Engine {
             requests: options.requests,
             filling_failure: None,
             disagreement: None,
+            loaded: Rc::default(),
             data_version: 0,
             home,
         };

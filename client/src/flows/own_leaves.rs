@@ -15,7 +15,7 @@ use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
 use crate::store::groups::free_name;
-use crate::store::{Group, Segment, Status, known, leaf_keys, load_mls};
+use crate::store::{Group, Segment, Status, known, leaf_keys};
 use crate::sync_message::GroupLink;
 
 impl Engine {
@@ -73,7 +73,7 @@ impl Engine {
 
     /// Leaves of this user's other clients in a group.
     pub(crate) fn other_own_leaves(&self, id: &GroupId) -> Result<Vec<LeafNodeIndex>, Error> {
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         let own = own_pseudonym(&mls_group)?;
         Ok(mls_group
             .members()

@@ -20,7 +20,7 @@ use crate::mls::people::{muted_again, open, seal, under_present_key, unwelcome};
 use crate::mls::plan::Plan;
 use crate::mls::policy::{capabilities, policy_in};
 use crate::outcomes::CommitOutcome;
-use crate::store::{Group, Status, identities, kept_out, load_mls};
+use crate::store::{Group, Status, identities, kept_out};
 
 impl Engine {
     /// Carries out what was decided about people who came in again, as far as this user may.
@@ -29,7 +29,7 @@ impl Engine {
         if group.kind != GroupKind::Group || group.status != Status::Active {
             return Ok(());
         }
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         let Some(policy) = policy_in(mls_group.extensions())? else {
             return Ok(());
         };
@@ -92,7 +92,7 @@ impl Engine {
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
-            let mls_group = load_mls(&client.db, &id)?;
+            let mls_group = client.mls(&id)?;
             let policy = policy_in(mls_group.extensions())?.ok_or(UsageError::NotPermitted)?;
             let own = client.profile.credential()?;
             let mut next = policy.clone();

@@ -27,6 +27,7 @@ use crate::mls::{contact, policy, proposals};
 use crate::outcomes::CommitOutcome;
 use crate::store::acts::{self, Act};
 use crate::store::heads::{self, Told};
+use crate::store::loaded::Loaded;
 use crate::store::outbox;
 use crate::store::own_commits::has_made;
 use crate::store::provider::Provider;
@@ -44,6 +45,7 @@ const MOST_QUIET_DAYS: u32 = 45;
 /// done with.
 pub(crate) fn message(
     db: &Connection,
+    loaded: &Loaded,
     profile: &Profile,
     group: &Group,
     bytes: &[u8],
@@ -55,7 +57,7 @@ pub(crate) fn message(
         return Ok(());
     }
     let provider = Provider::new(db);
-    let mut mls_group = load_mls(db, &group.id)?;
+    let mut mls_group = loaded.take(db, &group.id)?;
     let processed = mls_group
         .process_message(&provider, parse(bytes)?)
         .map_err(|error| match error {
@@ -94,6 +96,7 @@ pub(crate) fn message(
     if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
         return Err(PeerError::NotPermitted.into());
     }
+    loaded.keep(db, &group.id, mls_group)?;
     let identity = identities::of(db, &group.id, &credential)?;
     heard_from(db, group, &credential, identity.as_ref(), day)?;
     let real = identity

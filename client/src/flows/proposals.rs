@@ -116,7 +116,7 @@ impl Engine {
         }
         // The service cannot check membership tags and insists on what members refuse: whoever sent
         // that goes by value, if this client may do that.
-        let (group, mls_group) = (Group::read(&self.db, id)?, load_mls(&self.db, id)?);
+        let (group, mls_group) = (Group::read(&self.db, id)?, self.mls(id)?);
         let mut leaves = further::with_their_people(&self.db, &group, &mls_group, &refused)?;
         leaves.retain(|leaf| *leaf != mls_group.own_leaf_index());
         self.stage_plan(id, Plan::Remove(leaves))?;
@@ -127,7 +127,7 @@ impl Engine {
     pub(crate) async fn inspect(&mut self, id: &GroupId) -> Result<InspectGroupResponse, Error> {
         for round in 0..ROUNDS {
             let mut whole = self.inspect_from(id, 0).await?;
-            let mls_group = load_mls(&self.db, id)?;
+            let mls_group = self.mls(id)?;
             let last = mls_group.members().map(|it| it.index.u32()).max();
             // A tree has no more than the next power of two (RFC 9420 §7.7), but it may have grown
             // meanwhile.
@@ -175,7 +175,7 @@ impl Engine {
             if Group::read(&self.db, id)?.status != Status::Active {
                 return Ok(());
             }
-            let mls_group = load_mls(&self.db, id)?;
+            let mls_group = self.mls(id)?;
             let leaving = removals(&self.db, &mls_group)?;
             if leaving.is_empty() || leaving.contains(&mls_group.own_leaf_index().u32()) {
                 return Ok(());
@@ -202,7 +202,7 @@ impl Engine {
     pub(crate) async fn propose_leaving(&mut self, id: &GroupId) -> Result<(), Error> {
         for round in 0..ROUNDS {
             let group = Group::read(&self.db, id)?;
-            let mls_group = load_mls(&self.db, id)?;
+            let mls_group = self.mls(id)?;
             let own = mls_group.own_leaf_index().u32();
             if group.status != Status::Active || removals(&self.db, &mls_group)?.contains(&own) {
                 return Ok(());

@@ -22,10 +22,12 @@ use crate::mls::{proposals, unreadable};
 use crate::outcomes::StopReason;
 use crate::store::database::begin;
 use crate::store::groups;
+use crate::store::loaded::Loaded;
+use crate::store::mls::has_mls;
 use crate::store::outbox;
 use crate::store::segments;
 use crate::store::{
-    Event, Group, Profile, Segment, Status, events, evidence, heads, load_mls, profile, upkeep,
+    Event, Group, Profile, Segment, Status, events, evidence, heads, profile, upkeep,
 };
 
 /// What cannot be judged yet is judged as far as it can be after so long.
@@ -101,7 +103,7 @@ impl Engine {
             else {
                 return Ok(());
             };
-            if load_mls(&self.db, id).is_err() {
+            if !has_mls(&self.db, id)? {
                 return self.lose(id, StopReason::State);
             }
             let first = group.segment.joined.unwrap_or(group.segment.next);
@@ -211,6 +213,7 @@ impl Engine {
             self.lose(id, reason)?;
             return Ok(Taken::End);
         }
+        let (mut next, joined) = (segment.next, segment.joined);
         let mut position = page.first;
         for entry in &page.entries {
             let at = position;
@@ -219,26 +222,28 @@ impl Engine {
                 break;
             }
             position = position.next();
-            let segment = Group::read(&self.db, id)?.segment;
-            if segment.joined == Some(at) && !self.takes_own_place(id, &segment, entry)? {
+            if joined == Some(at) && !self.takes_own_place(id, &segment, entry)? {
                 return Ok(Taken::End);
             }
-            if at != segment.next {
+            if at != next {
                 continue;
             }
+            if self.mls(id).is_err() {
+                self.lose(id, StopReason::State)?;
+                return Ok(Taken::End);
+            }
             match self.take_entry(id, entry, at, &page.head, senders)? {
-                Taken::On(_) => {}
+                Taken::On(after) => next = after,
                 other => return Ok(other),
             }
         }
-        let segment = Group::read(&self.db, id)?.segment;
-        if segment.next < page.head.next {
+        if next < page.head.next {
             if page.entries.is_empty() {
                 return Err(Error::Protocol("a journal has entries and shows none"));
             }
             return Ok(Taken::On(position));
         }
-        self.transact(|db, profile| reached(db, profile, id, page, now_ms))?;
+        self.transact(|db, profile| reached(db, profile, id, &page.head, now_ms))?;
         self.read_to_end.insert(*id);
         Ok(Taken::End)
     }
@@ -314,7 +319,15 @@ impl Engine {
         let (accepted_ms, outcome) = match &opened {
             Ok(content) => (
                 content.accepted_ms,
-                carry_out(&transaction, profile, &group, content, at, chain, now_ms),
+                carry_out(
+                    &transaction,
+                    &self.loaded,
+                    profile,
+                    &group,
+                    content,
+                    (at, chain),
+                    now_ms,
+                ),
             ),
             Err(fault) => (now_ms, Err((*fault).into())),
         };
@@ -390,10 +403,19 @@ impl Engine {
             now_ms,
         )?;
         let still = Group::find(&transaction, id)?;
+        let is_active = still.is_some_and(|group| group.status == Status::Active);
+        let is_last = is_active && taken == Taken::On(head.next);
+        if is_last {
+            reached(&transaction, profile, id, head, now_ms)?;
+        }
         transaction.commit()?;
-        Ok(match still {
-            Some(group) if group.status == Status::Active => taken,
-            _ => Taken::End,
+        if is_last {
+            self.read_to_end.insert(*id);
+        }
+        Ok(if is_active && !is_last {
+            taken
+        } else {
+            Taken::End
         })
     }
 
@@ -437,18 +459,18 @@ type CarriedOut = (Option<Next>, Option<crate::outcomes::CommitOutcome>);
 /// Carries an entry out, in the caller's transaction.
 fn carry_out(
     db: &Connection,
+    loaded: &Loaded,
     profile: &Profile,
     group: &Group,
     content: &EntryContent,
-    at: Position,
-    chain: Option<ChainHead>,
+    (at, chain): (Position, Option<ChainHead>),
     now_ms: u64,
 ) -> Result<CarriedOut, Error> {
     let accepted_ms = accepted_at(&group.segment, content.accepted_ms, now_ms);
     match &content.event {
         JournalEvent::Message(bytes) => {
             let accepted = Accepted { at, accepted_ms };
-            process::message(db, profile, group, bytes.as_slice(), accepted)?;
+            process::message(db, loaded, profile, group, bytes.as_slice(), accepted)?;
             Ok((None, None))
         }
         JournalEvent::Proposal(bytes) => {
@@ -517,29 +539,29 @@ fn reached(
     db: &Connection,
     profile: &Profile,
     id: &GroupId,
-    page: &ReadJournalResponse,
+    head: &SignedHead,
     now_ms: u64,
 ) -> Result<(), Error> {
     groups::set_read_day(db, id, Day::of(now_ms).0)?;
     let segment = Group::read(db, id)?.segment;
     match segment.chain {
-        Some(chain) if chain != page.head.chain => {
+        Some(chain) if chain != head.chain => {
             let seen = SeenHead {
                 segment: segment.id,
-                head: page.head.clone(),
+                head: head.clone(),
             };
             heads::split(db, profile, id, &seen, now_ms)
         }
-        Some(_) => heads::keep(db, id, &page.head),
+        Some(_) => heads::keep(db, id, head),
         None => {
             // Whoever came in the middle takes the first end that is signed.
-            heads::passed(db, id, &segment.id, page.head.next, &page.head.chain)?;
+            heads::passed(db, id, &segment.id, head.next, &head.chain)?;
             let known = Segment {
-                chain: Some(page.head.chain),
+                chain: Some(head.chain),
                 ..segment
             };
             known.write(db, id)?;
-            heads::keep(db, id, &page.head)
+            heads::keep(db, id, head)
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::flows::member_request::Seen;
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::outcomes::StopReason;
 use crate::store::acts::{self, Act};
-use crate::store::{Group, Profile, Segment, Status, evidence, groups, known, leaf_keys, load_mls};
+use crate::store::{Group, Profile, Segment, Status, evidence, groups, known, leaf_keys};
 
 const LOOKS: u32 = 10;
 
@@ -173,7 +173,7 @@ impl Engine {
     pub(crate) async fn set_leaf_extras(&mut self, id: &GroupId) -> Result<(), Error> {
         let _: Accepted = self
             .as_member(id, Operation::SetLeafExtras, |client, group| {
-                let mls_group = load_mls(&client.db, id)?;
+                let mls_group = client.mls(id)?;
                 let suite = mls_group.ciphersuite();
                 let own_leaf = mls_group
                     .own_leaf_node()
@@ -208,7 +208,7 @@ impl Engine {
         if group.status != Status::Active || !group.recovery_set {
             return Ok(());
         }
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         let suite = mls_group.ciphersuite();
         let kept = self.recovered_segment(id, suite, &group.recovery).await?;
         if kept.is_some_and(|kept| leads_to(kept, &group.segment)) {
@@ -239,7 +239,7 @@ impl Engine {
         if inspected.rotation_epoch != group.segment.rotation {
             return Ok(());
         }
-        let mls_group = load_mls(&self.db, id)?;
+        let mls_group = self.mls(id)?;
         let suite = mls_group.ciphersuite();
         let mut missing = Vec::new();
         for record in inspected.leaves.iter().filter(|leaf| leaf.has_row == 0) {

@@ -17,7 +17,7 @@ use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
 use crate::outcomes::StopReason;
 use crate::store::shown::{self, forget_shown};
-use crate::store::{Group, Segment, Status, evidence, known, leaf_keys, load_mls, refused_returns};
+use crate::store::{Group, Segment, Status, evidence, known, leaf_keys, refused_returns};
 
 const AUTHORIZATION_MS: u64 = 10 * 60 * 1000;
 /// After so many attempts of its own the client waits to be told, or to be added again.
@@ -89,7 +89,7 @@ impl Engine {
             if group.status != Status::Active {
                 continue;
             }
-            match load_mls(&self.db, &group.id) {
+            match self.mls(&group.id) {
                 Ok(mls_group) if Group::leaf_key(&self.db, &group.id)?.is_none() => {
                     if let Some(own_leaf) = mls_group.own_leaf_node() {
                         let key = own_leaf.signature_key().as_slice();

@@ -8,7 +8,7 @@ use crate::error::{Error, UsageError};
 use crate::leaf::pseudonym_of;
 use crate::mls::plan::Plan;
 use crate::mls::policy::policy_in;
-use crate::store::{Group, load_mls};
+use crate::store::Group;
 
 impl Engine {
     /// Gives a member a role, by its name: `admin` and `member` are there from the beginning.
@@ -87,7 +87,7 @@ impl Engine {
         member: &str,
     ) -> Result<(), Error> {
         let listed = |client: &Self| -> Result<bool, Error> {
-            let mls_group = load_mls(&client.db, id)?;
+            let mls_group = client.mls(id)?;
             Ok(policy_in(mls_group.extensions())?
                 .is_some_and(|policy| policy.participant(former).is_some()))
         };
@@ -114,7 +114,7 @@ impl Engine {
         let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
-            let mls_group = load_mls(&client.db, &id)?;
+            let mls_group = client.mls(&id)?;
             let policy = policy_in(mls_group.extensions())?.ok_or(UsageError::NotPermitted)?;
             let pseudonym = mls_group
                 .members()

@@ -21,7 +21,7 @@ use crate::mls::{people, policy};
 use crate::store::contacts::{self, ContactKeys};
 use crate::store::groups::free_name;
 use crate::store::successors::{self, AGREED, Successor, set_stage, successor};
-use crate::store::{Event, Group, events, identities, leaf_keys, load_mls};
+use crate::store::{Event, Group, events, identities, leaf_keys};
 
 const CREATED: u8 = 2;
 
@@ -62,7 +62,7 @@ impl Engine {
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
         self.sync().await?;
         let old = Group::usable(&self.db, group)?;
-        let mls_group = load_mls(&self.db, &old.id)?;
+        let mls_group = self.mls(&old.id)?;
         policy::permit(&old, &mls_group, &Plan::Delete)?;
         let policy = policy::policy_in(mls_group.extensions())?.map(|policy| policy.encode());
         let directory = self.directory().await?;
@@ -152,7 +152,7 @@ impl Engine {
     fn members_to_bring(&self, id: &GroupId) -> Result<(Vec<ContactKeys>, Vec<String>), Error> {
         let (mut contacts, mut others) = (Vec::<ContactKeys>::new(), Vec::new());
         let own = self.profile.identity.public();
-        for member in load_mls(&self.db, id)?.members() {
+        for member in self.mls(id)?.members() {
             let identity = identities::of(&self.db, id, &member.credential)?;
             let key = identity
                 .as_ref()
@@ -189,7 +189,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let former = GroupPolicy::decode(policy).map_err(|_| LocalError::Damaged)?;
         let next = |client: &Engine| -> Result<GroupPolicy, Error> {
-            let mls_group = load_mls(&client.db, id)?;
+            let mls_group = client.mls(id)?;
             let groups = (Group::read(&client.db, old)?, Group::read(&client.db, id)?);
             let mut next = GroupPolicy {
                 participants: Vec::new(),
@@ -235,7 +235,7 @@ impl Engine {
             }
             Ok(next)
         };
-        let present = policy::policy_in(load_mls(&self.db, id)?.extensions())?;
+        let present = policy::policy_in(self.mls(id)?.extensions())?;
         if present.as_ref() == Some(&next(self)?) {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use crate::store::acts::{self, Act};
 use crate::store::upkeep::{
     self, MESSAGES, latest_renewal, must_renew, number, plan_renewal, sent_in,
 };
-use crate::store::{Group, Status, connection_stock, load_mls};
+use crate::store::{Group, Status, connection_stock};
 
 /// which it may put off while others hold it up, but not for longer than this.
 const MOST_MESSAGES: u32 = 4_900;
@@ -58,7 +58,7 @@ impl Engine {
             // None is drawn yet, or another clock drew it: in a small group no draw gives such a
             // one.
             due_ms if due_ms == 0 || due_ms > latest_renewal(now_ms, 0) => {
-                let members = load_mls(&self.db, id)?.members().count();
+                let members = self.mls(id)?.members().count();
                 if due_ms != 0 && due_ms <= latest_renewal(now_ms, members) {
                     return Ok(());
                 }

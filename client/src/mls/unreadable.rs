@@ -5,18 +5,16 @@
 //! not decrypt it can be said whose it is, and that a member made it: the service cannot.
 
 use openmls::prelude::{
-    Ciphersuite, Credential, LeafNodeIndex, Member, MlsGroup, OpenMlsCrypto as _,
-    OpenMlsProvider as _,
+    Ciphersuite, Credential, LeafNodeIndex, MlsGroup, OpenMlsCrypto as _, OpenMlsProvider as _,
 };
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use rusqlite::Connection;
-use serde_json::Value;
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, LocalError, PeerError};
-use crate::store::mls::message_secrets;
+use crate::error::{Error, PeerError};
+use crate::store::mls::epoch_secrets;
 use crate::store::provider::Provider;
 use crate::store::{Group, Profile, events, identities, upkeep};
 
@@ -55,46 +53,6 @@ struct KdfLabel {
     length: u16,
     label: VLBytes,
     context: VLBytes,
-}
-
-/// What the library keeps of an epoch, as far as it is needed here.
-struct Epoch {
-    sender_data_secret: Zeroizing<Vec<u8>>,
-    /// The members of a past epoch.
-    members: Option<Vec<Member>>,
-}
-
-/// The bytes in a secret as the library stores it: the innermost list.
-fn bytes_in(value: &Value) -> Option<Zeroizing<Vec<u8>>> {
-    match value {
-        Value::Array(list) => list
-            .iter()
-            .map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()))
-            .collect::<Option<Vec<u8>>>()
-            .map(Zeroizing::new),
-        Value::Object(fields) => fields.values().find_map(bytes_in),
-        _ => None,
-    }
-}
-
-fn epoch_of(db: &Connection, mls_group: &MlsGroup, epoch: u64) -> Result<Option<Epoch>, Error> {
-    let Some(stored) = message_secrets(db, mls_group.group_id())? else {
-        return Ok(None);
-    };
-    let stored: Value = serde_json::from_slice(&stored).map_err(|_| LocalError::Damaged)?;
-    let found = if mls_group.epoch().as_u64() == epoch {
-        Some(&stored)
-    } else {
-        stored["past_epoch_trees"]
-            .as_array()
-            .and_then(|trees| trees.iter().find(|tree| tree["epoch"] == epoch))
-    };
-    Ok(found.and_then(|found| {
-        Some(Epoch {
-            sender_data_secret: bytes_in(&found["message_secrets"]["sender_data_secret"])?,
-            members: serde_json::from_value(found["leaves"].clone()).ok(),
-        })
-    }))
 }
 
 fn expand(
@@ -154,7 +112,7 @@ fn sender(
     let Ok(message) = PrivateMessage::tls_deserialize_exact_bytes(bytes) else {
         return Ok(None);
     };
-    let Some(epoch) = epoch_of(db, mls_group, message.epoch)? else {
+    let Some(epoch) = epoch_secrets(db, mls_group, message.epoch)? else {
         return Ok(None);
     };
     let provider = Provider::new(db);

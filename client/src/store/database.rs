@@ -10,15 +10,25 @@ use rusqlite::{
 };
 
 use crate::error::{Error, LocalError};
-use crate::store::provider::JsonCodec;
+use crate::store::codec::StateCodec;
 
 /// Each entry takes the schema one version further; none is ever changed after a release.
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
+/// Beside the tables of the MLS library.
+const BESIDE_MLS: &str = include_str!("schema/mls.sql");
+
 /// An answer is acted on (acknowledgements above all) after the row is durable, hence FULL. Deleted
-/// key material is overwritten, not only unlinked.
+/// key material is overwritten, not only unlinked. What the journal holds of it goes after a hundred
+/// pages, some ten messages, and not after the thousand that are usual: then it begins anew, and is
+/// cut.
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-    PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
+    PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
+    PRAGMA wal_autocheckpoint = 100; PRAGMA journal_size_limit = 0;";
+
+/// As many statements as there are stay prepared. To prepare one costs more than to run it, and to
+/// bring a group up to date runs more of them than the 16 that are kept if nothing is said.
+const MOST_PREPARED: usize = 512;
 
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
@@ -28,7 +38,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
 /// Opens a database that another connection of this process has open and has brought up to date.
 pub(crate) fn open_beside(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
-    connection.execute_batch(PRAGMAS)?;
+    set_up(&connection)?;
     Ok(connection)
 }
 
@@ -45,12 +55,19 @@ pub(crate) fn in_memory() -> Result<Connection, Error> {
     prepare(Connection::open_in_memory()?)
 }
 
-fn prepare(mut connection: Connection) -> Result<Connection, Error> {
+fn set_up(connection: &Connection) -> Result<(), Error> {
     connection.execute_batch(PRAGMAS)?;
+    connection.set_prepared_statement_cache_capacity(MOST_PREPARED);
+    Ok(())
+}
+
+fn prepare(mut connection: Connection) -> Result<Connection, Error> {
+    set_up(&connection)?;
     migrate(&mut connection, MIGRATIONS)?;
-    SqliteStorageProvider::<JsonCodec, &mut Connection>::new(&mut connection)
+    SqliteStorageProvider::<StateCodec, &mut Connection>::new(&mut connection)
         .run_migrations()
         .map_err(crate::error::mls)?;
+    connection.execute_batch(BESIDE_MLS)?;
     Ok(connection)
 }
 

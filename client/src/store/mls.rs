@@ -1,24 +1,32 @@
 //! What the MLS library keeps of a group.
 
 use openmls::prelude::hash_ref::KeyPackageRef;
-use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
+use openmls::prelude::{Member, MlsGroup, OpenMlsProvider as _};
 use openmls_sqlite_storage::Codec as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::ids::GroupId;
 use rusqlite::Connection;
-use tls_codec::DeserializeBytes as _;
+use serde::Deserialize;
+use tls_codec::{DeserializeBytes as _, SecretVLBytes};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, LocalError, PeerError};
-use crate::store::database::{is_there, value};
-use crate::store::provider::{JsonCodec, Provider};
+use crate::store::codec::StateCodec;
+use crate::store::database::is_there;
+use crate::store::pieces;
+use crate::store::provider::Provider;
 
 /// Messages of so many past epochs can still be read when they come late.
 pub(crate) const PAST_EPOCHS: usize = 5;
 
 pub(crate) fn mls_id(id: &GroupId) -> openmls::group::GroupId {
     openmls::group::GroupId::from_slice(&id.0)
+}
+
+/// The id as the library's tables have it.
+pub(super) fn stored_id(id: &GroupId) -> Result<Vec<u8>, Error> {
+    StateCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged.into())
 }
 
 pub(crate) fn group_id(id: &openmls::group::GroupId) -> Option<GroupId> {
@@ -42,7 +50,7 @@ pub(crate) fn delete_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
 pub(crate) fn discard_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
     // The library cannot delete what it cannot load; what it leaves is deleted below.
     let _ = delete_mls(db, id);
-    let key = JsonCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged)?;
+    let key = stored_id(id)?;
     for table in [
         "openmls_group_data",
         "openmls_own_leaf_nodes",
@@ -51,14 +59,14 @@ pub(crate) fn discard_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
     ] {
         db.execute(&format!("DELETE FROM {table} WHERE group_id = ?"), [&key])?;
     }
-    Ok(())
+    Ok(pieces::delete(db, &key)?)
 }
 
 /// Whether the private part of a KeyPackage is here.
 pub(crate) fn has_key_package(db: &Connection, reference: &[u8]) -> Result<bool, Error> {
     let reference = KeyPackageRef::tls_deserialize_exact_bytes(&opaque(reference).encode())
         .map_err(|_| PeerError::Message)?;
-    let key = JsonCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
+    let key = StateCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
     is_there(
         db,
         "SELECT 1 FROM openmls_key_packages WHERE key_package_ref = ?",
@@ -68,7 +76,7 @@ pub(crate) fn has_key_package(db: &Connection, reference: &[u8]) -> Result<bool,
 
 /// Whether proposals wait for a commit.
 pub(crate) fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> {
-    let key = JsonCodec::to_vec(&mls_id(id)).map_err(|_| LocalError::Damaged)?;
+    let key = stored_id(id)?;
     is_there(
         db,
         "SELECT 1 FROM openmls_proposals WHERE group_id = ? LIMIT 1",
@@ -76,17 +84,80 @@ pub(crate) fn has_pending(db: &Connection, id: &GroupId) -> Result<bool, Error> 
     )
 }
 
-/// The secrets by which messages of a group are opened, as the library writes them.
-pub(crate) fn message_secrets(
+/// The sender data secret of an epoch and, of a past one, its members: of what the library keeps.
+pub(crate) struct EpochSecrets {
+    pub(crate) sender_data_secret: Zeroizing<Vec<u8>>,
+    pub(crate) members: Option<Vec<Member>>,
+}
+
+/// As the library writes it.
+#[derive(Deserialize)]
+struct MessageSecretsStore {
+    past_epoch_trees: Vec<EpochTree>,
+    message_secrets: MessageSecrets,
+}
+
+#[derive(Deserialize)]
+struct EpochTree {
+    epoch: u64,
+    message_secrets: MessageSecrets,
+    leaves: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct MessageSecrets {
+    sender_data_secret: SenderDataSecret,
+}
+
+#[derive(Deserialize)]
+struct SenderDataSecret {
+    secret: LibrarySecret,
+}
+
+#[derive(Deserialize)]
+struct LibrarySecret {
+    value: SecretVLBytes,
+}
+
+impl MessageSecrets {
+    fn sender_data_secret(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.sender_data_secret.secret.value.as_slice().to_vec())
+    }
+}
+
+/// What is kept of an epoch of a group: of the present one, or one of the last past ones.
+pub(crate) fn epoch_secrets(
     db: &Connection,
-    id: &openmls::group::GroupId,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-    let key = JsonCodec::to_vec(id).map_err(|_| LocalError::Damaged)?;
-    let stored: Option<Vec<u8>> = value(
+    mls_group: &MlsGroup,
+    epoch: u64,
+) -> Result<Option<EpochSecrets>, Error> {
+    let key = StateCodec::to_vec(mls_group.group_id()).map_err(|_| LocalError::Damaged)?;
+    let Some(stored) = pieces::read(db, &key)? else {
+        return Ok(None);
+    };
+    let stored: MessageSecretsStore =
+        StateCodec::from_slice(&stored).map_err(|_| LocalError::Damaged)?;
+    if mls_group.epoch().as_u64() == epoch {
+        return Ok(Some(EpochSecrets {
+            sender_data_secret: stored.message_secrets.sender_data_secret(),
+            members: None,
+        }));
+    }
+    let mut past = stored.past_epoch_trees.into_iter();
+    Ok(past
+        .find(|past| past.epoch == epoch)
+        .map(|past| EpochSecrets {
+            sender_data_secret: past.message_secrets.sender_data_secret(),
+            members: Some(past.leaves),
+        }))
+}
+
+/// Whether everything is there that the library loads a group from, as far as that can be seen
+/// without doing so.
+pub(crate) fn has_mls(db: &Connection, id: &GroupId) -> Result<bool, Error> {
+    is_there(
         db,
-        "SELECT group_data FROM openmls_group_data
-         WHERE group_id = ? AND data_type = 'message_secrets'",
-        [key],
-    )?;
-    Ok(stored.map(Zeroizing::new))
+        "SELECT 1 FROM mls_stamps WHERE group_id = ?",
+        [stored_id(id)?],
+    )
 }

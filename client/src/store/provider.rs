@@ -4,38 +4,23 @@ use crypto::CryptoError;
 use crypto::sign::{LeafKeyPair, Scheme};
 use openmls::prelude::SignatureScheme;
 use openmls_rust_crypto::RustCrypto;
-use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::signatures::{Signer, SignerError};
 use rusqlite::Connection;
 
-/// JSON, since it forgives the most when the library's types gain fields.
-#[derive(Debug, Default)]
-pub(crate) struct JsonCodec;
-
-impl Codec for JsonCodec {
-    type Error = serde_json::Error;
-
-    fn to_vec<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Self::Error> {
-        serde_json::to_vec(value)
-    }
-
-    fn from_slice<T: serde::de::DeserializeOwned>(slice: &[u8]) -> Result<T, Self::Error> {
-        serde_json::from_slice(slice)
-    }
-}
+use crate::store::storage::Storage;
 
 /// The library's view of one connection or transaction.
 pub(crate) struct Provider<'a> {
     crypto: RustCrypto,
-    storage: SqliteStorageProvider<JsonCodec, &'a Connection>,
+    storage: Storage<'a>,
 }
 
 impl<'a> Provider<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Self {
         Self {
             crypto: RustCrypto::default(),
-            storage: SqliteStorageProvider::new(connection),
+            storage: Storage::new(connection),
         }
     }
 }
@@ -43,7 +28,7 @@ impl<'a> Provider<'a> {
 impl<'a> OpenMlsProvider for Provider<'a> {
     type CryptoProvider = RustCrypto;
     type RandProvider = RustCrypto;
-    type StorageProvider = SqliteStorageProvider<JsonCodec, &'a Connection>;
+    type StorageProvider = Storage<'a>;
 
     fn storage(&self) -> &Self::StorageProvider {
         &self.storage

@@ -1308,17 +1308,22 @@ async fn what_may_be_in_the_journal_is_not_sent_again_before_that_is_read() {
     let homes = Homes::new(48);
     let [alice, bob, _carol] = team(&homes).await;
     homes.service.lose_answer(Operation::SendMessage);
+    // From then on the same request is too old, and what the journal says is not to be had.
+    let mut is_sent = false;
+    homes
+        .service
+        .intercept(Some(Box::new(move |operation, _| match operation {
+            Operation::SendMessage if !is_sent => {
+                is_sent = true;
+                None
+            }
+            Operation::SendMessage => Some(Err(refusal(ProblemType::StaleTimestamp))),
+            Operation::ReadJournal if is_sent => Some(Err(refusal(ProblemType::LimitExceeded))),
+            _ => None,
+        })));
     let lost = alice.send_message("team", "once").await;
     assert!(matches!(lost, Err(Error::Unreachable(_))));
     homes.service.clock.advance(Duration::from_secs(1_800));
-    // The same request is too old, and what the journal says is not to be had.
-    homes
-        .service
-        .intercept(Some(Box::new(|operation, _| match operation {
-            Operation::SendMessage => Some(Err(refusal(ProblemType::StaleTimestamp))),
-            Operation::ReadJournal => Some(Err(refusal(ProblemType::LimitExceeded))),
-            _ => None,
-        })));
     settle(&[&alice]).await;
     homes.service.intercept(None);
     assert_eq!(alice.queued_messages().unwrap().len(), 1);

@@ -13,4 +13,5 @@ mod identifiers;
 mod journals;
 mod lies;
 mod prices;
+mod state;
 mod support;

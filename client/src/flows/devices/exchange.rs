@@ -174,8 +174,7 @@ impl Engine {
                 return Ok(());
             };
             // Said to nobody, it is said: whoever comes later is told anew.
-            if !others(&self.db)?.is_empty() || load_mls(&self.db, &group.id)?.members().count() > 1
-            {
+            if !others(&self.db)?.is_empty() || self.mls(&group.id)?.members().count() > 1 {
                 let content = Content::Sync(zeroize::Zeroizing::new(frame));
                 self.send_content(&group.id, &content).await?;
             }

@@ -193,7 +193,7 @@ impl Engine {
         }
         let now_ms = self.transport.time.now_unix_ms();
         self.commit(id, |client| {
-            let mls_group = load_mls(&client.db, id)?;
+            let mls_group = client.mls(id)?;
             let (own, leaves) = own_leaves(&client.db, id, &mls_group)?;
             let profile = &client.profile;
             let (claimed, pseudonym) = check_one(

@@ -26,7 +26,7 @@ use crate::store::devices::others;
 use crate::store::key_packages::{self, Due, batch, due};
 use crate::store::provider::Provider;
 use crate::store::sync_outbox::enqueue;
-use crate::store::{Profile, contacts, load_mls};
+use crate::store::{Profile, contacts};
 use crate::sync_message::{
     MadePackage, PackagesMade, PoolKeys, SetsWanted, SyncMessage, WantedSet,
 };
@@ -262,7 +262,7 @@ impl Engine {
         let Some(group) = self.devices_group()? else {
             return Ok(false);
         };
-        let mls_group = load_mls(&self.db, &group.id)?;
+        let mls_group = self.mls(&group.id)?;
         let first = mls_group.members().map(|member| member.index).min();
         Ok(first == Some(mls_group.own_leaf_index()))
     }
@@ -270,7 +270,7 @@ impl Engine {
     /// How many devices this user has: also those that have not said yet who they are.
     fn device_count(&self) -> Result<usize, Error> {
         Ok(match self.devices_group()? {
-            Some(group) => load_mls(&self.db, &group.id)?.members().count(),
+            Some(group) => self.mls(&group.id)?.members().count(),
             None => 1,
         })
     }

@@ -37,6 +37,7 @@ use crate::mls::parts::{context_extensions, own_identity, policy_extension};
 use crate::mls::settings::{self, PADDING, join_config};
 use crate::mls::{join, welcomes};
 use crate::outcomes::StopReason;
+use crate::store::loaded::Loaded;
 use crate::store::mls::PAST_EPOCHS;
 use crate::store::mls::mls_id;
 use crate::store::provider::{LeafSigner, Provider};
@@ -400,7 +401,14 @@ impl User {
             at: Position(0),
             accepted_ms: u64::from(TODAY) * protocol::time::DAY_MS,
         };
-        process::message(&self.db, &self.profile, &self.group(), message, accepted)
+        process::message(
+            &self.db,
+            &Loaded::default(),
+            &self.profile,
+            &self.group(),
+            message,
+            accepted,
+        )
     }
 
     fn epoch(&self) -> u64 {

@@ -348,9 +348,8 @@ impl Run {
             |row| row.get::<_, Vec<u8>>(0),
         );
         if let Ok(id) = id {
-            let id: Vec<String> = id.iter().map(u8::to_string).collect();
-            let lost = "DELETE FROM openmls_group_data WHERE instr(CAST(group_id AS TEXT), ?)";
-            let lost = db.execute(lost, [id.join(",")]).unwrap();
+            let lost = "DELETE FROM openmls_group_data WHERE instr(group_id, ?)";
+            let lost = db.execute(lost, [id]).unwrap();
             assert!(lost > 0);
         }
         drop(db);

@@ -693,8 +693,6 @@ pub(crate) fn lose_state_of_team(homes: &Homes, home: &str) {
             |row| row.get(0),
         )
         .unwrap();
-    let id: Vec<String> = id.iter().map(u8::to_string).collect();
-    let of_team = format!("%{}%", id.join(","));
-    let lost = "DELETE FROM openmls_group_data WHERE CAST(group_id AS TEXT) LIKE ?";
-    assert!(db.execute(lost, [of_team]).unwrap() > 0);
+    let lost = "DELETE FROM openmls_group_data WHERE instr(group_id, ?)";
+    assert!(db.execute(lost, [id]).unwrap() > 0);
 }
